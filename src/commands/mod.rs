@@ -1,0 +1,45 @@
+//! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
+
+use std::fmt;
+
+/// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
+#[derive(Debug)]
+pub enum Failed {
+    /// 64: the arguments make no sense.
+    Usage(String),
+    /// 75: try again later.
+    TryAgain(String),
+    /// 78: the configuration does not parse or check, or needs a part that is not in this version.
+    Config(String),
+    /// 70: a fault of ours.
+    Internal(String),
+    /// 1: it ran, and the verdict is no (demo, verify, receive); the text was printed already.
+    Verdict,
+}
+
+impl Failed {
+    /// The process exit code.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 64,
+            Self::TryAgain(_) => 75,
+            Self::Config(_) => 78,
+            Self::Internal(_) => 70,
+            Self::Verdict => 1,
+        }
+    }
+
+    /// A command or option of the contract that has not landed.
+    pub fn not_in_this_version(what: &str) -> Self {
+        Self::Config(format!("{what}: not in this version"))
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::TryAgain(text) | Self::Config(text) | Self::Internal(text) => f.write_str(text),
+            Self::Verdict => f.write_str("the verdict is no"),
+        }
+    }
+}

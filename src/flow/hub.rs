@@ -1,0 +1,268 @@
+//! The fork: every batch goes to the live lane (never waits) and to the durable lane (waits a little, then declares
+//! a gap). Fed by the buses, emptied by the publisher and by the store.
+//!
+//! Durable lane, when full (architecture, section 4): the bus waits at most [`DURABLE_WAIT_MAX`]; after that, or at once
+//! when the store reports itself failed, the samples are counted per class in [`Spill`]. The store gives them their
+//! numbers when it is back and writes a gap record with reason `store`. Live goes on all the time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::number::{Class, Number};
+use crate::model::sample::Batch;
+use crate::model::stats::Counter;
+use crate::model::tag::DeviceIx;
+use crate::model::time::Stamp;
+
+use super::latest::Latest;
+
+/// How long a bus waits for the store before it declares a gap.
+pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Batches that may wait for the store; with the store's own buffer this is more than 10 s of a busy plant.
+pub const DURABLE_DEPTH: usize = 256;
+
+/// What the store is given.
+#[derive(Debug)]
+pub enum Durable {
+    /// Samples of one poll.
+    Batch(Batch),
+    /// An opaque record: a JSON object on a topic, such as an event or a command's result.
+    Event(EventRecord),
+}
+
+/// A JSON object that is stored, numbered and forwarded like a sample.
+#[derive(Debug)]
+pub struct EventRecord {
+    /// Local topic; an uplink puts its prefix before it.
+    pub topic: Arc<str>,
+    /// A JSON object without a number; the number is spliced in when it is sent.
+    pub body: Vec<u8>,
+    /// Usually [`Class::Event`] or [`Class::Alarm`].
+    pub class: Class,
+    /// When it happened.
+    pub at: Stamp,
+    /// Told the number once it is committed; dropped if the store cannot.
+    pub committed: Option<oneshot::Sender<Number>>,
+}
+
+/// How a device stands (retained on `ironbridge/<gateway>/device/<device>`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Answers.
+    Answering,
+    /// One failure; asked once more.
+    Suspect,
+    /// Two failures or no connection; probed with backoff.
+    Down,
+}
+
+impl Standing {
+    /// The word in the payload.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answering => "answering",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A device's state and error counts since start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// Which device.
+    pub device: DeviceIx,
+    /// Its standing now.
+    pub standing: Standing,
+    /// Last valid answer, if there was one.
+    pub last_success: Option<Stamp>,
+    /// Requests sent.
+    pub requests: u64,
+    /// No answer in time.
+    pub timeouts: u64,
+    /// Modbus exceptions.
+    pub exceptions: u64,
+    /// Broken frames, wrong lengths, lost connections.
+    pub errors: u64,
+}
+
+/// Samples that found the durable lane full, per class, waiting for the store to number them into gap records.
+#[derive(Debug, Default)]
+pub struct Spill {
+    lost: Mutex<[Option<Lost>; 4]>,
+}
+
+/// How many samples of one class were not stored, and when they were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub first: Stamp,
+    /// The last of them.
+    pub last: Stamp,
+}
+
+impl Spill {
+    /// Counts one sample (or event) that was not stored.
+    pub fn add(&self, class: Class, at: Stamp) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = &mut lost[class as usize];
+        match slot {
+            Some(lost) => {
+                lost.count += 1;
+                lost.last = at;
+            }
+            None => *slot = Some(Lost { count: 1, first: at, last: at }),
+        }
+    }
+
+    /// The store takes what was lost since it last asked, in class order.
+    pub fn take(&self) -> [Option<Lost>; 4] {
+        std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Counters of the fork.
+#[derive(Debug, Default)]
+pub struct HubStats {
+    /// Samples emitted.
+    pub samples: Counter,
+    /// Times a bus had to wait for the store.
+    pub durable_waits: Counter,
+    /// Samples that went into a gap because the store did not take them.
+    pub spilled: Counter,
+}
+
+/// The fork; cheap to clone, one clone per bus.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    durable: mpsc::Sender<Durable>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    latest: Arc<Latest>,
+    spill: Arc<Spill>,
+    store_failed: Arc<AtomicBool>,
+    classes: Vec<Class>,
+    stats: Arc<HubStats>,
+}
+
+/// What the store takes at its end of the durable lane.
+#[derive(Debug)]
+pub struct DurableEnd {
+    /// Batches and events; closed when the last hub is gone.
+    pub records: mpsc::Receiver<Durable>,
+    /// What did not get in.
+    pub spill: Arc<Spill>,
+    /// Set by the store while it cannot commit: buses then do not wait.
+    pub failed: Arc<AtomicBool>,
+}
+
+/// Makes the fork. `classes` is the class of each tag of the plan, by `TagIx`.
+pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
+    let (durable, records) = mpsc::channel(DURABLE_DEPTH);
+    let latest = Arc::new(Latest::default());
+    let spill = Arc::new(Spill::default());
+    let failed = Arc::new(AtomicBool::new(false));
+    let shared = Shared {
+        latest: Arc::clone(&latest),
+        spill: Arc::clone(&spill),
+        store_failed: Arc::clone(&failed),
+        classes,
+        stats: Arc::default(),
+    };
+    (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, failed })
+}
+
+impl Hub {
+    /// Sends a batch down both lanes; waits at most [`DURABLE_WAIT_MAX`]. Not cancel-safe: a cancelled call may have
+    /// published live what it did not store.
+    pub async fn emit(&self, batch: Batch) {
+        self.shared.stats.samples.add(batch.samples.len() as u64);
+        self.shared.latest.put(&batch.samples);
+        if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch)).await {
+            for sample in &batch.samples {
+                let class = self.shared.classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
+                self.shared.spill.add(class, sample.at);
+            }
+            self.shared.stats.spilled.add(batch.samples.len() as u64);
+        }
+    }
+
+    /// Stores an event (the live side publishes it itself, with its number). Waits like [`Hub::emit`].
+    pub async fn emit_event(&self, event: EventRecord) {
+        if let Err(Durable::Event(event)) = self.store(Durable::Event(event)).await {
+            self.shared.spill.add(event.class, event.at);
+            self.shared.stats.spilled.one();
+        }
+    }
+
+    /// A device changed its standing or its counts.
+    pub fn report(&self, report: DeviceReport) {
+        self.shared.latest.put_device(report);
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Arc<HubStats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    async fn store(&self, record: Durable) -> Result<(), Durable> {
+        match self.durable.try_send(record) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(record)) => Err(record),
+            Err(mpsc::error::TrySendError::Full(record)) => {
+                self.shared.stats.durable_waits.one();
+                if self.shared.store_failed.load(Ordering::Relaxed) {
+                    return Err(record);
+                }
+                match tokio::time::timeout(DURABLE_WAIT_MAX, self.durable.reserve()).await {
+                    Ok(Ok(permit)) => {
+                        permit.send(record);
+                        Ok(())
+                    }
+                    _ => Err(record),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::quality::Quality;
+    use crate::model::sample::Sample;
+    use crate::model::tag::TagIx;
+    use crate::model::time::Boot;
+
+    fn batch(micros: i64) -> Batch {
+        let at = Stamp { boot: Boot(1), micros };
+        Batch { device: DeviceIx(0), samples: vec![Sample { tag: TagIx(0), value: None, quality: Quality::Good, at }] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_take_costs_two_seconds_then_a_counted_gap_and_live_goes_on() {
+        let (hub, latest, end) = hub(vec![Class::Bulk]);
+        for n in 0..DURABLE_DEPTH {
+            hub.emit(batch(i64::try_from(n).expect("small"))).await;
+        }
+        let before = tokio::time::Instant::now();
+        hub.emit(batch(1000)).await;
+        assert_eq!(before.elapsed(), DURABLE_WAIT_MAX);
+        end.failed.store(true, Ordering::Relaxed);
+        let before = tokio::time::Instant::now();
+        hub.emit(batch(2000)).await;
+        assert_eq!(before.elapsed(), Duration::ZERO, "a failed store is not waited for");
+        let lost = end.spill.take()[Class::Bulk as usize].expect("counted");
+        assert_eq!((lost.count, lost.first.micros, lost.last.micros), (2, 1000, 2000));
+        assert_eq!(latest.take().await.expect("live").samples[0].at.micros, 2000);
+    }
+}

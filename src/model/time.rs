@@ -1,0 +1,96 @@
+//! When something happened, on a box whose wall clock may be wrong.
+//!
+//! Samples carry a [`Stamp`]: the boot-time clock (never stepped, counts through suspend) and the number of the
+//! boot. Wall time is worked out when a payload is encoded, from the fixes that `flow::clock` keeps.
+
+use std::fmt;
+
+/// The boot a [`Stamp`] belongs to; numbered by the store, 0 = not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Boot(pub u32);
+
+/// A moment: microseconds of the boot-time clock within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Which boot.
+    pub boot: Boot,
+    /// Microseconds since that boot.
+    pub micros: i64,
+}
+
+impl Stamp {
+    /// Time from `earlier` to `self`; zero when it is not later or another boot's.
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        if self.boot != earlier.boot {
+            return std::time::Duration::ZERO;
+        }
+        let micros = self.micros.saturating_sub(earlier.micros);
+        std::time::Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+
+    /// This moment plus a duration.
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self { boot: self.boot, micros: self.micros.saturating_add(micros) }
+    }
+}
+
+/// Whether a wall time rests on a clock fix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// A fix is known for the boot.
+    Fixed,
+    /// No fix: this is the floor estimate (it was at least this late). Quality must say so.
+    Floor,
+}
+
+/// UTC in milliseconds since 1970, with its certainty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wall {
+    /// Unix time, ms.
+    pub unix_ms: i64,
+    /// Fix or estimate.
+    pub certainty: Certainty,
+}
+
+impl fmt::Display for Wall {
+    /// RFC 3339 in UTC with milliseconds: `2026-11-20T20:00:00.123Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, ms) = (self.unix_ms.div_euclid(86_400_000), self.unix_ms.rem_euclid(86_400_000));
+        let (year, month, day) = civil_from_days(days);
+        let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
+    }
+}
+
+/// Days since 1970-01-01 to year, month, day of the proleptic Gregorian calendar.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468; // days since 0000-03-01
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * shifted_month + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_reads_as_rfc_3339() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_795_204_800_123, "2026-11-20T20:00:00.123Z"),
+            (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+        ];
+        for (unix_ms, text) in cases {
+            assert_eq!(Wall { unix_ms, certainty: Certainty::Fixed }.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Topics are built and parsed here, and nowhere else: validity, filters, templates, and who owns what.
+//!
+//! Rules from MQTT 3.1.1 and 5 section 4.7 and contract section 3.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::tag::TagIx;
+
+/// Longest topic we accept, bytes (MQTT allows 65 535; nobody's plant needs it and every retained topic costs memory).
+pub const TOPIC_BYTES_MAX: usize = 1024;
+
+/// Why a text is no topic or no filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadTopic {
+    /// Zero characters.
+    #[error("a topic must not be empty")]
+    Empty,
+    /// More than [`TOPIC_BYTES_MAX`] bytes.
+    #[error("a topic has at most 1024 bytes")]
+    TooLong,
+    /// U+0000 or another control character that would break logs and clients.
+    #[error("a topic must not contain NUL")]
+    Nul,
+    /// `+` or `#` in a topic.
+    #[error("a topic must not contain the wildcards + and #")]
+    Wildcard,
+    /// `+` or `#` in a filter, but not as a whole level, or `#` not last.
+    #[error("in a filter + and # stand alone between slashes, and # comes last")]
+    MisplacedWildcard,
+    /// `$share/` without group or filter.
+    #[error("a shared subscription is $share/<group>/<filter>")]
+    BadShare,
+}
+
+/// Checks the name of a topic.
+pub fn check_topic(topic: &str) -> Result<(), BadTopic> {
+    check_text(topic)?;
+    if topic.contains(['+', '#']) { Err(BadTopic::Wildcard) } else { Ok(()) }
+}
+
+/// Checks a subscription filter (without `$share`; see [`split_share`]).
+pub fn check_filter(filter: &str) -> Result<(), BadTopic> {
+    check_text(filter)?;
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        let alone = level.len() == 1;
+        if level.contains('+') && !alone || level.contains('#') && (!alone || levels.peek().is_some()) {
+            return Err(BadTopic::MisplacedWildcard);
+        }
+    }
+    Ok(())
+}
+
+fn check_text(text: &str) -> Result<(), BadTopic> {
+    if text.is_empty() {
+        Err(BadTopic::Empty)
+    } else if text.len() > TOPIC_BYTES_MAX {
+        Err(BadTopic::TooLong)
+    } else if text.contains('\0') {
+        Err(BadTopic::Nul)
+    } else {
+        Ok(())
+    }
+}
+
+/// `$share/<group>/<filter>` to (group, filter); `None` when the filter is not shared.
+pub fn split_share(filter: &str) -> Result<Option<(&str, &str)>, BadTopic> {
+    let Some(rest) = filter.strip_prefix("$share/") else {
+        return Ok(None);
+    };
+    match rest.split_once('/') {
+        Some((group, inner)) if !group.is_empty() && !inner.is_empty() && !group.contains(['+', '#']) => {
+            Ok(Some((group, inner)))
+        }
+        _ => Err(BadTopic::BadShare),
+    }
+}
+
+/// Does a valid filter match a valid topic? Wildcards in the first level never match a topic that begins with `$`.
+pub fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for wanted in filter.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            (_, None) => return false,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// Does a filter cover every topic that `inner` covers? For ACLs: a subscription is allowed when a rule covers it.
+pub fn covers(filter: &str, inner: &str) -> bool {
+    if inner.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = inner.split('/');
+    for wanted in filter.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            (_, None) => return false,
+            ("+", Some("#")) => return false,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// The gateway's own topics below `ironbridge/<gateway>/`.
+#[derive(Debug, Clone)]
+pub struct GatewayTopics {
+    base: String,
+}
+
+impl GatewayTopics {
+    /// Topics of the gateway with this name (already checked to be one level).
+    pub fn new(gateway: &str) -> Self {
+        Self { base: format!("ironbridge/{gateway}") }
+    }
+
+    /// Retained `{"state":"online",…}`; upstream also the last will.
+    pub fn status(&self) -> String {
+        format!("{}/status", self.base)
+    }
+
+    /// Retained state of one device.
+    pub fn device(&self, device: &str) -> String {
+        format!("{}/device/{device}", self.base)
+    }
+
+    /// Events of the gateway.
+    pub fn event(&self) -> String {
+        format!("{}/event", self.base)
+    }
+
+    /// Declared losses.
+    pub fn gap(&self) -> String {
+        format!("{}/gap", self.base)
+    }
+}
+
+/// The command topic of a tag.
+pub fn set_topic(tag_topic: &str) -> String {
+    format!("{tag_topic}/set")
+}
+
+/// The result topic of a tag's commands.
+pub fn result_topic(tag_topic: &str) -> String {
+    format!("{tag_topic}/set/result")
+}
+
+/// True for texts no tag topic may be: the gateway's own trees and what looks like a command or its result.
+pub fn is_reserved(topic: &str) -> bool {
+    topic.starts_with('$')
+        || topic == "ironbridge"
+        || topic.starts_with("ironbridge/")
+        || topic.ends_with("/set")
+        || topic.ends_with("/set/result")
+}
+
+/// What a topic is to a client that wants to publish on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Tag topics, results, `ironbridge/…`, `$…`: no client writes them, whatever its ACL.
+    Gateway,
+    /// `<tag topic>/set` of this tag: a command.
+    Command(TagIx),
+    /// Any other topic ending in `/set`: a client topic, but never covered by `anonymous = "read-write"`.
+    ClientSet,
+    /// Anything else.
+    Client,
+}
+
+/// Which topics belong to the gateway; built from a plan, shared by broker and router.
+#[derive(Debug, Default)]
+pub struct Ownership {
+    tags: HashMap<Arc<str>, TagIx>,
+}
+
+impl Ownership {
+    /// From the topic of every tag.
+    pub fn new(tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) -> Self {
+        Self { tags: tags.into_iter().collect() }
+    }
+
+    /// Who owns this topic.
+    pub fn of(&self, topic: &str) -> Owner {
+        if topic.starts_with('$') || topic == "ironbridge" || topic.starts_with("ironbridge/") {
+            return Owner::Gateway;
+        }
+        if self.tags.contains_key(topic) || topic.ends_with("/set/result") {
+            return Owner::Gateway;
+        }
+        match topic.strip_suffix("/set") {
+            Some(tag_topic) => self.tags.get(tag_topic).map_or(Owner::ClientSet, |tag| Owner::Command(*tag)),
+            None => Owner::Client,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_match_as_the_standard_says() {
+        let yes = [
+            ("#", "a"),
+            ("#", "a/b"),
+            ("a/#", "a"),
+            ("a/#", "a/b/c"),
+            ("+/b", "a/b"),
+            ("+/b", "/b"),
+            ("a/+", "a/"),
+            ("/+", "/a"),
+            ("+/+", "/a"),
+            ("$SYS/#", "$SYS/broker"),
+            ("a/+/c", "a/é/c"),
+            ("a", "a"),
+        ];
+        let no =
+            [("a/+", "a"), ("a/+", "a/b/c"), ("+", "/a"), ("#", "$SYS/x"), ("+/x", "$SYS/x"), ("a", "b"), ("a/b", "a")];
+        for (filter, topic) in yes {
+            assert!(matches(filter, topic), "{filter} should match {topic}");
+        }
+        for (filter, topic) in no {
+            assert!(!matches(filter, topic), "{filter} should not match {topic}");
+        }
+    }
+
+    #[test]
+    fn a_rule_covers_only_what_it_matches_whole() {
+        for (rule, filter) in [("#", "a/#"), ("a/#", "a/+/b"), ("a/+", "a/+"), ("a/#", "a"), ("a/+/c", "a/b/c")] {
+            assert!(covers(rule, filter), "{rule} covers {filter}");
+        }
+        for (rule, filter) in [("a/+", "a/#"), ("a/b", "a/+"), ("a/#", "#"), ("#", "$SYS/#"), ("+/b", "#")] {
+            assert!(!covers(rule, filter), "{rule} does not cover {filter}");
+        }
+    }
+
+    #[test]
+    fn malformed_topics_and_filters_are_refused() {
+        assert_eq!(check_topic(""), Err(BadTopic::Empty));
+        assert_eq!(check_topic("a/+"), Err(BadTopic::Wildcard));
+        assert_eq!(check_topic("a\0"), Err(BadTopic::Nul));
+        assert_eq!(check_topic(&"x".repeat(1025)), Err(BadTopic::TooLong));
+        for filter in ["a+", "a/#/b", "#a", "a/b+"] {
+            assert_eq!(check_filter(filter), Err(BadTopic::MisplacedWildcard), "{filter}");
+        }
+        for filter in ["#", "+", "a/+/b/#", "/", "+/é"] {
+            assert_eq!(check_filter(filter), Ok(()), "{filter}");
+        }
+        assert_eq!(split_share("$share/g/a/#"), Ok(Some(("g", "a/#"))));
+        assert_eq!(split_share("$share/g"), Err(BadTopic::BadShare));
+    }
+
+    #[test]
+    fn the_gateway_owns_tags_results_and_its_own_tree() {
+        let own = Ownership::new([("p/pump/pressure".into(), TagIx(3))]);
+        for topic in ["p/pump/pressure", "p/pump/pressure/set/result", "ironbridge/x/status", "$SYS/broker/load"] {
+            assert_eq!(own.of(topic), Owner::Gateway, "{topic}");
+        }
+        assert_eq!(own.of("p/pump/pressure/set"), Owner::Command(TagIx(3)));
+        assert_eq!(own.of("other/set"), Owner::ClientSet);
+        assert_eq!(own.of("p/pump"), Owner::Client);
+    }
+}
