@@ -239,7 +239,9 @@ async fn values_have_the_quality_they_deserve() {
     let samples = rig.batch().await;
     let seen: Vec<_> = [nan, high, text, bit, swapped]
         .iter()
-        .map(|tag| samples.iter().find(|sample| sample.tag == *tag).map(|s| (s.value.clone(), s.quality)).expect("read"))
+        .map(|tag| {
+            samples.iter().find(|sample| sample.tag == *tag).map(|s| (s.value.clone(), s.quality)).expect("read")
+        })
         .collect();
     assert_eq!(
         seen,

@@ -216,7 +216,8 @@ async fn a_write_to_a_dead_device_behind_an_echoing_adapter_is_no_success() {
     line.session.write(1, &one(7, 42)).await.expect("alive: echo, then answer");
     assert_eq!(line.plc.register(7), 42);
     line.plc.kill(1);
-    for write in [one(7, 43), Write::Registers { address: 7, words: vec![1, 2] }, Write::Coil { address: 7, on: true }] {
+    for write in [one(7, 43), Write::Registers { address: 7, words: vec![1, 2] }, Write::Coil { address: 7, on: true }]
+    {
         assert!(matches!(line.session.write(1, &write).await, Err(Trouble::Timeout)), "{write:?}");
     }
 }

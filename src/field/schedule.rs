@@ -138,7 +138,8 @@ impl Schedule {
         let twin = self.polls.get(ix)?.clone();
         self.polls.push(twin);
         Some(self.polls.len() - 1)
-    }}
+    }
+}
 
 #[cfg(test)]
 mod tests {
