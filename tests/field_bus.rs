@@ -55,7 +55,9 @@ async fn mean_cycle_at_9600(dead: Option<u8>) -> f64 {
     plc.set(0, &[0x4142; 20]);
     plc.baud(9600);
     plc.think(10 * MS);
-    dead.into_iter().for_each(|unit| plc.kill(unit));
+    if let Some(unit) = dead {
+        plc.kill(unit);
+    }
     let mut rig = Rig::run_over(plan, Box::new(plc));
     rig.collect(30 * SECOND).await;
     let samples = rig.collect(600 * SECOND).await;
@@ -179,6 +181,32 @@ async fn a_silent_unit_behind_a_gateway_never_costs_the_connection() {
         assert!(of.len() == 1 && bad(Cause::Timeout)(of[0]), "{of:?}");
     }
     assert_eq!(rig.handle.stats.reconnects.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_everyone_is_mute_is_opened_anew_after_a_minute() {
+    let plc = Plc::new(Framing::Tcp);
+    let mut rig = Rig::run_over(tcp_plan(&[1, 2], 1), Box::new(plc.clone()));
+    rig.collect(5 * SECOND).await;
+    plc.kill(1);
+    plc.kill(2);
+    rig.collect(50 * SECOND).await;
+    assert_eq!(rig.handle.stats.reconnects.get(), 0);
+    rig.collect(300 * SECOND).await;
+    assert!((2..=6).contains(&rig.handle.stats.reconnects.get()), "{}", rig.handle.stats.reconnects.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moment_of_refusal_does_not_break_good_blocks_up() {
+    let plc = Plc::new(Framing::Tcp);
+    let mut rig = Rig::run_over(tcp_plan(&[1], 5), Box::new(plc.clone()));
+    rig.collect(5 * SECOND).await;
+    plc.next([Fault::Exception(2)]);
+    let samples = rig.collect(5 * SECOND).await;
+    assert!(samples.iter().all(good));
+    plc.forget_seen();
+    rig.collect(10 * SECOND).await;
+    assert_eq!(plc.seen().len(), 10, "still one read for all five");
 }
 
 #[tokio::test(start_paused = true)]

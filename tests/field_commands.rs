@@ -7,7 +7,7 @@ mod rig;
 
 use std::time::Duration;
 
-use ironbridge::config::plan::{Limits, Scale, Verify};
+use ironbridge::config::plan::{BusLink, Limits, Scale, Verify};
 use ironbridge::model::command::{Failure, Outcome, Refusal};
 use ironbridge::model::tag::{Access, DataType, Order, Table, TagIx};
 use ironbridge::model::value::Value;
@@ -166,14 +166,20 @@ async fn the_deadline_is_looked_at_just_before_the_wire() {
 
 #[tokio::test(start_paused = true)]
 async fn commands_go_before_polls_but_at_most_two_in_a_row() {
-    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    for (framing, link) in [(Framing::Tcp, rig::tcp("nowhere:502")), (Framing::Rtu, rig::rtu("/dev/nowhere", 19_200))] {
+        fair(framing, link).await;
+    }
+}
+
+async fn fair(framing: Framing, link: BusLink) {
+    let mut plan = rig::plan(link);
     rig::device(&mut plan, 1);
     for place in 0..4 {
         let tag = rig::tag(&mut plan, Table::Holding, place * 1000, DataType::Uint16);
         plan.tags[tag.0 as usize].poll = 10 * MS; // always something due
         plan.tags[tag.0 as usize].write.verify = Verify::TrustReply;
     }
-    let plc = Plc::new(Framing::Tcp);
+    let plc = Plc::new(framing);
     plc.think(10 * MS);
     let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
     rig.collect(SECOND).await;

@@ -57,7 +57,7 @@ pub struct Bus {
     waiting: Option<FieldCommand>,
     commands_in_a_row: u8,
     pub(super) driver: Driver,
-    /// The loss of the connection has been told.
+    /// The loss of the connection has been told; until a device answers again.
     pub(super) cut: bool,
     pub(super) schedule: Schedule,
     pub(super) roster: Roster,
@@ -157,9 +157,13 @@ impl Bus {
             self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
             return Turn::Command(command);
         }
-        self.commands_in_a_row = 0;
+        let quiet = self.driver.quiet_until();
         match next {
-            Next::Poll(ix) => Turn::Poll(ix),
+            Next::Poll(_) if quiet > now => Turn::Wait(quiet),
+            Next::Poll(ix) => {
+                self.commands_in_a_row = 0;
+                Turn::Poll(ix)
+            }
             Next::Wait(until) => Turn::Wait(Instant::from_std(until).min(self.next_round)),
             Next::Idle if self.driver.is_open() => Turn::Wait(self.next_round),
             Next::Idle => Turn::Wait(self.driver.retry_at().min(self.next_round)),
@@ -175,16 +179,16 @@ impl Bus {
             let seat = self.roster.polls[ix].seat;
             let device = &self.roster.devices[seat.0];
             let probe = if device.unit.is_down() { self.roster.probe_of(seat) } else { None };
-            device.unit.may(ix, probe, budget).no_sooner_than(self.driver.ready_at(device.unit_id).into_std())
+            let may = device.unit.may(ix, probe, budget);
+            self.driver.held_until(device.unit_id).map_or(may, |held| may.no_sooner_than(held.into_std()))
         })
     }
 
     /// Waits for the moment, a command or the stop.
     async fn wait(&mut self, until: Instant) {
+        let listen = self.waiting.is_none() && !(self.commands.is_closed() && self.commands.is_empty());
         tokio::select! {
-            command = self.commands.recv(), if !self.commands.is_closed() || !self.commands.is_empty() => {
-                self.waiting = command;
-            }
+            command = self.commands.recv(), if listen => self.waiting = command,
             () = self.stop.begun() => {}
             () = sleep_until(until) => {}
         }
@@ -197,8 +201,7 @@ impl Bus {
         };
         match opened {
             Ok(()) => {
-                if std::mem::take(&mut self.cut) {
-                    info!(bus = %self.name, "bus connected again");
+                if self.cut {
                     let now = Instant::now().into_std();
                     self.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
                     (0..self.roster.polls.len()).for_each(|ix| self.schedule.begin_anew(ix, now));

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::driver::Driver;
-use super::modbus::gate::Sent;
+use super::modbus::exchange::Sent;
 use super::modbus::session::{Reading, Trouble};
 use super::modbus::write::{Intent, Write, intend, read_back};
 use crate::config::plan::{TagPlan, Verify};

@@ -18,6 +18,9 @@ use super::modbus::write::Write;
 use super::stats::BusStats;
 use crate::model::tag::Table;
 
+/// With every unit silent for this long a connection is opened anew, though it looks well.
+const MUTE_MAX: Duration = Duration::from_secs(60);
+
 /// The pause that a unit wants between its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
@@ -36,6 +39,8 @@ pub struct Driver {
     proven: bool,
     opened_before: bool,
     retry_at: Instant,
+    /// Of any unit, or when the connection was opened.
+    last_answer: Instant,
     backoff: Backoff,
     paces: Vec<(Pace, Instant)>,
     stats: Arc<BusStats>,
@@ -52,6 +57,7 @@ impl Driver {
             proven: false,
             opened_before: false,
             retry_at: now,
+            last_answer: now,
             backoff: Backoff::default(),
             paces: paces.into_iter().map(|pace| (pace, now)).collect(),
             stats,
@@ -79,6 +85,7 @@ impl Driver {
                     self.stats.reconnects.one();
                 }
                 self.stats.connected.set(1);
+                self.last_answer = Instant::now();
                 Ok(())
             }
             Err(error) => {
@@ -88,10 +95,10 @@ impl Driver {
         }
     }
 
-    /// When this unit may be asked next.
-    pub fn ready_at(&self, unit: u8) -> Instant {
-        let line = self.session.as_ref().map_or(self.retry_at, |session| session.ready_at(unit));
-        self.pace(unit).map_or(line, |next| next.max(line))
+    /// When this unit may be asked next, the silence of the line apart; `None`: whenever the line is free.
+    pub fn held_until(&self, unit: u8) -> Option<Instant> {
+        let held = self.session.as_ref().and_then(|session| session.held_until(unit));
+        self.pace(unit).max(held)
     }
 
     /// Until when the line has to be silent, whoever is asked next.
@@ -137,7 +144,7 @@ impl Driver {
     fn session_mut(&mut self) -> Result<&mut Session, Trouble> {
         self.session.as_mut().ok_or_else(|| Trouble::Lost {
             error: io::ErrorKind::NotConnected.into(),
-            sent: super::modbus::gate::Sent::Nothing,
+            sent: super::modbus::exchange::Sent::Nothing,
         })
     }
 
@@ -150,12 +157,20 @@ impl Driver {
         match &outcome {
             Err(Trouble::Lost { .. }) => self.close(),
             Ok(_) | Err(Trouble::Exception(_)) => {
+                self.last_answer = now;
                 self.proven = true;
                 self.backoff.reset();
             }
             Err(_) => {}
         }
         outcome
+    }
+
+    /// Nobody has answered for long: a server or an adapter may be stuck with this connection, so try another.
+    pub fn renew_if_mute(&mut self) {
+        if self.session.is_some() && self.last_answer.elapsed() > MUTE_MAX {
+            self.close();
+        }
     }
 
     /// A port must be closed before it can be opened again.

@@ -13,11 +13,11 @@ use super::bus::Bus;
 use super::command::{Contact, FieldCommand, Order, carry_out};
 use super::devices::{Ending, Seat};
 use super::modbus::bisect;
-use super::modbus::gate::Sent;
+use super::modbus::exchange::Sent;
 use super::modbus::session::{Reading, Trouble};
 use super::schedule::PollIx;
 use super::standing::Change;
-use crate::model::command::{Outcome, Refusal};
+use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::time::Stamp;
 
@@ -68,6 +68,9 @@ impl Bus {
     fn alive(&mut self, seat: Seat) {
         let device = &mut self.roster.devices[seat.0];
         let change = device.unit.answered();
+        if std::mem::take(&mut self.cut) {
+            info!(bus = %self.name, "bus is connected again");
+        }
         if change == Change::Back {
             let now = Instant::now().into_std();
             let down = device.down_since.take().map(|since| self.clock.now().since(since));
@@ -107,7 +110,12 @@ impl Bus {
     /// The device will not read this block: split it, or give its one tag up.
     async fn refused(&mut self, ix: PollIx, cause: Cause, at: Stamp) {
         let now = Instant::now();
-        let poll = &self.roster.polls[ix];
+        let poll = &mut self.roster.polls[ix];
+        if std::mem::take(&mut poll.known_good) {
+            // It was read before: a device that restarts or is being programmed says no to everything for a moment.
+            self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
+            return;
+        }
         if let Some((left, right)) = bisect::split(&poll.block, &self.plan)
             && let Some(twin) = self.schedule.split(ix, now.into_std())
         {
@@ -128,7 +136,9 @@ impl Bus {
         let was_down = device.unit.is_down();
         let change = device.unit.failed(Some(ix), now.into_std());
         debug!(bus = %self.name, device = %device.name, cause = cause.as_str(), "poll failed");
-        if was_down && self.roster.devices.iter().any(|device| !device.unit.is_down()) {
+        if self.roster.devices.iter().all(|device| device.unit.is_down()) {
+            self.driver.renew_if_mute();
+        } else if was_down {
             let silence = self.driver.quiet_until().saturating_duration_since(now);
             self.probes.spent(now.saturating_duration_since(begun) + silence, now.into_std());
         }
@@ -190,11 +200,14 @@ impl Bus {
         let done = carry_out(&mut self.driver, &self.clock, order).await;
         let now = Instant::now();
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let refused = matches!(done.outcome, Outcome::Failed { reason: Failure::Exception(_), .. });
         info!(bus = %self.name, tag = %tag.topic, outcome = ?done.outcome, "command carried out");
         drop(command.reply.send(done.outcome)); // nobody may be waiting any more; the device has it all the same
         match done.contact {
             Contact::Answered => {
-                self.roster.devices[seat.0].count(Ending::Answer(self.clock.now()));
+                let at = self.clock.now();
+                let device = &mut self.roster.devices[seat.0];
+                device.count(if refused { Ending::Exception(at) } else { Ending::Answer(at) });
                 self.alive(seat);
             }
             Contact::Silent => {

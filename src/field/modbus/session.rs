@@ -14,7 +14,8 @@ use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
 
-use super::gate::{EchoHabit, Gate, Heard, OUT_OF_STEP, Sent};
+use super::exchange::{EchoHabit, Heard, OUT_OF_STEP, Sent};
+use super::gate::Gate;
 use super::timing::{Framing, Timing};
 use super::transport::Wire;
 use super::write::Write;
@@ -83,10 +84,9 @@ impl Session {
         Self { gate, context: None, timing, quiet_until, holds: Vec::new(), worst_response: None, stats }
     }
 
-    /// When this unit may be asked next without waiting.
-    pub fn ready_at(&self, unit: u8) -> Instant {
-        let held = self.holds.iter().find(|(held, _)| *held == unit);
-        held.map_or(self.quiet_until, |(_, until)| self.quiet_until.max(*until))
+    /// Until when this unit is not to be asked, the silence of the line apart.
+    pub fn held_until(&self, unit: u8) -> Option<Instant> {
+        self.holds.iter().filter(|(held, _)| *held == unit).map(|(_, until)| *until).max()
     }
 
     /// Until when the line has to be silent, whoever is asked next.
@@ -98,7 +98,7 @@ impl Session {
     pub async fn settle(&mut self, unit: u8) -> Result<(), Trouble> {
         let now = Instant::now();
         self.holds.retain(|(_, until)| *until > now);
-        let mut deadline = self.ready_at(unit);
+        let mut deadline = self.held_until(unit).map_or(self.quiet_until, |held| held.max(self.quiet_until));
         let patience = deadline.max(now) + self.timing.response_timeout(); // with a line that never stops babbling
         loop {
             let heard = self.gate.overhear_until(deadline).await;
@@ -167,7 +167,8 @@ impl Session {
         });
         context.set_slave(Slave(unit));
         let asked = Instant::now();
-        let answer = timeout(self.timing.wait(FRAMES_BYTES + data), context.call(request)).await;
+        let wait = self.timing.wait(FRAMES_BYTES + data);
+        let answer = timeout(wait, context.call(request)).await;
         self.quiet_until = Instant::now() + self.timing.pause();
         match answer {
             Ok(Ok(answer)) => {
@@ -177,18 +178,20 @@ impl Session {
                     Trouble::Exception(code.into())
                 })
             }
-            Ok(Err(error)) => Err(self.give_up(unit, Some(error))),
-            Err(_elapsed) => Err(self.give_up(unit, None)),
+            Ok(Err(error)) => Err(self.give_up(unit, Some(error), asked + wait)),
+            Err(_elapsed) => Err(self.give_up(unit, None, asked + wait + wait)),
         }
     }
 
-    /// After anything but an answer: a new context for the next request, silence on a serial line.
-    fn give_up(&mut self, unit: u8, error: Option<Error>) -> Trouble {
+    /// After anything but an answer: a new context for the next request; silence on a serial line, and for the unit until
+    /// what it may still have to say is over.
+    fn give_up(&mut self, unit: u8, error: Option<Error>, over: Instant) -> Trouble {
         self.context = None;
         let abandoned = self.gate.abandon();
-        let now = Instant::now();
         if self.timing.framing() == Framing::Rtu {
-            self.quiet_until = now + self.quiet();
+            let quiet = self.quiet();
+            self.quiet_until = Instant::now() + quiet;
+            self.holds.push((unit, over + quiet));
         }
         match error {
             Some(Error::Transport(error)) if error.kind() != io::ErrorKind::InvalidData => {
@@ -204,9 +207,6 @@ impl Session {
             }
             None => {
                 self.stats.timeouts.one();
-                if self.timing.framing() == Framing::Rtu {
-                    self.holds.push((unit, now + self.timing.response_timeout()));
-                }
                 match abandoned.heard {
                     Heard::Noise => Trouble::Protocol,
                     Heard::Nothing => Trouble::Timeout,

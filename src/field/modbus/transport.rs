@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_serial::{ClearBuffer, DataBits, FlowControl, SerialPort as _, SerialPortBuilderExt as _, StopBits};
 
@@ -47,7 +48,11 @@ impl Opener for BusLink {
     fn open(&mut self) -> Opening<'_> {
         match self {
             Self::ModbusTcp { endpoint } => Box::pin(connect(endpoint)),
-            Self::ModbusRtu { port, serial } => Box::pin(async { open_port(port, *serial) }),
+            Self::ModbusRtu { port, serial } => {
+                let (port, serial) = (port.clone(), *serial);
+                // A port of a USB adapter may take its time to open.
+                Box::pin(async move { spawn_blocking(move || open_port(&port, serial)).await? })
+            }
         }
     }
 }
