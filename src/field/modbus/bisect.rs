@@ -51,3 +51,64 @@ fn part(block: &Block, spans: &[(TagIx, (u32, u32))]) -> Option<Block> {
         ..block.clone()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::plan::{BrokerPlan, GatewayPlan, Limits, Scale, StorePlan, Verify, WritePlan};
+    use crate::model::number::Class;
+    use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
+
+    fn tag((start, data_type): (u16, DataType)) -> TagPlan {
+        TagPlan {
+            name: String::new(),
+            device: DeviceIx(0),
+            topic: "t".into(),
+            address: Address { table: Table::Holding, start, bit: None },
+            data_type,
+            order: Order::Abcd,
+            scale: Scale::IDENTITY,
+            unit: String::new(),
+            group: String::new(),
+            poll: Duration::from_secs(1),
+            deadband: None,
+            heartbeat: None,
+            limits: Limits::default(),
+            class: Class::Telemetry,
+            access: Access::Read,
+            write: WritePlan { limits: Limits::default(), verify: Verify::TrustReply },
+            description: String::new(),
+        }
+    }
+
+    /// Start and count of both halves of a block of these tags.
+    fn halves(tags: &[(u16, DataType)]) -> Option<[(u16, u16); 2]> {
+        let plan = Plan {
+            gateway: GatewayPlan { name: String::new(), data_dir: "/".into() },
+            store: StorePlan { max_size: 0, commit_interval: Duration::ZERO },
+            broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
+            uplinks: Vec::new(),
+            buses: Vec::new(),
+            devices: Vec::new(),
+            tags: tags.iter().copied().map(tag).collect(),
+        };
+        let tags = (0u32..).zip(tags).map(|(ix, _)| TagIx(ix)).collect();
+        let period = Duration::from_secs(1);
+        let block = Block { device: DeviceIx(0), table: Table::Holding, start: 0, count: 100, period, tags };
+        let (left, right) = split(&block, &plan)?;
+        Some([(left.start, left.count), (right.start, right.count)])
+    }
+
+    #[test]
+    fn a_block_is_split_at_its_largest_hole_else_in_the_middle_and_never_through_a_value() {
+        use DataType::{Float32, Int64, Uint16};
+        assert_eq!(halves(&[(0, Uint16), (1, Uint16), (9, Uint16), (12, Float32)]), Some([(0, 2), (9, 5)]));
+        assert_eq!(halves(&[(0, Uint16), (1, Uint16), (2, Uint16), (3, Uint16)]), Some([(0, 2), (2, 2)]));
+        assert_eq!(halves(&[(0, Int64), (2, Uint16), (6, Uint16)]), Some([(0, 4), (6, 1)]), "one lies in the other");
+        assert_eq!(halves(&[(5, Float32), (0, Float32)]), Some([(0, 2), (5, 2)]), "in any order");
+        assert_eq!(halves(&[(7, Uint16), (7, Uint16)]), None, "two views of one register");
+        assert_eq!(halves(&[(7, Int64)]), None);
+    }
+}
