@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub mod check;
+
 /// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
 #[derive(Debug)]
 pub enum Failed {

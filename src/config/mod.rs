@@ -17,6 +17,7 @@ pub mod blocks;
 mod check;
 mod csv;
 mod files;
+pub mod forecast;
 mod nearest;
 pub mod plan;
 pub mod problem;
@@ -27,6 +28,7 @@ mod section;
 mod source;
 pub mod units;
 
+pub use check::modicon;
 use plan::Plan;
 use problem::Findings;
 pub use problem::{Problem, Problems};

@@ -5,7 +5,7 @@
 //! declares one, else in the style of the device that uses it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::csv::{self, Row};
 use super::files;
@@ -57,7 +57,7 @@ impl Library {
             let Some(Node { at, value: Value::Text(name) }) = table_get(device, "profile") else {
                 continue;
             };
-            let is_path = name.contains('/') || name.ends_with(".csv") || name.ends_with(".toml");
+            let is_path = name.contains('/') || Path::new(name).extension().is_some();
             let path = if is_path {
                 sources.path(at.file).parent().map(ToOwned::to_owned).unwrap_or_default().join(name)
             } else {
@@ -95,7 +95,7 @@ fn table_get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
 
 type Read = Result<Option<RegisterMap>, String>;
 
-fn shipped(name: &str, path: &PathBuf, sources: &mut Sources, findings: &Findings) -> Read {
+fn shipped(name: &str, path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
     let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) else {
         let hint = nearest::hint(name, SHIPPED.iter().map(|(name, _)| *name));
         return Err(format!("there is no shipped profile of this name{hint}"));
@@ -103,24 +103,24 @@ fn shipped(name: &str, path: &PathBuf, sources: &mut Sources, findings: &Finding
     Ok(read_csv(path, (*text).to_owned(), Origin::Shipped, sources, findings))
 }
 
-fn user(path: &PathBuf, sources: &mut Sources, findings: &Findings) -> Read {
+fn user(path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
     let text = files::read_text(path).map_err(|message| format!("register map {}: {message}", path.display()))?;
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => Ok(read_csv(path, text, Origin::User, sources, findings)),
-        Some("toml") => Ok(files::take_in(path.clone(), text, sources, findings).map(RegisterMap::Toml)),
+        Some("toml") => Ok(files::take_in(path.to_owned(), text, sources, findings).map(RegisterMap::Toml)),
         _ => Err("a register map is a .csv or a .toml file".to_owned()),
     }
 }
 
 fn read_csv(
-    path: &PathBuf,
+    path: &Path,
     text: String,
     origin: Origin,
     sources: &mut Sources,
     findings: &Findings,
 ) -> Option<RegisterMap> {
-    let Some(file) = sources.add(path.clone(), text) else {
-        findings.unreadable(path.clone(), "too many or too large register maps".to_owned());
+    let Some(file) = sources.add(path.to_owned(), text) else {
+        findings.unreadable(path.to_owned(), "too many or too large register maps".to_owned());
         return None;
     };
     Some(RegisterMap::Csv(csv::read(file, sources.text(file), findings), origin))

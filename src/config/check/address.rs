@@ -48,7 +48,7 @@ pub fn parse(text: &str, style: Style) -> Result<Address, String> {
         None => (text, None),
     };
     let (table, start) = match style {
-        Style::Modicon => modicon(place)?,
+        Style::Modicon => parse_modicon(place)?,
         Style::ZeroBased | Style::OneBased => named(place, style)?,
     };
     let bit = match bit {
@@ -86,7 +86,7 @@ fn named(place: &str, style: Style) -> Result<(Table, u16), String> {
     Ok((table, start.ok_or("out of range")?))
 }
 
-fn modicon(place: &str) -> Result<(Table, u16), String> {
+fn parse_modicon(place: &str) -> Result<(Table, u16), String> {
     if !matches!(place.len(), 5 | 6) || !place.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("is no modicon number, and this device's addresses are declared as such".to_owned());
     }
@@ -103,8 +103,8 @@ fn modicon(place: &str) -> Result<(Table, u16), String> {
     Ok((table, start.ok_or("out of range: the number counts from 1 to 65536")?))
 }
 
-/// The other form of an address, for `check`: the modicon number with six digits.
-pub fn write_modicon(address: Address) -> String {
+/// The other form of an address: the modicon number with six digits, `400101` for `holding:100`.
+pub fn modicon(address: Address) -> String {
     let digit = match address.table {
         Table::Coil => 0,
         Table::Discrete => 1,

@@ -15,6 +15,8 @@ mod uplink;
 
 use std::path::Path;
 
+pub use address::modicon;
+
 use super::files::FileSet;
 use super::plan::Plan;
 use super::problem::Findings;
