@@ -4,3 +4,4 @@
 //! thread of its own.
 
 pub mod database;
+pub mod retained;
