@@ -56,7 +56,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
         }
         Err(problems) if args.json => {
             print(&problems_json(&problems).to_string());
-            Err(Failed::Config(format!("{} problems in {}", problems.count(), args.config.display())))
+            Err(Failed::Config(format!("{} in {}", counted(problems.count(), "problem"), args.config.display())))
         }
         Err(problems) => Err(Failed::Config(problems.to_string())),
     }
@@ -172,7 +172,7 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         write_duration(bus.response_timeout)
     )?;
     for device in plan.devices.iter().filter(|device| device.bus == ix) {
-        writeln!(out, "  device {}: unit {}, {} tags", device.name, device.unit_id, device.tags.len())?;
+        writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
     if forecast.reads.is_empty() {
         return writeln!(out, "  nothing to read");
@@ -186,8 +186,8 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
                 write_duration(block.period),
                 device_name(plan, block.device).to_owned(),
                 span(block),
-                format!("{} {}", block.count, if block.table.is_bits() { "bits" } else { "registers" }),
-                format!("{} tags", block.tags.len()),
+                counted(block.count.into(), if block.table.is_bits() { "bit" } else { "register" }),
+                counted(block.tags.len(), "tag"),
                 format!("{:.1} ms", millis(read.takes)),
             ]
         })
@@ -197,8 +197,8 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
     let think = write_duration(forecast.think);
     writeln!(
         out,
-        "  {} reads, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
-        forecast.reads.len(),
+        "  {}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
+        counted(forecast.reads.len(), "read"),
         millis(forecast.cycle)
     )?;
     if forecast.load > 1.0 {
@@ -239,7 +239,7 @@ fn write_totals(out: &mut String, plan: &Plan, forecast: &Forecast) -> fmt::Resu
         }
     };
     let per_second = |samples: f64| format!("{samples:.3}");
-    writeln!(out, "\n{} tags on {} devices", plan.tags.len(), plan.devices.len())?;
+    writeln!(out, "\n{} on {}", counted(plan.tags.len(), "tag"), counted(plan.devices.len(), "device"))?;
     writeln!(out, "samples per second  {}", between(forecast.samples, &per_second))?;
     for (uplink, bytes) in plan.uplinks.iter().zip(&forecast.uplinks) {
         writeln!(
@@ -249,7 +249,7 @@ fn write_totals(out: &mut String, plan: &Plan, forecast: &Forecast) -> fmt::Resu
             uplink.name
         )?;
     }
-    writeln!(out, "flash bytes per day {} (estimated)", between(forecast.flash, &bytes_text))
+    writeln!(out, "flash bytes per day {}, estimated", between(forecast.flash, &bytes_text))
 }
 
 /// Columns as wide as their widest cell.
@@ -314,6 +314,11 @@ const fn anonymous(anonymous: Anonymous) -> &'static str {
         Anonymous::Read => "read",
         Anonymous::ReadWrite => "read-write",
     }
+}
+
+/// `1 tag`, `2 tags`
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn millis(duration: Duration) -> f64 {
