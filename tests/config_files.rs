@@ -40,7 +40,7 @@ impl Etc {
     }
 
     fn problems(&self) -> Problems {
-        self.load().err().expect("this has problems")
+        self.load().expect_err("this has problems")
     }
 
     /// File, line, column.

@@ -40,32 +40,31 @@ pub struct Args {
 
 /// Checks the configuration and prints the plan; all problems are in the error.
 pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
+    let (text, ended) = report(args, facts);
+    if !text.is_empty() {
+        // A reader that went away (`check | head`) is no fault of the configuration.
+        let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    }
+    ended
+}
+
+/// What [`run`] prints on standard output, and how it ends.
+pub fn report(args: &Args, facts: &HostFacts) -> (String, Result<(), Failed>) {
     if args.live {
-        return Err(Failed::not_in_this_version("check --live"));
+        return (String::new(), Err(Failed::not_in_this_version("check --live")));
     }
     match config::load(&args.config, facts) {
         Ok(loaded) => {
             let forecast = forecast::forecast(&loaded.plan);
-            let text = if args.json {
-                plan_json(&loaded, &forecast, args).to_string()
-            } else {
-                plan_text(&loaded, &forecast, args)
-            };
-            print(&text);
-            Ok(())
+            let write = if args.json { plan_json } else { plan_text };
+            (write(&loaded, &forecast, args), Ok(()))
         }
         Err(problems) if args.json => {
-            print(&problems_json(&problems).to_string());
-            Err(Failed::Config(format!("{} in {}", counted(problems.count(), "problem"), args.config.display())))
+            let short = format!("{} in {}", counted(problems.count(), "problem"), args.config.display());
+            (problems_json(&problems).to_string(), Err(Failed::Config(short)))
         }
-        Err(problems) => Err(Failed::Config(problems.to_string())),
+        Err(problems) => (String::new(), Err(Failed::Config(problems.to_string()))),
     }
-}
-
-/// A reader that went away (`check | head`) is no fault of the configuration.
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", text.trim_end());
 }
 
 fn problems_json(problems: &Problems) -> Value {
@@ -85,7 +84,7 @@ fn problems_json(problems: &Problems) -> Value {
     json!({ "ok": false, "problems": problems.iter().map(one).collect::<Vec<_>>() })
 }
 
-fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> Value {
+fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
     let plan = &loaded.plan;
     let rate = |rate: Rate| json!({ "most": rate.most, "least": rate.least });
     let bus = |(bus, forecast): (&config::plan::BusPlan, &BusForecast)| {
@@ -124,7 +123,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> Value {
     if args.tags {
         report["tag_list"] = plan.tags.iter().map(tag).collect();
     }
-    report
+    report.to_string()
 }
 
 fn plan_text(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {

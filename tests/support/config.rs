@@ -40,7 +40,8 @@ pub fn marked(text: &str) -> (String, u32, u32) {
     let at = text.find('«').unwrap_or_else(|| panic!("no mark in:\n{text}"));
     let line = text[..at].matches('\n').count() + 1;
     let column = text[..at].rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    (text.replacen('«', "", 1), line.try_into().unwrap(), column.try_into().unwrap())
+    let short = |number: usize| u32::try_from(number).expect("a short text");
+    (text.replacen('«', "", 1), short(line), short(column))
 }
 
 /// One problem, at the mark, with this path and this in its message or allowed range.

@@ -215,16 +215,13 @@ fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
     Limits { min: min.map(|spot| spot.value), max: max.map(|spot| spot.value) }
 }
 
+/// Limits on a tag that is only read have no effect: they may be written down before writing is allowed.
 fn write(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> WritePlan {
     let verify = if access.reads() { Verify::ReadBack } else { Verify::TrustReply };
     let plan = WritePlan { limits: Limits::default(), verify };
     let Some(node) = section.get("write") else { return plan };
     let trail = Trail::Key(section.trail, "write");
     let Some(inner) = Section::open(section.cx, node, &trail, schema::WRITE) else { return plan };
-    if !access.writes() {
-        let message = "belongs to tags that may be written, and this one is read only";
-        section.report(section.wrong("write", node.at, message).allowed("access = \"read-write\" or \"write\""));
-    }
     let verify = match inner.flag("verify") {
         None => verify,
         Some(Spot { value: true, .. }) => Verify::ReadBack,
