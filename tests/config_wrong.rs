@@ -302,3 +302,18 @@ fn everything_wrong_is_said_at_once_and_in_order() {
         ]
     );
 }
+
+#[test]
+fn endless_lines_and_nesting_are_refused_in_a_few_lines_of_text() {
+    let texts = [
+        format!("a = {}", "[".repeat(200_000)),
+        format!("{} = 1", vec!["a"; 100_000].join(".")),
+        format!("a = {}", "[{a=".repeat(100_000)),
+        format!("[gateway]\nname = \"{}\"\n\"{}\" = 1\n", "x".repeat(300_000), "k".repeat(300_000)),
+        format!("[gateway]\ntopic = \"{}\" + \u{1b}[31m", "\t".repeat(100_000)),
+    ];
+    for text in texts {
+        let shown = problems(&text).to_string();
+        assert!(shown.len() < 5000 && !shown.contains('\u{1b}'), "{} bytes: {}", shown.len(), &shown[..500]);
+    }
+}
