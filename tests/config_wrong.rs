@@ -1,5 +1,9 @@
 //! Wrong configurations by the dozen: the gateway, the broker, uplinks, buses, and how problems are shown.
 
+use std::path::Path;
+
+use ironbridge::config::{self, HostFacts};
+
 #[path = "support/config.rs"]
 mod support;
 
@@ -315,5 +319,25 @@ fn endless_lines_and_nesting_are_refused_in_a_few_lines_of_text() {
     for text in texts {
         let shown = problems(&text).to_string();
         assert!(shown.len() < 5000 && !shown.contains('\u{1b}'), "{} bytes: {}", shown.len(), &shown[..500]);
+    }
+}
+
+#[test]
+fn a_gateway_without_a_usable_name_is_one_problem_however_many_tags_it_has() {
+    let tags = format!("{BUS}{DEVICE}{TAG}address = \"coil:1\"\n[[device.tag]]\nname = \"u\"\naddress = \"coil:2\"\n");
+    for (hostname, gateway, words) in [
+        ("", "", "cannot stand in for it"),
+        ("a/b", "[gateway]\ndata_dir = \"/x\"\n", "cannot stand in for it"),
+        ("", "[gateway]\nname = \"{hostname}\"\n", "becomes \"\" on this machine"),
+        ("ironbridge", "", "reserved"),
+        ("box", "[gateway]\nname = \"ironbridge\"\n", "reserved"),
+        ("box", "[gateway]\nname = \"$x\"\n", "reserved"),
+        ("box", "[gateway]\nname = \"+\"\ntopic = \"{gateway}/{tag}\"\n", "one level"),
+    ] {
+        let facts = HostFacts { hostname: hostname.into(), credentials_dir: None };
+        let problems = config::parse(&format!("{gateway}{tags}"), Path::new("/x.toml"), &facts).expect_err("no name");
+        let [problem] = problems.iter().as_slice() else { panic!("{problems}") };
+        assert_eq!(problem.path, "gateway.name");
+        assert!(problem.message.contains(words), "{problem}");
     }
 }

@@ -166,6 +166,8 @@ fn a_number_of_a_tag_says_what_is_wrong() {
     );
     let text = format!("description = «\"{}\"", "x".repeat(1025));
     assert_refused(&number, &[(&text, "device[0].tag[0].description", "at most 1024 bytes")]);
+    let text = format!("{BUS}{DEVICE}{TAG}address = \"holding:1\"\ntype = \"string(247)\"\n");
+    assert_refused(&text, &[("access = «\"write\"", "device[0].tag[0].access", "at most string(246)")]);
     let short = format!("{BUS}{DEVICE}max_registers_per_read = 3\n{TAG}address = \"holding:1\"\n");
     assert_refused(&short, &[("type = «\"int64\"", "device[0].tag[0].type", "the device allows 3 per read")]);
 }
