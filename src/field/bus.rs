@@ -151,11 +151,11 @@ impl Bus {
         }
         let next = self.next_poll(now);
         let polls_wait = matches!(next, Next::Poll(_));
-        if self.commands_in_a_row < COMMANDS_IN_A_ROW_MAX || !polls_wait {
-            if let Some(command) = self.waiting.take().or_else(|| self.commands.try_recv().ok()) {
-                self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
-                return Turn::Command(command);
-            }
+        if (self.commands_in_a_row < COMMANDS_IN_A_ROW_MAX || !polls_wait)
+            && let Some(command) = self.waiting.take().or_else(|| self.commands.try_recv().ok())
+        {
+            self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
+            return Turn::Command(command);
         }
         self.commands_in_a_row = 0;
         match next {

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(scaling(1.0, 0.0).apply(Value::Uint(u64::MAX)), Some(Value::Uint(u64::MAX)));
         assert_eq!(scaling(1.0, -1.0).apply(Value::Uint(u64::MAX)), Some(Value::Uint(u64::MAX - 1)));
         assert_eq!(scaling(10.0, 0.0).apply(Value::Int(-5)), Some(Value::Int(-50)));
-        assert_eq!(scaling(10.0, 0.0).apply(Value::Uint(u64::MAX)), Some(Value::Float(18_446_744_073_709_551_615e1)));
+        assert_eq!(scaling(10.0, 0.0).apply(Value::Uint(u64::MAX)), Some(Value::Float(184_467_440_737_095_520_000.0)));
     }
 
     #[test]

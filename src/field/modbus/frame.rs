@@ -48,17 +48,17 @@ impl Expect {
     }
 
     /// The unit that was asked.
-    pub const fn unit(&self) -> u8 {
+    pub const fn unit(self) -> u8 {
         self.unit
     }
 
     /// True where a good answer is byte for byte the request: FC 5 and 6.
-    pub const fn answers_like_an_echo(&self) -> bool {
+    pub const fn answers_like_an_echo(self) -> bool {
         matches!(self.function, 5 | 6)
     }
 
     /// Is this PDU of the right unit an answer: the reply asked for, or an exception to it?
-    pub fn accepts(&self, pdu: &[u8]) -> bool {
+    pub fn accepts(self, pdu: &[u8]) -> bool {
         match (pdu, self.shape) {
             ([function, _code], _) if *function == self.function | EXCEPTION => true,
             ([function, count, data @ ..], Shape::Data(bytes)) => {
@@ -70,7 +70,7 @@ impl Expect {
     }
 
     /// The whole RTU length of the answer that may begin here; `None` when what is there cannot be its beginning.
-    fn rtu_length(&self, bytes: &[u8]) -> Option<usize> {
+    fn rtu_length(self, bytes: &[u8]) -> Option<usize> {
         match (bytes, self.shape) {
             ([unit, ..], _) if *unit != self.unit => None,
             ([_, function, ..], _) if *function == self.function | EXCEPTION => Some(5),
@@ -112,7 +112,7 @@ pub enum Found {
 }
 
 /// Looks for a frame in what came off a serial line since the request was sent. `None`: nothing yet.
-pub fn hunt(bytes: &[u8], request: &[u8], expect: &Expect, echo: EchoRule) -> Option<Found> {
+pub fn hunt(bytes: &[u8], request: &[u8], expect: Expect, echo: EchoRule) -> Option<Found> {
     let mut hope = false; // an answer or echo may have begun: nothing else is looked for behind it
     let mut broken = None;
     for at in 0..bytes.len() {
@@ -235,7 +235,7 @@ mod tests {
 
     fn look(bytes: &[u8]) -> Option<Found> {
         let expect = Expect::of_request(1, &REQUEST[1..]).expect("a read");
-        hunt(bytes, &rtu(&REQUEST), &expect, EchoRule::Strip)
+        hunt(bytes, &rtu(&REQUEST), expect, EchoRule::Strip)
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
     fn a_write_is_confirmed_by_its_own_address_and_value_only() {
         let request = rtu(&[1, 16, 0, 7, 0, 2, 4, 1, 2, 3, 4]);
         let expect = Expect::of_request(1, &request[1..request.len() - 2]).expect("a write");
-        let seen = |bytes: &[u8]| hunt(bytes, &request, &expect, EchoRule::Strip);
+        let seen = |bytes: &[u8]| hunt(bytes, &request, expect, EchoRule::Strip);
         assert_eq!(seen(&request), Some(Found::Echo(0..13)), "the echo confirms nothing");
         assert_eq!(seen(&request[..9]), None);
         assert_eq!(seen(&rtu(&[1, 16, 0, 7, 0, 2])), Some(Found::Answer(0..8)));
@@ -291,8 +291,8 @@ mod tests {
         let single = rtu(&[1, 6, 0, 7, 0, 2]);
         let expect = Expect::of_request(1, &single[1..6]).expect("a write");
         assert!(expect.answers_like_an_echo());
-        assert_eq!(hunt(&single, &single, &expect, EchoRule::Answer), Some(Found::Answer(0..8)));
-        assert_eq!(hunt(&single, &single, &expect, EchoRule::Strip), Some(Found::Echo(0..8)));
+        assert_eq!(hunt(&single, &single, expect, EchoRule::Answer), Some(Found::Answer(0..8)));
+        assert_eq!(hunt(&single, &single, expect, EchoRule::Strip), Some(Found::Echo(0..8)));
     }
 
     #[test]

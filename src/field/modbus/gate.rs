@@ -288,7 +288,7 @@ impl Core {
         let Some(expect) = self.expect else {
             return false;
         };
-        while let Some(found) = hunt(&self.inbox, &self.request, &expect, self.echo_rule(&expect)) {
+        while let Some(found) = hunt(&self.inbox, &self.request, expect, self.echo_rule(expect)) {
             let (count, range) = match found {
                 Found::Answer(range) => {
                     self.stats.garbage.add(range.start as u64);
@@ -336,7 +336,7 @@ impl Core {
             let count = match ours {
                 None => &self.stats.stale,
                 Some(expect)
-                    if self.inbox[..length] == self.request[..] && self.echo_rule(&expect) == EchoRule::Strip =>
+                    if self.inbox[..length] == self.request[..] && self.echo_rule(expect) == EchoRule::Strip =>
                 {
                     self.echo_seen = true;
                     &self.stats.echo
@@ -370,7 +370,7 @@ impl Core {
     }
 
     /// FC 5 and 6 are answered with the request's own bytes: only the habit of the line tells the two apart.
-    fn echo_rule(&self, expect: &Expect) -> EchoRule {
+    fn echo_rule(&self, expect: Expect) -> EchoRule {
         let strip = match self.echo {
             _ if !expect.answers_like_an_echo() => true,
             EchoHabit::Present { .. } => !self.echo_seen,
