@@ -25,8 +25,8 @@ pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents
                 None => Cursor::at(stream.end()),
             })
         });
-        let (name, classes) = (route.name.clone(), route.classes.clone());
-        state.ledgers.push(Ledger { name, classes, cursors, gaps: Vec::new(), unsaved: 0 });
+        let name = route.name.clone();
+        state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0 });
     }
     take_gaps(state, contents);
     drop_removed(state, opening, contents);
