@@ -78,7 +78,8 @@ impl Configs {
             None => None,
         };
         let content = Content { ca, identity };
-        if let (Some((_, certificate)), Some((pem, _))) = (files.identity.as_ref().map(|i| ((), &i.0)), &content.identity)
+        if let (Some((_, certificate)), Some((pem, _))) =
+            (files.identity.as_ref().map(|i| ((), &i.0)), &content.identity)
         {
             self.check_not_expired(certificate, pem)?;
         }
@@ -124,11 +125,16 @@ impl Configs {
         };
         // Dates are checked before trust is looked for, so an empty set of trusted CAs answers the one question asked.
         let supported = ring_algorithms();
-        match verify_server_cert_signed_by_trust_anchor(&leaf, &RootCertStore::empty(), &[], self.now.unix(), &supported)
-        {
-            Err(Error::InvalidCertificate(error @ (CertificateError::Expired | CertificateError::ExpiredContext { .. }))) => {
-                Err(RoadError::Disabled(format!("certificate {} has expired: {error}", path.display())))
-            }
+        match verify_server_cert_signed_by_trust_anchor(
+            &leaf,
+            &RootCertStore::empty(),
+            &[],
+            self.now.unix(),
+            &supported,
+        ) {
+            Err(Error::InvalidCertificate(
+                error @ (CertificateError::Expired | CertificateError::ExpiredContext { .. }),
+            )) => Err(RoadError::Disabled(format!("certificate {} has expired: {error}", path.display()))),
             _ => Ok(()),
         }
     }
