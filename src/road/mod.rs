@@ -4,12 +4,15 @@
 //! directory (never TCP on loopback, which any local user could join) and the road does the rest: `destination` where
 //! to and which files · `tls` files to one TLS configuration per content, so that resumption survives a reconnect ·
 //! `verify` the server's certificate, on a box whose clock may be wrong · `reach` names, addresses, socket options ·
-//! `meter` bytes on the wire · `relay` the private socket.
+//! `meter` bytes on the wire · `relay` the private socket · `login` user
+//! and password · `backoff` when to try again.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`. Promises: files are read again at each [`Road::open`]; what is
 //! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down.
 
+pub mod backoff;
 pub mod destination;
+pub mod login;
 pub mod meter;
 mod reach;
 mod relay;

@@ -3,7 +3,7 @@
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end · `status` the retained status and last will · `backoff` when to try again · `trouble` what the operator is told ·
+//! end · `status` the retained status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -15,7 +15,6 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
-mod backoff;
 mod line;
 mod pack;
 mod session;
@@ -37,12 +36,13 @@ use crate::config::plan::UplinkPlan;
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
+use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError, TlsFiles};
+use crate::road::login::{Login, LoginFiles};
 use crate::road::{Now, Relay, Road};
 
-use backoff::Backoff;
 use pack::Packer;
-use session::{End, Login, Session};
+use session::{End, Session};
 pub use source::{Ack, Source};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::Trouble;
@@ -103,6 +103,7 @@ pub struct Uplink<S> {
     clock: Clock,
     timing: Timing,
     road: Road,
+    login: LoginFiles,
     trouble: Trouble,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
@@ -118,6 +119,7 @@ impl<S: Source> Uplink<S> {
         let to = Destination { host: plan.host.clone(), port: plan.port, tls };
         let dates = clock.clone();
         let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
+        let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let uplink = Self {
             packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
@@ -131,6 +133,7 @@ impl<S: Source> Uplink<S> {
             clock,
             timing,
             road,
+            login,
         };
         (uplink, stats)
     }
@@ -163,7 +166,7 @@ impl<S: Source> Uplink<S> {
     }
 
     async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
-        let login = session::read_login(&self.plan).await?;
+        let login = self.login.read().await?;
         Ok((self.road.open().await?, login))
     }
 

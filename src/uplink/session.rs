@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::plan::UplinkPlan;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
-use crate::road::destination::RoadError;
+use crate::road::login::Login;
 use crate::road::{Relay, RelayEnd};
 
 use super::Timing;
@@ -43,37 +43,6 @@ const HURRIED_MAX: Duration = Duration::from_millis(200);
 const CAUSE_MAX: Duration = Duration::from_millis(200);
 /// A session without anything to send has proved itself after this long.
 const PROVED_AFTER: Duration = Duration::from_secs(60);
-/// No password is longer; a path that points to something else must not fill the memory.
-const PASSWORD_BYTES_MAX: u64 = 64 << 10;
-
-/// User and password for CONNECT.
-pub(super) struct Login {
-    username: String,
-    password: String,
-}
-
-/// Reads the password file; a broken one disables the uplink.
-pub(super) async fn read_login(plan: &UplinkPlan) -> Result<Option<Login>, RoadError> {
-    let Some(username) = plan.username.clone() else {
-        return Ok(None);
-    };
-    let Some(path) = plan.password_file.clone() else {
-        return Ok(Some(Login { username, password: String::new() }));
-    };
-    let broken = |error: &dyn std::fmt::Display| RoadError::Disabled(format!("password_file: {error}"));
-    let shown = path.display().to_string();
-    let read = tokio::task::spawn_blocking(move || {
-        use std::io::Read;
-        let mut text = String::new();
-        std::fs::File::open(path)?.take(PASSWORD_BYTES_MAX).read_to_string(&mut text)?;
-        Ok::<_, std::io::Error>(text)
-    });
-    match read.await {
-        Ok(Ok(text)) => Ok(Some(Login { username, password: text.trim_end_matches(['\r', '\n']).to_owned() })),
-        Ok(Err(error)) => Err(broken(&format!("{shown}: {error}"))),
-        Err(error) => Err(broken(&error)),
-    }
-}
 
 /// Why a session is over.
 pub(super) enum End {

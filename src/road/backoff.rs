@@ -10,26 +10,27 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 
 /// Counts failures since the last success.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     first: Duration,
     max: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, max: Duration) -> Self {
+    /// `first` is the ceiling of the first wait, `max` that of all waits.
+    pub fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
 
     /// Another failure: wait between nothing and first × 2^failures, at most max, evenly distributed.
-    pub(super) fn next(&mut self, dice: &mut impl Rng) -> Duration {
+    pub fn next(&mut self, dice: &mut impl Rng) -> Duration {
         let ceiling = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.max);
         self.failures = (self.failures + 1).min(31);
         ceiling.mul_f64(dice.random::<f64>()).max(WAIT_MIN.min(ceiling))
     }
 
     /// It worked, and was proved to.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
