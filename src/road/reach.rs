@@ -85,21 +85,29 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn handshake_error(to: &Destination, error: &io::Error) -> RoadError {
-    use rustls::{AlertDescription as Alert, Error};
     let text = format!("TLS handshake with {} failed: {error}", place(to));
+    if is_distrust(error) { RoadError::Distrusted(text) } else { RoadError::Unreachable(text) }
+}
+
+/// Does one side refuse the other's certificate? With TLS 1.3 the broker says so only after our side of the handshake
+/// is done, so the relay asks this too.
+pub(super) fn is_distrust(error: &io::Error) -> bool {
+    use rustls::{AlertDescription as Alert, Error};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => RoadError::Distrusted(text),
-        Some(Error::AlertReceived(
+        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => true,
+        Some(Error::AlertReceived(alert)) => matches!(
+            alert,
             Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::CertificateRequired,
-        )) => RoadError::Distrusted(text),
-        _ => RoadError::Unreachable(text),
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError
+                | Alert::CertificateRequired
+        ),
+        _ => false,
     }
 }
 

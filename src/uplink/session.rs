@@ -54,6 +54,15 @@ pub(super) enum End {
     Refused(String),
 }
 
+impl From<Ended> for End {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Lost(reason) => Self::Lost(reason),
+            Ended::Refused(reason) => Self::Refused(reason),
+        }
+    }
+}
+
 /// What the next attempt must know.
 pub(super) struct Outcome {
     pub(super) end: End,
@@ -102,8 +111,10 @@ impl<S: Source> Session<'_, S> {
         tasks.spawn(async move { polled.poll(events).await });
         let relayed = Arc::clone(&line);
         tasks.spawn(async move {
-            if let RelayEnd::Broken(cause) = relay.run().await {
-                relayed.broke(cause);
+            match relay.run().await {
+                RelayEnd::Closed => {}
+                RelayEnd::Broken(cause) => relayed.broke(Ended::Lost(cause)),
+                RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
             }
         });
         let now = Instant::now();
@@ -117,11 +128,11 @@ impl<S: Source> Session<'_, S> {
             proved: false,
         };
         let mut end = self.feed(&client, &line, &mut progress, stop).await;
-        if let End::Lost(reason) = &mut end {
+        if matches!(end, End::Lost(_)) {
             let all = async { while tasks.join_next().await.is_some() {} };
             drop(timeout(CAUSE_MAX, all).await);
             if let Some(cause) = line.cause() {
-                *reason = cause;
+                end = cause.into();
             }
         }
         let stood = progress.accepted_at.is_some_and(|at| at.elapsed() >= PROVED_AFTER);
@@ -149,10 +160,8 @@ impl<S: Source> Session<'_, S> {
         loop {
             let news = line.news();
             self.take(&news, progress);
-            match news.ended {
-                Some(Ended::Lost(reason)) => return End::Lost(reason),
-                Some(Ended::Refused(reason)) => return End::Refused(reason),
-                None => {}
+            if let Some(ended) = news.ended {
+                return ended.into();
             }
             if news.accepted && progress.accepted_at.is_none() {
                 self.accepted(progress);
