@@ -1,5 +1,7 @@
 //! `ironbridge receive` against a real MQTT stream: each record once, and the truth about what is missing.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 #[path = "support/cloud.rs"]
 mod cloud;
 #[path = "support/owed.rs"]

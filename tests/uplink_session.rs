@@ -1,5 +1,7 @@
 //! The uplink against a broker that misbehaves: nothing lost, order kept, acknowledged on PUBACK only.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 #[path = "support/cloud.rs"]
 mod cloud;
 #[path = "support/owed.rs"]

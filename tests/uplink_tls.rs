@@ -1,5 +1,7 @@
 //! TLS upstream: chain, name and dates are checked, files may be wrong or be renewed, and none of it ends anything.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 #[path = "support/authority.rs"]
 mod authority;
 #[path = "support/cloud.rs"]

@@ -77,12 +77,10 @@ impl Configs {
             Some((certificate, key)) => Some((read(certificate, "certificate").await?, read(key, "key").await?)),
             None => None,
         };
-        let content = Content { ca, identity };
-        if let (Some((_, certificate)), Some((pem, _))) =
-            (files.identity.as_ref().map(|i| ((), &i.0)), &content.identity)
-        {
-            self.check_not_expired(certificate, pem)?;
+        if let (Some((path, _)), Some((pem, _))) = (&files.identity, &identity) {
+            self.check_not_expired(path, pem)?;
         }
+        let content = Content { ca, identity };
         if let Some((_, config)) = self.last.as_ref().filter(|(last, _)| *last == content) {
             return Ok(Arc::clone(config));
         }

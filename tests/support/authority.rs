@@ -1,6 +1,7 @@
 //! A certificate authority for one test: servers, clients, and certificates that are wrong in one way each.
 
 #![allow(dead_code)] // every test file uses its own part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! A list of records as the source of an uplink: the store's reader without a store, for tests of the wire.
 
 #![allow(dead_code)] // every test file uses its own part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,7 @@
 //! An uplink under test: started, told to stop, waited for.
 
 #![allow(dead_code)] // every test file uses its own part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,6 +62,11 @@ impl Rig {
 
     /// With impatient timing; `change` may change it and the plan.
     pub fn start_with(cloud: &Cloud, owed: &OwedList, change: impl FnOnce(&mut UplinkParts<ListReader>)) -> Self {
+        Self::start_at(cloud.address, owed, change)
+    }
+
+    /// The same, to any broker.
+    pub fn start_at(to: SocketAddr, owed: &OwedList, change: impl FnOnce(&mut UplinkParts<ListReader>)) -> Self {
         let run_dir = tempfile::tempdir().unwrap();
         let (hand_in, notices) = notices();
         let timing = Timing {
@@ -71,7 +77,7 @@ impl Rig {
             ..Timing::default()
         };
         let mut parts = UplinkParts {
-            plan: plan(cloud.address),
+            plan: plan(to),
             gateway: "gw".into(),
             source: owed.reader(),
             clock: clock(),
