@@ -44,7 +44,7 @@ use crate::road::{Now, Relay, Road};
 
 use pack::Packer;
 use session::{End, Session};
-pub use source::{Ack, Source};
+pub use source::{Source, StoreSource};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::Trouble;
 
@@ -87,7 +87,7 @@ pub struct UplinkParts<S> {
     pub plan: UplinkPlan,
     /// The gateway's name, one topic level.
     pub gateway: String,
-    /// What it pulls from: the store's reader.
+    /// What it pulls from: a [`StoreSource`].
     pub source: S,
     /// Stamps to wall time, when a payload is encoded and when a certificate is checked.
     pub clock: Clock,

@@ -4,9 +4,7 @@
 use crate::flow::clock::Clock;
 use crate::model::topic::{BadTopic, GatewayTopics, check_topic};
 use crate::payload::json::{self, Gap};
-use crate::store::{Item, Owed, OwedBody, OwedGap};
-
-use super::source::Ack;
+use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
 
 /// Bytes that MQTT adds to topic and payload of a QoS 1 publish: header, length, topic length, packet id.
 const MQTT_BYTES: usize = 1 + 3 + 2 + 2;

@@ -11,8 +11,8 @@ use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
 use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
-use ironbridge::store::{DictionaryTag, Item, Owed, OwedBody};
-use ironbridge::uplink::{Ack, Source};
+use ironbridge::store::{Ack, DictionaryTag, Item, Owed, OwedBody};
+use ironbridge::uplink::Source;
 use tokio::sync::Notify;
 
 pub const EPOCH: Epoch = Epoch(8123);
