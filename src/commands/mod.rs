@@ -1,10 +1,10 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod check;
+pub mod receive;
 pub mod store;
 
 use std::fmt;
-
-pub mod check;
 
 /// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
 #[derive(Debug)]

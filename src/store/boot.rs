@@ -345,7 +345,8 @@ fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Optio
 
 /// An epoch that only its chunks know: it goes before the one that names it, else to the end.
 fn adopt(stream: &mut Stream, look: &Look) -> i64 {
-    let successor = stream.epochs.iter().position(|life| life.previous.is_some_and(|(epoch, _)| epoch == look.info.epoch));
+    let successor =
+        stream.epochs.iter().position(|life| life.previous.is_some_and(|(epoch, _)| epoch == look.info.epoch));
     let place = successor.unwrap_or(stream.epochs.len());
     let life = Life {
         ordinal: 0,

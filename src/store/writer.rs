@@ -246,9 +246,8 @@ impl Writer {
         if self.failed {
             return; // the time of the next attempt stands
         }
-        let large = |class: usize| {
-            self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES
-        };
+        let large =
+            |class: usize| self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES;
         let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
         self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
         if urgent && self.urgent_at.is_none() {
