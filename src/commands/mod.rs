@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+pub mod interrupt;
+pub mod simulate;
+
 /// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
 #[derive(Debug)]
 pub enum Failed {

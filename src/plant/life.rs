@@ -1,4 +1,4 @@
-//! A living device: the tags of one device of a plan, kept moving in its image.
+//! A living unit: the tags of a device of a plan, kept moving in its image.
 //!
 //! Tags that may be written hold what was written last. A tag may follow another one (a pump's speed follows its set
 //! point) at a limited rate. The room remembers which values each tag has ever held, so that a verifier can ask about
@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::plan::{DevicePlan, Plan, Scale, TagPlan};
@@ -36,11 +37,11 @@ pub struct Follow {
     pub rate: f64,
 }
 
-/// The moving tags of one device.
+/// The moving tags of one unit: of one device, or of all that share its unit id.
 #[derive(Debug, Default)]
 pub struct Life {
     points: Vec<Point>,
-    by_name: HashMap<String, usize>,
+    by_topic: HashMap<Arc<str>, usize>,
     last: Option<Duration>,
 }
 
@@ -73,21 +74,21 @@ struct Held {
 }
 
 impl Life {
-    /// The life of a device of the plan. `follows` that name no tag of the device are without effect.
-    pub fn of(plan: &Plan, device: &DevicePlan, follows: &[Follow]) -> Self {
-        let mut life = Self::default();
+    /// Adds the tags of a device of the plan. `follows` that name no tag of the device are without effect.
+    pub fn add(&mut self, plan: &Plan, device: &DevicePlan, follows: &[Follow]) {
+        let mut by_name = HashMap::new();
         for tag in plan.tags.get(device.tags.clone()).unwrap_or_default() {
-            life.by_name.insert(tag.name.clone(), life.points.len());
-            life.points.push(Point::of(tag));
+            by_name.insert(tag.name.as_str(), self.points.len());
+            self.by_topic.insert(Arc::clone(&tag.topic), self.points.len());
+            self.points.push(Point::of(tag));
         }
         for follow in follows {
-            if let (Some(source), Some(target)) = (life.by_name.get(&follow.source), life.by_name.get(&follow.target)) {
-                let now = life.points[*source].initial.as_f64().unwrap_or(0.0) * follow.gain;
-                life.points[*target].motion =
-                    Motion::Follows { source: *source, gain: follow.gain, rate: follow.rate, now };
-            }
+            let Some(source) = by_name.get(follow.source.as_str()) else { continue };
+            let Some(target) = by_name.get(follow.target.as_str()) else { continue };
+            let now = self.points[*source].initial.as_f64().unwrap_or(0.0) * follow.gain;
+            self.points[*target].motion =
+                Motion::Follows { source: *source, gain: follow.gain, rate: follow.rate, now };
         }
-        life
     }
 
     /// Maps every tag at its first value.
@@ -136,13 +137,14 @@ impl Life {
         }
     }
 
-    /// Did the tag ever hold this engineering value, as far as floating point can tell?
-    pub fn held(&self, tag: &str, value: &Value) -> bool {
-        let Some(point) = self.by_name.get(tag).map(|at| &self.points[*at]) else { return false };
-        match value {
+    /// Did the tag with this local topic ever hold this engineering value, as far as floating point can tell?
+    /// `None`: no tag here has this topic.
+    pub fn held(&self, topic: &str, value: &Value) -> Option<bool> {
+        let point = &self.points[*self.by_topic.get(topic)?];
+        Some(match value {
             Value::Text(text) => point.held.texts.contains(text),
             number => number.as_f64().is_some_and(|number| point.held.has(number)),
-        }
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A whole plan served: each bus of it on 127.0.0.1 at a free port, or on a pseudo-terminal.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -84,8 +85,6 @@ struct ServedDevice {
     name: String,
     bus: usize,
     unit_id: u8,
-    /// Tag names by their local topic.
-    topics: Vec<(std::sync::Arc<str>, String)>,
 }
 
 impl Site {
@@ -94,21 +93,15 @@ impl Site {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         for (at, bus) in plan.buses.iter().enumerate() {
             let units = Units::new();
+            let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == bus_ix(at)) {
-                let follows: Vec<Follow> = options
-                    .follows
-                    .iter()
-                    .filter(|(name, _)| *name == device.name)
-                    .map(|(_, follow)| follow.clone())
-                    .collect();
-                units.insert_living(device.unit_id, Life::of(plan, device, &follows));
-                let tags = plan.tags.get(device.tags.clone()).unwrap_or_default();
-                site.devices.push(ServedDevice {
-                    name: device.name.clone(),
-                    bus: at,
-                    unit_id: device.unit_id,
-                    topics: tags.iter().map(|tag| (std::sync::Arc::clone(&tag.topic), tag.name.clone())).collect(),
-                });
+                let own = options.follows.iter().filter(|(name, _)| *name == device.name);
+                let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
+                lives.entry(device.unit_id).or_default().add(plan, device, &follows);
+                site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
+            }
+            for (unit_id, life) in lives {
+                units.insert_living(unit_id, life);
             }
             let line = Line::open(bus, &units, options)
                 .await
@@ -139,8 +132,7 @@ impl Site {
     /// Did the tag with this local topic ever hold this value? `None`: no tag has this topic.
     pub fn held(&self, topic: &str, value: &Value) -> Option<bool> {
         self.devices.iter().find_map(|served| {
-            let (_, tag) = served.topics.iter().find(|(known, _)| **known == *topic)?;
-            self.buses[served.bus].units.with_life(served.unit_id, |life| life.held(tag, value))
+            self.buses[served.bus].units.with_life(served.unit_id, |life| life.held(topic, value)).flatten()
         })
     }
 

@@ -184,3 +184,39 @@ fn cut(text: &str, length: usize) -> Box<str> {
     }
     text[..end].into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_a_number_that_people_like() {
+        for (raw, expected) in [(0.013, 0.02), (1.0, 1.0), (0.3, 0.5), (7.0, 10.0), (0.0, 1.0)] {
+            assert!((nice(raw) - expected).abs() < 1e-12, "{raw}");
+        }
+    }
+
+    #[test]
+    fn waves_stay_within_their_range_and_move() {
+        let range = Span { low: -5.0, high: 20.0, grid: 0.1 };
+        let period = Duration::from_secs(10);
+        let waves =
+            [Wave::Sine { range, period }, Wave::Saw { range, period }, Wave::Steps { range, hold: period / 10, seed: 3 }];
+        for wave in waves {
+            let numbers: Vec<f64> = (0..100)
+                .map(|at| wave.at(Duration::from_millis(at * 250)).as_f64().expect("a number"))
+                .collect();
+            assert!(numbers.iter().all(|number| (-5.0..=20.0 + 1e-9).contains(number)), "{wave:?}");
+            assert!(numbers.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.01), "{wave:?}");
+        }
+        assert_eq!(Wave::Square(period).at(Duration::from_secs(15)), Value::Bool(true));
+        let counter = Wave::Counter { start: 100.0, step: 0.5 };
+        assert_eq!(counter.at(Duration::from_secs(4)), Value::Float(102.0));
+    }
+
+    #[test]
+    fn text_is_cut_at_a_whole_character() {
+        assert_eq!(&*cut("PÜMP", 2), "P");
+        assert_eq!(&*cut("PUMP", 20), "PUMP");
+    }
+}

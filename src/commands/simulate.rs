@@ -1,0 +1,348 @@
+//! `ironbridge simulate`: serves the devices that a config describes, without any hardware, until it is told to stop.
+//!
+//! Each bus at 127.0.0.1 and a free port, or on a pseudo-terminal; values move within their limits, writes stay. Faults by
+//! option. `--write-config` gives the config back, rewritten to the simulated places, so that
+//! `ironbridge run --config OUT` is a whole gateway on one desk.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::plan::{BusLink, Plan};
+use crate::config::{self, HostFacts, Loaded, units};
+use crate::plant::faults::Fault;
+use crate::plant::site::{Place, Site, SiteOptions};
+
+use super::Failed;
+use super::interrupt::Interrupt;
+use rewrite::{Changes, CloudChange};
+
+pub mod rewrite;
+
+/// Arguments of `ironbridge simulate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SimulateArgs {
+    /// The configuration whose devices are served
+    #[arg(long, value_name = "FILE", default_value = "/etc/ironbridge/ironbridge.toml")]
+    pub config: PathBuf,
+    /// Write the configuration, rewritten to the simulated places, to this file
+    #[arg(long, value_name = "OUT")]
+    pub write_config: Option<PathBuf>,
+    /// Another data_dir for the rewritten configuration
+    #[arg(long, value_name = "DIR", requires = "write_config")]
+    pub data_dir: Option<PathBuf>,
+    /// A device that neither hears nor speaks (may be repeated)
+    #[arg(long, value_name = "DEVICE")]
+    pub dead: Vec<String>,
+    /// A device that answers late, such as meter-1=500ms (may be repeated)
+    #[arg(long, value_name = "DEVICE=TIME", value_parser = late)]
+    pub late: Vec<(String, Duration)>,
+    /// A device that answers everything with a Modbus exception, such as meter-1=6 (may be repeated)
+    #[arg(long, value_name = "DEVICE=CODE", value_parser = exception)]
+    pub exception: Vec<(String, u8)>,
+    /// A device whose replies are damaged on the way (may be repeated)
+    #[arg(long, value_name = "DEVICE")]
+    pub noise: Vec<String>,
+    /// Serial lines take the time of their baud rate
+    #[arg(long)]
+    pub paced: bool,
+    /// Put a symbolic link to each pseudo-terminal into this directory, named after its bus
+    #[arg(long, value_name = "DIR")]
+    pub links: Option<PathBuf>,
+    /// Stop after this time, such as 60s (default: at Ctrl-C or SIGTERM)
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub run_for: Option<Duration>,
+    /// Add a TLS broker; --write-config points every uplink to it
+    #[arg(long)]
+    pub cloud: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs until the time is over or a signal comes.
+pub async fn run(args: SimulateArgs) -> Result<(), Failed> {
+    let mut interrupt = Interrupt::listen()?;
+    let loaded = config::load(&args.config, &facts()).map_err(|problems| Failed::Config(problems.to_string()))?;
+    let faults = faults(&args, &loaded.plan)?;
+    if let Some(out) = &args.write_config {
+        check_target(out, &loaded)?;
+    }
+    let options = SiteOptions { paced: args.paced, links: args.links.clone(), ..SiteOptions::default() };
+    let site = Site::serve(&loaded.plan, &options).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
+    for (device, fault) in &faults {
+        site.set_fault(device, Some(*fault));
+    }
+    let cloud = if args.cloud { Some(Cloud::start(args.write_config.as_deref()).await?) } else { None };
+    if let Some(out) = &args.write_config {
+        write_config(out, &loaded, &site, &args, cloud.as_ref().map(Cloud::change))?;
+    }
+    print(&report(&args, &loaded.plan, &site, &faults, cloud.as_ref()), &args)?;
+    interrupt.came_or_after(args.run_for).await;
+    site.stop().await;
+    if let Some(cloud) = cloud {
+        cloud.stop().await;
+    }
+    Ok(())
+}
+
+/// What the configuration may want to know about this machine.
+fn facts() -> HostFacts {
+    HostFacts {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        credentials_dir: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).ok_or_else(|| format!("'{text}' is no time; write for instance 500ms, 60s or 5min"))
+}
+
+fn late(text: &str) -> Result<(String, Duration), String> {
+    let (device, time) = text.split_once('=').ok_or("write DEVICE=TIME, for instance meter-1=500ms")?;
+    Ok((device.to_owned(), duration(time)?))
+}
+
+fn exception(text: &str) -> Result<(String, u8), String> {
+    let wrong = "write DEVICE=CODE with a code from 1 to 255, for instance meter-1=6";
+    let (device, code) = text.split_once('=').ok_or(wrong)?;
+    let code = code.parse().ok().filter(|code| *code != 0).ok_or(wrong)?;
+    Ok((device.to_owned(), code))
+}
+
+/// All faults by device; a device that the config does not have is a usage error.
+fn faults(args: &SimulateArgs, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
+    let dead = args.dead.iter().map(|device| (device.clone(), Fault::Dead));
+    let late = args.late.iter().map(|(device, by)| (device.clone(), Fault::Late(*by)));
+    let exception = args.exception.iter().map(|(device, code)| (device.clone(), Fault::Exception(*code)));
+    let noise = args.noise.iter().map(|device| (device.clone(), Fault::Noise));
+    let faults: Vec<_> = dead.chain(late).chain(exception).chain(noise).collect();
+    let known: Vec<&str> = plan.devices.iter().map(|device| device.name.as_str()).collect();
+    match faults.iter().find(|(device, _)| !known.contains(&device.as_str())) {
+        Some((device, _)) => {
+            Err(Failed::Usage(format!("there is no device '{device}' in this configuration, only {}", known.join(", "))))
+        }
+        None => Ok(faults),
+    }
+}
+
+/// The rewritten configuration must not read fragments again, nor replace what it was made from.
+fn check_target(out: &Path, loaded: &Loaded) -> Result<(), Failed> {
+    let directory = parent(out);
+    let same = |file: &PathBuf| out.canonicalize().is_ok_and(|out| file.canonicalize().is_ok_and(|file| file == out));
+    if loaded.files.iter().any(same) {
+        return Err(Failed::Usage(format!("{} belongs to the configuration itself; write elsewhere", out.display())));
+    }
+    let fragments = directory.join("ironbridge.d");
+    if fragments.is_dir() {
+        return Err(Failed::Usage(format!(
+            "{} would be read together with {}; write to another directory",
+            fragments.display(),
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> PathBuf {
+    std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| "/".into())
+}
+
+fn write_config(
+    out: &Path,
+    loaded: &Loaded,
+    site: &Site,
+    args: &SimulateArgs,
+    cloud: Option<CloudChange>,
+) -> Result<(), Failed> {
+    let try_again = |path: &Path, error: std::io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
+    let fragments = parent(&args.config).join("ironbridge.d");
+    let mut files = Vec::new();
+    for (at, path) in loaded.files.iter().enumerate() {
+        if at == 0 || path.parent() == Some(&fragments) {
+            files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, error))?));
+        }
+    }
+    let places = site.buses().iter().map(|bus| (bus.name.clone(), bus.place.clone())).collect();
+    let data_dir = match &args.data_dir {
+        Some(directory) => Some(std::path::absolute(directory).map_err(|error| try_again(directory, error))?),
+        None => None,
+    };
+    let text = rewrite::merged(&files, &Changes { places, data_dir, cloud })
+        .map_err(|error| Failed::Internal(error.to_string()))?;
+    std::fs::write(out, text).map_err(|error| try_again(out, error))?;
+    match config::load(out, &facts()) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
+    }
+}
+
+/// What is said at the start, as JSON; the text is made from it.
+fn report(
+    args: &SimulateArgs,
+    plan: &Plan,
+    site: &Site,
+    faults: &[(String, Fault)],
+    cloud: Option<&Cloud>,
+) -> serde_json::Value {
+    let buses: Vec<serde_json::Value> = plan
+        .buses
+        .iter()
+        .zip(site.buses())
+        .enumerate()
+        .map(|(at, (bus, served))| {
+            let devices: Vec<serde_json::Value> = plan
+                .devices
+                .iter()
+                .filter(|device| usize::try_from(device.bus.0) == Ok(at))
+                .map(|device| {
+                    let own = faults.iter().filter(|(name, _)| *name == device.name);
+                    let fault = own.map(|(_, fault)| fault.to_string()).next_back();
+                    serde_json::json!({
+                        "name": device.name, "unit_id": device.unit_id, "tags": device.tags.len(), "fault": fault,
+                    })
+                })
+                .collect();
+            let (kind, was) = match &bus.link {
+                BusLink::ModbusTcp { endpoint } => ("modbus-tcp", endpoint.clone()),
+                BusLink::ModbusRtu { port, .. } => ("modbus-rtu", port.display().to_string()),
+            };
+            let place = match &served.place {
+                Place::Tcp(address) => address.to_string(),
+                Place::Pty(path) => path.display().to_string(),
+            };
+            serde_json::json!({ "name": bus.name, "type": kind, "at": place, "was": was, "devices": devices })
+        })
+        .collect();
+    serde_json::json!({
+        "buses": buses,
+        "cloud": cloud.map(Cloud::report),
+        "config": args.write_config.as_ref().map(|out| out.display().to_string()),
+    })
+}
+
+fn print(report: &serde_json::Value, args: &SimulateArgs) -> Result<(), Failed> {
+    let text = if args.json { format!("{report}\n") } else { as_text(report) };
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| Failed::TryAgain(format!("cannot write to standard output: {error}")))
+}
+
+fn as_text(report: &serde_json::Value) -> String {
+    use std::fmt::Write as _;
+    let word = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let mut text = String::new();
+    for bus in list(&report["buses"]) {
+        let _ = writeln!(text, "{}  {}  {}  (in the config: {})",
+            word(&bus["name"]), word(&bus["type"]), word(&bus["at"]), word(&bus["was"]));
+        for device in list(&bus["devices"]) {
+            let fault = device["fault"].as_str().map(|fault| format!("  {fault}")).unwrap_or_default();
+            let _ = writeln!(text, "    {}  unit {}  {} tags{fault}",
+                word(&device["name"]), device["unit_id"], device["tags"]);
+        }
+    }
+    if let Some(cloud) = report["cloud"].as_object() {
+        text.push_str("cloud\n");
+        for (key, value) in cloud {
+            let _ = writeln!(text, "    {key} = {value}");
+        }
+    }
+    if let Some(out) = report["config"].as_str() {
+        let _ = writeln!(text, "config rewritten: ironbridge run --config {out}");
+    }
+    text.push_str("serving until Ctrl-C\n");
+    text
+}
+
+#[cfg(feature = "demo")]
+use with_cloud::Cloud;
+#[cfg(not(feature = "demo"))]
+use without_cloud::Cloud;
+
+/// `--cloud`: rumqttd behind TLS, its certificates in a directory `cloud` beside the rewritten config, or in a temporary one.
+#[cfg(feature = "demo")]
+mod with_cloud {
+    use super::{CloudChange, Failed, Path, PathBuf, parent};
+    use crate::plant::cloud;
+
+    pub struct Cloud {
+        cloud: cloud::Cloud,
+        temporary: Option<PathBuf>,
+        password: PathBuf,
+    }
+
+    impl Cloud {
+        pub async fn start(out: Option<&Path>) -> Result<Self, Failed> {
+            let temporary = std::env::temp_dir().join(format!("ironbridge-simulate-{}", std::process::id()));
+            let (directory, temporary) = match out {
+                Some(out) => (parent(out).join("cloud"), None),
+                None => (temporary.clone(), Some(temporary)),
+            };
+            let no_cloud = |error: String| Failed::TryAgain(error);
+            let cloud = cloud::Cloud::start(&directory, cloud::front::ClientCertificate::None).await;
+            let cloud = cloud.map_err(|error| no_cloud(error.to_string()))?;
+            let password = directory.join("cloud.password");
+            std::fs::write(&password, "any\n").map_err(|error| no_cloud(error.to_string()))?;
+            Ok(Self { cloud, temporary, password })
+        }
+
+        pub fn change(&self) -> CloudChange {
+            let files = self.cloud.files().clone();
+            CloudChange {
+                url: format!("mqtts://{}", self.cloud.address()),
+                ca: files.ca,
+                certificate: files.client_certificate,
+                key: files.client_key,
+                password: self.password.clone(),
+            }
+        }
+
+        pub fn report(&self) -> serde_json::Value {
+            let change = self.change();
+            serde_json::json!({
+                "url": change.url,
+                "url_without_tls": format!("mqtt://{}", self.cloud.plain_address()),
+                "ca_file": change.ca,
+                "certificate": change.certificate,
+                "key": change.key,
+            })
+        }
+
+        pub async fn stop(self) {
+            self.cloud.stop().await;
+            if let Some(directory) = self.temporary {
+                let _ = std::fs::remove_dir_all(directory);
+            }
+        }
+    }
+}
+
+/// A build for appliances has no cloud inside.
+#[cfg(not(feature = "demo"))]
+mod without_cloud {
+    use super::{CloudChange, Failed, Path};
+
+    /// Cannot be made.
+    pub enum Cloud {}
+
+    impl Cloud {
+        #[expect(clippy::unused_async, reason = "the same signature as with the cloud")]
+        pub async fn start(_: Option<&Path>) -> Result<Self, Failed> {
+            Err(Failed::Config("--cloud: this ironbridge was built without the simulated cloud (feature `demo`)".into()))
+        }
+
+        pub fn change(&self) -> CloudChange {
+            match *self {}
+        }
+
+        pub fn report(&self) -> serde_json::Value {
+            match *self {}
+        }
+
+        #[expect(clippy::unused_async, reason = "the same signature as with the cloud")]
+        pub async fn stop(self) {
+            match self {}
+        }
+    }
+}
