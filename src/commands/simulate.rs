@@ -4,19 +4,21 @@
 //! option. `--write-config` gives the config back, rewritten to the simulated places, so that
 //! `ironbridge run --config OUT` is a whole gateway on one desk.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::plan::{BusLink, Plan};
+use crate::config::plan::Plan;
 use crate::config::{self, HostFacts, Loaded, units};
 use crate::plant::faults::Fault;
-use crate::plant::site::{Place, Site, SiteOptions};
+use crate::plant::site::{Site, SiteOptions};
 
 use super::Failed;
 use super::interrupt::Interrupt;
+use cloud::SimulatedCloud;
 use rewrite::{Changes, CloudChange};
 
+mod cloud;
+mod report;
 pub mod rewrite;
 
 /// Arguments of `ironbridge simulate`.
@@ -73,11 +75,11 @@ pub async fn run(args: SimulateArgs) -> Result<(), Failed> {
     for (device, fault) in &faults {
         site.set_fault(device, Some(*fault));
     }
-    let cloud = if args.cloud { Some(Cloud::start(args.write_config.as_deref()).await?) } else { None };
+    let cloud = if args.cloud { Some(SimulatedCloud::start(args.write_config.as_deref()).await?) } else { None };
     if let Some(out) = &args.write_config {
-        write_config(out, &loaded, &site, &args, cloud.as_ref().map(Cloud::change))?;
+        write_config(out, &loaded, &site, &args, cloud.as_ref().map(SimulatedCloud::change))?;
     }
-    print(&report(&args, &loaded.plan, &site, &faults, cloud.as_ref()), &args)?;
+    report::print(&args, &loaded.plan, &site, &faults, cloud.as_ref())?;
     interrupt.came_or_after(args.run_for).await;
     site.stop().await;
     if let Some(cloud) = cloud {
@@ -174,175 +176,5 @@ fn write_config(
     match config::load(out, &facts()) {
         Ok(_) => Ok(()),
         Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
-    }
-}
-
-/// What is said at the start, as JSON; the text is made from it.
-fn report(
-    args: &SimulateArgs,
-    plan: &Plan,
-    site: &Site,
-    faults: &[(String, Fault)],
-    cloud: Option<&Cloud>,
-) -> serde_json::Value {
-    let buses: Vec<serde_json::Value> = plan
-        .buses
-        .iter()
-        .zip(site.buses())
-        .enumerate()
-        .map(|(at, (bus, served))| {
-            let devices: Vec<serde_json::Value> = plan
-                .devices
-                .iter()
-                .filter(|device| usize::try_from(device.bus.0) == Ok(at))
-                .map(|device| {
-                    let own = faults.iter().filter(|(name, _)| *name == device.name);
-                    let fault = own.map(|(_, fault)| fault.to_string()).next_back();
-                    serde_json::json!({
-                        "name": device.name, "unit_id": device.unit_id, "tags": device.tags.len(), "fault": fault,
-                    })
-                })
-                .collect();
-            let (kind, was) = match &bus.link {
-                BusLink::ModbusTcp { endpoint } => ("modbus-tcp", endpoint.clone()),
-                BusLink::ModbusRtu { port, .. } => ("modbus-rtu", port.display().to_string()),
-            };
-            let place = match &served.place {
-                Place::Tcp(address) => address.to_string(),
-                Place::Pty(path) => path.display().to_string(),
-            };
-            serde_json::json!({ "name": bus.name, "type": kind, "at": place, "was": was, "devices": devices })
-        })
-        .collect();
-    serde_json::json!({
-        "buses": buses,
-        "cloud": cloud.map(Cloud::report),
-        "config": args.write_config.as_ref().map(|out| out.display().to_string()),
-    })
-}
-
-fn print(report: &serde_json::Value, args: &SimulateArgs) -> Result<(), Failed> {
-    let text = if args.json { format!("{report}\n") } else { as_text(report) };
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| Failed::TryAgain(format!("cannot write to standard output: {error}")))
-}
-
-fn as_text(report: &serde_json::Value) -> String {
-    use std::fmt::Write as _;
-    let word = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
-    let mut text = String::new();
-    for bus in list(&report["buses"]) {
-        let _ = writeln!(text, "{}  {}  {}  (in the config: {})",
-            word(&bus["name"]), word(&bus["type"]), word(&bus["at"]), word(&bus["was"]));
-        for device in list(&bus["devices"]) {
-            let fault = device["fault"].as_str().map(|fault| format!("  {fault}")).unwrap_or_default();
-            let _ = writeln!(text, "    {}  unit {}  {} tags{fault}",
-                word(&device["name"]), device["unit_id"], device["tags"]);
-        }
-    }
-    if let Some(cloud) = report["cloud"].as_object() {
-        text.push_str("cloud\n");
-        for (key, value) in cloud {
-            let _ = writeln!(text, "    {key} = {value}");
-        }
-    }
-    if let Some(out) = report["config"].as_str() {
-        let _ = writeln!(text, "config rewritten: ironbridge run --config {out}");
-    }
-    text.push_str("serving until Ctrl-C\n");
-    text
-}
-
-#[cfg(feature = "demo")]
-use with_cloud::Cloud;
-#[cfg(not(feature = "demo"))]
-use without_cloud::Cloud;
-
-/// `--cloud`: rumqttd behind TLS, its certificates in a directory `cloud` beside the rewritten config, or in a temporary one.
-#[cfg(feature = "demo")]
-mod with_cloud {
-    use super::{CloudChange, Failed, Path, PathBuf, parent};
-    use crate::plant::cloud;
-
-    pub struct Cloud {
-        cloud: cloud::Cloud,
-        temporary: Option<PathBuf>,
-        password: PathBuf,
-    }
-
-    impl Cloud {
-        pub async fn start(out: Option<&Path>) -> Result<Self, Failed> {
-            let temporary = std::env::temp_dir().join(format!("ironbridge-simulate-{}", std::process::id()));
-            let (directory, temporary) = match out {
-                Some(out) => (parent(out).join("cloud"), None),
-                None => (temporary.clone(), Some(temporary)),
-            };
-            let no_cloud = |error: String| Failed::TryAgain(error);
-            let cloud = cloud::Cloud::start(&directory, cloud::front::ClientCertificate::None).await;
-            let cloud = cloud.map_err(|error| no_cloud(error.to_string()))?;
-            let password = directory.join("cloud.password");
-            std::fs::write(&password, "any\n").map_err(|error| no_cloud(error.to_string()))?;
-            Ok(Self { cloud, temporary, password })
-        }
-
-        pub fn change(&self) -> CloudChange {
-            let files = self.cloud.files().clone();
-            CloudChange {
-                url: format!("mqtts://{}", self.cloud.address()),
-                ca: files.ca,
-                certificate: files.client_certificate,
-                key: files.client_key,
-                password: self.password.clone(),
-            }
-        }
-
-        pub fn report(&self) -> serde_json::Value {
-            let change = self.change();
-            serde_json::json!({
-                "url": change.url,
-                "url_without_tls": format!("mqtt://{}", self.cloud.plain_address()),
-                "ca_file": change.ca,
-                "certificate": change.certificate,
-                "key": change.key,
-            })
-        }
-
-        pub async fn stop(self) {
-            self.cloud.stop().await;
-            if let Some(directory) = self.temporary {
-                let _ = std::fs::remove_dir_all(directory);
-            }
-        }
-    }
-}
-
-/// A build for appliances has no cloud inside.
-#[cfg(not(feature = "demo"))]
-mod without_cloud {
-    use super::{CloudChange, Failed, Path};
-
-    /// Cannot be made.
-    pub enum Cloud {}
-
-    impl Cloud {
-        #[expect(clippy::unused_async, reason = "the same signature as with the cloud")]
-        pub async fn start(_: Option<&Path>) -> Result<Self, Failed> {
-            Err(Failed::Config("--cloud: this ironbridge was built without the simulated cloud (feature `demo`)".into()))
-        }
-
-        pub fn change(&self) -> CloudChange {
-            match *self {}
-        }
-
-        pub fn report(&self) -> serde_json::Value {
-            match *self {}
-        }
-
-        #[expect(clippy::unused_async, reason = "the same signature as with the cloud")]
-        pub async fn stop(self) {
-            match self {}
-        }
     }
 }

@@ -38,10 +38,10 @@ impl Pty {
         mode.make_raw();
         tcsetattr(&slave, OptionalActions::Now, &mode)?;
         rustix::io::ioctl_fionbio(&master, true)?;
-        if let Some(link) = link {
+        let link = link.map(std::path::absolute).transpose()?;
+        if let Some(link) = &link {
             point(link, &path)?;
         }
-        let link = link.map(Path::to_path_buf);
         Ok(Self { master: watch(master)?, _slave: slave, path, link })
     }
 
