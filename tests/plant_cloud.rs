@@ -122,8 +122,12 @@ async fn a_subscriber_that_is_a_whole_burst_behind_still_gets_all_of_it() {
         }
     });
     for number in 0..burst {
-        let payload = format!("{{\"value\":12.5,\"quality\":\"good\",\"time\":\"2026-11-20T20:00:00.123Z\",\"seq\":{number}}}");
-        publisher.publish(format!("plant/pump-{}/pressure", number % 50), QoS::AtLeastOnce, false, payload).await.expect("queued");
+        let payload =
+            format!("{{\"value\":12.5,\"quality\":\"good\",\"time\":\"2026-11-20T20:00:00.123Z\",\"seq\":{number}}}");
+        publisher
+            .publish(format!("plant/pump-{}/pressure", number % 50), QoS::AtLeastOnce, false, payload)
+            .await
+            .expect("queued");
     }
     acknowledged.await.expect("all acknowledged");
 

@@ -11,9 +11,9 @@ use ironbridge::plant::rtu::{Pace, RtuLine};
 use ironbridge::plant::tcp::TcpLine;
 use ironbridge::plant::units::Units;
 use tokio::time::timeout;
+use tokio_modbus::ExceptionCode;
 use tokio_modbus::client::{Context, Reader, Writer, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
-use tokio_modbus::ExceptionCode;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 

@@ -54,7 +54,10 @@ fn plan() -> Plan {
             ..tag("set_point", Table::Holding, 30, DataType::Uint16)
         },
         tag("speed", Table::Holding, 31, DataType::Uint16),
-        TagPlan { address: Address { table: Table::Holding, start: 40, bit: Some(3) }, ..tag("alarm", Table::Holding, 40, DataType::Bool) },
+        TagPlan {
+            address: Address { table: Table::Holding, start: 40, bit: Some(3) },
+            ..tag("alarm", Table::Holding, 40, DataType::Bool)
+        },
     ];
     let device = DevicePlan {
         name: "pump".into(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ironbridge::commands::Failed;
-use ironbridge::commands::simulate::{SimulateArgs, run};
+use ironbridge::commands::simulate::{Args, run};
 use ironbridge::config::plan::{BusLink, Plan};
 use ironbridge::config::{self, HostFacts};
 use tokio_modbus::client::{Reader, rtu, tcp};
@@ -50,13 +50,13 @@ min     = 10
 max     = 20
 "#;
 
-fn write(folder: &Path) -> SimulateArgs {
+fn write(folder: &Path) -> Args {
     let etc = folder.join("etc");
     std::fs::create_dir_all(etc.join("ironbridge.d")).expect("directory");
     std::fs::write(etc.join("main.toml"), MAIN).expect("main");
     std::fs::write(etc.join("map.csv"), "name,address,type,poll\nvalue,holding:5,uint16,1s\n").expect("map");
     std::fs::write(etc.join("ironbridge.d/line.toml"), LINE).expect("fragment");
-    SimulateArgs {
+    Args {
         config: etc.join("main.toml"),
         write_config: Some(folder.join("out.toml")),
         data_dir: Some(folder.join("data")),
@@ -88,7 +88,7 @@ async fn written(out: PathBuf) -> Plan {
 async fn the_written_config_leads_to_the_simulated_devices_and_their_faults() {
     let folder = tempfile::tempdir().expect("temporary directory");
     let args = write(folder.path());
-    let simulation = tokio::spawn(run(args));
+    let simulation = tokio::spawn(async move { run(args, &HostFacts::default()).await });
     let plan = written(folder.path().join("out.toml")).await;
     assert_eq!(plan.gateway.data_dir, folder.path().join("data"));
     let text = std::fs::read_to_string(folder.path().join("out.toml")).expect("out");
@@ -118,21 +118,21 @@ async fn what_makes_no_sense_is_refused_before_anything_is_served() {
     let folder = tempfile::tempdir().expect("temporary directory");
     let right = write(folder.path());
     let cases = [
-        SimulateArgs { dead: vec!["nobody".into()], ..right.clone() },
-        SimulateArgs { write_config: Some(right.config.clone()), ..right.clone() },
-        SimulateArgs { write_config: Some(folder.path().join("etc/other.toml")), ..right.clone() },
+        Args { dead: vec!["nobody".into()], ..right.clone() },
+        Args { write_config: Some(right.config.clone()), ..right.clone() },
+        Args { write_config: Some(folder.path().join("etc/other.toml")), ..right.clone() },
     ];
     for args in cases {
         let shown = format!("{args:?}");
-        assert!(matches!(run(args).await, Err(Failed::Usage(_))), "{shown}");
+        assert!(matches!(run(args, &HostFacts::default()).await, Err(Failed::Usage(_))), "{shown}");
     }
-    let missing = SimulateArgs { config: folder.path().join("none.toml"), ..right };
-    assert!(matches!(run(missing).await, Err(Failed::Config(_))));
+    let missing = Args { config: folder.path().join("none.toml"), ..right };
+    assert!(matches!(run(missing, &HostFacts::default()).await, Err(Failed::Config(_))));
 }
 
 #[tokio::test]
 async fn a_simulation_with_a_time_ends_by_itself() {
     let folder = tempfile::tempdir().expect("temporary directory");
-    let args = SimulateArgs { run_for: Some(Duration::from_millis(50)), ..write(folder.path()) };
-    tokio::time::timeout(Duration::from_secs(10), run(args)).await.expect("ends").expect("well");
+    let args = Args { run_for: Some(Duration::from_millis(50)), ..write(folder.path()) };
+    tokio::time::timeout(Duration::from_secs(10), run(args, &HostFacts::default())).await.expect("ends").expect("well");
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub mod check;
 pub mod interrupt;
 pub mod simulate;
 

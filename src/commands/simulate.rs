@@ -23,7 +23,7 @@ pub mod rewrite;
 
 /// Arguments of `ironbridge simulate`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SimulateArgs {
+pub struct Args {
     /// The configuration whose devices are served
     #[arg(long, value_name = "FILE", default_value = "/etc/ironbridge/ironbridge.toml")]
     pub config: PathBuf,
@@ -63,9 +63,9 @@ pub struct SimulateArgs {
 }
 
 /// Runs until the time is over or a signal comes.
-pub async fn run(args: SimulateArgs) -> Result<(), Failed> {
+pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     let mut interrupt = Interrupt::listen()?;
-    let loaded = config::load(&args.config, &facts()).map_err(|problems| Failed::Config(problems.to_string()))?;
+    let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
     let faults = faults(&args, &loaded.plan)?;
     if let Some(out) = &args.write_config {
         check_target(out, &loaded)?;
@@ -77,7 +77,8 @@ pub async fn run(args: SimulateArgs) -> Result<(), Failed> {
     }
     let cloud = if args.cloud { Some(SimulatedCloud::start(args.write_config.as_deref()).await?) } else { None };
     if let Some(out) = &args.write_config {
-        write_config(out, &loaded, &site, &args, cloud.as_ref().map(SimulatedCloud::change))?;
+        let cloud = cloud.as_ref().map(SimulatedCloud::change);
+        write_config(out, &loaded, changes(&args, &site, cloud)?, facts)?;
     }
     report::print(&args, &loaded.plan, &site, &faults, cloud.as_ref())?;
     interrupt.came_or_after(args.run_for).await;
@@ -86,14 +87,6 @@ pub async fn run(args: SimulateArgs) -> Result<(), Failed> {
         cloud.stop().await;
     }
     Ok(())
-}
-
-/// What the configuration may want to know about this machine.
-fn facts() -> HostFacts {
-    HostFacts {
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        credentials_dir: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -113,7 +106,7 @@ fn exception(text: &str) -> Result<(String, u8), String> {
 }
 
 /// All faults by device; a device that the config does not have is a usage error.
-fn faults(args: &SimulateArgs, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
+fn faults(args: &Args, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
     let dead = args.dead.iter().map(|device| (device.clone(), Fault::Dead));
     let late = args.late.iter().map(|(device, by)| (device.clone(), Fault::Late(*by)));
     let exception = args.exception.iter().map(|(device, code)| (device.clone(), Fault::Exception(*code)));
@@ -121,9 +114,10 @@ fn faults(args: &SimulateArgs, plan: &Plan) -> Result<Vec<(String, Fault)>, Fail
     let faults: Vec<_> = dead.chain(late).chain(exception).chain(noise).collect();
     let known: Vec<&str> = plan.devices.iter().map(|device| device.name.as_str()).collect();
     match faults.iter().find(|(device, _)| !known.contains(&device.as_str())) {
-        Some((device, _)) => {
-            Err(Failed::Usage(format!("there is no device '{device}' in this configuration, only {}", known.join(", "))))
-        }
+        Some((device, _)) => Err(Failed::Usage(format!(
+            "there is no device '{device}' in this configuration, only {}",
+            known.join(", ")
+        ))),
         None => Ok(faults),
     }
 }
@@ -150,31 +144,33 @@ fn parent(path: &Path) -> PathBuf {
     std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| "/".into())
 }
 
-fn write_config(
-    out: &Path,
-    loaded: &Loaded,
-    site: &Site,
-    args: &SimulateArgs,
-    cloud: Option<CloudChange>,
-) -> Result<(), Failed> {
-    let try_again = |path: &Path, error: std::io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
-    let fragments = parent(&args.config).join("ironbridge.d");
-    let mut files = Vec::new();
-    for (at, path) in loaded.files.iter().enumerate() {
-        if at == 0 || path.parent() == Some(&fragments) {
-            files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, error))?));
-        }
-    }
+fn changes(args: &Args, site: &Site, cloud: Option<CloudChange>) -> Result<Changes, Failed> {
     let places = site.buses().iter().map(|bus| (bus.name.clone(), bus.place.clone())).collect();
     let data_dir = match &args.data_dir {
-        Some(directory) => Some(std::path::absolute(directory).map_err(|error| try_again(directory, error))?),
+        Some(directory) => Some(std::path::absolute(directory).map_err(|error| try_again(directory, &error))?),
         None => None,
     };
-    let text = rewrite::merged(&files, &Changes { places, data_dir, cloud })
-        .map_err(|error| Failed::Internal(error.to_string()))?;
-    std::fs::write(out, text).map_err(|error| try_again(out, error))?;
-    match config::load(out, &facts()) {
+    Ok(Changes { places, data_dir, cloud })
+}
+
+fn write_config(out: &Path, loaded: &Loaded, changes: Changes, facts: &HostFacts) -> Result<(), Failed> {
+    let mut files = Vec::new();
+    let mut fragments = None;
+    for path in &loaded.files {
+        // The main file is first; fragments lie in one directory beside it; the others are register maps.
+        let fragments = fragments.get_or_insert_with(|| parent(path).join("ironbridge.d"));
+        if files.is_empty() || path.parent() == Some(fragments) {
+            files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, &error))?));
+        }
+    }
+    let text = rewrite::merged(&files, &changes).map_err(|error| Failed::Internal(error.to_string()))?;
+    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
+    match config::load(out, facts) {
         Ok(_) => Ok(()),
         Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
     }
+}
+
+fn try_again(path: &Path, error: &std::io::Error) -> Failed {
+    Failed::TryAgain(format!("{}: {error}", path.display()))
 }

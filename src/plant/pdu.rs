@@ -150,19 +150,19 @@ mod tests {
             (&[4, 0, 10, 0, 1], &[4, 2, 0xAB, 0xCD]),
             (&[1, 0, 0, 0, 9], &[1, 2, 0b101, 1]),
             (&[2, 0xFF, 0xFF, 0, 1], &[2, 1, 1]),
-            (&[2, 0xFF, 0xFF, 0, 2], &[0x82, 2]),          // runs past 65535
-            (&[3, 0, 1, 0, 2], &[0x83, 2]),                // second register is not mapped
-            (&[3, 0, 0, 0, 0], &[0x83, 3]),                // nothing asked
-            (&[3, 0, 0, 0, 126], &[0x83, 3]),              // more than 125
-            (&[5, 0, 1, 0xFF, 0], &[5, 0, 1, 0xFF, 0]),    // coil on: echo
-            (&[5, 0, 1, 1, 0], &[0x85, 3]),                // neither on nor off
-            (&[6, 0, 1, 0, 7], &[6, 0, 1, 0, 7]),          // register: echo
-            (&[6, 0, 9, 0, 7], &[0x86, 2]),                // not mapped
-            (&[15, 0, 0, 0, 3, 1, 2], &[15, 0, 0, 0, 3]),  // coils 0..3 = 0,1,0
+            (&[2, 0xFF, 0xFF, 0, 2], &[0x82, 2]),         // runs past 65535
+            (&[3, 0, 1, 0, 2], &[0x83, 2]),               // second register is not mapped
+            (&[3, 0, 0, 0, 0], &[0x83, 3]),               // nothing asked
+            (&[3, 0, 0, 0, 126], &[0x83, 3]),             // more than 125
+            (&[5, 0, 1, 0xFF, 0], &[5, 0, 1, 0xFF, 0]),   // coil on: echo
+            (&[5, 0, 1, 1, 0], &[0x85, 3]),               // neither on nor off
+            (&[6, 0, 1, 0, 7], &[6, 0, 1, 0, 7]),         // register: echo
+            (&[6, 0, 9, 0, 7], &[0x86, 2]),               // not mapped
+            (&[15, 0, 0, 0, 3, 1, 2], &[15, 0, 0, 0, 3]), // coils 0..3 = 0,1,0
             (&[16, 0, 0, 0, 1, 2, 0, 9], &[16, 0, 0, 0, 1]),
-            (&[16, 0, 0, 0, 1, 4, 0, 9], &[0x90, 3]),      // byte count disagrees
-            (&[43, 14, 1, 0, 0], &[0xAB, 1]),              // not ours
-            (&[3, 0], &[0x83, 3]),                         // cut short
+            (&[16, 0, 0, 0, 1, 4, 0, 9], &[0x90, 3]), // byte count disagrees
+            (&[43, 14, 1, 0, 0], &[0xAB, 1]),         // not ours
+            (&[3, 0], &[0x83, 3]),                    // cut short
         ];
         let mut image = image();
         for (request, response) in cases {

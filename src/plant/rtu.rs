@@ -62,8 +62,7 @@ impl RtuLine {
     /// Serves the units; with `link` under that name too. Must be called within a tokio runtime.
     pub fn serve(link: Option<&Path>, pace: Pace, units: Units) -> io::Result<Self> {
         let pty = Pty::open(link)?;
-        let line =
-            Self { path: pty.path().to_path_buf(), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let line = Self { path: pty.path().to_path_buf(), stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let stop = line.stop.clone();
         line.tasks.spawn(async move {
             let (replies, due) = mpsc::channel(WAITING_MAX);

@@ -103,9 +103,8 @@ impl Site {
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
             }
-            let line = Line::open(bus, &units, options)
-                .await
-                .map_err(|source| NotServed { bus: bus.name.clone(), source })?;
+            let line =
+                Line::open(bus, &units, options).await.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
             site.buses.push(ServedBus { name: bus.name.clone(), place: line.place(), units, line });
         }
         Ok(site)

@@ -40,8 +40,7 @@ impl TcpLine {
     /// Serves the units at an address (port 0: the system chooses).
     pub async fn serve(listen: SocketAddr, units: Units) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
-        let line =
-            Self { address: listener.local_addr()?, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let line = Self { address: listener.local_addr()?, stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let (stop, tasks) = (line.stop.clone(), line.tasks.clone());
         line.tasks.spawn(async move {
             let _ = stop.clone().run_until_cancelled_owned(accept(listener, units, stop, tasks)).await;

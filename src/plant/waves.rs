@@ -107,9 +107,7 @@ impl Wave {
         let turn = |period: &Duration| (since_start.as_secs_f64() / period.as_secs_f64()).fract();
         match self {
             Self::Square(half) => Value::Bool(since_start.as_millis() / half.as_millis().max(1) % 2 == 1),
-            Self::Sine { range, period } => {
-                range.point(0.5 - 0.5 * (turn(period) * std::f64::consts::TAU).cos())
-            }
+            Self::Sine { range, period } => range.point(0.5 - 0.5 * (turn(period) * std::f64::consts::TAU).cos()),
             Self::Saw { range, period } => range.point(turn(period)),
             Self::Steps { range, hold, seed } => {
                 let step = (since_start.as_secs_f64() / hold.as_secs_f64()).floor();
@@ -200,12 +198,14 @@ mod tests {
     fn waves_stay_within_their_range_and_move() {
         let range = Span { low: -5.0, high: 20.0, grid: 0.1 };
         let period = Duration::from_secs(10);
-        let waves =
-            [Wave::Sine { range, period }, Wave::Saw { range, period }, Wave::Steps { range, hold: period / 10, seed: 3 }];
+        let waves = [
+            Wave::Sine { range, period },
+            Wave::Saw { range, period },
+            Wave::Steps { range, hold: period / 10, seed: 3 },
+        ];
         for wave in waves {
-            let numbers: Vec<f64> = (0..100)
-                .map(|at| wave.at(Duration::from_millis(at * 250)).as_f64().expect("a number"))
-                .collect();
+            let numbers: Vec<f64> =
+                (0..100).map(|at| wave.at(Duration::from_millis(at * 250)).as_f64().expect("a number")).collect();
             assert!(numbers.iter().all(|number| (-5.0..=20.0 + 1e-9).contains(number)), "{wave:?}");
             assert!(numbers.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.01), "{wave:?}");
         }

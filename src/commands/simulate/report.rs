@@ -10,7 +10,7 @@ use crate::config::plan::{BusLink, Plan};
 use crate::plant::faults::Fault;
 use crate::plant::site::{Place, Site};
 
-use super::SimulateArgs;
+use super::Args;
 use super::cloud::SimulatedCloud;
 
 #[derive(Serialize)]
@@ -55,7 +55,7 @@ pub struct CloudReport {
 
 /// Prints to standard output.
 pub fn print(
-    args: &SimulateArgs,
+    args: &Args,
     plan: &Plan,
     site: &Site,
     faults: &[(String, Fault)],

@@ -49,8 +49,7 @@ fn config(listen: SocketAddr) -> Config {
         external_auth: None,
         dynamic_filters: true,
     };
-    let server =
-        ServerSettings { name: "cloud".into(), listen, tls: None, next_connection_delay_ms: 1, connections };
+    let server = ServerSettings { name: "cloud".into(), listen, tls: None, next_connection_delay_ms: 1, connections };
     let router = RouterConfig {
         max_connections: 1000,
         max_outgoing_packet_count: 200,
