@@ -14,5 +14,6 @@ pub mod payload;
 pub mod pipeline;
 pub mod plant;
 pub mod receive;
+pub mod road;
 pub mod store;
 pub mod uplink;

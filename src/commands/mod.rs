@@ -1,5 +1,7 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod receive;
+
 use std::fmt;
 
 pub mod check;
