@@ -1,11 +1,11 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
-pub mod receive;
-
 use std::fmt;
 
 pub mod check;
+pub mod demo;
 pub mod interrupt;
+pub mod receive;
 pub mod simulate;
 
 /// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
