@@ -94,9 +94,9 @@ async fn a_tcp_line_serves_all_tables_and_its_faults() {
 async fn a_pty_line_serves_all_tables_and_its_faults_to_one_client_after_another() {
     let units = units();
     let folder = tempfile::tempdir().expect("temporary directory");
-    let link = folder.path().join("ttyPLANT");
-    let line = RtuLine::serve(Some(&link), Pace::Instant, units.clone()).expect("pty");
-    assert_eq!(line.path(), link);
+    let name = folder.path().join("ttyPLANT");
+    let line = RtuLine::serve(Some(&name), Pace::Instant, units.clone()).expect("pty");
+    assert_eq!(line.path(), name);
     everything(&mut on_pty(&line), &units).await;
     for _ in 0..5 {
         let mut client = on_pty(&line);
@@ -104,7 +104,7 @@ async fn a_pty_line_serves_all_tables_and_its_faults_to_one_client_after_another
     }
     faults(&mut on_pty(&line), &units).await;
     line.stop().await;
-    assert!(link.symlink_metadata().is_err(), "the link goes with the line");
+    assert!(name.symlink_metadata().is_err(), "the link goes with the line");
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     let cloud = if args.cloud { Some(SimulatedCloud::start(args.write_config.as_deref()).await?) } else { None };
     if let Some(out) = &args.write_config {
         let cloud = cloud.as_ref().map(SimulatedCloud::change);
-        write_config(out, &loaded, changes(&args, &site, cloud)?, facts)?;
+        write_config(out, &loaded, &changes(&args, &site, cloud)?, facts)?;
     }
     report::print(&args, &loaded.plan, &site, &faults, cloud.as_ref())?;
     interrupt.came_or_after(args.run_for).await;
@@ -153,7 +153,7 @@ fn changes(args: &Args, site: &Site, cloud: Option<CloudChange>) -> Result<Chang
     Ok(Changes { places, data_dir, cloud })
 }
 
-fn write_config(out: &Path, loaded: &Loaded, changes: Changes, facts: &HostFacts) -> Result<(), Failed> {
+fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFacts) -> Result<(), Failed> {
     let mut files = Vec::new();
     let mut fragments = None;
     for path in &loaded.files {
@@ -163,7 +163,7 @@ fn write_config(out: &Path, loaded: &Loaded, changes: Changes, facts: &HostFacts
             files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, &error))?));
         }
     }
-    let text = rewrite::merged(&files, &changes).map_err(|error| Failed::Internal(error.to_string()))?;
+    let text = rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))?;
     std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
     match config::load(out, facts) {
         Ok(_) => Ok(()),

@@ -57,10 +57,10 @@ impl Link {
     /// Relays from 127.0.0.1 at a free port to `target`.
     pub async fn to(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let (state, watched) = watch::channel(LinkState::Up);
+        let (switch, watched) = watch::channel(LinkState::Up);
         let link = Self {
             address: listener.local_addr()?,
-            state,
+            state: switch,
             stats: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -59,9 +59,9 @@ pub struct RtuLine {
 }
 
 impl RtuLine {
-    /// Serves the units; with `link` under that name too. Must be called within a tokio runtime.
-    pub fn serve(link: Option<&Path>, pace: Pace, units: Units) -> io::Result<Self> {
-        let pty = Pty::open(link)?;
+    /// Serves the units; with `symlink` under that name too (see [`Pty::open`]). Must be called within a tokio runtime.
+    pub fn serve(symlink: Option<&Path>, pace: Pace, units: Units) -> io::Result<Self> {
+        let pty = Pty::open(symlink)?;
         let line = Self { path: pty.path().to_path_buf(), stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let stop = line.stop.clone();
         line.tasks.spawn(async move {
@@ -153,15 +153,15 @@ fn answer(pace: Pace, units: &Units, frame: &[u8], replies: &mpsc::Sender<Vec<u8
         let middle = answer.len() / 2;
         answer[middle] ^= 0x10;
     }
-    let Ok(place) = replies.clone().try_reserve_owned() else { return units.stats().dropped.one() };
+    let Ok(slot) = replies.clone().try_reserve_owned() else { return units.stats().dropped.one() };
     let after = reply.after + pace.time(frame.len());
     if after.is_zero() {
-        place.send(answer);
+        slot.send(answer);
     } else {
         // Holds one of the WAITING_MAX places, so these are as bounded as the queue; ends by itself.
         tokio::spawn(async move {
             sleep(after).await;
-            place.send(answer);
+            slot.send(answer);
         });
     }
 }

@@ -44,13 +44,13 @@ impl Timeline {
         let edge = |percent: u32| round * percent / 100;
         for (from, to, link) in EVENTS {
             if at < edge(from) {
-                return Moment { link: LinkState::Up, remaining: edge(from) - at };
+                return Moment { link: LinkState::Up, remaining: edge(from).saturating_sub(at) };
             }
             if at < edge(to) {
-                return Moment { link, remaining: edge(to) - at };
+                return Moment { link, remaining: edge(to).saturating_sub(at) };
             }
         }
-        Moment { link: LinkState::Up, remaining: round - at }
+        Moment { link: LinkState::Up, remaining: round.saturating_sub(at) }
     }
 
     /// Has the story been told? Never without a length.

@@ -4,6 +4,7 @@
 //! absolute, so that the result works wherever it is written. Where texts cannot simply be put behind each other (a table
 //! that two files share) the result is written anew without comments. Pure.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -98,7 +99,7 @@ pub fn merged(files: &[(PathBuf, String)], changes: &Changes) -> Result<String, 
         join(&mut whole, edited.parse().map_err(cannot)?);
         if !text.is_empty() {
             let name = path.file_name().unwrap_or_default().display();
-            text.push_str(&format!("\n# ---- {name}\n"));
+            let _ = writeln!(text, "\n# ---- {name}");
         }
         text.push_str(&edited);
     }
@@ -134,8 +135,9 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
         }
     }
     for profile in document.device.iter().filter_map(|device| device.profile.as_ref()) {
-        let name = profile.get_ref();
-        if name.contains('/') || name.ends_with(".csv") || name.ends_with(".toml") {
+        let name = Path::new(profile.get_ref());
+        let is_map = name.extension().is_some_and(|extension| extension == "csv" || extension == "toml");
+        if is_map || name.components().count() > 1 {
             put(Some(profile), absolute(profile));
         }
     }
@@ -152,7 +154,7 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
         if let Some(url) = &uplink.url {
             let mut new = Value::String(cloud.url.clone()).to_string();
             if uplink.ca_file.is_none() {
-                new.push_str(&format!("\nca_file = {}", Value::String(cloud.ca.display().to_string())));
+                let _ = write!(new, "\nca_file = {}", Value::String(cloud.ca.display().to_string()));
             }
             urls.push((url.span(), new));
         }
