@@ -1,7 +1,10 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
 pub mod check;
+pub mod demo;
+pub mod interrupt;
 pub mod receive;
+pub mod simulate;
 pub mod store;
 
 use std::fmt;
