@@ -39,7 +39,7 @@ struct Where {
     /// Configuration whose store is meant.
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     config: Option<PathBuf>,
-    /// The store's directory itself.
+    /// The store's directory, or the data directory it lies in.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// For scripts.
@@ -56,6 +56,8 @@ struct Later {
 /// Runs it. `directory_of` finds the store's directory of a configuration file (`None`: the default file).
 pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, Failed>) -> Result<(), Failed> {
     let directory = |place: &Where| match &place.dir {
+        // A data directory is as good: the store is in it.
+        Some(dir) if dir.join("store").is_dir() => Ok(dir.join("store")),
         Some(dir) => Ok(dir.clone()),
         None => directory_of(place.config.as_deref()),
     };
