@@ -143,6 +143,35 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_another_csv_writer_writes_is_read_back_exactly(
+        texts in prop::collection::vec("[ \\PC\"#,;\t\r\n]{0,30}", 1..20),
+        separator in prop::sample::select(vec![b',', b';', b'\t']),
+    ) {
+        let mut writer = csv::WriterBuilder::new()
+            .quote_style(csv::QuoteStyle::Always)
+            .delimiter(separator)
+            .from_writer(Vec::new());
+        writer.write_record(["name", "address", "description", "unit"]).expect("written");
+        for (position, text) in texts.iter().enumerate() {
+            let (name, address) = (format!("t{position}"), format!("coil:{position}"));
+            writer.write_record([name.as_str(), address.as_str(), text.as_str(), "x"]).expect("written");
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("m.csv"), writer.into_inner().expect("flushed")).expect("written");
+        let text = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"h\"\n\
+                    [[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = 1\nprofile = \"m.csv\"\n";
+        let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+        let loaded = config::parse(text, &directory.path().join("ironbridge.toml"), &facts);
+        let plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
+        let read: Vec<&str> = plan.tags.iter().map(|tag| tag.description.as_str()).collect();
+        prop_assert_eq!(read, texts);
+    }
+}
+
 fn link(serial: bool) -> BusLink {
     if serial {
         let serial = SerialPlan { baud: 19_200, data_bits: 8, parity: Parity::Even, stop_bits: 1 };

@@ -68,10 +68,10 @@ pub fn report(args: &Args, facts: &HostFacts) -> (String, Result<(), Failed>) {
 }
 
 fn problems_json(problems: &Problems) -> Value {
-    let place = |place: &Place| json!({ "file": place.file, "line": place.line, "column": place.column });
+    let place = |place: &Place| json!({ "file": path_text(&place.file), "line": place.line, "column": place.column });
     let one = |problem: &Problem| {
         json!({
-            "file": problem.file,
+            "file": path_text(&problem.file),
             "line": problem.place.as_ref().map(|place| place.line),
             "column": problem.place.as_ref().map(|place| place.column),
             "path": problem.path,
@@ -110,7 +110,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
     let uplinks = plan.uplinks.iter().zip(&forecast.uplinks);
     let mut report = json!({
         "ok": true,
-        "files": loaded.files,
+        "files": loaded.files.iter().map(|file| path_text(file)).collect::<Vec<_>>(),
         "gateway": plan.gateway.name,
         "buses": plan.buses.iter().zip(&forecast.buses).map(bus).collect::<Vec<_>>(),
         "tags": plan.tags.len(),
@@ -136,7 +136,7 @@ fn plan_text(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
 fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Args) -> fmt::Result {
     let plan = &loaded.plan;
     for (position, file) in loaded.files.iter().enumerate() {
-        writeln!(out, "{} {}", if position == 0 { "checked" } else { "    and" }, file.display())?;
+        writeln!(out, "{} {}", if position == 0 { "no problems in" } else { "           and" }, file.display())?;
     }
     writeln!(out, "\ngateway {}: data in {}", plan.gateway.name, plan.gateway.data_dir.display())?;
     let store = &plan.store;
@@ -313,6 +313,11 @@ const fn anonymous(anonymous: Anonymous) -> &'static str {
         Anonymous::Read => "read",
         Anonymous::ReadWrite => "read-write",
     }
+}
+
+/// A path that is not UTF-8 is shown as well as can be.
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// `1 tag`, `2 tags`

@@ -71,9 +71,9 @@ impl<'a, 't> Section<'a, 't> {
                     cx.findings.report(Finding::line(entry.key_at, path, message).secret());
                 }
                 None => {
-                    let known = keys.iter().map(|key| key.name);
-                    let message = format!("unknown key{}", nearest::hint(&entry.key, known.clone()));
-                    let allowed = known.collect::<Vec<_>>().join(", ");
+                    let message = format!("unknown key{}", nearest::hint(&entry.key, keys.iter().map(|key| key.name)));
+                    let landed = keys.iter().filter(|key| key.landed == Landed::Yes);
+                    let allowed = landed.map(|key| key.name).collect::<Vec<_>>().join(", ");
                     cx.findings.report(Finding::line(entry.key_at, path, message).allowed(allowed));
                 }
             }
