@@ -151,10 +151,8 @@ impl Life {
 impl Point {
     fn of(tag: &TagPlan) -> Self {
         let (motion, initial) = if tag.access.writes() {
-            let limits = Limits {
-                min: tag.write.limits.min.or(tag.limits.min),
-                max: tag.write.limits.max.or(tag.limits.max),
-            };
+            let limits =
+                Limits { min: tag.write.limits.min.or(tag.limits.min), max: tag.write.limits.max.or(tag.limits.max) };
             (Motion::Written, Wave::of(&TagPlan { limits, ..tag.clone() }).at(Duration::ZERO))
         } else {
             let wave = Wave::of(tag);

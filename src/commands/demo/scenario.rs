@@ -36,8 +36,7 @@ impl Scenario {
     pub async fn begin(directory: &Path, cloud: &str, files: &CertificateFiles) -> Result<Self, Failed> {
         let text = PLANT.replace("@cloud@", cloud).replace("@ca@", &quoted(&files.ca));
         let text = text.replace("@certificate@", &quoted(&files.client_certificate));
-        let text =
-            text.replace("@key@", &quoted(&files.client_key)).replace("@data@", &quoted(&directory.join(STORE)));
+        let text = text.replace("@key@", &quoted(&files.client_key)).replace("@data@", &quoted(&directory.join(STORE)));
         let file = directory.join("ironbridge.toml");
         let facts = HostFacts::default();
         let ours =

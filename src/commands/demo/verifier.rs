@@ -59,12 +59,7 @@ struct Books {
 
 impl Verifier {
     /// Connects and subscribes to everything. `run_dir`: a private directory for the road's socket.
-    pub async fn start(
-        cloud: &Cloud,
-        run_dir: PathBuf,
-        now: Now,
-        site: Arc<Site>,
-    ) -> Result<Self, Failed> {
+    pub async fn start(cloud: &Cloud, run_dir: PathBuf, now: Now, site: Arc<Site>) -> Result<Self, Failed> {
         let files = cloud.files().clone();
         let tls = TlsFiles { ca_file: files.ca, identity: Some((files.client_certificate, files.client_key)) };
         let address = cloud.address();
