@@ -52,9 +52,16 @@ struct Cli {
 enum Command {
     Run(commands::run::Args),
     Demo(commands::demo::Args),
+    /// Check a configuration: all problems at once, or the plan and what it costs
     Check(commands::check::Args),
+    /// Serve the devices of a configuration on this machine, with faults on request
+    ///
+    /// Each bus gets a free port on 127.0.0.1 or a pseudo-terminal. Try: ironbridge simulate --config plant.toml
+    /// --write-config /tmp/sim.toml --dead meter-2, then ironbridge run --config /tmp/sim.toml
     Simulate(commands::simulate::Args),
+    /// Receive on the cloud side: removes duplicates, reports what is missing
     Receive(commands::receive::ReceiveArgs),
+    /// Look into a store, also while the gateway runs; prove that it is whole
     Store(commands::store::Args),
     #[command(external_subcommand)]
     Other(Vec<OsString>),

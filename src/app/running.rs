@@ -90,7 +90,9 @@ impl Running {
         events_end.begin();
         report(tasks.events.await, "events");
         store.ended().await;
-        tracing::info!(newest = ?store.newest(), "everything polled is committed");
+        for (stream, epoch, seq) in store.newest().into_iter().filter(|(_, _, seq)| seq.0 > 0) {
+            tracing::info!(class = %stream, epoch = epoch.0, seq = seq.0, "everything polled is committed");
+        }
         uplinks.stop.begin();
         join_all(&mut uplinks.tasks, "an uplink").await;
         latest.close();

@@ -4,7 +4,6 @@
 //! down in the opposite spirit: sources first, then everyone else because the channel in front closed.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,7 +71,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop) -> Result<Running, StartError> {
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
     let addresses = broker.bind().await;
-    announce(&plan, &addresses);
+    announce(&plan);
 
     let mut sources = start_buses_and_router(&base, commands, &publisher);
     sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
@@ -229,10 +228,7 @@ async fn watch_clock(clock: Clock, store: StoreHandle, seen_ms: Option<i64>, sto
     }
 }
 
-fn announce(plan: &Plan, addresses: &[Option<SocketAddr>]) {
-    for address in addresses.iter().flatten() {
-        tracing::info!(%address, "mqtt listener open");
-    }
+fn announce(plan: &Plan) {
     let (buses, devices, tags) = (plan.buses.len(), plan.devices.len(), plan.tags.len());
     tracing::info!(gateway = plan.gateway.name, buses, devices, tags, uplinks = plan.uplinks.len(), "gateway started");
 }

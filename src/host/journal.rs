@@ -30,7 +30,7 @@ impl Verbosity {
     const fn filter(self) -> &'static str {
         match self {
             Self::Daemon => "warn,ironbridge=info",
-            Self::Tool => "error",
+            Self::Tool => "error,rumqttd=off",
         }
     }
 }

@@ -161,6 +161,7 @@ def main():
             print(f"SKIPPED outage.py: {tool} is not installed")
             return 0
     work = tempfile.mkdtemp(prefix="outage-")
+    os.chmod(work, 0o755)                        # mosquitto, started by root, becomes another user
     make_pki(work)
     plc_port, tls_port, plain_port, local_port = (free_port() for _ in range(4))
     open(f"{work}/mosquitto.conf", "w").write(
@@ -202,6 +203,7 @@ def main():
             gateway.send_signal(signal.SIGKILL)
             gateway.wait()
             gateway = start_gateway()
+            wait_port(local_port)
         else:
             relay.set("hole" if step == "hole" else "cut")
             time.sleep(2)
@@ -234,7 +236,7 @@ def main():
     time.sleep(1)
     missing = 0
     for stream in status["streams"]:
-        seen = receiver.seen[(stream["stream"], stream["epoch"])]
+        seen = receiver.seen.get((stream["stream"], stream["epoch"]), {})
         missing += sum(1 for seq in range(1, stream["last"] + 1) if seq not in seen)
     per_epoch = {key: len(seen) for key, seen in receiver.seen.items()}
     holes = sum(max(s) - len(s) for s in receiver.seen.values() if s)
@@ -242,7 +244,7 @@ def main():
     print(json.dumps({"received": receiver.total, "distinct": sum(per_epoch.values()), "missing": missing, "holes": holes,
                       "duplicates": receiver.duplicates, "per_interruption": round(receiver.duplicates / max(1, interruptions)),
                       "out_of_order": receiver.disorder, "wrong_good_values": receiver.bad, "gap_records": len(receiver.gaps),
-                      "epochs": len(per_epoch), "stop_exit_code": code, "seconds": round(time.time() - began)}))
+                      "streams": len(per_epoch), "stop_exit_code": code, "seconds": round(time.time() - began)}))
     cloud.kill()
     receiver.client.loop_stop()
     if verdict:
