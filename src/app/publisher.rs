@@ -33,8 +33,7 @@ impl LivePublisher {
     pub fn begin(&self) {
         let now = self.clock.wall_now();
         let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
-        let polled = self.plan.tags.iter().filter(|tag| tag.access.reads());
-        self.publisher.retain_many(polled.map(|tag| (Arc::clone(&tag.topic), starting.clone())));
+        self.publisher.retain_many(self.plan.tags.iter().map(|tag| (Arc::clone(&tag.topic), starting.clone())));
         self.status("online");
     }
 

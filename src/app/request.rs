@@ -10,6 +10,9 @@ use crate::model::value::Value;
 /// Longest id we remember, bytes.
 const ID_BYTES_MAX: usize = 256;
 
+/// Longest payload we journal, bytes: no tag holds more than 250 bytes of text.
+const PAYLOAD_BYTES_MAX: usize = 4096;
+
 /// A payload that reads as a command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
@@ -23,6 +26,9 @@ pub struct Wanted {
 
 /// Reads a payload for a tag of this type.
 pub fn read(payload: &[u8], data_type: DataType) -> Result<Wanted, Refusal> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(Refusal::Payload);
+    }
     let json: Json = serde_json::from_slice(payload).map_err(|_| Refusal::Payload)?;
     let Json::Object(mut object) = json else {
         return Ok(Wanted { value: fit(&json, data_type)?, id: None, expires_ms: None });
@@ -35,6 +41,7 @@ pub fn read(payload: &[u8], data_type: DataType) -> Result<Wanted, Refusal> {
 
 /// The id alone, for the answer to a payload that is refused otherwise.
 pub fn id_of(payload: &[u8]) -> Option<String> {
+    let payload = payload.get(..PAYLOAD_BYTES_MAX).unwrap_or(payload);
     let json: Json = serde_json::from_slice(payload).ok()?;
     read_id(json.get("id")?).ok()
 }
@@ -108,6 +115,7 @@ mod tests {
             assert_eq!(read(payload, DataType::Float32), Err(Refusal::Payload), "{payload:?}");
         }
         assert_eq!(read(b"2", DataType::Bool), Err(Refusal::Payload));
+        assert_eq!(read(&[b' '; 5000], DataType::Bool), Err(Refusal::Payload));
         assert_eq!(id_of(br#"{"value":"wrong","id":7}"#), Some("7".to_owned()));
     }
 }
