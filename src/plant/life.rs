@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::plan::{DevicePlan, Plan, Scale, TagPlan};
+use crate::config::plan::{DevicePlan, Limits, Plan, Scale, TagPlan};
 use crate::model::registers::{decode, encode};
 use crate::model::tag::{Address, DataType, Order};
 use crate::model::value::Value;
@@ -150,16 +150,13 @@ impl Life {
 
 impl Point {
     fn of(tag: &TagPlan) -> Self {
-        let wave = Wave::of(tag);
-        let initial = wave.at(Duration::ZERO);
         let (motion, initial) = if tag.access.writes() {
-            let low = tag.write.limits.min.or(tag.limits.min);
-            let initial = match initial {
-                Value::Float(number) => Value::Float(low.unwrap_or(number)),
-                other => other,
-            };
-            (Motion::Written, initial)
+            let limits =
+                Limits { min: tag.write.limits.min.or(tag.limits.min), max: tag.write.limits.max.or(tag.limits.max) };
+            (Motion::Written, Wave::of(&TagPlan { limits, ..tag.clone() }).at(Duration::ZERO))
         } else {
+            let wave = Wave::of(tag);
+            let initial = wave.at(Duration::ZERO);
             (Motion::Wave(wave), initial)
         };
         Self {

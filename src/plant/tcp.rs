@@ -70,7 +70,8 @@ impl Drop for TcpLine {
 async fn accept(listener: TcpListener, units: Units, stop: CancellationToken, tasks: TaskTracker) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if tasks.len() <= CONNECTIONS_MAX * 2 => {
+            // The tracker also counts this task.
+            Ok((stream, _)) if tasks.len() <= CONNECTIONS_MAX => {
                 let (units, stop) = (units.clone(), stop.clone());
                 tasks.spawn(async move {
                     let _ = stop.run_until_cancelled_owned(converse(stream, units)).await;

@@ -37,12 +37,14 @@ pub enum Wave {
         /// Where the sequence begins.
         seed: u64,
     },
-    /// Counts up from a start, this much per second.
+    /// Counts up from a start, this much per second; begins again when the wire type is full.
     Counter {
         /// First value.
         start: f64,
         /// Step, once per second.
         step: f64,
+        /// Steps until it begins again.
+        steps: f64,
     },
     /// Always the same text.
     Text(Box<str>),
@@ -75,6 +77,9 @@ const USUAL: &[(&str, f64, f64)] = &[
     ("m", 0.5, 4.5),
 ];
 
+/// Part of a range that is left free at each end.
+const MARGIN: f64 = 0.02;
+
 /// Units of things that only grow.
 const GROWING: &[&str] = &["h", "s", "Wh", "kWh", "MWh", "varh", "kvarh", "m3", "m³", "l"];
 
@@ -92,7 +97,9 @@ impl Wave {
         let wide = matches!(tag.data_type, DataType::Uint32 | DataType::Uint64);
         let grain = if tag.data_type.is_integer() { tag.scale.factor.abs() } else { 0.0 };
         if unlimited && (GROWING.contains(&tag.unit.as_str()) || (wide && tag.unit.is_empty())) {
-            return Self::Counter { start: grain * 1000.0, step: if grain > 0.0 { grain } else { 1.0 } };
+            let (start, step) = (grain * 1000.0, if grain > 0.0 { grain } else { 1.0 });
+            let (_, full) = wire_range(tag);
+            return Self::Counter { start, step, steps: ((full - start) / step).floor().max(1.0) };
         }
         let range = span(tag, grain);
         match seed % 4 {
@@ -113,7 +120,9 @@ impl Wave {
                 let step = (since_start.as_secs_f64() / hold.as_secs_f64()).floor();
                 range.point(((step + f64::from(u16::try_from(seed % 1000).unwrap_or(0))) * 0.618_034).fract())
             }
-            Self::Counter { start, step } => Value::Float(start + step * since_start.as_secs_f64().floor()),
+            Self::Counter { start, step, steps } => {
+                Value::Float(start + step * (since_start.as_secs_f64().floor() % steps))
+            }
             Self::Text(text) => Value::Text(text.clone()),
         }
     }
@@ -127,7 +136,8 @@ impl Span {
     }
 }
 
-/// The range of a number: its limits, or what its unit suggests, cut to what the wire type can hold.
+/// The range of a number: its limits, or what its unit suggests, cut to what the wire type can hold. A little is left
+/// free at both ends: raw values are rounded, and a value rounded beyond a limit would be of uncertain quality.
 fn span(tag: &TagPlan, grain: f64) -> Span {
     let usual = USUAL.iter().find(|(unit, _, _)| *unit == tag.unit);
     let (low, high) = match (tag.limits.min, tag.limits.max, usual) {
@@ -139,6 +149,8 @@ fn span(tag: &TagPlan, grain: f64) -> Span {
     };
     let (wire_low, wire_high) = wire_range(tag);
     let (low, high) = (low.clamp(wire_low, wire_high), high.clamp(wire_low, wire_high));
+    let margin = (high - low) * MARGIN;
+    let (low, high) = (low + margin, high - margin);
     let grid = nice((high - low).abs() / 400.0).max(grain);
     Span { low, high: high.max(low), grid }
 }
@@ -210,8 +222,9 @@ mod tests {
             assert!(numbers.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.01), "{wave:?}");
         }
         assert_eq!(Wave::Square(period).at(Duration::from_secs(15)), Value::Bool(true));
-        let counter = Wave::Counter { start: 100.0, step: 0.5 };
+        let counter = Wave::Counter { start: 100.0, step: 0.5, steps: 10.0 };
         assert_eq!(counter.at(Duration::from_secs(4)), Value::Float(102.0));
+        assert_eq!(counter.at(Duration::from_secs(13)), Value::Float(101.5));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::plant::site::{Site, SiteOptions};
 /// The unit on the RTU line that never answers.
 pub const DEAD: &str = "flow-meter-2";
 
+/// The gateway's `data_dir`, in the demo's directory.
+pub const STORE: &str = "data";
+
 const PLANT: &str = include_str!("plant.toml");
 
 /// A served plant and the configuration that leads to it.
@@ -33,8 +36,7 @@ impl Scenario {
     pub async fn begin(directory: &Path, cloud: &str, files: &CertificateFiles) -> Result<Self, Failed> {
         let text = PLANT.replace("@cloud@", cloud).replace("@ca@", &quoted(&files.ca));
         let text = text.replace("@certificate@", &quoted(&files.client_certificate));
-        let text =
-            text.replace("@key@", &quoted(&files.client_key)).replace("@data@", &quoted(&directory.join("data")));
+        let text = text.replace("@key@", &quoted(&files.client_key)).replace("@data@", &quoted(&directory.join(STORE)));
         let file = directory.join("ironbridge.toml");
         let facts = HostFacts::default();
         let ours =

@@ -15,12 +15,11 @@ use crate::flow::clock::Clock;
 use crate::plant::cloud::Cloud;
 use crate::plant::cloud::front::ClientCertificate;
 use crate::plant::link::{Link, LinkState};
-use crate::receive::ledger::Begin;
 use crate::road::Now;
 
 use super::Args;
 use super::gateway::{Gateway, Pulse, StartGateway};
-use super::scenario::{DEAD, Scenario};
+use super::scenario::{DEAD, STORE, Scenario};
 use super::screen::{Colours, Phase, Scene, Screen};
 use super::timeline::{SHORTEST, Timeline};
 use super::verdict::Evidence;
@@ -50,9 +49,8 @@ pub async fn tell(args: Args, clock: Clock, start: StartGateway) -> Result<(), F
     let link = Link::to(cloud.address()).await.map_err(|error| try_again(&error))?;
     let Scenario { site, loaded, file } =
         Scenario::begin(&place.data, &link.address().to_string(), cloud.files()).await?;
-    let begin = if place.has_store() { Begin::FirstSeen } else { Begin::One };
     let now = Now::new(move || clock.wall_now());
-    let verifier = Verifier::start(&cloud, place.private.clone(), now, (Arc::new(site), begin)).await?;
+    let verifier = Verifier::start(&cloud, place.private.clone(), now, Arc::new(site)).await?;
     let gateway = start(Arc::new(loaded.plan)).await?;
     introduce(&gateway, &cloud, &file);
 
@@ -144,11 +142,13 @@ impl Play {
     async fn compare(mut self, gateway: Gateway, interrupt: &mut Interrupt) -> Result<Evidence, Failed> {
         let hurried = || Failed::TryAgain("interrupted before the verdict".into());
         let mut ticks = interval(TICK);
-        let drain = Instant::now();
+        let (drain, before) = (Instant::now(), self.received());
         loop {
             let pulse = (gateway.pulse)();
             self.tick(&pulse, Phase::Draining);
-            if (pulse.connected && pulse.backlog <= BACKLOG_SMALL) || drain.elapsed() > DRAIN_MAX {
+            // Something new must have arrived: an uplink in a black hole believes that it is connected.
+            let flows = pulse.connected && self.received() > before;
+            if (flows && pulse.backlog <= BACKLOG_SMALL) || drain.elapsed() > DRAIN_MAX {
                 break;
             }
             tokio::select! {
@@ -168,6 +168,10 @@ impl Play {
         self.link.stop().await;
         let findings = self.verifier.stop().await;
         Ok(Evidence { findings, stored_while_away: self.away.stored, sessions: last.sessions, bytes_up })
+    }
+
+    fn received(&self) -> u64 {
+        self.verifier.findings().report.map_or(0, |report| report.received)
     }
 
     /// Until everything is there, or nothing more comes; the verdict tells which.
@@ -225,13 +229,12 @@ impl Place {
         if let Some(data) = data {
             place.data = std::path::absolute(data).map_err(|error| cannot(data, error))?;
             std::fs::create_dir_all(&place.data).map_err(|error| cannot(data, error))?;
+            if place.data.join(STORE).exists() {
+                // What is left in its store was held by another run's plant: no verdict would be right.
+                return Err(Failed::Usage(format!("{} was used before; give an empty directory", data.display())));
+            }
         }
         Ok(place)
-    }
-
-    /// Was this data directory used before?
-    fn has_store(&self) -> bool {
-        self.data.join("data").exists()
     }
 }
 

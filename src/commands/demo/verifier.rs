@@ -59,12 +59,7 @@ struct Books {
 
 impl Verifier {
     /// Connects and subscribes to everything. `run_dir`: a private directory for the road's socket.
-    pub async fn start(
-        cloud: &Cloud,
-        run_dir: PathBuf,
-        now: Now,
-        (site, begin): (Arc<Site>, Begin),
-    ) -> Result<Self, Failed> {
+    pub async fn start(cloud: &Cloud, run_dir: PathBuf, now: Now, site: Arc<Site>) -> Result<Self, Failed> {
         let files = cloud.files().clone();
         let tls = TlsFiles { ca_file: files.ca, identity: Some((files.client_certificate, files.client_key)) };
         let address = cloud.address();
@@ -78,7 +73,7 @@ impl Verifier {
             now,
         };
         let (into, mut happened) = mpsc::channel(DELIVERIES_MAX);
-        let (stop, books) = (Stop::new(), Arc::new(Mutex::new(Books::new(begin))));
+        let (stop, books) = (Stop::new(), Arc::new(Mutex::new(Books::new())));
         let client = tokio::spawn(Client::new(parts).run(into, stop.clone()));
         let connected = tokio::time::timeout(CONNECT_MAX, happened.recv()).await;
         if !matches!(connected, Ok(Some(Happened::Connected))) {
@@ -126,8 +121,9 @@ fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
 }
 
 impl Books {
-    fn new(begin: Begin) -> Self {
-        Self { ledger: Ledger::new(begin), findings: Findings::default() }
+    /// It is there before the gateway, so every stream is expected from its first number.
+    fn new() -> Self {
+        Self { ledger: Ledger::new(Begin::One), findings: Findings::default() }
     }
 
     fn take(&mut self, delivery: &Delivery, site: &Site) {

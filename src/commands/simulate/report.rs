@@ -78,7 +78,7 @@ pub fn print(
         let json = serde_json::to_string(&report).map_err(|error| Failed::Internal(error.to_string()))?;
         format!("{json}\n")
     } else {
-        as_text(&report, site)
+        as_text(&report, site, args)
     };
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -97,7 +97,7 @@ fn devices(plan: &Plan, bus: usize, faults: &[(String, Fault)]) -> Vec<DeviceRep
         .collect()
 }
 
-fn as_text(report: &Report, site: &Site) -> String {
+fn as_text(report: &Report, site: &Site, args: &Args) -> String {
     let mut text = String::new();
     for bus in &report.buses {
         let _ = writeln!(text, "{}  {}  {}  (in the config: {})", bus.name, bus.kind, bus.at, bus.was);
@@ -119,6 +119,9 @@ fn as_text(report: &Report, site: &Site) -> String {
     if let Some(out) = &report.config {
         let _ = writeln!(text, "config rewritten; try: ironbridge run --config {out}");
     }
-    text.push_str("serving until Ctrl-C\n");
+    match args.run_for {
+        Some(time) => _ = writeln!(text, "serving for {} s, or until Ctrl-C", time.as_secs_f64()),
+        None => text.push_str("serving until Ctrl-C\n"),
+    }
     text
 }

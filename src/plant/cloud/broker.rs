@@ -20,22 +20,38 @@ const SEGMENTS: usize = 16;
 /// rumqttd binds its port in a thread of its own; it has this long.
 const START_MAX: Duration = Duration::from_secs(10);
 
+/// Other programs may take the free port in between; then another one is tried.
+const ATTEMPTS: u32 = 5;
+
 /// Starts a broker at a free port of 127.0.0.1 and waits until it listens. Blocks for some milliseconds.
 pub fn start() -> io::Result<SocketAddr> {
+    for _ in 1..ATTEMPTS {
+        if let Some(address) = attempt()? {
+            return Ok(address);
+        }
+    }
+    attempt()?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
+}
+
+/// `None`: somebody else got the port.
+fn attempt() -> io::Result<Option<SocketAddr>> {
     // It takes an address, not a listener: ask the system for a free port and hand it on.
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let mut broker = Broker::new(config(address));
-    std::thread::Builder::new().name("cloud-broker".into()).spawn(move || {
+    let thread = std::thread::Builder::new().name("cloud-broker".into()).spawn(move || {
         if let Err(error) = broker.start() {
             tracing::error!(%error, "cloud broker ended");
         }
     })?;
     let deadline = Instant::now() + START_MAX;
     loop {
-        match TcpStream::connect_timeout(&address, START_MAX) {
-            Ok(_) => return Ok(address),
+        let answered = TcpStream::connect_timeout(&address, START_MAX);
+        std::thread::sleep(Duration::from_millis(5));
+        match answered {
+            _ if thread.is_finished() => return Ok(None), // it only ends when it cannot bind
+            Ok(_) => return Ok(Some(address)),
             Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(_) => {}
         }
     }
 }
