@@ -1,10 +1,12 @@
 //! The uplink against a broker that misbehaves: nothing lost, order kept, acknowledged on PUBACK only.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 #[path = "support/cloud.rs"]
 mod cloud;
 #[path = "support/owed.rs"]
 mod owed;
-#[path = "support/rig.rs"]
+#[path = "support/uplink_rig.rs"]
 mod rig;
 
 use std::time::Duration;

@@ -40,39 +40,38 @@ pub struct Args {
 
 /// Checks the configuration and prints the plan; all problems are in the error.
 pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
+    let (text, ended) = report(args, facts);
+    if !text.is_empty() {
+        // A reader that went away (`check | head`) is no fault of the configuration.
+        let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    }
+    ended
+}
+
+/// What [`run`] prints on standard output, and how it ends.
+pub fn report(args: &Args, facts: &HostFacts) -> (String, Result<(), Failed>) {
     if args.live {
-        return Err(Failed::not_in_this_version("check --live"));
+        return (String::new(), Err(Failed::not_in_this_version("check --live")));
     }
     match config::load(&args.config, facts) {
         Ok(loaded) => {
             let forecast = forecast::forecast(&loaded.plan);
-            let text = if args.json {
-                plan_json(&loaded, &forecast, args).to_string()
-            } else {
-                plan_text(&loaded, &forecast, args)
-            };
-            print(&text);
-            Ok(())
+            let write = if args.json { plan_json } else { plan_text };
+            (write(&loaded, &forecast, args), Ok(()))
         }
         Err(problems) if args.json => {
-            print(&problems_json(&problems).to_string());
-            Err(Failed::Config(format!("{} problems in {}", problems.count(), args.config.display())))
+            let short = format!("{} in {}", counted(problems.count(), "problem"), args.config.display());
+            (problems_json(&problems).to_string(), Err(Failed::Config(short)))
         }
-        Err(problems) => Err(Failed::Config(problems.to_string())),
+        Err(problems) => (String::new(), Err(Failed::Config(problems.to_string()))),
     }
 }
 
-/// A reader that went away (`check | head`) is no fault of the configuration.
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", text.trim_end());
-}
-
 fn problems_json(problems: &Problems) -> Value {
-    let place = |place: &Place| json!({ "file": place.file, "line": place.line, "column": place.column });
+    let place = |place: &Place| json!({ "file": path_text(&place.file), "line": place.line, "column": place.column });
     let one = |problem: &Problem| {
         json!({
-            "file": problem.file,
+            "file": path_text(&problem.file),
             "line": problem.place.as_ref().map(|place| place.line),
             "column": problem.place.as_ref().map(|place| place.column),
             "path": problem.path,
@@ -85,7 +84,7 @@ fn problems_json(problems: &Problems) -> Value {
     json!({ "ok": false, "problems": problems.iter().map(one).collect::<Vec<_>>() })
 }
 
-fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> Value {
+fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
     let plan = &loaded.plan;
     let rate = |rate: Rate| json!({ "most": rate.most, "least": rate.least });
     let bus = |(bus, forecast): (&config::plan::BusPlan, &BusForecast)| {
@@ -111,7 +110,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> Value {
     let uplinks = plan.uplinks.iter().zip(&forecast.uplinks);
     let mut report = json!({
         "ok": true,
-        "files": loaded.files,
+        "files": loaded.files.iter().map(|file| path_text(file)).collect::<Vec<_>>(),
         "gateway": plan.gateway.name,
         "buses": plan.buses.iter().zip(&forecast.buses).map(bus).collect::<Vec<_>>(),
         "tags": plan.tags.len(),
@@ -124,7 +123,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> Value {
     if args.tags {
         report["tag_list"] = plan.tags.iter().map(tag).collect();
     }
-    report
+    report.to_string()
 }
 
 fn plan_text(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
@@ -137,7 +136,7 @@ fn plan_text(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
 fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Args) -> fmt::Result {
     let plan = &loaded.plan;
     for (position, file) in loaded.files.iter().enumerate() {
-        writeln!(out, "{} {}", if position == 0 { "checked" } else { "    and" }, file.display())?;
+        writeln!(out, "{} {}", if position == 0 { "no problems in" } else { "           and" }, file.display())?;
     }
     writeln!(out, "\ngateway {}: data in {}", plan.gateway.name, plan.gateway.data_dir.display())?;
     let store = &plan.store;
@@ -172,7 +171,7 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         write_duration(bus.response_timeout)
     )?;
     for device in plan.devices.iter().filter(|device| device.bus == ix) {
-        writeln!(out, "  device {}: unit {}, {} tags", device.name, device.unit_id, device.tags.len())?;
+        writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
     if forecast.reads.is_empty() {
         return writeln!(out, "  nothing to read");
@@ -186,8 +185,8 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
                 write_duration(block.period),
                 device_name(plan, block.device).to_owned(),
                 span(block),
-                format!("{} {}", block.count, if block.table.is_bits() { "bits" } else { "registers" }),
-                format!("{} tags", block.tags.len()),
+                counted(block.count.into(), if block.table.is_bits() { "bit" } else { "register" }),
+                counted(block.tags.len(), "tag"),
                 format!("{:.1} ms", millis(read.takes)),
             ]
         })
@@ -197,8 +196,8 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
     let think = write_duration(forecast.think);
     writeln!(
         out,
-        "  {} reads, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
-        forecast.reads.len(),
+        "  {}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
+        counted(forecast.reads.len(), "read"),
         millis(forecast.cycle)
     )?;
     if forecast.load > 1.0 {
@@ -239,7 +238,7 @@ fn write_totals(out: &mut String, plan: &Plan, forecast: &Forecast) -> fmt::Resu
         }
     };
     let per_second = |samples: f64| format!("{samples:.3}");
-    writeln!(out, "\n{} tags on {} devices", plan.tags.len(), plan.devices.len())?;
+    writeln!(out, "\n{} on {}", counted(plan.tags.len(), "tag"), counted(plan.devices.len(), "device"))?;
     writeln!(out, "samples per second  {}", between(forecast.samples, &per_second))?;
     for (uplink, bytes) in plan.uplinks.iter().zip(&forecast.uplinks) {
         writeln!(
@@ -249,7 +248,7 @@ fn write_totals(out: &mut String, plan: &Plan, forecast: &Forecast) -> fmt::Resu
             uplink.name
         )?;
     }
-    writeln!(out, "flash bytes per day {} (estimated)", between(forecast.flash, &bytes_text))
+    writeln!(out, "flash bytes per day {}, estimated", between(forecast.flash, &bytes_text))
 }
 
 /// Columns as wide as their widest cell.
@@ -314,6 +313,16 @@ const fn anonymous(anonymous: Anonymous) -> &'static str {
         Anonymous::Read => "read",
         Anonymous::ReadWrite => "read-write",
     }
+}
+
+/// A path that is not UTF-8 is shown as well as can be.
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// `1 tag`, `2 tags`
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -21,7 +21,7 @@ use crate::receive::decode::{Received, decode};
 use crate::receive::ledger::{Begin, Ledger, Noted, Report};
 use crate::receive::output::{Form, Header, Output};
 use crate::road::Now;
-use crate::road::destination::{Destination, TlsFiles};
+use crate::road::destination::{BadUrl, Destination, TlsFiles};
 use crate::road::login::LoginFiles;
 
 use super::Failed;
@@ -124,7 +124,10 @@ fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
         .clone()
         .map(|ca_file| TlsFiles { ca_file, identity: args.certificate.clone().zip(args.key.clone()) });
     Ok(ClientParts {
-        to: destination(&args.url, tls)?,
+        to: Destination::from_url(&args.url, tls).map_err(|error| match error {
+            BadUrl::NotYet(_) => Failed::not_in_this_version(&error.to_string()),
+            BadUrl::Wrong(_) => Failed::Usage(error.to_string()),
+        })?,
         login: LoginFiles { username: args.username.clone(), password_file: args.password_file.clone() },
         kept: if args.client_id.is_some() { Kept::Yes } else { Kept::No },
         client_id: args
@@ -135,39 +138,6 @@ fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
         run_dir: std::env::temp_dir(),
         now: Now::new(move || clock.wall_now()),
     })
-}
-
-/// `mqtt://host[:port]` or `mqtts://host[:port]`, IPv6 in brackets.
-fn destination(url: &str, tls: Option<TlsFiles>) -> Result<Destination, Failed> {
-    let usage = |text: &str| Failed::Usage(format!("{url}: {text}"));
-    let (scheme, rest) = url.split_once("://").ok_or_else(|| usage("expected mqtt://host or mqtts://host"))?;
-    let (port, tls) = match (scheme, tls) {
-        ("mqtt", None) => (1883, None),
-        ("mqtt", Some(_)) => return Err(usage("--ca-file is for mqtts://")),
-        ("mqtts", Some(tls)) => (8883, Some(tls)),
-        ("mqtts", None) => {
-            return Err(usage("mqtts:// needs --ca-file (public brokers: /etc/ssl/certs/ca-certificates.crt)"));
-        }
-        ("ws" | "wss", _) => return Err(Failed::not_in_this_version(&format!("{scheme}://"))),
-        _ => return Err(usage("expected mqtt:// or mqtts://")),
-    };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains(['/', '@', '?']) {
-        return Err(usage("only host and port; the user goes into --username"));
-    }
-    let (host, after) = match authority.strip_prefix('[') {
-        Some(inner) => inner.split_once(']').ok_or_else(|| usage("a bracket is not closed"))?,
-        None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
-    };
-    let port = match after.strip_prefix(':') {
-        Some(text) => text.parse().ok().filter(|port| *port > 0).ok_or_else(|| usage("the port is 1 to 65535"))?,
-        None if after.is_empty() => port,
-        None => return Err(usage("expected a port after the address")),
-    };
-    if host.is_empty() {
-        return Err(usage("the host is missing"));
-    }
-    Ok(Destination { host: host.to_owned(), port, tls })
 }
 
 fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> {
@@ -312,33 +282,6 @@ fn show_final(report: &Report, args: &ReceiveArgs) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_are_read_as_people_write_them_and_refused_with_a_reason() {
-        let tls = || Some(TlsFiles { ca_file: "ca.pem".into(), identity: None });
-        for (url, tls, host, port) in [
-            ("mqtt://localhost", None, "localhost", 1883),
-            ("mqtt://10.0.0.1:1884/", None, "10.0.0.1", 1884),
-            ("mqtts://broker.example.com", tls(), "broker.example.com", 8883),
-            ("mqtts://[::1]:18883", tls(), "::1", 18883),
-        ] {
-            let to = destination(url, tls).expect(url);
-            assert_eq!((to.host.as_str(), to.port), (host, port), "{url}");
-        }
-        for (url, code) in [
-            ("localhost", 64),
-            ("mqtt://", 64),
-            ("mqtt://h:0", 64),
-            ("mqtt://h:port", 64),
-            ("mqtt://user@h", 64),
-            ("mqtt://[::1", 64),
-            ("mqtts://h", 64),
-            ("http://h", 64),
-            ("wss://h", 78),
-        ] {
-            assert_eq!(destination(url, None).expect_err(url).code(), code, "{url}");
-        }
-    }
 
     #[test]
     fn durations_carry_their_unit() {

@@ -150,6 +150,11 @@ fn merge(into: &mut Table, from: Table, trail: &Trail<'_>, findings: &Findings) 
         match (&mut present.node.value, node.value) {
             (Value::Table(into), Value::Table(from)) => merge(into, from, &path, findings),
             (Value::List(into), Value::List(from)) if all_tables(into) && all_tables(&from) => into.extend(from),
+            (Value::Table(_), Value::List(_)) | (Value::List(_), Value::Table(_)) => {
+                let message = "is [[a list]] in one file and a [table] in another; what belongs to an entry of a list \
+                               follows it in the same file";
+                findings.report(Finding::line(key_at, path, message).also(present.key_at));
+            }
             _ => {
                 let message = "the same key is set in two files";
                 findings.report(Finding::line(key_at, path, message).also(present.key_at));

@@ -12,11 +12,11 @@ use crate::model::tag::BusIx;
 /// Bytes on the wire per sample: JSON, one sample a message, QoS 1, TLS, TCP/IP and acknowledgements in both
 /// directions, as measured.
 pub const WIRE_BYTES_PER_SAMPLE: f64 = 261.0;
-/// Bytes on flash per commit: database pages, their log and the file system's journal, as measured with segments of
-/// 1 s: 38 bytes per sample at 1000 samples a second, of which the samples themselves are the smaller part.
-const FLASH_BYTES_PER_COMMIT: f64 = 35_000.0;
+/// Bytes on flash per commit: database pages, their log and the file system's journal. From a measurement with one
+/// segment a second: 38 bytes per sample at 1000 samples a second, of which the samples are the smaller part.
+const FLASH_BYTES_PER_COMMIT: f64 = 32_000.0;
 /// And per sample in it.
-const FLASH_BYTES_PER_SAMPLE: f64 = 3.0;
+const FLASH_BYTES_PER_SAMPLE: f64 = 6.0;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// A rate that depends on how often values change.

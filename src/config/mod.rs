@@ -48,7 +48,7 @@ pub struct HostFacts {
 pub struct Loaded {
     /// What it means.
     pub plan: Plan,
-    /// The files it came from, the main file first, register maps last.
+    /// The files it came from: the main file, fragments, register maps (shipped ones as `<shipped profile>/….csv`).
     pub files: Vec<PathBuf>,
 }
 

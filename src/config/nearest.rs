@@ -1,7 +1,13 @@
 //! "Did you mean": the known word that is closest to a mistyped one.
 
+/// Longer than any word we know, with room for typing mistakes.
+const WORD_BYTES_MAX: usize = 64;
+
 /// The closest of the known words, if it is close enough to be worth a question.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if typed.len() > WORD_BYTES_MAX {
+        return None;
+    }
     let typed = typed.to_lowercase().replace('-', "_");
     let tolerated = (typed.chars().count() / 3).clamp(1, 3);
     known

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::source::{At, Place, Snippet, Sources};
 
 /// Longest value that is shown whole.
-const VALUE_CHARS_MAX: usize = 80;
+const VALUE_CHARS_MAX: usize = 120;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,9 +165,9 @@ impl Finding {
         Problem {
             place: Some(sources.place(self.at)),
             file: sources.path(self.at.file).to_owned(),
-            path: self.path,
+            path: shorten(&self.path),
             value: value.filter(|value| !value.is_empty()),
-            message: self.message,
+            message: one_line(&self.message),
             allowed: self.allowed,
             also: self.also.map(|at| sources.place(at)),
             snippet: (self.shown != Shown::Nothing).then(|| sources.snippet(self.at)),
@@ -175,8 +175,13 @@ impl Finding {
     }
 }
 
+/// What a user wrote is repeated, but never as control characters.
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}
+
 fn shorten(value: &str) -> String {
-    let one_line = value.replace(|c: char| c.is_control(), " ");
+    let one_line = one_line(value);
     if one_line.chars().count() <= VALUE_CHARS_MAX {
         return one_line;
     }

@@ -71,9 +71,9 @@ impl<'a, 't> Section<'a, 't> {
                     cx.findings.report(Finding::line(entry.key_at, path, message).secret());
                 }
                 None => {
-                    let known = keys.iter().map(|key| key.name);
-                    let message = format!("unknown key{}", nearest::hint(&entry.key, known.clone()));
-                    let allowed = known.collect::<Vec<_>>().join(", ");
+                    let message = format!("unknown key{}", nearest::hint(&entry.key, keys.iter().map(|key| key.name)));
+                    let landed = keys.iter().filter(|key| key.landed == Landed::Yes);
+                    let allowed = landed.map(|key| key.name).collect::<Vec<_>>().join(", ");
                     cx.findings.report(Finding::line(entry.key_at, path, message).allowed(allowed));
                 }
             }
@@ -258,7 +258,8 @@ impl<'a, 't> Section<'a, 't> {
             None => &[],
             Some(Node { value: Value::List(items), .. }) => items,
             Some(node) => {
-                let message = format!("expected a list of tables, found {}: write [[{key}]]", node.value.kind());
+                let message =
+                    format!("expected a list of tables, found {}: write [[{}]]", node.value.kind(), self.header(key));
                 let finding = match &node.value {
                     Value::Table(_) => Finding::line(node.at, Trail::Key(self.trail, key), message),
                     _ => self.wrong(key, node.at, message),
@@ -267,6 +268,12 @@ impl<'a, 't> Section<'a, 't> {
                 &[]
             }
         }
+    }
+
+    /// How the header of a list of tables below this one is written: the trail without positions.
+    fn header(&self, key: &str) -> String {
+        let path = Trail::Key(self.trail, key).to_string();
+        path.split('[').map(|part| part.split_once(']').map_or(part, |(_, behind)| behind)).collect()
     }
 
     /// A path: relative ones stand beside the file they are written in, `$CREDENTIALS_DIRECTORY/` is where systemd

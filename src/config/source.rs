@@ -3,7 +3,11 @@
 //! Every value remembers an [`At`]: eight bytes and a file number. Lines and columns are worked out only for what is
 //! wrong. Texts stay in memory until the plan is made, not longer.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+
+/// Longest part of a line that is shown.
+const SNIPPET_CHARS_MAX: usize = 160;
 
 /// Position of a file in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +38,7 @@ pub struct Place {
 /// One line of a file with the part that is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
-    /// The line without its end; tabs are blanks.
+    /// The line without its end, or a part of it; tabs are blanks.
     pub line: String,
     /// Characters before the part that is meant.
     pub before: usize,
@@ -46,6 +50,20 @@ pub struct Snippet {
 struct Source {
     path: PathBuf,
     text: String,
+    /// First byte of each line; worked out when the first place is asked for.
+    lines: OnceCell<Vec<usize>>,
+}
+
+impl Source {
+    /// The line a byte is on, from 0, and where that line begins.
+    fn line(&self, byte: usize) -> (usize, usize) {
+        let lines = self.lines.get_or_init(|| {
+            let behind = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(behind).collect()
+        });
+        let line = lines.partition_point(|start| *start <= byte).saturating_sub(1);
+        (line, lines[line])
+    }
 }
 
 /// All files of one configuration.
@@ -59,7 +77,7 @@ impl Sources {
     pub fn add(&mut self, path: PathBuf, text: String) -> Option<FileIx> {
         let ix = u16::try_from(self.files.len()).ok()?;
         u32::try_from(text.len()).ok()?;
-        self.files.push(Source { path, text });
+        self.files.push(Source { path, text, lines: OnceCell::new() });
         Some(FileIx(ix))
     }
 
@@ -85,34 +103,33 @@ impl Sources {
 
     /// Line and column of the beginning of a stretch.
     pub fn place(&self, at: At) -> Place {
-        let before = self.before(at);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        Place {
-            file: self.path(at.file).to_owned(),
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-            column: u32::try_from(column).unwrap_or(u32::MAX),
-        }
+        let (line, column, _) = self.locate(at);
+        let from_one = |number: usize| u32::try_from(number + 1).unwrap_or(u32::MAX);
+        Place { file: self.path(at.file).to_owned(), line: from_one(line), column: from_one(column) }
     }
 
-    /// The line a stretch begins on.
+    /// The line a stretch begins on, or the part of a very long line around it.
     pub fn snippet(&self, at: At) -> Snippet {
-        let before = self.before(at);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let rest = &self.text(at.file)[line_start..];
+        let (_, before, line_start) = self.locate(at);
+        let rest = self.text(at.file).get(line_start..).unwrap_or("");
         let line = rest.split('\n').next().unwrap_or("").trim_end_matches('\r');
-        let column = before[line_start..].chars().count();
-        let length = self.excerpt(at).split('\n').next().unwrap_or("").chars().count();
-        let width = length.min(line.chars().count().saturating_sub(column)).max(1);
-        Snippet { line: line.replace(|c: char| c.is_control(), " "), before: column, width }
+        let skipped = if before > SNIPPET_CHARS_MAX / 2 { before - SNIPPET_CHARS_MAX / 4 } else { 0 };
+        let clean = |c: char| if c.is_control() { ' ' } else { c };
+        let line: String = line.chars().skip(skipped).take(SNIPPET_CHARS_MAX).map(clean).collect();
+        let before = before - skipped;
+        let length = self.excerpt(at).split('\n').next().unwrap_or("").chars().take(SNIPPET_CHARS_MAX).count();
+        let width = length.min(line.chars().count().saturating_sub(before)).max(1);
+        Snippet { line, before, width }
     }
 
-    fn before(&self, at: At) -> &str {
-        let text = self.text(at.file);
-        let mut end = (at.start as usize).min(text.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
+    /// Line and column from 0, and the first byte of that line.
+    fn locate(&self, at: At) -> (usize, usize, usize) {
+        let Some(source) = self.files.get(usize::from(at.file.0)) else { return (0, 0, 0) };
+        let mut byte = (at.start as usize).min(source.text.len());
+        while !source.text.is_char_boundary(byte) {
+            byte -= 1;
         }
-        &text[..end]
+        let (line, start) = source.line(byte);
+        (line, source.text[start..byte].chars().count(), start)
     }
 }

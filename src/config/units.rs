@@ -61,6 +61,9 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 /// A duration as one would write it.
 pub fn write_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
     for (unit, factor) in
         [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)]
     {
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn written_units_read_back() {
-        for ms in [1, 10, 999, 1000, 60_000, 90_000, 86_400_000] {
+        for ms in [0, 1, 10, 999, 1000, 60_000, 90_000, 86_400_000] {
             let duration_in = Duration::from_millis(ms);
             assert_eq!(duration(&write_duration(duration_in)), Some(duration_in));
         }

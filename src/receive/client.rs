@@ -14,12 +14,13 @@ use rumqttc::mqttbytes::v4::{Publish, SubscribeFilter, SubscribeReasonCode};
 use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, QoS, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
 use crate::road::login::{Login, LoginFiles};
-use crate::road::{Now, Relay, Road};
+use crate::road::{Now, Relay, RelayEnd, Road};
 
 /// First and longest wait before a reconnect: a person or a script waits for us.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -31,6 +32,8 @@ pub const DELIVERIES_MAX: usize = 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Limit from CONNECT to CONNACK, for links with seconds of round trip.
 const ANSWER_MAX_S: u64 = 60;
+/// How long a broken connection's relay is given to say why.
+const CAUSE_MAX: Duration = Duration::from_millis(200);
 /// MQTT's own limit (3.1.1, section 2.2.3) would let a stranger fill our memory; none of our formats sends more.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -174,7 +177,14 @@ impl Client {
                     Happened::Message(Delivery { publish, client: client.clone() })
                 }
                 Ok(_) => continue,
-                Err(error) => return lost(&error),
+                Err(error) => {
+                    let ended = timeout(CAUSE_MAX, tasks.join_next()).await;
+                    return match ended {
+                        Ok(Some(Ok(RelayEnd::Broken(cause)))) => Ok(cause),
+                        Ok(Some(Ok(RelayEnd::Distrusted(cause)))) => Err(ReceiveError::Refused(cause)),
+                        _ => lost(&error),
+                    };
+                }
             };
             if into.send(happened).await.is_err() {
                 return Ok("stopped".into());

@@ -51,11 +51,11 @@ impl Output {
             Sink::Csv(writer) => Ok(writer.write_record(row(topic, body))?),
             Sink::Plain(into) if self.form == Form::Ndjson => {
                 let mut line = format!(r#"{{"topic":{}"#, Value::from(topic));
-                if !body.is_empty() {
+                if body.is_empty() {
+                    line.push('}');
+                } else {
                     line.push(',');
                     line.push_str(&serde_json::to_string(body)?[1..]);
-                } else {
-                    line.push('}');
                 }
                 writeln!(into, "{line}")
             }

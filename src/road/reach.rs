@@ -85,21 +85,44 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn handshake_error(to: &Destination, error: &io::Error) -> RoadError {
-    use rustls::{AlertDescription as Alert, Error};
-    let text = format!("TLS handshake with {} failed: {error}", place(to));
+    let text = format!("TLS handshake with {} failed: {error}{}", place(to), hint(error));
+    if is_distrust(error) { RoadError::Distrusted(text) } else { RoadError::Unreachable(text) }
+}
+
+/// What a person can do about the two kinds of server certificate that recipes on the web make and WebPKI does not take.
+fn hint(error: &io::Error) -> &'static str {
+    use rustls::{CertificateError as Bad, Error};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => RoadError::Distrusted(text),
-        Some(Error::AlertReceived(
+        Some(Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
+            "; the server's certificate must carry the name of the url as subjectAltName (its CN is not looked at)"
+        }
+        Some(Error::InvalidCertificate(Bad::Other(other))) if other.to_string().contains("UnsupportedCertVersion") => {
+            "; the server's certificate is X.509 version 1, version 3 with a subjectAltName is needed \
+             (openssl x509 -req -extfile …)"
+        }
+        _ => "",
+    }
+}
+
+/// Does one side refuse the other's certificate? With TLS 1.3 the broker says so only after our side of the handshake
+/// is done, so the relay asks this too.
+pub(super) fn is_distrust(error: &io::Error) -> bool {
+    use rustls::{AlertDescription as Alert, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => true,
+        Some(Error::AlertReceived(alert)) => matches!(
+            alert,
             Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::CertificateRequired,
-        )) => RoadError::Distrusted(text),
-        _ => RoadError::Unreachable(text),
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError
+                | Alert::CertificateRequired
+        ),
+        _ => false,
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::time::timeout;
 
 use super::destination::RoadError;
-use super::reach::Duplex;
+use super::reach::{Duplex, is_distrust};
 
 /// The client is in this process and takes the socket at once.
 const ACCEPT_MAX: Duration = Duration::from_secs(10);
@@ -32,6 +32,8 @@ pub enum RelayEnd {
     Closed,
     /// The connection failed; the text says how.
     Broken(String),
+    /// The broker does not accept our certificate, and said so after the handshake.
+    Distrusted(String),
 }
 
 /// A connection waiting for its client at [`Relay::socket`].
@@ -74,6 +76,9 @@ impl Relay {
         drop((listener, home)); // one client, once
         match copy_bidirectional_with_sizes(&mut near, &mut far, UP_BYTES, DOWN_BYTES).await {
             Ok(_) => RelayEnd::Closed,
+            Err(error) if is_distrust(&error) => {
+                RelayEnd::Distrusted(format!("the broker does not accept our certificate: {error}"))
+            }
             Err(error) => RelayEnd::Broken(error.to_string()),
         }
     }

@@ -11,8 +11,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore};
 
 use super::destination::{RoadError, TlsFiles};
 use super::verify::Verifier;
@@ -77,12 +78,10 @@ impl Configs {
             Some((certificate, key)) => Some((read(certificate, "certificate").await?, read(key, "key").await?)),
             None => None,
         };
-        let content = Content { ca, identity };
-        if let (Some((_, certificate)), Some((pem, _))) =
-            (files.identity.as_ref().map(|i| ((), &i.0)), &content.identity)
-        {
-            self.check_not_expired(certificate, pem)?;
+        if let (Some((path, _)), Some((pem, _))) = (&files.identity, &identity) {
+            self.check_not_expired(path, pem)?;
         }
+        let content = Content { ca, identity };
         if let Some((_, config)) = self.last.as_ref().filter(|(last, _)| *last == content) {
             return Ok(Arc::clone(config));
         }
@@ -97,7 +96,7 @@ impl Configs {
         let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| RoadError::Disabled(format!("ca_file {}: {error}", files.ca_file.display())))?;
-        let builder = ClientConfig::builder_with_details(provider, Arc::new(self.now.clone()))
+        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(self.now.clone()))
             .with_safe_default_protocol_versions()
             .map_err(|error| RoadError::Disabled(error.to_string()))?
             .dangerous() // rustls' word for "own verifier"; ours asks WebPKI and never accepts what WebPKI refuses for good
@@ -108,13 +107,11 @@ impl Configs {
         let chain = certificates("certificate", certificate, certificate_pem)?;
         let key_der = PrivateKeyDer::from_pem_slice(key_pem)
             .map_err(|error| RoadError::Disabled(format!("key {}: no private key: {error}", key.display())))?;
-        builder.with_client_auth_cert(chain, key_der).map_err(|error| {
-            RoadError::Disabled(format!(
-                "certificate {} and key {} do not work together: {error}",
-                certificate.display(),
-                key.display()
-            ))
-        })
+        let identity = identity(&provider, chain, key_der).map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            RoadError::Disabled(format!("certificate {certificate} and key {key} do not work together: {error}"))
+        })?;
+        Ok(builder.with_client_cert_resolver(Arc::new(identity)))
     }
 
     /// Our own certificate ends: every broker would refuse it, so say it here, where a person reads it.
@@ -138,6 +135,22 @@ impl Configs {
             _ => Ok(()),
         }
     }
+}
+
+/// Our certificate with its key. A certificate that WebPKI cannot read, but brokers on OpenSSL take (X.509 version 1, as
+/// the usual recipes for mosquitto make them), is sent as it is.
+fn identity(
+    provider: &CryptoProvider,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<SingleCertAndKey, Error> {
+    let identity = CertifiedKey::new(chain, provider.key_provider.load_private_key(key)?);
+    match identity.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(Error::InvalidCertificate(CertificateError::Other(_))) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(SingleCertAndKey::from(identity))
 }
 
 fn ring_algorithms() -> Vec<&'static dyn rustls::pki_types::SignatureVerificationAlgorithm> {
@@ -176,5 +189,34 @@ async fn read(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
         Ok(Ok(_)) => Err(broken(&"larger than 4 MiB, surely not what is meant")),
         Ok(Err(error)) => Err(broken(&error)),
         Err(error) => Err(broken(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    /// Certificate and key, both DER.
+    fn made() -> (Vec<u8>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().expect("ring works");
+        let params = CertificateParams::new(vec!["gw".to_owned()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("ring works");
+        (certificate.der().to_vec(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+    }
+
+    #[test]
+    fn a_version_1_certificate_of_ours_is_sent_as_it_is_and_a_broken_or_foreign_one_is_not() {
+        let provider = rustls::crypto::ring::default_provider();
+        let try_it = |der: Vec<u8>, key| identity(&provider, vec![CertificateDer::from(der)], key).map(|_| ());
+        let (good, key) = made();
+        assert_eq!(try_it(good.clone(), key.clone_key()), Ok(()));
+        // TBSCertificate.version, RFC 5280, section 4.1: [0] EXPLICIT INTEGER, 2 = version 3, 0 = version 1
+        let at = good.windows(5).position(|window| window == [0xA0, 3, 2, 1, 2]).expect("a version");
+        let mut version_1 = good.clone();
+        version_1[at + 4] = 0;
+        assert_eq!(try_it(version_1, key.clone_key()), Ok(()));
+        assert!(try_it(good[..40].to_vec(), key.clone_key()).is_err());
+        assert!(try_it(good, made().1).is_err());
     }
 }

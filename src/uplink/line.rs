@@ -36,7 +36,7 @@ struct State {
     acknowledged: Vec<Sent>,
     accepted: bool,
     ended: Option<Ended>,
-    cause: Option<String>,
+    cause: Option<Ended>,
 }
 
 /// Shared by poller, feeder and relay.
@@ -80,13 +80,13 @@ impl Line {
     }
 
     /// The relay knows better than rumqttc why the connection broke.
-    pub(super) fn broke(&self, cause: String) {
+    pub(super) fn broke(&self, cause: Ended) {
         self.lock().cause = Some(cause);
         self.changed.notify_one();
     }
 
     /// The cause that the relay gave.
-    pub(super) fn cause(&self) -> Option<String> {
+    pub(super) fn cause(&self) -> Option<Ended> {
         self.lock().cause.clone()
     }
 

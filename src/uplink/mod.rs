@@ -3,7 +3,7 @@
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end · `status` the retained status and last will · `trouble` what the operator is told ·
+//! end · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -15,6 +15,7 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod feeder;
 mod line;
 mod pack;
 mod session;
@@ -43,9 +44,12 @@ use crate::road::{Now, Relay, Road};
 
 use pack::Packer;
 use session::{End, Session};
-pub use source::{Ack, Source};
+pub use source::{Source, StoreSource};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::Trouble;
+
+/// How fresh the backlog figure is while there is no session.
+const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 
 /// How patient an uplink is. The defaults are for links with seconds of round trip; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +87,7 @@ pub struct UplinkParts<S> {
     pub plan: UplinkPlan,
     /// The gateway's name, one topic level.
     pub gateway: String,
-    /// What it pulls from: the store's reader.
+    /// What it pulls from: a [`StoreSource`].
     pub source: S,
     /// Stamps to wall time, when a payload is encoded and when a certificate is checked.
     pub clock: Clock,
@@ -155,14 +159,26 @@ impl<S: Source> Uplink<S> {
                 },
                 Err(error) => self.no_road(&error),
             };
-            tokio::select! {
-                biased;
-                () = stop.begun() => break,
-                () = tokio::time::sleep(wait) => {}
+            if self.stopped_while_waiting(wait, &stop).await {
+                break;
             }
         }
         self.stats.state(UplinkState::Stopped);
         self.source.save().await;
+    }
+
+    /// Waits, keeping the backlog figure fresh; true when a stop came.
+    async fn stopped_while_waiting(&self, wait: Duration, stop: &Stop) -> bool {
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            self.stats.backlog.set(self.source.backlog());
+            tokio::select! {
+                biased;
+                () = stop.begun() => return true,
+                () = tokio::time::sleep_until(until.min(Instant::now() + BACKLOG_EVERY)) => {}
+            }
+        }
+        stop.is_begun()
     }
 
     async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
@@ -191,46 +207,43 @@ impl<S: Source> Uplink<S> {
         }
         match outcome.end {
             End::Finished => None,
-            End::Lost(reason) => Some(self.lost(reason)),
+            End::Lost(reason) => Some(self.retry_after(reason)),
             End::Refused(reason) => {
                 self.trouble.refused(&reason);
-                Some(self.lost(reason))
+                Some(self.retry_after(reason))
             }
         }
     }
 
     fn no_road(&mut self, error: &RoadError) -> Duration {
         let reason = error.to_string();
-        match error {
-            RoadError::Disabled(_) => {
-                self.trouble.disabled(&reason);
-                self.lost(reason);
-                self.stats.state(UplinkState::Disabled);
-                self.timing.files_again
-            }
-            RoadError::Distrusted(_) => {
-                self.trouble.clear_disabled();
-                self.trouble.refused(&reason);
-                self.lost(reason)
-            }
-            RoadError::Unreachable(_) => {
-                self.trouble.clear_disabled();
-                self.lost(reason)
-            }
+        if let RoadError::Disabled(_) = error {
+            self.trouble.disabled(&reason);
+            self.down(reason);
+            self.stats.state(UplinkState::Disabled);
+            return self.timing.files_again;
         }
+        self.trouble.clear_disabled();
+        if let RoadError::Distrusted(_) = error {
+            self.trouble.refused(&reason);
+        }
+        self.retry_after(reason)
     }
 
-    /// Notes a failure, tells the log once per outage, and says how long to wait.
-    fn lost(&mut self, reason: String) -> Duration {
-        let wait = self.backoff.next(&mut self.dice);
-        let (uplink, wait_ms) = (self.plan.name.as_str(), u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    fn retry_after(&mut self, reason: String) -> Duration {
+        self.down(reason);
+        self.backoff.next(&mut self.dice)
+    }
+
+    /// Notes a failure, and tells the log once per outage.
+    fn down(&mut self, reason: String) {
+        let uplink = self.plan.name.as_str();
         if self.lost_since.is_none() {
             self.lost_since = Some(Instant::now());
             tracing::warn!(uplink, error = reason, "uplink down");
         } else {
-            tracing::debug!(uplink, error = reason, wait_ms, "uplink still down");
+            tracing::debug!(uplink, error = reason, "uplink still down");
         }
         self.stats.failed(reason);
-        wait
     }
 }

@@ -4,9 +4,7 @@
 use crate::flow::clock::Clock;
 use crate::model::topic::{BadTopic, GatewayTopics, check_topic};
 use crate::payload::json::{self, Gap};
-use crate::store::{Item, Owed, OwedBody, OwedGap};
-
-use super::source::Ack;
+use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
 
 /// Bytes that MQTT adds to topic and payload of a QoS 1 publish: header, length, topic length, packet id.
 const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
@@ -28,7 +26,8 @@ impl Message {
     /// Would any broker take this topic? (The configuration checks topics; this guards against a store from elsewhere.)
     pub(super) fn check(&self) -> Result<(), BadTopic> {
         match check_topic(&self.topic) {
-            Err(BadTopic::TooLong) if self.topic.len() <= usize::from(u16::MAX) => Ok(()), // ours to send, with its prefix
+            // our own limit is for local topics; MQTT's is what counts for one with its prefix
+            Err(BadTopic::TooLong) if u16::try_from(self.topic.len()).is_ok() => Ok(()),
             other => other,
         }
     }

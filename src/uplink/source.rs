@@ -1,18 +1,9 @@
-//! What an uplink pulls from: the store's reader, or a plain list in tests of the wire.
+//! What an uplink pulls from: the store, or a plain list in tests of the wire.
 
 use std::future::Future;
 
-use crate::model::number::{Class, Epoch, Number, Seq};
-use crate::store::Item;
-
-/// What the broker acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ack {
-    /// The record with this number.
-    Record(Number),
-    /// The gap record with this id.
-    Gap(i64),
-}
+use crate::model::number::{Class, Epoch, Seq};
+use crate::store::{Ack, Item, Reader, StoreHandle};
 
 /// Everything one uplink is owed, in order.
 pub trait Source: Send + Sync + 'static {
@@ -27,6 +18,45 @@ pub trait Source: Send + Sync + 'static {
     fn save(&self) -> impl Future<Output = ()> + Send;
     /// Items not yet acknowledged.
     fn backlog(&self) -> u64;
-    /// The newest number of each stream that has one.
+    /// The newest number of each stream.
     fn newest(&self) -> Vec<(Class, Epoch, Seq)>;
+}
+
+/// The store as one uplink sees it.
+pub struct StoreSource {
+    reader: Reader,
+    store: StoreHandle,
+}
+
+impl StoreSource {
+    /// `None` when the store was not opened with an uplink of this name.
+    pub fn new(store: StoreHandle, uplink: &str) -> Option<Self> {
+        Some(Self { reader: store.reader(uplink)?, store })
+    }
+}
+
+impl Source for StoreSource {
+    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
+        self.reader.next(at_most).await
+    }
+
+    fn rewind(&mut self) {
+        self.reader.rewind();
+    }
+
+    fn acknowledge(&self, ack: Ack) {
+        self.reader.acknowledge(ack);
+    }
+
+    async fn save(&self) {
+        self.reader.save().await;
+    }
+
+    fn backlog(&self) -> u64 {
+        self.reader.backlog()
+    }
+
+    fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
+        self.store.newest()
+    }
 }

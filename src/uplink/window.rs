@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::source::Ack;
+use crate::store::Ack;
 
 /// Messages in flight.
 pub(super) const MESSAGES_MAX: usize = 512;

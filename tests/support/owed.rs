@@ -1,6 +1,7 @@
 //! A list of records as the source of an uplink: the store's reader without a store, for tests of the wire.
 
 #![allow(dead_code)] // every test file uses its own part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -10,8 +11,8 @@ use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
 use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
-use ironbridge::store::{DictionaryTag, Item, Owed, OwedBody};
-use ironbridge::uplink::{Ack, Source};
+use ironbridge::store::{Ack, DictionaryTag, Item, Owed, OwedBody};
+use ironbridge::uplink::Source;
 use tokio::sync::Notify;
 
 pub const EPOCH: Epoch = Epoch(8123);

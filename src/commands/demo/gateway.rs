@@ -6,9 +6,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use crate::app::{self, Running};
 use crate::commands::Failed;
 use crate::config::plan::Plan;
+use crate::flow::stop::Stop;
 use crate::model::number::Number;
+use crate::model::stats::Counter;
+use crate::store::{StoreHandle, inspect};
+use crate::uplink::UplinkStats;
 
 /// A future that a gateway hands out.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -39,3 +46,41 @@ pub struct Gateway {
 
 /// Starts a gateway with a plan; called once.
 pub type StartGateway = Box<dyn FnOnce(Arc<Plan>) -> Later<Result<Gateway, Failed>> + Send>;
+
+/// The real gateway, started inside this process just as `ironbridge run` starts it.
+pub fn start_in_process() -> StartGateway {
+    Box::new(|plan| Box::pin(start(plan)))
+}
+
+async fn start(plan: Arc<Plan>) -> Result<Gateway, Failed> {
+    let running = app::start(plan, Stop::new()).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
+    let mqtt = running.mqtt_addresses().iter().flatten().next();
+    let mqtt = *mqtt.ok_or_else(|| Failed::TryAgain("the gateway's broker could not open its listener".to_owned()))?;
+    let (_, uplink) = running
+        .uplinks()
+        .first()
+        .ok_or_else(|| Failed::Internal("the demo's plan has an uplink, but none was started".to_owned()))?;
+    // The store ends when its last handle is dropped: `pulse` lends its own, `stop` takes it back.
+    let store = Arc::new(ArcSwapOption::from_pointee(running.store().clone()));
+    let (lent, uplink) = (Arc::clone(&store), Arc::clone(uplink));
+    let pulse = Box::new(move || lent.load().as_ref().map_or_else(Pulse::default, |store| pulse(store, &uplink)));
+    Ok(Gateway { mqtt, pulse, stop: Box::new(move || Box::pin(stop(running, store))) })
+}
+
+fn pulse(store: &StoreHandle, uplink: &UplinkStats) -> Pulse {
+    let stats = store.stats();
+    Pulse {
+        stored: stats.stored.iter().map(Counter::get).sum(),
+        backlog: stats.backlog.iter().map(|(_, owed)| owed.get()).sum(),
+        sessions: uplink.sessions.get(),
+        connected: uplink.connected.get() == 1,
+    }
+}
+
+async fn stop(running: Running, lent: Arc<ArcSwapOption<StoreHandle>>) -> Result<Vec<Number>, Failed> {
+    lent.store(None);
+    let dir = running.store_dir().to_owned();
+    running.stop().await;
+    let status = inspect::status(&dir).map_err(|error| Failed::Internal(format!("cannot read the closed store: {error}")))?;
+    Ok(status.newest())
+}

@@ -143,7 +143,7 @@ pub fn split_host(text: &str, standard_port: u16) -> Result<(&str, u16), &'stati
         None if text.matches(':').count() > 1 => return Err("an IPv6 address stands in brackets: \"[::1]:502\""),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     if host.is_empty() || !host.chars().all(plain) {
         return Err("the host is no name and no address");
     }

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::plan::{GatewayPlan, StorePlan};
+use super::super::problem::Finding;
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
+use super::super::source::At;
 use super::names::{NAME_ALLOWED, level_problem};
 use super::topics::Template;
+use crate::model::topic::is_reserved;
 
 const DATA_DIR: &str = "/var/lib/ironbridge";
 const STORE_SIZE: u64 = 512 << 20;
@@ -40,35 +43,60 @@ impl Gateway<'_> {
 pub fn gateway<'a>(root: &Section<'a, '_>) -> Gateway<'a> {
     let trail = Trail::Key(root.trail, "gateway");
     let hostname = root.cx.facts.hostname.as_str();
-    let Some(section) = root.get("gateway").and_then(|node| Section::open(root.cx, node, &trail, schema::GATEWAY))
-    else {
-        let plan = GatewayPlan { name: hostname.to_owned(), data_dir: PathBuf::from(DATA_DIR) };
-        return Gateway { plan, template: Some(Template::standard()), hostname };
+    let section = root.get("gateway").and_then(|node| Section::open(root.cx, node, &trail, schema::GATEWAY));
+    let written = section.filter(|section| section.get("name").is_some());
+    let name = match written {
+        Some(section) => section.required_text("name", "").and_then(|text| written_name(&section, text, hostname)),
+        None => host_name(root, section.map_or(root.at, |section| section.at), hostname),
     };
-    let name = match section.get("name") {
-        None => hostname.to_owned(),
-        Some(_) => {
-            section.required_text("name", "").map_or_else(String::new, |text| gateway_name(&section, text, hostname))
-        }
-    };
-    let template = match section.get("topic") {
-        None => Some(Template::standard()),
-        Some(_) => section.text("topic").and_then(|text| Template::parse(&section, text, &name)),
-    };
-    let data_dir = section.path("data_dir").map_or_else(|| PathBuf::from(DATA_DIR), |path| path.value);
-    Gateway { plan: GatewayPlan { name, data_dir }, template, hostname }
+    // Without a name every topic would be wrong too, and there is nothing new in that.
+    let template = name.as_ref().and_then(|name| {
+        let topic = section.filter(|section| section.get("topic").is_some());
+        let Some(topic) = topic else { return standard_template(root, written.as_ref(), name) };
+        topic.text("topic").and_then(|text| Template::parse(&topic, text, name))
+    });
+    let data_dir = section.and_then(|section| section.path("data_dir"));
+    let data_dir = data_dir.map_or_else(|| PathBuf::from(DATA_DIR), |path| path.value);
+    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir }, template, hostname }
 }
 
-fn gateway_name(section: &Section<'_, '_>, text: Spot<&str>, hostname: &str) -> String {
+fn written_name(section: &Section<'_, '_>, text: Spot<&str>, hostname: &str) -> Option<String> {
     let name = text.value.replace("{hostname}", hostname);
     if let Some(message) = level_problem(&name) {
         let message =
             if name == text.value { message } else { format!("becomes \"{name}\" on this machine: {message}") };
         section.report(section.wrong("name", text.at, message).allowed(NAME_ALLOWED));
-    } else if name.contains(['{', '}']) {
-        section.report(section.wrong("name", text.at, "only {hostname} is replaced in a gateway's name"));
+        return None;
     }
-    name
+    if name.contains(['{', '}']) {
+        section.report(section.wrong("name", text.at, "only {hostname} is replaced in a gateway's name"));
+        return None;
+    }
+    Some(name)
+}
+
+/// Without a name of its own the gateway is called as the machine is.
+fn host_name(root: &Section<'_, '_>, at: At, hostname: &str) -> Option<String> {
+    let Some(message) = level_problem(hostname) else { return Some(hostname.to_owned()) };
+    let message = format!("is missing, and this machine's name \"{hostname}\" cannot stand in for it: {message}");
+    root.report(Finding::line(at, "gateway.name", message).allowed(NAME_ALLOWED));
+    None
+}
+
+/// A gateway that is called ironbridge would publish its tags in the tree of all gateways.
+fn standard_template<'a>(
+    root: &Section<'a, '_>,
+    written: Option<&Section<'a, '_>>,
+    name: &str,
+) -> Option<Template<'a>> {
+    if !is_reserved(&format!("{name}/device/tag")) {
+        return Some(Template::standard());
+    }
+    let at = written.and_then(|section| section.get("name")).map_or(root.at, |node| node.at);
+    let message =
+        format!("tags would be published below \"{name}/\", which is reserved: choose another name, or a `topic`");
+    root.report(Finding::line(at, "gateway.name", message));
+    None
 }
 
 /// `[store]`; all its keys have defaults.

@@ -19,6 +19,8 @@ pub const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dur
 const HEARTBEAT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 /// With a deadband and without a heartbeat of its own: a quiet value is told apart from a dead one within minutes.
 const HEARTBEAT: Duration = Duration::from_secs(300);
+/// Modbus Application Protocol 1.1b3, section 6.12.
+const REGISTERS_PER_WRITE_MAX: u16 = 123;
 const TEXT_BYTES_MAX: usize = 1024;
 const ORDERS: [(&str, Order); 4] =
     [("ABCD", Order::Abcd), ("CDAB", Order::Cdab), ("BADC", Order::Badc), ("DCBA", Order::Dcba)];
@@ -58,6 +60,7 @@ pub fn tag<'a>(
     let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
+    check_write_length(section, access, data_type);
     let deadband = deadband(section, data_type);
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
     let plan = TagPlan {
@@ -164,6 +167,20 @@ fn access_of(section: &Section<'_, '_>, address: Option<Address>) -> Access {
     access.value
 }
 
+/// A value is written in one request, so that a device never sees half of it.
+fn check_write_length(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) {
+    if let (Some(node), Some(data_type)) = (section.get("access"), data_type)
+        && access.writes()
+        && data_type.registers() > REGISTERS_PER_WRITE_MAX
+    {
+        let message = format!(
+            "{data_type} takes {} registers, and one request writes at most {REGISTERS_PER_WRITE_MAX}",
+            data_type.registers()
+        );
+        section.report(section.wrong("access", node.at, message).allowed("read, or at most string(246)"));
+    }
+}
+
 /// Reports a key that only numbers have.
 fn only_numbers(section: &Section<'_, '_>, key: &str, data_type: Option<DataType>) {
     if let (Some(node), Some(data_type)) = (section.get(key), data_type)
@@ -215,16 +232,13 @@ fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
     Limits { min: min.map(|spot| spot.value), max: max.map(|spot| spot.value) }
 }
 
+/// Limits on a tag that is only read have no effect: they may be written down before writing is allowed.
 fn write(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> WritePlan {
     let verify = if access.reads() { Verify::ReadBack } else { Verify::TrustReply };
     let plan = WritePlan { limits: Limits::default(), verify };
     let Some(node) = section.get("write") else { return plan };
     let trail = Trail::Key(section.trail, "write");
     let Some(inner) = Section::open(section.cx, node, &trail, schema::WRITE) else { return plan };
-    if !access.writes() {
-        let message = "belongs to tags that may be written, and this one is read only";
-        section.report(section.wrong("write", node.at, message).allowed("access = \"read-write\" or \"write\""));
-    }
     let verify = match inner.flag("verify") {
         None => verify,
         Some(Spot { value: true, .. }) => Verify::ReadBack,
