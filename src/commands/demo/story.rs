@@ -182,7 +182,8 @@ impl Play {
             ticks.tick().await;
             let Some(report) = self.verifier.findings().report else { continue };
             let owed = report.missing + report.outstanding;
-            self.tick(&Pulse { backlog: owed, ..last.clone() }, Phase::Draining);
+            let stored = last.stored.max(report.received + owed);
+            self.tick(&Pulse { stored, backlog: owed, ..last.clone() }, Phase::Draining);
             if owed == 0 {
                 return;
             }
