@@ -15,8 +15,22 @@ use crate::host::signals::Signals;
 
 /// Commands of the contract whose part comes with a later version; refused by name, exit 78.
 const NOT_YET: [&str; 16] = [
-    "scan", "read", "write", "decode", "tags", "profiles", "capture", "replay", "cost", "passwd", "reload", "diag",
-    "factory-reset", "broker", "completions", "man",
+    "scan",
+    "read",
+    "write",
+    "decode",
+    "tags",
+    "profiles",
+    "capture",
+    "replay",
+    "cost",
+    "passwd",
+    "reload",
+    "diag",
+    "factory-reset",
+    "broker",
+    "completions",
+    "man",
 ];
 
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
@@ -25,8 +39,10 @@ const NOT_YET: [&str; 16] = [
 /// TLS whenever the link is there. Try it without any hardware: ironbridge demo
 #[derive(Debug, Parser)]
 #[command(name = "ironbridge", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 ok · 1 the verdict is no · 64 usage · 70 internal · 75 try again · 78 configuration\n\
-                        Log lines go to the journal or stderr; RUST_LOG=ironbridge=debug shows each poll.")]
+#[command(
+    after_help = "Exit codes: 0 ok · 1 the verdict is no · 64 usage · 70 internal · 75 try again · 78 configuration\n\
+                        Log lines go to the journal or stderr; RUST_LOG=ironbridge=debug shows each poll."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -87,8 +103,7 @@ fn run(command: Command) -> Result<(), Failed> {
 
 async fn receive(args: commands::receive::ReceiveArgs) -> Result<(), Failed> {
     let stop = Stop::new();
-    let signals =
-        Signals::new().map_err(|error| Failed::Internal(format!("cannot take signals over: {error}")))?;
+    let signals = Signals::new().map_err(|error| Failed::Internal(format!("cannot take signals over: {error}")))?;
     let driver = tokio::spawn(signals.drive(stop.clone()));
     let ended = commands::receive::run(args, commands::plain_clock(), stop).await;
     driver.abort();

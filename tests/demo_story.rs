@@ -23,7 +23,7 @@ use tokio_modbus::slave::Slave;
 mod cloud;
 #[path = "support/owed.rs"]
 mod owed;
-#[path = "support/rig.rs"]
+#[path = "support/uplink_rig.rs"]
 mod rig;
 
 use owed::OwedList;

@@ -39,10 +39,12 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// File names that say nothing.
-const BANNED_NAMES: &[&str] = &["utils.rs", "util.rs", "helpers.rs", "helper.rs", "common.rs", "manager.rs", "service.rs"];
+const BANNED_NAMES: &[&str] =
+    &["utils.rs", "util.rs", "helpers.rs", "helper.rs", "common.rs", "manager.rs", "service.rs"];
 
 /// Leftovers and shortcuts that do not belong into `src` outside tests.
-const BANNED_TEXT: &[&str] = &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "thread::sleep"];
+const BANNED_TEXT: &[&str] =
+    &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "thread::sleep"];
 
 /// A source file has one job; above this it surely has two.
 const LINES_MAX: usize = 400;
@@ -91,7 +93,8 @@ fn rooms_import_only_from_their_floor_and_below() {
         for (line, code) in code_lines(product(&text)) {
             for part in code.split("crate::").skip(1) {
                 let target: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                let known = floors.contains_key(target.as_str()) || ["app", "commands", "cli", "status"].contains(&target.as_str());
+                let known = floors.contains_key(target.as_str())
+                    || ["app", "commands", "cli", "status"].contains(&target.as_str());
                 if known && target != room && target != "model" && !allowed.contains(&target.as_str()) {
                     problems.push(format!("src/{file}:{line}: {room} may not import {target}"));
                 }
@@ -104,7 +107,8 @@ fn rooms_import_only_from_their_floor_and_below() {
 #[test]
 fn the_ground_floor_knows_no_runtime_no_io_no_clock() {
     let mut problems = Vec::new();
-    for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("model/") || file.starts_with("pipeline/")) {
+    for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("model/") || file.starts_with("pipeline/"))
+    {
         for (line, code) in code_lines(product(text)) {
             for word in ["tokio", "std::fs", "std::net", "std::io", "Instant::now", "rand::"] {
                 if code.contains(word) {
@@ -166,7 +170,8 @@ fn no_leftovers_and_no_shortcuts_in_the_product() {
 
 #[test]
 fn the_top_level_holds_what_was_agreed_and_nothing_else() {
-    let agreed = ["Cargo.toml", "Cargo.lock", "src", "config", "systemd", "yocto", "tests", "README.md", "LICENSE", "target"];
+    let agreed =
+        ["Cargo.toml", "Cargo.lock", "src", "config", "systemd", "yocto", "tests", "README.md", "LICENSE", "target"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut strangers = Vec::new();
     for entry in fs::read_dir(root).expect("readable") {

@@ -60,14 +60,20 @@ impl Events {
         self.publisher.publish(Arc::clone(&self.topic), payload.into());
     }
 
-    async fn record(&self, notice: &Notice, hub: &Hub, committed: Option<oneshot::Sender<crate::model::number::Number>>) -> Vec<u8> {
+    async fn record(
+        &self,
+        notice: &Notice,
+        hub: &Hub,
+        committed: Option<oneshot::Sender<crate::model::number::Number>>,
+    ) -> Vec<u8> {
         let at = self.clock.now();
         let body = serde_json::json!({
             "event": notice.event, "state": notice.phase.as_str(), "subject": notice.subject, "detail": notice.detail,
             "time": self.clock.wall(at).to_string(),
         });
         let body = body.to_string().into_bytes();
-        let record = EventRecord { topic: Arc::clone(&self.topic), body: body.clone(), class: Class::Event, at, committed };
+        let record =
+            EventRecord { topic: Arc::clone(&self.topic), body: body.clone(), class: Class::Event, at, committed };
         hub.emit_event(record).await;
         body
     }

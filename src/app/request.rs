@@ -92,8 +92,17 @@ mod tests {
     #[test]
     fn anything_else_is_refused_not_guessed() {
         let wrong: [&[u8]; 11] = [
-            b"", b"on", b"null", b"[1]", b"{}", br#"{"value":1,"idd":"x"}"#, br#"{"value":1,"id":""}"#,
-            br#"{"value":1,"expires":5}"#, br#"{"value":1,"expires":"soon"}"#, b"true", b"\"5\"",
+            b"",
+            b"on",
+            b"null",
+            b"[1]",
+            b"{}",
+            br#"{"value":1,"idd":"x"}"#,
+            br#"{"value":1,"id":""}"#,
+            br#"{"value":1,"expires":5}"#,
+            br#"{"value":1,"expires":"soon"}"#,
+            b"true",
+            b"\"5\"",
         ];
         for payload in wrong {
             assert_eq!(read(payload, DataType::Float32), Err(Refusal::Payload), "{payload:?}");

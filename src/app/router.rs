@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
-use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId};
+use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, UnfinishedEntry};
 use crate::field::{BusHandle, FieldCommand};
 use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, Redelivery, Request, Retained, Submitted};
@@ -53,7 +53,6 @@ pub struct Router {
 /// A checked command on its way through journal and bus.
 struct Ready {
     tag: TagIx,
-    id: Option<String>,
     deadline: Stamp,
     wanted: Wanted,
     response: Response,
@@ -62,8 +61,17 @@ struct Ready {
 /// Where the answer goes besides the result topic.
 #[derive(Clone)]
 struct Response {
+    /// Goes back in the result.
+    id: Option<String>,
+    /// MQTT 5 response topic.
     topic: Option<String>,
     correlation: Option<Vec<u8>>,
+}
+
+impl Response {
+    fn to(request: &Request, id: Option<String>) -> Self {
+        Self { id, topic: request.response_topic.clone(), correlation: request.correlation.clone() }
+    }
 }
 
 impl Router {
@@ -101,28 +109,35 @@ impl Router {
         };
         let tag_topic = Arc::clone(&self.plan.tags[ready.tag.0 as usize].topic);
         let entry = Entry {
-            key: ready.id.as_ref().map(|id| format!("{tag_topic}\0{id}")),
+            key: ready.response.id.as_ref().map(|id| format!("{tag_topic}\0{id}")),
             tag: tag_topic.to_string(),
             payload: request.payload.clone(),
             origin: request.origin.clone(),
-            at_unix_ms: Some(self.clock.wall(request.at)).filter(|w| w.certainty == Certainty::Fixed).map(|w| w.unix_ms),
+            at_unix_ms: Some(self.clock.wall(request.at))
+                .filter(|w| w.certainty == Certainty::Fixed)
+                .map(|w| w.unix_ms),
         };
         match self.journal.begin(entry).await {
             Ok(Begun::New(entry)) => {
                 // The sender may be gone by now; the command runs all the same.
-                drop(admitted.send(Admission::Accepted));
+                let _ = admitted.send(Admission::Accepted);
                 let (reply, outcome) = oneshot::channel();
-                place.send(FieldCommand { tag: ready.tag, value: ready.wanted.value.clone(), deadline: ready.deadline, reply });
+                place.send(FieldCommand {
+                    tag: ready.tag,
+                    value: ready.wanted.value.clone(),
+                    deadline: ready.deadline,
+                    reply,
+                });
                 let router = Arc::clone(self);
                 open.spawn(async move {
                     let unknown = Outcome::Failed { reason: Failure::Unknown, read_back: None };
                     let outcome = outcome.await.unwrap_or(unknown);
                     tracing::info!(tag = %tag_topic, origin = request.origin, outcome = ?outcome, "command ended");
-                    router.finish(entry, &tag_topic, ready.id.as_deref(), &outcome, &ready.response).await;
+                    router.finish(entry, &tag_topic, &outcome, &ready.response).await;
                 });
             }
             Ok(Begun::Known { result }) => {
-                drop(admitted.send(Admission::Accepted));
+                let _ = admitted.send(Admission::Accepted);
                 if let Some(result) = result {
                     self.publish(&tag_topic, result, &ready.response);
                 }
@@ -152,8 +167,8 @@ impl Router {
             return Err(Refusal::Range);
         }
         let deadline = self.deadline(request, wanted.expires_ms)?;
-        let response = Response { topic: request.response_topic.clone(), correlation: request.correlation.clone() };
-        Ok(Ready { tag: request.tag, id, deadline, wanted, response })
+        let response = Response::to(request, id);
+        Ok(Ready { tag: request.tag, deadline, wanted, response })
     }
 
     /// The earliest of `expires`, MQTT 5 message expiry and arrival + 30 s; refused if it has passed.
@@ -180,14 +195,14 @@ impl Router {
     fn refuse(&self, request: &Request, admitted: oneshot::Sender<Admission>, reason: Refusal) {
         let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
         tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
-        let id = request::id_of(&request.payload);
-        let response = Response { topic: request.response_topic.clone(), correlation: request.correlation.clone() };
-        self.publish(tag_topic, json::command_result(id.as_deref(), &Outcome::Refused(reason)), &response);
-        drop(admitted.send(Admission::Refused(reason)));
+        let response = Response::to(request, request::id_of(&request.payload));
+        let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
+        self.publish(tag_topic, result, &response);
+        let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
     }
 
-    async fn finish(&self, entry: EntryId, tag_topic: &str, id: Option<&str>, outcome: &Outcome, response: &Response) {
-        let result = json::command_result(id, outcome);
+    async fn finish(&self, entry: EntryId, tag_topic: &str, outcome: &Outcome, response: &Response) {
+        let result = json::command_result(response.id.as_deref(), outcome);
         if let Err(error) = self.journal.close(entry, result.clone()).await {
             // The command is done; only its memory is not. After a crash it would be answered "failed: unknown".
             tracing::error!(%error, "result of a command cannot be journalled");
@@ -209,16 +224,11 @@ impl Router {
     }
 
     async fn answer_unfinished(&self) {
-        let unfinished = match self.journal.unfinished().await {
-            Ok(unfinished) => unfinished,
-            Err(error) => return tracing::error!(%error, "command journal cannot be read"),
-        };
-        for entry in unfinished {
+        for UnfinishedEntry { id: open, entry } in self.journal.unfinished().await {
             tracing::warn!(tag = entry.tag, origin = entry.origin, "command was open when the gateway went down");
             let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
-            let id = request::id_of(&entry.payload);
-            let response = Response { topic: None, correlation: None };
-            self.finish(entry.id, &entry.tag, id.as_deref(), &outcome, &response).await;
+            let response = Response { id: request::id_of(&entry.payload), topic: None, correlation: None };
+            self.finish(open, &entry.tag, &outcome, &response).await;
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::host::{clock as host_clock, facts};
 use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::Ownership;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
-use crate::uplink::{Timing, Uplink, UplinkParts};
+use crate::uplink::{StoreSource, Timing, Uplink, UplinkParts};
 
 use super::events::Events;
 use super::publisher::LivePublisher;
@@ -39,9 +39,6 @@ pub enum StartError {
     /// The data directory cannot even be made.
     #[error("cannot use the data directory {0}: {1}")]
     DataDir(PathBuf, io::Error),
-    /// The command journal cannot be opened.
-    #[error("cannot open the command journal: {0}")]
-    Journal(crate::disk::journal::JournalError),
     /// No private directory for sockets.
     #[error("cannot make a private runtime directory: {0}")]
     RuntimeDir(io::Error),
@@ -52,7 +49,6 @@ pub enum StartError {
     #[error("a start thread died: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
-
 
 /// What every other part is built on.
 struct Base {
@@ -78,7 +74,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop) -> Result<Running, StartError> {
     let addresses = broker.bind().await;
     announce(&plan, &addresses);
 
-    let mut sources = start_buses_and_router(&base, commands, &publisher)?;
+    let mut sources = start_buses_and_router(&base, commands, &publisher);
     sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
     let uplinks = start_uplinks(&base, run_dir.path());
 
@@ -169,8 +165,8 @@ fn start_buses_and_router(
     base: &Base,
     commands: mpsc::Receiver<command::Submitted>,
     publisher: &Publisher,
-) -> Result<JoinSet<()>, StartError> {
-    let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db")).map_err(StartError::Journal)?;
+) -> JoinSet<()> {
+    let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let mut sources = JoinSet::new();
     let mut buses = Vec::with_capacity(base.plan.buses.len());
     for (_, bus) in base.plan.buses.iter().zip((0..).map(BusIx)) {
@@ -194,17 +190,18 @@ fn start_buses_and_router(
         hub: base.hub.clone(),
     };
     sources.spawn(router.run(commands, base.stop.clone()));
-    Ok(sources)
+    sources
 }
 
 fn start_uplinks(base: &Base, run_dir: &std::path::Path) -> Uplinks {
     let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
     for plan in &base.plan.uplinks {
-        let reader = base.store.reader(&plan.name).expect("the store was opened with every uplink of this plan");
+        let source = StoreSource::new(base.store.clone(), &plan.name);
+        let source = source.expect("the store was opened with every uplink of this plan");
         let parts = UplinkParts {
             plan: plan.clone(),
             gateway: base.plan.gateway.name.clone(),
-            source: reader,
+            source,
             clock: base.clock.clone(),
             notices: base.notices.clone(),
             run_dir: run_dir.to_owned(),

@@ -14,14 +14,14 @@ use crate::disk::directory::{ChunkName, Directory};
 use crate::disk::fault::Fault;
 use crate::disk::marks::{Found, Marks};
 use crate::disk::meta::{Contents, Meta};
-use crate::model::number::Class;
+use crate::model::number::{Class, Epoch, Number, Seq};
 
 use super::boot::{MARKS, META};
 use super::cursor::Span;
+use super::routes;
 use super::segment::{self, Body, Place};
 use super::state::{Ledger, State};
 use super::stream::{Held, Life};
-use super::routes;
 
 /// A running store declares a loss within moments of the commit beside it: wait this long before calling it undeclared.
 const DECLARED_WITHIN: Duration = Duration::from_millis(700);
@@ -102,6 +102,18 @@ pub struct Status {
     pub missing: Vec<Missing>,
     /// Files that could not be read.
     pub unreadable: Vec<String>,
+}
+
+impl Status {
+    /// The newest committed number of each stream that has one.
+    pub fn newest(&self) -> Vec<Number> {
+        let used = self.streams.iter().filter(|stream| stream.last > 0);
+        used.filter_map(|stream| {
+            let class = Class::from_name(stream.stream)?;
+            Some(Number { stream: class, epoch: Epoch(stream.epoch), seq: Seq(stream.last) })
+        })
+        .collect()
+    }
 }
 
 /// What `store verify` found.
@@ -189,7 +201,12 @@ fn ledgers(state: &mut State, contents: &Contents) {
         let cursor = routes::resume(state.stream(class), row);
         let known = state.ledgers.iter().position(|ledger| ledger.name == row.uplink);
         let place = known.unwrap_or_else(|| {
-            state.ledgers.push(Ledger { name: row.uplink.clone(), cursors: Default::default(), gaps: Vec::new(), unsaved: 0 });
+            state.ledgers.push(Ledger {
+                name: row.uplink.clone(),
+                cursors: Default::default(),
+                gaps: Vec::new(),
+                unsaved: 0,
+            });
             state.ledgers.len() - 1
         });
         state.ledgers[place].cursors[class as usize] = Some(cursor);

@@ -81,6 +81,7 @@ async fn stop(running: Running, lent: Arc<ArcSwapOption<StoreHandle>>) -> Result
     lent.store(None);
     let dir = running.store_dir().to_owned();
     running.stop().await;
-    let status = inspect::status(&dir).map_err(|error| Failed::Internal(format!("cannot read the closed store: {error}")))?;
+    let status =
+        inspect::status(&dir).map_err(|error| Failed::Internal(format!("cannot read the closed store: {error}")))?;
     Ok(status.newest())
 }
