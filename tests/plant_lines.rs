@@ -142,3 +142,25 @@ async fn a_damaged_reply_is_never_a_valid_one() {
     let answer = timeout(Duration::from_millis(200), client.read_holding_registers(0, 4)).await;
     assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
 }
+
+#[tokio::test]
+async fn garbage_of_one_client_disturbs_no_other() {
+    use std::io::Write as _;
+    let units = units();
+    let tcp = TcpLine::serve(ANY, units.clone()).await.expect("binds");
+    let mut neighbour = on_tcp(&tcp).await;
+    let noise: Vec<u8> = (0..4000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for length in [1, 7, 8, 100, 4000] {
+        let mut stranger = std::net::TcpStream::connect(tcp.address()).expect("connects");
+        drop(stranger.write_all(&noise[..length])); // may be closed while it still writes
+        assert_eq!(neighbour.read_holding_registers(9, 1).await.expect("line"), Ok(vec![9]));
+    }
+    let rtu = RtuLine::serve(None, Pace::Instant, units.clone()).expect("pty");
+    std::fs::write(rtu.path(), &noise[..1000]).expect("noise");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while units.stats().dropped.get() < 990 {
+        assert!(Instant::now() < deadline, "the noise was never dropped: {}", units.stats().dropped.get());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(on_pty(&rtu).read_holding_registers(9, 1).await.expect("line"), Ok(vec![9]));
+}

@@ -25,7 +25,7 @@ async fn until(events: &mut EventLoop, wanted: impl Fn(&Packet) -> bool) {
 
 #[tokio::test]
 async fn a_topic_that_begins_with_a_letter_beyond_ascii_still_kills_rumqttd() {
-    let address = broker::start().expect("broker");
+    let address = broker::start().await.expect("broker");
     let (subscriber, mut events) = client("any", address);
     subscriber.subscribe("+/x", QoS::AtMostOnce).await.expect("asked");
     until(&mut events, |packet| matches!(packet, Packet::SubAck(_))).await;
@@ -53,7 +53,7 @@ async fn until_ack(events: &mut EventLoop) -> bool {
 
 #[tokio::test]
 async fn of_a_thousand_retained_values_rumqttd_still_delivers_two_hundred() {
-    let address = broker::start().expect("broker");
+    let address = broker::start().await.expect("broker");
     let (publisher, mut sent) = client("publisher", address);
     let acknowledged = tokio::spawn(async move {
         for _ in 0..1000 {

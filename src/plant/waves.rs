@@ -75,7 +75,11 @@ const USUAL: &[(&str, f64, f64)] = &[
     ("°C", 15.0, 60.0),
     ("rpm", 900.0, 1500.0),
     ("m", 0.5, 4.5),
+    (POWER_FACTORS[0], 0.7, 1.0),
 ];
+
+/// Names of the one common quantity without a unit.
+const POWER_FACTORS: [&str; 3] = ["cosphi", "cos_phi", "power_factor"];
 
 /// Part of a range that is left free at each end.
 const MARGIN: f64 = 0.02;
@@ -139,7 +143,9 @@ impl Span {
 /// The range of a number: its limits, or what its unit suggests, cut to what the wire type can hold. A little is left
 /// free at both ends: raw values are rounded, and a value rounded beyond a limit would be of uncertain quality.
 fn span(tag: &TagPlan, grain: f64) -> Span {
-    let usual = USUAL.iter().find(|(unit, _, _)| *unit == tag.unit);
+    let is_power_factor = tag.unit.is_empty() && POWER_FACTORS.iter().any(|name| tag.name.contains(name));
+    let unit = if is_power_factor { POWER_FACTORS[0] } else { tag.unit.as_str() };
+    let usual = USUAL.iter().find(|(known, _, _)| *known == unit);
     let (low, high) = match (tag.limits.min, tag.limits.max, usual) {
         (Some(min), Some(max), _) => (min, max),
         (Some(min), None, _) => (min, min + 100.0),

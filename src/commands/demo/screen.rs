@@ -1,6 +1,6 @@
 //! What the demo shows while it runs: a picture with live figures on a terminal, a line every few seconds in a pipe.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -109,7 +109,7 @@ impl Screen {
                 });
                 if due {
                     *last = Some((scene.elapsed, now.0, now.1));
-                    println!("{}", line(scene));
+                    say(&format!("{}\n", line(scene)));
                 }
             }
         }
@@ -121,6 +121,12 @@ impl Screen {
             bars.iter().for_each(ProgressBar::abandon);
         }
     }
+}
+
+/// To standard output; a reader that has gone away is no reason to stop.
+pub fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// One line with everything, for a pipe.

@@ -1,7 +1,6 @@
 //! The demo from beginning to end: plant, cloud, link, verifier and gateway are started, the story is told, the rest is
 //! sent, the books are compared.
 
-use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::road::Now;
 use super::Args;
 use super::gateway::{Gateway, Pulse, StartGateway};
 use super::scenario::{DEAD, STORE, Scenario};
-use super::screen::{Colours, Phase, Scene, Screen};
+use super::screen::{Colours, Phase, Scene, Screen, say};
 use super::timeline::{SHORTEST, Timeline};
 use super::verdict::Evidence;
 use super::verifier::Verifier;
@@ -182,7 +181,8 @@ impl Play {
             ticks.tick().await;
             let Some(report) = self.verifier.findings().report else { continue };
             let owed = report.missing + report.outstanding;
-            self.tick(&Pulse { backlog: owed, ..last.clone() }, Phase::Draining);
+            let stored = last.stored.max(report.received + owed);
+            self.tick(&Pulse { stored, backlog: owed, ..last.clone() }, Phase::Draining);
             if owed == 0 {
                 return;
             }
@@ -206,12 +206,6 @@ fn introduce(gateway: &Gateway, cloud: &Cloud, config: &Path) {
         plain.port(),
         config.display(),
     ));
-}
-
-/// A reader that has gone away is no reason to stop.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Where the demo lives: a private temporary directory, removed at the end, and the data directory, in it or elsewhere.

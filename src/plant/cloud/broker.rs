@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
 
 /// One segment of a ring.
 const SEGMENT: usize = 8 * 1024 * 1024;
@@ -23,20 +25,20 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// Other programs may take the free port in between; then another one is tried.
 const ATTEMPTS: u32 = 5;
 
-/// Starts a broker at a free port of 127.0.0.1 and waits until it listens. Blocks for some milliseconds.
-pub fn start() -> io::Result<SocketAddr> {
+/// Starts a broker at a free port of 127.0.0.1 and waits until it listens.
+pub async fn start() -> io::Result<SocketAddr> {
     for _ in 1..ATTEMPTS {
-        if let Some(address) = attempt()? {
+        if let Some(address) = attempt().await? {
             return Ok(address);
         }
     }
-    attempt()?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
+    attempt().await?.ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
 /// `None`: somebody else got the port.
-fn attempt() -> io::Result<Option<SocketAddr>> {
+async fn attempt() -> io::Result<Option<SocketAddr>> {
     // It takes an address, not a listener: ask the system for a free port and hand it on.
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?;
     let mut broker = Broker::new(config(address));
     let thread = std::thread::Builder::new().name("cloud-broker".into()).spawn(move || {
         if let Err(error) = broker.start() {
@@ -45,8 +47,8 @@ fn attempt() -> io::Result<Option<SocketAddr>> {
     })?;
     let deadline = Instant::now() + START_MAX;
     loop {
-        let answered = TcpStream::connect_timeout(&address, START_MAX);
-        std::thread::sleep(Duration::from_millis(5));
+        let answered = TcpStream::connect(address).await;
+        sleep(Duration::from_millis(5)).await; // long enough for a failed bind to end the thread
         match answered {
             _ if thread.is_finished() => return Ok(None), // it only ends when it cannot bind
             Ok(_) => return Ok(Some(address)),

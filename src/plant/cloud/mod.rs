@@ -46,7 +46,7 @@ impl Cloud {
         let server = authority.server(&["localhost", "127.0.0.1", "::1"], Validity::Valid)?;
         let client = authority.client("gateway", Validity::Valid)?;
         let files = certs::write(directory, &authority, &client)?;
-        let (broker, target) = watch::channel(start_broker().await?);
+        let (broker, target) = watch::channel(broker::start().await?);
         let front = Front::open(server_config(&authority, &server, clients)?, target).await?;
         Ok(Self { front, broker, files })
     }
@@ -68,7 +68,7 @@ impl Cloud {
 
     /// Replaces the broker by a new one that knows no session and no message, as a restart would; clients are thrown out.
     pub async fn restart_broker(&self) -> io::Result<()> {
-        self.broker.send_replace(start_broker().await?);
+        self.broker.send_replace(broker::start().await?);
         Ok(())
     }
 
@@ -76,8 +76,4 @@ impl Cloud {
     pub async fn stop(self) {
         self.front.stop().await;
     }
-}
-
-async fn start_broker() -> io::Result<SocketAddr> {
-    tokio::task::spawn_blocking(broker::start).await.map_err(io::Error::other)?
 }
