@@ -62,8 +62,8 @@ struct Base {
     seen_ms: Option<i64>,
 }
 
-/// Builds everything and lets it run; `stop` is heard by the sources.
-pub async fn start(plan: Arc<Plan>, stop: Stop) -> Result<Running, StartError> {
+/// Builds everything and lets it run; `stop` is heard by the sources, `patience` is the uplinks'.
+pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Running, StartError> {
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
@@ -75,7 +75,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop) -> Result<Running, StartError> {
 
     let mut sources = start_buses_and_router(&base, commands, &publisher);
     sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
-    let uplinks = start_uplinks(&base, run_dir.path());
+    let uplinks = start_uplinks(&base, run_dir.path(), patience);
 
     let Base { clock, store, hub, latest, told, .. } = base;
     let events_end = Stop::new();
@@ -192,7 +192,7 @@ fn start_buses_and_router(
     sources
 }
 
-fn start_uplinks(base: &Base, run_dir: &std::path::Path) -> Uplinks {
+fn start_uplinks(base: &Base, run_dir: &std::path::Path, timing: Timing) -> Uplinks {
     let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
     for plan in &base.plan.uplinks {
         let source = StoreSource::new(base.store.clone(), &plan.name);
@@ -204,7 +204,7 @@ fn start_uplinks(base: &Base, run_dir: &std::path::Path) -> Uplinks {
             clock: base.clock.clone(),
             notices: base.notices.clone(),
             run_dir: run_dir.to_owned(),
-            timing: Timing::default(),
+            timing,
         };
         let (uplink, counted) = Uplink::new(parts);
         stats.push((plan.name.clone(), counted));

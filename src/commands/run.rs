@@ -8,6 +8,7 @@ use crate::config::plan::Plan;
 use crate::flow::stop::Stop;
 use crate::host::journal;
 use crate::host::signals::Signals;
+use crate::uplink::Timing;
 
 use super::Failed;
 
@@ -33,8 +34,9 @@ pub fn run(args: &Args) -> Result<(), Failed> {
 async fn serve(plan: Arc<Plan>) -> Result<(), Failed> {
     let signals = Signals::new().map_err(|error| Failed::Internal(format!("cannot take signals over: {error}")))?;
     let stop = Stop::new();
-    let mut running =
-        app::start(plan, stop.clone()).await.map_err(|error| Failed::TryAgain(format!("cannot start: {error}")))?;
+    let mut running = app::start(plan, stop.clone(), Timing::default())
+        .await
+        .map_err(|error| Failed::TryAgain(format!("cannot start: {error}")))?;
     let driver = tokio::spawn(signals.drive(stop.clone()));
     let broken = tokio::select! {
         () = stop.begun() => None,

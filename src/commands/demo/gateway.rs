@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
@@ -15,7 +16,7 @@ use crate::flow::stop::Stop;
 use crate::model::number::Number;
 use crate::model::stats::Counter;
 use crate::store::{StoreHandle, inspect};
-use crate::uplink::UplinkStats;
+use crate::uplink::{Timing, UplinkStats};
 
 /// A future that a gateway hands out.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -47,13 +48,17 @@ pub struct Gateway {
 /// Starts a gateway with a plan; called once.
 pub type StartGateway = Box<dyn FnOnce(Arc<Plan>) -> Later<Result<Gateway, Failed>> + Send>;
 
+/// Nobody wants to watch an uplink wait; outside the demo it waits up to 15 min.
+const RETRY_MAX: Duration = Duration::from_secs(3);
+
 /// The real gateway, started inside this process just as `ironbridge run` starts it.
 pub fn start_in_process() -> StartGateway {
     Box::new(|plan| Box::pin(start(plan)))
 }
 
 async fn start(plan: Arc<Plan>) -> Result<Gateway, Failed> {
-    let running = app::start(plan, Stop::new()).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
+    let patience = Timing { retry_max: RETRY_MAX, ..Timing::default() };
+    let running = app::start(plan, Stop::new(), patience).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
     let mqtt = running.mqtt_addresses().iter().flatten().next();
     let mqtt = *mqtt.ok_or_else(|| Failed::TryAgain("the gateway's broker could not open its listener".to_owned()))?;
     let (_, uplink) = running
