@@ -262,3 +262,18 @@ async fn uplinks_do_not_wait_for_each_other() {
     rig_bad.stop.begin();
     rig_bad.finished().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_no_broker_would_take_is_counted_and_does_not_hold_up_the_others() {
+    let cloud = Cloud::start().await;
+    let owed = OwedList::default();
+    owed.samples(1..=3);
+    owed.push([owed::sample_on("acme/+/pressure", 4)]);
+    owed.samples(5..=8);
+    let rig = Rig::start(&cloud, &owed);
+    cloud.until("all acknowledged", |_| owed.acknowledged() == 8).await;
+    assert_eq!(rig.stats.unsendable.get(), 1);
+    assert_eq!(seqs(&cloud), [1, 2, 3, 5, 6, 7, 8]);
+    owed.end();
+    rig.finished().await;
+}

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::flow::stop::Stop;
 
+use super::BACKLOG_EVERY;
 use super::line::{Line, News};
 use super::pack::Message;
 use super::session::{End, Session};
@@ -33,6 +34,8 @@ pub(super) struct Progress {
     /// The last acknowledgement, or when the first message went out after a time without any in flight.
     moved_at: Instant,
     status: StatusProgress,
+    /// When the backlog figure was last worked out.
+    backlog_at: Instant,
     stop_at: Option<Instant>,
     proved: bool,
 }
@@ -52,6 +55,7 @@ impl Progress {
             accepted_at: None,
             moved_at: now,
             status: StatusProgress { in_flight: 0, told: None, next: now },
+            backlog_at: now,
             stop_at: None,
             proved: false,
         }
@@ -132,7 +136,10 @@ impl<S: Source> Session<'_, S> {
             self.stats.acknowledged_at(self.clock.now(), owed);
         }
         self.stats.in_flight.set(news.in_flight as u64);
-        self.stats.backlog.set(self.source.backlog());
+        if news.in_flight == 0 || progress.backlog_at.elapsed() >= BACKLOG_EVERY {
+            progress.backlog_at = Instant::now();
+            self.stats.backlog.set(self.source.backlog());
+        }
     }
 
     fn accepted(&mut self, progress: &mut Progress) {

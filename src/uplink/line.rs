@@ -49,6 +49,7 @@ pub(super) struct Line {
 impl Line {
     /// The poller; returns when the connection is gone. Everything rumqttc held goes with it.
     pub(super) async fn poll(&self, mut events: EventLoop) {
+        let _gone = Gone(self);
         loop {
             let result = events.poll().await;
             let mut state = self.lock();
@@ -123,6 +124,16 @@ impl Line {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// However the poller ends, even by a panic inside rumqttc, the feeder hears of it.
+struct Gone<'a>(&'a Line);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended.get_or_insert_with(|| Ended::Lost("the MQTT client failed".into()));
+        self.0.changed.notify_one();
     }
 }
 
