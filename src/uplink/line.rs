@@ -2,6 +2,7 @@
 //! the feeder asks for the news. Between them a lock that is held to move values, never across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rumqttc::{ConnectReturnCode, ConnectionError, Event, EventLoop, Outgoing, Packet};
 use tokio::sync::Notify;
@@ -60,7 +61,7 @@ impl Line {
                 }
                 Ok(Event::Outgoing(Outgoing::Publish(id))) => state.window.left(id),
                 Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                    state.window.acknowledged(ack.pkid).map(|what| state.acknowledged.push(what))
+                    state.window.acknowledged(ack.pkid, Instant::now()).map(|what| state.acknowledged.push(what))
                 }
                 Ok(_) => continue,
                 Err(error) => {
@@ -104,7 +105,7 @@ impl Line {
 
     /// A message is about to be handed to rumqttc.
     pub(super) fn hand(&self, what: Sent, bytes: usize) {
-        self.lock().window.hand(what, bytes);
+        self.lock().window.hand(what, bytes, Instant::now());
     }
 
     /// How many more messages may be sent now.
