@@ -275,3 +275,31 @@ async fn a_record_that_no_broker_would_take_is_counted_and_does_not_hold_up_the_
     owed.end();
     rig.finished().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_answers_nonsense_is_left_and_acknowledges_nothing_by_it() {
+    let cases: [&[u8]; 9] = [
+        &[0x40, 2, 0x03, 0xE7],                   // PUBACK of 999, which nobody sent
+        &[0x40, 2, 0xFF, 0xFF],                   // PUBACK beyond every packet id
+        &[0x40, 2, 0, 1, 0x40, 2, 0, 1],          // PUBACK of the status, twice
+        &[0x50, 2, 0, 1, 0x70, 2, 0, 1],          // PUBREC and PUBCOMP, as if it had been QoS 2
+        &[0x62, 2, 0, 9],                         // PUBREL of something never received
+        &[0x20, 2, 0, 0],                         // a second CONNACK
+        &[0xF0, 0],                               // packet type 15, reserved
+        &[0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, 0], // PUBLISH of 256 MB
+        &[0x40, 1, 0],                            // PUBACK cut short
+    ];
+    for case in cases {
+        let cloud = Cloud::start().await;
+        cloud.answer_with(Some(case));
+        let owed = OwedList::default();
+        owed.samples(1..=5);
+        let rig = Rig::start_with(&cloud, &owed, |parts| parts.timing.stalled = Duration::from_millis(500));
+        cloud.until("the session is left", |_| rig.stats.failures.get() >= 2).await;
+        assert_eq!(owed.acknowledged(), 0, "{case:x?}");
+        cloud.answer_with(None);
+        cloud.until("all acknowledged", |_| owed.acknowledged() == 5).await;
+        owed.end();
+        rig.finished().await;
+    }
+}
