@@ -155,7 +155,7 @@ impl<S: Source> Session<'_, S> {
     /// The status when it is due, then records while the window has room.
     fn send(&mut self, client: &AsyncClient, line: &Line, progress: &mut Progress) -> Result<(), End> {
         if Instant::now() >= progress.status.next && progress.status.in_flight == 0 {
-            let newest = self.source.newest();
+            let newest = self.newest();
             progress.status.next = Instant::now() + self.timing.status_every;
             if progress.status.told.as_ref() != Some(&newest) {
                 self.send_status(client, line, progress, &status::online(self.clock.wall_now(), &newest))?;
@@ -179,6 +179,13 @@ impl<S: Source> Session<'_, S> {
             self.stats.published.one();
         }
         Ok(())
+    }
+
+    /// Of the streams that this uplink is owed; others will never come, and nobody upstream should wait for them.
+    fn newest(&self) -> Newest {
+        let mut newest = self.source.newest();
+        newest.retain(|(class, ..)| self.plan.classes.contains(class));
+        newest
     }
 
     fn send_status(
@@ -211,7 +218,7 @@ impl<S: Source> Session<'_, S> {
 
     /// Offline status, DISCONNECT, and the broker's close; each waited for a little.
     async fn farewell(&mut self, client: &AsyncClient, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
-        let payload = status::offline(self.clock.wall_now(), &self.source.newest());
+        let payload = status::offline(self.clock.wall_now(), &self.newest());
         if self.send_status(client, line, progress, &payload).is_err() {
             return End::Finished;
         }
