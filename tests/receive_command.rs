@@ -6,7 +6,7 @@
 mod cloud;
 #[path = "support/owed.rs"]
 mod owed;
-#[path = "support/rig.rs"]
+#[path = "support/uplink_rig.rs"]
 mod rig;
 
 use std::path::Path;

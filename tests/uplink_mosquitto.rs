@@ -9,7 +9,7 @@ mod authority;
 mod cloud;
 #[path = "support/owed.rs"]
 mod owed;
-#[path = "support/rig.rs"]
+#[path = "support/uplink_rig.rs"]
 mod rig;
 
 use std::net::TcpListener;

@@ -5,7 +5,7 @@
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
 //! `chunk` segments of one class · `meta` everything else a store must know · `marks` high-water marks, kept apart ·
-//! `journal` commands, before they are acknowledged.
+//! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
 
 pub mod chunk;
 pub mod database;
@@ -14,3 +14,4 @@ pub mod fault;
 pub mod journal;
 pub mod marks;
 pub mod meta;
+pub mod retained;

@@ -25,14 +25,14 @@ pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents
                 None => Cursor::at(stream.end()),
             })
         });
-        let (name, classes) = (route.name.clone(), route.classes.clone());
-        state.ledgers.push(Ledger { name, classes, cursors, gaps: Vec::new(), unsaved: 0 });
+        let name = route.name.clone();
+        state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0 });
     }
     take_gaps(state, contents);
     drop_removed(state, opening, contents);
 }
 
-fn resume(stream: &Stream, row: &CursorRow) -> Cursor {
+pub(super) fn resume(stream: &Stream, row: &CursorRow) -> Cursor {
     let Some(ordinal) = stream.ordinal_of(row.epoch) else { return Cursor::at(stream.start()) };
     let mut cursor = Cursor::at(Position { ordinal, seq: row.acked });
     for range in row.ranges.split_whitespace() {
@@ -49,7 +49,7 @@ fn resume(stream: &Stream, row: &CursorRow) -> Cursor {
     cursor
 }
 
-fn take_gaps(state: &mut State, contents: &Contents) {
+pub(super) fn take_gaps(state: &mut State, contents: &Contents) {
     for owed in &contents.owed {
         state.next_gap = state.next_gap.max(owed.id + 1);
         let Some(class) = Class::from_code(owed.loss.class) else { continue };

@@ -19,7 +19,6 @@ use super::{Ack, DictionaryTag, OwedGap};
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) name: String,
-    pub(super) classes: Vec<Class>,
     /// By class; `None` where it has no such class.
     pub(super) cursors: [Option<Cursor>; 4],
     pub(super) gaps: Vec<Owing>,
