@@ -32,7 +32,7 @@ const FLUSH_EVERY: usize = 128;
 /// How often the report is renewed on a terminal, and in a pipe.
 const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Arguments of `ironbridge receive`.
+/// Reference consumer: take what a broker has, each record once, and report what is missing
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
