@@ -201,7 +201,7 @@ async fn a_mosquitto_that_is_killed_and_stopped_gets_everything_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn how_fast_it_is_through_tls_to_a_real_broker() {
+async fn fifty_thousand_records_go_through_tls_to_a_real_broker() {
     let authority = Authority::new();
     let Some(mosquitto) = Mosquitto::start(&authority) else {
         println!("SKIPPED: mosquitto is not installed");

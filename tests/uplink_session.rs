@@ -175,14 +175,12 @@ async fn a_fresh_session_sends_one_record_and_waits_before_it_opens_its_window()
     let cloud = Cloud::start().await;
     let owed = OwedList::default();
     let rig = Rig::start(&cloud, &owed);
-    cloud.until("the status", |cloud| cloud.on(STATUS).len() == 1).await;
-    cloud.ack_slowly(Duration::from_millis(300));
+    cloud.until("the status", |cloud| cloud.on(STATUS).len() == 1 && rig.stats.in_flight.get() == 0).await;
+    cloud.withhold_acks(true);
     owed.samples(1..=1000);
-    cloud.until("the first record", |cloud| !cloud.on(TOPIC).is_empty()).await;
-    assert_eq!(seqs(&cloud), [1]);
-    cloud.until("more", |cloud| cloud.on(TOPIC).len() > 1).await;
-    assert!(owed.acknowledged() >= 1, "the window opened only after an acknowledgement");
-    cloud.ack_slowly(Duration::ZERO);
+    cloud.until("a second session after the stall", |cloud| cloud.connects().len() >= 2).await;
+    assert_eq!(seqs(&cloud), [1], "nothing more was sent all that time");
+    cloud.withhold_acks(false);
     cloud.until("all acknowledged", |_| owed.acknowledged() == 1000).await;
     owed.end();
     rig.finished().await;
@@ -261,4 +259,47 @@ async fn uplinks_do_not_wait_for_each_other() {
     rig_good.finished().await;
     rig_bad.stop.begin();
     rig_bad.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_no_broker_would_take_is_counted_and_does_not_hold_up_the_others() {
+    let cloud = Cloud::start().await;
+    let owed = OwedList::default();
+    owed.samples(1..=3);
+    owed.push([owed::sample_on("acme/+/pressure", 4)]);
+    owed.samples(5..=8);
+    let rig = Rig::start(&cloud, &owed);
+    cloud.until("all acknowledged", |_| owed.acknowledged() == 8).await;
+    assert_eq!(rig.stats.unsendable.get(), 1);
+    assert_eq!(seqs(&cloud), [1, 2, 3, 5, 6, 7, 8]);
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_answers_nonsense_is_left_and_acknowledges_nothing_by_it() {
+    let cases: [&[u8]; 9] = [
+        &[0x40, 2, 0x03, 0xE7],                   // PUBACK of 999, which nobody sent
+        &[0x40, 2, 0xFF, 0xFF],                   // PUBACK beyond every packet id
+        &[0x40, 2, 0, 1, 0x40, 2, 0, 1],          // PUBACK of the status, twice
+        &[0x50, 2, 0, 1, 0x70, 2, 0, 1],          // PUBREC and PUBCOMP, as if it had been QoS 2
+        &[0x62, 2, 0, 9],                         // PUBREL of something never received
+        &[0x20, 2, 0, 0],                         // a second CONNACK
+        &[0xF0, 0],                               // packet type 15, reserved
+        &[0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, 0], // PUBLISH of 256 MB
+        &[0x40, 1, 0],                            // PUBACK cut short
+    ];
+    for case in cases {
+        let cloud = Cloud::start().await;
+        cloud.answer_with(Some(case));
+        let owed = OwedList::default();
+        owed.samples(1..=5);
+        let rig = Rig::start_with(&cloud, &owed, |parts| parts.timing.stalled = Duration::from_millis(500));
+        cloud.until("the session is left", |_| rig.stats.failures.get() >= 2).await;
+        assert_eq!(owed.acknowledged(), 0, "{case:x?}");
+        cloud.answer_with(None);
+        cloud.until("all acknowledged", |_| owed.acknowledged() == 5).await;
+        owed.end();
+        rig.finished().await;
+    }
 }

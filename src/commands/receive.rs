@@ -1,7 +1,8 @@
 //! `ironbridge receive URL`: the reference consumer. Writes what comes, each record once, and reports what did not.
 //!
 //! A thread of its own writes and keeps the ledger, because files block; a message is acknowledged after its line was
-//! handed to the system. Exit 0; 1 with `--expect-complete` when something is missing; 75 when there never was a connection.
+//! handed to the system. Exit 0; 1 with `--expect-complete` when something is missing or nothing came; 75 when there
+//! never was a connection.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -31,7 +32,7 @@ const FLUSH_EVERY: usize = 128;
 /// How often the report is renewed on a terminal, and in a pipe.
 const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Arguments of `ironbridge receive`.
+/// Reference consumer: take what a broker has, each record once, and report what is missing
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
@@ -73,7 +74,7 @@ pub struct ReceiveArgs {
     /// The receiver is there before the gateway: expect every stream from its number 1
     #[arg(long)]
     pub from_start: bool,
-    /// Exit with 1 when numbers are missing
+    /// Exit with 1 when numbers are missing, or when nothing came at all
     #[arg(long)]
     pub expect_complete: bool,
     /// Records and the final report as JSON
@@ -109,7 +110,8 @@ pub async fn run(args: ReceiveArgs, clock: Clock, stop: Stop) -> Result<(), Fail
     written.map_err(|error| Failed::TryAgain(format!("cannot write: {error}")))?;
     ended.map_err(|error| Failed::TryAgain(error.to_string()))?;
     connected?;
-    if args.expect_complete && !report.is_complete() { Err(Failed::Verdict) } else { Ok(()) }
+    let complete = report.is_complete() && report.received > 0;
+    if args.expect_complete && !complete { Err(Failed::Verdict) } else { Ok(()) }
 }
 
 fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {

@@ -160,7 +160,10 @@ impl Ledger {
             declared_lost,
             missing,
             holes,
-            outstanding: life.newest.map_or(0, |newest| newest.saturating_sub(upto.max(from.saturating_sub(1)))),
+            outstanding: match (self.begin, known.first()) {
+                (Begin::FirstSeen, None) => 0, // all of it may have come before this receiver did
+                _ => life.newest.map_or(0, |newest| newest.saturating_sub(upto.max(from.saturating_sub(1)))),
+            },
             previous_epoch: life.previous.map(|previous| previous.epoch.0),
         }
     }
@@ -318,9 +321,13 @@ mod tests {
 
     #[test]
     fn what_the_status_announces_is_outstanding_until_it_comes() {
+        for (begin, outstanding) in [(Begin::One, 12), (Begin::FirstSeen, 0)] {
+            let mut ledger = Ledger::new(begin);
+            ledger.note_newest(Class::Telemetry, Epoch(7), Seq(12));
+            assert_eq!(ledger.report().outstanding, outstanding);
+        }
         let mut ledger = Ledger::new(Begin::FirstSeen);
         ledger.note_newest(Class::Telemetry, Epoch(7), Seq(12));
-        assert_eq!(ledger.report().outstanding, 12);
         came(&mut ledger, 7, 1..=10);
         ledger.note_newest(Class::Telemetry, Epoch(7), Seq(11));
         let report = ledger.report();

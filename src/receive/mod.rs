@@ -6,7 +6,7 @@
 //! theirs. Format `json` only in this version.
 //!
 //! Promises: a record is acknowledged after its line was handed to the system, so a receiver that dies is sent it again;
-//! each record is written once, whatever arrives twice.
+//! within one run each record is written once, whatever arrives twice.
 
 pub mod client;
 pub mod decode;

@@ -158,12 +158,13 @@ fn ring_algorithms() -> Vec<&'static dyn rustls::pki_types::SignatureVerificatio
     provider.signature_verification_algorithms.all.to_vec()
 }
 
+/// Public bundles hold a few certificates that WebPKI cannot read; one that can be read is enough to begin with.
 fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, RoadError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("ca_file", path, pem)? {
-        roots.add(certificate).map_err(|error| RoadError::Disabled(format!("ca_file {}: {error}", path.display())))?;
+    match roots.add_parsable_certificates(certificates("ca_file", path, pem)?) {
+        (0, _) => Err(RoadError::Disabled(format!("ca_file {}: no usable CA certificate in it", path.display()))),
+        _ => Ok(roots),
     }
-    Ok(roots)
 }
 
 fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, RoadError> {

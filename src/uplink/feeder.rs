@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::flow::stop::Stop;
 
+use super::BACKLOG_EVERY;
 use super::line::{Line, News};
 use super::pack::Message;
 use super::session::{End, Session};
@@ -33,6 +34,8 @@ pub(super) struct Progress {
     /// The last acknowledgement, or when the first message went out after a time without any in flight.
     moved_at: Instant,
     status: StatusProgress,
+    /// When the backlog figure was last worked out.
+    backlog_at: Instant,
     stop_at: Option<Instant>,
     proved: bool,
 }
@@ -52,6 +55,7 @@ impl Progress {
             accepted_at: None,
             moved_at: now,
             status: StatusProgress { in_flight: 0, told: None, next: now },
+            backlog_at: now,
             stop_at: None,
             proved: false,
         }
@@ -132,7 +136,10 @@ impl<S: Source> Session<'_, S> {
             self.stats.acknowledged_at(self.clock.now(), owed);
         }
         self.stats.in_flight.set(news.in_flight as u64);
-        self.stats.backlog.set(self.source.backlog());
+        if news.in_flight == 0 || progress.backlog_at.elapsed() >= BACKLOG_EVERY {
+            progress.backlog_at = Instant::now();
+            self.stats.backlog.set(self.source.backlog());
+        }
     }
 
     fn accepted(&mut self, progress: &mut Progress) {
@@ -148,7 +155,7 @@ impl<S: Source> Session<'_, S> {
     /// The status when it is due, then records while the window has room.
     fn send(&mut self, client: &AsyncClient, line: &Line, progress: &mut Progress) -> Result<(), End> {
         if Instant::now() >= progress.status.next && progress.status.in_flight == 0 {
-            let newest = self.source.newest();
+            let newest = self.newest();
             progress.status.next = Instant::now() + self.timing.status_every;
             if progress.status.told.as_ref() != Some(&newest) {
                 self.send_status(client, line, progress, &status::online(self.clock.wall_now(), &newest))?;
@@ -172,6 +179,13 @@ impl<S: Source> Session<'_, S> {
             self.stats.published.one();
         }
         Ok(())
+    }
+
+    /// Of the streams that this uplink is owed; others will never come, and nobody upstream should wait for them.
+    fn newest(&self) -> Newest {
+        let mut newest = self.source.newest();
+        newest.retain(|(class, ..)| self.plan.classes.contains(class));
+        newest
     }
 
     fn send_status(
@@ -204,7 +218,7 @@ impl<S: Source> Session<'_, S> {
 
     /// Offline status, DISCONNECT, and the broker's close; each waited for a little.
     async fn farewell(&mut self, client: &AsyncClient, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
-        let payload = status::offline(self.clock.wall_now(), &self.source.newest());
+        let payload = status::offline(self.clock.wall_now(), &self.newest());
         if self.send_status(client, line, progress, &payload).is_err() {
             return End::Finished;
         }

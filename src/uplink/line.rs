@@ -2,6 +2,7 @@
 //! the feeder asks for the news. Between them a lock that is held to move values, never across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rumqttc::{ConnectReturnCode, ConnectionError, Event, EventLoop, Outgoing, Packet};
 use tokio::sync::Notify;
@@ -49,6 +50,7 @@ pub(super) struct Line {
 impl Line {
     /// The poller; returns when the connection is gone. Everything rumqttc held goes with it.
     pub(super) async fn poll(&self, mut events: EventLoop) {
+        let _gone = Gone(self);
         loop {
             let result = events.poll().await;
             let mut state = self.lock();
@@ -59,7 +61,7 @@ impl Line {
                 }
                 Ok(Event::Outgoing(Outgoing::Publish(id))) => state.window.left(id),
                 Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                    state.window.acknowledged(ack.pkid).map(|what| state.acknowledged.push(what))
+                    state.window.acknowledged(ack.pkid, Instant::now()).map(|what| state.acknowledged.push(what))
                 }
                 Ok(_) => continue,
                 Err(error) => {
@@ -103,7 +105,7 @@ impl Line {
 
     /// A message is about to be handed to rumqttc.
     pub(super) fn hand(&self, what: Sent, bytes: usize) {
-        self.lock().window.hand(what, bytes);
+        self.lock().window.hand(what, bytes, Instant::now());
     }
 
     /// How many more messages may be sent now.
@@ -123,6 +125,16 @@ impl Line {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// However the poller ends, even by a panic inside rumqttc, the feeder hears of it.
+struct Gone<'a>(&'a Line);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended.get_or_insert_with(|| Ended::Lost("the MQTT client failed".into()));
+        self.0.changed.notify_one();
     }
 }
 

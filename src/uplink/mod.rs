@@ -48,7 +48,7 @@ pub use source::{Source, StoreSource};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::Trouble;
 
-/// How fresh the backlog figure is while there is no session.
+/// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 
 /// How patient an uplink is. The defaults are for links with seconds of round trip; tests shorten them.

@@ -1,20 +1,33 @@
-//! The window: what was sent and is not yet acknowledged, under which packet id. Pure.
+//! The window: what was sent and is not yet acknowledged, under which packet id. Pure; time comes in as an argument.
 //!
 //! Rate = window / round trip. 64 KiB fill 256 kbit/s at 2 s, and with records of about 200 bytes (topic, payload, MQTT)
 //! carry 330 records per round trip: 550 records a second over a 600 ms satellite link, 3000 over LTE. More would only
 //! lengthen the queue in front of a slow link and the list of duplicates after a cut.
 //!
-//! A fresh session opens it for one record; the first acknowledged one opens it fully, so that a link that comes and goes
-//! at once costs one record and not a window.
+//! On a link of a few kbit/s 64 KiB are a minute of queue, in which no ping is answered and the session dies. So the
+//! bytes in flight follow the acknowledgements: while they come soon, the limit grows with them; when they take long, it
+//! is halved, once per round trip.
+//!
+//! A fresh session opens for one record; the first acknowledged one opens it, so that a link that comes and goes at once
+//! costs one record and not a window.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::store::Ack;
 
 /// Messages in flight.
 pub(super) const MESSAGES_MAX: usize = 512;
 /// Bytes in flight: topics, payloads and headers.
-pub(super) const BYTES_MAX: usize = 64 << 10;
+const BYTES_MAX: usize = 64 << 10;
+/// Where the limit begins, and the least it shrinks to.
+const BYTES_FIRST: usize = 8 << 10;
+/// See [`BYTES_FIRST`].
+const BYTES_LEAST: usize = 2 << 10;
+/// An acknowledgement within this time lets the limit grow: the longest round trip of a good satellite link, and some.
+const SOON: Duration = Duration::from_millis(2500);
+/// One later than this halves it.
+const LONG: Duration = Duration::from_secs(5);
 /// From the oldest unacknowledged message to the newest. A broker may acknowledge out of order; packet ids are used in a
 /// circle of [`PACKET_IDS`], and one that comes round while still in flight would confuse rumqttc (rumqtt #1056).
 const SPAN_MAX: u64 = 1024;
@@ -35,6 +48,7 @@ struct Flying {
     what: Sent,
     bytes: usize,
     order: u64,
+    sent_at: Instant,
 }
 
 /// A packet id that does not fit what was sent: the session cannot be trusted any more.
@@ -43,14 +57,32 @@ struct Flying {
 pub(super) struct Confused(pub(super) u16);
 
 /// Of one session; a new session begins with a new one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Window {
     handed: VecDeque<Flying>,
     flying: HashMap<u16, Flying>,
     orders: BTreeSet<u64>,
     next_order: u64,
     bytes: usize,
+    bytes_limit: usize,
+    /// Messages before this one were sent under an older limit and say nothing about the present one.
+    limited_from: u64,
     open: bool,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            handed: VecDeque::new(),
+            flying: HashMap::new(),
+            orders: BTreeSet::new(),
+            next_order: 0,
+            bytes: 0,
+            bytes_limit: BYTES_FIRST,
+            limited_from: 0,
+            open: false,
+        }
+    }
 }
 
 impl Window {
@@ -58,7 +90,7 @@ impl Window {
     pub(super) fn room(&self) -> usize {
         let limit = if self.open { MESSAGES_MAX } else { 1 };
         let span = self.orders.first().map_or(0, |oldest| self.next_order - oldest);
-        if self.bytes >= BYTES_MAX {
+        if self.bytes >= self.bytes_limit {
             return 0;
         }
         limit.saturating_sub(self.in_flight()).min(usize::try_from(SPAN_MAX.saturating_sub(span)).unwrap_or(0))
@@ -70,9 +102,9 @@ impl Window {
     }
 
     /// About to be handed to rumqttc, which sends in this order.
-    pub(super) fn hand(&mut self, what: Sent, bytes: usize) {
+    pub(super) fn hand(&mut self, what: Sent, bytes: usize, now: Instant) {
         self.orders.insert(self.next_order);
-        self.handed.push_back(Flying { what, bytes, order: self.next_order });
+        self.handed.push_back(Flying { what, bytes, order: self.next_order, sent_at: now });
         self.next_order += 1;
         self.bytes += bytes;
     }
@@ -87,12 +119,23 @@ impl Window {
     }
 
     /// `PubAck(id)`: what it was.
-    pub(super) fn acknowledged(&mut self, id: u16) -> Result<Sent, Confused> {
+    pub(super) fn acknowledged(&mut self, id: u16, now: Instant) -> Result<Sent, Confused> {
         let flying = self.flying.remove(&id).ok_or(Confused(id))?;
         self.orders.remove(&flying.order);
         self.bytes -= flying.bytes;
         self.open |= matches!(flying.what, Sent::Owed(_));
+        self.learn(&flying, now);
         Ok(flying.what)
+    }
+
+    fn learn(&mut self, flying: &Flying, now: Instant) {
+        let took = now.saturating_duration_since(flying.sent_at);
+        if took <= SOON {
+            self.bytes_limit = (self.bytes_limit + flying.bytes).min(BYTES_MAX);
+        } else if took > LONG && flying.order >= self.limited_from {
+            self.bytes_limit = (self.bytes_limit / 2).max(BYTES_LEAST);
+            self.limited_from = self.next_order;
+        }
     }
 }
 
@@ -108,38 +151,37 @@ mod tests {
 
     #[test]
     fn one_acknowledged_record_opens_the_window_a_status_does_not() {
-        let mut window = Window::default();
+        let (mut window, now) = (Window::default(), Instant::now());
         assert_eq!(window.room(), 1);
-        window.hand(Sent::Status, 100);
+        window.hand(Sent::Status, 100, now);
         window.left(1).expect("handed");
-        assert_eq!(window.acknowledged(1), Ok(Sent::Status));
+        assert_eq!(window.acknowledged(1, now), Ok(Sent::Status));
         assert_eq!(window.room(), 1);
-        window.hand(record(1), 100);
+        window.hand(record(1), 100, now);
         window.left(2).expect("handed");
         assert_eq!(window.room(), 0);
-        assert_eq!(window.acknowledged(2), Ok(record(1)));
+        assert_eq!(window.acknowledged(2, now), Ok(record(1)));
         assert_eq!(window.room(), MESSAGES_MAX);
     }
 
     #[test]
     fn a_packet_id_nobody_used_is_noticed() {
-        let mut window = Window::default();
+        let (mut window, now) = (Window::default(), Instant::now());
         assert_eq!(window.left(1), Err(Confused(1)));
-        assert_eq!(window.acknowledged(1), Err(Confused(1)));
-        window.hand(record(1), 1);
+        assert_eq!(window.acknowledged(1, now), Err(Confused(1)));
+        window.hand(record(1), 1, now);
         window.left(1).expect("handed");
-        window.hand(record(2), 1);
+        window.hand(record(2), 1, now);
         assert_eq!(window.left(1), Err(Confused(1)), "id still in flight");
     }
 
     /// Random sends and acknowledgements, in and out of order, against a plain list.
     #[test]
     fn behaves_like_a_plain_list_and_never_uses_more_than_its_limits() {
-        for seed in 0..50 {
+        for seed in 0..10 {
             let mut dice = StdRng::seed_from_u64(seed);
             let (mut window, mut model) = (Window::default(), Vec::<(u16, i64, usize, u64)>::new());
-            let mut sent = 0_u64;
-            let mut acknowledged = 0_usize;
+            let (mut sent, mut acknowledged, now) = (0_u64, 0_usize, Instant::now());
             for step in 0..20_000 {
                 let bytes: usize = model.iter().map(|flying| flying.2).sum();
                 assert_eq!(window.in_flight(), model.len());
@@ -147,7 +189,7 @@ mod tests {
                     assert!(bytes < BYTES_MAX && model.len() < MESSAGES_MAX);
                     let id = u16::try_from(sent % u64::from(PACKET_IDS)).expect("circle") + 1;
                     let size = dice.random_range(50..400);
-                    window.hand(record(step), size);
+                    window.hand(record(step), size, now);
                     window.left(id).expect("packet ids never collide");
                     model.push((id, step, size, sent));
                     sent += 1;
@@ -155,7 +197,7 @@ mod tests {
                 } else if !model.is_empty() {
                     let which = if dice.random_bool(0.9) { 0 } else { dice.random_range(0..model.len()) };
                     let (id, step, ..) = model.remove(which);
-                    assert_eq!(window.acknowledged(id), Ok(record(step)));
+                    assert_eq!(window.acknowledged(id, now), Ok(record(step)));
                     acknowledged += 1;
                 } else {
                     assert!(window.room() > 0, "an empty window has room");
@@ -163,5 +205,45 @@ mod tests {
             }
             assert!(acknowledged > 1000, "seed {seed} did something");
         }
+    }
+
+    /// A link that carries so many bytes a second with this round trip, for two minutes: bytes acknowledged, and the
+    /// longest time a message took in the second minute (a ping would take as long).
+    fn over_a_link(bytes_per_s: u32, round_trip: Duration) -> (usize, Duration) {
+        const RECORD: usize = 200;
+        let begin = Instant::now();
+        let (mut window, mut now, mut link_free) = (Window::default(), begin, begin);
+        let mut coming = VecDeque::new();
+        let (mut sent, mut acknowledged, mut longest) = (0_u64, 0, Duration::ZERO);
+        while now < begin + Duration::from_secs(120) {
+            while window.room() > 0 {
+                let id = u16::try_from(sent % u64::from(PACKET_IDS)).expect("circle") + 1;
+                window.hand(record(1), RECORD, now);
+                window.left(id).expect("packet ids never collide");
+                link_free = link_free.max(now) + Duration::from_secs(RECORD as u64) / bytes_per_s;
+                coming.push_back((link_free + round_trip, id, now));
+                sent += 1;
+            }
+            let (arrives, id, left) = coming.pop_front().expect("something is in flight");
+            now = arrives;
+            window.acknowledged(id, now).expect("in flight");
+            acknowledged += RECORD;
+            if now > begin + Duration::from_secs(60) {
+                longest = longest.max(now - left);
+            }
+        }
+        (acknowledged, longest)
+    }
+
+    #[test]
+    fn a_satellite_link_is_kept_full_and_a_link_of_a_few_kilobits_does_not_queue_for_a_minute() {
+        let (carried, longest) = over_a_link(32_000, Duration::from_millis(600));
+        assert!(carried > 32_000 * 120 * 96 / 100, "{carried} bytes in 120 s at 32 kB/s");
+        assert!(longest < LONG, "{longest:?}");
+        let (carried, longest) = over_a_link(1000, Duration::from_secs(1));
+        assert!(carried > 1000 * 120 * 90 / 100, "{carried} bytes in 120 s at 1 kB/s");
+        assert!(longest < Duration::from_secs(10), "{longest:?}");
+        let (carried, _) = over_a_link(200_000, Duration::from_millis(50));
+        assert!(carried > 200_000 * 115, "{carried} bytes in 120 s at 200 kB/s");
     }
 }

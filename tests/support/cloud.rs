@@ -32,6 +32,7 @@ pub struct Orders {
     cut_after_publishes: Option<usize>,
     cut: u64,
     refuse_connections: bool,
+    answer_with: Option<Vec<u8>>,
 }
 
 /// One publish that arrived.
@@ -140,6 +141,11 @@ impl Cloud {
     /// Acknowledgements come two by two, the second first.
     pub fn swap_acks(&self) {
         self.order(|orders| orders.acks_in_pairs_swapped = true);
+    }
+
+    /// A publish is answered with these bytes instead of an acknowledgement.
+    pub fn answer_with(&self, bytes: Option<&[u8]>) {
+        self.order(|orders| orders.answer_with = bytes.map(<[u8]>::to_vec));
     }
 
     /// Each connection is cut after this many publishes, the last of them unacknowledged.

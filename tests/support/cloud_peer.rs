@@ -158,6 +158,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         if orders.cut_after_publishes.is_some_and(|limit| self.publishes >= limit) {
             return Next::Cut;
         }
+        if let Some(bytes) = &orders.answer_with {
+            return match self.stream.write_all(bytes).await {
+                Ok(()) => Next::Go,
+                Err(_) => Next::Cut,
+            };
+        }
         self.owed_acks.push_back((Instant::now() + orders.ack_delay, publish.pkid));
         match self.pay_acks(orders).await {
             Ok(()) => Next::Go,

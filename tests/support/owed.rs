@@ -41,11 +41,15 @@ pub struct ListReader {
 }
 
 pub fn sample(seq: u64) -> Item {
+    sample_on("acme/pump-1/pressure", seq)
+}
+
+pub fn sample_on(topic: &str, seq: u64) -> Item {
     let tag = DictionaryTag {
         id: 1,
         device: "pump-1".into(),
         name: "pressure".into(),
-        topic: "acme/pump-1/pressure".into(),
+        topic: topic.into(),
         data_type: DataType::Uint64,
     };
     Item::Record(Owed {
