@@ -1,1 +1,183 @@
-//! (being built)
+//! The embedded broker: MQTT 3.1.1 and 5 for local clients, and the window on which every tag is seen.
+//!
+//! It is a window, not the truth: polling, storing and forwarding do not depend on it. The gateway publishes through
+//! [`Publisher`], which has no socket and never waits; local clients come through the doors.
+//!
+//! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
+//! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
+//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `keeping` clients'
+//! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted.
+//!
+//! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
+//! publish is acknowledged and dropped for 3.1.1 (as mosquitto does), refused with 0x87 for MQTT 5, counted for both.
+//! Sessions end with their connection in this version: `clean_session = 0` is accepted, "session present" is always 0,
+//! and MQTT 5 clients are told Session Expiry Interval 0. A slow reader sees only the newest of the gateway's retained
+//! values; for anything else it is disconnected (0x97) once 1 MiB waits, never silently thinned.
+
+mod clients;
+mod core;
+mod door;
+mod keeping;
+mod message;
+mod outbox;
+mod publisher;
+mod retained;
+mod ruling;
+mod session;
+mod stats;
+mod sys;
+mod tree;
+mod will;
+mod wire;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use publisher::Publisher;
+pub use stats::BrokerStats;
+
+use crate::access::Access;
+use crate::config::plan::BrokerPlan;
+use crate::disk::retained::{Found, RetainedFile};
+use crate::flow::clock::Clock;
+use crate::flow::command::CommandEntry;
+use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::stop::Stop;
+use crate::model::topic::Ownership;
+use door::Doors;
+
+/// How long clients may take at the end to read what waits for them.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+
+/// What the broker is made of.
+pub struct BrokerParts {
+    /// Listeners and ACL.
+    pub plan: BrokerPlan,
+    /// Which topics are the gateway's.
+    pub ownership: Arc<Ownership>,
+    /// Where commands go.
+    pub commands: CommandEntry,
+    /// For arrival times and message expiry across restarts.
+    pub clock: Clock,
+    /// For what the operator must know.
+    pub notices: Notices,
+    /// Clients' retained messages; created if missing.
+    pub retained_path: PathBuf,
+}
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The system gives no thread; try again later.
+    #[error("cannot start the thread that keeps retained messages: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The broker, not yet running.
+pub struct Broker {
+    shared: Arc<core::Shared>,
+    doors: Doors,
+    notices: Notices,
+}
+
+impl Broker {
+    /// Reads the clients' retained messages (blocks for that long) and opens nothing yet. The publisher works at once.
+    /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
+    pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
+        let BrokerParts { plan, ownership, commands, clock, notices, retained_path } = parts;
+        let (disk, Found { rows, set_aside }) = RetainedFile::open(&retained_path)?;
+        if let Some(aside) = set_aside {
+            let detail =
+                format!("retained messages were damaged and are lost; the file was kept as {}", aside.display());
+            tracing::error!(file = %aside.display(), "retained messages of clients were damaged, file set aside");
+            notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
+        }
+        let mut kept = Vec::new();
+        for row in rows {
+            let topic = Arc::clone(&row.topic);
+            match keeping::message(row, &clock, &ownership) {
+                Some(message) => kept.push(message),
+                // Nobody waits for this: it is looked at again at the next start.
+                None => drop(disk.clear(topic)),
+            }
+        }
+        let access = Access::new(&plan.acl);
+        let around = core::Surroundings { access, ownership, commands, clock, disk };
+        let shared = Arc::new(core::Shared::new(around, kept));
+        let publisher = Publisher::new(Arc::clone(&shared));
+        let doors = Doors::new(plan.listeners, Arc::clone(&shared), notices.clone());
+        Ok((Self { shared, doors, notices }, publisher))
+    }
+
+    /// Tries once to open every listener, so that addresses are known; those that fail are retried by [`Broker::run`].
+    /// One entry per listener of the plan.
+    pub async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
+        self.doors.bind().await
+    }
+
+    /// Serves until `end` is cancelled. New clients are refused from `stop.begun()` on; those connected stay until
+    /// `end`, get what waits for them (for at most 3 s) and a DISCONNECT 0x8B. Not cancel-safe: cancelled, clients are
+    /// cut off without a word and the last retained messages may not be on disk.
+    pub async fn run(self, stop: Stop, end: CancellationToken) {
+        let tracker = TaskTracker::new();
+        let Self { shared, doors, notices } = self;
+        doors.open(&tracker, &stop, &end);
+        tick(&shared, &notices, &end).await;
+        shared.stop();
+        tracker.close();
+        if tokio::time::timeout(FAREWELL_MAX, tracker.wait()).await.is_err() {
+            tracing::warn!(clients = tracker.len(), "clients were cut off, they did not read what waited for them");
+        }
+        if tokio::task::spawn_blocking(move || shared.disk.close()).await.is_err() {
+            tracing::error!("the thread that keeps retained messages ended badly");
+        }
+    }
+}
+
+/// Once a second: wills, expiry, `$SYS`, the state of the disk.
+async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationToken) {
+    let publisher = Publisher::new(Arc::clone(shared));
+    let mut sys = sys::Sys::new(Instant::now());
+    let mut next_sys = Instant::now();
+    let mut trouble = None;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = Instant::now();
+        shared.tick(now);
+        if now >= next_sys {
+            sys.tell(shared, &publisher, now);
+            next_sys = now + sys::PERIOD;
+        }
+        let found = shared.disk.trouble();
+        if found.is_some() != trouble.is_some() {
+            tell_of_disk(notices, found.as_deref());
+        }
+        trouble = found;
+    }
+}
+
+fn tell_of_disk(notices: &Notices, trouble: Option<&str>) {
+    let event = "broker_retained_not_kept";
+    if let Some(error) = trouble {
+        tracing::error!(error, "retained messages of clients cannot be kept on disk");
+        notices.tell(notice(event, Phase::Active, "retained", error.to_owned()));
+    } else {
+        tracing::info!("retained messages of clients are kept on disk again");
+        notices.tell(notice(event, Phase::Cleared, "retained", "kept on disk again".to_owned()));
+    }
+}
+
+fn notice(event: &'static str, phase: Phase, subject: &str, detail: String) -> Notice {
+    Notice { event, phase, subject: subject.to_owned(), detail }
+}

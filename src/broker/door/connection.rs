@@ -1,0 +1,206 @@
+//! One connected client: moves bytes between its socket, its session and its outbox until one of them ends.
+//!
+//! Input is read only while there is room for what it may cause: publishes that wait to be settled, and output that
+//! the client has not taken. So a client that sends without reading stops itself, and nobody else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::duty::Duty;
+use crate::access::Identity;
+use crate::broker::core::Shared;
+use crate::broker::outbox::Outbox;
+use crate::broker::session::{Ending, Session};
+use crate::broker::tree::ClientKey;
+use crate::broker::wire::{Connect, decode, encode, frame};
+
+/// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
+const OUT_BYTES: usize = 64 * 1024;
+
+/// A client whose input we do not read, since it does not take our output, is given up after this long without a byte.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+
+/// Input is read in pieces of at least this size.
+const IN_BYTES: usize = 4 * 1024;
+
+/// For the last words on a connection, and for what waits when the gateway stops.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// A client's place in the core; given back however its task ends, with the will if nobody said otherwise.
+pub(super) struct Seat {
+    pub shared: Arc<Shared>,
+    pub key: ClientKey,
+    pub id: Arc<str>,
+    ending: Ending,
+}
+
+impl Seat {
+    pub(super) fn new(shared: Arc<Shared>, key: ClientKey, id: Arc<str>) -> Self {
+        Self { shared, key, id, ending: Ending::Lost }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.leave(self.key, self.ending);
+    }
+}
+
+/// A connection after CONNACK.
+pub(super) struct Connection {
+    duty: Duty,
+    seat: Seat,
+    outbox: Arc<Outbox>,
+}
+
+impl Connection {
+    pub(super) fn new(seat: Seat, state: (Arc<Outbox>, Session), connect: &Connect, identity: Identity) -> Self {
+        let (outbox, session) = state;
+        let duty = Duty::new(&seat, Arc::clone(&outbox), session, (connect, identity));
+        Self { duty, seat, outbox }
+    }
+
+    /// Runs to the end. `arrived` has come after CONNECT already, `out` begins with CONNACK.
+    pub(super) async fn run(mut self, stream: TcpStream, mut arrived: BytesMut, mut out: BytesMut) {
+        let (mut reader, mut writer) = stream.into_split();
+        let ending = self.serve(&mut reader, &mut writer, (&mut arrived, &mut out)).await;
+        self.seat.ending = ending;
+        self.log(ending);
+        if ending == Ending::Stopping {
+            // What waits is still sent, for a short while.
+            drop(tokio::time::timeout(DRAIN_MAX, self.drain(&mut writer, &mut out)).await);
+        }
+        // The place is free, and the will sent, before the last words: they may take a while.
+        let version = self.duty.version();
+        let shared = Arc::clone(&self.seat.shared);
+        drop(self);
+        let Some(reason) = ending.reason() else {
+            return;
+        };
+        encode::disconnect(&mut out, version, reason);
+        let last_words = async {
+            writer.write_all(&out).await?;
+            writer.shutdown().await?;
+            // Closing with unread input would make the system throw the last words away.
+            while reader.read_buf(&mut arrived).await? > 0 {
+                arrived.clear();
+            }
+            std::io::Result::Ok(())
+        };
+        shared.stats.bytes_sent.add(out.len() as u64);
+        // Whoever is not there to hear them has gone already.
+        drop(tokio::time::timeout(LAST_WORDS_MAX, last_words).await);
+    }
+
+    async fn serve<R, W>(&mut self, reader: &mut R, writer: &mut W, buffers: (&mut BytesMut, &mut BytesMut)) -> Ending
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let (arrived, out) = buffers;
+        let mut progress = Instant::now();
+        loop {
+            if let Some(ending) = self.work(arrived, out) {
+                return ending;
+            }
+            let may_read = !self.duty.is_full() && out.len() < OUT_BYTES;
+            if out.is_empty() {
+                progress = Instant::now();
+            }
+            tidy(arrived, out);
+            // Silence is measured only while we listen, a stall only while we do not.
+            let alarm = if may_read { self.duty.silent_at() } else { Some(progress + STALLED_MAX) };
+            let alarm_at = alarm.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                read = reader.read_buf(arrived), if may_read => match read {
+                    Ok(count @ 1..) => self.seat.shared.stats.bytes_received.add(count as u64),
+                    Ok(0) | Err(_) => return Ending::Lost,
+                },
+                written = writer.write(out), if !out.is_empty() => match written {
+                    Ok(count @ 1..) => {
+                        out.advance(count);
+                        progress = Instant::now();
+                        self.seat.shared.stats.bytes_sent.add(count as u64);
+                    }
+                    Ok(0) | Err(_) => return Ending::Lost,
+                },
+                () = self.outbox.rung() => {}
+                () = self.duty.settled() => {}
+                () = tokio::time::sleep_until(alarm_at), if alarm.is_some() => {
+                    if may_read { return Ending::Silent; }
+                    if out.len() >= OUT_BYTES { return Ending::TooSlow; }
+                    progress = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Everything that can be done without waiting.
+    fn work(&mut self, arrived: &mut BytesMut, out: &mut BytesMut) -> Option<Ending> {
+        while !self.duty.is_full() && out.len() < OUT_BYTES {
+            let packet = match frame(arrived) {
+                Ok(Some(frame)) => decode(frame, self.duty.version()),
+                Ok(None) => break,
+                Err(fault) => Err(fault),
+            };
+            let ending = match packet {
+                Ok(packet) => self.duty.packet(packet, out),
+                Err(fault) => Some(Ending::Fault(fault)),
+            };
+            if ending.is_some() {
+                return ending;
+            }
+        }
+        if let ending @ Some(_) = self.duty.take_settled(out).or_else(|| self.outbox.ending()) {
+            return ending;
+        }
+        self.duty.send(out, OUT_BYTES);
+        None
+    }
+
+    /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.
+    async fn drain<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, out: &mut BytesMut) {
+        loop {
+            self.duty.send(out, OUT_BYTES);
+            if out.is_empty() {
+                return;
+            }
+            match writer.write(out).await {
+                Ok(count @ 1..) => {
+                    out.advance(count);
+                    self.seat.shared.stats.bytes_sent.add(count as u64);
+                }
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    fn log(&self, ending: Ending) {
+        let client = &*self.seat.id;
+        match ending {
+            Ending::Goodbye | Ending::GoodbyeWithWill => tracing::info!(client, "client disconnected"),
+            Ending::Stopping => tracing::debug!(client, "client is told that the gateway stops"),
+            Ending::Fault(fault) => {
+                self.seat.shared.stats.faults.one();
+                tracing::warn!(client, error = %fault, "client disconnected for a fault");
+            }
+            ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
+        }
+    }
+}
+
+/// Room for more input; and buffers that one large packet blew up are not kept for the life of a connection.
+fn tidy(arrived: &mut BytesMut, out: &mut BytesMut) {
+    for buffer in [&mut *arrived, out] {
+        if buffer.is_empty() && buffer.capacity() > 4 * OUT_BYTES {
+            *buffer = BytesMut::new();
+        }
+    }
+    arrived.reserve(IN_BYTES);
+}

@@ -1,0 +1,331 @@
+//! What a connection does for each of its session's actions: publish, subscribe, hand in a command, acknowledge.
+//!
+//! Publishes that cannot be settled at once (a command waits for the journal, a retained message for its commit) are
+//! settled in tasks of their own; the client's other packets go on meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::connection::Seat;
+use crate::access::Identity;
+use crate::broker::core::{Shared, delivery};
+use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
+use crate::broker::outbox::Outbox;
+use crate::broker::retained::{Cursor, Rest};
+use crate::broker::ruling::{self, Ruling};
+use crate::broker::session::{Action, Ending, Session, Token, Verdict};
+use crate::broker::tree::{ClientKey, Subscription};
+use crate::broker::wire::encode::{self, Outgoing};
+use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
+use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
+use crate::model::command::Refusal;
+use crate::model::tag::TagIx;
+
+/// Messages taken out of the outbox, or from a page of retained ones, at a time.
+const TAKE: usize = 64;
+
+/// The retained messages for one new subscription.
+struct Walk {
+    cursor: Cursor,
+    subscription: Subscription,
+    /// What had been put into the outbox before goes first: values of an earlier subscription that covers the same
+    /// topics are older than the retained ones.
+    after: u64,
+}
+
+/// A connected client at work.
+pub(super) struct Duty {
+    shared: Arc<Shared>,
+    key: ClientKey,
+    id: Arc<str>,
+    identity: Identity,
+    version: Version,
+    session: Session,
+    outbox: Arc<Outbox>,
+    maximum_packet: usize,
+    wants_reasons: bool,
+    /// Retained messages still to be sent.
+    walks: VecDeque<Walk>,
+    /// Taken, but there was no room in the window yet.
+    taken: VecDeque<Delivery>,
+    settling: JoinSet<(Token, Verdict)>,
+    settled: Vec<(Token, Verdict)>,
+    refused_before: bool,
+}
+
+impl Duty {
+    pub(super) fn new(seat: &Seat, outbox: Arc<Outbox>, session: Session, client: (&Connect, Identity)) -> Self {
+        let (connect, identity) = client;
+        Self {
+            shared: Arc::clone(&seat.shared),
+            key: seat.key,
+            id: Arc::clone(&seat.id),
+            identity,
+            version: connect.version,
+            session,
+            outbox,
+            maximum_packet: connect.maximum_packet as usize,
+            wants_reasons: connect.wants_reasons,
+            walks: VecDeque::new(),
+            taken: VecDeque::new(),
+            settling: JoinSet::new(),
+            settled: Vec::new(),
+            refused_before: false,
+        }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Is so much waiting to be settled that no more should be read?
+    pub(super) fn is_full(&self) -> bool {
+        self.session.is_full(self.settling.len())
+    }
+
+    pub(super) fn silent_at(&self) -> Option<Instant> {
+        self.session.silent_at()
+    }
+
+    /// Waits until something is settled; for ever when nothing waits. Cancel-safe.
+    pub(super) async fn settled(&mut self) {
+        match self.settling.join_next().await {
+            Some(Ok(done)) => self.settled.push(done),
+            // These tasks do not panic and are not cancelled; a publish lost that way would just not be acknowledged.
+            Some(Err(error)) => tracing::error!(%error, "a publish could not be settled"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Acknowledges what has been settled.
+    pub(super) fn take_settled(&mut self, out: &mut BytesMut) -> Option<Ending> {
+        for (token, verdict) in std::mem::take(&mut self.settled) {
+            let actions = self.session.settle(token, verdict);
+            if let ending @ Some(_) = self.carry_out(actions, out) {
+                return ending;
+            }
+        }
+        None
+    }
+
+    /// A packet has arrived.
+    pub(super) fn packet(&mut self, packet: Incoming, out: &mut BytesMut) -> Option<Ending> {
+        self.shared.stats.packets_received.one();
+        let actions = self.session.step(packet, Instant::now());
+        self.carry_out(actions, out)
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>, out: &mut BytesMut) -> Option<Ending> {
+        for action in actions {
+            match action {
+                Action::Ack { kind, packet_id, reason, told } => {
+                    let fits = self.wants_reasons && told.len() + 16 <= self.maximum_packet;
+                    encode::ack(out, self.version, kind, (packet_id, reason, if fits { told } else { "" }));
+                }
+                Action::Pong => encode::pong(out),
+                Action::Publish { token, publish } => {
+                    if let Some(verdict) = self.publish(token, publish) {
+                        let actions = self.session.settle(token, verdict);
+                        if let ending @ Some(_) = self.carry_out(actions, out) {
+                            return ending;
+                        }
+                    }
+                    continue;
+                }
+                Action::Subscribe(subscribe) => self.subscribe(subscribe, out),
+                Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, out),
+                Action::Close(ending) => return Some(ending),
+            }
+            self.shared.stats.packets_sent.one();
+        }
+        None
+    }
+
+    /// The verdict, unless it has to be waited for.
+    fn publish(&mut self, token: Token, publish: Publish) -> Option<Verdict> {
+        let stats = &self.shared.stats;
+        stats.publishes_received.one();
+        stats.publish_bytes_received.add(publish.payload.len() as u64);
+        let (access, ownership) = (&self.shared.access, &self.shared.ownership);
+        match ruling::judge(access, ownership, self.identity, &publish.topic, publish.retain) {
+            Ruling::Refuse(told) => {
+                stats.publishes_refused.one();
+                if !self.refused_before {
+                    tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
+                }
+                self.refused_before = true;
+                Some(Verdict::Refused(0x87, told))
+            }
+            Ruling::Command(tag) => {
+                self.command(token, tag, publish);
+                None
+            }
+            Ruling::Publish(retain) => self.send_on(token, publish, retain),
+        }
+    }
+
+    fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
+        let qos = publish.qos;
+        let published = self.shared.publish(&Arc::new(message(publish)), retain, self.key);
+        let Ok(published) = published else {
+            self.shared.stats.publishes_refused.one();
+            return Some(Verdict::Refused(0x97, "no room for more retained messages"));
+        };
+        // 0x10: no matching subscribers.
+        let verdict = Verdict::Taken(if published.receivers == 0 && retain == Retain::No { 0x10 } else { 0 });
+        match published.committed {
+            Some(committed) if qos != Qos::AtMostOnce => {
+                self.settling.spawn(async move {
+                    let kept = matches!(committed.await, Ok(Ok(())));
+                    (token, if kept { verdict } else { Verdict::NotKept })
+                });
+                None
+            }
+            _ => Some(verdict),
+        }
+    }
+
+    /// Shown to those who watch the topic, and handed in; acknowledged when it is journalled.
+    fn command(&mut self, token: Token, tag: TagIx, publish: Publish) {
+        let forwarded = publish.forwarded.as_deref();
+        let response_topic = forwarded.and_then(|forwarded| forwarded.response_topic.clone());
+        let (access, ownership) = (&self.shared.access, &self.shared.ownership);
+        let answerable = |topic: &String| ruling::may_answer_on(access, ownership, self.identity, topic);
+        let request = Request {
+            tag,
+            payload: publish.payload.to_vec(),
+            retained: if publish.retain == Retain::Yes { CommandRetained::Yes } else { CommandRetained::No },
+            redelivery: if publish.again { Redelivery::Again } else { Redelivery::First },
+            expiry: publish.expiry.map(|seconds| Duration::from_secs(seconds.into())),
+            correlation: forwarded.and_then(|forwarded| forwarded.correlation.as_ref()).map(|data| data.to_vec()),
+            response_topic: response_topic.filter(answerable),
+            origin: format!("local:{}", self.id),
+            at: self.shared.clock.now(),
+        };
+        // Not kept, so there is always room for it.
+        drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, self.key));
+        let commands = self.shared.commands.clone();
+        self.settling.spawn(async move {
+            let verdict = match commands.submit(request).await {
+                Admission::Accepted => Verdict::Taken(0),
+                Admission::Refused(refusal) => Verdict::Refused(refusal_reason(refusal), refusal.as_str()),
+            };
+            (token, verdict)
+        });
+    }
+
+    fn subscribe(&mut self, subscribe: Subscribe, out: &mut BytesMut) {
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        for wanted in &subscribe.filters {
+            match self.shared.subscribe(self.key, self.identity, wanted, subscribe.id) {
+                Ok(subscribed) => {
+                    codes.push(wanted.qos.bits());
+                    if let Some(cursor) = subscribed.cursor {
+                        self.walks.retain(|walk| walk.cursor.filter() != cursor.filter());
+                        let (_, after) = self.outbox.numbers();
+                        self.walks.push_back(Walk { cursor, subscription: subscribed.subscription, after });
+                    }
+                }
+                Err(reason) => {
+                    tracing::info!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
+                    codes.push(reason);
+                }
+            }
+        }
+        encode::suback(out, self.version, subscribe.packet_id, &codes);
+    }
+
+    fn unsubscribe(&mut self, packet_id: u16, filters: &[String], out: &mut BytesMut) {
+        let mut codes = Vec::with_capacity(filters.len());
+        for filter in filters {
+            self.walks.retain(|walk| walk.cursor.filter() != filter);
+            // 0x11: no subscription existed.
+            codes.push(if self.shared.unsubscribe(self.key, filter) { 0 } else { 0x11 });
+        }
+        encode::unsuback(out, self.version, packet_id, &codes);
+    }
+
+    /// Encodes what waits for the client until there is enough of it, or no more room in the window.
+    pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) {
+        let now = Instant::now();
+        while out.len() < enough {
+            if self.taken.is_empty() {
+                self.take(now);
+            }
+            let room = self.session.room();
+            match self.taken.front() {
+                Some(front) if front.qos == Qos::AtMostOnce || room > 0 => {}
+                _ => return,
+            }
+            if let Some(delivery) = self.taken.pop_front() {
+                self.write(&delivery, now, out);
+            }
+        }
+    }
+
+    /// Retained messages first: whoever has just subscribed waits for them.
+    fn take(&mut self, now: Instant) {
+        while let Some(walk) = self.walks.front_mut() {
+            if self.outbox.numbers().0 < walk.after {
+                break;
+            }
+            let mut messages = Vec::new();
+            let rest = self.shared.page(&mut walk.cursor, TAKE, now, &mut messages);
+            let as_kept = Subscription { retain_as_published: true, ..walk.subscription };
+            self.taken.extend(messages.iter().map(|message| delivery(message, &as_kept, Retain::Yes)));
+            if rest == Rest::Nothing {
+                self.walks.pop_front();
+            }
+            if !self.taken.is_empty() {
+                return;
+            }
+        }
+        let mut taken = Vec::new();
+        self.outbox.take(TAKE, self.session.room(), &mut taken);
+        self.taken.extend(taken);
+    }
+
+    fn write(&mut self, delivery: &Delivery, now: Instant, out: &mut BytesMut) {
+        let stats = &self.shared.stats;
+        if delivery.message.is_expired(now) {
+            stats.dropped_expired.one();
+            return;
+        }
+        let outgoing = Outgoing::new(delivery, self.version, now);
+        if outgoing.len() > self.maximum_packet {
+            stats.dropped_too_large.one(); // 3.1.2-25: as if it had been sent
+            return;
+        }
+        outgoing.write(out, self.session.launch(delivery.qos));
+        stats.packets_sent.one();
+        stats.publishes_sent.one();
+        stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
+    }
+}
+
+fn message(publish: Publish) -> Message {
+    let expires = publish.expiry.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+    Message {
+        topic: publish.topic.into(),
+        payload: publish.payload,
+        qos: publish.qos,
+        forwarded: publish.forwarded,
+        expires,
+        keep: Keep::Every,
+    }
+}
+
+/// The MQTT 5 reason code that comes nearest (section 3.4.2.1); the reason string has the word itself.
+const fn refusal_reason(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::Access => 0x87,
+        Refusal::Busy => 0x97,
+        Refusal::Payload => 0x99,
+        _ => 0x83,
+    }
+}

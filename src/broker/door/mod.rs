@@ -1,0 +1,161 @@
+//! The doors: listeners, who is let in, and one task per connection.
+//!
+//! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
+//! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
+//!
+//! `limits` how many at once · `greeting` from the first byte to CONNACK · `connection` from there to the end ·
+//! `duty` what the connection does for each of the session's actions.
+
+mod connection;
+mod duty;
+mod greeting;
+mod limits;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::core::Shared;
+use super::notice;
+use crate::config::plan::{Anonymous, ListenerPlan};
+use crate::flow::notice::{Notices, Phase};
+use crate::flow::stop::Stop;
+use limits::Limits;
+
+/// First and longest pause between two attempts to open a listener.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Pause after an accept that failed: out of file descriptors, as a rule, which does not get better by trying at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// All listeners of the plan.
+pub(super) struct Doors {
+    doors: Vec<Door>,
+}
+
+struct Door {
+    plan: ListenerPlan,
+    listener: Option<TcpListener>,
+    limits: Arc<Limits>,
+    shared: Arc<Shared>,
+    notices: Notices,
+}
+
+/// What a connection's task is given.
+pub(super) struct Arrival {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub anonymous: Anonymous,
+    pub shared: Arc<Shared>,
+    /// Cancelled when the gateway has nothing more to say.
+    pub end: CancellationToken,
+}
+
+impl Doors {
+    pub(super) fn new(listeners: Vec<ListenerPlan>, shared: Arc<Shared>, notices: Notices) -> Self {
+        let limits = Arc::new(Limits::from_system());
+        let door = |plan| {
+            let (limits, shared, notices) = (Arc::clone(&limits), Arc::clone(&shared), notices.clone());
+            Door { plan, listener: None, limits, shared, notices }
+        };
+        Self { doors: listeners.into_iter().map(door).collect() }
+    }
+
+    pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
+        let mut bound = Vec::new();
+        for door in &mut self.doors {
+            door.listener = TcpListener::bind(door.plan.listen).await.ok();
+            bound.push(door.listener.as_ref().and_then(|listener| listener.local_addr().ok()));
+        }
+        bound
+    }
+
+    /// Starts one task per listener; they end when stopping begins.
+    pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
+        for door in self.doors {
+            let (connections, stop, end) = (tracker.clone(), stop.clone(), end.clone());
+            tracker.spawn(async move {
+                tokio::select! {
+                    () = stop.begun() => {}
+                    () = end.cancelled() => {}
+                    () = door.serve(&connections, &end) => {}
+                }
+            });
+        }
+    }
+}
+
+impl Door {
+    async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken) {
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => self.open_with_patience().await,
+        };
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
+        }
+        let mut failing = false;
+        let mut turning_away = false;
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "cannot take in connections, trying on");
+                    }
+                    failing = true;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            failing = false;
+            self.shared.stats.connections.one();
+            let Some(pass) = self.limits.admit(peer.ip()) else {
+                self.shared.stats.turned_away.one();
+                if !turning_away {
+                    tracing::warn!(%peer, "too many connections, turning away");
+                }
+                turning_away = true;
+                continue;
+            };
+            turning_away = false;
+            let (shared, end, anonymous) = (Arc::clone(&self.shared), end.clone(), self.plan.anonymous);
+            tracker.spawn(async move {
+                let _pass = pass;
+                greeting::receive(Arrival { stream, peer, anonymous, shared, end }).await;
+            });
+        }
+    }
+
+    async fn open_with_patience(&self) -> TcpListener {
+        let (mut pause, longest) = RETRY;
+        let mut failed_at = None;
+        loop {
+            let error = match TcpListener::bind(self.plan.listen).await {
+                Ok(listener) => {
+                    if failed_at.is_some() {
+                        self.tell(Phase::Cleared, "open now".to_owned());
+                    }
+                    return listener;
+                }
+                Err(error) => error,
+            };
+            if failed_at.is_none() {
+                failed_at = Some(Instant::now());
+                tracing::error!(address = %self.plan.listen, %error, "cannot open listener, trying on");
+                self.tell(Phase::Active, format!("cannot listen on {}: {error}", self.plan.listen));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn tell(&self, phase: Phase, detail: String) {
+        self.notices.tell(notice("broker_listener_down", phase, &self.plan.listen.to_string(), detail));
+    }
+}

@@ -1,0 +1,111 @@
+//! One message on its way through the broker: decoded once, shared by everyone it is for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+/// Quality of service (MQTT 5, section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) enum Qos {
+    #[default]
+    AtMostOnce,
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+impl Qos {
+    /// From the two bits of a packet; 3 is malformed.
+    pub(crate) const fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+
+    /// The two bits.
+    pub(crate) const fn bits(self) -> u8 {
+        self as u8
+    }
+}
+
+/// RETAIN, on the way in: "keep this"; on the way out: "this was kept".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Retain {
+    #[default]
+    No,
+    Yes,
+}
+
+impl From<bool> for Retain {
+    fn from(flag: bool) -> Self {
+        if flag { Self::Yes } else { Self::No }
+    }
+}
+
+/// MQTT 5 properties that travel with a message to MQTT 5 subscribers (section 3.3.2.3).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Forwarded {
+    /// Payload format, content type, response topic, correlation data and user properties, in the order and form in
+    /// which they came off the wire; already validated.
+    pub encoded: Bytes,
+    /// Again, decoded: commands use it.
+    pub response_topic: Option<String>,
+    /// Again, decoded: commands use it.
+    pub correlation: Option<Bytes>,
+}
+
+/// What a slow reader may miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Only the newest of this topic matters: the gateway's retained values.
+    Newest,
+    /// Every one of them, or the client is told.
+    Every,
+}
+
+/// A message; immutable once made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub topic: Arc<str>,
+    pub payload: Bytes,
+    pub qos: Qos,
+    pub forwarded: Option<Box<Forwarded>>,
+    /// From the message expiry interval, counted from its arrival.
+    pub expires: Option<Instant>,
+    pub keep: Keep,
+}
+
+/// What a queue is charged for one message beyond its bytes: places in queue and heap.
+const MESSAGE_COST: usize = 96;
+
+impl Message {
+    /// One of the gateway's own.
+    pub(crate) fn own(topic: Arc<str>, payload: Bytes, keep: Keep) -> Self {
+        Self { topic, payload, qos: Qos::AtLeastOnce, forwarded: None, expires: None, keep }
+    }
+
+    /// What it costs a queue to hold it, bytes.
+    pub(crate) fn cost(&self) -> usize {
+        let properties = self.forwarded.as_ref().map_or(0, |forwarded| forwarded.encoded.len());
+        MESSAGE_COST + self.topic.len() + self.payload.len() + properties
+    }
+
+    /// Has its message expiry interval passed?
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// A message on its way to one client: what this client's subscriptions make of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    pub message: Arc<Message>,
+    /// The lower of the publisher's and the subscription's.
+    pub qos: Qos,
+    pub retain: Retain,
+    /// Subscription identifiers of all matching subscriptions (MQTT 5).
+    pub ids: Vec<u32>,
+}

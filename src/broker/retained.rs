@@ -1,0 +1,230 @@
+//! The retained messages, ours and the clients', all in memory; sent to a subscriber page by page, any number of them.
+//!
+//! A [`Cursor`] is one subscriber's walk through them. It remembers how old the newest message was when it subscribed:
+//! what changed since then has reached it through its subscription and is skipped, so that nothing is sent twice, and
+//! no value after a newer one. Between pages nothing is held but the place.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::message::{Keep, Message};
+use crate::model::topic::matches;
+
+/// Bounds on what clients may leave here: they share a small box with everybody else.
+pub(super) const CLIENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// And in number.
+pub(super) const CLIENT_COUNT_MAX: usize = 100_000;
+
+/// Topics looked at for one page, so that nobody waits long for the lock.
+const LOOK_MAX: usize = 1000;
+
+#[derive(Debug, Default)]
+pub(super) struct Retained {
+    kept: HashMap<Arc<str>, Kept>,
+    order: BTreeSet<Arc<str>>,
+    version: u64,
+    client_bytes: usize,
+    client_count: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    version: u64,
+}
+
+/// No more room for clients' messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// A walk through the messages that match one filter.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor {
+    filter: Arc<str>,
+    version: u64,
+    after: Option<Arc<str>>,
+}
+
+impl Cursor {
+    pub(super) fn filter(&self) -> &str {
+        &self.filter
+    }
+}
+
+/// Is there more to come after a page?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    More,
+    Nothing,
+}
+
+impl Retained {
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.values().map(|kept| kept.message.payload.len()).sum()
+    }
+
+    /// Keeps a message in place of an older one; the gateway's own ([`Keep::Newest`]) always find room.
+    pub(super) fn put(&mut self, message: Arc<Message>) -> Result<(), Full> {
+        let old = self.kept.get(&message.topic).map_or((0, 0), |kept| charge(&kept.message));
+        let new = charge(&message);
+        let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
+        if new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX) {
+            return Err(Full);
+        }
+        (self.client_bytes, self.client_count) = (bytes, count);
+        self.version += 1;
+        let version = self.version;
+        if let Some(kept) = self.kept.get_mut(&message.topic) {
+            *kept = Kept { message, version };
+        } else {
+            let topic = Arc::clone(&message.topic);
+            self.order.insert(Arc::clone(&topic));
+            self.kept.insert(topic, Kept { message, version });
+        }
+        Ok(())
+    }
+
+    /// Forgets a topic; was there something?
+    pub(super) fn clear(&mut self, topic: &str) -> bool {
+        let Some(kept) = self.kept.remove(topic) else {
+            return false;
+        };
+        let (bytes, count) = charge(&kept.message);
+        self.client_bytes -= bytes;
+        self.client_count -= count;
+        self.order.remove(topic);
+        true
+    }
+
+    /// Forgets what has expired and names it.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let expired = self.kept.iter().filter(|(_, kept)| kept.message.is_expired(now));
+        let expired: Vec<Arc<str>> = expired.map(|(topic, _)| Arc::clone(topic)).collect();
+        for topic in &expired {
+            self.clear(topic);
+        }
+        expired
+    }
+
+    /// A walk for someone who subscribes now.
+    pub(super) fn cursor(&self, filter: &str) -> Cursor {
+        Cursor { filter: filter.into(), version: self.version, after: None }
+    }
+
+    /// The next of them, at most `most`.
+    pub(super) fn page(&self, cursor: &mut Cursor, most: usize, now: Instant, into: &mut Vec<Arc<Message>>) -> Rest {
+        let Some(wildcard) = cursor.filter.find(['+', '#']) else {
+            into.extend(self.wanted(&cursor.filter, cursor.version, now));
+            return Rest::Nothing;
+        };
+        // `a/#` matches `a` as well, so the common beginning ends before the slash.
+        let beginning = cursor.filter[..wildcard].trim_end_matches('/').to_owned();
+        let from = match &cursor.after {
+            Some(after) => Bound::Excluded(&**after),
+            None => Bound::Included(&*beginning),
+        };
+        let mut left = most;
+        let mut last: Option<&Arc<str>> = None;
+        for (looked, topic) in self.order.range::<str, _>((from, Bound::Unbounded)).enumerate() {
+            if !topic.starts_with(&beginning) {
+                return Rest::Nothing;
+            }
+            if left == 0 || looked == LOOK_MAX {
+                cursor.after = last.cloned();
+                return Rest::More;
+            }
+            if matches(&cursor.filter, topic)
+                && let Some(message) = self.wanted(topic, cursor.version, now)
+            {
+                into.push(message);
+                left -= 1;
+            }
+            last = Some(topic);
+        }
+        Rest::Nothing
+    }
+
+    fn wanted(&self, topic: &str, version: u64, now: Instant) -> Option<Arc<Message>> {
+        let kept = self.kept.get(topic)?;
+        (kept.version <= version && !kept.message.is_expired(now)).then(|| Arc::clone(&kept.message))
+    }
+}
+
+/// What a message takes of the clients' room: bytes and number.
+fn charge(message: &Message) -> (usize, usize) {
+    match message.keep {
+        Keep::Newest => (0, 0),
+        Keep::Every => (message.cost(), 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(topic: &str, keep: Keep) -> Arc<Message> {
+        Arc::new(Message::own(topic.into(), Bytes::from_static(b"1"), keep))
+    }
+
+    fn all(retained: &Retained, filter: &str) -> Vec<String> {
+        let (mut cursor, mut found) = (retained.cursor(filter), Vec::new());
+        while retained.page(&mut cursor, 3, Instant::now(), &mut found) == Rest::More {}
+        let mut topics: Vec<String> = found.iter().map(|message| message.topic.to_string()).collect();
+        topics.sort();
+        topics
+    }
+
+    proptest! {
+        #[test]
+        fn the_pages_together_are_what_the_plain_rule_matches(
+            topics in prop::collection::btree_set("[ab/é]{1,6}", 0..40),
+            filter in prop::sample::select(vec!["#", "+", "a/#", "a/+", "+/b/#", "a", "a/b/#", "/#", "+/+", "a+"]),
+        ) {
+            let mut retained = Retained::default();
+            for topic in &topics {
+                prop_assert_eq!(retained.put(message(topic, Keep::Every)), Ok(()));
+            }
+            let wanted: Vec<String> = topics.iter().filter(|topic| matches(filter, topic)).cloned().collect();
+            prop_assert_eq!(all(&retained, filter), wanted);
+        }
+    }
+
+    #[test]
+    fn what_changed_after_the_subscription_is_left_to_the_subscription() {
+        let mut retained = Retained::default();
+        for topic in ["a", "b", "c"] {
+            retained.put(message(topic, Keep::Newest)).expect("room");
+        }
+        let (mut cursor, mut found) = (retained.cursor("#"), Vec::new());
+        retained.put(message("b", Keep::Newest)).expect("room");
+        retained.put(message("bb", Keep::Newest)).expect("room");
+        assert!(retained.clear("c"));
+        assert_eq!(retained.page(&mut cursor, 9, Instant::now(), &mut found), Rest::Nothing);
+        assert_eq!(found.iter().map(|message| &*message.topic).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn clients_find_no_room_beyond_their_bound_and_the_gateway_always_does() {
+        let mut retained = Retained::default();
+        let large = |n: usize| {
+            let payload = Bytes::from(vec![0; 1024 * 1024]);
+            Arc::new(Message::own(format!("{n}").into(), payload, Keep::Every))
+        };
+        let kept = (0..40).take_while(|n| retained.put(large(*n)).is_ok()).count();
+        assert_eq!(kept, 31);
+        assert_eq!(retained.put(message("tag", Keep::Newest)), Ok(()));
+        assert_eq!(retained.put(large(0)), Ok(()), "one in place of another of the same size");
+        assert!(retained.clear("0"));
+        assert_eq!(retained.put(large(99)), Ok(()));
+    }
+}

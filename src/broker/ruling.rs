@@ -1,0 +1,67 @@
+//! May this client publish this, and what is it then? Decided before anything is stored or sent on.
+//!
+//! Ownership comes first (contract, section 3): what belongs to the gateway is nobody else's, whatever an ACL says.
+
+use crate::access::{Access, Identity};
+use crate::model::tag::TagIx;
+use crate::model::topic::{Owner, Ownership};
+
+use super::message::Retain;
+
+/// The decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// Send it on; keep it if this says so.
+    Publish(Retain),
+    /// A command for this tag; also shown to those who watch the topic, never kept.
+    Command(TagIx),
+    /// Not allowed; what an MQTT 5 client is told.
+    Refuse(&'static str),
+}
+
+/// Judges a PUBLISH.
+pub(super) fn judge(access: &Access, ownership: &Ownership, who: Identity, topic: &str, retain: Retain) -> Ruling {
+    let owner = ownership.of(topic);
+    if owner == Owner::Gateway {
+        return Ruling::Refuse("this topic belongs to the gateway");
+    }
+    if !access.may_write(who, topic) {
+        return Ruling::Refuse("not allowed to publish on this topic");
+    }
+    match owner {
+        Owner::Command(tag) => Ruling::Command(tag),
+        // A retained command would be carried out again by whoever subscribes next.
+        Owner::ClientSet => Ruling::Publish(Retain::No),
+        _ => Ruling::Publish(retain),
+    }
+}
+
+/// May the answer to a command go to this response topic?
+pub(super) fn may_answer_on(access: &Access, ownership: &Ownership, who: Identity, topic: &str) -> bool {
+    ownership.of(topic) == Owner::Client && access.may_write(who, topic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::{AclPlan, Anonymous};
+
+    #[test]
+    fn the_gateways_topics_are_refused_even_to_a_client_that_may_write_everything() {
+        let all = vec!["#".to_owned()];
+        let access = Access::new(&[AclPlan { user: "anonymous".to_owned(), read: all.clone(), write: all }]);
+        let ownership = Ownership::new([("p/speed".into(), TagIx(7))]);
+        let who = Identity::Anonymous(Anonymous::ReadWrite);
+        let judge = |topic, retain| judge(&access, &ownership, who, topic, retain);
+        for topic in ["p/speed", "p/speed/set/result", "ironbridge/x/status", "$SYS/broker/uptime", "$x"] {
+            assert!(matches!(judge(topic, Retain::No), Ruling::Refuse(_)), "{topic}");
+        }
+        assert_eq!(judge("p/speed/set", Retain::Yes), Ruling::Command(TagIx(7)));
+        assert_eq!(judge("q/set", Retain::Yes), Ruling::Publish(Retain::No));
+        assert_eq!(judge("q", Retain::Yes), Ruling::Publish(Retain::Yes));
+        assert!(may_answer_on(&access, &ownership, who, "answers/7"));
+        assert!(!may_answer_on(&access, &ownership, who, "p/speed"));
+        assert!(!may_answer_on(&access, &ownership, who, "p/speed/set"));
+        assert!(!may_answer_on(&access, &ownership, who, "other/set"));
+    }
+}

@@ -1,0 +1,237 @@
+//! The protocol state driven without a socket: handshakes by hand, then anything in any order.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::broker::message::Retain;
+use crate::broker::wire::{Ack, Connect};
+
+fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
+    let connect = Connect {
+        version,
+        client_id: "x".to_owned(),
+        clean_start: true,
+        keep_alive,
+        session_expiry: 0,
+        receive_maximum,
+        maximum_packet: u32::MAX,
+        wants_reasons: true,
+        will: None,
+        user: None,
+        password: None,
+    };
+    Session::new(&connect, Instant::now())
+}
+
+fn publish(qos: Qos, packet_id: u16, alias: Option<u16>, topic: &str) -> Incoming {
+    let (payload, topic) = (Bytes::new(), topic.to_owned());
+    let (again, retain, expiry, forwarded) = (false, Retain::No, None, None);
+    Incoming::Publish(Publish { again, qos, retain, topic, alias, packet_id, expiry, forwarded, payload })
+}
+
+fn ack(kind: AckKind, packet_id: u16, reason: u8) -> Incoming {
+    Incoming::Ack(Ack { kind, packet_id, reason })
+}
+
+/// What a packet makes the session do.
+fn step(session: &mut Session, packet: Incoming) -> Vec<Action> {
+    session.step(packet, Instant::now())
+}
+
+fn token(actions: &[Action]) -> Token {
+    let [Action::Publish { token, .. }] = actions else { panic!("one publish, not {actions:?}") };
+    *token
+}
+
+fn sent(kind: AckKind, packet_id: u16, reason: u8) -> Action {
+    Action::Ack { kind, packet_id, reason, told: "" }
+}
+
+#[test]
+fn acknowledgements_keep_the_order_of_the_publishes_however_they_are_settled() {
+    let mut session = session(Version::V5, 0, 10);
+    let first = token(&step(&mut session, publish(Qos::AtLeastOnce, 5, None, "a")));
+    let second = token(&step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")));
+    let third = token(&step(&mut session, publish(Qos::AtLeastOnce, 7, None, "a")));
+    assert_eq!(session.settle(third, Verdict::Taken(0x10)), []);
+    assert_eq!(session.settle(second, Verdict::Taken(0)), []);
+    let all = [sent(AckKind::Puback, 5, 0), sent(AckKind::Pubrec, 6, 0), sent(AckKind::Puback, 7, 0x10)];
+    assert_eq!(session.settle(first, Verdict::Taken(0)), all);
+}
+
+#[test]
+fn a_qos_2_publish_that_comes_again_is_published_once() {
+    let mut session = session(Version::V311, 0, 10);
+    let taken = token(&step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert_eq!(step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")), []);
+    assert_eq!(session.settle(taken, Verdict::Taken(0)), [sent(AckKind::Pubrec, 6, 0)]);
+    assert_eq!(step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")), [sent(AckKind::Pubrec, 6, 0)]);
+    assert_eq!(step(&mut session, ack(AckKind::Pubrel, 6, 0)), [sent(AckKind::Pubcomp, 6, 0)]);
+    assert_eq!(step(&mut session, ack(AckKind::Pubrel, 6, 0)), [sent(AckKind::Pubcomp, 6, 0x92)]);
+    token(&step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")));
+}
+
+#[test]
+fn what_was_not_kept_is_never_acknowledged() {
+    let mut old = session(Version::V311, 0, 10);
+    let lost = token(&step(&mut old, publish(Qos::AtLeastOnce, 5, None, "a")));
+    assert_eq!(old.settle(lost, Verdict::NotKept), [Action::Close(Ending::NotKept)]);
+    let mut new = session(Version::V5, 0, 10);
+    let lost = token(&step(&mut new, publish(Qos::AtLeastOnce, 5, None, "a")));
+    let told = "could not be kept on disk";
+    assert_eq!(
+        new.settle(lost, Verdict::NotKept),
+        [Action::Ack { kind: AckKind::Puback, packet_id: 5, reason: 0x80, told }]
+    );
+}
+
+#[test]
+fn a_refused_publish_is_an_ordinary_acknowledgement_in_3_1_1() {
+    let mut session = session(Version::V311, 0, 10);
+    let refused = token(&step(&mut session, publish(Qos::AtLeastOnce, 5, None, "a")));
+    assert_eq!(session.settle(refused, Verdict::Refused(0x87, "no")), [sent(AckKind::Puback, 5, 0)]);
+}
+
+#[test]
+fn more_than_our_receive_maximum_ends_a_v5_session_and_stops_reading_a_v311_one() {
+    let (mut new, mut old) = (session(Version::V5, 0, 10), session(Version::V311, 0, 10));
+    for packet_id in 1..=RECEIVE_MAXIMUM {
+        token(&step(&mut new, publish(Qos::AtLeastOnce, packet_id, None, "a")));
+        assert!(!old.is_full(0));
+        token(&step(&mut old, publish(Qos::AtLeastOnce, packet_id, None, "a")));
+    }
+    assert!(old.is_full(0));
+    assert!(new.is_full(usize::from(RECEIVE_MAXIMUM)), "commands at QoS 0 count, too");
+    let one_more = publish(Qos::AtLeastOnce, RECEIVE_MAXIMUM + 1, None, "a");
+    assert_eq!(step(&mut new, one_more), [Action::Close(Ending::ReceiveMaximum)]);
+}
+
+#[test]
+fn topic_aliases_stand_for_what_they_were_given_for_and_for_nothing_else() {
+    let mut session = session(Version::V5, 0, 10);
+    let given = step(&mut session, publish(Qos::AtMostOnce, 0, Some(2), "long/topic"));
+    assert!(matches!(&given[..], [Action::Publish { publish, .. }] if publish.topic == "long/topic"));
+    let used = step(&mut session, publish(Qos::AtMostOnce, 0, Some(2), ""));
+    assert!(matches!(&used[..], [Action::Publish { publish, .. }] if publish.topic == "long/topic"));
+    for wrong in [0, ALIASES_MAX + 1] {
+        let actions = step(&mut session, publish(Qos::AtMostOnce, 0, Some(wrong), "a"));
+        assert_eq!(actions, [Action::Close(Ending::TopicAlias)]);
+    }
+    let unknown = step(&mut session, publish(Qos::AtMostOnce, 0, Some(3), ""));
+    assert!(matches!(unknown[..], [Action::Close(Ending::Fault(Fault::Protocol(_)))]));
+}
+
+#[test]
+fn the_clients_receive_maximum_is_the_window_and_qos_2_holds_its_place_until_pubcomp() {
+    let mut session = session(Version::V5, 0, 2);
+    let (first, second) = (session.launch(Qos::ExactlyOnce), session.launch(Qos::AtLeastOnce));
+    assert_eq!(session.room(), 0);
+    assert_eq!(session.launch(Qos::AtMostOnce), 0);
+    assert_eq!(step(&mut session, ack(AckKind::Pubrec, first, 0)), [sent(AckKind::Pubrel, first, 0)]);
+    assert_eq!(step(&mut session, ack(AckKind::Pubrec, first, 0)), [sent(AckKind::Pubrel, first, 0)]);
+    assert_eq!(session.room(), 0);
+    assert_eq!(step(&mut session, ack(AckKind::Pubcomp, first, 0)), []);
+    assert_eq!(step(&mut session, ack(AckKind::Puback, second, 0x80)), []);
+    assert_eq!(session.room(), 2);
+    let third = session.launch(Qos::ExactlyOnce);
+    assert_eq!(step(&mut session, ack(AckKind::Pubrec, third, 0x97)), []);
+    assert_eq!(session.room(), 2);
+    assert_eq!(step(&mut session, ack(AckKind::Puback, 999, 0)), [], "a leftover is nobody's harm");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_one_and_a_half_keep_alives_and_zero_is_for_ever() {
+    assert_eq!(session(Version::V5, 0, 1).silent_at(), None);
+    let mut session = session(Version::V5, 10, 1);
+    tokio::time::advance(Duration::from_secs(7)).await;
+    assert_eq!(step(&mut session, Incoming::Ping), [Action::Pong]);
+    assert_eq!(session.silent_at(), Some(Instant::now() + Duration::from_secs(15)));
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Packet(Incoming),
+    Settle(prop::sample::Index, Verdict),
+    Launch(Qos),
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let qos = || prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);
+    let kind = prop::sample::select(vec![AckKind::Puback, AckKind::Pubrec, AckKind::Pubrel, AckKind::Pubcomp]);
+    let verdict = prop::sample::select(vec![
+        Verdict::Taken(0),
+        Verdict::Taken(0x10),
+        Verdict::Refused(0x87, "no"),
+        Verdict::NotKept,
+    ]);
+    prop_oneof![
+        3 => (qos(), 1..6_u16, prop::option::of(0..4_u16), prop::bool::ANY).prop_map(|(qos, id, alias, named)| {
+            let topic = if named || alias.is_none() { "a/b" } else { "" };
+            Op::Packet(publish(qos, if qos == Qos::AtMostOnce { 0 } else { id }, alias, topic))
+        }),
+        3 => (kind, 1..12_u16, prop::sample::select(vec![0, 0x92, 0x97]))
+            .prop_map(|(kind, id, reason)| Op::Packet(ack(kind, id, reason))),
+        3 => (any::<prop::sample::Index>(), verdict).prop_map(|(which, verdict)| Op::Settle(which, verdict)),
+        2 => qos().prop_map(Op::Launch),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_a_client_sends_breaks_the_rules_on_our_side(
+        ops in prop::collection::vec(ops(), 0..200),
+        window in 1..8_u16,
+        version in prop::sample::select(vec![Version::V311, Version::V5]),
+    ) {
+        let mut session = session(version, 0, window);
+        let mut unsettled: Vec<Token> = Vec::new();
+        // Packet identifiers that wait for their first acknowledgement, in order.
+        let mut owed: Vec<u16> = Vec::new();
+        let mut in_flight: HashMap<u16, Qos> = HashMap::new();
+        for op in ops {
+            let actions = match op {
+                Op::Packet(packet) => step(&mut session, packet),
+                Op::Settle(which, verdict) if !unsettled.is_empty() => {
+                    let token = unsettled.remove(which.index(unsettled.len()));
+                    session.settle(token, verdict)
+                }
+                Op::Launch(qos) if session.room() > 0 => {
+                    let id = session.launch(qos);
+                    prop_assert_eq!(id == 0, qos == Qos::AtMostOnce);
+                    if id > 0 {
+                        in_flight.insert(id, qos);
+                    }
+                    Vec::new()
+                }
+                Op::Settle(..) | Op::Launch(_) => Vec::new(),
+            };
+            for action in actions {
+                match action {
+                    Action::Publish { token, publish } => {
+                        prop_assert!(!publish.topic.is_empty() && publish.alias.is_none());
+                        unsettled.push(token);
+                        if publish.qos != Qos::AtMostOnce {
+                            owed.push(publish.packet_id);
+                        }
+                    }
+                    Action::Ack { kind: AckKind::Puback, packet_id, .. } => {
+                        prop_assert_eq!(owed.first(), Some(&packet_id));
+                        owed.remove(0);
+                    }
+                    Action::Ack { kind: AckKind::Pubrec, packet_id, .. } if owed.first() == Some(&packet_id) => {
+                        owed.remove(0);
+                    }
+                    Action::Ack { kind: AckKind::Pubrel, packet_id, reason: 0, .. } => {
+                        prop_assert_eq!(in_flight.get(&packet_id), Some(&Qos::ExactlyOnce));
+                    }
+                    Action::Close(_) => return Ok(()),
+                    _ => {}
+                }
+            }
+            prop_assert!(session.room() <= usize::from(window));
+        }
+    }
+}

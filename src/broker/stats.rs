@@ -1,0 +1,57 @@
+//! What the broker counts, for `$SYS`, the status page and the tests.
+
+use crate::model::stats::{Counter, Gauge};
+
+/// Counters since start, and a few numbers as they are now.
+#[derive(Debug, Default)]
+pub struct BrokerStats {
+    /// Clients connected now.
+    pub clients: Gauge,
+    /// Most clients that were connected at once.
+    pub clients_max: Gauge,
+    /// Subscriptions now.
+    pub subscriptions: Gauge,
+    /// Retained messages now.
+    pub retained: Gauge,
+    /// TCP connections taken in.
+    pub connections: Counter,
+    /// Connections turned away at the limit, or because nothing sensible came in time.
+    pub turned_away: Counter,
+    /// CONNECTs refused.
+    pub connects_refused: Counter,
+    /// Packets of any kind from clients.
+    pub packets_received: Counter,
+    /// Packets of any kind to clients.
+    pub packets_sent: Counter,
+    /// Bytes from clients.
+    pub bytes_received: Counter,
+    /// Bytes to clients.
+    pub bytes_sent: Counter,
+    /// PUBLISH from clients.
+    pub publishes_received: Counter,
+    /// PUBLISH to clients.
+    pub publishes_sent: Counter,
+    /// Payload bytes of PUBLISH from clients.
+    pub publish_bytes_received: Counter,
+    /// Payload bytes of PUBLISH to clients.
+    pub publish_bytes_sent: Counter,
+    /// Tag values that a newer one replaced before a slow client took them.
+    pub conflated: Counter,
+    /// Messages lost to clients that were disconnected for reading too slowly.
+    pub dropped_slow: Counter,
+    /// Messages longer than a client's Maximum Packet Size.
+    pub dropped_too_large: Counter,
+    /// Messages that expired before they could be sent.
+    pub dropped_expired: Counter,
+    /// Publishes of clients refused: no right to write there, the topic is the gateway's, or a limit.
+    pub publishes_refused: Counter,
+    /// Connections ended for malformed packets or protocol errors.
+    pub faults: Counter,
+}
+
+impl BrokerStats {
+    /// Everything that did not reach a client it was meant for.
+    pub fn dropped(&self) -> u64 {
+        self.conflated.get() + self.dropped_slow.get() + self.dropped_too_large.get() + self.dropped_expired.get()
+    }
+}

@@ -1,0 +1,259 @@
+//! Who wants what: filters in a tree of topic levels, with `+`, `#`, the `$` rule and shared groups.
+//!
+//! Overlapping subscriptions of one client give **one** message with the highest QoS among them and all their
+//! subscription identifiers (3.3.4-2 allows that or several copies). A shared group gives each message to one member,
+//! in turn (section 4.8.2); that is apart from what the same client subscribes to by itself.
+
+use std::collections::HashMap;
+
+use super::message::Qos;
+
+/// A client's place in the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ClientKey {
+    pub slot: u32,
+    /// Tells a client from an earlier one in the same slot.
+    pub generation: u32,
+}
+
+/// What a client asked for with one filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub client: ClientKey,
+    pub qos: Qos,
+    /// Not what the client itself published.
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    /// Subscription identifier.
+    pub id: Option<u32>,
+}
+
+/// Was the filter there before?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    New,
+    Replaced,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    root: Node,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: HashMap<Box<str>, Node>,
+    single: Vec<Subscription>,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    name: Box<str>,
+    members: Vec<Subscription>,
+    next: usize,
+}
+
+/// What a topic found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Of every matching filter; a client may be there several times.
+    pub single: Vec<Subscription>,
+    /// One member of each matching group.
+    pub shared: Vec<Subscription>,
+}
+
+impl Tree {
+    /// Subscriptions in all.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Adds or replaces; `group` for a shared subscription. The filter is valid.
+    pub(super) fn add(&mut self, filter: &str, group: Option<&str>, subscription: Subscription) -> Added {
+        let mut node = &mut self.root;
+        for level in filter.split('/') {
+            node = node.children.entry(level.into()).or_default();
+        }
+        let list = match group {
+            None => &mut node.single,
+            Some(name) => node.group(name),
+        };
+        if let Some(old) = list.iter_mut().find(|old| old.client == subscription.client) {
+            *old = subscription;
+            return Added::Replaced;
+        }
+        list.push(subscription);
+        self.count += 1;
+        Added::New
+    }
+
+    /// Removes; false when there was none.
+    pub(super) fn remove(&mut self, filter: &str, group: Option<&str>, client: ClientKey) -> bool {
+        let levels: Vec<&str> = filter.split('/').collect();
+        let removed = self.root.remove(&levels, group, client);
+        self.count -= usize::from(removed);
+        removed
+    }
+
+    /// All that match a valid topic; `found` is cleared first, so that it can be used again without allocating.
+    pub(super) fn find(&mut self, topic: &str, found: &mut Found) {
+        found.single.clear();
+        found.shared.clear();
+        self.root.find(topic, topic.starts_with('$'), found);
+    }
+}
+
+impl Node {
+    fn group(&mut self, name: &str) -> &mut Vec<Subscription> {
+        let place = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
+            self.groups.push(Group { name: name.into(), members: Vec::new(), next: 0 });
+            self.groups.len() - 1
+        });
+        &mut self.groups[place].members
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.single.is_empty() && self.groups.is_empty()
+    }
+
+    fn remove(&mut self, levels: &[&str], group: Option<&str>, client: ClientKey) -> bool {
+        if let Some((level, rest)) = levels.split_first() {
+            let Some(child) = self.children.get_mut(*level) else {
+                return false;
+            };
+            let removed = child.remove(rest, group, client);
+            if child.is_empty() {
+                self.children.remove(*level);
+            }
+            return removed;
+        }
+        let list = match group {
+            None => &mut self.single,
+            Some(name) => match self.groups.iter_mut().find(|group| &*group.name == name) {
+                Some(group) => &mut group.members,
+                None => return false,
+            },
+        };
+        let before = list.len();
+        list.retain(|subscription| subscription.client != client);
+        let removed = list.len() < before;
+        self.groups.retain(|group| !group.members.is_empty());
+        removed
+    }
+
+    /// `rest` is what of the topic lies below this node; wildcards do not match a first level that begins with `$`.
+    fn find(&mut self, rest: &str, dollar: bool, found: &mut Found) {
+        let (level, below) = match rest.split_once('/') {
+            Some((level, below)) => (level, Some(below)),
+            None => (rest, None),
+        };
+        if !dollar {
+            if let Some(all) = self.children.get_mut("#") {
+                all.take(found);
+            }
+            if let Some(any) = self.children.get_mut("+") {
+                any.enter(below, found);
+            }
+        }
+        if let Some(exact) = self.children.get_mut(level) {
+            exact.enter(below, found);
+        }
+    }
+
+    fn enter(&mut self, below: Option<&str>, found: &mut Found) {
+        if let Some(below) = below {
+            self.find(below, false, found);
+            return;
+        }
+        self.take(found);
+        // `a/#` matches `a` itself (section 4.7.1.2).
+        if let Some(all) = self.children.get_mut("#") {
+            all.take(found);
+        }
+    }
+
+    fn take(&mut self, found: &mut Found) {
+        found.single.extend_from_slice(&self.single);
+        for group in &mut self.groups {
+            group.next = (group.next + 1) % group.members.len().max(1);
+            found.shared.extend(group.members.get(group.next).copied());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::topic::{check_filter, check_topic, matches};
+
+    fn by(slot: u32) -> Subscription {
+        let client = ClientKey { slot, generation: 0 };
+        Subscription { client, qos: Qos::AtLeastOnce, no_local: false, retain_as_published: false, id: None }
+    }
+
+    fn who(tree: &mut Tree, topic: &str) -> Vec<u32> {
+        let mut found = Found::default();
+        tree.find(topic, &mut found);
+        let mut slots: Vec<u32> = found.single.iter().map(|subscription| subscription.client.slot).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let level = prop::sample::select(vec!["a", "b", "", "+", "#", "é", "$SYS"]);
+        prop::collection::vec(level, 1..5).prop_map(|levels| levels.join("/"))
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_finds_exactly_what_the_plain_rule_matches(
+            filters in prop::collection::vec(text(), 1..20),
+            topics in prop::collection::vec(text(), 1..20),
+            gone in prop::collection::vec(any::<bool>(), 20),
+        ) {
+            let mut tree = Tree::default();
+            let filters: Vec<String> = filters.into_iter().filter(|filter| check_filter(filter).is_ok()).collect();
+            for (slot, filter) in (0..).zip(&filters) {
+                tree.add(filter, None, by(slot));
+            }
+            for ((slot, filter), gone) in (0..).zip(&filters).zip(&gone) {
+                if *gone {
+                    prop_assert!(tree.remove(filter, None, by(slot).client));
+                    prop_assert!(!tree.remove(filter, None, by(slot).client));
+                }
+            }
+            for topic in topics.iter().filter(|topic| check_topic(topic).is_ok()) {
+                let wanted: Vec<u32> = (0..).zip(filters.iter().zip(&gone))
+                    .filter(|(_, (filter, gone))| !**gone && matches(filter, topic))
+                    .map(|(slot, _)| slot)
+                    .collect();
+                prop_assert_eq!(who(&mut tree, topic), wanted, "{}", topic);
+            }
+        }
+    }
+
+    #[test]
+    fn a_shared_group_takes_turns_and_an_emptied_tree_holds_nothing() {
+        let mut tree = Tree::default();
+        for slot in 0..3 {
+            assert_eq!(tree.add("a/#", Some("g"), by(slot)), Added::New);
+        }
+        let mut found = Found::default();
+        let mut turns = Vec::new();
+        for _ in 0..6 {
+            tree.find("a/b", &mut found);
+            assert!(found.single.is_empty());
+            turns.extend(found.shared.iter().map(|subscription| subscription.client.slot));
+        }
+        assert_eq!(turns, [1, 2, 0, 1, 2, 0]);
+        for slot in 0..3 {
+            assert!(tree.remove("a/#", Some("g"), by(slot).client));
+        }
+        assert!(tree.root.is_empty());
+        assert_eq!(tree.count(), 0);
+    }
+}

@@ -1,0 +1,236 @@
+//! What we send, written straight into a connection's output. The client's Maximum Packet Size is kept by the caller
+//! for PUBLISH (which is then skipped); everything else we send is short, and a reason string is left out if it does
+//! not fit.
+
+use bytes::{BufMut, BytesMut};
+use tokio::time::Instant;
+
+use super::packet::AckKind;
+use super::properties::{
+    ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SESSION_EXPIRY,
+    SUBSCRIPTION_ID,
+};
+use super::{PACKET_BYTES_MAX, Version};
+use crate::broker::message::{Delivery, Qos, Retain};
+
+/// What an accepted client is told (section 3.2.2.3); MQTT 5 only, but for the acceptance itself.
+#[derive(Debug, Clone, Default)]
+pub(in crate::broker) struct Welcome<'a> {
+    /// The id we chose, if the client left it to us.
+    pub assigned_id: Option<&'a str>,
+    /// It asked for a session that outlives the connection; this version has none.
+    pub session_expiry_overruled: bool,
+    pub receive_maximum: u16,
+    pub alias_maximum: u16,
+}
+
+/// CONNACK, accepted; never with a session present in this version.
+pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: &Welcome<'_>) {
+    if version == Version::V311 {
+        out.put_slice(&[0x20, 2, 0, 0]);
+        return;
+    }
+    let mut properties = BytesMut::new();
+    if welcome.session_expiry_overruled {
+        properties.put_u8(SESSION_EXPIRY);
+        properties.put_u32(0);
+    }
+    properties.put_u8(RECEIVE_MAXIMUM);
+    properties.put_u16(welcome.receive_maximum);
+    properties.put_u8(MAXIMUM_PACKET);
+    properties.put_u32(PACKET_BYTES_MAX);
+    properties.put_u8(ALIAS_MAXIMUM);
+    properties.put_u16(welcome.alias_maximum);
+    if let Some(id) = welcome.assigned_id {
+        properties.put_u8(ASSIGNED_ID);
+        text(&mut properties, id);
+    }
+    head(out, 0x20, 2 + variable_len(properties.len()) + properties.len());
+    out.put_slice(&[0, 0]);
+    variable(out, properties.len());
+    out.put_slice(&properties);
+}
+
+/// CONNACK, refused: `reason` in MQTT 5 terms, told to 3.1.1 clients in theirs (section 3.2.2.3 there).
+pub(in crate::broker) fn refusal(out: &mut BytesMut, version: Version, reason: u8) {
+    match version {
+        Version::V5 => out.put_slice(&[0x20, 3, 0, reason, 0]),
+        Version::V311 => {
+            let code = match reason {
+                0x84 => 1,        // unacceptable protocol version
+                0x85 => 2,        // identifier rejected
+                0x86 => 4,        // bad user name or password
+                0x87 | 0x8C => 5, // not authorized
+                _ => 3,           // server unavailable
+            };
+            out.put_slice(&[0x20, 2, 0, code]);
+        }
+    }
+}
+
+/// PUBACK, PUBREC, PUBREL or PUBCOMP. `told` is a reason string that the client asked for and that fits.
+pub(in crate::broker) fn ack(out: &mut BytesMut, version: Version, kind: AckKind, ack: (u16, u8, &str)) {
+    let (packet_id, reason, told) = ack;
+    let first = match kind {
+        AckKind::Puback => 0x40,
+        AckKind::Pubrec => 0x50,
+        AckKind::Pubrel => 0x62,
+        AckKind::Pubcomp => 0x70,
+    };
+    if version == Version::V311 || reason == 0 {
+        out.put_slice(&[first, 2]);
+        out.put_u16(packet_id);
+        return;
+    }
+    let properties = reason_properties(told);
+    head(out, first, 3 + variable_len(properties.len()) + properties.len());
+    out.put_u16(packet_id);
+    out.put_u8(reason);
+    variable(out, properties.len());
+    out.put_slice(&properties);
+}
+
+/// SUBACK: one code per filter, in order.
+pub(in crate::broker) fn suback(out: &mut BytesMut, version: Version, packet_id: u16, codes: &[u8]) {
+    let properties = usize::from(version == Version::V5);
+    head(out, 0x90, 2 + properties + codes.len());
+    out.put_u16(packet_id);
+    out.put_bytes(0, properties);
+    match version {
+        Version::V5 => out.put_slice(codes),
+        // 3.1.1 knows one failure (section 3.9.3).
+        Version::V311 => out.extend(codes.iter().map(|code| if *code >= 0x80 { 0x80 } else { *code })),
+    }
+}
+
+/// UNSUBACK; 3.1.1 has no codes.
+pub(in crate::broker) fn unsuback(out: &mut BytesMut, version: Version, packet_id: u16, codes: &[u8]) {
+    match version {
+        Version::V311 => {
+            out.put_slice(&[0xB0, 2]);
+            out.put_u16(packet_id);
+        }
+        Version::V5 => {
+            head(out, 0xB0, 3 + codes.len());
+            out.put_u16(packet_id);
+            out.put_u8(0);
+            out.put_slice(codes);
+        }
+    }
+}
+
+/// PINGRESP.
+pub(in crate::broker) fn pong(out: &mut BytesMut) {
+    out.put_slice(&[0xD0, 0]);
+}
+
+/// DISCONNECT; a 3.1.1 server has none, it just closes.
+pub(in crate::broker) fn disconnect(out: &mut BytesMut, version: Version, reason: u8) {
+    if version == Version::V5 {
+        out.put_slice(&[0xE0, 2, reason, 0]);
+    }
+}
+
+/// A PUBLISH that is about to be written, with its length worked out.
+#[derive(Debug)]
+pub(in crate::broker) struct Outgoing<'a> {
+    delivery: &'a Delivery,
+    version: Version,
+    expiry: Option<u32>,
+    properties: usize,
+    remaining: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Works out how long it will be.
+    pub(in crate::broker) fn new(delivery: &'a Delivery, version: Version, now: Instant) -> Self {
+        let message = &delivery.message;
+        let left = message.expires.map(|expires| expires.saturating_duration_since(now).as_secs_f64().ceil());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it came from a u32 of seconds")]
+        let expiry = left.map(|left| left as u32);
+        let mut properties = 0;
+        if version == Version::V5 {
+            properties += message.forwarded.as_ref().map_or(0, |forwarded| forwarded.encoded.len());
+            properties += if expiry.is_some() { 5 } else { 0 };
+            properties += delivery.ids.iter().map(|id| 1 + variable_len(*id as usize)).sum::<usize>();
+        }
+        let mut remaining = 2 + message.topic.len() + message.payload.len();
+        remaining += if delivery.qos == Qos::AtMostOnce { 0 } else { 2 };
+        remaining += if version == Version::V5 { variable_len(properties) + properties } else { 0 };
+        Self { delivery, version, expiry, properties, remaining }
+    }
+
+    /// Bytes on the wire.
+    pub(in crate::broker) fn len(&self) -> usize {
+        1 + variable_len(self.remaining) + self.remaining
+    }
+
+    /// Writes it; `packet_id` is not used at QoS 0.
+    pub(in crate::broker) fn write(&self, out: &mut BytesMut, packet_id: u16) {
+        let message = &self.delivery.message;
+        let retain = u8::from(self.delivery.retain == Retain::Yes);
+        out.reserve(self.len());
+        head(out, 0x30 | (self.delivery.qos.bits() << 1) | retain, self.remaining);
+        text(out, &message.topic);
+        if self.delivery.qos != Qos::AtMostOnce {
+            out.put_u16(packet_id);
+        }
+        if self.version == Version::V5 {
+            variable(out, self.properties);
+            if let Some(forwarded) = &message.forwarded {
+                out.put_slice(&forwarded.encoded);
+            }
+            if let Some(expiry) = self.expiry {
+                out.put_u8(MESSAGE_EXPIRY);
+                out.put_u32(expiry);
+            }
+            for id in &self.delivery.ids {
+                out.put_u8(SUBSCRIPTION_ID);
+                variable(out, *id as usize);
+            }
+        }
+        out.put_slice(&message.payload);
+    }
+}
+
+fn reason_properties(told: &str) -> BytesMut {
+    let mut properties = BytesMut::new();
+    if !told.is_empty() {
+        properties.put_u8(REASON_STRING);
+        text(&mut properties, told);
+    }
+    properties
+}
+
+fn head(out: &mut BytesMut, first: u8, remaining: usize) {
+    out.put_u8(first);
+    variable(out, remaining);
+}
+
+/// Variable byte integer, section 1.5.5; everything we write is far below its limit of 256 MiB.
+fn variable(out: &mut BytesMut, mut value: usize) {
+    while value > 0x7F {
+        out.put_u8(0x80 | low_seven(value));
+        value >>= 7;
+    }
+    out.put_u8(low_seven(value));
+}
+
+fn low_seven(value: usize) -> u8 {
+    u8::try_from(value & 0x7F).expect("seven bits fit in eight")
+}
+
+fn variable_len(value: usize) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}
+
+/// UTF-8 string; topics and ids are below 64 KiB by their own limits, reason strings are ours.
+fn text(out: &mut BytesMut, text: &str) {
+    out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+    out.put_slice(&text.as_bytes()[..text.len().min(usize::from(u16::MAX))]);
+}

@@ -1,0 +1,249 @@
+//! The window: what was sent and is not yet acknowledged, under which packet id. Pure; time comes in as an argument.
+//!
+//! Rate = window / round trip. 64 KiB fill 256 kbit/s at 2 s, and with records of about 200 bytes (topic, payload, MQTT)
+//! carry 330 records per round trip: 550 records a second over a 600 ms satellite link, 3000 over LTE. More would only
+//! lengthen the queue in front of a slow link and the list of duplicates after a cut.
+//!
+//! On a link of a few kbit/s 64 KiB are a minute of queue, in which no ping is answered and the session dies. So the
+//! bytes in flight follow the acknowledgements: while they come soon, the limit grows with them; when they take long, it
+//! is halved, once per round trip.
+//!
+//! A fresh session opens for one record; the first acknowledged one opens it, so that a link that comes and goes at once
+//! costs one record and not a window.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::store::Ack;
+
+/// Messages in flight.
+pub(super) const MESSAGES_MAX: usize = 512;
+/// Bytes in flight: topics, payloads and headers.
+const BYTES_MAX: usize = 64 << 10;
+/// Where the limit begins, and the least it shrinks to.
+const BYTES_FIRST: usize = 8 << 10;
+/// See [`BYTES_FIRST`].
+const BYTES_LEAST: usize = 2 << 10;
+/// An acknowledgement within this time lets the limit grow: the longest round trip of a good satellite link, and some.
+const SOON: Duration = Duration::from_millis(2500);
+/// One later than this halves it.
+const LONG: Duration = Duration::from_secs(5);
+/// From the oldest unacknowledged message to the newest. A broker may acknowledge out of order; packet ids are used in a
+/// circle of [`PACKET_IDS`], and one that comes round while still in flight would confuse rumqttc (rumqtt #1056).
+const SPAN_MAX: u64 = 1024;
+/// `inflight` of rumqttc, which is also its circle of packet ids: well above all of the above.
+pub(super) const PACKET_IDS: u16 = 2048;
+
+/// What a message was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Something of the source.
+    Owed(Ack),
+    /// Our status.
+    Status,
+}
+
+#[derive(Debug)]
+struct Flying {
+    what: Sent,
+    bytes: usize,
+    order: u64,
+    sent_at: Instant,
+}
+
+/// A packet id that does not fit what was sent: the session cannot be trusted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("packet id {0} does not belong to anything in flight")]
+pub(super) struct Confused(pub(super) u16);
+
+/// Of one session; a new session begins with a new one.
+#[derive(Debug)]
+pub(super) struct Window {
+    handed: VecDeque<Flying>,
+    flying: HashMap<u16, Flying>,
+    orders: BTreeSet<u64>,
+    next_order: u64,
+    bytes: usize,
+    bytes_limit: usize,
+    /// Messages before this one were sent under an older limit and say nothing about the present one.
+    limited_from: u64,
+    open: bool,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            handed: VecDeque::new(),
+            flying: HashMap::new(),
+            orders: BTreeSet::new(),
+            next_order: 0,
+            bytes: 0,
+            bytes_limit: BYTES_FIRST,
+            limited_from: 0,
+            open: false,
+        }
+    }
+}
+
+impl Window {
+    /// How many more messages may be sent now.
+    pub(super) fn room(&self) -> usize {
+        let limit = if self.open { MESSAGES_MAX } else { 1 };
+        let span = self.orders.first().map_or(0, |oldest| self.next_order - oldest);
+        if self.bytes >= self.bytes_limit {
+            return 0;
+        }
+        limit.saturating_sub(self.in_flight()).min(usize::try_from(SPAN_MAX.saturating_sub(span)).unwrap_or(0))
+    }
+
+    /// Messages in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.handed.len() + self.flying.len()
+    }
+
+    /// About to be handed to rumqttc, which sends in this order.
+    pub(super) fn hand(&mut self, what: Sent, bytes: usize, now: Instant) {
+        self.orders.insert(self.next_order);
+        self.handed.push_back(Flying { what, bytes, order: self.next_order, sent_at: now });
+        self.next_order += 1;
+        self.bytes += bytes;
+    }
+
+    /// `Outgoing::Publish(id)`: the oldest handed message has this id.
+    pub(super) fn left(&mut self, id: u16) -> Result<(), Confused> {
+        let flying = self.handed.pop_front().ok_or(Confused(id))?;
+        match self.flying.insert(id, flying) {
+            None => Ok(()),
+            Some(_) => Err(Confused(id)),
+        }
+    }
+
+    /// `PubAck(id)`: what it was.
+    pub(super) fn acknowledged(&mut self, id: u16, now: Instant) -> Result<Sent, Confused> {
+        let flying = self.flying.remove(&id).ok_or(Confused(id))?;
+        self.orders.remove(&flying.order);
+        self.bytes -= flying.bytes;
+        self.open |= matches!(flying.what, Sent::Owed(_));
+        self.learn(&flying, now);
+        Ok(flying.what)
+    }
+
+    fn learn(&mut self, flying: &Flying, now: Instant) {
+        let took = now.saturating_duration_since(flying.sent_at);
+        if took <= SOON {
+            self.bytes_limit = (self.bytes_limit + flying.bytes).min(BYTES_MAX);
+        } else if took > LONG && flying.order >= self.limited_from {
+            self.bytes_limit = (self.bytes_limit / 2).max(BYTES_LEAST);
+            self.limited_from = self.next_order;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    fn record(id: i64) -> Sent {
+        Sent::Owed(Ack::Gap(id))
+    }
+
+    #[test]
+    fn one_acknowledged_record_opens_the_window_a_status_does_not() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        assert_eq!(window.room(), 1);
+        window.hand(Sent::Status, 100, now);
+        window.left(1).expect("handed");
+        assert_eq!(window.acknowledged(1, now), Ok(Sent::Status));
+        assert_eq!(window.room(), 1);
+        window.hand(record(1), 100, now);
+        window.left(2).expect("handed");
+        assert_eq!(window.room(), 0);
+        assert_eq!(window.acknowledged(2, now), Ok(record(1)));
+        assert_eq!(window.room(), MESSAGES_MAX);
+    }
+
+    #[test]
+    fn a_packet_id_nobody_used_is_noticed() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        assert_eq!(window.left(1), Err(Confused(1)));
+        assert_eq!(window.acknowledged(1, now), Err(Confused(1)));
+        window.hand(record(1), 1, now);
+        window.left(1).expect("handed");
+        window.hand(record(2), 1, now);
+        assert_eq!(window.left(1), Err(Confused(1)), "id still in flight");
+    }
+
+    /// Random sends and acknowledgements, in and out of order, against a plain list.
+    #[test]
+    fn behaves_like_a_plain_list_and_never_uses_more_than_its_limits() {
+        for seed in 0..10 {
+            let mut dice = StdRng::seed_from_u64(seed);
+            let (mut window, mut model) = (Window::default(), Vec::<(u16, i64, usize, u64)>::new());
+            let (mut sent, mut acknowledged, now) = (0_u64, 0_usize, Instant::now());
+            for step in 0..20_000 {
+                let bytes: usize = model.iter().map(|flying| flying.2).sum();
+                assert_eq!(window.in_flight(), model.len());
+                if window.room() > 0 && dice.random_bool(0.6) {
+                    assert!(bytes < BYTES_MAX && model.len() < MESSAGES_MAX);
+                    let id = u16::try_from(sent % u64::from(PACKET_IDS)).expect("circle") + 1;
+                    let size = dice.random_range(50..400);
+                    window.hand(record(step), size, now);
+                    window.left(id).expect("packet ids never collide");
+                    model.push((id, step, size, sent));
+                    sent += 1;
+                    assert!(sent - model[0].3 <= SPAN_MAX);
+                } else if !model.is_empty() {
+                    let which = if dice.random_bool(0.9) { 0 } else { dice.random_range(0..model.len()) };
+                    let (id, step, ..) = model.remove(which);
+                    assert_eq!(window.acknowledged(id, now), Ok(record(step)));
+                    acknowledged += 1;
+                } else {
+                    assert!(window.room() > 0, "an empty window has room");
+                }
+            }
+            assert!(acknowledged > 1000, "seed {seed} did something");
+        }
+    }
+
+    /// A link that carries so many bytes a second with this round trip, for two minutes: bytes acknowledged, and the
+    /// longest time a message took in the second minute (a ping would take as long).
+    fn over_a_link(bytes_per_s: u32, round_trip: Duration) -> (usize, Duration) {
+        const RECORD: usize = 200;
+        let begin = Instant::now();
+        let (mut window, mut now, mut link_free) = (Window::default(), begin, begin);
+        let mut coming = VecDeque::new();
+        let (mut sent, mut acknowledged, mut longest) = (0_u64, 0, Duration::ZERO);
+        while now < begin + Duration::from_secs(120) {
+            while window.room() > 0 {
+                let id = u16::try_from(sent % u64::from(PACKET_IDS)).expect("circle") + 1;
+                window.hand(record(1), RECORD, now);
+                window.left(id).expect("packet ids never collide");
+                link_free = link_free.max(now) + Duration::from_secs(RECORD as u64) / bytes_per_s;
+                coming.push_back((link_free + round_trip, id, now));
+                sent += 1;
+            }
+            let (arrives, id, left) = coming.pop_front().expect("something is in flight");
+            now = arrives;
+            window.acknowledged(id, now).expect("in flight");
+            acknowledged += RECORD;
+            if now > begin + Duration::from_secs(60) {
+                longest = longest.max(now - left);
+            }
+        }
+        (acknowledged, longest)
+    }
+
+    #[test]
+    fn a_satellite_link_is_kept_full_and_a_link_of_a_few_kilobits_does_not_queue_for_a_minute() {
+        let (carried, longest) = over_a_link(32_000, Duration::from_millis(600));
+        assert!(carried > 32_000 * 120 * 96 / 100, "{carried} bytes in 120 s at 32 kB/s");
+        assert!(longest < LONG, "{longest:?}");
+        let (carried, longest) = over_a_link(1000, Duration::from_secs(1));
+        assert!(carried > 1000 * 120 * 90 / 100, "{carried} bytes in 120 s at 1 kB/s");
+        assert!(longest < Duration::from_secs(10), "{longest:?}");
+        let (carried, _) = over_a_link(200_000, Duration::from_millis(50));
+        assert!(carried > 200_000 * 115, "{carried} bytes in 120 s at 200 kB/s");
+    }
+}

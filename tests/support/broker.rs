@@ -1,0 +1,316 @@
+//! A broker on a free port, and clients that speak through the packet codecs of `rumqttc`: not ours, and every packet
+//! in the test's own hands.
+
+#![allow(dead_code)] // each test file uses its part of it
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ironbridge::broker::{Broker, BrokerParts, Publisher};
+use ironbridge::config::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan};
+use ironbridge::flow::clock::{Clock, FakeTime};
+use ironbridge::flow::command::{self, Submitted};
+use ironbridge::flow::notice::{self, Notice};
+use ironbridge::flow::stop::Stop;
+use ironbridge::model::tag::TagIx;
+use ironbridge::model::time::Boot;
+use ironbridge::model::topic::Ownership;
+use rumqttc::mqttbytes::v4;
+use rumqttc::v5::mqttbytes::v5;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes this long unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The topics of the gateway's tags in these tests.
+pub fn tag(n: usize) -> Arc<str> {
+    format!("plant/dev{}/tag{n}", n / 100).into()
+}
+
+/// How a broker is to be.
+pub struct Setup {
+    pub anonymous: Anonymous,
+    pub write: Vec<String>,
+    pub tags: usize,
+    pub listen: SocketAddr,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { anonymous: Anonymous::ReadWrite, write: Vec::new(), tags: 10, listen }
+    }
+}
+
+/// A running broker.
+pub struct Running {
+    pub address: SocketAddr,
+    pub publisher: Publisher,
+    pub commands: mpsc::Receiver<Submitted>,
+    pub notices: mpsc::Receiver<Notice>,
+    pub stop: Stop,
+    pub end: CancellationToken,
+    pub run: JoinHandle<()>,
+    pub dir: Arc<tempfile::TempDir>,
+}
+
+impl Running {
+    pub async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        Self::at(setup, Arc::new(tempfile::tempdir().expect("a directory"))).await
+    }
+
+    pub async fn at(setup: Setup, dir: Arc<tempfile::TempDir>) -> Self {
+        let (entry, commands) = command::road();
+        let (notices, told) = notice::notices();
+        let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
+        let listener = ListenerPlan { listen: setup.listen, anonymous: setup.anonymous };
+        let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write };
+        let parts = BrokerParts {
+            plan: BrokerPlan { listeners: vec![listener], acl: vec![acl] },
+            ownership,
+            commands: entry,
+            clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),
+            notices,
+            retained_path: dir.path().join("retained.db"),
+        };
+        let (mut broker, publisher) = Broker::new(parts).expect("a broker");
+        let address = broker.bind().await[0].unwrap_or(setup.listen);
+        let (stop, end) = (Stop::new(), CancellationToken::new());
+        let run = tokio::spawn(broker.run(stop.clone(), end.clone()));
+        Self { address, publisher, commands, notices: told, stop, end, run, dir }
+    }
+
+    /// Ends it in order; the directory is handed on.
+    pub async fn stop(self) -> Arc<tempfile::TempDir> {
+        self.stop.begin();
+        self.end.cancel();
+        tokio::time::timeout(PATIENCE, self.run).await.expect("it ends").expect("without a panic");
+        self.dir
+    }
+
+    pub async fn v5(&self, id: &str) -> Client5 {
+        Client5::connect(self.address, id, |_| {}).await
+    }
+
+    pub async fn v4(&self, id: &str) -> Client4 {
+        Client4::connect(self.address, id).await
+    }
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An MQTT 5 client; every packet by hand.
+pub struct Client5 {
+    pub stream: TcpStream,
+    arrived: BytesMut,
+}
+
+/// What may be asked for at CONNECT.
+pub struct Wishes {
+    pub connect: v5::Connect,
+    pub properties: v5::ConnectProperties,
+    pub will: Option<v5::LastWill>,
+    pub login: Option<v5::Login>,
+}
+
+impl Client5 {
+    pub async fn open(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let mut client = Self { stream, arrived: BytesMut::new() };
+        let connect = v5::Connect { keep_alive: 0, client_id: id.to_owned(), clean_start: true, properties: None };
+        let mut wishes = Wishes { connect, properties: v5::ConnectProperties::new(), will: None, login: None };
+        wish(&mut wishes);
+        wishes.connect.properties = Some(wishes.properties);
+        client.send(v5::Packet::Connect(wishes.connect, wishes.will, wishes.login)).await;
+        let v5::Packet::ConnAck(connack) = client.next().await else { panic!("a CONNACK") };
+        (client, connack)
+    }
+
+    pub async fn connect(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> Self {
+        let (client, connack) = Self::open(address, id, wish).await;
+        assert_eq!(connack.code, v5::ConnectReturnCode::Success);
+        client
+    }
+
+    pub async fn send(&mut self, packet: v5::Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, None).expect("encodable");
+        self.stream.write_all(&bytes).await.expect("sent");
+    }
+
+    /// The next packet; `None` when the connection was closed.
+    pub async fn try_next(&mut self) -> Option<v5::Packet> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match v5::Packet::read(&mut self.arrived, None) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("the broker sent nonsense: {error}"),
+            }
+            let read = tokio::time::timeout_at(deadline, self.stream.read_buf(&mut self.arrived)).await;
+            if read.expect("a packet in time").unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    pub async fn next(&mut self) -> v5::Packet {
+        self.try_next().await.expect("a packet, not the end")
+    }
+
+    pub async fn message(&mut self) -> v5::Publish {
+        match self.next().await {
+            v5::Packet::Publish(publish) => publish,
+            other => panic!("a PUBLISH, not {other:?}"),
+        }
+    }
+
+    /// The reason of the DISCONNECT that comes next (other packets before it are let by), then the end.
+    pub async fn disconnected(&mut self) -> v5::DisconnectReasonCode {
+        loop {
+            if let v5::Packet::Disconnect(disconnect) = self.next().await {
+                assert!(self.try_next().await.is_none(), "closed after DISCONNECT");
+                return disconnect.reason_code;
+            }
+        }
+    }
+
+    pub async fn subscribe(&mut self, filter: v5::Filter, id: Option<usize>) -> v5::SubscribeReasonCode {
+        let properties = id.map(|id| v5::SubscribeProperties { id: Some(id), user_properties: Vec::new() });
+        self.send(v5::Packet::Subscribe(v5::Subscribe { pkid: 9, filters: vec![filter], properties })).await;
+        match self.next().await {
+            v5::Packet::SubAck(suback) => suback.return_codes[0],
+            other => panic!("a SUBACK, not {other:?}"),
+        }
+    }
+
+    pub async fn publish(&mut self, publish: v5::Publish) -> v5::PubAckReason {
+        let quiet = publish.qos == rumqttc::v5::mqttbytes::QoS::AtMostOnce;
+        self.send(v5::Packet::Publish(publish)).await;
+        if quiet {
+            return v5::PubAckReason::Success;
+        }
+        match self.next().await {
+            v5::Packet::PubAck(puback) => puback.reason,
+            other => panic!("a PUBACK, not {other:?}"),
+        }
+    }
+
+    /// A round trip: whatever was sent before has been dealt with.
+    pub async fn ping(&mut self) {
+        self.send(v5::Packet::PingReq(v5::PingReq)).await;
+        assert_eq!(self.next().await, v5::Packet::PingResp(v5::PingResp));
+    }
+}
+
+/// A v5 PUBLISH.
+pub fn message(topic: &str, qos: u8, payload: &str) -> v5::Publish {
+    use rumqttc::v5::mqttbytes::QoS;
+    let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
+    let mut publish = v5::Publish::new(topic, qos, payload.to_owned(), None);
+    publish.pkid = 77;
+    publish
+}
+
+/// A v5 filter.
+pub fn filter(path: &str, qos: u8) -> v5::Filter {
+    use rumqttc::v5::mqttbytes::QoS;
+    let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
+    v5::Filter::new(path, qos)
+}
+
+/// An MQTT 3.1.1 client; every packet by hand.
+pub struct Client4 {
+    pub stream: TcpStream,
+    arrived: BytesMut,
+}
+
+impl Client4 {
+    pub async fn open(address: SocketAddr, connect: v4::Connect) -> (Self, v4::ConnAck) {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let mut client = Self { stream, arrived: BytesMut::new() };
+        client.send(v4::Packet::Connect(connect)).await;
+        let v4::Packet::ConnAck(connack) = client.next().await else { panic!("a CONNACK") };
+        (client, connack)
+    }
+
+    pub async fn connect(address: SocketAddr, id: &str) -> Self {
+        let mut connect = v4::Connect::new(id);
+        connect.keep_alive = 0;
+        let (client, connack) = Self::open(address, connect).await;
+        assert_eq!(connack.code, v4::ConnectReturnCode::Success);
+        client
+    }
+
+    pub async fn send(&mut self, packet: v4::Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, 1 << 20).expect("encodable");
+        self.stream.write_all(&bytes).await.expect("sent");
+    }
+
+    pub async fn try_next(&mut self) -> Option<v4::Packet> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match v4::Packet::read(&mut self.arrived, 1 << 20) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("the broker sent nonsense: {error}"),
+            }
+            let read = tokio::time::timeout_at(deadline, self.stream.read_buf(&mut self.arrived)).await;
+            if read.expect("a packet in time").unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    pub async fn next(&mut self) -> v4::Packet {
+        self.try_next().await.expect("a packet, not the end")
+    }
+
+    pub async fn message(&mut self) -> v4::Publish {
+        match self.next().await {
+            v4::Packet::Publish(publish) => publish,
+            other => panic!("a PUBLISH, not {other:?}"),
+        }
+    }
+
+    pub async fn subscribe(&mut self, path: &str, qos: rumqttc::QoS) {
+        let mut subscribe = v4::Subscribe::new(path, qos);
+        subscribe.pkid = 9;
+        self.send(v4::Packet::Subscribe(subscribe)).await;
+        let v4::Packet::SubAck(suback) = self.next().await else { panic!("a SUBACK") };
+        assert_eq!(suback.return_codes, [v4::SubscribeReasonCode::Success(qos)]);
+    }
+
+    pub async fn publish(&mut self, topic: &str, qos: rumqttc::QoS, payload: &str) {
+        let mut publish = v4::Publish::new(topic, qos, payload.to_owned());
+        publish.pkid = 78;
+        self.send(v4::Packet::Publish(publish)).await;
+        if qos == rumqttc::QoS::AtLeastOnce {
+            let v4::Packet::PubAck(puback) = self.next().await else { panic!("a PUBACK") };
+            assert_eq!(puback.pkid, 78);
+        }
+    }
+
+    pub async fn ping(&mut self) {
+        self.send(v4::Packet::PingReq).await;
+        assert_eq!(self.next().await, v4::Packet::PingResp);
+    }
+}
