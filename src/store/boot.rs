@@ -83,7 +83,8 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     let known = contents.clone().unwrap_or_default();
     work.take_epochs(&known);
     let looks = work.look_at(&names, contents.is_none())?;
-    work.take_chunks(looks, contents.is_none());
+    work.take_chunks(looks);
+    work.recall_epochs(&marks_found, contents.is_none());
     for row in &known.losses {
         if let Some(class) = Class::from_code(row.class) {
             let stream = work.state.stream_mut(class);
@@ -215,7 +216,7 @@ impl Boots {
         Ok(looks)
     }
 
-    fn take_chunks(&mut self, looks: Vec<(ChunkName, Look)>, rebuilt: bool) {
+    fn take_chunks(&mut self, looks: Vec<(ChunkName, Look)>) {
         for (name, mut look) in looks {
             self.highest_boot = self.highest_boot.max(look.boot);
             let tags = std::mem::take(&mut look.tags).into_iter().filter_map(dictionary::tag);
@@ -227,11 +228,32 @@ impl Boots {
             };
             if let Some(life) = stream.life_mut(ordinal) {
                 life.last = life.last.max(look.last);
-                if rebuilt {
-                    life.evicted = life.evicted.min(look.first - 1);
-                }
             }
             stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last } });
+        }
+    }
+
+    /// Epochs of which nothing is left but their name: in the marks, or (when `meta.db` is new) in the chunk of the next
+    /// one. Whether everybody had their records is not known any more, so they are declared.
+    fn recall_epochs(&mut self, found: &Found, rebuilt: bool) {
+        for class in Class::ALL {
+            let stream = self.state.stream_mut(class);
+            let oldest = stream.epochs.first().and_then(|life| life.previous).filter(|_| rebuilt);
+            if let Some((epoch, Some(last))) = oldest {
+                for life in &mut stream.epochs {
+                    life.ordinal += 1;
+                }
+                for held in &mut stream.chunks {
+                    held.span.ordinal += 1;
+                }
+                stream.epochs.insert(0, Life { ordinal: 1, epoch, previous: None, last, evicted: 0 });
+            }
+            let marked = mark(found, class).filter(|mark| mark.epoch != 0 && stream.ordinal_of(mark.epoch).is_none());
+            if let Some(mark) = marked {
+                let previous = stream.newest().map(|life| (life.epoch, Some(life.last)));
+                let ordinal = stream.end().ordinal + 1;
+                stream.epochs.push(Life { ordinal, epoch: mark.epoch, previous, last: mark.last, evicted: 0 });
+            }
         }
     }
 
@@ -262,8 +284,7 @@ impl Boots {
             let tail = tails[class as usize];
             let stream = self.state.stream_mut(class);
             let Some(life) = stream.epochs.last_mut() else {
-                let previous = mark(found, class).filter(|mark| mark.epoch != 0).map(|m| (m.epoch, Some(m.last)));
-                begin(stream, previous);
+                begin(stream, None);
                 continue;
             };
             let (epoch, ordinal) = (life.epoch, life.ordinal);
@@ -271,16 +292,12 @@ impl Boots {
             let acked = known.cursors.iter().filter(|row| row.class == class as u8 && row.epoch == epoch);
             let high = acked.map(|row| row.acked).chain([saved, life.last, tail]).max().unwrap_or(0);
             life.last = high;
-            let stranger = mark(found, class).filter(|mark| mark.epoch != 0 && stream.ordinal_of(mark.epoch).is_none());
             if high > tail {
                 tracing::error!(class = %class, tail, high, "committed records are missing at the end of a stream");
                 if !stream.salvaging {
                     lost.push((class, Span { ordinal, first: tail + 1, last: high }));
                 }
                 begin(stream, Some((epoch, Some(high))));
-            } else if let Some(mark) = stranger {
-                tracing::warn!(class = %class, "the store is older than its marks; a new epoch begins");
-                begin(stream, Some((mark.epoch, Some(mark.last))));
             } else if high > 0 && !matches!(found, Found::Marks(_)) {
                 tracing::warn!(class = %class, "the store is a copy or lost its marks; a new epoch begins");
                 begin(stream, Some((epoch, None)));
@@ -352,7 +369,8 @@ fn adopt(stream: &mut Stream, look: &Look) -> i64 {
         epoch: look.info.epoch,
         previous: look.info.previous,
         last: look.last,
-        evicted: look.first - 1,
+        // What was evicted is not known any more: what is not held is declared.
+        evicted: 0,
     };
     stream.epochs.insert(place, life);
     // Ordinals only order; chunks held so far keep pointing at their epoch.
