@@ -170,6 +170,8 @@ pub enum Edit {
 #[derive(Debug)]
 pub struct Meta {
     connection: Connection,
+    /// Something changed that chunks cannot tell.
+    copy_due: bool,
 }
 
 impl Meta {
@@ -202,7 +204,30 @@ impl Meta {
             "PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};",
             64 * PAGE
         ))?;
-        Ok(Self { connection })
+        Ok(Self { connection, copy_due: true })
+    }
+
+    /// Has something changed since the last [`Meta::copy_to`] that cannot be read back from chunks? Cursors do not count:
+    /// old ones only mean that records go out twice.
+    pub const fn copy_due(&self) -> bool {
+        self.copy_due
+    }
+
+    /// Writes a copy of the file, to go on from when the file itself is damaged. Whole or not at all.
+    pub fn copy_to(&mut self, path: &Path) -> Result<(), Fault> {
+        let draft = path.with_extension("draft");
+        let _ = std::fs::remove_file(&draft); // left by a crash
+        let written = self
+            .connection
+            .execute("VACUUM INTO ?1", [draft.to_string_lossy()])
+            .map_err(Fault::from)
+            .and_then(|_| Ok(std::fs::File::open(&draft)?.sync_all()?))
+            .and_then(|()| Ok(std::fs::rename(&draft, path)?));
+        match written {
+            Ok(()) => self.copy_due = false,
+            Err(_) => drop(std::fs::remove_file(&draft)),
+        }
+        written
     }
 
     /// Makes all changes in one commit.
@@ -214,7 +239,10 @@ impl Meta {
         for edit in edits {
             make(&work, edit)?;
         }
-        Ok(work.commit()?)
+        work.commit()?;
+        let routine = |edit: &Edit| matches!(edit, Edit::PutCursor(_) | Edit::PutEpoch(_) | Edit::PutValue(..));
+        self.copy_due |= !edits.iter().all(routine);
+        Ok(())
     }
 
     /// Empties the log.

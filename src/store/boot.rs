@@ -27,6 +27,8 @@ use super::{Opening, dictionary, routes};
 const BOOTS_WITH_FIXES: u32 = 64;
 
 pub(super) const META: &str = "meta.db";
+/// A copy of `meta.db`, made when something changes that the chunks cannot tell.
+pub(super) const META_COPY: &str = "meta.copy";
 pub(super) const MARKS: &str = "marks";
 
 /// An opened store.
@@ -160,7 +162,8 @@ fn latest_wall(known: &Contents) -> Option<i64> {
 }
 
 impl Boots {
-    /// Opens `meta.db`, or sets it aside and begins a new one (contents `None`).
+    /// Opens `meta.db`; if it is damaged it is set aside and its copy taken; without one a new file is begun (contents
+    /// `None`).
     fn open_meta(&mut self) -> Result<(Meta, Option<Contents>), Fault> {
         let path = self.directory.file(META);
         if path.exists() {
@@ -172,6 +175,14 @@ impl Boots {
             }
         } else {
             self.directory.remove_database(META)?; // a log without its database
+        }
+        if Meta::look(&self.directory.file(META_COPY)).is_ok() {
+            std::fs::copy(self.directory.file(META_COPY), &path)?;
+            if let Ok((meta, contents)) = Meta::open(&path) {
+                tracing::warn!("meta.db is missing; its copy is used");
+                return Ok((meta, Some(contents)));
+            }
+            self.directory.remove_database(META)?;
         }
         Ok((Meta::create(&path)?, None))
     }
@@ -308,7 +319,7 @@ impl Boots {
 
     fn declare(&mut self, class: Class, span: Span) {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        self.state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+        self.state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
         self.notices.push(Notice {
             event: "store_damaged",
             phase: Phase::Once,

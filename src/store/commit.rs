@@ -272,15 +272,15 @@ impl Writer {
     }
 
     /// Records that found no place take their numbers and go into a gap record.
-    fn number_lost(&mut self, class: Class, lost: Lost) {
+    fn number_lost(&mut self, class: Class, spilled: Lost) {
         let mut state = self.shared.state();
         let end = state.stream(class).end();
-        let span = Span { ordinal: end.ordinal, first: end.seq + 1, last: end.seq + lost.count };
-        let loss = Loss { span, reason: "store".into(), from: Some(lost.first), to: Some(lost.last) };
-        state.declare(class, loss);
+        let span = Span { ordinal: end.ordinal, first: end.seq + 1, last: end.seq + spilled.count };
+        let loss = Loss { span, reason: "store".into(), from: Some(spilled.first), to: Some(spilled.last) };
+        state.declare(class, &loss);
         drop(state);
-        self.shared.stats.spilled[class as usize].add(lost.count);
-        tracing::error!(class = %class, count = lost.count, "records lost while the store could not take them");
+        self.shared.stats.spilled[class as usize].add(spilled.count);
+        tracing::error!(class = %class, count = spilled.count, "records lost while the store could not take them");
     }
 }
 

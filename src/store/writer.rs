@@ -48,6 +48,8 @@ const WALL_EVERY: Duration = Duration::from_secs(600);
 const FIX_SAME_MS: i64 = 20;
 /// At the end, how long a commit that fails is tried again.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+/// `meta.db` is copied at most this often, and when the store ends.
+const COPY_EVERY: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
 
 const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
@@ -90,6 +92,7 @@ pub(super) struct Writer {
     urgent_at: Option<Instant>,
     cursors_saved: Instant,
     wall_saved: Option<Instant>,
+    copied: Option<Instant>,
     last_fix: Option<Fix>,
     fixes_waiting: Vec<Fix>,
 }
@@ -112,6 +115,7 @@ impl Writer {
             urgent_at: None,
             cursors_saved: Instant::now(),
             wall_saved: None,
+            copied: None,
             last_fix: None,
             fixes_waiting: Vec::new(),
         }
@@ -268,6 +272,22 @@ impl Writer {
             self.commit_due(&URGENT_CLASSES, records, control);
         }
         self.save_due(Instant::now());
+        if self.copied.is_none_or(|at| now.saturating_duration_since(at) >= COPY_EVERY) {
+            self.copy_meta();
+        }
+    }
+
+    fn copy_meta(&mut self) {
+        let Some(disk) = self.disk.as_mut().filter(|disk| disk.meta.copy_due()) else { return };
+        self.copied = Some(Instant::now());
+        let directory = &self.shared.directory;
+        let bytes = directory.file(boot::META).metadata().map_or(0, |about| about.len());
+        if directory.bytes() + 2 * bytes > self.opening.max_size {
+            return; // the old copy must do
+        }
+        if let Err(fault) = disk.meta.copy_to(&directory.file(boot::META_COPY)).and_then(|()| directory.sync()) {
+            tracing::warn!(error = %fault, "meta.db could not be copied");
+        }
     }
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
@@ -289,7 +309,9 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 if classes.len() == Class::ALL.len() {
-                    (self.commit_at, self.urgent_at) = (None, None);
+                    // After a failure there is more behind the group that was written again.
+                    let more = !self.pending.iter().all(Vec::is_empty);
+                    (self.commit_at, self.urgent_at) = (more.then(Instant::now), None);
                 }
                 self.recover(&records.failed);
                 self.shared.stats.bytes.set(self.shared.directory.bytes());
@@ -350,7 +372,7 @@ impl Writer {
                 tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
                 self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
                 let loss = Loss { span, reason: "damaged".into(), from: None, to: None };
-                self.shared.state().declare(class, loss);
+                self.shared.state().declare(class, &loss);
                 self.flush_edits(Vec::new());
                 self.shared.wake_readers();
             }
@@ -430,6 +452,7 @@ impl Writer {
 
     fn close(&mut self) {
         self.save();
+        self.copy_meta();
         if let Some(disk) = self.disk.take() {
             for tail in disk.tails.into_iter().flatten() {
                 let _ = tail.checkpoint(); // the log says the same
