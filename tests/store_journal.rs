@@ -44,7 +44,11 @@ async fn an_id_is_answered_with_its_old_result_for_a_day_across_restarts() {
     let day = 24 * 3600 * 1000;
     let known = Begun::Known { result: Some(b"done".to_vec()) };
     assert_eq!(journal.begin(entry(Some("a"), Some(NOON + day - 1))).await.expect("known"), known);
-    assert_eq!(journal.begin(entry(Some("a"), None)).await.expect("known"), known, "without a clock nothing is forgotten");
+    assert_eq!(
+        journal.begin(entry(Some("a"), None)).await.expect("known"),
+        known,
+        "without a clock nothing is forgotten"
+    );
     new(&journal, entry(Some("a"), Some(NOON + day + 1))).await;
 }
 

@@ -87,7 +87,8 @@ async fn the_cap_holds_at_every_moment_and_the_least_important_and_oldest_goes_f
     let mut reader = running.store.reader("cloud").expect("routed");
     let items = drain(&mut reader, stored + 1).await;
     assert_eq!(reader.backlog(), 0);
-    let gaps: Vec<_> = items.iter().filter_map(|item| if let Item::Gap(gap) = item { Some(gap) } else { None }).collect();
+    let gaps: Vec<_> =
+        items.iter().filter_map(|item| if let Item::Gap(gap) = item { Some(gap) } else { None }).collect();
     assert!(gaps.len() <= 4, "neighbours are one gap: {gaps:?}");
     assert!(gaps.iter().all(|gap| gap.first.0 == 1 && gap.reason == "evicted" && gap.stream >= Class::Telemetry));
     let records = items.len() - gaps.len();
@@ -194,7 +195,8 @@ async fn on_a_full_disk_the_oldest_goes_and_when_others_fill_it_the_store_fails_
     assert_eq!(stats.failed.get(), 0);
     let mut reader = running.store.reader("cloud").expect("routed");
     let items = drain(&mut reader, stored).await;
-    let telemetry = items.iter().filter_map(told).filter(|(number, _)| number.stream == Class::Telemetry).count() as u64;
+    let telemetry =
+        items.iter().filter_map(told).filter(|(number, _)| number.stream == Class::Telemetry).count() as u64;
     let spilled = stats.spilled[Class::Telemetry as usize].get() + stats.evicted[Class::Telemetry as usize].get();
     assert_eq!(telemetry + spilled, emitted);
     drop(reader);

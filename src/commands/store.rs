@@ -112,7 +112,11 @@ fn status_text(dir: &Path, status: &Status) -> String {
     let mut text = format!("store      {}\n", dir.display());
     let _ = writeln!(text, "bytes      {} ({} set aside)", status.bytes, status.bytes_aside);
     let _ = writeln!(text, "tags       {}\n", status.tags);
-    let _ = writeln!(text, "{:<10} {:>17} {:>12} {:>12} {:>6} {:>12}", "stream", "epoch", "first", "last", "chunks", "bytes");
+    let _ = writeln!(
+        text,
+        "{:<10} {:>17} {:>12} {:>12} {:>6} {:>12}",
+        "stream", "epoch", "first", "last", "chunks", "bytes"
+    );
     for stream in &status.streams {
         let first = match stream.first {
             Some((epoch, first)) if epoch == stream.epoch => first.to_string(),
@@ -120,7 +124,8 @@ fn status_text(dir: &Path, status: &Status) -> String {
             None => "-".to_owned(),
         };
         let (name, epoch, last) = (stream.stream, stream.epoch, stream.last);
-        let _ = writeln!(text, "{name:<10} {epoch:>17} {first:>12} {last:>12} {:>6} {:>12}", stream.chunks, stream.bytes);
+        let _ =
+            writeln!(text, "{name:<10} {epoch:>17} {first:>12} {last:>12} {:>6} {:>12}", stream.chunks, stream.bytes);
     }
     let _ = writeln!(text, "\n{:<20} {:>12} {:>6}", "uplink", "backlog", "gaps");
     for uplink in &status.uplinks {

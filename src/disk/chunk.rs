@@ -211,7 +211,8 @@ impl ChunkReader {
              ORDER BY first LIMIT ?2"
         );
         let mut query = self.connection.prepare(&sql)?;
-        let rows = query.query_map(params![seq.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)], read_segment)?;
+        let rows =
+            query.query_map(params![seq.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)], read_segment)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

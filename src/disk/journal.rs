@@ -150,7 +150,9 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
         // The asker may be gone: what was written stays written.
         match request {
             Request::Begin(entry, answer) => drop(answer.send(journal.attempt(|journal| journal.begin(&entry)))),
-            Request::Close(id, result, answer) => drop(answer.send(journal.attempt(|journal| journal.end(id, &result)))),
+            Request::Close(id, result, answer) => {
+                drop(answer.send(journal.attempt(|journal| journal.end(id, &result))));
+            }
             Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
         }
     }
@@ -193,7 +195,8 @@ impl Journal {
     }
 
     fn set_aside(&self, fault: &Fault) -> Result<(), Fault> {
-        let (Some(home), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str())) else {
+        let (Some(home), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
+        else {
             return Err(Fault::Unavailable("the journal has no file name".into()));
         };
         let aside = Directory::at(home).set_aside(name)?;

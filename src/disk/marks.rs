@@ -96,7 +96,8 @@ fn newest(file: &File) -> Option<(u64, u64, [Mark; 4])> {
         if &body[..8] != MAGIC || crc32fast::hash(body).to_le_bytes() != crc {
             continue;
         }
-        let number = |n: usize| body[8 + n * 8..16 + n * 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let number =
+            |n: usize| body[8 + n * 8..16 + n * 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let marks = std::array::from_fn(|class| Mark { epoch: number(2 + class * 2), last: number(3 + class * 2) });
         if best.is_none_or(|(turn, ..)| number(0) > turn) {
             best = Some((number(0), number(1), marks));

@@ -200,10 +200,8 @@ impl Meta {
     }
 
     fn keep_log_short(connection: Connection) -> Result<Self, Fault> {
-        connection.execute_batch(&format!(
-            "PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};",
-            64 * PAGE
-        ))?;
+        connection
+            .execute_batch(&format!("PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};", 64 * PAGE))?;
         Ok(Self { connection, copy_due: true })
     }
 
@@ -298,7 +296,15 @@ fn put_loss(work: &Transaction<'_>, loss: &LossRow) -> rusqlite::Result<usize> {
     let (from, to) = (loss.from.unzip(), loss.to.unzip());
     let (epoch, first, last) = (loss.epoch.cast_signed(), loss.first.cast_signed(), loss.last.cast_signed());
     work.prepare("INSERT OR REPLACE INTO loss VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
-        loss.class, epoch, first, last, loss.reason, from.0, from.1, to.0, to.1
+        loss.class,
+        epoch,
+        first,
+        last,
+        loss.reason,
+        from.0,
+        from.1,
+        to.0,
+        to.1
     ])
 }
 
@@ -306,8 +312,19 @@ fn put_owed(work: &Transaction<'_>, owed: &OwedRow) -> rusqlite::Result<usize> {
     let OwedRow { id, uplink, loss } = owed;
     let (from, to) = (loss.from.unzip(), loss.to.unzip());
     let (epoch, first, last) = (loss.epoch.cast_signed(), loss.first.cast_signed(), loss.last.cast_signed());
-    work.prepare("INSERT OR REPLACE INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
-        .execute(params![id, uplink, loss.class, epoch, first, last, loss.reason, from.0, from.1, to.0, to.1])
+    work.prepare("INSERT OR REPLACE INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?.execute(params![
+        id,
+        uplink,
+        loss.class,
+        epoch,
+        first,
+        last,
+        loss.reason,
+        from.0,
+        from.1,
+        to.0,
+        to.1
+    ])
 }
 
 fn read(connection: &Connection) -> Result<Contents, Fault> {

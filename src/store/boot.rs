@@ -3,7 +3,6 @@
 //! Only ends are looked at: each chunk's own words, its first and its last segment. What is damaged is set aside and
 //! salvaged later, in the background; what is missing is declared. Fails only when the directory cannot be used at all.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,8 +19,8 @@ use crate::model::time::{Boot, Stamp};
 use super::cursor::Span;
 use super::segment::{self, Place};
 use super::state::State;
-use super::stream::{Held, Life, Loss, Stream};
-use super::{Opening, dictionary, routes};
+use super::stream::{Held, Loss};
+use super::{Opening, dictionary, epochs, routes};
 
 /// Fixes of boots before this many are forgotten.
 const BOOTS_WITH_FIXES: u32 = 64;
@@ -83,10 +82,10 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     let (mut meta, contents) = work.open_meta()?;
     let fresh = contents.is_none() && names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing;
     let known = contents.clone().unwrap_or_default();
-    work.take_epochs(&known);
+    epochs::take(&mut work.state, &known);
     let looks = work.look_at(&names, contents.is_none())?;
     work.take_chunks(looks);
-    work.recall_epochs(&marks_found, contents.is_none());
+    epochs::recall(&mut work.state, &marks_found, contents.is_none());
     for row in &known.losses {
         if let Some(class) = Class::from_code(row.class) {
             let stream = work.state.stream_mut(class);
@@ -97,8 +96,7 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
         }
     }
     work.resume_salvage();
-    let tails = work.tails();
-    let lost = work.begin_epochs(&marks_found, &known, &tails);
+    let lost = epochs::begin(&mut work.state, &marks_found, &known);
     routes::take(&mut work.state, opening, contents.as_ref().filter(|_| !fresh), fresh);
     for (class, span) in lost {
         work.declare(class, span);
@@ -145,11 +143,6 @@ pub(super) fn marks_of(state: &State) -> [Mark; 4] {
     Class::ALL.map(|class| {
         state.stream(class).newest().map_or(Mark::default(), |life| Mark { epoch: life.epoch, last: life.last })
     })
-}
-
-/// A random epoch, 1 ..= 2^53 - 1.
-fn draw_epoch() -> u64 {
-    rand::random_range(1..1 << 53)
 }
 
 fn stamp((boot, micros): (u32, i64)) -> Stamp {
@@ -200,16 +193,6 @@ impl Boots {
         Ok(())
     }
 
-    fn take_epochs(&mut self, known: &Contents) {
-        for row in &known.epochs {
-            if let Some(class) = Class::from_code(row.class) {
-                let (ordinal, epoch, previous) = (row.ordinal, row.epoch, row.previous);
-                let life = Life { ordinal, epoch, previous, last: row.last, evicted: row.evicted };
-                self.state.stream_mut(class).epochs.push(life);
-            }
-        }
-    }
-
     fn look_at(&mut self, names: &[ChunkName], all_tags: bool) -> Result<Vec<(ChunkName, Look)>, Fault> {
         let mut looks = Vec::new();
         for (place, name) in names.iter().enumerate() {
@@ -235,36 +218,12 @@ impl Boots {
             let stream = self.state.stream_mut(name.class);
             let ordinal = match stream.ordinal_of(look.info.epoch) {
                 Some(ordinal) => ordinal,
-                None => adopt(stream, &look),
+                None => epochs::adopt(stream, &look.info, look.last),
             };
             if let Some(life) = stream.life_mut(ordinal) {
                 life.last = life.last.max(look.last);
             }
             stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last } });
-        }
-    }
-
-    /// Epochs of which nothing is left but their name: in the marks, or (when `meta.db` is new) in the chunk of the next
-    /// one. Whether everybody had their records is not known any more, so they are declared.
-    fn recall_epochs(&mut self, found: &Found, rebuilt: bool) {
-        for class in Class::ALL {
-            let stream = self.state.stream_mut(class);
-            let oldest = stream.epochs.first().and_then(|life| life.previous).filter(|_| rebuilt);
-            if let Some((epoch, Some(last))) = oldest {
-                for life in &mut stream.epochs {
-                    life.ordinal += 1;
-                }
-                for held in &mut stream.chunks {
-                    held.span.ordinal += 1;
-                }
-                stream.epochs.insert(0, Life { ordinal: 1, epoch, previous: None, last, evicted: 0 });
-            }
-            let marked = mark(found, class).filter(|mark| mark.epoch != 0 && stream.ordinal_of(mark.epoch).is_none());
-            if let Some(mark) = marked {
-                let previous = stream.newest().map(|life| (life.epoch, Some(life.last)));
-                let ordinal = stream.end().ordinal + 1;
-                stream.epochs.push(Life { ordinal, epoch: mark.epoch, previous, last: mark.last, evicted: 0 });
-            }
         }
     }
 
@@ -274,47 +233,6 @@ impl Boots {
             self.state.stream_mut(class).salvaging = true;
             self.salvage.push((class, path));
         }
-    }
-
-    /// The last number of each stream's newest epoch that chunks, losses or evictions prove.
-    fn tails(&self) -> [u64; 4] {
-        Class::ALL.map(|class| {
-            let stream = self.state.stream(class);
-            let Some(life) = stream.newest() else { return 0 };
-            let chunks = stream.chunks.iter().map(|held| held.span);
-            let losses = stream.losses.iter().map(|loss| loss.span);
-            let spans = chunks.chain(losses).filter(|span| span.ordinal == life.ordinal);
-            spans.map(|span| span.last).max().unwrap_or(0).max(life.evicted)
-        })
-    }
-
-    /// Compares each tail with the high-water marks and draws new epochs where that is due. What is returned is lost.
-    fn begin_epochs(&mut self, found: &Found, known: &Contents, tails: &[u64; 4]) -> Vec<(Class, Span)> {
-        let mut lost = Vec::new();
-        for class in Class::ALL {
-            let tail = tails[class as usize];
-            let stream = self.state.stream_mut(class);
-            let Some(life) = stream.epochs.last_mut() else {
-                begin(stream, None);
-                continue;
-            };
-            let (epoch, ordinal) = (life.epoch, life.ordinal);
-            let saved = mark(found, class).filter(|mark| mark.epoch == epoch).map_or(0, |mark| mark.last);
-            let acked = known.cursors.iter().filter(|row| row.class == class as u8 && row.epoch == epoch);
-            let high = acked.map(|row| row.acked).chain([saved, life.last, tail]).max().unwrap_or(0);
-            life.last = high;
-            if high > tail {
-                tracing::error!(class = %class, tail, high, "committed records are missing at the end of a stream");
-                if !stream.salvaging {
-                    lost.push((class, Span { ordinal, first: tail + 1, last: high }));
-                }
-                begin(stream, Some((epoch, Some(high))));
-            } else if high > 0 && !matches!(found, Found::Marks(_)) {
-                tracing::warn!(class = %class, "the store is a copy or lost its marks; a new epoch begins");
-                begin(stream, Some((epoch, None)));
-            }
-        }
-        lost
     }
 
     fn declare(&mut self, class: Class, span: Span) {
@@ -369,44 +287,4 @@ fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Optio
     }
     let tags = if with_tags { chunk.tags()? } else { Vec::new() };
     Ok(Some(Look { info, first, last: last.last, boot: last.boot, tags }))
-}
-
-/// An epoch that only its chunks know: it goes before the one that names it, else to the end.
-fn adopt(stream: &mut Stream, look: &Look) -> i64 {
-    let successor = stream.epochs.iter().position(|life| life.previous.is_some_and(|(epoch, _)| epoch == look.info.epoch));
-    let place = successor.unwrap_or(stream.epochs.len());
-    let life = Life {
-        ordinal: 0,
-        epoch: look.info.epoch,
-        previous: look.info.previous,
-        last: look.last,
-        // What was evicted is not known any more: what is not held is declared.
-        evicted: 0,
-    };
-    stream.epochs.insert(place, life);
-    // Ordinals only order; chunks held so far keep pointing at their epoch.
-    let mut moved = HashMap::new();
-    for (n, life) in stream.epochs.iter_mut().enumerate().skip(place) {
-        let ordinal = i64::try_from(n).unwrap_or(i64::MAX) + 1;
-        if n > place {
-            moved.insert(life.ordinal, ordinal);
-        }
-        life.ordinal = ordinal;
-    }
-    for held in &mut stream.chunks {
-        held.span.ordinal = moved.get(&held.span.ordinal).copied().unwrap_or(held.span.ordinal);
-    }
-    stream.epochs[place].ordinal
-}
-
-fn begin(stream: &mut Stream, previous: Option<(u64, Option<u64>)>) {
-    let ordinal = stream.epochs.last().map_or(1, |life| life.ordinal + 1);
-    stream.epochs.push(Life { ordinal, epoch: draw_epoch(), previous, last: 0, evicted: 0 });
-}
-
-fn mark(found: &Found, class: Class) -> Option<Mark> {
-    match found {
-        Found::Marks(marks) | Found::Copied(marks) => Some(marks[class as usize]),
-        Found::Nothing => None,
-    }
 }

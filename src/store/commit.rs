@@ -219,7 +219,10 @@ impl Writer {
     fn resume(&self, disk: &Disk, class: Class, ordinal: i64, limit: u64) -> Option<Tail> {
         let held = *self.shared.state().stream(class).chunks.last()?;
         let path = self.shared.directory.chunk(held.name);
-        if disk.closed.contains(&held.name) || held.span.ordinal != ordinal || path.metadata().map_or(u64::MAX, |about| about.len()) > limit {
+        if disk.closed.contains(&held.name)
+            || held.span.ordinal != ordinal
+            || path.metadata().map_or(u64::MAX, |about| about.len()) > limit
+        {
             return None;
         }
         let writer = ChunkWriter::open(&path, room::log_pages(self.opening.max_size)).ok()?;

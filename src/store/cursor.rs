@@ -79,9 +79,12 @@ impl Cursor {
         if span.ordinal == self.acked.ordinal {
             span.first = span.first.max(self.acked.seq + 1);
         }
-        if span.len() == 0 || self.ranges.iter().any(|range| {
-            range.ordinal == span.ordinal && range.first <= span.first && span.last <= range.last
-        }) {
+        if span.len() == 0
+            || self
+                .ranges
+                .iter()
+                .any(|range| range.ordinal == span.ordinal && range.first <= span.first && span.last <= range.last)
+        {
             return false;
         }
         let touches = |range: &Span| {

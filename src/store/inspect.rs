@@ -20,8 +20,8 @@ use super::boot::{MARKS, META};
 use super::cursor::Span;
 use super::segment::{self, Body, Place};
 use super::state::{Ledger, State};
-use super::stream::{Held, Life};
-use super::routes;
+use super::stream::Held;
+use super::{epochs, routes};
 
 /// A running store declares a loss within moments of the commit beside it: wait this long before calling it undeclared.
 const DECLARED_WITHIN: Duration = Duration::from_millis(700);
@@ -163,13 +163,7 @@ fn existing(dir: &Path) -> Result<Directory, LookError> {
 
 fn streams(contents: &Contents) -> State {
     let mut state = State::empty();
-    for row in &contents.epochs {
-        if let Some(class) = Class::from_code(row.class) {
-            let (ordinal, epoch, previous) = (row.ordinal, row.epoch, row.previous);
-            let life = Life { ordinal, epoch, previous, last: row.last, evicted: row.evicted };
-            state.stream_mut(class).epochs.push(life);
-        }
-    }
+    epochs::take(&mut state, contents);
     for row in &contents.losses {
         if let Some(class) = Class::from_code(row.class) {
             let loss = state.stream(class).loss_from(row);
@@ -189,7 +183,12 @@ fn ledgers(state: &mut State, contents: &Contents) {
         let cursor = routes::resume(state.stream(class), row);
         let known = state.ledgers.iter().position(|ledger| ledger.name == row.uplink);
         let place = known.unwrap_or_else(|| {
-            state.ledgers.push(Ledger { name: row.uplink.clone(), cursors: Default::default(), gaps: Vec::new(), unsaved: 0 });
+            state.ledgers.push(Ledger {
+                name: row.uplink.clone(),
+                cursors: Default::default(),
+                gaps: Vec::new(),
+                unsaved: 0,
+            });
             state.ledgers.len() - 1
         });
         state.ledgers[place].cursors[class as usize] = Some(cursor);

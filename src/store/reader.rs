@@ -165,7 +165,8 @@ impl Reader {
     pub fn acknowledge(&self, ack: Ack) {
         let mut state = self.shared.state();
         state.acknowledge(self.uplink, ack);
-        if state.ledgers.get(self.uplink).is_some_and(|ledger| ledger.unsaved % CURSORS_RECORDS == CURSORS_RECORDS - 1) {
+        if state.ledgers.get(self.uplink).is_some_and(|ledger| ledger.unsaved % CURSORS_RECORDS == CURSORS_RECORDS - 1)
+        {
             self.shared.cursors_due.notify_one();
         }
     }

@@ -10,7 +10,8 @@ use crate::disk::fault::Fault;
 use crate::flow::notice::Phase;
 use crate::model::number::Class;
 
-use super::writer::{self, Disk, Writer};
+use super::upkeep;
+use super::writer::{Disk, Writer};
 
 /// Largest chunk file.
 const CHUNK_MAX: u64 = 32 * 1024 * 1024;
@@ -100,12 +101,12 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
     let lost = writer.shared.state().evict(name);
     forget_epochs(writer, name.class);
     // The gap record first; on a disk so full that it cannot be written it stays in memory and follows.
-    writer::flush(&writer.shared, &mut disk.meta, Vec::new());
+    upkeep::flush(&writer.shared, &mut disk.meta, Vec::new());
     let class = name.class;
     if let Err(fault) = writer.shared.directory.remove_database(&name.file_name()) {
         tracing::error!(error = %fault, file = name.file_name(), "evicted chunk cannot be removed");
     }
-    writer::flush(&writer.shared, &mut disk.meta, Vec::new());
+    upkeep::flush(&writer.shared, &mut disk.meta, Vec::new());
     writer.shared.stats.chunks_evicted.one();
     if lost > 0 {
         writer.shared.stats.evicted[class as usize].add(lost);

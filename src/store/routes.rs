@@ -69,7 +69,8 @@ fn drop_removed(state: &mut State, opening: &Opening, contents: &Contents) {
         if !routed {
             let stream = state.stream(class);
             let acked = resume(stream, row).acked;
-            let owed: u64 = stream.epochs.iter().filter(|life| life.ordinal >= acked.ordinal).map(|life| life.last).sum();
+            let owed: u64 =
+                stream.epochs.iter().filter(|life| life.ordinal >= acked.ordinal).map(|life| life.last).sum();
             let owed = owed.saturating_sub(acked.seq);
             tracing::warn!(uplink = row.uplink, class = %class, owed, "uplink removed; what it was owed is dropped");
             state.edits.push(Edit::DropCursor(row.uplink.clone(), row.class));

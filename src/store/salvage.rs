@@ -159,9 +159,10 @@ fn store(
 fn wanted(stream: &Stream, ordinal: i64, row: &SegmentRow) -> bool {
     // Numbers above the epoch's last were never told to anyone: the next epoch has named its end already.
     stream.life(ordinal).is_some_and(|life| row.first > life.evicted && row.last <= life.last)
-        && !stream.chunks.iter().any(|held| {
-            held.span.ordinal == ordinal && held.span.first <= row.first && row.last <= held.span.last
-        })
+        && !stream
+            .chunks
+            .iter()
+            .any(|held| held.span.ordinal == ordinal && held.span.first <= row.first && row.last <= held.span.last)
 }
 
 /// The target chunk is whole: readers may have it, and what is missing inside it is declared.

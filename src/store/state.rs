@@ -102,8 +102,7 @@ impl State {
         for ledger in &mut self.ledgers {
             let Some(cursor) = &ledger.cursors[class as usize] else { continue };
             let mine = ledger.gaps.iter().filter(|gap| gap.class == class);
-            let missing =
-                mine.fold(cursor.missing_of(loss.span), |missing, gap| gap.loss.span.take_out_of(missing));
+            let missing = mine.fold(cursor.missing_of(loss.span), |missing, gap| gap.loss.span.take_out_of(missing));
             owed = owed.max(missing.iter().map(|span| span.len()).sum());
             for span in missing {
                 let mut whole = Loss { span, ..loss.clone() };
@@ -158,8 +157,8 @@ impl State {
         let acked = cursor.acked;
         let edits = &mut self.edits;
         ledger.gaps.retain(|gap| {
-            let passed = gap.class == class
-                && Position { ordinal: gap.loss.span.ordinal, seq: gap.loss.span.last } <= acked;
+            let passed =
+                gap.class == class && Position { ordinal: gap.loss.span.ordinal, seq: gap.loss.span.last } <= acked;
             if passed {
                 edits.push(Edit::DropOwed(gap.id));
             }
@@ -194,7 +193,8 @@ impl State {
         }
         let mut found = stream.find(at);
         if let Found::In { at, upto, .. } = &mut found {
-            let ahead = gaps().map(|gap| gap.loss.span).filter(|span| span.ordinal == at.ordinal && span.first > at.seq);
+            let ahead =
+                gaps().map(|gap| gap.loss.span).filter(|span| span.ordinal == at.ordinal && span.first > at.seq);
             *upto = ahead.map(|span| span.first - 1).min().map_or(*upto, |before| before.min(*upto));
         }
         Next::Found(found)

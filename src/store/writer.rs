@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use crate::disk::directory::ChunkName;
 use crate::disk::fault::Fault;
 use crate::disk::marks::Marks;
-use crate::disk::meta::{Edit, FixRow, Meta};
+use crate::disk::meta::Meta;
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::{Durable, DurableEnd, Lost};
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::number::Class;
-use crate::model::time::{Boot, Certainty, Stamp};
+use crate::model::time::{Boot, Stamp};
 
 use super::commit::{Group, Pending, Tail};
 use super::stream::Loss;
@@ -31,9 +31,9 @@ const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
 const RETRY: Duration = Duration::from_secs(3);
 /// Cursors are saved at least this often while they move.
-const CURSORS_EVERY: Duration = Duration::from_secs(5);
+pub(super) const CURSORS_EVERY: Duration = Duration::from_secs(5);
 /// And at most this often.
-const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
+pub(super) const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 1000;
 /// A group of this many records or bytes is committed before its time.
@@ -42,14 +42,8 @@ const GROUP_BYTES: usize = 512 * 1024;
 /// What waits in memory while commits fail; above this the lane is left alone.
 const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The latest wall time is saved this often.
-const WALL_EVERY: Duration = Duration::from_secs(600);
-/// A fix that says the same as the one before, to this many ms, is not stored again.
-const FIX_SAME_MS: i64 = 20;
 /// At the end, how long a commit that fails is tried again.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-/// `meta.db` is copied at most this often, and when the store ends.
-const COPY_EVERY: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
 
 const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
@@ -90,11 +84,11 @@ pub(super) struct Writer {
     pub(super) evicting: bool,
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
-    cursors_saved: Instant,
-    wall_saved: Option<Instant>,
-    copied: Option<Instant>,
-    last_fix: Option<Fix>,
-    fixes_waiting: Vec<Fix>,
+    pub(super) cursors_saved: Instant,
+    pub(super) wall_saved: Option<Instant>,
+    pub(super) copied: Option<Instant>,
+    pub(super) last_fix: Option<Fix>,
+    pub(super) fixes_waiting: Vec<Fix>,
 }
 
 impl Writer {
@@ -250,9 +244,8 @@ impl Writer {
         if self.failed {
             return; // the time of the next attempt stands
         }
-        let large = |class: usize| {
-            self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES
-        };
+        let large =
+            |class: usize| self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES;
         let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
         self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
         if urgent && self.urgent_at.is_none() {
@@ -272,22 +265,7 @@ impl Writer {
             self.commit_due(&URGENT_CLASSES, records, control);
         }
         self.save_due(Instant::now());
-        if self.copied.is_none_or(|at| now.saturating_duration_since(at) >= COPY_EVERY) {
-            self.copy_meta();
-        }
-    }
-
-    fn copy_meta(&mut self) {
-        let Some(disk) = self.disk.as_mut().filter(|disk| disk.meta.copy_due()) else { return };
-        self.copied = Some(Instant::now());
-        let directory = &self.shared.directory;
-        let bytes = directory.file(boot::META).metadata().map_or(0, |about| about.len());
-        if directory.bytes() + 2 * bytes > self.opening.max_size {
-            return; // the old copy must do
-        }
-        if let Err(fault) = disk.meta.copy_to(&directory.file(boot::META_COPY)).and_then(|()| directory.sync()) {
-            tracing::warn!(error = %fault, "meta.db could not be copied");
-        }
+        self.copy_meta_due(now);
     }
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
@@ -380,66 +358,6 @@ impl Writer {
         }
     }
 
-    fn remember(&mut self, fix: Fix) {
-        if self.disk.is_none() {
-            self.fixes_waiting.truncate(15);
-            self.fixes_waiting.push(fix);
-            return;
-        }
-        let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
-        let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
-        if !self.last_fix.as_ref().is_some_and(same) {
-            self.last_fix = Some(fix);
-            let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            self.flush_edits(vec![Edit::PutFix(row)]);
-        }
-    }
-
-    fn save_due(&mut self, now: Instant) {
-        let (unsaved, edits) = {
-            let state = self.shared.state();
-            (state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0), !state.edits.is_empty())
-        };
-        let since = now.saturating_duration_since(self.cursors_saved);
-        let due = since >= CURSORS_EVERY || (unsaved >= CURSORS_RECORDS && since >= CURSORS_AT_MOST);
-        let wall = self.wall_saved.is_none_or(|at| now.saturating_duration_since(at) >= WALL_EVERY);
-        if (unsaved > 0 && due) || wall {
-            self.save();
-        } else if edits {
-            self.flush_edits(Vec::new());
-        }
-    }
-
-    /// Saves cursors, high-water marks and the latest wall time.
-    fn save(&mut self) {
-        let mut edits = Vec::new();
-        {
-            let mut state = self.shared.state();
-            for ledger in &state.ledgers {
-                edits.extend(state.cursor_rows(ledger));
-            }
-            for stream in &state.streams {
-                edits.extend(stream.newest().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
-            }
-            for ledger in &mut state.ledgers {
-                ledger.unsaved = 0;
-            }
-        }
-        let wall = self.clock.wall_now();
-        if wall.certainty == Certainty::Fixed {
-            edits.push(Edit::PutValue("latest_wall_ms", wall.unix_ms));
-        }
-        self.cursors_saved = Instant::now();
-        self.wall_saved = Some(Instant::now());
-        self.flush_edits(edits);
-    }
-
-    /// Writes what `meta.db` must learn; what does not get there stays for the next time.
-    pub(super) fn flush_edits(&mut self, more: Vec<Edit>) {
-        let Some(disk) = &mut self.disk else { return };
-        flush(&self.shared, &mut disk.meta, more);
-    }
-
     fn end_stream(&mut self) {
         let waiting: usize = self.pending.iter().map(Vec::len).sum();
         if !self.is_empty() {
@@ -459,19 +377,5 @@ impl Writer {
             }
             let _ = disk.meta.checkpoint();
         }
-    }
-}
-
-/// See [`Writer::flush_edits`].
-pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) {
-    let mut edits = std::mem::take(&mut shared.state().edits);
-    let kept = edits.len();
-    edits.extend(more);
-    if let Err(fault) = meta.apply(&edits) {
-        tracing::warn!(error = %fault, "meta.db could not be written; kept for the next time");
-        edits.truncate(kept); // cursors and the like are made anew
-        let mut state = shared.state();
-        edits.append(&mut state.edits);
-        state.edits = edits;
     }
 }
