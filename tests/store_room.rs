@@ -223,3 +223,24 @@ async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_i
     drop(reader);
     running.close().await;
 }
+
+#[tokio::test]
+async fn a_store_starts_on_a_disk_that_is_full_already() {
+    let Some(small) = Small::mounted("6m") else { return };
+    let home = small.0.path().join("store");
+    let running = start(opening(&home));
+    running.emit(Class::Telemetry, 0..1000).await;
+    running.settled(1000).await;
+    running.close().await;
+    let mut file = std::fs::File::create(small.0.path().join("hog")).expect("made");
+    while std::io::Write::write_all(&mut file, &[7u8; 512]).is_ok() {}
+    let before = std::time::Instant::now();
+    let running = start(opening(&home));
+    assert!(before.elapsed() < Duration::from_secs(2));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, 1000..1010).await;
+    let items = drain(&mut reader, 1010).await;
+    assert_eq!(items.iter().filter_map(told).next_back().map(|(_, value)| value), Some(1009));
+    drop(reader);
+    running.close().await;
+}

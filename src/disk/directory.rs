@@ -40,6 +40,9 @@ pub struct Directory {
 
 const QUARANTINE: &str = "quarantine";
 const BALLAST: &str = "ballast";
+/// One new database with its log and shared memory file.
+const FULL_BELOW: u64 = 128 * 1024;
+const LOCK: &str = "lock";
 /// The end of the name of a quarantined chunk that was read to its end.
 const SALVAGED: &str = ".salvaged";
 /// What SQLite puts beside a database.
@@ -58,6 +61,18 @@ impl Directory {
         fs::write(&proof, b"")?;
         fs::remove_file(&proof)?;
         self.sync()
+    }
+
+    /// Takes the directory for this process; given back when the file is dropped, or the process ends in any way.
+    pub fn lock(&self) -> Result<File, Fault> {
+        let file = File::options().write(true).create(true).truncate(false).open(self.path.join(LOCK))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Fault::Unavailable(format!("{} is in use by another process", self.path.display())))
+            }
+            Err(error) => Err(Fault::Unavailable(error.to_string())),
+        }
     }
 
     /// Makes created, renamed and removed names durable.
@@ -102,6 +117,12 @@ impl Directory {
     /// Bytes that the file system still has for us.
     pub fn bytes_free(&self) -> u64 {
         rustix::fs::statvfs(&self.path).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Is there so little space that any error may be for want of it? (Where a shared memory file cannot grow, SQLite
+    /// reports an I/O error, not a full disk.)
+    pub fn is_full(&self) -> bool {
+        self.bytes_free() < FULL_BELOW
     }
 
     /// Removes a database and what SQLite put beside it.

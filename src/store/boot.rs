@@ -3,6 +3,7 @@
 //! Only ends are looked at: each chunk's own words, its first and its last segment. What is damaged is set aside and
 //! salvaged later, in the background; what is missing is declared. Fails only when the directory cannot be used at all.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub(super) const MARKS: &str = "marks";
 
 /// An opened store.
 pub(super) struct Opened {
+    pub(super) lock: File,
     pub(super) meta: Meta,
     pub(super) marks: Marks,
     pub(super) next_chunk: u64,
@@ -65,10 +67,20 @@ struct Boots {
     highest_boot: u32,
 }
 
-/// Opens the store of a directory.
+/// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.
 pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     let directory = Directory::at(&opening.dir);
+    match open_once(opening, &directory) {
+        Err(fault) if (matches!(fault, Fault::Full(_)) || directory.is_full()) && directory.drop_ballast() => {
+            open_once(opening, &directory)
+        }
+        outcome => outcome,
+    }
+}
+
+fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> {
     directory.prepare()?;
+    let lock = directory.lock()?;
     let mut work = Boots {
         directory: directory.clone(),
         state: State::empty(),
@@ -124,6 +136,7 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     directory.sync()?;
     work.state.opened = true;
     Ok(Opened {
+        lock,
         meta,
         marks,
         next_chunk: directory.highest_chunk_number() + 1,

@@ -161,10 +161,13 @@ impl Writer {
         loop {
             attempt += 1;
             match self.try_append(disk, class) {
-                Err(Fault::Full(text)) if attempt < FULL_ATTEMPTS => {
-                    tracing::warn!(class = %class, error = text, "disk full; making room");
+                Err(fault)
+                    if attempt < FULL_ATTEMPTS
+                        && (matches!(fault, Fault::Full(_)) || self.shared.directory.is_full()) =>
+                {
+                    tracing::warn!(class = %class, error = %fault, "disk full; making room");
                     if !room::make_some(self, disk) {
-                        return Err(Fault::Full(text));
+                        return Err(fault);
                     }
                 }
                 outcome => return outcome,

@@ -5,6 +5,7 @@
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -50,6 +51,8 @@ const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
 
 /// What the thread holds of the directory.
 pub(super) struct Disk {
+    /// Held as long as anything here is written.
+    _lock: File,
     pub(super) meta: Meta,
     pub(super) marks: Marks,
     pub(super) next_chunk: u64,
@@ -80,8 +83,8 @@ pub(super) struct Writer {
     pub(super) groups: [Option<Group>; 4],
     lost: [Option<Lost>; 4],
     failed: bool,
-    /// Set while evictions cost records somebody had not passed.
-    pub(super) evicting: bool,
+    /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
+    pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
     pub(super) cursors_saved: Instant,
@@ -104,7 +107,7 @@ impl Writer {
             groups: [const { None }; 4],
             lost: [None; 4],
             failed: false,
-            evicting: false,
+            evicted_at: None,
             commit_at: None,
             urgent_at: None,
             cursors_saved: Instant::now(),
@@ -138,6 +141,7 @@ impl Writer {
         self.last_fix = opened.fixes.last().copied();
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
+            _lock: opened.lock,
             meta: opened.meta,
             marks: opened.marks,
             next_chunk: opened.next_chunk,
@@ -275,11 +279,9 @@ impl Writer {
                 Err(fault) => return self.fail(&fault, &records.failed),
             }
         }
-        for (lost, new) in self.lost.iter_mut().zip(records.spill.take()) {
-            *lost = match (*lost, new) {
-                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
-                (old, new) => old.or(new),
-            };
+        // What is in the lane came before what found no place in it.
+        if records.records.is_empty() {
+            self.take_spill(records.spill.take());
         }
         let mut lost = std::mem::take(&mut self.lost);
         let outcome = self.commit(classes, &mut lost);
@@ -298,6 +300,15 @@ impl Writer {
                 room::lay_ballast(self);
             }
             Err(fault) => self.fail(&fault, &records.failed),
+        }
+    }
+
+    fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
+        for (lost, new) in self.lost.iter_mut().zip(spilled) {
+            *lost = match (*lost, new) {
+                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
+                (old, new) => old.or(new),
+            };
         }
     }
 
