@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::number::Class;
 
+use super::database::DRAFT;
 use super::fault::Fault;
 
 /// A chunk's file: `chunk-<class>-<number>.db`. Numbers are never used twice.
@@ -73,6 +74,14 @@ impl Directory {
             }
             Err(error) => Err(Fault::Unavailable(error.to_string())),
         }
+    }
+
+    /// Removes new files that a crash left unfinished.
+    pub fn remove_drafts(&self) -> Result<(), Fault> {
+        for (name, _) in list(&self.path)?.iter().filter(|(name, _)| name.contains(DRAFT)) {
+            remove(&self.path.join(name))?;
+        }
+        Ok(())
     }
 
     /// Makes created, renamed and removed names durable.

@@ -246,13 +246,10 @@ fn open(path: &Path) -> Result<Connection, Fault> {
         std::fs::create_dir_all(home)?;
         Directory::at(home).remove_database(name)?; // a log without its database
     }
-    let connection = database::open(path)?;
     if new {
-        LAYOUT.create(&connection, TABLES)?;
-        if let Some(home) = path.parent() {
-            std::fs::File::open(home)?.sync_all()?;
-        }
+        LAYOUT.create(path, TABLES, |_| Ok(()))?;
     }
+    let connection = database::open(path)?;
     LAYOUT.check(&connection)?;
     Ok(connection)
 }

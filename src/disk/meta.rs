@@ -175,11 +175,10 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Makes a new file; durable but for its name.
+    /// Makes a new file; durable when it returns.
     pub fn create(path: &Path) -> Result<Self, Fault> {
-        let connection = database::open(path)?;
-        LAYOUT.create(&connection, TABLES)?;
-        Self::keep_log_short(connection)
+        LAYOUT.create(path, TABLES, |_| Ok(()))?;
+        Self::keep_log_short(database::open(path)?)
     }
 
     /// Opens the file and reads all of it.

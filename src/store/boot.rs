@@ -81,6 +81,7 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
 fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> {
     directory.prepare()?;
     let lock = directory.lock()?;
+    directory.remove_drafts()?;
     let mut work = Boots {
         directory: directory.clone(),
         state: State::empty(),

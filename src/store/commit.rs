@@ -245,7 +245,7 @@ impl Writer {
         let path = self.shared.directory.chunk(name);
         let info = ChunkInfo { class, number, epoch, previous };
         let made = ChunkWriter::create(&path, &info, room::log_pages(self.opening.max_size));
-        match made.and_then(|writer| self.shared.directory.sync().map(|()| writer)) {
+        match made {
             Ok(writer) => Ok(Tail { name, ordinal, writer, tags: HashSet::new() }),
             Err(fault) => {
                 let _ = self.shared.directory.remove_database(&name.file_name());
