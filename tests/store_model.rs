@@ -199,6 +199,8 @@ async fn whatever_happens_to_the_files_the_store_starts_and_what_is_missing_is_d
         let declared = model.cloud.gaps.iter().filter(|key| !model.cloud.records.contains_key(key)).count();
         assert!(missing <= declared, "seed {seed}: {missing} missing, {declared} declared, {:?}", model.log);
         let verdict = inspect::verify(model.home.path(), &mut |_, _| {}).expect("readable");
-        assert!(verdict.problems.is_empty(), "seed {seed}: {verdict:?} {:?}", model.log);
+        // A file's structure may be hurt where its records are not.
+        let undeclared: Vec<_> = verdict.problems.iter().filter(|problem| problem.contains("are missing")).collect();
+        assert!(undeclared.is_empty(), "seed {seed}: {undeclared:?} {:?}", model.log);
     }
 }
