@@ -53,9 +53,10 @@ impl Writer {
         let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
         let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
         if !self.last_fix.as_ref().is_some_and(same) {
-            self.last_fix = Some(fix);
             let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            self.flush_edits(vec![Edit::PutFix(row)]);
+            if self.flush_edits(vec![Edit::PutFix(row)]) {
+                self.last_fix = Some(fix);
+            }
         }
     }
 
@@ -96,18 +97,22 @@ impl Writer {
         }
         self.cursors_saved = Instant::now();
         self.wall_saved = Some(Instant::now());
-        self.flush_edits(edits);
+        if !self.flush_edits(edits) {
+            for ledger in &mut self.shared.state().ledgers {
+                ledger.unsaved = ledger.unsaved.max(1); // again at the next time
+            }
+        }
     }
 
     /// Writes what `meta.db` must learn; what does not get there stays for the next time.
-    pub(super) fn flush_edits(&mut self, more: Vec<Edit>) {
-        let Some(disk) = &mut self.disk else { return };
-        flush(&self.shared, &mut disk.meta, more);
+    pub(super) fn flush_edits(&mut self, more: Vec<Edit>) -> bool {
+        let Some(disk) = &mut self.disk else { return false };
+        flush(&self.shared, &mut disk.meta, more)
     }
 }
 
 /// See [`Writer::flush_edits`].
-pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) {
+pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
     let mut edits = std::mem::take(&mut shared.state().edits);
     let kept = edits.len();
     edits.extend(more);
@@ -117,5 +122,7 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) {
         let mut state = shared.state();
         edits.append(&mut state.edits);
         state.edits = edits;
+        return false;
     }
+    true
 }

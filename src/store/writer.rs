@@ -154,7 +154,6 @@ impl Writer {
         if !opened.salvage.is_empty() {
             salvage::start(Arc::clone(&self.shared), control.clone(), opened.salvage);
         }
-        room::lay_ballast(self);
         self.shared.wake_readers();
     }
 
@@ -162,6 +161,7 @@ impl Writer {
         let Ends { mut records, mut inbox, control, finished } = ends;
         let (mut lane_open, mut handles_open) = (true, true);
         let mut give_up_at = None;
+        room::lay_ballast(&self);
         while lane_open || handles_open || !self.shared.state().ended {
             let shared = Arc::clone(&self.shared);
             tokio::select! {
