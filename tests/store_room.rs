@@ -249,3 +249,28 @@ async fn a_store_starts_on_a_disk_that_is_full_already() {
     drop(reader);
     running.close().await;
 }
+
+#[tokio::test]
+async fn a_long_failure_keeps_memory_bounded_and_what_found_no_place_is_the_last_of_the_numbers() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("store");
+    std::fs::write(&dir, b"a file where the directory should be").expect("written");
+    let running = start(opening(&dir));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let stats = running.store.stats();
+    until(|| stats.failed.get() == 1).await;
+    running.emit(Class::Telemetry, 0..250_000).await;
+    let spilled = running.hub.stats().spilled.get();
+    assert!(spilled > 20_000, "{spilled}");
+    std::fs::remove_file(&dir).expect("removed");
+    let items = drain(&mut reader, 250_000).await;
+    let values: Vec<u64> = items.iter().filter_map(told).map(|(_, value)| value).collect();
+    assert!(values.iter().copied().eq(0..250_000 - spilled), "in order of arrival");
+    let Some(Item::Gap(gap)) = items.last() else { panic!("a gap at the end") };
+    assert_eq!((gap.last.0 - gap.first.0 + 1, gap.last.0, gap.reason.as_str()), (spilled, 250_000, "store"));
+    assert!(gap.from.is_some() && gap.to.is_some());
+    drop(reader);
+    running.close().await;
+    let verdict = inspect::verify(&dir, &mut |_, _| {}).expect("readable");
+    assert!(verdict.problems.is_empty() && verdict.declared.len() == 1, "{verdict:?}");
+}
