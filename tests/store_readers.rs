@@ -157,3 +157,18 @@ async fn what_did_not_get_into_the_store_takes_its_numbers_and_comes_as_a_gap_re
     store.ended().await;
     store.finish().await;
 }
+
+#[tokio::test]
+async fn a_reader_may_live_in_a_task_of_its_own() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let task = tokio::spawn(async move {
+        let items = next(&mut reader, 10).await.expect("open");
+        reader.save().await;
+        items.len()
+    });
+    running.emit(Class::Bulk, [1]).await;
+    assert_eq!(task.await.expect("no panic"), 1);
+    running.close().await;
+}

@@ -61,18 +61,18 @@ pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, 
         Some(dir) => Ok(dir.clone()),
         None => directory_of(place.config.as_deref()),
     };
-    let later = |name: &str, _: &Later| Err(Failed::not_in_this_version(&format!("store {name}")));
+    let later = |name: &str| Err(Failed::not_in_this_version(&format!("store {name}")));
     match &args.what {
         What::Status(place) => status(&directory(place)?, place),
         What::Verify(place) => verify(&directory(place)?, place),
-        What::Export(rest) => later("export", rest),
-        What::Purge(rest) => later("purge", rest),
-        What::Torture(rest) => later("torture", rest),
+        What::Export(_) => later("export"),
+        What::Purge(_) => later("purge"),
+        What::Torture(_) => later("torture"),
     }
 }
 
 fn status(dir: &Path, place: &Where) -> Result<(), Failed> {
-    let status = inspect::status(dir).map_err(failed)?;
+    let status = inspect::status(dir).map_err(|error| failed(&error))?;
     if place.json {
         println!("{}", serde_json::to_string(&status).map_err(|error| Failed::Internal(error.to_string()))?);
     } else {
@@ -91,7 +91,7 @@ fn verify(dir: &Path, place: &Where) -> Result<(), Failed> {
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    let verdict = verdict.map_err(failed)?;
+    let verdict = verdict.map_err(|error| failed(&error))?;
     if place.json {
         println!("{}", serde_json::to_string(&verdict).map_err(|error| Failed::Internal(error.to_string()))?);
     } else {
@@ -100,10 +100,10 @@ fn verify(dir: &Path, place: &Where) -> Result<(), Failed> {
     if verdict.problems.is_empty() { Ok(()) } else { Err(Failed::Verdict) }
 }
 
-fn failed(error: LookError) -> Failed {
+fn failed(error: &LookError) -> Failed {
     match error {
         LookError::NoStore(_) => Failed::Usage(error.to_string()),
-        LookError::Unreadable(ref fault) if fault.is_damage() => Failed::Internal(format!(
+        LookError::Unreadable(fault) if fault.is_damage() => Failed::Internal(format!(
             "{error}; it will be set aside and built anew from the chunk files when the gateway starts"
         )),
         LookError::Unreadable(_) => Failed::TryAgain(error.to_string()),

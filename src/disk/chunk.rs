@@ -87,23 +87,24 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Makes a new chunk; durable but for its name when it returns (the caller syncs the directory).
+    /// Makes a new chunk; durable when it returns.
     pub fn create(path: &Path, info: &ChunkInfo, log_pages: u64) -> Result<Self, Fault> {
-        let connection = open(path, log_pages)?;
-        LAYOUT.create(&connection, TABLES)?;
         let (epoch_before, seq_before) = info.previous.map_or((None, None), |(epoch, seq)| (Some(epoch), seq));
-        connection.execute(
-            "INSERT INTO chunk VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                info.class as u8,
-                info.number.cast_signed(),
-                info.epoch.cast_signed(),
-                epoch_before.map(u64::cast_signed),
-                seq_before.map(u64::cast_signed)
-            ],
-        )?;
-        database::checkpoint(&connection)?;
-        Ok(Self { connection })
+        LAYOUT.create(path, TABLES, |connection| {
+            connection
+                .execute(
+                    "INSERT INTO chunk VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        info.class as u8,
+                        info.number.cast_signed(),
+                        info.epoch.cast_signed(),
+                        epoch_before.map(u64::cast_signed),
+                        seq_before.map(u64::cast_signed)
+                    ],
+                )
+                .map(|_| ())
+        })?;
+        Self::open(path, log_pages)
     }
 
     /// Opens a chunk of an earlier run to go on with it.

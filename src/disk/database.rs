@@ -13,6 +13,9 @@ use super::fault::Fault;
 /// How long a reader waits for a checkpoint of the writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Ends the name of a new file until it is whole.
+pub const DRAFT: &str = ".draft";
+
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
 
@@ -55,13 +58,32 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Creates the tables of a new file; durable (tables, header and log) when it returns.
-    pub fn create(self, connection: &Connection, tables: &str) -> Result<(), Fault> {
+    /// Makes a new file: whole and durable under its name, or not there. `first` writes its first rows.
+    pub fn create(
+        self,
+        path: &Path,
+        tables: &str,
+        first: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), Fault> {
+        // Under another name until it is whole: a crash leaves no file that looks like a damaged one.
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let draft = path.with_file_name(format!("{name}{DRAFT}"));
+        for suffix in ["-wal", "-shm", ""] {
+            let _ = std::fs::remove_file(path.with_file_name(format!("{name}{DRAFT}{suffix}"))); // left by a crash
+        }
+        let connection = open(&draft)?;
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {}; PRAGMA user_version = {}; COMMIT;",
             self.application, self.version
         ))?;
-        checkpoint(connection)
+        first(&connection)?;
+        checkpoint(&connection)?;
+        drop(connection); // the last one takes log and shared memory file with it
+        std::fs::rename(&draft, path)?;
+        if let Some(home) = path.parent() {
+            std::fs::File::open(home)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// Is this such a file? One that was truncated to 0 opens "fine" as an empty database: its header says 0.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::number::Class;
 
+use super::database::DRAFT;
 use super::fault::Fault;
 
 /// A chunk's file: `chunk-<class>-<number>.db`. Numbers are never used twice.
@@ -40,6 +41,9 @@ pub struct Directory {
 
 const QUARANTINE: &str = "quarantine";
 const BALLAST: &str = "ballast";
+/// One new database with its log and shared memory file.
+const FULL_BELOW: u64 = 128 * 1024;
+const LOCK: &str = "lock";
 /// The end of the name of a quarantined chunk that was read to its end.
 const SALVAGED: &str = ".salvaged";
 /// What SQLite puts beside a database.
@@ -58,6 +62,26 @@ impl Directory {
         fs::write(&proof, b"")?;
         fs::remove_file(&proof)?;
         self.sync()
+    }
+
+    /// Takes the directory for this process; given back when the file is dropped, or the process ends in any way.
+    pub fn lock(&self) -> Result<File, Fault> {
+        let file = File::options().write(true).create(true).truncate(false).open(self.path.join(LOCK))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Fault::Unavailable(format!("{} is in use by another process", self.path.display())))
+            }
+            Err(error) => Err(Fault::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Removes new files that a crash left unfinished.
+    pub fn remove_drafts(&self) -> Result<(), Fault> {
+        for (name, _) in list(&self.path)?.iter().filter(|(name, _)| name.contains(DRAFT)) {
+            remove(&self.path.join(name))?;
+        }
+        Ok(())
     }
 
     /// Makes created, renamed and removed names durable.
@@ -102,6 +126,12 @@ impl Directory {
     /// Bytes that the file system still has for us.
     pub fn bytes_free(&self) -> u64 {
         rustix::fs::statvfs(&self.path).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Is there so little space that any error may be for want of it? (Where a shared memory file cannot grow, SQLite
+    /// reports an I/O error, not a full disk.)
+    pub fn is_full(&self) -> bool {
+        self.bytes_free() < FULL_BELOW
     }
 
     /// Removes a database and what SQLite put beside it.

@@ -151,7 +151,7 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
         match request {
             Request::Begin(entry, answer) => drop(answer.send(journal.attempt(|journal| journal.begin(&entry)))),
             Request::Close(id, result, answer) => {
-                drop(answer.send(journal.attempt(|journal| journal.end(id, &result))))
+                drop(answer.send(journal.attempt(|journal| journal.end(id, &result))));
             }
             Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
         }
@@ -246,13 +246,10 @@ fn open(path: &Path) -> Result<Connection, Fault> {
         std::fs::create_dir_all(home)?;
         Directory::at(home).remove_database(name)?; // a log without its database
     }
-    let connection = database::open(path)?;
     if new {
-        LAYOUT.create(&connection, TABLES)?;
-        if let Some(home) = path.parent() {
-            std::fs::File::open(home)?.sync_all()?;
-        }
+        LAYOUT.create(path, TABLES, |_| Ok(()))?;
     }
+    let connection = database::open(path)?;
     LAYOUT.check(&connection)?;
     Ok(connection)
 }

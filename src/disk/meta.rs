@@ -170,14 +170,15 @@ pub enum Edit {
 #[derive(Debug)]
 pub struct Meta {
     connection: Connection,
+    /// Something changed that chunks cannot tell.
+    copy_due: bool,
 }
 
 impl Meta {
-    /// Makes a new file; durable but for its name.
+    /// Makes a new file; durable when it returns.
     pub fn create(path: &Path) -> Result<Self, Fault> {
-        let connection = database::open(path)?;
-        LAYOUT.create(&connection, TABLES)?;
-        Self::keep_log_short(connection)
+        LAYOUT.create(path, TABLES, |_| Ok(()))?;
+        Self::keep_log_short(database::open(path)?)
     }
 
     /// Opens the file and reads all of it.
@@ -200,7 +201,30 @@ impl Meta {
     fn keep_log_short(connection: Connection) -> Result<Self, Fault> {
         connection
             .execute_batch(&format!("PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};", 64 * PAGE))?;
-        Ok(Self { connection })
+        Ok(Self { connection, copy_due: true })
+    }
+
+    /// Has something changed since the last [`Meta::copy_to`] that cannot be read back from chunks? Cursors do not count:
+    /// old ones only mean that records go out twice.
+    pub const fn copy_due(&self) -> bool {
+        self.copy_due
+    }
+
+    /// Writes a copy of the file, to go on from when the file itself is damaged. Whole or not at all.
+    pub fn copy_to(&mut self, path: &Path) -> Result<(), Fault> {
+        let draft = path.with_extension("draft");
+        let _ = std::fs::remove_file(&draft); // left by a crash
+        let written = self
+            .connection
+            .execute("VACUUM INTO ?1", [draft.to_string_lossy()])
+            .map_err(Fault::from)
+            .and_then(|_| Ok(std::fs::File::open(&draft)?.sync_all()?))
+            .and_then(|()| Ok(std::fs::rename(&draft, path)?));
+        match written {
+            Ok(()) => self.copy_due = false,
+            Err(_) => drop(std::fs::remove_file(&draft)),
+        }
+        written
     }
 
     /// Makes all changes in one commit.
@@ -212,7 +236,10 @@ impl Meta {
         for edit in edits {
             make(&work, edit)?;
         }
-        Ok(work.commit()?)
+        work.commit()?;
+        let routine = |edit: &Edit| matches!(edit, Edit::PutCursor(_) | Edit::PutEpoch(_) | Edit::PutValue(..));
+        self.copy_due |= !edits.iter().all(routine);
+        Ok(())
     }
 
     /// Empties the log.

@@ -3,7 +3,7 @@
 //! Only ends are looked at: each chunk's own words, its first and its last segment. What is damaged is set aside and
 //! salvaged later, in the background; what is missing is declared. Fails only when the directory cannot be used at all.
 
-use std::collections::HashMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,17 +20,20 @@ use crate::model::time::{Boot, Stamp};
 use super::cursor::Span;
 use super::segment::{self, Place};
 use super::state::State;
-use super::stream::{Held, Life, Loss, Stream};
-use super::{Opening, dictionary, routes};
+use super::stream::{Held, Loss};
+use super::{Opening, dictionary, epochs, routes};
 
 /// Fixes of boots before this many are forgotten.
 const BOOTS_WITH_FIXES: u32 = 64;
 
 pub(super) const META: &str = "meta.db";
+/// A copy of `meta.db`, made when something changes that the chunks cannot tell.
+pub(super) const META_COPY: &str = "meta.copy";
 pub(super) const MARKS: &str = "marks";
 
 /// An opened store.
 pub(super) struct Opened {
+    pub(super) lock: File,
     pub(super) meta: Meta,
     pub(super) marks: Marks,
     pub(super) next_chunk: u64,
@@ -64,10 +67,21 @@ struct Boots {
     highest_boot: u32,
 }
 
-/// Opens the store of a directory.
+/// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.
 pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     let directory = Directory::at(&opening.dir);
+    match open_once(opening, &directory) {
+        Err(fault) if (matches!(fault, Fault::Full(_)) || directory.is_full()) && directory.drop_ballast() => {
+            open_once(opening, &directory)
+        }
+        outcome => outcome,
+    }
+}
+
+fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> {
     directory.prepare()?;
+    let lock = directory.lock()?;
+    directory.remove_drafts()?;
     let mut work = Boots {
         directory: directory.clone(),
         state: State::empty(),
@@ -81,9 +95,10 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     let (mut meta, contents) = work.open_meta()?;
     let fresh = contents.is_none() && names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing;
     let known = contents.clone().unwrap_or_default();
-    work.take_epochs(&known);
+    epochs::take(&mut work.state, &known);
     let looks = work.look_at(&names, contents.is_none())?;
-    work.take_chunks(looks, contents.is_none());
+    work.take_chunks(looks);
+    epochs::recall(&mut work.state, &marks_found, contents.is_none());
     for row in &known.losses {
         if let Some(class) = Class::from_code(row.class) {
             let stream = work.state.stream_mut(class);
@@ -94,8 +109,7 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
         }
     }
     work.resume_salvage();
-    let tails = work.tails();
-    let lost = work.begin_epochs(&marks_found, &known, &tails);
+    let lost = epochs::begin(&mut work.state, &marks_found, &known);
     routes::take(&mut work.state, opening, contents.as_ref().filter(|_| !fresh), fresh);
     for (class, span) in lost {
         work.declare(class, span);
@@ -123,6 +137,7 @@ pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
     directory.sync()?;
     work.state.opened = true;
     Ok(Opened {
+        lock,
         meta,
         marks,
         next_chunk: directory.highest_chunk_number() + 1,
@@ -144,11 +159,6 @@ pub(super) fn marks_of(state: &State) -> [Mark; 4] {
     })
 }
 
-/// A random epoch, 1 ..= 2^53 - 1.
-fn draw_epoch() -> u64 {
-    rand::random_range(1..1 << 53)
-}
-
 fn stamp((boot, micros): (u32, i64)) -> Stamp {
     Stamp { boot: Boot(boot), micros }
 }
@@ -159,7 +169,8 @@ fn latest_wall(known: &Contents) -> Option<i64> {
 }
 
 impl Boots {
-    /// Opens `meta.db`, or sets it aside and begins a new one (contents `None`).
+    /// Opens `meta.db`; if it is damaged it is set aside and its copy taken; without one a new file is begun (contents
+    /// `None`).
     fn open_meta(&mut self) -> Result<(Meta, Option<Contents>), Fault> {
         let path = self.directory.file(META);
         if path.exists() {
@@ -171,6 +182,14 @@ impl Boots {
             }
         } else {
             self.directory.remove_database(META)?; // a log without its database
+        }
+        if Meta::look(&self.directory.file(META_COPY)).is_ok() {
+            std::fs::copy(self.directory.file(META_COPY), &path)?;
+            if let Ok((meta, contents)) = Meta::open(&path) {
+                tracing::warn!("meta.db is missing; its copy is used");
+                return Ok((meta, Some(contents)));
+            }
+            self.directory.remove_database(META)?;
         }
         Ok((Meta::create(&path)?, None))
     }
@@ -186,16 +205,6 @@ impl Boots {
         });
         self.damaged.push(name.to_owned());
         Ok(())
-    }
-
-    fn take_epochs(&mut self, known: &Contents) {
-        for row in &known.epochs {
-            if let Some(class) = Class::from_code(row.class) {
-                let (ordinal, epoch, previous) = (row.ordinal, row.epoch, row.previous);
-                let life = Life { ordinal, epoch, previous, last: row.last, evicted: row.evicted };
-                self.state.stream_mut(class).epochs.push(life);
-            }
-        }
     }
 
     fn look_at(&mut self, names: &[ChunkName], all_tags: bool) -> Result<Vec<(ChunkName, Look)>, Fault> {
@@ -215,7 +224,7 @@ impl Boots {
         Ok(looks)
     }
 
-    fn take_chunks(&mut self, looks: Vec<(ChunkName, Look)>, rebuilt: bool) {
+    fn take_chunks(&mut self, looks: Vec<(ChunkName, Look)>) {
         for (name, mut look) in looks {
             self.highest_boot = self.highest_boot.max(look.boot);
             let tags = std::mem::take(&mut look.tags).into_iter().filter_map(dictionary::tag);
@@ -223,13 +232,10 @@ impl Boots {
             let stream = self.state.stream_mut(name.class);
             let ordinal = match stream.ordinal_of(look.info.epoch) {
                 Some(ordinal) => ordinal,
-                None => adopt(stream, &look),
+                None => epochs::adopt(stream, &look.info, look.last),
             };
             if let Some(life) = stream.life_mut(ordinal) {
                 life.last = life.last.max(look.last);
-                if rebuilt {
-                    life.evicted = life.evicted.min(look.first - 1);
-                }
             }
             stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last } });
         }
@@ -243,55 +249,9 @@ impl Boots {
         }
     }
 
-    /// The last number of each stream's newest epoch that chunks, losses or evictions prove.
-    fn tails(&self) -> [u64; 4] {
-        Class::ALL.map(|class| {
-            let stream = self.state.stream(class);
-            let Some(life) = stream.newest() else { return 0 };
-            let chunks = stream.chunks.iter().map(|held| held.span);
-            let losses = stream.losses.iter().map(|loss| loss.span);
-            let spans = chunks.chain(losses).filter(|span| span.ordinal == life.ordinal);
-            spans.map(|span| span.last).max().unwrap_or(0).max(life.evicted)
-        })
-    }
-
-    /// Compares each tail with the high-water marks and draws new epochs where that is due. What is returned is lost.
-    fn begin_epochs(&mut self, found: &Found, known: &Contents, tails: &[u64; 4]) -> Vec<(Class, Span)> {
-        let mut lost = Vec::new();
-        for class in Class::ALL {
-            let tail = tails[class as usize];
-            let stream = self.state.stream_mut(class);
-            let Some(life) = stream.epochs.last_mut() else {
-                let previous = mark(found, class).filter(|mark| mark.epoch != 0).map(|m| (m.epoch, Some(m.last)));
-                begin(stream, previous);
-                continue;
-            };
-            let (epoch, ordinal) = (life.epoch, life.ordinal);
-            let saved = mark(found, class).filter(|mark| mark.epoch == epoch).map_or(0, |mark| mark.last);
-            let acked = known.cursors.iter().filter(|row| row.class == class as u8 && row.epoch == epoch);
-            let high = acked.map(|row| row.acked).chain([saved, life.last, tail]).max().unwrap_or(0);
-            life.last = high;
-            let stranger = mark(found, class).filter(|mark| mark.epoch != 0 && stream.ordinal_of(mark.epoch).is_none());
-            if high > tail {
-                tracing::error!(class = %class, tail, high, "committed records are missing at the end of a stream");
-                if !stream.salvaging {
-                    lost.push((class, Span { ordinal, first: tail + 1, last: high }));
-                }
-                begin(stream, Some((epoch, Some(high))));
-            } else if let Some(mark) = stranger {
-                tracing::warn!(class = %class, "the store is older than its marks; a new epoch begins");
-                begin(stream, Some((mark.epoch, Some(mark.last))));
-            } else if high > 0 && !matches!(found, Found::Marks(_)) {
-                tracing::warn!(class = %class, "the store is a copy or lost its marks; a new epoch begins");
-                begin(stream, Some((epoch, None)));
-            }
-        }
-        lost
-    }
-
     fn declare(&mut self, class: Class, span: Span) {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        self.state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+        self.state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
         self.notices.push(Notice {
             event: "store_damaged",
             phase: Phase::Once,
@@ -341,44 +301,4 @@ fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Optio
     }
     let tags = if with_tags { chunk.tags()? } else { Vec::new() };
     Ok(Some(Look { info, first, last: last.last, boot: last.boot, tags }))
-}
-
-/// An epoch that only its chunks know: it goes before the one that names it, else to the end.
-fn adopt(stream: &mut Stream, look: &Look) -> i64 {
-    let successor =
-        stream.epochs.iter().position(|life| life.previous.is_some_and(|(epoch, _)| epoch == look.info.epoch));
-    let place = successor.unwrap_or(stream.epochs.len());
-    let life = Life {
-        ordinal: 0,
-        epoch: look.info.epoch,
-        previous: look.info.previous,
-        last: look.last,
-        evicted: look.first - 1,
-    };
-    stream.epochs.insert(place, life);
-    // Ordinals only order; chunks held so far keep pointing at their epoch.
-    let mut moved = HashMap::new();
-    for (n, life) in stream.epochs.iter_mut().enumerate().skip(place) {
-        let ordinal = i64::try_from(n).unwrap_or(i64::MAX) + 1;
-        if n > place {
-            moved.insert(life.ordinal, ordinal);
-        }
-        life.ordinal = ordinal;
-    }
-    for held in &mut stream.chunks {
-        held.span.ordinal = moved.get(&held.span.ordinal).copied().unwrap_or(held.span.ordinal);
-    }
-    stream.epochs[place].ordinal
-}
-
-fn begin(stream: &mut Stream, previous: Option<(u64, Option<u64>)>) {
-    let ordinal = stream.epochs.last().map_or(1, |life| life.ordinal + 1);
-    stream.epochs.push(Life { ordinal, epoch: draw_epoch(), previous, last: 0, evicted: 0 });
-}
-
-fn mark(found: &Found, class: Class) -> Option<Mark> {
-    match found {
-        Found::Marks(marks) | Found::Copied(marks) => Some(marks[class as usize]),
-        Found::Nothing => None,
-    }
 }

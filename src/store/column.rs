@@ -128,19 +128,19 @@ fn run(runs: &mut Vec<u32>, code: u32) {
 }
 
 struct Runs<'a> {
-    runs: std::slice::Chunks<'a, u32>,
+    pairs: std::slice::Chunks<'a, u32>,
     code: u32,
     left: u32,
 }
 
 impl<'a> Runs<'a> {
     fn new(runs: &'a [u32]) -> Self {
-        Self { runs: runs.chunks(2), code: 0, left: 0 }
+        Self { pairs: runs.chunks(2), code: 0, left: 0 }
     }
 
     fn next(&mut self) -> Option<u32> {
         while self.left == 0 {
-            let [code, length] = self.runs.next()? else { return None };
+            let [code, length] = self.pairs.next()? else { return None };
             (self.code, self.left) = (*code, *length);
         }
         self.left -= 1;

@@ -161,10 +161,13 @@ impl Writer {
         loop {
             attempt += 1;
             match self.try_append(disk, class) {
-                Err(Fault::Full(text)) if attempt < FULL_ATTEMPTS => {
-                    tracing::warn!(class = %class, error = text, "disk full; making room");
+                Err(fault)
+                    if attempt < FULL_ATTEMPTS
+                        && (matches!(fault, Fault::Full(_)) || self.shared.directory.is_full()) =>
+                {
+                    tracing::warn!(class = %class, error = %fault, "disk full; making room");
                     if !room::make_some(self, disk) {
-                        return Err(Fault::Full(text));
+                        return Err(fault);
                     }
                 }
                 outcome => return outcome,
@@ -242,7 +245,7 @@ impl Writer {
         let path = self.shared.directory.chunk(name);
         let info = ChunkInfo { class, number, epoch, previous };
         let made = ChunkWriter::create(&path, &info, room::log_pages(self.opening.max_size));
-        match made.and_then(|writer| self.shared.directory.sync().map(|()| writer)) {
+        match made {
             Ok(writer) => Ok(Tail { name, ordinal, writer, tags: HashSet::new() }),
             Err(fault) => {
                 let _ = self.shared.directory.remove_database(&name.file_name());
@@ -275,15 +278,15 @@ impl Writer {
     }
 
     /// Records that found no place take their numbers and go into a gap record.
-    fn number_lost(&mut self, class: Class, lost: Lost) {
+    fn number_lost(&mut self, class: Class, spilled: Lost) {
         let mut state = self.shared.state();
         let end = state.stream(class).end();
-        let span = Span { ordinal: end.ordinal, first: end.seq + 1, last: end.seq + lost.count };
-        let loss = Loss { span, reason: "store".into(), from: Some(lost.first), to: Some(lost.last) };
-        state.declare(class, loss);
+        let span = Span { ordinal: end.ordinal, first: end.seq + 1, last: end.seq + spilled.count };
+        let loss = Loss { span, reason: "store".into(), from: Some(spilled.first), to: Some(spilled.last) };
+        state.declare(class, &loss);
         drop(state);
-        self.shared.stats.spilled[class as usize].add(lost.count);
-        tracing::error!(class = %class, count = lost.count, "records lost while the store could not take them");
+        self.shared.stats.spilled[class as usize].add(spilled.count);
+        tracing::error!(class = %class, count = spilled.count, "records lost while the store could not take them");
     }
 }
 

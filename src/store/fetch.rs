@@ -66,7 +66,7 @@ pub(super) fn start(shared: Arc<Shared>, uplink: usize) -> mpsc::Sender<Request>
 }
 
 fn serve(shared: &Shared, uplink: usize, open: &mut Option<(ChunkName, ChunkReader)>, request: &Request) -> Page {
-    if !open.as_ref().is_some_and(|(name, _)| *name == request.name) {
+    if open.as_ref().is_none_or(|(name, _)| *name != request.name) {
         *open = None;
     }
     let lost = Span { ordinal: request.at.ordinal, first: request.at.seq, last: request.upto };

@@ -18,10 +18,10 @@ use crate::model::number::{Class, Epoch, Number, Seq};
 
 use super::boot::{MARKS, META};
 use super::cursor::Span;
-use super::routes;
 use super::segment::{self, Body, Place};
 use super::state::{Ledger, State};
-use super::stream::{Held, Life};
+use super::stream::Held;
+use super::{epochs, routes};
 
 /// A running store declares a loss within moments of the commit beside it: wait this long before calling it undeclared.
 const DECLARED_WITHIN: Duration = Duration::from_millis(700);
@@ -175,13 +175,7 @@ fn existing(dir: &Path) -> Result<Directory, LookError> {
 
 fn streams(contents: &Contents) -> State {
     let mut state = State::empty();
-    for row in &contents.epochs {
-        if let Some(class) = Class::from_code(row.class) {
-            let (ordinal, epoch, previous) = (row.ordinal, row.epoch, row.previous);
-            let life = Life { ordinal, epoch, previous, last: row.last, evicted: row.evicted };
-            state.stream_mut(class).epochs.push(life);
-        }
-    }
+    epochs::take(&mut state, contents);
     for row in &contents.losses {
         if let Some(class) = Class::from_code(row.class) {
             let loss = state.stream(class).loss_from(row);
@@ -320,7 +314,10 @@ impl Seen {
 
 fn read_chunk(directory: &Directory, name: ChunkName, seen: &mut Seen, verdict: &mut Verdict) -> Result<(), Fault> {
     let chunk = ChunkReader::open(&directory.chunk(name))?;
-    chunk.quick_check()?;
+    if let Err(fault) = chunk.quick_check() {
+        // Its segments may all be readable nevertheless: go on.
+        verdict.problems.push(format!("{}: {fault}", name.file_name()));
+    }
     let info = chunk.info()?;
     if info.class != name.class || info.number != name.number {
         return Err(Fault::Damaged("the file is not what its name says".into()));

@@ -6,9 +6,9 @@
 //! It knows nothing of MQTT, and of SQLite only what `disk` shows.
 //!
 //! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into chunk
-//! files, `room` keeps the directory below its cap. The way out: `reader` hands out in order, `fetch` (a thread per
+//! files, `upkeep` keeps `meta.db`, `room` keeps the directory below its cap. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
-//! what lies there, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged. `inspect` looks at a
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged. `inspect` looks at a
 //! store from outside, also while it is used.
 
 mod boot;
@@ -16,6 +16,7 @@ mod column;
 mod commit;
 mod cursor;
 mod dictionary;
+mod epochs;
 mod fetch;
 pub mod inspect;
 mod reader;
@@ -26,6 +27,7 @@ mod segment;
 mod state;
 mod stats;
 mod stream;
+mod upkeep;
 mod writer;
 
 use std::path::PathBuf;

@@ -4,13 +4,18 @@
 //! important class first, oldest first; then chunks that somebody has not, in the same order, with a gap record. Space is
 //! freed by unlinking whole files only: on a full disk SQLite can neither delete nor checkpoint.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::disk::database::PAGE;
 use crate::disk::directory::ChunkName;
 use crate::disk::fault::Fault;
 use crate::flow::notice::Phase;
 use crate::model::number::Class;
 
-use super::writer::{self, Disk, Writer};
+use super::upkeep;
+use super::writer::{Disk, Writer};
 
 /// Largest chunk file.
 const CHUNK_MAX: u64 = 32 * 1024 * 1024;
@@ -31,6 +36,9 @@ pub(super) fn chunk_bytes_max(max_size: u64) -> u64 {
 pub(super) fn log_pages(max_size: u64) -> u64 {
     (chunk_bytes_max(max_size) / PAGE / 8).clamp(16, 500)
 }
+
+/// Without an eviction that costs anything for this long, the store is no longer called full.
+const QUIET: Duration = Duration::from_secs(600);
 
 fn ballast_bytes(max_size: u64) -> u64 {
     (max_size / 64).clamp(64 * 1024, 1024 * 1024) / PAGE * PAGE
@@ -67,15 +75,22 @@ pub(super) fn make(writer: &mut Writer, disk: &mut Disk, segments: u64) -> Resul
         };
         cost |= lost > 0;
     }
-    if writer.evicting && !cost && segments > 0 {
-        return Ok(());
-    }
-    if cost && !writer.evicting {
-        writer.evicting = true;
-        let detail = "the store is full: the oldest unacknowledged records are being evicted".to_owned();
-        writer.tell("store_evicting", Phase::Active, detail);
-    }
+    tell(writer, cost);
     Ok(())
+}
+
+/// Tells the operator when unacknowledged records begin to be evicted, and when that has long not happened.
+fn tell(writer: &mut Writer, cost: bool) {
+    if cost {
+        if writer.evicted_at.is_none() {
+            let detail = "the store is full: the oldest unacknowledged records are being evicted".to_owned();
+            writer.tell("store_evicting", Phase::Active, detail);
+        }
+        writer.evicted_at = Some(Instant::now());
+    } else if writer.evicted_at.is_some_and(|at| at.elapsed() >= QUIET) {
+        writer.evicted_at = None;
+        writer.tell("store_evicting", Phase::Cleared, "no unacknowledged record was evicted lately".to_owned());
+    }
 }
 
 /// Frees something because the disk is full; false when there is nothing left to free.
@@ -100,12 +115,12 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
     let lost = writer.shared.state().evict(name);
     forget_epochs(writer, name.class);
     // The gap record first; on a disk so full that it cannot be written it stays in memory and follows.
-    writer::flush(&writer.shared, &mut disk.meta, Vec::new());
+    upkeep::flush(&writer.shared, &mut disk.meta, Vec::new());
     let class = name.class;
     if let Err(fault) = writer.shared.directory.remove_database(&name.file_name()) {
         tracing::error!(error = %fault, file = name.file_name(), "evicted chunk cannot be removed");
     }
-    writer::flush(&writer.shared, &mut disk.meta, Vec::new());
+    upkeep::flush(&writer.shared, &mut disk.meta, Vec::new());
     writer.shared.stats.chunks_evicted.one();
     if lost > 0 {
         writer.shared.stats.evicted[class as usize].add(lost);

@@ -29,6 +29,7 @@ pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents
         state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0 });
     }
     take_gaps(state, contents);
+    settle(state);
     drop_removed(state, opening, contents);
 }
 
@@ -62,6 +63,25 @@ pub(super) fn take_gaps(state: &mut State, contents: &Contents) {
     }
 }
 
+/// Lost or evicted numbers without a gap record that is owed were acknowledged: the gap record leaves `meta.db` at once,
+/// the cursor follows some seconds later, and a crash may come between.
+fn settle(state: &mut State) {
+    let State { streams, ledgers, .. } = state;
+    for ledger in ledgers {
+        for (stream, cursor) in streams.iter().zip(&mut ledger.cursors) {
+            let Some(cursor) = cursor else { continue };
+            let evicted = stream.epochs.iter().filter(|life| life.evicted > 0);
+            let evicted = evicted.map(|life| Span { ordinal: life.ordinal, first: 1, last: life.evicted });
+            let gone = evicted.chain(stream.losses.iter().map(|loss| loss.span)).collect();
+            let owed = ledger.gaps.iter().filter(|gap| gap.class == stream.class);
+            for span in owed.fold(gone, |gone, gap| gap.loss.span.take_out_of(gone)) {
+                cursor.mark(span);
+            }
+            cursor.advance(|ordinal| stream.ended(ordinal));
+        }
+    }
+}
+
 fn drop_removed(state: &mut State, opening: &Opening, contents: &Contents) {
     for row in &contents.cursors {
         let Some(class) = Class::from_code(row.class) else { continue };
@@ -75,5 +95,31 @@ fn drop_removed(state: &mut State, opening: &Opening, contents: &Contents) {
             tracing::warn!(uplink = row.uplink, class = %class, owed, "uplink removed; what it was owed is dropped");
             state.edits.push(Edit::DropCursor(row.uplink.clone(), row.class));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::stream::{Life, Loss};
+
+    #[test]
+    fn a_gap_record_that_was_acknowledged_just_before_a_crash_does_not_hold_the_cursor_up() {
+        let mut state = State::empty();
+        let span = Span { ordinal: 1, first: 5, last: 9 };
+        let stream = state.stream_mut(Class::Bulk);
+        stream.epochs.push(Life { ordinal: 1, epoch: 7, previous: None, last: 20, evicted: 0 });
+        stream.losses.push(Loss { span, reason: "store".into(), from: None, to: None });
+        let cursor = Cursor::at(Position { ordinal: 1, seq: 4 });
+        let cursors = [None, None, None, Some(cursor)];
+        let loss = Loss { span: Span { first: 8, ..span }, reason: "store".into(), from: None, to: None };
+        let gaps = vec![Owing { id: 1, class: Class::Bulk, loss }];
+        state.ledgers.push(Ledger { name: "cloud".into(), cursors, gaps, unsaved: 0 });
+        settle(&mut state);
+        let acked = |state: &State| state.ledgers[0].cursors[3].as_ref().map(|cursor| cursor.acked.seq);
+        assert_eq!(acked(&state), Some(7), "what is still owed is not passed");
+        state.ledgers[0].gaps.clear();
+        settle(&mut state);
+        assert_eq!(acked(&state), Some(9));
     }
 }

@@ -181,7 +181,7 @@ fn close_target(writer: &mut Writer, disk: &mut Disk) {
     }
     state.stream_mut(class).hold(Held { name, span: whole });
     for span in missing {
-        state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+        state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
         writer.shared.stats.damaged[class as usize].add(span.len());
     }
 }
@@ -193,6 +193,6 @@ fn finish(writer: &mut Writer, class: Class) {
     for span in state.stream(class).holes() {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
         writer.shared.stats.damaged[class as usize].add(span.len());
-        state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+        state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
     }
 }

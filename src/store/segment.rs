@@ -8,7 +8,8 @@
 //! body    zstd(protobuf `Segment` below)
 //! ```
 //!
-//! `Segment` holds the samples in columns, one per tag, end to end (tag-major), each array packed:
+//! `Segment` holds the samples in columns, one per tag, end to end (tag-major), each array packed. Fields 1 to 4, 11 and
+//! 12 are its own; 5 to 10 lie in an inner message, its field 5 ([`super::column::Cells`]):
 //!
 //! ```text
 //!  1 base        sint64  time of the first record, µs of the boot

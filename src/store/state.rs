@@ -77,7 +77,7 @@ impl State {
     }
 
     /// Numbers have no records and never will: remembered, and owed to every uplink that had not passed them.
-    pub(super) fn declare(&mut self, class: Class, loss: Loss) {
+    pub(super) fn declare(&mut self, class: Class, loss: &Loss) {
         let stream = &mut self.streams[class as usize];
         let mut span = loss.span;
         if let Some(life) = stream.life_mut(span.ordinal) {
@@ -92,7 +92,7 @@ impl State {
                 stream.losses.insert(place, part);
             }
         }
-        self.owe(class, &loss);
+        self.owe(class, loss);
     }
 
     /// Owes a gap record to every uplink that has not passed the numbers; how many numbers that were, at most.

@@ -120,9 +120,9 @@ impl Stream {
             } else if at.seq <= life.evicted {
                 at.seq = life.evicted + 1;
             } else if let Some(held) = self.chunks.iter().rev().find(|held| held.span.has(at)) {
-                let lost = self.losses.iter().find(|loss| loss.span.has(at));
-                match lost {
-                    Some(loss) => at.seq = loss.span.last + 1,
+                let missing = self.losses.iter().map(|loss| loss.span).find(|span| span.has(at));
+                match missing {
+                    Some(span) => at.seq = span.last + 1,
                     None => {
                         let next = self.losses.iter().map(|loss| loss.span).filter(|span| span.ordinal == at.ordinal);
                         let before = next.map(|span| span.first).filter(|first| *first > at.seq).min();

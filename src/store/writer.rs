@@ -5,6 +5,7 @@
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,12 +16,12 @@ use tokio::time::Instant;
 use crate::disk::directory::ChunkName;
 use crate::disk::fault::Fault;
 use crate::disk::marks::Marks;
-use crate::disk::meta::{Edit, FixRow, Meta};
+use crate::disk::meta::Meta;
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::{Durable, DurableEnd, Lost};
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::number::Class;
-use crate::model::time::{Boot, Certainty, Stamp};
+use crate::model::time::{Boot, Stamp};
 
 use super::commit::{Group, Pending, Tail};
 use super::stream::Loss;
@@ -31,9 +32,9 @@ const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
 const RETRY: Duration = Duration::from_secs(3);
 /// Cursors are saved at least this often while they move.
-const CURSORS_EVERY: Duration = Duration::from_secs(5);
+pub(super) const CURSORS_EVERY: Duration = Duration::from_secs(5);
 /// And at most this often.
-const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
+pub(super) const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 1000;
 /// A group of this many records or bytes is committed before its time.
@@ -42,10 +43,6 @@ const GROUP_BYTES: usize = 512 * 1024;
 /// What waits in memory while commits fail; above this the lane is left alone.
 const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The latest wall time is saved this often.
-const WALL_EVERY: Duration = Duration::from_secs(600);
-/// A fix that says the same as the one before, to this many ms, is not stored again.
-const FIX_SAME_MS: i64 = 20;
 /// At the end, how long a commit that fails is tried again.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
@@ -54,6 +51,8 @@ const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
 
 /// What the thread holds of the directory.
 pub(super) struct Disk {
+    /// Held as long as anything here is written.
+    _lock: File,
     pub(super) meta: Meta,
     pub(super) marks: Marks,
     pub(super) next_chunk: u64,
@@ -84,14 +83,15 @@ pub(super) struct Writer {
     pub(super) groups: [Option<Group>; 4],
     lost: [Option<Lost>; 4],
     failed: bool,
-    /// Set while evictions cost records somebody had not passed.
-    pub(super) evicting: bool,
+    /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
+    pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
-    cursors_saved: Instant,
-    wall_saved: Option<Instant>,
-    last_fix: Option<Fix>,
-    fixes_waiting: Vec<Fix>,
+    pub(super) cursors_saved: Instant,
+    pub(super) wall_saved: Option<Instant>,
+    pub(super) copied: Option<Instant>,
+    pub(super) last_fix: Option<Fix>,
+    pub(super) fixes_waiting: Vec<Fix>,
 }
 
 impl Writer {
@@ -107,11 +107,12 @@ impl Writer {
             groups: [const { None }; 4],
             lost: [None; 4],
             failed: false,
-            evicting: false,
+            evicted_at: None,
             commit_at: None,
             urgent_at: None,
             cursors_saved: Instant::now(),
             wall_saved: None,
+            copied: None,
             last_fix: None,
             fixes_waiting: Vec::new(),
         }
@@ -140,6 +141,7 @@ impl Writer {
         self.last_fix = opened.fixes.last().copied();
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
+            _lock: opened.lock,
             meta: opened.meta,
             marks: opened.marks,
             next_chunk: opened.next_chunk,
@@ -152,7 +154,6 @@ impl Writer {
         if !opened.salvage.is_empty() {
             salvage::start(Arc::clone(&self.shared), control.clone(), opened.salvage);
         }
-        room::lay_ballast(self);
         self.shared.wake_readers();
     }
 
@@ -160,6 +161,7 @@ impl Writer {
         let Ends { mut records, mut inbox, control, finished } = ends;
         let (mut lane_open, mut handles_open) = (true, true);
         let mut give_up_at = None;
+        room::lay_ballast(&self);
         while lane_open || handles_open || !self.shared.state().ended {
             let shared = Arc::clone(&self.shared);
             tokio::select! {
@@ -267,6 +269,7 @@ impl Writer {
             self.commit_due(&URGENT_CLASSES, records, control);
         }
         self.save_due(Instant::now());
+        self.copy_meta_due(now);
     }
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
@@ -276,11 +279,9 @@ impl Writer {
                 Err(fault) => return self.fail(&fault, &records.failed),
             }
         }
-        for (lost, new) in self.lost.iter_mut().zip(records.spill.take()) {
-            *lost = match (*lost, new) {
-                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
-                (old, new) => old.or(new),
-            };
+        // What is in the lane came before what found no place in it.
+        if records.records.is_empty() {
+            self.take_spill(records.spill.take());
         }
         let mut lost = std::mem::take(&mut self.lost);
         let outcome = self.commit(classes, &mut lost);
@@ -288,7 +289,9 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 if classes.len() == Class::ALL.len() {
-                    (self.commit_at, self.urgent_at) = (None, None);
+                    // After a failure there is more behind the group that was written again.
+                    let more = !self.pending.iter().all(Vec::is_empty);
+                    (self.commit_at, self.urgent_at) = (more.then(Instant::now), None);
                 }
                 self.recover(&records.failed);
                 self.shared.stats.bytes.set(self.shared.directory.bytes());
@@ -297,6 +300,15 @@ impl Writer {
                 room::lay_ballast(self);
             }
             Err(fault) => self.fail(&fault, &records.failed),
+        }
+    }
+
+    fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
+        for (lost, new) in self.lost.iter_mut().zip(spilled) {
+            *lost = match (*lost, new) {
+                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
+                (old, new) => old.or(new),
+            };
         }
     }
 
@@ -349,72 +361,12 @@ impl Writer {
                 tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
                 self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
                 let loss = Loss { span, reason: "damaged".into(), from: None, to: None };
-                self.shared.state().declare(class, loss);
+                self.shared.state().declare(class, &loss);
                 self.flush_edits(Vec::new());
                 self.shared.wake_readers();
             }
             Control::Salvaged(piece) => salvage::take(self, piece),
         }
-    }
-
-    fn remember(&mut self, fix: Fix) {
-        if self.disk.is_none() {
-            self.fixes_waiting.truncate(15);
-            self.fixes_waiting.push(fix);
-            return;
-        }
-        let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
-        let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
-        if !self.last_fix.as_ref().is_some_and(same) {
-            self.last_fix = Some(fix);
-            let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            self.flush_edits(vec![Edit::PutFix(row)]);
-        }
-    }
-
-    fn save_due(&mut self, now: Instant) {
-        let (unsaved, edits) = {
-            let state = self.shared.state();
-            (state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0), !state.edits.is_empty())
-        };
-        let since = now.saturating_duration_since(self.cursors_saved);
-        let due = since >= CURSORS_EVERY || (unsaved >= CURSORS_RECORDS && since >= CURSORS_AT_MOST);
-        let wall = self.wall_saved.is_none_or(|at| now.saturating_duration_since(at) >= WALL_EVERY);
-        if (unsaved > 0 && due) || wall {
-            self.save();
-        } else if edits {
-            self.flush_edits(Vec::new());
-        }
-    }
-
-    /// Saves cursors, high-water marks and the latest wall time.
-    fn save(&mut self) {
-        let mut edits = Vec::new();
-        {
-            let mut state = self.shared.state();
-            for ledger in &state.ledgers {
-                edits.extend(state.cursor_rows(ledger));
-            }
-            for stream in &state.streams {
-                edits.extend(stream.newest().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
-            }
-            for ledger in &mut state.ledgers {
-                ledger.unsaved = 0;
-            }
-        }
-        let wall = self.clock.wall_now();
-        if wall.certainty == Certainty::Fixed {
-            edits.push(Edit::PutValue("latest_wall_ms", wall.unix_ms));
-        }
-        self.cursors_saved = Instant::now();
-        self.wall_saved = Some(Instant::now());
-        self.flush_edits(edits);
-    }
-
-    /// Writes what `meta.db` must learn; what does not get there stays for the next time.
-    pub(super) fn flush_edits(&mut self, more: Vec<Edit>) {
-        let Some(disk) = &mut self.disk else { return };
-        flush(&self.shared, &mut disk.meta, more);
     }
 
     fn end_stream(&mut self) {
@@ -429,25 +381,12 @@ impl Writer {
 
     fn close(&mut self) {
         self.save();
+        self.copy_meta();
         if let Some(disk) = self.disk.take() {
             for tail in disk.tails.into_iter().flatten() {
                 let _ = tail.checkpoint(); // the log says the same
             }
             let _ = disk.meta.checkpoint();
         }
-    }
-}
-
-/// See [`Writer::flush_edits`].
-pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) {
-    let mut edits = std::mem::take(&mut shared.state().edits);
-    let kept = edits.len();
-    edits.extend(more);
-    if let Err(fault) = meta.apply(&edits) {
-        tracing::warn!(error = %fault, "meta.db could not be written; kept for the next time");
-        edits.truncate(kept); // cursors and the like are made anew
-        let mut state = shared.state();
-        edits.append(&mut state.edits);
-        state.edits = edits;
     }
 }

@@ -1,0 +1,95 @@
+//! The command journal: written before it is acknowledged, remembered for a day, never begun twice.
+
+use std::path::Path;
+
+use ironbridge::disk::journal::{Begun, CommandJournal, Entry, EntryId};
+
+const NOON: i64 = 1_795_204_800_000;
+
+fn entry(key: Option<&str>, at_unix_ms: Option<i64>) -> Entry {
+    Entry {
+        key: key.map(Into::into),
+        tag: "plant/pump/speed".into(),
+        payload: b"42".to_vec(),
+        origin: "local:hmi".into(),
+        at_unix_ms,
+    }
+}
+
+async fn new(journal: &CommandJournal, entry: Entry) -> EntryId {
+    match journal.begin(entry).await.expect("written") {
+        Begun::New(id) => id,
+        known @ Begun::Known { .. } => panic!("it is new, not {known:?}"),
+    }
+}
+
+/// A new journal on the same file, as after a crash: the old one is not closed in any order.
+async fn again(path: &Path) -> CommandJournal {
+    let journal = CommandJournal::open(path);
+    assert!(journal.begin(entry(Some("opened"), None)).await.is_ok());
+    journal
+}
+
+#[tokio::test]
+async fn an_id_is_answered_with_its_old_result_for_a_day_across_restarts() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    let id = new(&journal, entry(Some("a"), Some(NOON))).await;
+    assert_eq!(journal.begin(entry(Some("a"), Some(NOON + 5))).await.expect("known"), Begun::Known { result: None });
+    journal.close(id, b"done".to_vec()).await.expect("written");
+    new(&journal, entry(None, Some(NOON))).await;
+    new(&journal, entry(None, Some(NOON))).await;
+    let journal = again(&path).await;
+    let day = 24 * 3600 * 1000;
+    let known = Begun::Known { result: Some(b"done".to_vec()) };
+    assert_eq!(journal.begin(entry(Some("a"), Some(NOON + day - 1))).await.expect("known"), known);
+    assert_eq!(
+        journal.begin(entry(Some("a"), None)).await.expect("known"),
+        known,
+        "without a clock nothing is forgotten"
+    );
+    new(&journal, entry(Some("a"), Some(NOON + day + 1))).await;
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_found_once_and_can_be_closed() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    assert!(journal.unfinished().await.is_empty());
+    let closed = new(&journal, entry(Some("a"), Some(NOON))).await;
+    journal.close(closed, b"done".to_vec()).await.expect("written");
+    let open = new(&journal, entry(Some("b"), Some(NOON))).await;
+    let journal = again(&path).await;
+    let unfinished = journal.unfinished().await;
+    assert_eq!(unfinished.iter().map(|left| left.id).collect::<Vec<_>>(), [open]);
+    assert_eq!(unfinished[0].entry, entry(Some("b"), Some(NOON)));
+    journal.close(open, b"failed: unknown".to_vec()).await.expect("written");
+    let known = Begun::Known { result: Some(b"failed: unknown".to_vec()) };
+    assert_eq!(journal.begin(entry(Some("b"), Some(NOON))).await.expect("known"), known);
+    assert!(journal.unfinished().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_set_aside_and_a_new_one_begun() {
+    for damage in [&b""[..], b"no database at all", &[0; 8192]] {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("commands.db");
+        std::fs::write(&path, damage).expect("written");
+        let journal = CommandJournal::open(&path);
+        new(&journal, entry(Some("a"), Some(NOON))).await;
+        assert!(home.path().join("quarantine/commands.db").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_refuses_and_works_once_it_can() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("not-yet/commands.db");
+    std::fs::write(home.path().join("not-yet"), b"").expect("written");
+    let journal = CommandJournal::open(&path);
+    assert!(journal.begin(entry(Some("a"), Some(NOON))).await.is_err());
+    std::fs::remove_file(home.path().join("not-yet")).expect("removed");
+    new(&journal, entry(Some("a"), Some(NOON))).await;
+}
