@@ -29,8 +29,11 @@ use super::{keeping, ruling};
 /// Subscriptions of one client: every tag of a large plant by name.
 const SUBSCRIPTIONS_MAX: usize = 16_384;
 
-/// Topic levels of all filters of one client, and of everybody: what they cost in memory (about 150 bytes each).
-const LEVELS_MAX: usize = 131_072;
+/// Topic levels of all filters of one client: what they cost in memory is about 150 bytes each.
+const LEVELS_MAX: usize = 100_000;
+
+/// And of everybody.
+const LEVELS_OF_ALL_MAX: usize = 400_000;
 
 /// What everybody in this room shares.
 pub(super) struct Shared {
@@ -250,7 +253,7 @@ impl Shared {
         let known = client.filters.contains(&*wanted.filter);
         if !known {
             let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
-            if full || everybody + levels > 8 * LEVELS_MAX {
+            if full || everybody + levels > LEVELS_OF_ALL_MAX {
                 return Err(0x97);
             }
             client.filters.insert(wanted.filter.as_str().into());

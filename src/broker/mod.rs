@@ -111,7 +111,7 @@ impl Broker {
         let around = core::Surroundings { access, ownership, commands, clock, disk };
         let shared = Arc::new(core::Shared::new(around, kept));
         let publisher = Publisher::new(Arc::clone(&shared));
-        let doors = Doors::new(plan.listeners, Arc::clone(&shared), notices.clone());
+        let doors = Doors::new(plan.listeners, &shared, &notices);
         Ok((Self { shared, doors, notices }, publisher))
     }
 

@@ -49,8 +49,8 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn filter(&self) -> &str {
-        &self.filter
+    pub(super) fn filter(&self) -> Arc<str> {
+        Arc::clone(&self.filter)
     }
 }
 

@@ -180,7 +180,7 @@ impl Writer {
             let waiters = std::mem::take(&mut state.waiters);
             drop(state);
             let outcome = self.commit(&changes);
-            let told = outcome.as_ref().map(|()| ()).map_err(|_| NotCommitted);
+            let told = if outcome.is_ok() { Ok(()) } else { Err(NotCommitted) };
             for waiter in waiters {
                 let _ = waiter.send(told); // whoever waited may be gone
             }

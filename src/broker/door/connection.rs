@@ -15,6 +15,7 @@ use super::duty::Duty;
 use crate::access::Identity;
 use crate::broker::core::Shared;
 use crate::broker::outbox::Outbox;
+use crate::broker::retained::Rest;
 use crate::broker::session::{Ending, Session};
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, decode, encode, frame};
@@ -24,6 +25,9 @@ const OUT_BYTES: usize = 64 * 1024;
 
 /// A client whose input we do not read, since it does not take our output, is given up after this long without a byte.
 const STALLED_MAX: Duration = Duration::from_secs(60);
+
+/// Packets dealt with before others get their turn.
+const PACKETS: usize = 64;
 
 /// Input is read in pieces of at least this size.
 const IN_BYTES: usize = 4 * 1024;
@@ -106,9 +110,10 @@ impl Connection {
         let (arrived, out) = buffers;
         let mut progress = Instant::now();
         loop {
-            if let Some(ending) = self.work(arrived, out) {
-                return ending;
-            }
+            let rest = match self.work(arrived, out) {
+                Ok(rest) => rest,
+                Err(ending) => return ending,
+            };
             let may_read = !self.duty.is_full() && out.len() < OUT_BYTES;
             if out.is_empty() {
                 progress = Instant::now();
@@ -132,6 +137,7 @@ impl Connection {
                 },
                 () = self.outbox.rung() => {}
                 () = self.duty.settled() => {}
+                () = tokio::task::yield_now(), if rest == Rest::More => {}
                 () = tokio::time::sleep_until(alarm_at), if alarm.is_some() => {
                     if may_read { return Ending::Silent; }
                     if out.len() >= OUT_BYTES { return Ending::TooSlow; }
@@ -141,35 +147,37 @@ impl Connection {
         }
     }
 
-    /// Everything that can be done without waiting.
-    fn work(&mut self, arrived: &mut BytesMut, out: &mut BytesMut) -> Option<Ending> {
-        while !self.duty.is_full() && out.len() < OUT_BYTES {
+    /// What can be done without waiting, up to a measure.
+    fn work(&mut self, arrived: &mut BytesMut, out: &mut BytesMut) -> Result<Rest, Ending> {
+        let mut packets = 0;
+        while packets < PACKETS && !self.duty.is_full() && out.len() < OUT_BYTES {
+            packets += 1;
             let packet = match frame(arrived) {
                 Ok(Some(frame)) => decode(frame, self.duty.version()),
                 Ok(None) => break,
                 Err(fault) => Err(fault),
             };
-            let ending = match packet {
-                Ok(packet) => self.duty.packet(packet, out),
-                Err(fault) => Some(Ending::Fault(fault)),
-            };
-            if ending.is_some() {
-                return ending;
+            if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
+                return Err(ending);
             }
         }
-        if let ending @ Some(_) = self.duty.take_settled(out).or_else(|| self.outbox.ending()) {
-            return ending;
+        if let Some(ending) = self.duty.take_settled(out).or_else(|| self.outbox.ending()) {
+            return Err(ending);
         }
-        self.duty.send(out, OUT_BYTES);
-        None
+        let rest = self.duty.send(out, OUT_BYTES);
+        Ok(if packets == PACKETS { Rest::More } else { rest })
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.
     async fn drain<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, out: &mut BytesMut) {
         loop {
-            self.duty.send(out, OUT_BYTES);
+            let rest = self.duty.send(out, OUT_BYTES);
             if out.is_empty() {
-                return;
+                match rest {
+                    Rest::Nothing => return,
+                    Rest::More => tokio::task::yield_now().await,
+                }
+                continue;
             }
             match writer.write(out).await {
                 Ok(count @ 1..) => {

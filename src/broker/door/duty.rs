@@ -3,7 +3,7 @@
 //! Publishes that cannot be settled at once (a command waits for the journal, a retained message for its commit) are
 //! settled in tasks of their own; the client's other packets go on meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ use crate::model::tag::TagIx;
 /// Messages taken out of the outbox, or from a page of retained ones, at a time.
 const TAKE: usize = 64;
 
+/// Pages of retained messages looked through before others get their turn.
+const PAGES: usize = 8;
+
 /// The retained messages for one new subscription.
 struct Walk {
     cursor: Cursor,
@@ -49,8 +52,8 @@ pub(super) struct Duty {
     outbox: Arc<Outbox>,
     maximum_packet: usize,
     wants_reasons: bool,
-    /// Retained messages still to be sent.
-    walks: VecDeque<Walk>,
+    /// Retained messages still to be sent, by filter: subscribing again begins again.
+    walks: BTreeMap<Arc<str>, Walk>,
     /// Taken, but there was no room in the window yet.
     taken: VecDeque<Delivery>,
     settling: JoinSet<(Token, Verdict)>,
@@ -71,7 +74,7 @@ impl Duty {
             outbox,
             maximum_packet: connect.maximum_packet as usize,
             wants_reasons: connect.wants_reasons,
-            walks: VecDeque::new(),
+            walks: BTreeMap::new(),
             taken: VecDeque::new(),
             settling: JoinSet::new(),
             settled: Vec::new(),
@@ -137,7 +140,7 @@ impl Duty {
                     }
                     continue;
                 }
-                Action::Subscribe(subscribe) => self.subscribe(subscribe, out),
+                Action::Subscribe(subscribe) => self.subscribe(&subscribe, out),
                 Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, out),
                 Action::Close(ending) => return Some(ending),
             }
@@ -219,20 +222,23 @@ impl Duty {
         });
     }
 
-    fn subscribe(&mut self, subscribe: Subscribe, out: &mut BytesMut) {
+    fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         for wanted in &subscribe.filters {
             match self.shared.subscribe(self.key, self.identity, wanted, subscribe.id) {
                 Ok(subscribed) => {
                     codes.push(wanted.qos.bits());
                     if let Some(cursor) = subscribed.cursor {
-                        self.walks.retain(|walk| walk.cursor.filter() != cursor.filter());
                         let (_, after) = self.outbox.numbers();
-                        self.walks.push_back(Walk { cursor, subscription: subscribed.subscription, after });
+                        let walk = Walk { cursor, subscription: subscribed.subscription, after };
+                        self.walks.insert(walk.cursor.filter(), walk);
                     }
                 }
                 Err(reason) => {
-                    tracing::info!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
+                    if !self.refused_before {
+                        tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
+                    }
+                    self.refused_before = true;
                     codes.push(reason);
                 }
             }
@@ -243,7 +249,7 @@ impl Duty {
     fn unsubscribe(&mut self, packet_id: u16, filters: &[String], out: &mut BytesMut) {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
-            self.walks.retain(|walk| walk.cursor.filter() != filter);
+            self.walks.remove(filter.as_str());
             // 0x11: no subscription existed.
             codes.push(if self.shared.unsubscribe(self.key, filter) { 0 } else { 0x11 });
         }
@@ -251,43 +257,50 @@ impl Duty {
     }
 
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
-    pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) {
+    pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
         let now = Instant::now();
         while out.len() < enough {
-            if self.taken.is_empty() {
-                self.take(now);
+            if self.taken.is_empty() && self.take(now) == Rest::More {
+                return Rest::More;
             }
             let room = self.session.room();
             match self.taken.front() {
                 Some(front) if front.qos == Qos::AtMostOnce || room > 0 => {}
-                _ => return,
+                _ => return Rest::Nothing,
             }
             if let Some(delivery) = self.taken.pop_front() {
                 self.write(&delivery, now, out);
             }
         }
+        Rest::Nothing
     }
 
-    /// Retained messages first: whoever has just subscribed waits for them.
-    fn take(&mut self, now: Instant) {
-        while let Some(walk) = self.walks.front_mut() {
-            if self.outbox.numbers().0 < walk.after {
+    /// Retained messages first: whoever has just subscribed waits for them. More: come back when others had a turn.
+    fn take(&mut self, now: Instant) -> Rest {
+        let mut pages = 0;
+        while let Some(mut walk) = self.walks.first_entry() {
+            if self.outbox.numbers().0 < walk.get().after {
                 break;
             }
+            if pages == PAGES {
+                return Rest::More;
+            }
+            pages += 1;
             let mut messages = Vec::new();
-            let rest = self.shared.page(&mut walk.cursor, TAKE, now, &mut messages);
-            let as_kept = Subscription { retain_as_published: true, ..walk.subscription };
+            let rest = self.shared.page(&mut walk.get_mut().cursor, TAKE, now, &mut messages);
+            let as_kept = Subscription { retain_as_published: true, ..walk.get().subscription };
             self.taken.extend(messages.iter().map(|message| delivery(message, &as_kept, Retain::Yes)));
             if rest == Rest::Nothing {
-                self.walks.pop_front();
+                walk.remove();
             }
             if !self.taken.is_empty() {
-                return;
+                return Rest::Nothing;
             }
         }
         let mut taken = Vec::new();
         self.outbox.take(TAKE, self.session.room(), &mut taken);
         self.taken.extend(taken);
+        Rest::Nothing
     }
 
     fn write(&mut self, delivery: &Delivery, now: Instant, out: &mut BytesMut) {

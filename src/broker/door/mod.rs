@@ -57,10 +57,10 @@ pub(super) struct Arrival {
 }
 
 impl Doors {
-    pub(super) fn new(listeners: Vec<ListenerPlan>, shared: Arc<Shared>, notices: Notices) -> Self {
+    pub(super) fn new(listeners: Vec<ListenerPlan>, shared: &Arc<Shared>, notices: &Notices) -> Self {
         let limits = Arc::new(Limits::from_system());
         let door = |plan| {
-            let (limits, shared, notices) = (Arc::clone(&limits), Arc::clone(&shared), notices.clone());
+            let (limits, shared, notices) = (Arc::clone(&limits), Arc::clone(shared), notices.clone());
             Door { plan, listener: None, limits, shared, notices }
         };
         Self { doors: listeners.into_iter().map(door).collect() }

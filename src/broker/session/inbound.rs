@@ -150,7 +150,8 @@ impl Inbound {
         }
         if publish.topic.is_empty() {
             let known = self.aliases.get(&alias);
-            publish.topic = known.ok_or(Ending::Fault(Fault::Protocol("topic alias not yet given")))?.clone();
+            let known = known.ok_or(Ending::Fault(Fault::Protocol("topic alias not yet given")))?;
+            publish.topic.clone_from(known);
         } else {
             self.aliases.insert(alias, publish.topic.clone());
         }
