@@ -4,12 +4,13 @@
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
 //! `limits` how many at once · `greeting` from the first byte to CONNACK · `connection` from there to the end ·
-//! `duty` what the connection does for each of the session's actions.
+//! `duty` what the connection does for each of the session's actions · `sending` what goes to the client.
 
 mod connection;
 mod duty;
 mod greeting;
 mod limits;
+mod sending;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

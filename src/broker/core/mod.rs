@@ -2,6 +2,12 @@
 //!
 //! One lock, held for one message or one page of retained ones, never across an await, and nothing is written to a
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
+//!
+//! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `routing` one message to all who
+//! want it.
+
+mod routing;
+mod subscribing;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,30 +16,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::access::{Access, Identity};
+use crate::broker::clients::{Client, Clients};
+use crate::broker::message::{Delivery, Keep, Message, Retain};
+use crate::broker::outbox::Outbox;
+use crate::broker::retained::{Cursor, Rest, Retained};
+use crate::broker::session::Ending;
+use crate::broker::stats::BrokerStats;
+use crate::broker::tree::{ClientKey, Found, Tree};
+use crate::broker::will::{LastWill, Waiting};
+use crate::broker::{keeping, ruling};
 use crate::disk::retained::{Committed, RetainedFile};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
-use crate::model::topic::{Ownership, check_filter, split_share};
-
-use super::clients::{Client, Clients};
-use super::message::{Delivery, Keep, Message, Retain};
-use super::outbox::{Outbox, Put};
-use super::retained::{Cursor, Rest, Retained};
-use super::session::Ending;
-use super::stats::BrokerStats;
-use super::tree::{Added, ClientKey, Found, Subscription, Tree};
-use super::will::{LastWill, Waiting};
-use super::wire::{Filter, RetainHandling};
-use super::{keeping, ruling};
-
-/// Subscriptions of one client: every tag of a large plant by name.
-const SUBSCRIPTIONS_MAX: usize = 16_384;
-
-/// Topic levels of all filters of one client: what they cost in memory is about 150 bytes each.
-const LEVELS_MAX: usize = 100_000;
-
-/// And of everybody.
-const LEVELS_OF_ALL_MAX: usize = 400_000;
+use crate::model::topic::Ownership;
+pub(super) use routing::delivery;
+use subscribing::split;
 
 /// What everybody in this room shares.
 pub(super) struct Shared {
@@ -92,14 +89,6 @@ pub(super) struct Published {
 /// No more retained messages of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
-
-/// A filter was added.
-#[derive(Debug)]
-pub(super) struct Subscribed {
-    pub subscription: Subscription,
-    /// Retained messages to be sent, if any.
-    pub cursor: Option<Cursor>,
-}
 
 impl Shared {
     /// With what the disk held.
@@ -234,71 +223,6 @@ impl Shared {
         }
     }
 
-    /// Adds a filter of a client; the error is SUBACK's reason code (MQTT 5, section 3.9.3).
-    pub(super) fn subscribe(
-        &self,
-        key: ClientKey,
-        who: Identity,
-        wanted: &Filter,
-        id: Option<u32>,
-    ) -> Result<Subscribed, u8> {
-        let (group, filter) = split(&wanted.filter).ok_or(0x8F_u8)?;
-        if !self.access.may_read(who, filter) {
-            return Err(0x87);
-        }
-        let levels = filter.split('/').count();
-        let mut core = self.lock();
-        let everybody = core.levels;
-        let client = core.clients.get(key).ok_or(0x80_u8)?;
-        let known = client.filters.contains(&*wanted.filter);
-        if !known {
-            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
-            if full || everybody + levels > LEVELS_OF_ALL_MAX {
-                return Err(0x97);
-            }
-            client.filters.insert(wanted.filter.as_str().into());
-            client.levels += levels;
-            core.levels += levels;
-        }
-        let subscription = Subscription {
-            client: key,
-            qos: wanted.qos,
-            no_local: wanted.no_local,
-            retain_as_published: wanted.retain_as_published,
-            id,
-        };
-        let added = core.tree.add(filter, group, subscription);
-        self.stats.subscriptions.set(core.tree.count() as u64);
-        let send = match wanted.retain_handling {
-            RetainHandling::Always => true,
-            RetainHandling::IfNew => added == Added::New,
-            RetainHandling::Never => false,
-        };
-        // A shared subscription gets none (section 4.8.2).
-        let cursor = (send && group.is_none()).then(|| core.retained.cursor(filter));
-        Ok(Subscribed { subscription, cursor })
-    }
-
-    /// Removes a filter; was it there?
-    pub(super) fn unsubscribe(&self, key: ClientKey, raw: &str) -> bool {
-        let Some((group, filter)) = split(raw) else {
-            return false;
-        };
-        let mut core = self.lock();
-        let levels = filter.split('/').count();
-        let Some(client) = core.clients.get(key) else {
-            return false;
-        };
-        if !client.filters.remove(raw) {
-            return false;
-        }
-        client.levels -= levels;
-        core.levels -= levels;
-        let removed = core.tree.remove(filter, group, key);
-        self.stats.subscriptions.set(core.tree.count() as u64);
-        removed
-    }
-
     /// The next retained messages for a subscriber.
     pub(super) fn page(&self, cursor: &mut Cursor, most: usize, now: Instant, into: &mut Vec<Arc<Message>>) -> Rest {
         self.lock().retained.page(cursor, most, now, into)
@@ -336,16 +260,6 @@ impl Shared {
     }
 }
 
-/// A filter as it came to (group, filter), if it is one.
-fn split(raw: &str) -> Option<(Option<&str>, &str)> {
-    let (group, filter) = match split_share(raw).ok()? {
-        Some((group, filter)) => (Some(group), filter),
-        None => (None, raw),
-    };
-    check_filter(filter).ok()?;
-    Some((group, filter))
-}
-
 impl Core {
     fn take_out(&mut self, key: ClientKey) -> Option<Client> {
         let client = self.clients.remove(key)?;
@@ -357,62 +271,4 @@ impl Core {
         self.levels -= client.levels;
         Some(client)
     }
-
-    /// Puts a message into the outbox of everyone who wants it; returns how many that are.
-    fn route(&mut self, message: &Arc<Message>, retain: Retain, from: Option<ClientKey>, stats: &BrokerStats) -> usize {
-        let mut found = std::mem::take(&mut self.found);
-        self.tree.find(&message.topic, &mut found);
-        self.routed += 1;
-        let routed = self.routed;
-        for subscription in &found.single {
-            if subscription.no_local && from == Some(subscription.client) {
-                continue;
-            }
-            let Some(client) = self.clients.get(subscription.client) else {
-                continue;
-            };
-            if client.seen.0 == routed {
-                merge(&mut self.deliveries[client.seen.1].1, message, subscription, retain);
-            } else {
-                client.seen = (routed, self.deliveries.len());
-                self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
-            }
-        }
-        for subscription in &found.shared {
-            self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
-        }
-        self.found = found;
-        let receivers = self.deliveries.len();
-        for (key, delivery) in self.deliveries.drain(..) {
-            let Some(client) = self.clients.get(key) else {
-                continue;
-            };
-            match client.outbox.put(delivery) {
-                Put::Waits => {}
-                Put::Replaced => stats.conflated.one(),
-                Put::Overflowed(lost) => stats.dropped_slow.add(lost as u64),
-                Put::Closed => stats.dropped_slow.one(),
-            }
-        }
-        receivers
-    }
-}
-
-/// What one subscription makes of a message.
-pub(super) fn delivery(message: &Arc<Message>, subscription: &Subscription, retain: Retain) -> Delivery {
-    Delivery {
-        message: Arc::clone(message),
-        qos: message.qos.min(subscription.qos),
-        retain: if subscription.retain_as_published { retain } else { Retain::No },
-        ids: subscription.id.into_iter().collect(),
-    }
-}
-
-/// Another subscription of the same client matches as well.
-fn merge(delivery: &mut Delivery, message: &Arc<Message>, subscription: &Subscription, retain: Retain) {
-    delivery.qos = delivery.qos.max(message.qos.min(subscription.qos));
-    if subscription.retain_as_published {
-        delivery.retain = retain;
-    }
-    delivery.ids.extend(subscription.id);
 }
