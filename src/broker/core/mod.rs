@@ -10,7 +10,7 @@ mod routing;
 mod subscribing;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -32,6 +32,12 @@ use crate::model::topic::Ownership;
 pub(super) use routing::delivery;
 use subscribing::split;
 
+/// Deliveries of the gateway's own messages for which the lock is held at a time.
+const PAGE: usize = 256;
+
+/// How often a publisher steps back for those who wait, before it goes on all the same.
+const YIELDS_MAX: usize = 20;
+
 /// What everybody in this room shares.
 pub(super) struct Shared {
     core: Mutex<Core>,
@@ -41,7 +47,11 @@ pub(super) struct Shared {
     pub commands: CommandEntry,
     pub clock: Clock,
     pub disk: RetainedFile,
+    /// Bytes in all outboxes.
+    pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
+    /// Who would like to have the lock.
+    queueing: AtomicUsize,
 }
 
 /// What the room is given to work with.
@@ -102,12 +112,26 @@ impl Shared {
         }
         let Surroundings { access, ownership, commands, clock, disk } = around;
         let stats = Arc::default();
-        let ids = AtomicU64::new(0);
-        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, ids }
+        let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
+        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, ids, queueing }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queueing.fetch_add(1, Ordering::Relaxed);
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queueing.fetch_sub(1, Ordering::Relaxed);
+        core
+    }
+
+    /// Lets those have the lock who wait for it: the system gives it to whoever comes first, and that is, as a rule,
+    /// the one who has just let it go.
+    fn let_others_in(&self) {
+        for _ in 0..YIELDS_MAX {
+            if self.queueing.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// An id for a client that brought none.
@@ -205,10 +229,15 @@ impl Shared {
 
     /// The gateway's own messages; retained ones live in memory only.
     pub(super) fn publish_own(&self, messages: &[Arc<Message>], retain: Retain) {
-        // A page at a time, so that a client's SUBSCRIBE need not wait for ten thousand tags.
-        for page in messages.chunks(256) {
+        // A page at a time, so that a client's SUBSCRIBE need not wait for ten thousand tags times all who read them.
+        let mut left = messages;
+        while !left.is_empty() {
             let mut core = self.lock();
-            for message in page {
+            let mut deliveries = 0;
+            while let Some((message, rest)) = left.split_first()
+                && deliveries < PAGE
+            {
+                left = rest;
                 if retain == Retain::Yes {
                     if message.payload.is_empty() {
                         core.retained.clear(&message.topic);
@@ -217,9 +246,11 @@ impl Shared {
                         debug_assert!(kept.is_ok() || message.keep == Keep::Every, "the gateway finds room");
                     }
                 }
-                core.route(message, retain, None, &self.stats);
+                deliveries += 1 + core.route(message, retain, None, &self.stats);
             }
             self.stats.retained.set(core.retained.len() as u64);
+            drop(core);
+            self.let_others_in();
         }
     }
 

@@ -24,7 +24,8 @@ use crate::broker::wire::{Connect, decode, encode};
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
 const OUT_BYTES: usize = 64 * 1024;
 
-/// A client whose input we do not read, since it does not take our output, is given up after this long without a byte.
+/// A client that does not take a single byte of what is there for it is given up after this long: it hangs, or its
+/// host is gone without a word, and all that time its values cost memory.
 const STALLED_MAX: Duration = Duration::from_secs(60);
 
 /// Pause of a client whose filters match next to nothing among very many retained messages.
@@ -128,9 +129,10 @@ impl Connection {
                     *out = BytesMut::new(); // one large message blew it up
                 }
             }
-            // Silence is measured only while we listen, a stall only while we do not.
-            let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min();
-            let alarm = if may_read { silent_at } else { Some(progress + STALLED_MAX) };
+            // Silence is measured only while we listen.
+            let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| may_read);
+            let stalled_at = (!out.is_empty()).then(|| progress + STALLED_MAX);
+            let alarm = silent_at.into_iter().chain(stalled_at).min();
             let alarm_at = alarm.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 read = intake.read(reader), if may_read => match read {
@@ -150,9 +152,7 @@ impl Connection {
                 () = tokio::task::yield_now(), if left.packets == Rest::More => {}
                 () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
                 () = tokio::time::sleep_until(alarm_at), if alarm.is_some() => {
-                    if may_read { return Ending::Silent; }
-                    if out.len() >= OUT_BYTES { return Ending::TooSlow; }
-                    progress = Instant::now();
+                    return if alarm == stalled_at { Ending::TooSlow } else { Ending::Silent };
                 }
             }
         }

@@ -124,7 +124,7 @@ async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     };
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
     let newcomer = Newcomer { id: Arc::clone(&id), identity, clean_start, will, outbox: newcomer_box };
