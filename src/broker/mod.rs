@@ -103,8 +103,7 @@ impl Broker {
             let topic = Arc::clone(&row.topic);
             match keeping::message(row, &clock, &ownership) {
                 Some(message) => kept.push(message),
-                // Nobody waits for this: it is looked at again at the next start.
-                None => drop(disk.clear(topic)),
+                None => disk.change_at_leisure(topic, None),
             }
         }
         let access = Access::new(&plan.acl);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::access::{Access, Identity};
 use crate::broker::clients::{Client, Clients};
-use crate::broker::message::{Delivery, Keep, Message, Retain};
+use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Cursor, Rest, Retained};
 use crate::broker::session::Ending;
@@ -216,11 +216,18 @@ impl Shared {
     ) -> Result<Published, NoRoom> {
         let mut committed = None;
         if retain == Retain::Yes {
-            if message.payload.is_empty() {
-                committed = core.retained.clear(&message.topic).then(|| self.disk.clear(Arc::clone(&message.topic)));
+            let topic = Arc::clone(&message.topic);
+            let row = if message.payload.is_empty() {
+                core.retained.clear(&topic);
+                None
             } else {
                 core.retained.put(Arc::clone(message)).map_err(|_| NoRoom)?;
-                committed = Some(self.disk.put(keeping::row(message, &self.clock)));
+                Some(keeping::row(message, &self.clock))
+            };
+            if message.qos == Qos::AtMostOnce || from.is_none() {
+                self.disk.change_at_leisure(topic, row);
+            } else {
+                committed = Some(self.disk.change(topic, row));
             }
             self.stats.retained.set(core.retained.len() as u64);
         }
@@ -267,8 +274,7 @@ impl Shared {
         }
         for topic in core.retained.expire(now) {
             self.stats.dropped_expired.one();
-            // Nobody waits for it: an expired message is not sent even if it were still on disk.
-            drop(self.disk.clear(topic));
+            self.disk.change_at_leisure(topic, None);
         }
         self.stats.retained.set(core.retained.len() as u64);
     }

@@ -22,7 +22,7 @@ use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, decode, encode};
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
-const OUT_BYTES: usize = 64 * 1024;
+const OUT_BYTES: usize = 32 * 1024;
 
 /// A client that does not take a single byte of what is there for it is given up after this long: it hangs, or its
 /// host is gone without a word, and all that time its values cost memory.
@@ -36,7 +36,7 @@ const PACKETS: usize = 64;
 
 /// For the last words on a connection, and for what waits when the gateway stops.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
-const DRAIN_MAX: Duration = Duration::from_secs(2);
+const DRAIN_MAX: Duration = Duration::from_millis(1500);
 
 /// A client's place in the core; given back however its task ends, with the will if nobody said otherwise.
 pub(super) struct Seat {

@@ -142,6 +142,16 @@ fn the_clients_receive_maximum_is_the_window_and_qos_2_holds_its_place_until_pub
     assert_eq!(step(&mut session, ack(AckKind::Puback, 999, 0)), [], "a leftover is nobody's harm");
 }
 
+#[test]
+fn a_goodbye_forgets_the_will_unless_it_says_otherwise_and_may_not_prolong_the_session() {
+    let goodbye = |reason, session_expiry| Incoming::Disconnect { reason, session_expiry };
+    let mut session = session(Version::V5, 0, 1);
+    assert_eq!(step(&mut session, goodbye(0, Some(0))), [Action::Close(Ending::Goodbye)]);
+    assert_eq!(step(&mut session, goodbye(4, None)), [Action::Close(Ending::GoodbyeWithWill)]);
+    let prolonged = step(&mut session, goodbye(0, Some(9)));
+    assert!(matches!(prolonged[..], [Action::Close(Ending::Fault(Fault::Protocol(_)))]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_is_one_and_a_half_keep_alives_and_zero_is_for_ever() {
     assert_eq!(session(Version::V5, 0, 1).silent_at(), None);
