@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -150,8 +151,10 @@ impl Duty {
                 Some(Verdict::Refused(0x87, told))
             }
             Ruling::Command(tag) => {
-                self.command(token, tag, publish);
-                None
+                let request = self.request(tag, &publish);
+                // Shown to those who watch the topic; not kept, so there is always room for it.
+                drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, self.key));
+                self.command(token, request)
             }
             Ruling::Publish(retain) => self.send_on(token, publish, retain),
         }
@@ -162,7 +165,7 @@ impl Duty {
         let published = self.shared.publish(&Arc::new(message(publish)), retain, self.key);
         let Ok(published) = published else {
             self.shared.stats.publishes_refused.one();
-            return Some(Verdict::Refused(0x97, "no room for more retained messages"));
+            return Some(Verdict::NotKept(0x97, "no room for more retained messages"));
         };
         // 0x10: no matching subscribers.
         let verdict = Verdict::Taken(if published.receivers == 0 && retain == Retain::No { 0x10 } else { 0 });
@@ -170,7 +173,7 @@ impl Duty {
             Some(committed) if qos != Qos::AtMostOnce => {
                 self.settling.spawn(async move {
                     let kept = matches!(committed.await, Ok(Ok(())));
-                    (token, if kept { verdict } else { Verdict::NotKept })
+                    (token, if kept { verdict } else { Verdict::NotKept(0x80, "could not be kept on disk") })
                 });
                 None
             }
@@ -178,13 +181,12 @@ impl Duty {
         }
     }
 
-    /// Shown to those who watch the topic, and handed in; acknowledged when it is journalled.
-    fn command(&mut self, token: Token, tag: TagIx, publish: Publish) {
+    fn request(&self, tag: TagIx, publish: &Publish) -> Request {
         let forwarded = publish.forwarded.as_deref();
         let response_topic = forwarded.and_then(|forwarded| forwarded.response_topic.clone());
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
         let answerable = |topic: &String| ruling::may_answer_on(access, ownership, self.identity, topic);
-        let request = Request {
+        Request {
             tag,
             payload: publish.payload.to_vec(),
             retained: if publish.retain == Retain::Yes { CommandRetained::Yes } else { CommandRetained::No },
@@ -194,17 +196,24 @@ impl Duty {
             response_topic: response_topic.filter(answerable),
             origin: format!("local:{}", self.id),
             at: self.shared.clock.now(),
-        };
-        // Not kept, so there is always room for it.
-        drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, self.key));
+        }
+    }
+
+    /// Hands a command in; acknowledged when it is journalled.
+    fn command(&mut self, token: Token, request: Request) -> Option<Verdict> {
         let commands = self.shared.commands.clone();
-        self.settling.spawn(async move {
-            let verdict = match commands.submit(request).await {
+        let mut answer = Box::pin(async move {
+            match commands.submit(request).await {
                 Admission::Accepted => Verdict::Taken(0),
                 Admission::Refused(refusal) => Verdict::Refused(refusal_reason(refusal), refusal.as_str()),
-            };
-            (token, verdict)
+            }
         });
+        // Polled once here, which puts it into the queue: a task of its own might be overtaken by the next command's.
+        if let Poll::Ready(verdict) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(verdict);
+        }
+        self.settling.spawn(async move { (token, answer.await) });
+        None
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
