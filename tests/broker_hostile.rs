@@ -236,3 +236,31 @@ async fn a_client_with_thousands_of_filters_that_match_nothing_slows_nobody() {
     }
     broker.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_idle_for_minutes_is_served_and_one_that_takes_nothing_for_a_minute_is_not() {
+    let broker = Running::start().await;
+    let (mut idle, mut hung) = (broker.v4("idle").await, broker.v5("hung").await);
+    idle.subscribe("x", QoS::AtMostOnce).await;
+    for n in 0..20 {
+        tokio::time::advance(std::time::Duration::from_secs(150)).await;
+        broker.publisher.publish("x".into(), n.to_string().into());
+        assert_eq!(idle.message().await.payload, n.to_string());
+        idle.ping().await;
+    }
+    hung.subscribe(filter("plant/#", 0), None).await;
+    // More than the system's buffers hold; these values may be thinned, so nothing but the clock ends it.
+    let value = bytes::Bytes::from(vec![b'x'; 100_000]);
+    for _ in 0..100 {
+        broker.publisher.retain_many((0..10).map(|n| (tag(n), value.clone())));
+        idle.ping().await;
+    }
+    for _ in 0..40 {
+        assert_eq!(broker.publisher.stats().dropped_slow.get(), 0);
+        idle.ping().await;
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    }
+    until("it is given up", || broker.publisher.stats().clients.get() == 1).await;
+    idle.ping().await;
+    broker.stop().await;
+}

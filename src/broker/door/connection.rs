@@ -117,19 +117,23 @@ impl Connection {
         let ((reader, intake), (writer, out)) = (input, output);
         let mut progress = Instant::now();
         loop {
-            let left = match self.work(intake, out) {
-                Ok(left) => left,
-                Err(ending) => return ending,
-            };
-            // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
-            let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
+            // A stall begins when there is something to take.
             if out.is_empty() {
                 progress = Instant::now();
                 if out.capacity() > 4 * OUT_BYTES {
                     *out = BytesMut::new(); // one large message blew it up
                 }
             }
+            let left = match self.work(intake, out) {
+                Ok(left) => left,
+                Err(ending) => return ending,
+            };
+            // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
+            let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
             // Silence is measured only while we listen.
+            if !may_read {
+                self.duty.excuse();
+            }
             let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| may_read);
             let stalled_at = (!out.is_empty()).then(|| progress + STALLED_MAX);
             let alarm = silent_at.into_iter().chain(stalled_at).min();

@@ -77,6 +77,11 @@ impl Duty {
         self.session.is_full(self.settling.len())
     }
 
+    /// Nothing is read for now: the client cannot be heard.
+    pub(super) fn excuse(&mut self) {
+        self.session.excuse(Instant::now());
+    }
+
     pub(super) fn silent_at(&self) -> Option<Instant> {
         self.session.silent_at()
     }

@@ -151,6 +151,11 @@ impl Session {
         self.outbound.launch(qos)
     }
 
+    /// We did not listen until now: its silence begins anew.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// When the client will have been silent for too long.
     pub(super) fn silent_at(&self) -> Option<Instant> {
         self.silence_max.map(|silence| self.heard + silence)
