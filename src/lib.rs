@@ -1,8 +1,70 @@
-//! Ironbridge: the tour. (Written in full with the first release of the spine.)
+//! # Ironbridge: the tour
+//!
+//! One binary, one library. A gateway polls field devices, publishes every tag on its embedded broker, keeps every sample
+//! in SQLite and forwards it over TLS whenever a link is there. Data flows one way; only acknowledgements and commands
+//! come back, each on one named road:
+//!
+//! ```text
+//!            bus task (one per bus)                                     local MQTT clients
+//!   +-----------------------------------------------+                          ^
+//!   | schedule -> driver.read -> decode -> pipeline |                          | broker::door
+//!   |    ^                                (scale,   |        live lane         |
+//!   |    | commands first                  limits,  |     newest wins    +-----+------+
+//!   |    |                                 deadband)|  +---------------> | app::      |
+//!   +----+------------------------------------------+  | flow::latest   | publisher  |
+//!        |                                        | flow::hub           +------------+
+//!        |                                             |  durable lane   +------------+   pull   +--------+
+//!        |                                             +---------------> | store      | <------- | uplink |==TLS==> upstream
+//!        |                                                waits if full  |            | -------> | window |<=== PUBACK
+//!        |                                                               +------------+   ack    +--------+
+//!        |            +------------+   journalled before acknowledged
+//!        +----------- | app::router| <--------- flow::command <--------- `…/set` on the broker
+//!                     +------------+ -- result (class event) --> store, and `…/set/result` on the broker
+//! ```
+//!
+//! ## Where is …?
+//!
+//! | question | file |
+//! |---|---|
+//! | the word order of a float | [`model::registers`] |
+//! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate`, `session`) |
+//! | when a device is asked next, and when it counts as down | [`field`] (`schedule`, `standing`) |
+//! | scale, limits, deadband | [`pipeline`] |
+//! | what a PUBACK to a local client means | [`broker`] (`session`) |
+//! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursors`) |
+//! | how a sample lies on disk | [`store`] (`segments`) and [`disk`] (`chunk`, `meta`) |
+//! | what is lost when the disk is full, and who is told | [`store`] (`eviction`, `gaps`), [`flow::hub`] |
+//! | what a topic may be and who owns it | [`model::topic`] |
+//! | the JSON of every payload | [`payload::json`] |
+//! | where a command is refused | [`app::router`], limits in [`config::plan`] |
+//! | what happens at SIGTERM | [`app::start`] |
+//! | every word of the config file | [`config`] (`raw`), its meaning in [`config::plan`] |
+//!
+//! ## Floors
+//!
+//! ```text
+//!  floor 4   main  cli  commands/ (one file per subcommand)
+//!  floor 3   app/       wiring · supervision · command routing                       knows every room
+//!  ------------------------------------------------------------------------------------------------
+//!  floor 2   field/   broker/   store/ <- uplink/   plant/   receive/   host/
+//!  ------------------------------------------------------------------------------------------------
+//!  floor 1   config/  pipeline/  payload/  flow/  disk/  access/  road/
+//!  floor 0   model/                                   the words: no tokio, no I/O, no clock
+//! ```
+//!
+//! A room imports from its floor's allowance and below (`tests/tidy.rs` holds that), and foreign crates live in one room
+//! each: SQLite in `disk`, rumqttc in `uplink`, `receive` and the broker's codec, Modbus clients in `field::modbus`,
+//! Modbus servers and the rumqttd cloud in `plant`.
+//!
+//! ## Promises
+//!
+//! A wrong value is never good. Nothing acknowledged is lost. Every loss is counted and declared. Everything is bounded.
+//! Live may lose (newest wins), durable waits two seconds and then declares a gap, commands are refused.
 
 pub mod access;
 pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod disk;
@@ -14,5 +76,6 @@ pub mod payload;
 pub mod pipeline;
 pub mod plant;
 pub mod receive;
+pub mod road;
 pub mod store;
 pub mod uplink;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::core::Shared;
 use super::message::{Keep, Message, Retain};
 use super::stats::BrokerStats;
+use super::wire::correlated;
 
 /// Publishes the gateway's topics. Cheap to clone; never blocks on a client, a socket or a disk.
 #[derive(Clone)]
@@ -40,6 +41,14 @@ impl Publisher {
     /// A message that is not kept, such as an event or a command's result; QoS 1 to those who asked for it.
     pub fn publish(&self, topic: Arc<str>, payload: Bytes) {
         self.shared.publish_own(&[Arc::new(Message::own(topic, payload, Keep::Every))], Retain::No);
+    }
+
+    /// The answer to an MQTT 5 request, with the correlation data it came with (MQTT 5, section 4.10). The caller has
+    /// made sure that the requester itself may write on this topic.
+    pub fn respond(&self, topic: Arc<str>, payload: Bytes, correlation: Option<Vec<u8>>) {
+        let mut message = Message::own(topic, payload, Keep::Every);
+        message.forwarded = correlation.and_then(correlated);
+        self.shared.publish_own(&[Arc::new(message)], Retain::No);
     }
 
     /// Forgets a retained value and tells subscribers with an empty one: a tag that is no more.

@@ -1,6 +1,22 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod check;
+pub mod demo;
+pub mod interrupt;
+pub mod receive;
+pub mod run;
+pub mod simulate;
+pub mod store;
+
 use std::fmt;
+use std::future::Future;
+use std::path::Path;
+
+use crate::config::plan::Plan;
+use crate::config::{self, HostFacts};
+use crate::flow::clock::Clock;
+use crate::host::{clock, facts};
+use crate::model::time::Boot;
 
 /// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
 #[derive(Debug)]
@@ -32,6 +48,37 @@ impl Failed {
     /// A command or option of the contract that has not landed.
     pub fn not_in_this_version(what: &str) -> Self {
         Self::Config(format!("{what}: not in this version"))
+    }
+}
+
+/// What a command that reads a configuration knows of the machine.
+pub fn host_facts() -> HostFacts {
+    HostFacts { hostname: facts::hostname(), credentials_dir: facts::credentials_dir() }
+}
+
+/// Runs an async command to its end.
+pub fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::TryAgain(format!("cannot start threads: {error}")))?;
+    runtime.block_on(command)
+}
+
+/// The clock of a command that has no store: the system's wall clock as it is now, if it is believable.
+pub fn plain_clock() -> Clock {
+    let clock = clock::system_clock(Boot(0), None);
+    if let Some(fix) = clock::look(&clock, None) {
+        clock.learn(fix);
+    }
+    clock
+}
+
+/// Reads and checks a configuration; all problems are in the error.
+pub fn load(path: &Path) -> Result<Plan, Failed> {
+    match config::load(path, &host_facts()) {
+        Ok(loaded) => Ok(loaded.plan),
+        Err(problems) => Err(Failed::Config(problems.to_string())),
     }
 }
 

@@ -1,6 +1,67 @@
 //! From files to a [`plan::Plan`]: the checked, immutable configuration.
 //!
-//! Two jumps: `raw` mirrors the TOML of the contract with the place of every value; `check` turns it into the plan or
-//! into *all* problems, each with file, line, column, path, value and allowed range.
+//! ```text
+//! files ──raw──> tree with places ──merge──> one tree ──check──> Plan, or all Problems
+//!           csv, profile: register maps become the same tree
+//! ```
+//!
+//! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key of the contract
+//! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
+//! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
+//! from it. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
+//! come from the caller. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
+use std::path::{Path, PathBuf};
+
+pub mod blocks;
+mod check;
+mod csv;
+mod files;
+pub mod forecast;
+mod nearest;
 pub mod plan;
+pub mod problem;
+pub mod profile;
+mod raw;
+pub mod schema;
+mod section;
+mod source;
+pub mod units;
+
+pub use check::modicon;
+use plan::Plan;
+use problem::Findings;
+pub use problem::{Problem, Problems};
+pub use source::Place;
+
+/// What the caller knows about the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostFacts {
+    /// For `{hostname}`.
+    pub hostname: String,
+    /// `$CREDENTIALS_DIRECTORY` of systemd, if set.
+    pub credentials_dir: Option<PathBuf>,
+}
+
+/// A configuration that is right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What it means.
+    pub plan: Plan,
+    /// The files it came from: the main file, fragments, register maps (shipped ones as `<shipped profile>/….csv`).
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads a configuration: the file, `ironbridge.d/*.toml` beside it, and the register maps they name.
+pub fn load(path: &Path, facts: &HostFacts) -> Result<Loaded, Problems> {
+    let findings = Findings::default();
+    let set = files::read(path, &findings);
+    check::all(set, facts, findings)
+}
+
+/// Reads a configuration from a text that stands (or would stand) at `path`; without `ironbridge.d`.
+pub fn parse(text: &str, path: &Path, facts: &HostFacts) -> Result<Loaded, Problems> {
+    let findings = Findings::default();
+    let set = files::from_text(path, text, &findings);
+    check::all(set, facts, findings)
+}

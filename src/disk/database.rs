@@ -8,8 +8,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::fault::Fault;
+
 /// How long a reader waits for a checkpoint of the writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
 
 /// Opens (and creates, if need be) a database for its one writer.
 pub fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -25,7 +30,8 @@ pub fn open(path: &Path) -> rusqlite::Result<Connection> {
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 500;
          PRAGMA journal_size_limit = 2097152;
-         PRAGMA temp_store = MEMORY;",
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -512;",
     )?;
     Ok(connection)
 }
@@ -35,5 +41,50 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch("PRAGMA cache_size = -512; PRAGMA query_only = ON;")?;
     Ok(connection)
+}
+
+/// What kind of file it is and which version of its layout, kept in the database header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// `PRAGMA application_id`
+    pub application: i64,
+    /// `PRAGMA user_version`
+    pub version: i64,
+}
+
+impl Layout {
+    /// Creates the tables of a new file; durable (tables, header and log) when it returns.
+    pub fn create(self, connection: &Connection, tables: &str) -> Result<(), Fault> {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {}; PRAGMA user_version = {}; COMMIT;",
+            self.application, self.version
+        ))?;
+        checkpoint(connection)
+    }
+
+    /// Is this such a file? One that was truncated to 0 opens "fine" as an empty database: its header says 0.
+    pub fn check(self, connection: &Connection) -> Result<(), Fault> {
+        let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        if pragma("application_id")? != self.application {
+            return Err(Fault::Damaged("it is no file of this kind, or it is empty".into()));
+        }
+        match pragma("user_version")? {
+            version if version > self.version => Err(Fault::Newer(version)),
+            version if version < 1 => Err(Fault::Damaged(format!("format {version} never existed"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Moves everything from the log into the database and empties the log.
+pub fn checkpoint(connection: &Connection) -> Result<(), Fault> {
+    Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+}
+
+/// Asks SQLite whether the file's structure is whole; slow on a large file, never used on the way to polling.
+pub fn quick_check(connection: &Connection) -> Result<(), Fault> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Fault::Damaged(verdict)) }
 }

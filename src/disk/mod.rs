@@ -2,6 +2,16 @@
 //!
 //! `rusqlite` is used in this room only. SQLite calls block: nobody calls this room from async code but through a
 //! thread of its own.
+//!
+//! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
+//! `chunk` segments of one class · `meta` everything else a store must know · `marks` high-water marks, kept apart ·
+//! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
 
+pub mod chunk;
 pub mod database;
+pub mod directory;
+pub mod fault;
+pub mod journal;
+pub mod marks;
+pub mod meta;
 pub mod retained;

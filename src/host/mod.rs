@@ -1,1 +1,10 @@
-//! (being built)
+//! The box we run on: its clock, its signals, its journal, its name. Everything that asks the operating system.
+//!
+//! `clock` is the only place that reads the system's time · `journal` sends log lines with their fields to
+//! systemd-journald, or to stderr where there is none · `signals` turns SIGTERM and SIGINT into a [`Stop`](crate::flow::stop::Stop) ·
+//! `facts` host name, credentials directory, boot token and the private runtime directory.
+
+pub mod clock;
+pub mod facts;
+pub mod journal;
+pub mod signals;

@@ -1,1 +1,15 @@
-//! (being built)
+//! The receiving side: a reference consumer for the cloud, and the ledger that proves a transfer complete.
+//!
+//! `client` one MQTT session after another, each message acknowledged only when its consumer says so · `decode` topic and
+//! payload to what they mean · `ledger` which numbers came, twice, late or never · `ranges` sets of numbers · `output`
+//! lines for people, NDJSON, CSV. Fed by a broker upstream, through the same road as the uplinks; imports nothing of
+//! theirs. Format `json` only in this version.
+//!
+//! Promises: a record is acknowledged after its line was handed to the system, so a receiver that dies is sent it again;
+//! each record is written once, whatever arrives twice.
+
+pub mod client;
+pub mod decode;
+pub mod ledger;
+pub mod output;
+mod ranges;

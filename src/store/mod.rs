@@ -1,13 +1,254 @@
 //! The store: every sample and event that must reach the cloud, numbered, committed, owed until acknowledged.
+//!
+//! Fed by the durable lane of `flow::hub`, emptied by uplinks through [`Reader`]s. It promises: what was committed is
+//! handed to every uplink that has its class until that uplink acknowledges it, or a gap record says otherwise; numbers
+//! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting.
+//! It knows nothing of MQTT, and of SQLite only what `disk` shows.
+//!
+//! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into chunk
+//! files, `room` keeps the directory below its cap. The way out: `reader` hands out in order, `fetch` (a thread per
+//! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
+//! what lies there, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged. `inspect` looks at a
+//! store from outside, also while it is used.
 
-use std::sync::Arc;
+mod boot;
+mod column;
+mod commit;
+mod cursor;
+mod dictionary;
+mod fetch;
+pub mod inspect;
+mod reader;
+mod room;
+mod routes;
+mod salvage;
+mod segment;
+mod state;
+mod stats;
+mod stream;
+mod writer;
 
-use crate::model::number::{Class, Number};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::config::plan::UplinkStart;
+use crate::disk::directory::Directory;
+use crate::disk::fault::Fault;
+use crate::flow::clock::{Clock, Fix};
+use crate::flow::hub::DurableEnd;
+use crate::flow::notice::Notices;
+use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::Quality;
 use crate::model::tag::DataType;
-use crate::model::time::Stamp;
+use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 use crate::payload::json::Previous;
+
+pub use reader::Reader;
+pub use stats::StoreStats;
+
+use cursor::Span;
+use state::State;
+
+/// What a store is opened with.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Its directory; made if need be. Everything in it belongs to the store.
+    pub dir: PathBuf,
+    /// Hard cap on the bytes in the directory.
+    pub max_size: u64,
+    /// What a power cut may cost at most. Classes alarm and event are committed at once.
+    pub commit_interval: Duration,
+    /// The tags of the plan, in `TagIx` order.
+    pub tags: Vec<TagMeta>,
+    /// The uplinks of the plan.
+    pub uplinks: Vec<Route>,
+    /// The same for every start within one boot of the machine.
+    pub boot_token: String,
+}
+
+/// What the store must know of a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagMeta {
+    /// Device name.
+    pub device: String,
+    /// Tag name.
+    pub name: String,
+    /// Local topic.
+    pub topic: Arc<str>,
+    /// Type on the wire.
+    pub data_type: DataType,
+    /// Its stream.
+    pub class: Class,
+}
+
+/// What the store must know of an uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Names its cursors.
+    pub name: String,
+    /// What it is owed.
+    pub classes: Vec<Class>,
+    /// Where it begins when it is new.
+    pub start: UplinkStart,
+}
+
+/// What an uplink's broker has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// A record.
+    Record(Number),
+    /// A gap record, by [`OwedGap::id`].
+    Gap(i64),
+}
+
+/// A store that is open, but does not take records yet.
+pub struct Store {
+    opening: Opening,
+    opened: Result<Box<boot::Opened>, Fault>,
+}
+
+/// Opens the store of a directory, whatever lies there: what is damaged is set aside and declared. Where the directory
+/// cannot be used at all the store starts in the failed state and tries again every few seconds. Blocks for as long as
+/// the ends of the chunk files take to read.
+pub fn open(opening: Opening) -> Store {
+    let opened = boot::open(&opening).map(Box::new);
+    if let Err(fault) = &opened {
+        tracing::error!(error = %fault, dir = %opening.dir.display(), "store cannot be opened; trying again");
+    }
+    Store { opening, opened }
+}
+
+impl Store {
+    /// The number of this boot of the machine; 0 when the directory cannot be used.
+    pub fn boot(&self) -> Boot {
+        self.opened.as_ref().map_or(Boot(0), |opened| opened.boot)
+    }
+
+    /// The clock fixes of this and earlier boots.
+    pub fn fixes(&self) -> Vec<Fix> {
+        self.opened.as_ref().map_or_else(|_| Vec::new(), |opened| opened.fixes.clone())
+    }
+
+    /// The latest wall time the store has seen, ms since 1970: it is at least this late.
+    pub fn latest_wall_ms(&self) -> Option<i64> {
+        self.opened.as_ref().ok().and_then(|opened| opened.latest_wall_ms)
+    }
+
+    /// Starts the writer thread on the store's end of the durable lane.
+    pub fn start(self, end: DurableEnd, clock: Clock, notices: Notices) -> StoreHandle {
+        let directory = Directory::at(&self.opening.dir);
+        let stats = Arc::new(StoreStats::new(self.opening.uplinks.iter().map(|route| route.name.clone()).collect()));
+        let shared = Arc::new(Shared {
+            directory,
+            state: Mutex::new(State::empty()),
+            progress: watch::Sender::new(0),
+            cursors_due: Notify::new(),
+            stats,
+        });
+        let (control, inbox) = mpsc::channel(CONTROL_WAITING_MAX);
+        let (finished, done) = watch::channel(());
+        let routes: Arc<[String]> = self.opening.uplinks.iter().map(|route| route.name.clone()).collect();
+        let writer = writer::Writer::new(self.opening, Arc::clone(&shared), clock, notices);
+        writer.start(self.opened, writer::Ends { records: end, inbox, control: control.downgrade(), finished });
+        StoreHandle { shared, control, routes, done }
+    }
+}
+
+/// Requests that may wait for the writer.
+const CONTROL_WAITING_MAX: usize = 64;
+
+/// What the writer is asked besides storing records.
+enum Control {
+    /// Save the cursors now.
+    Save(oneshot::Sender<()>),
+    /// Remember a clock fix.
+    Fix(Fix),
+    /// These numbers cannot be read: declare them lost.
+    Lost { class: Class, span: Span },
+    /// Something out of a damaged chunk.
+    Salvaged(salvage::Piece),
+}
+
+/// What writer, readers and handles share.
+struct Shared {
+    directory: Directory,
+    state: Mutex<State>,
+    /// Goes on whenever there may be something new for readers.
+    progress: watch::Sender<u64>,
+    /// Many acknowledgements are not saved yet.
+    cursors_due: Notify,
+    stats: Arc<StoreStats>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_readers(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+}
+
+/// The running store; cheap to clone. The writer saves, checkpoints and ends when the durable lane is closed and the
+/// last handle and [`Reader`] are gone.
+#[derive(Clone)]
+pub struct StoreHandle {
+    shared: Arc<Shared>,
+    control: mpsc::Sender<Control>,
+    routes: Arc<[String]>,
+    done: watch::Receiver<()>,
+}
+
+impl StoreHandle {
+    /// The reader of an uplink of the plan; one at a time for each.
+    pub fn reader(&self, uplink: &str) -> Option<Reader> {
+        let place = self.routes.iter().position(|name| name == uplink)?;
+        Some(Reader::new(Arc::clone(&self.shared), self.control.clone(), place))
+    }
+
+    /// Epoch and last committed number of each stream (number 0: none yet).
+    pub fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
+        let state = self.shared.state();
+        let streams = state.streams.iter();
+        streams.filter_map(|stream| stream.newest().map(|l| (stream.class, Epoch(l.epoch), Seq(l.last)))).collect()
+    }
+
+    /// Counters and gauges; backlogs are worked out now.
+    pub fn stats(&self) -> Arc<StoreStats> {
+        let state = self.shared.state();
+        for (place, (_, gauge)) in self.shared.stats.backlog.iter().enumerate() {
+            gauge.set(state.backlog(place));
+        }
+        Arc::clone(&self.shared.stats)
+    }
+
+    /// Remembers a clock fix for this and later runs; never waits.
+    pub fn record_fix(&self, fix: Fix) {
+        if self.control.try_send(Control::Fix(fix)).is_err() {
+            tracing::warn!("store is busy; a clock fix was not recorded");
+        }
+    }
+
+    /// Resolves when the durable lane is closed and everything that was in it is committed (or declared). Cancel-safe.
+    pub async fn ended(&self) {
+        let mut progress = self.shared.progress.subscribe();
+        // An error means that the writer is gone, and with it everything it had.
+        let _ = progress.wait_for(|_| self.shared.state().ended).await;
+    }
+
+    /// Gives this handle back and resolves when the writer has saved everything and ended. Other handles and readers
+    /// keep it alive.
+    pub async fn finish(self) {
+        let Self { shared, control, mut done, .. } = self;
+        drop((control, shared));
+        while done.changed().await.is_ok() {}
+    }
+}
 
 /// One entry of the dictionary: a tag as the store knows it. The id is stable for the life of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

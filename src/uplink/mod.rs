@@ -1,1 +1,249 @@
-//! (being built)
+//! The uplink: what the store owes to one broker upstream, sent in order, acknowledged on PUBACK and never before.
+//!
+//! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
+//! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
+//! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
+//! end · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
+//! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
+//!
+//! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
+//! reconnect without session it silently discards everything in flight and queued. So: one task does nothing but
+//! `poll()`; one feeder is the only publisher and notes each message in a FIFO before it hands it over;
+//! `Outgoing::Publish(id)` moves the head of the FIFO under its id, `PubAck(id)` acknowledges it to the store. On any
+//! error the event loop is thrown away with all it holds, and the source is rewound to the first unacknowledged record.
+//!
+//! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
+//! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
+
+mod feeder;
+mod line;
+mod pack;
+mod session;
+mod source;
+mod stats;
+mod status;
+mod trouble;
+mod window;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use crate::config::plan::UplinkPlan;
+use crate::flow::clock::Clock;
+use crate::flow::notice::Notices;
+use crate::flow::stop::Stop;
+use crate::road::backoff::Backoff;
+use crate::road::destination::{Destination, RoadError, TlsFiles};
+use crate::road::login::{Login, LoginFiles};
+use crate::road::{Now, Relay, Road};
+
+use pack::Packer;
+use session::{End, Session};
+pub use source::{Source, StoreSource};
+pub use stats::{UplinkState, UplinkStats};
+use trouble::Trouble;
+
+/// How fresh the backlog figure is while there is no session.
+const BACKLOG_EVERY: Duration = Duration::from_secs(1);
+
+/// How patient an uplink is. The defaults are for links with seconds of round trip; tests shorten them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Ceiling of the first wait before a reconnect; doubles with each failure.
+    pub retry_first: Duration,
+    /// Ceiling of all waits.
+    pub retry_max: Duration,
+    /// How often missing or broken files are looked at again (that costs nothing on the wire).
+    pub files_again: Duration,
+    /// A session without an acknowledgement for this long, while it is owed one, is thrown away.
+    pub stalled: Duration,
+    /// How often the status is refreshed while the numbers in it move on.
+    pub status_every: Duration,
+    /// How long a stop waits for acknowledgements.
+    pub stop_wait: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            retry_first: Duration::from_secs(1),
+            retry_max: Duration::from_secs(15 * 60),
+            files_again: Duration::from_secs(30),
+            stalled: Duration::from_secs(60),
+            status_every: Duration::from_secs(60),
+            stop_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What an uplink is made of.
+pub struct UplinkParts<S> {
+    /// Its part of the plan.
+    pub plan: UplinkPlan,
+    /// The gateway's name, one topic level.
+    pub gateway: String,
+    /// What it pulls from: a [`StoreSource`].
+    pub source: S,
+    /// Stamps to wall time, when a payload is encoded and when a certificate is checked.
+    pub clock: Clock,
+    /// Where it tells the operator what needs a person.
+    pub notices: Notices,
+    /// A directory for its private socket, short (a socket's path has at most 107 bytes).
+    pub run_dir: PathBuf,
+    /// How patient it is.
+    pub timing: Timing,
+}
+
+/// One uplink; built, then [`Uplink::run`].
+pub struct Uplink<S> {
+    plan: UplinkPlan,
+    source: S,
+    packer: Packer,
+    clock: Clock,
+    timing: Timing,
+    road: Road,
+    login: LoginFiles,
+    trouble: Trouble,
+    stats: Arc<UplinkStats>,
+    backoff: Backoff,
+    dice: StdRng,
+    lost_since: Option<Instant>,
+}
+
+impl<S: Source> Uplink<S> {
+    /// Builds it; nothing is touched yet.
+    pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
+        let UplinkParts { plan, gateway, source, clock, notices, run_dir, timing } = parts;
+        let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
+        let to = Destination { host: plan.host.clone(), port: plan.port, tls };
+        let dates = clock.clone();
+        let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
+        let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+        let stats = Arc::new(UplinkStats::new(road.meter()));
+        let uplink = Self {
+            packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
+            trouble: Trouble::new(plan.name.clone(), notices),
+            backoff: Backoff::new(timing.retry_first, timing.retry_max),
+            dice: StdRng::from_os_rng(),
+            stats: Arc::clone(&stats),
+            lost_since: None,
+            plan,
+            source,
+            clock,
+            timing,
+            road,
+            login,
+        };
+        (uplink, stats)
+    }
+
+    /// Connects, drains, reconnects, until `stop` begins or the source ends; then waits for what is in flight, says
+    /// offline, disconnects and saves the cursor. Never ends for any trouble. Not cancel-safe: tell `stop` instead.
+    pub async fn run(mut self, stop: Stop) {
+        while !stop.is_begun() {
+            self.stats.state(UplinkState::Connecting);
+            let prepared = tokio::select! {
+                biased;
+                () = stop.begun() => break,
+                prepared = self.prepare() => prepared,
+            };
+            let wait = match prepared {
+                Ok((relay, login)) => match self.session(relay, login, &stop).await {
+                    Some(wait) => wait,
+                    None => break,
+                },
+                Err(error) => self.no_road(&error),
+            };
+            if self.stopped_while_waiting(wait, &stop).await {
+                break;
+            }
+        }
+        self.stats.state(UplinkState::Stopped);
+        self.source.save().await;
+    }
+
+    /// Waits, keeping the backlog figure fresh; true when a stop came.
+    async fn stopped_while_waiting(&self, wait: Duration, stop: &Stop) -> bool {
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            self.stats.backlog.set(self.source.backlog());
+            tokio::select! {
+                biased;
+                () = stop.begun() => return true,
+                () = tokio::time::sleep_until(until.min(Instant::now() + BACKLOG_EVERY)) => {}
+            }
+        }
+        stop.is_begun()
+    }
+
+    async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
+        let login = self.login.read().await?;
+        Ok((self.road.open().await?, login))
+    }
+
+    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should.
+    async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
+        self.trouble.clear_disabled();
+        self.source.rewind();
+        let session = Session {
+            plan: &self.plan,
+            source: &mut self.source,
+            packer: &self.packer,
+            clock: &self.clock,
+            timing: self.timing,
+            trouble: &mut self.trouble,
+            stats: &self.stats,
+            lost_since: &mut self.lost_since,
+        };
+        let outcome = session.run(relay, login, stop).await;
+        self.stats.in_flight.set(0);
+        if outcome.proved {
+            self.backoff.reset();
+        }
+        match outcome.end {
+            End::Finished => None,
+            End::Lost(reason) => Some(self.retry_after(reason)),
+            End::Refused(reason) => {
+                self.trouble.refused(&reason);
+                Some(self.retry_after(reason))
+            }
+        }
+    }
+
+    fn no_road(&mut self, error: &RoadError) -> Duration {
+        let reason = error.to_string();
+        if let RoadError::Disabled(_) = error {
+            self.trouble.disabled(&reason);
+            self.down(reason);
+            self.stats.state(UplinkState::Disabled);
+            return self.timing.files_again;
+        }
+        self.trouble.clear_disabled();
+        if let RoadError::Distrusted(_) = error {
+            self.trouble.refused(&reason);
+        }
+        self.retry_after(reason)
+    }
+
+    fn retry_after(&mut self, reason: String) -> Duration {
+        self.down(reason);
+        self.backoff.next(&mut self.dice)
+    }
+
+    /// Notes a failure, and tells the log once per outage.
+    fn down(&mut self, reason: String) {
+        let uplink = self.plan.name.as_str();
+        if self.lost_since.is_none() {
+            self.lost_since = Some(Instant::now());
+            tracing::warn!(uplink, error = reason, "uplink down");
+        } else {
+            tracing::debug!(uplink, error = reason, "uplink still down");
+        }
+        self.stats.failed(reason);
+    }
+}

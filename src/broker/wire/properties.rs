@@ -165,6 +165,16 @@ fn not_zero<N: Default + PartialEq>(number: N) -> Result<N, Fault> {
     if number == N::default() { Err(Fault::Protocol("property must not be 0")) } else { Ok(number) }
 }
 
+/// The correlation data of a request, going back with its answer; at most 65 535 bytes, as they came.
+pub(in crate::broker) fn correlated(data: Vec<u8>) -> Option<Box<Forwarded>> {
+    let length = u16::try_from(data.len()).ok()?;
+    let mut encoded = BytesMut::with_capacity(data.len() + 3);
+    encoded.extend_from_slice(&[CORRELATION]);
+    encoded.extend_from_slice(&length.to_be_bytes());
+    encoded.extend_from_slice(&data);
+    Some(Box::new(Forwarded { encoded: encoded.freeze(), response_topic: None, correlation: Some(data.into()) }))
+}
+
 /// Reads properties that were kept on disk in their encoded form.
 pub(in crate::broker) fn revive(encoded: Bytes) -> Option<Box<Forwarded>> {
     if encoded.is_empty() {

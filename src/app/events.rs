@@ -1,0 +1,80 @@
+//! Notices become events: stored (class event), numbered, and published locally with their number once committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::broker::Publisher;
+use crate::flow::clock::Clock;
+use crate::flow::hub::{EventRecord, Hub};
+use crate::flow::notice::Notice;
+use crate::flow::stop::Stop;
+use crate::model::number::Class;
+use crate::model::topic::GatewayTopics;
+use crate::payload::json;
+
+/// How long an event waits for its number before it is published without one (the store is in trouble then).
+const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Turns notices into events.
+pub struct Events {
+    /// Local topic of the gateway's events.
+    pub topic: Arc<str>,
+    /// Stamps them.
+    pub clock: Clock,
+    /// Publishes them.
+    pub publisher: Publisher,
+}
+
+impl Events {
+    /// For the gateway with this name.
+    pub fn new(gateway: &str, clock: Clock, publisher: Publisher) -> Self {
+        Self { topic: GatewayTopics::new(gateway).event().into(), clock, publisher }
+    }
+
+    /// Runs until `end`, then stores what still waits and lets go of the hub, so that the store can finish.
+    pub async fn run(self, mut notices: mpsc::Receiver<Notice>, hub: Hub, end: Stop) {
+        loop {
+            tokio::select! {
+                biased;
+                () = end.begun() => break,
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.tell(notice, &hub).await,
+                    None => break,
+                },
+            }
+        }
+        while let Ok(notice) = notices.try_recv() {
+            self.record(&notice, &hub, None).await;
+        }
+    }
+
+    async fn tell(&self, notice: Notice, hub: &Hub) {
+        let (committed, number) = oneshot::channel();
+        let body = self.record(&notice, hub, Some(committed)).await;
+        let payload = match tokio::time::timeout(NUMBER_WAIT_MAX, number).await {
+            Ok(Ok(number)) => json::numbered_event(&body, number, None),
+            _ => body,
+        };
+        self.publisher.publish(Arc::clone(&self.topic), payload.into());
+    }
+
+    async fn record(
+        &self,
+        notice: &Notice,
+        hub: &Hub,
+        committed: Option<oneshot::Sender<crate::model::number::Number>>,
+    ) -> Vec<u8> {
+        let at = self.clock.now();
+        let body = serde_json::json!({
+            "event": notice.event, "state": notice.phase.as_str(), "subject": notice.subject, "detail": notice.detail,
+            "time": self.clock.wall(at).to_string(),
+        });
+        let body = body.to_string().into_bytes();
+        let record =
+            EventRecord { topic: Arc::clone(&self.topic), body: body.clone(), class: Class::Event, at, committed };
+        hub.emit_event(record).await;
+        body
+    }
+}

@@ -1,0 +1,81 @@
+//! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::broker::Publisher;
+use crate::config::plan::Plan;
+use crate::flow::clock::Clock;
+use crate::flow::hub::DeviceReport;
+use crate::flow::latest::{Fresh, Latest};
+use crate::model::quality::{Cause, Quality};
+use crate::model::topic::GatewayTopics;
+use crate::payload::json;
+
+/// Empties the live lane into the broker.
+pub struct LivePublisher {
+    plan: Arc<Plan>,
+    clock: Clock,
+    publisher: Publisher,
+    topics: GatewayTopics,
+}
+
+impl LivePublisher {
+    /// For one plan.
+    pub fn new(plan: Arc<Plan>, clock: Clock, publisher: Publisher) -> Self {
+        let topics = GatewayTopics::new(&plan.gateway.name);
+        Self { plan, clock, publisher, topics }
+    }
+
+    /// At start: every tag null, bad, starting; the gateway online.
+    pub fn begin(&self) {
+        let now = self.clock.wall_now();
+        let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
+        self.publisher.retain_many(self.plan.tags.iter().map(|tag| (Arc::clone(&tag.topic), starting.clone())));
+        self.status("online");
+    }
+
+    /// Empties the live lane in a task of its own until it closes; then the publisher comes back, for a last word.
+    pub fn start(self, latest: Arc<Latest>) -> JoinHandle<Self> {
+        tokio::spawn(async move {
+            self.run(&latest).await;
+            self
+        })
+    }
+
+    async fn run(&self, latest: &Latest) {
+        while let Some(Fresh { samples, devices }) = latest.take().await {
+            let mut messages = Vec::with_capacity(samples.len() + devices.len());
+            for sample in &samples {
+                let topic = Arc::clone(&self.plan.tags[sample.tag.0 as usize].topic);
+                let payload = json::sample(sample.value.as_ref(), sample.quality, self.clock.wall(sample.at));
+                messages.push((topic, Bytes::from(payload)));
+            }
+            messages.extend(devices.iter().map(|report| self.device(report)));
+            self.publisher.retain_many(messages);
+        }
+    }
+
+    /// The gateway's own retained status.
+    pub fn status(&self, state: &str) {
+        let time = self.clock.wall_now().to_string();
+        let status = serde_json::json!({ "state": state, "time": time, "version": env!("CARGO_PKG_VERSION") });
+        self.publisher.retain(self.topics.status().into(), status.to_string().into());
+    }
+
+    fn device(&self, report: &DeviceReport) -> (Arc<str>, Bytes) {
+        let device = &self.plan.devices[report.device.0 as usize];
+        let status = serde_json::json!({
+            "state": report.standing.as_str(),
+            "last_success": report.last_success.map(|at| self.clock.wall(at).to_string()),
+            "requests": report.requests,
+            "timeouts": report.timeouts,
+            "exceptions": report.exceptions,
+            "errors": report.errors,
+            "time": self.clock.wall_now().to_string(),
+        });
+        (self.topics.device(&device.name).into(), status.to_string().into())
+    }
+}

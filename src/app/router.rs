@@ -1,0 +1,239 @@
+//! Commands, from the entry to the bus and back (architecture, section 7).
+//!
+//! Order of business for each: read the payload → check tag, limits and deadline → journal on disk → only then tell the
+//! sender → hand it to the bus, which takes it before the next poll → close the journal → publish the result. A command
+//! that was open when the gateway went down is answered "failed: unknown" at the next start and never written twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::broker::Publisher;
+use crate::config::plan::Plan;
+use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, UnfinishedEntry};
+use crate::field::{BusHandle, FieldCommand};
+use crate::flow::clock::Clock;
+use crate::flow::command::{Admission, Redelivery, Request, Retained, Submitted};
+use crate::flow::hub::{EventRecord, Hub};
+use crate::flow::stop::Stop;
+use crate::model::command::{Failure, Outcome, Refusal};
+use crate::model::number::Class;
+use crate::model::tag::{DeviceIx, TagIx};
+use crate::model::time::{Certainty, Stamp};
+use crate::model::topic::result_topic;
+use crate::payload::json;
+
+use super::request::{self, Wanted};
+
+/// A command without a deadline of its own is dropped after this long (contract, section 3).
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where the bus of a device is reached; swapped when a bus is restarted.
+pub type BusSlot = Arc<ArcSwap<BusHandle>>;
+
+/// The router's connections to the other rooms.
+pub struct Router {
+    /// What may be written, and within which limits.
+    pub plan: Arc<Plan>,
+    /// By `BusIx`.
+    pub buses: Vec<BusSlot>,
+    /// Remembers commands across restarts.
+    pub journal: CommandJournal,
+    /// For deadlines.
+    pub clock: Clock,
+    /// Local results.
+    pub publisher: Publisher,
+    /// Results that go into the store as events.
+    pub hub: Hub,
+}
+
+/// A checked command on its way through journal and bus.
+struct Ready {
+    tag: TagIx,
+    deadline: Stamp,
+    wanted: Wanted,
+    response: Response,
+}
+
+/// Where the answer goes besides the result topic.
+#[derive(Clone)]
+struct Response {
+    /// Goes back in the result.
+    id: Option<String>,
+    /// MQTT 5 response topic.
+    topic: Option<String>,
+    correlation: Option<Vec<u8>>,
+}
+
+impl Response {
+    fn to(request: &Request, id: Option<String>) -> Self {
+        Self { id, topic: request.response_topic.clone(), correlation: request.correlation.clone() }
+    }
+}
+
+impl Router {
+    /// Runs until stopping begins; then refuses what still waits and finishes what was accepted.
+    pub async fn run(self, mut commands: mpsc::Receiver<Submitted>, stop: Stop) {
+        self.answer_unfinished().await;
+        let router = Arc::new(self);
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.begun() => break,
+                Some(_) = open.join_next(), if !open.is_empty() => {}
+                submitted = commands.recv() => match submitted {
+                    Some(submitted) => router.take(submitted, &mut open).await,
+                    None => break,
+                },
+            }
+        }
+        commands.close();
+        while let Some(Submitted { request, admitted }) = commands.recv().await {
+            router.refuse(&request, admitted, Refusal::Stopping);
+        }
+        while open.join_next().await.is_some() {}
+    }
+
+    async fn take(self: &Arc<Self>, submitted: Submitted, open: &mut JoinSet<()>) {
+        let Submitted { request, admitted } = submitted;
+        let ready = match self.check(&request) {
+            Ok(ready) => ready,
+            Err(reason) => return self.refuse(&request, admitted, reason),
+        };
+        let Ok(place) = self.bus_of(ready.tag).commands.clone().try_reserve_owned() else {
+            return self.refuse(&request, admitted, Refusal::Busy);
+        };
+        let tag_topic = Arc::clone(&self.plan.tags[ready.tag.0 as usize].topic);
+        let entry = Entry {
+            key: ready.response.id.as_ref().map(|id| format!("{tag_topic}\0{id}")),
+            tag: tag_topic.to_string(),
+            payload: request.payload.clone(),
+            origin: request.origin.clone(),
+            at_unix_ms: Some(self.clock.wall(request.at))
+                .filter(|w| w.certainty == Certainty::Fixed)
+                .map(|w| w.unix_ms),
+        };
+        match self.journal.begin(entry).await {
+            Ok(Begun::New(entry)) => {
+                // The sender may be gone by now; the command runs all the same.
+                let _ = admitted.send(Admission::Accepted);
+                let (reply, outcome) = oneshot::channel();
+                place.send(FieldCommand {
+                    tag: ready.tag,
+                    value: ready.wanted.value.clone(),
+                    deadline: ready.deadline,
+                    reply,
+                });
+                let router = Arc::clone(self);
+                open.spawn(async move {
+                    let unknown = Outcome::Failed { reason: Failure::Unknown, read_back: None };
+                    let outcome = outcome.await.unwrap_or(unknown);
+                    tracing::info!(tag = %tag_topic, origin = request.origin, outcome = ?outcome, "command ended");
+                    router.finish(entry, &tag_topic, &outcome, &ready.response).await;
+                });
+            }
+            Ok(Begun::Known { result }) => {
+                let _ = admitted.send(Admission::Accepted);
+                if let Some(result) = result {
+                    self.publish(&tag_topic, result, &ready.response);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "command journal cannot be written");
+                self.refuse(&request, admitted, Refusal::Journal);
+            }
+        }
+    }
+
+    /// Everything that can be said before the journal and the bus are asked.
+    fn check(&self, request: &Request) -> Result<Ready, Refusal> {
+        let tag = &self.plan.tags[request.tag.0 as usize];
+        if request.retained == Retained::Yes {
+            return Err(Refusal::Retained);
+        }
+        if !tag.access.writes() {
+            return Err(Refusal::Access);
+        }
+        let wanted = request::read(&request.payload, tag.data_type)?;
+        let id = wanted.id.clone().or_else(|| request.correlation.as_deref().map(hex));
+        if id.is_none() && request.redelivery == Redelivery::Again {
+            return Err(Refusal::Duplicate);
+        }
+        if wanted.value.as_f64().is_some_and(|number| !tag.write.limits.contain(number)) {
+            return Err(Refusal::Range);
+        }
+        let deadline = self.deadline(request, wanted.expires_ms)?;
+        let response = Response::to(request, id);
+        Ok(Ready { tag: request.tag, deadline, wanted, response })
+    }
+
+    /// The earliest of `expires`, MQTT 5 message expiry and arrival + 30 s; refused if it has passed.
+    fn deadline(&self, request: &Request, expires_ms: Option<i64>) -> Result<Stamp, Refusal> {
+        let now = self.clock.now();
+        let mut deadline = request.at.after(request.expiry.map_or(DEADLINE, |expiry| expiry.min(DEADLINE)));
+        if let Some(expires_ms) = expires_ms {
+            let wall = self.clock.wall(now);
+            if wall.certainty == Certainty::Floor {
+                return Err(Refusal::Clock);
+            }
+            let left = u64::try_from(expires_ms.saturating_sub(wall.unix_ms)).map_err(|_| Refusal::Expired)?;
+            deadline = deadline.min(now.after(Duration::from_millis(left)));
+        }
+        if now >= deadline { Err(Refusal::Expired) } else { Ok(deadline) }
+    }
+
+    fn bus_of(&self, tag: TagIx) -> Arc<BusHandle> {
+        let DeviceIx(device) = self.plan.tags[tag.0 as usize].device;
+        self.buses[self.plan.devices[device as usize].bus.0 as usize].load_full()
+    }
+
+    /// Refusals are answered at once; they are not remembered, so that the same id may be tried again.
+    fn refuse(&self, request: &Request, admitted: oneshot::Sender<Admission>, reason: Refusal) {
+        let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
+        tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
+        let response = Response::to(request, request::id_of(&request.payload));
+        let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
+        self.publish(tag_topic, result, &response);
+        let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
+    }
+
+    async fn finish(&self, entry: EntryId, tag_topic: &str, outcome: &Outcome, response: &Response) {
+        let result = json::command_result(response.id.as_deref(), outcome);
+        if let Err(error) = self.journal.close(entry, result.clone()).await {
+            // The command is done; only its memory is not. After a crash it would be answered "failed: unknown".
+            tracing::error!(%error, "result of a command cannot be journalled");
+        }
+        self.publish(tag_topic, result.clone(), response);
+        self.store(tag_topic, result).await;
+    }
+
+    fn publish(&self, tag_topic: &str, result: Vec<u8>, response: &Response) {
+        if let Some(topic) = &response.topic {
+            self.publisher.respond(topic.as_str().into(), result.clone().into(), response.correlation.clone());
+        }
+        self.publisher.publish(result_topic(tag_topic).into(), result.into());
+    }
+
+    async fn store(&self, tag_topic: &str, result: Vec<u8>) {
+        let (topic, at) = (result_topic(tag_topic).into(), self.clock.now());
+        self.hub.emit_event(EventRecord { topic, body: result, class: Class::Event, at, committed: None }).await;
+    }
+
+    async fn answer_unfinished(&self) {
+        for UnfinishedEntry { id: open, entry } in self.journal.unfinished().await {
+            tracing::warn!(tag = entry.tag, origin = entry.origin, "command was open when the gateway went down");
+            let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
+            let response = Response { id: request::id_of(&entry.payload), topic: None, correlation: None };
+            self.finish(open, &entry.tag, &outcome, &response).await;
+        }
+    }
+}
+
+/// Correlation data as an id that fits into JSON.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |text, byte| text + &format!("{byte:02x}"))
+}

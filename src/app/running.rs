@@ -1,0 +1,131 @@
+//! A running gateway, and how it is taken down (architecture, section 5).
+//!
+//! Stopping follows the data: (1) doors and commands refuse, (2) buses finish the transaction in flight, (3) the store
+//! commits, (4) uplinks send what is left until their deadline, (5) the broker says offline and goodbye, (6) the store
+//! saves its cursors and ends.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::flow::latest::Latest;
+use crate::flow::stop::Stop;
+use crate::host::facts::RuntimeDir;
+use crate::store::StoreHandle;
+use crate::uplink::UplinkStats;
+
+use super::publisher::LivePublisher;
+
+/// What runs besides the uplinks.
+pub(super) struct Tasks {
+    /// Buses, router, clock watch: they hear the stop signal.
+    pub sources: JoinSet<()>,
+    pub events: JoinHandle<()>,
+    pub live: JoinHandle<LivePublisher>,
+    pub store_watch: JoinHandle<()>,
+    pub broker: JoinHandle<()>,
+}
+
+/// The uplinks and their own stop: they go on until the store has ended.
+pub(super) struct Uplinks {
+    pub tasks: JoinSet<()>,
+    pub stats: Vec<(String, Arc<UplinkStats>)>,
+    pub stop: Stop,
+}
+
+/// A running gateway; end it with [`Running::stop`].
+pub struct Running {
+    pub(super) stop: Stop,
+    pub(super) tasks: Tasks,
+    pub(super) events_end: Stop,
+    pub(super) uplinks: Uplinks,
+    pub(super) latest: Arc<Latest>,
+    pub(super) broker_end: CancellationToken,
+    pub(super) broke: watch::Receiver<Option<&'static str>>,
+    pub(super) store: StoreHandle,
+    pub(super) addresses: Vec<Option<SocketAddr>>,
+    pub(super) run_dir: RuntimeDir,
+    pub(super) store_dir: PathBuf,
+}
+
+impl Running {
+    /// Where local MQTT clients connect: one entry per listener, `None` while an address cannot be bound.
+    pub fn mqtt_addresses(&self) -> &[Option<SocketAddr>] {
+        &self.addresses
+    }
+
+    /// The store, for its newest numbers and counters. Dropped before [`Running::stop`], or the store cannot end.
+    pub fn store(&self) -> &StoreHandle {
+        &self.store
+    }
+
+    /// Where the store lies.
+    pub fn store_dir(&self) -> &Path {
+        &self.store_dir
+    }
+
+    /// The counters of every uplink, by name.
+    pub fn uplinks(&self) -> &[(String, Arc<UplinkStats>)] {
+        &self.uplinks.stats
+    }
+
+    /// Resolves with its name when something ended that must not end. Cancel-safe.
+    pub async fn broken(&mut self) -> &'static str {
+        match self.broke.wait_for(Option::is_some).await {
+            Ok(what) => what.unwrap_or("the gateway"),
+            Err(_) => std::future::pending().await, // the watchers are gone: we are stopping
+        }
+    }
+
+    /// Takes everything down in order; returns when all that was polled is committed and saved.
+    pub async fn stop(self) {
+        let Self { stop, mut tasks, events_end, mut uplinks, latest, broker_end, store, run_dir, .. } = self;
+        stop.begin();
+        let hurry = tokio::spawn(pass_hurry_on(stop, uplinks.stop.clone()));
+        join_all(&mut tasks.sources, "a source").await;
+        events_end.begin();
+        report(tasks.events.await, "events");
+        store.ended().await;
+        for (stream, epoch, seq) in store.newest().into_iter().filter(|(_, _, seq)| seq.0 > 0) {
+            tracing::info!(class = %stream, epoch = epoch.0, seq = seq.0, "everything polled is committed");
+        }
+        uplinks.stop.begin();
+        join_all(&mut uplinks.tasks, "an uplink").await;
+        latest.close();
+        if let Ok(live) = tasks.live.await {
+            live.status("offline");
+        }
+        broker_end.cancel();
+        report(tasks.broker.await, "the broker");
+        tasks.store_watch.abort();
+        report(tasks.store_watch.await, "the store's watch");
+        store.finish().await;
+        hurry.abort();
+        drop(run_dir);
+        tracing::info!("stopped");
+    }
+}
+
+async fn pass_hurry_on(from: Stop, to: Stop) {
+    from.hurried().await;
+    to.hurry();
+}
+
+async fn join_all(tasks: &mut JoinSet<()>, what: &'static str) {
+    while let Some(ended) = tasks.join_next().await {
+        report(ended, what);
+    }
+}
+
+/// A task that panicked is named; stopping goes on.
+fn report<T>(ended: Result<T, tokio::task::JoinError>, what: &'static str) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(task = what, %error, "a task panicked");
+    }
+}

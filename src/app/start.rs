@@ -1,0 +1,234 @@
+//! Builds the house from a plan.
+//!
+//! Order: store (it knows the boot and the clock's past) → clock → broker → buses and router → uplinks. `running` takes it
+//! down in the opposite spirit: sources first, then everyone else because the channel in front closed.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, BrokerParts, Publisher};
+use crate::config::plan::Plan;
+use crate::disk::journal::CommandJournal;
+use crate::flow::clock::Clock;
+use crate::flow::command::{self, CommandEntry};
+use crate::flow::hub::{self, Hub};
+use crate::flow::latest::Latest;
+use crate::flow::notice::{self, Notice, Notices};
+use crate::flow::stop::Stop;
+use crate::host::{clock as host_clock, facts};
+use crate::model::tag::{BusIx, TagIx};
+use crate::model::topic::Ownership;
+use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
+use crate::uplink::{StoreSource, Timing, Uplink, UplinkParts};
+
+use super::events::Events;
+use super::publisher::LivePublisher;
+use super::router::Router;
+use super::running::{Running, Tasks, Uplinks};
+use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
+
+/// Why a gateway with a valid plan could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot even be made.
+    #[error("cannot use the data directory {0}: {1}")]
+    DataDir(PathBuf, io::Error),
+    /// No private directory for sockets.
+    #[error("cannot make a private runtime directory: {0}")]
+    RuntimeDir(io::Error),
+    /// The broker's own files.
+    #[error(transparent)]
+    Broker(#[from] crate::broker::BrokerError),
+    /// A thread of the start died.
+    #[error("a start thread died: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// What every other part is built on.
+struct Base {
+    plan: Arc<Plan>,
+    stop: Stop,
+    clock: Clock,
+    store: StoreHandle,
+    hub: Hub,
+    latest: Arc<Latest>,
+    notices: Notices,
+    told: mpsc::Receiver<Notice>,
+    seen_ms: Option<i64>,
+}
+
+/// Builds everything and lets it run; `stop` is heard by the sources.
+pub async fn start(plan: Arc<Plan>, stop: Stop) -> Result<Running, StartError> {
+    let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
+    let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
+    let (entry, commands) = command::road();
+    let (mut broker, publisher) = build_broker(&base, entry).await?;
+    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
+    live.begin();
+    let addresses = broker.bind().await;
+    announce(&plan);
+
+    let mut sources = start_buses_and_router(&base, commands, &publisher);
+    sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
+    let uplinks = start_uplinks(&base, run_dir.path());
+
+    let Base { clock, store, hub, latest, told, .. } = base;
+    let events_end = Stop::new();
+    let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
+    let (broken, broke) = watch::channel(None);
+    let broker_end = CancellationToken::new();
+    let tasks = Tasks {
+        sources,
+        events: tokio::spawn(events),
+        live: live.start(Arc::clone(&latest)),
+        store_watch: tokio::spawn(watch_store(store.clone(), stop.clone(), broken.clone())),
+        broker: tokio::spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
+    };
+    let store_dir = store_dir(&plan);
+    Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir })
+}
+
+async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
+    let data_dir = &plan.gateway.data_dir;
+    // Without it there is no journal either, and a gateway that cannot keep its promises should say so at once.
+    std::fs::create_dir_all(data_dir).map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
+    let token = facts::boot_token(facts::systemd_runtime_dir().as_deref());
+    let opening = opening(&plan, token);
+    let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
+    let seen_ms = store.latest_wall_ms();
+    let clock = host_clock::system_clock(store.boot(), seen_ms);
+    for fix in store.fixes() {
+        clock.learn(fix);
+    }
+    let first_fix = host_clock::look(&clock, seen_ms);
+    if let Some(fix) = first_fix {
+        clock.learn(fix);
+    }
+    let (notices, told) = notice::notices();
+    let (hub, latest, durable) = hub::hub(plan.tags.iter().map(|tag| tag.class).collect());
+    let store = store.start(durable, clock.clone(), notices.clone());
+    if let Some(fix) = first_fix {
+        store.record_fix(fix);
+    }
+    Ok(Base { plan, stop, clock, store, hub, latest, notices, told, seen_ms })
+}
+
+fn opening(plan: &Plan, boot_token: String) -> Opening {
+    let device = |tag: &crate::config::plan::TagPlan| plan.devices[tag.device.0 as usize].name.clone();
+    let tags = plan.tags.iter().map(|tag| TagMeta {
+        device: device(tag),
+        name: tag.name.clone(),
+        topic: Arc::clone(&tag.topic),
+        data_type: tag.data_type,
+        class: tag.class,
+    });
+    let routes = plan.uplinks.iter().map(|uplink| Route {
+        name: uplink.name.clone(),
+        classes: uplink.classes.clone(),
+        start: uplink.start,
+    });
+    Opening {
+        dir: store_dir(plan),
+        max_size: plan.store.max_size,
+        commit_interval: plan.store.commit_interval,
+        tags: tags.collect(),
+        uplinks: routes.collect(),
+        boot_token,
+    }
+}
+
+/// Where the store of a plan lies: its own directory below the data directory.
+pub fn store_dir(plan: &Plan) -> PathBuf {
+    plan.gateway.data_dir.join("store")
+}
+
+async fn build_broker(base: &Base, commands: CommandEntry) -> Result<(Broker, Publisher), StartError> {
+    let topics = base.plan.tags.iter().map(|tag| Arc::clone(&tag.topic));
+    let parts = BrokerParts {
+        plan: base.plan.broker.clone(),
+        ownership: Arc::new(Ownership::new(topics.zip((0..).map(TagIx)))),
+        commands,
+        clock: base.clock.clone(),
+        notices: base.notices.clone(),
+        retained_path: base.plan.gateway.data_dir.join("retained.db"),
+    };
+    Ok(tokio::task::spawn_blocking(move || Broker::new(parts)).await??)
+}
+
+fn start_buses_and_router(
+    base: &Base,
+    commands: mpsc::Receiver<command::Submitted>,
+    publisher: &Publisher,
+) -> JoinSet<()> {
+    let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
+    let mut sources = JoinSet::new();
+    let mut buses = Vec::with_capacity(base.plan.buses.len());
+    for (_, bus) in base.plan.buses.iter().zip((0..).map(BusIx)) {
+        let parts = BusParts {
+            plan: Arc::clone(&base.plan),
+            hub: base.hub.clone(),
+            clock: base.clock.clone(),
+            stop: base.stop.clone(),
+            notices: base.notices.clone(),
+        };
+        let (watched, slot) = WatchedBus::new(parts, bus);
+        buses.push(slot);
+        sources.spawn(watched.run());
+    }
+    let router = Router {
+        plan: Arc::clone(&base.plan),
+        buses,
+        journal,
+        clock: base.clock.clone(),
+        publisher: publisher.clone(),
+        hub: base.hub.clone(),
+    };
+    sources.spawn(router.run(commands, base.stop.clone()));
+    sources
+}
+
+fn start_uplinks(base: &Base, run_dir: &std::path::Path) -> Uplinks {
+    let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
+    for plan in &base.plan.uplinks {
+        let source = StoreSource::new(base.store.clone(), &plan.name);
+        let source = source.expect("the store was opened with every uplink of this plan");
+        let parts = UplinkParts {
+            plan: plan.clone(),
+            gateway: base.plan.gateway.name.clone(),
+            source,
+            clock: base.clock.clone(),
+            notices: base.notices.clone(),
+            run_dir: run_dir.to_owned(),
+            timing: Timing::default(),
+        };
+        let (uplink, counted) = Uplink::new(parts);
+        stats.push((plan.name.clone(), counted));
+        tasks.spawn(uplink.run(stop.clone()));
+    }
+    Uplinks { tasks, stats, stop }
+}
+
+/// Compares the wall clock with what is known of it, until stopping begins; records steps and the first fix.
+async fn watch_clock(clock: Clock, store: StoreHandle, seen_ms: Option<i64>, stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.begun() => return,
+            () = tokio::time::sleep(host_clock::COMPARE_EVERY) => {}
+        }
+        if let Some(fix) = host_clock::look(&clock, seen_ms) {
+            tracing::info!(unix_ms = fix.unix_ms, "wall clock is known or was stepped");
+            clock.learn(fix);
+            store.record_fix(fix);
+        }
+    }
+}
+
+fn announce(plan: &Plan) {
+    let (buses, devices, tags) = (plan.buses.len(), plan.devices.len(), plan.tags.len());
+    tracing::info!(gateway = plan.gateway.name, buses, devices, tags, uplinks = plan.uplinks.len(), "gateway started");
+}

@@ -1,0 +1,150 @@
+//! The command line: names of the contract, help worth reading, exit codes by what the caller should do next.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app;
+use crate::commands::demo::gateway;
+use crate::commands::{self, Failed};
+use crate::flow::stop::Stop;
+use crate::host::journal;
+use crate::host::signals::Signals;
+
+/// Commands of the contract whose part comes with a later version; refused by name, exit 78.
+const NOT_YET: [&str; 16] = [
+    "scan",
+    "read",
+    "write",
+    "decode",
+    "tags",
+    "profiles",
+    "capture",
+    "replay",
+    "cost",
+    "passwd",
+    "reload",
+    "diag",
+    "factory-reset",
+    "broker",
+    "completions",
+    "man",
+];
+
+/// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
+///
+/// Polls Modbus devices, publishes every tag on its own MQTT broker, keeps every sample in SQLite and forwards it over
+/// TLS whenever the link is there. Try it without any hardware: ironbridge demo
+#[derive(Debug, Parser)]
+#[command(name = "ironbridge", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 ok · 1 the verdict is no · 64 usage · 70 internal · 75 try again · 78 configuration\n\
+                        Log lines go to the journal or stderr; RUST_LOG=ironbridge=debug shows each poll."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(commands::run::Args),
+    Demo(commands::demo::Args),
+    /// Check a configuration: all problems at once, or the plan and what it costs
+    Check(commands::check::Args),
+    /// Serve the devices of a configuration on this machine, with faults on request
+    ///
+    /// Each bus gets a free port on 127.0.0.1 or a pseudo-terminal. Try: ironbridge simulate --config plant.toml
+    /// --write-config /tmp/sim.toml --dead meter-2, then ironbridge run --config /tmp/sim.toml
+    Simulate(commands::simulate::Args),
+    /// Receive on the cloud side: removes duplicates, reports what is missing
+    Receive(commands::receive::ReceiveArgs),
+    /// Look into a store, also while the gateway runs; prove that it is whole
+    Store(commands::store::Args),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// Parses the arguments and runs the subcommand.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { Failed::Usage(String::new()).code() } else { 0 };
+            // A closed pipe (`ironbridge --help | head`) is nobody's error.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            if !matches!(failed, Failed::Verdict) {
+                eprintln!("ironbridge: {failed}");
+            }
+            ExitCode::from(failed.code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failed> {
+    if !matches!(command, Command::Run(_)) {
+        journal::begin(journal::Verbosity::Tool)
+            .map_err(|error| Failed::Internal(format!("cannot begin logging: {error}")))?;
+    }
+    match command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Demo(args) => {
+            let clock = commands::plain_clock();
+            commands::block_on(commands::demo::run(args, clock, gateway::start_in_process()))
+        }
+        Command::Check(args) => commands::check::run(&args, &commands::host_facts()),
+        Command::Simulate(args) => commands::block_on(commands::simulate::run(args, &commands::host_facts())),
+        Command::Receive(args) => commands::block_on(receive(args)),
+        Command::Store(args) => commands::store::run(&args, store_dir),
+        Command::Other(words) => Err(other(&words)),
+    }
+}
+
+async fn receive(args: commands::receive::ReceiveArgs) -> Result<(), Failed> {
+    let stop = Stop::new();
+    let signals = Signals::new().map_err(|error| Failed::Internal(format!("cannot take signals over: {error}")))?;
+    let driver = tokio::spawn(signals.drive(stop.clone()));
+    let ended = commands::receive::run(args, commands::plain_clock(), stop).await;
+    driver.abort();
+    ended
+}
+
+fn store_dir(config: Option<&Path>) -> Result<PathBuf, Failed> {
+    let config = config.unwrap_or(Path::new(commands::run::DEFAULT_CONFIG));
+    commands::load(config).map(|plan| app::store_dir(&plan))
+}
+
+fn other(words: &[OsString]) -> Failed {
+    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    if NOT_YET.contains(&name.as_str()) {
+        Failed::not_in_this_version(&format!("ironbridge {name}"))
+    } else {
+        Failed::Usage(format!("there is no command {name:?}; see ironbridge --help"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_has_not_landed_is_refused_by_name_and_nonsense_is_usage() {
+        assert_eq!(other(&["scan".into(), "tcp".into()]).code(), 78);
+        assert_eq!(other(&["scan".into()]).to_string(), "ironbridge scan: not in this version");
+        assert_eq!(other(&["scam".into()]).code(), 64);
+    }
+}

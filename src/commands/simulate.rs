@@ -1,0 +1,176 @@
+//! `ironbridge simulate`: serves the devices that a config describes, without any hardware, until it is told to stop.
+//!
+//! Each bus at 127.0.0.1 and a free port, or on a pseudo-terminal; values move within their limits, writes stay. Faults by
+//! option. `--write-config` gives the config back, rewritten to the simulated places, so that
+//! `ironbridge run --config OUT` is a whole gateway on one desk.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::plan::Plan;
+use crate::config::{self, HostFacts, Loaded, units};
+use crate::plant::faults::Fault;
+use crate::plant::site::{Site, SiteOptions};
+
+use super::Failed;
+use super::interrupt::Interrupt;
+use cloud::SimulatedCloud;
+use rewrite::{Changes, CloudChange};
+
+mod cloud;
+mod report;
+pub mod rewrite;
+
+/// Arguments of `ironbridge simulate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The configuration whose devices are served
+    #[arg(long, value_name = "FILE", default_value = "/etc/ironbridge/ironbridge.toml")]
+    pub config: PathBuf,
+    /// Write the configuration, rewritten to the simulated places, to this file
+    #[arg(long, value_name = "OUT")]
+    pub write_config: Option<PathBuf>,
+    /// Another data_dir for the rewritten configuration
+    #[arg(long, value_name = "DIR", requires = "write_config")]
+    pub data_dir: Option<PathBuf>,
+    /// A device that neither hears nor speaks (may be repeated)
+    #[arg(long, value_name = "DEVICE")]
+    pub dead: Vec<String>,
+    /// A device that answers late, such as meter-1=500ms (may be repeated)
+    #[arg(long, value_name = "DEVICE=TIME", value_parser = late)]
+    pub late: Vec<(String, Duration)>,
+    /// A device that answers everything with a Modbus exception, such as meter-1=6 (may be repeated)
+    #[arg(long, value_name = "DEVICE=CODE", value_parser = exception)]
+    pub exception: Vec<(String, u8)>,
+    /// A device whose replies are damaged on the way (may be repeated)
+    #[arg(long, value_name = "DEVICE")]
+    pub noise: Vec<String>,
+    /// Serial lines take the time of their baud rate
+    #[arg(long)]
+    pub paced: bool,
+    /// Put a symbolic link to each pseudo-terminal into this directory, named after its bus
+    #[arg(long, value_name = "DIR")]
+    pub links: Option<PathBuf>,
+    /// Stop after this time, such as 60s (default: at Ctrl-C or SIGTERM)
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub run_for: Option<Duration>,
+    /// Add a TLS broker; --write-config points every uplink to it
+    #[arg(long)]
+    pub cloud: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs until the time is over or a signal comes.
+pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
+    let mut interrupt = Interrupt::listen()?;
+    let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
+    let faults = faults(&args, &loaded.plan)?;
+    if let Some(out) = &args.write_config {
+        check_target(out, &loaded)?;
+    }
+    let options = SiteOptions { paced: args.paced, links: args.links.clone(), ..SiteOptions::default() };
+    let site = Site::serve(&loaded.plan, &options).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
+    for (device, fault) in &faults {
+        site.set_fault(device, Some(*fault));
+    }
+    let cloud = if args.cloud { Some(SimulatedCloud::start(args.write_config.as_deref()).await?) } else { None };
+    if let Some(out) = &args.write_config {
+        let cloud = cloud.as_ref().map(SimulatedCloud::change);
+        write_config(out, &loaded, &changes(&args, &site, cloud)?, facts)?;
+    }
+    report::print(&args, &loaded.plan, &site, &faults, cloud.as_ref())?;
+    interrupt.came_or_after(args.run_for).await;
+    site.stop().await;
+    if let Some(cloud) = cloud {
+        cloud.stop().await;
+    }
+    Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).ok_or_else(|| format!("'{text}' is no time; write for instance 500ms, 60s or 5min"))
+}
+
+fn late(text: &str) -> Result<(String, Duration), String> {
+    let (device, time) = text.split_once('=').ok_or("write DEVICE=TIME, for instance meter-1=500ms")?;
+    Ok((device.to_owned(), duration(time)?))
+}
+
+fn exception(text: &str) -> Result<(String, u8), String> {
+    let wrong = "write DEVICE=CODE with a code from 1 to 255, for instance meter-1=6";
+    let (device, code) = text.split_once('=').ok_or(wrong)?;
+    let code = code.parse().ok().filter(|code| *code != 0).ok_or(wrong)?;
+    Ok((device.to_owned(), code))
+}
+
+/// All faults by device; a device that the config does not have is a usage error.
+fn faults(args: &Args, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
+    let dead = args.dead.iter().map(|device| (device.clone(), Fault::Dead));
+    let late = args.late.iter().map(|(device, by)| (device.clone(), Fault::Late(*by)));
+    let exception = args.exception.iter().map(|(device, code)| (device.clone(), Fault::Exception(*code)));
+    let noise = args.noise.iter().map(|device| (device.clone(), Fault::Noise));
+    let faults: Vec<_> = dead.chain(late).chain(exception).chain(noise).collect();
+    let known: Vec<&str> = plan.devices.iter().map(|device| device.name.as_str()).collect();
+    match faults.iter().find(|(device, _)| !known.contains(&device.as_str())) {
+        Some((device, _)) => Err(Failed::Usage(format!(
+            "there is no device '{device}' in this configuration, only {}",
+            known.join(", ")
+        ))),
+        None => Ok(faults),
+    }
+}
+
+/// The rewritten configuration must not read fragments again, nor replace what it was made from.
+fn check_target(out: &Path, loaded: &Loaded) -> Result<(), Failed> {
+    let directory = parent(out);
+    let same = |file: &PathBuf| out.canonicalize().is_ok_and(|out| file.canonicalize().is_ok_and(|file| file == out));
+    if loaded.files.iter().any(same) {
+        return Err(Failed::Usage(format!("{} belongs to the configuration itself; write elsewhere", out.display())));
+    }
+    let fragments = directory.join("ironbridge.d");
+    if fragments.is_dir() {
+        return Err(Failed::Usage(format!(
+            "{} would be read together with {}; write to another directory",
+            fragments.display(),
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> PathBuf {
+    std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| "/".into())
+}
+
+fn changes(args: &Args, site: &Site, cloud: Option<CloudChange>) -> Result<Changes, Failed> {
+    let places = site.buses().iter().map(|bus| (bus.name.clone(), bus.place.clone())).collect();
+    let data_dir = match &args.data_dir {
+        Some(directory) => Some(std::path::absolute(directory).map_err(|error| try_again(directory, &error))?),
+        None => None,
+    };
+    Ok(Changes { places, data_dir, cloud })
+}
+
+fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFacts) -> Result<(), Failed> {
+    let mut files = Vec::new();
+    let mut fragments = None;
+    for path in &loaded.files {
+        // The main file is first; fragments lie in one directory beside it; the others are register maps.
+        let fragments = fragments.get_or_insert_with(|| parent(path).join("ironbridge.d"));
+        if files.is_empty() || path.parent() == Some(fragments) {
+            files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, &error))?));
+        }
+    }
+    let text = rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))?;
+    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
+    match config::load(out, facts) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
+    }
+}
+
+fn try_again(path: &Path, error: &std::io::Error) -> Failed {
+    Failed::TryAgain(format!("{}: {error}", path.display()))
+}

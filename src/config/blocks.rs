@@ -1,0 +1,170 @@
+//! Tags to wire reads: which registers are asked for together.
+//!
+//! Pure. `check` prints these blocks, the field room polls them; both see the same. The field room may call
+//! [`plan_blocks_with`] again with the think time it measured, and splits a block that a device refuses; that is not
+//! done here. Promises: every readable tag is in exactly one block, no value is split, no block is longer than its
+//! device allows (a single value that is longer by itself stands alone; `check` refuses such a plan).
+
+use std::time::Duration;
+
+use super::plan::{BusLink, DevicePlan, Plan, SerialPlan, TagPlan};
+use crate::model::tag::{BusIx, DeviceIx, Table, TagIx};
+
+/// Most registers in one read (Modbus Application Protocol 1.1b3, sections 6.3 and 6.4).
+pub const REGISTERS_PER_READ_MAX: u16 = 125;
+/// Most bits in one read (sections 6.1 and 6.2).
+pub const BITS_PER_READ_MAX: u16 = 2000;
+/// What a device on a serial line takes to think, until it has been measured.
+pub const SERIAL_THINK_ASSUMED: Duration = Duration::from_millis(10);
+/// What a device on TCP takes to think, network included, until it has been measured.
+pub const TCP_THINK_ASSUMED: Duration = Duration::from_millis(2);
+
+/// RTU request: unit, function, start, count, CRC.
+const RTU_REQUEST_BYTES: u32 = 8;
+/// RTU reply without its data: unit, function, length, CRC.
+const RTU_REPLY_BYTES: u32 = 5;
+/// The same two with an MBAP header in place of unit and CRC.
+const TCP_REQUEST_BYTES: u32 = 12;
+const TCP_REPLY_BYTES: u32 = 9;
+/// Above this rate the pause between frames is fixed (Modbus over Serial Line 1.02, section 2.5.1.1).
+const FIXED_PAUSE_ABOVE_BAUD: u32 = 19_200;
+const FIXED_PAUSE: Duration = Duration::from_micros(1750);
+/// A fieldbus over Ethernet: 100 Mbit/s.
+const ETHERNET_NANOS_PER_BYTE: u64 = 80;
+
+/// One wire read that covers several tags of one device, table and period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Whom it asks.
+    pub device: DeviceIx,
+    /// Which table.
+    pub table: Table,
+    /// Zero-based first register or bit.
+    pub start: u16,
+    /// Registers, or bits for bit tables.
+    pub count: u16,
+    /// How often.
+    pub period: Duration,
+    /// The tags inside, by address.
+    pub tags: Vec<TagIx>,
+}
+
+impl Block {
+    /// Bytes of request and reply together, without what TCP/IP adds.
+    pub fn transaction_bytes(&self, link: &BusLink) -> u32 {
+        let data = if self.table.is_bits() { u32::from(self.count).div_ceil(8) } else { 2 * u32::from(self.count) };
+        data + match link {
+            BusLink::ModbusTcp { .. } => TCP_REQUEST_BYTES + TCP_REPLY_BYTES,
+            BusLink::ModbusRtu { .. } => RTU_REQUEST_BYTES + RTU_REPLY_BYTES,
+        }
+    }
+}
+
+/// The reads of one bus with the think time assumed for its kind.
+pub fn plan_blocks(plan: &Plan, bus: BusIx) -> Vec<Block> {
+    let think = plan.buses.get(bus.0 as usize).map_or(Duration::ZERO, |bus| think_assumed(&bus.link));
+    plan_blocks_with(plan, bus, think)
+}
+
+/// The think time of a device nobody has measured yet.
+pub const fn think_assumed(link: &BusLink) -> Duration {
+    match link {
+        BusLink::ModbusTcp { .. } => TCP_THINK_ASSUMED,
+        BusLink::ModbusRtu { .. } => SERIAL_THINK_ASSUMED,
+    }
+}
+
+/// The reads of one bus when its devices take `think` to answer. Device by device, then by table, period and address.
+pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> {
+    let Some(link) = plan.buses.get(bus.0 as usize).map(|bus| &bus.link) else {
+        return Vec::new();
+    };
+    let mut blocks = Vec::new();
+    for (position, device) in (0u32..).zip(&plan.devices) {
+        if device.bus == bus {
+            // A pause the device asks for is saved with every request that is not made.
+            let gap = max_gap(link, think + device.delay_between_requests);
+            blocks.extend(device_blocks(plan, DeviceIx(position), device, gap));
+        }
+    }
+    blocks
+}
+
+fn device_blocks(plan: &Plan, ix: DeviceIx, device: &DevicePlan, max_gap: u16) -> Vec<Block> {
+    let mut order: Vec<(TagIx, &TagPlan)> = (0u32..)
+        .zip(&plan.tags)
+        .skip(device.tags.start)
+        .take(device.tags.len())
+        .filter(|(_, tag)| tag.access.reads())
+        .map(|(position, tag)| (TagIx(position), tag))
+        .collect();
+    order.sort_by_key(|(ix, tag)| (tag.address.table, tag.poll, tag.address.start, tag.address.bit, *ix));
+    let mut blocks: Vec<Block> = Vec::new();
+    for (tag_ix, tag) in order {
+        let Some(block) = blocks.last_mut().filter(|block| joins(block, tag, device, max_gap)) else {
+            let (table, start) = (tag.address.table, tag.address.start);
+            let count = width(tag);
+            blocks.push(Block { device: ix, table, start, count, period: tag.poll, tags: vec![tag_ix] });
+            continue;
+        };
+        block.count = block.count.max(tag.address.start - block.start + width(tag));
+        block.tags.push(tag_ix);
+    }
+    blocks
+}
+
+/// May this tag, which does not start before the block, be read with it?
+fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> bool {
+    if block.table != tag.address.table || block.period != tag.poll {
+        return false;
+    }
+    let (start, block_start) = (u32::from(tag.address.start), u32::from(block.start));
+    let hole = start.saturating_sub(block_start + u32::from(block.count));
+    let length = (start + u32::from(width(tag)) - block_start).max(u32::from(block.count));
+    // A register's worth of wire is 16 bits.
+    let hole_max = u32::from(max_gap) * if block.table.is_bits() { 16 } else { 1 };
+    hole <= hole_max && length <= u32::from(longest_read(device, block.table))
+}
+
+/// The longest read of a device, registers or bits: its own limit and the protocol's.
+pub fn longest_read(device: &DevicePlan, table: Table) -> u16 {
+    let registers = device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX);
+    if table.is_bits() { (registers * 16).min(BITS_PER_READ_MAX) } else { registers }
+}
+
+/// Registers (or bits, in bit tables) that one value takes; a bit of a register takes that register.
+pub const fn width(tag: &TagPlan) -> u16 {
+    if tag.address.table.is_bits() { 1 } else { tag.data_type.registers() }
+}
+
+/// The largest hole, in registers, that is cheaper to read than to begin a new request for:
+/// `(8 + 5 chars + 2 t3.5 + think) / 2 chars`. On TCP a hole costs nothing.
+pub fn max_gap(link: &BusLink, think: Duration) -> u16 {
+    match link {
+        BusLink::ModbusTcp { .. } => REGISTERS_PER_READ_MAX,
+        BusLink::ModbusRtu { serial, .. } => {
+            let saved = wire_time(link, RTU_REQUEST_BYTES + RTU_REPLY_BYTES) + think;
+            let register = 2 * char_time(*serial).as_nanos();
+            u16::try_from(saved.as_nanos() / register.max(1)).unwrap_or(u16::MAX).min(REGISTERS_PER_READ_MAX)
+        }
+    }
+}
+
+/// How long request and reply of together this many bytes occupy the wire, pauses between frames included, think time
+/// not.
+pub fn wire_time(link: &BusLink, bytes: u32) -> Duration {
+    match link {
+        BusLink::ModbusTcp { .. } => Duration::from_nanos(u64::from(bytes) * ETHERNET_NANOS_PER_BYTE),
+        BusLink::ModbusRtu { serial, .. } => char_time(*serial) * bytes + 2 * frame_pause(*serial),
+    }
+}
+
+/// Time of one character.
+pub fn char_time(serial: SerialPlan) -> Duration {
+    Duration::from_nanos(u64::from(serial.bits_per_char()) * 1_000_000_000 / u64::from(serial.baud.max(1)))
+}
+
+/// t3.5, the silence before every frame.
+pub fn frame_pause(serial: SerialPlan) -> Duration {
+    if serial.baud > FIXED_PAUSE_ABOVE_BAUD { FIXED_PAUSE } else { char_time(serial) * 7 / 2 }
+}

@@ -1,0 +1,170 @@
+//! Addresses: `holding:100`, `input:0x64`, `holding:7.3`, and modicon numbers such as 40101 and 400101.
+//!
+//! The style is declared per device and never guessed: 40001 is a legal zero-based address too (SunSpec maps begin at
+//! 40000).
+
+use super::super::section::NOT_IN_THIS_VERSION;
+use crate::model::tag::{Access, Address, DataType, Table};
+
+/// `address_style`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// As on the wire.
+    ZeroBased,
+    /// One more than on the wire.
+    OneBased,
+    /// Table digit and one-based number in one.
+    Modicon,
+}
+
+/// The words of the config.
+pub const STYLES: [(&str, Style); 3] =
+    [("zero-based", Style::ZeroBased), ("one-based", Style::OneBased), ("modicon", Style::Modicon)];
+
+const TABLES: [(&str, Table); 4] =
+    [("holding", Table::Holding), ("input", Table::Input), ("coil", Table::Coil), ("discrete", Table::Discrete)];
+
+impl Style {
+    /// What an address may look like.
+    pub const fn allowed(self) -> &'static str {
+        match self {
+            Self::ZeroBased => {
+                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); a bit as \"holding:7.3\""
+            }
+            Self::OneBased => {
+                "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); a bit as \"holding:7.3\""
+            }
+            Self::Modicon => {
+                "5 or 6 digits: 00001 coil, 10001 discrete, 30001 input, 40001 holding; a bit as \"40008.3\""
+            }
+        }
+    }
+}
+
+/// Reads an address; the reason why not, for people.
+pub fn parse(text: &str, style: Style) -> Result<Address, String> {
+    let (place, bit) = match text.split_once('.') {
+        Some((place, bit)) => (place, Some(bit)),
+        None => (text, None),
+    };
+    let (table, start) = match style {
+        Style::Modicon => parse_modicon(place)?,
+        Style::ZeroBased | Style::OneBased => named(place, style)?,
+    };
+    let bit = match bit {
+        None => None,
+        Some(_) if table.is_bits() => return Err(format!("a {} is one bit already", table.as_str())),
+        Some(bit) => Some(
+            bit.parse::<u8>()
+                .ok()
+                .filter(|number| *number <= 15 && bit.bytes().all(|byte| byte.is_ascii_digit()))
+                .ok_or("a register has the bits 0 (least significant) ..= 15")?,
+        ),
+    };
+    Ok(Address { table, start, bit })
+}
+
+fn named(place: &str, style: Style) -> Result<(Table, u16), String> {
+    let Some((word, digits)) = place.split_once(':') else {
+        let hint = if matches!(place.len(), 5 | 6) && place.bytes().all(|byte| byte.is_ascii_digit()) {
+            "; if this is a modicon number, declare address_style = \"modicon\" on the device"
+        } else {
+            ""
+        };
+        return Err(format!("does not say which table, such as holding:{place}{hint}"));
+    };
+    let table = TABLES.iter().find(|(name, _)| *name == word).map(|(_, table)| *table);
+    let table = table.ok_or_else(|| format!("there is no table `{word}`"))?;
+    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
+        None if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+        _ => None,
+    };
+    let number = number.ok_or("the part behind the colon is no address")?;
+    let first = u32::from(style == Style::OneBased);
+    let start = number.checked_sub(first).and_then(|start| u16::try_from(start).ok());
+    Ok((table, start.ok_or("out of range")?))
+}
+
+fn parse_modicon(place: &str) -> Result<(Table, u16), String> {
+    if !matches!(place.len(), 5 | 6) || !place.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("is no modicon number, and this device's addresses are declared as such".to_owned());
+    }
+    let (table, number) = place.split_at(1);
+    let table = match table {
+        "0" => Table::Coil,
+        "1" => Table::Discrete,
+        "3" => Table::Input,
+        "4" => Table::Holding,
+        other => return Err(format!("no table has the modicon digit {other}")),
+    };
+    let start = number.parse::<u32>().ok().and_then(|number| number.checked_sub(1));
+    let start = start.and_then(|start| u16::try_from(start).ok());
+    Ok((table, start.ok_or("out of range: the number counts from 1 to 65536")?))
+}
+
+/// The other form of an address: the modicon number with six digits, `400101` for `holding:100`.
+pub fn modicon(address: Address) -> String {
+    let digit = match address.table {
+        Table::Coil => 0,
+        Table::Discrete => 1,
+        Table::Input => 3,
+        Table::Holding => 4,
+    };
+    let bit = address.bit.map_or_else(String::new, |bit| format!(".{bit}"));
+    format!("{digit}{:05}{bit}", u32::from(address.start) + 1)
+}
+
+/// The type a tag has: declared, or bool where nothing else is possible.
+pub fn data_type(declared: Option<&str>, address: Address) -> Result<DataType, String> {
+    let only_bool = address.table.is_bits() || address.bit.is_some();
+    let Some(word) = declared else {
+        return if only_bool {
+            Ok(DataType::Bool)
+        } else {
+            Err("is missing: a register can be read in many ways".to_owned())
+        };
+    };
+    let data_type = parse_type(word)?;
+    if only_bool && data_type != DataType::Bool {
+        return Err("one bit is always a bool".to_owned());
+    }
+    Ok(data_type)
+}
+
+/// What a type may be.
+pub const TYPES_ALLOWED: &str =
+    "bool, int16, uint16, int32, uint32, int64, uint64, float32, float64, string(1) ..= string(250)";
+
+fn parse_type(word: &str) -> Result<DataType, String> {
+    let simple = [
+        DataType::Bool,
+        DataType::Int16,
+        DataType::Uint16,
+        DataType::Int32,
+        DataType::Uint32,
+        DataType::Int64,
+        DataType::Uint64,
+        DataType::Float32,
+        DataType::Float64,
+    ];
+    if let Some(found) = simple.into_iter().find(|data_type| data_type.to_string() == word) {
+        return Ok(found);
+    }
+    if let Some(length) = word.strip_prefix("string(").and_then(|rest| rest.strip_suffix(')')) {
+        let length = length.parse::<u8>().ok().filter(|length| (1..=250).contains(length));
+        return length.map(DataType::Text).ok_or_else(|| "the length of a string is 1 ..= 250 bytes".to_owned());
+    }
+    let later = ["float16", "bcd16", "bcd32", "mod10_2", "mod10_3", "mod10_4", "unix32", "unix64"];
+    if later.contains(&word) || word.starts_with("bytes(") {
+        return Err(format!("\"{word}\" is {NOT_IN_THIS_VERSION}"));
+    }
+    let names = simple.map(|data_type| data_type.to_string());
+    Err(format!("unknown type{}", super::super::nearest::hint(word, names.iter().map(String::as_str))))
+}
+
+/// Why a tag at this place cannot be written, if it cannot.
+pub fn not_writable(table: Table, access: Access) -> Option<String> {
+    let read_only = matches!(table, Table::Input | Table::Discrete);
+    (access.writes() && read_only).then(|| format!("{} registers of Modbus can only be read", table.as_str()))
+}

@@ -1,0 +1,109 @@
+//! `[broker]`: listeners on loopback, and what anonymous clients may do.
+//!
+//! A door off loopback needs TLS and a login. Neither is in this version, so such a door is refused; anonymous access
+//! off loopback is refused for ever (contract, section 2).
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::super::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan};
+use super::super::raw::Trail;
+use super::super::schema;
+use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
+use super::super::source::At;
+use crate::model::topic;
+
+const LISTEN_ALLOWED: &str = "a literal loopback address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"";
+const ANONYMOUS: [(&str, Anonymous); 3] =
+    [("none", Anonymous::None), ("read", Anonymous::Read), ("read-write", Anonymous::ReadWrite)];
+
+/// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
+pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
+    let standard = ListenerPlan { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), anonymous: Anonymous::Read };
+    let mut plan = BrokerPlan { listeners: Vec::new(), acl: Vec::new() };
+    let trail = Trail::Key(root.trail, "broker");
+    if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
+        plan.listeners = listeners(&section);
+        plan.acl = acl(&section);
+    }
+    if plan.listeners.is_empty() {
+        plan.listeners.push(standard);
+    }
+    plan
+}
+
+fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
+    let list = Trail::Key(broker.trail, "listener");
+    let mut taken: HashMap<SocketAddr, At> = HashMap::new();
+    let mut listeners = Vec::new();
+    for (position, node) in broker.tables("listener").iter().enumerate() {
+        let trail = Trail::Index(&list, position);
+        let Some(section) = Section::open(broker.cx, node, &trail, schema::LISTENER) else { continue };
+        let anonymous = section.choice("anonymous", &ANONYMOUS, &[]);
+        let Some(text) = section.required_text("listen", "an address and a port") else { continue };
+        let Some(listen) = listen(&section, text, anonymous) else { continue };
+        if listen.port() != 0
+            && let Some(first) = taken.insert(listen, text.at)
+        {
+            section.report(section.wrong("listen", text.at, "another listener has this address already").also(first));
+        }
+        listeners.push(ListenerPlan { listen, anonymous: anonymous.map(|spot| spot.value).unwrap_or_default() });
+    }
+    listeners
+}
+
+fn listen(section: &Section<'_, '_>, text: Spot<&str>, anonymous: Option<Spot<Anonymous>>) -> Option<SocketAddr> {
+    let refuse = |message: &str| section.report(section.wrong("listen", text.at, message).allowed(LISTEN_ALLOWED));
+    if text.value.starts_with("unix:") {
+        refuse(&format!("a listener on a unix socket is {NOT_IN_THIS_VERSION}"));
+        return None;
+    }
+    let Ok(address) = text.value.parse::<SocketAddr>() else {
+        refuse("is no address with a port; a name does not do, because what it means can change");
+        return None;
+    };
+    if address.ip().is_loopback() {
+        return Some(address);
+    }
+    if let Some(spot) = anonymous.filter(|spot| spot.value != Anonymous::None) {
+        let message = "anonymous clients are let in on loopback only; there is no switch for it";
+        section.report(section.wrong("anonymous", spot.at, message).allowed("none").also(text.at));
+    }
+    refuse(&format!(
+        "a listener that other machines can reach needs `tls` and a login (`users_file`), which are {NOT_IN_THIS_VERSION}"
+    ));
+    None
+}
+
+fn acl(broker: &Section<'_, '_>) -> Vec<AclPlan> {
+    let list = Trail::Key(broker.trail, "acl");
+    let mut rules = Vec::new();
+    for (position, node) in broker.tables("acl").iter().enumerate() {
+        let trail = Trail::Index(&list, position);
+        let Some(section) = Section::open(broker.cx, node, &trail, schema::ACL) else { continue };
+        let Some(user) = section.required_text("user", "whom the rule is for") else { continue };
+        if user.value != "anonymous" {
+            let message = format!("rules for users other than \"anonymous\" are {NOT_IN_THIS_VERSION}");
+            section.report(section.wrong("user", user.at, message).allowed("\"anonymous\""));
+        }
+        let (read, write) = (filters(&section, "read"), filters(&section, "write"));
+        rules.push(AclPlan { user: user.value.to_owned(), read, write });
+    }
+    rules
+}
+
+fn filters(section: &Section<'_, '_>, key: &str) -> Vec<String> {
+    let mut filters = Vec::new();
+    for filter in section.texts(key).unwrap_or_default() {
+        if let Err(bad) = topic::check_filter(filter.value) {
+            section.report(section.wrong(key, filter.at, bad.to_string().replace("a topic", "a filter")));
+        } else if filter.value.starts_with("$share/") {
+            section.report(section.wrong(key, filter.at, "name the filter without $share/<group>/"));
+        } else if filter.value.chars().any(char::is_control) {
+            section.report(section.wrong(key, filter.at, "a filter must not contain control characters"));
+        } else {
+            filters.push(filter.value.to_owned());
+        }
+    }
+    filters
+}

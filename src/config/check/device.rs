@@ -1,0 +1,129 @@
+//! `[[device]]` with its profile and its tags.
+
+use std::time::Duration;
+
+use super::super::blocks::REGISTERS_PER_READ_MAX;
+use super::super::plan::{DevicePlan, TagPlan};
+use super::super::profile::{Library, Origin, RegisterMap};
+use super::super::raw::{Node, Trail};
+use super::super::schema;
+use super::super::section::{Context, Section};
+use super::address::{STYLES, Style};
+use super::bus::{Buses, Kind};
+use super::gateway::Gateway;
+use super::names::Unique;
+use super::tag::{self, POLL_RANGE};
+use super::topics::{TopicBook, TopicNames};
+use crate::model::tag::{BusIx, DeviceIx};
+
+const POLL: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The tags of a device while they are being read.
+struct Tags<'a, 'b> {
+    cx: Context<'a>,
+    of: tag::Of<'b>,
+    names: Unique<'a>,
+    topics: &'b mut TopicBook,
+    plans: &'b mut Vec<TagPlan>,
+}
+
+impl<'a> Tags<'a, '_> {
+    fn read(&mut self, node: &'a Node, trail: &Trail<'_>) {
+        if let Some(section) = Section::open(self.cx, node, trail, schema::TAG) {
+            self.plans.extend(tag::tag(&section, self.of, &mut self.names, self.topics));
+        }
+    }
+
+    /// A map's own style counts before the device's.
+    fn read_map(&mut self, map: &'a RegisterMap) {
+        let style = self.of.style;
+        match map {
+            RegisterMap::Csv(rows, origin) => {
+                if *origin == Origin::Shipped {
+                    self.of.style = Style::ZeroBased;
+                }
+                for row in rows {
+                    self.read(&row.node, &Trail::Row(row.line));
+                }
+            }
+            RegisterMap::Toml(tree) => {
+                let Some(section) = Section::open(self.cx, tree, &Trail::Root, schema::MAP) else { return };
+                self.of.style = section.choice("address_style", &STYLES, &[]).map_or(style, |spot| spot.value);
+                self.read_list(&section);
+            }
+        }
+        self.of.style = style;
+    }
+
+    fn read_list(&mut self, section: &Section<'a, '_>) {
+        let list = Trail::Key(section.trail, "tag");
+        for (position, node) in section.tables("tag").iter().enumerate() {
+            self.read(node, &Trail::Index(&list, position));
+        }
+    }
+}
+
+/// `[[device]]`
+pub fn devices<'a>(
+    root: &Section<'a, '_>,
+    library: &'a Library,
+    buses: &Buses<'a>,
+    gateway: &Gateway<'_>,
+) -> (Vec<DevicePlan>, Vec<TagPlan>) {
+    let list = Trail::Key(root.trail, "device");
+    let mut names = Unique::default();
+    let mut topics = TopicBook::default();
+    let (mut devices, mut tags) = (Vec::new(), Vec::new());
+    for (ix, node) in (0u32..).zip(root.tables("device")) {
+        let trail = Trail::Index(&list, ix as usize);
+        let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
+        let (mut plan, bus_name) = device(&section, buses, &mut names);
+        let first = tags.len();
+        let of = tag::Of {
+            device: DeviceIx(ix),
+            style: section.choice("address_style", &STYLES, &[]).map_or(Style::ZeroBased, |spot| spot.value),
+            poll: section.duration("poll", POLL_RANGE).unwrap_or(POLL),
+            registers_max: plan.max_registers_per_read,
+            template: gateway.template.as_ref(),
+            names: TopicNames { gateway: &gateway.plan.name, bus: bus_name, device: &plan.name, tag: "", group: "" },
+        };
+        let mut reading = Tags { cx: root.cx, of, names: Unique::default(), topics: &mut topics, plans: &mut tags };
+        if let Some(profile) = section.text("profile")
+            && let Some(map) = library.get(profile.at)
+        {
+            reading.read_map(map);
+        }
+        reading.read_list(&section);
+        plan.tags = first..tags.len();
+        devices.push(plan);
+    }
+    (devices, tags)
+}
+
+/// The device without its tags, and the name of its bus.
+fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'a>) -> (DevicePlan, &'a str) {
+    let name = names.name(section, "device");
+    let bus = section.required_text("bus", "the name of a [[bus]]");
+    let found = bus.and_then(|bus| buses.find(section, bus));
+    let (bus_ix, kind) = found.unwrap_or((BusIx(0), None));
+    let unit_id = match kind {
+        Some(Kind::Rtu) => 1..=247,
+        _ => 0..=255,
+    };
+    if section.get("unit_id").is_none() {
+        section.missing("unit_id", "the Modbus address of the device, often 1");
+    }
+    let unit_id = section.whole("unit_id", unit_id).unwrap_or(1);
+    let registers = section.whole("max_registers_per_read", 1..=REGISTERS_PER_READ_MAX);
+    let pause = section.duration("delay_between_requests", Duration::ZERO..=PAUSE_MAX);
+    let plan = DevicePlan {
+        name: name.map_or_else(String::new, |name| name.value.to_owned()),
+        bus: bus_ix,
+        unit_id: u8::try_from(unit_id).unwrap_or(1),
+        tags: 0..0,
+        max_registers_per_read: registers.unwrap_or(REGISTERS_PER_READ_MAX),
+        delay_between_requests: pause.unwrap_or(Duration::ZERO),
+    };
+    (plan, bus.map_or("", |bus| bus.value))
+}

@@ -1,0 +1,248 @@
+//! `[[device.tag]]` and the rows of register maps: one tag.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::plan::{Limits, Scale, TagPlan, Verify, WritePlan};
+use super::super::raw::{Node, Trail, Value};
+use super::super::schema;
+use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
+use super::address::{self, Style};
+use super::names::Unique;
+use super::topics::{Template, TopicBook, TopicNames};
+use crate::model::number::Class;
+use crate::model::tag::{Access, Address, DataType, DeviceIx, Order};
+
+/// How often something may be polled.
+pub const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
+const HEARTBEAT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+/// With a deadband and without a heartbeat of its own: a quiet value is told apart from a dead one within minutes.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+/// Modbus Application Protocol 1.1b3, section 6.12.
+const REGISTERS_PER_WRITE_MAX: u16 = 123;
+const TEXT_BYTES_MAX: usize = 1024;
+const ORDERS: [(&str, Order); 4] =
+    [("ABCD", Order::Abcd), ("CDAB", Order::Cdab), ("BADC", Order::Badc), ("DCBA", Order::Dcba)];
+const ACCESS: [(&str, Access); 3] =
+    [("read", Access::Read), ("read-write", Access::ReadWrite), ("write", Access::Write)];
+/// The words of `class`.
+pub const CLASSES: [(&str, Class); 4] =
+    [("alarm", Class::Alarm), ("event", Class::Event), ("telemetry", Class::Telemetry), ("bulk", Class::Bulk)];
+
+/// What a tag takes from its device.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    /// Its device.
+    pub device: DeviceIx,
+    /// How its address is to be read.
+    pub style: Style,
+    /// The device's period.
+    pub poll: Duration,
+    /// The longest read of the device, registers.
+    pub registers_max: u16,
+    /// How topics are built.
+    pub template: Option<&'a Template<'a>>,
+    /// Gateway, bus and device of the topic.
+    pub names: TopicNames<'a>,
+}
+
+/// Reads one tag; `None` when it has no place or no name, which was reported.
+pub fn tag<'a>(
+    section: &Section<'a, '_>,
+    of: Of<'_>,
+    names: &mut Unique<'a>,
+    topics: &mut TopicBook,
+) -> Option<TagPlan> {
+    let name = names.name(section, "tag");
+    let address = address_of(section, of.style);
+    let data_type = address.and_then(|address| type_of(section, address, of.registers_max));
+    let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
+    let group = text(section, "group");
+    let access = access_of(section, address.map(|spot| spot.value));
+    check_write_length(section, access, data_type);
+    let deadband = deadband(section, data_type);
+    let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
+    let plan = TagPlan {
+        name: name.map_or_else(String::new, |name| name.value.to_owned()),
+        device: of.device,
+        topic: match (name, of.template) {
+            (Some(name), Some(template)) => {
+                topics.enter(section, name.at, template, TopicNames { tag: name.value, group: &group, ..of.names })
+            }
+            _ => Arc::from(""),
+        },
+        address: address
+            .map_or(Address { table: crate::model::tag::Table::Holding, start: 0, bit: None }, |spot| spot.value),
+        data_type: data_type.unwrap_or(DataType::Uint16),
+        order,
+        scale: scale(section, data_type),
+        unit: text(section, "unit"),
+        group,
+        poll: section.duration("poll", POLL_RANGE).unwrap_or(of.poll),
+        deadband,
+        heartbeat: heartbeat.or(deadband.map(|_| HEARTBEAT)),
+        limits: limits(section, data_type),
+        class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
+        access,
+        write: write(section, access, data_type),
+        description: text(section, "description"),
+    };
+    (name.is_some() && address.is_some() && data_type.is_some()).then_some(plan)
+}
+
+fn text(section: &Section<'_, '_>, key: &str) -> String {
+    let Some(text) = section.text(key) else { return String::new() };
+    if text.value.len() > TEXT_BYTES_MAX {
+        let allowed = format!("at most {TEXT_BYTES_MAX} bytes");
+        section.report(section.wrong(key, text.at, "is too long").allowed(allowed));
+    }
+    text.value.to_owned()
+}
+
+fn address_of(section: &Section<'_, '_>, style: Style) -> Option<Spot<Address>> {
+    let node = section.get("address");
+    let Some(node) = node else {
+        section.missing("address", "where the tag stands in the device, such as \"holding:100\"");
+        return None;
+    };
+    let parsed = match &node.value {
+        Value::Text(text) => address::parse(text, style),
+        // 40101 without quotes is how modicon numbers are usually written.
+        Value::Whole(number) => address::parse(&number.to_string(), style),
+        other => Err(format!("expected a text such as \"holding:100\", found {}", other.kind())),
+    };
+    match parsed {
+        Ok(value) => Some(Spot { value, at: node.at }),
+        Err(message) => {
+            section.report(section.wrong("address", node.at, message).allowed(style.allowed()));
+            None
+        }
+    }
+}
+
+fn type_of(section: &Section<'_, '_>, address: Spot<Address>, registers_max: u16) -> Option<DataType> {
+    let declared = match section.get("type") {
+        None => None,
+        Some(_) => Some(section.text("type")?),
+    };
+    let data_type = match address::data_type(declared.map(|text| text.value), address.value) {
+        Ok(data_type) => data_type,
+        Err(message) if declared.is_none() => {
+            section.missing("type", message.trim_start_matches("is missing: "));
+            return None;
+        }
+        Err(message) => {
+            let at = declared.map_or(address.at, |text| text.at);
+            section.report(section.wrong("type", at, message).allowed(address::TYPES_ALLOWED));
+            return None;
+        }
+    };
+    if address.value.table.is_bits() {
+        return Some(data_type);
+    }
+    let registers = data_type.registers();
+    if u32::from(address.value.start) + u32::from(registers) > 0x1_0000 {
+        let message = format!("{data_type} takes {registers} registers and would end beyond register 65535");
+        section.report(section.wrong("address", address.at, message));
+        return None;
+    }
+    if registers > registers_max {
+        let message =
+            format!("{data_type} takes {registers} registers, but the device allows {registers_max} per read");
+        let at = declared.map_or(address.at, |text| text.at);
+        section.report(section.wrong("type", at, message).allowed("raise max_registers_per_read or read less"));
+        return None;
+    }
+    Some(data_type)
+}
+
+fn access_of(section: &Section<'_, '_>, address: Option<Address>) -> Access {
+    let Some(access) = section.choice("access", &ACCESS, &[]) else {
+        return Access::Read;
+    };
+    if let Some(message) = address.and_then(|address| address::not_writable(address.table, access.value)) {
+        section.report(section.wrong("access", access.at, message).allowed("read"));
+    }
+    access.value
+}
+
+/// A value is written in one request, so that a device never sees half of it.
+fn check_write_length(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) {
+    if let (Some(node), Some(data_type)) = (section.get("access"), data_type)
+        && access.writes()
+        && data_type.registers() > REGISTERS_PER_WRITE_MAX
+    {
+        let message = format!(
+            "{data_type} takes {} registers, and one request writes at most {REGISTERS_PER_WRITE_MAX}",
+            data_type.registers()
+        );
+        section.report(section.wrong("access", node.at, message).allowed("read, or at most string(246)"));
+    }
+}
+
+/// Reports a key that only numbers have.
+fn only_numbers(section: &Section<'_, '_>, key: &str, data_type: Option<DataType>) {
+    if let (Some(node), Some(data_type)) = (section.get(key), data_type)
+        && !data_type.is_number()
+    {
+        section.report(section.wrong(key, node.at, format!("a {data_type} has no `{key}`: that is for numbers")));
+    }
+}
+
+fn scale(section: &Section<'_, '_>, data_type: Option<DataType>) -> Scale {
+    only_numbers(section, "scale", data_type);
+    only_numbers(section, "offset", data_type);
+    let factor = section.number("scale");
+    if let Some(zero) = factor.filter(|factor| factor.value == 0.0) {
+        section.report(section.wrong("scale", zero.at, "a scale of 0 makes every value 0").allowed("any number but 0"));
+    }
+    let offset = section.number("offset");
+    Scale { factor: factor.map_or(1.0, |spot| spot.value), offset: offset.map_or(0.0, |spot| spot.value) }
+}
+
+fn deadband(section: &Section<'_, '_>, data_type: Option<DataType>) -> Option<f64> {
+    let node = section.get("deadband")?;
+    if let Node { value: Value::Text(text), at } = node
+        && text.trim_end().ends_with('%')
+    {
+        let message = format!("a deadband in percent is {NOT_IN_THIS_VERSION}");
+        section.report(section.wrong("deadband", *at, message).allowed("a number in the unit of the tag"));
+        return None;
+    }
+    if let Some(text @ DataType::Text(_)) = data_type {
+        section.report(section.wrong("deadband", node.at, format!("a {text} has no deadband: that is for numbers")));
+    }
+    let deadband = section.number("deadband")?;
+    if deadband.value < 0.0 {
+        section.report(section.wrong("deadband", deadband.at, "out of range").allowed("0 or more"));
+    }
+    Some(deadband.value)
+}
+
+fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
+    only_numbers(section, "min", data_type);
+    only_numbers(section, "max", data_type);
+    let (min, max) = (section.number("min"), section.number("max"));
+    if let (Some(min), Some(max)) = (min, max)
+        && min.value > max.value
+    {
+        section.report(section.wrong("min", min.at, "min is above max").also(max.at));
+    }
+    Limits { min: min.map(|spot| spot.value), max: max.map(|spot| spot.value) }
+}
+
+/// Limits on a tag that is only read have no effect: they may be written down before writing is allowed.
+fn write(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> WritePlan {
+    let verify = if access.reads() { Verify::ReadBack } else { Verify::TrustReply };
+    let plan = WritePlan { limits: Limits::default(), verify };
+    let Some(node) = section.get("write") else { return plan };
+    let trail = Trail::Key(section.trail, "write");
+    let Some(inner) = Section::open(section.cx, node, &trail, schema::WRITE) else { return plan };
+    let verify = match inner.flag("verify") {
+        None => verify,
+        Some(Spot { value: true, .. }) => Verify::ReadBack,
+        Some(_) => Verify::TrustReply,
+    };
+    WritePlan { limits: limits(&inner, data_type), verify }
+}

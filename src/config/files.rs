@@ -1,0 +1,168 @@
+//! The files of a configuration, and how they become one tree.
+//!
+//! The main file first, then `ironbridge.d/*.toml` beside it by file name. Each parses alone; lists of tables are
+//! appended, tables are joined key by key, and the same key twice is an error that names both places.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::problem::{Finding, Findings};
+use super::raw::{self, Entry, Node, Table, Trail, Value};
+use super::source::{At, FileIx, Sources};
+
+/// The directory of fragments beside the main file.
+const FRAGMENTS: &str = "ironbridge.d";
+/// Larger than any configuration; a device file or a log named by mistake is not read to the end.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What was read.
+#[derive(Debug)]
+pub struct FileSet {
+    /// All texts, for places.
+    pub sources: Sources,
+    /// One tree out of all files that parse.
+    pub tree: Node,
+    /// Whether all of them did.
+    pub complete: Complete,
+}
+
+/// Whether names may be missing only because a file did not parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Complete {
+    /// Every file was read and parsed.
+    Yes,
+    /// At least one was not; "no such bus" would be noise.
+    No,
+}
+
+/// Reads the main file and its fragments.
+pub fn read(path: &Path, findings: &Findings) -> FileSet {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut sources = Sources::default();
+    let mut trees = vec![read_one(&path, &mut sources, findings)];
+    for fragment in fragments(&path, findings) {
+        trees.push(read_one(&fragment, &mut sources, findings));
+    }
+    join(sources, trees, findings)
+}
+
+/// Takes one text for the whole configuration.
+pub fn from_text(path: &Path, text: &str, findings: &Findings) -> FileSet {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut sources = Sources::default();
+    let tree = take_in(path, text.to_owned(), &mut sources, findings);
+    join(sources, vec![tree], findings)
+}
+
+/// A text file as a whole; the reason why not, for people.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    let about = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
+    let file = File::open(path).map_err(|error| about(&error))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| about(&error))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("is longer than {FILE_BYTES_MAX} bytes: that is no configuration"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].split(|byte| *byte == b'\n').count();
+        format!("is not UTF-8 text (line {line}): save it as UTF-8")
+    })
+}
+
+fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
+    let directory = main.parent().unwrap_or(Path::new("/")).join(FRAGMENTS);
+    let entries = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            findings.unreadable(directory, format!("cannot be read: {error}"));
+            return Vec::new();
+        }
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => paths.push(entry.path()),
+            Err(error) => findings.unreadable(directory.clone(), format!("cannot be read: {error}")),
+        }
+    }
+    // Editors leave .#file.toml and the like behind.
+    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    paths.sort();
+    paths
+}
+
+fn read_one(path: &Path, sources: &mut Sources, findings: &Findings) -> Option<Node> {
+    match read_text(path) {
+        Ok(text) => take_in(path.to_owned(), text, sources, findings),
+        Err(message) => {
+            findings.unreadable(path.to_owned(), message);
+            None
+        }
+    }
+}
+
+/// Takes a TOML text in and parses it; all its syntax errors are reported.
+pub fn take_in(path: PathBuf, text: String, sources: &mut Sources, findings: &Findings) -> Option<Node> {
+    let Some(file) = sources.add(path.clone(), text) else {
+        findings.unreadable(path, "too many or too large configuration files".to_owned());
+        return None;
+    };
+    match raw::parse(file, sources.text(file)) {
+        Ok(tree) => Some(tree),
+        Err(errors) => {
+            for error in errors {
+                findings.report(Finding::line(error.at, Trail::Root, format!("this is not TOML: {}", error.message)));
+            }
+            None
+        }
+    }
+}
+
+fn join(sources: Sources, trees: Vec<Option<Node>>, findings: &Findings) -> FileSet {
+    let complete = if trees.iter().all(Option::is_some) { Complete::Yes } else { Complete::No };
+    let mut trees = trees.into_iter().flatten();
+    let empty = || Node { at: At { file: FileIx(0), start: 0, end: 0 }, value: Value::Table(Table::default()) };
+    let mut tree = trees.next().unwrap_or_else(empty);
+    for next in trees {
+        if let (Value::Table(into), Value::Table(from)) = (&mut tree.value, next.value) {
+            merge(into, from, &Trail::Root, findings);
+        }
+    }
+    FileSet { sources, tree, complete }
+}
+
+/// One level at a time; what cannot be joined is reported with both places, and the first one stays.
+fn merge(into: &mut Table, from: Table, trail: &Trail<'_>, findings: &Findings) {
+    for entry in from.entries {
+        let Some(present) = into.entries.iter_mut().find(|present| present.key == entry.key) else {
+            into.entries.push(entry);
+            continue;
+        };
+        let path = Trail::Key(trail, &present.key);
+        let Entry { key_at, node, .. } = entry;
+        match (&mut present.node.value, node.value) {
+            (Value::Table(into), Value::Table(from)) => merge(into, from, &path, findings),
+            (Value::List(into), Value::List(from)) if all_tables(into) && all_tables(&from) => into.extend(from),
+            (Value::Table(_), Value::List(_)) | (Value::List(_), Value::Table(_)) => {
+                let message = "is [[a list]] in one file and a [table] in another; what belongs to an entry of a list \
+                               follows it in the same file";
+                findings.report(Finding::line(key_at, path, message).also(present.key_at));
+            }
+            _ => {
+                let message = "the same key is set in two files";
+                findings.report(Finding::line(key_at, path, message).also(present.key_at));
+            }
+        }
+    }
+}
+
+fn all_tables(list: &[Node]) -> bool {
+    !list.is_empty() && list.iter().all(|node| matches!(node.value, Value::Table(_)))
+}

@@ -1,0 +1,127 @@
+//! Profiles: register maps that several devices share, shipped in the binary or in files of the user.
+//!
+//! Shipped ones are CSV files of `config/profiles`, zero-based, with the source of the addresses in a comment. A map of
+//! the user is a `.csv`, or a `.toml` with `[[tag]]` tables; its addresses are read in its own `address_style` if it
+//! declares one, else in the style of the device that uses it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::csv::{self, Row};
+use super::files;
+use super::nearest;
+use super::problem::{Finding, Findings};
+use super::raw::{Node, Trail, Value};
+use super::source::{At, Sources};
+
+/// The shipped register maps: name and CSV.
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("carlo-gavazzi-em24", include_str!("../../config/profiles/carlo-gavazzi-em24.csv")),
+    ("eastron-sdm630", include_str!("../../config/profiles/eastron-sdm630.csv")),
+];
+
+/// One register map, read but not checked.
+#[derive(Debug)]
+pub enum RegisterMap {
+    /// From CSV; shipped ones are zero-based whatever the device says.
+    Csv(Vec<Row>, Origin),
+    /// From TOML: the tree of the file.
+    Toml(Node),
+}
+
+/// Who wrote a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// We did.
+    Shipped,
+    /// The user did.
+    User,
+}
+
+/// All maps that the devices of a configuration name.
+#[derive(Debug, Default)]
+pub struct Library {
+    maps: HashMap<PathBuf, Option<RegisterMap>>,
+    /// Which of them each `profile = …` means.
+    meant: HashMap<At, PathBuf>,
+}
+
+impl Library {
+    /// Reads every map that is named, each once.
+    pub fn read(tree: &Node, sources: &mut Sources, findings: &Findings) -> Self {
+        let mut library = Self::default();
+        let Some(Value::List(devices)) = table_get(tree, "device").map(|node| &node.value) else {
+            return library;
+        };
+        for (position, device) in devices.iter().enumerate() {
+            let Some(Node { at, value: Value::Text(name) }) = table_get(device, "profile") else {
+                continue;
+            };
+            let is_path = name.contains('/') || Path::new(name).extension().is_some();
+            let path = if is_path {
+                sources.path(at.file).parent().map(ToOwned::to_owned).unwrap_or_default().join(name)
+            } else {
+                PathBuf::from(format!("<shipped profile>/{name}.csv"))
+            };
+            if !library.maps.contains_key(&path) {
+                let read =
+                    if is_path { user(&path, sources, findings) } else { shipped(name, &path, sources, findings) };
+                let read = read.map_err(|message| {
+                    let trail = Trail::Key(&Trail::Root, "device");
+                    let trail = Trail::Index(&trail, position);
+                    let names = SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+                    let allowed = format!("{names}, or a path that ends with .csv or .toml");
+                    findings.report(Finding::value(*at, Trail::Key(&trail, "profile"), message).allowed(allowed));
+                });
+                library.maps.insert(path.clone(), read.ok().flatten());
+            }
+            library.meant.insert(*at, path);
+        }
+        library
+    }
+
+    /// The map that the `profile` value at this place names, if it could be read.
+    pub fn get(&self, at: At) -> Option<&RegisterMap> {
+        self.maps.get(self.meant.get(&at)?)?.as_ref()
+    }
+}
+
+fn table_get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    match &node.value {
+        Value::Table(table) => table.get(key),
+        _ => None,
+    }
+}
+
+type Read = Result<Option<RegisterMap>, String>;
+
+fn shipped(name: &str, path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
+    let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) else {
+        let hint = nearest::hint(name, SHIPPED.iter().map(|(name, _)| *name));
+        return Err(format!("there is no shipped profile of this name{hint}"));
+    };
+    Ok(read_csv(path, (*text).to_owned(), Origin::Shipped, sources, findings))
+}
+
+fn user(path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
+    let text = files::read_text(path).map_err(|message| format!("register map {}: {message}", path.display()))?;
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("csv") => Ok(read_csv(path, text, Origin::User, sources, findings)),
+        Some("toml") => Ok(files::take_in(path.to_owned(), text, sources, findings).map(RegisterMap::Toml)),
+        _ => Err("a register map is a .csv or a .toml file".to_owned()),
+    }
+}
+
+fn read_csv(
+    path: &Path,
+    text: String,
+    origin: Origin,
+    sources: &mut Sources,
+    findings: &Findings,
+) -> Option<RegisterMap> {
+    let Some(file) = sources.add(path.to_owned(), text) else {
+        findings.unreadable(path.to_owned(), "too many or too large register maps".to_owned());
+        return None;
+    };
+    Some(RegisterMap::Csv(csv::read(file, sources.text(file), findings), origin))
+}

@@ -1,0 +1,210 @@
+//! Every key of the contract, section 2, and which of them have landed.
+//!
+//! A key that is not here is a mistake of the user; a key that is here and has not landed is refused by name. The
+//! shipped `config/ironbridge.toml` names exactly these keys, and a test holds it to that.
+
+/// One key of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What stands behind it.
+    pub kind: Kind,
+    /// Whether this version knows what to do with it.
+    pub landed: Landed,
+}
+
+/// What stands behind a key, as far as CSV cells and the list of all keys must know.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A text, also with a unit in it.
+    Text,
+    /// A whole or real number.
+    Number,
+    /// `true` or `false`.
+    Bool,
+    /// A list of texts.
+    List,
+    /// A table: `[name]` or inline.
+    Table(&'static [Key]),
+    /// `[[name]]`
+    Tables(&'static [Key]),
+}
+
+/// Whether the part behind a key is in this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landed {
+    /// It is.
+    Yes,
+    /// It is refused by name.
+    NotYet,
+}
+
+const fn landed(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, landed: Landed::Yes }
+}
+
+const fn not_yet(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, landed: Landed::NotYet }
+}
+
+/// The top of the file.
+pub const ROOT: &[Key] = &[
+    landed("gateway", Kind::Table(GATEWAY)),
+    landed("store", Kind::Table(STORE)),
+    landed("broker", Kind::Table(BROKER)),
+    not_yet("forward", Kind::Tables(FORWARD)),
+    not_yet("status", Kind::Table(STATUS)),
+    landed("uplink", Kind::Tables(UPLINK)),
+    landed("bus", Kind::Tables(BUS)),
+    landed("device", Kind::Tables(DEVICE)),
+];
+
+/// `[gateway]`
+pub const GATEWAY: &[Key] = &[landed("name", Kind::Text), landed("topic", Kind::Text), landed("data_dir", Kind::Text)];
+
+/// `[store]`
+pub const STORE: &[Key] =
+    &[landed("max_size", Kind::Text), not_yet("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
+
+/// `[broker]`
+pub const BROKER: &[Key] =
+    &[not_yet("users_file", Kind::Text), landed("listener", Kind::Tables(LISTENER)), landed("acl", Kind::Tables(ACL))];
+
+/// `[[broker.listener]]`
+pub const LISTENER: &[Key] = &[
+    landed("listen", Kind::Text),
+    landed("anonymous", Kind::Text),
+    not_yet("tls", Kind::Table(LISTENER_TLS)),
+    not_yet("websocket", Kind::Bool),
+];
+
+const LISTENER_TLS: &[Key] =
+    &[not_yet("certificate", Kind::Text), not_yet("key", Kind::Text), not_yet("client_ca", Kind::Text)];
+
+/// `[[broker.acl]]`
+pub const ACL: &[Key] = &[
+    landed("user", Kind::Text),
+    landed("read", Kind::List),
+    landed("write", Kind::List),
+    not_yet("operate", Kind::List),
+];
+
+const FORWARD: &[Key] = &[not_yet("filter", Kind::Text), not_yet("class", Kind::Text), not_yet("uplinks", Kind::List)];
+
+const STATUS: &[Key] =
+    &[not_yet("listen", Kind::Text), not_yet("anonymous", Kind::Text), not_yet("tls", Kind::Table(STATUS_TLS))];
+
+const STATUS_TLS: &[Key] = &[not_yet("certificate", Kind::Text), not_yet("key", Kind::Text)];
+
+/// `[[uplink]]`
+pub const UPLINK: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("url", Kind::Text),
+    not_yet("urls", Kind::List),
+    landed("client_id", Kind::Text),
+    landed("ca_file", Kind::Text),
+    landed("certificate", Kind::Text),
+    landed("key", Kind::Text),
+    landed("username", Kind::Text),
+    landed("password_file", Kind::Text),
+    landed("format", Kind::Text),
+    landed("layout", Kind::Text),
+    landed("topic_prefix", Kind::Text),
+    landed("delivery", Kind::Text),
+    landed("classes", Kind::List),
+    landed("start", Kind::Text),
+    not_yet("max_rate", Kind::Text),
+    not_yet("budget", Kind::List),
+    not_yet("reserve", Kind::Text),
+    not_yet("overrun", Kind::Text),
+    landed("keep_alive", Kind::Text),
+    landed("preset", Kind::Text),
+    landed("commands", Kind::Bool),
+    not_yet("path", Kind::Tables(UPLINK_PATH)),
+];
+
+const UPLINK_PATH: &[Key] = &[
+    not_yet("name", Kind::Text),
+    not_yet("interface", Kind::Text),
+    not_yet("source", Kind::Text),
+    not_yet("classes", Kind::List),
+    not_yet("budget", Kind::List),
+    not_yet("schedule", Kind::Text),
+    not_yet("price", Kind::Text),
+];
+
+/// `[[bus]]`
+pub const BUS: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("type", Kind::Text),
+    landed("endpoint", Kind::Text),
+    landed("port", Kind::Text),
+    landed("serial", Kind::Text),
+    landed("response_timeout", Kind::Text),
+];
+
+/// `[[device]]`
+pub const DEVICE: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("bus", Kind::Text),
+    landed("unit_id", Kind::Number),
+    landed("profile", Kind::Text),
+    landed("address_style", Kind::Text),
+    landed("poll", Kind::Text),
+    landed("max_registers_per_read", Kind::Number),
+    landed("delay_between_requests", Kind::Text),
+    landed("tag", Kind::Tables(TAG)),
+];
+
+/// `[[device.tag]]`, and the columns of a CSV register map.
+pub const TAG: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("address", Kind::Text),
+    landed("type", Kind::Text),
+    landed("order", Kind::Text),
+    landed("scale", Kind::Number),
+    landed("offset", Kind::Number),
+    landed("unit", Kind::Text),
+    landed("group", Kind::Text),
+    landed("poll", Kind::Text),
+    landed("deadband", Kind::Number),
+    landed("heartbeat", Kind::Text),
+    landed("min", Kind::Number),
+    landed("max", Kind::Number),
+    landed("class", Kind::Text),
+    landed("access", Kind::Text),
+    landed("write", Kind::Table(WRITE)),
+    not_yet("alarm", Kind::Table(ALARM)),
+    landed("description", Kind::Text),
+];
+
+/// `write = { … }` of a tag.
+pub const WRITE: &[Key] = &[landed("min", Kind::Number), landed("max", Kind::Number), landed("verify", Kind::Bool)];
+
+const ALARM: &[Key] = &[
+    not_yet("high", Kind::Number),
+    not_yet("high_high", Kind::Number),
+    not_yet("hysteresis", Kind::Number),
+    not_yet("delay", Kind::Text),
+];
+
+/// The top of a TOML register map.
+pub const MAP: &[Key] = &[landed("address_style", Kind::Text), landed("tag", Kind::Tables(TAG))];
+
+/// The way to every key of a configuration, tables included: `broker.listener.tls.key`.
+pub fn all_paths() -> Vec<String> {
+    let mut paths = Vec::new();
+    collect(ROOT, "", &mut paths);
+    paths
+}
+
+fn collect(keys: &[Key], above: &str, paths: &mut Vec<String>) {
+    for key in keys {
+        let path = if above.is_empty() { key.name.to_owned() } else { format!("{above}.{}", key.name) };
+        if let Kind::Table(below) | Kind::Tables(below) = key.kind {
+            collect(below, &path, paths);
+        }
+        paths.push(path);
+    }
+}

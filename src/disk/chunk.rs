@@ -1,0 +1,267 @@
+//! Chunk files: segments of one class and one epoch, insert-only, unlinked whole.
+//!
+//! A chunk explains itself: its epoch, the one before, and the tags its segments use stand in it, so that a store whose
+//! `meta.db` is lost is read back from its chunks. Nothing here knows what is inside a segment's body.
+//!
+//! ```text
+//! application_id 0x49424348 ("IBCH"), user_version 1
+//! chunk    one row: class code, number, epoch, the epoch before and its last seq (NULL: not known)
+//! tag      id, device, name, topic, type: what the segments of this chunk refer to
+//! segment  first (key) .. last: the seqs; boot: of its stamps; raw: bytes of the body unpacked; crc: see store::segment
+//! ```
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::model::number::Class;
+
+use super::database::{self, Layout, PAGE};
+use super::fault::Fault;
+
+const LAYOUT: Layout = Layout { application: 0x4942_4348, version: 1 };
+
+const TABLES: &str = "
+    CREATE TABLE chunk (class INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        previous_epoch INTEGER, previous_seq INTEGER);
+    CREATE TABLE tag (id INTEGER PRIMARY KEY, device TEXT NOT NULL, name TEXT NOT NULL, topic TEXT NOT NULL,
+        type TEXT NOT NULL);
+    CREATE TABLE segment (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, boot INTEGER NOT NULL,
+        raw INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);";
+
+/// What a chunk says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkInfo {
+    /// Whose segments.
+    pub class: Class,
+    /// As in the file name.
+    pub number: u64,
+    /// Of which epoch.
+    pub epoch: u64,
+    /// The epoch before and its last seq, each if known.
+    pub previous: Option<(u64, Option<u64>)>,
+}
+
+/// One segment as it lies in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// Its first seq.
+    pub first: u64,
+    /// Its last seq.
+    pub last: u64,
+    /// The boot of its stamps.
+    pub boot: u32,
+    /// Bytes of the body when unpacked.
+    pub raw: u32,
+    /// Over header and body.
+    pub crc: u32,
+    /// The packed records.
+    pub body: Vec<u8>,
+}
+
+/// One dictionary entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRow {
+    /// Stable id.
+    pub id: u32,
+    /// Device name.
+    pub device: String,
+    /// Tag name.
+    pub name: String,
+    /// Local topic.
+    pub topic: String,
+    /// Type, as in the config.
+    pub data_type: String,
+}
+
+impl TagRow {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { id: row.get(0)?, device: row.get(1)?, name: row.get(2)?, topic: row.get(3)?, data_type: row.get(4)? })
+    }
+}
+
+/// The writer's end of a chunk.
+#[derive(Debug)]
+pub struct ChunkWriter {
+    connection: Connection,
+}
+
+impl ChunkWriter {
+    /// Makes a new chunk; durable but for its name when it returns (the caller syncs the directory).
+    pub fn create(path: &Path, info: &ChunkInfo, log_pages: u64) -> Result<Self, Fault> {
+        let connection = open(path, log_pages)?;
+        LAYOUT.create(&connection, TABLES)?;
+        let (epoch_before, seq_before) = info.previous.map_or((None, None), |(epoch, seq)| (Some(epoch), seq));
+        connection.execute(
+            "INSERT INTO chunk VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                info.class as u8,
+                info.number.cast_signed(),
+                info.epoch.cast_signed(),
+                epoch_before.map(u64::cast_signed),
+                seq_before.map(u64::cast_signed)
+            ],
+        )?;
+        database::checkpoint(&connection)?;
+        Ok(Self { connection })
+    }
+
+    /// Opens a chunk of an earlier run to go on with it.
+    pub fn open(path: &Path, log_pages: u64) -> Result<Self, Fault> {
+        let connection = open(path, log_pages)?;
+        LAYOUT.check(&connection)?;
+        Ok(Self { connection })
+    }
+
+    /// Writes segments and the tags they are the first here to use, and commits. An error leaves it open whether they
+    /// are on disk: write the same segments to another chunk, readers take either.
+    pub fn append(&mut self, tags: &[TagRow], segments: &[SegmentRow]) -> Result<(), Fault> {
+        let work = self.connection.transaction()?;
+        {
+            let mut insert = work.prepare("INSERT OR REPLACE INTO tag VALUES (?1, ?2, ?3, ?4, ?5)")?;
+            for tag in tags {
+                insert.execute(params![tag.id, tag.device, tag.name, tag.topic, tag.data_type])?;
+            }
+            let mut insert = work.prepare("INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for segment in segments {
+                insert.execute(params![
+                    segment.first.cast_signed(),
+                    segment.last.cast_signed(),
+                    segment.boot,
+                    segment.raw,
+                    segment.crc,
+                    segment.body
+                ])?;
+            }
+        }
+        Ok(work.commit()?)
+    }
+
+    /// Bytes of the database, once its log is moved into it.
+    pub fn bytes(&self) -> Result<u64, Fault> {
+        let pages: i64 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        Ok(pages.cast_unsigned() * PAGE)
+    }
+
+    /// Empties the log.
+    pub fn checkpoint(&self) -> Result<(), Fault> {
+        database::checkpoint(&self.connection)
+    }
+
+    /// No more will be written: the log goes away, so that the chunk is one plain file (best effort: while somebody
+    /// reads it, it keeps an empty log).
+    pub fn finish(self) {
+        let _ = database::checkpoint(&self.connection);
+        let _ = self.connection.busy_timeout(std::time::Duration::ZERO);
+        let _ = self.connection.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()));
+    }
+}
+
+fn open(path: &Path, log_pages: u64) -> Result<Connection, Fault> {
+    let connection = database::open(path)?;
+    connection.execute_batch(&format!(
+        "PRAGMA wal_autocheckpoint = {log_pages}; PRAGMA journal_size_limit = {};",
+        log_pages * PAGE
+    ))?;
+    Ok(connection)
+}
+
+/// A reader's end of a chunk.
+#[derive(Debug)]
+pub struct ChunkReader {
+    connection: Connection,
+}
+
+impl ChunkReader {
+    /// Opens a chunk and checks that it is one.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let connection = database::open_reader(path)?;
+        LAYOUT.check(&connection)?;
+        Ok(Self { connection })
+    }
+
+    /// What it says about itself.
+    pub fn info(&self) -> Result<ChunkInfo, Fault> {
+        let sql = "SELECT class, number, epoch, previous_epoch, previous_seq FROM chunk";
+        let (class, number, epoch, epoch_before, seq_before) = self.connection.query_row(sql, [], |row| {
+            let (before, seq): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, before, seq))
+        })?;
+        let class = Class::from_code(class).ok_or_else(|| Fault::Damaged(format!("class {class} does not exist")))?;
+        let previous = epoch_before.map(|epoch| (epoch.cast_unsigned(), seq_before.map(i64::cast_unsigned)));
+        Ok(ChunkInfo { class, number: number.cast_unsigned(), epoch: epoch.cast_unsigned(), previous })
+    }
+
+    /// First seq of its first segment; `None` when it holds none.
+    pub fn first(&self) -> Result<Option<u64>, Fault> {
+        let first: Option<i64> = self.connection.query_row("SELECT min(first) FROM segment", [], |row| row.get(0))?;
+        Ok(first.map(i64::cast_unsigned))
+    }
+
+    /// Its last segment.
+    pub fn last(&self) -> Result<Option<SegmentRow>, Fault> {
+        let sql = format!("{SEGMENT} ORDER BY first DESC LIMIT 1");
+        Ok(self.connection.query_row(&sql, [], read_segment).optional()?)
+    }
+
+    /// The segment that covers `seq`, or else the first after it, and those that follow; at most `limit`.
+    pub fn segments_from(&self, seq: u64, limit: usize) -> Result<Vec<SegmentRow>, Fault> {
+        let sql = format!(
+            "{SEGMENT} WHERE first >= coalesce((SELECT max(first) FROM segment WHERE first <= ?1), 0)
+             ORDER BY first LIMIT ?2"
+        );
+        let mut query = self.connection.prepare(&sql)?;
+        let rows =
+            query.query_map(params![seq.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)], read_segment)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Gives every segment that SQLite can still reach to `take`, from both ends towards the damage. The caller must
+    /// check each one's CRC. Some may come twice.
+    pub fn salvage(&self, take: &mut dyn FnMut(SegmentRow)) {
+        for order in ["ASC", "DESC"] {
+            let Ok(mut query) = self.connection.prepare(&format!("{SEGMENT} ORDER BY first {order}")) else { return };
+            let Ok(rows) = query.query_map([], read_segment) else { return };
+            let mut whole = true;
+            for row in rows {
+                match row {
+                    Ok(segment) => take(segment),
+                    // A value of the wrong kind spoils one row; anything else ends this direction.
+                    Err(rusqlite::Error::SqliteFailure(..)) => {
+                        whole = false;
+                        break;
+                    }
+                    Err(_) => {}
+                }
+            }
+            if whole {
+                return;
+            }
+        }
+    }
+
+    /// The tags its segments refer to.
+    pub fn tags(&self) -> Result<Vec<TagRow>, Fault> {
+        let mut query = self.connection.prepare("SELECT id, device, name, topic, type FROM tag")?;
+        let rows = query.query_map([], TagRow::read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Is its structure whole? Slow.
+    pub fn quick_check(&self) -> Result<(), Fault> {
+        database::quick_check(&self.connection)
+    }
+}
+
+const SEGMENT: &str = "SELECT first, last, boot, raw, crc, body FROM segment";
+
+fn read_segment(row: &Row<'_>) -> rusqlite::Result<SegmentRow> {
+    Ok(SegmentRow {
+        first: row.get::<_, i64>(0)?.cast_unsigned(),
+        last: row.get::<_, i64>(1)?.cast_unsigned(),
+        boot: row.get(2)?,
+        raw: row.get(3)?,
+        crc: row.get(4)?,
+        body: row.get(5)?,
+    })
+}

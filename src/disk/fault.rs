@@ -1,0 +1,60 @@
+//! What can go wrong with a file, named by what the caller does next.
+//!
+//! Everything SQLite and the system say is sorted here once; no other file of the house looks at their codes.
+
+use rusqlite::{Error, ErrorCode};
+
+/// Why a file could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Free some space, then try again.
+    #[error("no space left on the disk: {0}")]
+    Full(String),
+    /// The content is not what was written: set the file aside.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// A newer version wrote it: set the file aside, untouched.
+    #[error("written by a newer version of ironbridge (format {0})")]
+    Newer(i64),
+    /// The system refuses: try again later.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Fault {
+    /// Would trying again later, or with more space, change anything?
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Newer(_))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DiskFull => Self::Full(error.to_string()),
+                // "Unknown" is SQLITE_ERROR: a table or column that should be there is not.
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown => {
+                    Self::Damaged(error.to_string())
+                }
+                _ => Self::Unavailable(error.to_string()),
+            },
+            Error::SqlInputError { .. }
+            | Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::Utf8Error(..)
+            | Error::InvalidColumnType(..)
+            | Error::QueryReturnedNoRows => Self::Damaged(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The command journal: what was asked for, written down before it is acknowledged to its sender, and how it ended.
+//!
+//! Own thread and file. Fed by the command router. It promises: when [`CommandJournal::begin`] has returned, the command
+//! is on disk; a key seen within 24 h is answered from memory of the disk, across restarts; what was begun before a
+//! crash and not closed is found by [`CommandJournal::unfinished`], and never begun twice.
+//!
+//! ```text
+//! application_id 0x4942434D ("IBCM"), user_version 1
+//! entry  id, key (NULL: none), tag, payload, origin, at (ms since 1970; NULL: clock not known), result (NULL: not ended)
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::database::{self, Layout};
+use super::directory::Directory;
+use super::fault::Fault;
+
+const LAYOUT: Layout = Layout { application: 0x4942_434D, version: 1 };
+
+const TABLES: &str = "
+    CREATE TABLE entry (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, tag TEXT NOT NULL, payload BLOB NOT NULL,
+        origin TEXT NOT NULL, at INTEGER, result BLOB);
+    CREATE INDEX entry_key ON entry (key) WHERE key IS NOT NULL;
+    CREATE INDEX entry_open ON entry (id) WHERE result IS NULL;";
+
+/// How long a key is remembered (contract, section 3).
+const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
+/// Entries kept; the oldest go first.
+pub const ENTRIES_MAX: i64 = 100_000;
+/// Requests that may wait for the thread.
+const REQUESTS_WAITING_MAX: usize = 64;
+
+/// A command, before it is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The requester's id for it, if there is one.
+    pub key: Option<String>,
+    /// Topic of the tag.
+    pub tag: String,
+    /// As it came.
+    pub payload: Vec<u8>,
+    /// Who asked.
+    pub origin: String,
+    /// When, if the wall clock is known.
+    pub at_unix_ms: Option<i64>,
+}
+
+/// Names an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EntryId(pub i64);
+
+/// Whether a command is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// It is on disk: carry it out, then [`CommandJournal::close`].
+    New(EntryId),
+    /// It was seen before.
+    Known {
+        /// How it ended; `None` when it has not ended (or nobody knows).
+        result: Option<Vec<u8>>,
+    },
+}
+
+/// An entry that a crash left open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedEntry {
+    /// To close it with.
+    pub id: EntryId,
+    /// The command.
+    pub entry: Entry,
+}
+
+/// Why the journal could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Refuse the command: it is not on disk.
+    #[error("the command journal cannot be written: {0}")]
+    NotWritten(#[from] Fault),
+    /// The thread has ended.
+    #[error("the command journal is closed")]
+    Closed,
+}
+
+enum Request {
+    Begin(Entry, oneshot::Sender<Result<Begun, Fault>>),
+    Close(EntryId, Vec<u8>, oneshot::Sender<Result<(), Fault>>),
+    Unfinished(oneshot::Sender<Vec<UnfinishedEntry>>),
+}
+
+/// The journal; cheap to clone. Its thread ends with the last clone.
+#[derive(Debug, Clone)]
+pub struct CommandJournal {
+    requests: mpsc::Sender<Request>,
+}
+
+impl CommandJournal {
+    /// Opens the journal, or makes it. A damaged file is set aside in `quarantine/` beside it and a new one begun; what
+    /// stood in it is then forgotten. Where nothing can be written, commands are refused until that changes.
+    pub fn open(path: &Path) -> Self {
+        let (requests, inbox) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let path = path.to_path_buf();
+        if let Err(error) = std::thread::Builder::new().name("journal".into()).spawn(move || run(path, inbox)) {
+            tracing::error!(error = %error, "command journal thread cannot start");
+        }
+        Self { requests }
+    }
+
+    /// Writes a command down, unless its key is known; on disk when it returns. If cancelled it may be written
+    /// nevertheless, and then shows up as unfinished.
+    pub async fn begin(&self, entry: Entry) -> Result<Begun, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Begin(entry, answer)).await.map_err(|_| JournalError::Closed)?;
+        Ok(answered.await.map_err(|_| JournalError::Closed)??)
+    }
+
+    /// Writes down how it ended; on disk when it returns.
+    pub async fn close(&self, id: EntryId, result: Vec<u8>) -> Result<(), JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Close(id, result, answer)).await.map_err(|_| JournalError::Closed)?;
+        Ok(answered.await.map_err(|_| JournalError::Closed)??)
+    }
+
+    /// What an earlier run began and did not close, oldest first. Ask once, at start.
+    pub async fn unfinished(&self) -> Vec<UnfinishedEntry> {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(Request::Unfinished(answer)).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+}
+
+struct Journal {
+    path: PathBuf,
+    connection: Option<Connection>,
+    /// Entries up to here are from an earlier run, or were answered with success.
+    certain: i64,
+    unfinished: Vec<UnfinishedEntry>,
+}
+
+fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
+    let mut journal = Journal { path, connection: None, certain: i64::MAX, unfinished: Vec::new() };
+    if let Err(fault) = journal.connection().map(|_| ()) {
+        tracing::error!(error = %fault, "command journal cannot be opened; commands are refused");
+    }
+    while let Some(request) = inbox.blocking_recv() {
+        // The asker may be gone: what was written stays written.
+        match request {
+            Request::Begin(entry, answer) => drop(answer.send(journal.attempt(|journal| journal.begin(&entry)))),
+            Request::Close(id, result, answer) => {
+                drop(answer.send(journal.attempt(|journal| journal.end(id, &result))))
+            }
+            Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
+        }
+    }
+    if let Some(connection) = &journal.connection {
+        let _ = database::checkpoint(connection); // the log says the same
+    }
+}
+
+impl Journal {
+    /// After an error the outcome of a commit is unknown: the file is opened anew before it is used again.
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let outcome = work(self);
+        if let Err(fault) = &outcome {
+            tracing::error!(error = %fault, "command journal failed");
+            self.connection = None;
+        }
+        outcome
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, Fault> {
+        if self.connection.is_none() {
+            let connection = match open(&self.path) {
+                Err(fault) if fault.is_damage() => {
+                    self.set_aside(&fault)?;
+                    open(&self.path)?
+                }
+                other => other?,
+            };
+            if self.certain == i64::MAX {
+                self.unfinished = unfinished(&connection)?;
+                let last: Option<i64> = connection.query_row("SELECT max(id) FROM entry", [], |row| row.get(0))?;
+                self.certain = last.unwrap_or(0);
+            } else {
+                // Begun in this run, but refused to its sender because the commit seemed to fail.
+                connection.execute("DELETE FROM entry WHERE result IS NULL AND id > ?1", [self.certain])?;
+            }
+            self.connection = Some(connection);
+        }
+        self.connection.as_mut().ok_or_else(|| Fault::Unavailable("the journal is not open".into()))
+    }
+
+    fn set_aside(&self, fault: &Fault) -> Result<(), Fault> {
+        let (Some(home), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
+        else {
+            return Err(Fault::Unavailable("the journal has no file name".into()));
+        };
+        let aside = Directory::at(home).set_aside(name)?;
+        tracing::error!(error = %fault, aside = %aside.display(), "command journal damaged and set aside; a new one begins");
+        Ok(())
+    }
+
+    fn begin(&mut self, entry: &Entry) -> Result<Begun, Fault> {
+        let connection = self.connection()?;
+        let work = connection.transaction()?;
+        if let Some(key) = &entry.key {
+            let since = entry.at_unix_ms.map(|now| now - REMEMBERED_MS);
+            let known = "SELECT result FROM entry WHERE key = ?1 AND (at IS NULL OR ?2 IS NULL OR at >= ?2)
+                         ORDER BY id DESC LIMIT 1";
+            let result = work.query_row(known, params![key, since], |row| row.get(0)).optional()?;
+            if let Some(result) = result {
+                return Ok(Begun::Known { result });
+            }
+        }
+        let Entry { key, tag, payload, origin, at_unix_ms } = entry;
+        work.execute(
+            "INSERT INTO entry (key, tag, payload, origin, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![key, tag, payload, origin, at_unix_ms],
+        )?;
+        let id = work.last_insert_rowid();
+        if let Some(now) = at_unix_ms {
+            // Ids grow with time: only the oldest few need a look, however many there are.
+            let old = "DELETE FROM entry WHERE id IN (SELECT id FROM entry ORDER BY id LIMIT 100)
+                       AND at < ?1 AND id < ?2 AND result IS NOT NULL";
+            work.execute(old, params![now - REMEMBERED_MS, id])?;
+        }
+        work.execute("DELETE FROM entry WHERE id <= ?1", [id - ENTRIES_MAX])?;
+        work.commit()?;
+        self.certain = id;
+        Ok(Begun::New(EntryId(id)))
+    }
+
+    fn end(&mut self, id: EntryId, result: &[u8]) -> Result<(), Fault> {
+        self.connection()?.execute("UPDATE entry SET result = ?2 WHERE id = ?1", params![id.0, result])?;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, Fault> {
+    let new = !path.exists();
+    if let (true, Some(home), Some(name)) = (new, path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        std::fs::create_dir_all(home)?;
+        Directory::at(home).remove_database(name)?; // a log without its database
+    }
+    let connection = database::open(path)?;
+    if new {
+        LAYOUT.create(&connection, TABLES)?;
+        if let Some(home) = path.parent() {
+            std::fs::File::open(home)?.sync_all()?;
+        }
+    }
+    LAYOUT.check(&connection)?;
+    Ok(connection)
+}
+
+fn unfinished(connection: &Connection) -> Result<Vec<UnfinishedEntry>, Fault> {
+    let sql = "SELECT id, key, tag, payload, origin, at FROM entry WHERE result IS NULL ORDER BY id";
+    let mut query = connection.prepare(sql)?;
+    let rows = query.query_map([], |row| {
+        let (key, tag, payload) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let entry = Entry { key, tag, payload, origin: row.get(4)?, at_unix_ms: row.get(5)? };
+        Ok(UnfinishedEntry { id: EntryId(row.get(0)?), entry })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,359 @@
+//! `meta.db`: what a store must know beside its chunks, as plain rows.
+//!
+//! Small: it is read whole at start and then only written. Every change is an [`Edit`]; edits are idempotent, so that a
+//! commit of unknown outcome is simply made again.
+//!
+//! ```text
+//! application_id 0x49424D45 ("IBME"), user_version 1
+//! tag     the dictionary; ids are stable for the life of the store
+//! epoch   per class, in order: the epoch, the one before, its last number (high-water), what was evicted of it
+//! loss    numbers that were used but have no record, with the reason: nothing else may be missing
+//! owed    gap records, one row per uplink, until acknowledged
+//! cursor  per uplink and class: all numbers up to acked, and ranges "epoch:first-last" above it
+//! boot    number per boot token      fix  UTC at a moment of a boot      value  single numbers by name
+//! ```
+
+use std::path::Path;
+
+use rusqlite::{Connection, Row, Transaction, params};
+
+use super::chunk::TagRow;
+use super::database::{self, Layout, PAGE};
+use super::fault::Fault;
+
+const LAYOUT: Layout = Layout { application: 0x4942_4D45, version: 1 };
+
+const TABLES: &str = "
+    CREATE TABLE tag (id INTEGER PRIMARY KEY, device TEXT NOT NULL, name TEXT NOT NULL, topic TEXT NOT NULL,
+        type TEXT NOT NULL);
+    CREATE TABLE epoch (class INTEGER, ordinal INTEGER, epoch INTEGER NOT NULL, previous_epoch INTEGER,
+        previous_seq INTEGER, last INTEGER NOT NULL, evicted INTEGER NOT NULL, PRIMARY KEY (class, ordinal)) WITHOUT ROWID;
+    CREATE TABLE loss (class INTEGER, epoch INTEGER, first INTEGER, last INTEGER NOT NULL, reason TEXT NOT NULL,
+        from_boot INTEGER, from_micros INTEGER, to_boot INTEGER, to_micros INTEGER,
+        PRIMARY KEY (class, epoch, first)) WITHOUT ROWID;
+    CREATE TABLE owed (id INTEGER PRIMARY KEY, uplink TEXT NOT NULL, class INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        first INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
+        from_boot INTEGER, from_micros INTEGER, to_boot INTEGER, to_micros INTEGER);
+    CREATE TABLE cursor (uplink TEXT, class INTEGER, epoch INTEGER NOT NULL, acked INTEGER NOT NULL,
+        ranges TEXT NOT NULL, PRIMARY KEY (uplink, class)) WITHOUT ROWID;
+    CREATE TABLE boot (number INTEGER PRIMARY KEY, token TEXT NOT NULL);
+    CREATE TABLE fix (boot INTEGER, micros INTEGER, unix_ms INTEGER NOT NULL, PRIMARY KEY (boot, micros)) WITHOUT ROWID;
+    CREATE TABLE value (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// A row of `epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochRow {
+    /// Class code.
+    pub class: u8,
+    /// Its place among the epochs of its class.
+    pub ordinal: i64,
+    /// The epoch.
+    pub epoch: u64,
+    /// The one before and its last number, each if known.
+    pub previous: Option<(u64, Option<u64>)>,
+    /// Last number known to be used.
+    pub last: u64,
+    /// Everything up to here was evicted.
+    pub evicted: u64,
+}
+
+/// Boot number and microseconds.
+pub type StampRow = (u32, i64);
+
+/// Numbers without records: a row of `loss`, and the middle of a row of `owed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LossRow {
+    /// Class code.
+    pub class: u8,
+    /// In which epoch.
+    pub epoch: u64,
+    /// First missing number.
+    pub first: u64,
+    /// Last missing number.
+    pub last: u64,
+    /// The word in the gap record.
+    pub reason: String,
+    /// First lost sample, if known.
+    pub from: Option<StampRow>,
+    /// Last lost sample, if known.
+    pub to: Option<StampRow>,
+}
+
+/// A row of `owed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwedRow {
+    /// Never used twice.
+    pub id: i64,
+    /// Whom it is owed.
+    pub uplink: String,
+    /// What is missing.
+    pub loss: LossRow,
+}
+
+/// A row of `cursor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorRow {
+    /// Whose.
+    pub uplink: String,
+    /// Class code.
+    pub class: u8,
+    /// The epoch of `acked`.
+    pub epoch: u64,
+    /// Everything up to here is acknowledged.
+    pub acked: u64,
+    /// Acknowledged above it: `epoch:first-last`, separated by blanks.
+    pub ranges: String,
+}
+
+/// A row of `fix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixRow {
+    /// The moment.
+    pub at: StampRow,
+    /// UTC then, ms since 1970.
+    pub unix_ms: i64,
+}
+
+/// Everything in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The dictionary.
+    pub tags: Vec<TagRow>,
+    /// By class and ordinal.
+    pub epochs: Vec<EpochRow>,
+    /// By class, epoch and first.
+    pub losses: Vec<LossRow>,
+    /// By id.
+    pub owed: Vec<OwedRow>,
+    /// All cursors.
+    pub cursors: Vec<CursorRow>,
+    /// Number and token, oldest first.
+    pub boots: Vec<(u32, String)>,
+    /// By boot and moment.
+    pub fixes: Vec<FixRow>,
+    /// Single numbers.
+    pub values: Vec<(String, i64)>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Adds or replaces.
+    PutTag(TagRow),
+    /// Adds or replaces.
+    PutEpoch(EpochRow),
+    /// Forgets an epoch (class code, ordinal) of which nothing is left.
+    DropEpoch(u8, i64),
+    /// Adds or replaces (by class, epoch and first).
+    PutLoss(LossRow),
+    /// Forgets a loss (class code, epoch, first).
+    DropLoss(u8, u64, u64),
+    /// Adds or replaces.
+    PutOwed(OwedRow),
+    /// The gap record was acknowledged, or replaced by a longer one.
+    DropOwed(i64),
+    /// Adds or replaces.
+    PutCursor(CursorRow),
+    /// The uplink no longer has this class.
+    DropCursor(String, u8),
+    /// Adds or replaces.
+    PutBoot(u32, String),
+    /// Adds or replaces.
+    PutFix(FixRow),
+    /// Forgets fixes of boots before this one.
+    DropFixesBefore(u32),
+    /// Adds or replaces.
+    PutValue(&'static str, i64),
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Meta {
+    connection: Connection,
+}
+
+impl Meta {
+    /// Makes a new file; durable but for its name.
+    pub fn create(path: &Path) -> Result<Self, Fault> {
+        let connection = database::open(path)?;
+        LAYOUT.create(&connection, TABLES)?;
+        Self::keep_log_short(connection)
+    }
+
+    /// Opens the file and reads all of it.
+    pub fn open(path: &Path) -> Result<(Self, Contents), Fault> {
+        let connection = database::open(path)?;
+        LAYOUT.check(&connection)?;
+        database::quick_check(&connection)?; // small, so this takes milliseconds
+        let contents = read(&connection)?;
+        Ok((Self::keep_log_short(connection)?, contents))
+    }
+
+    /// Reads all of it beside its writer.
+    pub fn look(path: &Path) -> Result<Contents, Fault> {
+        let connection = database::open_reader(path)?;
+        LAYOUT.check(&connection)?;
+        database::quick_check(&connection)?;
+        read(&connection)
+    }
+
+    fn keep_log_short(connection: Connection) -> Result<Self, Fault> {
+        connection
+            .execute_batch(&format!("PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};", 64 * PAGE))?;
+        Ok(Self { connection })
+    }
+
+    /// Makes all changes in one commit.
+    pub fn apply(&mut self, edits: &[Edit]) -> Result<(), Fault> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let work = self.connection.transaction()?;
+        for edit in edits {
+            make(&work, edit)?;
+        }
+        Ok(work.commit()?)
+    }
+
+    /// Empties the log.
+    pub fn checkpoint(&self) -> Result<(), Fault> {
+        database::checkpoint(&self.connection)
+    }
+}
+
+fn make(work: &Transaction<'_>, edit: &Edit) -> rusqlite::Result<()> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| work.prepare(sql)?.execute(values);
+    match edit {
+        Edit::PutTag(tag) => run(
+            "INSERT OR REPLACE INTO tag VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![tag.id, tag.device, tag.name, tag.topic, tag.data_type],
+        ),
+        Edit::PutEpoch(row) => {
+            let (epoch, seq) = row.previous.map_or((None, None), |(epoch, seq)| (Some(epoch), seq));
+            let (epoch, seq) = (epoch.map(u64::cast_signed), seq.map(u64::cast_signed));
+            let (last, evicted) = (row.last.cast_signed(), row.evicted.cast_signed());
+            run(
+                "INSERT OR REPLACE INTO epoch VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![row.class, row.ordinal, row.epoch.cast_signed(), epoch, seq, last, evicted],
+            )
+        }
+        Edit::DropEpoch(class, ordinal) => {
+            run("DELETE FROM epoch WHERE class = ?1 AND ordinal = ?2", params![class, ordinal])
+        }
+        Edit::PutLoss(loss) => put_loss(work, loss),
+        Edit::DropLoss(class, epoch, first) => run(
+            "DELETE FROM loss WHERE class = ?1 AND epoch = ?2 AND first = ?3",
+            params![class, epoch.cast_signed(), first.cast_signed()],
+        ),
+        Edit::PutOwed(owed) => put_owed(work, owed),
+        Edit::DropOwed(id) => run("DELETE FROM owed WHERE id = ?1", params![id]),
+        Edit::PutCursor(row) => run(
+            "INSERT OR REPLACE INTO cursor VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![row.uplink, row.class, row.epoch.cast_signed(), row.acked.cast_signed(), row.ranges],
+        ),
+        Edit::DropCursor(uplink, class) => {
+            run("DELETE FROM cursor WHERE uplink = ?1 AND class = ?2", params![uplink, class])
+        }
+        Edit::PutBoot(number, token) => run("INSERT OR REPLACE INTO boot VALUES (?1, ?2)", params![number, token]),
+        Edit::PutFix(fix) => {
+            run("INSERT OR REPLACE INTO fix VALUES (?1, ?2, ?3)", params![fix.at.0, fix.at.1, fix.unix_ms])
+        }
+        Edit::DropFixesBefore(boot) => run("DELETE FROM fix WHERE boot < ?1", params![boot]),
+        Edit::PutValue(name, number) => run("INSERT OR REPLACE INTO value VALUES (?1, ?2)", params![name, number]),
+    }
+    .map(|_| ())
+}
+
+fn put_loss(work: &Transaction<'_>, loss: &LossRow) -> rusqlite::Result<usize> {
+    let (from, to) = (loss.from.unzip(), loss.to.unzip());
+    let (epoch, first, last) = (loss.epoch.cast_signed(), loss.first.cast_signed(), loss.last.cast_signed());
+    work.prepare("INSERT OR REPLACE INTO loss VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
+        loss.class,
+        epoch,
+        first,
+        last,
+        loss.reason,
+        from.0,
+        from.1,
+        to.0,
+        to.1
+    ])
+}
+
+fn put_owed(work: &Transaction<'_>, owed: &OwedRow) -> rusqlite::Result<usize> {
+    let OwedRow { id, uplink, loss } = owed;
+    let (from, to) = (loss.from.unzip(), loss.to.unzip());
+    let (epoch, first, last) = (loss.epoch.cast_signed(), loss.first.cast_signed(), loss.last.cast_signed());
+    work.prepare("INSERT OR REPLACE INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?.execute(params![
+        id,
+        uplink,
+        loss.class,
+        epoch,
+        first,
+        last,
+        loss.reason,
+        from.0,
+        from.1,
+        to.0,
+        to.1
+    ])
+}
+
+fn read(connection: &Connection) -> Result<Contents, Fault> {
+    // One transaction: all tables of one moment, even beside a writer.
+    let moment = connection.unchecked_transaction()?;
+    let contents = Contents {
+        tags: rows(&moment, "SELECT id, device, name, topic, type FROM tag ORDER BY id", TagRow::read)?,
+        epochs: rows(&moment, "SELECT * FROM epoch ORDER BY class, ordinal", |row| {
+            let previous = row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned);
+            let previous_seq = row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned);
+            Ok(EpochRow {
+                class: row.get(0)?,
+                ordinal: row.get(1)?,
+                epoch: unsigned(row, 2)?,
+                previous: previous.map(|epoch| (epoch, previous_seq)),
+                last: unsigned(row, 5)?,
+                evicted: unsigned(row, 6)?,
+            })
+        })?,
+        losses: rows(&moment, "SELECT * FROM loss ORDER BY class, epoch, first", |row| read_loss(row, 0))?,
+        owed: rows(&moment, "SELECT * FROM owed ORDER BY id", |row| {
+            Ok(OwedRow { id: row.get(0)?, uplink: row.get(1)?, loss: read_loss(row, 2)? })
+        })?,
+        cursors: rows(&moment, "SELECT * FROM cursor", |row| {
+            let (epoch, acked) = (unsigned(row, 2)?, unsigned(row, 3)?);
+            Ok(CursorRow { uplink: row.get(0)?, class: row.get(1)?, epoch, acked, ranges: row.get(4)? })
+        })?,
+        boots: rows(&moment, "SELECT number, token FROM boot ORDER BY number", |row| Ok((row.get(0)?, row.get(1)?)))?,
+        fixes: rows(&moment, "SELECT boot, micros, unix_ms FROM fix ORDER BY boot, micros", |row| {
+            Ok(FixRow { at: (row.get(0)?, row.get(1)?), unix_ms: row.get(2)? })
+        })?,
+        values: rows(&moment, "SELECT name, number FROM value", |row| Ok((row.get(0)?, row.get(1)?)))?,
+    };
+    Ok(contents)
+}
+
+fn rows<T>(at: &Connection, sql: &str, read: impl Fn(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>, Fault> {
+    let mut query = at.prepare(sql)?;
+    let rows = query.query_map([], |row| read(row))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+fn read_loss(row: &Row<'_>, start: usize) -> rusqlite::Result<LossRow> {
+    let stamp = |column: usize| -> rusqlite::Result<Option<StampRow>> {
+        Ok(row.get::<_, Option<u32>>(column)?.zip(row.get::<_, Option<i64>>(column + 1)?))
+    };
+    Ok(LossRow {
+        class: row.get(start)?,
+        epoch: unsigned(row, start + 1)?,
+        first: unsigned(row, start + 2)?,
+        last: unsigned(row, start + 3)?,
+        reason: row.get(start + 4)?,
+        from: stamp(start + 5)?,
+        to: stamp(start + 7)?,
+    })
+}

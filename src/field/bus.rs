@@ -1,0 +1,273 @@
+//! The bus: one task that owns its driver, its schedule and the state of its tags. The loop; what its outcomes lead to is
+//! in [`super::outcome`].
+//!
+//! Fed by the plan and by the command queue, emits to the hub. Promises: at most one transaction at a time, never
+//! cancelled halfway; commands go before polls, at most two in a row; every loss of the connection, every standing of a
+//! device is told once; a stop is heard between two transactions, and commands still waiting are refused `stopping`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
+use super::devices::{Roster, Seat};
+use super::driver::{Driver, Pace};
+use super::modbus::timing::Timing;
+use super::modbus::transport::Opener;
+use super::schedule::{Next, PollIx, Schedule};
+use super::standing::ProbeBudget;
+use super::stats::BusStats;
+use super::tags::Tags;
+use crate::config::blocks::plan_blocks;
+use crate::config::plan::Plan;
+use crate::flow::clock::Clock;
+use crate::flow::hub::Hub;
+use crate::flow::stop::Stop;
+use crate::model::command::{Outcome, Refusal};
+use crate::model::quality::Cause;
+use crate::model::sample::{Batch, Sample};
+use crate::model::tag::BusIx;
+use crate::model::time::Stamp;
+
+/// Reports of counts and heartbeats of bad tags are looked at this often.
+const ROUND: Duration = Duration::from_secs(10);
+/// Commands that may go before a poll that is due.
+const COMMANDS_IN_A_ROW_MAX: u8 = 2;
+
+/// What the app holds of a bus.
+#[derive(Debug, Clone)]
+pub struct BusHandle {
+    /// Commands for tags of this bus; use `try_send`, full is `refused: busy`.
+    pub commands: mpsc::Sender<FieldCommand>,
+    /// Counters.
+    pub stats: Arc<BusStats>,
+}
+
+/// One bus, built and then run.
+pub struct Bus {
+    pub(super) plan: Arc<Plan>,
+    pub(super) name: String,
+    pub(super) hub: Hub,
+    pub(super) clock: Clock,
+    pub(super) stop: Stop,
+    commands: mpsc::Receiver<FieldCommand>,
+    waiting: Option<FieldCommand>,
+    commands_in_a_row: u8,
+    pub(super) driver: Driver,
+    /// The loss of the connection has been told.
+    pub(super) cut: bool,
+    pub(super) schedule: Schedule,
+    pub(super) roster: Roster,
+    pub(super) tags: Tags,
+    pub(super) probes: ProbeBudget,
+    next_round: Instant,
+    pub(super) stats: Arc<BusStats>,
+}
+
+/// What every room of the house shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// The time.
+    pub clock: Clock,
+    /// The end.
+    pub stop: Stop,
+}
+
+/// What the loop does next.
+enum Turn {
+    Open,
+    Command(FieldCommand),
+    Poll(PollIx),
+    Wait(Instant),
+}
+
+impl Bus {
+    /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
+    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
+        let link = plan.buses[bus.0 as usize].link.clone();
+        Self::over(Box::new(link), plan, bus, hub, Shared { clock, stop })
+    }
+
+    /// A bus over a wire of the caller's choosing.
+    pub fn over(opener: Box<dyn Opener>, plan: Arc<Plan>, bus: BusIx, hub: Hub, shared: Shared) -> (Self, BusHandle) {
+        let stats = Arc::<BusStats>::default();
+        let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let bus_plan = &plan.buses[bus.0 as usize];
+        let blocks = plan_blocks(&plan, bus);
+        let tags = Tags::new(&plan, &blocks);
+        let roster = Roster::new(&plan, bus, blocks, &tags);
+        let now = Instant::now();
+        let paces = plan.devices.iter().filter(|device| device.bus == bus && !device.delay_between_requests.is_zero());
+        let paces = paces.map(|device| Pace { unit: device.unit_id, pause: device.delay_between_requests }).collect();
+        let built = Self {
+            name: bus_plan.name.clone(),
+            driver: Driver::new(opener, Timing::new(bus_plan), paces, Arc::clone(&stats)),
+            schedule: Schedule::new(&roster.periods(), now.into_std()),
+            probes: ProbeBudget::new(now.into_std()),
+            next_round: now + ROUND,
+            plan,
+            hub,
+            clock: shared.clock,
+            stop: shared.stop,
+            commands,
+            waiting: None,
+            commands_in_a_row: 0,
+            cut: false,
+            roster,
+            tags,
+            stats: Arc::clone(&stats),
+        };
+        (built, BusHandle { commands: sender, stats })
+    }
+
+    /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
+    pub async fn run(mut self) {
+        info!(bus = %self.name, polls = self.roster.polls.len(), "bus begins");
+        while !self.stop.is_begun() {
+            self.stats.turns.one();
+            let now = Instant::now();
+            if now >= self.next_round {
+                self.round().await;
+                self.next_round = now + ROUND;
+            }
+            match self.decide(now) {
+                Turn::Open => self.open().await,
+                Turn::Command(command) => self.command(command).await,
+                Turn::Poll(ix) => self.poll(ix).await,
+                Turn::Wait(until) => self.wait(until).await,
+            }
+        }
+        self.refuse_waiting();
+        self.report();
+        info!(bus = %self.name, "bus ends");
+    }
+
+    fn decide(&mut self, now: Instant) -> Turn {
+        if !self.driver.is_open() && self.driver.retry_at() <= now {
+            return Turn::Open;
+        }
+        let next = self.next_poll(now);
+        let polls_wait = matches!(next, Next::Poll(_));
+        if (self.commands_in_a_row < COMMANDS_IN_A_ROW_MAX || !polls_wait)
+            && let Some(command) = self.waiting.take().or_else(|| self.commands.try_recv().ok())
+        {
+            self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
+            return Turn::Command(command);
+        }
+        self.commands_in_a_row = 0;
+        match next {
+            Next::Poll(ix) => Turn::Poll(ix),
+            Next::Wait(until) => Turn::Wait(Instant::from_std(until).min(self.next_round)),
+            Next::Idle if self.driver.is_open() => Turn::Wait(self.next_round),
+            Next::Idle => Turn::Wait(self.driver.retry_at().min(self.next_round)),
+        }
+    }
+
+    fn next_poll(&self, now: Instant) -> Next {
+        if !self.driver.is_open() {
+            return Next::Idle;
+        }
+        let budget = self.probes.not_before();
+        self.schedule.next(now.into_std(), |ix| {
+            let seat = self.roster.polls[ix].seat;
+            let device = &self.roster.devices[seat.0];
+            let probe = if device.unit.is_down() { self.roster.probe_of(seat) } else { None };
+            device.unit.may(ix, probe, budget).no_sooner_than(self.driver.ready_at(device.unit_id).into_std())
+        })
+    }
+
+    /// Waits for the moment, a command or the stop.
+    async fn wait(&mut self, until: Instant) {
+        tokio::select! {
+            command = self.commands.recv(), if !self.commands.is_closed() || !self.commands.is_empty() => {
+                self.waiting = command;
+            }
+            () = self.stop.begun() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    async fn open(&mut self) {
+        let opened = tokio::select! {
+            opened = self.driver.open() => opened,
+            () = self.stop.begun() => return,
+        };
+        match opened {
+            Ok(()) => {
+                if std::mem::take(&mut self.cut) {
+                    info!(bus = %self.name, "bus connected again");
+                    let now = Instant::now().into_std();
+                    self.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
+                    (0..self.roster.polls.len()).for_each(|ix| self.schedule.begin_anew(ix, now));
+                }
+            }
+            Err(error) => self.tell_cut(&error).await,
+        }
+    }
+
+    /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat.
+    pub(super) async fn tell_cut(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.cut, true) {
+            warn!(bus = %self.name, error = %error, "bus has no connection");
+        }
+        let at = self.clock.now();
+        for place in 0..self.roster.devices.len() {
+            let device = &mut self.roster.devices[place];
+            device.unit.cut();
+            device.cause = Cause::Transport;
+            device.down_since.get_or_insert(at);
+            self.emit_bad(Seat(place), at).await;
+        }
+        self.report();
+    }
+
+    /// Every ten seconds: counts that changed, heartbeats of what is bad.
+    async fn round(&mut self) {
+        self.report();
+        let at = self.clock.now();
+        for place in 0..self.roster.devices.len() {
+            if self.roster.devices[place].unit.is_down() {
+                self.emit_bad(Seat(place), at).await;
+            }
+        }
+    }
+
+    pub(super) fn report(&mut self) {
+        (0..self.roster.devices.len()).for_each(|place| self.tell(Seat(place)));
+    }
+
+    pub(super) fn tell(&mut self, seat: Seat) {
+        if let Some(report) = self.roster.devices[seat.0].news() {
+            self.hub.report(report);
+        }
+    }
+
+    pub(super) async fn emit_bad(&mut self, seat: Seat, at: Stamp) {
+        let device = &self.roster.devices[seat.0];
+        let samples = self.tags.bad(device.slots.iter().copied(), device.cause, at);
+        self.emit(seat, samples).await;
+    }
+
+    pub(super) async fn emit_bad_poll(&mut self, ix: PollIx, cause: Cause, at: Stamp) {
+        let poll = &self.roster.polls[ix];
+        let samples = self.tags.bad(poll.cuts.iter().map(|(slot, _)| *slot), cause, at);
+        self.emit(poll.seat, samples).await;
+    }
+
+    pub(super) async fn emit(&mut self, seat: Seat, samples: Vec<Sample>) {
+        if !samples.is_empty() {
+            self.hub.emit(Batch { device: self.roster.devices[seat.0].ix, samples }).await;
+        }
+    }
+
+    fn refuse_waiting(&mut self) {
+        self.commands.close();
+        let waiting = self.waiting.take();
+        for command in waiting.into_iter().chain(std::iter::from_fn(|| self.commands.try_recv().ok())) {
+            drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The driver: the connection of one bus, kept open, opened again with backoff, one request at a time.
+//!
+//! Fed by the bus and by the command under way. Promises: closes before it opens again; a connection that was found
+//! closed between two requests is opened again at once, one that gives no answer at all only after a growing wait;
+//! pauses that a device asks for are kept between any two of its requests.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::backoff::Backoff;
+use super::modbus::session::{Reading, Session, Trouble};
+use super::modbus::timing::Timing;
+use super::modbus::transport::Opener;
+use super::modbus::write::Write;
+use super::stats::BusStats;
+use crate::model::tag::Table;
+
+/// The pause that a unit wants between its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The unit.
+    pub unit: u8,
+    /// Its pause.
+    pub pause: Duration,
+}
+
+/// The connection of one bus.
+pub struct Driver {
+    opener: Box<dyn Opener>,
+    timing: Timing,
+    session: Option<Session>,
+    /// The present connection has brought at least one answer.
+    proven: bool,
+    opened_before: bool,
+    retry_at: Instant,
+    backoff: Backoff,
+    paces: Vec<(Pace, Instant)>,
+    stats: Arc<BusStats>,
+}
+
+impl Driver {
+    /// Not yet open. `paces`: the units whose requests need pauses.
+    pub fn new(opener: Box<dyn Opener>, timing: Timing, paces: Vec<Pace>, stats: Arc<BusStats>) -> Self {
+        let now = Instant::now();
+        Self {
+            opener,
+            timing,
+            session: None,
+            proven: false,
+            opened_before: false,
+            retry_at: now,
+            backoff: Backoff::default(),
+            paces: paces.into_iter().map(|pace| (pace, now)).collect(),
+            stats,
+        }
+    }
+
+    /// Is there a connection?
+    pub const fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// When the next attempt to open is due.
+    pub const fn retry_at(&self) -> Instant {
+        self.retry_at
+    }
+
+    /// Opens the connection; sets the time of the next attempt when it fails. Cancel-safe.
+    pub async fn open(&mut self) -> io::Result<()> {
+        self.session = None;
+        self.proven = false;
+        match self.opener.open().await {
+            Ok(wire) => {
+                self.session = Some(Session::new(wire, self.timing.clone(), Arc::clone(&self.stats)));
+                if std::mem::replace(&mut self.opened_before, true) {
+                    self.stats.reconnects.one();
+                }
+                self.stats.connected.set(1);
+                Ok(())
+            }
+            Err(error) => {
+                self.retry_at = Instant::now() + self.backoff.next(rand::random());
+                Err(error)
+            }
+        }
+    }
+
+    /// When this unit may be asked next.
+    pub fn ready_at(&self, unit: u8) -> Instant {
+        let line = self.session.as_ref().map_or(self.retry_at, |session| session.ready_at(unit));
+        self.pace(unit).map_or(line, |next| next.max(line))
+    }
+
+    /// Until when the line has to be silent, whoever is asked next.
+    pub fn quiet_until(&self) -> Instant {
+        self.session.as_ref().map_or(self.retry_at, Session::quiet_until)
+    }
+
+    fn pace(&self, unit: u8) -> Option<Instant> {
+        self.paces.iter().find(|(pace, _)| pace.unit == unit).map(|(_, next)| *next)
+    }
+
+    /// Waits until this unit may be asked. Cancel-safe.
+    pub async fn settle(&mut self, unit: u8) -> Result<(), Trouble> {
+        if let Some(next) = self.pace(unit).filter(|next| *next > Instant::now()) {
+            sleep_until(next).await;
+        }
+        let settled = self.session_mut()?.settle(unit).await;
+        if settled.is_err() {
+            self.close();
+        }
+        settled
+    }
+
+    /// Reads registers or bits. Not cancel-safe.
+    pub async fn read(&mut self, unit: u8, table: Table, start: u16, count: u16) -> Result<Reading, Trouble> {
+        self.settle(unit).await?;
+        let read = self.session_mut()?.read(unit, table, start, count).await;
+        self.seen(unit, read)
+    }
+
+    /// Writes. Not cancel-safe.
+    pub async fn write(&mut self, unit: u8, write: &Write) -> Result<(), Trouble> {
+        self.settle(unit).await?;
+        let written = self.session_mut()?.write(unit, write).await;
+        self.seen(unit, written)
+    }
+
+    /// See [`Session::must_learn_echo`].
+    pub fn must_learn_echo(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::must_learn_echo)
+    }
+
+    fn session_mut(&mut self) -> Result<&mut Session, Trouble> {
+        self.session.as_mut().ok_or_else(|| Trouble::Lost {
+            error: io::ErrorKind::NotConnected.into(),
+            sent: super::modbus::gate::Sent::Nothing,
+        })
+    }
+
+    /// Learns from how a request ended.
+    fn seen<T>(&mut self, unit: u8, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+        let now = Instant::now();
+        if let Some((pace, next)) = self.paces.iter_mut().find(|(pace, _)| pace.unit == unit) {
+            *next = now + pace.pause;
+        }
+        match &outcome {
+            Err(Trouble::Lost { .. }) => self.close(),
+            Ok(_) | Err(Trouble::Exception(_)) => {
+                self.proven = true;
+                self.backoff.reset();
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// A port must be closed before it can be opened again.
+    fn close(&mut self) {
+        self.session = None;
+        self.stats.connected.set(0);
+        let wait = if self.proven { Duration::ZERO } else { self.backoff.next(rand::random()) };
+        self.retry_at = Instant::now() + wait;
+    }
+
+    /// True when the connection just lost had worked: opening it again at once is worth a try before anyone is told.
+    pub const fn was_proven(&self) -> bool {
+        self.proven
+    }
+}

@@ -1,0 +1,224 @@
+//! One transaction at a time on one connection, with the silences it needs.
+//!
+//! Fed by the driver. Promises: the context of the crate is dropped after any error; after a serial timeout the whole
+//! line stays quiet for at least the worst response time seen, and the silent unit is not asked again until another
+//! response timeout has passed, so that its late answer is over before the next question; a TCP connection survives a
+//! silent unit. Nothing here is cancel-safe but [`Session::settle`]: finish a transaction once begun.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_modbus::client::{Client as _, Context, rtu, tcp};
+use tokio_modbus::slave::{Slave, SlaveContext as _};
+use tokio_modbus::{Error, Request, Response};
+
+use super::gate::{EchoHabit, Gate, Heard, OUT_OF_STEP, Sent};
+use super::timing::{Framing, Timing};
+use super::transport::Wire;
+use super::write::Write;
+use crate::config::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
+use crate::field::stats::BusStats;
+use crate::model::tag::Table;
+
+/// Most registers in one write (Application Protocol 1.1b3, section 6.12).
+pub const REGISTERS_PER_WRITE_MAX: usize = 123;
+/// Added to the worst response time seen: the line's quiet after a timeout.
+const QUIET_MARGIN: Duration = Duration::from_millis(20);
+/// A request and the frame around its answer, the larger framing.
+const FRAMES_BYTES: u32 = 21;
+
+/// Why a transaction has no answer; the variant says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The device answered, with an exception: look at the code.
+    #[error("exception {0}")]
+    Exception(u8),
+    /// Silence: count it against the unit.
+    #[error("no answer in time")]
+    Timeout,
+    /// Something came, but no valid answer: count it against the unit.
+    #[error("no valid answer")]
+    Protocol,
+    /// More registers or bits than one request may have: never sent, never will be.
+    #[error("more than one request may carry")]
+    TooLong,
+    /// The connection is gone: open a new one.
+    #[error("connection lost: {error}")]
+    Lost {
+        /// What the system said.
+        error: io::Error,
+        /// Whether the device can have seen the request.
+        sent: Sent,
+    },
+}
+
+/// What a read yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// Holding or input registers, exactly as many as asked for.
+    Registers(Vec<u16>),
+    /// Coils or discrete inputs, exactly as many as asked for.
+    Bits(Vec<bool>),
+}
+
+/// One connection or open port.
+pub struct Session {
+    gate: Gate,
+    context: Option<Context>,
+    timing: Timing,
+    quiet_until: Instant,
+    /// Units that fell silent, and until when they are not to be asked again.
+    holds: Vec<(u8, Instant)>,
+    worst_response: Option<Duration>,
+    stats: Arc<BusStats>,
+}
+
+impl Session {
+    /// Over a wire just opened.
+    pub fn new(wire: Box<dyn Wire>, timing: Timing, stats: Arc<BusStats>) -> Self {
+        let gate = Gate::new(wire, timing.framing(), timing.settle(), Arc::clone(&stats));
+        let quiet_until = Instant::now() + timing.pause();
+        Self { gate, context: None, timing, quiet_until, holds: Vec::new(), worst_response: None, stats }
+    }
+
+    /// When this unit may be asked next without waiting.
+    pub fn ready_at(&self, unit: u8) -> Instant {
+        let held = self.holds.iter().find(|(held, _)| *held == unit);
+        held.map_or(self.quiet_until, |(_, until)| self.quiet_until.max(*until))
+    }
+
+    /// Until when the line has to be silent, whoever is asked next.
+    pub const fn quiet_until(&self) -> Instant {
+        self.quiet_until
+    }
+
+    /// Waits until this unit may be asked, listening to what the line still has to say. Cancel-safe.
+    pub async fn settle(&mut self, unit: u8) -> Result<(), Trouble> {
+        let now = Instant::now();
+        self.holds.retain(|(_, until)| *until > now);
+        let mut deadline = self.ready_at(unit);
+        let patience = deadline.max(now) + self.timing.response_timeout(); // with a line that never stops babbling
+        loop {
+            let heard = self.gate.overhear_until(deadline).await;
+            heard.map_err(|error| Trouble::Lost { error, sent: Sent::Nothing })?;
+            deadline = self.gate.last_heard() + self.timing.pause();
+            let now = Instant::now();
+            if deadline <= now || now >= patience {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads `count` registers or bits.
+    pub async fn read(&mut self, unit: u8, table: Table, start: u16, count: u16) -> Result<Reading, Trouble> {
+        let bound = if table.is_bits() { BITS_PER_READ_MAX } else { REGISTERS_PER_READ_MAX };
+        if count == 0 || count > bound {
+            return Err(Trouble::TooLong);
+        }
+        let request = match table {
+            Table::Holding => Request::ReadHoldingRegisters(start, count),
+            Table::Input => Request::ReadInputRegisters(start, count),
+            Table::Coil => Request::ReadCoils(start, count),
+            Table::Discrete => Request::ReadDiscreteInputs(start, count),
+        };
+        let data = if table.is_bits() { u32::from(count).div_ceil(8) } else { 2 * u32::from(count) };
+        let count = usize::from(count);
+        match self.call(unit, request, data).await? {
+            Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words) if words.len() == count => {
+                Ok(Reading::Registers(words))
+            }
+            Response::ReadCoils(mut bits) | Response::ReadDiscreteInputs(mut bits) if bits.len() >= count => {
+                bits.truncate(count);
+                Ok(Reading::Bits(bits))
+            }
+            _ => Err(Trouble::Protocol),
+        }
+    }
+
+    /// Writes, with FC 5 for a coil, FC 6 for one register, FC 16 for more.
+    pub async fn write(&mut self, unit: u8, write: &Write) -> Result<(), Trouble> {
+        let request = match write {
+            Write::Coil { address, on } => Request::WriteSingleCoil(*address, *on),
+            Write::Registers { address, words } => match words.as_slice() {
+                [] => return Err(Trouble::TooLong),
+                [word] => Request::WriteSingleRegister(*address, *word),
+                words if words.len() > REGISTERS_PER_WRITE_MAX => return Err(Trouble::TooLong),
+                words => Request::WriteMultipleRegisters(*address, words.into()),
+            },
+        };
+        let data = u32::try_from(write.registers() * 2).unwrap_or(u32::MAX);
+        self.call(unit, request, data).await.map(drop)
+    }
+
+    /// On a serial line that may echo nobody knows yet whether the answer to FC 5 or 6 is one.
+    pub fn must_learn_echo(&self) -> bool {
+        self.timing.framing() == Framing::Rtu && self.gate.echo_habit() == EchoHabit::Unknown
+    }
+
+    async fn call(&mut self, unit: u8, request: Request<'_>, data: u32) -> Result<Response, Trouble> {
+        self.settle(unit).await?;
+        let gate = &self.gate;
+        let framing = self.timing.framing();
+        let context = self.context.get_or_insert_with(|| match framing {
+            Framing::Tcp => tcp::attach_slave(gate.clone(), Slave(unit)),
+            Framing::Rtu => rtu::attach_slave(gate.clone(), Slave(unit)),
+        });
+        context.set_slave(Slave(unit));
+        let asked = Instant::now();
+        let answer = timeout(self.timing.wait(FRAMES_BYTES + data), context.call(request)).await;
+        self.quiet_until = Instant::now() + self.timing.pause();
+        match answer {
+            Ok(Ok(answer)) => {
+                self.worst_response = self.worst_response.max(Some(asked.elapsed()));
+                answer.map_err(|code| {
+                    self.stats.exceptions.one();
+                    Trouble::Exception(code.into())
+                })
+            }
+            Ok(Err(error)) => Err(self.give_up(unit, Some(error))),
+            Err(_elapsed) => Err(self.give_up(unit, None)),
+        }
+    }
+
+    /// After anything but an answer: a new context for the next request, silence on a serial line.
+    fn give_up(&mut self, unit: u8, error: Option<Error>) -> Trouble {
+        self.context = None;
+        let abandoned = self.gate.abandon();
+        let now = Instant::now();
+        if self.timing.framing() == Framing::Rtu {
+            self.quiet_until = now + self.quiet();
+        }
+        match error {
+            Some(Error::Transport(error)) if error.kind() != io::ErrorKind::InvalidData => {
+                Trouble::Lost { error, sent: abandoned.sent }
+            }
+            Some(Error::Transport(error)) if error.to_string() == OUT_OF_STEP => {
+                Trouble::Lost { error, sent: abandoned.sent }
+            }
+            Some(_) => Trouble::Protocol,
+            None if abandoned.sent != Sent::All => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the request could not be sent");
+                Trouble::Lost { error, sent: abandoned.sent }
+            }
+            None => {
+                self.stats.timeouts.one();
+                if self.timing.framing() == Framing::Rtu {
+                    self.holds.push((unit, now + self.timing.response_timeout()));
+                }
+                match abandoned.heard {
+                    Heard::Noise => Trouble::Protocol,
+                    Heard::Nothing => Trouble::Timeout,
+                }
+            }
+        }
+    }
+
+    /// How long a serial line stays quiet after a failure.
+    fn quiet(&self) -> Duration {
+        let timeout = self.timing.response_timeout();
+        let worst = self.worst_response.map_or(timeout, |worst| worst + worst / 4 + QUIET_MARGIN);
+        worst.min(timeout).max(self.timing.pause())
+    }
+}

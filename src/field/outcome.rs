@@ -1,0 +1,212 @@
+//! What the answers, failures and commands of a bus lead to: samples, standings, splits. The other half of [`super::bus`].
+//!
+//! Every way a request can end is one arm here; each has its count, its quality and its next step.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::bus::Bus;
+use super::command::{Contact, FieldCommand, Order, carry_out};
+use super::devices::{Ending, Seat};
+use super::modbus::bisect;
+use super::modbus::gate::Sent;
+use super::modbus::session::{Reading, Trouble};
+use super::schedule::PollIx;
+use super::standing::Change;
+use crate::model::command::{Outcome, Refusal};
+use crate::model::quality::Cause;
+use crate::model::time::Stamp;
+
+/// A device that is busy (exceptions 5 and 6) is asked again after this long …
+const BUSY_WAIT: Duration = Duration::from_millis(200);
+/// … so many times before its tags are bad.
+const BUSY_MAX: u8 = 3;
+/// A single tag that the device refuses is not asked for more often than this.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+
+impl Bus {
+    /// Reads one block.
+    pub(super) async fn poll(&mut self, ix: PollIx) {
+        let begun = Instant::now();
+        let poll = &self.roster.polls[ix];
+        let (seat, block) = (poll.seat, &poll.block);
+        let device = &self.roster.devices[seat.0];
+        let skipped = self.schedule.begin(ix, begun.into_std());
+        if device.unit.is_down() {
+            self.stats.probes.one();
+        } else {
+            self.stats.polls_skipped.add(skipped);
+        }
+        let read = self.driver.read(device.unit_id, block.table, block.start, block.count).await;
+        let at = self.clock.now();
+        self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        match read {
+            Ok(reading) => self.answered(ix, &reading, at).await,
+            Err(Trouble::Exception(code)) => self.exception(ix, code, at).await,
+            Err(Trouble::Timeout) => self.failed(ix, Cause::Timeout, begun).await,
+            Err(Trouble::Protocol) => self.failed(ix, Cause::Protocol, begun).await,
+            Err(Trouble::TooLong) => self.refused(ix, Cause::Config, at).await,
+            Err(Trouble::Lost { error, sent }) => self.lost(ix, &error, sent).await,
+        }
+    }
+
+    async fn answered(&mut self, ix: PollIx, reading: &Reading, at: Stamp) {
+        let poll = &mut self.roster.polls[ix];
+        (poll.known_good, poll.busy) = (true, 0);
+        let seat = poll.seat;
+        let samples = self.tags.read(&poll.cuts, reading, at);
+        self.roster.devices[seat.0].count(Ending::Answer(at));
+        self.alive(seat);
+        self.emit(seat, samples).await;
+    }
+
+    /// A device answered: tell if that is news.
+    fn alive(&mut self, seat: Seat) {
+        let device = &mut self.roster.devices[seat.0];
+        let change = device.unit.answered();
+        if change == Change::Back {
+            let now = Instant::now().into_std();
+            let down = device.down_since.take().map(|since| self.clock.now().since(since));
+            let elapsed_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
+            info!(bus = %self.name, device = %device.name, elapsed_ms, "device answers again");
+            for poll in &device.polls {
+                self.schedule.begin_anew(*poll, now);
+            }
+        }
+        if change != Change::Same {
+            self.tell(seat);
+        }
+    }
+
+    async fn exception(&mut self, ix: PollIx, code: u8, at: Stamp) {
+        let seat = self.roster.polls[ix].seat;
+        // 10 and 11: the gateway in between says that the unit behind it is silent.
+        if matches!(code, 10 | 11) {
+            return self.failed(ix, Cause::Timeout, Instant::now()).await;
+        }
+        self.roster.devices[seat.0].count(Ending::Exception(at));
+        self.alive(seat);
+        match code {
+            2 | 3 => self.refused(ix, Cause::Exception, at).await,
+            5 | 6 if self.roster.polls[ix].busy < BUSY_MAX => {
+                self.roster.polls[ix].busy += 1;
+                let now = Instant::now();
+                self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
+            }
+            _ => {
+                self.roster.polls[ix].busy = 0;
+                self.emit_bad_poll(ix, Cause::Exception, at).await;
+            }
+        }
+    }
+
+    /// The device will not read this block: split it, or give its one tag up.
+    async fn refused(&mut self, ix: PollIx, cause: Cause, at: Stamp) {
+        let now = Instant::now();
+        let poll = &self.roster.polls[ix];
+        if let Some((left, right)) = bisect::split(&poll.block, &self.plan)
+            && let Some(twin) = self.schedule.split(ix, now.into_std())
+        {
+            let device = &self.roster.devices[poll.seat.0].name;
+            info!(bus = %self.name, device = %device, start = poll.block.start, count = poll.block.count, "block split");
+            self.roster.split(ix, twin, [left, right].map(|block| (self.tags.cuts(&self.plan, &block), block)));
+            return;
+        }
+        self.schedule.put_off(ix, (now + REFUSED_WAIT).into_std());
+        self.emit_bad_poll(ix, cause, at).await;
+    }
+
+    async fn failed(&mut self, ix: PollIx, cause: Cause, begun: Instant) {
+        let seat = self.roster.polls[ix].seat;
+        let now = Instant::now();
+        let device = &mut self.roster.devices[seat.0];
+        device.count(if cause == Cause::Timeout { Ending::Timeout } else { Ending::Error });
+        let was_down = device.unit.is_down();
+        let change = device.unit.failed(Some(ix), now.into_std());
+        debug!(bus = %self.name, device = %device.name, cause = cause.as_str(), "poll failed");
+        if was_down && self.roster.devices.iter().any(|device| !device.unit.is_down()) {
+            let silence = self.driver.quiet_until().saturating_duration_since(now);
+            self.probes.spent(now.saturating_duration_since(begun) + silence, now.into_std());
+        }
+        self.fallen(seat, change, cause).await;
+        if change != Change::Down {
+            self.schedule.hasten(ix, now.into_std());
+        }
+    }
+
+    /// Tells what a failure changed.
+    async fn fallen(&mut self, seat: Seat, change: Change, cause: Cause) {
+        let at = self.clock.now();
+        let device = &mut self.roster.devices[seat.0];
+        if change == Change::Down {
+            if device.down_since.is_none() {
+                warn!(bus = %self.name, device = %device.name, cause = cause.as_str(), "device is down");
+                device.down_since = Some(at);
+            }
+            device.cause = cause;
+            for poll in &device.polls {
+                self.schedule.hasten(*poll, Instant::now().into_std()); // whichever is chosen to probe, the standing says when
+            }
+            self.emit_bad(seat, at).await;
+        }
+        if matches!(change, Change::Down | Change::Suspect) {
+            self.tell(seat);
+        }
+    }
+
+    async fn lost(&mut self, ix: PollIx, error: &io::Error, sent: Sent) {
+        let now = Instant::now();
+        self.schedule.hasten(ix, now.into_std());
+        if !self.driver.was_proven() {
+            return self.tell_cut(error).await;
+        }
+        // It worked until now: the loop opens it again at once, and only if that fails anyone is told.
+        debug!(bus = %self.name, error = %error, "connection lost");
+        if sent != Sent::Nothing {
+            self.failed(ix, Cause::Transport, now).await;
+        }
+    }
+
+    /// Carries one command out.
+    pub(super) async fn command(&mut self, command: FieldCommand) {
+        self.stats.commands.one();
+        if command.reply.is_closed() {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        let Some(tag) = plan.tags.get(command.tag.0 as usize) else {
+            return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
+        };
+        let Some(seat) = self.roster.seat_of(tag.device) else {
+            return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
+        };
+        let begun = Instant::now();
+        let unit = self.roster.devices[seat.0].unit_id;
+        let order = Order { tag, unit, value: &command.value, deadline: command.deadline };
+        let done = carry_out(&mut self.driver, &self.clock, order).await;
+        let now = Instant::now();
+        self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        info!(bus = %self.name, tag = %tag.topic, outcome = ?done.outcome, "command carried out");
+        drop(command.reply.send(done.outcome)); // nobody may be waiting any more; the device has it all the same
+        match done.contact {
+            Contact::Answered => {
+                self.roster.devices[seat.0].count(Ending::Answer(self.clock.now()));
+                self.alive(seat);
+            }
+            Contact::Silent => {
+                let device = &mut self.roster.devices[seat.0];
+                device.count(Ending::Timeout);
+                let change = device.unit.failed(None, now.into_std());
+                self.fallen(seat, change, Cause::Timeout).await;
+            }
+            Contact::None => {}
+        }
+        if let Some(poll) = self.roster.poll_with(command.tag) {
+            self.schedule.hasten(poll, now.into_std());
+        }
+    }
+}

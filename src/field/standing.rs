@@ -1,0 +1,229 @@
+//! How a device stands: answering, suspect, down. Pure; the bus brings time and outcomes.
+//!
+//! Answering → one failure → suspect: the same poll is tried once more, its other polls wait → second failure → down:
+//! only probes, after 2 s, doubling to 60 s → an answer → answering, everything is polled at once. Probes of all devices
+//! together take at most a twentieth of the bus's time while anyone else answers ([`ProbeBudget`]).
+
+use std::time::{Duration, Instant};
+
+use super::schedule::{May, PollIx};
+use crate::flow::hub::Standing;
+
+/// Wait before the first probe.
+const PROBE_FIRST: Duration = Duration::from_secs(2);
+/// Longest wait between probes.
+const PROBE_LONGEST: Duration = Duration::from_secs(60);
+/// A probe that took one part of the bus's time is followed by this many parts without one: 5 %.
+const PROBE_PARTS: u32 = 19;
+
+/// What an outcome changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing to tell.
+    Same,
+    /// The first failure: try the same poll again.
+    Suspect,
+    /// Down now, or still: every tag of the device is bad.
+    Down,
+    /// It was suspect, or never asked before, and answers.
+    Recovered,
+    /// It was down and answers: poll everything at once.
+    Back,
+}
+
+/// One device.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    state: State,
+    /// What the world has been told.
+    told: Option<Standing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Answering,
+    Suspect {
+        poll: Option<PollIx>,
+    },
+    Down {
+        probe_at: Instant,
+        wait: Duration,
+    },
+    /// The whole bus has no connection.
+    Cut,
+}
+
+impl Default for Unit {
+    /// Trusted until it fails; nothing told yet.
+    fn default() -> Self {
+        Self { state: State::Answering, told: None }
+    }
+}
+
+impl Unit {
+    /// What is told to the world; `None` before the first outcome.
+    pub const fn told(&self) -> Option<Standing> {
+        self.told
+    }
+
+    /// Is it down, with or without a connection?
+    pub const fn is_down(&self) -> bool {
+        matches!(self.state, State::Down { .. } | State::Cut)
+    }
+
+    /// A valid answer came, an exception included.
+    pub fn answered(&mut self) -> Change {
+        let before = std::mem::replace(&mut self.state, State::Answering);
+        let told = self.told.replace(Standing::Answering);
+        match (before, told) {
+            (State::Down { .. } | State::Cut, _) | (_, Some(Standing::Down)) => Change::Back,
+            (State::Suspect { .. }, _) => Change::Recovered,
+            _ if told != Some(Standing::Answering) => Change::Recovered,
+            _ => Change::Same,
+        }
+    }
+
+    /// A request failed; `poll` is to be tried again if this was the first time.
+    pub fn failed(&mut self, poll: Option<PollIx>, now: Instant) -> Change {
+        match self.state {
+            State::Answering => {
+                self.state = State::Suspect { poll };
+                if self.told == Some(Standing::Down) {
+                    return Change::Same; // after a reconnect: down until it answers
+                }
+                self.told = Some(Standing::Suspect);
+                Change::Suspect
+            }
+            State::Suspect { .. } => self.down(now, PROBE_FIRST),
+            // A command that failed is no probe: the next one comes when it comes.
+            State::Down { .. } if poll.is_none() => Change::Same,
+            State::Down { wait, .. } => self.down(now, (wait * 2).min(PROBE_LONGEST)),
+            State::Cut => Change::Same,
+        }
+    }
+
+    fn down(&mut self, now: Instant, wait: Duration) -> Change {
+        self.state = State::Down { probe_at: now + wait, wait };
+        self.told = Some(Standing::Down);
+        Change::Down
+    }
+
+    /// The bus lost its connection.
+    pub fn cut(&mut self) {
+        self.state = State::Cut;
+        self.told = Some(Standing::Down);
+    }
+
+    /// The bus is connected again: the device is tried as if nothing had been, but told to be down until it answers.
+    pub fn reconnected(&mut self) {
+        if self.state == State::Cut {
+            self.state = State::Answering;
+        }
+    }
+
+    /// May this poll run? `probe` is the poll to use as a probe, `budget` the earliest moment of any probe.
+    pub fn may(&self, poll: PollIx, probe: Option<PollIx>, budget: Instant) -> May {
+        match self.state {
+            State::Answering => May::Now,
+            State::Suspect { poll: Some(retry) } if retry != poll => May::Not,
+            State::Suspect { .. } => May::Now,
+            State::Down { probe_at, .. } if probe == Some(poll) => May::From(probe_at.max(budget)),
+            State::Down { .. } | State::Cut => May::Not,
+        }
+    }
+}
+
+/// Keeps the probes of one bus to their share of its time.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeBudget {
+    not_before: Instant,
+}
+
+impl ProbeBudget {
+    /// Nothing spent yet.
+    pub const fn new(now: Instant) -> Self {
+        Self { not_before: now }
+    }
+
+    /// A probe took this long, its silence included, and brought nothing.
+    pub fn spent(&mut self, cost: Duration, now: Instant) {
+        self.not_before = now + cost * PROBE_PARTS;
+    }
+
+    /// The earliest moment of the next probe.
+    pub const fn not_before(&self) -> Instant {
+        self.not_before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn two_failures_bring_a_unit_down_and_one_answer_brings_it_back() {
+        let start = Instant::now();
+        let mut unit = Unit::default();
+        assert_eq!(unit.told(), None);
+        assert_eq!(unit.answered(), Change::Recovered, "the first answer is news");
+        assert_eq!(unit.answered(), Change::Same);
+        assert_eq!(unit.failed(Some(3), start), Change::Suspect);
+        assert_eq!(unit.may(3, None, start), May::Now, "the retry");
+        assert_eq!(unit.may(4, None, start), May::Not, "its other blocks wait");
+        assert_eq!(unit.answered(), Change::Recovered);
+        unit.failed(Some(3), start);
+        assert_eq!(unit.failed(Some(3), start), Change::Down);
+        assert_eq!(unit.told(), Some(Standing::Down));
+        assert_eq!(unit.may(3, Some(5), start), May::Not);
+        assert_eq!(unit.may(5, Some(5), start), May::From(start + 2 * SECOND));
+        assert_eq!(unit.answered(), Change::Back);
+        assert_eq!(unit.may(4, None, start), May::Now);
+    }
+
+    #[test]
+    fn probes_back_off_from_two_seconds_to_sixty_and_failed_commands_are_none() {
+        let mut now = Instant::now();
+        let mut unit = Unit::default();
+        unit.failed(Some(0), now);
+        unit.failed(Some(0), now);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            let May::From(at) = unit.may(0, Some(0), now) else { panic!("probed") };
+            waits.push(at.duration_since(now).as_secs());
+            now = at;
+            assert_eq!(unit.failed(None, now), Change::Same);
+            assert_eq!(unit.failed(Some(0), now), Change::Down);
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn probes_take_a_twentieth_of_the_bus() {
+        let start = Instant::now();
+        let mut budget = ProbeBudget::new(start);
+        budget.spent(SECOND, start);
+        assert_eq!(budget.not_before(), start + 19 * SECOND);
+        let mut unit = Unit::default();
+        unit.failed(Some(0), start);
+        unit.failed(Some(0), start);
+        assert_eq!(unit.may(0, Some(0), budget.not_before()), May::From(start + 19 * SECOND));
+    }
+
+    #[test]
+    fn after_a_reconnect_a_unit_is_tried_at_once_and_stays_down_until_it_answers() {
+        let now = Instant::now();
+        let mut unit = Unit::default();
+        unit.answered();
+        unit.cut();
+        assert_eq!((unit.told(), unit.may(0, Some(0), now)), (Some(Standing::Down), May::Not));
+        unit.reconnected();
+        assert_eq!((unit.told(), unit.may(7, Some(0), now)), (Some(Standing::Down), May::Now));
+        assert_eq!(unit.failed(Some(7), now), Change::Same);
+        assert_eq!(unit.failed(Some(7), now), Change::Down);
+        unit.cut();
+        unit.reconnected();
+        assert_eq!(unit.answered(), Change::Back);
+    }
+}

@@ -1,0 +1,42 @@
+//! What a bus counts; the bus writes, anyone may read.
+//!
+//! Per-device counts are in the device reports; these are of the whole bus.
+
+use crate::model::stats::{Counter, Gauge};
+
+/// Counters of one bus since start.
+#[derive(Debug, Default)]
+pub struct BusStats {
+    /// Requests that went out (or were about to when the connection broke).
+    pub requests: Counter,
+    /// Valid answers; exceptions are answers too.
+    pub replies: Counter,
+    /// Requests without an answer in time.
+    pub timeouts: Counter,
+    /// Answers that were exceptions.
+    pub exceptions: Counter,
+    /// Serial: frames that looked like the answer up to their CRC.
+    pub crc: Counter,
+    /// Whole frames that answer another question: late ones, wrong transaction ids, wrong lengths.
+    pub stale: Counter,
+    /// Bytes that belong to no frame.
+    pub garbage: Counter,
+    /// Our own requests, come back.
+    pub echo: Counter,
+    /// Whole frames of another unit.
+    pub foreign: Counter,
+    /// Connections or ports opened again after a loss.
+    pub reconnects: Counter,
+    /// Missed periods of polls; they are skipped, never queued.
+    pub polls_skipped: Counter,
+    /// Requests to devices that are down, to see whether they are back.
+    pub probes: Counter,
+    /// Commands taken from the queue.
+    pub commands: Counter,
+    /// Time in transactions and the silences they need, microseconds.
+    pub busy_micros: Counter,
+    /// Turns of the bus's loop: it stands still only when the bus is stuck, whatever the devices do.
+    pub turns: Counter,
+    /// 1 while there is a connection (or an open port), else 0.
+    pub connected: Gauge,
+}

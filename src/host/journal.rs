@@ -1,0 +1,161 @@
+//! Log lines with their fields: to systemd-journald when stderr is its socket, else to stderr.
+//!
+//! `journalctl BUS=rs485-1 -p warning` works because each field of an event, and of the spans around it, is a field of
+//! the journal entry (upper case by journald's rules). The `log` bridge of tracing would flatten them into the text.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use log::Record;
+use log::kv::{Key, ToKey, Value, VisitSource};
+use systemd_journal_logger::{JournalLog, connected_to_journal};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, fmt as stderr};
+
+/// What is logged without `RUST_LOG`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// The daemon: our own lines from info, other crates' from warn.
+    Daemon,
+    /// A tool that prints results of its own: errors only.
+    Tool,
+}
+
+impl Verbosity {
+    const fn filter(self) -> &'static str {
+        match self {
+            Self::Daemon => "warn,ironbridge=info",
+            Self::Tool => "error,rumqttd=off",
+        }
+    }
+}
+
+/// Begins logging for the whole process; call once.
+pub fn begin(verbosity: Verbosity) -> Result<(), TryInitError> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(verbosity.filter()));
+    let registry = tracing_subscriber::registry().with(filter);
+    match journal() {
+        Some(journal) => registry.with(journal).try_init(),
+        None => {
+            let colours = std::io::stderr().is_terminal();
+            registry.with(stderr::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false)).try_init()
+        }
+    }
+}
+
+fn journal() -> Option<JournalLayer> {
+    if !connected_to_journal() {
+        return None;
+    }
+    let log = JournalLog::empty().ok()?.with_syslog_identifier("ironbridge".to_owned());
+    Some(JournalLayer { log })
+}
+
+struct JournalLayer {
+    log: JournalLog,
+}
+
+/// Name and value of each field, in order.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    pairs: Vec<(String, String)>,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.pairs.push((field.name().to_owned(), value.to_owned()));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+impl log::kv::Source for Fields {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), log::kv::Error> {
+        for (key, value) in &self.pairs {
+            let key: Key<'kvs> = key.as_str().to_key();
+            visitor.visit_pair(key, Value::from(value.as_str()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Fields {
+    /// The text with its fields behind it, so that a plain `journalctl -u ironbridge` tells the story too.
+    fn text(&self) -> String {
+        self.pairs.iter().fold(self.message.clone(), |text, (key, value)| text + " " + key + "=" + value)
+    }
+}
+
+/// The journal's priorities are syslog's. `systemd-journal-logger` sends log's info as 5 (notice) and debug as 6 (info);
+/// one level lower, tracing's info arrives as 6, which is what `journalctl -p info` users expect.
+const fn priority(level: Level) -> log::Level {
+    match level {
+        Level::ERROR => log::Level::Error,
+        Level::WARN => log::Level::Warn,
+        Level::INFO => log::Level::Debug,
+        _ => log::Level::Trace,
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                fields.pairs.extend(outer.pairs.iter().cloned());
+            }
+        }
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let text = fields.text();
+        let sent = self.log.journal_send(
+            &Record::builder()
+                .level(priority(*metadata.level()))
+                .target(metadata.target())
+                .args(format_args!("{text}"))
+                .key_values(&fields)
+                .build(),
+        );
+        if sent.is_err() {
+            // journald is being restarted: stderr is its socket too and is kept by systemd.
+            eprintln!("{text}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_arrives_in_the_journal_as_info() {
+        assert_eq!(priority(Level::INFO), log::Level::Debug);
+        assert_eq!(priority(Level::WARN), log::Level::Warn);
+    }
+
+    #[test]
+    fn fields_are_readable_in_the_plain_text_too() {
+        let fields = Fields { message: "bus is back".into(), pairs: vec![("bus".into(), "rs485-1".into())] };
+        assert_eq!(fields.text(), "bus is back bus=rs485-1");
+    }
+}

@@ -1,0 +1,48 @@
+//! SIGTERM and SIGINT stop in order; the second one hurries. SIGHUP is answered: this version cannot reload.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::flow::stop::Stop;
+
+/// Listens for the signals of a daemon.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from the default handlers; call once, early.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Resolves at SIGTERM or SIGINT; cancel-safe.
+    pub async fn stop_asked(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("reload is not in this version; restart to apply a changed configuration");
+                }
+            }
+        }
+    }
+
+    /// First signal: stop in order. Second: hurry. Runs until dropped.
+    pub async fn drive(mut self, stop: Stop) {
+        self.stop_asked().await;
+        tracing::info!("stopping in order; a second signal hurries");
+        stop.begin();
+        self.stop_asked().await;
+        tracing::warn!("hurrying: what is stored stays stored, the uplinks get no more time");
+        stop.hurry();
+        std::future::pending::<()>().await;
+    }
+}

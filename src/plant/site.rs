@@ -1,0 +1,174 @@
+//! A whole plan served: each bus of it on 127.0.0.1 at a free port, or on a pseudo-terminal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::config::plan::{BusLink, BusPlan, Plan};
+use crate::model::tag::BusIx;
+use crate::model::value::Value;
+
+use super::faults::Fault;
+use super::life::{Follow, Life};
+use super::rtu::{Pace, RtuLine};
+use super::tcp::TcpLine;
+use super::units::Units;
+
+/// A bus could not be served.
+#[derive(Debug, thiserror::Error)]
+#[error("bus {bus}: cannot serve it: {source}")]
+pub struct NotServed {
+    /// Which one.
+    pub bus: String,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Default)]
+pub struct SiteOptions {
+    /// Serial lines take the time of their baud rate.
+    pub paced: bool,
+    /// Tags that follow others, with the name of their device.
+    pub follows: Vec<(String, Follow)>,
+    /// Where symbolic links to the pseudo-terminals are put (named after the bus); `None`: no links.
+    pub links: Option<PathBuf>,
+}
+
+/// Where a served bus is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Modbus TCP.
+    Tcp(SocketAddr),
+    /// Modbus RTU.
+    Pty(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Pty(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// All buses of a plan, served until dropped or stopped.
+#[derive(Debug)]
+pub struct Site {
+    buses: Vec<ServedBus>,
+    devices: Vec<ServedDevice>,
+}
+
+/// One served bus.
+#[derive(Debug)]
+pub struct ServedBus {
+    /// As in the plan.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// Who is there.
+    pub units: Units,
+    line: Line,
+}
+
+#[derive(Debug)]
+enum Line {
+    Tcp(TcpLine),
+    Rtu(RtuLine),
+}
+
+#[derive(Debug)]
+struct ServedDevice {
+    name: String,
+    bus: usize,
+    unit_id: u8,
+}
+
+impl Site {
+    /// Serves every bus of the plan with its devices. Must be called within a tokio runtime.
+    pub async fn serve(plan: &Plan, options: &SiteOptions) -> Result<Self, NotServed> {
+        let mut site = Self { buses: Vec::new(), devices: Vec::new() };
+        for (at, bus) in plan.buses.iter().enumerate() {
+            let units = Units::new();
+            let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
+            for device in plan.devices.iter().filter(|device| device.bus == bus_ix(at)) {
+                let own = options.follows.iter().filter(|(name, _)| *name == device.name);
+                let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
+                lives.entry(device.unit_id).or_default().add(plan, device, &follows);
+                site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
+            }
+            for (unit_id, life) in lives {
+                units.insert_living(unit_id, life);
+            }
+            let line =
+                Line::open(bus, &units, options).await.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
+            site.buses.push(ServedBus { name: bus.name.clone(), place: line.place(), units, line });
+        }
+        Ok(site)
+    }
+
+    /// The buses, in plan order.
+    pub fn buses(&self) -> &[ServedBus] {
+        &self.buses
+    }
+
+    /// Where a bus is found.
+    pub fn place(&self, bus: &str) -> Option<&Place> {
+        self.buses.iter().find(|served| served.name == bus).map(|served| &served.place)
+    }
+
+    /// Sets or heals the fault of a device. False: there is no such device.
+    pub fn set_fault(&self, device: &str, fault: Option<Fault>) -> bool {
+        self.devices
+            .iter()
+            .find(|served| served.name == device)
+            .is_some_and(|served| self.buses[served.bus].units.set_fault(served.unit_id, fault))
+    }
+
+    /// Did the tag with this local topic ever hold this value? `None`: no tag has this topic.
+    pub fn held(&self, topic: &str, value: &Value) -> Option<bool> {
+        self.devices.iter().find_map(|served| {
+            self.buses[served.bus].units.with_life(served.unit_id, |life| life.held(topic, value)).flatten()
+        })
+    }
+
+    /// Closes all lines and waits until that has happened.
+    pub async fn stop(self) {
+        for bus in self.buses {
+            match bus.line {
+                Line::Tcp(line) => line.stop().await,
+                Line::Rtu(line) => line.stop().await,
+            }
+        }
+    }
+}
+
+impl Line {
+    async fn open(bus: &BusPlan, units: &Units, options: &SiteOptions) -> io::Result<Self> {
+        match &bus.link {
+            BusLink::ModbusTcp { .. } => {
+                let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                Ok(Self::Tcp(TcpLine::serve(any, units.clone()).await?))
+            }
+            BusLink::ModbusRtu { serial, .. } => {
+                let pace = if options.paced { Pace::Line(*serial) } else { Pace::Instant };
+                let link = options.links.as_ref().map(|folder| folder.join(&bus.name));
+                Ok(Self::Rtu(RtuLine::serve(link.as_deref(), pace, units.clone())?))
+            }
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self {
+            Self::Tcp(line) => Place::Tcp(line.address()),
+            Self::Rtu(line) => Place::Pty(line.path().to_path_buf()),
+        }
+    }
+}
+
+fn bus_ix(at: usize) -> BusIx {
+    BusIx(u32::try_from(at).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,338 @@
+//! Which numbers came, which came twice, which were declared lost, and which are missing. Pure.
+//!
+//! Keyed by stream and epoch (contract, section 4: an epoch is random, so two gateways never share one). Missing =
+//! numbers that must exist, did not come and were not declared in a gap record. A number must exist when a higher one of
+//! its epoch came, or when the next epoch names it as the last of this one. Below the first that came, it depends on
+//! [`Begin`]. What the gateway's status says it has stored, but has not come yet, is `outstanding`, not missing.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model::number::{Class, Epoch, Number, Seq};
+use crate::payload::json::Previous;
+
+use super::ranges::Ranges;
+
+/// Epochs that are kept; each restart of a store from nothing begins one per stream.
+const LIVES_MAX: usize = 4096;
+/// Holes that a report lists one by one.
+const HOLES_LISTED_MAX: usize = 10;
+
+/// What is expected of an epoch's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Begin {
+    /// The receiver may have come late: what lies before the first number that came is not its concern.
+    #[default]
+    FirstSeen,
+    /// The receiver was there before the gateway: every epoch is expected from number 1.
+    One,
+}
+
+/// Whether a record is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// Never seen before: use it.
+    New,
+    /// Seen: drop it.
+    Duplicate,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    came: Ranges,
+    declared: Ranges,
+    received: u64,
+    duplicates: u64,
+    out_of_order: u64,
+    forgotten: u64,
+    /// Its last number, as the epoch after it said.
+    ended_at: Option<u64>,
+    newest: Option<u64>,
+    previous: Option<Previous>,
+}
+
+/// The books of one receiver.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    begin: Begin,
+    lives: BTreeMap<(Class, Epoch), Life>,
+    turned_away: u64,
+}
+
+impl Ledger {
+    /// Nothing came yet.
+    pub fn new(begin: Begin) -> Self {
+        Self { begin, ..Self::default() }
+    }
+
+    /// A record came. `previous` is what it said about the epoch before its own.
+    pub fn note(&mut self, number: Number, previous: Option<Previous>) -> Noted {
+        let Some(life) = self.life(number.stream, number.epoch) else {
+            return Noted::New; // cannot tell; a consumer would rather have it twice
+        };
+        if let Some(previous) = previous {
+            life.previous = Some(previous);
+        }
+        let noted = if life.came.contains(number.seq.0) {
+            life.duplicates += 1;
+            Noted::Duplicate
+        } else {
+            life.out_of_order += u64::from(life.came.last().is_some_and(|last| last > number.seq.0));
+            life.received += 1;
+            life.forgotten += life.came.insert(number.seq.0, number.seq.0);
+            Noted::New
+        };
+        if let Some(Previous { epoch, seq: Some(seq) }) = previous
+            && let Some(life) = self.life(number.stream, epoch)
+        {
+            life.ended_at = Some(seq.0);
+        }
+        noted
+    }
+
+    /// A gap record came: these numbers were lost by the gateway, and it says so. Repetitions do no harm.
+    pub fn note_gap(&mut self, stream: Class, epoch: Epoch, first: Seq, last: Seq) {
+        if let Some(life) = self.life(stream, epoch) {
+            life.declared.insert(first.0, last.0);
+        }
+    }
+
+    /// The gateway's status says that this is its newest number.
+    pub fn note_newest(&mut self, stream: Class, epoch: Epoch, seq: Seq) {
+        if let Some(life) = self.life(stream, epoch) {
+            life.newest = life.newest.max(Some(seq.0));
+        }
+    }
+
+    fn life(&mut self, stream: Class, epoch: Epoch) -> Option<&mut Life> {
+        if self.lives.len() >= LIVES_MAX && !self.lives.contains_key(&(stream, epoch)) {
+            self.turned_away += 1;
+            return None;
+        }
+        Some(self.lives.entry((stream, epoch)).or_default())
+    }
+
+    /// The sums, and each epoch.
+    pub fn report(&self) -> Report {
+        let streams: Vec<StreamReport> = self.lives.iter().map(|(key, life)| self.stream(*key, life)).collect();
+        let sum = |of: fn(&StreamReport) -> u64| streams.iter().map(of).sum();
+        Report {
+            received: sum(|stream| stream.received),
+            duplicates: sum(|stream| stream.duplicates),
+            out_of_order: sum(|stream| stream.out_of_order),
+            declared_lost: sum(|stream| stream.declared_lost),
+            missing: sum(|stream| stream.missing),
+            outstanding: sum(|stream| stream.outstanding),
+            not_tracked: self.turned_away,
+            streams,
+        }
+    }
+
+    fn stream(&self, (class, epoch): (Class, Epoch), life: &Life) -> StreamReport {
+        let mut known = life.came.clone();
+        let mut declared_lost = 0;
+        for (first, last) in holes_of_declared(life) {
+            known.insert(first, last);
+            declared_lost += last - first + 1;
+        }
+        let seen_to = known.last().unwrap_or(0);
+        let from = match self.begin {
+            Begin::One => 1,
+            Begin::FirstSeen => known.first().unwrap_or(life.ended_at.unwrap_or(0) + 1),
+        };
+        let upto = seen_to.max(life.ended_at.unwrap_or(0));
+        let (mut missing, mut holes) = (life.forgotten, Vec::new());
+        for (first, last) in known.holes(from, upto) {
+            missing += last - first + 1;
+            if holes.len() < HOLES_LISTED_MAX {
+                holes.push((first, last));
+            }
+        }
+        StreamReport {
+            stream: class.as_str(),
+            epoch: epoch.0,
+            first: life.came.first(),
+            last: life.came.last(),
+            received: life.received,
+            duplicates: life.duplicates,
+            out_of_order: life.out_of_order,
+            declared_lost,
+            missing,
+            holes,
+            outstanding: life.newest.map_or(0, |newest| newest.saturating_sub(upto.max(from.saturating_sub(1)))),
+            previous_epoch: life.previous.map(|previous| previous.epoch.0),
+        }
+    }
+}
+
+/// Declared lost and indeed not received (a record may have got through before its store lost it).
+fn holes_of_declared(life: &Life) -> Vec<(u64, u64)> {
+    let (Some(first), Some(last)) = (life.declared.first(), life.declared.last()) else {
+        return Vec::new();
+    };
+    let undeclared: Vec<(u64, u64)> = life.declared.holes(first, last).collect();
+    let mut either = life.came.clone();
+    for (first, last) in undeclared {
+        either.insert(first, last);
+    }
+    either.holes(first, last).collect()
+}
+
+/// Sums over all streams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Different records.
+    pub received: u64,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// New records that came after a higher number of their epoch.
+    pub out_of_order: u64,
+    /// Numbers that the gateway declared lost and that indeed did not come.
+    pub declared_lost: u64,
+    /// Numbers that should have come and did not.
+    pub missing: u64,
+    /// Numbers that the gateway says it has and that did not come yet.
+    pub outstanding: u64,
+    /// Records of epochs beyond the limit of this ledger.
+    pub not_tracked: u64,
+    /// Each stream and epoch.
+    pub streams: Vec<StreamReport>,
+}
+
+impl Report {
+    /// Nothing is missing and nothing went untracked.
+    pub fn is_complete(&self) -> bool {
+        self.missing == 0 && self.not_tracked == 0
+    }
+}
+
+/// One epoch of one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StreamReport {
+    /// The class.
+    pub stream: &'static str,
+    /// The epoch.
+    pub epoch: u64,
+    /// Lowest number that came.
+    pub first: Option<u64>,
+    /// Highest number that came.
+    pub last: Option<u64>,
+    /// See [`Report`].
+    pub received: u64,
+    /// See [`Report`].
+    pub duplicates: u64,
+    /// See [`Report`].
+    pub out_of_order: u64,
+    /// See [`Report`].
+    pub declared_lost: u64,
+    /// See [`Report`].
+    pub missing: u64,
+    /// The first missing ranges, inclusive.
+    pub holes: Vec<(u64, u64)>,
+    /// See [`Report`].
+    pub outstanding: u64,
+    /// The epoch before this one, if a record named it.
+    pub previous_epoch: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(epoch: u64, seq: u64) -> Number {
+        Number { stream: Class::Telemetry, epoch: Epoch(epoch), seq: Seq(seq) }
+    }
+
+    fn came(ledger: &mut Ledger, epoch: u64, seqs: impl IntoIterator<Item = u64>) {
+        for seq in seqs {
+            ledger.note(number(epoch, seq), None);
+        }
+    }
+
+    #[test]
+    fn holes_are_missing_and_repetitions_are_duplicates() {
+        let mut ledger = Ledger::new(Begin::FirstSeen);
+        came(&mut ledger, 7, [5, 6, 9, 6, 10]);
+        assert_eq!(ledger.note(number(7, 10), None), Noted::Duplicate);
+        let report = ledger.report();
+        assert_eq!((report.received, report.duplicates, report.missing), (4, 2, 2));
+        assert_eq!(report.streams[0].holes, [(7, 8)]);
+        came(&mut ledger, 7, [7, 8]);
+        let report = ledger.report();
+        assert_eq!((report.missing, report.out_of_order), (0, 2));
+        assert!(report.is_complete());
+    }
+
+    #[test]
+    fn a_receiver_that_was_there_first_expects_every_epoch_from_one() {
+        for (begin, missing) in [(Begin::One, 4), (Begin::FirstSeen, 0)] {
+            let mut ledger = Ledger::new(begin);
+            came(&mut ledger, 7, 5..=8);
+            assert_eq!(ledger.report().missing, missing);
+        }
+    }
+
+    #[test]
+    fn what_was_declared_lost_is_not_missing_and_what_came_anyway_is_not_lost() {
+        let mut ledger = Ledger::new(Begin::One);
+        came(&mut ledger, 7, (1..=10).chain(21..=30));
+        ledger.note_gap(Class::Telemetry, Epoch(7), Seq(8), Seq(18));
+        ledger.note_gap(Class::Telemetry, Epoch(7), Seq(8), Seq(18));
+        let report = ledger.report();
+        assert_eq!((report.declared_lost, report.missing), (8, 2));
+        assert_eq!(report.streams[0].holes, [(19, 20)]);
+    }
+
+    #[test]
+    fn a_gap_at_the_end_and_a_gap_before_anything_came_count() {
+        let mut ledger = Ledger::new(Begin::One);
+        ledger.note_gap(Class::Telemetry, Epoch(7), Seq(1), Seq(3));
+        came(&mut ledger, 7, 4..=6);
+        ledger.note_gap(Class::Telemetry, Epoch(7), Seq(7), Seq(9));
+        let report = ledger.report();
+        assert_eq!((report.received, report.declared_lost, report.missing), (3, 6, 0));
+    }
+
+    #[test]
+    fn the_next_epoch_tells_where_the_one_before_should_have_ended() {
+        let mut ledger = Ledger::new(Begin::One);
+        came(&mut ledger, 7, 1..=90);
+        ledger.note(number(8, 1), Some(Previous { epoch: Epoch(7), seq: Some(Seq(100)) }));
+        let report = ledger.report();
+        assert_eq!(report.missing, 10);
+        assert_eq!(report.streams[0].holes, [(91, 100)]);
+        assert_eq!(report.streams[1].previous_epoch, Some(7));
+        ledger.note_gap(Class::Telemetry, Epoch(7), Seq(91), Seq(100));
+        assert_eq!(ledger.report().missing, 0);
+    }
+
+    #[test]
+    fn an_epoch_known_by_name_only_is_missing_whole_for_one_who_was_there() {
+        for (begin, missing) in [(Begin::One, 100), (Begin::FirstSeen, 0)] {
+            let mut ledger = Ledger::new(begin);
+            ledger.note(number(8, 1), Some(Previous { epoch: Epoch(7), seq: Some(Seq(100)) }));
+            assert_eq!(ledger.report().missing, missing);
+        }
+    }
+
+    #[test]
+    fn what_the_status_announces_is_outstanding_until_it_comes() {
+        let mut ledger = Ledger::new(Begin::FirstSeen);
+        ledger.note_newest(Class::Telemetry, Epoch(7), Seq(12));
+        assert_eq!(ledger.report().outstanding, 12);
+        came(&mut ledger, 7, 1..=10);
+        ledger.note_newest(Class::Telemetry, Epoch(7), Seq(11));
+        let report = ledger.report();
+        assert_eq!((report.outstanding, report.missing), (2, 0));
+    }
+
+    #[test]
+    fn streams_are_counted_apart() {
+        let mut ledger = Ledger::new(Begin::One);
+        came(&mut ledger, 7, 1..=3);
+        ledger.note(Number { stream: Class::Alarm, ..number(7, 1) }, None);
+        assert_eq!(ledger.report().streams.len(), 2);
+        assert_eq!(ledger.report().received, 4);
+    }
+}

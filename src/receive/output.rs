@@ -1,0 +1,159 @@
+//! Lines for people, NDJSON, CSV: one line per record, each record once.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value};
+
+/// Columns of the CSV form; `record` holds what has no column of its own (events, gap records), as JSON.
+const COLUMNS: [&str; 9] = ["topic", "time", "value", "quality", "cause", "stream", "epoch", "seq", "record"];
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// The payload, with its topic in front.
+    Ndjson,
+    /// A header, then a row per record.
+    Csv,
+}
+
+/// Where lines go.
+pub struct Output {
+    form: Form,
+    sink: Sink,
+}
+
+enum Sink {
+    Plain(Box<dyn Write + Send>),
+    Csv(Box<csv::Writer<Box<dyn Write + Send>>>),
+}
+
+impl Output {
+    /// Writes the header, if there is one to write (not when a file is continued).
+    pub fn new(form: Form, into: Box<dyn Write + Send>, header: Header) -> io::Result<Self> {
+        let sink = match form {
+            Form::Csv => {
+                let mut writer = csv::Writer::from_writer(into);
+                if header == Header::Write {
+                    writer.write_record(COLUMNS)?;
+                }
+                Sink::Csv(Box::new(writer))
+            }
+            Form::Text | Form::Ndjson => Sink::Plain(into),
+        };
+        Ok(Self { form, sink })
+    }
+
+    /// One record.
+    pub fn write(&mut self, topic: &str, body: &Map<String, Value>) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Csv(writer) => Ok(writer.write_record(row(topic, body))?),
+            Sink::Plain(into) if self.form == Form::Ndjson => {
+                let mut line = format!(r#"{{"topic":{}"#, Value::from(topic));
+                if body.is_empty() {
+                    line.push('}');
+                } else {
+                    line.push(',');
+                    line.push_str(&serde_json::to_string(body)?[1..]);
+                }
+                writeln!(into, "{line}")
+            }
+            Sink::Plain(into) => writeln!(into, "{}", text(topic, body)),
+        }
+    }
+
+    /// Hands everything to the system.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Csv(writer) => writer.flush(),
+            Sink::Plain(into) => into.flush(),
+        }
+    }
+}
+
+/// Whether a CSV begins with its column names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    /// A new file.
+    Write,
+    /// A file that has one.
+    Skip,
+}
+
+fn field(body: &Map<String, Value>, key: &str) -> String {
+    match body.get(key) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn row(topic: &str, body: &Map<String, Value>) -> Vec<String> {
+    let mut row = vec![topic.to_owned()];
+    row.extend(COLUMNS[1..8].iter().map(|column| field(body, column)));
+    let is_sample = body.contains_key("quality");
+    row.push(if is_sample { String::new() } else { Value::Object(body.clone()).to_string() });
+    row
+}
+
+fn text(topic: &str, body: &Map<String, Value>) -> String {
+    let number = format!("{} {} {}", field(body, "stream"), field(body, "epoch"), field(body, "seq"));
+    if !body.contains_key("quality") {
+        return format!("{topic}  {}", Value::Object(body.clone()));
+    }
+    let value = body.get("value").map_or_else(String::new, ToString::to_string);
+    let cause = field(body, "cause");
+    let quality = field(body, "quality");
+    let quality = if cause.is_empty() { quality } else { format!("{quality} ({cause})") };
+    format!("{}  {topic}  {value}  {quality}  [{}]", field(body, "time"), number.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(form: Form, header: Header) -> String {
+        let paper = Paper::default();
+        let mut output = Output::new(form, Box::new(paper.clone()), header).expect("memory");
+        let sample = r#"{"value":"a,b","quality":"bad","cause":"nan","time":"T","stream":"bulk","epoch":8,"seq":1}"#;
+        let event = r#"{"event":"high","stream":"alarm","epoch":8,"seq":2}"#;
+        for body in [sample, event] {
+            output.write("a/b", &serde_json::from_str(body).expect("json")).expect("memory");
+        }
+        output.flush().expect("memory");
+        let bytes = paper.0.lock().unwrap().clone();
+        String::from_utf8(bytes).expect("utf-8")
+    }
+
+    #[test]
+    fn each_form_has_one_line_per_record() {
+        let text = written(Form::Text, Header::Write);
+        assert!(text.starts_with("T  a/b  \"a,b\"  bad (nan)  [bulk 8 1]\n"), "{text}");
+        let json = written(Form::Ndjson, Header::Write);
+        for line in json.lines() {
+            let value: Value = serde_json::from_str(line).expect("each line is JSON");
+            assert_eq!(value["topic"], "a/b");
+        }
+        let csv = written(Form::Csv, Header::Write);
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines[0], "topic,time,value,quality,cause,stream,epoch,seq,record");
+        assert_eq!(lines[1], "a/b,T,\"a,b\",bad,nan,bulk,8,1,");
+        assert!(lines[2].starts_with("a/b,,,,,alarm,8,2,\"{"), "{}", lines[2]);
+        assert_eq!(written(Form::Csv, Header::Skip).lines().count(), 2);
+    }
+}

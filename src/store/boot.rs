@@ -1,0 +1,384 @@
+//! Opening a store, whatever lies there: polling must be able to start within two seconds.
+//!
+//! Only ends are looked at: each chunk's own words, its first and its last segment. What is damaged is set aside and
+//! salvaged later, in the background; what is missing is declared. Fails only when the directory cannot be used at all.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::chunk::{ChunkInfo, ChunkReader, ChunkWriter, TagRow};
+use crate::disk::directory::{ChunkName, Directory};
+use crate::disk::fault::Fault;
+use crate::disk::marks::{Found, Mark, Marks};
+use crate::disk::meta::{Contents, Edit, Meta};
+use crate::flow::clock::Fix;
+use crate::flow::notice::{Notice, Phase};
+use crate::model::number::Class;
+use crate::model::time::{Boot, Stamp};
+
+use super::cursor::Span;
+use super::segment::{self, Place};
+use super::state::State;
+use super::stream::{Held, Life, Loss, Stream};
+use super::{Opening, dictionary, routes};
+
+/// Fixes of boots before this many are forgotten.
+const BOOTS_WITH_FIXES: u32 = 64;
+
+pub(super) const META: &str = "meta.db";
+pub(super) const MARKS: &str = "marks";
+
+/// An opened store.
+pub(super) struct Opened {
+    pub(super) meta: Meta,
+    pub(super) marks: Marks,
+    pub(super) next_chunk: u64,
+    pub(super) state: State,
+    /// Chunks set aside, to be read in the background.
+    pub(super) salvage: Vec<(Class, PathBuf)>,
+    pub(super) boot: Boot,
+    pub(super) fixes: Vec<Fix>,
+    pub(super) latest_wall_ms: Option<i64>,
+    /// Dictionary id of each tag of the plan.
+    pub(super) tag_ids: Vec<u32>,
+    pub(super) damaged_files: u64,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// What a look at a chunk's ends shows.
+struct Look {
+    info: ChunkInfo,
+    first: u64,
+    last: u64,
+    boot: u32,
+    tags: Vec<TagRow>,
+}
+
+struct Boots {
+    directory: Directory,
+    state: State,
+    damaged: Vec<String>,
+    salvage: Vec<(Class, PathBuf)>,
+    notices: Vec<Notice>,
+    highest_boot: u32,
+}
+
+/// Opens the store of a directory.
+pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
+    let directory = Directory::at(&opening.dir);
+    directory.prepare()?;
+    let mut work = Boots {
+        directory: directory.clone(),
+        state: State::empty(),
+        damaged: Vec::new(),
+        salvage: Vec::new(),
+        notices: Vec::new(),
+        highest_boot: 0,
+    };
+    let marks_found = Marks::read(&directory.file(MARKS));
+    let names = directory.chunks()?;
+    let (mut meta, contents) = work.open_meta()?;
+    let fresh = contents.is_none() && names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing;
+    let known = contents.clone().unwrap_or_default();
+    work.take_epochs(&known);
+    let looks = work.look_at(&names, contents.is_none())?;
+    work.take_chunks(looks, contents.is_none());
+    for row in &known.losses {
+        if let Some(class) = Class::from_code(row.class) {
+            let stream = work.state.stream_mut(class);
+            if let Some(loss) = stream.loss_from(row) {
+                stream.losses.push(loss);
+                stream.losses.sort_by_key(|loss| loss.span);
+            }
+        }
+    }
+    work.resume_salvage();
+    let tails = work.tails();
+    let lost = work.begin_epochs(&marks_found, &known, &tails);
+    routes::take(&mut work.state, opening, contents.as_ref().filter(|_| !fresh), fresh);
+    for (class, span) in lost {
+        work.declare(class, span);
+    }
+    for class in Class::ALL {
+        if !work.state.stream(class).salvaging {
+            for span in work.state.stream(class).holes() {
+                work.declare(class, span);
+            }
+        }
+    }
+    for row in &known.tags {
+        work.state.dictionary.extend(dictionary::tag(row.clone()).map(|tag| (tag.id, Arc::new(tag))));
+    }
+    let (tag_ids, changed) = dictionary::assign(&mut work.state.dictionary, &opening.tags);
+    // With a new meta.db everything is written, otherwise what changed.
+    let all: Vec<_> = work.state.dictionary.values().cloned().collect();
+    let to_write = if contents.is_none() { all } else { changed };
+    work.state.edits.extend(to_write.iter().map(|tag| Edit::PutTag(dictionary::row(tag))));
+    let boot = work.number_boot(&known, &opening.boot_token);
+    work.finish_edits();
+    meta.apply(&std::mem::take(&mut work.state.edits))?;
+    let mut marks = Marks::open(&directory.file(MARKS))?;
+    marks.write(&marks_of(&work.state))?;
+    directory.sync()?;
+    work.state.opened = true;
+    Ok(Opened {
+        meta,
+        marks,
+        next_chunk: directory.highest_chunk_number() + 1,
+        state: work.state,
+        salvage: work.salvage,
+        boot,
+        fixes: known.fixes.iter().map(|fix| Fix { at: stamp(fix.at), unix_ms: fix.unix_ms }).collect(),
+        latest_wall_ms: latest_wall(&known),
+        tag_ids,
+        damaged_files: work.damaged.len() as u64,
+        notices: work.notices,
+    })
+}
+
+/// The marks that belong to a state.
+pub(super) fn marks_of(state: &State) -> [Mark; 4] {
+    Class::ALL.map(|class| {
+        state.stream(class).newest().map_or(Mark::default(), |life| Mark { epoch: life.epoch, last: life.last })
+    })
+}
+
+/// A random epoch, 1 ..= 2^53 - 1.
+fn draw_epoch() -> u64 {
+    rand::random_range(1..1 << 53)
+}
+
+fn stamp((boot, micros): (u32, i64)) -> Stamp {
+    Stamp { boot: Boot(boot), micros }
+}
+
+fn latest_wall(known: &Contents) -> Option<i64> {
+    let saved = known.values.iter().filter(|(name, _)| name == "latest_wall_ms").map(|(_, ms)| *ms);
+    saved.chain(known.fixes.iter().map(|fix| fix.unix_ms)).max()
+}
+
+impl Boots {
+    /// Opens `meta.db`, or sets it aside and begins a new one (contents `None`).
+    fn open_meta(&mut self) -> Result<(Meta, Option<Contents>), Fault> {
+        let path = self.directory.file(META);
+        if path.exists() {
+            // Looked at before it is opened for writing: one of a newer version is not to be touched.
+            match Meta::look(&path).and_then(|_| Meta::open(&path)) {
+                Ok((meta, contents)) => return Ok((meta, Some(contents))),
+                Err(fault) if fault.is_damage() => self.set_aside(META, &fault)?,
+                Err(fault) => return Err(fault),
+            }
+        } else {
+            self.directory.remove_database(META)?; // a log without its database
+        }
+        Ok((Meta::create(&path)?, None))
+    }
+
+    fn set_aside(&mut self, name: &str, fault: &Fault) -> Result<(), Fault> {
+        let aside = self.directory.set_aside(name)?;
+        tracing::error!(file = name, error = %fault, aside = %aside.display(), "damaged store file set aside");
+        self.notices.push(Notice {
+            event: "store_damaged",
+            phase: Phase::Once,
+            subject: name.to_owned(),
+            detail: format!("{name} was set aside in quarantine: {fault}"),
+        });
+        self.damaged.push(name.to_owned());
+        Ok(())
+    }
+
+    fn take_epochs(&mut self, known: &Contents) {
+        for row in &known.epochs {
+            if let Some(class) = Class::from_code(row.class) {
+                let (ordinal, epoch, previous) = (row.ordinal, row.epoch, row.previous);
+                let life = Life { ordinal, epoch, previous, last: row.last, evicted: row.evicted };
+                self.state.stream_mut(class).epochs.push(life);
+            }
+        }
+    }
+
+    fn look_at(&mut self, names: &[ChunkName], all_tags: bool) -> Result<Vec<(ChunkName, Look)>, Fault> {
+        let mut looks = Vec::new();
+        for (place, name) in names.iter().enumerate() {
+            let last_of_class = names.get(place + 1).is_none_or(|next| next.class != name.class);
+            match look(&self.directory, *name, all_tags || last_of_class) {
+                Ok(Some(found)) => looks.push((*name, found)),
+                // Made, but nothing was ever committed to it.
+                Ok(None) => self.directory.remove_database(&name.file_name())?,
+                Err(fault) if fault.is_damage() => self.set_aside(&name.file_name(), &fault)?,
+                Err(Fault::Full(text)) => return Err(Fault::Full(text)),
+                // Not readable now: leave it where it is; what it holds is missing until then.
+                Err(fault) => tracing::error!(file = name.file_name(), error = %fault, "chunk cannot be read"),
+            }
+        }
+        Ok(looks)
+    }
+
+    fn take_chunks(&mut self, looks: Vec<(ChunkName, Look)>, rebuilt: bool) {
+        for (name, mut look) in looks {
+            self.highest_boot = self.highest_boot.max(look.boot);
+            let tags = std::mem::take(&mut look.tags).into_iter().filter_map(dictionary::tag);
+            self.state.dictionary.extend(tags.map(|tag| (tag.id, Arc::new(tag))));
+            let stream = self.state.stream_mut(name.class);
+            let ordinal = match stream.ordinal_of(look.info.epoch) {
+                Some(ordinal) => ordinal,
+                None => adopt(stream, &look),
+            };
+            if let Some(life) = stream.life_mut(ordinal) {
+                life.last = life.last.max(look.last);
+                if rebuilt {
+                    life.evicted = life.evicted.min(look.first - 1);
+                }
+            }
+            stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last } });
+        }
+    }
+
+    /// Chunks in quarantine that have not been read to the end.
+    fn resume_salvage(&mut self) {
+        for (class, path) in self.directory.chunks_aside() {
+            self.state.stream_mut(class).salvaging = true;
+            self.salvage.push((class, path));
+        }
+    }
+
+    /// The last number of each stream's newest epoch that chunks, losses or evictions prove.
+    fn tails(&self) -> [u64; 4] {
+        Class::ALL.map(|class| {
+            let stream = self.state.stream(class);
+            let Some(life) = stream.newest() else { return 0 };
+            let chunks = stream.chunks.iter().map(|held| held.span);
+            let losses = stream.losses.iter().map(|loss| loss.span);
+            let spans = chunks.chain(losses).filter(|span| span.ordinal == life.ordinal);
+            spans.map(|span| span.last).max().unwrap_or(0).max(life.evicted)
+        })
+    }
+
+    /// Compares each tail with the high-water marks and draws new epochs where that is due. What is returned is lost.
+    fn begin_epochs(&mut self, found: &Found, known: &Contents, tails: &[u64; 4]) -> Vec<(Class, Span)> {
+        let mut lost = Vec::new();
+        for class in Class::ALL {
+            let tail = tails[class as usize];
+            let stream = self.state.stream_mut(class);
+            let Some(life) = stream.epochs.last_mut() else {
+                let previous = mark(found, class).filter(|mark| mark.epoch != 0).map(|m| (m.epoch, Some(m.last)));
+                begin(stream, previous);
+                continue;
+            };
+            let (epoch, ordinal) = (life.epoch, life.ordinal);
+            let saved = mark(found, class).filter(|mark| mark.epoch == epoch).map_or(0, |mark| mark.last);
+            let acked = known.cursors.iter().filter(|row| row.class == class as u8 && row.epoch == epoch);
+            let high = acked.map(|row| row.acked).chain([saved, life.last, tail]).max().unwrap_or(0);
+            life.last = high;
+            let stranger = mark(found, class).filter(|mark| mark.epoch != 0 && stream.ordinal_of(mark.epoch).is_none());
+            if high > tail {
+                tracing::error!(class = %class, tail, high, "committed records are missing at the end of a stream");
+                if !stream.salvaging {
+                    lost.push((class, Span { ordinal, first: tail + 1, last: high }));
+                }
+                begin(stream, Some((epoch, Some(high))));
+            } else if let Some(mark) = stranger {
+                tracing::warn!(class = %class, "the store is older than its marks; a new epoch begins");
+                begin(stream, Some((mark.epoch, Some(mark.last))));
+            } else if high > 0 && !matches!(found, Found::Marks(_)) {
+                tracing::warn!(class = %class, "the store is a copy or lost its marks; a new epoch begins");
+                begin(stream, Some((epoch, None)));
+            }
+        }
+        lost
+    }
+
+    fn declare(&mut self, class: Class, span: Span) {
+        tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
+        self.state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+        self.notices.push(Notice {
+            event: "store_damaged",
+            phase: Phase::Once,
+            subject: class.as_str().to_owned(),
+            detail: format!("{} records of stream {class} are lost", span.len()),
+        });
+    }
+
+    fn number_boot(&mut self, known: &Contents, token: &str) -> Boot {
+        if let Some((number, _)) = known.boots.iter().find(|(_, known)| known == token) {
+            return Boot(*number);
+        }
+        let number = known.boots.last().map_or(0, |(number, _)| *number).max(self.highest_boot) + 1;
+        self.state.edits.push(Edit::PutBoot(number, token.to_owned()));
+        self.state.edits.push(Edit::DropFixesBefore(number.saturating_sub(BOOTS_WITH_FIXES)));
+        Boot(number)
+    }
+
+    fn finish_edits(&mut self) {
+        let mut edits = Vec::new();
+        for stream in &self.state.streams {
+            edits.extend(stream.epochs.iter().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
+        }
+        for ledger in &self.state.ledgers {
+            edits.extend(self.state.cursor_rows(ledger));
+        }
+        self.state.edits.extend(edits);
+    }
+}
+
+/// Looks at a chunk's ends; `None` when there is nothing in it.
+fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
+    let path = directory.chunk(name);
+    ChunkReader::open(&path)?;
+    if directory.has_log(name) {
+        ChunkWriter::open(&path, 32)?.finish();
+    }
+    let chunk = ChunkReader::open(&path)?;
+    let info = chunk.info()?;
+    if info.class != name.class || info.number != name.number {
+        return Err(Fault::Damaged("the file is not what its name says".into()));
+    }
+    let (Some(first), Some(last)) = (chunk.first()?, chunk.last()?) else { return Ok(None) };
+    segment::check(Place { class: info.class, epoch: info.epoch }, &last)?;
+    if first < 1 || first > last.first {
+        return Err(Fault::Damaged("the first segment has no valid number".into()));
+    }
+    let tags = if with_tags { chunk.tags()? } else { Vec::new() };
+    Ok(Some(Look { info, first, last: last.last, boot: last.boot, tags }))
+}
+
+/// An epoch that only its chunks know: it goes before the one that names it, else to the end.
+fn adopt(stream: &mut Stream, look: &Look) -> i64 {
+    let successor =
+        stream.epochs.iter().position(|life| life.previous.is_some_and(|(epoch, _)| epoch == look.info.epoch));
+    let place = successor.unwrap_or(stream.epochs.len());
+    let life = Life {
+        ordinal: 0,
+        epoch: look.info.epoch,
+        previous: look.info.previous,
+        last: look.last,
+        evicted: look.first - 1,
+    };
+    stream.epochs.insert(place, life);
+    // Ordinals only order; chunks held so far keep pointing at their epoch.
+    let mut moved = HashMap::new();
+    for (n, life) in stream.epochs.iter_mut().enumerate().skip(place) {
+        let ordinal = i64::try_from(n).unwrap_or(i64::MAX) + 1;
+        if n > place {
+            moved.insert(life.ordinal, ordinal);
+        }
+        life.ordinal = ordinal;
+    }
+    for held in &mut stream.chunks {
+        held.span.ordinal = moved.get(&held.span.ordinal).copied().unwrap_or(held.span.ordinal);
+    }
+    stream.epochs[place].ordinal
+}
+
+fn begin(stream: &mut Stream, previous: Option<(u64, Option<u64>)>) {
+    let ordinal = stream.epochs.last().map_or(1, |life| life.ordinal + 1);
+    stream.epochs.push(Life { ordinal, epoch: draw_epoch(), previous, last: 0, evicted: 0 });
+}
+
+fn mark(found: &Found, class: Class) -> Option<Mark> {
+    match found {
+        Found::Marks(marks) | Found::Copied(marks) => Some(marks[class as usize]),
+        Found::Nothing => None,
+    }
+}

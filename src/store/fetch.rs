@@ -1,0 +1,191 @@
+//! The reading thread of a reader: opens chunks beside their writer and unpacks a page of records at a time.
+//!
+//! Knows no order and no cursors: it is asked for one place and answers with what lies there, or with what cannot be
+//! read. A chunk that is evicted under it simply changes the question.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::disk::chunk::ChunkReader;
+use crate::disk::directory::ChunkName;
+use crate::disk::fault::Fault;
+use crate::model::number::{Epoch, Number, Seq};
+use crate::payload::json::Previous;
+
+use super::cursor::{Position, Span};
+use super::segment::{self, Body, Place, Record};
+use super::{Item, Owed, OwedBody, Shared, dictionary};
+
+/// Records in a page: what a reader may hold ready.
+const PAGE_RECORDS: usize = 4096;
+/// Segments read in one query.
+const SEGMENTS: usize = 4;
+/// A chunk that cannot be opened now is tried again after this long.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// "Read this chunk from here, at most up to there."
+pub(super) struct Request {
+    pub(super) name: ChunkName,
+    pub(super) at: Position,
+    pub(super) upto: u64,
+    pub(super) epoch: u64,
+    pub(super) previous: Option<Previous>,
+    pub(super) answer: oneshot::Sender<Page>,
+}
+
+/// The answer.
+pub(super) enum Page {
+    /// Records, and where to go on.
+    Items(Vec<Item>, Position),
+    /// These cannot be read.
+    Lost(Span),
+    /// Things have changed: look again.
+    Changed,
+}
+
+/// Starts the thread; it ends when the sender is dropped.
+pub(super) fn start(shared: Arc<Shared>, uplink: usize) -> mpsc::Sender<Request> {
+    let (requests, mut asked) = mpsc::channel::<Request>(2);
+    let run = move || {
+        let mut open: Option<(ChunkName, ChunkReader)> = None;
+        while let Some(request) = asked.blocking_recv() {
+            if request.answer.is_closed() {
+                continue; // rewound meanwhile
+            }
+            let page = serve(&shared, uplink, &mut open, &request);
+            let _ = request.answer.send(page);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("store-read".into()).spawn(run) {
+        tracing::error!(error = %error, "reading thread cannot start");
+    }
+    requests
+}
+
+fn serve(shared: &Shared, uplink: usize, open: &mut Option<(ChunkName, ChunkReader)>, request: &Request) -> Page {
+    if !open.as_ref().is_some_and(|(name, _)| *name == request.name) {
+        *open = None;
+    }
+    let lost = Span { ordinal: request.at.ordinal, first: request.at.seq, last: request.upto };
+    let chunk = match open.take() {
+        Some((_, chunk)) => Ok(chunk),
+        None => ChunkReader::open(&shared.directory.chunk(request.name)),
+    };
+    let page = chunk.and_then(|chunk| {
+        let page = read(shared, &chunk, request)?;
+        // At the end of what is written the file is closed: if it is evicted its space is free at once.
+        if matches!(&page, Page::Items(_, at) if at.seq <= request.upto) {
+            *open = Some((request.name, chunk));
+        }
+        Ok(page)
+    });
+    let held = || shared.state().streams[request.name.class as usize].chunks.iter().any(|h| h.name == request.name);
+    match page {
+        Ok(Page::Items(items, at)) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
+        Ok(page) => page,
+        Err(_) if !held() => Page::Changed,
+        Err(fault) if fault.is_damage() || !path(shared, request).exists() => {
+            tracing::error!(file = request.name.file_name(), error = %fault, "chunk cannot be read");
+            Page::Lost(lost)
+        }
+        Err(fault) => {
+            tracing::warn!(file = request.name.file_name(), error = %fault, "chunk cannot be read now");
+            std::thread::sleep(PAUSE);
+            Page::Changed
+        }
+    }
+}
+
+fn path(shared: &Shared, request: &Request) -> PathBuf {
+    shared.directory.chunk(request.name)
+}
+
+/// Reads a page; stops before damage, and reports damage only when it comes first.
+fn read(shared: &Shared, chunk: &ChunkReader, request: &Request) -> Result<Page, Fault> {
+    let place = Place { class: request.name.class, epoch: request.epoch };
+    let (mut at, mut items) = (request.at, Vec::new());
+    let span = |at: Position, last: u64| Span { ordinal: at.ordinal, first: at.seq, last: last.min(request.upto) };
+    while items.len() < PAGE_RECORDS && at.seq <= request.upto {
+        let rows = match chunk.segments_from(at.seq, SEGMENTS) {
+            Ok(rows) => rows,
+            Err(_) if !items.is_empty() => break,
+            Err(fault) => return Err(fault),
+        };
+        let from = at;
+        for (n, row) in rows.iter().enumerate() {
+            // A row may be the one before the hole that `at` lies in.
+            if row.last < at.seq && n == 0 {
+                continue;
+            }
+            let missing = (row.first > at.seq).then_some(row.first - 1);
+            let unpacked = if missing.is_some() { Ok(Vec::new()) } else { segment::unpack(place, row) };
+            match (missing, unpacked) {
+                (None, Ok(records)) => {
+                    at.seq = push(shared, request, (row.first, at.seq), records, &mut items);
+                }
+                _ if !items.is_empty() => return Ok(Page::Items(items, at)),
+                (Some(last), _) => return Ok(Page::Lost(span(at, last))),
+                (None, Err(_)) => {
+                    let next = rows.get(n + 1).map(|row| row.first - 1);
+                    let next = next.or_else(|| Some(chunk.segments_from(row.first + 1, 2).ok()?.get(1)?.first - 1));
+                    return Ok(Page::Lost(span(at, next.unwrap_or(request.upto))));
+                }
+            }
+            if items.len() >= PAGE_RECORDS || at.seq > request.upto {
+                break;
+            }
+        }
+        if at == from {
+            // Nothing at or after this place.
+            return Ok(if items.is_empty() { Page::Lost(span(at, request.upto)) } else { Page::Items(items, at) });
+        }
+    }
+    Ok(Page::Items(items, at))
+}
+
+/// Adds the records of a segment from seq `from` on, up to the asked end; returns the next seq.
+fn push(
+    shared: &Shared,
+    request: &Request,
+    (first, from): (u64, u64),
+    records: Vec<Record>,
+    items: &mut Vec<Item>,
+) -> u64 {
+    let mut next = from;
+    let state = shared.state();
+    for (seq, record) in (first..).zip(records) {
+        if seq < from {
+            continue;
+        }
+        if seq > request.upto {
+            break;
+        }
+        next = seq + 1;
+        let number = Number { stream: request.name.class, epoch: Epoch(request.epoch), seq: Seq(seq) };
+        let previous = request.previous.filter(|_| seq == 1);
+        let body = match record.body {
+            Body::Event { topic, body } => OwedBody::Event { topic, body },
+            Body::Sample { tag, value, quality } => {
+                OwedBody::Sample { tag: state.tag(tag).unwrap_or_else(|| dictionary::unknown(tag)), value, quality }
+            }
+        };
+        items.push(Item::Record(Owed { number, previous, body, at: record.at }));
+    }
+    next
+}
+
+/// Records that were acknowledged out of order before a rewind are not handed out again.
+fn without_acknowledged(shared: &Shared, uplink: usize, request: &Request, mut items: Vec<Item>) -> Vec<Item> {
+    let state = shared.state();
+    let cursor = state.ledgers.get(uplink).and_then(|ledger| ledger.cursors[request.name.class as usize].as_ref());
+    if let Some(cursor) = cursor.filter(|cursor| !cursor.ranges().is_empty()) {
+        items.retain(|item| match item {
+            Item::Record(owed) => !cursor.has(Position { ordinal: request.at.ordinal, seq: owed.number.seq.0 }),
+            Item::Gap(_) => true,
+        });
+    }
+    items
+}

@@ -1,0 +1,154 @@
+//! Room: the directory stays below its cap and the file system keeps a little space.
+//!
+//! What goes first: files in quarantine that were read to the end; chunks that everybody has acknowledged, least
+//! important class first, oldest first; then chunks that somebody has not, in the same order, with a gap record. Space is
+//! freed by unlinking whole files only: on a full disk SQLite can neither delete nor checkpoint.
+
+use crate::disk::database::PAGE;
+use crate::disk::directory::ChunkName;
+use crate::disk::fault::Fault;
+use crate::flow::notice::Phase;
+use crate::model::number::Class;
+
+use super::writer::{self, Disk, Writer};
+
+/// Largest chunk file.
+const CHUNK_MAX: u64 = 32 * 1024 * 1024;
+/// Smallest: below this the file's own overhead dominates.
+const CHUNK_MIN: u64 = 256 * 1024;
+/// Space that the file system must keep beside what a commit needs.
+const FREE_MIN: u64 = 256 * 1024;
+/// A new chunk: its tables, its shared memory file, and some.
+const CHUNK_OVERHEAD: u64 = 128 * 1024;
+
+/// A chunk is finished at this size.
+pub(super) fn chunk_bytes_max(max_size: u64) -> u64 {
+    // One page of the log stays out of the cap's sight between commits.
+    (max_size / 8).clamp(CHUNK_MIN, CHUNK_MAX - 64 * PAGE)
+}
+
+/// A chunk's log is moved into it after this many pages.
+pub(super) fn log_pages(max_size: u64) -> u64 {
+    (chunk_bytes_max(max_size) / PAGE / 8).clamp(16, 500)
+}
+
+fn ballast_bytes(max_size: u64) -> u64 {
+    (max_size / 64).clamp(64 * 1024, 1024 * 1024) / PAGE * PAGE
+}
+
+/// Lays the ballast down again where there is plenty of space.
+pub(super) fn lay_ballast(writer: &Writer) {
+    let directory = &writer.shared.directory;
+    let bytes = ballast_bytes(writer.opening.max_size);
+    if directory.bytes_free() > bytes + 4 * FREE_MIN
+        && directory.bytes() + bytes + 2 * CHUNK_OVERHEAD < writer.opening.max_size
+        && let Err(fault) = directory.lay_ballast(bytes)
+    {
+        tracing::debug!(error = %fault, "no ballast");
+    }
+}
+
+/// Makes room for a commit of so many bytes of segments.
+pub(super) fn make(writer: &mut Writer, disk: &mut Disk, segments: u64) -> Result<(), Fault> {
+    // Each page goes to the log first and to the database later; the last page of the table is written again.
+    let need = segments * 3 + CHUNK_OVERHEAD;
+    let mut cost = false;
+    loop {
+        let directory = &writer.shared.directory;
+        let over_cap = directory.bytes() + need > writer.opening.max_size;
+        if !over_cap && directory.bytes_free() >= need + FREE_MIN {
+            break;
+        }
+        let Some(lost) = free_some(writer, disk) else {
+            if over_cap {
+                return Err(Fault::Full("store.max_size is reached and nothing is left to evict".into()));
+            }
+            break; // the disk is nearly full with other things: let the commit find out
+        };
+        cost |= lost > 0;
+    }
+    if writer.evicting && !cost && segments > 0 {
+        return Ok(());
+    }
+    if cost && !writer.evicting {
+        writer.evicting = true;
+        let detail = "the store is full: the oldest unacknowledged records are being evicted".to_owned();
+        writer.tell("store_evicting", Phase::Active, detail);
+    }
+    Ok(())
+}
+
+/// Frees something because the disk is full; false when there is nothing left to free.
+pub(super) fn make_some(writer: &mut Writer, disk: &mut Disk) -> bool {
+    let ballast = writer.shared.directory.drop_ballast();
+    free_some(writer, disk).is_some() || ballast
+}
+
+/// Frees one thing; how many records that cost somebody, or `None` when there is nothing left.
+fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
+    let salvaging = writer.shared.state().streams.iter().any(|stream| stream.salvaging);
+    if !salvaging && writer.shared.directory.clear_aside() {
+        tracing::warn!("quarantine emptied to make room");
+        return Some(0);
+    }
+    let Some((name, acknowledged)) = candidate(writer, disk) else {
+        return writer.shared.directory.drop_ballast().then_some(0);
+    };
+    if disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name) {
+        disk.tails[name.class as usize] = None;
+    }
+    let lost = writer.shared.state().evict(name);
+    forget_epochs(writer, name.class);
+    // The gap record first; on a disk so full that it cannot be written it stays in memory and follows.
+    writer::flush(&writer.shared, &mut disk.meta, Vec::new());
+    let class = name.class;
+    if let Err(fault) = writer.shared.directory.remove_database(&name.file_name()) {
+        tracing::error!(error = %fault, file = name.file_name(), "evicted chunk cannot be removed");
+    }
+    writer::flush(&writer.shared, &mut disk.meta, Vec::new());
+    writer.shared.stats.chunks_evicted.one();
+    if lost > 0 {
+        writer.shared.stats.evicted[class as usize].add(lost);
+        tracing::warn!(class = %class, records = lost, "unacknowledged records evicted");
+    } else {
+        tracing::debug!(class = %class, acknowledged, "history evicted");
+    }
+    writer.shared.wake_readers();
+    Some(lost)
+}
+
+/// The chunk that goes next, and whether everybody has it.
+fn candidate(writer: &Writer, disk: &Disk) -> Option<(ChunkName, bool)> {
+    let state = writer.shared.state();
+    let chunks = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
+    let in_use = |name: ChunkName| {
+        disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name)
+            || disk.salvaged.as_ref().is_some_and(|target| target.name() == name)
+    };
+    let acknowledged = || chunks().filter(|held| state.is_acknowledged(held.name.class, held.span));
+    let first = acknowledged().find(|held| !in_use(held.name)).or_else(|| acknowledged().next());
+    if let Some(held) = first {
+        return Some((held.name, true));
+    }
+    chunks().next().map(|held| (held.name, false))
+}
+
+/// Epochs of which nothing is left, and which nobody stands in, are forgotten.
+fn forget_epochs(writer: &Writer, class: Class) {
+    let mut state = writer.shared.state();
+    loop {
+        let stream = state.stream(class);
+        let [oldest, _, ..] = stream.epochs.as_slice() else { return };
+        let (ordinal, empty) = (oldest.ordinal, oldest.evicted >= oldest.last);
+        let held = stream.chunks.iter().any(|held| held.span.ordinal == ordinal);
+        let needed = state.ledgers.iter().any(|ledger| {
+            ledger.cursors[class as usize].as_ref().is_some_and(|cursor| cursor.acked.ordinal <= ordinal)
+                || ledger.gaps.iter().any(|gap| gap.class == class && gap.loss.span.ordinal == ordinal)
+        });
+        if !empty || held || needed {
+            return;
+        }
+        state.edits.push(crate::disk::meta::Edit::DropEpoch(class as u8, ordinal));
+        state.stream_mut(class).epochs.remove(0);
+    }
+}

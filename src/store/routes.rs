@@ -1,0 +1,79 @@
+//! Uplinks and their cursors when a store is opened: known ones go on, new ones begin, removed ones are dropped.
+
+use crate::config::plan::UplinkStart;
+use crate::disk::meta::{Contents, CursorRow, Edit};
+use crate::model::number::Class;
+
+use super::Opening;
+use super::cursor::{Cursor, Position, Span};
+use super::state::{Ledger, Owing, State};
+use super::stream::Stream;
+
+/// Makes the ledgers. `known` is what `meta.db` held; without it (and not `fresh`) cursors are lost, and every uplink
+/// begins at the oldest record: twice is better than never.
+pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents>, fresh: bool) {
+    let empty = Contents::default();
+    let contents = known.unwrap_or(&empty);
+    for route in &opening.uplinks {
+        let cursors = Class::ALL.map(|class| {
+            let stream = state.stream(class);
+            let row = contents.cursors.iter().find(|row| row.uplink == route.name && row.class == class as u8);
+            route.classes.contains(&class).then(|| match row {
+                Some(row) => resume(stream, row),
+                None if known.is_none() && !fresh => Cursor::at(stream.start()),
+                None if route.start == UplinkStart::Oldest => Cursor::at(stream.start()),
+                None => Cursor::at(stream.end()),
+            })
+        });
+        let name = route.name.clone();
+        state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0 });
+    }
+    take_gaps(state, contents);
+    drop_removed(state, opening, contents);
+}
+
+pub(super) fn resume(stream: &Stream, row: &CursorRow) -> Cursor {
+    let Some(ordinal) = stream.ordinal_of(row.epoch) else { return Cursor::at(stream.start()) };
+    let mut cursor = Cursor::at(Position { ordinal, seq: row.acked });
+    for range in row.ranges.split_whitespace() {
+        let span = range.split_once(':').and_then(|(epoch, seqs)| {
+            let (first, last) = seqs.split_once('-')?;
+            let ordinal = stream.ordinal_of(epoch.parse().ok()?)?;
+            Some(Span { ordinal, first: first.parse().ok()?, last: last.parse().ok()? })
+        });
+        if let Some(span) = span {
+            cursor.mark(span);
+        }
+    }
+    cursor.advance(|ordinal| stream.ended(ordinal));
+    cursor
+}
+
+pub(super) fn take_gaps(state: &mut State, contents: &Contents) {
+    for owed in &contents.owed {
+        state.next_gap = state.next_gap.max(owed.id + 1);
+        let Some(class) = Class::from_code(owed.loss.class) else { continue };
+        let loss = state.stream(class).loss_from(&owed.loss);
+        let ledger = state.ledgers.iter_mut().find(|ledger| ledger.name == owed.uplink);
+        match (ledger.filter(|ledger| ledger.cursors[class as usize].is_some()), loss) {
+            (Some(ledger), Some(loss)) => ledger.gaps.push(Owing { id: owed.id, class, loss }),
+            _ => state.edits.push(Edit::DropOwed(owed.id)),
+        }
+    }
+}
+
+fn drop_removed(state: &mut State, opening: &Opening, contents: &Contents) {
+    for row in &contents.cursors {
+        let Some(class) = Class::from_code(row.class) else { continue };
+        let routed = opening.uplinks.iter().any(|route| route.name == row.uplink && route.classes.contains(&class));
+        if !routed {
+            let stream = state.stream(class);
+            let acked = resume(stream, row).acked;
+            let owed: u64 =
+                stream.epochs.iter().filter(|life| life.ordinal >= acked.ordinal).map(|life| life.last).sum();
+            let owed = owed.saturating_sub(acked.seq);
+            tracing::warn!(uplink = row.uplink, class = %class, owed, "uplink removed; what it was owed is dropped");
+            state.edits.push(Edit::DropCursor(row.uplink.clone(), row.class));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Salvage: reads chunks that were set aside, in the background, and gives what is whole back to the writer.
+//!
+//! Its own thread; polling and commits go on meanwhile. Segments whose CRC is right go into a new chunk under their old
+//! numbers and stay owed; when a file is read to its end, what is still missing is declared.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::disk::chunk::{ChunkReader, SegmentRow, TagRow};
+use crate::disk::directory::ChunkName;
+use crate::model::number::Class;
+
+use super::commit::Tail;
+use super::cursor::Span;
+use super::segment::{self, Place};
+use super::stream::{Held, Loss, Stream};
+use super::writer::{Disk, Writer};
+use super::{Control, Shared, dictionary, room};
+
+/// Segments handed over at a time.
+const PIECE_SEGMENTS: usize = 32;
+
+/// What the thread hands over.
+pub(super) enum Piece {
+    /// Whole segments of an epoch.
+    Segments { class: Class, epoch: u64, tags: Vec<TagRow>, rows: Vec<SegmentRow> },
+    /// One file is read to its end; `more` files of the class follow.
+    End { class: Class, path: PathBuf, more: bool },
+}
+
+/// The chunk that salvaged segments go to.
+pub(super) struct Target {
+    tail: Tail,
+    class: Class,
+    spans: Vec<Span>,
+}
+
+impl Target {
+    pub(super) const fn name(&self) -> ChunkName {
+        self.tail.name
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(shared: Arc<Shared>, control: mpsc::WeakSender<Control>, files: Vec<(Class, PathBuf)>) {
+    let run = move || {
+        for (n, (class, path)) in files.iter().enumerate() {
+            let more = files[n + 1..].iter().any(|(later, _)| later == class);
+            read(&shared, &control, *class, path);
+            if !send(&control, Piece::End { class: *class, path: path.clone(), more }) {
+                return;
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("store-salvage".into()).spawn(run) {
+        tracing::error!(error = %error, "salvage thread cannot start");
+    }
+}
+
+/// False when the store has ended.
+fn send(control: &mpsc::WeakSender<Control>, piece: Piece) -> bool {
+    control.upgrade().is_some_and(|control| control.blocking_send(Control::Salvaged(piece)).is_ok())
+}
+
+fn read(shared: &Shared, control: &mpsc::WeakSender<Control>, class: Class, path: &Path) {
+    let chunk = match ChunkReader::open(path) {
+        Ok(chunk) => chunk,
+        Err(fault) => {
+            tracing::error!(file = %path.display(), error = %fault, "nothing can be salvaged");
+            return;
+        }
+    };
+    // The CRC covers the epoch: it also says which of the known ones a segment belongs to.
+    let mut epochs: Vec<u64> = chunk.info().ok().map(|info| info.epoch).into_iter().collect();
+    epochs.extend(shared.state().stream(class).epochs.iter().map(|life| life.epoch));
+    let tags = chunk.tags().unwrap_or_default();
+    let (mut rows, mut epoch, mut seen) = (Vec::new(), 0, HashSet::new());
+    let mut alive = true;
+    let mut flush = |epoch: u64, rows: &mut Vec<SegmentRow>| {
+        if !rows.is_empty() {
+            let rows = std::mem::take(rows);
+            alive &= send(control, Piece::Segments { class, epoch, tags: tags.clone(), rows });
+        }
+    };
+    chunk.salvage(&mut |row| {
+        let found = epochs.iter().copied().find(|epoch| segment::check(Place { class, epoch: *epoch }, &row).is_ok());
+        let Some(found) = found else { return };
+        if !seen.insert((found, row.first)) {
+            return;
+        }
+        if rows.len() >= PIECE_SEGMENTS || found != epoch {
+            flush(epoch, &mut rows);
+            epoch = found;
+        }
+        rows.push(row);
+    });
+    flush(epoch, &mut rows);
+    tracing::info!(file = %path.display(), segments = seen.len(), "damaged chunk salvaged");
+}
+
+/// The writer takes a piece.
+pub(super) fn take(writer: &mut Writer, piece: Piece) {
+    let Some(mut disk) = writer.disk.take() else { return };
+    match piece {
+        Piece::Segments { class, epoch, tags, rows } => store(writer, &mut disk, (class, epoch), (tags, rows)),
+        Piece::End { class, path, more } => {
+            close_target(writer, &mut disk);
+            if let Err(fault) = writer.shared.directory.mark_salvaged(&path) {
+                tracing::warn!(error = %fault, "salvaged file cannot be renamed; it will be read again");
+            }
+            if !more {
+                finish(writer, class);
+            }
+        }
+    }
+    writer.disk = Some(disk);
+    writer.flush_edits(Vec::new());
+    writer.shared.wake_readers();
+}
+
+/// Writes the segments that are not held otherwise. What cannot be written stays missing and is declared at the end.
+fn store(
+    writer: &mut Writer,
+    disk: &mut Disk,
+    (class, epoch): (Class, u64),
+    (tags, mut rows): (Vec<TagRow>, Vec<SegmentRow>),
+) {
+    let Some(ordinal) = writer.shared.state().stream(class).ordinal_of(epoch) else { return };
+    rows.retain(|row| wanted(writer.shared.state().stream(class), ordinal, row));
+    if rows.is_empty() {
+        return;
+    }
+    if disk.salvaged.as_ref().is_some_and(|target| target.class != class || target.tail.ordinal != ordinal) {
+        close_target(writer, disk);
+    }
+    let bytes: u64 = rows.iter().map(|row| row.body.len() as u64).sum();
+    let written = room::make(writer, disk, bytes).and_then(|()| {
+        if disk.salvaged.is_none() {
+            let tail = writer.begin_chunk(disk, class, ordinal)?;
+            disk.salvaged = Some(Target { tail, class, spans: Vec::new() });
+        }
+        let Some(target) = &mut disk.salvaged else { return Ok(()) };
+        target.tail.append(&tags, &rows)?;
+        target.spans.extend(rows.iter().map(|row| Span { ordinal, first: row.first, last: row.last }));
+        Ok(())
+    });
+    if let Err(fault) = written {
+        tracing::error!(error = %fault, class = %class, "salvaged segments could not be written");
+    }
+    let mut state = writer.shared.state();
+    for tag in tags.into_iter().filter_map(dictionary::tag) {
+        state.dictionary.entry(tag.id).or_insert_with(|| Arc::new(tag));
+    }
+}
+
+fn wanted(stream: &Stream, ordinal: i64, row: &SegmentRow) -> bool {
+    // Numbers above the epoch's last were never told to anyone: the next epoch has named its end already.
+    stream.life(ordinal).is_some_and(|life| row.first > life.evicted && row.last <= life.last)
+        && !stream
+            .chunks
+            .iter()
+            .any(|held| held.span.ordinal == ordinal && held.span.first <= row.first && row.last <= held.span.last)
+}
+
+/// The target chunk is whole: readers may have it, and what is missing inside it is declared.
+fn close_target(writer: &mut Writer, disk: &mut Disk) {
+    let Some(Target { tail, class, mut spans }) = disk.salvaged.take() else { return };
+    let (name, ordinal) = (tail.name, tail.ordinal);
+    tail.finish();
+    spans.sort_unstable();
+    let (Some(first), Some(last)) = (spans.first(), spans.iter().map(|span| span.last).max()) else { return };
+    let whole = Span { ordinal, first: first.first, last };
+    let mut state = writer.shared.state();
+    let mut missing = vec![whole];
+    let others = state.stream(class).chunks.iter().map(|held| held.span);
+    for span in spans.into_iter().chain(others) {
+        missing = span.take_out_of(missing);
+    }
+    state.stream_mut(class).hold(Held { name, span: whole });
+    for span in missing {
+        state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+        writer.shared.stats.damaged[class as usize].add(span.len());
+    }
+}
+
+/// All damaged chunks of a class are read: what is missing now is lost.
+fn finish(writer: &mut Writer, class: Class) {
+    let mut state = writer.shared.state();
+    state.stream_mut(class).salvaging = false;
+    for span in state.stream(class).holes() {
+        tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
+        writer.shared.stats.damaged[class as usize].add(span.len());
+        state.declare(class, Loss { span, reason: "damaged".into(), from: None, to: None });
+    }
+}

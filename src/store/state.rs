@@ -1,0 +1,280 @@
+//! What the store knows in memory: streams, and for each uplink its cursors and the gap records it is owed.
+//!
+//! One lock, held for moments only and never during disk work. Changes that `meta.db` must learn are noted as edits,
+//! which the writer takes with its next commit there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::disk::chunk::TagRow;
+use crate::disk::directory::ChunkName;
+use crate::disk::meta::{CursorRow, Edit, OwedRow};
+use crate::model::number::{Class, Epoch, Seq};
+
+use super::cursor::{Cursor, Position, RANGES_SAVED_MAX, Span};
+use super::stream::{Found, Loss, Stream};
+use super::{Ack, DictionaryTag, OwedGap};
+
+/// One uplink's side.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) name: String,
+    /// By class; `None` where it has no such class.
+    pub(super) cursors: [Option<Cursor>; 4],
+    pub(super) gaps: Vec<Owing>,
+    /// Records acknowledged since the cursors were last saved.
+    pub(super) unsaved: u64,
+}
+
+/// A gap record that is owed.
+#[derive(Debug, Clone)]
+pub(super) struct Owing {
+    pub(super) id: i64,
+    pub(super) class: Class,
+    pub(super) loss: Loss,
+}
+
+/// What an uplink gets next in a stream.
+pub(super) enum Next {
+    /// This gap record; then go on here.
+    Gap(OwedGap, Position),
+    /// See the stream.
+    Found(Found),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// False until the directory could be opened.
+    pub(super) opened: bool,
+    pub(super) streams: [Stream; 4],
+    pub(super) ledgers: Vec<Ledger>,
+    pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
+    pub(super) edits: Vec<Edit>,
+    pub(super) next_gap: i64,
+    /// Nothing more will be committed.
+    pub(super) ended: bool,
+}
+
+impl State {
+    pub(super) fn empty() -> Self {
+        Self {
+            opened: false,
+            streams: Class::ALL.map(Stream::new),
+            ledgers: Vec::new(),
+            dictionary: HashMap::new(),
+            edits: Vec::new(),
+            next_gap: 1,
+            ended: false,
+        }
+    }
+
+    pub(super) fn stream(&self, class: Class) -> &Stream {
+        &self.streams[class as usize]
+    }
+
+    pub(super) fn stream_mut(&mut self, class: Class) -> &mut Stream {
+        &mut self.streams[class as usize]
+    }
+
+    /// Numbers have no records and never will: remembered, and owed to every uplink that had not passed them.
+    pub(super) fn declare(&mut self, class: Class, loss: Loss) {
+        let stream = &mut self.streams[class as usize];
+        let mut span = loss.span;
+        if let Some(life) = stream.life_mut(span.ordinal) {
+            life.last = life.last.max(span.last);
+            span.first = span.first.max(life.evicted + 1);
+        }
+        for span in stream.losses.iter().fold(vec![span], |left, old| old.span.take_out_of(left)) {
+            if span.len() > 0 {
+                let part = Loss { span, ..loss.clone() };
+                self.edits.extend(stream.loss_row(&part).map(Edit::PutLoss));
+                let place = stream.losses.partition_point(|old| old.span < span);
+                stream.losses.insert(place, part);
+            }
+        }
+        self.owe(class, &loss);
+    }
+
+    /// Owes a gap record to every uplink that has not passed the numbers; how many numbers that were, at most.
+    pub(super) fn owe(&mut self, class: Class, loss: &Loss) -> u64 {
+        let stream = &self.streams[class as usize];
+        let mut owed = 0;
+        for ledger in &mut self.ledgers {
+            let Some(cursor) = &ledger.cursors[class as usize] else { continue };
+            let mine = ledger.gaps.iter().filter(|gap| gap.class == class);
+            let missing = mine.fold(cursor.missing_of(loss.span), |missing, gap| gap.loss.span.take_out_of(missing));
+            owed = owed.max(missing.iter().map(|span| span.len()).sum());
+            for span in missing {
+                let mut whole = Loss { span, ..loss.clone() };
+                // A gap that goes on is told again, whole, under a new id: an acknowledgement of the old one cannot
+                // mean numbers it did not name.
+                let goes_on = |gap: &Owing| {
+                    let old = gap.loss.span;
+                    gap.class == class
+                        && gap.loss.reason == loss.reason
+                        && old.ordinal == span.ordinal
+                        && old.last + 1 == span.first
+                };
+                if let Some(place) = ledger.gaps.iter().position(goes_on) {
+                    let old = ledger.gaps.remove(place);
+                    self.edits.push(Edit::DropOwed(old.id));
+                    whole.span.first = old.loss.span.first;
+                    whole.from = old.loss.from;
+                }
+                let id = self.next_gap;
+                self.next_gap += 1;
+                if let Some(row) = stream.loss_row(&whole) {
+                    self.edits.push(Edit::PutOwed(OwedRow { id, uplink: ledger.name.clone(), loss: row }));
+                }
+                ledger.gaps.push(Owing { id, class, loss: whole });
+            }
+        }
+        owed
+    }
+
+    /// An uplink's broker has taken something.
+    pub(super) fn acknowledge(&mut self, uplink: usize, ack: Ack) {
+        let Some(ledger) = self.ledgers.get_mut(uplink) else { return };
+        let (class, span) = match ack {
+            Ack::Record(number) => {
+                let class = number.stream;
+                let Some(ordinal) = self.streams[class as usize].ordinal_of(number.epoch.0) else { return };
+                (class, Span { ordinal, first: number.seq.0, last: number.seq.0 })
+            }
+            Ack::Gap(id) => {
+                let Some(place) = ledger.gaps.iter().position(|gap| gap.id == id) else { return };
+                let gap = ledger.gaps.remove(place);
+                self.edits.push(Edit::DropOwed(id));
+                (gap.class, gap.loss.span)
+            }
+        };
+        let Some(cursor) = &mut ledger.cursors[class as usize] else { return };
+        if cursor.mark(span) {
+            ledger.unsaved += 1;
+        }
+        cursor.advance(|ordinal| self.streams[class as usize].ended(ordinal));
+        // Records that were on their way when they were evicted may have arrived after all.
+        let acked = cursor.acked;
+        let edits = &mut self.edits;
+        ledger.gaps.retain(|gap| {
+            let passed =
+                gap.class == class && Position { ordinal: gap.loss.span.ordinal, seq: gap.loss.span.last } <= acked;
+            if passed {
+                edits.push(Edit::DropOwed(gap.id));
+            }
+            !passed
+        });
+    }
+
+    /// What the uplink gets at this position.
+    pub(super) fn next(&self, uplink: usize, class: Class, at: Position) -> Next {
+        let stream = self.stream(class);
+        let Some(ledger) = self.ledgers.get(uplink) else { return Next::Found(Found::NotYet(at)) };
+        let gaps = || ledger.gaps.iter().filter(|gap| gap.class == class);
+        // A gap is told where the numbers before it end, even where the stream itself skips them.
+        let reached = match stream.find(at) {
+            Found::In { at, .. } => at,
+            Found::Hole(span) => Position { ordinal: span.ordinal, seq: span.first },
+            Found::NotYet(at) => at,
+        };
+        let due = gaps().filter(|gap| {
+            let start = Position { ordinal: gap.loss.span.ordinal, seq: gap.loss.span.first };
+            let end = Position { seq: gap.loss.span.last, ..start };
+            end >= at && start <= reached
+        });
+        if let Some(gap) = due.min_by_key(|gap| gap.loss.span) {
+            let span = gap.loss.span;
+            if let Some(life) = stream.life(span.ordinal) {
+                let then = Position { ordinal: span.ordinal, seq: span.last + 1 };
+                let Loss { reason, from, to, .. } = gap.loss.clone();
+                let (epoch, first, last) = (Epoch(life.epoch), Seq(span.first), Seq(span.last));
+                return Next::Gap(OwedGap { id: gap.id, stream: class, epoch, first, last, from, to, reason }, then);
+            }
+        }
+        let mut found = stream.find(at);
+        if let Found::In { at, upto, .. } = &mut found {
+            let ahead =
+                gaps().map(|gap| gap.loss.span).filter(|span| span.ordinal == at.ordinal && span.first > at.seq);
+            *upto = ahead.map(|span| span.first - 1).min().map_or(*upto, |before| before.min(*upto));
+        }
+        Next::Found(found)
+    }
+
+    /// Has every uplink that has the class passed this span?
+    pub(super) fn is_acknowledged(&self, class: Class, span: Span) -> bool {
+        let mut cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class as usize].as_ref());
+        cursors.all(|cursor| cursor.acked >= Position { ordinal: span.ordinal, seq: span.last })
+    }
+
+    /// A chunk is gone from the disk on purpose: notes how far, and owes gap records where somebody had not passed it.
+    pub(super) fn evict(&mut self, name: ChunkName) -> u64 {
+        let stream = &mut self.streams[name.class as usize];
+        let Some(place) = stream.chunks.iter().position(|held| held.name == name) else { return 0 };
+        let span = stream.chunks.remove(place).span;
+        if span.len() == 0 {
+            return 0;
+        }
+        let owed = self.owe(name.class, &Loss { span, reason: "evicted".into(), from: None, to: None });
+        let stream = &mut self.streams[name.class as usize];
+        if let Some(life) = stream.life_mut(span.ordinal) {
+            life.evicted = life.evicted.max(span.last);
+        }
+        let gone = |loss: &Loss| loss.span.ordinal == span.ordinal && loss.span.last <= span.last;
+        for loss in stream.losses.iter().filter(|loss| gone(loss)) {
+            if let Some(row) = stream.loss_row(loss) {
+                self.edits.push(Edit::DropLoss(row.class, row.epoch, row.first));
+            }
+        }
+        stream.losses.retain(|loss| !gone(loss));
+        self.edits.extend(stream.life(span.ordinal).map(|life| Edit::PutEpoch(stream.epoch_row(life))));
+        owed
+    }
+
+    /// Numbers an uplink is still owed; a gap record counts as one.
+    pub(super) fn backlog(&self, uplink: usize) -> u64 {
+        let Some(ledger) = self.ledgers.get(uplink) else { return 0 };
+        let mut owed = 0u64;
+        for (class, cursor) in Class::ALL.into_iter().zip(&ledger.cursors) {
+            let Some(Cursor { acked, .. }) = cursor else { continue };
+            let ahead = self.stream(class).epochs.iter().filter(|life| life.ordinal >= acked.ordinal);
+            owed += ahead
+                .map(|life| life.last.saturating_sub(if life.ordinal == acked.ordinal { acked.seq } else { 0 }))
+                .sum::<u64>();
+            owed = owed.saturating_sub(cursor.iter().flat_map(Cursor::ranges).map(|range| range.len()).sum());
+        }
+        let gaps: u64 = ledger.gaps.iter().map(|gap| gap.loss.span.len() - 1).sum();
+        owed.saturating_sub(gaps)
+    }
+
+    /// The rows that save an uplink's cursors.
+    pub(super) fn cursor_rows(&self, ledger: &Ledger) -> Vec<Edit> {
+        let mut rows = Vec::new();
+        for (class, cursor) in Class::ALL.into_iter().zip(&ledger.cursors) {
+            let stream = self.stream(class);
+            let Some(cursor) = cursor else { continue };
+            let Some(life) = stream.life(cursor.acked.ordinal) else { continue };
+            let text = |range: &Span| {
+                stream.life(range.ordinal).map(|life| format!("{}:{}-{}", life.epoch, range.first, range.last))
+            };
+            let ranges: Vec<String> = cursor.ranges().iter().take(RANGES_SAVED_MAX).filter_map(text).collect();
+            rows.push(Edit::PutCursor(CursorRow {
+                uplink: ledger.name.clone(),
+                class: class as u8,
+                epoch: life.epoch,
+                acked: cursor.acked.seq,
+                ranges: ranges.join(" "),
+            }));
+        }
+        rows
+    }
+
+    /// A tag by its stable id.
+    pub(super) fn tag(&self, id: u32) -> Option<Arc<DictionaryTag>> {
+        self.dictionary.get(&id).cloned()
+    }
+
+    /// The row of a tag.
+    pub(super) fn tag_row(&self, id: u32) -> Option<TagRow> {
+        self.dictionary.get(&id).map(|tag| super::dictionary::row(tag))
+    }
+}

@@ -1,0 +1,49 @@
+//! What the store counts.
+
+use crate::model::stats::{Counter, Gauge};
+
+/// Counters and gauges of a store; by class where the name says so (`Class as usize`).
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    /// Records committed, by class.
+    pub stored: [Counter; 4],
+    /// Segments committed.
+    pub segments: Counter,
+    /// Commits of chunk files.
+    pub commits: Counter,
+    /// Commits that failed.
+    pub commit_failures: Counter,
+    /// Duration of the last commit, ms.
+    pub commit_ms_last: Gauge,
+    /// Duration of the longest commit, ms.
+    pub commit_ms_max: Gauge,
+    /// Records evicted before everybody had them, by class.
+    pub evicted: [Counter; 4],
+    /// Chunk files evicted, acknowledged ones included.
+    pub chunks_evicted: Counter,
+    /// Records that found no place while the store could not commit, by class.
+    pub spilled: [Counter; 4],
+    /// Records lost to damage, by class.
+    pub damaged: [Counter; 4],
+    /// Files set aside.
+    pub damaged_files: Counter,
+    /// Samples of tags the plan does not have (a fault of ours).
+    pub unknown_tags: Counter,
+    /// Bytes in the directory after the last commit.
+    pub bytes: Gauge,
+    /// Records taken and not yet committed.
+    pub uncommitted: Gauge,
+    /// 1 while the store cannot commit.
+    pub failed: Gauge,
+    /// Gap records owed, all uplinks together.
+    pub gaps_owed: Gauge,
+    /// Numbers owed, per uplink in plan order; worked out by `StoreHandle::stats`.
+    pub backlog: Vec<(String, Gauge)>,
+}
+
+impl StoreStats {
+    pub(super) fn new(uplinks: Vec<String>) -> Self {
+        let backlog = uplinks.into_iter().map(|name| (name, Gauge::default())).collect();
+        Self { backlog, ..Self::default() }
+    }
+}

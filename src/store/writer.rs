@@ -1,0 +1,453 @@
+//! The writer thread: takes records off the durable lane, decides when to commit, and keeps `meta.db` up to date.
+//!
+//! Everything that touches the disk for writing happens on this one thread; the lane waits, polling does not. While
+//! commits fail it keeps what it has (bounded), tries again every few seconds, and leaves the rest in the lane, where
+//! the hub counts what finds no place.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::disk::directory::ChunkName;
+use crate::disk::fault::Fault;
+use crate::disk::marks::Marks;
+use crate::disk::meta::{Edit, FixRow, Meta};
+use crate::flow::clock::{Clock, Fix};
+use crate::flow::hub::{Durable, DurableEnd, Lost};
+use crate::flow::notice::{Notice, Notices, Phase};
+use crate::model::number::Class;
+use crate::model::time::{Boot, Certainty, Stamp};
+
+use super::commit::{Group, Pending, Tail};
+use super::stream::Loss;
+use super::{Control, Opening, Shared, boot, room, salvage};
+
+/// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
+const URGENT: Duration = Duration::from_millis(20);
+/// A failed commit is tried again after this long.
+const RETRY: Duration = Duration::from_secs(3);
+/// Cursors are saved at least this often while they move.
+const CURSORS_EVERY: Duration = Duration::from_secs(5);
+/// And at most this often.
+const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
+/// Acknowledgements that make saving due before its time.
+pub(super) const CURSORS_RECORDS: u64 = 1000;
+/// A group of this many records or bytes is committed before its time.
+const GROUP_RECORDS: usize = 8192;
+const GROUP_BYTES: usize = 512 * 1024;
+/// What waits in memory while commits fail; above this the lane is left alone.
+const PENDING_RECORDS_MAX: usize = 65_536;
+const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The latest wall time is saved this often.
+const WALL_EVERY: Duration = Duration::from_secs(600);
+/// A fix that says the same as the one before, to this many ms, is not stored again.
+const FIX_SAME_MS: i64 = 20;
+/// At the end, how long a commit that fails is tried again.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(60);
+
+const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
+
+/// What the thread holds of the directory.
+pub(super) struct Disk {
+    pub(super) meta: Meta,
+    pub(super) marks: Marks,
+    pub(super) next_chunk: u64,
+    pub(super) tails: [Option<Tail>; 4],
+    /// Chunks that failed: never written to again.
+    pub(super) closed: HashSet<ChunkName>,
+    pub(super) salvaged: Option<salvage::Target>,
+    pub(super) boot: Boot,
+    pub(super) tag_ids: Vec<u32>,
+}
+
+/// The ends of the channels.
+pub(super) struct Ends {
+    pub(super) records: DurableEnd,
+    pub(super) inbox: mpsc::Receiver<Control>,
+    pub(super) control: mpsc::WeakSender<Control>,
+    pub(super) finished: watch::Sender<()>,
+}
+
+pub(super) struct Writer {
+    pub(super) opening: Opening,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) notices: Notices,
+    pub(super) disk: Option<Disk>,
+    pub(super) pending: [Vec<Pending>; 4],
+    pub(super) pending_bytes: [usize; 4],
+    pub(super) groups: [Option<Group>; 4],
+    lost: [Option<Lost>; 4],
+    failed: bool,
+    /// Set while evictions cost records somebody had not passed.
+    pub(super) evicting: bool,
+    commit_at: Option<Instant>,
+    urgent_at: Option<Instant>,
+    cursors_saved: Instant,
+    wall_saved: Option<Instant>,
+    last_fix: Option<Fix>,
+    fixes_waiting: Vec<Fix>,
+}
+
+impl Writer {
+    pub(super) fn new(opening: Opening, shared: Arc<Shared>, clock: Clock, notices: Notices) -> Self {
+        Self {
+            opening,
+            shared,
+            clock,
+            notices,
+            disk: None,
+            pending: Default::default(),
+            pending_bytes: [0; 4],
+            groups: [const { None }; 4],
+            lost: [None; 4],
+            failed: false,
+            evicting: false,
+            commit_at: None,
+            urgent_at: None,
+            cursors_saved: Instant::now(),
+            wall_saved: None,
+            last_fix: None,
+            fixes_waiting: Vec::new(),
+        }
+    }
+
+    /// Takes over what was opened and starts the thread.
+    pub(super) fn start(mut self, opened: Result<Box<boot::Opened>, Fault>, ends: Ends) {
+        match opened {
+            Ok(opened) => self.take_over(*opened, &ends.control),
+            Err(fault) => self.fail(&fault, &ends.records.failed),
+        }
+        let run = move || match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime.block_on(self.run(ends)),
+            Err(error) => tracing::error!(error = %error, "store thread cannot start"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("store".into()).spawn(run) {
+            tracing::error!(error = %error, "store thread cannot start");
+        }
+    }
+
+    fn take_over(&mut self, opened: boot::Opened, control: &mpsc::WeakSender<Control>) {
+        self.shared.stats.damaged_files.add(opened.damaged_files);
+        for notice in opened.notices {
+            self.notices.tell(notice);
+        }
+        self.last_fix = opened.fixes.last().copied();
+        *self.shared.state() = opened.state;
+        self.disk = Some(Disk {
+            meta: opened.meta,
+            marks: opened.marks,
+            next_chunk: opened.next_chunk,
+            tails: [const { None }; 4],
+            closed: HashSet::new(),
+            salvaged: None,
+            boot: opened.boot,
+            tag_ids: opened.tag_ids,
+        });
+        if !opened.salvage.is_empty() {
+            salvage::start(Arc::clone(&self.shared), control.clone(), opened.salvage);
+        }
+        room::lay_ballast(self);
+        self.shared.wake_readers();
+    }
+
+    async fn run(mut self, ends: Ends) {
+        let Ends { mut records, mut inbox, control, finished } = ends;
+        let (mut lane_open, mut handles_open) = (true, true);
+        let mut give_up_at = None;
+        while lane_open || handles_open || !self.shared.state().ended {
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                record = records.records.recv(), if lane_open && !self.is_full() => match record {
+                    Some(record) => {
+                        self.take(record);
+                        while !self.is_full() && let Ok(record) = records.records.try_recv() {
+                            self.take(record);
+                        }
+                    }
+                    None => {
+                        lane_open = false;
+                        self.commit_at = Some(Instant::now());
+                        give_up_at = Some(Instant::now() + END_PATIENCE);
+                    }
+                },
+                message = inbox.recv(), if handles_open => match message {
+                    Some(message) => self.answer(message),
+                    None => handles_open = false,
+                },
+                () = shared.cursors_due.notified() => {}
+                () = tokio::time::sleep_until(self.wake_at()) => {}
+            }
+            self.work(&records, &control);
+            if !lane_open && !self.shared.state().ended {
+                let given_up = give_up_at.is_some_and(|at| Instant::now() >= at);
+                if self.is_empty() || given_up {
+                    self.end_stream();
+                }
+            }
+        }
+        self.close();
+        drop(finished);
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.iter().map(Vec::len).sum::<usize>() >= PENDING_RECORDS_MAX
+            || self.pending_bytes.iter().sum::<usize>() >= PENDING_BYTES_MAX
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.iter().all(Vec::is_empty)
+            && self.groups.iter().all(Option::is_none)
+            && self.lost.iter().all(Option::is_none)
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let cursors = {
+            let state = self.shared.state();
+            let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
+            match unsaved {
+                0 => now + CURSORS_EVERY,
+                unsaved if unsaved < CURSORS_RECORDS => self.cursors_saved + CURSORS_EVERY,
+                _ => self.cursors_saved + CURSORS_AT_MOST,
+            }
+        };
+        let commits = [self.commit_at, self.urgent_at].into_iter().flatten();
+        commits.chain([cursors, now + IDLE]).min().unwrap_or(now)
+    }
+
+    /// Takes one entry of the lane.
+    fn take(&mut self, record: Durable) {
+        let now = Instant::now();
+        let mut urgent = false;
+        match record {
+            Durable::Batch(batch) => {
+                for sample in batch.samples {
+                    let Some(class) = self.opening.tags.get(sample.tag.0 as usize).map(|tag| tag.class) else {
+                        self.shared.stats.unknown_tags.one();
+                        continue;
+                    };
+                    urgent |= URGENT_CLASSES.contains(&class);
+                    self.pending_bytes[class as usize] += 64;
+                    self.pending[class as usize].push(Pending::Sample(sample));
+                }
+            }
+            Durable::Event(event) => {
+                urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
+                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + 64;
+                self.pending[event.class as usize].push(Pending::Event(event));
+            }
+        }
+        if self.failed {
+            return; // the time of the next attempt stands
+        }
+        let large =
+            |class: usize| self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES;
+        let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
+        self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
+        if urgent && self.urgent_at.is_none() {
+            self.urgent_at = Some(now + URGENT);
+        }
+    }
+
+    /// Does what is due.
+    fn work(&mut self, records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
+        let now = Instant::now();
+        let waiting: usize = self.pending.iter().map(Vec::len).sum();
+        self.shared.stats.uncommitted.set(waiting as u64);
+        if self.commit_at.is_some_and(|at| at <= now) {
+            self.commit_due(&Class::ALL, records, control);
+        } else if self.urgent_at.is_some_and(|at| at <= now) {
+            self.urgent_at = None;
+            self.commit_due(&URGENT_CLASSES, records, control);
+        }
+        self.save_due(Instant::now());
+    }
+
+    fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
+        if self.disk.is_none() {
+            match boot::open(&self.opening) {
+                Ok(opened) => self.take_over_late(opened, control),
+                Err(fault) => return self.fail(&fault, &records.failed),
+            }
+        }
+        for (lost, new) in self.lost.iter_mut().zip(records.spill.take()) {
+            *lost = match (*lost, new) {
+                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
+                (old, new) => old.or(new),
+            };
+        }
+        let mut lost = std::mem::take(&mut self.lost);
+        let outcome = self.commit(classes, &mut lost);
+        self.lost = lost;
+        match outcome {
+            Ok(()) => {
+                if classes.len() == Class::ALL.len() {
+                    (self.commit_at, self.urgent_at) = (None, None);
+                }
+                self.recover(&records.failed);
+                self.shared.stats.bytes.set(self.shared.directory.bytes());
+                let owed: usize = self.shared.state().ledgers.iter().map(|ledger| ledger.gaps.len()).sum();
+                self.shared.stats.gaps_owed.set(owed as u64);
+                room::lay_ballast(self);
+            }
+            Err(fault) => self.fail(&fault, &records.failed),
+        }
+    }
+
+    /// The directory can be used at last.
+    fn take_over_late(&mut self, opened: boot::Opened, control: &mpsc::WeakSender<Control>) {
+        let boot = opened.boot;
+        self.take_over(opened, control);
+        // What the clock learned while this boot had no number.
+        for fix in std::mem::take(&mut self.fixes_waiting) {
+            let fix = Fix { at: Stamp { boot, ..fix.at }, ..fix };
+            self.clock.learn(fix);
+            self.remember(fix);
+        }
+    }
+
+    fn fail(&mut self, fault: &Fault, failed: &AtomicBool) {
+        (self.commit_at, self.urgent_at) = (Some(Instant::now() + RETRY), None);
+        failed.store(true, Ordering::Relaxed);
+        self.shared.stats.failed.set(1);
+        if !self.failed {
+            self.failed = true;
+            tracing::error!(error = %fault, "store cannot commit; trying again every few seconds");
+            self.tell("store_failed", Phase::Active, format!("the store cannot commit: {fault}"));
+        }
+    }
+
+    fn recover(&mut self, failed: &AtomicBool) {
+        if self.failed {
+            self.failed = false;
+            failed.store(false, Ordering::Relaxed);
+            self.shared.stats.failed.set(0);
+            tracing::info!("store commits again");
+            self.tell("store_failed", Phase::Cleared, "the store commits again".into());
+        }
+    }
+
+    pub(super) fn tell(&self, event: &'static str, phase: Phase, detail: String) {
+        self.notices.tell(Notice { event, phase, subject: "store".into(), detail });
+    }
+
+    fn answer(&mut self, message: Control) {
+        match message {
+            Control::Save(done) => {
+                self.save();
+                let _ = done.send(()); // the asker may be gone
+            }
+            Control::Fix(fix) => self.remember(fix),
+            Control::Lost { class, span } => {
+                self.shared.stats.damaged[class as usize].add(span.len());
+                tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
+                self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
+                let loss = Loss { span, reason: "damaged".into(), from: None, to: None };
+                self.shared.state().declare(class, loss);
+                self.flush_edits(Vec::new());
+                self.shared.wake_readers();
+            }
+            Control::Salvaged(piece) => salvage::take(self, piece),
+        }
+    }
+
+    fn remember(&mut self, fix: Fix) {
+        if self.disk.is_none() {
+            self.fixes_waiting.truncate(15);
+            self.fixes_waiting.push(fix);
+            return;
+        }
+        let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
+        let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
+        if !self.last_fix.as_ref().is_some_and(same) {
+            self.last_fix = Some(fix);
+            let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
+            self.flush_edits(vec![Edit::PutFix(row)]);
+        }
+    }
+
+    fn save_due(&mut self, now: Instant) {
+        let (unsaved, edits) = {
+            let state = self.shared.state();
+            (state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0), !state.edits.is_empty())
+        };
+        let since = now.saturating_duration_since(self.cursors_saved);
+        let due = since >= CURSORS_EVERY || (unsaved >= CURSORS_RECORDS && since >= CURSORS_AT_MOST);
+        let wall = self.wall_saved.is_none_or(|at| now.saturating_duration_since(at) >= WALL_EVERY);
+        if (unsaved > 0 && due) || wall {
+            self.save();
+        } else if edits {
+            self.flush_edits(Vec::new());
+        }
+    }
+
+    /// Saves cursors, high-water marks and the latest wall time.
+    fn save(&mut self) {
+        let mut edits = Vec::new();
+        {
+            let mut state = self.shared.state();
+            for ledger in &state.ledgers {
+                edits.extend(state.cursor_rows(ledger));
+            }
+            for stream in &state.streams {
+                edits.extend(stream.newest().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
+            }
+            for ledger in &mut state.ledgers {
+                ledger.unsaved = 0;
+            }
+        }
+        let wall = self.clock.wall_now();
+        if wall.certainty == Certainty::Fixed {
+            edits.push(Edit::PutValue("latest_wall_ms", wall.unix_ms));
+        }
+        self.cursors_saved = Instant::now();
+        self.wall_saved = Some(Instant::now());
+        self.flush_edits(edits);
+    }
+
+    /// Writes what `meta.db` must learn; what does not get there stays for the next time.
+    pub(super) fn flush_edits(&mut self, more: Vec<Edit>) {
+        let Some(disk) = &mut self.disk else { return };
+        flush(&self.shared, &mut disk.meta, more);
+    }
+
+    fn end_stream(&mut self) {
+        let waiting: usize = self.pending.iter().map(Vec::len).sum();
+        if !self.is_empty() {
+            tracing::error!(waiting, "store ends without having committed everything");
+        }
+        self.save();
+        self.shared.state().ended = true;
+        self.shared.wake_readers();
+    }
+
+    fn close(&mut self) {
+        self.save();
+        if let Some(disk) = self.disk.take() {
+            for tail in disk.tails.into_iter().flatten() {
+                let _ = tail.checkpoint(); // the log says the same
+            }
+            let _ = disk.meta.checkpoint();
+        }
+    }
+}
+
+/// See [`Writer::flush_edits`].
+pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) {
+    let mut edits = std::mem::take(&mut shared.state().edits);
+    let kept = edits.len();
+    edits.extend(more);
+    if let Err(fault) = meta.apply(&edits) {
+        tracing::warn!(error = %fault, "meta.db could not be written; kept for the next time");
+        edits.truncate(kept); // cursors and the like are made anew
+        let mut state = shared.state();
+        edits.append(&mut state.edits);
+        state.edits = edits;
+    }
+}

@@ -1,0 +1,254 @@
+//! The feeder: the only one who publishes. It takes acknowledgements to the source, keeps the window full, refreshes the
+//! status, notices a broker that no longer acknowledges, and says goodbye.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rumqttc::{AsyncClient, QoS};
+use tokio::time::{Instant, sleep_until};
+
+use crate::flow::stop::Stop;
+
+use super::line::{Line, News};
+use super::pack::Message;
+use super::session::{End, Session};
+use super::source::Source;
+use super::status::{self, Newest};
+use super::window::Sent;
+
+/// Items pulled at once.
+const PULL_MAX: usize = 64;
+/// A session without anything to send has proved itself after this long.
+const PROVED_AFTER: Duration = Duration::from_secs(60);
+/// How long the offline status, and then the close of the connection, are waited for.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+/// The same for a close that must be quick.
+const HURRIED_MAX: Duration = Duration::from_millis(200);
+
+/// What changes while a session lives.
+pub(super) struct Progress {
+    pending: VecDeque<Message>,
+    source_ended: bool,
+    accepted_at: Option<Instant>,
+    /// The last acknowledgement, or when the first message went out after a time without any in flight.
+    moved_at: Instant,
+    status: StatusProgress,
+    stop_at: Option<Instant>,
+    proved: bool,
+}
+
+struct StatusProgress {
+    in_flight: u32,
+    /// What the last one said; `None` before the first.
+    told: Option<Newest>,
+    next: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            source_ended: false,
+            accepted_at: None,
+            moved_at: now,
+            status: StatusProgress { in_flight: 0, told: None, next: now },
+            stop_at: None,
+            proved: false,
+        }
+    }
+
+    /// It carried an acknowledged record, or stood long enough without one to carry.
+    pub(super) fn has_proved_itself(&self) -> bool {
+        self.proved || self.accepted_at.is_some_and(|at| at.elapsed() >= PROVED_AFTER)
+    }
+}
+
+impl<S: Source> Session<'_, S> {
+    /// The feeder's loop: news, then sending, then waiting for whatever comes first.
+    pub(super) async fn feed(
+        &mut self,
+        client: &AsyncClient,
+        line: &Line,
+        progress: &mut Progress,
+        stop: &Stop,
+    ) -> End {
+        loop {
+            let news = line.news();
+            self.take(&news, progress);
+            if let Some(ended) = news.ended {
+                return ended.into();
+            }
+            if news.accepted && progress.accepted_at.is_none() {
+                self.accepted(progress);
+            }
+            let accepted = progress.accepted_at.is_some();
+            if accepted && let Err(end) = self.send(client, line, progress) {
+                return end;
+            }
+            if is_over(line, progress, stop) {
+                return if accepted { self.farewell(client, line, progress, stop).await } else { End::Finished };
+            }
+            let in_flight = line.in_flight();
+            let room = if accepted && progress.pending.is_empty() && !progress.source_ended { line.room() } else { 0 };
+            let wake = self.wake(progress, in_flight);
+            tokio::select! {
+                biased;
+                items = self.source.next(room.min(PULL_MAX)), if room > 0 => match items {
+                    Some(items) => progress.pending.extend(items.iter().map(|item| self.packer.pack(item))),
+                    None => progress.source_ended = true,
+                },
+                () = line.changed() => {}
+                () = stop.begun(), if progress.stop_at.is_none() => {
+                    progress.stop_at = Some(Instant::now() + self.timing.stop_wait);
+                }
+                () = stop.hurried(), if progress.stop_at.is_some() => {}
+                () = sleep_until(wake) => {
+                    if in_flight > 0 && progress.moved_at.elapsed() >= self.timing.stalled {
+                        let seconds = self.timing.stalled.as_secs();
+                        return End::Lost(format!("nothing was acknowledged for {seconds} s"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Acknowledgements go to the source.
+    fn take(&mut self, news: &News, progress: &mut Progress) {
+        let mut owed = 0;
+        for sent in &news.acknowledged {
+            match sent {
+                Sent::Owed(ack) => {
+                    self.source.acknowledge(*ack);
+                    owed += 1;
+                }
+                Sent::Status => progress.status.in_flight = progress.status.in_flight.saturating_sub(1),
+            }
+        }
+        if !news.acknowledged.is_empty() {
+            progress.moved_at = Instant::now();
+        }
+        if owed > 0 {
+            progress.proved = true;
+            self.stats.acknowledged_at(self.clock.now(), owed);
+        }
+        self.stats.in_flight.set(news.in_flight as u64);
+        self.stats.backlog.set(self.source.backlog());
+    }
+
+    fn accepted(&mut self, progress: &mut Progress) {
+        let now = Instant::now();
+        progress.accepted_at = Some(now);
+        progress.status.next = now;
+        self.trouble.clear_refused();
+        self.stats.accepted();
+        let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
+        tracing::info!(uplink = self.plan.name, elapsed_ms, "uplink connected");
+    }
+
+    /// The status when it is due, then records while the window has room.
+    fn send(&mut self, client: &AsyncClient, line: &Line, progress: &mut Progress) -> Result<(), End> {
+        if Instant::now() >= progress.status.next && progress.status.in_flight == 0 {
+            let newest = self.source.newest();
+            progress.status.next = Instant::now() + self.timing.status_every;
+            if progress.status.told.as_ref() != Some(&newest) {
+                self.send_status(client, line, progress, &status::online(self.clock.wall_now(), &newest))?;
+                progress.status.told = Some(newest);
+            }
+        }
+        while line.room() > 0
+            && let Some(message) = progress.pending.pop_front()
+        {
+            if let Err(error) = message.check() {
+                tracing::error!(uplink = self.plan.name, error = %error, "record given up: its topic is none");
+                self.stats.unsendable.one();
+                self.source.acknowledge(message.ack);
+                continue;
+            }
+            if line.in_flight() == 0 {
+                progress.moved_at = Instant::now();
+            }
+            line.hand(Sent::Owed(message.ack), message.bytes());
+            hand_over(client, message.topic, message.payload, Retained::No)?;
+            self.stats.published.one();
+        }
+        Ok(())
+    }
+
+    fn send_status(
+        &self,
+        client: &AsyncClient,
+        line: &Line,
+        progress: &mut Progress,
+        payload: &[u8],
+    ) -> Result<(), End> {
+        if line.in_flight() == 0 {
+            progress.moved_at = Instant::now();
+        }
+        progress.status.in_flight += 1;
+        let topic = self.packer.status_topic().to_owned();
+        line.hand(Sent::Status, topic.len() + payload.len());
+        hand_over(client, topic, payload.to_vec(), Retained::Yes)
+    }
+
+    /// When to look again without being told.
+    fn wake(&self, progress: &Progress, in_flight: usize) -> Instant {
+        let mut wake = Instant::now() + self.timing.status_every;
+        if progress.accepted_at.is_some() && progress.status.in_flight == 0 {
+            wake = wake.min(progress.status.next);
+        }
+        if in_flight > 0 {
+            wake = wake.min(progress.moved_at + self.timing.stalled);
+        }
+        progress.stop_at.map_or(wake, |at| wake.min(at))
+    }
+
+    /// Offline status, DISCONNECT, and the broker's close; each waited for a little.
+    async fn farewell(&mut self, client: &AsyncClient, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
+        let payload = status::offline(self.clock.wall_now(), &self.source.newest());
+        if self.send_status(client, line, progress, &payload).is_err() {
+            return End::Finished;
+        }
+        let mut limit = Instant::now() + FAREWELL_MAX;
+        let mut leaving = false;
+        loop {
+            let news = line.news();
+            self.take(&news, progress);
+            if news.ended.is_some() || leaving && Instant::now() >= limit {
+                return End::Finished;
+            }
+            if !leaving && (progress.status.in_flight == 0 || Instant::now() >= limit || stop.is_hurried()) {
+                leaving = true;
+                limit = Instant::now() + if stop.is_hurried() { HURRIED_MAX } else { FAREWELL_MAX };
+                if client.try_disconnect().is_err() {
+                    return End::Finished;
+                }
+            }
+            tokio::select! {
+                () = line.changed() => {}
+                () = stop.hurried(), if !leaving => {}
+                () = sleep_until(limit) => {}
+            }
+        }
+    }
+}
+
+/// Is there nothing left to do here, or no time left to do it?
+fn is_over(line: &Line, progress: &Progress, stop: &Stop) -> bool {
+    let drained = progress.source_ended && progress.pending.is_empty() && line.in_flight() == 0;
+    let too_late = progress.stop_at.is_some_and(|at| Instant::now() >= at);
+    let never_connected = stop.is_begun() && progress.accepted_at.is_none();
+    drained || too_late || never_connected || stop.is_hurried()
+}
+
+#[derive(Clone, Copy)]
+enum Retained {
+    Yes,
+    No,
+}
+
+/// rumqttc's queue is larger than the window, so it is never full; it is closed when the poller has ended.
+fn hand_over(client: &AsyncClient, topic: String, payload: Vec<u8>, retained: Retained) -> Result<(), End> {
+    client
+        .try_publish(topic, QoS::AtLeastOnce, matches!(retained, Retained::Yes), payload)
+        .map_err(|error| End::Lost(error.to_string()))
+}

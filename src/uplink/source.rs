@@ -1,0 +1,62 @@
+//! What an uplink pulls from: the store, or a plain list in tests of the wire.
+
+use std::future::Future;
+
+use crate::model::number::{Class, Epoch, Seq};
+use crate::store::{Ack, Item, Reader, StoreHandle};
+
+/// Everything one uplink is owed, in order.
+pub trait Source: Send + Sync + 'static {
+    /// Waits for at least one item and hands out at most `at_most` (≥ 1); `None` when the store has ended and all was
+    /// handed out. Cancel-safe.
+    fn next(&mut self, at_most: usize) -> impl Future<Output = Option<Vec<Item>>> + Send;
+    /// Back to the first item that is not acknowledged.
+    fn rewind(&mut self);
+    /// The broker has it.
+    fn acknowledge(&self, ack: Ack);
+    /// Puts the cursor on disk.
+    fn save(&self) -> impl Future<Output = ()> + Send;
+    /// Items not yet acknowledged.
+    fn backlog(&self) -> u64;
+    /// The newest number of each stream.
+    fn newest(&self) -> Vec<(Class, Epoch, Seq)>;
+}
+
+/// The store as one uplink sees it.
+pub struct StoreSource {
+    reader: Reader,
+    store: StoreHandle,
+}
+
+impl StoreSource {
+    /// `None` when the store was not opened with an uplink of this name.
+    pub fn new(store: StoreHandle, uplink: &str) -> Option<Self> {
+        Some(Self { reader: store.reader(uplink)?, store })
+    }
+}
+
+impl Source for StoreSource {
+    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
+        self.reader.next(at_most).await
+    }
+
+    fn rewind(&mut self) {
+        self.reader.rewind();
+    }
+
+    fn acknowledge(&self, ack: Ack) {
+        self.reader.acknowledge(ack);
+    }
+
+    async fn save(&self) {
+        self.reader.save().await;
+    }
+
+    fn backlog(&self) -> u64 {
+        self.reader.backlog()
+    }
+
+    fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
+        self.store.newest()
+    }
+}

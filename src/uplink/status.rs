@@ -1,0 +1,48 @@
+//! The retained status upstream, also the last will:
+//! `{"state":"online","time":"2026-11-20T20:00:00.123Z","streams":{"telemetry":{"epoch":8123,"seq":4711}}}`.
+//! `seq` is the newest number in the store, sent or not: what a receiver does not have yet is owed or lost.
+
+use crate::model::number::{Class, Epoch, Seq};
+use crate::model::time::Wall;
+
+/// The last will: the broker says it for us, so it knows neither time nor numbers.
+pub(super) const WILL: &[u8] = br#"{"state":"offline"}"#;
+
+/// Newest number per stream.
+pub(super) type Newest = Vec<(Class, Epoch, Seq)>;
+
+/// Connected.
+pub(super) fn online(time: Wall, newest: &Newest) -> Vec<u8> {
+    payload("online", time, newest)
+}
+
+/// Ended in order.
+pub(super) fn offline(time: Wall, newest: &Newest) -> Vec<u8> {
+    payload("offline", time, newest)
+}
+
+fn payload(state: &str, time: Wall, newest: &Newest) -> Vec<u8> {
+    let streams: Vec<String> = newest
+        .iter()
+        .map(|(class, epoch, seq)| format!(r#""{}":{{"epoch":{},"seq":{}}}"#, class.as_str(), epoch.0, seq.0))
+        .collect();
+    format!(r#"{{"state":"{state}","time":"{time}","streams":{{{}}}}}"#, streams.join(",")).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::Certainty;
+
+    #[test]
+    fn status_names_the_newest_of_each_stream() {
+        let time = Wall { unix_ms: 1_795_204_800_123, certainty: Certainty::Fixed };
+        let newest = vec![(Class::Event, Epoch(1), Seq(2)), (Class::Telemetry, Epoch(8123), Seq(4711))];
+        assert_eq!(
+            String::from_utf8_lossy(&online(time, &newest)),
+            r#"{"state":"online","time":"2026-11-20T20:00:00.123Z","streams":{"event":{"epoch":1,"seq":2},"telemetry":{"epoch":8123,"seq":4711}}}"#
+        );
+        let bare: serde_json::Value = serde_json::from_slice(&offline(time, &Vec::new())).expect("json");
+        assert_eq!(bare["streams"], serde_json::json!({}));
+    }
+}

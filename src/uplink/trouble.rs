@@ -1,0 +1,84 @@
+//! What the operator is told: each condition once when it begins and once when it ends, however often it is retried.
+
+use crate::flow::notice::{Notice, Notices, Phase};
+
+/// A file, key or certificate on this box must be mended.
+const DISABLED: &str = "uplink_disabled";
+/// Broker and gateway do not accept each other: certificate, user, client id.
+const REFUSED: &str = "uplink_refused";
+
+/// Of one uplink.
+pub(super) struct Trouble {
+    name: String,
+    notices: Notices,
+    disabled: Option<String>,
+    refused: Option<String>,
+}
+
+impl Trouble {
+    pub(super) fn new(name: String, notices: Notices) -> Self {
+        Self { name, notices, disabled: None, refused: None }
+    }
+
+    pub(super) fn disabled(&mut self, detail: &str) {
+        if self.disabled.is_none() {
+            self.tell(DISABLED, Phase::Active, detail);
+        }
+        self.disabled = Some(detail.to_owned());
+    }
+
+    pub(super) fn clear_disabled(&mut self) {
+        if let Some(detail) = self.disabled.take() {
+            self.tell(DISABLED, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
+    pub(super) fn refused(&mut self, detail: &str) {
+        if self.refused.is_none() {
+            self.tell(REFUSED, Phase::Active, detail);
+        }
+        self.refused = Some(detail.to_owned());
+    }
+
+    pub(super) fn clear_refused(&mut self) {
+        if let Some(detail) = self.refused.take() {
+            self.tell(REFUSED, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
+    fn tell(&self, event: &'static str, phase: Phase, detail: &str) {
+        self.notices.tell(Notice { event, phase, subject: self.name.clone(), detail: detail.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::notice::notices;
+
+    #[test]
+    fn a_condition_is_told_once_at_its_beginning_and_once_at_its_end() {
+        let (hand_in, mut told) = notices();
+        let mut trouble = Trouble::new("cloud".into(), hand_in);
+        trouble.clear_disabled();
+        for _ in 0..3 {
+            trouble.disabled("key is missing");
+            trouble.refused("bad password");
+        }
+        trouble.clear_disabled();
+        trouble.clear_disabled();
+        trouble.clear_refused();
+        let mut seen = Vec::new();
+        while let Ok(notice) = told.try_recv() {
+            assert_eq!(notice.subject, "cloud");
+            seen.push((notice.event, notice.phase));
+        }
+        let expected = [
+            (DISABLED, Phase::Active),
+            (REFUSED, Phase::Active),
+            (DISABLED, Phase::Cleared),
+            (REFUSED, Phase::Cleared),
+        ];
+        assert_eq!(seen, expected);
+    }
+}

@@ -1,0 +1,246 @@
+//! A broker upstream that misbehaves on command. Speaks real MQTT 3.1.1, over TCP or TLS; a log of everything published
+//! is what subscribers are served from.
+
+#![allow(dead_code)] // every test file uses its own part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+#[path = "cloud_peer.rs"]
+mod peer;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+/// How it misbehaves.
+#[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is one way to misbehave, and they combine
+pub struct Orders {
+    withhold_acks: bool,
+    black_hole: bool,
+    no_connack: bool,
+    refuse: Option<ConnectReturnCode>,
+    ack_delay: Duration,
+    acks_in_pairs_swapped: bool,
+    cut_after_publishes: Option<usize>,
+    cut: u64,
+    refuse_connections: bool,
+}
+
+/// One publish that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub retain: bool,
+    pub qos: QoS,
+    pub client: String,
+    /// Which connection, counted from 1.
+    pub connection: usize,
+    /// Said by the broker itself, for a client that vanished.
+    pub will: bool,
+}
+
+impl Arrived {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.payload).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    log: Vec<Arrived>,
+    connects: Vec<Connect>,
+    disconnects: usize,
+    cursors: HashMap<String, usize>,
+}
+
+struct Shared {
+    orders: watch::Sender<Orders>,
+    book: Mutex<Book>,
+    grown: watch::Sender<usize>,
+}
+
+/// The broker; ends with its value.
+pub struct Cloud {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    door: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        self.door.abort();
+        self.cut();
+    }
+}
+
+impl Cloud {
+    pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    pub async fn start_tls(config: Arc<rustls::ServerConfig>) -> Self {
+        Self::start_with(Some(config)).await
+    }
+
+    async fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            orders: watch::Sender::new(Orders::default()),
+            book: Mutex::default(),
+            grown: watch::Sender::new(0),
+        });
+        let door = tokio::spawn(door(listener, tls.map(TlsAcceptor::from), Arc::clone(&shared)));
+        Self { address, shared, door }
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        self.shared.orders.send_modify(change);
+    }
+
+    /// Publishes are taken, but not acknowledged until this is lifted.
+    pub fn withhold_acks(&self, on: bool) {
+        self.order(|orders| orders.withhold_acks = on);
+    }
+
+    /// Nothing is read or written any more, connections stay open, new ones are not answered.
+    pub fn black_hole(&self, on: bool) {
+        self.order(|orders| orders.black_hole = on);
+    }
+
+    /// CONNECT is not answered.
+    pub fn no_connack(&self, on: bool) {
+        self.order(|orders| orders.no_connack = on);
+    }
+
+    /// CONNECT is answered with this code.
+    pub fn refuse_session(&self, code: Option<ConnectReturnCode>) {
+        self.order(|orders| orders.refuse = code);
+    }
+
+    /// TCP connections are closed at once.
+    pub fn refuse_connections(&self, on: bool) {
+        self.order(|orders| orders.refuse_connections = on);
+    }
+
+    /// Each acknowledgement comes this late.
+    pub fn ack_slowly(&self, delay: Duration) {
+        self.order(|orders| orders.ack_delay = delay);
+    }
+
+    /// Acknowledgements come two by two, the second first.
+    pub fn swap_acks(&self) {
+        self.order(|orders| orders.acks_in_pairs_swapped = true);
+    }
+
+    /// Each connection is cut after this many publishes, the last of them unacknowledged.
+    pub fn cut_after(&self, publishes: Option<usize>) {
+        self.order(|orders| orders.cut_after_publishes = publishes);
+    }
+
+    /// Every connection is cut now.
+    pub fn cut(&self) {
+        self.order(|orders| orders.cut += 1);
+    }
+
+    /// Everything that arrived so far.
+    pub fn log(&self) -> Vec<Arrived> {
+        self.shared.book.lock().unwrap().log.clone()
+    }
+
+    /// Everything that arrived on this topic.
+    pub fn on(&self, topic: &str) -> Vec<Arrived> {
+        self.log().into_iter().filter(|arrived| arrived.topic == topic).collect()
+    }
+
+    /// Every CONNECT so far.
+    pub fn connects(&self) -> Vec<Connect> {
+        self.shared.book.lock().unwrap().connects.clone()
+    }
+
+    /// DISCONNECT packets so far.
+    pub fn disconnects(&self) -> usize {
+        self.shared.book.lock().unwrap().disconnects
+    }
+
+    /// As if another client had published.
+    pub fn deliver(&self, topic: &str, payload: &[u8]) {
+        self.shared.log(Arrived {
+            topic: topic.into(),
+            payload: payload.into(),
+            retain: false,
+            qos: QoS::AtLeastOnce,
+            client: "another".into(),
+            connection: 0,
+            will: false,
+        });
+    }
+
+    /// Waits until what arrived, and who came, satisfies `enough`; panics after 30 s.
+    pub async fn until(&self, what: &str, enough: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !enough(self) {
+            assert!(Instant::now() < deadline, "waited 30 s for: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Shared {
+    fn log(&self, arrived: Arrived) {
+        let length = {
+            let mut book = self.book.lock().unwrap();
+            book.log.push(arrived);
+            book.log.len()
+        };
+        self.grown.send_replace(length);
+    }
+}
+
+async fn door(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    let mut number = 0;
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        number += 1;
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+        tokio::spawn(async move {
+            stream.set_nodelay(true).unwrap();
+            let orders = shared.orders.borrow().clone();
+            if orders.refuse_connections {
+                return;
+            }
+            if orders.black_hole {
+                swallow(stream, &shared).await;
+                return;
+            }
+            match tls {
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        peer::serve(stream, shared, number).await;
+                    }
+                }
+                None => peer::serve(stream, shared, number).await,
+            }
+        });
+    }
+}
+
+async fn swallow(stream: TcpStream, shared: &Shared) {
+    let mut orders = shared.orders.subscribe();
+    let cut = orders.borrow().cut;
+    while orders.borrow().cut == cut {
+        if orders.changed().await.is_err() {
+            return;
+        }
+    }
+    drop(stream);
+}

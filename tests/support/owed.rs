@@ -1,0 +1,160 @@
+//! A list of records as the source of an uplink: the store's reader without a store, for tests of the wire.
+
+#![allow(dead_code)] // every test file uses its own part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use ironbridge::model::number::{Class, Epoch, Number, Seq};
+use ironbridge::model::quality::Quality;
+use ironbridge::model::tag::DataType;
+use ironbridge::model::time::{Boot, Stamp};
+use ironbridge::model::value::Value;
+use ironbridge::store::{Ack, DictionaryTag, Item, Owed, OwedBody};
+use ironbridge::uplink::Source;
+use tokio::sync::Notify;
+
+pub const EPOCH: Epoch = Epoch(8123);
+
+#[derive(Default)]
+struct Inner {
+    items: Vec<Item>,
+    acknowledged: HashSet<i64>,
+    /// Acknowledged while never handed out since the last rewind, or twice.
+    wrong_acks: usize,
+    ended: bool,
+    saved: usize,
+}
+
+/// Shared by the test and the uplink.
+#[derive(Clone, Default)]
+pub struct OwedList {
+    inner: Arc<Mutex<Inner>>,
+    grown: Arc<Notify>,
+}
+
+/// The uplink's end.
+pub struct ListReader {
+    list: OwedList,
+    at: usize,
+}
+
+pub fn sample(seq: u64) -> Item {
+    let tag = DictionaryTag {
+        id: 1,
+        device: "pump-1".into(),
+        name: "pressure".into(),
+        topic: "acme/pump-1/pressure".into(),
+        data_type: DataType::Uint64,
+    };
+    Item::Record(Owed {
+        number: Number { stream: Class::Telemetry, epoch: EPOCH, seq: Seq(seq) },
+        previous: None,
+        body: OwedBody::Sample { tag: Arc::new(tag), value: Some(Value::Uint(seq)), quality: Quality::Good },
+        at: Stamp { boot: Boot(1), micros: i64::try_from(seq).unwrap() * 1000 },
+    })
+}
+
+fn key(ack: Ack) -> i64 {
+    match ack {
+        Ack::Record(number) => i64::try_from(number.seq.0).unwrap(),
+        Ack::Gap(id) => -id,
+    }
+}
+
+fn key_of(item: &Item) -> i64 {
+    match item {
+        Item::Record(owed) => key(Ack::Record(owed.number)),
+        Item::Gap(gap) => key(Ack::Gap(gap.id)),
+    }
+}
+
+impl OwedList {
+    pub fn reader(&self) -> ListReader {
+        ListReader { list: self.clone(), at: 0 }
+    }
+
+    pub fn push(&self, items: impl IntoIterator<Item = Item>) {
+        self.inner.lock().unwrap().items.extend(items);
+        self.grown.notify_one();
+    }
+
+    /// Samples numbered like this.
+    pub fn samples(&self, seqs: std::ops::RangeInclusive<u64>) {
+        self.push(seqs.map(sample));
+    }
+
+    pub fn end(&self) {
+        self.inner.lock().unwrap().ended = true;
+        self.grown.notify_one();
+    }
+
+    pub fn acknowledged(&self) -> usize {
+        self.inner.lock().unwrap().acknowledged.len()
+    }
+
+    pub fn wrong_acks(&self) -> usize {
+        self.inner.lock().unwrap().wrong_acks
+    }
+
+    pub fn saved(&self) -> usize {
+        self.inner.lock().unwrap().saved
+    }
+}
+
+impl Source for ListReader {
+    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
+        loop {
+            {
+                let inner = self.list.inner.lock().unwrap();
+                let mut out = Vec::new();
+                while let Some(item) = inner.items.get(self.at).filter(|_| out.len() < at_most) {
+                    self.at += 1;
+                    if !inner.acknowledged.contains(&key_of(item)) {
+                        out.push(item.clone());
+                    }
+                }
+                if !out.is_empty() {
+                    return Some(out);
+                }
+                if inner.ended {
+                    return None;
+                }
+            }
+            self.list.grown.notified().await;
+        }
+    }
+
+    fn rewind(&mut self) {
+        let inner = self.list.inner.lock().unwrap();
+        let unacknowledged = |item: &Item| !inner.acknowledged.contains(&key_of(item));
+        self.at = inner.items.iter().position(unacknowledged).unwrap_or(inner.items.len());
+    }
+
+    fn acknowledge(&self, ack: Ack) {
+        let mut inner = self.list.inner.lock().unwrap();
+        let handed_out = inner.items[..self.at].iter().rev().any(|item| key_of(item) == key(ack));
+        if !inner.acknowledged.insert(key(ack)) || !handed_out {
+            inner.wrong_acks += 1;
+        }
+    }
+
+    async fn save(&self) {
+        self.list.inner.lock().unwrap().saved += 1;
+    }
+
+    fn backlog(&self) -> u64 {
+        let inner = self.list.inner.lock().unwrap();
+        (inner.items.len() - inner.acknowledged.len()) as u64
+    }
+
+    fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
+        let inner = self.list.inner.lock().unwrap();
+        let newest = inner.items.iter().rev().find_map(|item| match item {
+            Item::Record(owed) => Some(owed.number),
+            Item::Gap(_) => None,
+        });
+        newest.into_iter().map(|number| (number.stream, number.epoch, number.seq)).collect()
+    }
+}

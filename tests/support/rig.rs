@@ -1,0 +1,187 @@
+//! A bus with everything it needs around it: a plan, a hub whose durable end the test holds, a clock that follows
+//! tokio's (so that paused time moves both).
+
+#![allow(dead_code, reason = "each test file uses a part of the rig")]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ironbridge::config::plan::{
+    BrokerPlan, BusLink, BusPlan, DevicePlan, GatewayPlan, Limits, Parity, Plan, Scale, SerialPlan, StorePlan, TagPlan,
+    Verify, WritePlan,
+};
+use ironbridge::field::modbus::transport::Opener;
+use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
+use ironbridge::flow::clock::{Clock, TimeSource};
+use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
+use ironbridge::flow::latest::Latest;
+use ironbridge::flow::stop::Stop;
+use ironbridge::model::command::Outcome;
+use ironbridge::model::number::Class;
+use ironbridge::model::quality::Quality;
+use ironbridge::model::sample::Sample;
+use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order, Table, TagIx};
+use ironbridge::model::time::Boot;
+use ironbridge::model::value::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+pub const TIMEOUT: Duration = Duration::from_millis(200);
+
+pub fn tcp(endpoint: &str) -> BusLink {
+    BusLink::ModbusTcp { endpoint: endpoint.into() }
+}
+
+pub fn rtu(port: impl Into<PathBuf>, baud: u32) -> BusLink {
+    let serial = SerialPlan { baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
+    BusLink::ModbusRtu { port: port.into(), serial }
+}
+
+/// A plan of one bus.
+pub fn plan(link: BusLink) -> Plan {
+    Plan {
+        gateway: GatewayPlan { name: "rig".into(), data_dir: "/nonexistent".into() },
+        store: StorePlan { max_size: 8 << 20, commit_interval: Duration::from_secs(1) },
+        broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
+        uplinks: Vec::new(),
+        buses: vec![BusPlan { name: "bus".into(), link, response_timeout: TIMEOUT }],
+        devices: Vec::new(),
+        tags: Vec::new(),
+    }
+}
+
+pub fn device(plan: &mut Plan, unit_id: u8) -> DeviceIx {
+    let ix = DeviceIx(u32::try_from(plan.devices.len()).expect("few"));
+    plan.devices.push(DevicePlan {
+        name: format!("device-{}", ix.0),
+        bus: BusIx(0),
+        unit_id,
+        tags: plan.tags.len()..plan.tags.len(),
+        max_registers_per_read: 125,
+        delay_between_requests: Duration::ZERO,
+    });
+    ix
+}
+
+/// Adds a tag to the device added last.
+pub fn tag(plan: &mut Plan, table: Table, start: u16, data_type: DataType) -> TagIx {
+    let ix = TagIx(u32::try_from(plan.tags.len()).expect("few"));
+    let device = DeviceIx(u32::try_from(plan.devices.len()).expect("few") - 1);
+    plan.tags.push(TagPlan {
+        name: format!("tag-{}", ix.0),
+        device,
+        topic: format!("rig/device-{}/tag-{}", device.0, ix.0).into(),
+        address: Address { table, start, bit: None },
+        data_type,
+        order: Order::Abcd,
+        scale: Scale::IDENTITY,
+        unit: String::new(),
+        group: String::new(),
+        poll: Duration::from_secs(1),
+        deadband: None,
+        heartbeat: None,
+        limits: Limits::default(),
+        class: Class::Telemetry,
+        access: Access::ReadWrite,
+        write: WritePlan { limits: Limits::default(), verify: Verify::ReadBack },
+        description: String::new(),
+    });
+    plan.devices.last_mut().expect("a device").tags.end = plan.tags.len();
+    ix
+}
+
+/// Time of the rig: tokio's.
+struct TokioTime(Instant);
+
+impl TimeSource for TokioTime {
+    fn boot_micros(&self) -> i64 {
+        i64::try_from(self.0.elapsed().as_micros()).expect("no test takes that long")
+    }
+}
+
+/// A running bus.
+pub struct Rig {
+    pub handle: BusHandle,
+    pub stop: Stop,
+    pub clock: Clock,
+    pub latest: Arc<Latest>,
+    pub task: JoinHandle<()>,
+    end: DurableEnd,
+}
+
+impl Rig {
+    /// Runs the only bus of a plan over the wire of its plan.
+    pub fn run(plan: Plan) -> Self {
+        let link = plan.buses[0].link.clone();
+        Self::run_over(plan, Box::new(link))
+    }
+
+    /// Runs it over another one.
+    pub fn run_over(plan: Plan, opener: Box<dyn Opener>) -> Self {
+        let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
+        let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
+        let stop = Stop::new();
+        let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+        let (bus, handle) = Bus::over(opener, Arc::new(plan), BusIx(0), hub, shared);
+        Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end }
+    }
+
+    /// The next batch; panics after a long time without one.
+    pub async fn batch(&mut self) -> Vec<Sample> {
+        match timeout(Duration::from_secs(3600), self.end.records.recv()).await {
+            Ok(Some(Durable::Batch(batch))) => batch.samples,
+            other => panic!("no batch: {other:?}"),
+        }
+    }
+
+    /// The next sample of a tag that fits.
+    pub async fn sample(&mut self, tag: TagIx, fits: impl Fn(&Sample) -> bool) -> Sample {
+        loop {
+            if let Some(sample) = self.batch().await.into_iter().find(|sample| sample.tag == tag && fits(sample)) {
+                return sample;
+            }
+        }
+    }
+
+    /// Everything that is sampled in this time.
+    pub async fn collect(&mut self, time: Duration) -> Vec<Sample> {
+        let deadline = Instant::now() + time;
+        let mut samples = Vec::new();
+        while let Ok(Some(record)) = tokio::time::timeout_at(deadline, self.end.records.recv()).await {
+            if let Durable::Batch(batch) = record {
+                samples.extend(batch.samples);
+            }
+        }
+        samples
+    }
+
+    /// The reports since last asked, newest of each device.
+    pub async fn reports(&self) -> HashMap<u32, DeviceReport> {
+        let fresh = self.latest.take().await.expect("open");
+        fresh.devices.into_iter().map(|report| (report.device.0, report)).collect()
+    }
+
+    /// Sends a command and waits for its outcome.
+    pub async fn command(&self, tag: TagIx, value: Value) -> Outcome {
+        self.command_within(tag, value, Duration::from_secs(30)).await.await.expect("answered")
+    }
+
+    /// Sends a command that expires after a while.
+    pub async fn command_within(&self, tag: TagIx, value: Value, within: Duration) -> oneshot::Receiver<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        let deadline = self.clock.now().after(within);
+        self.handle.commands.send(FieldCommand { tag, value, deadline, reply }).await.expect("the bus runs");
+        outcome
+    }
+}
+
+pub fn good(sample: &Sample) -> bool {
+    sample.quality == Quality::Good
+}
+
+pub fn is_bad(sample: &Sample) -> bool {
+    matches!(sample.quality, Quality::Bad(_))
+}

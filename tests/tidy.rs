@@ -1,0 +1,184 @@
+//! The house rules, as a test: who may import whom, where foreign crates live, sizes, words, leftovers.
+//!
+//! A plain reader of lines: it looks at `crate::room` in any line of `src`, so a rule cannot be dodged by a full path.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms it may import (besides itself and `model`).
+const FLOORS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("config", &[]),
+    ("payload", &[]),
+    ("flow", &[]),
+    ("disk", &[]),
+    ("road", &[]),
+    ("access", &["config", "disk"]),
+    ("pipeline", &["config"]),
+    ("field", &["config", "payload", "flow", "disk", "access", "pipeline", "road"]),
+    ("broker", &["config", "payload", "flow", "disk", "access", "pipeline", "road"]),
+    ("store", &["config", "payload", "flow", "disk", "access", "pipeline", "road"]),
+    ("uplink", &["config", "payload", "flow", "disk", "access", "pipeline", "road", "store"]),
+    ("plant", &["config", "payload", "flow", "disk", "access", "pipeline", "road"]),
+    ("receive", &["config", "payload", "flow", "disk", "access", "pipeline", "road"]),
+    ("host", &["config", "payload", "flow", "disk", "access", "pipeline", "road"]),
+];
+
+/// Foreign crates and the folders (or files) below `src` they may be named in.
+const CRATES: &[(&str, &[&str])] = &[
+    ("rusqlite::", &["disk/"]),
+    ("rumqttc::", &["uplink/", "receive/", "broker/wire"]),
+    ("tokio_modbus::client", &["field/modbus/"]),
+    ("tokio_modbus::server", &["plant/"]),
+    ("tokio_serial::", &["field/", "plant/"]),
+    ("rumqttd::", &["plant/cloud"]),
+    ("rcgen::", &["plant/"]),
+    ("SystemTime::now", &["host/clock.rs"]),
+    ("println!", &["commands/", "cli.rs", "host/journal.rs"]),
+];
+
+/// File names that say nothing.
+const BANNED_NAMES: &[&str] =
+    &["utils.rs", "util.rs", "helpers.rs", "helper.rs", "common.rs", "manager.rs", "service.rs"];
+
+/// Leftovers and shortcuts that do not belong into `src` outside tests.
+const BANNED_TEXT: &[&str] =
+    &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "thread::sleep"];
+
+/// A source file has one job; above this it surely has two.
+const LINES_MAX: usize = 400;
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).expect("readable") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    let name = |path: &PathBuf| path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+    let mut all: Vec<_> = found.iter().map(|path| (name(path), fs::read_to_string(path).expect("utf-8"))).collect();
+    all.sort();
+    assert!(all.len() > 30, "the walk found the sources");
+    all
+}
+
+/// The part before the unit tests.
+fn product(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests").next().expect("split yields one part")
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn fail_with(problems: &[String]) {
+    assert!(problems.is_empty(), "{} house rules broken:\n{}", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn rooms_import_only_from_their_floor_and_below() {
+    let floors: BTreeMap<_, _> = FLOORS.iter().copied().collect();
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        let room = file.split('/').next().expect("room");
+        let Some(allowed) = floors.get(room) else { continue };
+        for (line, code) in code_lines(product(&text)) {
+            for part in code.split("crate::").skip(1) {
+                let target: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let known = floors.contains_key(target.as_str())
+                    || ["app", "commands", "cli", "status"].contains(&target.as_str());
+                if known && target != room && target != "model" && !allowed.contains(&target.as_str()) {
+                    problems.push(format!("src/{file}:{line}: {room} may not import {target}"));
+                }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn the_ground_floor_knows_no_runtime_no_io_no_clock() {
+    let mut problems = Vec::new();
+    for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("model/") || file.starts_with("pipeline/"))
+    {
+        for (line, code) in code_lines(product(text)) {
+            for word in ["tokio", "std::fs", "std::net", "std::io", "Instant::now", "rand::"] {
+                if code.contains(word) {
+                    problems.push(format!("src/{file}:{line}: {word} on the ground floor"));
+                }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn foreign_crates_live_in_one_room_each() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        for (line, code) in code_lines(product(&text)) {
+            for (word, places) in CRATES {
+                if code.contains(word) && !places.iter().any(|place| file.starts_with(place)) {
+                    problems.push(format!("src/{file}:{line}: {word} belongs into {places:?}"));
+                }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn files_are_short_named_after_something_and_open_with_a_word_about_themselves() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            problems.push(format!("src/{file}: {lines} lines, at most {LINES_MAX}"));
+        }
+        if !text.starts_with("//!") {
+            problems.push(format!("src/{file}: does not open with //!"));
+        }
+        if BANNED_NAMES.iter().any(|name| file.ends_with(&format!("/{name}"))) {
+            problems.push(format!("src/{file}: a name that says nothing"));
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn no_leftovers_and_no_shortcuts_in_the_product() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        for (line, code) in code_lines(product(&text)) {
+            for word in BANNED_TEXT {
+                if code.contains(word) {
+                    problems.push(format!("src/{file}:{line}: {word}"));
+                }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn the_top_level_holds_what_was_agreed_and_nothing_else() {
+    let agreed =
+        ["Cargo.toml", "Cargo.lock", "src", "config", "systemd", "yocto", "tests", "README.md", "LICENSE", "target"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut strangers = Vec::new();
+    for entry in fs::read_dir(root).expect("readable") {
+        let name = entry.expect("entry").file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !agreed.contains(&name.as_str()) {
+            strangers.push(name);
+        }
+    }
+    fail_with(&strangers);
+}
