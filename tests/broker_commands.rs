@@ -174,3 +174,20 @@ async fn commands_without_an_answer_stop_only_their_sender() {
     asked(&mut broker).await;
     broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_reach_the_router_in_the_order_in_which_they_were_sent() {
+    let mut broker = operated().await;
+    let mut client = broker.v4("op").await;
+    for round in 0..20 {
+        for n in 0..50 {
+            client.publish(&set_topic(n % 10), QoS::AtMostOnce, &n.to_string()).await;
+        }
+        for n in 0..50 {
+            let Submitted { request, admitted } = asked(&mut broker).await;
+            assert_eq!(request.payload, n.to_string().as_bytes(), "round {round}");
+            admitted.send(Admission::Accepted).expect("the broker waits");
+        }
+    }
+    broker.stop().await;
+}

@@ -185,3 +185,82 @@ async fn a_taken_port_is_noticed_and_tried_again() {
     broker.v4("c").await.ping().await;
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn what_was_sent_before_a_goodbye_counts_even_if_the_sender_is_gone_at_once() {
+    let broker = Running::start().await;
+    let mut reader = broker.v4("reader").await;
+    reader.subscribe("#", QoS::AtMostOnce).await;
+    let will = v5::LastWill::new("will", "gone", rumqttc::v5::mqttbytes::QoS::AtMostOnce, false, None);
+    let mut hasty = Client5::connect(broker.address, "hasty", |wishes| wishes.will = Some(will)).await;
+    let mut bytes = BytesMut::new();
+    for n in 0..5000 {
+        message("burst", 0, &n.to_string()).write(&mut bytes).expect("encodable");
+    }
+    bytes.extend_from_slice(&[0xE0, 0]);
+    hasty.stream.write_all(&bytes).await.expect("sent");
+    drop(hasty);
+    for n in 0..5000 {
+        let seen = reader.message().await;
+        assert_eq!((&*seen.topic, &seen.payload[..]), ("burst", n.to_string().as_bytes()));
+    }
+    until("the sender has gone", || broker.publisher.stats().clients.get() == 1).await;
+    reader.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_with_thousands_of_filters_that_match_nothing_slows_nobody() {
+    let broker = Running::with(Setup { tags: 10_000, ..Setup::default() }).await;
+    broker.publisher.retain_many((0..10_000).map(|n| (tag(n), "1".into())));
+    let mut healthy = broker.v4("healthy").await;
+    healthy.subscribe("good", QoS::AtMostOnce).await;
+    let mut greedy = broker.v5("greedy").await;
+    for packet in 0..10 {
+        let filters = (0..2000).map(|n| filter(&format!("+/{packet}/{n}/#"), 0)).collect();
+        greedy.send(v5::Packet::Subscribe(v5::Subscribe { pkid: 1, filters, properties: None })).await;
+    }
+    let mut slowest = std::time::Duration::ZERO;
+    for n in 0..50 {
+        let before = std::time::Instant::now();
+        broker.publisher.publish("good".into(), n.to_string().into());
+        assert_eq!(healthy.message().await.payload, n.to_string());
+        slowest = slowest.max(before.elapsed());
+    }
+    assert!(slowest.as_millis() < 2000, "{slowest:?}");
+    // The last of twenty thousand filters were too many.
+    for packet in 0..10 {
+        let v5::Packet::SubAck(suback) = greedy.next().await else { panic!("a SUBACK") };
+        let refused = v5::SubscribeReasonCode::QuotaExceeded;
+        assert_eq!(suback.return_codes.last() == Some(&refused), packet > 7, "{packet}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_idle_for_minutes_is_served_and_one_that_takes_nothing_for_a_minute_is_not() {
+    let broker = Running::start().await;
+    let (mut idle, mut hung) = (broker.v4("idle").await, broker.v5("hung").await);
+    idle.subscribe("x", QoS::AtMostOnce).await;
+    for n in 0..20 {
+        tokio::time::advance(std::time::Duration::from_secs(150)).await;
+        broker.publisher.publish("x".into(), n.to_string().into());
+        assert_eq!(idle.message().await.payload, n.to_string());
+        idle.ping().await;
+    }
+    hung.subscribe(filter("plant/#", 0), None).await;
+    // More than the system's buffers hold; these values may be thinned, so nothing but the clock ends it.
+    let value = bytes::Bytes::from(vec![b'x'; 100_000]);
+    for _ in 0..100 {
+        broker.publisher.retain_many((0..10).map(|n| (tag(n), value.clone())));
+        idle.ping().await;
+    }
+    for _ in 0..40 {
+        assert_eq!(broker.publisher.stats().dropped_slow.get(), 0);
+        idle.ping().await;
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    }
+    until("it is given up", || broker.publisher.stats().clients.get() == 1).await;
+    idle.ping().await;
+    broker.stop().await;
+}

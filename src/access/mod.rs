@@ -57,12 +57,14 @@ impl Access {
 
     /// Who is at the door of a listener that treats nameless clients like this?
     ///
-    /// A client that gives a name is never taken for an anonymous one: the day users exist it must not lose rights.
+    /// A client that gives a name (or, in MQTT 5, a password alone) is never taken for an anonymous one: the day users exist it must not lose rights.
     pub fn admit(&self, door: Anonymous, shown: Credentials<'_>) -> Result<Identity, Refused> {
-        match (shown.user, door) {
-            (Some(_), _) => Err(Refused::BadCredentials),
-            (None, Anonymous::None) => Err(Refused::NotAuthorized),
-            (None, door) => Ok(Identity::Anonymous(door)),
+        if shown.user.is_some() || shown.password.is_some() {
+            return Err(Refused::BadCredentials);
+        }
+        match door {
+            Anonymous::None => Err(Refused::NotAuthorized),
+            door => Ok(Identity::Anonymous(door)),
         }
     }
 
@@ -117,6 +119,8 @@ mod tests {
         let access = access();
         let named = Credentials { user: Some("hmi"), password: Some(b"x") };
         assert_eq!(access.admit(Anonymous::Read, named), Err(Refused::BadCredentials));
+        let token = Credentials { user: None, password: Some(b"x") };
+        assert_eq!(access.admit(Anonymous::Read, token), Err(Refused::BadCredentials));
         assert_eq!(access.admit(Anonymous::None, Credentials::default()), Err(Refused::NotAuthorized));
         let read = Identity::Anonymous(Anonymous::Read);
         assert_eq!(access.admit(Anonymous::Read, Credentials::default()), Ok(read));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 /// Quality of service (MQTT 5, section 4.3).
+#[expect(clippy::enum_variant_names, reason = "the standard's own names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) enum Qos {
     #[default]

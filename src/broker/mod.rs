@@ -103,15 +103,14 @@ impl Broker {
             let topic = Arc::clone(&row.topic);
             match keeping::message(row, &clock, &ownership) {
                 Some(message) => kept.push(message),
-                // Nobody waits for this: it is looked at again at the next start.
-                None => drop(disk.clear(topic)),
+                None => disk.change_at_leisure(topic, None),
             }
         }
         let access = Access::new(&plan.acl);
         let around = core::Surroundings { access, ownership, commands, clock, disk };
         let shared = Arc::new(core::Shared::new(around, kept));
         let publisher = Publisher::new(Arc::clone(&shared));
-        let doors = Doors::new(plan.listeners, Arc::clone(&shared), notices.clone());
+        let doors = Doors::new(plan.listeners, &shared, &notices);
         Ok((Self { shared, doors, notices }, publisher))
     }
 

@@ -6,6 +6,7 @@
 //! the client is told, never silently thinned. Putting in never waits.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -19,11 +20,17 @@ pub(super) const CONFLATE_ABOVE: usize = 256 * 1024;
 /// What may wait of messages that must all arrive.
 pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
+/// What may wait for all clients together, bytes. Beyond, a client whose own queue is long is given up: some dozens of
+/// clients that hang must not fill a small box.
+pub(super) const WAITING_FOR_ALL_MAX: usize = 64 * 1024 * 1024;
+
 /// The queue of one client and the bell of its connection.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     bell: Notify,
+    /// Bytes that wait for all clients.
+    for_all: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -52,9 +59,20 @@ pub(super) enum Put {
 }
 
 impl Outbox {
+    /// An empty one; `for_all` is shared by the outboxes of all clients.
+    pub(super) fn new(for_all: Arc<AtomicUsize>) -> Self {
+        Self { queue: Mutex::default(), bell: Notify::new(), for_all }
+    }
+
     /// Puts a message in.
     pub(super) fn put(&self, delivery: Delivery) -> Put {
-        let put = self.lock().put(delivery);
+        let crowded = self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX;
+        let put =
+            self.change(
+                |queue| {
+                    if crowded && queue.bytes > CONFLATE_ABOVE { queue.overflow() } else { queue.put(delivery) }
+                },
+            );
         if put != Put::Closed {
             self.bell.notify_one();
         }
@@ -63,20 +81,21 @@ impl Outbox {
 
     /// Takes messages out, at most `most` of them and at most `room` above QoS 0.
     pub(super) fn take(&self, most: usize, mut room: usize, into: &mut Vec<Delivery>) {
-        let mut queue = self.lock();
-        for _ in 0..most {
-            match queue.waiting.front() {
-                Some(front) if front.qos == Qos::AtMostOnce => {}
-                Some(_) if room > 0 => room -= 1,
-                _ => break,
+        self.change(|queue| {
+            for _ in 0..most {
+                match queue.waiting.front() {
+                    Some(front) if front.qos == Qos::AtMostOnce => {}
+                    Some(_) if room > 0 => room -= 1,
+                    _ => break,
+                }
+                into.extend(queue.pop());
             }
-            into.extend(queue.pop());
-        }
+        });
     }
 
     /// Ends the connection; the first reason counts. What waits is dropped, but for an orderly stop.
     pub(super) fn end(&self, ending: Ending) {
-        self.lock().end(ending);
+        self.change(|queue| queue.end(ending));
         self.bell.notify_one();
     }
 
@@ -96,8 +115,26 @@ impl Outbox {
         self.bell.notified().await;
     }
 
+    /// Changes the queue and what waits for all.
+    fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.lock();
+        let before = queue.bytes;
+        let changed = change(&mut queue);
+        match queue.bytes.checked_sub(before) {
+            Some(more) => self.for_all.fetch_add(more, Ordering::Relaxed),
+            None => self.for_all.fetch_sub(before - queue.bytes, Ordering::Relaxed),
+        };
+        changed
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.for_all.fetch_sub(self.lock().bytes, Ordering::Relaxed);
     }
 }
 
@@ -114,14 +151,22 @@ impl Queue {
         } else {
             // One message alone may be longer than the bound.
             if self.kept_bytes > 0 && self.kept_bytes + cost > WAITING_BYTES_MAX {
-                let lost = self.waiting.len() + 1;
-                self.end(Ending::TooSlow);
-                return Put::Overflowed(lost);
+                return self.overflow();
             }
             self.kept_bytes += cost;
         }
         self.push(delivery, cost);
         Put::Waits
+    }
+
+    /// Too much: what waits is lost, and one more.
+    fn overflow(&mut self) -> Put {
+        if self.ending.is_some() {
+            return Put::Closed;
+        }
+        let lost = self.waiting.len() + 1;
+        self.end(Ending::TooSlow);
+        Put::Overflowed(lost)
     }
 
     fn push(&mut self, delivery: Delivery, cost: usize) {
@@ -239,6 +284,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn many_readers_that_hang_are_given_up_before_they_fill_the_box_and_nothing_is_charged_for_ever() {
+        let for_all = Arc::new(AtomicUsize::new(0));
+        let outboxes: Vec<Outbox> = (0..300).map(|_| Outbox::new(Arc::clone(&for_all))).collect();
+        for tag in 0..2000 {
+            let one = delivery(&format!("t/{tag}"), &[0; 100], Keep::Newest);
+            for outbox in &outboxes {
+                outbox.put(one.clone());
+            }
+        }
+        let given_up = outboxes.iter().filter(|outbox| outbox.ending().is_some()).count();
+        assert!((1..300).contains(&given_up), "{given_up}");
+        assert!(for_all.load(Ordering::Relaxed) < WAITING_FOR_ALL_MAX + 300 * 300);
+        assert!(!drain(&outboxes[299]).is_empty() || outboxes[299].ending().is_some());
+        drop(outboxes);
+        assert_eq!(for_all.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn filter(&self) -> &str {
-        &self.filter
+    pub(super) fn filter(&self) -> Arc<str> {
+        Arc::clone(&self.filter)
     }
 }
 
@@ -124,7 +124,7 @@ impl Retained {
             into.extend(self.wanted(&cursor.filter, cursor.version, now));
             return Rest::Nothing;
         };
-        // `a/#` matches `a` as well, so the common beginning ends before the slash.
+        // `a/#` matches `a` as well, so the beginning that all share ends before the slash.
         let beginning = cursor.filter[..wildcard].trim_end_matches('/').to_owned();
         let from = match &cursor.after {
             Some(after) => Bound::Excluded(&**after),

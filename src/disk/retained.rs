@@ -20,8 +20,11 @@ use tokio::sync::oneshot;
 
 use super::database;
 
-/// How long a commit waits for company.
+/// How long a commit waits for company while somebody waits for it.
 const GATHER: Duration = Duration::from_millis(5);
+
+/// And while nobody does: flash wears out with every commit.
+const GATHER_AT_LEISURE: Duration = Duration::from_secs(1);
 
 /// Pause after a failed commit or a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(5);
@@ -100,15 +103,16 @@ impl RetainedFile {
         Ok((Self { shared, thread: Mutex::new(Some(thread)) }, found))
     }
 
-    /// Stores or replaces. Never waits; await the answer, or drop it.
-    pub fn put(&self, row: Row) -> Committed {
-        let topic = Arc::clone(&row.topic);
-        self.change(topic, Some(row))
+    /// Stores, replaces or, without a row, removes, as soon as can be. Never waits itself.
+    pub fn change(&self, topic: Arc<str>, row: Option<Row>) -> Committed {
+        let (told, committed) = oneshot::channel();
+        self.enter(topic, row, Some(told));
+        committed
     }
 
-    /// Removes. Never waits.
-    pub fn clear(&self, topic: Arc<str>) -> Committed {
-        self.change(topic, None)
+    /// The same within a second, for what nobody waits for.
+    pub fn change_at_leisure(&self, topic: Arc<str>, row: Option<Row>) {
+        self.enter(topic, row, None);
     }
 
     /// Why nothing can be committed at present, if so.
@@ -126,21 +130,20 @@ impl RetainedFile {
         }
     }
 
-    fn change(&self, topic: Arc<str>, row: Option<Row>) -> Committed {
-        let (told, committed) = oneshot::channel();
+    fn enter(&self, topic: Arc<str>, row: Option<Row>, told: Option<oneshot::Sender<Result<(), NotCommitted>>>) {
         let mut state = self.shared.lock();
         if !state.closed {
             state.changes.insert(topic, row);
         }
-        // Nobody is kept waiting for a disk that is known not to work.
-        if state.trouble.is_some() || state.closed {
-            let _ = told.send(Err(NotCommitted)); // whoever asked may not wait
-        } else {
-            state.waiters.push(told);
+        match told {
+            // Nobody is kept waiting for a disk that is known not to work.
+            Some(told) if state.trouble.is_some() || state.closed => {
+                let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
+            }
+            told => state.waiters.extend(told),
         }
         drop(state);
         self.shared.changed.notify_one();
-        committed
     }
 }
 
@@ -155,8 +158,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pause<'a>(&self, state: MutexGuard<'a, State>, duration: Duration) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_timeout_while(state, duration, |state| !state.closed);
+    /// Waits while something holds, but not longer than this, and not once closed.
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        longest: Duration,
+        holds: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout_while(state, longest, |state| !state.closed && holds(state));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -174,13 +183,14 @@ impl Writer {
             let state = shared.lock();
             let idle = |state: &mut State| state.changes.is_empty() && !state.closed;
             let state = shared.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
-            let mut state = shared.pause(state, GATHER);
+            let state = shared.wait(state, GATHER_AT_LEISURE, |state| state.waiters.is_empty());
+            let mut state = shared.wait(state, GATHER, |_| true);
             let closed = state.closed;
             let changes = std::mem::take(&mut state.changes);
             let waiters = std::mem::take(&mut state.waiters);
             drop(state);
             let outcome = self.commit(&changes);
-            let told = outcome.as_ref().map(|()| ()).map_err(|_| NotCommitted);
+            let told = if outcome.is_ok() { Ok(()) } else { Err(NotCommitted) };
             for waiter in waiters {
                 let _ = waiter.send(told); // whoever waited may be gone
             }
@@ -193,7 +203,7 @@ impl Writer {
                 for (topic, row) in changes {
                     state.changes.entry(topic).or_insert(row);
                 }
-                drop(shared.pause(state, RETRY));
+                drop(shared.wait(state, RETRY, |_| true));
             }
         }
     }
@@ -296,14 +306,17 @@ mod tests {
         let path = dir.path().join("retained.db");
         let (file, found) = RetainedFile::open(&path).expect("a thread");
         assert!(found.rows.is_empty());
-        let answers = [file.put(row("a", b"1")), file.put(row("b", b"2")), file.clear("b".into())];
+        let put = |topic: &str, payload| file.change(topic.into(), Some(row(topic, payload)));
+        file.change_at_leisure("c".into(), Some(row("c", b"3")));
+        let answers = [put("a", b"1"), put("b", b"2"), file.change("b".into(), None)];
         for answer in answers {
             assert_eq!(answer.await.expect("answered"), Ok(()));
         }
         assert_eq!(file.trouble(), None);
+        file.change_at_leisure("c".into(), Some(row("c", b"4")));
         drop(file);
         let (_file, found) = RetainedFile::open(&path).expect("a thread");
-        assert_eq!(found.rows, [row("a", b"1")]);
+        assert_eq!(found.rows, [row("a", b"1"), row("c", b"4")], "closing commits what waits at leisure");
     }
 
     #[tokio::test]
@@ -313,7 +326,7 @@ mod tests {
         std::fs::write(&path, [0x55; 8192]).expect("written");
         let (file, found) = RetainedFile::open(&path).expect("a thread");
         assert_eq!(found.set_aside.as_deref(), Some(&*dir.path().join("retained.db.damaged")));
-        assert_eq!(file.put(row("a", b"1")).await.expect("answered"), Ok(()));
+        assert_eq!(file.change("a".into(), Some(row("a", b"1"))).await.expect("answered"), Ok(()));
     }
 
     #[tokio::test]
@@ -322,6 +335,7 @@ mod tests {
         let path = dir.path().join("missing").join("retained.db");
         let (file, _) = RetainedFile::open(&path).expect("a thread");
         assert!(file.trouble().is_some());
-        assert_eq!(file.put(row("a", b"1")).await.expect("answered"), Err(NotCommitted));
+        let answer = file.change("a".into(), Some(row("a", b"1")));
+        assert_eq!(answer.await.expect("answered"), Err(NotCommitted));
     }
 }

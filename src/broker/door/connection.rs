@@ -7,30 +7,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::duty::Duty;
+use super::intake::Intake;
 use crate::access::Identity;
 use crate::broker::core::Shared;
 use crate::broker::outbox::Outbox;
+use crate::broker::retained::Rest;
 use crate::broker::session::{Ending, Session};
 use crate::broker::tree::ClientKey;
-use crate::broker::wire::{Connect, decode, encode, frame};
+use crate::broker::wire::{Connect, decode, encode};
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
-const OUT_BYTES: usize = 64 * 1024;
+const OUT_BYTES: usize = 32 * 1024;
 
-/// A client whose input we do not read, since it does not take our output, is given up after this long without a byte.
+/// A client that does not take a single byte of what is there for it is given up after this long: it hangs, or its
+/// host is gone without a word, and all that time its values cost memory.
 const STALLED_MAX: Duration = Duration::from_secs(60);
 
-/// Input is read in pieces of at least this size.
-const IN_BYTES: usize = 4 * 1024;
+/// Pause of a client whose filters match next to nothing among very many retained messages.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// Packets dealt with before others get their turn.
+const PACKETS: usize = 64;
 
 /// For the last words on a connection, and for what waits when the gateway stops.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
-const DRAIN_MAX: Duration = Duration::from_secs(2);
+const DRAIN_MAX: Duration = Duration::from_millis(1500);
 
 /// A client's place in the core; given back however its task ends, with the will if nobody said otherwise.
 pub(super) struct Seat {
@@ -52,6 +58,14 @@ impl Drop for Seat {
     }
 }
 
+/// What was left for the next round, so that others get their turn.
+struct Left {
+    /// Packets that have come.
+    packets: Rest,
+    /// Retained messages to be looked through.
+    retained: Rest,
+}
+
 /// A connection after CONNACK.
 pub(super) struct Connection {
     duty: Duty,
@@ -66,10 +80,10 @@ impl Connection {
         Self { duty, seat, outbox }
     }
 
-    /// Runs to the end. `arrived` has come after CONNECT already, `out` begins with CONNACK.
-    pub(super) async fn run(mut self, stream: TcpStream, mut arrived: BytesMut, mut out: BytesMut) {
+    /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
+    pub(super) async fn run(mut self, stream: TcpStream, mut intake: Intake, mut out: BytesMut) {
         let (mut reader, mut writer) = stream.into_split();
-        let ending = self.serve(&mut reader, &mut writer, (&mut arrived, &mut out)).await;
+        let ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
         self.seat.ending = ending;
         self.log(ending);
         if ending == Ending::Stopping {
@@ -88,37 +102,44 @@ impl Connection {
             writer.write_all(&out).await?;
             writer.shutdown().await?;
             // Closing with unread input would make the system throw the last words away.
-            while reader.read_buf(&mut arrived).await? > 0 {
-                arrived.clear();
-            }
-            std::io::Result::Ok(())
+            intake.exhaust(&mut reader).await
         };
         shared.stats.bytes_sent.add(out.len() as u64);
         // Whoever is not there to hear them has gone already.
         drop(tokio::time::timeout(LAST_WORDS_MAX, last_words).await);
     }
 
-    async fn serve<R, W>(&mut self, reader: &mut R, writer: &mut W, buffers: (&mut BytesMut, &mut BytesMut)) -> Ending
+    async fn serve<R, W>(&mut self, input: (&mut R, &mut Intake), output: (&mut W, &mut BytesMut)) -> Ending
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let (arrived, out) = buffers;
+        let ((reader, intake), (writer, out)) = (input, output);
         let mut progress = Instant::now();
         loop {
-            if let Some(ending) = self.work(arrived, out) {
-                return ending;
-            }
-            let may_read = !self.duty.is_full() && out.len() < OUT_BYTES;
+            // A stall begins when there is something to take.
             if out.is_empty() {
                 progress = Instant::now();
+                if out.capacity() > 4 * OUT_BYTES {
+                    *out = BytesMut::new(); // one large message blew it up
+                }
             }
-            tidy(arrived, out);
-            // Silence is measured only while we listen, a stall only while we do not.
-            let alarm = if may_read { self.duty.silent_at() } else { Some(progress + STALLED_MAX) };
+            let left = match self.work(intake, out) {
+                Ok(left) => left,
+                Err(ending) => return ending,
+            };
+            // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
+            let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
+            // Silence is measured only while we listen.
+            if !may_read {
+                self.duty.excuse();
+            }
+            let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| may_read);
+            let stalled_at = (!out.is_empty()).then(|| progress + STALLED_MAX);
+            let alarm = silent_at.into_iter().chain(stalled_at).min();
             let alarm_at = alarm.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
-                read = reader.read_buf(arrived), if may_read => match read {
+                read = intake.read(reader), if may_read => match read {
                     Ok(count @ 1..) => self.seat.shared.stats.bytes_received.add(count as u64),
                     Ok(0) | Err(_) => return Ending::Lost,
                 },
@@ -132,44 +153,46 @@ impl Connection {
                 },
                 () = self.outbox.rung() => {}
                 () = self.duty.settled() => {}
+                () = tokio::task::yield_now(), if left.packets == Rest::More => {}
+                () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
                 () = tokio::time::sleep_until(alarm_at), if alarm.is_some() => {
-                    if may_read { return Ending::Silent; }
-                    if out.len() >= OUT_BYTES { return Ending::TooSlow; }
-                    progress = Instant::now();
+                    return if alarm == stalled_at { Ending::TooSlow } else { Ending::Silent };
                 }
             }
         }
     }
 
-    /// Everything that can be done without waiting.
-    fn work(&mut self, arrived: &mut BytesMut, out: &mut BytesMut) -> Option<Ending> {
-        while !self.duty.is_full() && out.len() < OUT_BYTES {
-            let packet = match frame(arrived) {
+    /// What can be done without waiting, up to a measure.
+    fn work(&mut self, intake: &mut Intake, out: &mut BytesMut) -> Result<Left, Ending> {
+        let mut packets = 0;
+        while packets < PACKETS && !self.duty.is_full() && out.len() < OUT_BYTES {
+            packets += 1;
+            let packet = match intake.next() {
                 Ok(Some(frame)) => decode(frame, self.duty.version()),
                 Ok(None) => break,
                 Err(fault) => Err(fault),
             };
-            let ending = match packet {
-                Ok(packet) => self.duty.packet(packet, out),
-                Err(fault) => Some(Ending::Fault(fault)),
-            };
-            if ending.is_some() {
-                return ending;
+            if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
+                return Err(ending);
             }
         }
-        if let ending @ Some(_) = self.duty.take_settled(out).or_else(|| self.outbox.ending()) {
-            return ending;
+        if let Some(ending) = self.duty.take_settled(out).or_else(|| self.outbox.ending()) {
+            return Err(ending);
         }
-        self.duty.send(out, OUT_BYTES);
-        None
+        let retained = self.duty.send(out, OUT_BYTES);
+        Ok(Left { packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.
     async fn drain<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, out: &mut BytesMut) {
         loop {
-            self.duty.send(out, OUT_BYTES);
+            let rest = self.duty.send(out, OUT_BYTES);
             if out.is_empty() {
-                return;
+                match rest {
+                    Rest::Nothing => return,
+                    Rest::More => tokio::task::yield_now().await,
+                }
+                continue;
             }
             match writer.write(out).await {
                 Ok(count @ 1..) => {
@@ -193,14 +216,4 @@ impl Connection {
             ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
         }
     }
-}
-
-/// Room for more input; and buffers that one large packet blew up are not kept for the life of a connection.
-fn tidy(arrived: &mut BytesMut, out: &mut BytesMut) {
-    for buffer in [&mut *arrived, out] {
-        if buffer.is_empty() && buffer.capacity() > 4 * OUT_BYTES {
-            *buffer = BytesMut::new();
-        }
-    }
-    arrived.reserve(IN_BYTES);
 }

@@ -3,8 +3,9 @@
 //! Publishes that cannot be settled at once (a command waits for the journal, a retained message for its commit) are
 //! settled in tasks of their own; the client's other packets go on meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,47 +13,35 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connection::Seat;
+use super::sending::Walk;
 use crate::access::Identity;
-use crate::broker::core::{Shared, delivery};
+use crate::broker::core::Shared;
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
-use crate::broker::retained::{Cursor, Rest};
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Action, Ending, Session, Token, Verdict};
-use crate::broker::tree::{ClientKey, Subscription};
-use crate::broker::wire::encode::{self, Outgoing};
+use crate::broker::tree::ClientKey;
+use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
 
-/// Messages taken out of the outbox, or from a page of retained ones, at a time.
-const TAKE: usize = 64;
-
-/// The retained messages for one new subscription.
-struct Walk {
-    cursor: Cursor,
-    subscription: Subscription,
-    /// What had been put into the outbox before goes first: values of an earlier subscription that covers the same
-    /// topics are older than the retained ones.
-    after: u64,
-}
-
 /// A connected client at work.
 pub(super) struct Duty {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     key: ClientKey,
     id: Arc<str>,
     identity: Identity,
-    version: Version,
-    session: Session,
-    outbox: Arc<Outbox>,
-    maximum_packet: usize,
+    pub(super) version: Version,
+    pub(super) session: Session,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) maximum_packet: usize,
     wants_reasons: bool,
-    /// Retained messages still to be sent.
-    walks: VecDeque<Walk>,
+    /// Retained messages still to be sent, by filter: subscribing again begins again.
+    pub(super) walks: BTreeMap<Arc<str>, Walk>,
     /// Taken, but there was no room in the window yet.
-    taken: VecDeque<Delivery>,
+    pub(super) taken: VecDeque<Delivery>,
     settling: JoinSet<(Token, Verdict)>,
     settled: Vec<(Token, Verdict)>,
     refused_before: bool,
@@ -71,7 +60,7 @@ impl Duty {
             outbox,
             maximum_packet: connect.maximum_packet as usize,
             wants_reasons: connect.wants_reasons,
-            walks: VecDeque::new(),
+            walks: BTreeMap::new(),
             taken: VecDeque::new(),
             settling: JoinSet::new(),
             settled: Vec::new(),
@@ -86,6 +75,11 @@ impl Duty {
     /// Is so much waiting to be settled that no more should be read?
     pub(super) fn is_full(&self) -> bool {
         self.session.is_full(self.settling.len())
+    }
+
+    /// Nothing is read for now: the client cannot be heard.
+    pub(super) fn excuse(&mut self) {
+        self.session.excuse(Instant::now());
     }
 
     pub(super) fn silent_at(&self) -> Option<Instant> {
@@ -137,7 +131,7 @@ impl Duty {
                     }
                     continue;
                 }
-                Action::Subscribe(subscribe) => self.subscribe(subscribe, out),
+                Action::Subscribe(subscribe) => self.subscribe(&subscribe, out),
                 Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, out),
                 Action::Close(ending) => return Some(ending),
             }
@@ -162,8 +156,10 @@ impl Duty {
                 Some(Verdict::Refused(0x87, told))
             }
             Ruling::Command(tag) => {
-                self.command(token, tag, publish);
-                None
+                let request = self.request(tag, &publish);
+                // Shown to those who watch the topic; not kept, so there is always room for it.
+                drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, self.key));
+                self.command(token, request)
             }
             Ruling::Publish(retain) => self.send_on(token, publish, retain),
         }
@@ -174,7 +170,7 @@ impl Duty {
         let published = self.shared.publish(&Arc::new(message(publish)), retain, self.key);
         let Ok(published) = published else {
             self.shared.stats.publishes_refused.one();
-            return Some(Verdict::Refused(0x97, "no room for more retained messages"));
+            return Some(Verdict::NotKept(0x97, "no room for more retained messages"));
         };
         // 0x10: no matching subscribers.
         let verdict = Verdict::Taken(if published.receivers == 0 && retain == Retain::No { 0x10 } else { 0 });
@@ -182,7 +178,7 @@ impl Duty {
             Some(committed) if qos != Qos::AtMostOnce => {
                 self.settling.spawn(async move {
                     let kept = matches!(committed.await, Ok(Ok(())));
-                    (token, if kept { verdict } else { Verdict::NotKept })
+                    (token, if kept { verdict } else { Verdict::NotKept(0x80, "could not be kept on disk") })
                 });
                 None
             }
@@ -190,13 +186,12 @@ impl Duty {
         }
     }
 
-    /// Shown to those who watch the topic, and handed in; acknowledged when it is journalled.
-    fn command(&mut self, token: Token, tag: TagIx, publish: Publish) {
+    fn request(&self, tag: TagIx, publish: &Publish) -> Request {
         let forwarded = publish.forwarded.as_deref();
         let response_topic = forwarded.and_then(|forwarded| forwarded.response_topic.clone());
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
         let answerable = |topic: &String| ruling::may_answer_on(access, ownership, self.identity, topic);
-        let request = Request {
+        Request {
             tag,
             payload: publish.payload.to_vec(),
             retained: if publish.retain == Retain::Yes { CommandRetained::Yes } else { CommandRetained::No },
@@ -206,33 +201,43 @@ impl Duty {
             response_topic: response_topic.filter(answerable),
             origin: format!("local:{}", self.id),
             at: self.shared.clock.now(),
-        };
-        // Not kept, so there is always room for it.
-        drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, self.key));
-        let commands = self.shared.commands.clone();
-        self.settling.spawn(async move {
-            let verdict = match commands.submit(request).await {
-                Admission::Accepted => Verdict::Taken(0),
-                Admission::Refused(refusal) => Verdict::Refused(refusal_reason(refusal), refusal.as_str()),
-            };
-            (token, verdict)
-        });
+        }
     }
 
-    fn subscribe(&mut self, subscribe: Subscribe, out: &mut BytesMut) {
+    /// Hands a command in; acknowledged when it is journalled.
+    fn command(&mut self, token: Token, request: Request) -> Option<Verdict> {
+        let commands = self.shared.commands.clone();
+        let mut answer = Box::pin(async move {
+            match commands.submit(request).await {
+                Admission::Accepted => Verdict::Taken(0),
+                Admission::Refused(refusal) => Verdict::Refused(refusal_reason(refusal), refusal.as_str()),
+            }
+        });
+        // Polled once here, which puts it into the queue: a task of its own might be overtaken by the next command's.
+        if let Poll::Ready(verdict) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(verdict);
+        }
+        self.settling.spawn(async move { (token, answer.await) });
+        None
+    }
+
+    fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         for wanted in &subscribe.filters {
             match self.shared.subscribe(self.key, self.identity, wanted, subscribe.id) {
                 Ok(subscribed) => {
                     codes.push(wanted.qos.bits());
                     if let Some(cursor) = subscribed.cursor {
-                        self.walks.retain(|walk| walk.cursor.filter() != cursor.filter());
                         let (_, after) = self.outbox.numbers();
-                        self.walks.push_back(Walk { cursor, subscription: subscribed.subscription, after });
+                        let walk = Walk { cursor, subscription: subscribed.subscription, after };
+                        self.walks.insert(walk.cursor.filter(), walk);
                     }
                 }
                 Err(reason) => {
-                    tracing::info!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
+                    if !self.refused_before {
+                        tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
+                    }
+                    self.refused_before = true;
                     codes.push(reason);
                 }
             }
@@ -243,68 +248,11 @@ impl Duty {
     fn unsubscribe(&mut self, packet_id: u16, filters: &[String], out: &mut BytesMut) {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
-            self.walks.retain(|walk| walk.cursor.filter() != filter);
+            self.walks.remove(filter.as_str());
             // 0x11: no subscription existed.
             codes.push(if self.shared.unsubscribe(self.key, filter) { 0 } else { 0x11 });
         }
         encode::unsuback(out, self.version, packet_id, &codes);
-    }
-
-    /// Encodes what waits for the client until there is enough of it, or no more room in the window.
-    pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) {
-        let now = Instant::now();
-        while out.len() < enough {
-            if self.taken.is_empty() {
-                self.take(now);
-            }
-            let room = self.session.room();
-            match self.taken.front() {
-                Some(front) if front.qos == Qos::AtMostOnce || room > 0 => {}
-                _ => return,
-            }
-            if let Some(delivery) = self.taken.pop_front() {
-                self.write(&delivery, now, out);
-            }
-        }
-    }
-
-    /// Retained messages first: whoever has just subscribed waits for them.
-    fn take(&mut self, now: Instant) {
-        while let Some(walk) = self.walks.front_mut() {
-            if self.outbox.numbers().0 < walk.after {
-                break;
-            }
-            let mut messages = Vec::new();
-            let rest = self.shared.page(&mut walk.cursor, TAKE, now, &mut messages);
-            let as_kept = Subscription { retain_as_published: true, ..walk.subscription };
-            self.taken.extend(messages.iter().map(|message| delivery(message, &as_kept, Retain::Yes)));
-            if rest == Rest::Nothing {
-                self.walks.pop_front();
-            }
-            if !self.taken.is_empty() {
-                return;
-            }
-        }
-        let mut taken = Vec::new();
-        self.outbox.take(TAKE, self.session.room(), &mut taken);
-        self.taken.extend(taken);
-    }
-
-    fn write(&mut self, delivery: &Delivery, now: Instant, out: &mut BytesMut) {
-        let stats = &self.shared.stats;
-        if delivery.message.is_expired(now) {
-            stats.dropped_expired.one();
-            return;
-        }
-        let outgoing = Outgoing::new(delivery, self.version, now);
-        if outgoing.len() > self.maximum_packet {
-            stats.dropped_too_large.one(); // 3.1.2-25: as if it had been sent
-            return;
-        }
-        outgoing.write(out, self.session.launch(delivery.qos));
-        stats.packets_sent.one();
-        stats.publishes_sent.one();
-        stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
     }
 }
 

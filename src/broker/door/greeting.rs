@@ -12,16 +12,20 @@ use tokio::time::Instant;
 
 use super::Arrival;
 use super::connection::{Connection, Seat};
+use super::intake::Intake;
 use crate::access::{Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
 use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM, Session};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
-use crate::broker::wire::{Connect, Fault, Frame, Version, frame};
+use crate::broker::wire::{Connect, Fault, Frame, Version, announced, frame};
 
 /// A client has this long to send its CONNECT.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Longest CONNECT, bytes: a will of 64 KiB and all the rest. Strangers may have this much in memory, for a short while.
+const CONNECT_BYTES_MAX: usize = 96 * 1024;
 
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
@@ -67,6 +71,9 @@ async fn first_packet(stream: &mut TcpStream, arrived: &mut BytesMut) -> io::Res
         // Not CONNECT: no reason to wait for the rest of it.
         if arrived.first().is_some_and(|first| *first != 0x10) {
             return Err(garbled(Fault::Protocol("the first packet is not CONNECT")));
+        }
+        if announced(arrived) > CONNECT_BYTES_MAX {
+            return Err(garbled(Fault::TooLarge));
         }
         if let Some(frame) = frame(arrived).map_err(garbled)? {
             return Ok(Some(frame));
@@ -117,7 +124,7 @@ async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     };
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
     let newcomer = Newcomer { id: Arc::clone(&id), identity, clean_start, will, outbox: newcomer_box };
@@ -138,5 +145,5 @@ async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let session = Session::new(&connect, Instant::now());
     let seat = Seat::new(Arc::clone(&arrival.shared), key, id);
     let connection = Connection::new(seat, (outbox, session), &connect, identity);
-    connection.run(arrival.stream, arrived, out).await;
+    connection.run(arrival.stream, Intake::new(arrived, arrival.places), out).await;
 }

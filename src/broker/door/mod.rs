@@ -3,19 +3,22 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `limits` how many at once · `greeting` from the first byte to CONNACK · `connection` from there to the end ·
-//! `duty` what the connection does for each of the session's actions.
+//! `limits` how many at once · `greeting` from the first byte to CONNACK · `intake` bytes to packets · `connection` from there to the end ·
+//! `duty` what the connection does for each of the session's actions · `sending` what goes to the client.
 
 mod connection;
 mod duty;
 mod greeting;
+mod intake;
 mod limits;
+mod sending;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +45,7 @@ struct Door {
     plan: ListenerPlan,
     listener: Option<TcpListener>,
     limits: Arc<Limits>,
+    places: Arc<Semaphore>,
     shared: Arc<Shared>,
     notices: Notices,
 }
@@ -52,16 +56,18 @@ pub(super) struct Arrival {
     pub peer: SocketAddr,
     pub anonymous: Anonymous,
     pub shared: Arc<Shared>,
+    /// For long packets on their way in.
+    pub places: Arc<Semaphore>,
     /// Cancelled when the gateway has nothing more to say.
     pub end: CancellationToken,
 }
 
 impl Doors {
-    pub(super) fn new(listeners: Vec<ListenerPlan>, shared: Arc<Shared>, notices: Notices) -> Self {
-        let limits = Arc::new(Limits::from_system());
+    pub(super) fn new(listeners: Vec<ListenerPlan>, shared: &Arc<Shared>, notices: &Notices) -> Self {
+        let (limits, places) = (Arc::new(Limits::from_system()), intake::places());
         let door = |plan| {
-            let (limits, shared, notices) = (Arc::clone(&limits), Arc::clone(&shared), notices.clone());
-            Door { plan, listener: None, limits, shared, notices }
+            let (limits, places) = (Arc::clone(&limits), Arc::clone(&places));
+            Door { plan, listener: None, limits, places, shared: Arc::clone(shared), notices: notices.clone() }
         };
         Self { doors: listeners.into_iter().map(door).collect() }
     }
@@ -124,10 +130,11 @@ impl Door {
                 continue;
             };
             turning_away = false;
-            let (shared, end, anonymous) = (Arc::clone(&self.shared), end.clone(), self.plan.anonymous);
+            let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
+            let arrival = Arrival { stream, peer, anonymous: self.plan.anonymous, shared, places, end: end.clone() };
             tracker.spawn(async move {
                 let _pass = pass;
-                greeting::receive(Arrival { stream, peer, anonymous, shared, end }).await;
+                greeting::receive(arrival).await;
             });
         }
     }

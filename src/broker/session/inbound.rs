@@ -25,8 +25,8 @@ pub(in crate::broker) enum Verdict {
     Taken(u8),
     /// Refused with this MQTT 5 reason and text; a 3.1.1 client sees an ordinary acknowledgement, as from mosquitto.
     Refused(u8, &'static str),
-    /// It could not be kept on disk: MQTT 5 is told, 3.1.1 must not be acknowledged.
-    NotKept,
+    /// It could not be kept: MQTT 5 is told this reason and text, 3.1.1 must not be acknowledged.
+    NotKept(u8, &'static str),
 }
 
 #[derive(Debug)]
@@ -115,11 +115,10 @@ impl Inbound {
 
     fn acknowledge(&mut self, packet_id: u16, qos: Qos, verdict: Verdict) -> Action {
         let (reason, told) = match (verdict, self.version) {
-            (Verdict::NotKept, Version::V311) => return Action::Close(Ending::NotKept),
-            (Verdict::NotKept, Version::V5) => (0x80, "could not be kept on disk"),
+            (Verdict::NotKept(..), Version::V311) => return Action::Close(Ending::NotKept),
             (Verdict::Taken(_) | Verdict::Refused(..), Version::V311) => (0, ""),
             (Verdict::Taken(reason), Version::V5) => (reason, ""),
-            (Verdict::Refused(reason, told), Version::V5) => (reason, told),
+            (Verdict::Refused(reason, told) | Verdict::NotKept(reason, told), Version::V5) => (reason, told),
         };
         if qos == Qos::ExactlyOnce {
             // With 0x80 or more the exchange is over and the identifier free (4.3.3-8, 3.5.2.1).
@@ -150,7 +149,8 @@ impl Inbound {
         }
         if publish.topic.is_empty() {
             let known = self.aliases.get(&alias);
-            publish.topic = known.ok_or(Ending::Fault(Fault::Protocol("topic alias not yet given")))?.clone();
+            let known = known.ok_or(Ending::Fault(Fault::Protocol("topic alias not yet given")))?;
+            publish.topic.clone_from(known);
         } else {
             self.aliases.insert(alias, publish.topic.clone());
         }

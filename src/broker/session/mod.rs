@@ -88,6 +88,8 @@ pub(super) enum Action {
 pub(super) struct Session {
     version: Version,
     silence_max: Option<Duration>,
+    /// CONNECT asked for a session that ends with the connection; DISCONNECT may not change that.
+    ends_with_connection: bool,
     heard: Instant,
     inbound: Inbound,
     outbound: Outbound,
@@ -101,6 +103,7 @@ impl Session {
         Self {
             version: connect.version,
             silence_max,
+            ends_with_connection: connect.session_expiry == 0,
             heard: now,
             inbound: Inbound::new(connect.version),
             outbound: Outbound::new(connect.receive_maximum),
@@ -117,6 +120,10 @@ impl Session {
             Incoming::Subscribe(subscribe) => vec![Action::Subscribe(subscribe)],
             Incoming::Unsubscribe { packet_id, filters } => vec![Action::Unsubscribe { packet_id, filters }],
             Incoming::Ping => vec![Action::Pong],
+            // Section 3.14.2.2.2.
+            Incoming::Disconnect { session_expiry: Some(1..), .. } if self.ends_with_connection => {
+                vec![Action::Close(Ending::Fault(Fault::Protocol("a session that was to end now lives on")))]
+            }
             Incoming::Disconnect { reason: 0, .. } => vec![Action::Close(Ending::Goodbye)],
             Incoming::Disconnect { .. } => vec![Action::Close(Ending::GoodbyeWithWill)],
         }
@@ -142,6 +149,11 @@ impl Session {
     /// There must be [`Session::room`].
     pub(super) fn launch(&mut self, qos: Qos) -> u16 {
         self.outbound.launch(qos)
+    }
+
+    /// We did not listen until now: its silence begins anew.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     /// When the client will have been silent for too long.

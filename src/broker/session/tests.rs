@@ -78,12 +78,12 @@ fn a_qos_2_publish_that_comes_again_is_published_once() {
 fn what_was_not_kept_is_never_acknowledged() {
     let mut old = session(Version::V311, 0, 10);
     let lost = token(&step(&mut old, publish(Qos::AtLeastOnce, 5, None, "a")));
-    assert_eq!(old.settle(lost, Verdict::NotKept), [Action::Close(Ending::NotKept)]);
+    assert_eq!(old.settle(lost, Verdict::NotKept(0x80, "no")), [Action::Close(Ending::NotKept)]);
     let mut new = session(Version::V5, 0, 10);
     let lost = token(&step(&mut new, publish(Qos::AtLeastOnce, 5, None, "a")));
-    let told = "could not be kept on disk";
+    let told = "no";
     assert_eq!(
-        new.settle(lost, Verdict::NotKept),
+        new.settle(lost, Verdict::NotKept(0x80, "no")),
         [Action::Ack { kind: AckKind::Puback, packet_id: 5, reason: 0x80, told }]
     );
 }
@@ -142,6 +142,16 @@ fn the_clients_receive_maximum_is_the_window_and_qos_2_holds_its_place_until_pub
     assert_eq!(step(&mut session, ack(AckKind::Puback, 999, 0)), [], "a leftover is nobody's harm");
 }
 
+#[test]
+fn a_goodbye_forgets_the_will_unless_it_says_otherwise_and_may_not_prolong_the_session() {
+    let goodbye = |reason, session_expiry| Incoming::Disconnect { reason, session_expiry };
+    let mut session = session(Version::V5, 0, 1);
+    assert_eq!(step(&mut session, goodbye(0, Some(0))), [Action::Close(Ending::Goodbye)]);
+    assert_eq!(step(&mut session, goodbye(4, None)), [Action::Close(Ending::GoodbyeWithWill)]);
+    let prolonged = step(&mut session, goodbye(0, Some(9)));
+    assert!(matches!(prolonged[..], [Action::Close(Ending::Fault(Fault::Protocol(_)))]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_is_one_and_a_half_keep_alives_and_zero_is_for_ever() {
     assert_eq!(session(Version::V5, 0, 1).silent_at(), None);
@@ -165,7 +175,7 @@ fn ops() -> impl Strategy<Value = Op> {
         Verdict::Taken(0),
         Verdict::Taken(0x10),
         Verdict::Refused(0x87, "no"),
-        Verdict::NotKept,
+        Verdict::NotKept(0x80, "no"),
     ]);
     prop_oneof![
         3 => (qos(), 1..6_u16, prop::option::of(0..4_u16), prop::bool::ANY).prop_map(|(qos, id, alias, named)| {

@@ -85,6 +85,18 @@ pub(super) struct Frame {
     pub body: Bytes,
 }
 
+/// How long the packet will be that has begun to arrive; 0 as long as that is not known.
+pub(super) fn announced(arrived: &[u8]) -> usize {
+    let mut length = 0_usize;
+    for (place, byte) in arrived.iter().skip(1).take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * place);
+        if byte & 0x80 == 0 {
+            return length;
+        }
+    }
+    0
+}
+
 /// Cuts the next packet off what has arrived; `None` until it is whole. Too long is known from its first bytes.
 pub(super) fn frame(arrived: &mut BytesMut) -> Result<Option<Frame>, Fault> {
     let mut length = 0_usize;

@@ -60,6 +60,7 @@ pub(crate) struct Subscribe {
 }
 
 /// One filter and its options (section 3.8.3.1).
+#[expect(clippy::struct_field_names, reason = "a filter's filter is its text; `path` would be a word of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     /// As it came, `$share/…` included; not yet checked, since each filter is answered by itself.

@@ -2,35 +2,41 @@
 //!
 //! One lock, held for one message or one page of retained ones, never across an await, and nothing is written to a
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
+//!
+//! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `routing` one message to all who
+//! want it.
+
+mod routing;
+mod subscribing;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::access::{Access, Identity};
+use crate::broker::clients::{Client, Clients};
+use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
+use crate::broker::outbox::Outbox;
+use crate::broker::retained::{Cursor, Rest, Retained};
+use crate::broker::session::Ending;
+use crate::broker::stats::BrokerStats;
+use crate::broker::tree::{ClientKey, Found, Tree};
+use crate::broker::will::{LastWill, Waiting};
+use crate::broker::{keeping, ruling};
 use crate::disk::retained::{Committed, RetainedFile};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
-use crate::model::topic::{Ownership, check_filter, split_share};
+use crate::model::topic::Ownership;
+pub(super) use routing::delivery;
+use subscribing::split;
 
-use super::clients::{Client, Clients};
-use super::message::{Delivery, Keep, Message, Retain};
-use super::outbox::{Outbox, Put};
-use super::retained::{Cursor, Rest, Retained};
-use super::session::Ending;
-use super::stats::BrokerStats;
-use super::tree::{Added, ClientKey, Found, Subscription, Tree};
-use super::will::{LastWill, Waiting};
-use super::wire::{Filter, RetainHandling};
-use super::{keeping, ruling};
+/// Deliveries of the gateway's own messages for which the lock is held at a time.
+const PAGE: usize = 256;
 
-/// Subscriptions of one client: every tag of a large plant by name.
-const SUBSCRIPTIONS_MAX: usize = 16_384;
-
-/// Topic levels of all filters of one client, and of everybody: what they cost in memory (about 150 bytes each).
-const LEVELS_MAX: usize = 131_072;
+/// How often a publisher steps back for those who wait, before it goes on all the same.
+const YIELDS_MAX: usize = 20;
 
 /// What everybody in this room shares.
 pub(super) struct Shared {
@@ -41,7 +47,11 @@ pub(super) struct Shared {
     pub commands: CommandEntry,
     pub clock: Clock,
     pub disk: RetainedFile,
+    /// Bytes in all outboxes.
+    pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
+    /// Who would like to have the lock.
+    queueing: AtomicUsize,
 }
 
 /// What the room is given to work with.
@@ -90,14 +100,6 @@ pub(super) struct Published {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
-/// A filter was added.
-#[derive(Debug)]
-pub(super) struct Subscribed {
-    pub subscription: Subscription,
-    /// Retained messages to be sent, if any.
-    pub cursor: Option<Cursor>,
-}
-
 impl Shared {
     /// With what the disk held.
     pub(super) fn new(around: Surroundings, kept: Vec<Message>) -> Self {
@@ -110,12 +112,26 @@ impl Shared {
         }
         let Surroundings { access, ownership, commands, clock, disk } = around;
         let stats = Arc::default();
-        let ids = AtomicU64::new(0);
-        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, ids }
+        let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
+        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, ids, queueing }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queueing.fetch_add(1, Ordering::Relaxed);
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queueing.fetch_sub(1, Ordering::Relaxed);
+        core
+    }
+
+    /// Lets those have the lock who wait for it: the system gives it to whoever comes first, and that is, as a rule,
+    /// the one who has just let it go.
+    fn let_others_in(&self) {
+        for _ in 0..YIELDS_MAX {
+            if self.queueing.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// An id for a client that brought none.
@@ -200,11 +216,18 @@ impl Shared {
     ) -> Result<Published, NoRoom> {
         let mut committed = None;
         if retain == Retain::Yes {
-            if message.payload.is_empty() {
-                committed = core.retained.clear(&message.topic).then(|| self.disk.clear(Arc::clone(&message.topic)));
+            let topic = Arc::clone(&message.topic);
+            let row = if message.payload.is_empty() {
+                core.retained.clear(&topic);
+                None
             } else {
                 core.retained.put(Arc::clone(message)).map_err(|_| NoRoom)?;
-                committed = Some(self.disk.put(keeping::row(message, &self.clock)));
+                Some(keeping::row(message, &self.clock))
+            };
+            if message.qos == Qos::AtMostOnce || from.is_none() {
+                self.disk.change_at_leisure(topic, row);
+            } else {
+                committed = Some(self.disk.change(topic, row));
             }
             self.stats.retained.set(core.retained.len() as u64);
         }
@@ -213,10 +236,15 @@ impl Shared {
 
     /// The gateway's own messages; retained ones live in memory only.
     pub(super) fn publish_own(&self, messages: &[Arc<Message>], retain: Retain) {
-        // A page at a time, so that a client's SUBSCRIBE need not wait for ten thousand tags.
-        for page in messages.chunks(256) {
+        // A page at a time, so that a client's SUBSCRIBE need not wait for ten thousand tags times all who read them.
+        let mut left = messages;
+        while !left.is_empty() {
             let mut core = self.lock();
-            for message in page {
+            let mut deliveries = 0;
+            while let Some((message, rest)) = left.split_first()
+                && deliveries < PAGE
+            {
+                left = rest;
                 if retain == Retain::Yes {
                     if message.payload.is_empty() {
                         core.retained.clear(&message.topic);
@@ -225,75 +253,12 @@ impl Shared {
                         debug_assert!(kept.is_ok() || message.keep == Keep::Every, "the gateway finds room");
                     }
                 }
-                core.route(message, retain, None, &self.stats);
+                deliveries += 1 + core.route(message, retain, None, &self.stats);
             }
             self.stats.retained.set(core.retained.len() as u64);
+            drop(core);
+            self.let_others_in();
         }
-    }
-
-    /// Adds a filter of a client; the error is SUBACK's reason code (MQTT 5, section 3.9.3).
-    pub(super) fn subscribe(
-        &self,
-        key: ClientKey,
-        who: Identity,
-        wanted: &Filter,
-        id: Option<u32>,
-    ) -> Result<Subscribed, u8> {
-        let (group, filter) = split(&wanted.filter).ok_or(0x8F_u8)?;
-        if !self.access.may_read(who, filter) {
-            return Err(0x87);
-        }
-        let levels = filter.split('/').count();
-        let mut core = self.lock();
-        let everybody = core.levels;
-        let client = core.clients.get(key).ok_or(0x80_u8)?;
-        let known = client.filters.contains(&*wanted.filter);
-        if !known {
-            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
-            if full || everybody + levels > 8 * LEVELS_MAX {
-                return Err(0x97);
-            }
-            client.filters.insert(wanted.filter.as_str().into());
-            client.levels += levels;
-            core.levels += levels;
-        }
-        let subscription = Subscription {
-            client: key,
-            qos: wanted.qos,
-            no_local: wanted.no_local,
-            retain_as_published: wanted.retain_as_published,
-            id,
-        };
-        let added = core.tree.add(filter, group, subscription);
-        self.stats.subscriptions.set(core.tree.count() as u64);
-        let send = match wanted.retain_handling {
-            RetainHandling::Always => true,
-            RetainHandling::IfNew => added == Added::New,
-            RetainHandling::Never => false,
-        };
-        // A shared subscription gets none (section 4.8.2).
-        let cursor = (send && group.is_none()).then(|| core.retained.cursor(filter));
-        Ok(Subscribed { subscription, cursor })
-    }
-
-    /// Removes a filter; was it there?
-    pub(super) fn unsubscribe(&self, key: ClientKey, raw: &str) -> bool {
-        let Some((group, filter)) = split(raw) else {
-            return false;
-        };
-        let mut core = self.lock();
-        let levels = filter.split('/').count();
-        let Some(client) = core.clients.get(key) else {
-            return false;
-        };
-        if !client.filters.remove(raw) {
-            return false;
-        }
-        client.levels -= levels;
-        core.levels -= levels;
-        let removed = core.tree.remove(filter, group, key);
-        self.stats.subscriptions.set(core.tree.count() as u64);
-        removed
     }
 
     /// The next retained messages for a subscriber.
@@ -309,8 +274,7 @@ impl Shared {
         }
         for topic in core.retained.expire(now) {
             self.stats.dropped_expired.one();
-            // Nobody waits for it: an expired message is not sent even if it were still on disk.
-            drop(self.disk.clear(topic));
+            self.disk.change_at_leisure(topic, None);
         }
         self.stats.retained.set(core.retained.len() as u64);
     }
@@ -333,16 +297,6 @@ impl Shared {
     }
 }
 
-/// A filter as it came to (group, filter), if it is one.
-fn split(raw: &str) -> Option<(Option<&str>, &str)> {
-    let (group, filter) = match split_share(raw).ok()? {
-        Some((group, filter)) => (Some(group), filter),
-        None => (None, raw),
-    };
-    check_filter(filter).ok()?;
-    Some((group, filter))
-}
-
 impl Core {
     fn take_out(&mut self, key: ClientKey) -> Option<Client> {
         let client = self.clients.remove(key)?;
@@ -354,62 +308,4 @@ impl Core {
         self.levels -= client.levels;
         Some(client)
     }
-
-    /// Puts a message into the outbox of everyone who wants it; returns how many that are.
-    fn route(&mut self, message: &Arc<Message>, retain: Retain, from: Option<ClientKey>, stats: &BrokerStats) -> usize {
-        let mut found = std::mem::take(&mut self.found);
-        self.tree.find(&message.topic, &mut found);
-        self.routed += 1;
-        let routed = self.routed;
-        for subscription in &found.single {
-            if subscription.no_local && from == Some(subscription.client) {
-                continue;
-            }
-            let Some(client) = self.clients.get(subscription.client) else {
-                continue;
-            };
-            if client.seen.0 == routed {
-                merge(&mut self.deliveries[client.seen.1].1, message, subscription, retain);
-            } else {
-                client.seen = (routed, self.deliveries.len());
-                self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
-            }
-        }
-        for subscription in &found.shared {
-            self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
-        }
-        self.found = found;
-        let receivers = self.deliveries.len();
-        for (key, delivery) in self.deliveries.drain(..) {
-            let Some(client) = self.clients.get(key) else {
-                continue;
-            };
-            match client.outbox.put(delivery) {
-                Put::Waits => {}
-                Put::Replaced => stats.conflated.one(),
-                Put::Overflowed(lost) => stats.dropped_slow.add(lost as u64),
-                Put::Closed => stats.dropped_slow.one(),
-            }
-        }
-        receivers
-    }
-}
-
-/// What one subscription makes of a message.
-pub(super) fn delivery(message: &Arc<Message>, subscription: &Subscription, retain: Retain) -> Delivery {
-    Delivery {
-        message: Arc::clone(message),
-        qos: message.qos.min(subscription.qos),
-        retain: if subscription.retain_as_published { retain } else { Retain::No },
-        ids: subscription.id.into_iter().collect(),
-    }
-}
-
-/// Another subscription of the same client matches as well.
-fn merge(delivery: &mut Delivery, message: &Arc<Message>, subscription: &Subscription, retain: Retain) {
-    delivery.qos = delivery.qos.max(message.qos.min(subscription.qos));
-    if subscription.retain_as_published {
-        delivery.retain = retain;
-    }
-    delivery.ids.extend(subscription.id);
 }

@@ -1,0 +1,102 @@
+//! Filters added and removed, within bounds: a filter is memory that a stranger makes us hold.
+
+use super::Shared;
+use crate::access::Identity;
+use crate::broker::retained::Cursor;
+use crate::broker::tree::{Added, ClientKey, Subscription};
+use crate::broker::wire::{Filter, RetainHandling};
+use crate::model::topic::{check_filter, split_share};
+
+/// Subscriptions of one client: every tag of a large plant by name.
+const SUBSCRIPTIONS_MAX: usize = 16_384;
+
+/// Topic levels of all filters of one client: what they cost in memory is about 150 bytes each.
+const LEVELS_MAX: usize = 100_000;
+
+/// And of everybody.
+const LEVELS_OF_ALL_MAX: usize = 400_000;
+
+/// A filter was added.
+#[derive(Debug)]
+pub(in crate::broker) struct Subscribed {
+    pub subscription: Subscription,
+    /// Retained messages to be sent, if any.
+    pub cursor: Option<Cursor>,
+}
+
+impl Shared {
+    /// Adds a filter of a client; the error is SUBACK's reason code (MQTT 5, section 3.9.3).
+    pub(in crate::broker) fn subscribe(
+        &self,
+        key: ClientKey,
+        who: Identity,
+        wanted: &Filter,
+        id: Option<u32>,
+    ) -> Result<Subscribed, u8> {
+        let (group, filter) = split(&wanted.filter).ok_or(0x8F_u8)?;
+        if !self.access.may_read(who, filter) {
+            return Err(0x87);
+        }
+        let levels = filter.split('/').count();
+        let mut core = self.lock();
+        let everybody = core.levels;
+        let client = core.clients.get(key).ok_or(0x80_u8)?;
+        let known = client.filters.contains(&*wanted.filter);
+        if !known {
+            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
+            if full || everybody + levels > LEVELS_OF_ALL_MAX {
+                return Err(0x97);
+            }
+            client.filters.insert(wanted.filter.as_str().into());
+            client.levels += levels;
+            core.levels += levels;
+        }
+        let subscription = Subscription {
+            client: key,
+            qos: wanted.qos,
+            no_local: wanted.no_local,
+            retain_as_published: wanted.retain_as_published,
+            id,
+        };
+        let added = core.tree.add(filter, group, subscription);
+        self.stats.subscriptions.set(core.tree.count() as u64);
+        let send = match wanted.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => added == Added::New,
+            RetainHandling::Never => false,
+        };
+        // A shared subscription gets none (section 4.8.2).
+        let cursor = (send && group.is_none()).then(|| core.retained.cursor(filter));
+        Ok(Subscribed { subscription, cursor })
+    }
+
+    /// Removes a filter; was it there?
+    pub(in crate::broker) fn unsubscribe(&self, key: ClientKey, raw: &str) -> bool {
+        let Some((group, filter)) = split(raw) else {
+            return false;
+        };
+        let mut core = self.lock();
+        let levels = filter.split('/').count();
+        let Some(client) = core.clients.get(key) else {
+            return false;
+        };
+        if !client.filters.remove(raw) {
+            return false;
+        }
+        client.levels -= levels;
+        core.levels -= levels;
+        let removed = core.tree.remove(filter, group, key);
+        self.stats.subscriptions.set(core.tree.count() as u64);
+        removed
+    }
+}
+
+/// A filter as it came to (group, filter), if it is one.
+pub(super) fn split(raw: &str) -> Option<(Option<&str>, &str)> {
+    let (group, filter) = match split_share(raw).ok()? {
+        Some((group, filter)) => (Some(group), filter),
+        None => (None, raw),
+    };
+    check_filter(filter).ok()?;
+    Some((group, filter))
+}

@@ -1,0 +1,109 @@
+//! Input that is not yet a whole packet, within bounds for all connections together: a thousand clients that each begin
+//! a packet of a megabyte and never end it must not fill a small box. Short packets just come; for a long one a
+//! connection needs one of a few places, and has to be quick about it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::broker::wire::{Fault, Frame, announced, frame};
+
+/// A packet longer than this needs a place.
+const LONG_BYTES: usize = 16 * 1024;
+
+/// How many long packets may be on their way at once.
+const LONG_AT_ONCE: usize = 16;
+
+/// How long a long packet may take, from the moment it has its place.
+const LONG_MAX: Duration = Duration::from_secs(20);
+
+/// Input is read in pieces of at least this size.
+const IN_BYTES: usize = 4 * 1024;
+
+/// The places for long packets.
+pub(super) fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(LONG_AT_ONCE))
+}
+
+/// The input of one connection.
+pub(super) struct Intake {
+    arrived: BytesMut,
+    places: Arc<Semaphore>,
+    place: Option<(OwnedSemaphorePermit, Instant)>,
+}
+
+impl Intake {
+    /// `arrived` has come already.
+    pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>) -> Self {
+        Self { arrived, places, place: None }
+    }
+
+    /// The next packet, if it is whole.
+    pub(super) fn next(&mut self) -> Result<Option<Frame>, Fault> {
+        let next = frame(&mut self.arrived)?;
+        if next.is_some() {
+            self.place = None;
+            // A buffer that one long packet blew up is not kept for the life of the connection.
+            if self.arrived.is_empty() && self.arrived.capacity() > 2 * LONG_BYTES {
+                self.arrived = BytesMut::new();
+            }
+        }
+        Ok(next)
+    }
+
+    /// When the packet that is coming must have come.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.place.as_ref().map(|(_, due)| *due)
+    }
+
+    /// Reads more; first waits for a place if a long packet has begun. The result is 0 at the end. Cancel-safe.
+    pub(super) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
+        if self.place.is_none() && announced(&self.arrived) > LONG_BYTES {
+            let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+            self.place = Some((place, Instant::now() + LONG_MAX));
+        }
+        self.arrived.reserve(IN_BYTES);
+        reader.read_buf(&mut self.arrived).await
+    }
+
+    /// Reads and forgets until the other side closes.
+    pub(super) async fn exhaust<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<()> {
+        self.arrived.clear();
+        self.arrived.reserve(IN_BYTES);
+        while reader.read_buf(&mut self.arrived).await? > 0 {
+            self.arrived.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn long_packets_wait_for_a_place_and_give_it_back_and_short_ones_need_none() {
+        let places = Arc::new(Semaphore::new(1));
+        let begun = || BytesMut::from(&[0x30, 0x80, 0x80, 0x02][..]); // 32 KiB announced
+        let (mut first, mut second) = (Intake::new(begun(), Arc::clone(&places)), Intake::new(begun(), places));
+        let body = vec![b'x'; 32 * 1024];
+        assert!(first.read(&mut &body[..100]).await.is_ok_and(|count| count == 100));
+        assert!(first.due().is_some());
+        let mut all = &body[..];
+        let waits = tokio::time::timeout(Duration::from_millis(10), second.read(&mut all));
+        assert!(waits.await.is_err(), "no place");
+        let mut short = Intake::new(BytesMut::new(), Arc::clone(&second.places));
+        assert!(short.read(&mut &[0xC0, 0][..]).await.is_ok_and(|count| count == 2));
+        assert!(short.next().is_ok_and(|frame| frame.is_some()));
+        let mut rest = &body[100..];
+        while first.next().is_ok_and(|frame| frame.is_none()) {
+            assert!(first.read(&mut rest).await.is_ok_and(|count| count > 0));
+        }
+        assert!(second.read(&mut &body[..]).await.is_ok_and(|count| count > 0), "the place came back");
+    }
+}
