@@ -84,7 +84,7 @@ impl Session {
         let gate = Gate::new(wire, timing.framing(), timing.settle(), Arc::clone(&stats));
         let quiet = match timing.framing() {
             Framing::Tcp => Duration::ZERO,
-            Framing::Rtu => timing.response_timeout(),
+            Framing::Rtu => timing.response_timeout().max(timing.pause()),
         };
         let quiet_until = Instant::now() + quiet;
         Self { gate, context: None, timing, quiet_until, holds: Vec::new(), worst_response: None, stats }
