@@ -83,7 +83,7 @@ async fn rtu_an_answer_to_whoever_asked_before_the_port_was_opened_is_not_ours()
         frame
     };
     let device = tokio::spawn(async move {
-        tokio::time::sleep(TIMEOUT - 10 * MS).await; // just in time for a process that was killed
+        tokio::time::sleep(190 * MS).await; // just in time for a process that was killed
         theirs.write_all(&frame(100)).await.expect("open");
         theirs.read_exact(&mut [0; 8]).await.expect("a request");
         theirs.write_all(&frame(200)).await.expect("open");
