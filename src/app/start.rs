@@ -35,9 +35,6 @@ use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
 /// Why a gateway with a valid plan could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data directory cannot even be made.
-    #[error("cannot use the data directory {0}: {1}")]
-    DataDir(PathBuf, io::Error),
     /// No private directory for sockets.
     #[error("cannot make a private runtime directory: {0}")]
     RuntimeDir(io::Error),
@@ -94,9 +91,8 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
 }
 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
-    let data_dir = &plan.gateway.data_dir;
-    // Without it there is no journal either, and a gateway that cannot keep its promises should say so at once.
-    std::fs::create_dir_all(data_dir).map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
+    // Where the data directory cannot be used, values are polled and served all the same: the store says so and tries
+    // again, and commands are refused, because they cannot be journalled.
     let token = facts::boot_token(facts::systemd_runtime_dir().as_deref());
     let opening = opening(&plan, token);
     let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
