@@ -14,7 +14,6 @@ use gateway::{Home, PATIENCE, Plc, Watch, config, tag, until, uplink, within};
 use ironbridge::model::tag::Table;
 use ironbridge::plant::faults::Fault;
 use ironbridge::plant::image::Image;
-use ironbridge::plant::units::Units;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
@@ -122,19 +121,19 @@ async fn values_of_every_type_reach_their_retained_topic_with_the_right_quality(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tag_is_starting_before_its_first_poll_then_bad_until_the_plc_is_there() {
-    let nobody = Plc::at("127.0.0.1:0".parse().unwrap(), Units::new()).await; // accepts, and says nothing
-    let address = nobody.line.address();
+    let mute = Plc::with(image()).await; // accepts, and says nothing
+    mute.units.set_fault(1, Some(Fault::Dead));
+    let (address, units) = (mute.line.address(), mute.units.clone());
     let text = config(address).replace("500ms", "3s") + &tag("level", "holding:0", "uint16", "");
     let home = Home::new(&text);
     let daemon = home.run();
     let watch = Watch::on_all(daemon.mqtt().await).await;
     let first = watch.until("gw/plc/level", "anything", |_| true).await;
     assert_eq!((&first["value"], &first["quality"], &first["cause"]), (&Json::Null, &json!("bad"), &json!("starting")));
-    nobody.line.stop().await;
+    mute.line.stop().await;
     let cut = watch.until("gw/plc/level", "no connection", |sample| sample["cause"] == "transport").await;
     assert_eq!((&cut["value"], &cut["quality"]), (&Json::Null, &json!("bad")));
-    let units = Units::new();
-    units.insert(1, image());
+    units.set_fault(1, None);
     let _plc = Plc::at(address, units).await;
     let sample = watch.until("gw/plc/level", "a good value", |sample| sample["quality"] == "good").await;
     assert_eq!(sample["value"], 65_531);
@@ -198,19 +197,13 @@ impl Found {
                 std::fs::remove_dir_all(home.path("data/store")).unwrap();
                 write("data/store");
             }
-            Self::CommandsIsADirectory => self.directory(home, "data/commands.db"),
-            Self::RetainedIsADirectory => self.directory(home, "data/retained.db"),
+            Self::CommandsIsADirectory => directory(home, "data/commands.db"),
+            Self::RetainedIsADirectory => directory(home, "data/retained.db"),
             Self::DataDirIsAFile => {
                 std::fs::remove_dir_all(home.path("data")).unwrap();
                 write("data");
             }
         }
-    }
-
-    fn directory(self, home: &Home, name: &str) {
-        let _ = std::fs::remove_file(home.path(name));
-        std::fs::create_dir(home.path(name)).unwrap();
-        std::fs::write(home.path(name).join("inside"), b"x").unwrap();
     }
 
     /// The event that must reach the cloud; without a store there is none, and the journal of commands is told only by
@@ -243,6 +236,12 @@ impl Found {
             _ => "done",
         }
     }
+}
+
+fn directory(home: &Home, name: &str) {
+    let _ = std::fs::remove_file(home.path(name)); // it may not be there yet
+    std::fs::create_dir(home.path(name)).unwrap();
+    std::fs::write(home.path(name).join("inside"), b"x").unwrap();
 }
 
 async fn begins_on(found: Found) {

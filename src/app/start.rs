@@ -28,7 +28,7 @@ use crate::uplink::{StoreSource, Timing, Uplink, UplinkParts};
 
 use super::events::Events;
 use super::publisher::LivePublisher;
-use super::router::Router;
+use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
 use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
 
@@ -70,7 +70,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let addresses = broker.bind().await;
     announce(&plan);
 
-    let mut sources = start_buses_and_router(&base, commands, &publisher);
+    let broker_end = CancellationToken::new();
+    let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
+    let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
     sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
     let uplinks = start_uplinks(&base, run_dir.path(), patience);
 
@@ -78,7 +80,6 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let (broken, broke) = watch::channel(None);
-    let broker_end = CancellationToken::new();
     let tasks = Tasks {
         sources,
         events: tokio::spawn(events),
@@ -159,7 +160,8 @@ async fn build_broker(base: &Base, commands: CommandEntry) -> Result<(Broker, Pu
 fn start_buses_and_router(
     base: &Base,
     commands: mpsc::Receiver<command::Submitted>,
-    publisher: &Publisher,
+    answers: Answers,
+    end: &CancellationToken,
 ) -> JoinSet<()> {
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let mut sources = JoinSet::new();
@@ -181,8 +183,9 @@ fn start_buses_and_router(
         buses,
         journal,
         clock: base.clock.clone(),
-        publisher: publisher.clone(),
+        answers,
         hub: base.hub.clone(),
+        end: end.clone(),
     };
     sources.spawn(router.run(commands, base.stop.clone()));
     sources
