@@ -226,8 +226,9 @@ impl Daemon {
         status.unwrap()
     }
 
-    /// SIGTERM, and the exit code.
+    /// SIGTERM once it is up, and the exit code.
     pub async fn stop(mut self) -> Option<i32> {
+        self.mqtt().await;
         self.signal(Signal::TERM);
         self.ended(PATIENCE).await.code()
     }
