@@ -143,7 +143,7 @@ impl Router {
                 open.spawn(async move {
                     let unknown = Outcome::Failed { reason: Failure::Unknown, read_back: None };
                     let outcome = outcome.await.unwrap_or(unknown);
-                    tracing::info!(tag = %tag_topic, origin = request.origin, outcome = ?outcome, "command ended");
+                    tracing::info!(tag = %tag_topic, value = %ready.wanted.value, origin = request.origin, %outcome, "command ended");
                     router.finish(entry, &tag_topic, &outcome, &ready.response).await;
                 });
             }

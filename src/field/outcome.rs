@@ -203,7 +203,7 @@ impl Bus {
         let now = Instant::now();
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         let refused = matches!(done.outcome, Outcome::Failed { reason: Failure::Exception(_), .. });
-        info!(bus = %self.name, tag = %tag.topic, outcome = ?done.outcome, "command carried out");
+        debug!(bus = %self.name, tag = %tag.topic, outcome = %done.outcome, "command carried out");
         drop(command.reply.send(done.outcome)); // nobody may be waiting any more; the device has it all the same
         match done.contact {
             Contact::Answered => {

@@ -95,3 +95,14 @@ pub enum Outcome {
         read_back: Option<Value>,
     },
 }
+
+impl fmt::Display for Outcome {
+    /// For logs: `done`, `refused: range`, `failed: exception 2`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done { .. } => f.write_str("done"),
+            Self::Refused(reason) => write!(f, "refused: {}", reason.as_str()),
+            Self::Failed { reason, .. } => write!(f, "failed: {reason}"),
+        }
+    }
+}

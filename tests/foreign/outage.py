@@ -7,7 +7,7 @@ the gateway is killed with SIGKILL again and again. Then: every (stream, epoch, 
 
 usage: outage.py IRONBRIDGE [--samples N] [--kills N]     (needs mosquitto, openssl; pip: pymodbus paho-mqtt)
 """
-import argparse, asyncio, collections, json, os, random, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import argparse, collections, datetime, json, os, random, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
 import paho.mqtt.client as mqtt
 
@@ -120,6 +120,7 @@ class Receiver:
         self.seen = collections.defaultdict(dict)   # (stream, epoch) -> seq -> time
         self.duplicates = self.disorder = self.bad = self.total = 0
         self.newest = {}
+        self.moments = []                           # times of tag t0, to see whether polling ever paused
         self.gaps, self.lock = [], threading.Lock()
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="receiver", clean_session=False)
         self.client.on_connect = lambda c, *_: c.subscribe("up/#", qos=1)
@@ -146,6 +147,8 @@ class Receiver:
             self.seen[key][record["seq"]] = record.get("time")
             if m.topic.startswith("up/plant/"):
                 tag = int(m.topic.rsplit("/t", 1)[1])
+                if tag == 0:
+                    self.moments.append(datetime.datetime.fromisoformat(record["time"].replace("Z", "+00:00")).timestamp())
                 if record["quality"] == "good" and record["value"] != tag:
                     self.bad += 1
 
@@ -194,7 +197,7 @@ def main():
     step_seconds = wanted / (TAGS * 1000 / PERIOD_MS) / (args.kills + 4)
     steps = ["cut", "cloud", "hole"] + ["kill"] * args.kills
     random.shuffle(steps)
-    interruptions = 0
+    interruptions, restarts = 0, []
     for step in steps:
         time.sleep(step_seconds * random.uniform(0.5, 1.5))
         interruptions += 1
@@ -202,6 +205,7 @@ def main():
         if step == "kill":
             gateway.send_signal(signal.SIGKILL)
             gateway.wait()
+            restarts.append(time.time())
             gateway = start_gateway()
             wait_port(local_port)
         else:
@@ -220,6 +224,7 @@ def main():
             relay.set("up")
     while stored() < wanted and time.time() - began < 900:
         time.sleep(0.5)
+    polled_until = time.time()
     gateway.send_signal(signal.SIGTERM)
     code = gateway.wait(30)
     time.sleep(1)
@@ -238,12 +243,16 @@ def main():
     for stream in status["streams"]:
         seen = receiver.seen.get((stream["stream"], stream["epoch"]), {})
         missing += sum(1 for seq in range(1, stream["last"] + 1) if seq not in seen)
+    moments = sorted(m for m in receiver.moments if m < polled_until)
+    pauses = [round(b - a, 2) for a, b in zip(moments, moments[1:])
+              if b - a > 10 * PERIOD_MS / 1000 and not any(a - 1.5 <= r <= b for r in restarts)]
     per_epoch = {key: len(seen) for key, seen in receiver.seen.items()}
     holes = sum(max(s) - len(s) for s in receiver.seen.values() if s)
-    verdict = missing == 0 and holes == 0 and receiver.disorder == 0 and receiver.bad == 0 and code == 0 and not receiver.gaps
+    verdict = missing == 0 and holes == 0 and receiver.disorder == 0 and receiver.bad == 0 and code == 0 and not receiver.gaps and not pauses
     print(json.dumps({"received": receiver.total, "distinct": sum(per_epoch.values()), "missing": missing, "holes": holes,
                       "duplicates": receiver.duplicates, "per_interruption": round(receiver.duplicates / max(1, interruptions)),
                       "out_of_order": receiver.disorder, "wrong_good_values": receiver.bad, "gap_records": len(receiver.gaps),
+                      "polling_pauses": pauses,
                       "streams": len(per_epoch), "stop_exit_code": code, "seconds": round(time.time() - began)}))
     cloud.kill()
     receiver.client.loop_stop()
