@@ -10,7 +10,7 @@ mod gateway;
 use std::time::{Duration, Instant};
 
 use cloud::Cloud;
-use gateway::{Home, PATIENCE, Plc, Watch, config, tag, until, uplink, within};
+use gateway::{Daemon, Home, PATIENCE, Plc, Watch, config, tag, until, uplink, within};
 use ironbridge::model::tag::Table;
 use ironbridge::plant::faults::Fault;
 use ironbridge::plant::image::Image;
@@ -299,6 +299,20 @@ begins! {
     polling_begins_although_the_command_journal_is_a_directory: CommandsIsADirectory,
     polling_begins_although_the_retained_messages_are_a_directory: RetainedIsADirectory,
     polling_begins_although_the_data_directory_is_a_file: DataDirIsAFile,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_a_temporary_directory_polls_and_forwards() {
+    let (plc, cloud) = (Plc::start().await, Cloud::start().await);
+    let level = tag("level", "holding:0", "uint16", "");
+    let home = Home::new(&(config(plc.line.address()) + &level + &uplink("cloud", cloud.address)));
+    let mut command = home.command(&["run", "--config", "ironbridge.toml"]);
+    let daemon = Daemon::start({
+        command.env("TMPDIR", home.path("nowhere"));
+        command
+    });
+    cloud.until("a sample", |cloud| !cloud.on("gw/plc/level").is_empty()).await;
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 #[test]
