@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
@@ -45,9 +46,20 @@ pub struct Router {
     /// For deadlines.
     pub clock: Clock,
     /// Local results.
-    pub publisher: Publisher,
+    pub answers: Answers,
     /// Results that go into the store as events.
     pub hub: Hub,
+    /// Nobody can ask any more.
+    pub end: CancellationToken,
+}
+
+/// Says locally how a command ended.
+#[derive(Clone)]
+pub struct Answers {
+    /// For the topics.
+    pub plan: Arc<Plan>,
+    /// Where they are published.
+    pub publisher: Publisher,
 }
 
 /// A checked command on its way through journal and bus.
@@ -75,7 +87,8 @@ impl Response {
 }
 
 impl Router {
-    /// Runs until stopping begins; then refuses what still waits and finishes what was accepted.
+    /// Runs until stopping begins and what was accepted is finished. From the one to the end of the broker a task of its
+    /// own refuses: it keeps neither bus nor store from ending.
     pub async fn run(self, mut commands: mpsc::Receiver<Submitted>, stop: Stop) {
         self.answer_unfinished().await;
         let router = Arc::new(self);
@@ -91,10 +104,8 @@ impl Router {
                 },
             }
         }
-        commands.close();
-        while let Some(Submitted { request, admitted }) = commands.recv().await {
-            router.refuse(&request, admitted, Refusal::Stopping);
-        }
+        let end = router.end.clone();
+        tokio::spawn(end.run_until_cancelled_owned(router.answers.clone().refuse_the_rest(commands)));
         while open.join_next().await.is_some() {}
     }
 
@@ -102,10 +113,10 @@ impl Router {
         let Submitted { request, admitted } = submitted;
         let ready = match self.check(&request) {
             Ok(ready) => ready,
-            Err(reason) => return self.refuse(&request, admitted, reason),
+            Err(reason) => return self.answers.refuse(&request, admitted, reason),
         };
         let Ok(place) = self.bus_of(ready.tag).commands.clone().try_reserve_owned() else {
-            return self.refuse(&request, admitted, Refusal::Busy);
+            return self.answers.refuse(&request, admitted, Refusal::Busy);
         };
         let tag_topic = Arc::clone(&self.plan.tags[ready.tag.0 as usize].topic);
         let entry = Entry {
@@ -139,12 +150,12 @@ impl Router {
             Ok(Begun::Known { result }) => {
                 let _ = admitted.send(Admission::Accepted);
                 if let Some(result) = result {
-                    self.publish(&tag_topic, result, &ready.response);
+                    self.answers.publish(&tag_topic, result, &ready.response);
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "command journal cannot be written");
-                self.refuse(&request, admitted, Refusal::Journal);
+                self.answers.refuse(&request, admitted, Refusal::Journal);
             }
         }
     }
@@ -191,31 +202,14 @@ impl Router {
         self.buses[self.plan.devices[device as usize].bus.0 as usize].load_full()
     }
 
-    /// Refusals are answered at once; they are not remembered, so that the same id may be tried again.
-    fn refuse(&self, request: &Request, admitted: oneshot::Sender<Admission>, reason: Refusal) {
-        let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
-        tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
-        let response = Response::to(request, request::id_of(&request.payload));
-        let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
-        self.publish(tag_topic, result, &response);
-        let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
-    }
-
     async fn finish(&self, entry: EntryId, tag_topic: &str, outcome: &Outcome, response: &Response) {
         let result = json::command_result(response.id.as_deref(), outcome);
         if let Err(error) = self.journal.close(entry, result.clone()).await {
             // The command is done; only its memory is not. After a crash it would be answered "failed: unknown".
             tracing::error!(%error, "result of a command cannot be journalled");
         }
-        self.publish(tag_topic, result.clone(), response);
+        self.answers.publish(tag_topic, result.clone(), response);
         self.store(tag_topic, result).await;
-    }
-
-    fn publish(&self, tag_topic: &str, result: Vec<u8>, response: &Response) {
-        if let Some(topic) = &response.topic {
-            self.publisher.respond(topic.as_str().into(), result.clone().into(), response.correlation.clone());
-        }
-        self.publisher.publish(result_topic(tag_topic).into(), result.into());
     }
 
     async fn store(&self, tag_topic: &str, result: Vec<u8>) {
@@ -229,6 +223,32 @@ impl Router {
             let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
             let response = Response { id: request::id_of(&entry.payload), topic: None, correlation: None };
             self.finish(open, &entry.tag, &outcome, &response).await;
+        }
+    }
+}
+
+impl Answers {
+    /// Refusals are answered at once; they are not remembered, so that the same id may be tried again.
+    fn refuse(&self, request: &Request, admitted: oneshot::Sender<Admission>, reason: Refusal) {
+        let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
+        tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
+        let id = request::id_of(&request.payload).or_else(|| request.correlation.as_deref().map(hex));
+        let response = Response::to(request, id);
+        let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
+        self.publish(tag_topic, result, &response);
+        let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
+    }
+
+    fn publish(&self, tag_topic: &str, result: Vec<u8>, response: &Response) {
+        if let Some(topic) = &response.topic {
+            self.publisher.respond(topic.as_str().into(), result.clone().into(), response.correlation.clone());
+        }
+        self.publisher.publish(result_topic(tag_topic).into(), result.into());
+    }
+
+    async fn refuse_the_rest(self, mut commands: mpsc::Receiver<Submitted>) {
+        while let Some(Submitted { request, admitted }) = commands.recv().await {
+            self.refuse(&request, admitted, Refusal::Stopping);
         }
     }
 }

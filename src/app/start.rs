@@ -28,16 +28,13 @@ use crate::uplink::{StoreSource, Timing, Uplink, UplinkParts};
 
 use super::events::Events;
 use super::publisher::LivePublisher;
-use super::router::Router;
+use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
 use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
 
 /// Why a gateway with a valid plan could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data directory cannot even be made.
-    #[error("cannot use the data directory {0}: {1}")]
-    DataDir(PathBuf, io::Error),
     /// No private directory for sockets.
     #[error("cannot make a private runtime directory: {0}")]
     RuntimeDir(io::Error),
@@ -73,7 +70,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let addresses = broker.bind().await;
     announce(&plan);
 
-    let mut sources = start_buses_and_router(&base, commands, &publisher);
+    let broker_end = CancellationToken::new();
+    let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
+    let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
     sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
     let uplinks = start_uplinks(&base, run_dir.path(), patience);
 
@@ -81,7 +80,6 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let (broken, broke) = watch::channel(None);
-    let broker_end = CancellationToken::new();
     let tasks = Tasks {
         sources,
         events: tokio::spawn(events),
@@ -94,9 +92,8 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
 }
 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
-    let data_dir = &plan.gateway.data_dir;
-    // Without it there is no journal either, and a gateway that cannot keep its promises should say so at once.
-    std::fs::create_dir_all(data_dir).map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
+    // Where the data directory cannot be used, values are polled and served all the same: the store says so and tries
+    // again, and commands are refused, because they cannot be journalled.
     let token = facts::boot_token(facts::systemd_runtime_dir().as_deref());
     let opening = opening(&plan, token);
     let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
@@ -163,7 +160,8 @@ async fn build_broker(base: &Base, commands: CommandEntry) -> Result<(Broker, Pu
 fn start_buses_and_router(
     base: &Base,
     commands: mpsc::Receiver<command::Submitted>,
-    publisher: &Publisher,
+    answers: Answers,
+    end: &CancellationToken,
 ) -> JoinSet<()> {
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let mut sources = JoinSet::new();
@@ -185,8 +183,9 @@ fn start_buses_and_router(
         buses,
         journal,
         clock: base.clock.clone(),
-        publisher: publisher.clone(),
+        answers,
         hub: base.hub.clone(),
+        end: end.clone(),
     };
     sources.spawn(router.run(commands, base.stop.clone()));
     sources

@@ -39,7 +39,7 @@ pub struct BusParts {
     pub clock: Clock,
     /// Ends it.
     pub stop: Stop,
-    /// Told when it had to be restarted.
+    /// Told when it has no connection, or had to be restarted.
     pub notices: Notices,
 }
 
@@ -104,5 +104,7 @@ pub async fn watch_broker(
 }
 
 fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
-    Bus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), parts.clock.clone(), parts.stop.clone())
+    let (life, handle) =
+        Bus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), parts.clock.clone(), parts.stop.clone());
+    (life.telling(parts.notices.clone()), handle)
 }

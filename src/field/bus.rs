@@ -25,6 +25,7 @@ use crate::config::blocks::plan_blocks;
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
+use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
@@ -52,6 +53,7 @@ pub struct Bus {
     pub(super) name: String,
     pub(super) hub: Hub,
     pub(super) clock: Clock,
+    notices: Option<Notices>,
     pub(super) stop: Stop,
     commands: mpsc::Receiver<FieldCommand>,
     waiting: Option<FieldCommand>,
@@ -111,6 +113,7 @@ impl Bus {
             plan,
             hub,
             clock: shared.clock,
+            notices: None,
             stop: shared.stop,
             commands,
             waiting: None,
@@ -121,6 +124,12 @@ impl Bus {
             stats: Arc::clone(&stats),
         };
         (built, BusHandle { commands: sender, stats })
+    }
+
+    /// Tells the operator there when the bus has no connection, and when it has one again.
+    #[must_use]
+    pub fn telling(self, notices: Notices) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
@@ -215,6 +224,7 @@ impl Bus {
     pub(super) async fn tell_cut(&mut self, error: &std::io::Error) {
         if !std::mem::replace(&mut self.cut, true) {
             warn!(bus = %self.name, error = %error, "bus has no connection");
+            self.notice(Phase::Active, format!("no connection: {error}"));
         }
         let at = self.clock.now();
         for place in 0..self.roster.devices.len() {
@@ -225,6 +235,12 @@ impl Bus {
             self.emit_bad(Seat(place), at).await;
         }
         self.report();
+    }
+
+    pub(super) fn notice(&self, phase: Phase, detail: String) {
+        if let Some(notices) = &self.notices {
+            notices.tell(Notice { event: "bus_down", phase, subject: self.name.clone(), detail });
+        }
     }
 
     /// Every ten seconds: counts that changed, heartbeats of what is bad.

@@ -17,6 +17,7 @@ use super::modbus::exchange::Sent;
 use super::modbus::session::{Reading, Trouble};
 use super::schedule::PollIx;
 use super::standing::Change;
+use crate::flow::notice::Phase;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::time::Stamp;
@@ -69,11 +70,12 @@ impl Bus {
 
     /// A device answered: tell if that is news.
     fn alive(&mut self, seat: Seat) {
-        let device = &mut self.roster.devices[seat.0];
-        let change = device.unit.answered();
         if std::mem::take(&mut self.cut) {
             info!(bus = %self.name, "bus is connected again");
+            self.notice(Phase::Cleared, "connected again".into());
         }
+        let device = &mut self.roster.devices[seat.0];
+        let change = device.unit.answered();
         if change == Change::Back {
             let now = Instant::now().into_std();
             let down = device.down_since.take().map(|since| self.clock.now().since(since));

@@ -1,7 +1,7 @@
 //! The one road for a command: whoever hears it (broker, later uplink and page) hands it in here; the router takes it.
 //!
 //! A command is acknowledged to its sender only after [`Admission`] says so: by then it is journalled on disk, or refused
-//! with a result. The queue is bounded; when it is full the command is refused at once (`busy`).
+//! with a result. The queue is bounded; when it is full, whoever hands in waits (and so does its client).
 
 use std::time::Duration;
 
@@ -86,13 +86,14 @@ pub fn road() -> (CommandEntry, mpsc::Receiver<Submitted>) {
 }
 
 impl CommandEntry {
-    /// Hands a command in and waits until it may be acknowledged. If this is cancelled the command still runs.
+    /// Hands a command in and waits until it may be acknowledged. Once it is handed in it runs, even if this is cancelled.
+    /// Waits for room if need be: whoever hands in has a bound on how many may wait, and a command dropped here would be
+    /// one without a result.
     pub async fn submit(&self, request: Request) -> Admission {
         let (admitted, answer) = oneshot::channel();
-        match self.queue.try_send(Submitted { request, admitted }) {
+        match self.queue.send(Submitted { request, admitted }).await {
             Ok(()) => answer.await.unwrap_or(Admission::Refused(Refusal::Stopping)),
-            Err(mpsc::error::TrySendError::Full(_)) => Admission::Refused(Refusal::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Admission::Refused(Refusal::Stopping),
+            Err(mpsc::error::SendError(_)) => Admission::Refused(Refusal::Stopping),
         }
     }
 }

@@ -44,8 +44,8 @@ pub fn systemd_runtime_dir() -> Option<PathBuf> {
     std::env::split_paths(&dirs).next()
 }
 
-/// A directory for our sockets that nobody else can look into: systemd's, or a new one below the temporary directory,
-/// removed when this value is dropped.
+/// A directory for our sockets that nobody else can look into: systemd's, or a new one below the temporary directory
+/// (where that is missing or full, another one), removed when this value is dropped.
 #[derive(Debug)]
 pub struct RuntimeDir {
     path: PathBuf,
@@ -58,9 +58,13 @@ impl RuntimeDir {
         if let Some(path) = systemd_runtime_dir() {
             return Ok(Self { path, ours: false });
         }
-        let path = std::env::temp_dir().join(format!("ironbridge-{:016x}", rand::random::<u64>()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self { path, ours: true })
+        let name = format!("ironbridge-{:016x}", rand::random::<u64>());
+        let make = |parent: PathBuf| {
+            let path = parent.join(&name);
+            std::fs::DirBuilder::new().mode(0o700).create(&path).map(|()| Self { path, ours: true })
+        };
+        let others = ["/run", "/dev/shm", "/var/tmp"].map(PathBuf::from);
+        make(std::env::temp_dir()).or_else(|first| others.into_iter().find_map(|parent| make(parent).ok()).ok_or(first))
     }
 
     /// Where it is.

@@ -163,7 +163,7 @@ impl Writer {
         let mut give_up_at = None;
         room::lay_ballast(&self);
         while lane_open || handles_open || !self.shared.state().ended {
-            let shared = Arc::clone(&self.shared);
+            let (shared, wake) = (Arc::clone(&self.shared), self.wake_at());
             tokio::select! {
                 record = records.records.recv(), if lane_open && !self.is_full() => match record {
                     Some(record) => {
@@ -183,12 +183,13 @@ impl Writer {
                     None => handles_open = false,
                 },
                 () = shared.cursors_due.notified() => {}
-                () = tokio::time::sleep_until(self.wake_at()) => {}
+                () = tokio::time::sleep_until(give_up_at.unwrap_or(wake).min(wake)) => {}
             }
             self.work(&records, &control);
             if !lane_open && !self.shared.state().ended {
                 let given_up = give_up_at.is_some_and(|at| Instant::now() >= at);
                 if self.is_empty() || given_up {
+                    give_up_at = None;
                     self.end_stream();
                 }
             }

@@ -222,7 +222,10 @@ impl<S: Source> Session<'_, S> {
         if self.send_status(client, line, progress, &payload).is_err() {
             return End::Finished;
         }
-        let mut limit = Instant::now() + FAREWELL_MAX;
+        // A broker that acknowledged nothing all the time will not begin with this.
+        let mute = line.in_flight() > 1 && progress.moved_at.elapsed() >= FAREWELL_MAX;
+        let patience = if mute { HURRIED_MAX } else { FAREWELL_MAX };
+        let mut limit = Instant::now() + patience;
         let mut leaving = false;
         loop {
             let news = line.news();
@@ -232,7 +235,7 @@ impl<S: Source> Session<'_, S> {
             }
             if !leaving && (progress.status.in_flight == 0 || Instant::now() >= limit || stop.is_hurried()) {
                 leaving = true;
-                limit = Instant::now() + if stop.is_hurried() { HURRIED_MAX } else { FAREWELL_MAX };
+                limit = Instant::now() + if stop.is_hurried() { HURRIED_MAX } else { patience };
                 if client.try_disconnect().is_err() {
                     return End::Finished;
                 }
