@@ -6,8 +6,10 @@ mod support;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ironbridge::model::number::{Class, Epoch, Seq};
+use ironbridge::model::time::Stamp;
 use ironbridge::store::{Item, OwedGap, inspect, open};
 use support::*;
 
@@ -104,6 +106,7 @@ async fn flipped_bits_in_the_middle_cost_one_segment_and_the_rest_arrives() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
     for round in 0..40 {
+        running.time.advance(Duration::from_secs(1));
         running.emit(Class::Telemetry, round * 10..round * 10 + 10).await;
         running.settled((round + 1) * 10).await;
     }
@@ -117,6 +120,10 @@ async fn flipped_bits_in_the_middle_cost_one_segment_and_the_rest_arrives() {
     let items = rest(home.path()).await;
     let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
     assert_eq!((gap.last.0 - gap.first.0, gap.reason.as_str()), (9, "damaged"));
+    // Between the whole records on either side, that is.
+    let second = |at: Option<Stamp>| at.expect("known").micros / 1_000_000;
+    let lost = i64::try_from(gap.last.0).expect("small") / 10;
+    assert_eq!((second(gap.from), second(gap.to)), (lost - 1, lost + 1));
     assert_eq!(items.len(), 400 - 10 + 1 + 1);
 }
 

@@ -21,6 +21,7 @@ use super::cursor::Span;
 use super::segment::{self, Place};
 use super::state::State;
 use super::stream::{Held, Loss};
+use super::times::{Neighbours, Times};
 use super::{Opening, dictionary, epochs, routes};
 
 /// Fixes of boots before this many are forgotten.
@@ -54,6 +55,7 @@ struct Look {
     info: ChunkInfo,
     first: u64,
     last: u64,
+    times: Times,
     boot: u32,
     tags: Vec<TagRow>,
 }
@@ -237,7 +239,7 @@ impl Boots {
             if let Some(life) = stream.life_mut(ordinal) {
                 life.last = life.last.max(look.last);
             }
-            stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last } });
+            stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last }, times: look.times });
         }
     }
 
@@ -251,7 +253,8 @@ impl Boots {
 
     fn declare(&mut self, class: Class, span: Span) {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        self.state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
+        let (from, to) = Neighbours::of(self.state.stream(class), span).times(&self.directory);
+        self.state.declare(class, &Loss { span, reason: "damaged".into(), from, to });
         self.notices.push(Notice {
             event: "store_damaged",
             phase: Phase::Once,
@@ -296,9 +299,10 @@ fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Optio
     }
     let (Some(first), Some(last)) = (chunk.first()?, chunk.last()?) else { return Ok(None) };
     segment::check(Place { class: info.class, epoch: info.epoch }, &last)?;
-    if first < 1 || first > last.first {
+    if first.first < 1 || first.first > last.first {
         return Err(Fault::Damaged("the first segment has no valid number".into()));
     }
     let tags = if with_tags { chunk.tags()? } else { Vec::new() };
-    Ok(Some(Look { info, first, last: last.last, boot: last.boot, tags }))
+    let times = Times::of(&first).and(Times::of(&last));
+    Ok(Some(Look { info, first: first.first, last: last.last, times, boot: last.boot, tags }))
 }

@@ -18,6 +18,7 @@ use crate::model::sample::Sample;
 use super::cursor::Span;
 use super::segment::{self, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
+use super::times::Times;
 use super::writer::{Disk, Writer};
 use super::{boot, room};
 
@@ -52,6 +53,10 @@ pub(super) struct Group {
 impl Group {
     fn bytes(&self) -> u64 {
         self.rows.iter().map(|row| row.body.len() as u64).sum()
+    }
+
+    fn times(&self) -> Option<Times> {
+        self.rows.iter().map(Times::of).reduce(Times::and)
     }
 }
 
@@ -177,10 +182,12 @@ impl Writer {
 
     fn try_append(&mut self, disk: &mut Disk, class: Class) -> Result<Held, Fault> {
         let Some(group) = &self.groups[class as usize] else { return Err(Fault::Unavailable("nothing to do".into())) };
-        let (ordinal, bytes) = (group.ordinal, group.bytes());
+        let (ordinal, bytes, times) = (group.ordinal, group.bytes(), group.times());
         room::make(self, disk, bytes)?;
         self.ensure_tail(disk, class, ordinal, bytes)?;
-        let (Some(group), Some(tail)) = (&self.groups[class as usize], &mut disk.tails[class as usize]) else {
+        let (Some(group), Some(tail), Some(times)) =
+            (&self.groups[class as usize], &mut disk.tails[class as usize], times)
+        else {
             return Err(Fault::Unavailable("no chunk to write to".into()));
         };
         let new: Vec<u32> = group.tags.iter().copied().filter(|tag| !tail.tags.contains(tag)).collect();
@@ -197,7 +204,7 @@ impl Writer {
             return Err(fault);
         }
         tail.tags.extend(new);
-        Ok(Held { name: tail.name, span: Span { ordinal, first: group.first, last: group.last } })
+        Ok(Held { name: tail.name, span: Span { ordinal, first: group.first, last: group.last }, times })
     }
 
     /// Sees to it that the class has a chunk of this epoch with place for so many bytes.
@@ -260,9 +267,9 @@ impl Writer {
         let epoch = {
             let mut state = self.shared.state();
             let stream = state.stream_mut(class);
-            let before = stream.chunks.iter().find(|old| old.name == held.name).map(|old| old.span.first);
-            let first = before.unwrap_or(held.span.first).min(held.span.first);
-            stream.hold(Held { span: Span { first, ..held.span }, ..held });
+            let before = stream.chunks.iter().find(|old| old.name == held.name).copied().unwrap_or(held);
+            let span = Span { first: before.span.first.min(held.span.first), ..held.span };
+            stream.hold(Held { span, times: before.times.and(held.times), ..held });
             let Some(life) = stream.life_mut(group.ordinal) else { return };
             life.last = life.last.max(group.last);
             life.epoch

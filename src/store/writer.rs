@@ -24,7 +24,6 @@ use crate::model::number::Class;
 use crate::model::time::{Boot, Stamp};
 
 use super::commit::{Group, Pending, Tail};
-use super::stream::Loss;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
@@ -356,15 +355,7 @@ impl Writer {
                 let _ = done.send(()); // the asker may be gone
             }
             Control::Fix(fix) => self.remember(fix),
-            Control::Lost { class, span } => {
-                self.shared.stats.damaged[class as usize].add(span.len());
-                tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
-                self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
-                let loss = Loss { span, reason: "damaged".into(), from: None, to: None };
-                self.shared.state().declare(class, &loss);
-                self.flush_edits(Vec::new());
-                self.shared.wake_readers();
-            }
+            Control::Lost { class, span } => self.declare_unreadable(class, span),
             Control::Salvaged(piece) => salvage::take(self, piece),
         }
     }
