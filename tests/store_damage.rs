@@ -169,6 +169,24 @@ async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_and_was_set_right_is_believed_after_a_restart_too() {
+    use ironbridge::flow::clock::Fix;
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let wrong = Fix { at: running.clock.now(), unix_ms: 3_500_000_000_000 };
+    running.time.advance(Duration::from_secs(10));
+    let right = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    for fix in [wrong, right] {
+        running.clock.learn(fix);
+        running.store.record_fix(fix);
+        running.event(Class::Event, "stored").await;
+    }
+    running.close().await;
+    let floor = open(opening(home.path())).latest_wall_ms();
+    assert_eq!(floor, Some(right.unix_ms), "a later floor would have the right time refused for years");
+}
+
+#[tokio::test]
 async fn clock_fixes_and_boot_numbers_survive_and_a_new_boot_gets_a_new_number() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));

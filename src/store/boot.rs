@@ -22,7 +22,7 @@ use super::segment::{self, Place};
 use super::state::State;
 use super::stream::{Held, Loss};
 use super::times::{Neighbours, Times};
-use super::{Opening, dictionary, epochs, routes};
+use super::{Opening, dictionary, epochs, routes, upkeep};
 
 /// Fixes of boots before this many are forgotten.
 const BOOTS_WITH_FIXES: u32 = 64;
@@ -165,9 +165,10 @@ fn stamp((boot, micros): (u32, i64)) -> Stamp {
     Stamp { boot: Boot(boot), micros }
 }
 
+/// What was saved last, not what is highest: a clock that once was ahead and was set right must not count for years.
 fn latest_wall(known: &Contents) -> Option<i64> {
-    let saved = known.values.iter().filter(|(name, _)| name == "latest_wall_ms").map(|(_, ms)| *ms);
-    saved.chain(known.fixes.iter().map(|fix| fix.unix_ms)).max()
+    let saved = known.values.iter().find(|(name, _)| name == upkeep::WALL).map(|(_, ms)| *ms);
+    saved.or(known.fixes.last().map(|fix| fix.unix_ms))
 }
 
 impl Boots {

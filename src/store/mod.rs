@@ -136,7 +136,7 @@ impl Store {
         self.opened.as_ref().map_or_else(|_| Vec::new(), |opened| opened.fixes.clone())
     }
 
-    /// The latest wall time the store has seen, ms since 1970: it is at least this late.
+    /// The wall time the store has seen last, ms since 1970: it is at least this late.
     pub fn latest_wall_ms(&self) -> Option<i64> {
         self.opened.as_ref().ok().and_then(|opened| opened.latest_wall_ms)
     }

@@ -13,6 +13,8 @@ use crate::model::time::Certainty;
 use super::writer::{CURSORS_AT_MOST, CURSORS_EVERY, CURSORS_RECORDS, Writer};
 use super::{Shared, boot};
 
+/// Name of the latest wall time among the values.
+pub(super) const WALL: &str = "latest_wall_ms";
 /// The latest wall time is saved this often.
 const WALL_EVERY: Duration = Duration::from_secs(600);
 /// A fix that says the same as the one before, to this many ms, is not stored again.
@@ -54,7 +56,7 @@ impl Writer {
         let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
         if !self.last_fix.as_ref().is_some_and(same) {
             let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            if self.flush_edits(vec![Edit::PutFix(row)]) {
+            if self.flush_edits(vec![Edit::PutFix(row), Edit::PutValue(WALL, fix.unix_ms)]) {
                 self.last_fix = Some(fix);
             }
         }
@@ -93,7 +95,7 @@ impl Writer {
         }
         let wall = self.clock.wall_now();
         if wall.certainty == Certainty::Fixed {
-            edits.push(Edit::PutValue("latest_wall_ms", wall.unix_ms));
+            edits.push(Edit::PutValue(WALL, wall.unix_ms));
         }
         self.cursors_saved = Instant::now();
         self.wall_saved = Some(Instant::now());
