@@ -177,6 +177,31 @@ async fn a_gap_record_says_when_the_evicted_records_were_taken_even_from_the_mid
     running.close().await;
 }
 
+#[tokio::test]
+async fn what_a_commit_has_just_written_is_not_evicted_by_the_next_class_of_the_same_commit() {
+    let home = tempfile::tempdir().expect("a directory");
+    let uplinks = vec![route("dead", &[Class::Telemetry]), route("alive", &[Class::Event])];
+    let running = start(Opening { uplinks, ..capped(home.path()) });
+    let mut random = StdRng::seed_from_u64(4);
+    let mut reader = running.store.reader("alive").expect("routed");
+    for round in 1..=40 {
+        // Enough to be committed at once, together with the event; made before, so that it comes at once.
+        let bodies: Vec<Vec<u8>> = (0..260).map(|_| (0..2000).map(|_| random.random()).collect()).collect();
+        let event = format!("{{\"event\":\"{round}\"}}").into_bytes();
+        let records = bodies.into_iter().map(|body| (Class::Telemetry, body));
+        for (class, body) in std::iter::once((Class::Event, event)).chain(records) {
+            let (topic, at) = ("machines/press".into(), running.clock.now());
+            running.hub.emit_event(EventRecord { topic, body, class, at, committed: None }).await;
+        }
+        running.settled(round * 261).await;
+        let items = drain(&mut reader, 1).await;
+        assert!(matches!(&items[..], [Item::Record(owed)] if owed.number.seq.0 == round), "{round}: {items:?}");
+    }
+    assert!(running.store.stats().evicted[Class::Telemetry as usize].get() > 0);
+    drop(reader);
+    running.close().await;
+}
+
 /// A small file system of its own; `None` (said aloud) where that is not allowed.
 struct Small(tempfile::TempDir);
 

@@ -38,6 +38,8 @@ pub(super) struct Tail {
     writer: ChunkWriter,
     /// Tags that stand in it.
     tags: HashSet<u32>,
+    /// A group in it is not published yet: nobody knows of it, so it must not be evicted.
+    pub(super) unpublished: bool,
 }
 
 /// A packed group: these numbers belong to these bytes for good.
@@ -102,6 +104,9 @@ impl Writer {
         disk.marks.write(&marks)?;
         for (class, held) in appended {
             self.publish(class, held);
+            if let Some(tail) = &mut disk.tails[class as usize] {
+                tail.unpublished = false;
+            }
         }
         for class in classes {
             if self.groups[*class as usize].is_none()
@@ -204,6 +209,7 @@ impl Writer {
             return Err(fault);
         }
         tail.tags.extend(new);
+        tail.unpublished = true;
         Ok(Held { name: tail.name, span: Span { ordinal, first: group.first, last: group.last }, times })
     }
 
@@ -237,7 +243,7 @@ impl Writer {
         }
         let writer = ChunkWriter::open(&path, room::log_pages(self.opening.max_size)).ok()?;
         // Tags are written again; they are few and replace themselves.
-        Some(Tail { name: held.name, ordinal, writer, tags: HashSet::new() })
+        Some(Tail { name: held.name, ordinal, writer, tags: HashSet::new(), unpublished: false })
     }
 
     /// Makes a new chunk file, durable with its name.
@@ -253,7 +259,7 @@ impl Writer {
         let info = ChunkInfo { class, number, epoch, previous };
         let made = ChunkWriter::create(&path, &info, room::log_pages(self.opening.max_size));
         match made {
-            Ok(writer) => Ok(Tail { name, ordinal, writer, tags: HashSet::new() }),
+            Ok(writer) => Ok(Tail { name, ordinal, writer, tags: HashSet::new(), unpublished: false }),
             Err(fault) => {
                 let _ = self.shared.directory.remove_database(&name.file_name());
                 Err(fault)

@@ -149,7 +149,11 @@ fn begins(writer: &Writer, name: ChunkName) -> Vec<(u64, Stamp)> {
 /// The chunk that goes next, and whether everybody has it.
 fn candidate(writer: &Writer, disk: &Disk) -> Option<(ChunkName, bool)> {
     let state = writer.shared.state();
-    let chunks = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
+    let unpublished = |name: ChunkName| {
+        disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name && tail.unpublished)
+    };
+    let all = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
+    let chunks = || all().filter(|held| !unpublished(held.name));
     let in_use = |name: ChunkName| {
         disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name)
             || disk.salvaged.as_ref().is_some_and(|target| target.name() == name)

@@ -209,9 +209,14 @@ fn losses(writer: &Writer, stream: &Stream, missing: Vec<Span>) -> Vec<Loss> {
 impl Writer {
     /// A reader came upon numbers that cannot be read: declares them lost.
     pub(super) fn declare_unreadable(&mut self, class: Class, span: Span) {
-        self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
         let stream = self.shared.state().stream(class).clone();
-        for loss in losses(self, &stream, vec![span]) {
+        // Readers ask again until they see it declared, and several may come upon the same damage.
+        let new = stream.losses.iter().fold(vec![span], |left, old| old.span.take_out_of(left));
+        if new.is_empty() {
+            return;
+        }
+        self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
+        for loss in losses(self, &stream, new) {
             self.shared.state().declare(class, &loss);
         }
         self.flush_edits(Vec::new());

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::disk::chunk::TagRow;
 use crate::disk::directory::ChunkName;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
@@ -51,6 +53,8 @@ pub(super) struct State {
     pub(super) ledgers: Vec<Ledger>,
     pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
     pub(super) edits: Vec<Edit>,
+    /// When `meta.db` could not take them; `None` once it could.
+    pub(super) refused_at: Option<Instant>,
     pub(super) next_gap: i64,
     /// Nothing more will be committed.
     pub(super) ended: bool,
@@ -64,6 +68,7 @@ impl State {
             ledgers: Vec::new(),
             dictionary: HashMap::new(),
             edits: Vec::new(),
+            refused_at: None,
             next_gap: 1,
             ended: false,
         }

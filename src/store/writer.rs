@@ -29,7 +29,7 @@ use super::{Control, Opening, Shared, boot, room, salvage};
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
-const RETRY: Duration = Duration::from_secs(3);
+pub(super) const RETRY: Duration = Duration::from_secs(3);
 /// Cursors are saved at least this often while they move.
 pub(super) const CURSORS_EVERY: Duration = Duration::from_secs(5);
 /// And at most this often.
@@ -212,11 +212,12 @@ impl Writer {
         let cursors = {
             let state = self.shared.state();
             let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
-            match unsaved {
+            let due = match unsaved {
                 0 => now + CURSORS_EVERY,
                 unsaved if unsaved < CURSORS_RECORDS => self.cursors_saved + CURSORS_EVERY,
                 _ => self.cursors_saved + CURSORS_AT_MOST,
-            }
+            };
+            state.refused_at.map_or(due, |at| due.max(at + RETRY))
         };
         let commits = [self.commit_at, self.urgent_at].into_iter().flatten();
         commits.chain([cursors, now + IDLE]).min().unwrap_or(now)
