@@ -36,7 +36,7 @@ const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
-    /// Broker: mqtt://host[:1883] or mqtts://host[:8883]
+    /// Broker: mqtt://host or mqtts://host, with :PORT where it is not 1883 or 8883
     pub url: String,
     /// Trusted CAs (PEM); needed for mqtts://
     #[arg(long, value_name = "FILE")]

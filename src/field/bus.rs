@@ -1,5 +1,5 @@
 //! The bus: one task that owns its driver, its schedule and the state of its tags. The loop; what its outcomes lead to is
-//! in [`super::outcome`].
+//! in `outcome`.
 //!
 //! Fed by the plan and by the command queue, emits to the hub. Promises: at most one transaction at a time, never
 //! cancelled halfway; commands go before polls, at most two in a row; every loss of the connection, every standing of a

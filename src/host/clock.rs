@@ -1,7 +1,7 @@
 //! The system's clocks: boot time for stamps, wall time only as a *fix* once it is believable.
 //!
 //! Gateways boot with a wrong clock. Wall time is believed when it is not before the floor: this release's date, or the
-//! latest time the store has seen. A step of the wall clock by more than [`STEP`] makes a new fix; slewing does not,
+//! latest time the store has seen. A step of the wall clock by more than `STEP` makes a new fix; slewing does not,
 //! because the boot-time clock is slewed together with it (clock_gettime(2)).
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Modbus RTU server side on a pseudo-terminal: frames, CRC and the time that bytes take on a real line.
 //!
-//! Framing is by the length of the function, with the CRC as proof; what makes no frame within [`FRAME_PAUSE`] is dropped,
+//! Framing is by the length of the function, with the CRC as proof; what makes no frame within `FRAME_PAUSE` is dropped,
 //! so that a half request of a killed client hurts nobody. (Serial line V1.02, section 2.5.1; its pauses of 1.5 and 3.5
 //! characters cannot be seen through a pseudo-terminal.)
 
