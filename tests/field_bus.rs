@@ -321,6 +321,18 @@ async fn a_sample_carries_the_time_of_its_reply_not_of_its_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_heartbeat_is_not_put_off_by_a_reply_that_is_a_little_faster_than_the_last() {
+    let plc = Plc::new(Framing::Tcp);
+    let mut plan = tcp_plan(&[1], 1);
+    (plan.tags[0].deadband, plan.tags[0].heartbeat) = (Some(1.0), Some(2 * SECOND));
+    plc.think(20 * MS);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    assert_eq!(rig.collect(500 * MS).await.len(), 1);
+    plc.think(5 * MS);
+    assert_eq!(rig.collect(2 * SECOND).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_wants_a_pause_gets_it() {
     let mut plan = tcp_plan(&[1, 2], 1);
     for place in 1..5 {

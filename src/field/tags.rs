@@ -44,11 +44,13 @@ impl Tags {
         for ix in blocks.iter().flat_map(|block| &block.tags) {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
+                // Due at the reading nearest to it: one that comes a hair early would put it off by a whole period.
+                let heartbeat = tag.heartbeat.map(|heartbeat| heartbeat.saturating_sub(tag.poll / 2));
                 tags.states.push(State {
                     tag: *ix,
                     scaling: Scaling::new(tag.scale),
                     limits: tag.limits,
-                    filter: Filter::new(tag.deadband, tag.heartbeat),
+                    filter: Filter::new(tag.deadband, heartbeat),
                 });
             }
         }
