@@ -202,6 +202,11 @@ fn a_bus_says_what_is_wrong() {
             ("«[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"", "bus[0].endpoint", "is missing"),
             ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"a b\"", "bus[0].endpoint", "no name"),
             ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"a:b\"", "bus[0].endpoint", "1 ..= 65535"),
+            (
+                "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"tcp://10.0.0.1:502\"",
+                "bus[0].endpoint",
+                "host and port only",
+            ),
             ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"[::1:5\"", "bus[0].endpoint", "not closed"),
         ],
     );

@@ -210,6 +210,34 @@ async fn a_moment_of_refusal_does_not_break_good_blocks_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plc_that_is_being_programmed_is_read_in_whole_blocks_afterwards() {
+    let plc = Plc::new(Framing::Tcp);
+    let mut rig = Rig::run_over(tcp_plan(&[1], 5), Box::new(plc.clone()));
+    rig.collect(5 * SECOND).await;
+    plc.plan(|_| Fault::Exception(2));
+    let samples = rig.collect(40 * SECOND).await;
+    assert_eq!(samples.iter().filter(|sample| bad(Cause::Exception)(sample)).count(), 5, "one bad sample per tag");
+    plc.plan(|_| Fault::None);
+    rig.collect(2 * SECOND).await;
+    plc.forget_seen();
+    let samples = rig.collect(10 * SECOND).await;
+    assert!(samples.len() >= 45 && samples.iter().all(good));
+    assert_eq!(plc.seen().len(), 10, "still one read for all five");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_disappears_takes_its_block_along_for_a_minute_only() {
+    let plc = Plc::new(Framing::Tcp);
+    let mut rig = Rig::run_over(tcp_plan(&[1], 5), Box::new(plc.clone()));
+    rig.collect(5 * SECOND).await;
+    plc.unmap(20);
+    rig.collect(62 * SECOND).await;
+    let samples = rig.collect(10 * SECOND).await;
+    assert!(samples.len() >= 36 && samples.iter().all(good), "{}", samples.len());
+    assert_eq!(goods(&samples).len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_bad_address_does_not_lose_its_block() {
     for hole in [0, 5, 17, 39] {
         let mut plan = rig::plan(rig::tcp("nowhere:502"));

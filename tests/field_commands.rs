@@ -107,6 +107,20 @@ async fn what_does_not_fit_never_reaches_the_wire() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_holds_for_what_the_step_of_the_scale_makes_of_a_value() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let tag = rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    plan.tags[0].scale = Scale { factor: 0.4, offset: 0.0 };
+    plan.tags[0].write.limits = Limits { min: Some(0.0), max: Some(1.0) };
+    let plc = Plc::new(Framing::Tcp);
+    let rig = Rig::run_over(plan, Box::new(plc.clone()));
+    assert_eq!(rig.command(tag, Value::Float(1.0)).await, Outcome::Refused(Refusal::Range), "3 steps are 1.2");
+    assert_eq!(rig.command(tag, Value::Float(0.9)).await, done(Value::Float(0.8)));
+    assert_eq!(plc.register(0), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_only_pretends_is_found_out() {
     let (plc, rig) = bench(Framing::Tcp);
     plc.set(0, &[5]);

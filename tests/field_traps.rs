@@ -73,6 +73,29 @@ async fn rtu_a_late_reply_is_not_the_answer_to_the_next_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rtu_an_answer_to_whoever_asked_before_the_port_was_opened_is_not_ours() {
+    let (ours, mut theirs) = tokio::io::duplex(1024);
+    let stats = Arc::<BusStats>::default();
+    let mut session = Session::new(Box::new(ours), timing(rig::rtu("/dev/nowhere", 19_200)), Arc::clone(&stats));
+    let frame = |register: u8| {
+        let mut frame = vec![1, 3, 2, 0, register];
+        frame.extend(plc::crc(&frame).to_le_bytes());
+        frame
+    };
+    let device = tokio::spawn(async move {
+        tokio::time::sleep(190 * MS).await; // just in time for a process that was killed
+        theirs.write_all(&frame(100)).await.expect("open");
+        theirs.read_exact(&mut [0; 8]).await.expect("a request");
+        theirs.write_all(&frame(200)).await.expect("open");
+        theirs
+    });
+    let reading = session.read(1, Table::Holding, 200, 1).await.expect("an answer");
+    assert_eq!(reading, Reading::Registers(vec![200]));
+    assert_eq!(stats.stale.get(), 1);
+    drop(device.await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rtu_after_a_timeout_the_line_is_quiet_for_the_worst_response_time_and_the_unit_for_another_timeout() {
     let mut line = line(Framing::Rtu).await;
     line.plc.think(40 * MS);
@@ -190,6 +213,7 @@ async fn garbage_before_the_answer_and_single_bytes_do_not_hide_it() {
 #[tokio::test(start_paused = true)]
 async fn a_broken_frame_is_given_up_before_the_timeout() {
     let mut line = line(Framing::Rtu).await;
+    line.reads_right(1, 100).await;
     line.plc.next([Fault::Flip(40)]);
     let begun = Instant::now();
     assert!(matches!(line.read(1, 100, 4).await, Err(Trouble::Protocol)));

@@ -6,8 +6,11 @@ mod support;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ironbridge::config::plan::UplinkStart;
 use ironbridge::model::number::{Class, Epoch, Seq};
+use ironbridge::model::time::Stamp;
 use ironbridge::store::{Item, OwedGap, inspect, open};
 use support::*;
 
@@ -99,24 +102,51 @@ async fn a_copied_store_never_uses_the_numbers_of_its_original() {
     assert_eq!(items.len(), 1);
 }
 
-#[tokio::test]
-async fn flipped_bits_in_the_middle_cost_one_segment_and_the_rest_arrives() {
-    let home = tempfile::tempdir().expect("a directory");
-    let running = start(opening(home.path()));
+/// Stores forty times ten values, a second apart, and flips bits in one segment of the middle.
+async fn flipped(home: &Path) {
+    let running = start(opening(home));
     for round in 0..40 {
+        running.time.advance(Duration::from_secs(1));
         running.emit(Class::Telemetry, round * 10..round * 10 + 10).await;
         running.settled((round + 1) * 10).await;
     }
     running.close().await;
-    let file = chunk(home.path());
+    let file = chunk(home);
     // A body of the middle: found by its content, so that only the CRC can notice.
     let bytes = std::fs::read(&file).expect("read");
     let place = bytes.windows(4).enumerate().filter(|(_, w)| *w == [0x28, 0xB5, 0x2F, 0xFD]).map(|(n, _)| n).nth(20);
     let place = place.expect("zstd frames") as u64;
     File::options().write(true).open(&file).expect("open").write_all_at(&[0x55; 3], place + 9).expect("flipped");
+}
+
+#[tokio::test]
+async fn an_uplink_that_begins_at_the_oldest_is_told_of_losses_that_were_declared_before_it_was_there() {
+    let home = tempfile::tempdir().expect("a directory");
+    flipped(home.path()).await;
+    assert_eq!(gaps(&rest(home.path()).await).len(), 1);
+    let late = ironbridge::store::Route { start: UplinkStart::Oldest, ..route("late", &Class::ALL) };
+    let running =
+        start(ironbridge::store::Opening { uplinks: vec![route("cloud", &Class::ALL), late], ..opening(home.path()) });
+    let mut reader = running.store.reader("late").expect("routed");
+    let backlog = reader.backlog();
+    let items = drain(&mut reader, 401).await;
+    assert_eq!(gaps(&items).len(), 1, "{items:?}");
+    assert_eq!((backlog, items.len(), reader.backlog()), (400 - 10 + 1 + 1, 400 - 10 + 1 + 1, 0));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn flipped_bits_in_the_middle_cost_one_segment_and_the_rest_arrives() {
+    let home = tempfile::tempdir().expect("a directory");
+    flipped(home.path()).await;
     let items = rest(home.path()).await;
     let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
     assert_eq!((gap.last.0 - gap.first.0, gap.reason.as_str()), (9, "damaged"));
+    // Between the whole records on either side, that is.
+    let second = |at: Option<Stamp>| at.expect("known").micros / 1_000_000;
+    let lost = i64::try_from(gap.last.0).expect("small") / 10;
+    assert_eq!((second(gap.from), second(gap.to)), (lost - 1, lost + 1));
     assert_eq!(items.len(), 400 - 10 + 1 + 1);
 }
 
@@ -159,6 +189,24 @@ async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
     let newest = second.store.newest()[Class::Telemetry as usize];
     assert_eq!(newest.2, Seq(2));
     second.close().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_was_set_right_is_believed_after_a_restart_too() {
+    use ironbridge::flow::clock::Fix;
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let wrong = Fix { at: running.clock.now(), unix_ms: 3_500_000_000_000 };
+    running.time.advance(Duration::from_secs(10));
+    let right = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    for fix in [wrong, right] {
+        running.clock.learn(fix);
+        running.store.record_fix(fix);
+        running.event(Class::Event, "stored").await;
+    }
+    running.close().await;
+    let floor = open(opening(home.path())).latest_wall_ms();
+    assert_eq!(floor, Some(right.unix_ms), "a later floor would have the right time refused for years");
 }
 
 #[tokio::test]

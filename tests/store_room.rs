@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::Class;
+use ironbridge::model::time::Stamp;
 use ironbridge::store::{Item, Opening, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -141,6 +142,62 @@ async fn a_chunk_that_is_evicted_while_it_is_read_becomes_a_gap_and_reading_goes
     fill(&running, Class::Bulk, 6000, &mut random, &mut stored).await;
     while take(next(&mut reader, 4000).await.expect("open"), &reader) < stored {}
     assert!(running.store.stats().evicted[Class::Bulk as usize].get() > 0);
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_gap_record_says_when_the_evicted_records_were_taken_even_from_the_middle_of_a_chunk() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(capped(home.path()));
+    let mut random = StdRng::seed_from_u64(3);
+    let taken = |seq: u64| Stamp { micros: i64::try_from(seq).expect("small") * 1_000_000, ..running.clock.now() };
+    let mut reader = running.store.reader("cloud").expect("routed");
+    for seq in 1..=5000 {
+        let body = (0..2000).map(|_| random.random()).collect();
+        let (topic, at) = ("machines/press".into(), taken(seq));
+        running.hub.emit_event(EventRecord { topic, body, class: Class::Bulk, at, committed: None }).await;
+        if seq % 20 == 0 {
+            running.settled(seq).await; // a segment has at most 20 records
+        }
+        if seq == 100 {
+            let items = next(&mut reader, 90).await.expect("open");
+            assert_eq!(items.len(), 90, "all of it is in one page");
+            items.iter().for_each(|item| reader.acknowledge(ack(item)));
+        }
+    }
+    reader.rewind();
+    let items = next(&mut reader, 1).await.expect("open");
+    let [Item::Gap(gap)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((gap.first.0, gap.reason.as_str()), (91, "evicted"));
+    let (from, to) = (gap.from.expect("known"), gap.to.expect("known"));
+    assert!(from <= taken(91) && from > taken(91 - 20), "{from:?}");
+    assert_eq!(to, taken(gap.last.0));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn what_a_commit_has_just_written_is_not_evicted_by_the_next_class_of_the_same_commit() {
+    let home = tempfile::tempdir().expect("a directory");
+    let uplinks = vec![route("dead", &[Class::Telemetry]), route("alive", &[Class::Event])];
+    let running = start(Opening { uplinks, ..capped(home.path()) });
+    let mut random = StdRng::seed_from_u64(4);
+    let mut reader = running.store.reader("alive").expect("routed");
+    for round in 1..=40 {
+        // Enough to be committed at once, together with the event; made before, so that it comes at once.
+        let bodies: Vec<Vec<u8>> = (0..260).map(|_| (0..2000).map(|_| random.random()).collect()).collect();
+        let event = format!("{{\"event\":\"{round}\"}}").into_bytes();
+        let records = bodies.into_iter().map(|body| (Class::Telemetry, body));
+        for (class, body) in std::iter::once((Class::Event, event)).chain(records) {
+            let (topic, at) = ("machines/press".into(), running.clock.now());
+            running.hub.emit_event(EventRecord { topic, body, class, at, committed: None }).await;
+        }
+        running.settled(round * 261).await;
+        let items = drain(&mut reader, 1).await;
+        assert!(matches!(&items[..], [Item::Record(owed)] if owed.number.seq.0 == round), "{round}: {items:?}");
+    }
+    assert!(running.store.stats().evicted[Class::Telemetry as usize].get() > 0);
     drop(reader);
     running.close().await;
 }

@@ -27,6 +27,8 @@ use ironbridge::receive::decode::{Received, decode};
 use ironbridge::receive::ledger::{Begin, Ledger, Report};
 use ironbridge::store::{Opening, Route, StoreHandle, TagMeta};
 use ironbridge::uplink::{StoreSource, Timing, Uplink, UplinkParts, UplinkStats};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 
 use cloud::Cloud;
@@ -42,7 +44,7 @@ struct Gateway {
     uplink: JoinHandle<()>,
 }
 
-fn opening(dir: &Path) -> Opening {
+fn opening(dir: &Path, max_size: u64) -> Opening {
     let tags = (0..SAMPLES_PER_BATCH).map(|n| TagMeta {
         device: "pump-1".into(),
         name: format!("tag-{n}"),
@@ -53,7 +55,7 @@ fn opening(dir: &Path) -> Opening {
     let route = Route { name: "cloud".into(), classes: Class::ALL.into(), start: UplinkStart::Oldest };
     Opening {
         dir: dir.join("store"),
-        max_size: 64 << 20,
+        max_size,
         commit_interval: Duration::from_millis(100),
         tags: tags.collect(),
         uplinks: vec![route],
@@ -63,7 +65,10 @@ fn opening(dir: &Path) -> Opening {
 
 impl Gateway {
     fn start(dir: &Path, cloud: &Cloud) -> Self {
-        let opening = opening(dir);
+        Self::start_with(opening(dir, 64 << 20), dir, cloud)
+    }
+
+    fn start_with(opening: Opening, dir: &Path, cloud: &Cloud) -> Self {
         let classes = opening.tags.iter().map(|tag| tag.class).collect();
         let (hub, _latest, end) = hub(classes);
         let (hand_in, _) = notices();
@@ -158,4 +163,45 @@ async fn what_the_store_committed_arrives_through_cuts_and_restarts_of_both_side
     assert_eq!((report.received, report.missing, report.declared_lost), (emitted, 0, 0), "{report:?}");
     assert_eq!((report.out_of_order, report.outstanding), (0, 0));
     assert!(report.streams.iter().all(|stream| stream.previous_epoch.is_none()), "one epoch for the life of a store");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_evicted_during_an_outage_reaches_the_receiver_as_a_gap_with_its_time_range() {
+    let home = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start().await;
+    cloud.refuse_connections(true);
+    cloud.cut();
+    let gateway = Gateway::start_with(opening(home.path(), 4 << 20), home.path(), &cloud);
+    let at = |n: u64| Stamp { boot: Boot(1), micros: i64::try_from(n).unwrap() * 1_000_000 };
+    let mut dice = StdRng::seed_from_u64(1);
+    let count = 3000;
+    for n in 1..=count {
+        let text: String =
+            (0..2000).map(|_| char::from(dice.random_range(b'0'..=b'z'))).filter(|c| *c != '\\').collect();
+        let body = serde_json::json!({ "text": text }).to_string().into_bytes();
+        let (committed, told) = tokio::sync::oneshot::channel();
+        let (topic, committed) = ("machines/press".into(), (n % 20 == 0).then_some(committed));
+        let waits = committed.is_some();
+        gateway.hub.emit_event(EventRecord { topic, body, class: Class::Bulk, at: at(n), committed }).await;
+        if waits {
+            told.await.unwrap();
+        }
+    }
+    cloud.refuse_connections(false);
+    cloud
+        .until("everything is acknowledged", |_| gateway.stats.connected.get() == 1 && gateway.stats.backlog.get() == 0)
+        .await;
+    gateway.stopped().await;
+    let report = books(&cloud);
+    assert!(report.declared_lost > 0, "{report:?}");
+    assert_eq!((report.received + report.declared_lost, report.missing, report.outstanding), (count, 0, 0));
+    let gaps = cloud.on("up/ironbridge/gw/gap");
+    let [gap] = &gaps[..] else { panic!("one gap: {gaps:?}") };
+    let (gap, clock) = (gap.json(), rig::clock());
+    let wall = |n: &serde_json::Value| clock.wall(at(n.as_u64().unwrap())).to_string();
+    assert_eq!((&gap["first"], &gap["reason"]), (&1.into(), &"evicted".into()));
+    assert_eq!(
+        (gap["from"].as_str().unwrap(), gap["to"].as_str().unwrap()),
+        (&*wall(&gap["first"]), &*wall(&gap["last"]))
+    );
 }

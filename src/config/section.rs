@@ -41,6 +41,14 @@ pub struct Spot<T> {
     pub at: At,
 }
 
+/// How a quantity with a unit is read and written.
+struct Unit<T> {
+    read: fn(&str) -> Option<T>,
+    write: fn(T) -> String,
+    name: &'static str,
+    form: &'static str,
+}
+
 /// One table being read.
 #[derive(Debug, Clone, Copy)]
 pub struct Section<'a, 't> {
@@ -155,16 +163,17 @@ impl<'a, 't> Section<'a, 't> {
     /// A whole number in a range.
     pub fn whole(&self, key: &str, range: RangeInclusive<u16>) -> Option<u16> {
         let node = self.get(key)?;
-        let Value::Whole(number) = node.value else {
-            self.wrong_kind(key, node, "a whole number");
-            return None;
+        let number = match node.value {
+            Value::Whole(number) => Ok(number),
+            ref other => Err(format!("expected a whole number, found {}", other.kind())),
         };
-        let found = u16::try_from(number).ok().filter(|number| range.contains(number));
-        if found.is_none() {
+        let in_range = |number| u16::try_from(number).ok().filter(|number| range.contains(number));
+        let found = number.and_then(|number| in_range(number).ok_or_else(|| "out of range".to_owned()));
+        let report = |message| {
             let allowed = format!("{} ..= {}", range.start(), range.end());
-            self.report(self.wrong(key, node.at, "out of range").allowed(allowed));
-        }
-        found
+            self.report(self.wrong(key, node.at, message).allowed(allowed));
+        };
+        found.map_err(report).ok()
     }
 
     /// `true` or `false`.
@@ -179,40 +188,39 @@ impl<'a, 't> Section<'a, 't> {
 
     /// A duration in a range.
     pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let node = self.get(key)?;
-        let Value::Text(text) = &node.value else {
-            self.wrong_kind(key, node, "a text with its unit, such as \"500ms\"");
-            return None;
-        };
-        let allowed =
-            || format!("{} ..= {}", units::write_duration(*range.start()), units::write_duration(*range.end()));
-        match units::duration(text) {
-            Some(duration) if range.contains(&duration) => return Some(duration),
-            Some(_) => self.report(self.wrong(key, node.at, "out of range").allowed(allowed())),
-            None => {
-                let message = format!("not a duration: write {}", units::DURATION_FORM);
-                self.report(self.wrong(key, node.at, message).allowed(allowed()));
-            }
-        }
-        None
+        self.quantity(
+            key,
+            &range,
+            &Unit {
+                read: units::duration,
+                write: units::write_duration,
+                name: "a duration",
+                form: units::DURATION_FORM,
+            },
+        )
     }
 
     /// A number of bytes in a range.
     pub fn size(&self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.quantity(
+            key,
+            &range,
+            &Unit { read: units::size, write: units::write_size, name: "a size", form: units::SIZE_FORM },
+        )
+    }
+
+    fn quantity<T: PartialOrd + Copy>(&self, key: &str, range: &RangeInclusive<T>, unit: &Unit<T>) -> Option<T> {
         let node = self.get(key)?;
-        let Value::Text(text) = &node.value else {
-            self.wrong_kind(key, node, "a text with its unit, such as \"512MiB\"");
-            return None;
+        let message = match &node.value {
+            Value::Text(text) => match (unit.read)(text) {
+                Some(quantity) if range.contains(&quantity) => return Some(quantity),
+                Some(_) => "out of range".to_owned(),
+                None => format!("not {}: write {}", unit.name, unit.form),
+            },
+            other => format!("expected a text with its unit, found {}: write {}", other.kind(), unit.form),
         };
-        let allowed = || format!("{} ..= {}", units::write_size(*range.start()), units::write_size(*range.end()));
-        match units::size(text) {
-            Some(bytes) if range.contains(&bytes) => return Some(bytes),
-            Some(_) => self.report(self.wrong(key, node.at, "out of range").allowed(allowed())),
-            None => {
-                let message = format!("not a size: write {}", units::SIZE_FORM);
-                self.report(self.wrong(key, node.at, message).allowed(allowed()));
-            }
-        }
+        let allowed = format!("{} ..= {}", (unit.write)(*range.start()), (unit.write)(*range.end()));
+        self.report(self.wrong(key, node.at, message).allowed(allowed));
         None
     }
 

@@ -7,7 +7,8 @@
 //! application_id 0x49424348 ("IBCH"), user_version 1
 //! chunk    one row: class code, number, epoch, the epoch before and its last seq (NULL: not known)
 //! tag      id, device, name, topic, type: what the segments of this chunk refer to
-//! segment  first (key) .. last: the seqs; boot: of its stamps; raw: bytes of the body unpacked; crc: see store::segment
+//! segment  first (key) .. last: the seqs; boot, earliest .. latest: its stamps, µs of that boot; raw: bytes of the body
+//!          unpacked; crc: see store::segment
 //! ```
 
 use std::path::Path;
@@ -27,7 +28,7 @@ const TABLES: &str = "
     CREATE TABLE tag (id INTEGER PRIMARY KEY, device TEXT NOT NULL, name TEXT NOT NULL, topic TEXT NOT NULL,
         type TEXT NOT NULL);
     CREATE TABLE segment (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, boot INTEGER NOT NULL,
-        raw INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);";
+        earliest INTEGER NOT NULL, latest INTEGER NOT NULL, raw INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);";
 
 /// What a chunk says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub struct SegmentRow {
     pub last: u64,
     /// The boot of its stamps.
     pub boot: u32,
+    /// The earliest of them, µs of that boot.
+    pub earliest: i64,
+    /// The latest of them.
+    pub latest: i64,
     /// Bytes of the body when unpacked.
     pub raw: u32,
     /// Over header and body.
@@ -123,12 +128,14 @@ impl ChunkWriter {
             for tag in tags {
                 insert.execute(params![tag.id, tag.device, tag.name, tag.topic, tag.data_type])?;
             }
-            let mut insert = work.prepare("INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            let mut insert = work.prepare("INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
             for segment in segments {
                 insert.execute(params![
                     segment.first.cast_signed(),
                     segment.last.cast_signed(),
                     segment.boot,
+                    segment.earliest,
+                    segment.latest,
                     segment.raw,
                     segment.crc,
                     segment.body
@@ -193,16 +200,22 @@ impl ChunkReader {
         Ok(ChunkInfo { class, number: number.cast_unsigned(), epoch: epoch.cast_unsigned(), previous })
     }
 
-    /// First seq of its first segment; `None` when it holds none.
-    pub fn first(&self) -> Result<Option<u64>, Fault> {
-        let first: Option<i64> = self.connection.query_row("SELECT min(first) FROM segment", [], |row| row.get(0))?;
-        Ok(first.map(i64::cast_unsigned))
+    /// Its first segment; `None` when it holds none.
+    pub fn first(&self) -> Result<Option<SegmentRow>, Fault> {
+        let sql = format!("{SEGMENT} ORDER BY first LIMIT 1");
+        Ok(self.connection.query_row(&sql, [], read_segment).optional()?)
     }
 
     /// Its last segment.
     pub fn last(&self) -> Result<Option<SegmentRow>, Fault> {
         let sql = format!("{SEGMENT} ORDER BY first DESC LIMIT 1");
         Ok(self.connection.query_row(&sql, [], read_segment).optional()?)
+    }
+
+    /// The segment that covers `seq`, or else the last before it.
+    pub fn segment_at(&self, seq: u64) -> Result<Option<SegmentRow>, Fault> {
+        let sql = format!("{SEGMENT} WHERE first <= ?1 ORDER BY first DESC LIMIT 1");
+        Ok(self.connection.query_row(&sql, [seq.cast_signed()], read_segment).optional()?)
     }
 
     /// The segment that covers `seq`, or else the first after it, and those that follow; at most `limit`.
@@ -254,15 +267,17 @@ impl ChunkReader {
     }
 }
 
-const SEGMENT: &str = "SELECT first, last, boot, raw, crc, body FROM segment";
+const SEGMENT: &str = "SELECT first, last, boot, earliest, latest, raw, crc, body FROM segment";
 
 fn read_segment(row: &Row<'_>) -> rusqlite::Result<SegmentRow> {
     Ok(SegmentRow {
         first: row.get::<_, i64>(0)?.cast_unsigned(),
         last: row.get::<_, i64>(1)?.cast_unsigned(),
         boot: row.get(2)?,
-        raw: row.get(3)?,
-        crc: row.get(4)?,
-        body: row.get(5)?,
+        earliest: row.get(3)?,
+        latest: row.get(4)?,
+        raw: row.get(5)?,
+        crc: row.get(6)?,
+        body: row.get(7)?,
     })
 }

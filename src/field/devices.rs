@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::modbus::decode::Cut;
 use super::schedule::PollIx;
 use super::standing::Unit;
@@ -111,6 +113,14 @@ pub struct Poll {
     pub known_good: bool,
     /// "Busy" answers in a row.
     pub busy: u8,
+    /// It was known to be good, and the device refuses it since then.
+    pub refused_since: Option<Instant>,
+}
+
+impl Poll {
+    fn new(seat: Seat, cuts: Vec<(Slot, Cut)>, block: Block) -> Self {
+        Self { seat, block, cuts, known_good: false, busy: 0, refused_since: None }
+    }
 }
 
 /// Devices and polls of one bus.
@@ -146,7 +156,7 @@ impl Roster {
                 let device = &mut roster.devices[seat.0];
                 device.slots.extend(cuts.iter().map(|(slot, _)| *slot));
                 device.polls.push(roster.polls.len());
-                roster.polls.push(Poll { seat, block, cuts, known_good: false, busy: 0 });
+                roster.polls.push(Poll::new(seat, cuts, block));
             }
         }
         roster
@@ -166,7 +176,7 @@ impl Roster {
     /// A poll becomes two: the first keeps its place, the second gets the place `twin` that the schedule gave it.
     pub fn split(&mut self, ix: PollIx, twin: PollIx, parts: [(Vec<(Slot, Cut)>, Block); 2]) {
         let seat = self.polls[ix].seat;
-        let [left, right] = parts.map(|(cuts, block)| Poll { seat, block, cuts, known_good: false, busy: 0 });
+        let [left, right] = parts.map(|(cuts, block)| Poll::new(seat, cuts, block));
         self.polls[ix] = left;
         debug_assert_eq!(self.polls.len(), twin, "schedule and roster grow together");
         self.polls.push(right);

@@ -26,6 +26,9 @@ use crate::model::time::Stamp;
 const BUSY_WAIT: Duration = Duration::from_millis(200);
 /// … so many times before its tags are bad.
 const BUSY_MAX: u8 = 3;
+/// A block that was read before may be refused for this long before it is split for good: a PLC that restarts or is being
+/// programmed says no to everything.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// A single tag that the device refuses is not asked for more often than this.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
@@ -57,7 +60,7 @@ impl Bus {
 
     async fn answered(&mut self, ix: PollIx, reading: &Reading, at: Stamp) {
         let poll = &mut self.roster.polls[ix];
-        (poll.known_good, poll.busy) = (true, 0);
+        (poll.known_good, poll.busy, poll.refused_since) = (true, 0, None);
         let seat = poll.seat;
         let samples = self.tags.read(&poll.cuts, reading, at);
         self.roster.devices[seat.0].count(Ending::Answer(at));
@@ -113,10 +116,18 @@ impl Bus {
     async fn refused(&mut self, ix: PollIx, cause: Cause, at: Stamp) {
         let now = Instant::now();
         let poll = &mut self.roster.polls[ix];
-        if std::mem::take(&mut poll.known_good) {
-            // It was read before: a device that restarts or is being programmed says no to everything for a moment.
-            self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
-            return;
+        if poll.known_good {
+            match poll.refused_since {
+                None => {
+                    poll.refused_since = Some(now);
+                    self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
+                    return;
+                }
+                Some(since) if now.duration_since(since) < REFUSAL_PATIENCE => {
+                    return self.emit_bad_poll(ix, cause, at).await;
+                }
+                Some(_) => poll.known_good = false,
+            }
         }
         if let Some((left, right)) = bisect::split(&poll.block, &self.plan)
             && let Some(twin) = self.schedule.split(ix, now.into_std())

@@ -59,7 +59,7 @@ fn new_fix(clock: &Clock, at: Stamp, unix_ms: i64, floor_ms: i64) -> Option<Fix>
         return None;
     }
     let known = clock.wall(at);
-    let same = known.certainty == Certainty::Fixed && u128::from(known.unix_ms.abs_diff(unix_ms)) < STEP.as_millis();
+    let same = known.certainty == Certainty::Fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP;
     (!same).then_some(Fix { at, unix_ms })
 }
 

@@ -32,6 +32,15 @@ impl Value {
             Self::Text(_) => None,
         }
     }
+
+    /// A whole number, exact, signed or not; `None` for everything else.
+    pub fn as_whole(&self) -> Option<i128> {
+        match self {
+            Self::Int(number) => Some((*number).into()),
+            Self::Uint(number) => Some((*number).into()),
+            Self::Bool(_) | Self::Float(_) | Self::Text(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Value {

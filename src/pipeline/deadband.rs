@@ -80,11 +80,20 @@ fn is_small(old: Option<&Value>, new: Option<&Value>, deadband: f64) -> bool {
         (Some(Value::Bool(old)), Some(Value::Bool(new))) => old == new,
         (Some(Value::Text(old)), Some(Value::Text(new))) => old == new,
         (Some(old), Some(new)) if old == new => true,
-        (Some(old), Some(new)) => match (old.as_f64(), new.as_f64()) {
-            (Some(old), Some(new)) => (new - old).abs() < deadband * (1.0 - DUST),
-            _ => false,
-        },
+        (Some(old), Some(new)) => distance(old, new).is_some_and(|distance| distance < deadband * (1.0 - DUST)),
         _ => false,
+    }
+}
+
+/// Of whole numbers exactly: a counter beyond 2^53 still counts by ones.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a distance beyond 2^53 is far beyond any deadband that tells ones apart"
+)]
+fn distance(old: &Value, new: &Value) -> Option<f64> {
+    match (old.as_whole(), new.as_whole()) {
+        (Some(old), Some(new)) => Some(old.abs_diff(new) as f64),
+        _ => Some((new.as_f64()? - old.as_f64()?).abs()),
     }
 }
 
@@ -143,6 +152,10 @@ mod tests {
         assert_eq!(offer(&mut filter, 1.0, 0), Worth::Sample);
         assert_eq!(offer(&mut filter, 1.0, 1), Worth::Nothing);
         assert_eq!(offer(&mut filter, 1.000_001, 2), Worth::Sample);
+        let (count, next) = (Value::Uint(1 << 60), Value::Uint((1 << 60) + 1));
+        let mut filter = Filter::new(Some(1.0), None);
+        assert_eq!(filter.offer(Some(&count), Quality::Good, at(0)), Worth::Sample);
+        assert_eq!(filter.offer(Some(&next), Quality::Good, at(1)), Worth::Sample, "a large counter counts by ones");
         let (off, on) = (Value::Bool(false), Value::Bool(true));
         let mut filter = Filter::new(Some(5.0), None);
         assert_eq!(filter.offer(Some(&off), Quality::Good, at(0)), Worth::Sample);

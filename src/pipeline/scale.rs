@@ -36,16 +36,10 @@ impl Scaling {
 
     /// Raw to engineering value. `None` when a number of the device's own choosing overflows to infinity.
     pub fn apply(&self, raw: Value) -> Option<Value> {
-        if self.scale == Scale::IDENTITY {
+        if self.scale == Scale::IDENTITY || matches!(raw, Value::Bool(_) | Value::Text(_)) {
             return Some(raw);
         }
-        let whole = match &raw {
-            Value::Bool(_) | Value::Text(_) => return Some(raw),
-            Value::Int(number) => Some(i128::from(*number)),
-            Value::Uint(number) => Some(i128::from(*number)),
-            Value::Float(_) => None,
-        };
-        let number = match (whole, self.decimal) {
+        let number = match (raw.as_whole(), self.decimal) {
             (Some(raw), Some(decimal)) => {
                 let numerator = raw * i128::from(decimal.factor) + i128::from(decimal.offset);
                 if decimal.digits == 0
@@ -74,12 +68,7 @@ impl Scaling {
         if self.scale == Scale::IDENTITY || matches!(value, Value::Bool(_) | Value::Text(_)) {
             return value.clone();
         }
-        let exact = match (value, self.decimal) {
-            (Value::Int(number), Some(decimal)) => Some((i128::from(*number), decimal)),
-            (Value::Uint(number), Some(decimal)) => Some((i128::from(*number), decimal)),
-            _ => None,
-        };
-        if let (Some((number, decimal)), Raw::Whole) = (exact, whole) {
+        if let (Some(number), Some(decimal), Raw::Whole) = (value.as_whole(), self.decimal, whole) {
             let numerator = number * 10i128.pow(decimal.digits) - i128::from(decimal.offset);
             if let Some(raw) = whole_value(divide_rounding(numerator, i128::from(decimal.factor))) {
                 return raw;

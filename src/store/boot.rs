@@ -21,7 +21,8 @@ use super::cursor::Span;
 use super::segment::{self, Place};
 use super::state::State;
 use super::stream::{Held, Loss};
-use super::{Opening, dictionary, epochs, routes};
+use super::times::{Neighbours, Times};
+use super::{Opening, dictionary, epochs, routes, upkeep};
 
 /// Fixes of boots before this many are forgotten.
 const BOOTS_WITH_FIXES: u32 = 64;
@@ -54,6 +55,7 @@ struct Look {
     info: ChunkInfo,
     first: u64,
     last: u64,
+    times: Times,
     boot: u32,
     tags: Vec<TagRow>,
 }
@@ -163,9 +165,10 @@ fn stamp((boot, micros): (u32, i64)) -> Stamp {
     Stamp { boot: Boot(boot), micros }
 }
 
+/// What was saved last, not what is highest: a clock that once was ahead and was set right must not count for years.
 fn latest_wall(known: &Contents) -> Option<i64> {
-    let saved = known.values.iter().filter(|(name, _)| name == "latest_wall_ms").map(|(_, ms)| *ms);
-    saved.chain(known.fixes.iter().map(|fix| fix.unix_ms)).max()
+    let saved = known.values.iter().find(|(name, _)| name == upkeep::WALL).map(|(_, ms)| *ms);
+    saved.or(known.fixes.last().map(|fix| fix.unix_ms))
 }
 
 impl Boots {
@@ -237,7 +240,7 @@ impl Boots {
             if let Some(life) = stream.life_mut(ordinal) {
                 life.last = life.last.max(look.last);
             }
-            stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last } });
+            stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last }, times: look.times });
         }
     }
 
@@ -251,7 +254,8 @@ impl Boots {
 
     fn declare(&mut self, class: Class, span: Span) {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        self.state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
+        let (from, to) = Neighbours::of(self.state.stream(class), span).times(&self.directory);
+        self.state.declare(class, &Loss { span, reason: "damaged".into(), from, to });
         self.notices.push(Notice {
             event: "store_damaged",
             phase: Phase::Once,
@@ -296,9 +300,10 @@ fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Optio
     }
     let (Some(first), Some(last)) = (chunk.first()?, chunk.last()?) else { return Ok(None) };
     segment::check(Place { class: info.class, epoch: info.epoch }, &last)?;
-    if first < 1 || first > last.first {
+    if first.first < 1 || first.first > last.first {
         return Err(Fault::Damaged("the first segment has no valid number".into()));
     }
     let tags = if with_tags { chunk.tags()? } else { Vec::new() };
-    Ok(Some(Look { info, first, last: last.last, boot: last.boot, tags }))
+    let times = Times::of(&first).and(Times::of(&last));
+    Ok(Some(Look { info, first: first.first, last: last.last, times, boot: last.boot, tags }))
 }

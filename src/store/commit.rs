@@ -18,6 +18,7 @@ use crate::model::sample::Sample;
 use super::cursor::Span;
 use super::segment::{self, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
+use super::times::Times;
 use super::writer::{Disk, Writer};
 use super::{boot, room};
 
@@ -37,6 +38,8 @@ pub(super) struct Tail {
     writer: ChunkWriter,
     /// Tags that stand in it.
     tags: HashSet<u32>,
+    /// A group in it is not published yet: nobody knows of it, so it must not be evicted.
+    pub(super) unpublished: bool,
 }
 
 /// A packed group: these numbers belong to these bytes for good.
@@ -52,6 +55,10 @@ pub(super) struct Group {
 impl Group {
     fn bytes(&self) -> u64 {
         self.rows.iter().map(|row| row.body.len() as u64).sum()
+    }
+
+    fn times(&self) -> Option<Times> {
+        self.rows.iter().map(Times::of).reduce(Times::and)
     }
 }
 
@@ -97,6 +104,9 @@ impl Writer {
         disk.marks.write(&marks)?;
         for (class, held) in appended {
             self.publish(class, held);
+            if let Some(tail) = &mut disk.tails[class as usize] {
+                tail.unpublished = false;
+            }
         }
         for class in classes {
             if self.groups[*class as usize].is_none()
@@ -177,10 +187,12 @@ impl Writer {
 
     fn try_append(&mut self, disk: &mut Disk, class: Class) -> Result<Held, Fault> {
         let Some(group) = &self.groups[class as usize] else { return Err(Fault::Unavailable("nothing to do".into())) };
-        let (ordinal, bytes) = (group.ordinal, group.bytes());
+        let (ordinal, bytes, times) = (group.ordinal, group.bytes(), group.times());
         room::make(self, disk, bytes)?;
         self.ensure_tail(disk, class, ordinal, bytes)?;
-        let (Some(group), Some(tail)) = (&self.groups[class as usize], &mut disk.tails[class as usize]) else {
+        let (Some(group), Some(tail), Some(times)) =
+            (&self.groups[class as usize], &mut disk.tails[class as usize], times)
+        else {
             return Err(Fault::Unavailable("no chunk to write to".into()));
         };
         let new: Vec<u32> = group.tags.iter().copied().filter(|tag| !tail.tags.contains(tag)).collect();
@@ -197,7 +209,8 @@ impl Writer {
             return Err(fault);
         }
         tail.tags.extend(new);
-        Ok(Held { name: tail.name, span: Span { ordinal, first: group.first, last: group.last } })
+        tail.unpublished = true;
+        Ok(Held { name: tail.name, span: Span { ordinal, first: group.first, last: group.last }, times })
     }
 
     /// Sees to it that the class has a chunk of this epoch with place for so many bytes.
@@ -230,7 +243,7 @@ impl Writer {
         }
         let writer = ChunkWriter::open(&path, room::log_pages(self.opening.max_size)).ok()?;
         // Tags are written again; they are few and replace themselves.
-        Some(Tail { name: held.name, ordinal, writer, tags: HashSet::new() })
+        Some(Tail { name: held.name, ordinal, writer, tags: HashSet::new(), unpublished: false })
     }
 
     /// Makes a new chunk file, durable with its name.
@@ -246,7 +259,7 @@ impl Writer {
         let info = ChunkInfo { class, number, epoch, previous };
         let made = ChunkWriter::create(&path, &info, room::log_pages(self.opening.max_size));
         match made {
-            Ok(writer) => Ok(Tail { name, ordinal, writer, tags: HashSet::new() }),
+            Ok(writer) => Ok(Tail { name, ordinal, writer, tags: HashSet::new(), unpublished: false }),
             Err(fault) => {
                 let _ = self.shared.directory.remove_database(&name.file_name());
                 Err(fault)
@@ -260,9 +273,9 @@ impl Writer {
         let epoch = {
             let mut state = self.shared.state();
             let stream = state.stream_mut(class);
-            let before = stream.chunks.iter().find(|old| old.name == held.name).map(|old| old.span.first);
-            let first = before.unwrap_or(held.span.first).min(held.span.first);
-            stream.hold(Held { span: Span { first, ..held.span }, ..held });
+            let before = stream.chunks.iter().find(|old| old.name == held.name).copied().unwrap_or(held);
+            let span = Span { first: before.span.first.min(held.span.first), ..held.span };
+            stream.hold(Held { span, times: before.times.and(held.times), ..held });
             let Some(life) = stream.life_mut(group.ordinal) else { return };
             life.last = life.last.max(group.last);
             life.epoch

@@ -21,6 +21,7 @@ use super::cursor::Span;
 use super::segment::{self, Body, Place};
 use super::state::{Ledger, State};
 use super::stream::Held;
+use super::times::Times;
 use super::{epochs, routes};
 
 /// A running store declares a loss within moments of the commit beside it: wait this long before calling it undeclared.
@@ -141,11 +142,11 @@ pub fn status(dir: &Path) -> Result<Status, LookError> {
     for name in directory.chunks()? {
         let path = directory.chunk(name);
         match ends(&path) {
-            Ok(Some((epoch, first, last))) => {
+            Ok(Some((epoch, first, last, times))) => {
                 bytes[name.class as usize] += path.metadata().map_or(0, |about| about.len());
                 let stream = state.stream_mut(name.class);
                 if let Some(ordinal) = stream.ordinal_of(epoch) {
-                    stream.hold(Held { name, span: Span { ordinal, first, last } });
+                    stream.hold(Held { name, span: Span { ordinal, first, last }, times });
                     if let Some(life) = stream.life_mut(ordinal) {
                         life.last = life.last.max(last);
                     }
@@ -208,10 +209,11 @@ fn ledgers(state: &mut State, contents: &Contents) {
     routes::take_gaps(state, contents);
 }
 
-fn ends(path: &Path) -> Result<Option<(u64, u64, u64)>, Fault> {
+fn ends(path: &Path) -> Result<Option<(u64, u64, u64, Times)>, Fault> {
     let chunk = ChunkReader::open(path)?;
     let epoch = chunk.info()?.epoch;
-    Ok(chunk.first()?.zip(chunk.last()?).map(|(first, last)| (epoch, first, last.last)))
+    let ends = chunk.first()?.zip(chunk.last()?);
+    Ok(ends.map(|(first, last)| (epoch, first.first, last.last, Times::of(&first).and(Times::of(&last)))))
 }
 
 fn stream_status(state: &State, class: Class, bytes: &[u64; 4]) -> Option<StreamStatus> {

@@ -8,7 +8,7 @@
 //! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into chunk
 //! files, `upkeep` keeps `meta.db`, `room` keeps the directory below its cap. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged. `inspect` looks at a
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `inspect` looks at a
 //! store from outside, also while it is used.
 
 mod boot;
@@ -27,6 +27,7 @@ mod segment;
 mod state;
 mod stats;
 mod stream;
+mod times;
 mod upkeep;
 mod writer;
 
@@ -135,7 +136,7 @@ impl Store {
         self.opened.as_ref().map_or_else(|_| Vec::new(), |opened| opened.fixes.clone())
     }
 
-    /// The latest wall time the store has seen, ms since 1970: it is at least this late.
+    /// The wall time the store has seen last, ms since 1970: it is at least this late.
     pub fn latest_wall_ms(&self) -> Option<i64> {
         self.opened.as_ref().ok().and_then(|opened| opened.latest_wall_ms)
     }

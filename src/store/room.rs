@@ -13,9 +13,10 @@ use crate::disk::directory::ChunkName;
 use crate::disk::fault::Fault;
 use crate::flow::notice::Phase;
 use crate::model::number::Class;
+use crate::model::time::Stamp;
 
-use super::upkeep;
 use super::writer::{Disk, Writer};
+use super::{times, upkeep};
 
 /// Largest chunk file.
 const CHUNK_MAX: u64 = 32 * 1024 * 1024;
@@ -112,7 +113,8 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
     if disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name) {
         disk.tails[name.class as usize] = None;
     }
-    let lost = writer.shared.state().evict(name);
+    let begins = begins(writer, name);
+    let lost = writer.shared.state().evict(name, &begins);
     forget_epochs(writer, name.class);
     // The gap record first; on a disk so full that it cannot be written it stays in memory and follows.
     upkeep::flush(&writer.shared, &mut disk.meta, Vec::new());
@@ -132,10 +134,26 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
     Some(lost)
 }
 
+/// Where uplinks stand inside a chunk, and when what follows was taken.
+fn begins(writer: &Writer, name: ChunkName) -> Vec<(u64, Stamp)> {
+    let (held, epoch, seqs) = {
+        let state = writer.shared.state();
+        let stream = state.stream(name.class);
+        let Some(held) = stream.chunks.iter().find(|held| held.name == name).copied() else { return Vec::new() };
+        (held, stream.life(held.span.ordinal).map_or(0, |life| life.epoch), state.begins(name.class, held.span))
+    };
+    let inside = seqs.into_iter().filter(|seq| *seq > held.span.first);
+    inside.map(|seq| (seq, times::since(&writer.shared.directory, held, epoch, seq))).collect()
+}
+
 /// The chunk that goes next, and whether everybody has it.
 fn candidate(writer: &Writer, disk: &Disk) -> Option<(ChunkName, bool)> {
     let state = writer.shared.state();
-    let chunks = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
+    let unpublished = |name: ChunkName| {
+        disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name && tail.unpublished)
+    };
+    let all = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
+    let chunks = || all().filter(|held| !unpublished(held.name));
     let in_use = |name: ChunkName| {
         disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name)
             || disk.salvaged.as_ref().is_some_and(|target| target.name() == name)

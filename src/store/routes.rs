@@ -29,7 +29,8 @@ pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents
         state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0 });
     }
     take_gaps(state, contents);
-    settle(state);
+    settle(state, contents);
+    owe_earlier_losses(state);
     drop_removed(state, opening, contents);
 }
 
@@ -64,20 +65,31 @@ pub(super) fn take_gaps(state: &mut State, contents: &Contents) {
 }
 
 /// Lost or evicted numbers without a gap record that is owed were acknowledged: the gap record leaves `meta.db` at once,
-/// the cursor follows some seconds later, and a crash may come between.
-fn settle(state: &mut State) {
+/// the cursor follows some seconds later, and a crash may come between. Not so for a cursor that begins now.
+fn settle(state: &mut State, known: &Contents) {
     let State { streams, ledgers, .. } = state;
     for ledger in ledgers {
         for (stream, cursor) in streams.iter().zip(&mut ledger.cursors) {
             let Some(cursor) = cursor else { continue };
             let evicted = stream.epochs.iter().filter(|life| life.evicted > 0);
             let evicted = evicted.map(|life| Span { ordinal: life.ordinal, first: 1, last: life.evicted });
-            let gone = evicted.chain(stream.losses.iter().map(|loss| loss.span)).collect();
+            let is_known = |row: &CursorRow| row.uplink == ledger.name && row.class == stream.class as u8;
+            let losses = stream.losses.iter().filter(|_| known.cursors.iter().any(is_known));
+            let gone = evicted.chain(losses.map(|loss| loss.span)).collect();
             let owed = ledger.gaps.iter().filter(|gap| gap.class == stream.class);
             for span in owed.fold(gone, |gone, gap| gap.loss.span.take_out_of(gone)) {
                 cursor.mark(span);
             }
             cursor.advance(|ordinal| stream.ended(ordinal));
+        }
+    }
+}
+
+/// An uplink that begins at the oldest record was not there when losses were declared: it is told of them now.
+fn owe_earlier_losses(state: &mut State) {
+    for class in Class::ALL {
+        for loss in state.stream(class).losses.clone() {
+            state.owe(class, &loss, &[]);
         }
     }
 }
@@ -115,11 +127,14 @@ mod tests {
         let loss = Loss { span: Span { first: 8, ..span }, reason: "store".into(), from: None, to: None };
         let gaps = vec![Owing { id: 1, class: Class::Bulk, loss }];
         state.ledgers.push(Ledger { name: "cloud".into(), cursors, gaps, unsaved: 0 });
-        settle(&mut state);
+        let row =
+            CursorRow { uplink: "cloud".into(), class: Class::Bulk as u8, epoch: 7, acked: 4, ranges: String::new() };
+        let known = Contents { cursors: vec![row], ..Contents::default() };
+        settle(&mut state, &known);
         let acked = |state: &State| state.ledgers[0].cursors[3].as_ref().map(|cursor| cursor.acked.seq);
         assert_eq!(acked(&state), Some(7), "what is still owed is not passed");
         state.ledgers[0].gaps.clear();
-        settle(&mut state);
+        settle(&mut state, &known);
         assert_eq!(acked(&state), Some(9));
     }
 }

@@ -11,12 +11,14 @@ use tokio::sync::mpsc;
 
 use crate::disk::chunk::{ChunkReader, SegmentRow, TagRow};
 use crate::disk::directory::ChunkName;
+use crate::flow::notice::Phase;
 use crate::model::number::Class;
 
 use super::commit::Tail;
 use super::cursor::Span;
 use super::segment::{self, Place};
 use super::stream::{Held, Loss, Stream};
+use super::times::{Neighbours, Times};
 use super::writer::{Disk, Writer};
 use super::{Control, Shared, dictionary, room};
 
@@ -35,7 +37,7 @@ pub(super) enum Piece {
 pub(super) struct Target {
     tail: Tail,
     class: Class,
-    spans: Vec<Span>,
+    spans: Vec<(Span, Times)>,
 }
 
 impl Target {
@@ -144,7 +146,9 @@ fn store(
         }
         let Some(target) = &mut disk.salvaged else { return Ok(()) };
         target.tail.append(&tags, &rows)?;
-        target.spans.extend(rows.iter().map(|row| Span { ordinal, first: row.first, last: row.last }));
+        target
+            .spans
+            .extend(rows.iter().map(|row| (Span { ordinal, first: row.first, last: row.last }, Times::of(row))));
         Ok(())
     });
     if let Err(fault) = written {
@@ -170,29 +174,63 @@ fn close_target(writer: &mut Writer, disk: &mut Disk) {
     let Some(Target { tail, class, mut spans }) = disk.salvaged.take() else { return };
     let (name, ordinal) = (tail.name, tail.ordinal);
     tail.finish();
-    spans.sort_unstable();
-    let (Some(first), Some(last)) = (spans.first(), spans.iter().map(|span| span.last).max()) else { return };
+    spans.sort_unstable_by_key(|(span, _)| *span);
+    let (Some((first, _)), Some(last)) = (spans.first(), spans.iter().map(|(span, _)| span.last).max()) else { return };
     let whole = Span { ordinal, first: first.first, last };
-    let mut state = writer.shared.state();
+    let Some(times) = spans.iter().map(|(_, times)| *times).reduce(Times::and) else { return };
+    let held = Held { name, span: whole, times };
+    let mut stream = writer.shared.state().stream(class).clone();
     let mut missing = vec![whole];
-    let others = state.stream(class).chunks.iter().map(|held| held.span);
-    for span in spans.into_iter().chain(others) {
+    let others = stream.chunks.iter().map(|held| held.span);
+    for span in spans.into_iter().map(|(span, _)| span).chain(others) {
         missing = span.take_out_of(missing);
     }
-    state.stream_mut(class).hold(Held { name, span: whole });
-    for span in missing {
-        state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
+    stream.hold(held);
+    let losses = losses(writer, &stream, missing);
+    let mut state = writer.shared.state();
+    state.stream_mut(class).hold(held);
+    for loss in losses {
+        state.declare(class, &loss);
+    }
+}
+
+/// Missing numbers as losses, with what is known of when they were taken. Reads chunks, so not under the lock.
+fn losses(writer: &Writer, stream: &Stream, missing: Vec<Span>) -> Vec<Loss> {
+    let losses = missing.into_iter().map(|span| {
+        let class = stream.class;
+        tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
         writer.shared.stats.damaged[class as usize].add(span.len());
+        let (from, to) = Neighbours::of(stream, span).times(&writer.shared.directory);
+        Loss { span, reason: "damaged".into(), from, to }
+    });
+    losses.collect()
+}
+
+impl Writer {
+    /// A reader came upon numbers that cannot be read: declares them lost.
+    pub(super) fn declare_unreadable(&mut self, class: Class, span: Span) {
+        let stream = self.shared.state().stream(class).clone();
+        // Readers ask again until they see it declared, and several may come upon the same damage.
+        let new = stream.losses.iter().fold(vec![span], |left, old| old.span.take_out_of(left));
+        if new.is_empty() {
+            return;
+        }
+        self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
+        for loss in losses(self, &stream, new) {
+            self.shared.state().declare(class, &loss);
+        }
+        self.flush_edits(Vec::new());
+        self.shared.wake_readers();
     }
 }
 
 /// All damaged chunks of a class are read: what is missing now is lost.
 fn finish(writer: &mut Writer, class: Class) {
+    let stream = writer.shared.state().stream(class).clone();
+    let losses = losses(writer, &stream, stream.holes());
     let mut state = writer.shared.state();
     state.stream_mut(class).salvaging = false;
-    for span in state.stream(class).holes() {
-        tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        writer.shared.stats.damaged[class as usize].add(span.len());
-        state.declare(class, &Loss { span, reason: "damaged".into(), from: None, to: None });
+    for loss in losses {
+        state.declare(class, &loss);
     }
 }

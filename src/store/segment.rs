@@ -2,8 +2,9 @@
 //! the same and in the same order.
 //!
 //! ```text
-//! row     first, last (seqs), boot, raw (bytes of the body unpacked), crc, body
-//! crc     CRC-32 (IEEE) over "IBSEG1" | class u8 | epoch u64 | first u64 | last u64 | boot u32 | raw u32 | body
+//! row     first, last (seqs), boot, earliest, latest (stamps, µs of the boot), raw (bytes of the body unpacked), crc, body
+//! crc     CRC-32 (IEEE) over "IBSEG1" | class u8 | epoch u64 | first u64 | last u64 | boot u32 | earliest i64 | latest i64 |
+//!         raw u32 | body
 //!         (numbers little-endian): a segment that strays into another stream is noticed as well
 //! body    zstd(protobuf `Segment` below)
 //! ```
@@ -128,7 +129,10 @@ pub(super) fn pack(place: Place, first: u64, records: &[Record]) -> SegmentRow {
     let body = zstd::bulk::compress(&raw, LEVEL).expect("zstd writes to memory and the level exists");
     let last = first + records.len() as u64 - 1;
     let boot = records.first().map_or(0, |record| record.at.boot.0);
-    let mut row = SegmentRow { first, last, boot, raw: u32::try_from(raw.len()).unwrap_or(u32::MAX), crc: 0, body };
+    let micros = || records.iter().map(|record| record.at.micros);
+    let (earliest, latest) = (micros().min().unwrap_or(base), micros().max().unwrap_or(base));
+    let raw = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+    let mut row = SegmentRow { first, last, boot, earliest, latest, raw, crc: 0, body };
     row.crc = crc(place, &row);
     row
 }
@@ -247,6 +251,9 @@ fn crc(place: Place, row: &SegmentRow) -> u32 {
         hasher.update(&number.to_le_bytes());
     }
     hasher.update(&row.boot.to_le_bytes());
+    for micros in [row.earliest, row.latest] {
+        hasher.update(&micros.to_le_bytes());
+    }
     hasher.update(&row.raw.to_le_bytes());
     hasher.update(&row.body);
     hasher.finalize()

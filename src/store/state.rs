@@ -6,13 +6,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::disk::chunk::TagRow;
 use crate::disk::directory::ChunkName;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
 use crate::model::number::{Class, Epoch, Seq};
+use crate::model::time::Stamp;
 
 use super::cursor::{Cursor, Position, RANGES_SAVED_MAX, Span};
-use super::stream::{Found, Loss, Stream};
+use super::stream::{Found, Held, Loss, Stream};
 use super::{Ack, DictionaryTag, OwedGap};
 
 /// One uplink's side.
@@ -50,6 +53,8 @@ pub(super) struct State {
     pub(super) ledgers: Vec<Ledger>,
     pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
     pub(super) edits: Vec<Edit>,
+    /// When `meta.db` could not take them; `None` once it could.
+    pub(super) refused_at: Option<Instant>,
     pub(super) next_gap: i64,
     /// Nothing more will be committed.
     pub(super) ended: bool,
@@ -63,6 +68,7 @@ impl State {
             ledgers: Vec::new(),
             dictionary: HashMap::new(),
             edits: Vec::new(),
+            refused_at: None,
             next_gap: 1,
             ended: false,
         }
@@ -92,11 +98,20 @@ impl State {
                 stream.losses.insert(place, part);
             }
         }
-        self.owe(class, loss);
+        self.owe(class, loss, &[]);
     }
 
-    /// Owes a gap record to every uplink that has not passed the numbers; how many numbers that were, at most.
-    pub(super) fn owe(&mut self, class: Class, loss: &Loss) -> u64 {
+    /// The first numbers inside a span that uplinks stand before.
+    pub(super) fn begins(&self, class: Class, span: Span) -> Vec<u64> {
+        let cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class as usize].as_ref());
+        let inside =
+            cursors.map(|cursor| Position { seq: cursor.acked.seq + 1, ..cursor.acked }).filter(|at| span.has(*at));
+        inside.map(|at| at.seq).collect()
+    }
+
+    /// Owes a gap record to every uplink that has not passed the numbers; how many numbers that were, at most. `begins`
+    /// says, where an uplink stands inside them, when what it lacks was taken.
+    pub(super) fn owe(&mut self, class: Class, loss: &Loss, begins: &[(u64, Stamp)]) -> u64 {
         let stream = &self.streams[class as usize];
         let mut owed = 0;
         for ledger in &mut self.ledgers {
@@ -106,6 +121,9 @@ impl State {
             owed = owed.max(missing.iter().map(|span| span.len()).sum());
             for span in missing {
                 let mut whole = Loss { span, ..loss.clone() };
+                if let Some((_, at)) = begins.iter().filter(|(seq, _)| *seq <= span.first).max_by_key(|(seq, _)| *seq) {
+                    whole.from = Some(*at);
+                }
                 // A gap that goes on is told again, whole, under a new id: an acknowledgement of the old one cannot
                 // mean numbers it did not name.
                 let goes_on = |gap: &Owing| {
@@ -207,14 +225,16 @@ impl State {
     }
 
     /// A chunk is gone from the disk on purpose: notes how far, and owes gap records where somebody had not passed it.
-    pub(super) fn evict(&mut self, name: ChunkName) -> u64 {
+    /// `begins`: see [`State::owe`].
+    pub(super) fn evict(&mut self, name: ChunkName, begins: &[(u64, Stamp)]) -> u64 {
         let stream = &mut self.streams[name.class as usize];
         let Some(place) = stream.chunks.iter().position(|held| held.name == name) else { return 0 };
-        let span = stream.chunks.remove(place).span;
+        let Held { span, times, .. } = stream.chunks.remove(place);
         if span.len() == 0 {
             return 0;
         }
-        let owed = self.owe(name.class, &Loss { span, reason: "evicted".into(), from: None, to: None });
+        let (from, to) = (Some(times.first), Some(times.last));
+        let owed = self.owe(name.class, &Loss { span, reason: "evicted".into(), from, to }, begins);
         let stream = &mut self.streams[name.class as usize];
         if let Some(life) = stream.life_mut(span.ordinal) {
             life.evicted = life.evicted.max(span.last);

@@ -9,6 +9,7 @@ use crate::model::time::{Boot, Stamp};
 use crate::payload::json::Previous;
 
 use super::cursor::{Position, Span};
+use super::times::Times;
 
 /// One epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub(super) struct Life {
 pub(super) struct Held {
     pub(super) name: ChunkName,
     pub(super) span: Span,
+    pub(super) times: Times,
 }
 
 /// Numbers without records.
@@ -215,7 +217,8 @@ mod tests {
         stream.epochs = vec![life(1, 40), life(2, 9)];
         let span = |first, last| Span { ordinal: 1, first, last };
         for (number, first, last) in [(1, 5, 10), (2, 21, 30)] {
-            stream.hold(Held { name: ChunkName { class: Class::Bulk, number }, span: span(first, last) });
+            let (name, now) = (ChunkName { class: Class::Bulk, number }, Stamp { boot: Boot(1), micros: 0 });
+            stream.hold(Held { name, span: span(first, last), times: Times { first: now, last: now } });
         }
         stream.losses.push(Loss { span: span(25, 26), reason: "store".into(), from: None, to: None });
         let at = |seq| Position { ordinal: 1, seq };

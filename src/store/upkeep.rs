@@ -10,9 +10,11 @@ use crate::disk::meta::{Edit, FixRow, Meta};
 use crate::flow::clock::Fix;
 use crate::model::time::Certainty;
 
-use super::writer::{CURSORS_AT_MOST, CURSORS_EVERY, CURSORS_RECORDS, Writer};
+use super::writer::{CURSORS_AT_MOST, CURSORS_EVERY, CURSORS_RECORDS, RETRY, Writer};
 use super::{Shared, boot};
 
+/// Name of the latest wall time among the values.
+pub(super) const WALL: &str = "latest_wall_ms";
 /// The latest wall time is saved this often.
 const WALL_EVERY: Duration = Duration::from_secs(600);
 /// A fix that says the same as the one before, to this many ms, is not stored again.
@@ -54,7 +56,7 @@ impl Writer {
         let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
         if !self.last_fix.as_ref().is_some_and(same) {
             let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            if self.flush_edits(vec![Edit::PutFix(row)]) {
+            if self.flush_edits(vec![Edit::PutFix(row), Edit::PutValue(WALL, fix.unix_ms)]) {
                 self.last_fix = Some(fix);
             }
         }
@@ -62,10 +64,14 @@ impl Writer {
 
     /// Saves what is due.
     pub(super) fn save_due(&mut self, now: Instant) {
-        let (unsaved, edits) = {
+        let (unsaved, edits, refused_at) = {
             let state = self.shared.state();
-            (state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0), !state.edits.is_empty())
+            let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
+            (unsaved, !state.edits.is_empty(), state.refused_at)
         };
+        if refused_at.is_some_and(|at| now.saturating_duration_since(at) < RETRY) {
+            return;
+        }
         let since = now.saturating_duration_since(self.cursors_saved);
         let due = since >= CURSORS_EVERY || (unsaved >= CURSORS_RECORDS && since >= CURSORS_AT_MOST);
         let wall = self.wall_saved.is_none_or(|at| now.saturating_duration_since(at) >= WALL_EVERY);
@@ -93,7 +99,7 @@ impl Writer {
         }
         let wall = self.clock.wall_now();
         if wall.certainty == Certainty::Fixed {
-            edits.push(Edit::PutValue("latest_wall_ms", wall.unix_ms));
+            edits.push(Edit::PutValue(WALL, wall.unix_ms));
         }
         self.cursors_saved = Instant::now();
         self.wall_saved = Some(Instant::now());
@@ -117,12 +123,18 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
     let kept = edits.len();
     edits.extend(more);
     if let Err(fault) = meta.apply(&edits) {
-        tracing::warn!(error = %fault, "meta.db could not be written; kept for the next time");
         edits.truncate(kept); // cursors and the like are made anew
         let mut state = shared.state();
+        if state.refused_at.is_none() {
+            tracing::warn!(error = %fault, "meta.db could not be written; trying again every few seconds");
+        }
+        state.refused_at = Some(Instant::now());
         edits.append(&mut state.edits);
         state.edits = edits;
         return false;
+    }
+    if shared.state().refused_at.take().is_some() {
+        tracing::info!("meta.db is written again");
     }
     true
 }

@@ -24,13 +24,12 @@ use crate::model::number::Class;
 use crate::model::time::{Boot, Stamp};
 
 use super::commit::{Group, Pending, Tail};
-use super::stream::Loss;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
-const RETRY: Duration = Duration::from_secs(3);
+pub(super) const RETRY: Duration = Duration::from_secs(3);
 /// Cursors are saved at least this often while they move.
 pub(super) const CURSORS_EVERY: Duration = Duration::from_secs(5);
 /// And at most this often.
@@ -214,11 +213,12 @@ impl Writer {
         let cursors = {
             let state = self.shared.state();
             let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
-            match unsaved {
+            let due = match unsaved {
                 0 => now + CURSORS_EVERY,
                 unsaved if unsaved < CURSORS_RECORDS => self.cursors_saved + CURSORS_EVERY,
                 _ => self.cursors_saved + CURSORS_AT_MOST,
-            }
+            };
+            state.refused_at.map_or(due, |at| due.max(at + RETRY))
         };
         let commits = [self.commit_at, self.urgent_at].into_iter().flatten();
         commits.chain([cursors, now + IDLE]).min().unwrap_or(now)
@@ -357,15 +357,7 @@ impl Writer {
                 let _ = done.send(()); // the asker may be gone
             }
             Control::Fix(fix) => self.remember(fix),
-            Control::Lost { class, span } => {
-                self.shared.stats.damaged[class as usize].add(span.len());
-                tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
-                self.tell("store_damaged", Phase::Once, format!("{} records of stream {class} are lost", span.len()));
-                let loss = Loss { span, reason: "damaged".into(), from: None, to: None };
-                self.shared.state().declare(class, &loss);
-                self.flush_edits(Vec::new());
-                self.shared.wake_readers();
-            }
+            Control::Lost { class, span } => self.declare_unreadable(class, span),
             Control::Salvaged(piece) => salvage::take(self, piece),
         }
     }

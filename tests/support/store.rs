@@ -48,6 +48,7 @@ pub struct Running {
     pub latest: Arc<Latest>,
     pub store: StoreHandle,
     pub clock: Clock,
+    pub time: Arc<FakeTime>,
     pub notices: mpsc::Receiver<Notice>,
 }
 
@@ -56,8 +57,9 @@ pub fn start(opening: Opening) -> Running {
     let (hub, latest, end) = hub(classes);
     let (tell, told) = notices();
     let store = open(opening);
-    let clock = Clock::new(Arc::new(FakeTime::default()), store.boot(), 0);
-    Running { hub, latest, store: store.start(end, clock.clone(), tell), clock, notices: told }
+    let time = Arc::new(FakeTime::default());
+    let clock = Clock::new(time.clone(), store.boot(), 0);
+    Running { hub, latest, store: store.start(end, clock.clone(), tell), clock, time, notices: told }
 }
 
 pub fn sample(tag: u32, value: u64, at: Stamp) -> Sample {

@@ -117,7 +117,7 @@ pub fn modicon(address: Address) -> String {
 
 /// The type a tag has: declared, or bool where nothing else is possible.
 pub fn data_type(declared: Option<&str>, address: Address) -> Result<DataType, String> {
-    let only_bool = address.table.is_bits() || address.bit.is_some();
+    let only_bool = is_one_bit(address);
     let Some(word) = declared else {
         return if only_bool {
             Ok(DataType::Bool)
@@ -132,9 +132,19 @@ pub fn data_type(declared: Option<&str>, address: Address) -> Result<DataType, S
     Ok(data_type)
 }
 
-/// What a type may be.
-pub const TYPES_ALLOWED: &str =
-    "bool, int16, uint16, int32, uint32, int64, uint64, float32, float64, string(1) ..= string(250)";
+/// The types a place may have, for problems.
+pub const fn types_allowed(address: Address) -> &'static str {
+    if is_one_bit(address) {
+        "bool"
+    } else {
+        "bool, int16, uint16, int32, uint32, int64, uint64, float32, float64, string(1) ..= string(250)"
+    }
+}
+
+/// Coils, discrete inputs and bits of registers.
+const fn is_one_bit(address: Address) -> bool {
+    address.table.is_bits() || address.bit.is_some()
+}
 
 fn parse_type(word: &str) -> Result<DataType, String> {
     let simple = [

@@ -129,6 +129,9 @@ fn endpoint(text: &str) -> Result<String, &'static str> {
 
 /// Host (without brackets) and port of `host`, `host:port`, `[v6]` and `[v6]:port`.
 pub fn split_host(text: &str, standard_port: u16) -> Result<(&str, u16), &'static str> {
+    if text.contains("://") {
+        return Err("host and port only: what stands before :// does not belong here");
+    }
     let (host, port) = match text.strip_prefix('[') {
         Some(inside) => {
             let (host, behind) = inside.split_once(']').ok_or("the bracket of the address is not closed")?;

@@ -134,7 +134,7 @@ fn type_of(section: &Section<'_, '_>, address: Spot<Address>, registers_max: u16
         }
         Err(message) => {
             let at = declared.map_or(address.at, |text| text.at);
-            section.report(section.wrong("type", at, message).allowed(address::TYPES_ALLOWED));
+            section.report(section.wrong("type", at, message).allowed(address::types_allowed(address.value)));
             return None;
         }
     };

@@ -2,8 +2,8 @@
 //!
 //! Fed by the driver. Promises: the context of the crate is dropped after any error; after a serial timeout the whole
 //! line stays quiet for at least the worst response time seen, and the silent unit is not asked again until another
-//! response timeout has passed, so that its late answer is over before the next question; a TCP connection survives a
-//! silent unit. Nothing here is cancel-safe but [`Session::settle`]: finish a transaction once begun.
+//! response timeout has passed, so that its late answer is over before the next question; so it is after a serial port
+//! was opened; a TCP connection survives a silent unit. Nothing here is cancel-safe but [`Session::settle`]: finish a transaction once begun.
 
 use std::io;
 use std::sync::Arc;
@@ -77,10 +77,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// Over a wire just opened.
+    /// Over a wire just opened. A serial line is listened to for a response timeout first: whoever asked there before,
+    /// such as this program until it was killed, may have left a question whose answer is still to come, and nothing in
+    /// it says that it is not ours.
     pub fn new(wire: Box<dyn Wire>, timing: Timing, stats: Arc<BusStats>) -> Self {
         let gate = Gate::new(wire, timing.framing(), timing.settle(), Arc::clone(&stats));
-        let quiet_until = Instant::now() + timing.pause();
+        let quiet = match timing.framing() {
+            Framing::Tcp => Duration::ZERO,
+            Framing::Rtu => timing.response_timeout().max(timing.pause()),
+        };
+        let quiet_until = Instant::now() + quiet;
         Self { gate, context: None, timing, quiet_until, holds: Vec::new(), worst_response: None, stats }
     }
 

@@ -99,12 +99,18 @@ pub fn intend(tag: &TagPlan, value: &Value) -> Result<Intent, Refusal> {
                 DoesNotFit::OutOfRange => Refusal::Range,
                 DoesNotFit::WrongKind => Refusal::Payload,
             })?;
-            if words.len() > super::session::REGISTERS_PER_WRITE_MAX {
+            if words.len() > super::session::REGISTERS_PER_WRITE_MAX || !within_limits_on_the_wire(tag, &words) {
                 return Err(Refusal::Range);
             }
             Ok(Intent::Write(Write::Registers { address, words }))
         }
     }
+}
+
+/// A step of the scale may end beyond a limit that the value itself kept: 10 in steps of 4 is 12.
+fn within_limits_on_the_wire(tag: &TagPlan, words: &[u16]) -> bool {
+    let meant = read_back(tag, &Reading::Registers(words.to_vec())).and_then(|value| value.as_f64());
+    !tag.data_type.is_integer() || meant.is_none_or(|number| tag.write.limits.contain(number))
 }
 
 /// 0 and 1 are as good as false and true for a switch.
