@@ -284,6 +284,28 @@ async fn a_full_queue_is_refused_busy_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_known_id_gets_its_old_outcome_also_when_the_queue_is_full_or_its_time_is_over() {
+    let mut rig = slow(Duration::from_secs(3)).await;
+    for n in 0..25 {
+        rig.send(&format!(r#"{{"value":2,"id":"b{n}"}}"#)).await;
+    }
+    rig.watch.until(RESULT, "busy", |result| result["reason"] == "busy").await;
+    rig.send(r#"{"value":1,"id":"warm","expires":"2026-11-01T00:00:00Z"}"#).await;
+    rig.send(r#"{"value":2,"id":"b0"}"#).await; // under way: its result comes when it ends
+    let of = |id: &str| -> Vec<Json> {
+        let results = rig.watch.on(RESULT).into_iter().map(|seen| seen.json());
+        results.filter(|result| result["id"] == id).collect()
+    };
+    let done = json!({"id": "warm", "outcome": "done", "read_back": 1});
+    until("the old outcome", || of("warm").len() == 2).await;
+    assert_eq!(of("warm"), [done.clone(), done]);
+    rig.plc.units.set_fault(1, None);
+    until("the first ended", || !of("b0").is_empty()).await;
+    assert_eq!(of("b0"), [json!({"id": "b0", "outcome": "done", "read_back": 2})]);
+    assert_eq!(rig.daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_open_at_kill_9_is_answered_unknown_and_never_written_again() {
     let cloud = Cloud::start().await;
     let mut rig = slow(Duration::from_secs(15)).await;

@@ -87,10 +87,15 @@ fn samples(cloud: &Cloud) -> usize {
     cloud.log().iter().filter(|arrived| arrived.topic.starts_with("gw/plc/")).count()
 }
 
+/// An uplink with TLS: CA, certificate, key.
+fn secured(uplink: &str, files: [&Path; 3]) -> String {
+    let [ca, certificate, key] = files.map(Path::display);
+    let files = format!("ca_file = \"{ca}\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n");
+    uplink.replace("mqtt://", "mqtts://") + &files
+}
+
 fn tls_uplink(name: &str, cloud: &Cloud, authority: &Authority, identity: (&Path, &Path)) -> String {
-    let (ca, (certificate, key)) = (authority.ca_file(), identity);
-    uplink(name, cloud.address).replace("mqtt://", "mqtts://")
-        + &format!("ca_file = {ca:?}\ncertificate = {certificate:?}\nkey = {key:?}\n")
+    secured(&uplink(name, cloud.address), [&authority.ca_file(), identity.0, identity.1])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,8 +264,7 @@ async fn a_missing_port_ca_or_key_and_an_expired_certificate_disable_one_part_un
     for name in clouds {
         let cloud = Cloud::start_tls(authority.server("127.0.0.1", VALID)).await;
         let (ca, crt, key) = (at(&format!("{name}.pem")), at(&format!("{name}.crt")), at(&format!("{name}.key")));
-        config += &uplink(name, cloud.address).replace("mqtt://", "mqtts://");
-        config += &format!("ca_file = {ca:?}\ncertificate = {crt:?}\nkey = {key:?}\n");
+        config += &secured(&uplink(name, cloud.address), [&ca, &crt, &key]);
         doors.push(cloud);
     }
     copy(&good.0, "no-ca.crt");
@@ -271,10 +275,9 @@ async fn a_missing_port_ca_or_key_and_an_expired_certificate_disable_one_part_un
     copy(&old.0, "expired.crt");
     copy(&old.1, "expired.key");
     let port = at("ttyS9");
-    config += &format!(
-        "[[bus]]\nname = \"rs485\"\ntype = \"modbus-rtu\"\nport = {port:?}\nserial = \"9600-8N1\"\n\
-         [[device]]\nname = \"meter\"\nbus = \"rs485\"\nunit_id = 1\npoll = \"200ms\"\n"
-    );
+    let line = "[[bus]]\nname = \"rs485\"\ntype = \"modbus-rtu\"\nport = \"PORT\"\nserial = \"9600-8N1\"\n\
+         [[device]]\nname = \"meter\"\nbus = \"rs485\"\nunit_id = 1\npoll = \"200ms\"\n";
+    config += &line.replace("PORT", &port.to_string_lossy());
     config += &tag("level", "holding:0", "uint16", "");
     let home = Home::new(&config);
     let witness = Cloud::start().await;

@@ -111,6 +111,12 @@ impl Router {
 
     async fn take(self: &Arc<Self>, submitted: Submitted, open: &mut JoinSet<()>) {
         let Submitted { request, admitted } = submitted;
+        let at_unix_ms =
+            Some(self.clock.wall(request.at)).filter(|w| w.certainty == Certainty::Fixed).map(|w| w.unix_ms);
+        // First of all: what was done must not be called refused because it is asked for again, late or in a crowd.
+        if let Some(result) = self.recall(&request, at_unix_ms).await {
+            return self.remind(&request, admitted, result);
+        }
         let ready = match self.check(&request) {
             Ok(ready) => ready,
             Err(reason) => return self.answers.refuse(&request, admitted, reason),
@@ -120,13 +126,11 @@ impl Router {
         };
         let tag_topic = Arc::clone(&self.plan.tags[ready.tag.0 as usize].topic);
         let entry = Entry {
-            key: ready.response.id.as_ref().map(|id| format!("{tag_topic}\0{id}")),
+            key: ready.response.id.as_ref().map(|id| key(&tag_topic, id)),
             tag: tag_topic.to_string(),
             payload: request.payload.clone(),
             origin: request.origin.clone(),
-            at_unix_ms: Some(self.clock.wall(request.at))
-                .filter(|w| w.certainty == Certainty::Fixed)
-                .map(|w| w.unix_ms),
+            at_unix_ms,
         };
         match self.journal.begin(entry).await {
             Ok(Begun::New(entry)) => {
@@ -147,16 +151,28 @@ impl Router {
                     router.finish(entry, &tag_topic, &outcome, &ready.response).await;
                 });
             }
-            Ok(Begun::Known { result }) => {
-                let _ = admitted.send(Admission::Accepted);
-                if let Some(result) = result {
-                    self.answers.publish(&tag_topic, result, &ready.response);
-                }
-            }
+            Ok(Begun::Known { result }) => self.remind(&request, admitted, result),
             Err(error) => {
                 tracing::error!(%error, "command journal cannot be written");
                 self.answers.refuse(&request, admitted, Refusal::Journal);
             }
+        }
+    }
+
+    /// What the journal knows of the id of a request: how it ended, or that it has not yet.
+    async fn recall(&self, request: &Request, now: Option<i64>) -> Option<Option<Vec<u8>>> {
+        let id = id_of(request).filter(|_| request.retained == Retained::No)?;
+        let key = key(&self.plan.tags[request.tag.0 as usize].topic, &id);
+        // Without a journal it is refused in a moment, with that reason.
+        self.journal.recall(key, now).await.ok().flatten()
+    }
+
+    /// Answers with the old outcome; while there is none, it will be published when it comes.
+    fn remind(&self, request: &Request, admitted: oneshot::Sender<Admission>, result: Option<Vec<u8>>) {
+        let _ = admitted.send(Admission::Accepted); // the sender may be gone
+        if let Some(result) = result {
+            let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
+            self.answers.publish(tag_topic, result, &Response::to(request, id_of(request)));
         }
     }
 
@@ -232,7 +248,7 @@ impl Answers {
     fn refuse(&self, request: &Request, admitted: oneshot::Sender<Admission>, reason: Refusal) {
         let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
         tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
-        let id = request::id_of(&request.payload).or_else(|| request.correlation.as_deref().map(hex));
+        let id = id_of(request);
         let response = Response::to(request, id);
         let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
         self.publish(tag_topic, result, &response);
@@ -251,6 +267,16 @@ impl Answers {
             self.refuse(&request, admitted, Refusal::Stopping);
         }
     }
+}
+
+/// The id in the payload, or the correlation data.
+fn id_of(request: &Request) -> Option<String> {
+    request::id_of(&request.payload).or_else(|| request.correlation.as_deref().map(hex))
+}
+
+/// What the journal knows a command by.
+fn key(tag_topic: &str, id: &str) -> String {
+    format!("{tag_topic}\0{id}")
 }
 
 /// Correlation data as an id that fits into JSON.

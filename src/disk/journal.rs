@@ -64,6 +64,9 @@ pub enum Begun {
     },
 }
 
+/// `None`: never seen. Otherwise how it ended, if it has.
+type Recalled = Option<Option<Vec<u8>>>;
+
 /// An entry that a crash left open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedEntry {
@@ -85,6 +88,7 @@ pub enum JournalError {
 }
 
 enum Request {
+    Recall(String, Option<i64>, oneshot::Sender<Result<Recalled, Fault>>),
     Begin(Entry, oneshot::Sender<Result<Begun, Fault>>),
     Close(EntryId, Vec<u8>, oneshot::Sender<Result<(), Fault>>),
     Unfinished(oneshot::Sender<Vec<UnfinishedEntry>>),
@@ -106,6 +110,14 @@ impl CommandJournal {
             tracing::error!(error = %error, "command journal thread cannot start");
         }
         Self { requests }
+    }
+
+    /// Looks a key up, as of `now` (ms since 1970, if the wall clock is known): `None` when it was not seen within 24 h,
+    /// otherwise how the command ended; the inner `None` when it has not.
+    pub async fn recall(&self, key: String, now: Option<i64>) -> Result<Option<Option<Vec<u8>>>, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Recall(key, now, answer)).await.map_err(|_| JournalError::Closed)?;
+        Ok(answered.await.map_err(|_| JournalError::Closed)??)
     }
 
     /// Writes a command down, unless its key is known; on disk when it returns. If cancelled it may be written
@@ -149,6 +161,9 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
     while let Some(request) = inbox.blocking_recv() {
         // The asker may be gone: what was written stays written.
         match request {
+            Request::Recall(key, now, answer) => {
+                drop(answer.send(journal.attempt(|journal| recall(journal.connection()?, &key, now))));
+            }
             Request::Begin(entry, answer) => drop(answer.send(journal.attempt(|journal| journal.begin(&entry)))),
             Request::Close(id, result, answer) => {
                 drop(answer.send(journal.attempt(|journal| journal.end(id, &result))));
@@ -207,14 +222,10 @@ impl Journal {
     fn begin(&mut self, entry: &Entry) -> Result<Begun, Fault> {
         let connection = self.connection()?;
         let work = connection.transaction()?;
-        if let Some(key) = &entry.key {
-            let since = entry.at_unix_ms.map(|now| now - REMEMBERED_MS);
-            let known = "SELECT result FROM entry WHERE key = ?1 AND (at IS NULL OR ?2 IS NULL OR at >= ?2)
-                         ORDER BY id DESC LIMIT 1";
-            let result = work.query_row(known, params![key, since], |row| row.get(0)).optional()?;
-            if let Some(result) = result {
-                return Ok(Begun::Known { result });
-            }
+        if let Some(key) = &entry.key
+            && let Some(result) = recall(&work, key, entry.at_unix_ms)?
+        {
+            return Ok(Begun::Known { result });
         }
         let Entry { key, tag, payload, origin, at_unix_ms } = entry;
         work.execute(
@@ -252,6 +263,13 @@ fn open(path: &Path) -> Result<Connection, Fault> {
     let connection = database::open(path)?;
     LAYOUT.check(&connection)?;
     Ok(connection)
+}
+
+fn recall(connection: &Connection, key: &str, now: Option<i64>) -> Result<Recalled, Fault> {
+    let since = now.map(|now| now - REMEMBERED_MS);
+    let known = "SELECT result FROM entry WHERE key = ?1 AND (at IS NULL OR ?2 IS NULL OR at >= ?2)
+                 ORDER BY id DESC LIMIT 1";
+    Ok(connection.query_row(known, params![key, since], |row| row.get(0)).optional()?)
 }
 
 fn unfinished(connection: &Connection) -> Result<Vec<UnfinishedEntry>, Fault> {

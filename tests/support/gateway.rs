@@ -267,6 +267,7 @@ impl Watch {
         let mut subscribe = v4::Subscribe::new_many(everything);
         subscribe.pkid = 1;
         client.send(v4::Packet::Subscribe(subscribe)).await;
+        assert!(matches!(client.next().await, v4::Packet::SubAck(_)));
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let book = Arc::clone(&seen);
         let task = tokio::spawn(async move {
