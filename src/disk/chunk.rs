@@ -281,3 +281,44 @@ fn read_segment(row: &Row<'_>) -> rusqlite::Result<SegmentRow> {
         body: row.get(7)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_while_a_chunk_is_finished_does_not_make_it_unreadable() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (path, crashed) = (home.path().join("chunk.db"), home.path().join("crashed.db"));
+        let info = ChunkInfo { class: Class::Alarm, number: 1, epoch: 9, previous: None };
+        let mut chunk = ChunkWriter::create(&path, &info, 32).expect("made");
+        let body = vec![7; 3000];
+        let row = |first| SegmentRow {
+            first,
+            last: first,
+            boot: 1,
+            earliest: 0,
+            latest: 0,
+            raw: 5,
+            crc: 0,
+            body: body.clone(),
+        };
+        let rows: Vec<_> = (1..40).map(row).collect();
+        chunk.append(&[], &rows).expect("written");
+        chunk.finish();
+        // A rollback journal that was synced, of a process that is gone: what is left when SQLite is killed while it
+        // changes the journal mode. Made with a change so large that it does not fit the cache.
+        let writer = Connection::open(&path).expect("open");
+        writer
+            .execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA cache_size = 2; BEGIN IMMEDIATE; UPDATE segment SET raw = 6",
+            )
+            .expect("changed");
+        for (from, to) in [("chunk.db", "crashed.db"), ("chunk.db-journal", "crashed.db-journal")] {
+            std::fs::copy(home.path().join(from), home.path().join(to)).expect("copied");
+        }
+        let chunk = ChunkReader::open(&crashed).expect("SQLite rolls it back");
+        let found = chunk.segments_from(1, 100).expect("readable");
+        assert_eq!(found, rows);
+    }
+}

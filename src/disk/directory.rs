@@ -47,7 +47,7 @@ const LOCK: &str = "lock";
 /// The end of the name of a quarantined chunk that was read to its end.
 const SALVAGED: &str = ".salvaged";
 /// What SQLite puts beside a database.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 impl Directory {
     /// Names a directory; nothing is touched.
@@ -153,9 +153,11 @@ impl Directory {
             target = format!("{name}.{copy}");
         }
         let _ = remove(&self.path.join(format!("{name}-shm")));
-        let log = self.path.join(format!("{name}-wal"));
-        if log.exists() {
-            fs::rename(&log, aside.join(format!("{target}-wal")))?;
+        for suffix in ["-wal", "-journal"] {
+            let log = self.path.join(format!("{name}{suffix}"));
+            if log.exists() {
+                fs::rename(&log, aside.join(format!("{target}{suffix}")))?;
+            }
         }
         if self.path.join(name).exists() {
             fs::rename(self.path.join(name), aside.join(&target))?;
@@ -173,7 +175,8 @@ impl Directory {
     pub fn chunks_aside(&self) -> Vec<(Class, PathBuf)> {
         let aside = self.path.join(QUARANTINE);
         let files = list(&aside).unwrap_or_default();
-        let waiting = files.iter().filter(|(name, _)| !name.ends_with(SALVAGED) && !name.ends_with("-wal"));
+        let alone = |name: &str| !name.ends_with(SALVAGED) && !COMPANIONS.iter().any(|suffix| name.ends_with(suffix));
+        let waiting = files.iter().filter(|(name, _)| alone(name));
         let class = |name: &str| Class::from_name(name.strip_prefix("chunk-")?.split('-').next()?);
         waiting.filter_map(|(name, _)| Some((class(name)?, aside.join(name)))).collect()
     }

@@ -89,13 +89,15 @@ fn handshake_error(to: &Destination, error: &io::Error) -> RoadError {
     if is_distrust(error) { RoadError::Distrusted(text) } else { RoadError::Unreachable(text) }
 }
 
-/// What a person can do about the two kinds of server certificate that recipes on the web make and WebPKI does not take.
+/// What a person can do about a `ca_file` of somebody else, and about the two kinds of server certificate that recipes on
+/// the web make and WebPKI does not take.
 fn hint(error: &io::Error) -> &'static str {
     use rustls::{CertificateError as Bad, Error};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
             "; the server's certificate must carry the name of the url as subjectAltName (its CN is not looked at)"
         }
+        Some(Error::InvalidCertificate(Bad::UnknownIssuer)) => "; no CA in ca_file signed the server's certificate",
         Some(Error::InvalidCertificate(Bad::Other(other))) if other.to_string().contains("UnsupportedCertVersion") => {
             "; the server's certificate is X.509 version 1, version 3 with a subjectAltName is needed \
              (openssl x509 -req -extfile …)"

@@ -144,7 +144,9 @@ fn ended(error: &ConnectionError) -> Ended {
         ConnectionError::ConnectionRefused(code) => {
             let why = match code {
                 Code::BadUserNamePassword => "the broker refuses user name or password",
-                Code::NotAuthorized => "the broker says: not authorised",
+                Code::NotAuthorized => {
+                    "the broker says: not authorised (user, password and client id are what it looks at)"
+                }
                 Code::BadClientId => "the broker refuses the client id",
                 Code::RefusedProtocolVersion => "the broker does not speak MQTT 3.1.1",
                 Code::ServiceUnavailable | Code::Success => {

@@ -46,7 +46,7 @@ use pack::Packer;
 use session::{End, Session};
 pub use source::{Source, StoreSource};
 pub use stats::{UplinkState, UplinkStats};
-use trouble::Trouble;
+use trouble::{Told, Trouble};
 
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
@@ -207,10 +207,10 @@ impl<S: Source> Uplink<S> {
         }
         match outcome.end {
             End::Finished => None,
-            End::Lost(reason) => Some(self.retry_after(reason)),
+            End::Lost(reason) => Some(self.retry_after(reason, Told::Before)),
             End::Refused(reason) => {
-                self.trouble.refused(&reason);
-                Some(self.retry_after(reason))
+                let told = self.trouble.refused(&reason);
+                Some(self.retry_after(reason, told))
             }
         }
     }
@@ -218,28 +218,26 @@ impl<S: Source> Uplink<S> {
     fn no_road(&mut self, error: &RoadError) -> Duration {
         let reason = error.to_string();
         if let RoadError::Disabled(_) = error {
-            self.trouble.disabled(&reason);
-            self.down(reason);
+            let told = self.trouble.disabled(&reason);
+            self.down(reason, told);
             self.stats.state(UplinkState::Disabled);
             return self.timing.files_again;
         }
         self.trouble.clear_disabled();
-        if let RoadError::Distrusted(_) = error {
-            self.trouble.refused(&reason);
-        }
-        self.retry_after(reason)
+        let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
+        self.retry_after(reason, told)
     }
 
-    fn retry_after(&mut self, reason: String) -> Duration {
-        self.down(reason);
+    fn retry_after(&mut self, reason: String, told: Told) -> Duration {
+        self.down(reason, told);
         self.backoff.next(&mut self.dice)
     }
 
-    /// Notes a failure, and tells the log once per outage.
-    fn down(&mut self, reason: String) {
+    /// Notes a failure, and tells the log once per outage, and again where it turns into one that needs a person.
+    fn down(&mut self, reason: String, told: Told) {
         let uplink = self.plan.name.as_str();
-        if self.lost_since.is_none() {
-            self.lost_since = Some(Instant::now());
+        if self.lost_since.is_none() || told == Told::Now {
+            self.lost_since.get_or_insert_with(Instant::now);
             tracing::warn!(uplink, error = reason, "uplink down");
         } else {
             tracing::debug!(uplink, error = reason, "uplink still down");

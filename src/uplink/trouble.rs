@@ -7,6 +7,13 @@ const DISABLED: &str = "uplink_disabled";
 /// Broker and gateway do not accept each other: certificate, user, client id.
 const REFUSED: &str = "uplink_refused";
 
+/// Whether the operator has just been told, or knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Now,
+    Before,
+}
+
 /// Of one uplink.
 pub(super) struct Trouble {
     name: String,
@@ -20,11 +27,13 @@ impl Trouble {
         Self { name, notices, disabled: None, refused: None }
     }
 
-    pub(super) fn disabled(&mut self, detail: &str) {
-        if self.disabled.is_none() {
-            self.tell(DISABLED, Phase::Active, detail);
+    /// Says whether that is news.
+    pub(super) fn disabled(&mut self, detail: &str) -> Told {
+        if self.disabled.replace(detail.to_owned()).is_some() {
+            return Told::Before;
         }
-        self.disabled = Some(detail.to_owned());
+        self.tell(DISABLED, Phase::Active, detail);
+        Told::Now
     }
 
     pub(super) fn clear_disabled(&mut self) {
@@ -33,11 +42,13 @@ impl Trouble {
         }
     }
 
-    pub(super) fn refused(&mut self, detail: &str) {
-        if self.refused.is_none() {
-            self.tell(REFUSED, Phase::Active, detail);
+    /// Says whether that is news.
+    pub(super) fn refused(&mut self, detail: &str) -> Told {
+        if self.refused.replace(detail.to_owned()).is_some() {
+            return Told::Before;
         }
-        self.refused = Some(detail.to_owned());
+        self.tell(REFUSED, Phase::Active, detail);
+        Told::Now
     }
 
     pub(super) fn clear_refused(&mut self) {
@@ -61,9 +72,9 @@ mod tests {
         let (hand_in, mut told) = notices();
         let mut trouble = Trouble::new("cloud".into(), hand_in);
         trouble.clear_disabled();
-        for _ in 0..3 {
-            trouble.disabled("key is missing");
-            trouble.refused("bad password");
+        for told in [Told::Now, Told::Before, Told::Before] {
+            assert_eq!(trouble.disabled("key is missing"), told);
+            assert_eq!(trouble.refused("bad password"), told);
         }
         trouble.clear_disabled();
         trouble.clear_disabled();

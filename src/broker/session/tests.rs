@@ -198,8 +198,9 @@ proptest! {
     ) {
         let mut session = session(version, 0, window);
         let mut unsettled: Vec<Token> = Vec::new();
-        // Packet identifiers that wait for their first acknowledgement, in order.
-        let mut owed: Vec<u16> = Vec::new();
+        // Packet identifiers that wait for their first acknowledgement, in order. A client may use one identifier at both
+        // levels at once (it should not); a PUBREC that is sent again then looks like the one it was sent for.
+        let mut owed: Vec<(u16, Qos)> = Vec::new();
         let mut in_flight: HashMap<u16, Qos> = HashMap::new();
         for op in ops {
             let actions = match op {
@@ -224,14 +225,16 @@ proptest! {
                         prop_assert!(!publish.topic.is_empty() && publish.alias.is_none());
                         unsettled.push(token);
                         if publish.qos != Qos::AtMostOnce {
-                            owed.push(publish.packet_id);
+                            owed.push((publish.packet_id, publish.qos));
                         }
                     }
                     Action::Ack { kind: AckKind::Puback, packet_id, .. } => {
-                        prop_assert_eq!(owed.first(), Some(&packet_id));
+                        prop_assert_eq!(owed.first(), Some(&(packet_id, Qos::AtLeastOnce)));
                         owed.remove(0);
                     }
-                    Action::Ack { kind: AckKind::Pubrec, packet_id, .. } if owed.first() == Some(&packet_id) => {
+                    Action::Ack { kind: AckKind::Pubrec, packet_id, .. }
+                        if owed.first() == Some(&(packet_id, Qos::ExactlyOnce)) =>
+                    {
                         owed.remove(0);
                     }
                     Action::Ack { kind: AckKind::Pubrel, packet_id, reason: 0, .. } => {
