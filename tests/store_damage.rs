@@ -104,6 +104,10 @@ async fn a_copied_store_never_uses_the_numbers_of_its_original() {
 
 /// Stores forty times ten values, a second apart, and flips bits in one segment of the middle.
 async fn flipped(home: &Path) {
+    flipped_at(home, 20).await;
+}
+
+async fn flipped_at(home: &Path, segment: usize) {
     let running = start(opening(home));
     for round in 0..40 {
         running.time.advance(Duration::from_secs(1));
@@ -114,7 +118,8 @@ async fn flipped(home: &Path) {
     let file = chunk(home);
     // A body of the middle: found by its content, so that only the CRC can notice.
     let bytes = std::fs::read(&file).expect("read");
-    let place = bytes.windows(4).enumerate().filter(|(_, w)| *w == [0x28, 0xB5, 0x2F, 0xFD]).map(|(n, _)| n).nth(20);
+    let place =
+        bytes.windows(4).enumerate().filter(|(_, w)| *w == [0x28, 0xB5, 0x2F, 0xFD]).map(|(n, _)| n).nth(segment);
     let place = place.expect("zstd frames") as u64;
     File::options().write(true).open(&file).expect("open").write_all_at(&[0x55; 3], place + 9).expect("flipped");
 }
@@ -134,6 +139,24 @@ async fn an_uplink_that_begins_at_the_oldest_is_told_of_losses_that_were_declare
     assert_eq!((backlog, items.len(), reader.backlog()), (400 - 10 + 1 + 1, 400 - 10 + 1 + 1, 0));
     drop(reader);
     running.close().await;
+}
+
+#[tokio::test]
+async fn damage_at_the_end_of_a_chunk_is_bracketed_by_what_is_whole() {
+    let mut at_an_end = 0;
+    for segment in [0, 1, 37, 38] {
+        let home = tempfile::tempdir().expect("a directory");
+        flipped_at(home.path(), segment).await;
+        let items = rest(home.path()).await;
+        let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
+        let (first, last) = (i64::try_from(gap.first.0).expect("small"), i64::try_from(gap.last.0).expect("small"));
+        let second = |at: Option<Stamp>| at.map(|at| at.micros / 1_000_000);
+        assert_eq!(second(gap.from), (first > 1).then_some((first - 1) / 10), "{gap:?}");
+        // After the very last comes a record of the next run, whose clock begins at 0, or nothing yet.
+        assert_eq!(second(gap.to).filter(|at| *at > 0), (last < 400).then_some(last / 10 + 1), "{gap:?}");
+        at_an_end += u32::from(first == 1 || last == 400);
+    }
+    assert!(at_an_end > 0);
 }
 
 #[tokio::test]

@@ -163,7 +163,9 @@ async fn a_gap_record_says_when_the_evicted_records_were_taken_even_from_the_mid
         if seq == 100 {
             let items = next(&mut reader, 90).await.expect("open");
             assert_eq!(items.len(), 90, "all of it is in one page");
-            items.iter().for_each(|item| reader.acknowledge(ack(item)));
+            for item in &items {
+                reader.acknowledge(ack(item));
+            }
         }
     }
     reader.rewind();

@@ -31,9 +31,9 @@ pub struct Gap {
     pub first: Seq,
     /// Last missing number.
     pub last: Seq,
-    /// Time of the first lost sample, if known.
+    /// Time of the first lost sample (`damaged`: of the record before it), if known.
     pub from: Option<Wall>,
-    /// Time of the last lost sample, if known.
+    /// Time of the last lost sample (`damaged`: of the record after it), if known.
     pub to: Option<Wall>,
     /// `evicted`, `damaged`, `store`, `clock`.
     pub reason: &'static str,

@@ -50,23 +50,21 @@ impl Neighbours {
 
     /// When the record before was taken, and the one after.
     pub(super) fn times(&self, directory: &Directory) -> (Option<Stamp>, Option<Stamp>) {
-        let Span { first, last, .. } = self.span;
-        let inside =
-            |held: &Held| held.span.ordinal == self.span.ordinal && held.span.first < first && last < held.span.last;
-        let before = self.before.and_then(|(held, epoch)| {
-            if !inside(&held) {
-                return Some(held.times.last);
+        let Span { ordinal, first, last } = self.span;
+        let before = self.before.map(|(held, epoch)| {
+            if held.span.ordinal != ordinal || held.span.last < first {
+                return held.times.last; // ends before it; otherwise the hole lies inside
             }
             let row = whole(directory, held, epoch, |chunk| chunk.segment_at(first - 1).ok()?);
-            Some(row.map_or(held.times.first, |times| times.last))
+            row.map_or(held.times.first, |times| times.last)
         });
-        let after = self.after.and_then(|(held, epoch)| {
-            if !inside(&held) {
-                return Some(held.times.first);
+        let after = self.after.map(|(held, epoch)| {
+            if held.span.ordinal != ordinal || held.span.first > last {
+                return held.times.first;
             }
             let next =
                 |chunk: &ChunkReader| chunk.segments_from(last + 1, 2).ok()?.into_iter().find(|row| row.last > last);
-            Some(whole(directory, held, epoch, next).map_or(held.times.last, |times| times.first))
+            whole(directory, held, epoch, next).map_or(held.times.last, |times| times.first)
         });
         (before, after)
     }

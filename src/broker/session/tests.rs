@@ -190,6 +190,7 @@ fn ops() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn nothing_a_client_sends_breaks_the_rules_on_our_side(
         ops in prop::collection::vec(ops(), 0..200),
