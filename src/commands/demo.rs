@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::units;
 use crate::flow::clock::Clock;
 
 use super::Failed;
@@ -34,16 +33,13 @@ mod verifier;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// End by itself after this time, such as 60s (default: at Ctrl-C)
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = super::duration)]
     pub run_for: Option<Duration>,
     /// Keep everything in this directory (default: a temporary one that is removed)
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    units::duration(text).ok_or_else(|| format!("'{text}' is no time; write for instance 60s or 5min"))
-}
 
 /// Runs the demo with a gateway that `start` starts; `clock` dates the verifier's certificates.
 #[cfg(feature = "demo")]

@@ -11,9 +11,10 @@ pub mod store;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::plan::Plan;
-use crate::config::{self, HostFacts};
+use crate::config::{self, HostFacts, units};
 use crate::flow::clock::Clock;
 use crate::host::{clock, facts};
 use crate::model::time::Boot;
@@ -54,6 +55,11 @@ impl Failed {
 /// What a command that reads a configuration knows of the machine.
 pub fn host_facts() -> HostFacts {
     HostFacts { hostname: facts::hostname(), credentials_dir: facts::credentials_dir() }
+}
+
+/// A time on the command line, written as in the configuration.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).ok_or_else(|| format!("'{text}' is no time; write for instance 60s, 5m or 12h"))
 }
 
 /// Runs an async command to its end.

@@ -69,7 +69,7 @@ pub struct ReceiveArgs {
     #[arg(long, conflicts_with = "out")]
     pub quiet: bool,
     /// End after this long, such as 60s
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     pub limit: Option<Duration>,
     /// The receiver is there before the gateway: expect every stream from its number 1
     #[arg(long)]
@@ -82,10 +82,6 @@ pub struct ReceiveArgs {
     pub json: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration = text.parse().map_err(|_| "a duration looks like 90s, 5m or 1h30m".to_owned())?;
-    Duration::try_from(signed).map_err(|_| "a duration is not negative".to_owned())
-}
 
 /// Runs it until `stop`, `--for`, or an error that retrying does not mend.
 pub async fn run(args: ReceiveArgs, clock: Clock, stop: Stop) -> Result<(), Failed> {
@@ -287,6 +283,8 @@ mod tests {
 
     #[test]
     fn durations_carry_their_unit() {
+        use crate::commands::duration;
+        assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert!(duration("5").is_err() && duration("-5s").is_err());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::plan::Plan;
-use crate::config::{self, HostFacts, Loaded, units};
+use crate::config::{self, HostFacts, Loaded};
 use crate::plant::faults::Fault;
 use crate::plant::site::{Site, SiteOptions};
 
@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub links: Option<PathBuf>,
     /// Stop after this time, such as 60s (default: at Ctrl-C or SIGTERM)
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = super::duration)]
     pub run_for: Option<Duration>,
     /// Add a TLS broker; --write-config points every uplink to it
     #[arg(long)]
@@ -89,13 +89,10 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     Ok(())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    units::duration(text).ok_or_else(|| format!("'{text}' is no time; write for instance 500ms, 60s or 5min"))
-}
 
 fn late(text: &str) -> Result<(String, Duration), String> {
     let (device, time) = text.split_once('=').ok_or("write DEVICE=TIME, for instance meter-1=500ms")?;
-    Ok((device.to_owned(), duration(time)?))
+    Ok((device.to_owned(), super::duration(time)?))
 }
 
 fn exception(text: &str) -> Result<(String, u8), String> {
