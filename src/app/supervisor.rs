@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -17,7 +18,10 @@ use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
-use crate::model::tag::BusIx;
+use crate::model::quality::{Cause, Quality};
+use crate::model::sample::{Batch, Sample};
+use crate::model::tag::{BusIx, DeviceIx, TagIx};
+use crate::model::time::Stamp;
 use crate::store::StoreHandle;
 
 use super::router::BusSlot;
@@ -27,6 +31,9 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause before a restart.
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A bus that ran this long before it panicked begins with the shortest pause again.
+const SOUND_LIFE: Duration = Duration::from_secs(600);
 
 /// What every bus of a plan is built from.
 #[derive(Clone)]
@@ -62,22 +69,45 @@ impl WatchedBus {
     /// Runs it until stopping, through any number of lives.
     pub async fn run(self) {
         let Self { parts, bus, slot, first } = self;
-        let name = &parts.plan.buses[bus.0 as usize].name;
-        let (mut life, mut pause) = (first, RESTART_PAUSE);
-        while let Err(panic) = tokio::spawn(life.run()).await {
+        let name = parts.plan.buses[bus.0 as usize].name.as_str();
+        let (mut life, mut pause) = (first.run(), RESTART_PAUSE / 2);
+        loop {
+            let began = Instant::now();
+            let Err(panic) = tokio::spawn(life).await else { return };
+            pause = next_pause(pause, began.elapsed());
             tracing::error!(bus = name, error = %panic, "bus panicked and is built anew");
             let detail = format!("bus {name} failed inside the gateway and is restarted in {} s", pause.as_secs());
-            parts.notices.tell(Notice { event: "bus_restarted", phase: Phase::Once, subject: name.clone(), detail });
+            parts.notices.tell(Notice { event: "bus_restarted", phase: Phase::Once, subject: name.to_owned(), detail });
+            for batch in silence(&parts.plan, bus, parts.clock.now()) {
+                parts.hub.emit(batch).await;
+            }
             tokio::select! {
                 () = parts.stop.begun() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = (pause * 2).min(RESTART_PAUSE_MAX);
             let (next, handle) = build(&parts, bus);
             slot.store(Arc::new(handle));
-            life = next;
+            life = next.run();
         }
     }
+}
+
+/// The pause before a restart: twice the last one, or from the beginning after a life that was long enough.
+fn next_pause(last: Duration, lived: Duration) -> Duration {
+    if lived >= SOUND_LIFE { RESTART_PAUSE } else { (last * 2).min(RESTART_PAUSE_MAX) }
+}
+
+/// What the tags of a bus are worth while nobody polls them: their last values must not go on looking good.
+fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
+    let devices = plan.devices.iter().zip((0..).map(DeviceIx)).filter(|(device, _)| device.bus == bus);
+    let batches = devices.map(|(device, ix)| {
+        let numbered = plan.tags.iter().zip((0..).map(TagIx));
+        let own = numbered.skip(device.tags.start).take(device.tags.len());
+        let polled = own.filter(|(tag, _)| tag.access.reads());
+        let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };
+        Batch { device: ix, samples: polled.map(stale).collect() }
+    });
+    batches.filter(|batch| !batch.samples.is_empty()).collect()
 }
 
 /// Tells when the store's writer is gone although nobody asked it to end.
@@ -107,4 +137,62 @@ fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
     let (life, handle) =
         Bus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), parts.clock.clone(), parts.stop.clone());
     (life.telling(parts.notices.clone()), handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, HostFacts};
+    use crate::model::time::Boot;
+
+    const TWO_BUSES: &str = r#"
+        [[bus]]
+        name = "a"
+        type = "modbus-tcp"
+        endpoint = "127.0.0.1:1"
+        [[bus]]
+        name = "b"
+        type = "modbus-tcp"
+        endpoint = "127.0.0.1:2"
+        [[device]]
+        name = "left"
+        bus = "a"
+        unit_id = 1
+        [[device.tag]]
+        name = "x"
+        address = "coil:0"
+        [[device]]
+        name = "right"
+        bus = "b"
+        unit_id = 1
+        [[device.tag]]
+        name = "y"
+        address = "coil:0"
+        [[device.tag]]
+        name = "z"
+        address = "coil:1"
+        access = "write"
+    "#;
+
+    #[test]
+    fn while_a_bus_is_built_anew_its_tags_do_not_look_good_and_other_buses_are_not_touched() {
+        let plan =
+            config::parse(TWO_BUSES, std::path::Path::new("two.toml"), &HostFacts::default()).expect("checks").plan;
+        let at = Stamp { boot: Boot(1), micros: 7 };
+        let stale = Sample { tag: TagIx(1), value: None, quality: Quality::Bad(Cause::Stale), at };
+        assert_eq!(silence(&plan, BusIx(1), at), [Batch { device: DeviceIx(1), samples: vec![stale] }]);
+    }
+
+    #[test]
+    fn the_pause_before_a_restart_doubles_to_a_minute_and_begins_again_after_a_sound_life() {
+        let mut pause = RESTART_PAUSE / 2;
+        let pauses: Vec<_> = (0..8)
+            .map(|_| {
+                pause = next_pause(pause, Duration::ZERO);
+                pause.as_secs()
+            })
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(next_pause(pause, SOUND_LIFE), RESTART_PAUSE);
+    }
 }

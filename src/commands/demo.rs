@@ -40,7 +40,6 @@ pub struct Args {
     pub data_dir: Option<PathBuf>,
 }
 
-
 /// Runs the demo with a gateway that `start` starts; `clock` dates the verifier's certificates.
 #[cfg(feature = "demo")]
 pub async fn run(args: Args, clock: Clock, start: StartGateway) -> Result<(), Failed> {

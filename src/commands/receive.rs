@@ -82,7 +82,6 @@ pub struct ReceiveArgs {
     pub json: bool,
 }
 
-
 /// Runs it until `stop`, `--for`, or an error that retrying does not mend.
 pub async fn run(args: ReceiveArgs, clock: Clock, stop: Stop) -> Result<(), Failed> {
     let parts = parts(&args, clock)?;

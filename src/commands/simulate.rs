@@ -89,7 +89,6 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     Ok(())
 }
 
-
 fn late(text: &str) -> Result<(String, Duration), String> {
     let (device, time) = text.split_once('=').ok_or("write DEVICE=TIME, for instance meter-1=500ms")?;
     Ok((device.to_owned(), super::duration(time)?))
