@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn while_a_bus_is_built_anew_its_tags_do_not_look_good_and_other_buses_are_not_touched() {
-        let plan =
-            config::parse(TWO_BUSES, std::path::Path::new("two.toml"), &HostFacts::default()).expect("checks").plan;
+        let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+        let plan = config::parse(TWO_BUSES, std::path::Path::new("two.toml"), &facts).expect("checks").plan;
         let at = Stamp { boot: Boot(1), micros: 7 };
         let stale = Sample { tag: TagIx(1), value: None, quality: Quality::Bad(Cause::Stale), at };
         assert_eq!(silence(&plan, BusIx(1), at), [Batch { device: DeviceIx(1), samples: vec![stale] }]);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
 
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -88,12 +89,51 @@ pub fn road() -> (CommandEntry, mpsc::Receiver<Submitted>) {
 impl CommandEntry {
     /// Hands a command in and waits until it may be acknowledged. Once it is handed in it runs, even if this is cancelled.
     /// Waits for room if need be: whoever hands in has a bound on how many may wait, and a command dropped here would be
-    /// one without a result.
+    /// one without a result. The first poll takes a place in the queue, whatever else the task has done in this turn
+    /// (tokio's budget is set aside for it), so that commands polled in order arrive in order.
     pub async fn submit(&self, request: Request) -> Admission {
         let (admitted, answer) = oneshot::channel();
-        match self.queue.send(Submitted { request, admitted }).await {
+        match unconstrained(self.queue.send(Submitted { request, admitted })).await {
             Ok(()) => answer.await.unwrap_or(Admission::Refused(Refusal::Stopping)),
             Err(mpsc::error::SendError(_)) => Admission::Refused(Refusal::Stopping),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::model::time::Boot;
+
+    fn request(tag: u32) -> Request {
+        Request {
+            tag: TagIx(tag),
+            payload: Vec::new(),
+            retained: Retained::No,
+            redelivery: Redelivery::First,
+            expiry: None,
+            correlation: None,
+            response_topic: None,
+            origin: "test".to_owned(),
+            at: Stamp { boot: Boot(1), micros: 0 },
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_poll_takes_a_place_even_when_the_task_has_used_up_its_turn() {
+        let (entry, mut commands) = road();
+        let (busy, mut done) = mpsc::channel(1000);
+        for n in 0..1000 {
+            busy.try_send(n).expect("room");
+        }
+        // Uses up the budget: the next poll of a tokio resource would be pending, ready or not.
+        while pin!(done.recv()).poll(&mut Context::from_waker(Waker::noop())).is_ready() {}
+        let mut first = pin!(entry.submit(request(1)));
+        assert_eq!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending);
+        assert_eq!(commands.try_recv().expect("it is in the queue").request.tag, TagIx(1));
     }
 }
