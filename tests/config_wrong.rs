@@ -295,18 +295,22 @@ error: `device[0].tag[0].address`: out of range
 #[test]
 fn everything_wrong_is_said_at_once_and_in_order() {
     let text = format!(
-        "[store]\nmax_size = 1\nmax_age = \"1d\"\n{BUS}poll = 1\n{DEVICE}poll = 1\n{TAG}address = \"x\"\nscale = \"y\"\n"
+        "[gateway]\nname = \"a/b\"\ntopic = \"ironbridge/{{tag}}\"\n[store]\nmax_size = 1\nmax_age = \"1d\"\n\
+         {BUS}poll = 1\n{DEVICE}poll = 1\n{TAG}address = \"x\"\ntype = \"flaot32\"\nscale = \"y\"\n"
     );
     let problems = problems(&text);
     let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(
         paths,
         [
+            "gateway.name",
+            "gateway.topic",
             "store.max_size",
             "store.max_age",
             "bus[1].poll",
             "device[0].poll",
             "device[0].tag[0].address",
+            "device[0].tag[0].type",
             "device[0].tag[0].scale"
         ]
     );

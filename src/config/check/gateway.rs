@@ -49,12 +49,18 @@ pub fn gateway<'a>(root: &Section<'a, '_>) -> Gateway<'a> {
         Some(section) => section.required_text("name", "").and_then(|text| written_name(&section, text, hostname)),
         None => host_name(root, section.map_or(root.at, |section| section.at), hostname),
     };
-    // Without a name every topic would be wrong too, and there is nothing new in that.
-    let template = name.as_ref().and_then(|name| {
-        let topic = section.filter(|section| section.get("topic").is_some());
-        let Some(topic) = topic else { return standard_template(root, written.as_ref(), name) };
-        topic.text("topic").and_then(|text| Template::parse(&topic, text, name))
-    });
+    let topic = section.filter(|section| section.get("topic").is_some());
+    let template = match (&name, topic) {
+        (Some(name), None) => standard_template(root, written.as_ref(), name),
+        (Some(name), Some(topic)) => topic.text("topic").and_then(|text| Template::parse(&topic, text, name)),
+        // Without a name no topic can be built, but what is wrong with the template itself is said all the same.
+        (None, Some(topic)) => {
+            let checked = topic.text("topic").and_then(|text| Template::parse(&topic, text, "gateway"));
+            drop(checked);
+            None
+        }
+        (None, None) => None,
+    };
     let data_dir = section.and_then(|section| section.path("data_dir"));
     let data_dir = data_dir.map_or_else(|| PathBuf::from(DATA_DIR), |path| path.value);
     Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir }, template, hostname }

@@ -12,7 +12,7 @@ use super::address::{self, Style};
 use super::names::Unique;
 use super::topics::{Template, TopicBook, TopicNames};
 use crate::model::number::Class;
-use crate::model::tag::{Access, Address, DataType, DeviceIx, Order};
+use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
 
 /// How often something may be polled.
 pub const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
@@ -56,7 +56,13 @@ pub fn tag<'a>(
 ) -> Option<TagPlan> {
     let name = names.name(section, "tag");
     let address = address_of(section, of.style);
-    let data_type = address.and_then(|address| type_of(section, address, of.registers_max));
+    let data_type = match address {
+        Some(address) => type_of(section, address, of.registers_max),
+        None => {
+            known_type(section);
+            None
+        }
+    };
     let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
@@ -118,6 +124,16 @@ fn address_of(section: &Section<'_, '_>, style: Style) -> Option<Spot<Address>> 
             section.report(section.wrong("address", node.at, message).allowed(style.allowed()));
             None
         }
+    }
+}
+
+/// Without a place a type can still be a word that does not exist.
+fn known_type(section: &Section<'_, '_>) {
+    let somewhere = Address { table: Table::Holding, start: 0, bit: None };
+    if let Some(text) = section.get("type").and_then(|_| section.text("type"))
+        && let Err(message) = address::data_type(Some(text.value), somewhere)
+    {
+        section.report(section.wrong("type", text.at, message).allowed(address::types_allowed(somewhere)));
     }
 }
 
