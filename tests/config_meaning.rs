@@ -162,7 +162,8 @@ fn uplinks_are_reached_as_written() {
         let ca = if tls { "ca_file = \"/ca\"\n" } else { "" };
         let plan = plan(&format!("{UPLINK}url = \"{url}\"\n{ca}"));
         let uplink = &plan.uplinks[0];
-        assert_eq!((uplink.host.as_str(), uplink.port, uplink.tls.is_some()), (host, port, tls), "{url}");
+        let server = &uplink.servers[0];
+        assert_eq!((server.host.as_str(), server.port, uplink.tls.is_some()), (host, port, tls), "{url}");
         assert_eq!(uplink.classes, Class::ALL);
     }
 }

@@ -246,7 +246,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             |serial| BusPlan { name: String::new(), link: link(serial), response_timeout: Duration::from_secs(1) };
         Plan {
             gateway: GatewayPlan { name: "g".into(), data_dir: PathBuf::new() },
-            store: StorePlan { max_size: 0, commit_interval: Duration::from_secs(1) },
+            store: StorePlan { max_size: 0, max_age: None, commit_interval: Duration::from_secs(1) },
             broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
             uplinks: Vec::new(),
             buses: vec![bus(serial), bus(!serial)],

@@ -295,16 +295,9 @@ fn link(link: &BusLink) -> String {
 }
 
 fn uplink_line(uplink: &UplinkPlan) -> String {
-    let scheme = if uplink.tls.is_some() { "mqtts" } else { "mqtt" };
     let classes: Vec<&str> = uplink.classes.iter().map(|class| class.as_str()).collect();
-    format!(
-        "{}: {scheme}://{}:{} as {}, {}",
-        uplink.name,
-        uplink.host,
-        uplink.port,
-        uplink.client_id,
-        classes.join(" ")
-    )
+    let servers: Vec<String> = uplink.servers.iter().map(ToString::to_string).collect();
+    format!("{}: {} as {}, {}", uplink.name, servers.join(" "), uplink.client_id, classes.join(" "))
 }
 
 const fn anonymous(anonymous: Anonymous) -> &'static str {

@@ -12,6 +12,13 @@ use std::time::Duration;
 use crate::model::number::Class;
 use crate::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order};
 
+mod uplink;
+
+pub use uplink::{
+    Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
+    ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
+};
+
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -45,6 +52,8 @@ pub struct GatewayPlan {
 pub struct StorePlan {
     /// Hard cap on disk, bytes. At least 8 MiB.
     pub max_size: u64,
+    /// Older records go, acknowledged or not. `None`: only `max_size` counts. 1 h ..= 10 years.
+    pub max_age: Option<Duration>,
     /// What a power cut may cost at most. 100 ms ..= 60 s.
     pub commit_interval: Duration,
 }
@@ -88,52 +97,6 @@ pub struct AclPlan {
     pub read: Vec<String>,
     /// Filters that may be published on.
     pub write: Vec<String>,
-}
-
-/// `[[uplink]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct UplinkPlan {
-    /// Unique; names its cursor in the store.
-    pub name: String,
-    /// Broker host name or address.
-    pub host: String,
-    /// Broker port.
-    pub port: u16,
-    /// `None` for `mqtt://`.
-    pub tls: Option<UplinkTlsPlan>,
-    /// MQTT client id.
-    pub client_id: String,
-    /// User name, if any.
-    pub username: Option<String>,
-    /// File with the password (trailing newline ignored), read at each connect.
-    pub password_file: Option<PathBuf>,
-    /// Put before every upstream topic as it stands (usually ends with `/`, may be empty).
-    pub topic_prefix: String,
-    /// Which classes it is owed.
-    pub classes: Vec<Class>,
-    /// Where a new uplink begins.
-    pub start: UplinkStart,
-    /// MQTT keep alive, 1 s ..= 18 h.
-    pub keep_alive: Duration,
-}
-
-/// TLS files of an uplink: paths only, read at each connect, so that a renewed certificate is simply used.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UplinkTlsPlan {
-    /// PEM bundle of trusted CAs.
-    pub ca_file: PathBuf,
-    /// Client certificate chain and key, PEM.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// `start`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UplinkStart {
-    /// A new uplink is owed what is stored from now on.
-    #[default]
-    Now,
-    /// A new uplink is owed everything the store still holds.
-    Oldest,
 }
 
 /// `[[bus]]`

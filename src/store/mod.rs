@@ -102,10 +102,34 @@ pub struct Route {
 /// What an uplink's broker has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ack {
-    /// A record.
-    Record(Number),
+    /// Records of one stream, both ends included.
+    Records {
+        /// Whose.
+        stream: Class,
+        /// In which epoch.
+        epoch: Epoch,
+        /// First number.
+        first: Seq,
+        /// Last number.
+        last: Seq,
+    },
     /// A gap record, by [`OwedGap::id`].
     Gap(i64),
+}
+
+impl Ack {
+    /// A single record.
+    pub const fn of(number: Number) -> Self {
+        Self::Records { stream: number.stream, epoch: number.epoch, first: number.seq, last: number.seq }
+    }
+
+    /// How many records or gap records that is.
+    pub const fn count(self) -> u64 {
+        match self {
+            Self::Records { first, last, .. } => (last.0 + 1).saturating_sub(first.0),
+            Self::Gap(_) => 1,
+        }
+    }
 }
 
 /// A store that is open, but does not take records yet.

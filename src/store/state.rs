@@ -154,10 +154,9 @@ impl State {
     pub(super) fn acknowledge(&mut self, uplink: usize, ack: Ack) {
         let Some(ledger) = self.ledgers.get_mut(uplink) else { return };
         let (class, span) = match ack {
-            Ack::Record(number) => {
-                let class = number.stream;
-                let Some(ordinal) = self.streams[class as usize].ordinal_of(number.epoch.0) else { return };
-                (class, Span { ordinal, first: number.seq.0, last: number.seq.0 })
+            Ack::Records { stream: class, epoch, first, last } => {
+                let Some(ordinal) = self.streams[class as usize].ordinal_of(epoch.0) else { return };
+                (class, Span { ordinal, first: first.0, last: last.0 })
             }
             Ack::Gap(id) => {
                 let Some(place) = ledger.gaps.iter().position(|gap| gap.id == id) else { return };
@@ -168,7 +167,7 @@ impl State {
         };
         let Some(cursor) = &mut ledger.cursors[class as usize] else { return };
         if cursor.mark(span) {
-            ledger.unsaved += 1;
+            ledger.unsaved += ack.count();
         }
         cursor.advance(|ordinal| self.streams[class as usize].ended(ordinal));
         // Records that were on their way when they were evicted may have arrived after all.

@@ -123,7 +123,7 @@ impl<S: Source> Session<'_, S> {
             match sent {
                 Sent::Owed(ack) => {
                     self.source.acknowledge(*ack);
-                    owed += 1;
+                    owed += ack.count();
                 }
                 Sent::Status => progress.status.in_flight = progress.status.in_flight.saturating_sub(1),
             }

@@ -120,7 +120,12 @@ impl<S: Source> Uplink<S> {
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
         let UplinkParts { plan, gateway, source, clock, notices, run_dir, timing } = parts;
         let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
-        let to = Destination { host: plan.host.clone(), port: plan.port, tls };
+        let server = plan.servers.first();
+        let to = Destination {
+            host: server.map_or_else(String::new, |server| server.host.clone()),
+            port: server.map_or(0, |server| server.port),
+            tls,
+        };
         let dates = clock.clone();
         let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };

@@ -74,7 +74,7 @@ impl Packer {
             }
             OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, owed.previous)),
         };
-        Message { topic: format!("{}{topic}", self.prefix), payload, ack: Ack::Record(owed.number) }
+        Message { topic: format!("{}{topic}", self.prefix), payload, ack: Ack::of(owed.number) }
     }
 
     fn gap(&self, gap: &OwedGap) -> Message {

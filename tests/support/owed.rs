@@ -62,14 +62,14 @@ pub fn sample_on(topic: &str, seq: u64) -> Item {
 
 fn key(ack: Ack) -> i64 {
     match ack {
-        Ack::Record(number) => i64::try_from(number.seq.0).unwrap(),
+        Ack::Records { first, .. } => i64::try_from(first.0).unwrap(),
         Ack::Gap(id) => -id,
     }
 }
 
 fn key_of(item: &Item) -> i64 {
     match item {
-        Item::Record(owed) => key(Ack::Record(owed.number)),
+        Item::Record(owed) => key(Ack::of(owed.number)),
         Item::Gap(gap) => key(Ack::Gap(gap.id)),
     }
 }

@@ -44,7 +44,7 @@ pub fn rtu(port: impl Into<PathBuf>, baud: u32) -> BusLink {
 pub fn plan(link: BusLink) -> Plan {
     Plan {
         gateway: GatewayPlan { name: "rig".into(), data_dir: "/nonexistent".into() },
-        store: StorePlan { max_size: 8 << 20, commit_interval: Duration::from_secs(1) },
+        store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
         broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
         uplinks: Vec::new(),
         buses: vec![BusPlan { name: "bus".into(), link, response_timeout: TIMEOUT }],

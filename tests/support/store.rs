@@ -140,7 +140,7 @@ pub fn told(item: &Item) -> Option<(Number, u64)> {
 pub fn ack(item: &Item) -> Ack {
     match item {
         Item::Gap(gap) => Ack::Gap(gap.id),
-        Item::Record(owed) => Ack::Record(owed.number),
+        Item::Record(owed) => Ack::of(owed.number),
     }
 }
 

@@ -7,11 +7,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironbridge::config::plan::{UplinkPlan, UplinkStart};
+use ironbridge::config::plan::{ServerPlan, Transport, UplinkPlan};
 use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::flow::notice::{Notice, notices};
 use ironbridge::flow::stop::Stop;
-use ironbridge::model::number::Class;
 use ironbridge::model::time::Boot;
 use ironbridge::uplink::{Timing, Uplink, UplinkParts, UplinkStats};
 use tokio::sync::mpsc;
@@ -33,18 +32,12 @@ pub struct Rig {
 
 /// A plan for an uplink to this address.
 pub fn plan(address: SocketAddr) -> UplinkPlan {
+    let host = address.ip().to_string();
     UplinkPlan {
-        name: "cloud".into(),
-        host: address.ip().to_string(),
-        port: address.port(),
-        tls: None,
         client_id: "gw".into(),
-        username: None,
-        password_file: None,
         topic_prefix: "up/".into(),
-        classes: Class::ALL.into(),
-        start: UplinkStart::Now,
-        keep_alive: Duration::from_secs(60),
+        servers: vec![ServerPlan { host, port: address.port(), transport: Transport::Tcp }],
+        ..UplinkPlan::plain("cloud")
     }
 }
 

@@ -107,7 +107,7 @@ fn standard_template<'a>(
 
 /// `[store]`; all its keys have defaults.
 pub fn store(root: &Section<'_, '_>) -> StorePlan {
-    let mut plan = StorePlan { max_size: STORE_SIZE, commit_interval: COMMIT_INTERVAL };
+    let mut plan = StorePlan { max_size: STORE_SIZE, max_age: None, commit_interval: COMMIT_INTERVAL };
     let trail = Trail::Key(root.trail, "store");
     if let Some(section) = root.get("store").and_then(|node| Section::open(root.cx, node, &trail, schema::STORE)) {
         let size = section.size("max_size", STORE_SIZE_MIN..=STORE_SIZE_MAX);

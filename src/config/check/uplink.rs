@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{UplinkPlan, UplinkStart, UplinkTlsPlan};
+use super::super::plan::{ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
@@ -65,9 +65,7 @@ pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usi
             section.report(section.wrong("password_file", file.at, message));
         }
         let plan = UplinkPlan {
-            name: name.map_or_else(String::new, |name| name.value.to_owned()),
-            host: url.as_ref().map_or_else(String::new, |url| url.host.clone()),
-            port: url.map_or(0, |url| url.port),
+            servers: url.into_iter().map(server).collect(),
             tls,
             client_id,
             username,
@@ -76,10 +74,16 @@ pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usi
             classes: classes(&section),
             start: section.choice("start", &STARTS, &[]).map(|spot| spot.value).unwrap_or_default(),
             keep_alive: section.duration("keep_alive", KEEP_ALIVE_RANGE).unwrap_or(KEEP_ALIVE),
+            ..UplinkPlan::plain(name.map_or("", |name| name.value))
         };
         uplinks.push(plan);
     }
     uplinks
+}
+
+fn server(url: Url) -> ServerPlan {
+    let transport = if url.tls == Tls::Yes { Transport::Tls } else { Transport::Tcp };
+    ServerPlan { host: url.host, port: url.port, transport }
 }
 
 /// Keys that have one landed word each.

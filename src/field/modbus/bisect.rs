@@ -87,7 +87,7 @@ mod tests {
     fn halves(tags: &[(u16, DataType)]) -> Option<[(u16, u16); 2]> {
         let plan = Plan {
             gateway: GatewayPlan { name: String::new(), data_dir: "/".into() },
-            store: StorePlan { max_size: 0, commit_interval: Duration::ZERO },
+            store: StorePlan { max_size: 0, max_age: None, commit_interval: Duration::ZERO },
             broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
             uplinks: Vec::new(),
             buses: Vec::new(),
