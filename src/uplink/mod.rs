@@ -15,13 +15,19 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod allowance;
+mod budget;
+mod costs;
 mod feeder;
 mod line;
 mod pack;
+mod paths;
+mod schedule;
 mod session;
 mod source;
 mod stats;
 mod status;
+mod tally;
 mod trouble;
 mod window;
 
