@@ -69,7 +69,7 @@ fn plan() -> Plan {
     };
     Plan {
         gateway: GatewayPlan { name: "test".into(), data_dir: "/nowhere".into() },
-        store: StorePlan { max_size: 64 << 20, commit_interval: Duration::from_secs(1) },
+        store: StorePlan { max_size: 64 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
         broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
         uplinks: Vec::new(),
         buses: vec![BusPlan {

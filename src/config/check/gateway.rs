@@ -1,5 +1,6 @@
 //! `[gateway]` and `[store]`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ const DATA_DIR: &str = "/var/lib/ironbridge";
 const STORE_SIZE: u64 = 512 << 20;
 const STORE_SIZE_MIN: u64 = 8 << 20;
 const STORE_SIZE_MAX: u64 = 16 << 40;
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -112,6 +114,7 @@ pub fn store(root: &Section<'_, '_>) -> StorePlan {
     if let Some(section) = root.get("store").and_then(|node| Section::open(root.cx, node, &trail, schema::STORE)) {
         let size = section.size("max_size", STORE_SIZE_MIN..=STORE_SIZE_MAX);
         plan.max_size = size.unwrap_or(STORE_SIZE);
+        plan.max_age = section.duration("max_age", MAX_AGE);
         let interval = section.duration("commit_interval", COMMIT_INTERVAL_MIN..=COMMIT_INTERVAL_MAX);
         plan.commit_interval = interval.unwrap_or(COMMIT_INTERVAL);
     }
