@@ -19,6 +19,7 @@ mod dictionary;
 mod epochs;
 mod fetch;
 pub mod inspect;
+mod pages;
 mod reader;
 mod room;
 mod routes;
