@@ -3,3 +3,4 @@
 //! `json` is the only one of this version (`batch` and `sparkplug` come with later ones).
 
 pub mod json;
+pub mod table;

@@ -17,6 +17,7 @@ mod commit;
 mod cursor;
 mod dictionary;
 mod epochs;
+pub mod export;
 mod fetch;
 pub mod inspect;
 mod pages;

@@ -4,8 +4,9 @@
 //! its own. Where to read is told by the same [`Stream::find`] that serves the uplinks; what changed its place since the
 //! look (evicted, merged into another file) is looked for once more.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::chunk::{ChunkReader, SegmentRow};
 use crate::disk::directory::ChunkName;
@@ -17,6 +18,7 @@ use super::inspect::{self, Holdings, LookError};
 use super::segment::{self, Place, Record};
 use super::stream::{Found, Stream};
 use super::times::Times;
+use super::{DictionaryTag, dictionary};
 
 /// Segments read in one query.
 const SEGMENTS: usize = 4;
@@ -53,6 +55,7 @@ struct Open {
 pub(super) struct Pages {
     dir: PathBuf,
     pub(super) now: Holdings,
+    tags: HashMap<u32, Arc<DictionaryTag>>,
     open: Option<Open>,
     /// Looked again since the last page.
     renewed: bool,
@@ -60,12 +63,19 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn open(dir: &Path) -> Result<Self, LookError> {
-        Ok(Self { dir: dir.to_path_buf(), now: inspect::look(dir)?, open: None, renewed: false })
+        let now = inspect::look(dir)?;
+        let tags = tags(&now);
+        Ok(Self { dir: dir.to_path_buf(), now, tags, open: None, renewed: false })
     }
 
     /// Before the oldest record of a stream.
     pub(super) fn start(&self, class: Class) -> Position {
         self.stream(class).start()
+    }
+
+    /// A tag by its id in the dictionary.
+    pub(super) fn tag(&self, id: u32) -> Option<Arc<DictionaryTag>> {
+        self.tags.get(&id).cloned()
     }
 
     pub(super) fn stream(&self, class: Class) -> &Stream {
@@ -108,6 +118,7 @@ impl Pages {
             Err(Unread::Gone) if !self.renewed => {
                 self.renewed = true;
                 self.now = inspect::look(&self.dir)?;
+                self.tags = tags(&self.now);
                 Ok(Turned::Skip { next: at, lost: 0 })
             }
             Err(Unread::Gone) => Ok(Turned::Skip { next: beyond, lost: 0 }), // evicted, and declared where owed
@@ -137,7 +148,8 @@ impl Pages {
             // The first may be the one before the hole that `at` lies in.
             open.ahead.extend(rows.into_iter().filter(|row| row.last >= at.seq));
         }
-        let row = open.ahead.pop_front_if(|row| row.first <= upto);
+        let here = open.ahead.front().is_some_and(|row| row.first <= upto);
+        let row = if here { open.ahead.pop_front() } else { None };
         if let Some(row) = row.as_ref().filter(|row| row.last > upto) {
             open.ahead.push_front(row.clone()); // the rest of it comes after a declared loss
         }
@@ -164,6 +176,11 @@ impl Unread {
     fn at(path: &Path, next: u64) -> Self {
         if path.exists() { Self::Damaged(next) } else { Self::Gone }
     }
+}
+
+fn tags(now: &Holdings) -> HashMap<u32, Arc<DictionaryTag>> {
+    let tags = now.contents.tags.iter().cloned().filter_map(dictionary::tag);
+    tags.map(|tag| (tag.id, Arc::new(tag))).collect()
 }
 
 const fn at_of(ordinal: i64) -> Position {

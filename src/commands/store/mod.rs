@@ -1,10 +1,13 @@
 //! `ironbridge store …`: one file per subcommand. Looking works beside the running daemon.
 
+mod export;
+mod moment;
 mod status;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
+use crate::model::number::Class;
 use crate::store::inspect::LookError;
 
 use super::Failed;
@@ -22,9 +25,12 @@ enum What {
     Status(Where),
     /// Read everything and check it; exit code 1 when something is wrong that no gap record declares.
     Verify(Where),
-    /// (not in this version)
-    #[command(hide = true)]
-    Export(Later),
+    /// A range as CSV, NDJSON or Parquet, also while the gateway runs
+    ///
+    /// Class by class, within a class in the order of the numbers. An NDJSON line is what the uplink sends, with its topic;
+    /// CSV has the columns topic, time, value, quality, cause, stream, epoch, seq and record (events, as JSON); Parquet
+    /// has the same, with texts and whole numbers beyond 2^53 in a column of their own.
+    Export(Box<export::ExportArgs>),
     /// (not in this version)
     #[command(hide = true)]
     Purge(Later),
@@ -64,7 +70,7 @@ pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, 
     match &args.what {
         What::Status(place) => status::run(&directory(place)?, place),
         What::Verify(place) => verify::run(&directory(place)?, place),
-        What::Export(_) => later("export"),
+        What::Export(args) => export::run(&directory(&args.place)?, args),
         What::Purge(_) => later("purge"),
         What::Torture(_) => later("torture"),
     }
@@ -78,4 +84,8 @@ fn failed(error: &LookError) -> Failed {
         )),
         LookError::Unreadable(_) => Failed::TryAgain(error.to_string()),
     }
+}
+
+fn class(name: &str) -> Result<Class, String> {
+    Class::from_name(name).ok_or_else(|| format!("there is no class '{name}': alarm, event, telemetry or bulk"))
 }
