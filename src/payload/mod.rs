@@ -5,3 +5,4 @@
 pub mod batch;
 pub mod json;
 pub mod packed;
+pub mod table;
