@@ -17,9 +17,11 @@ mod commit;
 mod cursor;
 mod dictionary;
 mod epochs;
+pub mod export;
 mod fetch;
 pub mod inspect;
 mod meters;
+mod pages;
 mod reader;
 mod room;
 mod routes;
@@ -53,7 +55,7 @@ use crate::model::value::Value;
 use crate::payload::json::Previous;
 
 pub use meters::MeterRow;
-pub use reader::Reader;
+pub use reader::{Lane, Pull, Reader, Wants};
 pub use stats::StoreStats;
 pub use survey::{Survey, Surveyed, survey};
 
