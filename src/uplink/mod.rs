@@ -219,7 +219,7 @@ impl<S: Source> Uplink<S> {
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should.
     async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
         self.trouble.clear_disabled();
-        self.source.rewind();
+        self.source.begin(self.plan.delivery);
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
