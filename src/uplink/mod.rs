@@ -15,6 +15,7 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod destinations;
 mod feeder;
 mod line;
 mod pack;
@@ -38,10 +39,11 @@ use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
-use crate::road::destination::{Destination, RoadError, TlsFiles};
+use crate::road::destination::{Destination, RoadError};
 use crate::road::login::{Login, LoginFiles};
 use crate::road::{Now, Relay, Road};
 
+use destinations::{bind, destinations};
 use pack::Packer;
 use session::{End, Session};
 pub use source::{Source, StoreSource};
@@ -119,15 +121,14 @@ impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
         let UplinkParts { plan, gateway, source, clock, notices, run_dir, timing } = parts;
-        let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
-        let server = plan.servers.first();
-        let to = Destination {
-            host: server.map_or_else(String::new, |server| server.host.clone()),
-            port: server.map_or(0, |server| server.port),
-            tls,
-        };
+        let servers = destinations(&plan, &[]);
+        let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
+        let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
+        road.pace().set(plan.max_rate);
+        if let Some(path) = plan.paths.first() {
+            road.go_by(bind(&path.bind), Arc::default());
+        }
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let uplink = Self {
