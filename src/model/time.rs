@@ -43,6 +43,16 @@ pub enum Certainty {
     Fixed,
     /// No fix: this is the floor estimate (it was at least this late). Quality must say so.
     Floor,
+    /// An earlier boot that never had a fix: the estimate, and the time it cannot be later than (Unix time, ms). Quality
+    /// must say so.
+    Until(i64),
+}
+
+impl Certainty {
+    /// Does it rest on a fix?
+    pub const fn is_fixed(self) -> bool {
+        matches!(self, Self::Fixed)
+    }
 }
 
 /// UTC in milliseconds since 1970, with its certainty.

@@ -114,14 +114,16 @@ mod tests {
     fn both_ways_to_write_a_date_are_read_and_version_1_too() {
         assert_eq!(not_after(until(2001).der()), Some(11_323 * DAY_MS), "UTCTime");
         assert_eq!(not_after(until(2050).der()), Some(29_220 * DAY_MS), "GeneralizedTime");
-        // version 1 has no [0] field: it is cut out, and both lengths (long form, two bytes) are made to fit
-        let mut der = until(2030).der().to_vec();
-        assert_eq!((&der[..2], &der[4..6], &der[8..13]), (&[0x30, 0x82][..], &[0x30, 0x82][..], &[0xA0, 3, 2, 1, 2][..]));
-        der.drain(8..13);
-        for at in [2, 6] {
-            let length = u16::from_be_bytes([der[at], der[at + 1]]) - 5;
-            der[at..at + 2].copy_from_slice(&length.to_be_bytes());
-        }
+        // version 1 has no [0] field
+        let der = until(2030).der().to_vec();
+        let (certificate, _) = take(&der, SEQUENCE).expect("whole");
+        let (signed, signature) = take(certificate, SEQUENCE).expect("whole");
+        let (_, fields) = take(signed, VERSION).expect("version 3");
+        let sequence = |content: &[u8]| {
+            let length = u16::try_from(content.len()).expect("short").to_be_bytes();
+            [&[SEQUENCE, 0x82], length.as_slice(), content].concat()
+        };
+        let der = sequence(&[&sequence(fields), signature].concat());
         assert_eq!(not_after(&der), Some(21_915 * DAY_MS));
     }
 

@@ -101,7 +101,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_is_taken_to_its_last_byte_and_no_further() {
-        let (head, rest) = answered(b"HTTP/1.1 200 OK\r\nVia: a\r\nConnection: keep-alive, UpGrade\r\n\r\n\x20\x02").await;
+        let (head, rest) =
+            answered(b"HTTP/1.1 200 OK\r\nVia: a\r\nConnection: keep-alive, UpGrade\r\n\r\n\x20\x02").await;
         let head = head.expect("a head");
         assert_eq!((head.status, head.reason.as_str(), head.field("via")), (200, "OK", Some("a")));
         assert!(head.lists("connection", "upgrade") && !head.lists("connection", "up"));

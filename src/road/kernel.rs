@@ -135,8 +135,7 @@ fn counted(answer: &[u8]) -> Option<Counted> {
     let u32_at = |at: usize| Some(u64::from(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?)));
     let u64_at = |at: usize| Some(u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?));
     let stamped = *info.get(OPTIONS)? & TIMESTAMPS != 0;
-    let header =
-        IP_HEADER[usize::from(family == AF_INET6)] + TCP_HEADER + if stamped { TIMESTAMPS_BYTES } else { 0 };
+    let header = IP_HEADER[usize::from(family == AF_INET6)] + TCP_HEADER + if stamped { TIMESTAMPS_BYTES } else { 0 };
     let syn_more = SYN_MORE[usize::from(stamped)];
     Some(Counted {
         sent: u64_at(BYTES_SENT)? + u32_at(SEGS_OUT)? * header + syn_more,

@@ -7,7 +7,8 @@
 //! `proxy` HTTP CONNECT and SOCKS 5 · `tls` files to one TLS configuration per content, so that resumption survives a
 //! reconnect · `expiry` when certificates end · `verify` the server's certificate, on a box whose clock may be wrong ·
 //! `websocket` frames, `http` heads for it and the proxy · `reach` all these in their order · `wire` the TCP connection with
-//! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket · `login` user and
+//! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
+//! comes through it · `login` user and
 //! password · `backoff` when to try again.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`. Promises: files are read again at each [`Road::open`]; what is
@@ -21,6 +22,7 @@ mod http;
 mod kernel;
 pub mod login;
 pub mod meter;
+mod overhear;
 pub mod pace;
 mod proxy;
 mod reach;

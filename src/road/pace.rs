@@ -87,7 +87,8 @@ impl Bucket {
 
     /// Bytes of one write.
     fn write(&self) -> u64 {
-        let in_time = |time: Duration| u64::try_from(u128::from(self.rate) * time.as_millis() / 1000).unwrap_or(u64::MAX);
+        let in_time =
+            |time: Duration| u64::try_from(u128::from(self.rate) * time.as_millis() / 1000).unwrap_or(u64::MAX);
         in_time(WRITE_LASTS).clamp(WRITE_MIN, WRITE_MAX).max(in_time(TICK))
     }
 

@@ -138,4 +138,3 @@ pub(super) fn is_distrust(error: &io::Error) -> bool {
         _ => false,
     }
 }
-
