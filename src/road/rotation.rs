@@ -1,13 +1,14 @@
 //! Which of several servers is tried next: in the order of the list, from the first again after the last.
 //!
 //! ```text
-//!          failed                       failed
+//!         failed                       failed
 //! first ----------> second ---- … ----> last ----> first, after a wait (backoff counts rounds, not servers)
 //!   ^                  |
 //!   +------------------+  a later server that works is left for the first after DWELL, twice as long each time the first
-//!                         does not work then, at most DWELL_MAX: once back, or still away, nobody flaps
+//!                         does not work then, at most DWELL_MAX: nobody flaps
 //! ```
 //!
+//! A session that had carried something and broke is a matter of the link: the same server is asked once more.
 //! Pure: time comes in as an argument.
 
 use std::time::Duration;
@@ -53,7 +54,7 @@ impl Rotation {
         self.at
     }
 
-    /// No connection with it, or no session, or the session broke.
+    /// No connection with it, or no session that carried anything.
     pub fn failed(&mut self) -> Next {
         self.failed += 1;
         self.leave_at = None;
@@ -71,14 +72,19 @@ impl Rotation {
         Next::AfterBackoff
     }
 
-    /// It accepted a session.
-    pub fn works(&mut self, now: Instant) {
+    /// There is a connection with it; what it is worth has to be seen.
+    pub fn connected(&mut self, now: Instant) {
+        if self.at != 0 {
+            self.leave_at.get_or_insert(now + self.dwell);
+        }
+    }
+
+    /// A session with it carried something.
+    pub fn worked(&mut self) {
         self.failed = 0;
         self.left = None;
         if self.at == 0 {
             self.dwell = DWELL;
-        } else {
-            self.leave_at.get_or_insert(now + self.dwell);
         }
     }
 
@@ -114,37 +120,45 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_breaks_moves_on_at_once_and_the_wait_comes_only_when_all_have_failed() {
-        let now = Instant::now();
+    fn a_server_that_worked_is_asked_again_before_the_next() {
         let mut rotation = Rotation::new(2);
         for _ in 0..3 {
-            rotation.works(now);
-            assert_eq!(rotation.failed(), Next::Now);
+            rotation.worked();
+            assert_eq!(rotation.server(), 0);
         }
+        assert_eq!((rotation.failed(), rotation.server()), (Next::Now, 1));
+        rotation.worked();
         assert_eq!(rotation.server(), 1);
-        assert_eq!(rotation.failed(), Next::AfterBackoff);
+        assert_eq!((rotation.failed(), rotation.server()), (Next::Now, 0));
+        assert_eq!((rotation.failed(), rotation.server()), (Next::AfterBackoff, 1));
     }
 
     #[test]
     fn a_later_server_is_kept_for_an_hour_and_longer_each_time_the_first_does_not_work() {
         let mut now = Instant::now();
         let mut rotation = Rotation::new(3);
+        rotation.connected(now);
+        assert_eq!(rotation.leave_at(), None, "nothing is better than the first");
         assert_eq!(rotation.failed(), Next::Now);
         for hours in [1, 2, 4, 8, 16, 24, 24] {
-            rotation.works(now);
-            rotation.works(now + Duration::from_secs(60));
+            rotation.connected(now);
+            rotation.worked();
+            rotation.connected(now + Duration::from_secs(60));
             assert_eq!(rotation.leave_at(), Some(now + Duration::from_secs(3600 * hours)));
             now += Duration::from_secs(3600 * hours);
             rotation.back_to_first();
             assert_eq!((rotation.server(), rotation.leave_at()), (0, None));
+            rotation.connected(now);
             assert_eq!((rotation.failed(), rotation.server()), (Next::Now, 1), "the one that worked");
         }
-        rotation.works(now);
+        rotation.connected(now);
+        rotation.worked();
         rotation.back_to_first();
-        rotation.works(now);
+        rotation.connected(now);
+        rotation.worked();
         assert_eq!((rotation.server(), rotation.leave_at()), (0, None));
         assert_eq!(rotation.failed(), Next::Now);
-        rotation.works(now);
+        rotation.connected(now);
         assert_eq!(rotation.leave_at(), Some(now + DWELL), "the first has worked: the dwell is short again");
     }
 }
