@@ -137,8 +137,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     let mut marks = Marks::open(&directory.file(MARKS))?;
     marks.write(&marks_of(&work.state))?;
     directory.sync()?;
-    work.state.opened = true;
-    work.state.meters.clone_from(&known.meters);
+    work.state.begin_with(&known.meters);
     Ok(Opened {
         lock,
         meta,

@@ -66,6 +66,8 @@ pub struct Reader {
     beside: [bool; 4],
     /// By lane and class. What is not read beside the backlog has its place there.
     queues: [[Queue; 4]; 2],
+    /// By class: may be handed out now.
+    wanted: [bool; 4],
     /// Gap records of what a broker refused in this session.
     refused: VecDeque<Item>,
     /// A page that was asked for; kept here so that `next` may be cancelled. `None`: no longer wanted.
@@ -117,6 +119,7 @@ impl Reader {
             marks,
             beside: [false; 4],
             queues: EMPTY,
+            wanted: [true; 4],
             refused: VecDeque::new(),
             asked: None,
         };
@@ -156,7 +159,7 @@ impl Reader {
             let mut waiting = !ended;
             for (lane, at_most) in [(Lane::Live, wants.live), (Lane::Backlog, wants.backlog)] {
                 for class in Class::ALL {
-                    if at_most == 0 && !ended {
+                    if !self.wanted[class as usize] || at_most == 0 && !ended {
                         continue;
                     }
                     match self.look(lane, class) {
@@ -310,6 +313,17 @@ impl Reader {
             let ranges = cursor.map_or(0, |cursor| cursor.ranges().len());
             self.beside[class as usize] = delivery == Delivery::LiveFirst && ranges < RANGES_SAVED_MAX;
         }
+    }
+
+    /// From now on hands out these classes only; the others wait, also for the end of the store.
+    pub fn only(&mut self, classes: &[Class]) {
+        self.wanted = Class::ALL.map(|class| classes.contains(&class));
+    }
+
+    /// Classes of which something is still owed, most urgent first.
+    pub fn waiting(&self) -> Vec<Class> {
+        let state = self.shared.state();
+        Class::ALL.into_iter().filter(|class| state.backlog_of(self.uplink, *class) > 0).collect()
     }
 
     /// The uplink's broker has taken something; may come out of order. Never waits.

@@ -1,7 +1,7 @@
 //! The allowance of an uplink: its own purse and one for each of its paths. What may be sent now, what must stop, what the
 //! operator is told, what goes to disk. Pure: bytes, time and what waits come in as arguments.
 
-use crate::config::plan::{Overrun, UplinkPlan};
+use crate::config::plan::{Budget, Overrun, UplinkPlan};
 use crate::model::time::Wall;
 use crate::store::MeterRow;
 
@@ -77,10 +77,12 @@ impl Allowance {
         self.room(path, need) <= costs::LAST
     }
 
-    /// When the first budget that concerns this path is full again, ms since 1970; `None` when nobody knows.
-    pub(super) fn refilled_ms(&self, path: usize, wall: Wall) -> Option<i64> {
-        let way = self.paths.get(path).and_then(|purse| purse.refilled_ms(wall));
-        [way, self.uplink.refilled_ms(wall)].into_iter().flatten().min()
+    /// Used bytes of each budget: of a path, or of the uplink itself.
+    pub(super) fn used(&self, path: Option<usize>) -> Vec<(Budget, u64)> {
+        match path {
+            Some(path) => self.paths.get(path).map_or_else(Vec::new, |purse| purse.used().collect()),
+            None => self.uplink.used().collect(),
+        }
     }
 
     /// What is to be written now; nothing before the disk was read, or it would be overwritten.
@@ -106,7 +108,7 @@ pub(super) enum Alarms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{Bind, Budget, PathPlan, Period};
+    use crate::config::plan::{Bind, PathPlan, Period};
     use crate::model::number::Class;
     use crate::model::time::Certainty;
 

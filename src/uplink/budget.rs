@@ -158,11 +158,6 @@ impl Purse {
         self.budgets.iter().map(left).min().unwrap_or(u64::MAX)
     }
 
-    /// When the first period ends of those that have no room for this cost, ms since 1970; `None` when none can end.
-    pub(super) fn refilled_ms(&self, wall: Wall) -> Option<i64> {
-        self.budgets.iter().filter_map(|budget| self.tallies[budget.period as usize].ends_ms(wall)).min()
-    }
-
     /// Bytes of each budget: used, of.
     pub(super) fn used(&self) -> impl Iterator<Item = (Budget, u64)> {
         self.budgets.iter().map(|budget| (*budget, self.tallies[budget.period as usize].bytes))

@@ -16,12 +16,16 @@ use super::pack::Message;
 use super::session::{End, Session};
 use super::source::{Lane, Pull, Source, Wants};
 use super::status::{self, Newest};
+use super::thrift::Withheld;
+use super::ways;
 use super::window::{Answer, Sent};
 
 /// What MQTT 5 adds to a publish: the length of the properties and an alias.
 const ALIAS_BYTES: usize = 1 + 3;
 /// Items pulled at once.
 const PULL_MAX: usize = 64;
+/// Messages that wait for a budget or a window while others are pulled past them.
+const WITHHELD_MAX: usize = 4 * PULL_MAX;
 /// A session without anything to send has proved itself after this long.
 const PROVED_AFTER: Duration = Duration::from_secs(60);
 /// How long the offline status, and then the close of the connection, are waited for.
@@ -33,7 +37,9 @@ const HURRIED_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Progress {
     pending: VecDeque<Message>,
     source_ended: bool,
-    /// The next message may not be sent before.
+    /// What of `pending` may not be sent now.
+    withheld: Withheld,
+    /// That may not be sent before.
     not_before: Option<Instant>,
     accepted_at: Option<Instant>,
     agreed: Agreed,
@@ -58,6 +64,7 @@ impl Progress {
         Self {
             pending: VecDeque::new(),
             source_ended: false,
+            withheld: Withheld::default(),
             not_before: None,
             accepted_at: None,
             agreed: Agreed::default(),
@@ -67,6 +74,11 @@ impl Progress {
             stop_at: None,
             proved: false,
         }
+    }
+
+    /// Messages that wait for the window alone.
+    fn sendable(&self) -> usize {
+        self.pending.iter().filter(|message| !self.withheld.has(message.lane, message.class)).count()
     }
 
     /// It carried an acknowledged record, or stood long enough without one to carry.
@@ -98,17 +110,22 @@ impl<S: Source> Session<'_, S> {
             if accepted && let Err(end) = self.send(client, line, progress) {
                 return end;
             }
-            if is_over(line, progress, stop) {
+            let leaving = accepted && self.must_leave(Instant::now());
+            if leaving && progress.stop_at.is_none() {
+                progress.stop_at = Some(Instant::now() + self.timing.stop_wait);
+            }
+            if is_over(line, progress, stop) || leaving && line.in_flight() == 0 {
                 return if accepted { self.farewell(client, line, progress, stop).await } else { End::Finished };
             }
             let in_flight = line.in_flight();
-            let room = if accepted && progress.pending.is_empty() && !progress.source_ended { line.room() } else { 0 };
+            let ready = progress.sendable() == 0 && progress.pending.len() < WITHHELD_MAX && !leaving;
+            let room = if accepted && ready && !progress.source_ended { line.room() } else { 0 };
             let room = room.min(PULL_MAX).min(self.packer.wants(Lane::Backlog));
-            let wants = Wants { live: room, backlog: room };
+            let wants = Wants { live: room, backlog: if progress.withheld.has_backlog() { 0 } else { room } };
             let wake = self.wake(progress, in_flight);
             tokio::select! {
                 biased;
-                pull = self.source.next(wants), if wants.backlog > 0 => self.pack(pull, progress),
+                pull = self.source.next(wants), if wants.live > 0 => self.pack(pull, progress),
                 () = line.changed() => {}
                 () = reply_waits(&mut self.downlink), if accepted && line.room() > 0 => {}
                 () = stop.begun(), if progress.stop_at.is_none() => {
@@ -135,12 +152,6 @@ impl<S: Source> Session<'_, S> {
                 self.packer.flush();
             }
         }
-    }
-
-    /// May this message be handed over now? `Err`: not before then.
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the place where budgets are asked")]
-    fn may_send(&mut self, _message: &Message, _now: Instant) -> Result<(), Instant> {
-        Ok(())
     }
 
     /// Acknowledgements go to the source.
@@ -178,6 +189,7 @@ impl<S: Source> Session<'_, S> {
         progress.status.next = now;
         progress.agreed = agreed;
         self.stats.accepted();
+        self.ways.stands();
         let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
         tracing::info!(uplink = self.plan.name, elapsed_ms, "uplink connected");
     }
@@ -193,16 +205,12 @@ impl<S: Source> Session<'_, S> {
             }
         }
         self.send_replies(client, line, progress)?;
+        let withheld = std::mem::take(&mut progress.withheld);
         progress.not_before = None;
         while line.room() > 0 {
             let now = Instant::now();
             progress.pending.extend(std::iter::from_fn(|| self.packer.next(now)));
-            let Some(message) = progress.pending.pop_front() else { break };
-            if let Err(then) = self.may_send(&message, now) {
-                progress.not_before = Some(then);
-                progress.pending.push_front(message);
-                break;
-            }
+            let Some(message) = self.next_message(line, progress, now) else { break };
             let fits = message.bytes() + ALIAS_BYTES <= progress.agreed.packet_bytes_max;
             if let Err(error) = message.check().map_err(|error| error.to_string()).and_then(|()| {
                 if fits { Ok(()) } else { Err(format!("{} bytes are more than the broker takes", message.bytes())) }
@@ -216,10 +224,33 @@ impl<S: Source> Session<'_, S> {
                 progress.moved_at = Instant::now();
             }
             line.hand(Sent::Owed(message.ack), message.bytes());
+            self.ways.sent(message.bytes());
             client.publish(message.topic, message.payload, Retained::No, Extras::default())?;
             self.stats.published.one();
         }
+        if progress.withheld != withheld {
+            self.pull_only(progress.withheld);
+        }
         Ok(())
+    }
+
+    /// The first message that may go; what may not is passed over, with all of its class and lane.
+    fn next_message(&self, line: &Line, progress: &mut Progress, now: Instant) -> Option<Message> {
+        let Progress { pending, withheld, not_before, .. } = progress;
+        let place = pending.iter().position(|message| {
+            if withheld.has(message.lane, message.class) {
+                return false;
+            }
+            match self.may_send(message, line, now) {
+                Ok(()) => true,
+                Err(then) => {
+                    withheld.add(message.lane, message.class);
+                    *not_before = Some(not_before.map_or(then, |before| before.min(then)));
+                    false
+                }
+            }
+        })?;
+        pending.remove(place)
     }
 
     /// Answers to commands go before records: a person waits for them.
@@ -260,6 +291,9 @@ impl<S: Source> Session<'_, S> {
         let mut wake = Instant::now() + self.timing.status_every;
         if progress.accepted_at.is_some() && progress.status.in_flight == 0 {
             wake = wake.min(progress.status.next);
+        }
+        if progress.accepted_at.is_some() {
+            wake = wake.min(Instant::now() + ways::TICK);
         }
         if in_flight > 0 {
             wake = wake.min(progress.moved_at + self.timing.stalled);

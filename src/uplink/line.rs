@@ -152,6 +152,12 @@ impl Line {
         self.lock().window.room()
     }
 
+    /// Messages in flight, and their bytes.
+    pub(super) fn flying(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.window.in_flight(), state.window.bytes())
+    }
+
     /// Messages in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.lock().window.in_flight()

@@ -36,9 +36,11 @@ mod source;
 mod stats;
 mod status;
 mod tally;
+mod thrift;
 mod trouble;
 mod version;
 mod watch;
+mod ways;
 mod window;
 
 use std::path::PathBuf;
@@ -59,9 +61,10 @@ use crate::road::login::{Login, LoginFiles};
 use crate::road::rotation::{Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
+use budget::Save;
 use certificates::{Certificates, Fault};
 use client::Spoken;
-use destinations::{bind, destinations};
+use destinations::destinations;
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
@@ -72,6 +75,7 @@ pub use stats::{UplinkState, UplinkStats};
 use trouble::{Told, Trouble};
 use version::{Again, Known};
 use watch::{Reason, Watch};
+use ways::{Step, Ways};
 
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
@@ -126,6 +130,15 @@ pub struct UplinkParts<S> {
     pub timing: Timing,
 }
 
+/// What a failure says of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The broker was reached by it.
+    Works,
+    /// It may be its fault.
+    Failed,
+}
+
 /// One uplink; built, then [`Uplink::run`].
 pub struct Uplink<S> {
     plan: UplinkPlan,
@@ -146,6 +159,7 @@ pub struct Uplink<S> {
     backoff: Backoff,
     dice: StdRng,
     lost_since: Option<Instant>,
+    ways: Ways,
 }
 
 impl<S: Source> Uplink<S> {
@@ -155,14 +169,11 @@ impl<S: Source> Uplink<S> {
         let servers = destinations(&plan, &[]);
         let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
-        road.pace().set(plan.max_rate);
-        if let Some(path) = plan.paths.first() {
-            road.go_by(bind(&path.bind), Arc::default());
-        }
+        let road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
+        let ways = Ways::new(&plan, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
             known: Known::new(plan.mqtt_version),
             downlink,
@@ -174,6 +185,7 @@ impl<S: Source> Uplink<S> {
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
             lost_since: None,
+            ways,
             plan,
             source,
             clock,
@@ -189,6 +201,12 @@ impl<S: Source> Uplink<S> {
     /// offline, disconnects and saves the cursor. Never ends for any trouble. Not cancel-safe: tell `stop` instead.
     pub async fn run(mut self, stop: Stop) {
         while !stop.is_begun() {
+            if let Some(wait) = self.choose_way() {
+                if self.stopped_while_waiting(wait, &stop).await {
+                    break;
+                }
+                continue;
+            }
             self.stats.state(UplinkState::Connecting);
             let prepared = tokio::select! {
                 biased;
@@ -207,7 +225,33 @@ impl<S: Source> Uplink<S> {
             }
         }
         self.stats.state(UplinkState::Stopped);
+        self.keep_meters(Save::Exact);
         self.source.save().await;
+    }
+
+    /// Which way to go; or how long to wait, because none may carry anything now.
+    fn choose_way(&mut self) -> Option<Duration> {
+        let step = self.ways.next(&self.source.waiting(), Instant::now());
+        self.keep_meters(Save::Due);
+        match step {
+            Step::Connect => {}
+            Step::Retry => return Some(ways::TICK),
+            Step::Pause => {
+                self.stats.state(UplinkState::Paused);
+                return Some(ways::TICK);
+            }
+        }
+        let (bind, meter, rate) = self.ways.terms();
+        self.road.go_by(bind, meter);
+        self.road.pace().set(rate);
+        None
+    }
+
+    fn keep_meters(&mut self, save: Save) {
+        let rows = self.ways.keep(|| self.source.meters(), save);
+        if !rows.is_empty() {
+            self.source.save_meters(rows);
+        }
     }
 
     /// Waits, keeping the backlog figure fresh; true when a stop came.
@@ -242,6 +286,8 @@ impl<S: Source> Uplink<S> {
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
         self.source.begin(self.plan.delivery);
+        self.source.only(self.ways.classes());
+        self.ways.connected(self.road.prober());
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
@@ -252,6 +298,7 @@ impl<S: Source> Uplink<S> {
             stats: &self.stats,
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
+            ways: &mut self.ways,
         };
         let spoken = self.known.spoken(Instant::now().into_std());
         let watch = Watch {
@@ -268,6 +315,14 @@ impl<S: Source> Uplink<S> {
         };
         self.packer.clear();
         self.stats.in_flight.set(0);
+        let finished = matches!(outcome.end, End::Finished) && !stop.is_begun();
+        let left = self.ways.left();
+        if let Some(left) = left.filter(|_| finished) {
+            self.ways.ended();
+            tracing::info!(uplink = self.plan.name, reason = left.as_str(), "uplink disconnects");
+            self.backoff.reset();
+            return Some(Duration::ZERO);
+        }
         if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
             self.backoff.reset();
         }
@@ -275,7 +330,8 @@ impl<S: Source> Uplink<S> {
             self.rotation.worked();
         }
         match reason.get() {
-            Some(reason) if matches!(outcome.end, End::Finished) && !stop.is_begun() => {
+            Some(reason) if finished => {
+                self.ways.ended();
                 tracing::info!(uplink = self.plan.name, reason = reason.as_str(), "uplink connects anew");
                 if *reason == Reason::FirstServer {
                     self.rotation.back_to_first();
@@ -290,9 +346,11 @@ impl<S: Source> Uplink<S> {
     fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
         let again = self.known.learn(spoken, &outcome, Instant::now().into_std());
         let End::Ended(ended) = outcome.end else {
+            self.ways.ended();
             return None;
         };
         if again == Again::AtOnce {
+            self.ways.ended();
             let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
             tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
             return Some(Duration::ZERO);
@@ -304,7 +362,20 @@ impl<S: Source> Uplink<S> {
             _ => Told::Before,
         };
         let elsewhere = !outcome.proved && !matches!(ended, Ended::TakenOver(_));
-        Some(if elsewhere { self.next_server(ended.reason(), told) } else { self.retry_after(ended.reason(), told) })
+        // A broker that answers, whatever it says, is reached.
+        let reached =
+            matches!(ended, Ended::Refused(_) | Ended::TakenOver(_) | Ended::OtherVersion(_) | Ended::Busy(_));
+        if elsewhere {
+            let way = if reached { Way::Works } else { Way::Failed };
+            return Some(self.next_server(ended.reason(), told, way));
+        }
+        if reached {
+            self.ways.ended();
+        } else if self.ways.failed(outcome.proved, &self.source.waiting(), Instant::now()) {
+            self.down(ended.reason(), told);
+            return Some(Duration::ZERO);
+        }
+        Some(self.retry_after(ended.reason(), told))
     }
 
     fn no_road(&mut self, error: &RoadError) -> Duration {
@@ -313,21 +384,31 @@ impl<S: Source> Uplink<S> {
             let told = self.trouble.disabled(&reason);
             self.down(reason, told);
             self.stats.state(UplinkState::Disabled);
-            return self.timing.files_again;
+            // An interface that may not be used does not close the other ways.
+            let another = self.ways.failed(false, &self.source.waiting(), Instant::now());
+            return if another { Duration::ZERO } else { self.timing.files_again };
         }
         self.trouble.clear_disabled();
         let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.next_server(reason, told)
+        self.next_server(reason, told, Way::Failed)
     }
 
-    /// At once, until all have been tried.
-    fn next_server(&mut self, reason: String, told: Told) -> Duration {
-        match self.rotation.failed() {
-            Next::AfterBackoff => self.retry_after(reason, told),
-            Next::Now => {
-                self.down(reason, told);
-                Duration::ZERO
-            }
+    /// At once, until all servers have been tried by every path.
+    fn next_server(&mut self, reason: String, told: Told, way: Way) -> Duration {
+        let next = self.rotation.failed();
+        if next == Next::Now || way == Way::Works {
+            self.ways.ended();
+        }
+        let another = match (next, way) {
+            (Next::Now, _) => true,
+            (Next::AfterBackoff, Way::Works) => false,
+            (Next::AfterBackoff, Way::Failed) => self.ways.failed(false, &self.source.waiting(), Instant::now()),
+        };
+        if another {
+            self.down(reason, told);
+            Duration::ZERO
+        } else {
+            self.retry_after(reason, told)
         }
     }
 

@@ -129,6 +129,16 @@ impl Paths {
         if all.filter(can).count() > 0 { Choice::Wait } else { Choice::None }
     }
 
+    /// After a failure: is there one left to be tried in this round? If not, all get another try in the next.
+    pub(super) fn has_another(&mut self, able: &[bool]) -> bool {
+        let left = |(path, health): (usize, &Health)| able[path] && (health.state == PathState::Well || !health.tried);
+        let another = self.health.iter().enumerate().any(left);
+        if !another {
+            self.health.iter_mut().for_each(|health| health.tried = false);
+        }
+        another
+    }
+
     /// Is there a better one than the present, so that a session in order ends for it?
     pub(super) fn better(&mut self, able: &[bool], now: Instant) -> Option<usize> {
         self.mend(now);

@@ -30,6 +30,7 @@ use super::stats::UplinkStats;
 use super::status;
 use super::trouble::Trouble;
 use super::version::{Greeting, Known};
+use super::ways::Ways;
 use super::window::PACKET_IDS;
 
 /// Limit from CONNECT to CONNACK, and of a flush that the broker does not take. rumqttc's own 5 s are less than two
@@ -93,6 +94,7 @@ pub(super) struct Session<'a, S> {
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
+    pub(super) ways: &'a mut Ways,
 }
 
 impl<S: Source> Session<'_, S> {

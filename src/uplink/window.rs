@@ -128,6 +128,11 @@ impl Window {
         self.handed.len() + self.flying.len()
     }
 
+    /// Bytes in flight.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// About to be handed to rumqttc, which sends in this order.
     pub(super) fn hand(&mut self, what: Sent, bytes: usize, now: Instant) {
         self.orders.insert(self.next_order);
