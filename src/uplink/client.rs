@@ -53,13 +53,7 @@ pub(super) struct Agreed {
 impl Default for Agreed {
     /// 3.1.1, and 5 where CONNACK is silent.
     fn default() -> Self {
-        Self {
-            receive_max: u16::MAX,
-            packet_bytes_max: usize::MAX,
-            alias_max: 0,
-            retains: true,
-            assigned_id: None,
-        }
+        Self { receive_max: u16::MAX, packet_bytes_max: usize::MAX, alias_max: 0, retains: true, assigned_id: None }
     }
 }
 
@@ -152,9 +146,7 @@ impl Client {
     ) -> Result<(), Gone> {
         let retain = retained == Retained::Yes;
         match self {
-            Self::V4(client) => {
-                client.try_publish(topic, rumqttc::QoS::AtLeastOnce, retain, payload).map_err(|_| Gone)
-            }
+            Self::V4(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, retain, payload).map_err(|_| Gone),
             Self::V5(client, aliases) => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
                 // a retained message is rare, and some brokers have lost topics of aliased ones
@@ -321,7 +313,9 @@ fn of_v5(event: v5::Event) -> Happened {
 
 fn agreed(properties: v5::mqttbytes::v5::ConnAckProperties) -> Result<Agreed, Ended> {
     if properties.max_qos == Some(0) {
-        return Err(Ended::Refused("the broker takes QoS 0 only; QoS 1 is needed, or nothing would be acknowledged".into()));
+        return Err(Ended::Refused(
+            "the broker takes QoS 0 only; QoS 1 is needed, or nothing would be acknowledged".into(),
+        ));
     }
     let any = Agreed::default();
     // 0 in either is a protocol error of the broker (sections 3.2.2.3.3 and 3.2.2.3.6)

@@ -46,8 +46,7 @@ impl Ended {
 const LOGIN: &str = "the broker refuses user name or password";
 const NOT_AUTHORISED: &str = "the broker says: not authorised (user, password and client id are what it looks at)";
 const CLIENT_ID: &str = "the broker refuses the client id";
-const TAKEN_OVER: &str =
-    "another client connected with our client id, and the broker ended this session for it (two gateways with one name?)";
+const TAKEN_OVER: &str = "another client connected with our client id, and the broker ended this session for it (two gateways with one name?)";
 
 pub(super) fn of_v4(error: &ConnectionError) -> Ended {
     use ConnectReturnCode as Code;
@@ -94,9 +93,7 @@ fn of_connack(code: Code5) -> Ended {
         Code5::TopicNameInvalid => Ended::Refused("the broker refuses the topic of our last will".into()),
         Code5::QoSNotSupported => Ended::Refused("the broker takes QoS 0 only; QoS 1 is needed".into()),
         Code5::RetainNotSupported => Ended::NoRetain,
-        Code5::UseAnotherServer | Code5::ServerMoved => {
-            Ended::Lost("the broker says: use another server".into())
-        }
+        Code5::UseAnotherServer | Code5::ServerMoved => Ended::Lost("the broker says: use another server".into()),
         Code5::QuotaExceeded | Code5::ConnectionRateExceeded | Code5::ServerBusy => {
             Ended::Busy(format!("the broker says: {code:?}"))
         }

@@ -77,13 +77,7 @@ impl Progress {
 
 impl<S: Source> Session<'_, S> {
     /// The feeder's loop: news, then sending, then waiting for whatever comes first.
-    pub(super) async fn feed(
-        &mut self,
-        client: &Client,
-        line: &Line,
-        progress: &mut Progress,
-        stop: &Stop,
-    ) -> End {
+    pub(super) async fn feed(&mut self, client: &Client, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
         loop {
             let news = line.news();
             self.take(&news, progress);
@@ -249,13 +243,7 @@ impl<S: Source> Session<'_, S> {
         newest
     }
 
-    fn send_status(
-        &self,
-        client: &Client,
-        line: &Line,
-        progress: &mut Progress,
-        payload: &[u8],
-    ) -> Result<(), End> {
+    fn send_status(&self, client: &Client, line: &Line, progress: &mut Progress, payload: &[u8]) -> Result<(), End> {
         if line.in_flight() == 0 {
             progress.moved_at = Instant::now();
         }
