@@ -211,7 +211,7 @@ impl Router {
         let mut deadline = request.at.after(request.expiry.map_or(DEADLINE, |expiry| expiry.min(DEADLINE)));
         if let Some(expires_ms) = expires_ms {
             let wall = self.clock.wall(now);
-            if wall.certainty == Certainty::Floor {
+            if wall.certainty != Certainty::Fixed {
                 return Err(Refusal::Clock);
             }
             let left = u64::try_from(expires_ms.saturating_sub(wall.unix_ms)).map_err(|_| Refusal::Expired)?;

@@ -16,18 +16,24 @@
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
 mod alias;
+mod allowance;
 mod answer;
+mod budget;
 mod client;
+mod costs;
 mod downlink;
 mod ended;
 mod feeder;
 mod line;
 mod overheard;
 mod pack;
+mod paths;
+mod schedule;
 mod session;
 mod source;
 mod stats;
 mod status;
+mod tally;
 mod trouble;
 mod version;
 mod window;
