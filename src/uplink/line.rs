@@ -75,7 +75,8 @@ impl Line {
                         state.ended = Some(Ended::Lost(confused.to_string()));
                     }
                 }
-                Err(error) => state.ended = Some(error),
+                // what was overheard is more exact
+                Err(error) => _ = state.ended.get_or_insert(error),
             }
             let over = state.ended.is_some();
             drop(state);

@@ -97,7 +97,8 @@ pub(super) struct Session<'a, S> {
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
-        let (client, events) = self.connect(&relay, login, known);
+        let spoken = known.spoken(Instant::now().into_std());
+        let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let intake = self.subscribe(&client, &mut tasks);
         let line = Arc::new(Line::new(intake.as_ref()));
@@ -107,7 +108,9 @@ impl<S: Source> Session<'_, S> {
         tasks.spawn(async move {
             let (mut ear, listener) = (Ear::default(), Arc::clone(&relayed));
             let heard = move |bytes: &[u8]| {
-                if let Some(heard) = ear.hear(bytes) {
+                if spoken == Spoken::V5
+                    && let Some(heard) = ear.hear(bytes)
+                {
                     listener.overheard(heard);
                 }
             };
@@ -129,8 +132,8 @@ impl<S: Source> Session<'_, S> {
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
 
-    fn connect(&self, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
-        match known.spoken(Instant::now().into_std()) {
+    fn connect(&self, spoken: Spoken, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
+        match spoken {
             Spoken::V4 => {
                 let (client, mut events) = AsyncClient::new(self.options_v4(relay, login), REQUESTS_MAX);
                 events.network_options.set_connection_timeout(ANSWER_MAX_S);
