@@ -30,6 +30,7 @@ mod segment;
 mod state;
 mod stats;
 mod stream;
+pub mod survey;
 mod times;
 mod upkeep;
 mod writer;

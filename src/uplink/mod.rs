@@ -33,6 +33,7 @@ mod session;
 mod source;
 mod stats;
 mod status;
+mod summary;
 mod tally;
 mod trouble;
 mod version;
