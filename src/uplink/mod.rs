@@ -131,7 +131,7 @@ impl<S: Source> Uplink<S> {
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let uplink = Self {
-            packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
+            packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
             trouble: Trouble::new(plan.name.clone(), notices),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
