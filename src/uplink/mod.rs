@@ -157,7 +157,7 @@ impl<S: Source> Uplink<S> {
         let uplink = Self {
             known: Known::new(plan.mqtt_version),
             downlink,
-            packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
+            packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
             trouble: Trouble::new(plan.name.clone(), notices),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
