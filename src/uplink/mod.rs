@@ -19,8 +19,10 @@ mod alias;
 mod allowance;
 mod answer;
 mod budget;
+mod certificates;
 mod client;
 mod costs;
+mod destinations;
 mod downlink;
 mod ended;
 mod feeder;
@@ -33,13 +35,15 @@ mod session;
 mod source;
 mod stats;
 mod status;
+mod summary;
 mod tally;
 mod trouble;
 mod version;
+mod watch;
 mod window;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -51,11 +55,14 @@ use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
-use crate::road::destination::{Destination, RoadError, TlsFiles};
+use crate::road::destination::{Destination, RoadError};
 use crate::road::login::{Login, LoginFiles};
+use crate::road::rotation::{Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
+use certificates::{Certificates, Fault};
 use client::Spoken;
+use destinations::{bind, destinations};
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
@@ -65,6 +72,7 @@ pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::{Told, Trouble};
 use version::{Again, Known};
+use watch::{Reason, Watch};
 
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
@@ -127,6 +135,10 @@ pub struct Uplink<S> {
     clock: Clock,
     timing: Timing,
     road: Road,
+    /// The brokers of the plan, in its order.
+    servers: Vec<Destination>,
+    rotation: Rotation,
+    certificates: Certificates,
     login: LoginFiles,
     known: Known,
     downlink: Option<Downlink>,
@@ -141,23 +153,24 @@ impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
         let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
-        let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
-        let server = plan.servers.first();
-        let to = Destination {
-            host: server.map_or_else(String::new, |server| server.host.clone()),
-            port: server.map_or(0, |server| server.port),
-            tls,
-        };
+        let servers = destinations(&plan, &[]);
+        let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
+        let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
+        road.pace().set(plan.max_rate);
+        if let Some(path) = plan.paths.first() {
+            road.go_by(bind(&path.bind), Arc::default());
+        }
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
         let uplink = Self {
             known: Known::new(plan.mqtt_version),
             downlink,
-            packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
+            packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
+            certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
+            rotation: Rotation::new(servers.len()),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -167,6 +180,7 @@ impl<S: Source> Uplink<S> {
             clock,
             timing,
             road,
+            servers,
             login,
         };
         (uplink, stats)
@@ -213,13 +227,22 @@ impl<S: Source> Uplink<S> {
 
     async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
         let login = self.login.read().await?;
-        Ok((self.road.open().await?, login))
+        if let Some(server) = self.servers.get(self.rotation.server()) {
+            self.road.lead(server.clone());
+        }
+        let opened = self.road.open().await;
+        let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
+        self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
+        Ok((opened?, login))
     }
 
-    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should.
+    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
+    /// for renewed certificates and for the first server.
     async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
+        let leave = stop.child();
+        self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
-        self.source.rewind();
+        self.source.begin(self.plan.delivery);
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
@@ -232,13 +255,36 @@ impl<S: Source> Uplink<S> {
             downlink: self.downlink.as_mut(),
         };
         let spoken = self.known.spoken(Instant::now().into_std());
-        let outcome = session.run(relay, login, &self.known, stop).await;
+        let watch = Watch {
+            road: &mut self.road,
+            certificates: &mut self.certificates,
+            clock: &self.clock,
+            every: self.timing.files_again,
+            first_server_at: self.rotation.leave_at(),
+        };
+        let reason = OnceLock::new();
+        let outcome = tokio::select! {
+            outcome = session.run(relay, login, &self.known, &leave) => outcome,
+            never = watch.run(&leave, &reason) => match never {},
+        };
         self.packer.clear();
         self.stats.in_flight.set(0);
         if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
             self.backoff.reset();
         }
-        self.wait_after(spoken, outcome)
+        if outcome.proved {
+            self.rotation.worked();
+        }
+        match reason.get() {
+            Some(reason) if matches!(outcome.end, End::Finished) && !stop.is_begun() => {
+                tracing::info!(uplink = self.plan.name, reason = reason.as_str(), "uplink connects anew");
+                if *reason == Reason::FirstServer {
+                    self.rotation.back_to_first();
+                }
+                Some(Duration::ZERO)
+            }
+            _ => self.wait_after(spoken, outcome),
+        }
     }
 
     /// What the end of a session means for the next; `None` when there is none.
@@ -258,7 +304,8 @@ impl<S: Source> Uplink<S> {
             Ended::TakenOver(reason) => self.trouble.taken_over(reason),
             _ => Told::Before,
         };
-        Some(self.retry_after(ended.reason(), told))
+        let elsewhere = !outcome.proved && !matches!(ended, Ended::TakenOver(_));
+        Some(if elsewhere { self.next_server(ended.reason(), told) } else { self.retry_after(ended.reason(), told) })
     }
 
     fn no_road(&mut self, error: &RoadError) -> Duration {
@@ -271,7 +318,18 @@ impl<S: Source> Uplink<S> {
         }
         self.trouble.clear_disabled();
         let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.retry_after(reason, told)
+        self.next_server(reason, told)
+    }
+
+    /// At once, until all have been tried.
+    fn next_server(&mut self, reason: String, told: Told) -> Duration {
+        match self.rotation.failed() {
+            Next::AfterBackoff => self.retry_after(reason, told),
+            Next::Now => {
+                self.down(reason, told);
+                Duration::ZERO
+            }
+        }
     }
 
     fn retry_after(&mut self, reason: String, told: Told) -> Duration {
