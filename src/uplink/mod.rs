@@ -245,7 +245,7 @@ impl<S: Source> Uplink<S> {
         let leave = stop.child();
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
-        self.source.rewind();
+        self.source.begin(self.plan.delivery);
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
