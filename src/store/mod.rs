@@ -52,7 +52,7 @@ use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 use crate::payload::json::Previous;
 
-pub use reader::Reader;
+pub use reader::{Lane, Pull, Reader, Wants};
 pub use stats::StoreStats;
 
 use cursor::Span;

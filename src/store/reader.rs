@@ -17,6 +17,34 @@ use super::stream::Found;
 use super::writer::CURSORS_RECORDS;
 use super::{Ack, Control, Item, Shared};
 
+/// Which of two queues something upstream belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Committed after the session began.
+    Live = 0,
+    /// Owed from before.
+    Backlog = 1,
+}
+
+/// How many items of each lane are useful now; 0: none of that lane. In strict order there is one queue, and the larger
+/// number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Of [`Lane::Live`].
+    pub live: usize,
+    /// Of [`Lane::Backlog`].
+    pub backlog: usize,
+}
+
+/// Items of one class and one lane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pull {
+    /// Whose.
+    pub lane: Lane,
+    /// At least one.
+    pub items: Vec<Item>,
+}
+
 /// Hands out what one uplink is owed. Dropping it ends its thread; nothing is lost by that.
 pub struct Reader {
     shared: Arc<Shared>,
@@ -24,13 +52,13 @@ pub struct Reader {
     uplink: usize,
     requests: mpsc::Sender<Request>,
     progress: watch::Receiver<u64>,
-    lanes: [Lane; 4],
+    lanes: [Queue; 4],
     /// A page that was asked for; kept here so that `next` may be cancelled. `None`: no longer wanted.
     asked: Option<(Option<Class>, oneshot::Receiver<Page>)>,
 }
 
 #[derive(Default)]
-struct Lane {
+struct Queue {
     /// Where to go on reading; `None`: at the cursor.
     at: Option<Position>,
     ready: VecDeque<Item>,

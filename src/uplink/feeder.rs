@@ -13,9 +13,9 @@ use super::BACKLOG_EVERY;
 use super::line::{Line, News};
 use super::pack::Message;
 use super::session::{End, Session};
-use super::source::Source;
+use super::source::{Lane, Pull, Source, Wants};
 use super::status::{self, Newest};
-use super::window::Sent;
+use super::window::{Answer, Sent};
 
 /// Items pulled at once.
 const PULL_MAX: usize = 64;
@@ -30,6 +30,8 @@ const HURRIED_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Progress {
     pending: VecDeque<Message>,
     source_ended: bool,
+    /// The next message may not be sent before.
+    not_before: Option<Instant>,
     accepted_at: Option<Instant>,
     /// The last acknowledgement, or when the first message went out after a time without any in flight.
     moved_at: Instant,
@@ -52,6 +54,7 @@ impl Progress {
         Self {
             pending: VecDeque::new(),
             source_ended: false,
+            not_before: None,
             accepted_at: None,
             moved_at: now,
             status: StatusProgress { in_flight: 0, told: None, next: now },
@@ -94,13 +97,12 @@ impl<S: Source> Session<'_, S> {
             }
             let in_flight = line.in_flight();
             let room = if accepted && progress.pending.is_empty() && !progress.source_ended { line.room() } else { 0 };
+            let room = room.min(PULL_MAX).min(self.packer.wants(Lane::Backlog));
+            let wants = Wants { live: room, backlog: room };
             let wake = self.wake(progress, in_flight);
             tokio::select! {
                 biased;
-                items = self.source.next(room.min(PULL_MAX)), if room > 0 => match items {
-                    Some(items) => progress.pending.extend(items.iter().map(|item| self.packer.pack(item))),
-                    None => progress.source_ended = true,
-                },
+                pull = self.source.next(wants), if wants.backlog > 0 => self.pack(pull, progress),
                 () = line.changed() => {}
                 () = stop.begun(), if progress.stop_at.is_none() => {
                     progress.stop_at = Some(Instant::now() + self.timing.stop_wait);
@@ -116,11 +118,30 @@ impl<S: Source> Session<'_, S> {
         }
     }
 
+    /// Items to messages.
+    fn pack(&mut self, pull: Option<Pull>, progress: &mut Progress) {
+        let now = Instant::now();
+        match pull {
+            Some(pull) => pull.items.into_iter().for_each(|item| self.packer.put(item, pull.lane, now)),
+            None => {
+                progress.source_ended = true;
+                self.packer.flush();
+            }
+        }
+    }
+
+    /// May this message be handed over now? `Err`: not before then.
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the place where budgets are asked")]
+    fn may_send(&mut self, _message: &Message, _now: Instant) -> Result<(), Instant> {
+        Ok(())
+    }
+
     /// Acknowledgements go to the source.
     fn take(&mut self, news: &News, progress: &mut Progress) {
         let mut owed = 0;
-        for sent in &news.acknowledged {
+        for (sent, answer) in &news.answered {
             match sent {
+                Sent::Owed(_) if *answer != Answer::Taken => {}
                 Sent::Owed(ack) => {
                     self.source.acknowledge(*ack);
                     owed += ack.count();
@@ -128,7 +149,7 @@ impl<S: Source> Session<'_, S> {
                 Sent::Status => progress.status.in_flight = progress.status.in_flight.saturating_sub(1),
             }
         }
-        if !news.acknowledged.is_empty() {
+        if !news.answered.is_empty() {
             progress.moved_at = Instant::now();
         }
         if owed > 0 {
@@ -162,9 +183,16 @@ impl<S: Source> Session<'_, S> {
                 progress.status.told = Some(newest);
             }
         }
-        while line.room() > 0
-            && let Some(message) = progress.pending.pop_front()
-        {
+        progress.not_before = None;
+        while line.room() > 0 {
+            let now = Instant::now();
+            progress.pending.extend(std::iter::from_fn(|| self.packer.next(now)));
+            let Some(message) = progress.pending.pop_front() else { break };
+            if let Err(then) = self.may_send(&message, now) {
+                progress.not_before = Some(then);
+                progress.pending.push_front(message);
+                break;
+            }
             if let Err(error) = message.check() {
                 tracing::error!(uplink = self.plan.name, error = %error, "record given up: its topic is none");
                 self.stats.unsendable.one();
@@ -212,6 +240,9 @@ impl<S: Source> Session<'_, S> {
         }
         if in_flight > 0 {
             wake = wake.min(progress.moved_at + self.timing.stalled);
+        }
+        for at in [progress.not_before, self.packer.due()].into_iter().flatten() {
+            wake = wake.min(at);
         }
         progress.stop_at.map_or(wake, |at| wake.min(at))
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rumqttc::{ConnectReturnCode, ConnectionError, Event, EventLoop, Outgoing, Packet};
 use tokio::sync::Notify;
 
-use super::window::{Sent, Window};
+use super::window::{Answer, Sent, Window};
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(super) enum Ended {
 /// What the feeder learns at once.
 #[derive(Debug)]
 pub(super) struct News {
-    /// Acknowledged since it last asked, in the order of the acknowledgements.
-    pub(super) acknowledged: Vec<Sent>,
+    /// Answered since it last asked, in the order of the answers.
+    pub(super) answered: Vec<(Sent, Answer)>,
     /// The broker has accepted the session.
     pub(super) accepted: bool,
     /// Messages in flight.
@@ -34,7 +34,7 @@ pub(super) struct News {
 #[derive(Debug, Default)]
 struct State {
     window: Window,
-    acknowledged: Vec<Sent>,
+    answered: Vec<(Sent, Answer)>,
     accepted: bool,
     ended: Option<Ended>,
     cause: Option<Ended>,
@@ -61,7 +61,8 @@ impl Line {
                 }
                 Ok(Event::Outgoing(Outgoing::Publish(id))) => state.window.left(id),
                 Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                    state.window.acknowledged(ack.pkid, Instant::now()).map(|what| state.acknowledged.push(what))
+                    let what = state.window.answered(ack.pkid, Answer::Taken, Instant::now());
+                    what.map(|what| state.answered.push((what, Answer::Taken)))
                 }
                 Ok(_) => continue,
                 Err(error) => {
@@ -96,7 +97,7 @@ impl Line {
     pub(super) fn news(&self) -> News {
         let mut state = self.lock();
         News {
-            acknowledged: std::mem::take(&mut state.acknowledged),
+            answered: std::mem::take(&mut state.answered),
             accepted: state.accepted,
             in_flight: state.window.in_flight(),
             ended: state.ended.clone(),

@@ -44,7 +44,7 @@ use crate::road::{Now, Relay, Road};
 
 use pack::Packer;
 use session::{End, Session};
-pub use source::{Source, StoreSource};
+pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::{Told, Trouble};
 
@@ -198,7 +198,7 @@ impl<S: Source> Uplink<S> {
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
-            packer: &self.packer,
+            packer: &mut self.packer,
             clock: &self.clock,
             timing: self.timing,
             trouble: &mut self.trouble,
@@ -206,6 +206,7 @@ impl<S: Source> Uplink<S> {
             lost_since: &mut self.lost_since,
         };
         let outcome = session.run(relay, login, stop).await;
+        self.packer.clear();
         self.stats.in_flight.set(0);
         if outcome.proved {
             self.backoff.reset();

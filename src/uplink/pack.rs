@@ -1,10 +1,17 @@
 //! Items of the source to MQTT messages: format `json`, layout `tag` (contract, section 4). Encoded late, so that wall
 //! times use what the clock has learned since.
 
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
 use crate::flow::clock::Clock;
+use crate::model::number::Class;
 use crate::model::topic::{BadTopic, GatewayTopics, check_topic};
 use crate::payload::json::{self, Gap};
 use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
+
+use super::source::Lane;
 
 /// Bytes that MQTT adds to topic and payload of a QoS 1 publish: header, length, topic length, packet id.
 const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
@@ -14,7 +21,10 @@ const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
 pub(super) struct Message {
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
+    /// What its PUBACK acknowledges.
     pub(super) ack: Ack,
+    pub(super) class: Class,
+    pub(super) lane: Lane,
 }
 
 impl Message {
@@ -33,8 +43,12 @@ impl Message {
     }
 }
 
-/// Of one uplink.
+/// Messages that may wait to be fetched.
+const READY_MAX: usize = 64;
+
+/// Of one uplink. Items go in, messages come out, each of one class and one lane.
 pub(super) struct Packer {
+    ready: VecDeque<Message>,
     prefix: String,
     gap_topic: String,
     status_topic: String,
@@ -49,6 +63,7 @@ impl Packer {
             gap_topic: format!("{prefix}{}", topics.gap()),
             status_topic: format!("{prefix}{}", topics.status()),
             clock,
+            ready: VecDeque::new(),
         }
     }
 
@@ -57,15 +72,41 @@ impl Packer {
         &self.status_topic
     }
 
-    /// The message of an item.
-    pub(super) fn pack(&self, item: &Item) -> Message {
-        match item {
-            Item::Record(owed) => self.record(owed),
-            Item::Gap(gap) => self.gap(gap),
-        }
+    /// Takes an item. Those of one lane come in the order in which they are to be sent.
+    pub(super) fn put(&mut self, item: Item, lane: Lane, _now: Instant) {
+        let message = match item {
+            Item::Record(owed) => self.record(&owed, lane),
+            Item::Gap(gap) => self.gap(&gap, lane),
+        };
+        self.ready.push_back(message);
     }
 
-    fn record(&self, owed: &Owed) -> Message {
+    /// A message that is full or whose wait is over; of one lane in the order of its items.
+    pub(super) fn next(&mut self, _now: Instant) -> Option<Message> {
+        self.ready.pop_front()
+    }
+
+    /// When the oldest open message must go; `None` when none is open.
+    #[allow(clippy::unused_self, reason = "one item is one message: none is ever open")]
+    pub(super) fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// How many more items of a lane are useful now.
+    pub(super) fn wants(&self, _lane: Lane) -> usize {
+        READY_MAX.saturating_sub(self.ready.len())
+    }
+
+    /// What is open goes as it is: [`Packer::next`] gives it all.
+    #[allow(clippy::unused_self, reason = "see `due`")]
+    pub(super) fn flush(&mut self) {}
+
+    /// The session is over: everything comes again.
+    pub(super) fn clear(&mut self) {
+        self.ready.clear();
+    }
+
+    fn record(&self, owed: &Owed, lane: Lane) -> Message {
         let (topic, payload) = match &owed.body {
             OwedBody::Sample { tag, value, quality } => {
                 let time = self.clock.wall(owed.at);
@@ -74,10 +115,11 @@ impl Packer {
             }
             OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, owed.previous)),
         };
-        Message { topic: format!("{}{topic}", self.prefix), payload, ack: Ack::of(owed.number) }
+        let topic = format!("{}{topic}", self.prefix);
+        Message { topic, payload, ack: Ack::of(owed.number), class: owed.number.stream, lane }
     }
 
-    fn gap(&self, gap: &OwedGap) -> Message {
+    fn gap(&self, gap: &OwedGap, lane: Lane) -> Message {
         let payload = json::gap(&Gap {
             stream: gap.stream,
             epoch: gap.epoch,
@@ -87,7 +129,7 @@ impl Packer {
             to: gap.to.map(|at| self.clock.wall(at)),
             reason: reason(&gap.reason),
         });
-        Message { topic: self.gap_topic.clone(), payload, ack: Ack::Gap(gap.id) }
+        Message { topic: self.gap_topic.clone(), payload, ack: Ack::Gap(gap.id), class: gap.stream, lane }
     }
 }
 
@@ -96,6 +138,7 @@ fn reason(stored: &str) -> &'static str {
         "evicted" => "evicted",
         "damaged" => "damaged",
         "clock" => "clock",
+        "refused" => "refused",
         _ => "store",
     }
 }
@@ -104,7 +147,7 @@ fn reason(stored: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::flow::clock::{FakeTime, Fix};
-    use crate::model::number::{Class, Epoch, Number, Seq};
+    use crate::model::number::{Epoch, Number, Seq};
     use crate::model::quality::Quality;
     use crate::model::tag::DataType;
     use crate::model::time::{Boot, Stamp};
@@ -126,10 +169,14 @@ mod tests {
         };
         let body = OwedBody::Sample { tag: Arc::new(tag), value: Some(Value::Float(12.5)), quality: Quality::Good };
         let item = Item::Record(Owed { number, previous: None, body, at });
-        let packer = Packer::new("site/", "gw", clock.clone());
-        assert!(String::from_utf8_lossy(&packer.pack(&item).payload).contains(r#""cause":"clock""#));
+        let mut packer = Packer::new("site/", "gw", clock.clone());
+        let mut pack = |item: &Item| {
+            packer.put(item.clone(), Lane::Live, Instant::now());
+            packer.next(Instant::now()).expect("one item is one message")
+        };
+        assert!(String::from_utf8_lossy(&pack(&item).payload).contains(r#""cause":"clock""#));
         clock.learn(Fix { at, unix_ms: 1_795_204_800_123 });
-        let message = packer.pack(&item);
+        let message = pack(&item);
         assert_eq!(message.topic, "site/acme/pump-1/pressure");
         assert_eq!(
             String::from_utf8_lossy(&message.payload),
@@ -145,7 +192,7 @@ mod tests {
             to: None,
             reason: "evicted".into(),
         };
-        let message = packer.pack(&Item::Gap(gap));
+        let message = pack(&Item::Gap(gap));
         assert_eq!((message.topic.as_str(), message.ack), ("site/ironbridge/gw/gap", Ack::Gap(9)));
         assert!(String::from_utf8_lossy(&message.payload).contains(r#""count":5"#));
         assert_eq!(packer.status_topic(), "site/ironbridge/gw/status");

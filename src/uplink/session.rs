@@ -65,7 +65,7 @@ pub(super) struct Outcome {
 pub(super) struct Session<'a, S> {
     pub(super) plan: &'a UplinkPlan,
     pub(super) source: &'a mut S,
-    pub(super) packer: &'a Packer,
+    pub(super) packer: &'a mut Packer,
     pub(super) clock: &'a Clock,
     pub(super) timing: Timing,
     pub(super) trouble: &'a mut Trouble,

@@ -3,13 +3,14 @@
 use std::future::Future;
 
 use crate::model::number::{Class, Epoch, Seq};
-use crate::store::{Ack, Item, Reader, StoreHandle};
+use crate::store::{Ack, Reader, StoreHandle};
+pub use crate::store::{Lane, Pull, Wants};
 
 /// Everything one uplink is owed, in order.
 pub trait Source: Send + Sync + 'static {
-    /// Waits for at least one item and hands out at most `at_most` (≥ 1); `None` when the store has ended and all was
-    /// handed out. Cancel-safe.
-    fn next(&mut self, at_most: usize) -> impl Future<Output = Option<Vec<Item>>> + Send;
+    /// Waits for at least one item of a lane that is wanted; `None` when the store has ended and all was handed out.
+    /// Cancel-safe.
+    fn next(&mut self, wants: Wants) -> impl Future<Output = Option<Pull>> + Send;
     /// Back to the first item that is not acknowledged.
     fn rewind(&mut self);
     /// The broker has it.
@@ -36,8 +37,9 @@ impl StoreSource {
 }
 
 impl Source for StoreSource {
-    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
-        self.reader.next(at_most).await
+    async fn next(&mut self, wants: Wants) -> Option<Pull> {
+        let items = self.reader.next(wants.live.max(wants.backlog)).await?;
+        Some(Pull { lane: Lane::Backlog, items })
     }
 
     fn rewind(&mut self) {

@@ -43,6 +43,20 @@ pub(super) enum Sent {
     Status,
 }
 
+/// What the broker answered to a publish.
+#[allow(dead_code, reason = "only MQTT 5 has the other two")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It has it.
+    Taken,
+    /// Not now, with this reason code (MQTT 5, section 2.4: 0x89 server busy, 0x93 receive maximum exceeded, 0x97 quota
+    /// exceeded and the like): the same again, later.
+    TryLater(u8),
+    /// Not this one, with this reason code (0x87 not authorized, 0x90 topic name invalid, 0x95 packet too large, 0x99
+    /// payload format invalid).
+    Refused(u8),
+}
+
 #[derive(Debug)]
 struct Flying {
     what: Sent,
@@ -118,12 +132,12 @@ impl Window {
         }
     }
 
-    /// `PubAck(id)`: what it was.
-    pub(super) fn acknowledged(&mut self, id: u16, now: Instant) -> Result<Sent, Confused> {
+    /// `PubAck(id)` with this answer: what it was.
+    pub(super) fn answered(&mut self, id: u16, answer: Answer, now: Instant) -> Result<Sent, Confused> {
         let flying = self.flying.remove(&id).ok_or(Confused(id))?;
         self.orders.remove(&flying.order);
         self.bytes -= flying.bytes;
-        self.open |= matches!(flying.what, Sent::Owed(_));
+        self.open |= matches!((flying.what, answer), (Sent::Owed(_), Answer::Taken));
         self.learn(&flying, now);
         Ok(flying.what)
     }
@@ -155,12 +169,12 @@ mod tests {
         assert_eq!(window.room(), 1);
         window.hand(Sent::Status, 100, now);
         window.left(1).expect("handed");
-        assert_eq!(window.acknowledged(1, now), Ok(Sent::Status));
+        assert_eq!(window.answered(1, Answer::Taken, now), Ok(Sent::Status));
         assert_eq!(window.room(), 1);
         window.hand(record(1), 100, now);
         window.left(2).expect("handed");
         assert_eq!(window.room(), 0);
-        assert_eq!(window.acknowledged(2, now), Ok(record(1)));
+        assert_eq!(window.answered(2, Answer::Taken, now), Ok(record(1)));
         assert_eq!(window.room(), MESSAGES_MAX);
     }
 
@@ -168,7 +182,7 @@ mod tests {
     fn a_packet_id_nobody_used_is_noticed() {
         let (mut window, now) = (Window::default(), Instant::now());
         assert_eq!(window.left(1), Err(Confused(1)));
-        assert_eq!(window.acknowledged(1, now), Err(Confused(1)));
+        assert_eq!(window.answered(1, Answer::Taken, now), Err(Confused(1)));
         window.hand(record(1), 1, now);
         window.left(1).expect("handed");
         window.hand(record(2), 1, now);
@@ -197,7 +211,7 @@ mod tests {
                 } else if !model.is_empty() {
                     let which = if dice.random_bool(0.9) { 0 } else { dice.random_range(0..model.len()) };
                     let (id, step, ..) = model.remove(which);
-                    assert_eq!(window.acknowledged(id, now), Ok(record(step)));
+                    assert_eq!(window.answered(id, Answer::Taken, now), Ok(record(step)));
                     acknowledged += 1;
                 } else {
                     assert!(window.room() > 0, "an empty window has room");
@@ -226,7 +240,7 @@ mod tests {
             }
             let (arrives, id, left) = coming.pop_front().expect("something is in flight");
             now = arrives;
-            window.acknowledged(id, now).expect("in flight");
+            window.answered(id, Answer::Taken, now).expect("in flight");
             acknowledged += RECORD;
             if now > begin + Duration::from_secs(60) {
                 longest = longest.max(now - left);

@@ -12,7 +12,7 @@ use ironbridge::model::tag::DataType;
 use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
 use ironbridge::store::{Ack, DictionaryTag, Item, Owed, OwedBody};
-use ironbridge::uplink::Source;
+use ironbridge::uplink::{Lane, Pull, Source, Wants};
 use tokio::sync::Notify;
 
 pub const EPOCH: Epoch = Epoch(8123);
@@ -108,7 +108,8 @@ impl OwedList {
 }
 
 impl Source for ListReader {
-    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
+    async fn next(&mut self, wants: Wants) -> Option<Pull> {
+        let at_most = wants.live.max(wants.backlog);
         loop {
             {
                 let inner = self.list.inner.lock().unwrap();
@@ -120,7 +121,7 @@ impl Source for ListReader {
                     }
                 }
                 if !out.is_empty() {
-                    return Some(out);
+                    return Some(Pull { lane: Lane::Backlog, items: out });
                 }
                 if inner.ended {
                     return None;
