@@ -5,6 +5,7 @@
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
 //! `chunk` segments of one class · `meta` everything else a store must know · `marks` high-water marks, kept apart ·
+//! `received` the receiver's database ·
 //! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
 
 pub mod chunk;
@@ -14,4 +15,5 @@ pub mod fault;
 pub mod journal;
 pub mod marks;
 pub mod meta;
+pub mod received;
 pub mod retained;
