@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerParts, Publisher};
-use crate::config::plan::Plan;
+use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
@@ -25,7 +25,7 @@ use crate::host::facts;
 use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::Ownership;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
-use crate::uplink::{StoreSource, Timing, Uplink, UplinkParts};
+use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
 use super::events::Events;
 use super::publisher::LivePublisher;
@@ -66,7 +66,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
-    let (mut broker, publisher) = build_broker(&base, entry).await?;
+    let ownership = Arc::new(ownership(&plan));
+    let (mut broker, publisher) = build_broker(&base, Arc::clone(&ownership), entry.clone()).await?;
+    let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
     let addresses = broker.bind().await;
@@ -75,7 +77,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
-    let uplinks = start_uplinks(&base, run_dir.path(), patience);
+    let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
 
     let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices };
@@ -152,11 +154,26 @@ pub fn store_dir(plan: &Plan) -> PathBuf {
     plan.gateway.data_dir.join("store")
 }
 
-async fn build_broker(base: &Base, commands: CommandEntry) -> Result<(Broker, Publisher), StartError> {
-    let topics = base.plan.tags.iter().map(|tag| Arc::clone(&tag.topic));
+/// Which topic is whose, on the local broker and, behind `topic_prefix`, upstream.
+fn ownership(plan: &Plan) -> Ownership {
+    let topics = plan.tags.iter().map(|tag| Arc::clone(&tag.topic));
+    Ownership::new(topics.zip((0..).map(TagIx)))
+}
+
+/// What each uplink with `commands = true` is given.
+fn commands_from_upstream(plan: &Plan, ownership: Arc<Ownership>, entry: CommandEntry) -> Commands {
+    let writable = plan.tags.iter().filter(|tag| tag.access.writes());
+    Commands { entry, ownership, writable: writable.map(|tag| Arc::clone(&tag.topic)).collect() }
+}
+
+async fn build_broker(
+    base: &Base,
+    ownership: Arc<Ownership>,
+    commands: CommandEntry,
+) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
-        ownership: Arc::new(Ownership::new(topics.zip((0..).map(TagIx)))),
+        ownership,
         commands,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
@@ -199,7 +216,7 @@ fn start_buses_and_router(
     sources
 }
 
-fn start_uplinks(base: &Base, run_dir: &std::path::Path, timing: Timing) -> Uplinks {
+fn start_uplinks(base: &Base, commands: &Commands, run_dir: &std::path::Path, timing: Timing) -> Uplinks {
     let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
     for plan in &base.plan.uplinks {
         let source = StoreSource::new(base.store.clone(), &plan.name);
@@ -210,6 +227,7 @@ fn start_uplinks(base: &Base, run_dir: &std::path::Path, timing: Timing) -> Upli
             source,
             clock: base.clock.clone(),
             notices: base.notices.clone(),
+            commands: (plan.commands == Downlink::Accepted).then(|| commands.clone()),
             run_dir: run_dir.to_owned(),
             timing,
         };

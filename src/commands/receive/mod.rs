@@ -25,7 +25,7 @@ use crate::receive::client::{Client, ClientParts, Delivery, Happened, Kept};
 use crate::receive::consumer::{Arrival, Consumer, TakeError};
 use crate::receive::ledger::Begin;
 use crate::road::Now;
-use crate::road::destination::{BadUrl, Destination, TlsFiles};
+use crate::road::destination::{Destination, TlsFiles};
 use crate::road::login::LoginFiles;
 
 use super::Failed;
@@ -53,10 +53,10 @@ const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
-    /// Broker: mqtt://host or mqtts://host, with :PORT where it is not 1883 or 8883
+    /// Broker: mqtt://host, mqtts://host, ws://host/path or wss://host/path, with :PORT where it is not 1883, 8883, 80 or 443
     #[arg(required_unless_present = "report")]
     pub url: Option<String>,
-    /// Trusted CAs (PEM); needed for mqtts://
+    /// Trusted CAs (PEM); needed for mqtts:// and wss://
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain (PEM)
@@ -207,10 +207,7 @@ fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
         .clone()
         .map(|ca_file| TlsFiles { ca_file, identity: args.certificate.clone().zip(args.key.clone()) });
     Ok(ClientParts {
-        to: Destination::from_url(url, tls).map_err(|error| match error {
-            BadUrl::NotYet(_) => Failed::not_in_this_version(&error.to_string()),
-            BadUrl::Wrong(_) => Failed::Usage(error.to_string()),
-        })?,
+        to: Destination::from_url(url, tls).map_err(|error| Failed::Usage(error.to_string()))?,
         login: LoginFiles { username: args.username.clone(), password_file: args.password_file.clone() },
         kept: if args.client_id.is_some() { Kept::Yes } else { Kept::No },
         client_id: args
