@@ -5,7 +5,7 @@
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
 //! `chunk` segments of one class · `meta` everything else a store must know · `marks` high-water marks, kept apart ·
-//! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
+//! `tail` what is not in a chunk yet · `journal` commands, before they are acknowledged · `retained` clients' retained messages.
 
 pub mod chunk;
 pub mod database;
@@ -15,3 +15,4 @@ pub mod journal;
 pub mod marks;
 pub mod meta;
 pub mod retained;
+pub mod tail;
