@@ -1,7 +1,7 @@
 //! Records of a store for one who reads them from outside, also while it is used: what `store export` sees.
 //!
 //! A page is what one segment holds, so memory stays small whatever the size of the store. Only reads, over connections of
-//! its own. Where to read is told by the same [`Stream::find`] that serves the uplinks; what changed its place since the
+//! its own. Where to read, the tail included, is told by the same [`Stream::find`] that serves the uplinks; what changed its place since the
 //! look (evicted, merged into another file) is looked for once more.
 
 use std::collections::{HashMap, VecDeque};
@@ -126,14 +126,8 @@ impl Pages {
         }
     }
 
-    /// The first records at or after `at`, up to `upto`, that lie in this file.
-    fn read(
-        &mut self,
-        name: ChunkName,
-        place: Place,
-        at: Position,
-        upto: u64,
-    ) -> Result<Option<(u64, Vec<Record>)>, Unread> {
+    /// The first segment in a file that holds `at` or follows it, and begins by `upto`.
+    fn row(&mut self, name: ChunkName, at: Position, upto: u64) -> Result<Option<SegmentRow>, Unread> {
         let path = self.now.directory.chunk(name);
         let mut open = match self.open.take().filter(|open| open.name == name) {
             Some(open) => open,
@@ -154,6 +148,22 @@ impl Pages {
             open.ahead.push_front(row.clone()); // the rest of it comes after a declared loss
         }
         self.open = Some(open);
+        Ok(row)
+    }
+
+    /// The first records at or after `at`, up to `upto`, that lie in this file.
+    fn read(
+        &mut self,
+        name: ChunkName,
+        place: Place,
+        at: Position,
+        upto: u64,
+    ) -> Result<Option<(u64, Vec<Record>)>, Unread> {
+        let row = if name.is_tail() {
+            self.stream(place.class).tail_at(at).map(|row| SegmentRow::clone(row))
+        } else {
+            self.row(name, at, upto)?
+        };
         let Some(row) = row else { return Ok(None) };
         let Ok(mut records) = segment::unpack(place, &row) else { return Err(Unread::Damaged(row.last.min(upto) + 1)) };
         let before = at.seq.saturating_sub(row.first);
