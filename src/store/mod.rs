@@ -28,6 +28,7 @@ mod meters;
 mod open;
 mod pages;
 pub mod preview;
+pub mod purge;
 mod reader;
 mod room;
 mod routes;
