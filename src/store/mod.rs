@@ -368,6 +368,6 @@ pub struct OwedGap {
     pub from: Option<Stamp>,
     /// Last lost sample, if known.
     pub to: Option<Stamp>,
-    /// `evicted`, `damaged`, `store`, `clock`.
+    /// `evicted`, `damaged`, `purged`, `store`, `clock` …
     pub reason: String,
 }
