@@ -15,9 +15,11 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod again;
 mod alias;
 mod allowance;
 mod answer;
+mod azure;
 mod budget;
 mod certificates;
 mod client;
@@ -35,11 +37,13 @@ mod session;
 mod source;
 mod stats;
 mod status;
+mod summary;
 mod tally;
 mod thrift;
 mod trouble;
 mod version;
 mod watch;
+mod way;
 mod ways;
 mod window;
 
@@ -51,32 +55,36 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::config::plan::{MqttVersion, UplinkPlan};
+use crate::config::plan::UplinkPlan;
+use crate::config::preset::{self, Limits};
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::login::{Login, LoginFiles};
-use crate::road::rotation::{Next, Rotation};
+use crate::road::login::LoginFiles;
+use crate::road::rotation::{self, Rotation};
 use crate::road::{Now, Relay, Road};
 
+use azure::{Device, Pass};
 use budget::Save;
 use certificates::{Certificates, Fault};
-use client::Spoken;
 use destinations::destinations;
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
-use session::{End, Outcome, Session};
+use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
-use trouble::{Told, Trouble};
-use version::{Again, Known};
+use trouble::Trouble;
+use version::Known;
 use watch::{Reason, Watch};
-use ways::{Step, Ways};
+use way::Step;
+use ways::Ways;
 
+/// What topic and headers may take of the message that a cloud allows.
+const ENVELOPE_BYTES: usize = 2 << 10;
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -95,6 +103,8 @@ pub struct Timing {
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
+    /// How long a later server is kept before the first one is tried again.
+    pub first_server_again: Duration,
 }
 
 impl Default for Timing {
@@ -106,6 +116,7 @@ impl Default for Timing {
             stalled: Duration::from_secs(60),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
+            first_server_again: rotation::DWELL,
         }
     }
 }
@@ -130,15 +141,6 @@ pub struct UplinkParts<S> {
     pub timing: Timing,
 }
 
-/// What a failure says of the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// The broker was reached by it.
-    Works,
-    /// It may be its fault.
-    Failed,
-}
-
 /// One uplink; built, then [`Uplink::run`].
 pub struct Uplink<S> {
     plan: UplinkPlan,
@@ -151,8 +153,10 @@ pub struct Uplink<S> {
     servers: Vec<Destination>,
     rotation: Rotation,
     certificates: Certificates,
-    login: LoginFiles,
-    known: Known,
+    /// What is known of each.
+    known: Vec<Known>,
+    device: Option<Device>,
+    limits: &'static Limits,
     downlink: Option<Downlink>,
     trouble: Trouble,
     stats: Arc<UplinkStats>,
@@ -166,21 +170,24 @@ impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
         let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
-        let servers = destinations(&plan, &[]);
+        let limits = preset::limits(plan.preset);
+        let servers = destinations(&plan, limits.alpn_on_443);
         let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
         let road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
-        let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+        let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
         let ways = Ways::new(&plan, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
-            known: Known::new(plan.mqtt_version),
+            known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
+            device: Device::new(&plan),
+            limits,
             downlink,
-            packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
+            packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
-            rotation: Rotation::new(servers.len()),
+            rotation: Rotation::new(servers.len(), timing.first_server_again),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -192,7 +199,6 @@ impl<S: Source> Uplink<S> {
             timing,
             road,
             servers,
-            login,
         };
         (uplink, stats)
     }
@@ -214,7 +220,7 @@ impl<S: Source> Uplink<S> {
                 prepared = self.prepare() => prepared,
             };
             let wait = match prepared {
-                Ok((relay, login)) => match self.session(relay, login, &stop).await {
+                Ok((relay, pass)) => match self.session(relay, pass, &stop).await {
                     Some(wait) => wait,
                     None => break,
                 },
@@ -243,7 +249,7 @@ impl<S: Source> Uplink<S> {
         }
         let (bind, meter, rate) = self.ways.terms();
         self.road.go_by(bind, meter);
-        self.road.pace().set(rate);
+        self.road.pace().set([rate, self.limits.bytes_per_s].into_iter().flatten().min());
         None
     }
 
@@ -268,20 +274,34 @@ impl<S: Source> Uplink<S> {
         stop.is_begun()
     }
 
-    async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
-        let login = self.login.read().await?;
-        if let Some(server) = self.servers.get(self.rotation.server()) {
-            self.road.lead(server.clone());
+    async fn prepare(&mut self) -> Result<(Relay, Pass), RoadError> {
+        let server = self.servers.get(self.rotation.server()).cloned();
+        let pass = self.pass(server.as_ref().map_or("", |server| &server.host)).await?;
+        if let Some(server) = server {
+            self.road.lead(server);
         }
         let opened = self.road.open().await;
         let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
         self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
-        Ok((opened?, login))
+        Ok((opened?, pass))
+    }
+
+    /// User and password as they are now.
+    async fn pass(&self, host: &str) -> Result<Pass, RoadError> {
+        let plan = &self.plan;
+        let Some(device) = &self.device else {
+            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+            return Ok(Pass { login: files.read().await?, good_for: None });
+        };
+        match device.login_files(plan, host).read().await? {
+            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, self.clock.wall_now()),
+            login => Ok(Pass { login, good_for: None }),
+        }
     }
 
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
     /// for renewed certificates and for the first server.
-    async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
+    async fn session(&mut self, relay: Relay, pass: Pass, stop: &Stop) -> Option<Duration> {
         let leave = stop.child();
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
@@ -299,18 +319,22 @@ impl<S: Source> Uplink<S> {
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
             ways: &mut self.ways,
+            device: self.device.as_ref(),
+            limits: self.limits,
         };
-        let spoken = self.known.spoken(Instant::now().into_std());
+        let known = &self.known[self.rotation.server()];
+        let spoken = known.spoken(Instant::now().into_std());
         let watch = Watch {
             road: &mut self.road,
             certificates: &mut self.certificates,
             clock: &self.clock,
             every: self.timing.files_again,
             first_server_at: self.rotation.leave_at(),
+            token_at: pass.good_for.map(|good_for| Instant::now() + good_for),
         };
         let reason = OnceLock::new();
         let outcome = tokio::select! {
-            outcome = session.run(relay, login, &self.known, &leave) => outcome,
+            outcome = session.run(relay, pass.login, known, &leave) => outcome,
             never = watch.run(&leave, &reason) => match never {},
         };
         self.packer.clear();
@@ -340,92 +364,5 @@ impl<S: Source> Uplink<S> {
             }
             _ => self.wait_after(spoken, outcome),
         }
-    }
-
-    /// What the end of a session means for the next; `None` when there is none.
-    fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
-        let again = self.known.learn(spoken, &outcome, Instant::now().into_std());
-        let End::Ended(ended) = outcome.end else {
-            self.ways.ended();
-            return None;
-        };
-        if again == Again::AtOnce {
-            self.ways.ended();
-            let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
-            tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
-            return Some(Duration::ZERO);
-        }
-        let told = match &ended {
-            Ended::Refused(reason) => self.trouble.refused(reason),
-            Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),
-            Ended::TakenOver(reason) => self.trouble.taken_over(reason),
-            _ => Told::Before,
-        };
-        let elsewhere = !outcome.proved && !matches!(ended, Ended::TakenOver(_));
-        // A broker that answers, whatever it says, is reached.
-        let reached =
-            matches!(ended, Ended::Refused(_) | Ended::TakenOver(_) | Ended::OtherVersion(_) | Ended::Busy(_));
-        if elsewhere {
-            let way = if reached { Way::Works } else { Way::Failed };
-            return Some(self.next_server(ended.reason(), told, way));
-        }
-        if reached {
-            self.ways.ended();
-        } else if self.ways.failed(outcome.proved, &self.source.waiting(), Instant::now()) {
-            self.down(ended.reason(), told);
-            return Some(Duration::ZERO);
-        }
-        Some(self.retry_after(ended.reason(), told))
-    }
-
-    fn no_road(&mut self, error: &RoadError) -> Duration {
-        let reason = error.to_string();
-        if let RoadError::Disabled(_) = error {
-            let told = self.trouble.disabled(&reason);
-            self.down(reason, told);
-            self.stats.state(UplinkState::Disabled);
-            // An interface that may not be used does not close the other ways.
-            let another = self.ways.failed(false, &self.source.waiting(), Instant::now());
-            return if another { Duration::ZERO } else { self.timing.files_again };
-        }
-        self.trouble.clear_disabled();
-        let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.next_server(reason, told, Way::Failed)
-    }
-
-    /// At once, until all servers have been tried by every path.
-    fn next_server(&mut self, reason: String, told: Told, way: Way) -> Duration {
-        let next = self.rotation.failed();
-        if next == Next::Now || way == Way::Works {
-            self.ways.ended();
-        }
-        let another = match (next, way) {
-            (Next::Now, _) => true,
-            (Next::AfterBackoff, Way::Works) => false,
-            (Next::AfterBackoff, Way::Failed) => self.ways.failed(false, &self.source.waiting(), Instant::now()),
-        };
-        if another {
-            self.down(reason, told);
-            Duration::ZERO
-        } else {
-            self.retry_after(reason, told)
-        }
-    }
-
-    fn retry_after(&mut self, reason: String, told: Told) -> Duration {
-        self.down(reason, told);
-        self.backoff.next(&mut self.dice)
-    }
-
-    /// Notes a failure, and tells the log once per outage, and again where it turns into one that needs a person.
-    fn down(&mut self, reason: String, told: Told) {
-        let uplink = self.plan.name.as_str();
-        if self.lost_since.is_none() || told == Told::Now {
-            self.lost_since.get_or_insert_with(Instant::now);
-            tracing::warn!(uplink, error = reason, "uplink down");
-        } else {
-            tracing::debug!(uplink, error = reason, "uplink still down");
-        }
-        self.stats.failed(reason);
     }
 }

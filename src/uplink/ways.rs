@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::plan::{PathPlan, Schedule, UplinkPlan};
+use crate::config::plan::UplinkPlan;
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::number::Class;
@@ -24,11 +24,11 @@ use crate::store::{Lane, MeterRow};
 use super::allowance::{Alarms, Allowance};
 use super::budget::{Need, Save};
 use super::costs;
-use super::destinations::bind;
 use super::pack::Message;
 use super::paths::{Choice, Paths, Probed};
 use super::schedule::{Window, window};
 use super::stats::{UplinkStats, WayFigures};
+use super::way::{Leave, Step, Way};
 
 /// How often budgets, windows and paths are looked at. Meters are at most a second old, too.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -36,78 +36,6 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 const ALARM_LINGER: Duration = Duration::from_secs(5);
 /// A session ends this long before its window closes, so that its goodbye is still inside; in short windows a tenth.
 const WINDOW_LEAD: Duration = Duration::from_secs(5);
-
-/// What the uplink does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Connect by the current path.
-    Connect,
-    /// Look again after a moment: what could be tried has been.
-    Retry,
-    /// No path may carry anything: look again after a [`TICK`].
-    Pause,
-}
-
-/// Why a session ends in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// A budget is used up.
-    Budget,
-    /// The window of its path closes.
-    Window,
-    /// Another path is better.
-    Path,
-}
-
-impl Leave {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Budget => "a budget is used up",
-            Self::Window => "the window of its path closes",
-            Self::Path => "another path is better",
-        }
-    }
-}
-
-/// One path as the uplink needs it.
-#[derive(Debug)]
-struct Way {
-    name: String,
-    bind: Bind,
-    classes: Vec<Class>,
-    schedule: Option<Schedule>,
-    max_rate: Option<u64>,
-    meter: Arc<Meter>,
-    counted: u64,
-}
-
-impl Way {
-    fn of(path: &PathPlan, uplink: &UplinkPlan) -> Self {
-        let rates = [path.max_rate, uplink.max_rate];
-        Self {
-            name: path.name.clone(),
-            bind: bind(&path.bind),
-            classes: uplink.classes.iter().copied().filter(|class| path.classes.contains(class)).collect(),
-            schedule: path.schedule,
-            max_rate: rates.into_iter().flatten().min(),
-            meter: Arc::default(),
-            counted: 0,
-        }
-    }
-
-    /// Whatever the system routes.
-    fn any(uplink: &UplinkPlan) -> Self {
-        Self {
-            name: String::new(),
-            bind: Bind::System,
-            classes: uplink.classes.clone(),
-            schedule: None,
-            max_rate: uplink.max_rate,
-            meter: Arc::default(),
-            counted: 0,
-        }
-    }
-}
 
 /// See the head of this file.
 pub(super) struct Ways {
