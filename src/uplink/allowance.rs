@@ -85,12 +85,17 @@ impl Allowance {
         }
     }
 
-    /// What is to be written now; nothing before the disk was read, or it would be overwritten.
-    pub(super) fn rows(&mut self, save: Save) -> Vec<MeterRow> {
+    /// What is to be written now, while `open` bytes are under way on a path; nothing before the disk was read, or it
+    /// would be overwritten.
+    pub(super) fn rows(&mut self, save: Save, path: usize, open: u64) -> Vec<MeterRow> {
         if !self.adopted {
             return Vec::new();
         }
-        self.purses().flat_map(|purse| purse.rows(save)).collect()
+        let mut rows = self.uplink.rows(save, open);
+        for (place, purse) in self.paths.iter_mut().enumerate() {
+            rows.extend(purse.rows(save, if place == path { open } else { 0 }));
+        }
+        rows
     }
 
     fn purses(&mut self) -> impl Iterator<Item = &mut Purse> {
@@ -186,11 +191,11 @@ mod tests {
         first.adopt(&[]);
         first.look(NOW);
         first.count(0, 100 * KB);
-        let rows = first.rows(Save::Exact);
+        let rows = first.rows(Save::Exact, 0, 0);
         let mut allowance = Allowance::new(&plan);
         allowance.look(NOW);
         allowance.count(0, 5 * KB);
-        assert!(allowance.rows(Save::Exact).is_empty());
+        assert!(allowance.rows(Save::Exact, 0, 0).is_empty());
         allowance.adopt(&rows);
         assert_eq!(allowance.room(0, Need::Live), 395 * KB);
     }

@@ -74,9 +74,10 @@ pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
+pub use paths::PathState;
 use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
-pub use stats::{UplinkState, UplinkStats};
+pub use stats::{UplinkState, UplinkStats, WayFigures};
 use trouble::Trouble;
 use version::Known;
 use watch::{Reason, Watch};
@@ -103,6 +104,8 @@ pub struct Timing {
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
+    /// How long a path that was down must be healthy before it is taken again; also the least time on a path.
+    pub path_healthy: Duration,
     /// How long a later server is kept before the first one is tried again.
     pub first_server_again: Duration,
 }
@@ -116,6 +119,7 @@ impl Default for Timing {
             stalled: Duration::from_secs(60),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
+            path_healthy: Duration::from_secs(60),
             first_server_again: rotation::DWELL,
         }
     }
@@ -178,7 +182,7 @@ impl<S: Source> Uplink<S> {
         let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
-        let ways = Ways::new(&plan, clock.clone(), notices.clone(), Arc::clone(&stats));
+        let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
             device: Device::new(&plan),

@@ -50,13 +50,14 @@ impl<S: Source> Session<'_, S> {
         if self.ways.is_due(now) {
             let waiting = self.source.waiting();
             let leave = self.ways.tick(&waiting, now);
-            let rows = self.ways.keep(|| self.source.meters(), Save::Due);
-            if !rows.is_empty() {
-                self.source.save_meters(rows);
-            }
             if leave.is_some() {
                 self.source.only(&[]); // what is packed waits for the next session, and so does everything else
             }
+        }
+        // Also after each burst: the disk allows for what is under way before it is counted.
+        let rows = self.ways.keep(|| self.source.meters(), Save::Due);
+        if !rows.is_empty() {
+            self.source.save_meters(rows);
         }
         self.ways.is_leaving()
     }

@@ -32,6 +32,8 @@ use super::way::{Leave, Step, Way};
 
 /// How often budgets, windows and paths are looked at. Meters are at most a second old, too.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// Ticks after which the meter has surely seen what was sent, also on a busy machine.
+const UNSETTLED: usize = 3;
 /// A session that alarms alone keep alive stays this long after the last one: alarms come in groups.
 const ALARM_LINGER: Duration = Duration::from_secs(5);
 /// A session ends this long before its window closes, so that its goodbye is still inside; in short windows a tenth.
@@ -50,8 +52,8 @@ pub(super) struct Ways {
     connect: u64,
     /// Bytes of the current path when its connect began; `None` once it was measured.
     connecting_at: Option<u64>,
-    /// Cost of what was sent since the meter last moved, and since the time before.
-    unsettled: [u64; 2],
+    /// Cost of what was sent since the last tick and in those before: the meter may not have seen it yet.
+    unsettled: [u64; UNSETTLED],
     alarm_at: Option<Instant>,
     leaving: Option<Leave>,
     looked_at: Option<Instant>,
@@ -62,12 +64,19 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    pub(super) fn new(plan: &UplinkPlan, clock: Clock, notices: Notices, stats: Arc<UplinkStats>) -> Self {
+    /// A path that was down must be `healthy` for so long before it is taken again.
+    pub(super) fn new(
+        plan: &UplinkPlan,
+        healthy: Duration,
+        clock: Clock,
+        notices: Notices,
+        stats: Arc<UplinkStats>,
+    ) -> Self {
         let mut ways: Vec<Way> = plan.paths.iter().map(|path| Way::of(path, plan)).collect();
         if ways.is_empty() {
             ways.push(Way::any(plan));
         }
-        let paths = Paths::new(ways.len(), Instant::now());
+        let paths = Paths::new(ways.len(), healthy, Instant::now());
         let ways = Self {
             uplink: plan.name.clone(),
             ways,
@@ -78,7 +87,7 @@ impl Ways {
             stats,
             connect: costs::connect(plan),
             connecting_at: None,
-            unsettled: [0; 2],
+            unsettled: [0; UNSETTLED],
             alarm_at: None,
             leaving: None,
             looked_at: None,
@@ -97,7 +106,10 @@ impl Ways {
         {
             self.allowance.adopt(&rows);
         }
-        self.allowance.rows(save)
+        let handshake = if self.connecting_at.is_some() { self.connect } else { 0 };
+        let open = self.unsettled.iter().sum::<u64>() + handshake + costs::LEAVE;
+        let path = self.paths.current().unwrap_or(0);
+        self.allowance.rows(save, path, open)
     }
 
     /// What to do now that no session stands and these classes wait.
@@ -162,7 +174,7 @@ impl Ways {
     /// The session is over, for whatever reason.
     pub(super) fn ended(&mut self) {
         self.count();
-        self.unsettled = [0; 2];
+        self.unsettled = [0; UNSETTLED];
         self.prober = None;
         self.probes.abort_all();
     }
@@ -185,6 +197,8 @@ impl Ways {
     /// To be called about once a second while a session stands: counts, tells, probes, and says when it must end.
     pub(super) fn tick(&mut self, waiting: &[Class], now: Instant) -> Option<Leave> {
         self.count();
+        self.unsettled.rotate_right(1);
+        self.unsettled[0] = 0;
         self.look(waiting, now);
         self.probe(waiting, now);
         if self.leaving.is_none() {
@@ -229,7 +243,6 @@ impl Ways {
             if more > 0 {
                 way.counted = shown;
                 self.allowance.count(path, more);
-                self.unsettled = [0, self.unsettled[0]];
             }
         }
     }
@@ -264,14 +277,11 @@ impl Ways {
 
     /// Tells when sessions go another way.
     fn announce(&mut self, path: usize) {
-        let before = self.told.replace(path);
-        if self.ways.len() == 1 || before == Some(path) {
-            return;
-        }
+        let Some(before) = self.told.replace(path).filter(|before| *before != path) else { return };
         let name = &self.ways[path].name;
-        let why = before.map(|before| format!("; {} is {}", self.ways[before].name, self.paths.state(before).as_str()));
+        let why = format!("{} is {}", self.ways[before].name, self.paths.state(before).as_str());
         tracing::info!(uplink = self.uplink, path = name, "uplink goes by this path");
-        let detail = format!("the path is {name} now{}", why.unwrap_or_default());
+        let detail = format!("the path is {name} now; {why}");
         let subject = self.uplink.clone();
         self.notices.tell(Notice { event: "path_changed", phase: Phase::Once, subject, detail });
     }
