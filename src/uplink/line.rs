@@ -7,7 +7,9 @@ use std::time::Instant;
 use rumqttc::{ConnectReturnCode, ConnectionError, Event, EventLoop, Outgoing, Packet};
 use tokio::sync::Notify;
 
-use super::window::{Answer, Sent, Window};
+use crate::store::{Ack, Lane};
+
+use super::window::{Alone, Answer, Sent, Window};
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,13 +107,28 @@ impl Line {
     }
 
     /// A message is about to be handed to rumqttc.
-    pub(super) fn hand(&self, what: Sent, bytes: usize) {
-        self.lock().window.hand(what, bytes, Instant::now());
+    pub(super) fn hand(&self, what: Sent, lane: Lane, bytes: usize) {
+        self.lock().window.hand(what, lane, bytes, Instant::now());
     }
 
-    /// How many more messages may be sent now.
-    pub(super) fn room(&self) -> usize {
-        self.lock().window.room()
+    /// How many more messages of this lane may be sent now.
+    pub(super) fn room(&self, lane: Lane) -> usize {
+        self.lock().window.room(lane)
+    }
+
+    /// How large a message should be.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.lock().window.message_bytes()
+    }
+
+    /// See [`Window::oldest`].
+    pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
+        self.lock().window.oldest()
+    }
+
+    /// From now on one message at a time.
+    pub(super) fn be_careful(&self) {
+        self.lock().window.be_careful();
     }
 
     /// Messages in flight.

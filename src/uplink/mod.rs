@@ -17,6 +17,7 @@
 
 mod feeder;
 mod line;
+mod pace;
 mod pack;
 mod session;
 mod source;
