@@ -30,6 +30,8 @@ pub(super) enum Sent {
     Owed(Ack),
     /// Our status.
     Status,
+    /// An answer to a command.
+    Reply,
 }
 
 /// Whether something is the only message in flight.
@@ -40,7 +42,6 @@ pub(super) enum Alone {
 }
 
 /// What the broker answered to a publish.
-#[allow(dead_code, reason = "only MQTT 5 has the other two")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     /// It has it.
@@ -77,11 +78,11 @@ pub(super) struct Window {
     /// By lane.
     bytes: [usize; 2],
     pace: Pace,
-    /// Messages that the broker takes at once.
-    messages_max: usize,
-    /// One message at a time, for as long as this session lasts.
+    /// One message at a time.
     careful: bool,
     open: bool,
+    /// What the broker takes at once, and the circle of packet ids that rumqttc makes of it.
+    receive_max: u16,
 }
 
 impl Default for Window {
@@ -93,35 +94,38 @@ impl Default for Window {
             next_order: 0,
             bytes: [0; 2],
             pace: Pace::default(),
-            messages_max: MESSAGES_MAX,
             careful: false,
             open: false,
+            receive_max: u16::MAX,
         }
     }
 }
 
 impl Window {
-    /// The broker takes at most so many messages at once (MQTT 5, receive maximum).
-    #[allow(dead_code, reason = "only MQTT 5 says so")]
-    pub(super) fn limit_messages(&mut self, receive_maximum: u16) {
-        self.messages_max = MESSAGES_MAX.min(usize::from(receive_maximum)).max(1);
+    /// The broker takes so many unacknowledged messages (≥ 1; MQTT 5, Receive Maximum).
+    pub(super) fn agree(&mut self, receive_max: u16) {
+        self.receive_max = receive_max;
     }
 
-    /// From now on one message at a time: what is alone in flight is what the broker fell over.
-    pub(super) const fn be_careful(&mut self) {
-        self.careful = true;
+    /// One message at a time, so that what is in flight is what the broker falls over.
+    pub(super) const fn be_careful(&mut self, careful: bool) {
+        self.careful = careful;
     }
 
     /// How many more messages of this lane may be sent now.
     pub(super) fn room(&self, lane: Lane) -> usize {
-        let limit = if self.open && !self.careful { self.messages_max } else { 1 };
+        // rumqttc's circle of packet ids is the smaller of both: an id must not come round while it is in flight. Where
+        // the window is full it would also hold back our own acknowledgements, so one place stays free.
+        let circle = usize::from(self.receive_max.saturating_sub(1).max(1));
+        let limit = if self.open && !self.careful { MESSAGES_MAX.min(circle) } else { 1 };
+        let span_max = SPAN_MAX.min(circle as u64);
         let span = self.orders.first().map_or(0, |oldest| self.next_order - oldest);
         let bytes = self.pace.limit();
         let all = bytes + usize::try_from(self.pace.reserve()).unwrap_or(0);
         if self.bytes[0] + self.bytes[1] >= all || lane == Lane::Backlog && self.bytes[lane as usize] >= bytes {
             return 0;
         }
-        limit.saturating_sub(self.in_flight()).min(usize::try_from(SPAN_MAX.saturating_sub(span)).unwrap_or(0))
+        limit.saturating_sub(self.in_flight()).min(usize::try_from(span_max.saturating_sub(span)).unwrap_or(0))
     }
 
     /// How large a message should be.
@@ -135,7 +139,7 @@ impl Window {
         let owed = self.handed.iter().chain(self.flying.values());
         let acks = owed.filter_map(|flying| match flying.what {
             Sent::Owed(ack) => Some((flying.order, ack)),
-            Sent::Status => None,
+            Sent::Status | Sent::Reply => None,
         });
         acks.min_by_key(|(order, _)| *order).map(|(_, ack)| (ack, alone))
     }
