@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use ironbridge::config::plan::{Anonymous, BusLink, Parity, Plan, SerialPlan, Verify};
+use ironbridge::config::plan::{
+    Anonymous, Bind, Budget, BusLink, Delivery, Downlink, Format, MqttVersion, Overrun, Parity, Period, Plan, Preset,
+    ProxyKind, Schedule, SerialPlan, Verify,
+};
 use ironbridge::model::number::Class;
 use ironbridge::model::tag::{Access, DataType, Order};
 
@@ -26,7 +29,6 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
     assert_eq!(
         paths,
         [
-            "store.max_age",
             "broker.users_file",
             "broker.listener[1].listen",
             "broker.listener[1].tls",
@@ -36,12 +38,6 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
             "broker.acl[0].operate",
             "forward",
             "status",
-            "uplink[0].delivery",
-            "uplink[0].max_rate",
-            "uplink[0].budget",
-            "uplink[0].reserve",
-            "uplink[0].overrun",
-            "uplink[0].path",
             "device[1].tag[0].alarm",
         ]
     );
@@ -194,4 +190,34 @@ fn ten_thousand_tags_are_read_in_a_moment() {
     assert_eq!(plan(&text).tags.len(), 10_000);
     // About 90 ms on an idle machine; anything quadratic takes minutes.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn servers_paths_budgets_and_formats_are_taken_as_written() {
+    let text = format!(
+        "{UPLINK}urls = [\"mqtts://a\", \"wss://b/path?x=1\", \"ws://c:8080\", \"mqtt://[::1]\"]\nca_file = \"ca.pem\"\n\
+         format = \"batch\"\nbatch_interval = \"10s\"\ndelivery = \"live-first\"\nmax_rate = \"32KiB/s\"\n\
+         budget = [\"200MiB/month\", \"20 MiB / day\"]\nreserve = \"12.5%\"\noverrun = \"alarms\"\npreset = \"aws\"\n\
+         mqtt_version = \"5\"\ncommands = true\nsummary_after = \"2h\"\nproxy = \"socks5://p\"\nclasses = [\"alarm\", \"bulk\"]\n\
+         [[uplink.path]]\nname = \"wan\"\nsource = \"10.0.0.7\"\n[[uplink.path]]\nname = \"sat\"\ninterface = \"sat0\"\n\
+         classes = [\"alarm\"]\nbudget = [\"1MiB/day\"]\nmax_rate = \"1KiB/s\"\nschedule = \"*/15min for 2min\"\nprice = \"3/MiB\"\n"
+    );
+    let uplink = plan(&text).uplinks.remove(0);
+    let servers: Vec<String> = uplink.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["mqtts://a:8883", "wss://b:443/path?x=1", "ws://c:8080/mqtt", "mqtt://[::1]:1883"]);
+    assert_eq!((uplink.format, uplink.batch_samples), (Format::Batch, 10_000));
+    assert_eq!((uplink.batch_interval, uplink.delivery), (Duration::from_secs(10), Delivery::LiveFirst));
+    let month = Budget { bytes: 200 << 20, period: Period::Month };
+    assert_eq!(uplink.budgets, [month, Budget { bytes: 20 << 20, period: Period::Day }]);
+    assert_eq!((uplink.max_rate, uplink.reserve, uplink.overrun), (Some(32 << 10), 0.125, Overrun::Alarms));
+    assert_eq!((uplink.preset, uplink.mqtt_version), (Preset::Aws, MqttVersion::V5));
+    assert_eq!((uplink.commands, uplink.summary_after), (Downlink::Accepted, Some(Duration::from_secs(7200))));
+    let proxy = uplink.proxy.expect("a proxy");
+    assert_eq!((proxy.kind, proxy.host.as_str(), proxy.port), (ProxyKind::Socks5, "p", 1080));
+    let [wan, sat] = uplink.paths.as_slice() else { panic!("two paths") };
+    assert_eq!((&wan.bind, &wan.classes), (&Bind::Source([10, 0, 0, 7].into()), &uplink.classes));
+    assert_eq!((&sat.bind, sat.max_rate), (&Bind::Interface("sat0".into()), Some(1024)));
+    assert_eq!((sat.classes.as_slice(), sat.price_per_mib), ([Class::Alarm].as_slice(), Some(3.0)));
+    let schedule = Schedule { every: Duration::from_secs(900), lasts: Duration::from_secs(120) };
+    assert_eq!((sat.schedule, sat.budgets.len()), (Some(schedule), 1));
 }

@@ -43,7 +43,7 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("[store]\ncommit_interval = «\"50ms\"", "store.commit_interval", "100ms ..= 1m"),
             ("[store]\ncommit_interval = «\"2h\"", "store.commit_interval", "100ms ..= 1m"),
             ("[store]\ncommit_interval = «\"soon\"", "store.commit_interval", "not a duration"),
-            ("[store]\n«max_age = \"30d\"", "store.max_age", "not in this version"),
+            ("[store]\nmax_age = «\"30m\"", "store.max_age", "1h ..= 3650d"),
             ("«status = { listen = \"127.0.0.1:8080\" }", "status", "not in this version"),
             ("[[«forward]]\nfilter = \"#\"", "forward", "not in this version"),
         ],
@@ -108,74 +108,6 @@ fn anonymous_access_off_loopback_is_refused_with_both_places() {
     assert!(address.message.contains("`tls` and a login"), "{address}");
     assert!(anonymous.message.contains("there is no switch"), "{anonymous}");
     assert_eq!(anonymous.also, address.place);
-}
-
-#[test]
-fn an_uplink_says_what_is_wrong() {
-    assert_refused(
-        UPLINK,
-        &[
-            ("url = «\"http://x\"", "uplink[0].url", "mqtt://host[:1883] or mqtts://host[:8883]"),
-            ("url = «\"broker:1883\"", "uplink[0].url", "does not begin with"),
-            ("url = «\"ws://x\"", "uplink[0].url", "not in this version"),
-            ("url = «\"mqtt://\"", "uplink[0].url", "the host is no name"),
-            ("url = «\"mqtt://x:0\"", "uplink[0].url", "1 ..= 65535"),
-            ("url = «\"mqtt://x:70000\"", "uplink[0].url", "1 ..= 65535"),
-            ("url = «\"mqtt://x/path\"", "uplink[0].url", "the host is no name"),
-            ("url = «\"mqtt://::1\"", "uplink[0].url", "brackets"),
-            ("«urls = [\"mqtt://a\"]", "uplink[0].urls", "not in this version"),
-        ],
-    );
-    let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
-    assert_refused(
-        &mqtt,
-        &[
-            ("client_id = «\"\"", "uplink[0].client_id", "must not be empty"),
-            ("client_id = «\"a\\u0001\"", "uplink[0].client_id", "no client id"),
-            ("ca_file = «\"ca.pem\"", "uplink[0].ca_file", "mqtts://"),
-            ("password_file = «\"p\"", "uplink[0].password_file", "`username`"),
-            ("«password = \"hunter2\"", "uplink[0].password", "password_file"),
-            ("format = «\"batch\"", "uplink[0].format", "not in this version"),
-            ("format = «\"xml\"", "uplink[0].format", "unknown word"),
-            ("layout = «\"device\"", "uplink[0].layout", "not in this version"),
-            ("delivery = «\"live-first\"", "uplink[0].delivery", "not in this version"),
-            ("preset = «\"aws\"", "uplink[0].preset", "not in this version"),
-            ("commands = «true", "uplink[0].commands", "not in this version"),
-            ("commands = «\"no\"", "uplink[0].commands", "true or false"),
-            ("start = «\"newest\"", "uplink[0].start", "now, oldest"),
-            ("keep_alive = «\"0s\"", "uplink[0].keep_alive", "1s ..= 18h"),
-            ("keep_alive = «\"1d\"", "uplink[0].keep_alive", "1s ..= 18h"),
-            ("topic_prefix = «\"a/+/\"", "uplink[0].topic_prefix", "wildcards"),
-            ("classes = «[]", "uplink[0].classes", "carries nothing"),
-            ("classes = [\"alarm\", «\"alarms\"]", "uplink[0].classes", "alarm, event, telemetry, bulk"),
-            ("classes = [\"alarm\", «\"alarm\"]", "uplink[0].classes", "twice"),
-            ("«max_rate = \"32KiB/s\"", "uplink[0].max_rate", "not in this version"),
-            ("«budget = []", "uplink[0].budget", "not in this version"),
-            ("«reserve = \"20%\"", "uplink[0].reserve", "not in this version"),
-            ("«overrun = \"stop\"", "uplink[0].overrun", "not in this version"),
-            ("[[uplink.«path]]\nname = \"cellular\"", "uplink[0].path", "not in this version"),
-            ("[[uplink]]\nname = «\"u\"\nurl = \"mqtt://y\"", "uplink[1].name", "exists already"),
-            ("«[[uplink]]\nurl = \"mqtt://y\"", "uplink[1].name", "is missing"),
-            ("[[uplink]]\nname = \"v\"\nurl = «\"mqtt://x:1883\"", "uplink[1].client_id", "throw each other out"),
-        ],
-    );
-    assert_refused(
-        "",
-        &[
-            ("«[[uplink]]\nname = \"u\"", "uplink[0].url", "is missing"),
-            ("«[[uplink]]\nname = \"u\"\nurl = \"mqtts://x\"", "uplink[0].ca_file", "is missing"),
-            (
-                "«[[uplink]]\nname = \"u\"\nurl = \"mqtts://x\"\nca_file = \"c\"\ncertificate = \"c\"",
-                "uplink[0].key",
-                "goes with `certificate`",
-            ),
-            (
-                "«[[uplink]]\nname = \"u\"\nurl = \"mqtts://x\"\nca_file = \"c\"\nkey = \"c\"",
-                "uplink[0].certificate",
-                "goes with `key`",
-            ),
-        ],
-    );
 }
 
 #[test]
@@ -295,7 +227,7 @@ error: `device[0].tag[0].address`: out of range
 #[test]
 fn everything_wrong_is_said_at_once_and_in_order() {
     let text = format!(
-        "[gateway]\nname = \"a/b\"\ntopic = \"ironbridge/{{tag}}\"\n[store]\nmax_size = 1\nmax_age = \"1d\"\n\
+        "[gateway]\nname = \"a/b\"\ntopic = \"ironbridge/{{tag}}\"\n[store]\nmax_size = 1\nmax_age = \"1m\"\n\
          {BUS}poll = 1\n{DEVICE}poll = 1\n{TAG}address = \"x\"\ntype = \"flaot32\"\nscale = \"y\"\n"
     );
     let problems = problems(&text);

@@ -100,7 +100,7 @@ impl Lake {
         let clock = clock();
         let tls = TlsFiles { ca_file: authority.ca_file(), identity: Some(authority.client("lake", VALID)) };
         let client = Client::new(ClientParts {
-            to: Destination { host: "localhost".into(), port, tls: Some(tls) },
+            to: Destination { tls: Some(tls), ..Destination::plain("localhost", port) },
             login: LoginFiles::default(),
             client_id: "lake".into(),
             kept: Kept::Yes,
@@ -150,7 +150,7 @@ async fn until(what: &str, enough: impl Fn() -> bool) {
 
 fn start_uplink(authority: &Authority, owed: &OwedList, port: u16) -> Rig {
     Rig::start_at(([127, 0, 0, 1], port).into(), owed, |parts| {
-        parts.plan.host = "localhost".into();
+        parts.plan.servers[0].host = "localhost".into();
         let identity = Some(authority.client("gw", VALID));
         parts.plan.tls = Some(UplinkTlsPlan { ca_file: authority.ca_file(), identity });
     })

@@ -58,7 +58,7 @@ async fn refused_because(server: Arc<rustls::ServerConfig>, ca: &Authority, host
     let mut rig = Rig::start_with(&cloud, &owed, |parts| {
         parts.plan.tls = Some(tls(ca, Some(ca.client("gw", VALID))));
         if let Some(host) = host {
-            parts.plan.host = host.into();
+            parts.plan.servers[0].host = host.into();
         }
     });
     cloud.until("some attempts", |_| rig.stats.failures.get() >= 2).await;

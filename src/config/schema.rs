@@ -61,11 +61,16 @@ pub const ROOT: &[Key] = &[
 ];
 
 /// `[gateway]`
-pub const GATEWAY: &[Key] = &[landed("name", Kind::Text), landed("topic", Kind::Text), landed("data_dir", Kind::Text)];
+pub const GATEWAY: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("topic", Kind::Text),
+    landed("data_dir", Kind::Text),
+    landed("time_source", Kind::Text),
+];
 
 /// `[store]`
 pub const STORE: &[Key] =
-    &[landed("max_size", Kind::Text), not_yet("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
+    &[landed("max_size", Kind::Text), landed("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
 
 /// `[broker]`
 pub const BROKER: &[Key] =
@@ -101,37 +106,48 @@ const STATUS_TLS: &[Key] = &[not_yet("certificate", Kind::Text), not_yet("key", 
 pub const UPLINK: &[Key] = &[
     landed("name", Kind::Text),
     landed("url", Kind::Text),
-    not_yet("urls", Kind::List),
+    landed("urls", Kind::List),
     landed("client_id", Kind::Text),
     landed("ca_file", Kind::Text),
     landed("certificate", Kind::Text),
     landed("key", Kind::Text),
     landed("username", Kind::Text),
     landed("password_file", Kind::Text),
+    landed("proxy", Kind::Text),
+    landed("proxy_username", Kind::Text),
+    landed("proxy_password_file", Kind::Text),
+    landed("mqtt_version", Kind::Text),
     landed("format", Kind::Text),
     landed("layout", Kind::Text),
+    landed("compress", Kind::Text),
+    landed("batch_samples", Kind::Number),
+    landed("batch_interval", Kind::Text),
+    landed("summary_after", Kind::Text),
     landed("topic_prefix", Kind::Text),
     landed("delivery", Kind::Text),
     landed("classes", Kind::List),
     landed("start", Kind::Text),
-    not_yet("max_rate", Kind::Text),
-    not_yet("budget", Kind::List),
-    not_yet("reserve", Kind::Text),
-    not_yet("overrun", Kind::Text),
+    landed("max_rate", Kind::Text),
+    landed("budget", Kind::List),
+    landed("reserve", Kind::Text),
+    landed("overrun", Kind::Text),
     landed("keep_alive", Kind::Text),
     landed("preset", Kind::Text),
+    landed("sas_key_file", Kind::Text),
     landed("commands", Kind::Bool),
-    not_yet("path", Kind::Tables(UPLINK_PATH)),
+    landed("path", Kind::Tables(UPLINK_PATH)),
 ];
 
-const UPLINK_PATH: &[Key] = &[
-    not_yet("name", Kind::Text),
-    not_yet("interface", Kind::Text),
-    not_yet("source", Kind::Text),
-    not_yet("classes", Kind::List),
-    not_yet("budget", Kind::List),
-    not_yet("schedule", Kind::Text),
-    not_yet("price", Kind::Text),
+/// `[[uplink.path]]`
+pub const UPLINK_PATH: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("interface", Kind::Text),
+    landed("source", Kind::Text),
+    landed("classes", Kind::List),
+    landed("budget", Kind::List),
+    landed("max_rate", Kind::Text),
+    landed("schedule", Kind::Text),
+    landed("price", Kind::Text),
 ];
 
 /// `[[bus]]`

@@ -1,9 +1,10 @@
 //! `[gateway]` and `[store]`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::plan::{GatewayPlan, StorePlan};
+use super::super::plan::{GatewayPlan, StorePlan, TimeTrust};
 use super::super::problem::Finding;
 use super::super::raw::Trail;
 use super::super::schema;
@@ -17,6 +18,7 @@ const DATA_DIR: &str = "/var/lib/ironbridge";
 const STORE_SIZE: u64 = 512 << 20;
 const STORE_SIZE_MIN: u64 = 8 << 20;
 const STORE_SIZE_MAX: u64 = 16 << 40;
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -63,7 +65,24 @@ pub fn gateway<'a>(root: &Section<'a, '_>) -> Gateway<'a> {
     };
     let data_dir = section.and_then(|section| section.path("data_dir"));
     let data_dir = data_dir.map_or_else(|| PathBuf::from(DATA_DIR), |path| path.value);
-    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir }, template, hostname }
+    let time_source = section.and_then(|section| time_source(&section)).unwrap_or_default();
+    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir, time_source }, template, hostname }
+}
+
+fn time_source(section: &Section<'_, '_>) -> Option<TimeTrust> {
+    let text = section.text("time_source")?;
+    match text.value {
+        "auto" => Some(TimeTrust::Auto),
+        "system" => Some(TimeTrust::System),
+        other => match other.strip_prefix("file:").filter(|path| path.starts_with('/') && !path.contains('\0')) {
+            Some(path) => Some(TimeTrust::File(path.into())),
+            None => {
+                let allowed = "\"auto\", \"system\" or \"file:/absolute/path\"";
+                section.report(section.wrong("time_source", text.at, "nobody who knows the time").allowed(allowed));
+                None
+            }
+        },
+    }
 }
 
 fn written_name(section: &Section<'_, '_>, text: Spot<&str>, hostname: &str) -> Option<String> {
@@ -112,6 +131,7 @@ pub fn store(root: &Section<'_, '_>) -> StorePlan {
     if let Some(section) = root.get("store").and_then(|node| Section::open(root.cx, node, &trail, schema::STORE)) {
         let size = section.size("max_size", STORE_SIZE_MIN..=STORE_SIZE_MAX);
         plan.max_size = size.unwrap_or(STORE_SIZE);
+        plan.max_age = section.duration("max_age", MAX_AGE);
         let interval = section.duration("commit_interval", COMMIT_INTERVAL_MIN..=COMMIT_INTERVAL_MAX);
         plan.commit_interval = interval.unwrap_or(COMMIT_INTERVAL);
     }

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan};
+use super::super::plan::{
+    Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, UplinkPlan, UplinkStart,
+    UplinkTlsPlan,
+};
 use super::super::raw::Trail;
 use super::super::schema;
-use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
+use super::super::section::{Section, Spot};
 use super::super::source::At;
-use super::bus::split_host;
 use super::gateway::Gateway;
 use super::names::Unique;
 use super::tag::CLASSES;
+use super::{money, path, server};
 use crate::model::number::Class;
 use crate::model::topic::TOPIC_BYTES_MAX;
 
@@ -21,20 +24,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(18 * 3600);
 const CLIENT_ID_BYTES_MAX: usize = 256;
 const STARTS: [(&str, UplinkStart); 2] = [("now", UplinkStart::Now), ("oldest", UplinkStart::Oldest)];
-const URL_FORM: &str = "mqtt://host[:1883] or mqtts://host[:8883]";
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Url {
-    host: String,
-    port: u16,
-    tls: Tls,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tls {
-    Yes,
-    No,
-}
+const FORMATS: [(&str, Format); 2] = [("json", Format::Json), ("batch", Format::Batch)];
+const DELIVERIES: [(&str, Delivery); 2] = [("strict", Delivery::Strict), ("live-first", Delivery::LiveFirst)];
+const OVERRUNS: [(&str, Overrun); 2] = [("stop", Overrun::Stop), ("alarms", Overrun::Alarms)];
+const PRESETS: [(&str, Preset); 5] = [
+    ("plain", Preset::Plain),
+    ("aws", Preset::Aws),
+    ("azure", Preset::Azure),
+    ("hivemq", Preset::HiveMq),
+    ("emqx", Preset::Emqx),
+];
+const VERSIONS: [(&str, MqttVersion); 3] =
+    [("auto", MqttVersion::Auto), ("3.1.1", MqttVersion::V311), ("5", MqttVersion::V5)];
+/// What the format batch puts into one publish when nothing else is said.
+const BATCH_SAMPLES: u32 = 10_000;
+const BATCH_SAMPLES_MAX: u16 = 60_000;
+const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+const SUMMARY_AFTER: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
 
 /// `[[uplink]]`; `longest_topic` is that of the tags, bytes.
 pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usize) -> Vec<UplinkPlan> {
@@ -46,13 +52,13 @@ pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usi
         let trail = Trail::Index(&list, position);
         let Some(section) = Section::open(root.cx, node, &trail, schema::UPLINK) else { continue };
         let name = names.name(&section, "uplink");
-        let url = url(&section);
-        let tls = tls(&section, url.as_ref().map(|url| url.tls));
+        let servers = server::servers(&section);
+        let tls = tls(&section, &servers);
         let client_id = client_id(&section, gateway);
-        only_choices(&section);
-        if let Some(url) = &url {
-            let at = section.get("client_id").or(section.get("url")).map_or(section.at, |node| node.at);
-            let client = (url.host.clone(), url.port, client_id.clone());
+        for server in &servers {
+            let place = section.get("client_id").or(section.get("url")).or(section.get("urls"));
+            let at = place.map_or(section.at, |node| node.at);
+            let client = (server.host.clone(), server.port, client_id.clone());
             if let Some(first) = clients.insert(client, at) {
                 let message =
                     "another uplink connects to the same broker with this client id; they would throw each other out";
@@ -64,76 +70,96 @@ pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usi
             let message = "a password goes with a `username` (MQTT 3.1.1, section 3.1.2.9)";
             section.report(section.wrong("password_file", file.at, message));
         }
-        let plan = UplinkPlan {
-            servers: url.into_iter().map(server).collect(),
+        let classes = classes(&section);
+        let mut plan = UplinkPlan {
+            servers,
             tls,
+            proxy: server::proxy(&section),
             client_id,
             username,
             password_file: password_file.map(|file| file.value),
             topic_prefix: topic_prefix(&section, gateway, longest_topic),
-            classes: classes(&section),
-            start: section.choice("start", &STARTS, &[]).map(|spot| spot.value).unwrap_or_default(),
+            start: word(&section, "start", &STARTS, &[]),
+            max_rate: money::max_rate(&section),
+            budgets: money::budgets(&section),
+            reserve: money::reserve(&section),
+            overrun: word(&section, "overrun", &OVERRUNS, &[]),
+            paths: path::paths(&section, &classes),
+            classes,
             keep_alive: section.duration("keep_alive", KEEP_ALIVE_RANGE).unwrap_or(KEEP_ALIVE),
             ..UplinkPlan::plain(name.map_or("", |name| name.value))
         };
+        payload(&section, &mut plan);
+        broker(&section, &mut plan);
         uplinks.push(plan);
     }
     uplinks
 }
 
-fn server(url: Url) -> ServerPlan {
-    let transport = if url.tls == Tls::Yes { Transport::Tls } else { Transport::Tcp };
-    ServerPlan { host: url.host, port: url.port, transport }
+/// Keys that say what is sent and how; written into the plan.
+fn payload(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
+    plan.format = word(section, "format", &FORMATS, &["sparkplug"]);
+    plan.layout = word(section, "layout", &[("tag", Layout::Tag), ("device", Layout::Device)], &[]);
+    plan.compress = word(section, "compress", &[("none", Compress::None), ("zstd", Compress::Zstd)], &[]);
+    plan.delivery = word(section, "delivery", &DELIVERIES, &[]);
+    if plan.format == Format::Batch {
+        plan.batch_samples = BATCH_SAMPLES;
+        for key in ["layout", "compress"] {
+            if let Some(node) = section.get(key) {
+                let message = "has a meaning with the format json only: batch has its own columns and is compressed";
+                section.report(section.wrong(key, node.at, message));
+            }
+        }
+    }
+    if let Some(samples) = section.whole("batch_samples", 1..=BATCH_SAMPLES_MAX) {
+        plan.batch_samples = samples.into();
+        if let (true, Some(node)) = (plan.layout == Layout::Device && samples > 1, section.get("batch_samples")) {
+            let message = "the layout device has a message per device and poll; it cannot be batched";
+            section.report(section.wrong("batch_samples", node.at, message));
+        }
+    }
+    if let Some(wait) = section.duration("batch_interval", Duration::ZERO..=BATCH_INTERVAL_MAX) {
+        plan.batch_interval = wait;
+    }
+    plan.summary_after = summary_after(section);
 }
 
-/// Keys that have one landed word each.
-fn only_choices(section: &Section<'_, '_>) {
-    section.choice("format", &[("json", ())], &["batch", "sparkplug"]);
-    section.choice("layout", &[("tag", ())], &["device"]);
-    section.choice("delivery", &[("strict", ())], &["live-first"]);
-    section.choice("preset", &[("plain", ())], &["aws", "azure", "hivemq", "emqx"]);
-    if let Some(spot) = section.flag("commands").filter(|spot| spot.value) {
-        let message = format!("commands from upstream are {NOT_IN_THIS_VERSION}");
-        section.report(section.wrong("commands", spot.at, message).allowed("false"));
+/// Keys about the broker and its cloud.
+fn broker(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
+    plan.preset = word(section, "preset", &PRESETS, &[]);
+    plan.mqtt_version = word(section, "mqtt_version", &VERSIONS, &[]);
+    plan.sas_key_file = section.path("sas_key_file").map(|file| file.value);
+    if section.flag("commands").is_some_and(|spot| spot.value) {
+        plan.commands = Downlink::Accepted;
+    }
+    let azure = plan.preset == Preset::Azure;
+    if let (false, Some(node)) = (azure, section.get("sas_key_file")) {
+        section.report(section.wrong("sas_key_file", node.at, "has a use with preset = \"azure\" only"));
+    }
+    if let (true, true, Some(node)) = (azure, plan.mqtt_version == MqttVersion::V5, section.get("mqtt_version")) {
+        section.report(section.wrong("mqtt_version", node.at, "Azure IoT Hub speaks MQTT 3.1.1 only"));
+    }
+    if let (true, Downlink::Accepted, Some(node)) = (azure, plan.commands, section.get("commands")) {
+        section.report(section.wrong("commands", node.at, "Azure IoT Hub has no topics for commands to tags"));
     }
 }
 
-fn url(section: &Section<'_, '_>) -> Option<Url> {
-    if section.get("url").is_none() && section.get("urls").is_some() {
-        return None; // `urls` was refused by name
-    }
-    let text = section.required_text("url", "where the broker is, such as \"mqtts://broker.example.com:8883\"")?;
-    let refuse = |message: &str| section.report(section.wrong("url", text.at, message).allowed(URL_FORM));
-    if text.value.contains('@') {
-        let message = "user and password do not belong into the URL: there are `username` and `password_file`";
-        section.report(section.wrong("url", text.at, message).allowed(URL_FORM).secret());
+/// One word of a list, or the default.
+fn word<T: Copy + Default>(section: &Section<'_, '_>, key: &str, words: &[(&str, T)], not_yet: &[&str]) -> T {
+    section.choice(key, words, not_yet).map(|spot| spot.value).unwrap_or_default()
+}
+
+fn summary_after(section: &Section<'_, '_>) -> Option<Duration> {
+    if section.text("summary_after")?.value == "never" {
         return None;
     }
-    let (scheme, rest) = text.value.split_once("://").unwrap_or(("", text.value));
-    let (tls, port) = match scheme {
-        "mqtt" => (Tls::No, 1883),
-        "mqtts" => (Tls::Yes, 8883),
-        "ws" | "wss" => {
-            refuse(&format!("{scheme}:// is {NOT_IN_THIS_VERSION}"));
-            return None;
-        }
-        _ => {
-            refuse("does not begin with mqtt:// or mqtts://");
-            return None;
-        }
-    };
-    match split_host(rest.strip_suffix('/').unwrap_or(rest), port) {
-        Ok((host, port)) => Some(Url { host: host.to_owned(), port, tls }),
-        Err(message) => {
-            refuse(message);
-            None
-        }
-    }
+    section.duration("summary_after", SUMMARY_AFTER)
 }
 
-/// TLS files; `scheme` is unknown when the URL is wrong.
-fn tls(section: &Section<'_, '_>, scheme: Option<Tls>) -> Option<UplinkTlsPlan> {
-    if scheme == Some(Tls::Yes) && section.get("ca_file").is_none() {
+/// TLS files; `servers` is empty when the URL is wrong.
+fn tls(section: &Section<'_, '_>, servers: &[ServerPlan]) -> Option<UplinkTlsPlan> {
+    let secure = servers.iter().any(|server| server.transport.is_secure());
+    if secure && section.get("ca_file").is_none() {
         section.missing("ca_file", "the CAs that may vouch for this broker, PEM; nothing is trusted by default");
     }
     let ca_file = section.path("ca_file");
@@ -143,10 +169,14 @@ fn tls(section: &Section<'_, '_>, scheme: Option<Tls>) -> Option<UplinkTlsPlan> 
         (None, Some(_)) if section.get("certificate").is_none() => section.missing("certificate", "it goes with `key`"),
         _ => {}
     }
-    if scheme == Some(Tls::No) {
+    if !secure && !servers.is_empty() {
         let files = [("ca_file", &ca_file), ("certificate", &certificate), ("key", &key)];
         for (name, file) in files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?))) {
-            section.report(section.wrong(name, file.at, "has no use without TLS: the URL must begin with mqtts://"));
+            section.report(section.wrong(
+                name,
+                file.at,
+                "has no use without TLS: the URL must begin with mqtts:// or wss://",
+            ));
         }
         return None;
     }
@@ -192,7 +222,7 @@ fn topic_prefix(section: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic:
 }
 
 /// Without the key: everything, so that nothing is missing upstream because of what was not written.
-fn classes(section: &Section<'_, '_>) -> Vec<Class> {
+pub fn classes(section: &Section<'_, '_>) -> Vec<Class> {
     let allowed = CLASSES.map(|(word, _)| word).join(", ");
     let Some(words) = section.texts("classes") else { return Class::ALL.to_vec() };
     let mut classes: Vec<Class> = Vec::new();
