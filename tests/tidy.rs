@@ -28,6 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Foreign crates and the folders (or files) below `src` they may be named in.
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite::", &["disk/"]),
+    ("parquet::", &["store/export/"]),
     ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs"]),
     ("tokio_modbus::client", &["field/modbus/"]),
     ("tokio_modbus::server", &["plant/"]),

@@ -4,7 +4,7 @@
 //! thread of its own.
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
-//! `chunk` segments of one class · `meta` everything else a store must know · `marks` high-water marks, kept apart ·
+//! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) · `marks` high-water marks, kept apart ·
 //! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
 
 pub mod chunk;
@@ -14,4 +14,5 @@ pub mod fault;
 pub mod journal;
 pub mod marks;
 pub mod meta;
+pub mod meter;
 pub mod retained;

@@ -139,7 +139,7 @@ pub fn command_result(id: Option<&str>, outcome: &Outcome) -> Vec<u8> {
 /// A time without a fix makes a good value uncertain: 1970 is never published as good.
 pub fn honest(quality: Quality, time: Wall) -> Quality {
     match (quality, time.certainty) {
-        (Quality::Good, Certainty::Floor) => Quality::Uncertain(Cause::Clock),
+        (Quality::Good, Certainty::Floor | Certainty::Until(_)) => Quality::Uncertain(Cause::Clock),
         _ => quality,
     }
 }
@@ -157,6 +157,11 @@ fn write_sample(out: &mut Vec<u8>, value: Option<&Value>, quality: Quality, time
     out.extend_from_slice(b"\",\"time\":\"");
     out.extend_from_slice(time.to_string().as_bytes());
     out.push(b'"');
+    if let Certainty::Until(unix_ms) = time.certainty {
+        out.extend_from_slice(b",\"time_until\":\"");
+        out.extend_from_slice(Wall { unix_ms, ..time }.to_string().as_bytes());
+        out.push(b'"');
+    }
 }
 
 pub(super) fn write_number(out: &mut Vec<u8>, number: Number, previous: Option<Previous>) {
@@ -251,5 +256,10 @@ mod tests {
             text(sample(Some(&Value::Bool(true)), Quality::Good, floor)).contains(r#""uncertain","cause":"clock""#)
         );
         assert!(text(sample(None, Quality::Bad(Cause::Nan), floor)).contains(r#""bad","cause":"nan""#));
+        let bracket = Wall { certainty: Certainty::Until(TIME.unix_ms + 60_000), ..TIME };
+        assert_eq!(
+            text(sample(Some(&Value::Bool(true)), Quality::Good, bracket)),
+            r#"{"value":true,"quality":"uncertain","cause":"clock","time":"2026-11-20T20:00:00.123Z","time_until":"2026-11-20T20:01:00.123Z"}"#
+        );
     }
 }

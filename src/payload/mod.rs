@@ -1,8 +1,10 @@
 //! Payload formats, one room each; encoding happens late, when something is about to be sent.
 //!
-//! `json` text, one object a record · `device` text, one object a device and poll · `batch` columns for links where bytes cost money · `packed` tells them apart.
+//! `json` text, one object a record · `device` text, one object a device and poll · `batch` columns for links where bytes
+//! cost money · `packed` tells them apart · `table` rows for files of people.
 
 pub mod batch;
 pub mod device;
 pub mod json;
 pub mod packed;
+pub mod table;

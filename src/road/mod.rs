@@ -14,6 +14,7 @@ pub mod backoff;
 pub mod destination;
 pub mod login;
 pub mod meter;
+mod overhear;
 mod reach;
 mod relay;
 mod tls;

@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::time::timeout;
 
 use super::destination::RoadError;
+use super::overhear::Overheard;
 use super::reach::{Duplex, is_distrust};
 
 /// The client is in this process and takes the socket at once.
@@ -67,7 +68,13 @@ impl Relay {
 
     /// Waits for the client and carries bytes until both sides are done or one fails. Dropping it closes both.
     pub async fn run(self) -> RelayEnd {
-        let Self { listener, mut far, home } = self;
+        self.run_overheard(|_| ()).await
+    }
+
+    /// The same; `heard` is shown what comes from the far end, before the client gets it.
+    pub async fn run_overheard(self, heard: impl FnMut(&[u8]) + Send + Unpin) -> RelayEnd {
+        let Self { listener, far, home } = self;
+        let mut far = Overheard { stream: far, listener: heard };
         let mut near = match timeout(ACCEPT_MAX, listener.accept()).await {
             Ok(Ok((near, _))) => near,
             Ok(Err(error)) => return RelayEnd::Broken(format!("private socket: {error}")),

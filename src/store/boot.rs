@@ -138,6 +138,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     marks.write(&marks_of(&work.state))?;
     directory.sync()?;
     work.state.opened = true;
+    work.state.meters.clone_from(&known.meters);
     Ok(Opened {
         lock,
         meta,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::disk::chunk::TagRow;
 use crate::disk::directory::ChunkName;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
+use crate::disk::meter::MeterRow;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
 
@@ -53,6 +54,8 @@ pub(super) struct State {
     pub(super) ledgers: Vec<Ledger>,
     pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
     pub(super) edits: Vec<Edit>,
+    /// As they lay there at the start.
+    pub(super) meters: Vec<MeterRow>,
     /// When `meta.db` could not take them; `None` once it could.
     pub(super) refused_at: Option<Instant>,
     pub(super) next_gap: i64,
@@ -68,6 +71,7 @@ impl State {
             ledgers: Vec::new(),
             dictionary: HashMap::new(),
             edits: Vec::new(),
+            meters: Vec::new(),
             refused_at: None,
             next_gap: 1,
             ended: false,

@@ -15,14 +15,27 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod alias;
+mod allowance;
+mod answer;
+mod budget;
+mod client;
+mod costs;
+mod downlink;
+mod ended;
 mod feeder;
 mod line;
+mod overheard;
 mod pack;
+mod paths;
+mod schedule;
 mod session;
 mod source;
 mod stats;
 mod status;
+mod tally;
 mod trouble;
+mod version;
 mod window;
 
 use std::path::PathBuf;
@@ -33,7 +46,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::config::plan::UplinkPlan;
+use crate::config::plan::{MqttVersion, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
@@ -42,11 +55,16 @@ use crate::road::destination::{Destination, RoadError, TlsFiles};
 use crate::road::login::{Login, LoginFiles};
 use crate::road::{Now, Relay, Road};
 
+use client::Spoken;
+pub use downlink::Commands;
+use downlink::Downlink;
+use ended::Ended;
 use pack::Packer;
-use session::{End, Session};
+use session::{End, Outcome, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::{Told, Trouble};
+use version::{Again, Known};
 
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
@@ -93,6 +111,8 @@ pub struct UplinkParts<S> {
     pub clock: Clock,
     /// Where it tells the operator what needs a person.
     pub notices: Notices,
+    /// The road for commands, where the plan accepts them; without it nothing is subscribed to.
+    pub commands: Option<Commands>,
     /// A directory for its private socket, short (a socket's path has at most 107 bytes).
     pub run_dir: PathBuf,
     /// How patient it is.
@@ -108,6 +128,8 @@ pub struct Uplink<S> {
     timing: Timing,
     road: Road,
     login: LoginFiles,
+    known: Known,
+    downlink: Option<Downlink>,
     trouble: Trouble,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
@@ -118,7 +140,7 @@ pub struct Uplink<S> {
 impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
-        let UplinkParts { plan, gateway, source, clock, notices, run_dir, timing } = parts;
+        let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
         let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
         let server = plan.servers.first();
         let to = Destination {
@@ -130,7 +152,10 @@ impl<S: Source> Uplink<S> {
         let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
+        let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
         let uplink = Self {
+            known: Known::new(plan.mqtt_version),
+            downlink,
             packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
             trouble: Trouble::new(plan.name.clone(), notices),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
@@ -204,21 +229,36 @@ impl<S: Source> Uplink<S> {
             trouble: &mut self.trouble,
             stats: &self.stats,
             lost_since: &mut self.lost_since,
+            downlink: self.downlink.as_mut(),
         };
-        let outcome = session.run(relay, login, stop).await;
+        let spoken = self.known.spoken(Instant::now().into_std());
+        let outcome = session.run(relay, login, &self.known, stop).await;
         self.packer.clear();
         self.stats.in_flight.set(0);
-        if outcome.proved {
+        if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
             self.backoff.reset();
         }
-        match outcome.end {
-            End::Finished => None,
-            End::Lost(reason) => Some(self.retry_after(reason, Told::Before)),
-            End::Refused(reason) => {
-                let told = self.trouble.refused(&reason);
-                Some(self.retry_after(reason, told))
-            }
+        self.wait_after(spoken, outcome)
+    }
+
+    /// What the end of a session means for the next; `None` when there is none.
+    fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
+        let again = self.known.learn(spoken, &outcome, Instant::now().into_std());
+        let End::Ended(ended) = outcome.end else {
+            return None;
+        };
+        if again == Again::AtOnce {
+            let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
+            tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
+            return Some(Duration::ZERO);
         }
+        let told = match &ended {
+            Ended::Refused(reason) => self.trouble.refused(reason),
+            Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),
+            Ended::TakenOver(reason) => self.trouble.taken_over(reason),
+            _ => Told::Before,
+        };
+        Some(self.retry_after(ended.reason(), told))
     }
 
     fn no_road(&mut self, error: &RoadError) -> Duration {

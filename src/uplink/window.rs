@@ -41,10 +41,11 @@ pub(super) enum Sent {
     Owed(Ack),
     /// Our status.
     Status,
+    /// An answer to a command.
+    Reply,
 }
 
 /// What the broker answered to a publish.
-#[allow(dead_code, reason = "only MQTT 5 has the other two")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     /// It has it.
@@ -82,6 +83,8 @@ pub(super) struct Window {
     /// Messages before this one were sent under an older limit and say nothing about the present one.
     limited_from: u64,
     open: bool,
+    /// What the broker takes at once, and the circle of packet ids that rumqttc makes of it.
+    receive_max: u16,
 }
 
 impl Default for Window {
@@ -95,19 +98,29 @@ impl Default for Window {
             bytes_limit: BYTES_FIRST,
             limited_from: 0,
             open: false,
+            receive_max: u16::MAX,
         }
     }
 }
 
 impl Window {
+    /// The broker takes so many unacknowledged messages (≥ 1; MQTT 5, Receive Maximum).
+    pub(super) fn agree(&mut self, receive_max: u16) {
+        self.receive_max = receive_max;
+    }
+
     /// How many more messages may be sent now.
     pub(super) fn room(&self) -> usize {
-        let limit = if self.open { MESSAGES_MAX } else { 1 };
+        // rumqttc's circle of packet ids is the smaller of both: an id must not come round while it is in flight. Where
+        // the window is full it would also hold back our own acknowledgements, so one place stays free.
+        let circle = usize::from(self.receive_max.saturating_sub(1).max(1));
+        let limit = if self.open { MESSAGES_MAX.min(circle) } else { 1 };
+        let span_max = SPAN_MAX.min(circle as u64);
         let span = self.orders.first().map_or(0, |oldest| self.next_order - oldest);
         if self.bytes >= self.bytes_limit {
             return 0;
         }
-        limit.saturating_sub(self.in_flight()).min(usize::try_from(SPAN_MAX.saturating_sub(span)).unwrap_or(0))
+        limit.saturating_sub(self.in_flight()).min(usize::try_from(span_max.saturating_sub(span)).unwrap_or(0))
     }
 
     /// Messages in flight.
