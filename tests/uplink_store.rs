@@ -85,7 +85,7 @@ impl Gateway {
             source: StoreSource::new(store.clone(), "cloud").unwrap(),
             clock,
             notices: hand_in,
-        commands: None,
+            commands: None,
             run_dir: dir.to_owned(),
             timing,
         });

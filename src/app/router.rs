@@ -244,7 +244,8 @@ impl Router {
         for UnfinishedEntry { id: open, entry } in self.journal.unfinished().await {
             tracing::warn!(tag = entry.tag, origin = entry.origin, "command was open when the gateway went down");
             let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
-            let response = Response { id: request::id_of(&entry.payload), topic: None, correlation: None, replies: None };
+            let response =
+                Response { id: request::id_of(&entry.payload), topic: None, correlation: None, replies: None };
             self.finish(open, &entry.tag, &outcome, &response).await;
         }
     }
