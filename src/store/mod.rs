@@ -8,7 +8,7 @@
 //! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into chunk
 //! files, `upkeep` keeps `meta.db`, `room` keeps the directory below its cap. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted. `inspect` looks at a
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` looks at a
 //! store from outside, also while it is used.
 
 mod boot;
@@ -22,6 +22,7 @@ mod fetch;
 pub mod inspect;
 mod meters;
 mod pages;
+pub mod preview;
 mod reader;
 mod room;
 mod routes;
@@ -30,6 +31,7 @@ mod segment;
 mod state;
 mod stats;
 mod stream;
+mod survey;
 mod times;
 mod upkeep;
 mod writer;
@@ -53,9 +55,10 @@ use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 use crate::payload::json::Previous;
 
-pub use meters::{MeterRow, saved_meters};
+pub use meters::MeterRow;
 pub use reader::{Lane, Pull, Reader, Wants};
 pub use stats::StoreStats;
+pub use survey::{Survey, Surveyed, survey};
 
 use cursor::Span;
 use state::State;
