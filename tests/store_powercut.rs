@@ -31,7 +31,9 @@ use witness::{Audit, Figures, Said};
 use workload::{ORDER, Order};
 
 /// One process, then these many cuts of what it wrote.
-const IMAGES_OF_ONE: u64 = 42;
+const IMAGES_OF_ONE: u64 = 36;
+/// Processes in line, before one begins with an empty directory again.
+const GENERATIONS: u64 = 3;
 const LANES: u64 = 2;
 
 /// Not a test of its own: what is traced.
@@ -96,27 +98,31 @@ impl Lane {
         self.home.path().join(name)
     }
 
-    /// Half of the stores are so small that records are evicted all the time.
+    /// One store in three is so small that records are evicted.
     fn order(&mut self, generation: u64) -> Order {
-        let small = generation % 2 == 1;
+        let small = generation % GENERATIONS == 2;
         Order {
             dir: self.path("live"),
             socket: self.path("socket"),
             seed: self.random.random(),
             ids: (self.number + 1) * 1_000_000_000_000 + generation * 1_000_000_000,
-            steps: self.random.random_range(20..120),
-            lives: self.random.random_range(1..5),
-            max_size: if small { 4 } else { 24 } * 1024 * 1024,
+            steps: self.random.random_range(10..if small { 150 } else { 50 }),
+            lives: self.random.random_range(1..4),
+            max_size: if small { 3 } else { 24 } * 1024 * 1024,
             auditor: true,
         }
     }
 
     fn run(&mut self, images: u64) {
-        std::fs::create_dir(self.path("live")).expect("made");
         for generation in 0.. {
             let left = images - self.images;
             if left == 0 {
                 return;
+            }
+            if generation % GENERATIONS == 0 {
+                let _ = std::fs::remove_dir_all(self.path("live"));
+                std::fs::create_dir(self.path("live")).expect("made");
+                self.said = Said::default();
             }
             self.generation(generation, left.min(IMAGES_OF_ONE));
         }
@@ -171,14 +177,41 @@ impl Lane {
         cuts
     }
 
-    fn judge(&mut self, image: &Image, real: &HashMap<usize, PathBuf>, place: &str, order: &Order) {
+    /// What is said of a disk that has forgotten every sync since the middle of the process's life.
+    fn forgetful(&mut self) -> Vec<String> {
+        std::fs::create_dir(self.path("live")).expect("made");
+        let order = Order { steps: 40, lives: 1, ..self.order(0) };
+        let mut disk = Disk::of(&order.dir);
+        let ops = trace(&order, self.home.path());
+        let real = played_to_the_end(disk.clone(), &ops, order.max_size).places();
+        for (place, op) in ops.iter().enumerate() {
+            if place < ops.len() / 2 || !matches!(op, Op::Sync { .. }) {
+                disk.play(place, op);
+            }
+            if let Op::Said(bytes) = op {
+                self.said.hear(bytes);
+            }
+        }
+        let mut complaints = Vec::new();
+        for _ in 0..12 {
+            let image = disk.cut(&mut self.random);
+            complaints.extend(self.look(&image, &real, &order).err().unwrap_or_default());
+        }
+        complaints
+    }
+
+    fn look(&self, image: &Image, real: &HashMap<usize, PathBuf>, order: &Order) -> Result<Figures, Vec<String>> {
         let dir = self.path("image");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).expect("made");
         image.write(&dir, real);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let audit = Audit { id: witness::FRESH + self.images * 100, ..Audit::of(&dir, order.max_size) };
-        match runtime.block_on(audit.run(&self.said)) {
+        runtime.block_on(audit.run(&self.said))
+    }
+
+    fn judge(&mut self, image: &Image, real: &HashMap<usize, PathBuf>, place: &str, order: &Order) {
+        match self.look(image, real, order) {
             Ok(figures) => {
                 self.opened.push(figures.opened_in.as_millis());
                 self.figures.add(&figures);
@@ -196,10 +229,11 @@ impl Lane {
 
 /// The disk after all that was done; the store's cap held at every moment.
 fn played_to_the_end(mut disk: Disk, ops: &[Op], max_size: u64) -> Disk {
+    let most = max_size.max(disk.bytes()); // a cap that was lowered is reached in time
     for (n, op) in ops.iter().enumerate() {
         disk.play(n, op);
         let bytes = disk.bytes();
-        assert!(bytes <= max_size, "{bytes} bytes of {max_size} after call {n}: {}", strace::short(op));
+        assert!(bytes <= most, "{bytes} bytes of {max_size} after call {n}: {}", strace::short(op));
     }
     disk
 }
@@ -234,4 +268,13 @@ fn after_any_power_cut_everything_promised_is_there_and_no_number_means_two_thin
     eprintln!("{all} power cuts {kinds:?} in {:?}: {figures:?}", began.elapsed());
     eprintln!("opened within (ms): median {}, slowest {}", opened[opened.len() / 2], opened[opened.len() - 1]);
     assert!(figures.promised > images * 100, "{figures:?}");
+}
+
+#[test]
+fn a_disk_that_forgets_what_it_has_synced_is_found_out() {
+    if !strace::available() {
+        return;
+    }
+    let complaints = Lane::new(99, 1).forgetful();
+    assert!(complaints.iter().any(|complaint| complaint.contains("was committed and is")), "{complaints:?}");
 }

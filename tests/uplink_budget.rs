@@ -60,6 +60,6 @@ async fn figures_reach_the_disk_beside_a_running_store_without_being_asked_for()
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
     running.store.save_meters(vec![row("", 42, 1000)]);
-    until(|| ironbridge::store::saved_meters(home.path()).is_ok_and(|rows| rows == [row("", 42, 1000)])).await;
+    until(|| ironbridge::store::survey(home.path()).is_ok_and(|seen| seen.meters == [row("", 42, 1000)])).await;
     running.close().await;
 }

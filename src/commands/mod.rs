@@ -1,6 +1,7 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
 pub mod check;
+pub mod cost;
 pub mod demo;
 pub mod interrupt;
 pub mod receive;

@@ -3,12 +3,10 @@
 //! The store does not understand the figures. Rows go out with the next work of the writer thread; what cannot be written
 //! stays for the next time, newest figure only.
 
-use crate::disk::directory::Directory;
-use crate::disk::meta::{Edit, Meta};
+use crate::disk::meta::Edit;
 pub use crate::disk::meter::MeterRow;
 
-use super::inspect::LookError;
-use super::{StoreHandle, boot};
+use super::StoreHandle;
 
 impl StoreHandle {
     /// The rows of an uplink as they lay there when the store was opened, by path, period and number; `None` until it
@@ -33,13 +31,4 @@ impl StoreHandle {
         }
         self.shared.cursors_due.notify_one();
     }
-}
-
-/// The rows of all uplinks in a store's directory, also while it is used.
-pub fn saved_meters(dir: &std::path::Path) -> Result<Vec<MeterRow>, LookError> {
-    let meta = Directory::at(dir).file(boot::META);
-    if !meta.exists() {
-        return Err(LookError::NoStore(dir.display().to_string()));
-    }
-    Ok(Meta::look(&meta)?.meters)
 }

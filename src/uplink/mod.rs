@@ -18,9 +18,12 @@
 mod alias;
 mod allowance;
 mod answer;
+mod azure;
 mod budget;
+mod certificates;
 mod client;
 mod costs;
+mod destinations;
 mod downlink;
 mod ended;
 mod feeder;
@@ -42,10 +45,11 @@ mod summary;
 mod tally;
 mod trouble;
 mod version;
+mod watch;
 mod window;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -53,15 +57,20 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use crate::config::plan::{MqttVersion, UplinkPlan};
+use crate::config::preset::{self, Limits};
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
-use crate::road::destination::{Destination, RoadError, TlsFiles};
-use crate::road::login::{Login, LoginFiles};
+use crate::road::destination::{Destination, RoadError};
+use crate::road::login::LoginFiles;
+use crate::road::rotation::{self, Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
+use azure::{Device, Pass};
+use certificates::{Certificates, Fault};
 use client::Spoken;
+use destinations::{bind, destinations};
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
@@ -72,7 +81,10 @@ pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::{Told, Trouble};
 use version::{Again, Known};
+use watch::{Reason, Watch};
 
+/// What topic and headers may take of the message that a cloud allows.
+const ENVELOPE_BYTES: usize = 2 << 10;
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -93,6 +105,8 @@ pub struct Timing {
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
+    /// How long a later server is kept before the first one is tried again.
+    pub first_server_again: Duration,
 }
 
 impl Default for Timing {
@@ -105,6 +119,7 @@ impl Default for Timing {
             refused_again: Duration::from_secs(30),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
+            first_server_again: rotation::DWELL,
         }
     }
 }
@@ -137,8 +152,14 @@ pub struct Uplink<S> {
     clock: Clock,
     timing: Timing,
     road: Road,
-    login: LoginFiles,
-    known: Known,
+    /// The brokers of the plan, in its order.
+    servers: Vec<Destination>,
+    rotation: Rotation,
+    certificates: Certificates,
+    /// What is known of each.
+    known: Vec<Known>,
+    device: Option<Device>,
+    limits: &'static Limits,
     downlink: Option<Downlink>,
     trouble: Trouble,
     refusals: Refusals,
@@ -152,24 +173,28 @@ impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
         let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
-        let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
-        let server = plan.servers.first();
-        let to = Destination {
-            host: server.map_or_else(String::new, |server| server.host.clone()),
-            port: server.map_or(0, |server| server.port),
-            tls,
-        };
+        let limits = preset::limits(plan.preset);
+        let servers = destinations(&plan, limits.alpn_on_443);
+        let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
-        let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+        let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
+        road.pace().set([plan.max_rate, limits.bytes_per_s].into_iter().flatten().min());
+        if let Some(path) = plan.paths.first() {
+            road.go_by(bind(&path.bind), Arc::default());
+        }
+        let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
         let uplink = Self {
-            known: Known::new(plan.mqtt_version),
+            known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
+            device: Device::new(&plan),
+            limits,
             downlink,
-            packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
+            packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
+            certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
             refusals: Refusals::default(),
+            rotation: Rotation::new(servers.len(), timing.first_server_again),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -179,7 +204,7 @@ impl<S: Source> Uplink<S> {
             clock,
             timing,
             road,
-            login,
+            servers,
         };
         (uplink, stats)
     }
@@ -195,7 +220,7 @@ impl<S: Source> Uplink<S> {
                 prepared = self.prepare() => prepared,
             };
             let wait = match prepared {
-                Ok((relay, login)) => match self.session(relay, login, &stop).await {
+                Ok((relay, pass)) => match self.session(relay, pass, &stop).await {
                     Some(wait) => wait,
                     None => break,
                 },
@@ -223,13 +248,36 @@ impl<S: Source> Uplink<S> {
         stop.is_begun()
     }
 
-    async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
-        let login = self.login.read().await?;
-        Ok((self.road.open().await?, login))
+    async fn prepare(&mut self) -> Result<(Relay, Pass), RoadError> {
+        let server = self.servers.get(self.rotation.server()).cloned();
+        let pass = self.pass(server.as_ref().map_or("", |server| &server.host)).await?;
+        if let Some(server) = server {
+            self.road.lead(server);
+        }
+        let opened = self.road.open().await;
+        let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
+        self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
+        Ok((opened?, pass))
     }
 
-    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should.
-    async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
+    /// User and password as they are now.
+    async fn pass(&self, host: &str) -> Result<Pass, RoadError> {
+        let plan = &self.plan;
+        let Some(device) = &self.device else {
+            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+            return Ok(Pass { login: files.read().await?, good_for: None });
+        };
+        match device.login_files(plan, host).read().await? {
+            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, self.clock.wall_now()),
+            login => Ok(Pass { login, good_for: None }),
+        }
+    }
+
+    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
+    /// for renewed certificates and for the first server.
+    async fn session(&mut self, relay: Relay, pass: Pass, stop: &Stop) -> Option<Duration> {
+        let leave = stop.child();
+        self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
         self.source.begin(self.plan.delivery);
         let session = Session {
@@ -243,20 +291,47 @@ impl<S: Source> Uplink<S> {
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
             refusals: &mut self.refusals,
+            device: self.device.as_ref(),
+            limits: self.limits,
         };
-        let spoken = self.known.spoken(Instant::now().into_std());
-        let outcome = session.run(relay, login, &self.known, stop).await;
+        let known = &self.known[self.rotation.server()];
+        let spoken = known.spoken(Instant::now().into_std());
+        let watch = Watch {
+            road: &mut self.road,
+            certificates: &mut self.certificates,
+            clock: &self.clock,
+            every: self.timing.files_again,
+            first_server_at: self.rotation.leave_at(),
+            token_at: pass.good_for.map(|good_for| Instant::now() + good_for),
+        };
+        let reason = OnceLock::new();
+        let outcome = tokio::select! {
+            outcome = session.run(relay, pass.login, known, &leave) => outcome,
+            never = watch.run(&leave, &reason) => match never {},
+        };
         self.packer.clear();
         self.stats.in_flight.set(0);
         if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
             self.backoff.reset();
         }
-        self.wait_after(spoken, outcome)
+        if outcome.proved {
+            self.rotation.worked();
+        }
+        match reason.get() {
+            Some(reason) if matches!(outcome.end, End::Finished) && !stop.is_begun() => {
+                tracing::info!(uplink = self.plan.name, reason = reason.as_str(), "uplink connects anew");
+                if *reason == Reason::FirstServer {
+                    self.rotation.back_to_first();
+                }
+                Some(Duration::ZERO)
+            }
+            _ => self.wait_after(spoken, outcome),
+        }
     }
 
     /// What the end of a session means for the next; `None` when there is none.
     fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
-        let again = self.known.learn(spoken, &outcome, Instant::now().into_std());
+        let again = self.known[self.rotation.server()].learn(spoken, &outcome, Instant::now().into_std());
         let End::Ended(ended) = outcome.end else {
             return None;
         };
@@ -271,7 +346,9 @@ impl<S: Source> Uplink<S> {
             Ended::TakenOver(reason) => self.trouble.taken_over(reason),
             _ => Told::Before,
         };
-        Some(self.retry_after(ended.reason(), told))
+        let stays = outcome.proved || matches!(ended, Ended::TakenOver(_));
+        let elsewhere = !stays || matches!(ended, Ended::Elsewhere(_));
+        Some(if elsewhere { self.next_server(ended.reason(), told) } else { self.retry_after(ended.reason(), told) })
     }
 
     fn no_road(&mut self, error: &RoadError) -> Duration {
@@ -284,7 +361,18 @@ impl<S: Source> Uplink<S> {
         }
         self.trouble.clear_disabled();
         let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.retry_after(reason, told)
+        self.next_server(reason, told)
+    }
+
+    /// At once, until all have been tried.
+    fn next_server(&mut self, reason: String, told: Told) -> Duration {
+        match self.rotation.failed() {
+            Next::AfterBackoff => self.retry_after(reason, told),
+            Next::Now => {
+                self.down(reason, told);
+                Duration::ZERO
+            }
+        }
     }
 
     fn retry_after(&mut self, reason: String, told: Told) -> Duration {

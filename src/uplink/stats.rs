@@ -74,6 +74,8 @@ pub struct UplinkStats {
     pub commands_dropped: Counter,
     /// Answers to commands that found no session in time.
     pub replies_lost: Arc<Counter>,
+    /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.
+    pub certificate_ends: Gauge,
     last_error: ArcSwapOption<String>,
     last_acknowledged: ArcSwapOption<Stamp>,
     meter: Arc<Meter>,

@@ -103,6 +103,7 @@ pub struct Figures {
     pub evicted: u64,
     pub damaged: u64,
     pub declared_store: u64,
+    /// Streams that had records and go on in a new epoch.
     pub epochs: u64,
 }
 
@@ -178,8 +179,10 @@ impl Audit {
             return Err(complaints);
         }
         let because = |reason: &str| auditor.gaps.values().filter(|gap| *gap == reason).count() as u64;
-        let fresh =
-            new.iter().filter(|number| !said.means.keys().any(|key| (key.0, key.1) == (number.stream, number.epoch.0)));
+        let newest = |class| said.means.keys().filter(move |key| key.0 == class).map(|key| key.1);
+        let drawn = |number: &&Number| {
+            newest(number.stream).next().is_some() && newest(number.stream).all(|epoch| epoch != number.epoch.0)
+        };
         Ok(Figures {
             opened_in,
             records: auditor.records.len() as u64,
@@ -187,7 +190,7 @@ impl Audit {
             evicted: because("evicted"),
             damaged: because("damaged"),
             declared_store: because("store"),
-            epochs: fresh.count() as u64,
+            epochs: new.iter().filter(drawn).count() as u64,
         })
     }
 
