@@ -7,7 +7,7 @@ use std::time::Duration;
 use ironbridge::config::blocks::{self, Block};
 use ironbridge::config::plan::{
     BrokerPlan, BusLink, BusPlan, DevicePlan, GatewayPlan, Limits, Parity, Plan, Scale, SerialPlan, StorePlan, TagPlan,
-    Verify, WritePlan,
+    TimeTrust, Verify, WritePlan,
 };
 use ironbridge::config::{self, HostFacts};
 use ironbridge::model::number::Class;
@@ -245,7 +245,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         let bus =
             |serial| BusPlan { name: String::new(), link: link(serial), response_timeout: Duration::from_secs(1) };
         Plan {
-            gateway: GatewayPlan { name: "g".into(), data_dir: PathBuf::new() },
+            gateway: GatewayPlan { name: "g".into(), data_dir: PathBuf::new(), time_source: TimeTrust::Auto },
             store: StorePlan { max_size: 0, max_age: None, commit_interval: Duration::from_secs(1) },
             broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
             uplinks: Vec::new(),

@@ -84,6 +84,7 @@ async fn begin(plan: Arc<Plan>, lie: Lie) -> Result<Gateway, Failed> {
         source: list.reader(),
         clock,
         notices: hand_in,
+        commands: None,
         run_dir: run_dir.path().to_owned(),
         timing: Timing {
             retry_first: Duration::from_millis(200),

@@ -68,7 +68,7 @@ fn plan() -> Plan {
         delay_between_requests: Duration::ZERO,
     };
     Plan {
-        gateway: GatewayPlan { name: "test".into(), data_dir: "/nowhere".into() },
+        gateway: GatewayPlan { name: "test".into(), data_dir: "/nowhere".into(), time_source: TimeTrust::Auto },
         store: StorePlan { max_size: 64 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
         broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
         uplinks: Vec::new(),

@@ -28,12 +28,14 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Foreign crates and the folders (or files) below `src` they may be named in.
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite::", &["disk/"]),
+    ("parquet::", &["store/export/"]),
     ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs"]),
     ("tokio_modbus::client", &["field/modbus/"]),
     ("tokio_modbus::server", &["plant/"]),
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),
     ("rcgen::", &["plant/"]),
+    ("ring::digest", &["payload/batch/"]),
     ("SystemTime::now", &["host/clock.rs"]),
     ("thread::sleep", &["store/", "disk/"]), // they have threads of their own; async code must not block
     ("println!", &["commands/", "cli.rs", "host/journal.rs"]),

@@ -100,7 +100,7 @@ impl Lake {
         let clock = clock();
         let tls = TlsFiles { ca_file: authority.ca_file(), identity: Some(authority.client("lake", VALID)) };
         let client = Client::new(ClientParts {
-            to: Destination { host: "localhost".into(), port, tls: Some(tls) },
+            to: Destination { tls: Some(tls), ..Destination::plain("localhost", port) },
             login: LoginFiles::default(),
             client_id: "lake".into(),
             kept: Kept::Yes,

@@ -86,6 +86,7 @@ impl Gateway {
             source: StoreSource::new(store.clone(), "cloud").unwrap(),
             clock,
             notices: hand_in,
+            commands: None,
             run_dir: dir.to_owned(),
             timing,
         });

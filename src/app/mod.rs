@@ -1,7 +1,8 @@
 //! The app knows every room: it builds them, wires them, watches them and takes them down in order.
 //!
 //! `start` builds · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical ends · `publisher` is
-//! the live side · `events` turns notices into stored events · `router` carries commands · `request` reads their payload.
+//! the live side · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
+//! `timekeeper` watches the wall clock.
 
 pub mod events;
 pub mod publisher;
@@ -10,6 +11,7 @@ pub mod router;
 pub mod running;
 pub mod start;
 pub mod supervisor;
+mod timekeeper;
 
 pub use running::Running;
 pub use start::{start, store_dir};

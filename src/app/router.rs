@@ -17,7 +17,7 @@ use crate::config::plan::Plan;
 use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, UnfinishedEntry};
 use crate::field::{BusHandle, FieldCommand};
 use crate::flow::clock::Clock;
-use crate::flow::command::{Admission, Redelivery, Request, Retained, Submitted};
+use crate::flow::command::{Admission, Redelivery, Replies, Reply, Request, Retained, Stored, Submitted};
 use crate::flow::hub::{EventRecord, Hub};
 use crate::flow::stop::Stop;
 use crate::model::command::{Failure, Outcome, Refusal};
@@ -78,11 +78,18 @@ struct Response {
     /// MQTT 5 response topic.
     topic: Option<String>,
     correlation: Option<Vec<u8>>,
+    /// To the uplink it came from; then the response topic is one upstream.
+    replies: Option<Replies>,
 }
 
 impl Response {
     fn to(request: &Request, id: Option<String>) -> Self {
-        Self { id, topic: request.response_topic.clone(), correlation: request.correlation.clone() }
+        Self {
+            id,
+            topic: request.response_topic.clone(),
+            correlation: request.correlation.clone(),
+            replies: request.replies.clone(),
+        }
     }
 }
 
@@ -172,7 +179,7 @@ impl Router {
         let _ = admitted.send(Admission::Accepted); // the sender may be gone
         if let Some(result) = result {
             let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
-            self.answers.publish(tag_topic, result, &Response::to(request, id_of(request)));
+            self.answers.publish(tag_topic, result, &Response::to(request, id_of(request)), Stored::No);
         }
     }
 
@@ -204,7 +211,7 @@ impl Router {
         let mut deadline = request.at.after(request.expiry.map_or(DEADLINE, |expiry| expiry.min(DEADLINE)));
         if let Some(expires_ms) = expires_ms {
             let wall = self.clock.wall(now);
-            if wall.certainty == Certainty::Floor {
+            if wall.certainty != Certainty::Fixed {
                 return Err(Refusal::Clock);
             }
             let left = u64::try_from(expires_ms.saturating_sub(wall.unix_ms)).map_err(|_| Refusal::Expired)?;
@@ -224,7 +231,7 @@ impl Router {
             // The command is done; only its memory is not. After a crash it would be answered "failed: unknown".
             tracing::error!(%error, "result of a command cannot be journalled");
         }
-        self.answers.publish(tag_topic, result.clone(), response);
+        self.answers.publish(tag_topic, result.clone(), response, Stored::Yes);
         self.store(tag_topic, result).await;
     }
 
@@ -237,7 +244,8 @@ impl Router {
         for UnfinishedEntry { id: open, entry } in self.journal.unfinished().await {
             tracing::warn!(tag = entry.tag, origin = entry.origin, "command was open when the gateway went down");
             let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
-            let response = Response { id: request::id_of(&entry.payload), topic: None, correlation: None };
+            let response =
+                Response { id: request::id_of(&entry.payload), topic: None, correlation: None, replies: None };
             self.finish(open, &entry.tag, &outcome, &response).await;
         }
     }
@@ -251,12 +259,20 @@ impl Answers {
         let id = id_of(request);
         let response = Response::to(request, id);
         let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
-        self.publish(tag_topic, result, &response);
+        self.publish(tag_topic, result, &response, Stored::No);
         let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
     }
 
-    fn publish(&self, tag_topic: &str, result: Vec<u8>, response: &Response) {
-        if let Some(topic) = &response.topic {
+    fn publish(&self, tag_topic: &str, result: Vec<u8>, response: &Response, stored: Stored) {
+        if let Some(replies) = &response.replies {
+            replies.tell(Reply {
+                result_topic: result_topic(tag_topic),
+                result: result.clone(),
+                stored,
+                response_topic: response.topic.clone(),
+                correlation: response.correlation.clone(),
+            });
+        } else if let Some(topic) = &response.topic {
             self.publisher.respond(topic.as_str().into(), result.clone().into(), response.correlation.clone());
         }
         self.publisher.publish(result_topic(tag_topic).into(), result.into());

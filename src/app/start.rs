@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerParts, Publisher};
-use crate::config::plan::Plan;
+use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
@@ -20,17 +20,19 @@ use crate::flow::hub::{self, Hub};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
-use crate::host::{clock as host_clock, facts};
+use crate::host::clock::{self as host_clock, Told, Watch};
+use crate::host::facts;
 use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::Ownership;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
-use crate::uplink::{StoreSource, Timing, Uplink, UplinkParts};
+use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
 use super::events::Events;
 use super::publisher::LivePublisher;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
 use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
+use super::timekeeper::Timekeeper;
 
 /// Why a gateway with a valid plan could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +58,7 @@ struct Base {
     latest: Arc<Latest>,
     notices: Notices,
     told: mpsc::Receiver<Notice>,
-    seen_ms: Option<i64>,
+    watch: Watch,
 }
 
 /// Builds everything and lets it run; `stop` is heard by the sources, `patience` is the uplinks'.
@@ -64,7 +66,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
-    let (mut broker, publisher) = build_broker(&base, entry).await?;
+    let ownership = Arc::new(ownership(&plan));
+    let (mut broker, publisher) = build_broker(&base, Arc::clone(&ownership), entry.clone()).await?;
+    let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
     let addresses = broker.bind().await;
@@ -73,10 +77,11 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
-    sources.spawn(watch_clock(base.clock.clone(), base.store.clone(), base.seen_ms, stop.clone()));
-    let uplinks = start_uplinks(&base, run_dir.path(), patience);
+    let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
 
-    let Base { clock, store, hub, latest, told, .. } = base;
+    let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
+    let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices };
+    sources.spawn(timekeeper.run(watch, stop.clone()));
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let (broken, broke) = watch::channel(None);
@@ -102,17 +107,22 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     for fix in store.fixes() {
         clock.learn(fix);
     }
-    let first_fix = host_clock::look(&clock, seen_ms);
-    if let Some(fix) = first_fix {
+    let floor = clock.floor();
+    let mut watch = Watch::new(plan.gateway.time_source.clone(), seen_ms);
+    let first_fix = match watch.look(&clock) {
+        Told::Fix(fix) | Told::Set(fix) => Some(fix),
+        Told::Nothing | Told::Unset(_) => None,
+    };
+    for fix in floor.into_iter().chain(first_fix) {
         clock.learn(fix);
     }
     let (notices, told) = notice::notices();
     let (hub, latest, durable) = hub::hub(plan.tags.iter().map(|tag| tag.class).collect());
     let store = store.start(durable, clock.clone(), notices.clone());
-    if let Some(fix) = first_fix {
+    for fix in floor.into_iter().chain(first_fix) {
         store.record_fix(fix);
     }
-    Ok(Base { plan, stop, clock, store, hub, latest, notices, told, seen_ms })
+    Ok(Base { plan, stop, clock, store, hub, latest, notices, told, watch })
 }
 
 fn opening(plan: &Plan, boot_token: String) -> Opening {
@@ -145,11 +155,26 @@ pub fn store_dir(plan: &Plan) -> PathBuf {
     plan.gateway.data_dir.join("store")
 }
 
-async fn build_broker(base: &Base, commands: CommandEntry) -> Result<(Broker, Publisher), StartError> {
-    let topics = base.plan.tags.iter().map(|tag| Arc::clone(&tag.topic));
+/// Which topic is whose, on the local broker and, behind `topic_prefix`, upstream.
+fn ownership(plan: &Plan) -> Ownership {
+    let topics = plan.tags.iter().map(|tag| Arc::clone(&tag.topic));
+    Ownership::new(topics.zip((0..).map(TagIx)))
+}
+
+/// What each uplink with `commands = true` is given.
+fn commands_from_upstream(plan: &Plan, ownership: Arc<Ownership>, entry: CommandEntry) -> Commands {
+    let writable = plan.tags.iter().filter(|tag| tag.access.writes());
+    Commands { entry, ownership, writable: writable.map(|tag| Arc::clone(&tag.topic)).collect() }
+}
+
+async fn build_broker(
+    base: &Base,
+    ownership: Arc<Ownership>,
+    commands: CommandEntry,
+) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
-        ownership: Arc::new(Ownership::new(topics.zip((0..).map(TagIx)))),
+        ownership,
         commands,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
@@ -192,7 +217,7 @@ fn start_buses_and_router(
     sources
 }
 
-fn start_uplinks(base: &Base, run_dir: &std::path::Path, timing: Timing) -> Uplinks {
+fn start_uplinks(base: &Base, commands: &Commands, run_dir: &std::path::Path, timing: Timing) -> Uplinks {
     let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
     for plan in &base.plan.uplinks {
         let source = StoreSource::new(base.store.clone(), &plan.name);
@@ -203,6 +228,7 @@ fn start_uplinks(base: &Base, run_dir: &std::path::Path, timing: Timing) -> Upli
             source,
             clock: base.clock.clone(),
             notices: base.notices.clone(),
+            commands: (plan.commands == Downlink::Accepted).then(|| commands.clone()),
             run_dir: run_dir.to_owned(),
             timing,
         };
@@ -211,21 +237,6 @@ fn start_uplinks(base: &Base, run_dir: &std::path::Path, timing: Timing) -> Upli
         tasks.spawn(uplink.run(stop.clone()));
     }
     Uplinks { tasks, stats, stop }
-}
-
-/// Compares the wall clock with what is known of it, until stopping begins; records steps and the first fix.
-async fn watch_clock(clock: Clock, store: StoreHandle, seen_ms: Option<i64>, stop: Stop) {
-    loop {
-        tokio::select! {
-            () = stop.begun() => return,
-            () = tokio::time::sleep(host_clock::COMPARE_EVERY) => {}
-        }
-        if let Some(fix) = host_clock::look(&clock, seen_ms) {
-            tracing::info!(unix_ms = fix.unix_ms, "wall clock is known or was stepped");
-            clock.learn(fix);
-            store.record_fix(fix);
-        }
-    }
 }
 
 fn announce(plan: &Plan) {

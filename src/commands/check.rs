@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use super::Failed;
 use crate::config::blocks::Block;
-use crate::config::forecast::{self, BusForecast, Forecast, Rate, WIRE_BYTES_PER_SAMPLE};
+use crate::config::forecast::{self, BusForecast, Forecast, Rate};
 use crate::config::plan::{Anonymous, BusLink, Parity, Plan, TagPlan, UplinkPlan};
 use crate::config::units::{write_duration, write_size};
+use crate::config::wire::Way;
 use crate::config::{self, HostFacts, Loaded, Place, Problem, Problems};
 use crate::model::tag::{Address, BusIx, DeviceIx};
 
@@ -243,9 +244,10 @@ fn write_totals(out: &mut String, plan: &Plan, forecast: &Forecast) -> fmt::Resu
     for (uplink, bytes) in plan.uplinks.iter().zip(&forecast.uplinks) {
         writeln!(
             out,
-            "wire bytes per day  {} to {} (json, {WIRE_BYTES_PER_SAMPLE} bytes a sample, all in)",
+            "wire bytes per day  {} to {} ({}; all in; more: ironbridge cost)",
             between(*bytes, &bytes_text),
-            uplink.name
+            uplink.name,
+            Way::of(uplink).as_str()
         )?;
     }
     writeln!(out, "flash bytes per day {}, estimated", between(forecast.flash, &bytes_text))

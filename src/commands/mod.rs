@@ -1,6 +1,7 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
 pub mod check;
+pub mod cost;
 pub mod demo;
 pub mod interrupt;
 pub mod receive;
@@ -74,7 +75,7 @@ pub fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(),
 /// The clock of a command that has no store: the system's wall clock as it is now, if it is believable.
 pub fn plain_clock() -> Clock {
     let clock = clock::system_clock(Boot(0), None);
-    if let Some(fix) = clock::look(&clock, None) {
+    if let Some(fix) = clock::plain_fix(&clock) {
         clock.learn(fix);
     }
     clock

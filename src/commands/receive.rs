@@ -22,7 +22,7 @@ use crate::receive::decode::{Received, decode};
 use crate::receive::ledger::{Begin, Ledger, Noted, Report};
 use crate::receive::output::{Form, Header, Output};
 use crate::road::Now;
-use crate::road::destination::{BadUrl, Destination, TlsFiles};
+use crate::road::destination::{Destination, TlsFiles};
 use crate::road::login::LoginFiles;
 
 use super::Failed;
@@ -36,9 +36,9 @@ const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
-    /// Broker: mqtt://host or mqtts://host, with :PORT where it is not 1883 or 8883
+    /// Broker: mqtt://host, mqtts://host, ws://host/path or wss://host/path, with :PORT where it is not 1883, 8883, 80 or 443
     pub url: String,
-    /// Trusted CAs (PEM); needed for mqtts://
+    /// Trusted CAs (PEM); needed for mqtts:// and wss://
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain (PEM)
@@ -121,10 +121,7 @@ fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
         .clone()
         .map(|ca_file| TlsFiles { ca_file, identity: args.certificate.clone().zip(args.key.clone()) });
     Ok(ClientParts {
-        to: Destination::from_url(&args.url, tls).map_err(|error| match error {
-            BadUrl::NotYet(_) => Failed::not_in_this_version(&error.to_string()),
-            BadUrl::Wrong(_) => Failed::Usage(error.to_string()),
-        })?,
+        to: Destination::from_url(&args.url, tls).map_err(|error| Failed::Usage(error.to_string()))?,
         login: LoginFiles { username: args.username.clone(), password_file: args.password_file.clone() },
         kept: if args.client_id.is_some() { Kept::Yes } else { Kept::No },
         client_id: args

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use super::blocks::{self, Block};
 use super::plan::{Plan, TagPlan};
+use super::wire;
 use crate::model::tag::BusIx;
 
-/// Bytes on the wire per sample: JSON, one sample a message, QoS 1, TLS, TCP/IP and acknowledgements in both
-/// directions, as measured.
-pub const WIRE_BYTES_PER_SAMPLE: f64 = 261.0;
 /// Bytes on flash per commit: database pages, their log and the file system's journal. From a measurement with one
 /// segment a second: 38 bytes per sample at 1000 samples a second, of which the samples are the smaller part.
 const FLASH_BYTES_PER_COMMIT: f64 = 32_000.0;
@@ -73,11 +71,8 @@ pub struct Forecast {
 /// Works it out.
 pub fn forecast(plan: &Plan) -> Forecast {
     let buses: Vec<BusForecast> = (0u32..).zip(&plan.buses).map(|(ix, _)| bus(plan, BusIx(ix))).collect();
-    let samples = rate(plan.tags.iter());
-    let uplinks = plan.uplinks.iter().map(|uplink| {
-        let owed = plan.tags.iter().filter(|tag| uplink.classes.contains(&tag.class));
-        rate(owed).map(|samples| samples * WIRE_BYTES_PER_SAMPLE * SECONDS_PER_DAY)
-    });
+    let samples = sample_rate(plan.tags.iter());
+    let uplinks = plan.uplinks.iter().map(|uplink| wire::per_day(plan, uplink));
     let reads = buses.iter().flat_map(|bus| &bus.reads).map(|read| 1.0 / read.block.period.as_secs_f64()).sum::<f64>();
     let flash = samples.map(|samples| {
         // What comes together is committed together, at most once per interval.
@@ -101,7 +96,8 @@ fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
     BusForecast { reads, cycle, load, think }
 }
 
-fn rate<'a>(tags: impl Iterator<Item = &'a TagPlan>) -> Rate {
+/// Samples per second of some tags.
+pub fn sample_rate<'a>(tags: impl Iterator<Item = &'a TagPlan>) -> Rate {
     let mut rate = Rate::default();
     for tag in tags.filter(|tag| tag.access.reads()) {
         let readings = 1.0 / tag.poll.as_secs_f64();

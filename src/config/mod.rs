@@ -8,7 +8,7 @@
 //! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key of the contract
 //! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
 //! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
-//! from it. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
+//! from it, `forecast` and `wire` what it will cost. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
 //! come from the caller. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ pub mod schema;
 mod section;
 mod source;
 pub mod units;
+pub mod wire;
 
 pub use check::modicon;
 use plan::Plan;

@@ -45,6 +45,20 @@ pub struct GatewayPlan {
     pub name: String,
     /// Absolute.
     pub data_dir: PathBuf,
+    /// `time_source`
+    pub time_source: TimeTrust,
+}
+
+/// `time_source`: who vouches for the wall clock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TimeTrust {
+    /// `auto`: systemd-timesyncd or chronyd, whichever runs; the system itself where neither does.
+    #[default]
+    Auto,
+    /// `system`: the system's clock is right, for instance from a battery-backed RTC.
+    System,
+    /// `file:/run/gps-locked`: it is right while this file is there.
+    File(PathBuf),
 }
 
 /// `[store]`

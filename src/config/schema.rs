@@ -61,7 +61,12 @@ pub const ROOT: &[Key] = &[
 ];
 
 /// `[gateway]`
-pub const GATEWAY: &[Key] = &[landed("name", Kind::Text), landed("topic", Kind::Text), landed("data_dir", Kind::Text)];
+pub const GATEWAY: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("topic", Kind::Text),
+    landed("data_dir", Kind::Text),
+    landed("time_source", Kind::Text),
+];
 
 /// `[store]`
 pub const STORE: &[Key] =

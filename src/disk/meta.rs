@@ -11,6 +11,7 @@
 //! owed    gap records, one row per uplink, until acknowledged
 //! cursor  per uplink and class: all numbers up to acked, and ranges "epoch:first-last" above it
 //! boot    number per boot token      fix  UTC at a moment of a boot      value  single numbers by name
+//! meter   wire bytes by uplink, path and calendar period (`meter`)
 //! ```
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::chunk::TagRow;
 use super::database::{self, Layout, PAGE};
 use super::fault::Fault;
+use super::meter::{self, MeterRow};
 
 const LAYOUT: Layout = Layout { application: 0x4942_4D45, version: 1 };
 
@@ -133,6 +135,8 @@ pub struct Contents {
     pub fixes: Vec<FixRow>,
     /// Single numbers.
     pub values: Vec<(String, i64)>,
+    /// By uplink, path, period and number.
+    pub meters: Vec<MeterRow>,
 }
 
 /// One change.
@@ -164,6 +168,8 @@ pub enum Edit {
     DropFixesBefore(u32),
     /// Adds or replaces.
     PutValue(&'static str, i64),
+    /// Adds or replaces.
+    PutMeter(MeterRow),
 }
 
 /// The open file.
@@ -177,7 +183,7 @@ pub struct Meta {
 impl Meta {
     /// Makes a new file; durable when it returns.
     pub fn create(path: &Path) -> Result<Self, Fault> {
-        LAYOUT.create(path, TABLES, |_| Ok(()))?;
+        LAYOUT.create(path, TABLES, |made| made.execute_batch(meter::TABLE))?;
         Self::keep_log_short(database::open(path)?)
     }
 
@@ -186,6 +192,7 @@ impl Meta {
         let connection = database::open(path)?;
         LAYOUT.check(&connection)?;
         database::quick_check(&connection)?; // small, so this takes milliseconds
+        connection.execute_batch(meter::TABLE)?;
         let contents = read(&connection)?;
         Ok((Self::keep_log_short(connection)?, contents))
     }
@@ -237,7 +244,9 @@ impl Meta {
             make(&work, edit)?;
         }
         work.commit()?;
-        let routine = |edit: &Edit| matches!(edit, Edit::PutCursor(_) | Edit::PutEpoch(_) | Edit::PutValue(..));
+        let routine = |edit: &Edit| {
+            matches!(edit, Edit::PutCursor(_) | Edit::PutEpoch(_) | Edit::PutValue(..) | Edit::PutMeter(_))
+        };
         self.copy_due |= !edits.iter().all(routine);
         Ok(())
     }
@@ -286,6 +295,7 @@ fn make(work: &Transaction<'_>, edit: &Edit) -> rusqlite::Result<()> {
             run("INSERT OR REPLACE INTO fix VALUES (?1, ?2, ?3)", params![fix.at.0, fix.at.1, fix.unix_ms])
         }
         Edit::DropFixesBefore(boot) => run("DELETE FROM fix WHERE boot < ?1", params![boot]),
+        Edit::PutMeter(row) => meter::put(work, row),
         Edit::PutValue(name, number) => run("INSERT OR REPLACE INTO value VALUES (?1, ?2)", params![name, number]),
     }
     .map(|_| ())
@@ -356,6 +366,7 @@ fn read(connection: &Connection) -> Result<Contents, Fault> {
             Ok(FixRow { at: (row.get(0)?, row.get(1)?), unix_ms: row.get(2)? })
         })?,
         values: rows(&moment, "SELECT name, number FROM value", |row| Ok((row.get(0)?, row.get(1)?)))?,
+        meters: meter::read(&moment)?,
     };
     Ok(contents)
 }

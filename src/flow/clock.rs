@@ -24,6 +24,18 @@ pub struct Fix {
     pub unix_ms: i64,
 }
 
+impl Fix {
+    /// "When that boot began, UTC was at least …": told apart by a moment before the boot, which no stamp has.
+    pub const fn floor(boot: Boot, unix_ms: i64) -> Self {
+        Self { at: Stamp { boot, micros: -1 }, unix_ms }
+    }
+
+    /// See [`Fix::floor`].
+    pub const fn is_floor(&self) -> bool {
+        self.at.micros < 0
+    }
+}
+
 /// Shared by every room; cheap to clone.
 #[derive(Clone)]
 pub struct Clock {
@@ -36,13 +48,16 @@ pub struct Clock {
 struct Known {
     /// Per boot: moment to UTC minus moment (µs).
     fixes: BTreeMap<(Boot, i64), i64>,
+    /// Boots of which a floor was recorded: UTC at their begin, at least, ms.
+    floors: BTreeMap<Boot, i64>,
+    /// For all others.
     floor_ms: i64,
 }
 
 impl Clock {
     /// A clock for this boot. `floor_ms` (build date, or the last time the store has seen): UTC is at least that.
     pub fn new(source: Arc<dyn TimeSource>, boot: Boot, floor_ms: i64) -> Self {
-        let known = Known { fixes: BTreeMap::new(), floor_ms };
+        let known = Known { floor_ms, ..Known::default() };
         Self { source, boot, known: Arc::new(RwLock::new(known)) }
     }
 
@@ -51,26 +66,47 @@ impl Clock {
         Stamp { boot: self.boot, micros: self.source.boot_micros() }
     }
 
-    /// UTC is now known to be this at that moment. Also used at start for the fixes of earlier boots.
+    /// UTC is now known to be this at that moment. Also used at start for the fixes and floors of earlier boots.
     pub fn learn(&self, fix: Fix) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.fixes.insert((fix.at.boot, fix.at.micros), fix.unix_ms * 1000 - fix.at.micros);
+        if fix.is_floor() {
+            known.floors.insert(fix.at.boot, fix.unix_ms);
+        } else {
+            known.fixes.insert((fix.at.boot, fix.at.micros), fix.unix_ms * 1000 - fix.at.micros);
+        }
     }
 
-    /// UTC of a moment: by the last fix of its boot before it, or else the first after it; without any, the floor.
+    /// Has this boot had a fix?
+    pub fn is_fixed(&self) -> bool {
+        self.wall_now().certainty.is_fixed()
+    }
+
+    /// UTC when this boot began, as far as is known without a fix: what the store must remember of it, if it is new.
+    pub fn floor(&self) -> Option<Fix> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        (!known.floors.contains_key(&self.boot)).then(|| Fix::floor(self.boot, known.floor_ms))
+    }
+
+    /// UTC of a moment. The latest fix of its boot counts, for what came before it too: the boot-time clock is never
+    /// stepped, so a later fix only corrects an earlier one, and the order of moments stays the order of times. Without a
+    /// fix: the floor of that boot.
     pub fn wall(&self, stamp: Stamp) -> Wall {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let boot = stamp.boot;
-        let before = known.fixes.range((boot, i64::MIN)..=(boot, stamp.micros)).next_back();
-        let fix = before.or_else(|| known.fixes.range((boot, stamp.micros)..=(boot, i64::MAX)).next());
-        match fix {
-            Some((_, offset)) => {
-                Wall { unix_ms: (stamp.micros + offset).div_euclid(1000), certainty: Certainty::Fixed }
-            }
-            None => {
-                let since = if boot == self.boot { stamp.micros / 1000 } else { 0 };
-                Wall { unix_ms: known.floor_ms + since, certainty: Certainty::Floor }
-            }
+        if let Some((_, offset)) = known.fixes.range((boot, 0)..=(boot, i64::MAX)).next_back() {
+            return Wall { unix_ms: (stamp.micros + offset).div_euclid(1000), certainty: Certainty::Fixed };
+        }
+        let floor = known.floors.get(&boot).copied().unwrap_or(known.floor_ms);
+        if boot == self.boot {
+            return Wall { unix_ms: floor + stamp.micros / 1000, certainty: Certainty::Floor };
+        }
+        // It was over when the next boot that had a fix began.
+        let began = known.fixes.range((Boot(boot.0.saturating_add(1)), 0)..).next().map(|(_, offset)| offset / 1000);
+        let since = if known.floors.contains_key(&boot) { stamp.micros / 1000 } else { 0 };
+        let estimate = floor + since;
+        match began {
+            Some(began) => Wall { unix_ms: estimate.min(began), certainty: Certainty::Until(began) },
+            None => Wall { unix_ms: estimate, certainty: Certainty::Floor },
         }
     }
 
@@ -113,6 +149,53 @@ mod tests {
         clock.learn(Fix { at: clock.now(), unix_ms: 1_800_000_010_000 });
         assert_eq!(clock.wall(early), Wall { unix_ms: 1_800_000_000_000, certainty: Certainty::Fixed });
         let other_boot = Stamp { boot: Boot(1), micros: 5 };
-        assert_eq!(clock.wall(other_boot).certainty, Certainty::Floor);
+        assert!(!clock.wall(other_boot).certainty.is_fixed());
+    }
+
+    #[test]
+    fn steps_forward_and_back_by_hours_keep_the_order_and_end_with_the_right_times() {
+        let time = Arc::new(FakeTime::default());
+        let clock = Clock::new(time.clone(), Boot(1), 1_700_000_000_000);
+        let mut stamps = Vec::new();
+        // Wrong by two hours, then by minus three, then right.
+        for unix_ms in [1_800_007_200_000, 1_799_989_200_000 + 10_000, 1_800_000_020_000] {
+            stamps.push(clock.now());
+            clock.learn(Fix { at: clock.now(), unix_ms });
+            let times: Vec<i64> = stamps.iter().map(|stamp| clock.wall(*stamp).unix_ms).collect();
+            assert!(times.is_sorted(), "{times:?}");
+            time.advance(Duration::from_secs(10));
+        }
+        let times: Vec<i64> = stamps.iter().map(|stamp| clock.wall(*stamp).unix_ms).collect();
+        assert_eq!(times, [1_800_000_000_000, 1_800_000_010_000, 1_800_000_020_000]);
+    }
+
+    #[test]
+    fn a_boot_that_never_had_a_fix_keeps_its_order_and_its_bracket() {
+        let time = Arc::new(FakeTime::default());
+        let clock = Clock::new(time.clone(), Boot(3), 1_700_000_500_000);
+        clock.learn(Fix::floor(Boot(1), 1_700_000_000_000));
+        clock.learn(Fix::floor(Boot(2), 1_700_000_060_000));
+        let at = |boot, seconds: i64| Stamp { boot: Boot(boot), micros: seconds * 1_000_000 };
+        let moments = [at(1, 5), at(1, 50), at(2, 1), at(2, 400), at(3, 0)];
+        let times: Vec<Wall> = moments.iter().map(|stamp| clock.wall(*stamp)).collect();
+        assert!(times.iter().map(|wall| wall.unix_ms).is_sorted(), "{times:?}");
+        assert!(times.iter().all(|wall| wall.certainty == Certainty::Floor));
+        clock.learn(Fix { at: at(3, 100), unix_ms: 1_700_000_300_000 });
+        let began = 1_700_000_200_000;
+        assert_eq!(clock.wall(at(1, 5)), Wall { unix_ms: 1_700_000_005_000, certainty: Certainty::Until(began) });
+        assert_eq!(clock.wall(at(2, 400)).unix_ms, began, "it was over when the next boot began");
+    }
+
+    #[test]
+    fn a_restart_within_a_boot_goes_on_with_the_floor_of_that_boot() {
+        let time = Arc::new(FakeTime::default());
+        let before = Clock::new(time.clone(), Boot(1), 1_700_000_000_000);
+        let floor = before.floor().expect("it is new");
+        time.advance(Duration::from_secs(36_000));
+        let sample = before.now();
+        let seen = before.wall_now().unix_ms;
+        let after = Clock::new(time, Boot(1), seen);
+        after.learn(floor);
+        assert_eq!((after.floor(), after.wall(sample)), (None, before.wall(sample)));
     }
 }

@@ -3,12 +3,14 @@
 //! A command is acknowledged to its sender only after [`Admission`] says so: by then it is journalled on disk, or refused
 //! with a result. The queue is bounded; when it is full, whoever hands in waits (and so does its client).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 
 use crate::model::command::Refusal;
+use crate::model::stats::Counter;
 use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
 
@@ -32,10 +34,64 @@ pub struct Request {
     pub correlation: Option<Vec<u8>>,
     /// MQTT 5 response topic, if the requester itself may write there and the gateway does not own it.
     pub response_topic: Option<String>,
-    /// Who asked, for log and audit: `local:<client id>`.
+    /// Who asked, for log and audit: `local:<client id>`, `uplink:<name>`.
     pub origin: String,
+    /// Where answers go besides the local broker: back to the uplink it came from.
+    pub replies: Option<Replies>,
     /// When it arrived.
     pub at: Stamp,
+}
+
+/// An answer on its way to the uplink that the command came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// `<tag topic>/set/result`.
+    pub result_topic: String,
+    /// As on the result topic.
+    pub result: Vec<u8>,
+    /// Whether it also goes upstream as an event of the store.
+    pub stored: Stored,
+    /// As in the request.
+    pub response_topic: Option<String>,
+    /// As in the request.
+    pub correlation: Option<Vec<u8>>,
+}
+
+/// Is a result a record of the store? Outcomes are; refusals and repeated answers are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Every uplink with the class event gets it.
+    Yes,
+    /// Nobody else will say it.
+    No,
+}
+
+/// Where replies are handed in; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Replies {
+    queue: mpsc::Sender<Reply>,
+    lost: Arc<Counter>,
+}
+
+/// Makes a road back. Replies that nobody fetches in time are dropped and counted in `lost`.
+pub fn replies(lost: Arc<Counter>) -> (Replies, mpsc::Receiver<Reply>) {
+    let (queue, replies) = mpsc::channel(COMMANDS_WAITING_MAX);
+    (Replies { queue, lost }, replies)
+}
+
+impl Replies {
+    /// Hands one in.
+    pub fn tell(&self, reply: Reply) {
+        if self.queue.try_send(reply).is_err() {
+            self.lost.one();
+        }
+    }
+}
+
+impl PartialEq for Replies {
+    fn eq(&self, other: &Self) -> bool {
+        self.queue.same_channel(&other.queue)
+    }
 }
 
 /// RETAIN flag of the command.
@@ -119,6 +175,7 @@ mod tests {
             correlation: None,
             response_topic: None,
             origin: "test".to_owned(),
+            replies: None,
             at: Stamp { boot: Boot(1), micros: 0 },
         }
     }

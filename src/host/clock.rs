@@ -1,25 +1,35 @@
 //! The system's clocks: boot time for stamps, wall time only as a *fix* once it is believable.
 //!
-//! Gateways boot with a wrong clock. Wall time is believed when it is not before the floor: this release's date, or the
-//! latest time the store has seen. A step of the wall clock by more than `STEP` makes a new fix; slewing does not,
-//! because the boot-time clock is slewed together with it (clock_gettime(2)).
+//! Gateways boot with a wrong clock, and some never learn the right time. So wall time counts only while somebody
+//! vouches for it ([`super::sync`]): an NTP daemon that says it is synchronised, a file of the operator's choice, or,
+//! where nobody could be asked, the system itself. A step of the wall clock by more than `STEP` makes a new fix; slewing does
+//! not, because the boot-time clock is slewed together with it (clock_gettime(2)).
+//!
+//! [`Watch::step`] is pure; [`Watch::look`] feeds it. Nothing before this release is ever believed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::config::plan::TimeTrust;
 use crate::flow::clock::{Clock, Fix, TimeSource};
-use crate::model::time::{Boot, Certainty, Stamp};
+use crate::model::time::{Boot, Stamp};
+
+use super::sync::{self, Sync};
 
 /// No honest clock is before this release: 2026-11-01T00:00:00Z. Moves with each release.
 pub const RELEASE_MS: i64 = 1_793_491_200_000;
-
+/// Nor so long after it: 30 years.
+const HORIZON_MS: i64 = RELEASE_MS + 30 * 31_557_600_000;
 /// A difference between wall clock and last fix that counts as a step.
 const STEP: Duration = Duration::from_millis(50);
-
 /// How often the wall clock is compared.
 pub const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// An NTP daemon that has not shown itself this long after boot is not there.
+const DAEMONS_UP_AFTER: Duration = Duration::from_secs(90);
+/// Without a fix for this long somebody should know.
+const UNSET_AFTER: Duration = Duration::from_secs(600);
 
 /// CLOCK_BOOTTIME: never stepped, counts through suspend.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,11 +44,7 @@ impl TimeSource for BootTime {
 
 /// A clock of this boot whose floor is the release date or `seen_ms`, whichever is later.
 pub fn system_clock(boot: Boot, seen_ms: Option<i64>) -> Clock {
-    Clock::new(Arc::new(BootTime), boot, floor(seen_ms))
-}
-
-fn floor(seen_ms: Option<i64>) -> i64 {
-    seen_ms.unwrap_or(0).max(RELEASE_MS)
+    Clock::new(Arc::new(BootTime), boot, seen_ms.unwrap_or(0).max(RELEASE_MS))
 }
 
 /// Milliseconds since 1970 by the system's wall clock, right or wrong.
@@ -48,19 +54,75 @@ fn system_unix_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Looks at the wall clock once: a fix to record, if it tells anything new.
-pub fn look(clock: &Clock, seen_ms: Option<i64>) -> Option<Fix> {
-    new_fix(clock, clock.now(), system_unix_ms(), floor(seen_ms))
+/// What a look at the clocks tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing new.
+    Nothing,
+    /// UTC is known, or was stepped.
+    Fix(Fix),
+    /// There has been no fix for long; said once.
+    Unset(Sync),
+    /// There is one after all.
+    Set(Fix),
 }
 
-/// Pure part of [`look`].
-fn new_fix(clock: &Clock, at: Stamp, unix_ms: i64, floor_ms: i64) -> Option<Fix> {
-    if unix_ms < floor_ms {
-        return None;
+/// Watches the wall clock of this boot.
+#[derive(Debug)]
+pub struct Watch {
+    trust: TimeTrust,
+    /// The latest wall time that the store has seen.
+    seen_ms: i64,
+    told_unset: bool,
+    asked: sync::Asked,
+}
+
+impl Watch {
+    /// `seen_ms`: what the store has seen last.
+    pub fn new(trust: TimeTrust, seen_ms: Option<i64>) -> Self {
+        Self { trust, seen_ms: seen_ms.unwrap_or(0), told_unset: false, asked: sync::Asked::default() }
     }
-    let known = clock.wall(at);
-    let same = known.certainty == Certainty::Fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP;
-    (!same).then_some(Fix { at, unix_ms })
+
+    /// Looks once; may wait a fraction of a second for an NTP daemon's answer.
+    pub fn look(&mut self, clock: &Clock) -> Told {
+        let sync = self.asked.ask(&self.trust, Duration::from_micros(clock.now().micros.unsigned_abs()));
+        self.step(clock, clock.now(), system_unix_ms(), sync)
+    }
+
+    /// What the wall clock says at a moment, and who vouches for it, to what is new.
+    fn step(&mut self, clock: &Clock, at: Stamp, unix_ms: i64, sync: Sync) -> Told {
+        let known = clock.wall(at);
+        let fixed = known.certainty.is_fixed();
+        let believed = match sync {
+            Sync::Waiting => false,
+            Sync::Synchronised => (RELEASE_MS..HORIZON_MS).contains(&unix_ms),
+            // Nobody vouches for it: a clock that lost hours over a power cut is behind what the store has seen.
+            Sync::Nobody if Duration::from_micros(at.micros.unsigned_abs()) < DAEMONS_UP_AFTER => false,
+            Sync::Nobody => {
+                let floor = if fixed { RELEASE_MS } else { RELEASE_MS.max(self.seen_ms) };
+                (floor..HORIZON_MS).contains(&unix_ms)
+            }
+        };
+        if !believed {
+            let long = Duration::from_micros(at.micros.unsigned_abs()) >= UNSET_AFTER;
+            if fixed || self.told_unset || !long {
+                return Told::Nothing;
+            }
+            self.told_unset = true;
+            return Told::Unset(sync);
+        }
+        if fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP {
+            return Told::Nothing;
+        }
+        let fix = Fix { at, unix_ms };
+        if std::mem::take(&mut self.told_unset) { Told::Set(fix) } else { Told::Fix(fix) }
+    }
+}
+
+/// For commands that run for a moment and only show times: the wall clock as it is, if it can be right at all.
+pub fn plain_fix(clock: &Clock) -> Option<Fix> {
+    let unix_ms = system_unix_ms();
+    (RELEASE_MS..HORIZON_MS).contains(&unix_ms).then(|| Fix { at: clock.now(), unix_ms })
 }
 
 #[cfg(test)]
@@ -68,18 +130,92 @@ mod tests {
     use super::*;
     use crate::flow::clock::FakeTime;
 
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// A box whose clocks the test commands.
+    struct Machine {
+        time: Arc<FakeTime>,
+        clock: Clock,
+        watch: Watch,
+    }
+
+    impl Machine {
+        fn booted(trust: TimeTrust, seen_ms: i64) -> Self {
+            let time = Arc::new(FakeTime::default());
+            let clock = Clock::new(time.clone(), Boot(1), RELEASE_MS.max(seen_ms));
+            Self { time, clock, watch: Watch::new(trust, Some(seen_ms)) }
+        }
+
+        /// So much later the wall clock shows this.
+        fn sees(&mut self, seconds: u64, unix_ms: i64, sync: Sync) -> Told {
+            self.time.advance(Duration::from_secs(seconds));
+            let told = self.watch.step(&self.clock, self.clock.now(), unix_ms, sync);
+            if let Told::Fix(fix) | Told::Set(fix) = told {
+                self.clock.learn(fix);
+            }
+            told
+        }
+
+        fn wall_ms(&self) -> i64 {
+            self.clock.wall_now().unix_ms
+        }
+    }
+
     #[test]
-    fn a_clock_before_this_release_is_no_fix_and_a_step_makes_a_new_one() {
-        let time = Arc::new(FakeTime::default());
-        let clock = Clock::new(time.clone(), Boot(1), RELEASE_MS);
-        assert_eq!(new_fix(&clock, clock.now(), 5, RELEASE_MS), None, "1970 is not believed");
-        let first = new_fix(&clock, clock.now(), RELEASE_MS + 1000, RELEASE_MS).expect("believable");
-        clock.learn(first);
-        time.advance(Duration::from_secs(60));
-        assert_eq!(new_fix(&clock, clock.now(), RELEASE_MS + 61_010, RELEASE_MS), None, "no step");
-        let second = new_fix(&clock, clock.now(), RELEASE_MS + 7_261_000, RELEASE_MS).expect("stepped by two hours");
-        clock.learn(second);
-        assert_eq!(clock.wall(first.at).unix_ms, RELEASE_MS + 1000, "what was said before the step stays");
+    fn a_clock_that_nobody_has_set_is_no_fix_however_plausible() {
+        let mut machine = Machine::booted(TimeTrust::Auto, RELEASE_MS + HOUR_MS);
+        let early = machine.clock.now();
+        assert_eq!(machine.sees(200, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), Told::Nothing);
+        assert!(!machine.clock.is_fixed());
+        assert_eq!(machine.sees(500, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), Told::Unset(Sync::Waiting));
+        assert_eq!(machine.sees(1, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), Told::Nothing, "said once");
+        let right = RELEASE_MS + 50 * HOUR_MS;
+        assert!(matches!(machine.sees(1, right, Sync::Synchronised), Told::Set(_)));
+        assert_eq!(machine.clock.wall(early).unix_ms, right - 702_000, "what came before is right now");
+    }
+
+    #[test]
+    fn never_1970_and_never_the_far_future() {
+        for sync in [Sync::Waiting, Sync::Synchronised, Sync::Nobody] {
+            let mut machine = Machine::booted(TimeTrust::Auto, 0);
+            for unix_ms in [0, 5, RELEASE_MS - 1, HORIZON_MS, i64::MAX] {
+                assert_eq!(machine.sees(100, unix_ms, sync), Told::Nothing);
+                assert!(machine.wall_ms() >= RELEASE_MS && !machine.clock.is_fixed());
+            }
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_be_asked_the_system_is_believed_but_not_before_what_was_seen() {
+        let seen = RELEASE_MS + 100 * HOUR_MS;
+        let mut machine = Machine::booted(TimeTrust::Auto, seen);
+        assert_eq!(machine.sees(30, seen + HOUR_MS, Sync::Nobody), Told::Nothing, "a daemon may still be starting");
+        assert_eq!(machine.sees(70, seen - HOUR_MS, Sync::Nobody), Told::Nothing, "it has lost time");
+        assert!(matches!(machine.sees(10, seen + HOUR_MS, Sync::Nobody), Told::Fix(_)));
+        assert!(
+            matches!(machine.sees(10, seen - HOUR_MS, Sync::Nobody), Told::Fix(_)),
+            "set back by hand, while running"
+        );
+    }
+
+    #[test]
+    fn a_synchronised_clock_is_believed_even_when_the_one_before_was_in_the_future() {
+        let poisoned = RELEASE_MS + 20_000 * HOUR_MS;
+        let mut machine = Machine::booted(TimeTrust::Auto, poisoned);
+        let right = RELEASE_MS + 10 * HOUR_MS;
+        assert!(matches!(machine.sees(5, right, Sync::Synchronised), Told::Fix(_)));
+        assert_eq!(machine.wall_ms(), right);
+        assert_eq!(machine.sees(60, right + 60_010, Sync::Synchronised), Told::Nothing, "slewing is no step");
+        assert!(matches!(machine.sees(1, right - HOUR_MS, Sync::Synchronised), Told::Fix(_)));
+        assert_eq!(machine.wall_ms(), right - HOUR_MS);
+    }
+
+    #[test]
+    fn a_fix_outlives_the_daemon_that_gave_it() {
+        let mut machine = Machine::booted(TimeTrust::Auto, 0);
+        assert!(matches!(machine.sees(5, RELEASE_MS + HOUR_MS, Sync::Synchronised), Told::Fix(_)));
+        assert_eq!(machine.sees(3600, RELEASE_MS + 9 * HOUR_MS, Sync::Waiting), Told::Nothing);
+        assert_eq!(machine.wall_ms(), RELEASE_MS + 2 * HOUR_MS, "a step that nobody vouches for is ignored");
     }
 
     #[test]

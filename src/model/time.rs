@@ -43,6 +43,16 @@ pub enum Certainty {
     Fixed,
     /// No fix: this is the floor estimate (it was at least this late). Quality must say so.
     Floor,
+    /// An earlier boot that never had a fix: the estimate, and the time it cannot be later than (Unix time, ms). Quality
+    /// must say so.
+    Until(i64),
+}
+
+impl Certainty {
+    /// Does it rest on a fix?
+    pub const fn is_fixed(self) -> bool {
+        matches!(self, Self::Fixed)
+    }
 }
 
 /// UTC in milliseconds since 1970, with its certainty.
@@ -64,8 +74,8 @@ impl fmt::Display for Wall {
     }
 }
 
-/// Days since 1970-01-01 to year, month, day of the proleptic Gregorian calendar.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+/// Days since 1970-01-01 to year, month (1 ..= 12), day (1 ..= 31) of the proleptic Gregorian calendar.
+pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468; // days since 0000-03-01
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -73,7 +83,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let year = year_of_era + era * 400 + (month <= 2) as i64;
     (year, month, day_of_year - (153 * shifted_month + 2) / 5 + 1)
 }
 

@@ -141,6 +141,11 @@ impl GatewayTopics {
         format!("{}/event", self.base)
     }
 
+    /// Many records in one message.
+    pub fn batch(&self) -> String {
+        format!("{}/batch", self.base)
+    }
+
     /// Declared losses.
     pub fn gap(&self) -> String {
         format!("{}/gap", self.base)
@@ -155,6 +160,31 @@ pub fn set_topic(tag_topic: &str) -> String {
 /// The result topic of a tag's commands.
 pub fn result_topic(tag_topic: &str) -> String {
     format!("{tag_topic}/set/result")
+}
+
+/// The topic of a whole device: that of one of its tags, made from this template, without `{tag}` (and without the level,
+/// where `{tag}` was all of it). `None` where nothing would be left, or where the topic was not made from the template, as
+/// those of old records may not be. `names` are gateway, device and tag.
+pub fn device_topic(template: &str, topic: &str, names: [&str; 3]) -> Option<String> {
+    let [gateway, device, tag] = names;
+    if template.split('/').count() != topic.split('/').count() {
+        return None;
+    }
+    let (mut levels, mut found) = (Vec::new(), false);
+    for (made_from, level) in template.split('/').zip(topic.split('/')) {
+        let Some((_, after)) = made_from.rsplit_once("{tag}") else {
+            levels.push(level.to_owned());
+            continue;
+        };
+        found = true;
+        let after = after.replace("{gateway}", gateway).replace("{device}", device);
+        let before = level.strip_suffix(&after)?.strip_suffix(tag)?;
+        if !before.is_empty() || !after.is_empty() {
+            levels.push(format!("{before}{after}"));
+        }
+    }
+    let topic = levels.join("/");
+    (found && !topic.is_empty()).then_some(topic)
 }
 
 /// True for texts no tag topic may be: the gateway's own trees and what looks like a command or its result.
@@ -260,6 +290,21 @@ mod tests {
         }
         assert_eq!(split_share("$share/g/a/#"), Ok(Some(("g", "a/#"))));
         assert_eq!(split_share("$share/g"), Err(BadTopic::BadShare));
+    }
+
+    #[test]
+    fn a_devices_topic_is_its_tags_topic_without_the_tag() {
+        let of = |template, topic| device_topic(template, topic, ["gw", "pump", "flow"]);
+        assert_eq!(of("acme/{gateway}/{device}/{tag}", "acme/gw/pump/flow").as_deref(), Some("acme/gw/pump"));
+        assert_eq!(of("a/{tag}/{device}", "a/flow/pump").as_deref(), Some("a/pump"));
+        assert_eq!(of("a/{tag}/b", "a/flow/b").as_deref(), Some("a/b"));
+        assert_eq!(of("{group}/{device}-{tag}.raw", "hot/pump-flow.raw").as_deref(), Some("hot/pump-.raw"));
+        assert_eq!(of("{tag}/{bus}/{device}", "flow/net/pump").as_deref(), Some("net/pump"));
+        assert_eq!(of("flow/{tag}", "flow/flow").as_deref(), Some("flow"));
+        assert_eq!(of("{tag}", "flow"), None, "nothing would be left");
+        assert_eq!(of("a/{device}", "a/pump"), None, "no tag in it");
+        assert_eq!(of("acme/{device}/{tag}", "acme/gw/pump/flow"), None, "an older template made it");
+        assert_eq!(of("acme/{device}/{tag}", "acme/pump/level"), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Tag, doubtful: `{"value":null,"quality":"bad","cause":"timeout","time":…}`
 //! Upstream adds: `,"stream":"telemetry","epoch":8123,"seq":4711` and, on the first record of an epoch whose
 //! predecessor is known, `,"previous":{"epoch":8122,"seq":990}`.
+//! List, upstream: `[{"topic":"acme/pump-1/pressure","value":12.5,…},…]`: what would have been single messages, each with
+//! its topic first.
 
 use crate::model::command::Outcome;
 use crate::model::number::{Class, Epoch, Number, Seq};
@@ -78,6 +80,22 @@ pub fn numbered_event(body: &[u8], number: Number, previous: Option<Previous>) -
     out
 }
 
+/// Puts what would be a single message on this topic into a list; [`close_list`] ends it.
+pub fn add_to_list(list: &mut Vec<u8>, topic: &str, object: &[u8]) {
+    list.extend_from_slice(if list.is_empty() { b"[{\"topic\":" } else { b",{\"topic\":" });
+    write_text(list, topic);
+    let inside = object.strip_prefix(b"{").unwrap_or(object);
+    if inside != b"}" {
+        list.push(b',');
+    }
+    list.extend_from_slice(inside);
+}
+
+/// Ends a list.
+pub fn close_list(list: &mut Vec<u8>) {
+    list.extend_from_slice(if list.is_empty() { b"[]" } else { b"]" });
+}
+
 /// A gap record.
 pub fn gap(gap: &Gap) -> Vec<u8> {
     let time = |wall: &Option<Wall>| wall.map(|wall| wall.to_string());
@@ -119,9 +137,9 @@ pub fn command_result(id: Option<&str>, outcome: &Outcome) -> Vec<u8> {
 }
 
 /// A time without a fix makes a good value uncertain: 1970 is never published as good.
-fn honest(quality: Quality, time: Wall) -> Quality {
+pub fn honest(quality: Quality, time: Wall) -> Quality {
     match (quality, time.certainty) {
-        (Quality::Good, Certainty::Floor) => Quality::Uncertain(Cause::Clock),
+        (Quality::Good, Certainty::Floor | Certainty::Until(_)) => Quality::Uncertain(Cause::Clock),
         _ => quality,
     }
 }
@@ -139,9 +157,14 @@ fn write_sample(out: &mut Vec<u8>, value: Option<&Value>, quality: Quality, time
     out.extend_from_slice(b"\",\"time\":\"");
     out.extend_from_slice(time.to_string().as_bytes());
     out.push(b'"');
+    if let Certainty::Until(unix_ms) = time.certainty {
+        out.extend_from_slice(b",\"time_until\":\"");
+        out.extend_from_slice(Wall { unix_ms, ..time }.to_string().as_bytes());
+        out.push(b'"');
+    }
 }
 
-fn write_number(out: &mut Vec<u8>, number: Number, previous: Option<Previous>) {
+pub(super) fn write_number(out: &mut Vec<u8>, number: Number, previous: Option<Previous>) {
     out.extend_from_slice(b",\"stream\":\"");
     out.extend_from_slice(number.stream.as_str().as_bytes());
     out.extend_from_slice(b"\",\"epoch\":");
@@ -159,7 +182,7 @@ fn write_number(out: &mut Vec<u8>, number: Number, previous: Option<Previous>) {
     }
 }
 
-fn write_value(out: &mut Vec<u8>, value: Option<&Value>) {
+pub(super) fn write_value(out: &mut Vec<u8>, value: Option<&Value>) {
     match value {
         None => out.extend_from_slice(b"null"),
         Some(Value::Text(text)) => write_text(out, text),
@@ -174,7 +197,7 @@ fn write_value(out: &mut Vec<u8>, value: Option<&Value>) {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
 }
 
@@ -209,6 +232,11 @@ mod tests {
             text(numbered_event(br#"{"event":"start"}"#, number, None)),
             r#"{"event":"start","stream":"telemetry","epoch":8123,"seq":1}"#
         );
+        let mut list = Vec::new();
+        add_to_list(&mut list, "a/b", br#"{"event":"start"}"#);
+        add_to_list(&mut list, "a\"", b"{}");
+        close_list(&mut list);
+        assert_eq!(text(list), r#"[{"topic":"a/b","event":"start"},{"topic":"a\""}]"#);
         assert_eq!(
             text(command_result(Some("abc"), &Outcome::Done { read_back: Some(Value::Float(4.2)) })),
             r#"{"id":"abc","outcome":"done","read_back":4.2}"#
@@ -228,5 +256,10 @@ mod tests {
             text(sample(Some(&Value::Bool(true)), Quality::Good, floor)).contains(r#""uncertain","cause":"clock""#)
         );
         assert!(text(sample(None, Quality::Bad(Cause::Nan), floor)).contains(r#""bad","cause":"nan""#));
+        let bracket = Wall { certainty: Certainty::Until(TIME.unix_ms + 60_000), ..TIME };
+        assert_eq!(
+            text(sample(Some(&Value::Bool(true)), Quality::Good, bracket)),
+            r#"{"value":true,"quality":"uncertain","cause":"clock","time":"2026-11-20T20:00:00.123Z","time_until":"2026-11-20T20:01:00.123Z"}"#
+        );
     }
 }

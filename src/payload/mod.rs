@@ -1,5 +1,9 @@
-//! Payload formats, one file each; encoding happens late, when something is about to be sent.
+//! Payload formats, one room each; encoding happens late, when something is about to be sent.
 //!
-//! `json` is the only one of this version (`batch` and `sparkplug` come with later ones).
+//! `json` text, one object a record · `device` text, one object a device and poll · `batch` columns for links where bytes cost money · `packed` tells them apart.
 
+pub mod batch;
+pub mod device;
 pub mod json;
+pub mod packed;
+pub mod table;

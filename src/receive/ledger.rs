@@ -1,21 +1,24 @@
 //! Which numbers came, which came twice, which were declared lost, and which are missing. Pure.
 //!
-//! Keyed by stream and epoch (contract, section 4: an epoch is random, so two gateways never share one). Missing =
+//! Keyed by stream, epoch and gateway (contract, section 4). A tag topic does not tell the gateway, so a record without one
+//! goes to the epoch of that number that is known: an epoch is random, two gateways share one only where a disk was
+//! copied, and those that say their names (in batches, gap records, the status) are kept apart even then. Missing =
 //! numbers that must exist, did not come and were not declared in a gap record. A number must exist when a higher one of
 //! its epoch came, or when the next epoch names it as the last of this one. Below the first that came, it depends on
 //! [`Begin`]. What the gateway's status says it has stored, but has not come yet, is `outstanding`, not missing.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::payload::json::Previous;
 
 use super::ranges::Ranges;
+pub use super::report::{Report, StreamReport};
 
-/// Epochs that are kept; each restart of a store from nothing begins one per stream.
-const LIVES_MAX: usize = 4096;
+/// Epochs that are kept: 10 000 gateways with four streams, three times over.
+const LIVES_MAX: usize = 131_072;
+/// Ranges that are kept of all epochs together; beyond that holes are closed and their size reported.
+const RANGES_MAX: usize = 2_000_000;
 /// Holes that a report lists one by one.
 const HOLES_LISTED_MAX: usize = 10;
 
@@ -29,6 +32,19 @@ pub enum Begin {
     One,
 }
 
+/// What an earlier run, or another receiver, has put away of one epoch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    /// A range of numbers.
+    pub came: Option<(u64, u64)>,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// The epoch before.
+    pub previous: Option<Previous>,
+    /// The newest number that the gateway's status named.
+    pub newest: Option<u64>,
+}
+
 /// Whether a record is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
@@ -40,6 +56,7 @@ pub enum Noted {
 
 #[derive(Debug, Default)]
 struct Life {
+    gateway: Option<String>,
     came: Ranges,
     declared: Ranges,
     received: u64,
@@ -56,7 +73,9 @@ struct Life {
 #[derive(Debug, Default)]
 pub struct Ledger {
     begin: Begin,
-    lives: BTreeMap<(Class, Epoch), Life>,
+    lives: BTreeMap<(Class, Epoch), Vec<Life>>,
+    lives_kept: usize,
+    ranges: usize,
     turned_away: u64,
 }
 
@@ -66,74 +85,124 @@ impl Ledger {
         Self { begin, ..Self::default() }
     }
 
-    /// A record came. `previous` is what it said about the epoch before its own.
+    /// A record came, from a gateway that did not say its name. `previous` is what it said about the epoch before its own.
     pub fn note(&mut self, number: Number, previous: Option<Previous>) -> Noted {
-        let Some(life) = self.life(number.stream, number.epoch) else {
+        self.note_from(None, number, previous)
+    }
+
+    /// A record came from this gateway.
+    pub fn note_from(&mut self, gateway: Option<&str>, number: Number, previous: Option<Previous>) -> Noted {
+        let limit = self.ranges < RANGES_MAX;
+        let Some(life) = self.life(gateway, number.stream, number.epoch) else {
             return Noted::New; // cannot tell; a consumer would rather have it twice
         };
         if let Some(previous) = previous {
             life.previous = Some(previous);
         }
+        let before = life.came.len();
         let noted = if life.came.contains(number.seq.0) {
             life.duplicates += 1;
             Noted::Duplicate
         } else {
             life.out_of_order += u64::from(life.came.last().is_some_and(|last| last > number.seq.0));
             life.received += 1;
-            life.forgotten += life.came.insert(number.seq.0, number.seq.0);
+            let forgotten = life.came.insert(number.seq.0, number.seq.0, limit);
+            life.forgotten = life.forgotten.saturating_add(forgotten);
             Noted::New
         };
+        let after = life.came.len();
+        self.ranges = (self.ranges + after).saturating_sub(before);
         if let Some(Previous { epoch, seq: Some(seq) }) = previous
-            && let Some(life) = self.life(number.stream, epoch)
+            && let Some(life) = self.life(gateway, number.stream, epoch)
         {
             life.ended_at = Some(seq.0);
         }
         noted
     }
 
+    /// Numbers that an earlier run, or another receiver, has put away.
+    pub fn note_kept(&mut self, gateway: Option<&str>, (stream, epoch): (Class, Epoch), kept: &Kept) {
+        let limit = self.ranges < RANGES_MAX;
+        let Some(life) = self.life(gateway, stream, epoch) else { return };
+        life.duplicates += kept.duplicates;
+        life.previous = kept.previous.or(life.previous);
+        life.newest = life.newest.max(kept.newest);
+        let before = life.came.len();
+        if let Some((first, last)) = kept.came {
+            let new: u64 = life.came.holes(first, last).map(|(first, last)| last - first + 1).sum();
+            life.received += new;
+            let forgotten = life.came.insert(first, last, limit);
+            life.forgotten = life.forgotten.saturating_add(forgotten);
+        }
+        let after = life.came.len();
+        self.ranges = (self.ranges + after).saturating_sub(before);
+        if let Some(Previous { epoch, seq: Some(seq) }) = kept.previous
+            && let Some(life) = self.life(gateway, stream, epoch)
+        {
+            life.ended_at = Some(seq.0);
+        }
+    }
+
     /// A gap record came: these numbers were lost by the gateway, and it says so. Repetitions do no harm.
     pub fn note_gap(&mut self, stream: Class, epoch: Epoch, first: Seq, last: Seq) {
-        if let Some(life) = self.life(stream, epoch) {
-            life.declared.insert(first.0, last.0);
+        self.note_gap_from(None, (stream, epoch), first, last);
+    }
+
+    /// The same, from this gateway.
+    pub fn note_gap_from(&mut self, gateway: Option<&str>, (stream, epoch): (Class, Epoch), first: Seq, last: Seq) {
+        let limit = self.ranges < RANGES_MAX;
+        if let Some(life) = self.life(gateway, stream, epoch) {
+            let before = life.declared.len();
+            life.declared.insert(first.0, last.0, limit);
+            let after = life.declared.len();
+            self.ranges = (self.ranges + after).saturating_sub(before);
         }
     }
 
     /// The gateway's status says that this is its newest number.
     pub fn note_newest(&mut self, stream: Class, epoch: Epoch, seq: Seq) {
-        if let Some(life) = self.life(stream, epoch) {
+        self.note_newest_from(None, stream, epoch, seq);
+    }
+
+    /// The same, from this gateway.
+    pub fn note_newest_from(&mut self, gateway: Option<&str>, stream: Class, epoch: Epoch, seq: Seq) {
+        if let Some(life) = self.life(gateway, stream, epoch) {
             life.newest = life.newest.max(Some(seq.0));
         }
     }
 
-    fn life(&mut self, stream: Class, epoch: Epoch) -> Option<&mut Life> {
-        if self.lives.len() >= LIVES_MAX && !self.lives.contains_key(&(stream, epoch)) {
+    fn life(&mut self, gateway: Option<&str>, stream: Class, epoch: Epoch) -> Option<&mut Life> {
+        let lives = self.lives.get(&(stream, epoch)).map_or(&[][..], Vec::as_slice);
+        let mine = |life: &Life| gateway.is_none() || life.gateway.as_deref() == gateway;
+        let place = lives.iter().position(mine).or_else(|| lives.iter().position(|life| life.gateway.is_none()));
+        if place.is_none() && self.lives_kept >= LIVES_MAX {
             self.turned_away += 1;
             return None;
         }
-        Some(self.lives.entry((stream, epoch)).or_default())
+        let lives = self.lives.entry((stream, epoch)).or_default();
+        let place = place.unwrap_or_else(|| {
+            self.lives_kept += 1;
+            lives.push(Life::default());
+            lives.len() - 1
+        });
+        let life = lives.get_mut(place)?;
+        if life.gateway.is_none() {
+            life.gateway = gateway.map(str::to_owned);
+        }
+        Some(life)
     }
 
     /// The sums, and each epoch.
     pub fn report(&self) -> Report {
-        let streams: Vec<StreamReport> = self.lives.iter().map(|(key, life)| self.stream(*key, life)).collect();
-        let sum = |of: fn(&StreamReport) -> u64| streams.iter().map(of).sum();
-        Report {
-            received: sum(|stream| stream.received),
-            duplicates: sum(|stream| stream.duplicates),
-            out_of_order: sum(|stream| stream.out_of_order),
-            declared_lost: sum(|stream| stream.declared_lost),
-            missing: sum(|stream| stream.missing),
-            outstanding: sum(|stream| stream.outstanding),
-            not_tracked: self.turned_away,
-            streams,
-        }
+        let all = self.lives.iter().flat_map(|(key, lives)| lives.iter().map(|life| self.stream(*key, life)));
+        Report { not_tracked: self.turned_away, ..all.collect() }
     }
 
     fn stream(&self, (class, epoch): (Class, Epoch), life: &Life) -> StreamReport {
         let mut known = life.came.clone();
         let mut declared_lost = 0;
         for (first, last) in holes_of_declared(life) {
-            known.insert(first, last);
+            known.insert(first, last, true);
             declared_lost += last - first + 1;
         }
         let seen_to = known.last().unwrap_or(0);
@@ -144,12 +213,13 @@ impl Ledger {
         let upto = seen_to.max(life.ended_at.unwrap_or(0));
         let (mut missing, mut holes) = (life.forgotten, Vec::new());
         for (first, last) in known.holes(from, upto) {
-            missing += last - first + 1;
+            missing = missing.saturating_add(last - first + 1);
             if holes.len() < HOLES_LISTED_MAX {
                 holes.push((first, last));
             }
         }
         StreamReport {
+            gateway: life.gateway.clone(),
             stream: class.as_str(),
             epoch: epoch.0,
             first: life.came.first(),
@@ -177,66 +247,9 @@ fn holes_of_declared(life: &Life) -> Vec<(u64, u64)> {
     let undeclared: Vec<(u64, u64)> = life.declared.holes(first, last).collect();
     let mut either = life.came.clone();
     for (first, last) in undeclared {
-        either.insert(first, last);
+        either.insert(first, last, true);
     }
     either.holes(first, last).collect()
-}
-
-/// Sums over all streams.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Different records.
-    pub received: u64,
-    /// Records that came again.
-    pub duplicates: u64,
-    /// New records that came after a higher number of their epoch.
-    pub out_of_order: u64,
-    /// Numbers that the gateway declared lost and that indeed did not come.
-    pub declared_lost: u64,
-    /// Numbers that should have come and did not.
-    pub missing: u64,
-    /// Numbers that the gateway says it has and that did not come yet.
-    pub outstanding: u64,
-    /// Records of epochs beyond the limit of this ledger.
-    pub not_tracked: u64,
-    /// Each stream and epoch.
-    pub streams: Vec<StreamReport>,
-}
-
-impl Report {
-    /// Nothing is missing and nothing went untracked.
-    pub fn is_complete(&self) -> bool {
-        self.missing == 0 && self.not_tracked == 0
-    }
-}
-
-/// One epoch of one stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StreamReport {
-    /// The class.
-    pub stream: &'static str,
-    /// The epoch.
-    pub epoch: u64,
-    /// Lowest number that came.
-    pub first: Option<u64>,
-    /// Highest number that came.
-    pub last: Option<u64>,
-    /// See [`Report`].
-    pub received: u64,
-    /// See [`Report`].
-    pub duplicates: u64,
-    /// See [`Report`].
-    pub out_of_order: u64,
-    /// See [`Report`].
-    pub declared_lost: u64,
-    /// See [`Report`].
-    pub missing: u64,
-    /// The first missing ranges, inclusive.
-    pub holes: Vec<(u64, u64)>,
-    /// See [`Report`].
-    pub outstanding: u64,
-    /// The epoch before this one, if a record named it.
-    pub previous_epoch: Option<u64>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,10 @@
 
 pub mod client;
 pub mod decode;
+mod device;
 pub mod ledger;
+pub mod message;
 pub mod output;
 mod ranges;
+pub mod record;
+mod report;

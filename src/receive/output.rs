@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-/// Columns of the CSV form; `record` holds what has no column of its own (events, gap records), as JSON.
-const COLUMNS: [&str; 9] = ["topic", "time", "value", "quality", "cause", "stream", "epoch", "seq", "record"];
+use crate::payload::table::{self, cell};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ impl Output {
             Form::Csv => {
                 let mut writer = csv::Writer::from_writer(into);
                 if header == Header::Write {
-                    writer.write_record(COLUMNS)?;
+                    writer.write_record(table::COLUMNS)?;
                 }
                 Sink::Csv(Box::new(writer))
             }
@@ -48,7 +47,7 @@ impl Output {
     /// One record.
     pub fn write(&mut self, topic: &str, body: &Map<String, Value>) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Csv(writer) => Ok(writer.write_record(row(topic, body))?),
+            Sink::Csv(writer) => Ok(writer.write_record(table::row(topic, body))?),
             Sink::Plain(into) if self.form == Form::Ndjson => {
                 let mut line = format!(r#"{{"topic":{}"#, Value::from(topic));
                 if body.is_empty() {
@@ -81,32 +80,16 @@ pub enum Header {
     Skip,
 }
 
-fn field(body: &Map<String, Value>, key: &str) -> String {
-    match body.get(key) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
-fn row(topic: &str, body: &Map<String, Value>) -> Vec<String> {
-    let mut row = vec![topic.to_owned()];
-    row.extend(COLUMNS[1..8].iter().map(|column| field(body, column)));
-    let is_sample = body.contains_key("quality");
-    row.push(if is_sample { String::new() } else { Value::Object(body.clone()).to_string() });
-    row
-}
-
 fn text(topic: &str, body: &Map<String, Value>) -> String {
-    let number = format!("{} {} {}", field(body, "stream"), field(body, "epoch"), field(body, "seq"));
+    let number = format!("{} {} {}", cell(body, "stream"), cell(body, "epoch"), cell(body, "seq"));
     if !body.contains_key("quality") {
         return format!("{topic}  {}", Value::Object(body.clone()));
     }
     let value = body.get("value").map_or_else(String::new, ToString::to_string);
-    let cause = field(body, "cause");
-    let quality = field(body, "quality");
+    let cause = cell(body, "cause");
+    let quality = cell(body, "quality");
     let quality = if cause.is_empty() { quality } else { format!("{quality} ({cause})") };
-    format!("{}  {topic}  {value}  {quality}  [{}]", field(body, "time"), number.trim_end())
+    format!("{}  {topic}  {value}  {quality}  [{}]", cell(body, "time"), number.trim_end())
 }
 
 #[cfg(test)]

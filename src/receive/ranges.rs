@@ -16,12 +16,19 @@ impl Ranges {
         self.by_start.range(..=number).next_back().is_some_and(|(_, end)| *end >= number)
     }
 
-    /// Adds `first..=last`; the size of a hole that had to be forgotten, else 0.
-    pub(super) fn insert(&mut self, first: u64, last: u64) -> u64 {
+    /// How many ranges there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_start.len()
+    }
+
+    /// Adds `first..=last`; the size of a hole that had to be forgotten, else 0. Without `may_grow` the number of ranges
+    /// stays what it is.
+    pub(super) fn insert(&mut self, first: u64, last: u64, may_grow: bool) -> u64 {
         let (mut first, mut last) = (first, last);
         if first > last {
             return 0;
         }
+        let limit = if may_grow { RANGES_MAX } else { self.by_start.len().max(1) };
         // every range that touches or overlaps is taken out and merged
         while let Some((&start, &end)) =
             self.by_start.range(..=last.saturating_add(1)).next_back().filter(|(_, end)| end.saturating_add(1) >= first)
@@ -30,7 +37,7 @@ impl Ranges {
             (first, last) = (first.min(start), last.max(end));
         }
         self.by_start.insert(first, last);
-        if self.by_start.len() <= RANGES_MAX {
+        if self.by_start.len() <= limit {
             return 0;
         }
         let lowest = self.by_start.pop_first();
@@ -78,7 +85,7 @@ mod tests {
             for _ in 0..60 {
                 let first = dice.random_range(1..100_u64);
                 let last = first + dice.random_range(0..6);
-                assert_eq!(ranges.insert(first, last), 0);
+                assert_eq!(ranges.insert(first, last, true), 0);
                 model.extend(first..=last);
                 for number in 0..110 {
                     assert_eq!(ranges.contains(number), model.contains(&number), "seed {seed}, number {number}");
@@ -95,7 +102,7 @@ mod tests {
     #[test]
     fn memory_stays_bounded_and_a_forgotten_hole_is_reported() {
         let mut ranges = Ranges::default();
-        let forgotten: u64 = (0..RANGES_MAX as u64 + 3).map(|n| ranges.insert(n * 10, n * 10)).sum();
+        let forgotten: u64 = (0..RANGES_MAX as u64 + 3).map(|n| ranges.insert(n * 10, n * 10, true)).sum();
         assert_eq!(forgotten, 3 * 9);
         assert_eq!(ranges.by_start.len(), RANGES_MAX);
     }

@@ -1,47 +1,104 @@
 //! Where a road leads, and what can be wrong with it.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// A broker.
+use super::login::LoginFiles;
+
+/// A broker and what stands before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// Host name or literal address (IPv6 without brackets).
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// MQTT in websocket frames, at this path (with its leading slash). `None`: MQTT at once.
+    pub websocket: Option<String>,
     /// `None`: plain TCP.
     pub tls: Option<TlsFiles>,
+    /// Protocols offered in the TLS handshake (RFC 7301); empty: the extension is not sent.
+    pub alpn: Vec<Vec<u8>>,
+    /// Who is asked to connect for us.
+    pub proxy: Option<Proxy>,
+}
+
+/// Somebody who connects for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// Host name or literal address (IPv6 without brackets).
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Its user, if it wants one.
+    pub login: LoginFiles,
+}
+
+/// What a proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP CONNECT (RFC 9110, section 9.3.6).
+    Http,
+    /// SOCKS 5 (RFC 1928); it resolves the broker's name.
+    Socks5,
+}
+
+/// What our sockets are bound to. Names are resolved by the system's resolver, whatever is chosen here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Bind {
+    /// Whatever the system routes.
+    #[default]
+    System,
+    /// A network interface by name (`SO_BINDTODEVICE`, socket(7)).
+    Interface(String),
+    /// A local address.
+    Source(IpAddr),
 }
 
 /// Why a text is no address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadUrl {
-    /// It makes no sense.
-    #[error("{0}")]
-    Wrong(String),
-    /// A scheme that has not landed.
-    #[error("{0}://")]
-    NotYet(String),
-}
+#[error("{0}")]
+pub struct BadUrl(pub String);
 
 impl Destination {
-    /// `mqtt://host[:1883]`, or `mqtts://host[:8883]` with files; IPv6 in brackets.
+    /// A broker on plain TCP, reached without a proxy.
+    pub fn plain(host: &str, port: u16) -> Self {
+        Self { host: host.to_owned(), port, websocket: None, tls: None, alpn: Vec::new(), proxy: None }
+    }
+
+    /// `mqtt://host[:1883]`, `ws://host[:80][/mqtt]`, or with files `mqtts://host[:8883]`, `wss://host[:443][/mqtt]`; IPv6 in
+    /// brackets.
     pub fn from_url(url: &str, tls: Option<TlsFiles>) -> Result<Self, BadUrl> {
-        let wrong = |text: &str| BadUrl::Wrong(format!("{url}: {text}"));
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("expected mqtt://host or mqtts://host"))?;
-        let (port, tls) = match (scheme, tls) {
-            ("mqtt", None) => (1883, None),
-            ("mqtt", Some(_)) => return Err(wrong("a CA file is for mqtts://")),
-            ("mqtts", Some(tls)) => (8883, Some(tls)),
-            ("mqtts", None) => {
-                return Err(wrong("mqtts:// needs a CA file (public brokers: /etc/ssl/certs/ca-certificates.crt)"));
-            }
-            ("ws" | "wss", _) => return Err(BadUrl::NotYet(scheme.to_owned())),
-            _ => return Err(wrong("expected mqtt:// or mqtts://")),
+        let wrong = |text: &str| BadUrl(format!("{url}: {text}"));
+        let expected = "expected mqtt://host, mqtts://host, ws://host/path or wss://host/path";
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(expected))?;
+        let port = match scheme {
+            "mqtt" => 1883,
+            "mqtts" => 8883,
+            "ws" => 80,
+            "wss" => 443,
+            _ => return Err(wrong(expected)),
         };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.contains(['/', '@', '?']) {
-            return Err(wrong("only host and port, please: no path, no user"));
+        match (scheme.ends_with('s') && scheme != "ws", &tls) {
+            (false, Some(_)) => return Err(wrong("a CA file is for mqtts:// and wss://")),
+            (true, None) => {
+                let text = format!("{scheme}:// needs a CA file (public brokers: /etc/ssl/certs/ca-certificates.crt)");
+                return Err(wrong(&text));
+            }
+            _ => {}
+        }
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let websocket = match (scheme.starts_with("ws"), path) {
+            (true, "" | "/") => Some("/mqtt".to_owned()),
+            (true, path) if path.chars().all(|c| c.is_ascii_graphic() && c != '#') => Some(path.to_owned()),
+            (true, _) => return Err(wrong("a path has printable ASCII characters and no #")),
+            (false, "" | "/") => None,
+            (false, _) => return Err(wrong("only host and port, please: no path, no user")),
+        };
+        if authority.contains(['@', '?', '#']) {
+            return Err(wrong("only host and port, please: no user"));
         }
         let (host, after) = match authority.strip_prefix('[') {
             Some(inner) => inner.split_once(']').ok_or_else(|| wrong("a bracket is not closed"))?,
@@ -55,7 +112,27 @@ impl Destination {
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
-        Ok(Self { host: host.to_owned(), port, tls })
+        Ok(Self { websocket, tls, ..Self::plain(host, port) })
+    }
+
+    /// `host:port`, IPv6 in brackets.
+    pub(super) fn place(&self) -> String {
+        place(&self.host, self.port)
+    }
+}
+
+/// `host:port`, IPv6 in brackets.
+pub(super) fn place(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ProxyKind::Http => "http",
+            ProxyKind::Socks5 => "socks5",
+        };
+        write!(f, "proxy {kind}://{}", place(&self.host, self.port))
     }
 }
 
@@ -71,11 +148,11 @@ pub struct TlsFiles {
 /// Why there is no connection; the variant says what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoadError {
-    /// Something on this box must be mended by a person (a file, our own certificate, the socket directory). Nothing
-    /// was sent. Tell the operator, look again now and then.
+    /// Something on this box must be mended by a person (a file, our own certificate, the socket directory, a right).
+    /// Nothing was sent. Tell the operator, look again now and then.
     #[error("{0}")]
     Disabled(String),
-    /// One side does not accept the other's certificate. Tell the operator, retry with backoff.
+    /// One side does not accept the other: a certificate, or the proxy our login. Tell the operator, retry with backoff.
     #[error("{0}")]
     Distrusted(String),
     /// Name, address or handshake failed, or took too long. Retry with backoff.
@@ -90,14 +167,17 @@ mod tests {
     #[test]
     fn urls_are_read_as_people_write_them_and_refused_with_a_reason() {
         let tls = || Some(TlsFiles { ca_file: "ca.pem".into(), identity: None });
-        for (url, tls, host, port) in [
-            ("mqtt://localhost", None, "localhost", 1883),
-            ("mqtt://10.0.0.1:1884/", None, "10.0.0.1", 1884),
-            ("mqtts://broker.example.com", tls(), "broker.example.com", 8883),
-            ("mqtts://[::1]:18883", tls(), "::1", 18883),
+        for (url, tls, host, port, path) in [
+            ("mqtt://localhost", None, "localhost", 1883, None),
+            ("mqtt://10.0.0.1:1884/", None, "10.0.0.1", 1884, None),
+            ("mqtts://broker.example.com", tls(), "broker.example.com", 8883, None),
+            ("mqtts://[::1]:18883", tls(), "::1", 18883, None),
+            ("ws://localhost", None, "localhost", 80, Some("/mqtt")),
+            ("ws://[::1]:9001/", None, "::1", 9001, Some("/mqtt")),
+            ("wss://broker.example.com/a/b?token=1", tls(), "broker.example.com", 443, Some("/a/b?token=1")),
         ] {
             let to = Destination::from_url(url, tls).expect(url);
-            assert_eq!((to.host.as_str(), to.port), (host, port), "{url}");
+            assert_eq!((to.host.as_str(), to.port, to.websocket.as_deref()), (host, port, path), "{url}");
         }
         for url in [
             "localhost",
@@ -105,12 +185,17 @@ mod tests {
             "mqtt://h:0",
             "mqtt://h:port",
             "mqtt://user@h",
+            "mqtt://h/path",
             "mqtt://[::1",
             "mqtts://h",
+            "wss://h",
+            "ws://h/a b",
+            "ws://h/a\r\nX: y",
+            "ws://user@h/a",
             "http://h",
         ] {
-            assert!(matches!(Destination::from_url(url, None), Err(BadUrl::Wrong(_))), "{url}");
+            assert!(Destination::from_url(url, None).is_err(), "{url}");
         }
-        assert_eq!(Destination::from_url("wss://h", None), Err(BadUrl::NotYet("wss".into())));
+        assert!(Destination::from_url("ws://h", tls()).is_err(), "a CA file without TLS");
     }
 }

@@ -1,59 +1,207 @@
-//! Bytes on the wire, counted below TLS: what the operator of the link counts, less TCP and IP headers.
+//! Bytes on the wire: what the operator of the link counts, IP and TCP headers, handshakes and repetitions included.
+//!
+//! The kernel's own count of each connection is the measure (`kernel`); what passed since it was last asked, and everything
+//! on a kernel that does not tell, is worked out from the sizes of reads and writes. Not counted: DNS, and anything below
+//! IP. [`Meter::snapshot`] is at most a second old while connected.
 
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::destination::Bind;
+use super::kernel::{self, Asker, Farewell};
+use super::socket::{interface_index, syns};
 use crate::model::stats::Counter;
 
-/// Bytes of all connections of one road.
+/// Payload of a full segment: an Ethernet frame's 1500 bytes less 52.
+const SEGMENT: u64 = 1448;
+
+/// Bytes of all connections that are counted here: of a road, or of one way to go it.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// Handed to the kernel for sending.
+    /// Payload of TCP handed to the kernel: TLS included, headers not. Exact at every moment.
     pub up: Counter,
-    /// Received.
+    /// Payload of TCP received.
     pub down: Counter,
+    sent: Counter,
+    received: Counter,
 }
 
-/// A TCP connection whose bytes are counted.
-#[derive(Debug)]
-pub(super) struct Metered {
-    stream: TcpStream,
-    meter: Arc<Meter>,
+/// What a meter shows; only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MeterReading {
+    /// Bytes of IP packets sent.
+    pub sent: u64,
+    /// Bytes of IP packets received.
+    pub received: u64,
 }
 
-impl Metered {
-    pub(super) fn new(stream: TcpStream, meter: Arc<Meter>) -> Self {
-        Self { stream, meter }
+impl MeterReading {
+    /// Both directions.
+    pub fn total(self) -> u64 {
+        self.sent + self.received
     }
 }
 
-impl AsyncRead for Metered {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = into.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, into);
-        self.meter.down.add((into.filled().len() - before) as u64);
-        result
+impl Meter {
+    /// Wire bytes so far, over all connections. Cheap.
+    pub fn snapshot(&self) -> MeterReading {
+        MeterReading { sent: self.sent.get(), received: self.received.get() }
     }
 }
 
-impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = &result {
-            self.meter.up.add(*written as u64);
+/// The road's meter, and that of the way it takes at the moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meters {
+    pub(super) road: Arc<Meter>,
+    pub(super) way: Option<Arc<Meter>>,
+}
+
+impl Meters {
+    fn each(&self, count: impl Fn(&Meter)) {
+        count(&self.road);
+        self.way.iter().for_each(|way| count(way));
+    }
+
+    fn wire(&self, sent: u64, received: u64) {
+        self.each(|meter| {
+            meter.sent.add(sent);
+            meter.received.add(received);
+        });
+    }
+
+    /// A connect that failed after so long: SYNs without an answer, or one answered by a RST (40 or 60 bytes).
+    pub(super) fn no_connection(&self, to: IpAddr, lasted: Duration, answered: Answered) {
+        let refusal = kernel::header(to) - 12;
+        let received = if answered == Answered::No { 0 } else { refusal };
+        self.wire(syns(lasted) * kernel::syn(to), received);
+    }
+}
+
+/// Whether somebody answered a connect that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    Yes,
+    No,
+}
+
+/// Counts one connection.
+pub(super) struct Tap {
+    meters: Meters,
+    asker: Option<Asker>,
+    /// The kernel's last word.
+    known: MeterReading,
+    /// Estimated, since then.
+    since: MeterReading,
+    /// What of both the meters have been told.
+    told: MeterReading,
+    farewell: Farewell,
+    header: u64,
+}
+
+impl Tap {
+    /// Begins with a connection that has just been made.
+    pub(super) fn new(stream: &TcpStream, bind: &Bind, meters: Meters) -> Self {
+        let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?))).ok();
+        let asker = ends.and_then(|(local, remote)| Asker::new(local, remote, interface_index(stream, bind)));
+        let ip = ends.map_or(IpAddr::from([0, 0, 0, 0]), |(local, _)| local.ip());
+        let (syn, header) = (kernel::syn(ip), kernel::header(ip));
+        let mut tap = Self {
+            meters,
+            asker,
+            known: MeterReading::default(),
+            since: MeterReading { sent: syn + header, received: syn },
+            told: MeterReading::default(),
+            farewell: Farewell { out: 2, back: 2 },
+            header,
+        };
+        tap.settle();
+        tap
+    }
+
+    /// The kernel took so many bytes; what they cost on the wire, as far as that can be said now.
+    pub(super) fn wrote(&mut self, bytes: usize) -> u64 {
+        let bytes = bytes as u64;
+        self.meters.each(|meter| meter.up.add(bytes));
+        let segments = bytes.div_ceil(SEGMENT);
+        let cost = bytes + segments * self.header;
+        self.since.sent += cost;
+        self.since.received += segments.div_ceil(2) * self.header; // every second segment is acknowledged (RFC 9293, 3.8.6.3)
+        cost
+    }
+
+    /// So many bytes came.
+    pub(super) fn read(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.meters.each(|meter| meter.down.add(bytes));
+        let segments = bytes.div_ceil(SEGMENT);
+        self.since.received += bytes + segments * self.header;
+        self.since.sent += segments.div_ceil(2) * self.header;
+    }
+
+    /// Asks the kernel and tells the meters. Returns all that has been sent so far.
+    pub(super) fn settle(&mut self) -> u64 {
+        if let Some(counted) = self.asker.as_ref().and_then(Asker::ask) {
+            self.known = MeterReading { sent: counted.sent, received: counted.received };
+            self.since = MeterReading::default();
+            (self.farewell, self.header) = (counted.farewell, counted.header);
         }
-        result
+        let (sent, received) = (self.known.sent + self.since.sent, self.known.received + self.since.received);
+        self.meters.wire(sent.saturating_sub(self.told.sent), received.saturating_sub(self.told.received));
+        self.told = MeterReading { sent: sent.max(self.told.sent), received: received.max(self.told.received) };
+        sent
+    }
+}
+
+impl Drop for Tap {
+    /// The connection is about to be closed.
+    fn drop(&mut self) {
+        self.settle();
+        self.meters.wire(self.farewell.out * self.header, self.farewell.back * self.header);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tap on a connection that the kernel says nothing about.
+    fn blind(meters: &Meters) -> Tap {
+        Tap {
+            meters: meters.clone(),
+            asker: None,
+            known: MeterReading::default(),
+            since: MeterReading { sent: 112, received: 60 },
+            told: MeterReading::default(),
+            farewell: Farewell { out: 2, back: 2 },
+            header: 52,
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    #[test]
+    fn without_the_kernel_the_sizes_of_reads_and_writes_give_an_estimate() {
+        let meters = Meters { road: Arc::default(), way: Some(Arc::default()) };
+        let mut tap = blind(&meters);
+        assert_eq!(tap.wrote(10_000), 10_000 + 7 * 52);
+        tap.read(100);
+        tap.settle();
+        let expected = MeterReading { sent: 112 + 10_364 + 52, received: 60 + 4 * 52 + 152 };
+        assert_eq!(meters.road.snapshot(), expected);
+        assert_eq!(meters.way.as_ref().expect("one").snapshot(), expected);
+        drop(tap);
+        assert_eq!(meters.road.snapshot().total(), expected.total() + 4 * 52);
+        assert_eq!((meters.road.up.get(), meters.road.down.get()), (10_000, 100));
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    #[test]
+    fn connects_that_fail_are_paid_for_too() {
+        let meters = Meters::default();
+        let v4 = IpAddr::from([10, 0, 0, 1]);
+        meters.no_connection(v4, Duration::from_secs(20), Answered::No);
+        assert_eq!(meters.road.snapshot(), MeterReading { sent: 5 * 60, received: 0 });
+        meters.no_connection(v4, Duration::ZERO, Answered::Yes);
+        assert_eq!(meters.road.snapshot(), MeterReading { sent: 6 * 60, received: 40 });
     }
 }

@@ -1,29 +1,48 @@
-//! The road to a broker: names resolved, TCP, TLS, every byte counted, and at its near end a private socket.
+//! The road to a broker: names resolved, TCP, proxy, TLS, websocket; every byte on the wire counted and paced; at its near
+//! end a private socket.
 //!
 //! The MQTT client of this house offers no hook for any of that, so it speaks plain MQTT to a 0600 socket in a 0700
 //! directory (never TCP on loopback, which any local user could join) and the road does the rest: `destination` where
-//! to and which files · `tls` files to one TLS configuration per content, so that resumption survives a reconnect ·
-//! `verify` the server's certificate, on a box whose clock may be wrong · `reach` names, addresses, socket options ·
-//! `meter` bytes on the wire · `relay` the private socket · `login` user
-//! and password · `backoff` when to try again.
+//! to and which files · `rotation` which of several servers is next · `socket` names, addresses, binding, socket options ·
+//! `proxy` HTTP CONNECT and SOCKS 5 · `tls` files to one TLS configuration per content, so that resumption survives a
+//! reconnect · `expiry` when certificates end · `verify` the server's certificate, on a box whose clock may be wrong ·
+//! `websocket` frames, `http` heads for it and the proxy · `reach` all these in their order · `wire` the TCP connection with
+//! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
+//! comes through it · `login` user and
+//! password · `backoff` when to try again.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`. Promises: files are read again at each [`Road::open`]; what is
-//! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down.
+//! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down; once
+//! there was a good configuration, bad files do not end it.
 
 pub mod backoff;
 pub mod destination;
+mod expiry;
+mod http;
+mod kernel;
 pub mod login;
 pub mod meter;
+mod overhear;
+pub mod pace;
+mod proxy;
 mod reach;
 mod relay;
+pub mod rotation;
+mod socket;
 mod tls;
 mod verify;
+mod websocket;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use destination::{Destination, RoadError};
+use rustls::ClientConfig;
+
+use destination::{Bind, Destination, RoadError};
+pub use expiry::Ends;
 use meter::Meter;
+use pace::Pace;
 pub use relay::{Relay, RelayEnd};
 pub use tls::Now;
 
@@ -31,29 +50,85 @@ pub use tls::Now;
 pub struct Road {
     to: Destination,
     tls: tls::Configs,
+    /// What the last connection was made with.
+    used: Option<Arc<ClientConfig>>,
+    terms: reach::Terms,
     run_dir: PathBuf,
-    meter: Arc<Meter>,
+}
+
+/// How the files of a destination stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// They hold something else, and usable, than what the last connection was made with.
+    pub renewed: bool,
+    /// Why what they hold now cannot be used; the last good configuration stays in force.
+    pub fault: Option<String>,
+    /// Which of their certificates ends first.
+    pub ends: Option<Ends>,
 }
 
 impl Road {
     /// A road that puts its sockets into a directory of its own below `run_dir`; `now` dates certificates.
     pub fn new(to: Destination, now: Now, run_dir: PathBuf) -> Self {
-        Self { to, tls: tls::Configs::new(now), run_dir, meter: Arc::default() }
+        Self { to, tls: tls::Configs::new(now), used: None, terms: reach::Terms::default(), run_dir }
+    }
+
+    /// The next [`Road::open`] leads there. TLS sessions with every server are kept.
+    pub fn lead(&mut self, to: Destination) {
+        self.to = to;
+    }
+
+    /// The next [`Road::open`] goes this way, and its bytes are counted there too.
+    pub fn go_by(&mut self, bind: Bind, meter: Arc<Meter>) {
+        self.terms.bind = bind;
+        self.terms.meters.way = Some(meter);
     }
 
     /// Bytes so far, over all connections.
     pub fn meter(&self) -> Arc<Meter> {
-        Arc::clone(&self.meter)
+        Arc::clone(&self.terms.meters.road)
+    }
+
+    /// Sets how fast this road may be driven, at any time.
+    pub fn pace(&self) -> Pace {
+        self.terms.pace.clone()
+    }
+
+    /// Does a TCP connect get through that way, to the broker or the proxy before it? Costs about 360 bytes, counted; an
+    /// open connection of this road is not touched. Cancel-safe.
+    pub fn probe(
+        &self,
+        bind: Bind,
+        meter: Arc<Meter>,
+    ) -> impl Future<Output = Result<(), RoadError>> + Send + 'static + use<> {
+        let mut terms = self.terms.clone();
+        (terms.bind, terms.meters.way) = (bind, Some(meter));
+        let to = self.to.clone();
+        async move { reach::knock(&to, &terms).await }
     }
 
     /// Reads the files, connects, and offers the connection on a fresh private socket. Takes up to minutes on a bad
     /// link; cancel-safe (a cancelled call leaves nothing behind).
     pub async fn open(&mut self) -> Result<Relay, RoadError> {
-        let config = match &self.to.tls {
-            Some(files) => Some(self.tls.load(files).await?),
+        self.used = match &self.to.tls {
+            Some(files) => Some(self.tls.load(files, &self.to.alpn).await?.config),
             None => None,
         };
-        let far = reach::reach(&self.to, config, Arc::clone(&self.meter)).await?;
-        Relay::bind(&self.run_dir, far)
+        let reached = reach::reach(&self.to, self.used.clone(), &self.terms).await?;
+        Relay::bind(&self.run_dir, reached)
+    }
+
+    /// Looks at the files, without a byte on the wire. Cancel-safe.
+    pub async fn files(&mut self) -> Files {
+        let Some(files) = &self.to.tls else { return Files::default() };
+        let loaded = self.tls.load(files, &self.to.alpn).await;
+        let ends = self.tls.ends().cloned();
+        match loaded {
+            Ok(loaded) => {
+                let renewed = self.used.as_ref().is_some_and(|used| !Arc::ptr_eq(used, &loaded.config));
+                Files { renewed, fault: loaded.fault, ends }
+            }
+            Err(error) => Files { renewed: false, fault: Some(error.to_string()), ends },
+        }
     }
 }

@@ -1,91 +1,102 @@
-//! From a name to a connection: DNS, each address in turn, socket options, TLS handshake.
-//!
-//! Made for links with round trips of 0.6 to 2 s that lose packets: each step has its own generous limit, because TCP
-//! needs several retransmissions of its SYN (1, 3, 7, 15 s) and TLS two round trips more.
+//! From a socket to a connection with the broker: proxy, TLS, websocket, each inside the one before and with a limit of its
+//! own, because each needs round trips (TCP 1, TLS 1 to 2, a proxy 1 to 3, the upgrade 1) and they may take 2 s each.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::destination::{Destination, RoadError};
-use super::meter::{Meter, Metered};
+use super::destination::{Bind, Destination, RoadError};
+use super::meter::{Meters, Tap};
+use super::pace::Pace;
+use super::wire::{Duplex, Wire, WireBooks};
+use super::{proxy, socket, websocket};
 
-/// Limit of a name lookup (the resolver's own retries take up to 20 s).
-const RESOLVE_MAX: Duration = Duration::from_secs(30);
-/// Limit of a TCP connect to one address: five SYNs.
-const CONNECT_MAX: Duration = Duration::from_secs(20);
 /// Limit of the TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
-/// A name may have many addresses; no more than these are tried in one go.
-const ADDRESSES_MAX: usize = 8;
-/// Sent bytes that nobody confirms for this long end the connection: a black hole sends no RST (TCP_USER_TIMEOUT, tcp(7)).
-const UNCONFIRMED_MAX_MS: u32 = 60_000;
-/// First TCP probe after this much silence. Longer than a usual MQTT keep alive, so that it costs nothing beside one.
-const SILENCE_BEFORE_PROBE: Duration = Duration::from_secs(300);
+/// Bytes that rustls keeps while the wire takes none (a full record); its own 64 KiB would make what is urgent wait.
+const TLS_BYTES_MAX: usize = 16 << 10;
 
-/// Anything bytes go through, both ways.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+/// What every connection of a road shares.
+#[derive(Clone, Default)]
+pub(super) struct Terms {
+    pub(super) bind: Bind,
+    pub(super) meters: Meters,
+    pub(super) pace: Pace,
+}
 
-/// Connects; with a configuration, through TLS.
+/// A connection with a broker, and the books of what it costs.
+pub(super) struct Reached {
+    pub(super) far: Box<dyn Duplex>,
+    pub(super) books: WireBooks,
+}
+
+/// Connects; with a configuration, through TLS. Cancel-safe.
 pub(super) async fn reach(
     to: &Destination,
     config: Option<Arc<ClientConfig>>,
-    meter: Arc<Meter>,
-) -> Result<Box<dyn Duplex>, RoadError> {
-    let tcp = Metered::new(connect(to).await?, meter);
-    let Some(config) = config else {
-        return Ok(Box::new(tcp));
+    terms: &Terms,
+) -> Result<Reached, RoadError> {
+    let wire = match &to.proxy {
+        None => wire(&to.host, to.port, terms).await?,
+        Some(proxy) => {
+            let login = proxy.login.read().await?;
+            let reached = wire(&proxy.host, proxy.port, terms).await;
+            let mut wire = reached.map_err(|error| match error {
+                RoadError::Unreachable(why) => RoadError::Unreachable(format!("{proxy}: {why}")),
+                other => other,
+            })?;
+            proxy::pass(&mut wire, proxy, login.as_ref(), to).await?;
+            wire
+        }
     };
+    let books = wire.books();
+    let far: Box<dyn Duplex> = match config {
+        None => Box::new(wire),
+        Some(config) => Box::new(secured(wire, to, config).await?),
+    };
+    let far = match &to.websocket {
+        None => far,
+        Some(path) => Box::new(websocket::upgrade(far, path, to).await?),
+    };
+    Ok(Reached { far, books })
+}
+
+/// Connects to whoever stands first on the way, and hangs up.
+pub(super) async fn knock(to: &Destination, terms: &Terms) -> Result<(), RoadError> {
+    let (host, port) = to.proxy.as_ref().map_or((&to.host, to.port), |proxy| (&proxy.host, proxy.port));
+    wire(host, port, terms).await.map(drop)
+}
+
+async fn wire(host: &str, port: u16, terms: &Terms) -> Result<Wire, RoadError> {
+    let stream = socket::connect(host, port, &terms.bind, &terms.meters).await?;
+    let tap = Tap::new(&stream, &terms.bind, terms.meters.clone());
+    Ok(Wire::new(stream, tap, terms.pace.clone()))
+}
+
+async fn secured(
+    wire: Wire,
+    to: &Destination,
+    config: Arc<ClientConfig>,
+) -> Result<tokio_rustls::client::TlsStream<Wire>, RoadError> {
     let name = ServerName::try_from(to.host.clone())
         .map_err(|_| RoadError::Disabled(format!("{:?} is neither a host name nor an address", to.host)))?;
-    match timeout(HANDSHAKE_MAX, TlsConnector::from(config).connect(name, tcp)).await {
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
-        Ok(Err(error)) => Err(handshake_error(to, &error)),
-        Err(_) => Err(RoadError::Unreachable(format!("TLS handshake with {} took too long", place(to)))),
-    }
-}
-
-async fn connect(to: &Destination) -> Result<TcpStream, RoadError> {
-    let found = match timeout(RESOLVE_MAX, lookup_host((to.host.as_str(), to.port))).await {
-        Ok(Ok(found)) => found.take(ADDRESSES_MAX).collect::<Vec<_>>(),
-        Ok(Err(error)) => return Err(RoadError::Unreachable(format!("cannot resolve {}: {error}", to.host))),
-        Err(_) => return Err(RoadError::Unreachable(format!("resolving {} took too long", to.host))),
-    };
-    let mut failures = Vec::new();
-    for address in found {
-        match timeout(CONNECT_MAX, connect_to(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
-            Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT_MAX.as_secs())),
+    match timeout(HANDSHAKE_MAX, TlsConnector::from(config).connect(name, wire)).await {
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BYTES_MAX));
+            Ok(stream)
         }
+        Ok(Err(error)) => Err(handshake_error(to, &error)),
+        Err(_) => Err(RoadError::Unreachable(format!("TLS handshake with {} took too long", to.place()))),
     }
-    if failures.is_empty() {
-        failures.push("the name has no address".into());
-    }
-    Err(RoadError::Unreachable(format!("cannot connect to {}: {}", place(to), failures.join("; "))))
-}
-
-async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-    rustix::net::sockopt::set_tcp_keepidle(&stream, SILENCE_BEFORE_PROBE)?;
-    rustix::net::sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(30))?;
-    rustix::net::sockopt::set_tcp_user_timeout(&stream, UNCONFIRMED_MAX_MS)?;
-    Ok(stream)
 }
 
 fn handshake_error(to: &Destination, error: &io::Error) -> RoadError {
-    let text = format!("TLS handshake with {} failed: {error}{}", place(to), hint(error));
+    let text = format!("TLS handshake with {} failed: {error}{}", to.place(), hint(error));
     if is_distrust(error) { RoadError::Distrusted(text) } else { RoadError::Unreachable(text) }
 }
 
@@ -126,8 +137,4 @@ pub(super) fn is_distrust(error: &io::Error) -> bool {
         ),
         _ => false,
     }
-}
-
-fn place(to: &Destination) -> String {
-    if to.host.contains(':') { format!("[{}]:{}", to.host, to.port) } else { format!("{}:{}", to.host, to.port) }
 }

@@ -7,14 +7,16 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::UnixListener;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::destination::RoadError;
-use super::reach::{Duplex, is_distrust};
+use super::overhear::Overheard;
+use super::reach::{Reached, is_distrust};
 
 /// The client is in this process and takes the socket at once.
 const ACCEPT_MAX: Duration = Duration::from_secs(10);
@@ -24,6 +26,9 @@ const PATH_BYTES_MAX: usize = 107;
 const UP_BYTES: usize = 16 << 10;
 /// See [`UP_BYTES`].
 const DOWN_BYTES: usize = 8 << 10;
+
+/// How often the kernel is asked what the connection has cost.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +44,12 @@ pub enum RelayEnd {
 /// A connection waiting for its client at [`Relay::socket`].
 pub struct Relay {
     listener: UnixListener,
-    far: Box<dyn Duplex>,
+    reached: Reached,
     home: PrivateDir,
 }
 
 impl Relay {
-    pub(super) fn bind(run_dir: &Path, far: Box<dyn Duplex>) -> Result<Self, RoadError> {
+    pub(super) fn bind(run_dir: &Path, reached: Reached) -> Result<Self, RoadError> {
         let disabled =
             |error: io::Error| RoadError::Disabled(format!("no private socket below {}: {error}", run_dir.display()));
         let home = PrivateDir::create_below(run_dir).map_err(disabled)?;
@@ -57,7 +62,7 @@ impl Relay {
         }
         let listener = UnixListener::bind(&socket).map_err(disabled)?;
         fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(disabled)?;
-        Ok(Self { listener, far, home })
+        Ok(Self { listener, reached, home })
     }
 
     /// Where the client connects.
@@ -67,14 +72,31 @@ impl Relay {
 
     /// Waits for the client and carries bytes until both sides are done or one fails. Dropping it closes both.
     pub async fn run(self) -> RelayEnd {
-        let Self { listener, mut far, home } = self;
+        self.run_overheard(|_| ()).await
+    }
+
+    /// The same; `heard` is shown what comes from the far end, before the client gets it.
+    pub async fn run_overheard(self, heard: impl FnMut(&[u8]) + Send + Unpin) -> RelayEnd {
+        let Self { listener, reached, home } = self;
+        let Reached { far, books } = reached;
+        let mut far = Overheard { stream: far, listener: heard };
         let mut near = match timeout(ACCEPT_MAX, listener.accept()).await {
             Ok(Ok((near, _))) => near,
             Ok(Err(error)) => return RelayEnd::Broken(format!("private socket: {error}")),
             Err(_) => return RelayEnd::Broken("private socket: nobody came".into()),
         };
         drop((listener, home)); // one client, once
-        match copy_bidirectional_with_sizes(&mut near, &mut far, UP_BYTES, DOWN_BYTES).await {
+        let carry = copy_bidirectional_with_sizes(&mut near, &mut far, UP_BYTES, DOWN_BYTES);
+        let mut carry = pin!(carry);
+        let mut count = interval(COUNT_EVERY);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let carried = loop {
+            tokio::select! {
+                carried = &mut carry => break carried,
+                _ = count.tick() => books.settle(),
+            }
+        };
+        match carried {
             Ok(_) => RelayEnd::Closed,
             Err(error) if is_distrust(&error) => {
                 RelayEnd::Distrusted(format!("the broker does not accept our certificate: {error}"))

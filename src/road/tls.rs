@@ -1,21 +1,23 @@
 //! From PEM files to one TLS configuration per content: same bytes, same configuration, so that TLS sessions are resumed
-//! (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect.
+//! (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect. Tickets belong to a configuration,
+//! so no session outlives the CA or the certificate it was made with. Files that cannot be used (half of a renewed pair is
+//! written) leave the last good configuration in force.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore};
 
 use super::destination::{RoadError, TlsFiles};
+use super::expiry::{self, Ends};
 use super::verify::Verifier;
 use crate::model::time::{Certainty, Wall};
 
@@ -53,39 +55,67 @@ impl TimeProvider for Now {
     }
 }
 
-/// The files as they were read.
+/// The files as they were read, and what else makes a configuration.
 #[derive(PartialEq, Eq)]
 struct Content {
     ca: Vec<u8>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
+    alpn: Vec<Vec<u8>>,
 }
 
 /// Remembers the configuration of the last content.
 pub(super) struct Configs {
     now: Now,
     last: Option<(Content, Arc<ClientConfig>)>,
+    ends: Option<Ends>,
+}
+
+/// What to connect with.
+pub(super) struct Loaded {
+    pub(super) config: Arc<ClientConfig>,
+    /// Why the files as they are now cannot be used, so that this configuration is the last good one.
+    pub(super) fault: Option<String>,
 }
 
 impl Configs {
     pub(super) fn new(now: Now) -> Self {
-        Self { now, last: None }
+        Self { now, last: None, ends: None }
     }
 
-    /// The configuration for what the files hold now.
-    pub(super) async fn load(&mut self, files: &TlsFiles) -> Result<Arc<ClientConfig>, RoadError> {
+    /// What of the files ends first, as they were last read.
+    pub(super) fn ends(&self) -> Option<&Ends> {
+        self.ends.as_ref()
+    }
+
+    /// The configuration for what the files hold now, or the last good one.
+    pub(super) async fn load(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Loaded, RoadError> {
+        match self.fresh(files, alpn).await {
+            Ok(config) => Ok(Loaded { config, fault: None }),
+            Err(error) => match &self.last {
+                Some((content, config)) if self.check_not_expired(files, content).is_ok() => {
+                    Ok(Loaded { config: Arc::clone(config), fault: Some(error.to_string()) })
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn fresh(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Arc<ClientConfig>, RoadError> {
         let ca = read(&files.ca_file, "ca_file").await?;
         let identity = match &files.identity {
             Some((certificate, key)) => Some((read(certificate, "certificate").await?, read(key, "key").await?)),
             None => None,
         };
-        if let (Some((path, _)), Some((pem, _))) = (&files.identity, &identity) {
-            self.check_not_expired(path, pem)?;
-        }
-        let content = Content { ca, identity };
+        let content = Content { ca, identity, alpn: alpn.to_vec() };
+        let certificate = content.identity.as_ref().map(|(certificate, _)| certificate.as_slice());
+        self.ends = expiry::first_end(files, &content.ca, certificate);
+        self.check_not_expired(files, &content)?;
         if let Some((_, config)) = self.last.as_ref().filter(|(last, _)| *last == content) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(self.build(files, &content)?);
+        let mut config = self.build(files, &content)?;
+        config.alpn_protocols.clone_from(&content.alpn);
+        let config = Arc::new(config);
         self.last = Some((content, Arc::clone(&config)));
         Ok(config)
     }
@@ -114,25 +144,16 @@ impl Configs {
         Ok(builder.with_client_cert_resolver(Arc::new(identity)))
     }
 
-    /// Our own certificate ends: every broker would refuse it, so say it here, where a person reads it.
-    fn check_not_expired(&self, path: &Path, pem: &[u8]) -> Result<(), RoadError> {
+    /// Our own certificate has ended: every broker would refuse it, so say it here, where a person reads it.
+    fn check_not_expired(&self, files: &TlsFiles, content: &Content) -> Result<(), RoadError> {
+        let (Some((path, _)), Some((pem, _))) = (&files.identity, &content.identity) else { return Ok(()) };
         let chain = certificates("certificate", path, pem)?;
-        let Some(Ok(leaf)) = chain.first().map(ParsedCertificate::try_from) else {
-            return Ok(()); // not for us to judge: the broker may know kinds of certificates that WebPKI does not
-        };
-        // Dates are checked before trust is looked for, so an empty set of trusted CAs answers the one question asked.
-        let supported = ring_algorithms();
-        match verify_server_cert_signed_by_trust_anchor(
-            &leaf,
-            &RootCertStore::empty(),
-            &[],
-            self.now.unix(),
-            &supported,
-        ) {
-            Err(Error::InvalidCertificate(
-                error @ (CertificateError::Expired | CertificateError::ExpiredContext { .. }),
-            )) => Err(RoadError::Disabled(format!("certificate {} has expired: {error}", path.display()))),
-            _ => Ok(()),
+        match chain.first().and_then(|leaf| expiry::not_after(leaf)) {
+            Some(end) if end < (self.now.0)().unix_ms => {
+                let end = Wall { unix_ms: end, certainty: Certainty::Fixed };
+                Err(RoadError::Disabled(format!("certificate {} has expired: it ended {end}", path.display())))
+            }
+            _ => Ok(()), // one without a readable end is not for us to judge
         }
     }
 }
@@ -151,11 +172,6 @@ fn identity(
         Err(error) => return Err(error),
     }
     Ok(SingleCertAndKey::from(identity))
-}
-
-fn ring_algorithms() -> Vec<&'static dyn rustls::pki_types::SignatureVerificationAlgorithm> {
-    let provider: CryptoProvider = rustls::crypto::ring::default_provider();
-    provider.signature_verification_algorithms.all.to_vec()
 }
 
 /// Public bundles hold a few certificates that WebPKI cannot read; one that can be read is enough to begin with.

@@ -152,6 +152,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
     work.state.opened = true;
+    work.state.meters.clone_from(&known.meters);
     Ok(Opened {
         lock,
         meta,

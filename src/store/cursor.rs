@@ -14,6 +14,13 @@ pub(super) struct Position {
     pub(super) seq: u64,
 }
 
+impl Position {
+    /// The number after this one, in the same epoch.
+    pub(super) const fn next(self) -> Self {
+        Self { ordinal: self.ordinal, seq: self.seq + 1 }
+    }
+}
+
 /// Seqs `first..=last` of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
@@ -69,6 +76,30 @@ impl Cursor {
     /// Is this number acknowledged?
     pub(super) fn has(&self, at: Position) -> bool {
         at <= self.acked || self.ranges.iter().any(|range| range.has(at))
+    }
+
+    /// The ranges that are saved, in order: where there are too many, those that would cost most to send again.
+    pub(super) fn ranges_to_save(&self) -> Vec<Span> {
+        let mut ranges = self.ranges.clone();
+        if ranges.len() > RANGES_SAVED_MAX {
+            ranges.sort_unstable_by_key(|range| std::cmp::Reverse(range.len()));
+            ranges.truncate(RANGES_SAVED_MAX);
+            ranges.sort_unstable();
+        }
+        ranges
+    }
+
+    /// This place, or the one behind what is acknowledged there.
+    pub(super) fn after_acknowledged(&self, at: Position) -> Position {
+        let at = at.max(self.acked.next());
+        let range = self.ranges.iter().find(|range| range.has(at));
+        range.map_or(at, |range| Position { seq: range.last + 1, ..at })
+    }
+
+    /// `upto`, or the last number before the next range.
+    pub(super) fn before_acknowledged(&self, at: Position, upto: u64) -> u64 {
+        let ahead = self.ranges.iter().filter(|range| range.ordinal == at.ordinal && range.first > at.seq);
+        ahead.map(|range| range.first - 1).min().map_or(upto, |before| upto.min(before))
     }
 
     /// Acknowledges a span; true when that changed anything.

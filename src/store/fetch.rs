@@ -209,7 +209,7 @@ fn push(
 fn without_acknowledged(shared: &Shared, uplink: usize, request: &Request, mut items: Vec<Item>) -> Vec<Item> {
     let state = shared.state();
     let cursor = state.ledgers.get(uplink).and_then(|ledger| ledger.cursors[request.name.class as usize].as_ref());
-    if let Some(cursor) = cursor.filter(|cursor| !cursor.ranges().is_empty()) {
+    if let Some(cursor) = cursor.filter(|cursor| !cursor.ranges().is_empty() || cursor.acked >= request.at) {
         items.retain(|item| match item {
             Item::Record(owed) => !cursor.has(Position { ordinal: request.at.ordinal, seq: owed.number.seq.0 }),
             Item::Gap(_) => true,

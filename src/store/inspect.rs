@@ -133,8 +133,18 @@ pub struct Verdict {
     pub declared: Vec<Missing>,
 }
 
-/// A look at every stream and uplink.
-pub fn status(dir: &Path) -> Result<Status, LookError> {
+/// A store as it was at one moment.
+pub(super) struct Holdings {
+    pub(super) directory: Directory,
+    pub(super) contents: Contents,
+    pub(super) state: State,
+    /// Of the chunk files, by class.
+    pub(super) bytes: [u64; 4],
+    pub(super) unreadable: Vec<String>,
+}
+
+/// Looks at a store: all that reads one from outside begins here, and goes on in `pages`.
+pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
     let directory = existing(dir)?;
     let mut contents = Meta::look(&directory.file(META))?;
     // Before the chunks: what is merged meanwhile is in them.
@@ -163,6 +173,12 @@ pub fn status(dir: &Path) -> Result<Status, LookError> {
     tail::adopt(&mut state, &tail);
     acked::recall(&mut contents, &state, &Marks::read(&directory.file(MARKS)).1);
     ledgers(&mut state, &contents);
+    Ok(Holdings { directory, contents, state, bytes, unreadable })
+}
+
+/// A look at every stream and uplink.
+pub fn status(dir: &Path) -> Result<Status, LookError> {
+    let Holdings { directory, contents, state, bytes, unreadable } = look(dir)?;
     Ok(Status {
         bytes: directory.bytes(),
         bytes_aside: directory.bytes_aside(),

@@ -9,7 +9,7 @@
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `inspect` looks at a
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` looks at a
 //! store from outside, also while it is used.
 
 mod acked;
@@ -20,10 +20,14 @@ mod commit;
 mod cursor;
 mod dictionary;
 mod epochs;
+pub mod export;
 mod fetch;
 pub mod inspect;
 mod merge;
+mod meters;
 mod open;
+mod pages;
+pub mod preview;
 mod reader;
 mod room;
 mod routes;
@@ -32,6 +36,7 @@ mod segment;
 mod state;
 mod stats;
 mod stream;
+mod survey;
 mod tail;
 mod times;
 mod upkeep;
@@ -56,8 +61,10 @@ use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 use crate::payload::json::Previous;
 
-pub use reader::Reader;
+pub use meters::MeterRow;
+pub use reader::{Lane, Pull, Reader, Wants};
 pub use stats::StoreStats;
+pub use survey::{Survey, Surveyed, survey};
 
 use cursor::Span;
 use state::State;

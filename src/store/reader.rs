@@ -1,21 +1,56 @@
-//! A reader: hands an uplink what it is owed, in strict order, and takes its acknowledgements.
+//! A reader: hands an uplink what it is owed, in the order of its delivery, and takes its acknowledgements.
 //!
 //! Records are unpacked a page at a time by the reader's own thread ([`super::fetch`]); here is only the order: the most
 //! urgent class first, within a class by number, a gap record where the missing numbers would have been.
+//!
+//! Live-first: what was committed up to the beginning of the session is the backlog, what came later is live, and the
+//! two are read side by side, each in that order. So every session adds at most one acknowledged range to a cursor. A
+//! class whose cursor has [`RANGES_SAVED_MAX`] of them is read as one queue, in strict order, until half of them have
+//! merged.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::plan::Delivery;
 use crate::model::number::Class;
+use crate::model::time::Stamp;
 
-use super::cursor::{Position, Span};
+use super::cursor::{Position, RANGES_SAVED_MAX, Span};
 use super::fetch::{self, Page, Request};
-use super::state::Next;
+use super::state::{Next, State};
 use super::stream::Found;
 use super::writer::CURSORS_RECORDS;
 use super::{Ack, Control, Item, Shared};
+
+/// Which of two queues something upstream belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Committed after the session ([`Reader::begin`]) began.
+    Live = 0,
+    /// Owed from before.
+    Backlog = 1,
+}
+
+/// How many items of each lane are useful now; 0: none of that lane. In strict order there is one queue, and the larger
+/// number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Of [`Lane::Live`].
+    pub live: usize,
+    /// Of [`Lane::Backlog`].
+    pub backlog: usize,
+}
+
+/// Items of one class and one lane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pull {
+    /// Whose.
+    pub lane: Lane,
+    /// At least one.
+    pub items: Vec<Item>,
+}
 
 /// Hands out what one uplink is owed. Dropping it ends its thread; nothing is lost by that.
 pub struct Reader {
@@ -24,65 +59,116 @@ pub struct Reader {
     uplink: usize,
     requests: mpsc::Sender<Request>,
     progress: watch::Receiver<u64>,
-    lanes: [Lane; 4],
+    delivery: Delivery,
+    /// By class: the end of the stream when the session began.
+    marks: [Position; 4],
+    /// By class: live records are read beside the backlog. Never in strict order.
+    beside: [bool; 4],
+    /// By lane and class. What is not read beside the backlog has its place there.
+    queues: [[Queue; 4]; 2],
+    /// Gap records of what a broker refused in this session.
+    refused: VecDeque<Item>,
     /// A page that was asked for; kept here so that `next` may be cancelled. `None`: no longer wanted.
-    asked: Option<(Option<Class>, oneshot::Receiver<Page>)>,
+    asked: Option<(Option<(Lane, Class)>, oneshot::Receiver<Page>)>,
 }
 
-#[derive(Default)]
-struct Lane {
-    /// Where to go on reading; `None`: at the cursor.
+struct Queue {
+    /// Where to go on reading; `None`: at the cursor, or behind the mark.
     at: Option<Position>,
+    /// All of one lane.
     ready: VecDeque<Item>,
+    lane: Lane,
 }
 
-/// What a look at a class shows.
+impl Queue {
+    const fn new() -> Self {
+        Self { at: None, ready: VecDeque::new(), lane: Lane::Backlog }
+    }
+}
+
+/// What a look at a queue shows.
 enum Look {
     /// Its items are ready.
     Ready,
     /// A page was asked for.
     Asked,
+    /// It went on to another place: look again.
+    Moved,
     /// These numbers are missing and nobody has said so.
     Lost(Span),
     /// Nothing now.
     Nothing,
 }
 
+const EMPTY: [[Queue; 4]; 2] = [const { [const { Queue::new() }; 4] }; 2];
+
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, control: mpsc::Sender<Control>, uplink: usize) -> Self {
         let requests = fetch::start(Arc::clone(&shared), uplink);
         let progress = shared.progress.subscribe();
-        Self { shared, control, uplink, requests, progress, lanes: Default::default(), asked: None }
+        let marks = [Position { ordinal: 0, seq: 0 }; 4];
+        let mut reader = Self {
+            shared,
+            control,
+            uplink,
+            requests,
+            progress,
+            delivery: Delivery::Strict,
+            marks,
+            beside: [false; 4],
+            queues: EMPTY,
+            refused: VecDeque::new(),
+            asked: None,
+        };
+        reader.begin(Delivery::Strict);
+        reader
     }
 
     /// Waits for at least one item and returns at most `at_most` (at least 1) of one class. `None` when the store has
     /// ended and everything was handed out. Cancel-safe: what was not returned comes with the next call.
     pub async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
+        let at_most = at_most.max(1);
+        self.pull(Wants { live: at_most, backlog: at_most }).await.map(|pull| pull.items)
+    }
+
+    /// Waits for at least one item of a lane that is wanted and returns at most so many, of one class: live ones before
+    /// the backlog when live-first, else in strict order. `None` when the store has ended and everything was handed
+    /// out. Cancel-safe: what was not returned comes with the next call.
+    pub async fn pull(&mut self, wants: Wants) -> Option<Pull> {
         'again: loop {
             self.progress.borrow_and_update();
-            if let Some((class, page)) = &mut self.asked {
-                let (class, page) = (*class, page.await);
+            if let Some((place, page)) = &mut self.asked {
+                let (place, page) = (*place, page.await);
                 self.asked = None;
-                match (page, class) {
-                    (Ok(page), Some(class)) => self.take(class, page).await,
+                match (page, place) {
+                    (Ok(page), Some((lane, class))) => self.take(lane, class, page).await,
                     (Ok(_), None) => {}
                     (Err(_), _) => return None, // the thread is gone
                 }
             }
-            let mut waiting = !self.shared.state().ended;
-            for class in Class::ALL {
-                match self.look(class) {
-                    Look::Ready => {
-                        let ready = &mut self.lanes[class as usize].ready;
-                        let count = ready.len().min(at_most.max(1));
-                        return Some(ready.drain(..count).collect());
+            let wants = self.settle(wants);
+            if wants.backlog > 0
+                && let Some(item) = self.refused.pop_front()
+            {
+                return Some(Pull { lane: Lane::Backlog, items: vec![item] });
+            }
+            let ended = self.shared.state().ended;
+            let mut waiting = !ended;
+            for (lane, at_most) in [(Lane::Live, wants.live), (Lane::Backlog, wants.backlog)] {
+                for class in Class::ALL {
+                    if at_most == 0 && !ended {
+                        continue;
                     }
-                    Look::Asked => continue 'again,
-                    Look::Lost(span) => {
-                        self.report(class, span).await;
-                        waiting = true;
+                    match self.look(lane, class) {
+                        Look::Ready if at_most == 0 => waiting = true,
+                        Look::Ready => return Some(self.hand_out(lane, class, at_most)),
+                        Look::Asked | Look::Moved => continue 'again,
+                        Look::Lost(span) => {
+                            self.report(class, span).await;
+                            waiting = true;
+                        }
+                        Look::Nothing => {}
                     }
-                    Look::Nothing => {}
                 }
             }
             if !waiting && !self.has_changed() {
@@ -92,6 +178,38 @@ impl Reader {
                 return None;
             }
         }
+    }
+
+    fn hand_out(&mut self, lane: Lane, class: Class, at_most: usize) -> Pull {
+        let Queue { ready, lane, .. } = &mut self.queues[lane as usize][class as usize];
+        let count = ready.len().min(at_most);
+        Pull { lane: *lane, items: ready.drain(..count).collect() }
+    }
+
+    /// Ends or begins reading a class's live records beside its backlog, as its ranges allow; what is wanted, then.
+    fn settle(&mut self, wants: Wants) -> Wants {
+        if self.delivery == Delivery::Strict {
+            return Wants { live: 0, backlog: wants.live.max(wants.backlog) };
+        }
+        let state = self.shared.state();
+        for class in Class::ALL {
+            let ledger = state.ledgers.get(self.uplink);
+            let Some(cursor) = ledger.and_then(|ledger| ledger.cursors[class as usize].as_ref()) else { continue };
+            let (ranges, beside) = (cursor.ranges().len(), &mut self.beside[class as usize]);
+            if *beside && ranges >= RANGES_SAVED_MAX {
+                *beside = false; // the backlog's queue goes on and gets there
+                self.queues[Lane::Live as usize][class as usize] = Queue::new();
+                if let Some((place, _)) = &mut self.asked
+                    && *place == Some((Lane::Live, class))
+                {
+                    *place = None;
+                }
+            } else if !*beside && ranges <= RANGES_SAVED_MAX / 2 {
+                *beside = true;
+                self.marks[class as usize] = state.stream(class).end();
+            }
+        }
+        wants
     }
 
     fn has_changed(&self) -> bool {
@@ -104,71 +222,115 @@ impl Reader {
         let _ = self.control.send(Control::Lost { class, span }).await;
     }
 
-    async fn take(&mut self, class: Class, page: Page) {
+    async fn take(&mut self, lane: Lane, class: Class, page: Page) {
         match page {
             Page::Items(items, at) => {
-                let lane = &mut self.lanes[class as usize];
-                lane.ready.extend(items);
-                lane.at = Some(at);
+                let queue = &mut self.queues[lane as usize][class as usize];
+                queue.ready.extend(items);
+                queue.at = Some(at);
             }
             Page::Lost(span) => self.report(class, span).await,
             Page::Changed => {}
         }
     }
 
-    fn look(&mut self, class: Class) -> Look {
-        let lane = &mut self.lanes[class as usize];
-        if !lane.ready.is_empty() {
+    fn look(&mut self, lane: Lane, class: Class) -> Look {
+        let (mark, beside) = (self.marks[class as usize], self.beside[class as usize]);
+        let queue = &mut self.queues[lane as usize][class as usize];
+        if !queue.ready.is_empty() {
             return Look::Ready;
+        }
+        if lane == Lane::Live && !beside {
+            return Look::Nothing;
         }
         let state = self.shared.state();
         let Some(ledger) = state.ledgers.get(self.uplink) else { return Look::Nothing };
         let Some(cursor) = &ledger.cursors[class as usize] else { return Look::Nothing };
-        let at = lane.at.unwrap_or(Position { seq: cursor.acked.seq + 1, ..cursor.acked });
+        let begin = if lane == Lane::Live { cursor.acked.max(mark) } else { cursor.acked };
+        let at = cursor.after_acknowledged(queue.at.unwrap_or(begin.next()));
+        // Where an item at this place belongs: the live queue passes over what the other one has, and the other way round.
+        let belongs = |at: Position| if at > mark { Lane::Live } else { Lane::Backlog };
         let found = match state.next(self.uplink, class, at) {
-            Next::Gap(gap, then) => {
-                lane.at = Some(then);
-                lane.ready.push_back(Item::Gap(gap));
+            Next::Gap(gap, begin, then) => {
+                if beside && belongs(begin) != lane {
+                    queue.at = Some(then);
+                    return if lane == Lane::Live { Look::Moved } else { Look::Nothing };
+                }
+                queue.at = Some(then);
+                queue.lane = belongs(begin);
+                queue.ready.push_back(Item::Gap(gap));
                 return Look::Ready;
             }
             Next::Found(found) => found,
         };
         match found {
-            Found::In { name, at, upto } => {
+            Found::In { at, .. } if beside && belongs(at) != lane => Look::Nothing,
+            Found::In { name, at, mut upto } => {
                 let Some(life) = state.stream(class).life(at.ordinal) else { return Look::Nothing };
+                if at <= mark && mark.ordinal == at.ordinal {
+                    upto = upto.min(mark.seq); // one lane in a page
+                }
+                let upto = cursor.before_acknowledged(at, upto);
+                queue.lane = belongs(at);
                 let (answer, page) = oneshot::channel();
                 let request = Request { name, at, upto, epoch: life.epoch, previous: life.previous(), answer };
                 drop(state);
                 if self.requests.try_send(request).is_err() {
                     return Look::Nothing;
                 }
-                self.asked = Some((Some(class), page));
+                self.asked = Some((Some((lane, class)), page));
                 Look::Asked
             }
             Found::Hole(span) => Look::Lost(span),
             Found::NotYet(at) => {
-                lane.at = Some(at);
+                queue.at = Some(at);
                 Look::Nothing
             }
         }
     }
 
-    /// Goes back to what is not acknowledged, for a new session.
+    /// Goes back to what is not acknowledged.
     pub fn rewind(&mut self) {
-        self.lanes = Default::default();
-        if let Some((class, _)) = &mut self.asked {
-            *class = None;
+        self.begin(self.delivery);
+    }
+
+    /// The same for a new session with this order: what is committed now is its backlog.
+    pub fn begin(&mut self, delivery: Delivery) {
+        self.queues = EMPTY;
+        self.refused.clear();
+        if let Some((place, _)) = &mut self.asked {
+            *place = None;
+        }
+        self.delivery = delivery;
+        let state = self.shared.state();
+        let ledger = state.ledgers.get(self.uplink);
+        for class in Class::ALL {
+            self.marks[class as usize] = state.stream(class).end();
+            let cursor = ledger.and_then(|ledger| ledger.cursors[class as usize].as_ref());
+            let ranges = cursor.map_or(0, |cursor| cursor.ranges().len());
+            self.beside[class as usize] = delivery == Delivery::LiveFirst && ranges < RANGES_SAVED_MAX;
         }
     }
 
     /// The uplink's broker has taken something; may come out of order. Never waits.
     pub fn acknowledge(&self, ack: Ack) {
         let mut state = self.shared.state();
+        let unsaved = |state: &State| state.ledgers.get(self.uplink).map_or(0, |ledger| ledger.unsaved);
+        let before = unsaved(&state);
         state.acknowledge(self.uplink, ack);
-        if state.ledgers.get(self.uplink).is_some_and(|ledger| ledger.unsaved % CURSORS_RECORDS == CURSORS_RECORDS - 1)
-        {
+        if before / CURSORS_RECORDS != unsaved(&state) / CURSORS_RECORDS {
             self.shared.cursors_due.notify_one();
         }
+    }
+
+    /// The uplink's broker will never take these, taken at this time: a gap record (reason `refused`) takes their
+    /// place. What was already acknowledged of them is not in it; a gap record that is refused itself is dropped.
+    pub fn refuse(&mut self, ack: Ack, at: Option<Stamp>) {
+        let mut state = self.shared.state();
+        let gaps = state.refuse(self.uplink, ack, at);
+        drop(state);
+        self.refused.extend(gaps.into_iter().map(Item::Gap));
+        self.shared.cursors_due.notify_one();
     }
 
     /// Saves the cursors; resolves when they are on disk. Cancel-safe.
@@ -182,5 +344,10 @@ impl Reader {
     /// Numbers still owed; a gap record counts as one.
     pub fn backlog(&self) -> u64 {
         self.shared.state().backlog(self.uplink)
+    }
+
+    /// About when the oldest of them was taken.
+    pub fn oldest(&self) -> Option<Stamp> {
+        self.shared.state().oldest(self.uplink)
     }
 }

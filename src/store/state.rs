@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use crate::disk::chunk::TagRow;
 use crate::disk::directory::ChunkName;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
+use crate::disk::meter::MeterRow;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
 
-use super::cursor::{Cursor, Position, RANGES_SAVED_MAX, Span};
+use super::cursor::{Cursor, Position, Span};
 use super::stream::{Found, Held, Loss, Stream};
 use super::{Ack, DictionaryTag, OwedGap};
 
@@ -37,10 +38,19 @@ pub(super) struct Owing {
     pub(super) loss: Loss,
 }
 
+impl Owing {
+    /// What is handed out; `None` when its epoch is forgotten.
+    fn record(&self, stream: &Stream) -> Option<OwedGap> {
+        let Loss { span, reason, from, to } = self.loss.clone();
+        let (epoch, first, last) = (Epoch(stream.life(span.ordinal)?.epoch), Seq(span.first), Seq(span.last));
+        Some(OwedGap { id: self.id, stream: self.class, epoch, first, last, from, to, reason })
+    }
+}
+
 /// What an uplink gets next in a stream.
 pub(super) enum Next {
-    /// This gap record; then go on here.
-    Gap(OwedGap, Position),
+    /// This gap record, where its numbers begin; then go on there.
+    Gap(OwedGap, Position, Position),
     /// See the stream.
     Found(Found),
 }
@@ -53,6 +63,8 @@ pub(super) struct State {
     pub(super) ledgers: Vec<Ledger>,
     pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
     pub(super) edits: Vec<Edit>,
+    /// As they lay there at the start.
+    pub(super) meters: Vec<MeterRow>,
     /// When `meta.db` could not take them; `None` once it could.
     pub(super) refused_at: Option<Instant>,
     pub(super) next_gap: i64,
@@ -68,6 +80,7 @@ impl State {
             ledgers: Vec::new(),
             dictionary: HashMap::new(),
             edits: Vec::new(),
+            meters: Vec::new(),
             refused_at: None,
             next_gap: 1,
             ended: false,
@@ -101,12 +114,10 @@ impl State {
         self.owe(class, loss, &[]);
     }
 
-    /// The first numbers inside a span that uplinks stand before.
+    /// Where in a span something begins that an uplink lacks.
     pub(super) fn begins(&self, class: Class, span: Span) -> Vec<u64> {
         let cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class as usize].as_ref());
-        let inside =
-            cursors.map(|cursor| Position { seq: cursor.acked.seq + 1, ..cursor.acked }).filter(|at| span.has(*at));
-        inside.map(|at| at.seq).collect()
+        cursors.flat_map(|cursor| cursor.missing_of(span)).map(|missing| missing.first).collect()
     }
 
     /// Owes a gap record to every uplink that has not passed the numbers; how many numbers that were, at most. `begins`
@@ -183,6 +194,46 @@ impl State {
         });
     }
 
+    /// An uplink's broker will never take these: the gap records that say so, to this uplink alone.
+    pub(super) fn refuse(&mut self, uplink: usize, ack: Ack, at: Option<Stamp>) -> Vec<OwedGap> {
+        let Ack::Records { stream: class, epoch, first, last } = ack else {
+            self.acknowledge(uplink, ack);
+            return Vec::new();
+        };
+        let stream = &self.streams[class as usize];
+        let Some(ledger) = self.ledgers.get_mut(uplink) else { return Vec::new() };
+        let (Some(cursor), Some(ordinal)) = (&ledger.cursors[class as usize], stream.ordinal_of(epoch.0)) else {
+            return Vec::new();
+        };
+        let mine = ledger.gaps.iter().filter(|gap| gap.class == class);
+        let span = Span { ordinal, first: first.0, last: last.0 };
+        let missing = mine.fold(cursor.missing_of(span), |missing, gap| gap.loss.span.take_out_of(missing));
+        let mut records = Vec::new();
+        for span in missing {
+            let loss = Loss { span, reason: "refused".into(), from: at, to: at };
+            let owing = Owing { id: self.next_gap, class, loss };
+            self.next_gap += 1;
+            if let Some(loss) = stream.loss_row(&owing.loss) {
+                self.edits.push(Edit::PutOwed(OwedRow { id: owing.id, uplink: ledger.name.clone(), loss }));
+            }
+            records.extend(owing.record(stream));
+            ledger.gaps.push(owing);
+        }
+        records
+    }
+
+    /// About when the oldest number was taken that an uplink is still owed: between the ends of its chunk in proportion.
+    pub(super) fn oldest(&self, uplink: usize) -> Option<Stamp> {
+        let ledger = self.ledgers.get(uplink)?;
+        let gaps = ledger.gaps.iter().filter_map(|gap| gap.loss.from);
+        let records = Class::ALL.into_iter().zip(&ledger.cursors).filter_map(|(class, cursor)| {
+            let stream = self.stream(class);
+            let cursor = cursor.as_ref().filter(|cursor| cursor.acked < stream.end())?;
+            stream.taken_at(cursor.acked.next())
+        });
+        gaps.chain(records).min_by_key(|at| (at.boot.0, at.micros))
+    }
+
     /// What the uplink gets at this position.
     pub(super) fn next(&self, uplink: usize, class: Class, at: Position) -> Next {
         let stream = self.stream(class);
@@ -201,11 +252,9 @@ impl State {
         });
         if let Some(gap) = due.min_by_key(|gap| gap.loss.span) {
             let span = gap.loss.span;
-            if let Some(life) = stream.life(span.ordinal) {
-                let then = Position { ordinal: span.ordinal, seq: span.last + 1 };
-                let Loss { reason, from, to, .. } = gap.loss.clone();
-                let (epoch, first, last) = (Epoch(life.epoch), Seq(span.first), Seq(span.last));
-                return Next::Gap(OwedGap { id: gap.id, stream: class, epoch, first, last, from, to, reason }, then);
+            if let Some(gap) = gap.record(stream) {
+                let begin = Position { ordinal: span.ordinal, seq: span.first };
+                return Next::Gap(gap, begin, Position { seq: span.last + 1, ..begin });
             }
         }
         let mut found = stream.find(at);
@@ -275,7 +324,7 @@ impl State {
             let text = |range: &Span| {
                 stream.life(range.ordinal).map(|life| format!("{}:{}-{}", life.epoch, range.first, range.last))
             };
-            let ranges: Vec<String> = cursor.ranges().iter().take(RANGES_SAVED_MAX).filter_map(text).collect();
+            let ranges: Vec<String> = cursor.ranges_to_save().iter().filter_map(text).collect();
             rows.push(Edit::PutCursor(CursorRow {
                 uplink: ledger.name.clone(),
                 class: class as u8,

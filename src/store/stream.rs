@@ -152,6 +152,18 @@ impl Stream {
         }
     }
 
+    /// About when the number at this place, or the next one there is, was taken.
+    pub(super) fn taken_at(&self, at: Position) -> Option<Stamp> {
+        let Found::In { name, at, .. } = self.find(at) else { return None };
+        let Held { span, times, .. } = self.chunks.iter().find(|held| held.name == name)?;
+        if times.first.boot != times.last.boot {
+            return Some(times.first);
+        }
+        let (all, mine) = (i128::from(span.len()), i128::from(at.seq.saturating_sub(span.first)));
+        let took = i128::from(times.last.micros - times.first.micros) * mine / all.max(1);
+        Some(Stamp { micros: times.first.micros + i64::try_from(took).unwrap_or(0), ..times.first })
+    }
+
     fn hole(&self, at: Position, last: u64) -> Span {
         let chunks = self.chunks.iter().map(|held| held.span);
         let known = chunks.chain(self.losses.iter().map(|loss| loss.span));

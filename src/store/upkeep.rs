@@ -15,7 +15,6 @@ use crate::disk::fault::Fault;
 use crate::disk::marks::{Mark, Marks};
 use crate::disk::meta::{Edit, FixRow, Meta};
 use crate::flow::clock::Fix;
-use crate::model::time::Certainty;
 
 use super::writer::{CURSORS_RECORDS, Disk, RETRY, Writer};
 use super::{Shared, acked, boot};
@@ -68,7 +67,11 @@ impl Writer {
             return;
         }
         let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
-        let same = |last: &Fix| last.at.boot == fix.at.boot && (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
+        let same = |last: &Fix| {
+            last.at.boot == fix.at.boot
+                && last.is_floor() == fix.is_floor()
+                && (says(last) - says(&fix)).abs() <= FIX_SAME_MS
+        };
         if !self.last_fix.as_ref().is_some_and(same) {
             let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
             if self.flush_edits(vec![Edit::PutFix(row), Edit::PutValue(WALL, fix.unix_ms)]) {
@@ -181,10 +184,8 @@ impl Writer {
                 edits.extend(stream.newest().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
             }
         }
-        let wall = self.clock.wall_now();
-        if wall.certainty == Certainty::Fixed {
-            edits.push(Edit::PutValue(WALL, wall.unix_ms));
-        }
+        // Without a fix this is the floor and the time since: the next boot was later.
+        edits.push(Edit::PutValue(WALL, self.clock.wall_now().unix_ms));
         self.cursors_saved = Instant::now();
         self.wall_saved = Some(Instant::now());
         self.cursors_moved = !self.flush_edits(edits);

@@ -1,30 +1,26 @@
-//! The line: one MQTT connection as its two users see it. The poller does nothing but `poll()` and note what happened;
-//! the feeder asks for the news. Between them a lock that is held to move values, never across an await.
+//! The line: one MQTT connection as its users see it. The poller does nothing but `poll()` and note what happened;
+//! the feeder asks for the news, the downlink takes what was asked for. Between them a lock that is held to move values,
+//! never across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rumqttc::{ConnectReturnCode, ConnectionError, Event, EventLoop, Outgoing, Packet};
 use tokio::sync::Notify;
 
-use super::window::{Sent, Window};
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The broker does not want us: a person must look at user, password, client id.
-    Refused(String),
-    /// Anything else.
-    Lost(String),
-}
+use super::client::{Agreed, Events, Happened};
+use super::downlink::Intake;
+use super::ended::{self, Ended};
+use super::overheard::Heard;
+use super::version::Greeting;
+use super::window::{Answer, Confused, Sent, Window};
 
 /// What the feeder learns at once.
 #[derive(Debug)]
 pub(super) struct News {
-    /// Acknowledged since it last asked, in the order of the acknowledgements.
-    pub(super) acknowledged: Vec<Sent>,
-    /// The broker has accepted the session.
-    pub(super) accepted: bool,
+    /// Answered since it last asked, in the order of the answers.
+    pub(super) answered: Vec<(Sent, Answer)>,
+    /// The broker has accepted the session, and taken our subscription if there is one.
+    pub(super) accepted: Option<Agreed>,
     /// Messages in flight.
     pub(super) in_flight: usize,
     /// Set once the connection is gone.
@@ -34,10 +30,15 @@ pub(super) struct News {
 #[derive(Debug, Default)]
 struct State {
     window: Window,
-    acknowledged: Vec<Sent>,
-    accepted: bool,
+    answered: Vec<(Sent, Answer)>,
+    agreed: Option<Agreed>,
+    /// A SUBACK is waited for.
+    subscribing: bool,
     ended: Option<Ended>,
+    /// Why, as the relay knows it.
     cause: Option<Ended>,
+    /// What the broker said that rumqttc did not hear.
+    said: Option<Ended>,
 }
 
 /// Shared by poller, feeder and relay.
@@ -48,29 +49,33 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// With a subscription, nothing is accepted before its SUBACK.
+    pub(super) fn new(subscription: Option<&Intake>) -> Self {
+        let state = State { subscribing: subscription.is_some(), ..State::default() };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
     /// The poller; returns when the connection is gone. Everything rumqttc held goes with it.
-    pub(super) async fn poll(&self, mut events: EventLoop) {
+    pub(super) async fn poll(&self, mut events: Events, intake: Option<Intake>) {
         let _gone = Gone(self);
         loop {
-            let result = events.poll().await;
+            let happened = events.next().await;
             let mut state = self.lock();
-            let noted = match result {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    state.accepted = true;
-                    Ok(())
+            match happened {
+                Ok(Happened::Nothing) => continue,
+                Ok(Happened::Asked(arrival)) => {
+                    drop(state);
+                    if let Some(intake) = &intake {
+                        intake.take(*arrival);
+                    }
+                    continue;
                 }
-                Ok(Event::Outgoing(Outgoing::Publish(id))) => state.window.left(id),
-                Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                    state.window.acknowledged(ack.pkid, Instant::now()).map(|what| state.acknowledged.push(what))
+                Ok(happened) => {
+                    if let Err(confused) = state.note(happened) {
+                        state.ended = Some(Ended::Lost(confused.to_string()));
+                    }
                 }
-                Ok(_) => continue,
-                Err(error) => {
-                    state.ended = Some(ended(&error));
-                    Ok(())
-                }
-            };
-            if let Err(confused) = noted {
-                state.ended = Some(Ended::Lost(confused.to_string()));
+                Err(error) => state.ended = Some(error),
             }
             let over = state.ended.is_some();
             drop(state);
@@ -87,17 +92,51 @@ impl Line {
         self.changed.notify_one();
     }
 
-    /// The cause that the relay gave.
+    /// The broker said something that rumqttc does not hear. A CONNACK of the old kind ends the session at once: rumqttc
+    /// would wait for the rest of it.
+    pub(super) fn overheard(&self, heard: Heard) {
+        let mut state = self.lock();
+        match heard {
+            Heard::OldConnack if state.agreed.is_none() => {
+                state.ended = Some(Ended::OtherVersion("the broker answers MQTT 5 with MQTT 3.1.1".into()));
+            }
+            Heard::OldConnack => {}
+            Heard::Disconnect(code) => state.said = Some(ended::of_disconnect(code, None)),
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Better known causes of the end, the broker's own words first.
     pub(super) fn cause(&self) -> Option<Ended> {
-        self.lock().cause.clone()
+        let state = self.lock();
+        state.said.clone().or_else(|| state.cause.clone())
+    }
+
+    /// How the broker took our CONNECT; asked when the session is over. `None`: it was not waited for.
+    pub(super) fn greeting(&self) -> Option<Greeting> {
+        let state = self.lock();
+        if state.agreed.is_some() {
+            return Some(Greeting::Understood);
+        }
+        // "it does not accept our certificate" after the handshake: nothing was said about MQTT
+        if matches!(state.cause, Some(Ended::Refused(_))) {
+            return None;
+        }
+        Some(match state.ended.as_ref()? {
+            Ended::OtherVersion(_) => Greeting::OtherVersion,
+            Ended::Silence(_) => Greeting::Silence,
+            Ended::Lost(_) => Greeting::Closed,
+            _ => Greeting::Understood,
+        })
     }
 
     /// Takes what happened since the last call.
     pub(super) fn news(&self) -> News {
         let mut state = self.lock();
         News {
-            acknowledged: std::mem::take(&mut state.acknowledged),
-            accepted: state.accepted,
+            answered: std::mem::take(&mut state.answered),
+            accepted: state.agreed.clone().filter(|_| !state.subscribing),
             in_flight: state.window.in_flight(),
             ended: state.ended.clone(),
         }
@@ -128,6 +167,30 @@ impl Line {
     }
 }
 
+impl State {
+    fn note(&mut self, happened: Happened) -> Result<(), Confused> {
+        match happened {
+            Happened::Accepted(agreed) => {
+                self.window.agree(agreed.receive_max);
+                self.agreed = Some(agreed);
+            }
+            Happened::Subscribed { refused } => {
+                self.subscribing = false;
+                if refused > 0 {
+                    tracing::warn!(refused, "the broker refuses to send commands: no right to subscribe");
+                }
+            }
+            Happened::Left(id) => self.window.left(id)?,
+            Happened::Acknowledged(id, answer) => {
+                let what = self.window.answered(id, answer, Instant::now())?;
+                self.answered.push((what, answer));
+            }
+            Happened::Asked(_) | Happened::Nothing => {}
+        }
+        Ok(())
+    }
+}
+
 /// However the poller ends, even by a panic inside rumqttc, the feeder hears of it.
 struct Gone<'a>(&'a Line);
 
@@ -135,34 +198,5 @@ impl Drop for Gone<'_> {
     fn drop(&mut self) {
         self.0.lock().ended.get_or_insert_with(|| Ended::Lost("the MQTT client failed".into()));
         self.0.changed.notify_one();
-    }
-}
-
-fn ended(error: &ConnectionError) -> Ended {
-    use ConnectReturnCode as Code;
-    match error {
-        ConnectionError::ConnectionRefused(code) => {
-            let why = match code {
-                Code::BadUserNamePassword => "the broker refuses user name or password",
-                Code::NotAuthorized => {
-                    "the broker says: not authorised (user, password and client id are what it looks at)"
-                }
-                Code::BadClientId => "the broker refuses the client id",
-                Code::RefusedProtocolVersion => "the broker does not speak MQTT 3.1.1",
-                Code::ServiceUnavailable | Code::Success => {
-                    return Ended::Lost("the broker says: service unavailable".into());
-                }
-            };
-            Ended::Refused(why.into())
-        }
-        ConnectionError::NetworkTimeout => Ended::Lost("the broker did not answer CONNECT in time".into()),
-        ConnectionError::FlushTimeout => Ended::Lost("the broker takes nothing any more".into()),
-        ConnectionError::MqttState(rumqttc::StateError::AwaitPingResp) => {
-            Ended::Lost("the broker did not answer a ping".into())
-        }
-        ConnectionError::MqttState(rumqttc::StateError::ConnectionAborted) => {
-            Ended::Lost("the broker closed the connection".into())
-        }
-        other => Ended::Lost(other.to_string()),
     }
 }

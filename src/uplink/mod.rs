@@ -15,38 +15,64 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod alias;
+mod allowance;
+mod answer;
+mod budget;
+mod certificates;
+mod client;
+mod costs;
+mod destinations;
+mod downlink;
+mod ended;
 mod feeder;
 mod line;
+mod overheard;
 mod pack;
+mod paths;
+mod schedule;
 mod session;
 mod source;
 mod stats;
 mod status;
+mod summary;
+mod tally;
 mod trouble;
+mod version;
+mod watch;
 mod window;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::config::plan::UplinkPlan;
+use crate::config::plan::{MqttVersion, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
-use crate::road::destination::{Destination, RoadError, TlsFiles};
+use crate::road::destination::{Destination, RoadError};
 use crate::road::login::{Login, LoginFiles};
+use crate::road::rotation::{Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
+use certificates::{Certificates, Fault};
+use client::Spoken;
+use destinations::{bind, destinations};
+pub use downlink::Commands;
+use downlink::Downlink;
+use ended::Ended;
 use pack::Packer;
-use session::{End, Session};
-pub use source::{Source, StoreSource};
+use session::{End, Outcome, Session};
+pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
 use trouble::{Told, Trouble};
+use version::{Again, Known};
+use watch::{Reason, Watch};
 
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
@@ -93,6 +119,8 @@ pub struct UplinkParts<S> {
     pub clock: Clock,
     /// Where it tells the operator what needs a person.
     pub notices: Notices,
+    /// The road for commands, where the plan accepts them; without it nothing is subscribed to.
+    pub commands: Option<Commands>,
     /// A directory for its private socket, short (a socket's path has at most 107 bytes).
     pub run_dir: PathBuf,
     /// How patient it is.
@@ -107,7 +135,13 @@ pub struct Uplink<S> {
     clock: Clock,
     timing: Timing,
     road: Road,
+    /// The brokers of the plan, in its order.
+    servers: Vec<Destination>,
+    rotation: Rotation,
+    certificates: Certificates,
     login: LoginFiles,
+    known: Known,
+    downlink: Option<Downlink>,
     trouble: Trouble,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
@@ -118,21 +152,25 @@ pub struct Uplink<S> {
 impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
-        let UplinkParts { plan, gateway, source, clock, notices, run_dir, timing } = parts;
-        let tls = plan.tls.clone().map(|tls| TlsFiles { ca_file: tls.ca_file, identity: tls.identity });
-        let server = plan.servers.first();
-        let to = Destination {
-            host: server.map_or_else(String::new, |server| server.host.clone()),
-            port: server.map_or(0, |server| server.port),
-            tls,
-        };
+        let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
+        let servers = destinations(&plan, &[]);
+        let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let road = Road::new(to, Now::new(move || dates.wall_now()), run_dir);
+        let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
+        road.pace().set(plan.max_rate);
+        if let Some(path) = plan.paths.first() {
+            road.go_by(bind(&path.bind), Arc::default());
+        }
         let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
         let stats = Arc::new(UplinkStats::new(road.meter()));
+        let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
         let uplink = Self {
-            packer: Packer::new(&plan.topic_prefix, &gateway, clock.clone()),
+            known: Known::new(plan.mqtt_version),
+            downlink,
+            packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
+            certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
+            rotation: Rotation::new(servers.len()),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -142,6 +180,7 @@ impl<S: Source> Uplink<S> {
             clock,
             timing,
             road,
+            servers,
             login,
         };
         (uplink, stats)
@@ -188,36 +227,85 @@ impl<S: Source> Uplink<S> {
 
     async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
         let login = self.login.read().await?;
-        Ok((self.road.open().await?, login))
+        if let Some(server) = self.servers.get(self.rotation.server()) {
+            self.road.lead(server.clone());
+        }
+        let opened = self.road.open().await;
+        let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
+        self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
+        Ok((opened?, login))
     }
 
-    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should.
+    /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
+    /// for renewed certificates and for the first server.
     async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
+        let leave = stop.child();
+        self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
-        self.source.rewind();
+        self.source.begin(self.plan.delivery);
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
-            packer: &self.packer,
+            packer: &mut self.packer,
             clock: &self.clock,
             timing: self.timing,
             trouble: &mut self.trouble,
             stats: &self.stats,
             lost_since: &mut self.lost_since,
+            downlink: self.downlink.as_mut(),
         };
-        let outcome = session.run(relay, login, stop).await;
+        let spoken = self.known.spoken(Instant::now().into_std());
+        let watch = Watch {
+            road: &mut self.road,
+            certificates: &mut self.certificates,
+            clock: &self.clock,
+            every: self.timing.files_again,
+            first_server_at: self.rotation.leave_at(),
+        };
+        let reason = OnceLock::new();
+        let outcome = tokio::select! {
+            outcome = session.run(relay, login, &self.known, &leave) => outcome,
+            never = watch.run(&leave, &reason) => match never {},
+        };
+        self.packer.clear();
         self.stats.in_flight.set(0);
-        if outcome.proved {
+        if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
             self.backoff.reset();
         }
-        match outcome.end {
-            End::Finished => None,
-            End::Lost(reason) => Some(self.retry_after(reason, Told::Before)),
-            End::Refused(reason) => {
-                let told = self.trouble.refused(&reason);
-                Some(self.retry_after(reason, told))
-            }
+        if outcome.proved {
+            self.rotation.worked();
         }
+        match reason.get() {
+            Some(reason) if matches!(outcome.end, End::Finished) && !stop.is_begun() => {
+                tracing::info!(uplink = self.plan.name, reason = reason.as_str(), "uplink connects anew");
+                if *reason == Reason::FirstServer {
+                    self.rotation.back_to_first();
+                }
+                Some(Duration::ZERO)
+            }
+            _ => self.wait_after(spoken, outcome),
+        }
+    }
+
+    /// What the end of a session means for the next; `None` when there is none.
+    fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
+        let again = self.known.learn(spoken, &outcome, Instant::now().into_std());
+        let End::Ended(ended) = outcome.end else {
+            return None;
+        };
+        if again == Again::AtOnce {
+            let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
+            tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
+            return Some(Duration::ZERO);
+        }
+        let told = match &ended {
+            Ended::Refused(reason) => self.trouble.refused(reason),
+            Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),
+            Ended::TakenOver(reason) => self.trouble.taken_over(reason),
+            _ => Told::Before,
+        };
+        let elsewhere = !outcome.proved && !matches!(ended, Ended::TakenOver(_));
+        Some(if elsewhere { self.next_server(ended.reason(), told) } else { self.retry_after(ended.reason(), told) })
     }
 
     fn no_road(&mut self, error: &RoadError) -> Duration {
@@ -230,7 +318,18 @@ impl<S: Source> Uplink<S> {
         }
         self.trouble.clear_disabled();
         let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.retry_after(reason, told)
+        self.next_server(reason, told)
+    }
+
+    /// At once, until all have been tried.
+    fn next_server(&mut self, reason: String, told: Told) -> Duration {
+        match self.rotation.failed() {
+            Next::AfterBackoff => self.retry_after(reason, told),
+            Next::Now => {
+                self.down(reason, told);
+                Duration::ZERO
+            }
+        }
     }
 
     fn retry_after(&mut self, reason: String, told: Told) -> Duration {

@@ -1,11 +1,12 @@
 //! One MQTT connection from CONNECT to its end: how rumqttc is set up, and what the end means for the next attempt.
 //!
-//! Poller and relay run beside the feeder and end with it.
+//! Poller, relay and downlink run beside the feeder and end with it. Both versions begin clean and leave nothing at the
+//! broker (MQTT 5: no session expiry): what is owed stands in the store, and no command may wait out an outage.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport};
+use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport, v5};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -16,22 +17,32 @@ use crate::road::login::Login;
 use crate::road::{Relay, RelayEnd};
 
 use super::Timing;
+use super::alias::Aliases;
+use super::client::{Client, Events, Gone, Spoken};
+use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
+use super::ended::Ended;
 use super::feeder::Progress;
-use super::line::{Ended, Line};
+use super::line::Line;
+use super::overheard::Ear;
 use super::pack::Packer;
 use super::source::Source;
 use super::stats::UplinkStats;
 use super::status;
 use super::trouble::Trouble;
+use super::version::{Greeting, Known};
 use super::window::PACKET_IDS;
 
 /// Limit from CONNECT to CONNACK, and of a flush that the broker does not take. rumqttc's own 5 s are less than two
 /// lost packets on a satellite link.
 const ANSWER_MAX_S: u64 = 60;
-/// We subscribe to nothing, so nothing large comes in.
-const INCOMING_BYTES_MAX: usize = 64 << 10;
+/// Commands are small; nothing else comes in.
+const INCOMING_BYTES_MAX: u32 = 64 << 10;
 /// MQTT's own limit (3.1.1, section 2.2.3): what the store holds must never be too large for rumqttc.
 const OUTGOING_BYTES_MAX: usize = 268_435_455;
+/// rumqttc's MQTT 5 client panics below this.
+const KEEP_ALIVE_MIN_V5: Duration = Duration::from_secs(5);
+/// Requests that may wait for rumqttc: more than the window, the commands to acknowledge, SUBSCRIBE and DISCONNECT.
+const REQUESTS_MAX: usize = PACKET_IDS as usize;
 /// How long a broken connection's relay is given to say why.
 const CAUSE_MAX: Duration = Duration::from_millis(200);
 
@@ -39,18 +50,26 @@ const CAUSE_MAX: Duration = Duration::from_millis(200);
 pub(super) enum End {
     /// In order: the source ended or a stop was asked for.
     Finished,
-    /// The connection is gone.
-    Lost(String),
-    /// The broker does not want us.
-    Refused(String),
+    /// The connection is gone, or never was one.
+    Ended(Ended),
+}
+
+impl End {
+    /// The connection is of no use any more.
+    pub(super) fn lost(reason: impl Into<String>) -> Self {
+        Self::Ended(Ended::Lost(reason.into()))
+    }
+}
+
+impl From<Gone> for End {
+    fn from(gone: Gone) -> Self {
+        Self::lost(gone.to_string())
+    }
 }
 
 impl From<Ended> for End {
     fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::Lost(reason) => Self::Lost(reason),
-            Ended::Refused(reason) => Self::Refused(reason),
-        }
+        Self::Ended(ended)
     }
 }
 
@@ -59,31 +78,40 @@ pub(super) struct Outcome {
     pub(super) end: End,
     /// It carried an acknowledged record, or stood long enough: the next wait begins at its shortest again.
     pub(super) proved: bool,
+    /// How the broker took our CONNECT; `None` when we did not wait for it.
+    pub(super) greeting: Option<Greeting>,
 }
 
 /// What a session borrows from its uplink.
 pub(super) struct Session<'a, S> {
     pub(super) plan: &'a UplinkPlan,
     pub(super) source: &'a mut S,
-    pub(super) packer: &'a Packer,
+    pub(super) packer: &'a mut Packer,
     pub(super) clock: &'a Clock,
     pub(super) timing: Timing,
     pub(super) trouble: &'a mut Trouble,
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
+    pub(super) downlink: Option<&'a mut Downlink>,
 }
 
 impl<S: Source> Session<'_, S> {
-    pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Outcome {
-        let (client, mut events) = AsyncClient::new(self.options(&relay, login), usize::from(PACKET_IDS));
-        events.network_options.set_connection_timeout(ANSWER_MAX_S);
-        let line = Arc::new(Line::default());
-        let mut tasks = JoinSet::new(); // both end with the session, whatever state they are in
+    pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
+        let (client, events) = self.connect(&relay, login, known);
+        let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
+        let intake = self.subscribe(&client, &mut tasks);
+        let line = Arc::new(Line::new(intake.as_ref()));
         let polled = Arc::clone(&line);
-        tasks.spawn(async move { polled.poll(events).await });
+        tasks.spawn(async move { polled.poll(events, intake).await });
         let relayed = Arc::clone(&line);
         tasks.spawn(async move {
-            match relay.run().await {
+            let (mut ear, listener) = (Ear::default(), Arc::clone(&relayed));
+            let heard = move |bytes: &[u8]| {
+                if let Some(heard) = ear.hear(bytes) {
+                    listener.overheard(heard);
+                }
+            };
+            match relay.run_overheard(heard).await {
                 RelayEnd::Closed => {}
                 RelayEnd::Broken(cause) => relayed.broke(Ended::Lost(cause)),
                 RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
@@ -91,17 +119,42 @@ impl<S: Source> Session<'_, S> {
         });
         let mut progress = Progress::new(Instant::now());
         let mut end = self.feed(&client, &line, &mut progress, stop).await;
-        if matches!(end, End::Lost(_)) {
+        if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
             drop(timeout(CAUSE_MAX, all).await);
             if let Some(cause) = line.cause() {
                 end = cause.into();
             }
         }
-        Outcome { end, proved: progress.has_proved_itself() }
+        Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
 
-    fn options(&self, relay: &Relay, login: Option<Login>) -> MqttOptions {
+    fn connect(&self, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
+        match known.spoken(Instant::now().into_std()) {
+            Spoken::V4 => {
+                let (client, mut events) = AsyncClient::new(self.options_v4(relay, login), REQUESTS_MAX);
+                events.network_options.set_connection_timeout(ANSWER_MAX_S);
+                (Client::V4(client), Events::V4(Box::new(events)))
+            }
+            Spoken::V5 => {
+                let (client, events) = v5::AsyncClient::new(self.options_v5(relay, login, known), REQUESTS_MAX);
+                let aliases = if known.aliases { Aliases::default() } else { Aliases::banned() };
+                (Client::V5(client, aliases.into()), Events::V5(Box::new(events)))
+            }
+        }
+    }
+
+    /// Hands in the one SUBSCRIBE, before anything else, and lets the downlink run.
+    fn subscribe(&self, client: &Client, tasks: &mut JoinSet<()>) -> Option<Intake> {
+        let downlink = self.downlink.as_deref().filter(|downlink| !downlink.filters().is_empty())?;
+        // the queue is empty and has room for it; if it were closed, the poller would say so in a moment
+        client.subscribe(downlink.filters()).ok()?;
+        let (intake, arrivals) = downlink.intake();
+        tasks.spawn(downlink.serve(arrivals, client.receiver()));
+        Some(intake)
+    }
+
+    fn options_v4(&self, relay: &Relay, login: Option<Login>) -> MqttOptions {
         let mut options = MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
         let will = LastWill::new(self.packer.status_topic(), status::WILL, QoS::AtLeastOnce, true);
         options
@@ -109,7 +162,28 @@ impl<S: Source> Session<'_, S> {
             .set_clean_session(true)
             .set_keep_alive(self.plan.keep_alive.max(Duration::from_secs(1)))
             .set_inflight(PACKET_IDS)
-            .set_max_packet_size(INCOMING_BYTES_MAX, OUTGOING_BYTES_MAX)
+            .set_max_packet_size(INCOMING_BYTES_MAX as usize, OUTGOING_BYTES_MAX)
+            .set_manual_acks(true)
+            .set_last_will(will);
+        if let Some(login) = login {
+            options.set_credentials(login.username, login.password);
+        }
+        options
+    }
+
+    fn options_v5(&self, relay: &Relay, login: Option<Login>, known: &Known) -> v5::MqttOptions {
+        let mut options = v5::MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
+        let (topic, qos) = (self.packer.status_topic(), v5::mqttbytes::QoS::AtLeastOnce);
+        let will = v5::mqttbytes::v5::LastWill::new(topic, status::WILL, qos, known.retains, None);
+        options
+            .set_transport(Transport::Unix)
+            .set_clean_start(true)
+            .set_keep_alive(self.plan.keep_alive.max(KEEP_ALIVE_MIN_V5))
+            .set_outgoing_inflight_upper_limit(PACKET_IDS)
+            .set_max_packet_size(Some(INCOMING_BYTES_MAX))
+            .set_receive_maximum(Some(ARRIVALS_MAX))
+            .set_connection_timeout(ANSWER_MAX_S)
+            .set_manual_acks(true)
             .set_last_will(will);
         if let Some(login) = login {
             options.set_credentials(login.username, login.password);

@@ -2,22 +2,29 @@
 
 use std::future::Future;
 
+use crate::config::plan::Delivery;
 use crate::model::number::{Class, Epoch, Seq};
-use crate::store::{Ack, Item, Reader, StoreHandle};
+use crate::model::time::Stamp;
+use crate::store::{Ack, Reader, StoreHandle};
+pub use crate::store::{Lane, Pull, Wants};
 
 /// Everything one uplink is owed, in order.
 pub trait Source: Send + Sync + 'static {
-    /// Waits for at least one item and hands out at most `at_most` (≥ 1); `None` when the store has ended and all was
-    /// handed out. Cancel-safe.
-    fn next(&mut self, at_most: usize) -> impl Future<Output = Option<Vec<Item>>> + Send;
-    /// Back to the first item that is not acknowledged.
-    fn rewind(&mut self);
+    /// Waits for at least one item of a lane that is wanted; `None` when the store has ended and all was handed out.
+    /// Cancel-safe.
+    fn next(&mut self, wants: Wants) -> impl Future<Output = Option<Pull>> + Send;
+    /// Back to the first item that is not acknowledged, for a new session with this order.
+    fn begin(&mut self, delivery: Delivery);
     /// The broker has it.
     fn acknowledge(&self, ack: Ack);
+    /// The broker will never take it: a gap record is owed instead. `at`: when it was taken, if known.
+    fn refuse(&mut self, ack: Ack, at: Option<Stamp>);
     /// Puts the cursor on disk.
     fn save(&self) -> impl Future<Output = ()> + Send;
     /// Items not yet acknowledged.
     fn backlog(&self) -> u64;
+    /// About when the oldest of them was taken.
+    fn oldest(&self) -> Option<Stamp>;
     /// The newest number of each stream.
     fn newest(&self) -> Vec<(Class, Epoch, Seq)>;
 }
@@ -36,16 +43,20 @@ impl StoreSource {
 }
 
 impl Source for StoreSource {
-    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
-        self.reader.next(at_most).await
+    async fn next(&mut self, wants: Wants) -> Option<Pull> {
+        self.reader.pull(wants).await
     }
 
-    fn rewind(&mut self) {
-        self.reader.rewind();
+    fn begin(&mut self, delivery: Delivery) {
+        self.reader.begin(delivery);
     }
 
     fn acknowledge(&self, ack: Ack) {
         self.reader.acknowledge(ack);
+    }
+
+    fn refuse(&mut self, ack: Ack, at: Option<Stamp>) {
+        self.reader.refuse(ack, at);
     }
 
     async fn save(&self) {
@@ -54,6 +65,10 @@ impl Source for StoreSource {
 
     fn backlog(&self) -> u64 {
         self.reader.backlog()
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        self.reader.oldest()
     }
 
     fn newest(&self) -> Vec<(Class, Epoch, Seq)> {

@@ -55,6 +55,18 @@ pub struct UplinkStats {
     pub in_flight: Gauge,
     /// Items the source still owes.
     pub backlog: Gauge,
+    /// Commands from upstream, refused ones included.
+    pub commands: Counter,
+    /// Commands from upstream that were refused.
+    pub commands_refused: Counter,
+    /// Publishes that the subscription brought and that are no command for a tag of ours.
+    pub commands_foreign: Counter,
+    /// Commands from upstream dropped because too many came at once.
+    pub commands_dropped: Counter,
+    /// Answers to commands that found no session in time.
+    pub replies_lost: Arc<Counter>,
+    /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.
+    pub certificate_ends: Gauge,
     last_error: ArcSwapOption<String>,
     last_acknowledged: ArcSwapOption<Stamp>,
     meter: Arc<Meter>,

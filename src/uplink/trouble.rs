@@ -7,6 +7,9 @@ const DISABLED: &str = "uplink_disabled";
 /// Broker and gateway do not accept each other: certificate, user, client id.
 const REFUSED: &str = "uplink_refused";
 
+/// Another client has our client id.
+const TAKEN_OVER: &str = "uplink_taken_over";
+
 /// Whether the operator has just been told, or knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -20,11 +23,12 @@ pub(super) struct Trouble {
     notices: Notices,
     disabled: Option<String>,
     refused: Option<String>,
+    taken_over: Option<String>,
 }
 
 impl Trouble {
     pub(super) fn new(name: String, notices: Notices) -> Self {
-        Self { name, notices, disabled: None, refused: None }
+        Self { name, notices, disabled: None, refused: None, taken_over: None }
     }
 
     /// Says whether that is news.
@@ -54,6 +58,21 @@ impl Trouble {
     pub(super) fn clear_refused(&mut self) {
         if let Some(detail) = self.refused.take() {
             self.tell(REFUSED, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
+    /// Says whether that is news.
+    pub(super) fn taken_over(&mut self, detail: &str) -> Told {
+        if self.taken_over.replace(detail.to_owned()).is_some() {
+            return Told::Before;
+        }
+        self.tell(TAKEN_OVER, Phase::Active, detail);
+        Told::Now
+    }
+
+    pub(super) fn clear_taken_over(&mut self) {
+        if let Some(detail) = self.taken_over.take() {
+            self.tell(TAKEN_OVER, Phase::Cleared, &format!("no longer: {detail}"));
         }
     }
 

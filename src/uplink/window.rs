@@ -41,6 +41,21 @@ pub(super) enum Sent {
     Owed(Ack),
     /// Our status.
     Status,
+    /// An answer to a command.
+    Reply,
+}
+
+/// What the broker answered to a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It has it.
+    Taken,
+    /// Not now, with this reason code (MQTT 5, section 2.4: 0x89 server busy, 0x93 receive maximum exceeded, 0x97 quota
+    /// exceeded and the like): the same again, later.
+    TryLater(u8),
+    /// Not this one, with this reason code (0x87 not authorized, 0x90 topic name invalid, 0x95 packet too large, 0x99
+    /// payload format invalid).
+    Refused(u8),
 }
 
 #[derive(Debug)]
@@ -68,6 +83,8 @@ pub(super) struct Window {
     /// Messages before this one were sent under an older limit and say nothing about the present one.
     limited_from: u64,
     open: bool,
+    /// What the broker takes at once, and the circle of packet ids that rumqttc makes of it.
+    receive_max: u16,
 }
 
 impl Default for Window {
@@ -81,19 +98,29 @@ impl Default for Window {
             bytes_limit: BYTES_FIRST,
             limited_from: 0,
             open: false,
+            receive_max: u16::MAX,
         }
     }
 }
 
 impl Window {
+    /// The broker takes so many unacknowledged messages (≥ 1; MQTT 5, Receive Maximum).
+    pub(super) fn agree(&mut self, receive_max: u16) {
+        self.receive_max = receive_max;
+    }
+
     /// How many more messages may be sent now.
     pub(super) fn room(&self) -> usize {
-        let limit = if self.open { MESSAGES_MAX } else { 1 };
+        // rumqttc's circle of packet ids is the smaller of both: an id must not come round while it is in flight. Where
+        // the window is full it would also hold back our own acknowledgements, so one place stays free.
+        let circle = usize::from(self.receive_max.saturating_sub(1).max(1));
+        let limit = if self.open { MESSAGES_MAX.min(circle) } else { 1 };
+        let span_max = SPAN_MAX.min(circle as u64);
         let span = self.orders.first().map_or(0, |oldest| self.next_order - oldest);
         if self.bytes >= self.bytes_limit {
             return 0;
         }
-        limit.saturating_sub(self.in_flight()).min(usize::try_from(SPAN_MAX.saturating_sub(span)).unwrap_or(0))
+        limit.saturating_sub(self.in_flight()).min(usize::try_from(span_max.saturating_sub(span)).unwrap_or(0))
     }
 
     /// Messages in flight.
@@ -118,12 +145,12 @@ impl Window {
         }
     }
 
-    /// `PubAck(id)`: what it was.
-    pub(super) fn acknowledged(&mut self, id: u16, now: Instant) -> Result<Sent, Confused> {
+    /// `PubAck(id)` with this answer: what it was.
+    pub(super) fn answered(&mut self, id: u16, answer: Answer, now: Instant) -> Result<Sent, Confused> {
         let flying = self.flying.remove(&id).ok_or(Confused(id))?;
         self.orders.remove(&flying.order);
         self.bytes -= flying.bytes;
-        self.open |= matches!(flying.what, Sent::Owed(_));
+        self.open |= matches!((flying.what, answer), (Sent::Owed(_), Answer::Taken));
         self.learn(&flying, now);
         Ok(flying.what)
     }
@@ -155,12 +182,12 @@ mod tests {
         assert_eq!(window.room(), 1);
         window.hand(Sent::Status, 100, now);
         window.left(1).expect("handed");
-        assert_eq!(window.acknowledged(1, now), Ok(Sent::Status));
+        assert_eq!(window.answered(1, Answer::Taken, now), Ok(Sent::Status));
         assert_eq!(window.room(), 1);
         window.hand(record(1), 100, now);
         window.left(2).expect("handed");
         assert_eq!(window.room(), 0);
-        assert_eq!(window.acknowledged(2, now), Ok(record(1)));
+        assert_eq!(window.answered(2, Answer::Taken, now), Ok(record(1)));
         assert_eq!(window.room(), MESSAGES_MAX);
     }
 
@@ -168,7 +195,7 @@ mod tests {
     fn a_packet_id_nobody_used_is_noticed() {
         let (mut window, now) = (Window::default(), Instant::now());
         assert_eq!(window.left(1), Err(Confused(1)));
-        assert_eq!(window.acknowledged(1, now), Err(Confused(1)));
+        assert_eq!(window.answered(1, Answer::Taken, now), Err(Confused(1)));
         window.hand(record(1), 1, now);
         window.left(1).expect("handed");
         window.hand(record(2), 1, now);
@@ -197,7 +224,7 @@ mod tests {
                 } else if !model.is_empty() {
                     let which = if dice.random_bool(0.9) { 0 } else { dice.random_range(0..model.len()) };
                     let (id, step, ..) = model.remove(which);
-                    assert_eq!(window.acknowledged(id, now), Ok(record(step)));
+                    assert_eq!(window.answered(id, Answer::Taken, now), Ok(record(step)));
                     acknowledged += 1;
                 } else {
                     assert!(window.room() > 0, "an empty window has room");
@@ -226,7 +253,7 @@ mod tests {
             }
             let (arrives, id, left) = coming.pop_front().expect("something is in flight");
             now = arrives;
-            window.acknowledged(id, now).expect("in flight");
+            window.answered(id, Answer::Taken, now).expect("in flight");
             acknowledged += RECORD;
             if now > begin + Duration::from_secs(60) {
                 longest = longest.max(now - left);

@@ -268,4 +268,5 @@ poll = "200ms"
     return 1 if failures else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

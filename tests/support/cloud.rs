@@ -1,11 +1,13 @@
-//! A broker upstream that misbehaves on command. Speaks real MQTT 3.1.1, over TCP or TLS; a log of everything published
-//! is what subscribers are served from.
+//! A broker upstream that misbehaves on command. Speaks real MQTT 3.1.1 and 5, over TCP or TLS; a log of everything
+//! published is what subscribers are served from (commands, `…/set`: from when they subscribe).
 
 #![allow(dead_code)] // every test file uses its own part of it
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 #[path = "cloud_peer.rs"]
 mod peer;
+#[path = "cloud_wire.rs"]
+mod wire;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
+use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, ConnectProperties, PublishProperties};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +36,25 @@ pub struct Orders {
     cut: u64,
     refuse_connections: bool,
     answer_with: Option<Vec<u8>>,
+    old: Option<Old>,
+    agree: Option<ConnAckProperties>,
+    deny: Vec<(String, u8)>,
+    tell: (u64, Vec<u8>),
+    no_suback: bool,
+    refuse_subscriptions: bool,
+}
+
+/// How a broker of MQTT 3.1.1 takes a CONNECT with 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// CONNACK 0x84 in the form of MQTT 5, then closes.
+    SaysSoIn5,
+    /// CONNACK 1 in the form of 3.1.1, then closes.
+    SaysSoIn4,
+    /// The same and does not close.
+    SaysSoAndStays,
+    /// Closes.
+    Closes,
 }
 
 /// One publish that arrived.
@@ -47,6 +69,11 @@ pub struct Arrived {
     pub connection: usize,
     /// Said by the broker itself, for a client that vanished.
     pub will: bool,
+    pub dup: bool,
+    /// Length of the topic as it came: 0 when only its alias came.
+    pub topic_bytes: usize,
+    /// MQTT 5.
+    pub properties: Option<PublishProperties>,
 }
 
 impl Arrived {
@@ -59,6 +86,11 @@ impl Arrived {
 struct Book {
     log: Vec<Arrived>,
     connects: Vec<Connect>,
+    connect_properties: Vec<Option<ConnectProperties>>,
+    subscriptions: Vec<(usize, Vec<String>)>,
+    acknowledged: usize,
+    too_new: usize,
+    denied: usize,
     disconnects: usize,
     cursors: HashMap<String, usize>,
 }
@@ -188,7 +220,85 @@ impl Cloud {
             client: "another".into(),
             connection: 0,
             will: false,
+            dup: false,
+            topic_bytes: topic.len(),
+            properties: None,
         });
+    }
+
+    /// The same with flags and properties.
+    pub fn deliver_with(&self, topic: &str, payload: &[u8], change: impl FnOnce(&mut Arrived)) {
+        let mut arrived = Arrived {
+            topic: topic.into(),
+            payload: payload.into(),
+            retain: false,
+            qos: QoS::AtLeastOnce,
+            client: "another".into(),
+            connection: 0,
+            will: false,
+            dup: false,
+            topic_bytes: topic.len(),
+            properties: None,
+        };
+        change(&mut arrived);
+        self.shared.log(arrived);
+    }
+
+    /// Only 3.1.1 is spoken.
+    pub fn is_old(&self, old: Option<Old>) {
+        self.order(|orders| orders.old = old);
+    }
+
+    /// What CONNACK says in MQTT 5.
+    pub fn agrees(&self, change: impl FnOnce(&mut ConnAckProperties)) {
+        let mut properties = wire::no_properties();
+        change(&mut properties);
+        self.order(|orders| orders.agree = Some(properties));
+    }
+
+    /// Publishes on this topic are not taken: PUBACK with this reason code. 0: they are again.
+    pub fn deny(&self, topic: &str, reason: u8) {
+        self.order(|orders| orders.deny = vec![(topic.to_owned(), reason)]);
+    }
+
+    /// Every connection gets these bytes and is closed.
+    pub fn tell(&self, bytes: &[u8]) {
+        self.order(|orders| orders.tell = (orders.tell.0 + 1, bytes.to_vec()));
+    }
+
+    /// SUBSCRIBE is not answered.
+    pub fn no_suback(&self, on: bool) {
+        self.order(|orders| orders.no_suback = on);
+    }
+
+    /// No filter is granted.
+    pub fn refuse_subscriptions(&self, on: bool) {
+        self.order(|orders| orders.refuse_subscriptions = on);
+    }
+
+    /// Properties of every CONNECT so far.
+    pub fn connect_properties(&self) -> Vec<Option<ConnectProperties>> {
+        self.shared.book.lock().unwrap().connect_properties.clone()
+    }
+
+    /// Every SUBSCRIBE so far: connection and filters.
+    pub fn subscriptions(&self) -> Vec<(usize, Vec<String>)> {
+        self.shared.book.lock().unwrap().subscriptions.clone()
+    }
+
+    /// PUBACKs of subscribers so far.
+    pub fn acknowledged(&self) -> usize {
+        self.shared.book.lock().unwrap().acknowledged
+    }
+
+    /// CONNECTs with MQTT 5 that were not understood.
+    pub fn too_new(&self) -> usize {
+        self.shared.book.lock().unwrap().too_new
+    }
+
+    /// Publishes that were not taken.
+    pub fn denied(&self) -> usize {
+        self.shared.book.lock().unwrap().denied
     }
 
     /// Waits until what arrived, and who came, satisfies `enough`; panics after 30 s.

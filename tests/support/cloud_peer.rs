@@ -1,18 +1,17 @@
-//! One connection of the misbehaving broker.
+//! One connection of the misbehaving broker; the version is the one that CONNECT asks for.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rumqttc::mqttbytes::v4::{
-    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
-};
-use rumqttc::mqttbytes::{Error, QoS, matches};
+use rumqttc::mqttbytes::v4::Connect;
+use rumqttc::mqttbytes::{Error, Protocol, matches};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::{Arrived, Orders, Shared};
+use super::wire::{self, In, PublishIn};
+use super::{Arrived, Old, Orders, Shared};
 
 /// Publishes to one subscriber that are not yet acknowledged.
 const SUBSCRIBER_WINDOW: usize = 20;
@@ -22,8 +21,10 @@ struct Peer<S> {
     shared: Arc<Shared>,
     number: usize,
     connect: Option<Connect>,
+    version: Protocol,
+    aliases: HashMap<u16, String>,
     publishes: usize,
-    owed_acks: VecDeque<(Instant, u16)>,
+    owed_acks: VecDeque<(Instant, u16, u8)>,
     filters: Vec<String>,
     cursor: usize,
     unacknowledged: VecDeque<(u16, usize)>,
@@ -40,12 +41,14 @@ enum Next {
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: Arc<Shared>, number: usize) {
     let mut orders = shared.orders.subscribe();
     let mut grown = shared.grown.subscribe();
-    let cut = orders.borrow().cut;
+    let (cut, told) = (orders.borrow().cut, orders.borrow().tell.0);
     let mut peer = Peer {
         stream,
         shared,
         number,
         connect: None,
+        version: Protocol::V4,
+        aliases: HashMap::new(),
         publishes: 0,
         owed_acks: VecDeque::new(),
         filters: Vec::new(),
@@ -59,6 +62,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: 
         if now.cut != cut {
             break Next::Cut;
         }
+        if now.tell.0 != told {
+            let _ = peer.raw(&now.tell.1).await;
+            break Next::Cut;
+        }
         if now.black_hole {
             if orders.changed().await.is_err() {
                 break Next::Cut;
@@ -69,7 +76,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: 
             break Next::Cut;
         }
         let due = match peer.owed_acks.front() {
-            Some((due, _)) if !now.withhold_acks => *due,
+            Some((due, ..)) if !now.withhold_acks => *due,
             _ => Instant::now() + Duration::from_secs(3600),
         };
         tokio::select! {
@@ -91,7 +98,16 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     async fn packets(&mut self, buffer: &mut BytesMut, orders: &Orders) -> Next {
         loop {
-            let packet = match Packet::read(buffer, 1 << 24) {
+            if self.connect.is_none()
+                && let Some(asked) = wire::protocol_of(buffer)
+            {
+                self.version = asked;
+                match (&orders.old, asked) {
+                    (Some(old), Protocol::V5) => return self.too_new(*old, buffer).await,
+                    _ => {}
+                }
+            }
+            let packet = match wire::read(self.version, buffer) {
                 Ok(packet) => packet,
                 Err(Error::InsufficientBytes(_)) => return Next::Go,
                 Err(error) => panic!("the client sent nonsense: {error}"),
@@ -103,15 +119,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
-    async fn packet(&mut self, packet: Packet, orders: &Orders) -> Next {
+    /// CONNECT with MQTT 5, to a broker that does not know it.
+    async fn too_new(&mut self, old: Old, buffer: &mut BytesMut) -> Next {
+        buffer.clear();
+        self.shared.book.lock().unwrap().too_new += 1;
+        match old {
+            Old::SaysSoIn5 => self.raw(&[0x20, 3, 0, 0x84, 0]).await,
+            Old::SaysSoIn4 => self.raw(&[0x20, 2, 0, 0x01]).await,
+            Old::Closes => return Next::Cut,
+            Old::SaysSoAndStays => return self.raw(&[0x20, 2, 0, 0x01]).await,
+        };
+        Next::Cut
+    }
+
+    async fn packet(&mut self, packet: In, orders: &Orders) -> Next {
         match packet {
-            Packet::Connect(connect) => {
-                self.shared.book.lock().unwrap().connects.push(connect.clone());
+            In::Connect(connect, properties) => {
+                {
+                    let mut book = self.shared.book.lock().unwrap();
+                    book.connects.push(connect.clone());
+                    book.connect_properties.push(properties);
+                }
                 if orders.no_connack {
                     return Next::Go;
                 }
                 if let Some(code) = orders.refuse {
-                    let _ = self.write(Packet::ConnAck(ConnAck::new(code, false))).await;
+                    let _ = self.raw(&wire::refusal(self.version, code)).await;
                     return Next::Cut;
                 }
                 if !connect.clean_session {
@@ -119,52 +152,81 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                         self.shared.book.lock().unwrap().cursors.get(&connect.client_id).copied().unwrap_or(0);
                 }
                 self.connect = Some(connect);
-                self.write(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false))).await
+                self.raw(&wire::welcome(self.version, orders.agree.as_ref())).await
             }
-            Packet::Publish(publish) => self.publish(publish, orders).await,
-            Packet::Subscribe(subscribe) => {
-                let codes = subscribe.filters.iter().map(|_| SubscribeReasonCode::Success(QoS::AtLeastOnce)).collect();
-                self.filters.extend(subscribe.filters.into_iter().map(|filter| filter.path));
-                self.write(Packet::SubAck(SubAck::new(subscribe.pkid, codes))).await
+            In::Publish(publish) => self.publish(publish, orders).await,
+            In::Subscribe(id, filters) => {
+                self.shared.book.lock().unwrap().subscriptions.push((self.number, filters.clone()));
+                if filters.iter().all(|filter| filter.ends_with("/set")) {
+                    self.cursor = self.shared.book.lock().unwrap().log.len(); // a command is not kept for anyone
+                }
+                if !orders.no_suback {
+                    let granted = vec![
+                        u8::from(!orders.refuse_subscriptions)
+                            | (u8::from(orders.refuse_subscriptions) * 0x80);
+                        filters.len()
+                    ];
+                    if let Next::Cut = self.raw(&wire::suback(self.version, id, &granted)).await {
+                        return Next::Cut;
+                    }
+                }
+                self.filters.extend(filters);
+                Next::Go
             }
-            Packet::PubAck(ack) => {
-                self.unacknowledged.retain(|(id, _)| *id != ack.pkid);
+            In::PubAck(id) => {
+                self.shared.book.lock().unwrap().acknowledged += 1;
+                self.unacknowledged.retain(|(sent, _)| *sent != id);
                 let upto = self.unacknowledged.front().map_or(self.cursor, |(_, at)| *at);
                 let client = self.connect.as_ref().unwrap().client_id.clone();
                 self.shared.book.lock().unwrap().cursors.insert(client, upto);
                 Next::Go
             }
-            Packet::PingReq => self.write(Packet::PingResp).await,
-            Packet::Disconnect => {
+            In::Ping => self.raw(&[0xD0, 0]).await,
+            In::Disconnect => {
                 self.shared.book.lock().unwrap().disconnects += 1;
                 Next::CloseInOrder
             }
-            other => panic!("the client sent {other:?}"),
         }
     }
 
-    async fn publish(&mut self, publish: Publish, orders: &Orders) -> Next {
+    async fn publish(&mut self, publish: PublishIn, orders: &Orders) -> Next {
         let client = self.connect.as_ref().expect("CONNECT comes first").client_id.clone();
-        self.shared.log(Arrived {
-            topic: publish.topic,
-            payload: publish.payload.to_vec(),
-            retain: publish.retain,
-            qos: publish.qos,
-            client,
-            connection: self.number,
-            will: false,
-        });
+        let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
+        let max = orders.agree.as_ref().and_then(|agree| agree.topic_alias_max).unwrap_or(0);
+        assert!(alias.is_none_or(|alias| (1..=max).contains(&alias)), "alias {alias:?} of {max}");
+        let topic = match (publish.topic.as_str(), alias) {
+            ("", Some(alias)) => self.aliases.get(&alias).expect("an alias is told before it is used").clone(),
+            (topic, Some(alias)) => self.aliases.entry(alias).insert_entry(topic.to_owned()).get().clone(),
+            (topic, None) => topic.to_owned(),
+        };
+        assert!(!topic.is_empty(), "a publish without a topic");
+        let at_once = orders.agree.as_ref().and_then(|agree| agree.receive_max).unwrap_or(u16::MAX);
+        assert!(self.owed_acks.len() < usize::from(at_once), "more than the Receive Maximum of {at_once}");
+        let denied = orders.deny.iter().find(|(denied, _)| *denied == topic).map_or(0, |(_, reason)| *reason);
+        if denied == 0 {
+            self.shared.log(Arrived {
+                topic,
+                payload: publish.payload,
+                retain: publish.retain,
+                dup: publish.dup,
+                qos: publish.qos,
+                client,
+                connection: self.number,
+                will: false,
+                topic_bytes: publish.topic.len(),
+                properties: publish.properties,
+            });
+        } else {
+            self.shared.book.lock().unwrap().denied += 1;
+        }
         self.publishes += 1;
         if orders.cut_after_publishes.is_some_and(|limit| self.publishes >= limit) {
             return Next::Cut;
         }
         if let Some(bytes) = &orders.answer_with {
-            return match self.stream.write_all(bytes).await {
-                Ok(()) => Next::Go,
-                Err(_) => Next::Cut,
-            };
+            return self.raw(&bytes.clone()).await;
         }
-        self.owed_acks.push_back((Instant::now() + orders.ack_delay, publish.pkid));
+        self.owed_acks.push_back((Instant::now() + orders.ack_delay, publish.id, denied));
         match self.pay_acks(orders).await {
             Ok(()) => Next::Go,
             Err(_) => Next::Cut,
@@ -178,9 +240,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         if orders.acks_in_pairs_swapped && self.publishes > 4 && self.owed_acks.len() >= 2 {
             self.owed_acks.swap(0, 1);
         }
-        while self.owed_acks.front().is_some_and(|(due, _)| *due <= Instant::now()) {
-            let (_, id) = self.owed_acks.pop_front().unwrap();
-            if let Next::Cut = self.write(Packet::PubAck(PubAck::new(id))).await {
+        while self.owed_acks.front().is_some_and(|(due, ..)| *due <= Instant::now()) {
+            let (_, id, reason) = self.owed_acks.pop_front().unwrap();
+            if let Next::Cut = self.raw(&wire::puback(id, reason)).await {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }
         }
@@ -198,21 +260,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 continue;
             }
             self.next_id = self.next_id % 60_000 + 1;
-            let mut publish = Publish::new(&arrived.topic, QoS::AtLeastOnce, arrived.payload);
-            publish.pkid = self.next_id;
+            let bytes = wire::publish(self.version, self.next_id, &arrived);
             self.unacknowledged.push_back((self.next_id, at));
-            if let Next::Cut = self.write(Packet::Publish(publish)).await {
+            if let Next::Cut = self.raw(&bytes).await {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }
         }
         Ok(())
     }
 
-    async fn write(&mut self, packet: Packet) -> Next {
-        let mut bytes = BytesMut::new();
-        packet.write(&mut bytes, 1 << 24).unwrap();
+    async fn raw(&mut self, bytes: &[u8]) -> Next {
         let written = async {
-            self.stream.write_all(&bytes).await?;
+            self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
         match written.await {
@@ -232,6 +291,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 client: connect.client_id,
                 connection: self.number,
                 will: true,
+                dup: false,
+                topic_bytes: 0,
+                properties: None,
             });
         }
     }

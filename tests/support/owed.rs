@@ -6,13 +6,14 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use ironbridge::config::plan::Delivery;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
 use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
 use ironbridge::store::{Ack, DictionaryTag, Item, Owed, OwedBody};
-use ironbridge::uplink::Source;
+use ironbridge::uplink::{Lane, Pull, Source, Wants};
 use tokio::sync::Notify;
 
 pub const EPOCH: Epoch = Epoch(8123);
@@ -23,6 +24,7 @@ struct Inner {
     acknowledged: HashSet<i64>,
     /// Acknowledged while never handed out since the last rewind, or twice.
     wrong_acks: usize,
+    refused: Vec<i64>,
     ended: bool,
     saved: usize,
 }
@@ -102,13 +104,19 @@ impl OwedList {
         self.inner.lock().unwrap().wrong_acks
     }
 
+    /// What the uplink gave up, as sequence numbers.
+    pub fn refused(&self) -> Vec<i64> {
+        self.inner.lock().unwrap().refused.clone()
+    }
+
     pub fn saved(&self) -> usize {
         self.inner.lock().unwrap().saved
     }
 }
 
 impl Source for ListReader {
-    async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
+    async fn next(&mut self, wants: Wants) -> Option<Pull> {
+        let at_most = wants.live.max(wants.backlog);
         loop {
             {
                 let inner = self.list.inner.lock().unwrap();
@@ -120,7 +128,7 @@ impl Source for ListReader {
                     }
                 }
                 if !out.is_empty() {
-                    return Some(out);
+                    return Some(Pull { lane: Lane::Backlog, items: out });
                 }
                 if inner.ended {
                     return None;
@@ -130,7 +138,7 @@ impl Source for ListReader {
         }
     }
 
-    fn rewind(&mut self) {
+    fn begin(&mut self, _delivery: Delivery) {
         let inner = self.list.inner.lock().unwrap();
         let unacknowledged = |item: &Item| !inner.acknowledged.contains(&key_of(item));
         self.at = inner.items.iter().position(unacknowledged).unwrap_or(inner.items.len());
@@ -144,6 +152,12 @@ impl Source for ListReader {
         }
     }
 
+    fn refuse(&mut self, ack: Ack, _at: Option<Stamp>) {
+        let mut inner = self.list.inner.lock().unwrap();
+        inner.refused.push(key(ack));
+        inner.acknowledged.insert(key(ack));
+    }
+
     async fn save(&self) {
         self.list.inner.lock().unwrap().saved += 1;
     }
@@ -151,6 +165,14 @@ impl Source for ListReader {
     fn backlog(&self) -> u64 {
         let inner = self.list.inner.lock().unwrap();
         (inner.items.len() - inner.acknowledged.len()) as u64
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        let inner = self.list.inner.lock().unwrap();
+        inner.items.iter().filter(|item| !inner.acknowledged.contains(&key_of(item))).find_map(|item| match item {
+            Item::Record(owed) => Some(owed.at),
+            Item::Gap(_) => None,
+        })
     }
 
     fn newest(&self) -> Vec<(Class, Epoch, Seq)> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ironbridge::config::plan::{
     BrokerPlan, BusLink, BusPlan, DevicePlan, GatewayPlan, Limits, Parity, Plan, Scale, SerialPlan, StorePlan, TagPlan,
-    Verify, WritePlan,
+    TimeTrust, Verify, WritePlan,
 };
 use ironbridge::field::modbus::transport::Opener;
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
@@ -43,7 +43,7 @@ pub fn rtu(port: impl Into<PathBuf>, baud: u32) -> BusLink {
 /// A plan of one bus.
 pub fn plan(link: BusLink) -> Plan {
     Plan {
-        gateway: GatewayPlan { name: "rig".into(), data_dir: "/nonexistent".into() },
+        gateway: GatewayPlan { name: "rig".into(), data_dir: "/nonexistent".into(), time_source: TimeTrust::Auto },
         store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
         broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
         uplinks: Vec::new(),

@@ -75,6 +75,7 @@ impl Rig {
             source: owed.reader(),
             clock: clock(),
             notices: hand_in,
+            commands: None,
             run_dir: run_dir.path().to_owned(),
             timing,
         };

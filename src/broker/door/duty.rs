@@ -200,6 +200,7 @@ impl Duty {
             correlation: forwarded.and_then(|forwarded| forwarded.correlation.as_ref()).map(|data| data.to_vec()),
             response_topic: response_topic.filter(answerable),
             origin: format!("local:{}", self.id),
+            replies: None,
             at: self.shared.clock.now(),
         }
     }

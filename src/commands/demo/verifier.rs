@@ -64,7 +64,7 @@ impl Verifier {
         let tls = TlsFiles { ca_file: files.ca, identity: Some((files.client_certificate, files.client_key)) };
         let address = cloud.address();
         let parts = ClientParts {
-            to: Destination { host: address.ip().to_string(), port: address.port(), tls: Some(tls) },
+            to: Destination { tls: Some(tls), ..Destination::plain(&address.ip().to_string(), address.port()) },
             login: LoginFiles { username: None, password_file: None },
             client_id: "demo-verifier".into(),
             kept: Kept::Yes,

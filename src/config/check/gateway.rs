@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::plan::{GatewayPlan, StorePlan};
+use super::super::plan::{GatewayPlan, StorePlan, TimeTrust};
 use super::super::problem::Finding;
 use super::super::raw::Trail;
 use super::super::schema;
@@ -65,7 +65,24 @@ pub fn gateway<'a>(root: &Section<'a, '_>) -> Gateway<'a> {
     };
     let data_dir = section.and_then(|section| section.path("data_dir"));
     let data_dir = data_dir.map_or_else(|| PathBuf::from(DATA_DIR), |path| path.value);
-    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir }, template, hostname }
+    let time_source = section.and_then(|section| time_source(&section)).unwrap_or_default();
+    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir, time_source }, template, hostname }
+}
+
+fn time_source(section: &Section<'_, '_>) -> Option<TimeTrust> {
+    let text = section.text("time_source")?;
+    match text.value {
+        "auto" => Some(TimeTrust::Auto),
+        "system" => Some(TimeTrust::System),
+        other => match other.strip_prefix("file:").filter(|path| path.starts_with('/') && !path.contains('\0')) {
+            Some(path) => Some(TimeTrust::File(path.into())),
+            None => {
+                let allowed = "\"auto\", \"system\" or \"file:/absolute/path\"";
+                section.report(section.wrong("time_source", text.at, "nobody who knows the time").allowed(allowed));
+                None
+            }
+        },
+    }
 }
 
 fn written_name(section: &Section<'_, '_>, text: Spot<&str>, hostname: &str) -> Option<String> {

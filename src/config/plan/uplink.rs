@@ -34,6 +34,8 @@ pub struct UplinkPlan {
     pub format: Format,
     /// `layout`, for the format json.
     pub layout: Layout,
+    /// The topic template of `[gateway]`: the layout device makes its topics of it.
+    pub topic_template: String,
     /// `batch_samples`: at most so many records in one publish. 1 ..= 60 000; default 1 for json, 10 000 for batch.
     pub batch_samples: u32,
     /// `batch_interval`: how long a publish that is not full waits for more. 0 ..= 1 h; default 0: what was committed
@@ -84,6 +86,7 @@ impl UplinkPlan {
             preset: Preset::default(),
             format: Format::default(),
             layout: Layout::default(),
+            topic_template: "{gateway}/{device}/{tag}".to_owned(),
             batch_samples: 1,
             batch_interval: Duration::ZERO,
             compress: Compress::default(),

@@ -57,7 +57,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::plan::{BrokerPlan, GatewayPlan, Limits, Scale, StorePlan, Verify, WritePlan};
+    use crate::config::plan::{BrokerPlan, GatewayPlan, Limits, Scale, StorePlan, TimeTrust, Verify, WritePlan};
     use crate::model::number::Class;
     use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
 
@@ -86,7 +86,7 @@ mod tests {
     /// Start and count of both halves of a block of these tags.
     fn halves(tags: &[(u16, DataType)]) -> Option<[(u16, u16); 2]> {
         let plan = Plan {
-            gateway: GatewayPlan { name: String::new(), data_dir: "/".into() },
+            gateway: GatewayPlan { name: String::new(), data_dir: "/".into(), time_source: TimeTrust::Auto },
             store: StorePlan { max_size: 0, max_age: None, commit_interval: Duration::ZERO },
             broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
             uplinks: Vec::new(),

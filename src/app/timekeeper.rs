@@ -1,0 +1,66 @@
+//! The timekeeper: compares the wall clock with what is known of it, and hands every fix to the clock and the store.
+//!
+//! Tells the operator when nobody has vouched for the wall clock for long, because values stay uncertain until then.
+
+use crate::flow::clock::{Clock, Fix};
+use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::stop::Stop;
+use crate::host::clock::{COMPARE_EVERY, Told, Watch};
+use crate::store::StoreHandle;
+
+/// Who learns of the time.
+pub(super) struct Timekeeper {
+    pub(super) clock: Clock,
+    pub(super) store: StoreHandle,
+    pub(super) notices: Notices,
+}
+
+impl Timekeeper {
+    /// Watches until stopping begins.
+    pub(super) async fn run(self, mut watch: Watch, stop: Stop) {
+        loop {
+            tokio::select! {
+                () = stop.begun() => return,
+                () = tokio::time::sleep(COMPARE_EVERY) => {}
+            }
+            // It may wait for an answer of chronyd.
+            let clock = self.clock.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                let told = watch.look(&clock);
+                (watch, told)
+            });
+            let Ok((back, told)) = looked.await else { return };
+            watch = back;
+            self.take(told);
+        }
+    }
+
+    fn take(&self, told: Told) {
+        match told {
+            Told::Nothing => {}
+            Told::Fix(fix) => self.learn(fix),
+            Told::Set(fix) => {
+                self.learn(fix);
+                self.tell(Phase::Cleared, "the wall clock is known; times are right again".to_owned());
+            }
+            Told::Unset(sync) => {
+                let detail = format!(
+                    "nobody has vouched for the wall clock yet ({sync}): values are uncertain, cause clock, until \
+                     somebody does; gateway.time_source says who is asked"
+                );
+                tracing::warn!("wall clock is not known");
+                self.tell(Phase::Active, detail);
+            }
+        }
+    }
+
+    fn learn(&self, fix: Fix) {
+        tracing::info!(unix_ms = fix.unix_ms, "wall clock is known or was stepped");
+        self.clock.learn(fix);
+        self.store.record_fix(fix);
+    }
+
+    fn tell(&self, phase: Phase, detail: String) {
+        self.notices.tell(Notice { event: "clock_unset", phase, subject: "clock".to_owned(), detail });
+    }
+}

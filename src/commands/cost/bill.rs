@@ -1,0 +1,195 @@
+//! The bill of one uplink: what each format comes to on each way, against budgets and prices. Pure.
+
+use crate::config::forecast::Rate;
+use crate::config::plan::{Budget, PathPlan, Period, Plan, UplinkPlan};
+use crate::config::wire::{self, Load, Upkeep, Way};
+use crate::model::number::Class;
+
+use super::seen::Seen;
+
+/// A month in this forecast.
+pub const DAYS_PER_MONTH: f64 = 30.0;
+const BYTES_PER_MIB: f64 = 1_048_576.0;
+
+/// One uplink.
+#[derive(Debug)]
+pub struct Bill {
+    /// Its name.
+    pub uplink: String,
+    /// As it is configured.
+    pub way: Way,
+    /// What it carries.
+    pub load: Load,
+    /// What its session costs.
+    pub upkeep: Upkeep,
+    /// Each format over whatever path; first of all the ways.
+    pub whole: Course,
+    /// Each path, as if it carried everything it may.
+    pub paths: Vec<Course>,
+}
+
+/// One way to go, with what each format costs on it.
+#[derive(Debug)]
+pub struct Course {
+    /// `None`: all paths together.
+    pub path: Option<String>,
+    /// What may go there.
+    pub classes: Vec<Class>,
+    /// Money per MiB.
+    pub price_per_mib: Option<f64>,
+    /// By format, in the order of [`Way::ALL`].
+    pub rows: Vec<Row>,
+}
+
+/// One format.
+#[derive(Debug)]
+pub struct Row {
+    /// Which.
+    pub way: Way,
+    /// Wire bytes per sample, session included not.
+    pub per_sample: Rate,
+    /// Wire bytes per day, session included.
+    pub per_day: Rate,
+    /// Against each budget.
+    pub budgets: Vec<Use>,
+}
+
+/// A budget and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// The budget.
+    pub budget: Budget,
+    /// Part of it that is used in one period: 1.0 is all of it.
+    pub part: Rate,
+}
+
+impl Use {
+    /// After how many days of a month, or hours of a day, it is used up at this end; `None`: it lasts.
+    pub fn lasts(part: f64, period: Period) -> Option<f64> {
+        let whole = if period == Period::Day { 24.0 } else { DAYS_PER_MONTH };
+        (part > 1.0).then_some(whole / part)
+    }
+}
+
+impl Row {
+    /// Wire bytes per month.
+    pub fn per_month(&self) -> Rate {
+        map(self.per_day, |bytes| bytes * DAYS_PER_MONTH)
+    }
+
+    /// Money per month.
+    pub fn money(&self, price_per_mib: f64) -> Rate {
+        map(self.per_month(), |bytes| bytes / BYTES_PER_MIB * price_per_mib)
+    }
+
+    /// Do all budgets last, at the end that costs more?
+    pub fn fits(&self) -> bool {
+        self.budgets.iter().all(|used| used.part.most <= 1.0)
+    }
+}
+
+/// Works it out.
+pub fn bill(plan: &Plan, uplink: &UplinkPlan, seen: Option<&Seen>) -> Bill {
+    let course = |path: Option<&PathPlan>| {
+        // As if this path were the only one.
+        let mut alone = uplink.clone();
+        if let Some(path) = path {
+            alone.classes.retain(|class| path.classes.contains(class));
+            alone.paths = vec![path.clone()];
+        }
+        let budgets = path.map_or(&uplink.budgets, |path| &path.budgets);
+        let row = |way: Way| row(plan, &alone, budgets, way, seen);
+        Course {
+            path: path.map(|path| path.name.clone()),
+            price_per_mib: path.and_then(|path| path.price_per_mib),
+            rows: Way::ALL.into_iter().map(row).collect(),
+            classes: alone.classes.clone(),
+        }
+    };
+    let mut load = wire::load(plan, uplink);
+    if let Some(seen) = seen {
+        let samples = seen.samples_per_second(&uplink.classes);
+        load.samples = Rate { most: samples, least: samples };
+    }
+    Bill {
+        uplink: uplink.name.clone(),
+        way: Way::of(uplink),
+        load,
+        upkeep: upkeep(uplink, seen),
+        whole: course(None),
+        paths: uplink.paths.iter().map(|path| course(Some(path))).collect(),
+    }
+}
+
+fn row(plan: &Plan, uplink: &UplinkPlan, budgets: &[Budget], way: Way, seen: Option<&Seen>) -> Row {
+    let load = wire::load(plan, uplink);
+    let forecast = wire::samples_per_day(plan, uplink, &load, way);
+    let per_second = seen.map(|seen| seen.samples_per_second(&uplink.classes));
+    let (samples, rate) = match (seen, per_second) {
+        (Some(seen), Some(rate)) => {
+            let bytes = rate * 86_400.0 * seen.bytes_per_sample(plan, uplink, way);
+            (Rate { most: bytes, least: bytes }, Rate { most: rate, least: rate })
+        }
+        _ => (forecast, load.samples),
+    };
+    let session = upkeep(uplink, seen).total();
+    let per_day = Rate { most: samples.most + session.most, least: samples.least + session.least };
+    let each = |bytes: f64, rate: f64| if rate > 0.0 { bytes / (rate * 86_400.0) } else { 0.0 };
+    let used = |budget: &Budget| {
+        let days = if budget.period == Period::Day { 1.0 } else { DAYS_PER_MONTH };
+        Use { budget: *budget, part: map(per_day, |bytes| bytes * days / as_f64(budget.bytes)) }
+    };
+    Row {
+        way,
+        per_sample: Rate { most: each(samples.most, rate.most), least: each(samples.least, rate.least) },
+        per_day,
+        budgets: budgets.iter().map(used).collect(),
+    }
+}
+
+/// Events that were seen are in the store's samples already.
+fn upkeep(uplink: &UplinkPlan, seen: Option<&Seen>) -> Upkeep {
+    let upkeep = wire::upkeep(uplink);
+    if seen.is_some() { Upkeep { events: Rate::default(), ..upkeep } } else { upkeep }
+}
+
+fn map(rate: Rate, f: impl Fn(f64) -> f64) -> Rate {
+    Rate { most: f(rate.most), least: f(rate.least) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes far below 2^52")]
+pub(super) fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// The format to take: the cheapest that exists, of those that fit all budgets of the uplink and its paths even when
+/// everything changes; if none does, the cheapest of all.
+pub fn recommended(bill: &Bill) -> (Way, Fits) {
+    let courses = || std::iter::once(&bill.whole).chain(&bill.paths);
+    let ways = Way::ALL.into_iter().enumerate().filter(|(_, way)| way.exists());
+    let priced = ways.map(|(place, way)| {
+        let fits = courses().all(|course| course.rows[place].fits());
+        let at_all = courses().all(|course| course.rows[place].budgets.iter().all(|used| used.part.least <= 1.0));
+        let fits = if fits {
+            Fits::Always
+        } else if at_all {
+            Fits::WhenQuiet
+        } else {
+            Fits::Never
+        };
+        (fits, bill.whole.rows[place].per_day.most, way)
+    });
+    let best = priced.min_by(|(fits, bytes, _), (other, others, _)| fits.cmp(other).then(bytes.total_cmp(others)));
+    best.map_or((bill.way, Fits::Never), |(fits, _, way)| (way, fits))
+}
+
+/// Whether the budgets last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fits {
+    /// Even when every reading is a sample.
+    Always,
+    /// When little changes.
+    WhenQuiet,
+    /// Not even then.
+    Never,
+}

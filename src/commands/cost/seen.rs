@@ -1,0 +1,234 @@
+//! What a store saw: rates that are real, sizes of the plant's own samples in every format, bytes that were counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::bill::as_f64;
+use super::table::bytes;
+use crate::commands::Failed;
+use crate::config::plan::{Plan, UplinkPlan};
+use crate::config::wire::{self, MQTT, Way};
+use crate::model::number::Class;
+use crate::model::time::{Certainty, Wall, civil_from_days};
+use crate::payload::json;
+use crate::store::inspect::LookError;
+use crate::store::{self, MeterRow, Owed, OwedBody, Survey, Surveyed};
+
+/// A store with less than this says nothing about a month.
+const LEAST_MS: i64 = 60_000;
+const MS_PER_DAY: f64 = 86_400_000.0;
+/// The same level as on the way up.
+const ZSTD_LEVEL: i32 = 3;
+
+/// See the head of this file.
+pub struct Seen {
+    survey: Survey,
+    /// UTC of the oldest and newest record of any class, ms since 1970.
+    from_ms: i64,
+    to_ms: i64,
+}
+
+impl Seen {
+    /// Reads it.
+    pub fn look(dir: &Path) -> Result<Self, Failed> {
+        let survey = store::survey(dir).map_err(|error| match error {
+            LookError::NoStore(_) => Failed::Usage(error.to_string()),
+            LookError::Unreadable(_) => Failed::TryAgain(error.to_string()),
+        })?;
+        let from_ms = survey.streams.iter().map(|seen| seen.from_ms).min().unwrap_or(0);
+        let to_ms = survey.streams.iter().map(|seen| seen.to_ms).max().unwrap_or(0);
+        if to_ms - from_ms < LEAST_MS {
+            return Err(Failed::TryAgain(format!(
+                "the store in {} holds less than a minute: let the gateway run for a while",
+                dir.display()
+            )));
+        }
+        Ok(Self { survey, from_ms, to_ms })
+    }
+
+    fn days(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of some years")]
+        let ms = (self.to_ms - self.from_ms) as f64;
+        ms / MS_PER_DAY
+    }
+
+    fn of<'a>(&'a self, classes: &'a [Class]) -> impl Iterator<Item = &'a Surveyed> {
+        self.survey.streams.iter().filter(|seen| classes.contains(&seen.stream))
+    }
+
+    /// Records of these classes, over the time that the store remembers.
+    pub fn samples_per_second(&self, classes: &[Class]) -> f64 {
+        self.of(classes).map(|seen| as_f64(seen.records)).sum::<f64>() / self.days() / 86_400.0
+    }
+
+    /// Mean wire bytes of a record in a format: the plant's own records, encoded.
+    pub fn bytes_per_sample(&self, plan: &Plan, uplink: &UplinkPlan, way: Way) -> f64 {
+        let (mut wire, mut records) = (0.0, 0.0);
+        for seen in self.of(&uplink.classes).filter(|seen| !seen.sample.is_empty()) {
+            let all = as_f64(seen.records);
+            wire += all * self.class_bytes(plan, uplink, seen, way);
+            records += all;
+        }
+        if records > 0.0 { wire / records } else { 0.0 }
+    }
+
+    fn class_bytes(&self, plan: &Plan, uplink: &UplinkPlan, seen: &Surveyed, way: Way) -> f64 {
+        let rate = as_f64(seen.records) / self.days() / 86_400.0;
+        let commit = plan.store.commit_interval;
+        let burst = (rate * commit.as_secs_f64()).max(1.0);
+        let count = count_f64(seen.sample.len());
+        match way {
+            Way::JsonTag => {
+                let total: usize = seen.sample.iter().map(|owed| self.message(owed, uplink).0).sum();
+                wire::message(count_f64(total) / count + MQTT, burst)
+            }
+            Way::JsonDevice => self.device_bytes(uplink, seen, burst),
+            Way::JsonArray => {
+                let texts: Vec<Vec<u8>> = seen.sample.iter().map(|owed| self.message(owed, uplink).1).collect();
+                let mut total = 0.0;
+                for chunk in texts.chunks(per_message(plan, uplink, way, rate)) {
+                    let text = [b"[".as_slice(), &chunk.join(&b','), b"]"].concat();
+                    let packed = zstd::bulk::compress(&text, ZSTD_LEVEL).map_or(text.len(), |packed| packed.len());
+                    total += wire::message(count_f64(packed) + 60.0, 1.0);
+                }
+                total / count
+            }
+            Way::Batch | Way::Sparkplug => forecast_bytes(plan, uplink, way, rate, tags(&seen.sample)),
+        }
+    }
+
+    /// Topic and payload, and an entry of an array with the topic in it.
+    fn message(&self, owed: &Owed, uplink: &UplinkPlan) -> (usize, Vec<u8>) {
+        let (topic, payload) = match &owed.body {
+            OwedBody::Sample { tag, value, quality } => {
+                let time = self.survey.clock.wall(owed.at);
+                let time = Wall { certainty: Certainty::Fixed, ..time };
+                (tag.topic.as_str(), json::numbered_sample(value.as_ref(), *quality, time, owed.number, None))
+            }
+            OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, None)),
+        };
+        let size = uplink.topic_prefix.len() + topic.len() + payload.len();
+        (size, [format!("{{\"topic\":\"{topic}\",").as_bytes(), payload.get(1..).unwrap_or_default()].concat())
+    }
+
+    /// Records of a device with one time make one message.
+    fn device_bytes(&self, uplink: &UplinkPlan, seen: &Surveyed, burst: f64) -> f64 {
+        let mut messages: BTreeMap<(&str, i64), f64> = BTreeMap::new();
+        let mut total = 0.0;
+        let mut samples = 0.0;
+        for owed in &seen.sample {
+            let (whole, _) = self.message(owed, uplink);
+            match &owed.body {
+                OwedBody::Event { .. } => total += wire::message(count_f64(whole) + MQTT, burst),
+                OwedBody::Sample { tag, quality, .. } => {
+                    samples += 1.0;
+                    let time = Wall { certainty: Certainty::Fixed, ..self.survey.clock.wall(owed.at) };
+                    let bare = json::numbered_sample(None, *quality, time, owed.number, None).len() - "null".len();
+                    let value = whole.saturating_sub(uplink.topic_prefix.len() + tag.topic.len() + bare);
+                    let message = messages.entry((&tag.device, owed.at.micros)).or_insert_with(|| {
+                        // What the message has once: topic without the tag, time, number.
+                        count_f64(uplink.topic_prefix.len() + tag.topic.len() - tag.name.len().min(tag.topic.len()))
+                            + wire::JSON_DEVICE
+                            + MQTT
+                    });
+                    *message += count_f64(tag.name.len() + value) + 4.0;
+                }
+            }
+        }
+        let together = (burst * count_f64(messages.len()) / f64::max(samples, 1.0)).max(1.0);
+        total += messages.values().map(|bytes| wire::message(*bytes, together)).sum::<f64>();
+        total / count_f64(seen.sample.len())
+    }
+
+    /// What the store says of the past, for people.
+    pub fn text(&self) -> String {
+        let wall = |unix_ms| Wall { unix_ms, certainty: Certainty::Fixed };
+        let mut out = format!("store: {:.2} days, {} to {}\n", self.days(), wall(self.from_ms), wall(self.to_ms));
+        for seen in &self.survey.streams {
+            let per_day = as_f64(seen.records) / self.days();
+            let _ = writeln!(out, "  {:<9} {} records, {per_day:.0} a day", seen.stream.as_str(), seen.records);
+        }
+        out
+    }
+
+    /// The same for scripts.
+    pub fn json(&self) -> Value {
+        let stream = |seen: &Surveyed| {
+            json!({
+                "stream": seen.stream.as_str(), "records": seen.records,
+                "records_per_day": as_f64(seen.records) / self.days(), "encoded_for_sizes": seen.sample.len(),
+            })
+        };
+        json!({
+            "from_unix_ms": self.from_ms, "to_unix_ms": self.to_ms, "days": self.days(),
+            "streams": self.survey.streams.iter().map(stream).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What an uplink's meters counted: the newest day and month of each path.
+    pub fn recorded(&self, uplink: &str) -> Option<String> {
+        let mut newest: BTreeMap<(&str, u8), &MeterRow> = BTreeMap::new();
+        for row in self.survey.meters.iter().filter(|row| row.uplink == uplink) {
+            newest.insert((&row.path, row.period), row); // rows come oldest first
+        }
+        let mut out = String::from("\n  counted on the wire\n");
+        for ((path, _), row) in &newest {
+            let path = if path.is_empty() { "all paths together" } else { path };
+            let _ = writeln!(out, "    {path}: {} in {}", bytes(as_f64(row.bytes)), period(row));
+        }
+        (!newest.is_empty()).then_some(out)
+    }
+
+    /// Everything they counted, for scripts.
+    pub fn recorded_json(&self, uplink: &str) -> Value {
+        let mine = self.survey.meters.iter().filter(|row| row.uplink == uplink);
+        let one = |row: &MeterRow| json!({ "path": row.path, "period": period(row), "bytes": row.bytes });
+        mine.map(one).collect()
+    }
+}
+
+/// `2026-11-20` or `2026-11`
+fn period(row: &MeterRow) -> String {
+    match (row.number, row.period) {
+        (number, _) if number < 0 => "a time without a clock".to_owned(),
+        (day, 0) => {
+            let (year, month, day) = civil_from_days(day);
+            format!("{year:04}-{month:02}-{day:02}")
+        }
+        (month, _) => format!("{:04}-{:02}", month.div_euclid(12), month.rem_euclid(12) + 1),
+    }
+}
+
+fn tags(sample: &[Owed]) -> f64 {
+    let mut seen: HashMap<u32, ()> = HashMap::new();
+    for owed in sample {
+        if let OwedBody::Sample { tag, .. } = &owed.body {
+            seen.insert(tag.id, ());
+        }
+    }
+    count_f64(seen.len())
+}
+
+/// How many records a message of this format has at this rate.
+fn per_message(plan: &Plan, uplink: &UplinkPlan, way: Way, rate: f64) -> usize {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 ..= 60 000")]
+    let records = wire::records_per_message(plan, uplink, way, rate) as usize;
+    records.max(1)
+}
+
+/// For formats that are not encoded here: real rates, forecast sizes.
+fn forecast_bytes(plan: &Plan, uplink: &UplinkPlan, way: Way, rate: f64, tags: f64) -> f64 {
+    let samples = crate::config::forecast::Rate { most: rate, least: rate };
+    let load = wire::Load { samples, tags, polls: samples, topic: 0.0, name: 0.0 };
+    // A plant that sends by exception lies at the dearer end of a format's sizes.
+    let bytes = wire::samples_per_day(plan, uplink, &load, way);
+    if rate > 0.0 { bytes.least / (rate * 86_400.0) } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "lengths of samples")]
+fn count_f64(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,91 @@
+//! `ironbridge store …`: one file per subcommand. Looking works beside the running daemon.
+
+mod export;
+mod moment;
+mod status;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use crate::model::number::Class;
+use crate::store::inspect::LookError;
+
+use super::Failed;
+
+/// `ironbridge store …`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Streams, bytes, backlog of each uplink, gaps.
+    Status(Where),
+    /// Read everything and check it; exit code 1 when something is wrong that no gap record declares.
+    Verify(Where),
+    /// A range as CSV, NDJSON or Parquet, also while the gateway runs
+    ///
+    /// Class by class, within a class in the order of the numbers. An NDJSON line is what the uplink sends, with its topic;
+    /// CSV has the columns topic, time, value, quality, cause, stream, epoch, seq and record (events, as JSON); Parquet
+    /// has the same, with texts and whole numbers beyond 2^53 in a column of their own.
+    Export(Box<export::ExportArgs>),
+    /// (not in this version)
+    #[command(hide = true)]
+    Purge(Later),
+    /// (not in this version)
+    #[command(hide = true)]
+    Torture(Later),
+}
+
+#[derive(Debug, clap::Args)]
+struct Where {
+    /// Configuration whose store is meant.
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    config: Option<PathBuf>,
+    /// The store's directory, or the data directory it lies in.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// For scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+/// Runs it. `directory_of` finds the store's directory of a configuration file (`None`: the default file).
+pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, Failed>) -> Result<(), Failed> {
+    let directory = |place: &Where| match &place.dir {
+        // A data directory is as good: the store is in it.
+        Some(dir) if dir.join("store").is_dir() => Ok(dir.join("store")),
+        Some(dir) => Ok(dir.clone()),
+        None => directory_of(place.config.as_deref()),
+    };
+    let later = |name: &str| Err(Failed::not_in_this_version(&format!("store {name}")));
+    match &args.what {
+        What::Status(place) => status::run(&directory(place)?, place),
+        What::Verify(place) => verify::run(&directory(place)?, place),
+        What::Export(args) => export::run(&directory(&args.place)?, args),
+        What::Purge(_) => later("purge"),
+        What::Torture(_) => later("torture"),
+    }
+}
+
+fn failed(error: &LookError) -> Failed {
+    match error {
+        LookError::NoStore(_) => Failed::Usage(error.to_string()),
+        LookError::Unreadable(fault) if fault.is_damage() => Failed::Internal(format!(
+            "{error}; it will be set aside and built anew from the chunk files when the gateway starts"
+        )),
+        LookError::Unreadable(_) => Failed::TryAgain(error.to_string()),
+    }
+}
+
+fn class(name: &str) -> Result<Class, String> {
+    Class::from_name(name).ok_or_else(|| format!("there is no class '{name}': alarm, event, telemetry or bulk"))
+}

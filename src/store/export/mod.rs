@@ -1,0 +1,243 @@
+//! Everything a store holds of a range, for other tools, also while the gateway writes it.
+//!
+//! Reads one segment at a time ([`super::pages`]), so that any store is exported in the same few megabytes. Class by
+//! class, within a class in the order of the numbers. What was evicted or cannot be read is not there: its numbers are
+//! counted in [`Summary`]. `sheet` CSV and NDJSON · `parquet` Parquet · `glob` names of tags.
+
+mod glob;
+mod parquet;
+mod sheet;
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::meta::StampRow;
+use crate::flow::clock::{Clock, FakeTime, Fix};
+use crate::model::number::{Class, Epoch, Number, Seq};
+use crate::model::quality::{Cause, Quality};
+use crate::model::time::{Boot, Certainty, Stamp, Wall};
+use crate::payload::json::Previous;
+
+use super::inspect::LookError;
+use super::pages::{Page, Pages, Turned};
+use super::segment::Body;
+use super::times::Times;
+use super::{OwedBody, dictionary, upkeep};
+
+pub use glob::Glob;
+pub use sheet::{Form, Sheet};
+
+/// What is asked for; all conditions together.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// Which streams, in this order.
+    pub classes: Vec<Class>,
+    /// Taken at or after this moment, ms since 1970.
+    pub from_ms: Option<i64>,
+    /// Taken before this moment.
+    pub to_ms: Option<i64>,
+    /// Only these numbers.
+    pub numbers: RangeInclusive<u64>,
+    /// Only this epoch.
+    pub epoch: Option<u64>,
+    /// Only these tags (and topics of events).
+    pub tag: Option<Glob>,
+}
+
+impl Selection {
+    fn has(&self, time: Wall, seq: u64) -> bool {
+        self.from_ms.is_none_or(|from| time.unix_ms >= from)
+            && self.to_ms.is_none_or(|to| time.unix_ms < to)
+            && self.numbers.contains(&seq)
+    }
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        let classes = Class::ALL.to_vec();
+        Self { classes, from_ms: None, to_ms: None, numbers: 1..=u64::MAX, epoch: None, tag: None }
+    }
+}
+
+/// One record of an export.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exported {
+    /// Its number.
+    pub number: Number,
+    /// Set on the first record of an epoch whose predecessor is known.
+    pub previous: Option<Previous>,
+    /// When it was taken.
+    pub time: Wall,
+    /// What it is; the quality is honest about a time without a clock fix.
+    pub body: OwedBody,
+}
+
+impl Exported {
+    /// Local topic.
+    pub fn topic(&self) -> &str {
+        match &self.body {
+            OwedBody::Sample { tag, .. } => &tag.topic,
+            OwedBody::Event { topic, .. } => topic,
+        }
+    }
+}
+
+/// What an export came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records written.
+    pub records: u64,
+    /// Numbers that should be there and cannot be read, whether declared in a gap record or not.
+    pub unreadable: u64,
+}
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store cannot be looked at.
+    #[error(transparent)]
+    Store(#[from] LookError),
+    /// What was to be written could not be.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// How far an export is: numbers passed, of how many.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Exports what `selection` asks for. `floor_ms` is the time no honest clock is before: of records of a boot that never
+/// had a clock fix it is all that is known. A store that is written meanwhile is exported as it was at the beginning.
+pub fn export(
+    dir: &Path,
+    selection: &Selection,
+    floor_ms: i64,
+    sheet: &mut Sheet,
+    progress: Progress<'_>,
+) -> Result<Summary, ExportError> {
+    let mut pages = Pages::open(dir)?;
+    let (clock, total) = (clock(&pages, floor_ms), total(&pages, selection));
+    let mut walk = Walk { clock, selection, sheet, progress, done: (0, total), summary: Summary::default() };
+    for class in &selection.classes {
+        walk.class(*class, &mut pages)?;
+    }
+    Ok(walk.summary)
+}
+
+/// The clock of a store, with all it has learned.
+fn clock(pages: &Pages, floor_ms: i64) -> Clock {
+    let contents = &pages.now.contents;
+    let boot = Boot(contents.boots.last().map_or(0, |(number, _)| *number));
+    let seen = contents.values.iter().find(|(name, _)| name == upkeep::WALL).map_or(0, |(_, ms)| *ms);
+    let clock = Clock::new(Arc::new(FakeTime::default()), boot, floor_ms.max(seen));
+    for fix in &contents.fixes {
+        clock.learn(Fix { at: stamp(fix.at), unix_ms: fix.unix_ms });
+    }
+    clock
+}
+
+const fn stamp((boot, micros): StampRow) -> Stamp {
+    Stamp { boot: Boot(boot), micros }
+}
+
+fn total(pages: &Pages, selection: &Selection) -> u64 {
+    let lives = selection.classes.iter().flat_map(|class| &pages.stream(*class).epochs);
+    lives.map(|life| life.last.saturating_sub(life.evicted)).sum()
+}
+
+struct Walk<'a> {
+    clock: Clock,
+    selection: &'a Selection,
+    sheet: &'a mut Sheet,
+    progress: Progress<'a>,
+    done: (u64, u64),
+    summary: Summary,
+}
+
+impl Walk<'_> {
+    fn class(&mut self, class: Class, pages: &mut Pages) -> Result<(), ExportError> {
+        let end = pages.stream(class).end();
+        let mut at = pages.start(class);
+        loop {
+            let fixes: Vec<Stamp> = pages.now.contents.fixes.iter().map(|fix| stamp(fix.at)).collect();
+            let next = match pages.turn(class, at, &|times| self.may_hold(times, &fixes))? {
+                Turned::End => return Ok(()),
+                Turned::Skip { next, lost } => {
+                    self.summary.unreadable += lost;
+                    next
+                }
+                Turned::Page(page) => {
+                    let next = page.next;
+                    self.page(class, page, pages)?;
+                    next
+                }
+            };
+            if next.ordinal == at.ordinal {
+                self.done.0 += next.seq.saturating_sub(at.seq);
+                (self.progress)(self.done.0.min(self.done.1), self.done.1);
+            }
+            at = next;
+            if at > end {
+                return Ok(()); // what came since
+            }
+        }
+    }
+
+    fn page(&mut self, class: Class, page: Page, pages: &Pages) -> Result<(), ExportError> {
+        let Page { epoch, previous, first, records, .. } = page;
+        if self.selection.epoch.is_some_and(|wanted| wanted != epoch) {
+            return Ok(());
+        }
+        for (seq, record) in (first..).zip(records) {
+            let time = self.clock.wall(record.at);
+            if !self.selection.has(time, seq) {
+                continue;
+            }
+            let body = match record.body {
+                Body::Event { topic, body } => OwedBody::Event { topic, body },
+                Body::Sample { tag, value, quality } => {
+                    let tag = pages.tag(tag).unwrap_or_else(|| dictionary::unknown(tag));
+                    let quality = match (quality, time.certainty) {
+                        (Quality::Good, Certainty::Floor) => Quality::Uncertain(Cause::Clock),
+                        _ => quality,
+                    };
+                    OwedBody::Sample { tag, value, quality }
+                }
+            };
+            if self.selection.tag.as_ref().is_some_and(|glob| !is_meant(glob, &body)) {
+                continue;
+            }
+            let number = Number { stream: class, epoch: Epoch(epoch), seq: Seq(seq) };
+            self.sheet.write(&Exported { number, previous: previous.filter(|_| seq == 1), time, body })?;
+            self.summary.records += 1;
+        }
+        Ok(())
+    }
+
+    /// May a file with these times hold anything that is asked for? A clock that was stepped meanwhile maps stamps in
+    /// between to times outside those of the ends.
+    fn may_hold(&self, times: Times, fixes: &[Stamp]) -> bool {
+        let (from, to) = (self.selection.from_ms, self.selection.to_ms);
+        if (from.is_none() && to.is_none()) || times.first.boot != times.last.boot {
+            return true;
+        }
+        let steps = fixes.iter().filter(|fix| times.first < **fix && **fix <= times.last);
+        let before = |fix: &Stamp| Stamp { micros: fix.micros - 1, ..*fix };
+        let all = steps.flat_map(|fix| [*fix, before(fix)]).chain([times.first, times.last]);
+        let walls: Vec<i64> = all.map(|stamp| self.clock.wall(stamp).unix_ms).collect();
+        let (earliest, latest) = (walls.iter().min().copied(), walls.iter().max().copied());
+        from.is_none_or(|from| latest.is_none_or(|latest| latest >= from))
+            && to.is_none_or(|to| earliest.is_none_or(|earliest| earliest < to))
+    }
+}
+
+/// A tag by its name, by `device/tag`, or by its topic; an event by its topic.
+fn is_meant(glob: &Glob, body: &OwedBody) -> bool {
+    match body {
+        OwedBody::Sample { tag, .. } => {
+            glob.matches(&tag.name) || glob.matches(&format!("{}/{}", tag.device, tag.name)) || glob.matches(&tag.topic)
+        }
+        OwedBody::Event { topic, .. } => glob.matches(topic),
+    }
+}

@@ -1,0 +1,21 @@
+//! What a PUBACK says (MQTT 5, section 3.4.2.1). In 3.1.1 it can only say yes.
+
+use rumqttc::v5::mqttbytes::v5::PubAckReason as Reason;
+
+use super::window::Answer;
+
+/// The answer of a reason code.
+pub(super) fn of_puback(reason: Reason) -> Answer {
+    match reason {
+        // nobody listens: the broker did what it was asked for
+        Reason::Success | Reason::NoMatchingSubscribers => Answer::Taken,
+        Reason::UnspecifiedError => Answer::TryLater(0x80),
+        Reason::ImplementationSpecificError => Answer::TryLater(0x83),
+        // a rule up there is at fault and can be mended; what is owed must not be given up for it
+        Reason::NotAuthorized => Answer::TryLater(0x87),
+        Reason::PacketIdentifierInUse => Answer::TryLater(0x91),
+        Reason::QuotaExceeded => Answer::TryLater(0x97),
+        Reason::TopicNameInvalid => Answer::Refused(0x90),
+        Reason::PayloadFormatInvalid => Answer::Refused(0x99),
+    }
+}

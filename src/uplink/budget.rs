@@ -1,0 +1,318 @@
+//! A purse: the byte budgets of an uplink or of one of its paths, several at once, all of which must allow. Pure.
+//!
+//! ```text
+//!  0 %                                   100 % − reserve          100 %        110 %
+//!  |------------- everything -----------------|--- alarms, live -----|- alarms, -|
+//!                                                                      if overrun = "alarms"
+//! ```
+//!
+//! Counted are wire bytes, both directions, by the road's meter. What a purse has for something is what may still be
+//! *counted*: whoever sends must know what it will cost, acknowledgements and goodbye included (`costs`).
+
+use crate::config::plan::{Budget, Overrun, Period};
+use crate::flow::notice::Phase;
+use crate::model::time::{Certainty, Wall};
+use crate::store::MeterRow;
+
+use super::tally::{TOLD_80, TOLD_100, Tally, word};
+
+/// What somebody wants to send: each may use a different part of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// What has waited.
+    Backlog,
+    /// New values, and what keeps a session alive.
+    Live,
+    /// The class alarm, whatever its age.
+    Alarm,
+}
+
+/// The part of a budget that `overrun = "alarms"` adds: 10 % (contract, section 2: "capped at 10 % more").
+const OVERRUN: f64 = 0.1;
+/// What may be counted between two saves: this part of the smallest budget.
+const AHEAD: f64 = 0.005;
+/// And without any budget, so that the figures for `ironbridge cost` are about right after a crash.
+const AHEAD_FREE: u64 = 256 << 10;
+
+/// A threshold was passed, or a new period began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Crossing {
+    /// `budget_80` or `budget_100`
+    pub(super) event: &'static str,
+    pub(super) phase: Phase,
+    /// One sentence.
+    pub(super) detail: String,
+}
+
+/// How a budget is to be used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// 0.0 ..= 0.9
+    pub(super) reserve: f64,
+    pub(super) overrun: Overrun,
+    /// What an orderly end costs: a budget that has less left is used up.
+    pub(super) goodbye: u64,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Purse {
+    uplink: String,
+    /// Empty for the uplink itself.
+    path: String,
+    rules: Rules,
+    budgets: Vec<Budget>,
+    tallies: [Tally; 2],
+    /// What the disk allows for: bytes counted when the rows were last made, plus what was allowed ahead.
+    saved: [Option<u64>; 2],
+}
+
+impl Purse {
+    pub(super) fn new(uplink: &str, path: &str, budgets: &[Budget], rules: Rules) -> Self {
+        Self {
+            uplink: uplink.to_owned(),
+            path: path.to_owned(),
+            rules,
+            budgets: budgets.to_vec(),
+            tallies: [Tally::new(Period::Day), Tally::new(Period::Month)],
+            saved: [None; 2],
+        }
+    }
+
+    /// Goes on from saved rows.
+    pub(super) fn adopt(&mut self, rows: &[MeterRow]) {
+        for tally in &mut self.tallies {
+            tally.adopt(rows, &self.path);
+        }
+    }
+
+    /// Looks at the clock: says which warnings are over because a new period began.
+    pub(super) fn turn(&mut self, wall: Wall) -> Vec<Crossing> {
+        let mut over = Vec::new();
+        for (place, tally) in self.tallies.iter_mut().enumerate() {
+            let told = tally.told;
+            if !tally.turn(wall) {
+                continue;
+            }
+            self.saved[place] = None;
+            for (bit, event) in [(TOLD_80, "budget_80"), (TOLD_100, "budget_100")] {
+                if told & bit != 0 {
+                    let detail = format!("{}: a new {} has begun", owner(&self.path), word(tally.period));
+                    over.push(Crossing { event, phase: Phase::Cleared, detail });
+                }
+            }
+        }
+        over
+    }
+
+    /// So many more bytes were counted.
+    pub(super) fn count(&mut self, bytes: u64) {
+        for tally in &mut self.tallies {
+            tally.bytes = tally.bytes.saturating_add(bytes);
+        }
+    }
+
+    /// Which thresholds have been passed and not been told in this period.
+    pub(super) fn crossings(&mut self, wall: Wall) -> Vec<Crossing> {
+        let mut news = Vec::new();
+        for budget in &self.budgets {
+            let tally = &mut self.tallies[budget.period as usize];
+            let used = tally.bytes;
+            let marks = [
+                (TOLD_80, "budget_80", part(budget.bytes, 0.8)),
+                (TOLD_100, "budget_100", budget.bytes.saturating_sub(self.rules.goodbye)),
+            ];
+            for (bit, event, at) in marks {
+                if used < at || tally.told & bit != 0 {
+                    continue;
+                }
+                tally.told |= bit;
+                self.saved[budget.period as usize] = None; // to be remembered at once
+                let until = tally.ends_ms(wall).map_or_else(
+                    || "until the clock is known".to_owned(),
+                    |end| format!("until {}", Wall { unix_ms: end, certainty: Certainty::Fixed }),
+                );
+                let period = word(budget.period);
+                let what = if bit == TOLD_80 { "80 % of the budget of this" } else { "the budget of this" };
+                let detail = format!(
+                    "{}: {what} {period} is used up, {used} of {} bytes; it lasts {until}",
+                    owner(&self.path),
+                    budget.bytes
+                );
+                news.push(Crossing { event, phase: Phase::Active, detail });
+            }
+        }
+        news
+    }
+
+    /// Bytes left for this; all budgets must allow. `u64::MAX` without a budget.
+    pub(super) fn room(&self, need: Need) -> u64 {
+        let left = |budget: &Budget| {
+            let limit = match need {
+                Need::Backlog => part(budget.bytes, 1.0 - self.rules.reserve),
+                Need::Alarm if self.rules.overrun == Overrun::Alarms => part(budget.bytes, 1.0 + OVERRUN),
+                Need::Live | Need::Alarm => budget.bytes,
+            };
+            limit.saturating_sub(self.tallies[budget.period as usize].bytes)
+        };
+        self.budgets.iter().map(left).min().unwrap_or(u64::MAX)
+    }
+
+    /// When the first period ends of those that have no room for this cost, ms since 1970; `None` when none can end.
+    pub(super) fn refilled_ms(&self, wall: Wall) -> Option<i64> {
+        self.budgets.iter().filter_map(|budget| self.tallies[budget.period as usize].ends_ms(wall)).min()
+    }
+
+    /// Bytes of each budget: used, of.
+    pub(super) fn used(&self) -> impl Iterator<Item = (Budget, u64)> {
+        self.budgets.iter().map(|budget| (*budget, self.tallies[budget.period as usize].bytes))
+    }
+
+    /// Rows that are due because more was counted than the disk allows for; with `all`, exact ones of everything that
+    /// differs from the disk.
+    pub(super) fn rows(&mut self, all: Save) -> Vec<MeterRow> {
+        let smallest = self.budgets.iter().map(|budget| part(budget.bytes, AHEAD)).min();
+        let ahead = if all == Save::Exact { 0 } else { smallest.unwrap_or(AHEAD_FREE) };
+        let mut rows = Vec::new();
+        for (tally, saved) in self.tallies.iter().zip(&mut self.saved) {
+            let due = match (all, *saved) {
+                (Save::Exact, saved) => saved != Some(tally.bytes) && (tally.bytes > 0 || saved.is_some()),
+                (Save::Due, None) => tally.bytes > 0,
+                // Half of it is left for what goes out while the disk is slow.
+                (Save::Due, Some(bound)) => tally.bytes + ahead / 2 >= bound,
+            };
+            if due {
+                rows.push(tally.row(&self.uplink, &self.path, ahead));
+                *saved = Some(tally.bytes + ahead);
+            }
+        }
+        rows
+    }
+}
+
+/// What is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Save {
+    /// What must be, with some more allowed for.
+    Due,
+    /// Everything as it is: nothing more will be counted.
+    Exact,
+}
+
+fn owner(path: &str) -> String {
+    if path.is_empty() { "all paths together".to_owned() } else { format!("path {path}") }
+}
+
+/// A part of a budget, rounded down.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "budgets stay far below 2^52 and parts are positive"
+)]
+pub(super) fn part(bytes: u64, of: f64) -> u64 {
+    (bytes as f64 * of) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: i64 = 86_400_000;
+    const NOW: Wall = Wall { unix_ms: 1_795_204_800_000, certainty: Certainty::Fixed };
+
+    fn purse(overrun: Overrun) -> Purse {
+        let budgets =
+            [Budget { bytes: 100_000, period: Period::Day }, Budget { bytes: 250_000, period: Period::Month }];
+        let mut purse = Purse::new("cloud", "", &budgets, Rules { reserve: 0.2, overrun, goodbye: 1000 });
+        assert!(purse.turn(NOW).is_empty());
+        purse
+    }
+
+    fn days_later(days: i64) -> Wall {
+        Wall { unix_ms: NOW.unix_ms + days * DAY_MS, ..NOW }
+    }
+
+    fn told(news: &[Crossing]) -> Vec<(&'static str, Phase)> {
+        news.iter().map(|news| (news.event, news.phase)).collect()
+    }
+
+    #[test]
+    fn above_the_reserve_only_alarms_and_live_values_go_and_at_the_end_nothing() {
+        let mut purse = purse(Overrun::Stop);
+        assert_eq!([Need::Backlog, Need::Live, Need::Alarm].map(|need| purse.room(need)), [80_000, 100_000, 100_000]);
+        purse.count(80_000);
+        assert_eq!([Need::Backlog, Need::Live, Need::Alarm].map(|need| purse.room(need)), [0, 20_000, 20_000]);
+        purse.count(30_000);
+        assert_eq!([Need::Backlog, Need::Live, Need::Alarm].map(|need| purse.room(need)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn overrun_is_for_alarms_and_is_capped_at_a_tenth() {
+        let mut purse = purse(Overrun::Alarms);
+        purse.count(100_000);
+        assert_eq!([Need::Backlog, Need::Live, Need::Alarm].map(|need| purse.room(need)), [0, 0, 10_000]);
+        purse.count(10_000);
+        assert_eq!(purse.room(Need::Alarm), 0);
+    }
+
+    #[test]
+    fn all_budgets_must_allow_and_each_comes_back_with_its_own_period() {
+        let mut purse = purse(Overrun::Stop);
+        for day in 1..=2 {
+            purse.count(100_000);
+            assert_eq!(purse.room(Need::Live), 0);
+            purse.turn(days_later(day));
+        }
+        assert_eq!(purse.room(Need::Live), 50_000, "of the month");
+        assert_eq!(purse.room(Need::Backlog), 0, "200 kB of the month are its 80 %");
+        purse.count(50_000);
+        purse.turn(days_later(3));
+        assert_eq!(purse.room(Need::Alarm), 0, "a new day does not help");
+        purse.turn(days_later(11));
+        assert_eq!(purse.room(Need::Live), 100_000);
+    }
+
+    #[test]
+    fn eighty_and_a_hundred_percent_are_told_once_in_each_period_also_over_a_restart() {
+        let mut purse = purse(Overrun::Stop);
+        purse.count(79_999);
+        assert!(purse.crossings(NOW).is_empty());
+        purse.count(1);
+        let news = purse.crossings(NOW);
+        assert_eq!(told(&news), [("budget_80", Phase::Active)]);
+        assert!(
+            news[0].detail.contains("80000 of 100000") && news[0].detail.contains("2026-11-21T00:00:00"),
+            "{news:?}"
+        );
+        assert!(purse.crossings(NOW).is_empty());
+        purse.count(19_000);
+        assert_eq!(told(&purse.crossings(NOW)), [("budget_100", Phase::Active)]);
+        let rows = purse.rows(Save::Exact);
+        let mut again = self::purse(Overrun::Stop);
+        again.adopt(&rows);
+        assert!(again.turn(NOW).is_empty() && again.crossings(NOW).is_empty());
+        let over = again.turn(days_later(1));
+        assert_eq!(told(&over), [("budget_80", Phase::Cleared), ("budget_100", Phase::Cleared)]);
+        again.count(80_000);
+        assert_eq!(told(&again.crossings(days_later(1))), [("budget_80", Phase::Active)]);
+    }
+
+    #[test]
+    fn the_disk_always_allows_for_what_was_counted_and_is_seldom_asked() {
+        let mut purse = purse(Overrun::Stop);
+        let (mut bound, mut saves) = (0, 0);
+        for _ in 0..1000 {
+            purse.count(100);
+            for row in purse.rows(Save::Due).iter().filter(|row| row.period == 0) {
+                (bound, saves) = (row.bound, saves + 1);
+                assert!(row.bound - row.bytes <= 500, "half a percent");
+            }
+            assert!(bound >= purse.tallies[0].bytes + 100, "room for what goes out while it is written");
+        }
+        assert!(saves <= 401, "{saves}");
+        let rows = purse.rows(Save::Exact);
+        assert!(rows.iter().all(|row| row.bytes == 100_000 && row.bound == row.bytes));
+        assert!(purse.rows(Save::Exact).is_empty());
+    }
+}

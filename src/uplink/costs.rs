@@ -1,0 +1,70 @@
+//! What things cost on the wire before the meter has counted them, TLS, TCP and acknowledgements included: estimates from
+//! above, so that what cannot be paid is not begun. The meter has the last word. Pure.
+
+use crate::config::plan::{ServerPlan, Transport, UplinkPlan};
+
+/// IP and TCP headers with the timestamp option (RFC 791, RFC 9293, RFC 7323), per segment.
+const SEGMENT: u64 = 52;
+/// A TLS 1.3 record adds header, content type and tag (RFC 8446, section 5.2).
+const RECORD: u64 = 22;
+/// Payload of a full segment; smaller than Ethernet's because of mobile networks' tunnels.
+const SEGMENT_PAYLOAD: u64 = 1300;
+/// A PUBACK and what carries it both ways: 4 bytes of MQTT in a record in a segment, and the segment that confirms it.
+const ANSWER: u64 = 4 + RECORD + 2 * SEGMENT;
+/// A full keep alive cycle, as measured: PINGREQ, PINGRESP and their confirmations.
+pub(super) const PING: u64 = 204;
+/// Offline status, its answer, DISCONNECT, close_notify both ways, FIN both ways.
+const GOODBYE: u64 = 1000;
+/// What an orderly end needs in hand: the goodbye, a ping that is under way, a status.
+pub(super) const LEAVE: u64 = GOODBYE + PING + 600;
+/// Who has no more than this cannot send even a small message and leave afterwards.
+pub(super) const LAST: u64 = LEAVE + 600;
+/// CONNECT, CONNACK, SUBSCRIBE, SUBACK and the first status.
+const GREETING: u64 = 900;
+/// Opening and closing a TCP connection.
+pub(super) const TCP: u64 = 7 * SEGMENT;
+/// A TLS handshake with both certificates, as measured: 4.9 kB (2.7 kB resumed), and half as much again for long chains.
+const TLS: u64 = 4900 * 3 / 2;
+/// The websocket upgrade and a proxy's greeting, each.
+const HTTP: u64 = 800;
+
+/// A publish of this many bytes (topic, payload, MQTT header) until its acknowledgement is confirmed.
+pub(super) fn publish(bytes: usize) -> u64 {
+    let bytes = bytes as u64;
+    let segments = bytes / SEGMENT_PAYLOAD + 1;
+    // the other side confirms every second segment, and a record may be split in two
+    bytes + (segments + segments / 2 + 1) * SEGMENT + (bytes / (8 << 10) + 2) * RECORD + ANSWER
+}
+
+/// Publishes in flight, of which the meter may have counted all or nothing.
+pub(super) fn in_flight(messages: usize, bytes: usize) -> u64 {
+    messages as u64 * publish(0) + bytes as u64 * 108 / 100
+}
+
+/// Beginning a session, before one was measured.
+pub(super) fn connect(plan: &UplinkPlan) -> u64 {
+    let of = |server: &ServerPlan| {
+        let tls = if server.transport.is_secure() { TLS } else { 0 };
+        let web = matches!(server.transport, Transport::Websocket { .. } | Transport::SecureWebsocket { .. });
+        tls + if web { HTTP } else { 0 }
+    };
+    let dearest = plan.servers.iter().map(of).max().unwrap_or(TLS);
+    TCP + GREETING + dearest + if plan.proxy.is_some() { HTTP } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_lie_above_what_was_measured_and_not_far() {
+        // One JSON sample a message, all in: 261 bytes, of which topic, payload and MQTT header are about 130.
+        let sample = publish(130);
+        assert!((261..=480).contains(&sample), "{sample}");
+        // 16 KiB of a batch: payload, 12 segments, half as many confirmations, the answer.
+        let batch = publish(16 << 10);
+        assert!((17_200..=18_200).contains(&batch), "{batch}");
+        assert!(in_flight(10, 1300) >= 10 * 261, "ten small ones");
+        assert!(connect(&UplinkPlan::plain("x")) >= 4900);
+    }
+}

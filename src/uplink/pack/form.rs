@@ -1,0 +1,310 @@
+//! What a message looks like: JSON, one record or a list of them or a device's poll, or the columns of `payload::batch`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::plan::{Compress, Format, Layout, UplinkPlan};
+use crate::flow::clock::Clock;
+use crate::model::quality::Quality;
+use crate::model::time::{Stamp, Wall};
+use crate::model::topic::{GatewayTopics, device_topic};
+use crate::model::value::Value;
+use crate::payload::batch::{self, Draft, Encoder, Entry, Head, Row, RowBody};
+use crate::payload::device::{self, Part};
+use crate::payload::{json, packed};
+use crate::store::{Ack, DictionaryTag, Owed, OwedBody};
+
+use super::Message;
+use super::run::{Company, Shape};
+use crate::uplink::source::Lane;
+
+/// A JSON record without its topic.
+const JSON_BYTES: usize = 130;
+/// In a device's message, besides its name.
+const PART_BYTES: usize = 24;
+/// What zstd makes of lists of JSON, carefully.
+const JSON_ZSTD: usize = 6;
+/// A sample in columns, carefully; large messages of plain samples take half of it.
+const COLUMN_BYTES: usize = 2;
+
+/// Samples in a device's message.
+const POLL_RECORDS: usize = 4096;
+
+enum Kind {
+    Single,
+    List,
+    Device { template: String, gateway: String },
+    Columns(Box<Encoder>),
+}
+
+/// The format of an uplink, with what it must remember.
+pub(super) struct Form {
+    kind: Kind,
+    compress: Compress,
+    prefix: String,
+    batch_topic: String,
+    bytes_max: usize,
+    /// Tags as they were seen last, and the topics of their devices.
+    tags: HashMap<u32, Seen>,
+}
+
+struct Seen {
+    tag: Arc<DictionaryTag>,
+    device_topic: Option<Arc<str>>,
+}
+
+/// What was made of some records; not yet sent.
+struct Made {
+    topic: String,
+    payload: Vec<u8>,
+    draft: Option<Draft>,
+}
+
+impl Form {
+    pub(super) fn new(plan: &UplinkPlan, gateway: &str, bytes_max: usize) -> Self {
+        let kind = match (plan.format, plan.layout) {
+            (Format::Batch, _) => Kind::Columns(Box::new(Encoder::new(gateway))),
+            (Format::Json, Layout::Device) => {
+                Kind::Device { template: plan.topic_template.clone(), gateway: gateway.to_owned() }
+            }
+            (Format::Json, Layout::Tag) if plan.batch_samples > 1 => Kind::List,
+            (Format::Json, Layout::Tag) => Kind::Single,
+        };
+        let batch_topic = format!("{}{}", plan.topic_prefix, GatewayTopics::new(gateway).batch());
+        let bytes_max = bytes_max.saturating_sub(batch_topic.len()).max(1);
+        let (prefix, tags) = (plan.topic_prefix.clone(), HashMap::new());
+        Self { kind, compress: plan.compress, prefix, batch_topic, bytes_max, tags }
+    }
+
+    /// Records in one message where the plan says `batch_samples`.
+    pub(super) fn records_max(&self, batch_samples: usize) -> usize {
+        match self.kind {
+            Kind::Single => 1,
+            Kind::Device { .. } => POLL_RECORDS,
+            Kind::List | Kind::Columns(_) => batch_samples.clamp(1, batch::RECORDS_MAX),
+        }
+    }
+
+    /// Do its messages wait for more records where the plan says so? A poll of a device does not grow.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.kind, Kind::List | Kind::Columns(_))
+    }
+
+    /// Bytes of a payload.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Looks at a record before it is put to others.
+    pub(super) fn shape(&mut self, owed: &Owed) -> Shape {
+        match &owed.body {
+            OwedBody::Sample { tag, value, quality } => {
+                self.see(tag);
+                self.shape_of_sample(tag, value.as_ref(), *quality)
+            }
+            OwedBody::Event { topic, body } => {
+                let size = topic.len() + body.len();
+                match self.kind {
+                    Kind::Single | Kind::Device { .. } => Shape { bytes: size, company: Company::Alone },
+                    Kind::List => Shape { bytes: self.in_list(size), company: Company::Any },
+                    Kind::Columns(_) => Shape { bytes: COLUMN_BYTES + size / 2, company: Company::Any },
+                }
+            }
+        }
+    }
+
+    fn shape_of_sample(&self, tag: &DictionaryTag, value: Option<&Value>, quality: Quality) -> Shape {
+        match &self.kind {
+            Kind::Single => Shape { bytes: 0, company: Company::Alone },
+            Kind::List => Shape { bytes: self.in_list(tag.topic.len()), company: Company::Any },
+            Kind::Device { .. } => {
+                let topic = self.tags.get(&tag.id).and_then(|seen| seen.device_topic.clone());
+                let topic = topic.filter(|_| device::fits(value, quality));
+                Shape { bytes: PART_BYTES + tag.name.len(), company: topic.map_or(Company::Alone, Company::Device) }
+            }
+            Kind::Columns(_) => {
+                let text = if let Some(Value::Text(text)) = value { text.len() / 2 } else { 0 };
+                Shape { bytes: COLUMN_BYTES + text, company: Company::Any }
+            }
+        }
+    }
+
+    fn in_list(&self, bytes: usize) -> usize {
+        let plain = JSON_BYTES + self.prefix.len() + bytes;
+        if self.compress == Compress::Zstd { plain / JSON_ZSTD } else { plain }
+    }
+
+    /// Keeps what it must know of a tag, and tells the encoder where that has changed.
+    fn see(&mut self, tag: &Arc<DictionaryTag>) {
+        let known = |seen: &Seen| Arc::ptr_eq(&seen.tag, tag) || seen.tag == *tag;
+        if matches!(self.kind, Kind::Single | Kind::List) || self.tags.get(&tag.id).is_some_and(known) {
+            return;
+        }
+        let mut seen = Seen { tag: Arc::clone(tag), device_topic: None };
+        match &mut self.kind {
+            Kind::Columns(encoder) => encoder.know(Entry {
+                id: tag.id,
+                device: tag.device.clone(),
+                name: tag.name.clone(),
+                topic: format!("{}{}", self.prefix, tag.topic),
+                data_type: tag.data_type.to_string(),
+            }),
+            Kind::Device { template, gateway } => {
+                let topic = device_topic(template, &tag.topic, [gateway.as_str(), &tag.device, &tag.name]);
+                seen.device_topic = topic.map(|topic| format!("{}{topic}", self.prefix).into());
+            }
+            Kind::Single | Kind::List => {}
+        }
+        self.tags.insert(tag.id, seen);
+    }
+
+    /// A new session: nobody upstream knows anything.
+    pub(super) fn forget(&mut self) {
+        if let Kind::Columns(encoder) = &mut self.kind {
+            encoder.forget();
+        }
+    }
+
+    /// The message of these records (of one run), or of as many of them as fit; and the rest. `None` for no records.
+    pub(super) fn message(
+        &mut self,
+        mut records: Vec<Owed>,
+        lane: Lane,
+        clock: &Clock,
+        now: Instant,
+    ) -> Option<(Message, Vec<Owed>)> {
+        let mut rest = Vec::new();
+        loop {
+            let (first, last) = (records.first()?.number, records.last()?.number);
+            let made = self.make(&records, clock, now);
+            if made.payload.len() <= self.bytes_max || records.len() == 1 {
+                if let (Kind::Columns(encoder), Some(draft)) = (&mut self.kind, &made.draft) {
+                    encoder.sent(draft, now);
+                }
+                let ack = Ack::Records { stream: first.stream, epoch: first.epoch, first: first.seq, last: last.seq };
+                let (topic, payload) = (made.topic, made.payload);
+                return Some((Message { topic, payload, ack, class: first.stream, lane }, rest));
+            }
+            let mut second = records.split_off(records.len() / 2);
+            second.append(&mut rest);
+            rest = second;
+        }
+    }
+
+    fn make(&mut self, records: &[Owed], clock: &Clock, now: Instant) -> Made {
+        if let Kind::Columns(encoder) = &mut self.kind {
+            let mut draft = columns(encoder, &self.prefix, records, clock, now);
+            let payload = std::mem::take(&mut draft.payload);
+            return Made { topic: self.batch_topic.clone(), payload, draft: Some(draft) };
+        }
+        let (topic, text) = match (&self.kind, records) {
+            (Kind::List, _) => (self.batch_topic.clone(), self.list(records, clock)),
+            (Kind::Device { .. }, [first, ..]) => {
+                let poll = self.device_topic(first).and_then(|topic| Some((topic.to_string(), poll(records, clock)?)));
+                poll.unwrap_or_else(|| self.single(first, clock))
+            }
+            (_, [first, ..]) => self.single(first, clock),
+            (_, []) => (self.batch_topic.clone(), Vec::new()), // never asked for
+        };
+        Made { topic, payload: self.compressed(text), draft: None }
+    }
+
+    fn device_topic(&self, owed: &Owed) -> Option<&Arc<str>> {
+        match &owed.body {
+            OwedBody::Sample { tag, value, quality } if device::fits(value.as_ref(), *quality) => {
+                self.tags.get(&tag.id)?.device_topic.as_ref()
+            }
+            _ => None,
+        }
+    }
+
+    fn list(&self, records: &[Owed], clock: &Clock) -> Vec<u8> {
+        let mut list = Vec::with_capacity(records.len() * JSON_BYTES);
+        for owed in records {
+            let (topic, object) = self.single(owed, clock);
+            json::add_to_list(&mut list, &topic, &object);
+        }
+        json::close_list(&mut list);
+        list
+    }
+
+    fn single(&self, owed: &Owed, clock: &Clock) -> (String, Vec<u8>) {
+        let (topic, payload) = match &owed.body {
+            OwedBody::Sample { tag, value, quality } => {
+                let time = clock.wall(owed.at);
+                let payload = json::numbered_sample(value.as_ref(), *quality, time, owed.number, owed.previous);
+                (tag.topic.as_str(), payload)
+            }
+            OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, owed.previous)),
+        };
+        (format!("{}{topic}", self.prefix), payload)
+    }
+
+    /// JSON as it goes out.
+    pub(super) fn compressed(&self, text: Vec<u8>) -> Vec<u8> {
+        if self.compress == Compress::Zstd { packed::compress(&text) } else { text }
+    }
+}
+
+/// Layout `device`.
+fn poll(records: &[Owed], clock: &Clock) -> Option<Vec<u8>> {
+    let mut walls = Walls::new(clock);
+    let part = |owed| match owed {
+        &Owed { body: OwedBody::Sample { ref tag, ref value, quality }, at, .. } => {
+            Some(Part { name: &tag.name, value: value.as_ref(), quality, time: walls.of(at) })
+        }
+        Owed { .. } => None,
+    };
+    let parts: Vec<Part<'_>> = records.iter().map(part).collect::<Option<_>>()?;
+    let first = records.first()?;
+    Some(device::samples(&parts, first.number, first.previous))
+}
+
+fn columns(encoder: &mut Encoder, prefix: &str, records: &[Owed], clock: &Clock, now: Instant) -> Draft {
+    let mut walls = Walls::new(clock);
+    let topics: Vec<String> = records
+        .iter()
+        .filter_map(|owed| match &owed.body {
+            OwedBody::Event { topic, .. } => Some(format!("{prefix}{topic}")),
+            OwedBody::Sample { .. } => None,
+        })
+        .collect();
+    let mut topics = topics.iter();
+    let rows = records.iter().map(|owed| {
+        let wall = walls.of(owed.at);
+        let body = match &owed.body {
+            OwedBody::Sample { tag, value, quality } => {
+                RowBody::Sample { tag: tag.id, value: value.as_ref(), quality: json::honest(*quality, wall) }
+            }
+            OwedBody::Event { body, .. } => RowBody::Event { topic: topics.next().map_or("", String::as_str), body },
+        };
+        Row { unix_ms: wall.unix_ms, body }
+    });
+    let rows: Vec<Row<'_>> = rows.collect();
+    let head = Head { first: records[0].number, previous: records[0].previous };
+    encoder.draft(head, &rows, now)
+}
+
+/// Wall times: the samples of a poll share one stamp, which is worked out once.
+struct Walls<'a> {
+    clock: &'a Clock,
+    last: Option<(Stamp, Wall)>,
+}
+
+impl<'a> Walls<'a> {
+    fn new(clock: &'a Clock) -> Self {
+        Self { clock, last: None }
+    }
+
+    fn of(&mut self, at: Stamp) -> Wall {
+        match self.last {
+            Some((stamp, wall)) if stamp == at => wall,
+            _ => {
+                let wall = self.clock.wall(at);
+                self.last = Some((at, wall));
+                wall
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `ironbridge cost`: what is forecast rests on what was measured, and what a store saw takes the place of the forecast.
+
+#[path = "support/config.rs"]
+mod config;
+#[path = "support/store.rs"]
+mod store;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ironbridge::commands::Failed;
+use ironbridge::commands::cost::{Args, report};
+use ironbridge::config::plan::{Format, Plan, Transport};
+use ironbridge::config::wire::{self, Way};
+use ironbridge::flow::clock::Fix;
+use ironbridge::model::number::{Class, Epoch, Number, Seq};
+use ironbridge::model::quality::Quality;
+use ironbridge::model::time::{Certainty, Wall};
+use ironbridge::model::value::Value;
+use ironbridge::payload::json;
+use ironbridge::store::MeterRow;
+use store::{opening, start};
+
+const UPLINK: &str = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://broker.example.com\"\nclient_id = \"gw\"\n";
+
+fn text(tags: usize, uplink: &str) -> String {
+    let mut text = format!("[gateway]\nname = \"gw\"\n{}{uplink}{}", config::BUS, config::DEVICE);
+    for tag in 0..tags {
+        let _ = write!(text, "[[device.tag]]\nname = \"tag-{tag}\"\naddress = \"holding:{tag}\"\ntype = \"uint16\"\n");
+        text.push_str("poll = \"1s\"\ndeadband = 1\nheartbeat = \"100s\"\n");
+    }
+    text
+}
+
+fn plan(tags: usize, uplink: &str) -> Plan {
+    config::parse(&text(tags, uplink)).unwrap_or_else(|problems| panic!("{problems}")).plan
+}
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn with(text: &str) -> Self {
+        let home = Self(tempfile::tempdir().expect("a directory"));
+        std::fs::write(home.config(), text).expect("written");
+        home
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.path().join("ironbridge.toml")
+    }
+
+    fn report(&self, from_store: Option<&Path>, json: bool) -> Result<String, Failed> {
+        let args = Args { config: self.config(), from_store: from_store.map(Path::to_path_buf), json };
+        report(&args, &config::facts())
+    }
+
+    fn json(&self, from_store: Option<&Path>) -> serde_json::Value {
+        let text = self.report(from_store, true).unwrap_or_else(|failed| panic!("{failed}"));
+        serde_json::from_str(&text).expect("json")
+    }
+}
+
+fn near(value: f64, expected: f64, percent: f64) {
+    assert!((value - expected).abs() <= expected * percent / 100.0, "{value} is not {expected} ± {percent} %");
+}
+
+#[test]
+fn the_forecast_gives_back_what_was_measured() {
+    near(wire::message(150.0, 1000.0), 261.0, 1.0);
+    let mut plan = plan(1000, UPLINK);
+    plan.store.commit_interval = Duration::from_secs(1);
+    for (samples, all, by_exception) in [(1000, 2.7, 5.1), (10_000, 1.09, 3.2), (60_000, 0.86, 2.7)] {
+        let mut uplink = plan.uplinks[0].clone();
+        uplink.format = Format::Batch;
+        (uplink.batch_samples, uplink.batch_interval) = (samples, Duration::from_secs(3600));
+        let mut load = wire::load(&plan, &uplink);
+        load.samples.least = load.samples.most;
+        let day = wire::samples_per_day(&plan, &uplink, &load, Way::Batch);
+        near(day.most / load.samples.most / 86_400.0, all, 10.0);
+        near(day.least / load.samples.most / 86_400.0, by_exception, 10.0);
+    }
+    assert_eq!(wire::STATUS_EVERY, ironbridge::uplink::Timing::default().status_every);
+}
+
+#[test]
+fn a_message_per_sample_is_as_long_as_forecast() {
+    let plan = plan(20, UPLINK);
+    let load = wire::load(&plan, &plan.uplinks[0]);
+    let number = Number { stream: Class::Telemetry, epoch: Epoch(8_123_456_789_012_345), seq: Seq(12_345_678) };
+    let time = Wall { unix_ms: 1_795_204_800_123, certainty: Certainty::Fixed };
+    let payload = json::numbered_sample(Some(&Value::Float(123.45)), Quality::Good, time, number, None);
+    let bytes = wire::samples_per_day(&plan, &plan.uplinks[0], &load, Way::JsonTag).most / load.samples.most / 86_400.0;
+    #[expect(clippy::cast_precision_loss, reason = "a short payload")]
+    let real = wire::message(load.topic + wire::MQTT + payload.len() as f64, 20.0);
+    near(bytes, real, 2.0);
+}
+
+#[test]
+fn bytes_stand_against_budgets_and_prices() {
+    let uplink = format!(
+        "{UPLINK}budget = [\"200MiB/month\", \"64MiB/day\"]\n[[uplink.path]]\nname = \"wired\"\nsource = \"10.0.0.7\"\n\
+         [[uplink.path]]\nname = \"lte\"\nsource = \"10.0.0.8\"\nclasses = [\"alarm\"]\nbudget = [\"1MiB/month\"]\n\
+         price = \"2/MiB\"\n"
+    );
+    let home = Home::with(&text(10, &uplink));
+    let all = home.json(None);
+    let cloud = &all["uplinks"][0];
+    assert_eq!((&cloud["configured"], &cloud["name"]), (&"json".into(), &"cloud".into()));
+    let row = &cloud["whole"]["formats"][0];
+    let per_day = row["bytes_per_day"]["most"].as_f64().expect("a number");
+    let month = &row["budgets"][0];
+    near(month["part"]["most"].as_f64().expect("a number"), per_day * 30.0 / f64::from(200 << 20), 0.1);
+    near(month["lasts"]["most"].as_f64().expect("days"), f64::from(200 << 20) / per_day, 0.1);
+    let lte = &cloud["paths"][1];
+    assert_eq!(lte["classes"], serde_json::json!(["alarm"]));
+    let quiet = &lte["formats"][0];
+    assert_eq!(quiet["bytes_per_sample"]["most"], 0.0, "no tag is an alarm");
+    let bytes = quiet["bytes_per_month"]["most"].as_f64().expect("a number");
+    near(quiet["money_per_month"]["most"].as_f64().expect("money"), bytes / f64::from(1 << 20) * 2.0, 0.1);
+    let names: Vec<_> = cloud["whole"]["formats"].as_array().expect("rows").iter().map(|row| &row["format"]).collect();
+    assert_eq!(names.len(), 5);
+    assert_eq!(cloud["whole"]["formats"][4]["in_this_version"], false);
+    let text = home.report(None, false).expect("a report");
+    for words in ["all paths together", "path lte, if it carries all of alarm", "of 200MiB/month", "money (2/MiB)"] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    assert!(text.contains("recommended: ") && text.contains("sparkplug (not in this version)"), "{text}");
+}
+
+#[test]
+fn a_window_every_quarter_of_an_hour_costs_a_connect_each_and_no_pings_between() {
+    let scheduled =
+        format!("{UPLINK}[[uplink.path]]\nname = \"sat\"\nsource = \"10.0.0.7\"\nschedule = \"*/15min for 90s\"\n");
+    let (always, windows) = (plan(1, UPLINK), plan(1, &scheduled));
+    let (always, mut windows) = (wire::upkeep(&always.uplinks[0]), windows.uplinks[0].clone());
+    let plain = wire::upkeep(&windows);
+    near(plain.keep_alive, always.keep_alive / 10.0, 0.1);
+    assert!((plain.connects.most - plain.connects.least).abs() < 1e-9 && plain.connects.most > always.connects.most);
+    windows.servers[0].transport = Transport::Tls;
+    near(wire::upkeep(&windows).connects.most, 96.0 * wire::CONNECT_MUTUAL, 0.1);
+}
+
+#[test]
+fn what_cannot_be_worked_out_is_refused_with_a_reason() {
+    let none = Home::with(&text(1, ""));
+    assert_eq!(none.report(None, false).expect_err("nothing to pay").code(), 78);
+    let home = Home::with(&text(1, UPLINK));
+    let nowhere = home.0.path().join("nowhere");
+    assert_eq!(home.report(Some(&nowhere), false).expect_err("no store").code(), 64);
+}
+
+#[tokio::test]
+async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
+    let home = Home::with(&text(4, UPLINK));
+    let dir = home.0.path().join("store");
+    std::fs::create_dir(&dir).expect("made");
+    let running = start(opening(&dir));
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    running.clock.learn(fix);
+    running.store.record_fix(fix);
+    // Two hours: a telemetry sample every ten seconds, two bulk samples a second, which this uplink does not have.
+    for step in 0..720 {
+        running.emit(Class::Telemetry, [step]).await;
+        running.emit(Class::Bulk, (0..20).map(|n| n + step)).await;
+        running.time.advance(Duration::from_secs(10));
+    }
+    running.emit(Class::Telemetry, [720]).await;
+    let row = |path: &str, period, number, bytes| MeterRow {
+        uplink: "cloud".into(),
+        path: path.into(),
+        period,
+        number,
+        bytes,
+        bound: bytes,
+        told: 0,
+        behind: None,
+    };
+    running.store.save_meters(vec![row("", 0, 20_777, 123_000), row("", 1, 2026 * 12 + 10, 4_000_000)]);
+    running.close().await;
+    let uplink = format!("{UPLINK}classes = [\"alarm\", \"event\", \"telemetry\"]\n");
+    std::fs::write(home.config(), text(4, &uplink)).expect("written");
+    let all = home.json(Some(home.0.path()));
+    near(all["seen"]["days"].as_f64().expect("days"), 1.0 / 12.0, 1.0);
+    let cloud = &all["uplinks"][0];
+    near(cloud["samples_per_second"]["most"].as_f64().expect("a rate"), 0.1, 1.0);
+    let json = &cloud["whole"]["formats"][0];
+    let bytes = json["bytes_per_sample"]["most"].as_f64().expect("bytes");
+    assert!((280.0..420.0).contains(&bytes), "one alone: {bytes}");
+    let per_day = json["bytes_per_day"]["least"].as_f64().expect("bytes");
+    assert!((json["bytes_per_day"]["most"].as_f64().expect("bytes") - per_day).abs() > 1.0, "connects stay unknown");
+    assert!(cloud["recorded"].as_array().is_some_and(|rows| rows.len() == 2), "{cloud}");
+    let text = home.report(Some(&dir), false).expect("a report");
+    for words in ["telemetry 721 records", "123.0 kB in 2026-11-20", "4.0 MB in 2026-11\n"] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+}

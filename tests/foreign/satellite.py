@@ -1,0 +1,339 @@
+#!/usr/bin/env python3
+"""A satellite link in user space between the gateway and a mosquitto: 256 kbit/s, 600 ms, black holes, a broker that is
+killed and forgets, acknowledgements withheld; a backlog of a million samples; and every sample must arrive.
+
+usage: satellite.py IRONBRIDGE [--backlog N] [--rate BYTES_PER_S] [--rtt S]
+       (needs mosquitto; pip: paho-mqtt protobuf zstandard)
+"""
+import argparse, collections, heapq, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+
+import paho.mqtt.client as mqtt
+
+from batch_consumer import Consumer
+from local import free_port, wait_port
+
+DEVICES, TAGS = 10, 100
+
+
+class Satellite:
+    """Two directions with a rate, a delay and a queue each. A hole swallows nothing: it holds everything, as TCP would."""
+
+    def __init__(self, target, rate, rtt):
+        self.target, self.rate, self.delay = target, rate, rtt / 2
+        self.up, self.acks = threading.Event(), threading.Event()
+        self.acks.set()
+        self.bytes = [0, 0]
+        self.free_at = [0.0, 0.0]
+        self.pairs, self.lock = [], threading.Lock()
+        self.server = socket.socket()
+        self.server.bind(("127.0.0.1", 0))
+        self.server.listen(16)
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            near, _ = self.server.accept()
+            threading.Thread(target=self.carry, args=(near,), daemon=True).start()
+
+    def carry(self, near):
+        self.up.wait()
+        time.sleep(2 * self.delay)                          # the handshake
+        try:
+            far = socket.create_connection(("127.0.0.1", self.target), 2)
+        except OSError:
+            near.close()
+            return
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        with self.lock:
+            self.pairs.append((near, far))
+        threads = [threading.Thread(target=self.pump, args=pump, daemon=True) for pump in ((near, far, 0), (far, near, 1))]
+        for thread in threads:
+            thread.start()
+
+    def pump(self, a, b, way):
+        """Reads at the rate of the link, delivers after the delay."""
+        flying, done = collections.deque(), threading.Event()
+        more = threading.Condition()
+
+        def deliver():
+            while True:
+                with more:
+                    while not flying:
+                        if done.is_set():
+                            break
+                        more.wait(1)
+                    if not flying:
+                        break
+                    at, data = flying.popleft()
+                time.sleep(max(0.0, at - time.monotonic()))
+                self.up.wait()
+                if way == 1:
+                    self.acks.wait()
+                try:
+                    b.sendall(data)
+                except OSError:
+                    break
+            for s in (a, b):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+        threading.Thread(target=deliver, daemon=True).start()
+        try:
+            while data := a.recv(1460):
+                self.up.wait()
+                with self.lock:
+                    start = max(time.monotonic(), self.free_at[way])
+                    self.free_at[way] = start + (len(data) + 52) / self.rate
+                    self.bytes[way] += len(data) + 52
+                    free = self.free_at[way]
+                time.sleep(max(0.0, free - time.monotonic()))
+                with more:
+                    flying.append((free + self.delay, data))
+                    more.notify()
+        except OSError:
+            pass
+        done.set()
+        with more:
+            more.notify()
+
+    def cut(self):
+        self.up.clear()
+        with self.lock:
+            for pair in self.pairs:
+                for s in pair:
+                    try:
+                        s.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
+            self.pairs.clear()
+
+
+class Cloud:
+    """mosquitto without a memory, and a consumer that is there before any gateway."""
+
+    def __init__(self, work):
+        self.port = free_port()
+        self.config = f"{work}/mosquitto.conf"
+        with open(self.config, "w") as file:
+            file.write(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\npersistence false\n"
+                       "max_inflight_messages 1000\nmax_packet_size 4000000\n")
+        self.seen = collections.defaultdict(dict)           # (stream, epoch) -> seq -> value
+        self.latest = []                                    # (arrived, taken, seq)
+        self.duplicates = self.total = self.different = 0
+        self.gaps, self.lock = [], threading.Lock()
+        self.consumer = Consumer()
+        self.process = self.client = None
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["mosquitto", "-c", self.config], stderr=subprocess.DEVNULL)
+        wait_port(self.port)
+        ready = threading.Event()
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="consumer")
+        self.client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self.client.on_subscribe = lambda *_: ready.set()
+        self.client.on_message = self.note
+        self.client.connect("127.0.0.1", self.port)
+        self.client.loop_start()
+        ready.wait(10)
+
+    def kill(self):
+        self.client.loop_stop()
+        self.process.kill()
+        self.process.wait()
+
+    def note(self, _client, _user, message):
+        now = time.time()
+        if message.topic.endswith("/gap"):
+            self.gaps.append(json.loads(message.payload))
+        if not message.topic.endswith("/batch"):
+            return
+        with self.lock:
+            for sample in self.consumer.feed(message.payload):
+                stream, epoch, seq, taken, value = sample[0], sample[1], sample[2], sample[3], sample[4:]
+                self.total += 1
+                known = self.seen[(stream, epoch)]
+                if seq in known:
+                    self.duplicates += 1
+                    self.different += known[seq] != value
+                else:
+                    known[seq] = value
+                self.latest.append((now, taken, seq))
+
+
+def config(work, local, cloud, poll):
+    text = f"""
+[gateway]
+name = "ship"
+data_dir = "{work}/data"
+time_source = "system"
+[[broker.listener]]
+listen = "127.0.0.1:{local}"
+anonymous = "read"
+[[uplink]]
+name = "sat"
+url = "mqtt://127.0.0.1:{cloud}"
+format = "batch"
+delivery = "live-first"
+start = "oldest"
+[[bus]]
+name = "plc"
+type = "modbus-tcp"
+endpoint = "192.0.2.1:502"
+"""
+    for device in range(DEVICES):
+        text += f'[[device]]\nname = "d{device}"\nbus = "plc"\nunit_id = {device + 1}\npoll = "{poll}"\n'
+        for tag in range(TAGS):
+            kind = ("int16", "uint16", "int16", "uint16")[tag % 4]
+            text += f'[[device.tag]]\nname = "t{tag}"\naddress = "holding:{tag}"\ntype = "{kind}"\nscale = 0.01\n'
+    return text
+
+
+class Plant:
+    """The plant is simulated by ourselves: it moves, and answers as fast as it is asked."""
+
+    def __init__(self, binary, work, local, cloud):
+        self.binary, self.work, self.local = binary, work, local
+        for name, poll in (("fast", "20ms"), ("slow", "1s")):
+            with open(f"{work}/{name}.toml", "w") as file:
+                file.write(config(work, local, cloud, poll))
+        self.process = subprocess.Popen([binary, "simulate", "--config", f"{work}/fast.toml", "--write-config", f"{work}/x.toml"],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.time() + 20
+        while not (os.path.exists(f"{work}/x.toml") and "endpoint" in open(f"{work}/x.toml").read()) and time.time() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.3)
+        endpoint = next(line for line in open(f"{work}/x.toml") if line.startswith("endpoint"))
+        for name in ("fast", "slow"):
+            text = open(f"{work}/{name}.toml").read().replace('endpoint = "192.0.2.1:502"', endpoint.strip())
+            open(f"{work}/{name}.toml", "w").write(text)
+        self.gateway = None
+
+    def start(self, name):
+        log = open(f"{self.work}/gateway.log", "a")
+        self.gateway = subprocess.Popen([self.binary, "run", "--config", f"{self.work}/{name}.toml"], stderr=log)
+        wait_port(self.local)
+
+    def kill(self):
+        self.gateway.send_signal(signal.SIGKILL)
+        self.gateway.wait()
+
+    def status(self):
+        return json.loads(subprocess.run([self.binary, "store", "status", "--dir", f"{self.work}/data", "--json"],
+                                         capture_output=True, text=True, check=True).stdout)
+
+    def last(self):
+        return {(s["stream"], s["epoch"]): s["last"] for s in self.status()["streams"] if s["last"]}
+
+
+def owed(plant, cloud):
+    return sum(last - len(cloud.seen.get(key, {})) for key, last in plant.last().items())
+
+
+def percentile(values, part):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * part))] if values else float("nan")
+
+
+def drain(plant, cloud, satellite, seconds):
+    """Until everything has arrived: samples a second, part of the link in use, lateness of new samples."""
+    began, bytes_then, total_then = time.monotonic(), satellite.bytes[0], cloud.total
+    wall = time.time()
+    backlog = sum(plant.last().values())
+    with cloud.lock:
+        cloud.latest.clear()
+    busy = None
+    while (left := owed(plant, cloud)) > 3000:
+        if time.monotonic() - began > seconds:
+            print(f"  not drained within {seconds} s: {left} left")
+            break
+        if left > 100_000 or busy is None:
+            busy = (time.monotonic() - began, satellite.bytes[0] - bytes_then)
+        time.sleep(2)
+    took = time.monotonic() - began
+    with cloud.lock:
+        fresh = [now - taken for now, taken, seq in cloud.latest if taken > wall + 5 and seq > backlog * 0.9]
+    return {"seconds": round(took, 1), "samples_per_s": round((cloud.total - total_then) / took),
+            "link_used": round(busy[1] / (satellite.rate * busy[0]), 3) if busy and busy[0] > 5 else None,
+            "bytes_per_sample": round((satellite.bytes[0] - bytes_then) / max(1, cloud.total - total_then), 2),
+            "late_p50": round(percentile(fresh, 0.5), 2), "late_p99": round(percentile(fresh, 0.99), 2)}
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("binary")
+    ap.add_argument("--backlog", type=int, default=1_000_000)
+    ap.add_argument("--rate", type=int, default=32_000)
+    ap.add_argument("--rtt", type=float, default=0.6)
+    args = ap.parse_args()
+    if not shutil.which("mosquitto"):
+        print("SKIPPED satellite.py: mosquitto is not installed")
+        return 0
+    work = tempfile.mkdtemp(prefix="satellite-")
+    cloud = Cloud(work)
+    satellite = Satellite(cloud.port, args.rate, args.rtt)
+    plant = Plant(args.binary, work, free_port(), satellite.port)
+    failures = []
+
+    def check(name, ok):
+        print(f"  {'ok  ' if ok else 'FAIL'} {name}", flush=True)
+        if not ok:
+            failures.append(name)
+
+    print(f"-- the link is down until {args.backlog} samples wait", flush=True)
+    plant.start("fast")
+    while sum(plant.last().values()) < args.backlog:
+        time.sleep(1)
+    plant.kill()
+    print("-- the link is back, 1000 samples a second go on", flush=True)
+    plant.start("slow")
+    satellite.up.set()
+    figures = drain(plant, cloud, satellite, 300 + args.backlog / 5000)
+    print(f"  {json.dumps(figures)}")
+    check("at least 90 % of the link in use", figures["link_used"] is None or figures["link_used"] >= 0.9)
+    late = 1.0 + 1.0 + 1.5 * args.rtt + 0.5
+    check(f"new samples arrive within {late:.1f} s of being taken (commit 1 s, queue 1 s, round trip)", figures["late_p99"] <= late)
+
+    print("-- a black hole of 30 s, then acknowledgements withheld for 20 s", flush=True)
+    satellite.up.clear()
+    time.sleep(30)
+    satellite.up.set()
+    time.sleep(5)
+    satellite.acks.clear()
+    time.sleep(20)
+    satellite.acks.set()
+    print("-- the broker is killed and forgets everything; then kill -9 of the gateway", flush=True)
+    time.sleep(10)
+    satellite.cut()
+    time.sleep(2)
+    cloud.kill()
+    cloud.start()
+    satellite.up.set()
+    time.sleep(10)
+    before = cloud.duplicates
+    plant.kill()
+    plant.start("slow")
+    drain(plant, cloud, satellite, 120)
+    print(f"  {cloud.duplicates - before} duplicates after kill -9, {cloud.duplicates} in all of {cloud.total}")
+    plant.gateway.send_signal(signal.SIGTERM)
+    check("SIGTERM ends it with 0", plant.gateway.wait(40) == 0)
+    time.sleep(3)
+    missing = sum(1 for key, last in plant.last().items() for seq in range(1, last + 1) if seq not in cloud.seen[key])
+    check(f"missing 0 of {sum(plant.last().values())} (got {missing})", missing == 0)
+    check("no gap record", not cloud.gaps)
+    check("what came twice was the same", cloud.different == 0)
+    for process in (plant.process, cloud.process):
+        process.kill()
+    if failures:
+        print(f"FAILED: {', '.join(failures)}; see {work}")
+        return 1
+    shutil.rmtree(work)
+    print("PASSED")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
