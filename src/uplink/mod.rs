@@ -31,6 +31,7 @@ mod line;
 mod overheard;
 mod pack;
 mod paths;
+mod rate;
 mod schedule;
 mod session;
 mod source;
@@ -70,6 +71,7 @@ pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
+use rate::Rate;
 use session::{End, Outcome, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
@@ -148,6 +150,7 @@ pub struct Uplink<S> {
     known: Vec<Known>,
     device: Option<Device>,
     limits: &'static Limits,
+    rate: Rate,
     downlink: Option<Downlink>,
     trouble: Trouble,
     stats: Arc<UplinkStats>,
@@ -176,6 +179,7 @@ impl<S: Source> Uplink<S> {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
             device: Device::new(&plan),
             limits,
+            rate: Rate::new(limits.publishes_per_s),
             downlink,
             packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
@@ -276,6 +280,7 @@ impl<S: Source> Uplink<S> {
             stats: &self.stats,
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
+            rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,
         };
