@@ -60,7 +60,7 @@ use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
 use crate::road::login::LoginFiles;
-use crate::road::rotation::{Next, Rotation};
+use crate::road::rotation::{self, Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
 use azure::{Device, Pass};
@@ -99,6 +99,8 @@ pub struct Timing {
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
+    /// How long a later server is kept before the first one is tried again.
+    pub first_server_again: Duration,
 }
 
 impl Default for Timing {
@@ -110,6 +112,7 @@ impl Default for Timing {
             stalled: Duration::from_secs(60),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
+            first_server_again: rotation::DWELL,
         }
     }
 }
@@ -184,7 +187,7 @@ impl<S: Source> Uplink<S> {
             packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
-            rotation: Rotation::new(servers.len()),
+            rotation: Rotation::new(servers.len(), timing.first_server_again),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
