@@ -23,11 +23,12 @@ use super::azure::Device;
 use super::client::{Client, Events, Gone, JSON, Spoken};
 use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
 use super::ended::Ended;
-use super::feeder::Progress;
+use super::feeder::{Progress, give_up, named};
 use super::line::Line;
 use super::overheard::Ear;
 use super::pack::Packer;
 use super::rate::Rate;
+use super::refusal::Refusals;
 use super::source::Source;
 use super::stats::UplinkStats;
 use super::status;
@@ -48,6 +49,8 @@ const OUTGOING_BYTES_MAX: usize = 268_435_455;
 const KEEP_ALIVE_MIN_V5: Duration = Duration::from_secs(5);
 /// Requests that may wait for rumqttc: more than the window, the commands to acknowledge, SUBSCRIBE and DISCONNECT.
 const REQUESTS_MAX: usize = PACKET_IDS as usize;
+/// A broker that falls over a record closes the connection at once; one that went silent has not fallen over anything.
+const FALL_MAX: Duration = Duration::from_secs(10);
 /// How long a broken connection's relay is given to say why.
 const CAUSE_MAX: Duration = Duration::from_millis(200);
 
@@ -103,6 +106,7 @@ pub(super) struct Session<'a, S> {
     pub(super) device: Option<&'a Device>,
     /// What the preset says.
     pub(super) limits: &'static Limits,
+    pub(super) refusals: &'a mut Refusals,
 }
 
 impl<S: Source> Session<'_, S> {
@@ -130,17 +134,26 @@ impl<S: Source> Session<'_, S> {
                 RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
             }
         });
-        let mut progress = Progress::new(Instant::now());
+        let mut progress = Progress::new(self.plan.delivery, Instant::now());
         let mut end = tokio::select! {
             end = self.feed(&client, &line, &mut progress, stop) => end,
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
         };
+        let left = line.oldest();
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
             drop(timeout(CAUSE_MAX, all).await);
             if let Some(cause) = line.cause() {
                 end = cause.into();
             }
+        }
+        if matches!(end, End::Ended(_))
+            && progress.moved_at.elapsed() <= FALL_MAX
+            && let Some(ack) = self.refusals.ended(left, progress.heard())
+        {
+            let at = self.refusals.taken_at(ack);
+            give_up(self.source, self.plan, self.stats, ack, at);
+            self.trouble.record_refused(&named(ack));
         }
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
