@@ -250,7 +250,7 @@ impl<S: Source> Session<'_, S> {
         progress.status.in_flight += 1;
         let topic = self.packer.status_topic().to_owned();
         line.hand(Sent::Status, topic.len() + payload.len());
-        let retained = if progress.agreed.retains { Retained::Yes } else { Retained::No };
+        let retained = if progress.agreed.retains && self.device.is_none() { Retained::Yes } else { Retained::No };
         let extras = Extras { content_type: Some(JSON), ..Extras::default() };
         Ok(client.publish(topic, payload.to_vec(), retained, extras)?)
     }

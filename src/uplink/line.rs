@@ -32,6 +32,7 @@ struct State {
     window: Window,
     answered: Vec<(Sent, Answer)>,
     agreed: Option<Agreed>,
+    in_flight_max: u16,
     /// A SUBACK is waited for.
     subscribing: bool,
     ended: Option<Ended>,
@@ -42,16 +43,16 @@ struct State {
 }
 
 /// Shared by poller, feeder and relay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Line {
     state: Mutex<State>,
     changed: Notify,
 }
 
 impl Line {
-    /// With a subscription, nothing is accepted before its SUBACK.
-    pub(super) fn new(subscription: Option<&Intake>) -> Self {
-        let state = State { subscribing: subscription.is_some(), ..State::default() };
+    /// With a subscription, nothing is accepted before its SUBACK. Never more than `in_flight_max` are in flight.
+    pub(super) fn new(subscription: Option<&Intake>, in_flight_max: u16) -> Self {
+        let state = State { subscribing: subscription.is_some(), in_flight_max, ..State::default() };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -75,7 +76,8 @@ impl Line {
                         state.ended = Some(Ended::Lost(confused.to_string()));
                     }
                 }
-                Err(error) => state.ended = Some(error),
+                // what was overheard is more exact
+                Err(error) => _ = state.ended.get_or_insert(error),
             }
             let over = state.ended.is_some();
             drop(state);
@@ -171,7 +173,7 @@ impl State {
     fn note(&mut self, happened: Happened) -> Result<(), Confused> {
         match happened {
             Happened::Accepted(agreed) => {
-                self.window.agree(agreed.receive_max);
+                self.window.agree(agreed.receive_max.min(self.in_flight_max));
                 self.agreed = Some(agreed);
             }
             Happened::Subscribed { refused } => {

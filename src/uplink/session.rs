@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::config::plan::UplinkPlan;
+use crate::config::preset::Limits;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
 use crate::road::login::Login;
@@ -18,7 +19,8 @@ use crate::road::{Relay, RelayEnd};
 
 use super::Timing;
 use super::alias::Aliases;
-use super::client::{Client, Events, Gone, Spoken};
+use super::azure::Device;
+use super::client::{Client, Events, Gone, JSON, Spoken};
 use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
 use super::ended::Ended;
 use super::feeder::Progress;
@@ -93,21 +95,28 @@ pub(super) struct Session<'a, S> {
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
+    /// Where the uplink leads to Azure IoT Hub.
+    pub(super) device: Option<&'a Device>,
+    /// What the preset says.
+    pub(super) limits: &'static Limits,
 }
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
-        let (client, events) = self.connect(&relay, login, known);
+        let spoken = known.spoken(Instant::now().into_std());
+        let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let intake = self.subscribe(&client, &mut tasks);
-        let line = Arc::new(Line::new(intake.as_ref()));
+        let line = Arc::new(Line::new(intake.as_ref(), self.limits.in_flight_max));
         let polled = Arc::clone(&line);
         tasks.spawn(async move { polled.poll(events, intake).await });
         let relayed = Arc::clone(&line);
         tasks.spawn(async move {
             let (mut ear, listener) = (Ear::default(), Arc::clone(&relayed));
             let heard = move |bytes: &[u8]| {
-                if let Some(heard) = ear.hear(bytes) {
+                if spoken == Spoken::V5
+                    && let Some(heard) = ear.hear(bytes)
+                {
                     listener.overheard(heard);
                 }
             };
@@ -129,12 +138,12 @@ impl<S: Source> Session<'_, S> {
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
 
-    fn connect(&self, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
-        match known.spoken(Instant::now().into_std()) {
+    fn connect(&self, spoken: Spoken, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
+        match spoken {
             Spoken::V4 => {
                 let (client, mut events) = AsyncClient::new(self.options_v4(relay, login), REQUESTS_MAX);
                 events.network_options.set_connection_timeout(ANSWER_MAX_S);
-                (Client::V4(client), Events::V4(Box::new(events)))
+                (Client::V4(client, self.device.cloned()), Events::V4(Box::new(events)))
             }
             Spoken::V5 => {
                 let (client, events) = v5::AsyncClient::new(self.options_v5(relay, login, known), REQUESTS_MAX);
@@ -156,7 +165,9 @@ impl<S: Source> Session<'_, S> {
 
     fn options_v4(&self, relay: &Relay, login: Option<Login>) -> MqttOptions {
         let mut options = MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
-        let will = LastWill::new(self.packer.status_topic(), status::WILL, QoS::AtLeastOnce, true);
+        let topic = self.packer.status_topic();
+        let topic = self.device.map_or_else(|| topic.to_owned(), |device| device.topic(topic, Some(JSON)));
+        let will = LastWill::new(topic, status::WILL, QoS::AtLeastOnce, self.device.is_none());
         options
             .set_transport(Transport::Unix)
             .set_clean_session(true)
