@@ -3,6 +3,7 @@
 mod export;
 mod moment;
 mod status;
+mod torture;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -34,9 +35,8 @@ enum What {
     /// (not in this version)
     #[command(hide = true)]
     Purge(Later),
-    /// (not in this version)
-    #[command(hide = true)]
-    Torture(Later),
+    /// Kill this program again and again while it writes, and prove that nothing committed is lost on this box and disk
+    Torture(torture::TortureArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, 
         What::Verify(place) => verify::run(&directory(place)?, place),
         What::Export(args) => export::run(&directory(&args.place)?, args),
         What::Purge(_) => later("purge"),
-        What::Torture(_) => later("torture"),
+        What::Torture(args) => torture::run(args),
     }
 }
 
