@@ -20,6 +20,7 @@ mod files;
 pub mod forecast;
 mod nearest;
 pub mod plan;
+pub mod preset;
 pub mod problem;
 pub mod profile;
 mod raw;

@@ -150,6 +150,18 @@ impl ChunkWriter {
         Ok(work.commit()?)
     }
 
+    /// Removes the segments that end by `seq`, overwriting what they held, and commits. The file becomes smaller where there
+    /// is space for a copy of it; elsewhere what was freed is used again.
+    pub fn forget_upto(&mut self, seq: u64) -> Result<(), Fault> {
+        self.connection.execute_batch("PRAGMA secure_delete = ON")?;
+        self.connection.execute("DELETE FROM segment WHERE last <= ?1", [seq.cast_signed()])?;
+        database::checkpoint(&self.connection)?;
+        if self.connection.execute_batch("VACUUM").is_ok() {
+            database::checkpoint(&self.connection)?;
+        }
+        Ok(())
+    }
+
     /// Bytes of the database, once its log is moved into it.
     pub fn bytes(&self) -> Result<u64, Fault> {
         let pages: i64 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;

@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(tail.write(&rows(81, 1)), Ok(false), "full");
         tail.merged(Class::Event, 77, 20);
         tail.merged(Class::Event, 76, 80);
-        assert!(!tail.has_room(&rows(81, 3 * large)));
+        assert!(!tail.has_room(&rows(81, 5 * large)), "two slots are free, ten blocks are not");
         assert_eq!(tail.write(&rows(81, 1)), Ok(true));
         let firsts = |rows: &[TailRow]| rows.iter().map(|row| row.row.first).collect::<Vec<_>>();
         // The second slot is merged, but still there: its numbers are in a chunk, so nobody looks at it.

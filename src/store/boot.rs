@@ -97,7 +97,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
         highest_boot: 0,
     };
     let (marks_found, uplinks) = Marks::read(&directory.file(MARKS));
-    let (mut tail_file, tail_rows) = work.open_tail()?;
+    let (mut tail_file, tail_rows) = work.open_tail();
     let names = directory.chunks()?;
     let (mut meta, mut contents) = work.open_meta()?;
     let nothing = names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing && tail_rows.is_empty();
@@ -208,10 +208,18 @@ impl Boots {
     }
 
     /// Opens the tail; what it has is looked at later. One that cannot be read is no reason not to start.
-    fn open_tail(&mut self) -> Result<(Option<TailFile>, Vec<TailRow>), Fault> {
-        let (file, rows) = TailFile::open(&self.directory.file(TAIL))?;
-        self.highest_boot = rows.iter().map(|row| row.row.boot).fold(self.highest_boot, u32::max);
-        Ok((file, rows))
+    fn open_tail(&mut self) -> (Option<TailFile>, Vec<TailRow>) {
+        match TailFile::open(&self.directory.file(TAIL)) {
+            Ok((file, rows)) => {
+                self.highest_boot = rows.iter().map(|row| row.row.boot).fold(self.highest_boot, u32::max);
+                (file, rows)
+            }
+            Err(fault) => {
+                tracing::error!(file = TAIL, error = %fault, "tail cannot be opened; a new one will be begun");
+                self.damaged.push(TAIL.to_owned());
+                (None, Vec::new())
+            }
+        }
     }
 
     fn set_aside(&mut self, name: &str, fault: &Fault) -> Result<(), Fault> {

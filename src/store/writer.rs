@@ -35,9 +35,11 @@ const URGENT: Duration = Duration::from_millis(20);
 pub(super) const RETRY: Duration = Duration::from_secs(3);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
-/// A group of this many records or bytes is committed before its time.
-const GROUP_RECORDS: usize = 8192;
+/// A group of this many records, or of events of this many bytes, is committed before its time.
+const GROUP_RECORDS: usize = 16_384;
 const GROUP_BYTES: usize = 512 * 1024;
+/// What a record takes in memory, about.
+const RECORD_BYTES: usize = 64;
 /// What waits in memory while commits fail; above this the lane is left alone.
 const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -259,21 +261,23 @@ impl Writer {
                         continue;
                     };
                     urgent |= URGENT_CLASSES.contains(&class);
-                    self.pending_bytes[class as usize] += 64;
+                    self.pending_bytes[class as usize] += RECORD_BYTES;
                     self.pending[class as usize].push(Pending::Sample(sample));
                 }
             }
             Durable::Event(event) => {
                 urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
-                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + 64;
+                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + RECORD_BYTES;
                 self.pending[event.class as usize].push(Pending::Event(event));
             }
         }
         if self.failed {
             return; // the time of the next attempt stands
         }
-        let large =
-            |class: usize| self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES;
+        let large = |class: usize| {
+            let records = self.pending[class].len();
+            records >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES + records * RECORD_BYTES
+        };
         let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
         self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
         if urgent && self.urgent_at.is_none() {

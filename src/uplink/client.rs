@@ -11,6 +11,7 @@ use rumqttc::{Event, Outgoing, Packet, v5};
 
 use super::alias::{Alias, Aliases};
 use super::answer;
+use super::azure::Device;
 use super::ended::{self, Ended};
 use super::window::Answer;
 
@@ -123,7 +124,8 @@ pub(super) struct Gone;
 /// Hands requests to rumqttc. Its queue is larger than the window, so it is never full; it is closed when the poller ended.
 #[derive(Debug)]
 pub(super) enum Client {
-    V4(rumqttc::AsyncClient),
+    /// Azure IoT Hub has its own idea of topics; it speaks 3.1.1 only.
+    V4(rumqttc::AsyncClient, Option<Device>),
     /// With the aliases of this session; the lock only because the feeder shares us, nobody else publishes.
     V5(v5::AsyncClient, Mutex<Aliases>),
 }
@@ -146,7 +148,13 @@ impl Client {
     ) -> Result<(), Gone> {
         let retain = retained == Retained::Yes;
         match self {
-            Self::V4(client) => client.try_publish(topic, rumqttc::QoS::AtLeastOnce, retain, payload).map_err(|_| Gone),
+            Self::V4(client, device) => {
+                let topic = match device {
+                    Some(device) => device.topic(&topic, extras.content_type),
+                    None => topic,
+                };
+                client.try_publish(topic, rumqttc::QoS::AtLeastOnce, retain, payload).map_err(|_| Gone)
+            }
             Self::V5(client, aliases) => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
                 // a retained message is rare, and some brokers have lost topics of aliased ones
@@ -180,7 +188,7 @@ impl Client {
     /// One SUBSCRIBE with all filters, QoS 1. Handed in before CONNACK it is the first packet after it.
     pub(super) fn subscribe(&self, filters: &[String]) -> Result<(), Gone> {
         match self {
-            Self::V4(client) => {
+            Self::V4(client, _) => {
                 let filter = |path: &String| rumqttc::SubscribeFilter::new(path.clone(), rumqttc::QoS::AtLeastOnce);
                 client.try_subscribe_many(filters.iter().map(filter)).map_err(|_| Gone)
             }
@@ -202,7 +210,7 @@ impl Client {
     /// DISCONNECT, after everything handed in before.
     pub(super) fn disconnect(&self) -> Result<(), Gone> {
         match self {
-            Self::V4(client) => client.try_disconnect().map_err(|_| Gone),
+            Self::V4(client, _) => client.try_disconnect().map_err(|_| Gone),
             Self::V5(client, _) => client.try_disconnect().map_err(|_| Gone),
         }
     }
@@ -210,7 +218,7 @@ impl Client {
     /// Something that can acknowledge arrivals, for the downlink.
     pub(super) fn receiver(&self) -> Receiver {
         match self {
-            Self::V4(client) => Receiver::V4(client.clone()),
+            Self::V4(client, _) => Receiver::V4(client.clone()),
             Self::V5(client, _) => Receiver::V5(client.clone()),
         }
     }

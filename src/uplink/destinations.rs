@@ -4,8 +4,9 @@ use crate::config::plan::{self, UplinkPlan};
 use crate::road::destination::{Bind, Destination, Proxy, ProxyKind, TlsFiles};
 use crate::road::login::LoginFiles;
 
-/// One for each server, in the order of the plan. `alpn` is what the preset wants offered.
-pub(super) fn destinations(plan: &UplinkPlan, alpn: &[Vec<u8>]) -> Vec<Destination> {
+/// One for each server, in the order of the plan. `alpn` is what the preset wants to hear on port 443, where MQTT
+/// and HTTPS share a door.
+pub(super) fn destinations(plan: &UplinkPlan, alpn_on_443: Option<&str>) -> Vec<Destination> {
     let tls = plan.tls.as_ref().map(|tls| TlsFiles { ca_file: tls.ca_file.clone(), identity: tls.identity.clone() });
     let proxy = plan.proxy.as_ref().map(|proxy| Proxy {
         kind: match proxy.kind {
@@ -24,7 +25,9 @@ pub(super) fn destinations(plan: &UplinkPlan, alpn: &[Vec<u8>]) -> Vec<Destinati
             plan::Transport::Websocket { path } | plan::Transport::SecureWebsocket { path } => Some(path.clone()),
         },
         tls: tls.clone().filter(|_| server.transport.is_secure()),
-        alpn: alpn.to_vec(),
+        alpn: alpn_on_443
+            .filter(|_| server.port == 443 && server.transport == plan::Transport::Tls)
+            .map_or_else(Vec::new, |name| vec![name.into()]),
         proxy: proxy.clone(),
     };
     plan.servers.iter().map(server).collect()

@@ -23,6 +23,8 @@ pub(super) enum Ended {
     NoRetain,
     /// The broker did not understand one of our topic aliases.
     BadAlias,
+    /// The broker sends us away, to another of the list.
+    Elsewhere(String),
     /// Too much, too often: come again later.
     Busy(String),
 }
@@ -36,6 +38,7 @@ impl Ended {
             | Self::Lost(why)
             | Self::Silence(why)
             | Self::OtherVersion(why)
+            | Self::Elsewhere(why)
             | Self::Busy(why) => why,
             Self::NoRetain => "the broker does not keep retained messages".into(),
             Self::BadAlias => "the broker did not understand a topic alias".into(),
@@ -122,7 +125,7 @@ pub(super) fn of_disconnect(code: u8, reason: Option<&str>) -> Ended {
         0x94 => Ended::BadAlias,
         0x95 => Ended::Lost(said("the broker says that a message was too large")),
         0x9A => Ended::NoRetain,
-        0x9C | 0x9D => Ended::Lost(said("the broker says: use another server")),
+        0x9C | 0x9D => Ended::Elsewhere(said("the broker says: use another server")),
         0x00 => Ended::Lost(said("the broker closed the session")),
         other => Ended::Lost(said(&format!("the broker ended the session with reason 0x{other:02X}"))),
     }

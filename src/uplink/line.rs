@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::store::{Ack, Lane};
+
 use super::client::{Agreed, Events, Happened};
 use super::downlink::Intake;
 use super::ended::{self, Ended};
 use super::overheard::Heard;
 use super::version::Greeting;
-use super::window::{Answer, Confused, Sent, Window};
+use super::window::{Alone, Answer, Confused, Sent, Window};
 
 /// What the feeder learns at once.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ struct State {
     window: Window,
     answered: Vec<(Sent, Answer)>,
     agreed: Option<Agreed>,
+    in_flight_max: u16,
     /// A SUBACK is waited for.
     subscribing: bool,
     ended: Option<Ended>,
@@ -42,16 +45,16 @@ struct State {
 }
 
 /// Shared by poller, feeder and relay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Line {
     state: Mutex<State>,
     changed: Notify,
 }
 
 impl Line {
-    /// With a subscription, nothing is accepted before its SUBACK.
-    pub(super) fn new(subscription: Option<&Intake>) -> Self {
-        let state = State { subscribing: subscription.is_some(), ..State::default() };
+    /// With a subscription, nothing is accepted before its SUBACK. Never more than `in_flight_max` are in flight.
+    pub(super) fn new(subscription: Option<&Intake>, in_flight_max: u16) -> Self {
+        let state = State { subscribing: subscription.is_some(), in_flight_max, ..State::default() };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -75,7 +78,8 @@ impl Line {
                         state.ended = Some(Ended::Lost(confused.to_string()));
                     }
                 }
-                Err(error) => state.ended = Some(error),
+                // what was overheard is more exact
+                Err(error) => _ = state.ended.get_or_insert(error),
             }
             let over = state.ended.is_some();
             drop(state);
@@ -105,6 +109,11 @@ impl Line {
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Is a SUBACK still waited for?
+    pub(super) fn is_subscribing(&self) -> bool {
+        self.lock().subscribing
     }
 
     /// Better known causes of the end, the broker's own words first.
@@ -143,13 +152,28 @@ impl Line {
     }
 
     /// A message is about to be handed to rumqttc.
-    pub(super) fn hand(&self, what: Sent, bytes: usize) {
-        self.lock().window.hand(what, bytes, Instant::now());
+    pub(super) fn hand(&self, what: Sent, lane: Lane, bytes: usize) {
+        self.lock().window.hand(what, lane, bytes, Instant::now());
     }
 
-    /// How many more messages may be sent now.
-    pub(super) fn room(&self) -> usize {
-        self.lock().window.room()
+    /// How many more messages of this lane may be sent now.
+    pub(super) fn room(&self, lane: Lane) -> usize {
+        self.lock().window.room(lane)
+    }
+
+    /// How large a message should be.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.lock().window.message_bytes()
+    }
+
+    /// See [`Window::oldest`].
+    pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
+        self.lock().window.oldest()
+    }
+
+    /// See [`Window::be_careful`].
+    pub(super) fn be_careful(&self, careful: bool) {
+        self.lock().window.be_careful(careful);
     }
 
     /// Messages in flight.
@@ -171,7 +195,7 @@ impl State {
     fn note(&mut self, happened: Happened) -> Result<(), Confused> {
         match happened {
             Happened::Accepted(agreed) => {
-                self.window.agree(agreed.receive_max);
+                self.window.agree(agreed.receive_max.min(self.in_flight_max));
                 self.agreed = Some(agreed);
             }
             Happened::Subscribed { refused } => {

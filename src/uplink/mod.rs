@@ -18,6 +18,7 @@
 mod alias;
 mod allowance;
 mod answer;
+mod azure;
 mod budget;
 mod certificates;
 mod client;
@@ -26,11 +27,17 @@ mod destinations;
 mod downlink;
 mod ended;
 mod feeder;
+mod filling;
+mod lanes;
 mod line;
 mod overheard;
+mod pace;
 mod pack;
 mod paths;
+mod rate;
+mod refusal;
 mod schedule;
+mod sending;
 mod session;
 mod source;
 mod stats;
@@ -51,15 +58,17 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use crate::config::plan::{MqttVersion, UplinkPlan};
+use crate::config::preset::{self, Limits};
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::login::{Login, LoginFiles};
-use crate::road::rotation::{Next, Rotation};
+use crate::road::login::LoginFiles;
+use crate::road::rotation::{self, Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
+use azure::{Device, Pass};
 use certificates::{Certificates, Fault};
 use client::Spoken;
 use destinations::{bind, destinations};
@@ -67,6 +76,8 @@ pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
+use rate::Rate;
+use refusal::Refusals;
 use session::{End, Outcome, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
@@ -74,6 +85,8 @@ use trouble::{Told, Trouble};
 use version::{Again, Known};
 use watch::{Reason, Watch};
 
+/// What topic and headers may take of the message that a cloud allows.
+const ENVELOPE_BYTES: usize = 2 << 10;
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -88,10 +101,14 @@ pub struct Timing {
     pub files_again: Duration,
     /// A session without an acknowledgement for this long, while it is owed one, is thrown away.
     pub stalled: Duration,
+    /// What the broker refused is sent again after this long.
+    pub refused_again: Duration,
     /// How often the status is refreshed while the numbers in it move on.
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
+    /// How long a later server is kept before the first one is tried again.
+    pub first_server_again: Duration,
 }
 
 impl Default for Timing {
@@ -101,8 +118,10 @@ impl Default for Timing {
             retry_max: Duration::from_secs(15 * 60),
             files_again: Duration::from_secs(30),
             stalled: Duration::from_secs(60),
+            refused_again: Duration::from_secs(30),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
+            first_server_again: rotation::DWELL,
         }
     }
 }
@@ -139,10 +158,14 @@ pub struct Uplink<S> {
     servers: Vec<Destination>,
     rotation: Rotation,
     certificates: Certificates,
-    login: LoginFiles,
-    known: Known,
+    /// What is known of each.
+    known: Vec<Known>,
+    device: Option<Device>,
+    limits: &'static Limits,
+    rate: Rate,
     downlink: Option<Downlink>,
     trouble: Trouble,
+    refusals: Refusals,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
     dice: StdRng,
@@ -153,24 +176,29 @@ impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
         let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
-        let servers = destinations(&plan, &[]);
+        let limits = preset::limits(plan.preset);
+        let servers = destinations(&plan, limits.alpn_on_443);
         let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
         let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
-        road.pace().set(plan.max_rate);
+        road.pace().set([plan.max_rate, limits.bytes_per_s].into_iter().flatten().min());
         if let Some(path) = plan.paths.first() {
             road.go_by(bind(&path.bind), Arc::default());
         }
-        let login = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+        let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
         let uplink = Self {
-            known: Known::new(plan.mqtt_version),
+            known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
+            device: Device::new(&plan),
+            limits,
+            rate: Rate::new(limits.publishes_per_s),
             downlink,
-            packer: Packer::new(&plan, &gateway, clock.clone(), pack::MESSAGE_BYTES_MAX),
+            packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
-            rotation: Rotation::new(servers.len()),
+            rotation: Rotation::new(servers.len(), timing.first_server_again),
+            refusals: Refusals::default(),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -181,7 +209,6 @@ impl<S: Source> Uplink<S> {
             timing,
             road,
             servers,
-            login,
         };
         (uplink, stats)
     }
@@ -197,7 +224,7 @@ impl<S: Source> Uplink<S> {
                 prepared = self.prepare() => prepared,
             };
             let wait = match prepared {
-                Ok((relay, login)) => match self.session(relay, login, &stop).await {
+                Ok((relay, pass)) => match self.session(relay, pass, &stop).await {
                     Some(wait) => wait,
                     None => break,
                 },
@@ -215,7 +242,7 @@ impl<S: Source> Uplink<S> {
     async fn stopped_while_waiting(&self, wait: Duration, stop: &Stop) -> bool {
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            self.stats.backlog.set(self.source.backlog());
+            self.stats.owes(self.source.backlog(), self.source.oldest(), &self.clock);
             tokio::select! {
                 biased;
                 () = stop.begun() => return true,
@@ -225,20 +252,34 @@ impl<S: Source> Uplink<S> {
         stop.is_begun()
     }
 
-    async fn prepare(&mut self) -> Result<(Relay, Option<Login>), RoadError> {
-        let login = self.login.read().await?;
-        if let Some(server) = self.servers.get(self.rotation.server()) {
-            self.road.lead(server.clone());
+    async fn prepare(&mut self) -> Result<(Relay, Pass), RoadError> {
+        let server = self.servers.get(self.rotation.server()).cloned();
+        let pass = self.pass(server.as_ref().map_or("", |server| &server.host)).await?;
+        if let Some(server) = server {
+            self.road.lead(server);
         }
         let opened = self.road.open().await;
         let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
         self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
-        Ok((opened?, login))
+        Ok((opened?, pass))
+    }
+
+    /// User and password as they are now.
+    async fn pass(&self, host: &str) -> Result<Pass, RoadError> {
+        let plan = &self.plan;
+        let Some(device) = &self.device else {
+            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+            return Ok(Pass { login: files.read().await?, good_for: None });
+        };
+        match device.login_files(plan, host).read().await? {
+            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, self.clock.wall_now()),
+            login => Ok(Pass { login, good_for: None }),
+        }
     }
 
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
     /// for renewed certificates and for the first server.
-    async fn session(&mut self, relay: Relay, login: Option<Login>, stop: &Stop) -> Option<Duration> {
+    async fn session(&mut self, relay: Relay, pass: Pass, stop: &Stop) -> Option<Duration> {
         let leave = stop.child();
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
@@ -253,18 +294,24 @@ impl<S: Source> Uplink<S> {
             stats: &self.stats,
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
+            refusals: &mut self.refusals,
+            rate: &mut self.rate,
+            device: self.device.as_ref(),
+            limits: self.limits,
         };
-        let spoken = self.known.spoken(Instant::now().into_std());
+        let known = &self.known[self.rotation.server()];
+        let spoken = known.spoken(Instant::now().into_std());
         let watch = Watch {
             road: &mut self.road,
             certificates: &mut self.certificates,
             clock: &self.clock,
             every: self.timing.files_again,
             first_server_at: self.rotation.leave_at(),
+            token_at: pass.good_for.map(|good_for| Instant::now() + good_for),
         };
         let reason = OnceLock::new();
         let outcome = tokio::select! {
-            outcome = session.run(relay, login, &self.known, &leave) => outcome,
+            outcome = session.run(relay, pass.login, known, &leave) => outcome,
             never = watch.run(&leave, &reason) => match never {},
         };
         self.packer.clear();
@@ -289,7 +336,7 @@ impl<S: Source> Uplink<S> {
 
     /// What the end of a session means for the next; `None` when there is none.
     fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
-        let again = self.known.learn(spoken, &outcome, Instant::now().into_std());
+        let again = self.known[self.rotation.server()].learn(spoken, &outcome, Instant::now().into_std());
         let End::Ended(ended) = outcome.end else {
             return None;
         };
@@ -304,7 +351,8 @@ impl<S: Source> Uplink<S> {
             Ended::TakenOver(reason) => self.trouble.taken_over(reason),
             _ => Told::Before,
         };
-        let elsewhere = !outcome.proved && !matches!(ended, Ended::TakenOver(_));
+        let stays = outcome.proved || matches!(ended, Ended::TakenOver(_));
+        let elsewhere = !stays || matches!(ended, Ended::Elsewhere(_));
         Some(if elsewhere { self.next_server(ended.reason(), told) } else { self.retry_after(ended.reason(), told) })
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport, v5};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::plan::UplinkPlan;
+use crate::config::preset::Limits;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
 use crate::road::login::Login;
@@ -18,13 +19,16 @@ use crate::road::{Relay, RelayEnd};
 
 use super::Timing;
 use super::alias::Aliases;
-use super::client::{Client, Events, Gone, Spoken};
+use super::azure::Device;
+use super::client::{Client, Events, Gone, JSON, Spoken};
 use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
 use super::ended::Ended;
-use super::feeder::Progress;
+use super::feeder::{Progress, give_up, named};
 use super::line::Line;
 use super::overheard::Ear;
 use super::pack::Packer;
+use super::rate::Rate;
+use super::refusal::Refusals;
 use super::source::Source;
 use super::stats::UplinkStats;
 use super::status;
@@ -35,6 +39,8 @@ use super::window::PACKET_IDS;
 /// Limit from CONNECT to CONNACK, and of a flush that the broker does not take. rumqttc's own 5 s are less than two
 /// lost packets on a satellite link.
 const ANSWER_MAX_S: u64 = 60;
+/// Limit from CONNECT to SUBACK.
+const SUBSCRIBED_MAX: Duration = Duration::from_secs(2 * ANSWER_MAX_S);
 /// Commands are small; nothing else comes in.
 const INCOMING_BYTES_MAX: u32 = 64 << 10;
 /// MQTT's own limit (3.1.1, section 2.2.3): what the store holds must never be too large for rumqttc.
@@ -43,6 +49,8 @@ const OUTGOING_BYTES_MAX: usize = 268_435_455;
 const KEEP_ALIVE_MIN_V5: Duration = Duration::from_secs(5);
 /// Requests that may wait for rumqttc: more than the window, the commands to acknowledge, SUBSCRIBE and DISCONNECT.
 const REQUESTS_MAX: usize = PACKET_IDS as usize;
+/// A broker that falls over a record closes the connection at once; one that went silent has not fallen over anything.
+const FALL_MAX: Duration = Duration::from_secs(10);
 /// How long a broken connection's relay is given to say why.
 const CAUSE_MAX: Duration = Duration::from_millis(200);
 
@@ -93,21 +101,30 @@ pub(super) struct Session<'a, S> {
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
+    pub(super) rate: &'a mut Rate,
+    /// Where the uplink leads to Azure IoT Hub.
+    pub(super) device: Option<&'a Device>,
+    /// What the preset says.
+    pub(super) limits: &'static Limits,
+    pub(super) refusals: &'a mut Refusals,
 }
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
-        let (client, events) = self.connect(&relay, login, known);
+        let spoken = known.spoken(Instant::now().into_std());
+        let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let intake = self.subscribe(&client, &mut tasks);
-        let line = Arc::new(Line::new(intake.as_ref()));
+        let line = Arc::new(Line::new(intake.as_ref(), self.limits.in_flight_max));
         let polled = Arc::clone(&line);
         tasks.spawn(async move { polled.poll(events, intake).await });
         let relayed = Arc::clone(&line);
         tasks.spawn(async move {
             let (mut ear, listener) = (Ear::default(), Arc::clone(&relayed));
             let heard = move |bytes: &[u8]| {
-                if let Some(heard) = ear.hear(bytes) {
+                if spoken == Spoken::V5
+                    && let Some(heard) = ear.hear(bytes)
+                {
                     listener.overheard(heard);
                 }
             };
@@ -117,8 +134,12 @@ impl<S: Source> Session<'_, S> {
                 RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
             }
         });
-        let mut progress = Progress::new(Instant::now());
-        let mut end = self.feed(&client, &line, &mut progress, stop).await;
+        let mut progress = Progress::new(self.plan.delivery, Instant::now());
+        let mut end = tokio::select! {
+            end = self.feed(&client, &line, &mut progress, stop) => end,
+            () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
+        };
+        let left = line.oldest();
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
             drop(timeout(CAUSE_MAX, all).await);
@@ -126,15 +147,23 @@ impl<S: Source> Session<'_, S> {
                 end = cause.into();
             }
         }
+        if matches!(end, End::Ended(_))
+            && progress.moved_at.elapsed() <= FALL_MAX
+            && let Some(ack) = self.refusals.ended(left, progress.heard())
+        {
+            let at = self.refusals.taken_at(ack);
+            give_up(self.source, self.plan, self.stats, ack, at);
+            self.trouble.record_refused(&named(ack));
+        }
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
 
-    fn connect(&self, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
-        match known.spoken(Instant::now().into_std()) {
+    fn connect(&self, spoken: Spoken, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
+        match spoken {
             Spoken::V4 => {
                 let (client, mut events) = AsyncClient::new(self.options_v4(relay, login), REQUESTS_MAX);
                 events.network_options.set_connection_timeout(ANSWER_MAX_S);
-                (Client::V4(client), Events::V4(Box::new(events)))
+                (Client::V4(client, self.device.cloned()), Events::V4(Box::new(events)))
             }
             Spoken::V5 => {
                 let (client, events) = v5::AsyncClient::new(self.options_v5(relay, login, known), REQUESTS_MAX);
@@ -156,7 +185,9 @@ impl<S: Source> Session<'_, S> {
 
     fn options_v4(&self, relay: &Relay, login: Option<Login>) -> MqttOptions {
         let mut options = MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
-        let will = LastWill::new(self.packer.status_topic(), status::WILL, QoS::AtLeastOnce, true);
+        let topic = self.packer.status_topic();
+        let topic = self.device.map_or_else(|| topic.to_owned(), |device| device.topic(topic, Some(JSON)));
+        let will = LastWill::new(topic, status::WILL, QoS::AtLeastOnce, self.device.is_none());
         options
             .set_transport(Transport::Unix)
             .set_clean_session(true)
@@ -189,5 +220,13 @@ impl<S: Source> Session<'_, S> {
             options.set_credentials(login.username, login.password);
         }
         options
+    }
+}
+
+/// Ready when a SUBSCRIBE has not been answered in time, and never otherwise.
+async fn unsubscribed(line: &Line) {
+    sleep(SUBSCRIBED_MAX).await;
+    if !line.is_subscribing() {
+        std::future::pending().await
     }
 }

@@ -1,5 +1,5 @@
-//! Beside a session: looks after what may make it worth ending in order: certificates renewed on disk, or the first server,
-//! which has been left for long enough.
+//! Beside a session: looks after what may make it worth ending in order: certificates renewed on disk, the first server,
+//! which has been left for long enough, or a token that ends.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub(super) enum Reason {
     Renewed,
     /// It is not with the first server.
     FirstServer,
+    /// Its token is good for little longer.
+    Token,
 }
 
 impl Reason {
@@ -26,6 +28,7 @@ impl Reason {
         match self {
             Self::Renewed => "certificates or keys were renewed",
             Self::FirstServer => "the first server is tried again",
+            Self::Token => "a new token is needed",
         }
     }
 }
@@ -38,12 +41,13 @@ pub(super) struct Watch<'a> {
     /// How often the files are looked at.
     pub(super) every: Duration,
     pub(super) first_server_at: Option<Instant>,
+    pub(super) token_at: Option<Instant>,
 }
 
 impl Watch<'_> {
     /// Tells the session to `leave` when there is a reason, and goes on looking at the files until it has ended.
     pub(super) async fn run(self, leave: &Stop, reason: &OnceLock<Reason>) -> std::convert::Infallible {
-        let mut first_server_at = self.first_server_at;
+        let (mut first_server_at, mut token_at) = (self.first_server_at, self.token_at);
         loop {
             let due = tokio::select! {
                 () = sleep(self.every) => {
@@ -54,6 +58,10 @@ impl Watch<'_> {
                 () = sleep_until(first_server_at.unwrap_or_else(Instant::now)), if first_server_at.is_some() => {
                     first_server_at = None;
                     Some(Reason::FirstServer)
+                }
+                () = sleep_until(token_at.unwrap_or_else(Instant::now)), if token_at.is_some() => {
+                    token_at = None;
+                    Some(Reason::Token)
                 }
             };
             if let Some(due) = due {
