@@ -52,7 +52,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::plan::UplinkStart;
 use crate::disk::directory::Directory;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::DurableEnd;
 use crate::flow::notice::Notices;
@@ -156,10 +156,11 @@ pub struct Store {
 }
 
 /// Opens the store of a directory, whatever lies there: what is damaged is set aside and declared. Where the directory
-/// cannot be used at all the store starts in the failed state and tries again every few seconds. Blocks for as long as
-/// the ends of the chunk files take to read.
+/// cannot be used at all, or a file cannot be read though it may be whole, the store starts in the failed state and tries
+/// again every few seconds; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
+/// the chunk files take to read.
 pub fn open(opening: Opening) -> Store {
-    let opened = boot::open(&opening).map(Box::new);
+    let opened = boot::open(&opening, Unreadable::TryAgain).map(Box::new);
     if let Err(fault) = &opened {
         tracing::error!(error = %fault, dir = %opening.dir.display(), "store cannot be opened; trying again");
     }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::disk::directory::ChunkName;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::Marks;
 use crate::disk::meta::Meta;
 use crate::disk::tail::TailFile;
@@ -33,6 +33,9 @@ use super::{Control, Opening, Shared, boot, room, salvage};
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
 pub(super) const RETRY: Duration = Duration::from_secs(3);
+/// A file that cannot be read is given up at this attempt after the first to open the store: until then a plant's samples
+/// fit into memory.
+const OPENINGS_MAX: u32 = 3;
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
 /// A group of this many records, or of events of this many bytes, is committed before its time.
@@ -92,6 +95,8 @@ pub(super) struct Writer {
     pub(super) ages: Ages,
     lost: [Option<Lost>; 4],
     failed: bool,
+    /// Attempts to open the directory, besides the first.
+    openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
@@ -126,6 +131,7 @@ impl Writer {
             ages: Ages::default(),
             lost: [None; 4],
             failed: false,
+            openings: 0,
             evicted_at: None,
             commit_at: None,
             urgent_at: None,
@@ -304,7 +310,9 @@ impl Writer {
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
         if self.disk.is_none() {
-            match boot::open(&self.opening) {
+            self.openings += 1;
+            let unreadable = if self.openings < OPENINGS_MAX { Unreadable::TryAgain } else { Unreadable::GiveUp };
+            match boot::open(&self.opening, unreadable) {
                 Ok(opened) => self.take_over_late(opened, control),
                 Err(fault) => return self.fail(&fault, &records.failed),
             }
