@@ -104,8 +104,10 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
         let numbered = plan.tags.iter().zip((0..).map(TagIx));
         let own = numbered.skip(device.tags.start).take(device.tags.len());
         let polled = own.filter(|(tag, _)| tag.access.reads());
+        let mut polled: Vec<_> = polled.collect();
+        polled.sort_by_key(|(tag, _)| tag.name.as_bytes()); // as a batch has them
         let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };
-        Batch { device: ix, samples: polled.map(stale).collect() }
+        Batch { device: ix, samples: polled.into_iter().map(stale).collect() }
     });
     batches.filter(|batch| !batch.samples.is_empty()).collect()
 }

@@ -276,8 +276,12 @@ impl Bus {
         self.emit(poll.seat, samples).await;
     }
 
-    pub(super) async fn emit(&mut self, seat: Seat, samples: Vec<Sample>) {
+    /// Sends the samples of a device on, sorted bytewise by tag name: they are numbered in this order, and an uplink's layout
+    /// `device` counts by it.
+    pub(super) async fn emit(&mut self, seat: Seat, mut samples: Vec<Sample>) {
         if !samples.is_empty() {
+            let name = |sample: &Sample| self.plan.tags.get(sample.tag.0 as usize).map(|tag| tag.name.as_bytes());
+            samples.sort_by(|one, other| name(one).cmp(&name(other)));
             self.hub.emit(Batch { device: self.roster.devices[seat.0].ix, samples }).await;
         }
     }

@@ -18,7 +18,7 @@ pub struct Sample {
     pub at: Stamp,
 }
 
-/// Samples of one device from one poll, in plan order.
+/// Samples of one device from one poll, sorted bytewise by tag name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// The device that was polled.

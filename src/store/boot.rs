@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::disk::chunk::{ChunkInfo, ChunkReader, ChunkWriter, TagRow};
 use crate::disk::directory::{ChunkName, Directory};
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::{Found, Marks};
 use crate::disk::meta::{Contents, Edit, Meta};
 use crate::disk::tail::{TailFile, TailRow};
@@ -66,6 +66,7 @@ struct Look {
 
 struct Boots {
     directory: Directory,
+    unreadable: Unreadable,
     state: State,
     damaged: Vec<String>,
     salvage: Vec<(Class, PathBuf)>,
@@ -74,22 +75,23 @@ struct Boots {
 }
 
 /// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.
-pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
+pub(super) fn open(opening: &Opening, unreadable: Unreadable) -> Result<Opened, Fault> {
     let directory = Directory::at(&opening.dir);
-    match open_once(opening, &directory) {
+    match open_once(opening, &directory, unreadable) {
         Err(fault) if (matches!(fault, Fault::Full(_)) || directory.is_full()) && directory.drop_ballast() => {
-            open_once(opening, &directory)
+            open_once(opening, &directory, unreadable)
         }
         outcome => outcome,
     }
 }
 
-fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> {
+fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -> Result<Opened, Fault> {
     directory.prepare()?;
     let lock = directory.lock()?;
     directory.remove_drafts()?;
     let mut work = Boots {
         directory: directory.clone(),
+        unreadable,
         state: State::empty(),
         damaged: Vec::new(),
         salvage: Vec::new(),
@@ -151,13 +153,14 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     let mut marks = Marks::open(&directory.file(MARKS))?;
     marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
+    let next_chunk = directory.highest_chunk_number()? + 1;
     work.state.begin_with(&known.meters);
     Ok(Opened {
         lock,
         meta,
         marks,
         tail: tail_file,
-        next_chunk: directory.highest_chunk_number() + 1,
+        next_chunk,
         state: work.state,
         salvage: work.salvage,
         boot,
@@ -185,7 +188,7 @@ impl Boots {
     /// `None`).
     fn open_meta(&mut self) -> Result<(Meta, Option<Contents>), Fault> {
         let path = self.directory.file(META);
-        if path.exists() {
+        if path.try_exists()? {
             // Looked at before it is opened for writing: one of a newer version is not to be touched.
             match Meta::look(&path).and_then(|_| Meta::open(&path)) {
                 Ok((meta, contents)) => return Ok((meta, Some(contents))),
@@ -206,11 +209,19 @@ impl Boots {
         Ok((Meta::create(&path)?, None))
     }
 
-    /// Opens the tail; what it has is looked at later. One that cannot be read is no reason not to start.
+    /// Opens the tail; what it has is looked at later. One that cannot be read is no reason not to start for long.
     fn open_tail(&mut self) -> Result<(Option<TailFile>, Vec<TailRow>), Fault> {
-        let (file, rows) = TailFile::open(&self.directory.file(TAIL))?;
-        self.highest_boot = rows.iter().map(|row| row.row.boot).fold(self.highest_boot, u32::max);
-        Ok((file, rows))
+        match TailFile::open(&self.directory.file(TAIL), self.unreadable) {
+            Ok((file, rows)) => {
+                self.highest_boot = rows.iter().map(|row| row.row.boot).fold(self.highest_boot, u32::max);
+                Ok((file, rows))
+            }
+            Err(fault) if self.unreadable == Unreadable::TryAgain => Err(fault),
+            Err(fault) => {
+                self.set_aside(TAIL, &fault)?;
+                Ok((None, Vec::new()))
+            }
+        }
     }
 
     fn set_aside(&mut self, name: &str, fault: &Fault) -> Result<(), Fault> {
@@ -236,8 +247,9 @@ impl Boots {
                 Ok(None) => self.directory.remove_database(&name.file_name())?,
                 Err(fault) if fault.is_damage() => self.set_aside(&name.file_name(), &fault)?,
                 Err(Fault::Full(text)) => return Err(Fault::Full(text)),
-                // Not readable now: leave it where it is; what it holds is missing until then.
-                Err(fault) => tracing::error!(file = name.file_name(), error = %fault, "chunk cannot be read"),
+                Err(fault) if self.unreadable == Unreadable::TryAgain => return Err(fault),
+                // Salvage may still get at parts of it.
+                Err(fault) => self.set_aside(&name.file_name(), &fault)?,
             }
         }
         Ok(looks)

@@ -39,6 +39,9 @@ pub(super) fn tag(row: TagRow) -> Option<DictionaryTag> {
 }
 
 /// Gives every tag of the plan its id, new ones a new one. Returned: ids in plan order, and what is new or changed.
+///
+/// The new tags of a device get theirs sorted by name: samples are numbered in that order, and columns that ascend like
+/// the samples need no list of their order on the wire.
 pub(super) fn assign(
     dictionary: &mut HashMap<u32, Arc<DictionaryTag>>,
     plan: &[TagMeta],
@@ -48,8 +51,15 @@ pub(super) fn assign(
         known.insert((tag.device.clone(), tag.name.clone(), tag.data_type), tag.id);
     }
     let mut next = dictionary.keys().max().map_or(1, |id| id + 1);
-    let (mut ids, mut changed) = (Vec::with_capacity(plan.len()), Vec::new());
-    for meta in plan {
+    let mut places: Vec<usize> = (0..plan.len()).collect();
+    let mut devices: HashMap<&str, usize> = HashMap::new();
+    for (place, meta) in plan.iter().enumerate() {
+        devices.entry(&meta.device).or_insert(place);
+    }
+    places.sort_by_key(|place| (devices.get(plan[*place].device.as_str()), plan[*place].name.as_bytes()));
+    let (mut ids, mut changed) = (vec![0; plan.len()], Vec::new());
+    for place in places {
+        let meta = &plan[place];
         let key = (meta.device.clone(), meta.name.clone(), meta.data_type);
         let id = *known.entry(key).or_insert_with(|| {
             next += 1;
@@ -66,7 +76,7 @@ pub(super) fn assign(
             dictionary.insert(id, Arc::clone(&tag));
             changed.push(tag);
         }
-        ids.push(id);
+        ids[place] = id;
     }
     (ids, changed)
 }
@@ -92,9 +102,9 @@ mod tests {
             class: Class::Bulk,
         };
         let mut dictionary = HashMap::new();
-        let plan = [meta("a", "t/a", DataType::Text(7)), meta("b", "t/b", DataType::Bool)];
+        let plan = [meta("b", "t/b", DataType::Bool), meta("a", "t/a", DataType::Text(7))];
         let (ids, new) = assign(&mut dictionary, &plan);
-        assert_eq!((ids, new.len()), (vec![1, 2], 2));
+        assert_eq!((ids, new.len()), (vec![2, 1], 2), "sorted by name");
         let plan = [meta("b", "t/b2", DataType::Bool), meta("a", "t/a", DataType::Int16)];
         let (ids, new) = assign(&mut dictionary, &plan);
         assert_eq!((ids, new.len()), (vec![2, 3], 2));

@@ -278,7 +278,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
     let (marks, _) = Marks::read(&directory.file(MARKS));
     let before = Meta::look(&directory.file(META))?;
     let tail = TailFile::read(&directory.file(TAIL));
-    let mut seen = Seen { spans: BTreeMap::new(), tags: std::collections::BTreeSet::new() };
+    let mut seen = Seen::default();
     let names = directory.chunks()?;
     for (n, name) in names.iter().enumerate() {
         if let Err(fault) = read_chunk(&directory, *name, &mut seen, &mut verdict)
@@ -317,7 +317,10 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
 }
 
 /// What the chunks hold, by class code and epoch: the last number that must exist, and the spans that do.
+#[derive(Default)]
 struct Seen {
+    /// From the first number to the last of each chunk, whatever is wrong in between.
+    chunks: Vec<(Class, u64, Span)>,
     spans: BTreeMap<(u8, u64), (u64, Vec<Span>)>,
     tags: std::collections::BTreeSet<u32>,
 }
@@ -349,27 +352,27 @@ fn read_chunk(directory: &Directory, name: ChunkName, seen: &mut Seen, verdict: 
         return Err(Fault::Damaged("the file is not what its name says".into()));
     }
     let place = Place { class: info.class, epoch: info.epoch };
-    let mut seq = 0;
+    let (mut seq, mut whole) = (0, None);
     loop {
         let rows = chunk.segments_from(seq, SEGMENTS)?;
         let rows: Vec<_> = rows.into_iter().filter(|row| row.first >= seq).collect();
         let Some(last) = rows.last() else { break };
         seq = last.first + 1;
+        whole =
+            Some(Span { ordinal: 0, first: whole.map_or(rows[0].first, |whole: Span| whole.first), last: last.last });
         for row in &rows {
             // What does not unpack is a hole; whether it is declared is seen later.
             let Ok(records) = segment::unpack(place, row) else { continue };
             take(seen, verdict, place, (row.first, row.last), &records);
         }
     }
+    seen.chunks.extend(whole.map(|span| (place.class, place.epoch, span)));
     verdict.chunks += 1;
     Ok(())
 }
 
 fn read_tail(contents: &Contents, found: &[TailRow], seen: &mut Seen, verdict: &mut Verdict) {
-    let chunks =
-        seen.spans.iter().filter_map(|((code, epoch), (_, spans))| Some((Class::from_code(*code)?, *epoch, spans)));
-    let chunks = chunks.flat_map(|(class, epoch, spans)| spans.iter().map(move |span| (class, epoch, *span)));
-    for TailRow { class, epoch, row } in tail::beside(streams(contents), chunks, found) {
+    for TailRow { class, epoch, row } in tail::beside(streams(contents), &seen.chunks, found) {
         let place = Place { class, epoch };
         let Ok(records) = segment::unpack(place, &row) else { continue };
         take(seen, verdict, place, (row.first, row.last), &records);

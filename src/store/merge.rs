@@ -151,7 +151,7 @@ impl Waiting {
         match self.rows.as_slice() {
             [] => {}
             [alone] => rows.push(Arc::clone(alone)),
-            [first, ..] => rows.push(Arc::new(segment::pack_well(place, first.first, &self.records))),
+            [first, ..] => rows.push(Arc::new(segment::pack(place, first.first, &self.records))),
         }
         *self = Self { records: Vec::new(), rows: Vec::new(), bytes: 0 };
     }

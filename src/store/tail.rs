@@ -111,15 +111,11 @@ pub(super) fn adopt(state: &mut State, found: &[TailRow]) {
     }
 }
 
-/// Of what a tail file holds, what is not in these spans of chunks (class, epoch, numbers) and still needed.
-pub(super) fn beside(
-    mut state: State,
-    chunks: impl Iterator<Item = (Class, u64, Span)>,
-    found: &[TailRow],
-) -> Vec<TailRow> {
+/// Of what a tail file holds, what is not in these chunks (class, epoch, numbers) and still needed.
+pub(super) fn beside(mut state: State, chunks: &[(Class, u64, Span)], found: &[TailRow]) -> Vec<TailRow> {
     let nowhen = Stamp { boot: Boot(0), micros: 0 };
     let times = Times { first: nowhen, last: nowhen };
-    for (number, (class, epoch, span)) in (1u64..).zip(chunks) {
+    for (number, &(class, epoch, span)) in (1u64..).zip(chunks) {
         let stream = state.stream_mut(class);
         if let Some(ordinal) = stream.ordinal_of(epoch) {
             stream.hold(Held { name: ChunkName { class, number }, span: Span { ordinal, ..span }, times });

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::disk::directory::ChunkName;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::Marks;
 use crate::disk::meta::Meta;
 use crate::disk::tail::TailFile;
@@ -33,11 +33,16 @@ use super::{Control, Opening, Shared, boot, room, salvage};
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
 pub(super) const RETRY: Duration = Duration::from_secs(3);
+/// A file that cannot be read is given up at this attempt after the first to open the store: until then a plant's samples
+/// fit into memory.
+const OPENINGS_MAX: u32 = 3;
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
-/// A group of this many records or bytes is committed before its time.
-const GROUP_RECORDS: usize = 8192;
+/// A group of this many records, or of events of this many bytes, is committed before its time.
+const GROUP_RECORDS: usize = 16_384;
 const GROUP_BYTES: usize = 512 * 1024;
+/// What a record takes in memory, about.
+const RECORD_BYTES: usize = 64;
 /// What waits in memory while commits fail; above this the lane is left alone.
 const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -90,6 +95,8 @@ pub(super) struct Writer {
     pub(super) ages: Ages,
     lost: [Option<Lost>; 4],
     failed: bool,
+    /// Attempts to open the directory, besides the first.
+    openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
@@ -124,6 +131,7 @@ impl Writer {
             ages: Ages::default(),
             lost: [None; 4],
             failed: false,
+            openings: 0,
             evicted_at: None,
             commit_at: None,
             urgent_at: None,
@@ -259,21 +267,23 @@ impl Writer {
                         continue;
                     };
                     urgent |= URGENT_CLASSES.contains(&class);
-                    self.pending_bytes[class as usize] += 64;
+                    self.pending_bytes[class as usize] += RECORD_BYTES;
                     self.pending[class as usize].push(Pending::Sample(sample));
                 }
             }
             Durable::Event(event) => {
                 urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
-                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + 64;
+                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + RECORD_BYTES;
                 self.pending[event.class as usize].push(Pending::Event(event));
             }
         }
         if self.failed {
             return; // the time of the next attempt stands
         }
-        let large =
-            |class: usize| self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES;
+        let large = |class: usize| {
+            let records = self.pending[class].len();
+            records >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES + records * RECORD_BYTES
+        };
         let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
         self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
         if urgent && self.urgent_at.is_none() {
@@ -300,7 +310,9 @@ impl Writer {
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
         if self.disk.is_none() {
-            match boot::open(&self.opening) {
+            self.openings += 1;
+            let unreadable = if self.openings < OPENINGS_MAX { Unreadable::TryAgain } else { Unreadable::GiveUp };
+            match boot::open(&self.opening, unreadable) {
                 Ok(opened) => self.take_over_late(opened, control),
                 Err(fault) => return self.fail(&fault, &records.failed),
             }

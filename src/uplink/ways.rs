@@ -195,7 +195,7 @@ impl Ways {
     }
 
     /// To be called about once a second while a session stands: counts, tells, probes, and says when it must end.
-    pub(super) fn tick(&mut self, waiting: &[Class], now: Instant) -> Option<Leave> {
+    pub(super) fn tick(&mut self, waiting: &[Class], now: Instant) {
         self.count();
         self.unsettled.rotate_right(1);
         self.unsettled[0] = 0;
@@ -204,11 +204,10 @@ impl Ways {
         if self.leaving.is_none() {
             self.leaving = self.must_leave(waiting, now);
         }
-        self.leaving
     }
 
-    /// May this message go now? `Err`: not before then.
-    pub(super) fn may_send(&self, message: &Message, open: u64, now: Instant) -> Result<(), Instant> {
+    /// May this message go now, while `open` bytes are under way?
+    pub(super) fn may_send(&self, message: &Message, open: u64) -> bool {
         let need = match (message.class, message.lane) {
             (Class::Alarm, _) => Need::Alarm,
             (_, Lane::Live) => Need::Live,
@@ -219,7 +218,7 @@ impl Ways {
         let path = self.paths.current().unwrap_or(0);
         let cost = costs::publish(message.bytes());
         let affordable = self.allowance.has_room(path, need, cost, open);
-        if self.leaving.is_none() && !closed && affordable { Ok(()) } else { Err(now + TICK) }
+        self.leaving.is_none() && !closed && affordable
     }
 
     /// It was handed over.

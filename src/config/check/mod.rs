@@ -40,8 +40,7 @@ pub fn all(set: FileSet, facts: &HostFacts, findings: Findings) -> Result<Loaded
         let broker = broker::broker(&root);
         let buses = bus::buses(&root, complete);
         let (devices, tags) = device::devices(&root, &library, &buses, &gateway);
-        let longest_topic = tags.iter().map(|tag| tag.topic.len()).max().unwrap_or(0);
-        let uplinks = uplink::uplinks(&root, &gateway, longest_topic);
+        let uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
         let buses = buses.into_plans()?;
         Some(Plan { gateway: gateway.plan, store, broker, uplinks, buses, devices, tags })
     });

@@ -1,11 +1,13 @@
 //! Tag topics: the template of `[gateway]`, and one unique topic per tag.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::super::plan::{DevicePlan, TagPlan};
 use super::super::problem::Finding;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
+use super::gateway::Gateway;
 use super::names::level_problem;
 use crate::model::topic;
 
@@ -26,6 +28,8 @@ enum Part<'a> {
 /// A topic with places for names.
 #[derive(Debug)]
 pub struct Template<'a> {
+    /// As it was written.
+    pub text: &'a str,
     parts: Vec<Part<'a>>,
     at: Option<At>,
 }
@@ -49,13 +53,14 @@ impl<'a> Template<'a> {
     /// `{gateway}/{device}/{tag}`
     pub fn standard() -> Self {
         let slash = Part::Text("/");
-        Self { parts: vec![Part::Gateway, slash, Part::Device, slash, Part::Tag], at: None }
+        let parts = vec![Part::Gateway, slash, Part::Device, slash, Part::Tag];
+        Self { text: "{gateway}/{device}/{tag}", parts, at: None }
     }
 
     /// Reads and checks a template; what is wrong with it alone is reported here, once, not at every tag.
     pub fn parse(section: &Section<'a, '_>, text: Spot<&'a str>, gateway: &str) -> Option<Self> {
         let template = match parts(text.value) {
-            Ok(parts) => Self { parts, at: Some(text.at) },
+            Ok(parts) => Self { text: text.value, parts, at: Some(text.at) },
             Err(message) => {
                 section.report(section.wrong("topic", text.at, message).allowed(VARIABLES));
                 return None;
@@ -118,6 +123,42 @@ fn parts(mut rest: &str) -> Result<Vec<Part<'_>>, String> {
         parts.push(Part::Text(rest));
     }
     Ok(parts)
+}
+
+/// The layout `device` of an uplink needs a topic for each device, which is no tag's and no other device's.
+pub fn device_topics(uplink: &Section<'_, '_>, gateway: &Gateway<'_>, devices: &[DevicePlan], tags: &[TagPlan]) {
+    let Some(template) = &gateway.template else { return }; // reported
+    let at = uplink.get("layout").map_or(uplink.at, |node| node.at);
+    let problem = |message: String| uplink.report(uplink.wrong("layout", at, message));
+    let tag_topics: HashSet<&str> = tags.iter().map(|tag| &*tag.topic).collect();
+    let mut owners: HashMap<String, &str> = HashMap::new();
+    for device in devices {
+        for tag in tags.get(device.tags.clone()).unwrap_or_default() {
+            if tag.topic.is_empty() {
+                continue; // reported
+            }
+            let names = [gateway.plan.name.as_str(), &device.name, &tag.name];
+            let Some(topic) = topic::device_topic(template.text, &tag.topic, names) else {
+                return problem(format!("the layout device needs {{tag}} in the topic template \"{}\"", template.text));
+            };
+            if topic::is_reserved(&topic) {
+                return problem(format!("the topic of the device {} would be \"{topic}\": {RESERVED}", device.name));
+            }
+            if tag_topics.contains(topic.as_str()) {
+                return problem(format!(
+                    "the topic of the device {} would be \"{topic}\": that is a tag's",
+                    device.name
+                ));
+            }
+            let owner = *owners.entry(topic.clone()).or_insert(&device.name);
+            if owner != device.name {
+                return problem(format!(
+                    "the devices {owner} and {} would both have the topic \"{topic}\"",
+                    device.name
+                ));
+            }
+        }
+    }
 }
 
 /// All tag topics, each with the place of the tag it belongs to.

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::plan::{
-    Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, UplinkPlan, UplinkStart,
-    UplinkTlsPlan,
+    Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, TagPlan,
+    UplinkPlan, UplinkStart, UplinkTlsPlan,
 };
 use super::super::raw::Trail;
 use super::super::schema;
@@ -15,7 +15,7 @@ use super::super::source::At;
 use super::gateway::Gateway;
 use super::names::Unique;
 use super::tag::CLASSES;
-use super::{money, path, server};
+use super::{money, path, server, topics};
 use crate::model::number::Class;
 use crate::model::topic::TOPIC_BYTES_MAX;
 
@@ -42,8 +42,14 @@ const BATCH_SAMPLES_MAX: u16 = 60_000;
 const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const SUMMARY_AFTER: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
 
-/// `[[uplink]]`; `longest_topic` is that of the tags, bytes.
-pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usize) -> Vec<UplinkPlan> {
+/// `[[uplink]]`; what it may send depends on the topics of the tags.
+pub fn uplinks(
+    root: &Section<'_, '_>,
+    gateway: &Gateway<'_>,
+    devices: &[DevicePlan],
+    tags: &[TagPlan],
+) -> Vec<UplinkPlan> {
+    let longest_topic = tags.iter().map(|tag| tag.topic.len()).max().unwrap_or(0);
     let list = Trail::Key(root.trail, "uplink");
     let mut names = Unique::default();
     let mut clients: HashMap<(String, u16, String), At> = HashMap::new();
@@ -90,6 +96,12 @@ pub fn uplinks(root: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic: usi
             ..UplinkPlan::plain(name.map_or("", |name| name.value))
         };
         payload(&section, &mut plan);
+        if let Some(template) = &gateway.template {
+            template.text.clone_into(&mut plan.topic_template);
+        }
+        if plan.layout == Layout::Device {
+            topics::device_topics(&section, gateway, devices, tags);
+        }
         broker(&section, &mut plan);
         uplinks.push(plan);
     }

@@ -19,6 +19,8 @@ use super::Message;
 use super::run::{Company, Shape};
 use crate::uplink::source::Lane;
 
+/// Of a publish, besides topic and payload: with a few properties of MQTT 5.
+const HEADER_BYTES: usize = 64;
 /// A JSON record without its topic.
 const JSON_BYTES: usize = 130;
 /// In a device's message, besides its name.
@@ -72,7 +74,7 @@ impl Form {
             (Format::Json, Layout::Tag) => Kind::Single,
         };
         let batch_topic = format!("{}{}", plan.topic_prefix, GatewayTopics::new(gateway).batch());
-        let bytes_max = bytes_max.saturating_sub(batch_topic.len()).max(1);
+        let bytes_max = bytes_max.saturating_sub(batch_topic.len() + HEADER_BYTES).max(1);
         let (prefix, tags) = (plan.topic_prefix.clone(), HashMap::new());
         Self { kind, compress: plan.compress, prefix, batch_topic, bytes_max, tags }
     }
