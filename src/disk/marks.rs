@@ -184,8 +184,7 @@ fn block(bytes: &[u8]) -> Option<Block> {
     if crc32fast::hash(&bytes[..uplinks.end]).to_le_bytes() != crc {
         return None;
     }
-    let number =
-        |n: usize| bytes[8 + n * 8..16 + n * 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let number = |n: usize| bytes[8 + n * 8..16 + n * 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     let marks = std::array::from_fn(|class| Mark { epoch: number(2 + class * 2), last: number(3 + class * 2) });
     let uplinks = decode(&bytes[uplinks]).unwrap_or_default();
     Some(Block { turn: number(0), inode: number(1), marks, uplinks })
@@ -292,7 +291,8 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("marks");
         let ranges: Vec<(u64, u64)> = (0..64).map(|n| (1_000_000 + n * 4000, 1_000_999 + n * 4000)).collect();
-        let cursor = |ranges: &[(u64, u64)]| Some(AckedMark { epoch: (1 << 53) - 1, acked: 999_000, ranges: ranges.into() });
+        let cursor =
+            |ranges: &[(u64, u64)]| Some(AckedMark { epoch: (1 << 53) - 1, acked: 999_000, ranges: ranges.into() });
         let uplink = |n: usize, ranges: &[(u64, u64)]| UplinkMark {
             uplink: format!("uplink-{n}"),
             cursors: [cursor(ranges), None, cursor(&[]), cursor(ranges)],

@@ -12,9 +12,10 @@ use crate::flow::clock::Clock;
 use crate::model::number::Class;
 use crate::model::time::{Certainty, Stamp};
 
+use super::open::Disk;
 use super::room;
 use super::times::Times;
-use super::writer::{Disk, Writer};
+use super::writer::Writer;
 
 /// UTC must have been known for this long.
 const KNOWN_FOR_MS: i64 = 600_000;
@@ -115,7 +116,10 @@ impl Writer {
         match self.ages.step(boot_ms, utc_ms) {
             Step::Wait => {}
             Step::Stepped => {
-                tracing::warn!(by_ms = self.ages.step_by, "clock went forward by more than a day; nothing grows old by that");
+                tracing::warn!(
+                    by_ms = self.ages.step_by,
+                    "clock went forward by more than a day; nothing grows old by that"
+                );
                 let step = [Edit::PutValue(STEP_AT, self.ages.step_at), Edit::PutValue(STEP_BY, self.ages.step_by)];
                 self.flush_edits(step.into());
             }

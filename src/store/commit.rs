@@ -19,11 +19,12 @@ use crate::model::sample::Sample;
 
 use super::acked;
 use super::cursor::Span;
+use super::merge;
+use super::open::Disk;
 use super::segment::{self, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
 use super::tail::Unmerged;
-use super::writer::{Disk, Writer};
-use super::merge;
+use super::writer::Writer;
 
 /// A slot takes at most this part of the tail.
 const SLOT_PART: u64 = 4;
@@ -69,7 +70,8 @@ impl Writer {
         for class in classes {
             self.pack(disk, *class);
         }
-        let ready: Vec<Class> = classes.iter().copied().filter(|class| self.groups[*class as usize].is_some()).collect();
+        let ready: Vec<Class> =
+            classes.iter().copied().filter(|class| self.groups[*class as usize].is_some()).collect();
         let in_tail = self.write_tail(disk, &ready);
         let mut written = Vec::new();
         for class in ready {

@@ -14,10 +14,11 @@ use crate::disk::fault::Fault;
 use crate::model::number::Class;
 
 use super::commit::Load;
+use super::open::Disk;
 use super::segment::{self, Body, MERGED_MAX, Place, Record};
 use super::stream::Stream;
 use super::tail::{self, Unmerged};
-use super::writer::{Disk, RETRY, Writer};
+use super::writer::{RETRY, Writer};
 
 /// What is committed is merged after this long at the latest.
 const MERGE_EVERY: Duration = Duration::from_secs(300);
@@ -41,11 +42,14 @@ impl Writer {
             (true, true) => Some(now),
             (true, false) => Some(self.merge_at.unwrap_or(now + MERGE_EVERY)),
         };
+        self.tail_since = any.then(|| self.tail_since.unwrap_or_else(|| self.clock.now()));
     }
 
     /// Merges when that is due. What does not succeed stays in the tail and is tried again.
     pub(super) fn merge_due(&mut self, now: Instant) {
-        if self.merge_at.is_some_and(|at| at <= now) {
+        // The boot-time clock goes on while the machine sleeps.
+        let old = self.tail_since.is_some_and(|since| self.clock.now().since(since) >= MERGE_EVERY);
+        if old || self.merge_at.is_some_and(|at| at <= now) {
             self.merge_now();
         }
     }
@@ -55,11 +59,11 @@ impl Writer {
         let Some(mut disk) = self.disk.take() else { return };
         let outcome = self.merge_all(&mut disk);
         self.disk = Some(disk);
-        self.merge_at = None;
+        (self.merge_at, self.tail_since) = (None, None);
         self.plan_merge();
         if let Err(fault) = outcome {
             tracing::warn!(error = %fault, "tail could not be merged; trying again");
-            self.merge_at = self.merge_at.map(|_| Instant::now() + 10 * RETRY);
+            (self.merge_at, self.tail_since) = (self.merge_at.map(|_| Instant::now() + 10 * RETRY), None);
         }
     }
 

@@ -266,7 +266,8 @@ impl<'a> Times<'a> {
             let runs = packed.stamps.iter().zip(&packed.shared);
             return Some(Self::Arrival { runs, micros: packed.base, left: 0 });
         }
-        let (mut times, mut deltas, mut start) = (Vec::with_capacity(packed.times.len()), packed.times.iter(), packed.base);
+        let (mut times, mut deltas, mut start) =
+            (Vec::with_capacity(packed.times.len()), packed.times.iter(), packed.base);
         for count in counts {
             let mut micros = start;
             for n in 0..*count {

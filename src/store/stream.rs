@@ -69,14 +69,7 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) const fn new(class: Class) -> Self {
-        Self {
-            class,
-            epochs: Vec::new(),
-            chunks: Vec::new(),
-            tail: Vec::new(),
-            losses: Vec::new(),
-            salvaging: false,
-        }
+        Self { class, epochs: Vec::new(), chunks: Vec::new(), tail: Vec::new(), losses: Vec::new(), salvaging: false }
     }
 
     pub(super) fn life(&self, ordinal: i64) -> Option<&Life> {
