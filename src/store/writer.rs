@@ -68,6 +68,7 @@ pub(super) struct Writer {
     /// When the tail is to be merged, and since when there is something in it.
     pub(super) merge_at: Option<Instant>,
     pub(super) tail_since: Option<Stamp>,
+    pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
     lost: [Option<Lost>; 4],
     failed: bool,
@@ -103,6 +104,7 @@ impl Writer {
             tail_tried: None,
             merge_at: None,
             tail_since: None,
+            merge_failed: None,
             ages: Ages::default(),
             lost: [None; 4],
             failed: false,
