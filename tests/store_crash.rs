@@ -21,7 +21,7 @@ async fn the_process_that_is_killed() {
     let Ok(dir) = std::env::var(CHILD) else { return };
     let (dir, base) = dir.split_once('|').expect("directory and base");
     let base: u64 = base.parse().expect("a number");
-    let running = start(opening(std::path::Path::new(dir)));
+    let running = start(small(std::path::Path::new(dir)));
     let mut reader = running.store.reader("cloud").expect("routed");
     for n in 0.. {
         running.emit(Class::Telemetry, (0..40).map(|k| base + n * 40 + k)).await;
@@ -36,6 +36,11 @@ async fn the_process_that_is_killed() {
             }
         }
     }
+}
+
+/// With a tail so small that it is merged all the time.
+fn small(dir: &std::path::Path) -> ironbridge::store::Opening {
+    ironbridge::store::Opening { max_size: 8 << 20, ..opening(dir) }
 }
 
 fn child(dir: &std::path::Path, base: u64) -> Child {
@@ -81,7 +86,7 @@ async fn kill_9_loses_nothing_committed_and_uses_no_number_twice() {
     assert!(verdict.problems.is_empty() && verdict.declared.is_empty(), "{verdict:?}");
 
     // A second uplink that wants everything gets every record that was ever promised, with the same content.
-    let mut with_two = opening(home.path());
+    let mut with_two = small(home.path());
     with_two.uplinks.push(route("auditor", &Class::ALL));
     with_two.uplinks[1].start = ironbridge::config::plan::UplinkStart::Oldest;
     let running = start(with_two);

@@ -102,19 +102,20 @@ async fn a_copied_store_never_uses_the_numbers_of_its_original() {
     assert_eq!(items.len(), 1);
 }
 
-/// Stores forty times ten values, a second apart, and flips bits in one segment of the middle.
+/// Stores forty times ten values, a second apart, and flips bits in one segment of the middle. Each time is a run of its
+/// own: what is stored between two merges becomes one segment.
 async fn flipped(home: &Path) {
     flipped_at(home, 20).await;
 }
 
 async fn flipped_at(home: &Path, segment: usize) {
-    let running = start(opening(home));
     for round in 0..40 {
-        running.time.advance(Duration::from_secs(1));
+        let running = start(opening(home));
+        running.time.advance(Duration::from_secs(round + 1));
         running.emit(Class::Telemetry, round * 10..round * 10 + 10).await;
-        running.settled((round + 1) * 10).await;
+        running.settled(10).await;
+        running.close().await;
     }
-    running.close().await;
     let file = chunk(home);
     // A body of the middle: found by its content, so that only the CRC can notice.
     let bytes = std::fs::read(&file).expect("read");

@@ -56,6 +56,7 @@ fn opening(dir: &Path, max_size: u64) -> Opening {
     Opening {
         dir: dir.join("store"),
         max_size,
+        max_age: None,
         commit_interval: Duration::from_millis(100),
         tags: tags.collect(),
         uplinks: vec![route],

@@ -142,6 +142,7 @@ fn opening(plan: &Plan, boot_token: String) -> Opening {
     Opening {
         dir: store_dir(plan),
         max_size: plan.store.max_size,
+        max_age: plan.store.max_age,
         commit_interval: plan.store.commit_interval,
         tags: tags.collect(),
         uplinks: routes.collect(),

@@ -4,13 +4,14 @@
 //! `meta.db` is lost is read back from its chunks. Nothing here knows what is inside a segment's body.
 //!
 //! ```text
-//! application_id 0x49424348 ("IBCH"), user_version 1
+//! application_id 0x49424348 ("IBCH"), user_version 2 (1: segments carry times by column, see store::segment)
 //! chunk    one row: class code, number, epoch, the epoch before and its last seq (NULL: not known)
 //! tag      id, device, name, topic, type: what the segments of this chunk refer to
 //! segment  first (key) .. last: the seqs; boot, earliest .. latest: its stamps, µs of that boot; raw: bytes of the body
 //!          unpacked; crc: see store::segment
 //! ```
 
+use std::borrow::Borrow;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -20,7 +21,7 @@ use crate::model::number::Class;
 use super::database::{self, Layout, PAGE};
 use super::fault::Fault;
 
-const LAYOUT: Layout = Layout { application: 0x4942_4348, version: 1 };
+const LAYOUT: Layout = Layout { application: 0x4942_4348, version: 2 };
 
 const TABLES: &str = "
     CREATE TABLE chunk (class INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,
@@ -116,12 +117,16 @@ impl ChunkWriter {
     pub fn open(path: &Path, log_pages: u64) -> Result<Self, Fault> {
         let connection = open(path, log_pages)?;
         LAYOUT.check(&connection)?;
+        if connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? < LAYOUT.version {
+            // What comes now an older version could not read.
+            connection.pragma_update(None, "user_version", LAYOUT.version)?;
+        }
         Ok(Self { connection })
     }
 
     /// Writes segments and the tags they are the first here to use, and commits. An error leaves it open whether they
     /// are on disk: write the same segments to another chunk, readers take either.
-    pub fn append(&mut self, tags: &[TagRow], segments: &[SegmentRow]) -> Result<(), Fault> {
+    pub fn append(&mut self, tags: &[TagRow], segments: &[impl Borrow<SegmentRow>]) -> Result<(), Fault> {
         let work = self.connection.transaction()?;
         {
             let mut insert = work.prepare("INSERT OR REPLACE INTO tag VALUES (?1, ?2, ?3, ?4, ?5)")?;
@@ -129,7 +134,7 @@ impl ChunkWriter {
                 insert.execute(params![tag.id, tag.device, tag.name, tag.topic, tag.data_type])?;
             }
             let mut insert = work.prepare("INSERT OR REPLACE INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-            for segment in segments {
+            for segment in segments.iter().map(Borrow::borrow) {
                 insert.execute(params![
                     segment.first.cast_signed(),
                     segment.last.cast_signed(),
@@ -143,6 +148,18 @@ impl ChunkWriter {
             }
         }
         Ok(work.commit()?)
+    }
+
+    /// Removes the segments that end by `seq`, overwriting what they held, and commits. The file becomes smaller where there
+    /// is space for a copy of it; elsewhere what was freed is used again.
+    pub fn forget_upto(&mut self, seq: u64) -> Result<(), Fault> {
+        self.connection.execute_batch("PRAGMA secure_delete = ON")?;
+        self.connection.execute("DELETE FROM segment WHERE last <= ?1", [seq.cast_signed()])?;
+        database::checkpoint(&self.connection)?;
+        if self.connection.execute_batch("VACUUM").is_ok() {
+            database::checkpoint(&self.connection)?;
+        }
+        Ok(())
     }
 
     /// Bytes of the database, once its log is moved into it.

@@ -22,6 +22,16 @@ pub struct ChunkName {
 }
 
 impl ChunkName {
+    /// Stands for the tail where a chunk is named: what of a class is not in a chunk yet.
+    pub const fn tail(class: Class) -> Self {
+        Self { class, number: 0 }
+    }
+
+    /// Is it the tail and no chunk? Chunks are numbered from 1.
+    pub const fn is_tail(self) -> bool {
+        self.number == 0
+    }
+
     /// The file name.
     pub fn file_name(self) -> String {
         format!("chunk-{}-{:06}.db", self.class, self.number)
@@ -29,7 +39,7 @@ impl ChunkName {
 
     fn parse(name: &str) -> Option<Self> {
         let (class, number) = name.strip_prefix("chunk-")?.strip_suffix(".db")?.split_once('-')?;
-        Some(Self { class: Class::from_name(class)?, number: number.parse().ok()? })
+        Some(Self { class: Class::from_name(class)?, number: number.parse().ok()? }).filter(|name| !name.is_tail())
     }
 }
 

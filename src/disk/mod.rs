@@ -4,7 +4,8 @@
 //! thread of its own.
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
-//! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) · `marks` high-water marks, kept apart ·
+//! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) ·
+//! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
 //! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
 
 pub mod chunk;
@@ -15,4 +16,6 @@ pub mod journal;
 pub mod marks;
 pub mod meta;
 pub mod meter;
+pub mod received;
 pub mod retained;
+pub mod tail;

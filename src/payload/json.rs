@@ -37,7 +37,7 @@ pub struct Gap {
     pub from: Option<Wall>,
     /// Time of the last lost sample (`damaged`: of the record after it), if known.
     pub to: Option<Wall>,
-    /// `evicted`, `damaged`, `store`, `clock`.
+    /// `evicted`, `damaged`, `purged`, `store`, `clock` …
     pub reason: &'static str,
 }
 

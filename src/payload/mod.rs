@@ -1,7 +1,7 @@
 //! Payload formats, one room each; encoding happens late, when something is about to be sent.
 //!
 //! `json` text, one object a record · `device` text, one object a device and poll · `batch` columns for links where bytes
-//! cost money · `packed` tells them apart · `table` rows for files of people.
+//! cost money · `packed` tells them apart · `table` a record as a row of text.
 
 pub mod batch;
 pub mod device;

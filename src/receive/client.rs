@@ -10,17 +10,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rumqttc::mqttbytes::v4::{Publish, SubscribeFilter, SubscribeReasonCode};
-use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, QoS, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::config::plan::MqttVersion;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::login::{Login, LoginFiles};
-use crate::road::{Now, Relay, RelayEnd, Road};
+use crate::road::login::LoginFiles;
+use crate::road::{Now, RelayEnd, Road};
+
+use super::wire::{Arrived, Broken, Opening, Signal, Version, Wire};
 
 /// First and longest wait before a reconnect: a person or a script waits for us.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -28,14 +29,12 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const REQUESTS_MAX: usize = DELIVERIES_MAX * 2;
 /// Messages between broker and consumer.
 pub const DELIVERIES_MAX: usize = 1024;
-/// Between messages, how long silence may last.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// Limit from CONNECT to CONNACK, for links with seconds of round trip.
-const ANSWER_MAX_S: u64 = 60;
+/// Unacknowledged messages that an MQTT 5 broker may have on their way to us (its receive maximum).
+const WINDOW: u16 = 1024;
 /// How long a broken connection's relay is given to say why.
 const CAUSE_MAX: Duration = Duration::from_millis(200);
-/// MQTT's own limit (3.1.1, section 2.2.3) would let a stranger fill our memory; none of our formats sends more.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How long an MQTT 5 broker is asked to keep our session, unless told otherwise.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Whether the broker keeps our session while we are away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,25 +87,22 @@ pub enum Happened {
 
 /// One message, to be acknowledged when it is safe.
 #[derive(Debug)]
-pub struct Delivery {
-    publish: Publish,
-    client: AsyncClient,
-}
+pub struct Delivery(Box<Arrived>);
 
 impl Delivery {
     /// Where it was published.
     pub fn topic(&self) -> &str {
-        &self.publish.topic
+        self.0.topic()
     }
 
     /// What was published.
     pub fn payload(&self) -> &Bytes {
-        &self.publish.payload
+        self.0.payload()
     }
 
     /// Safe: the broker may forget it. Without effect when its session has ended (it will come again then).
     pub fn acknowledge(self) {
-        drop(self.client.try_ack(&self.publish));
+        self.0.acknowledge();
     }
 }
 
@@ -114,13 +110,33 @@ impl Delivery {
 pub struct Client {
     parts: ClientParts,
     road: Road,
+    kept_for: Duration,
+    asked: MqttVersion,
+    version: Version,
+    /// A broker has accepted a session of this version: it stays.
+    known: bool,
 }
 
 impl Client {
-    /// Builds it; nothing is touched yet.
+    /// Builds it; nothing is touched yet. Speaks MQTT 5, and 3.1.1 where the broker does not know 5.
     pub fn new(parts: ClientParts) -> Self {
         let road = Road::new(parts.to.clone(), parts.now.clone(), parts.run_dir.clone());
-        Self { parts, road }
+        Self { parts, road, kept_for: KEPT, asked: MqttVersion::Auto, version: Version::V5, known: false }
+    }
+
+    /// Speaks this version.
+    #[must_use]
+    pub fn speaking(mut self, version: MqttVersion) -> Self {
+        self.asked = version;
+        self.version = if version == MqttVersion::V311 { Version::V311 } else { Version::V5 };
+        self
+    }
+
+    /// An MQTT 5 broker is asked to keep the session for so long.
+    #[must_use]
+    pub fn kept_for(mut self, time: Duration) -> Self {
+        self.kept_for = time;
+        self
     }
 
     /// Receives until `stop`, or until the consumer's end is gone.
@@ -134,7 +150,15 @@ impl Client {
                 () = into.closed() => return Ok(()),
                 ended = self.session(&into, &mut backoff) => ended?,
             };
-            if into.send(Happened::Lost(ended)).await.is_err() {
+            let text = match ended {
+                Ended::Lost(text) => text,
+                // Asked again at once, in the other version.
+                Ended::Version(text) => {
+                    tracing::debug!(error = text, "the broker is asked again with mqtt 3.1.1");
+                    continue;
+                }
+            };
+            if into.send(Happened::Lost(text)).await.is_err() {
                 return Ok(());
             }
             tokio::select! {
@@ -144,77 +168,82 @@ impl Client {
         }
     }
 
-    /// One session; the text says why it ended.
-    async fn session(&mut self, into: &mpsc::Sender<Happened>, backoff: &mut Backoff) -> Result<String, ReceiveError> {
+    /// One session.
+    async fn session(&mut self, into: &mpsc::Sender<Happened>, backoff: &mut Backoff) -> Result<Ended, ReceiveError> {
         let login = self.parts.login.read().await.map_err(|error| ReceiveError::Disabled(error.to_string()))?;
         let relay = match self.road.open().await {
             Ok(relay) => relay,
             Err(RoadError::Disabled(text)) => return Err(ReceiveError::Disabled(text)),
             Err(RoadError::Distrusted(text)) => return Err(ReceiveError::Refused(text)),
-            Err(RoadError::Unreachable(text)) => return Ok(text),
+            Err(RoadError::Unreachable(text)) => return Ok(Ended::Lost(text)),
         };
-        let (client, mut events) = AsyncClient::new(self.options(&relay, login), REQUESTS_MAX);
-        events.network_options.set_connection_timeout(ANSWER_MAX_S);
+        let kept_s = u32::try_from(self.kept_for.as_secs()).unwrap_or(u32::MAX);
+        let opening = Opening {
+            version: self.version,
+            client_id: &self.parts.client_id,
+            socket: relay.socket().to_string_lossy().into_owned(),
+            credentials: login.map(|login| (login.username, login.password)),
+            kept_s: (self.parts.kept == Kept::Yes).then_some(kept_s),
+            window: WINDOW,
+        };
+        let mut wire = Wire::new(&opening, REQUESTS_MAX);
         let mut tasks = JoinSet::new(); // ends with the session
         tasks.spawn(relay.run());
+        let mut accepted = false;
         loop {
-            let happened = match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    let filters = self.parts.filters.iter().map(|f| SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
-                    if client.try_subscribe_many(filters).is_err() {
+            let happened = match wire.poll().await {
+                Ok(Signal::Accepted) => {
+                    (accepted, self.known) = (true, true);
+                    if !wire.subscribe(&self.parts.filters) {
                         return Err(ReceiveError::Refused("the topic filters are not valid".into()));
                     }
                     continue;
                 }
-                Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                    if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        return Err(ReceiveError::Refused("the broker refuses the subscription".into()));
-                    }
+                Ok(Signal::NotSubscribed) => {
+                    return Err(ReceiveError::Refused("the broker refuses the subscription".into()));
+                }
+                Ok(Signal::Subscribed) => {
                     backoff.reset();
                     Happened::Connected
                 }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    Happened::Message(Delivery { publish, client: client.clone() })
-                }
-                Ok(_) => continue,
-                Err(error) => {
-                    let ended = timeout(CAUSE_MAX, tasks.join_next()).await;
-                    return match ended {
-                        Ok(Some(Ok(RelayEnd::Broken(cause)))) => Ok(cause),
-                        Ok(Some(Ok(RelayEnd::Distrusted(cause)))) => Err(ReceiveError::Refused(cause)),
-                        _ => lost(&error),
+                Ok(Signal::Publish(arrived)) => Happened::Message(Delivery(arrived)),
+                Ok(Signal::Nothing) => continue,
+                Err(broken) => {
+                    let cause = timeout(CAUSE_MAX, tasks.join_next()).await;
+                    return match (cause, broken) {
+                        (Ok(Some(Ok(RelayEnd::Distrusted(cause)))), _) => Err(ReceiveError::Refused(cause)),
+                        (_, Broken::Refused(text)) => Err(ReceiveError::Refused(text)),
+                        (_, Broken::Version(text)) if self.asked == MqttVersion::V5 => Err(ReceiveError::Refused(text)),
+                        (Ok(Some(Ok(RelayEnd::Broken(text)))), _) | (_, Broken::Link(text) | Broken::Version(text)) => {
+                            Ok(self.other_version(text, accepted))
+                        }
                     };
                 }
             };
             if into.send(happened).await.is_err() {
-                return Ok("stopped".into());
+                return Ok(Ended::Lost("stopped".into()));
             }
         }
     }
 
-    fn options(&self, relay: &Relay, login: Option<Login>) -> MqttOptions {
-        let mut options = MqttOptions::new(&self.parts.client_id, relay.socket().to_string_lossy(), 0);
-        options
-            .set_transport(Transport::Unix)
-            .set_clean_session(self.parts.kept == Kept::No)
-            .set_keep_alive(KEEP_ALIVE)
-            .set_manual_acks(true)
-            .set_max_packet_size(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);
-        if let Some(login) = login {
-            options.set_credentials(login.username, login.password);
+    /// A connection that ends before the broker has said anything may mean that it does not know MQTT 5.
+    fn other_version(&mut self, text: String, accepted: bool) -> Ended {
+        if accepted || self.known || self.asked != MqttVersion::Auto {
+            return Ended::Lost(text);
         }
-        options
+        if self.version == Version::V5 {
+            self.version = Version::V311;
+            return Ended::Version(text);
+        }
+        self.version = Version::V5; // the link itself, it seems
+        Ended::Lost(text)
     }
 }
 
-fn lost(error: &ConnectionError) -> Result<String, ReceiveError> {
-    match error {
-        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
-            Ok("the broker says: service unavailable".into())
-        }
-        ConnectionError::ConnectionRefused(code) => {
-            Err(ReceiveError::Refused(format!("the broker refuses the session: {code:?}")))
-        }
-        other => Ok(other.to_string()),
-    }
+/// How a session ended.
+enum Ended {
+    /// The link is down; the text says why.
+    Lost(String),
+    /// Perhaps only the version was wrong.
+    Version(String),
 }

@@ -1,4 +1,5 @@
-//! Topic and payload to what they mean. Tolerant: unknown keys are kept, what is not ours is [`Received::Other`].
+//! One JSON message of layout `tag` to what it means: the short way, for those who know that nothing else comes (the demo).
+//! [`super::message`] reads every format. Tolerant: unknown keys are kept, what is not ours is [`Received::Other`].
 
 use serde_json::{Map, Value};
 

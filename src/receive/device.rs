@@ -53,6 +53,7 @@ impl Poll<'_> {
                 topic: format!("{}/{name}", self.topic).into(),
                 time_ms: base.map(|base| base.saturating_add(later)),
                 body: Body::Sample { value, quality, cause },
+                whole: None,
             }
         });
         Some(records.collect())

@@ -208,7 +208,7 @@ impl Ledger {
         let seen_to = known.last().unwrap_or(0);
         let from = match self.begin {
             Begin::One => 1,
-            Begin::FirstSeen => known.first().unwrap_or(life.ended_at.unwrap_or(0) + 1),
+            Begin::FirstSeen => known.first().unwrap_or(life.ended_at.unwrap_or(0).saturating_add(1)),
         };
         let upto = seen_to.max(life.ended_at.unwrap_or(0));
         let (mut missing, mut holes) = (life.forgotten, Vec::new());

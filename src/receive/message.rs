@@ -1,26 +1,24 @@
 //! One MQTT message to what it means, whatever format it is in: told by its first bytes and its topic.
 //!
-//! `{` JSON, layouts `tag` and `device` ([`super::device`]) · `[` on `…/batch` an array of them · zstd (28 B5 2F FD) either
-//! of these compressed, or a `batch` frame. Nothing that arrives can make it panic or take more memory than
-//! [`UNPACKED_MAX`]; what claims to be ours and cannot be read is [`Message::Broken`], to be counted.
+//! `{` JSON, layouts `tag` and `device` ([`super::device`]) · `[` on `…/batch` an array of them · zstd: either of these
+//! compressed, or a batch ([`crate::payload::packed`]). Nothing that arrives can make it panic; what claims to be ours and
+//! cannot be read is [`Message::Broken`], to be counted and told.
 
-use std::io::Read as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::value::Value;
+use crate::payload::batch::{BadBatch, Batch};
 use crate::payload::json::Previous;
+use crate::payload::packed::{self, Opened};
 
 use super::device;
 use super::record::{Body, GapRecord, Grade, Record};
 
-/// What a message may unpack to; our own formats stay below (`batch`: config/ironbridge-batch.proto).
-const UNPACKED_MAX: u64 = 16 << 20;
-/// zstd: log2 of the largest window that is allocated for a stranger (RFC 8878, section 3.1.1.1.2, asks for 8 MB).
-const WINDOW_LOG_MAX: u32 = 24;
-const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+/// Keys of a sample (contract, section 4).
+const KEYS: [&str; 8] = ["value", "quality", "cause", "time", "stream", "epoch", "seq", "previous"];
 /// Epochs lie below 2^53 (contract, section 4); a stream of ten million samples a second has numbers up to there for
 /// 28 years.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
@@ -39,8 +37,8 @@ pub enum Message {
         /// Newest numbers.
         newest: Vec<(Class, Epoch, Seq)>,
     },
-    /// A batch (zstd taken off): its dictionary decides what it means.
-    Frame(Vec<u8>),
+    /// Records whose tags stand in a dictionary.
+    Batch(Box<Batch>),
     /// Something else on the same broker.
     Other,
     /// Ours by topic or content, and not to be read.
@@ -62,24 +60,18 @@ fn own(topic: &str) -> Option<Own<'_>> {
 
 /// Reads one message.
 pub fn read(topic: &str, payload: &[u8]) -> Message {
-    if !payload.starts_with(&ZSTD) {
-        return plain(topic, payload);
+    let is_batch = || own(topic).is_some_and(|own| own.last == "batch");
+    match packed::open(payload) {
+        Ok(Opened::Text(text)) => plain(topic, &text),
+        Ok(Opened::Batch(batch)) if batch_fits(&batch) => Message::Batch(batch),
+        Ok(Opened::Batch(_)) => Message::Broken("a number that cannot be"),
+        Err(bad) if is_batch() => Message::Broken(match bad {
+            BadBatch::Foreign(_) => "not a batch",
+            BadBatch::Newer(_) => "a batch of a newer version: this program is too old",
+            BadBatch::Damaged(_) => "a damaged batch",
+        }),
+        Err(_) => Message::Other,
     }
-    let is_batch = own(topic).is_some_and(|own| own.last == "batch");
-    match unpack(payload) {
-        Some(raw) if matches!(raw.first(), Some(b'{' | b'[')) => plain(topic, &raw),
-        Some(raw) if is_batch => Message::Frame(raw),
-        None if is_batch => Message::Broken("zstd does not unpack"),
-        _ => Message::Other,
-    }
-}
-
-fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(payload).ok()?.single_frame();
-    decoder.window_log_max(WINDOW_LOG_MAX).ok()?;
-    let mut raw = Vec::new();
-    let bytes = decoder.take(UNPACKED_MAX + 1).read_to_end(&mut raw).ok()?;
-    (bytes as u64 <= UNPACKED_MAX).then_some(raw)
 }
 
 fn plain(topic: &str, payload: &[u8]) -> Message {
@@ -90,7 +82,7 @@ fn plain(topic: &str, payload: &[u8]) -> Message {
         (Ok(Json::Object(body)), Some(Own { gateway, last: "status" })) => {
             Message::Status { gateway: gateway.into(), newest: newest(&body) }
         }
-        (Ok(Json::Object(body)), Some(Own { gateway, last: "gap" })) => gap(gateway, body),
+        (Ok(Json::Object(body)), Some(Own { gateway, last: "gap" })) => gap(topic, gateway, body),
         (Ok(Json::Object(body)), own) => {
             let gateway = own.map(|own| Arc::from(own.gateway));
             match object(topic, gateway, body) {
@@ -138,22 +130,28 @@ fn object(
         return Some(poll.records(&body).ok_or("a device's poll that does not add up"));
     }
     let time_ms = body.get("time").and_then(Json::as_str).and_then(time);
+    let mut whole = None;
     let body = match body.get("quality").and_then(Json::as_str) {
-        Some(quality) => Body::Sample {
-            value: body.get("value").and_then(value),
-            quality: Grade::from_word(quality),
-            cause: body.get("cause").and_then(Json::as_str).map(|cause| cause.to_owned().into()),
-        },
+        Some(quality) => {
+            let sample = Body::Sample {
+                value: body.get("value").and_then(value),
+                quality: Grade::from_word(quality),
+                cause: body.get("cause").and_then(Json::as_str).map(|cause| cause.to_owned().into()),
+            };
+            let says_more = time_ms.is_none() || body.keys().any(|key| !KEYS.contains(&key.as_str()));
+            whole = says_more.then(|| Box::new(body));
+            sample
+        }
         None => Body::Event(body),
     };
-    Some(Ok(vec![Record { gateway, number, previous, topic: topic.into(), time_ms, body }]))
+    Some(Ok(vec![Record { gateway, number, previous, topic: topic.into(), time_ms, body, whole }]))
 }
 
-fn gap(gateway: &str, body: Map<String, Json>) -> Message {
+fn gap(topic: &str, gateway: &str, body: Map<String, Json>) -> Message {
     let (Some(stream), Some(epoch)) = (class(&body), epoch(&body)) else { return Message::Broken("no number") };
     let ends = seq(&body, "first").zip(seq(&body, "last")).filter(|(first, last)| first <= last);
     let Some((first, last)) = ends else { return Message::Broken("a range that cannot be") };
-    Message::Gap(Box::new(GapRecord { gateway: gateway.into(), stream, epoch, first, last, body }))
+    Message::Gap(Box::new(GapRecord { topic: topic.into(), gateway: gateway.into(), stream, epoch, first, last, body }))
 }
 
 fn newest(body: &Map<String, Json>) -> Vec<(Class, Epoch, Seq)> {
@@ -206,4 +204,59 @@ pub(super) fn value(json: &Json) -> Option<Value> {
 pub(super) fn number_fits(epoch: u64, first: u64, count: u64) -> bool {
     let last = first.checked_add(count).is_some_and(|end| end <= NUMBER_MAX);
     (1..=NUMBER_MAX).contains(&epoch) && first >= 1 && last
+}
+
+fn batch_fits(batch: &Batch) -> bool {
+    let previous = batch
+        .previous
+        .is_none_or(|previous| previous.epoch.0 <= NUMBER_MAX && previous.seq.is_none_or(|seq| seq.0 <= NUMBER_MAX));
+    previous && number_fits(batch.first.epoch.0, batch.first.seq.0, batch.records.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(topic: &str, payload: &[u8]) -> bool {
+        matches!(read(topic, payload), Message::Broken(_))
+    }
+
+    #[test]
+    fn arrays_come_with_their_topics_and_all_or_nothing() {
+        let array =
+            br#"[{"topic":"a/x","value":18446744073709551615,"quality":"good","stream":"bulk","epoch":8,"seq":1},
+            {"topic":"a/y","event":"high","stream":"bulk","epoch":8,"seq":2}]"#;
+        let Message::Records(records) = read("p/ironbridge/gw/batch", array) else { panic!("records") };
+        assert_eq!((&*records[0].topic, &*records[1].topic), ("a/x", "a/y"));
+        assert_eq!(records[0].gateway.as_deref(), Some("gw"));
+        let exact = Body::Sample { value: Some(Value::Uint(u64::MAX)), quality: Grade::Good, cause: None };
+        assert_eq!(records[0].body, exact);
+        let packed = packed::compress(array);
+        assert_eq!(read("p/ironbridge/gw/batch", &packed), Message::Records(records));
+        assert_eq!(read("some/where", array), Message::Other);
+        for wrong in [&b"[1]"[..], br#"[{"value":1}]"#, br#"[{"topic":"a"}]"#, b"[", b"7", b"\xff", b""] {
+            assert!(broken("ironbridge/gw/batch", wrong), "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_broken_and_strangers_are_left_alone() {
+        for number in [
+            r#""stream":"telemetry","epoch":0,"seq":1"#,
+            r#""stream":"telemetry","epoch":9007199254740992,"seq":1"#,
+            r#""stream":"telemetry","epoch":1,"seq":18446744073709551615"#,
+            r#""stream":"telemetry","epoch":1,"seq":0"#,
+            r#""stream":"telemetry","epoch":-1,"seq":1"#,
+            r#""stream":"else","epoch":1,"seq":1"#,
+            r#""stream":{},"epoch":[],"seq":null"#,
+        ] {
+            assert!(broken("a/b", format!(r#"{{"value":1,"quality":"good",{number}}}"#).as_bytes()), "{number}");
+        }
+        for payload in [&b"12.5"[..], b"{", b"\xff", b"[]", b"{}", br#"{"seq":1}"#, b"\x28\xB5\x2F\xFD"] {
+            assert_eq!(read("some/topic", payload), Message::Other);
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(read("some/topic", deep.as_bytes()), Message::Other);
+        assert!(broken("ironbridge/gw/gap", br#"{"stream":"bulk","epoch":1,"first":9,"last":1}"#));
+    }
 }

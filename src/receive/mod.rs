@@ -9,11 +9,17 @@
 //! within one run each record is written once, whatever arrives twice.
 
 pub mod client;
+pub mod consumer;
 pub mod decode;
 mod device;
+mod keep;
+pub mod lag;
 pub mod ledger;
 pub mod message;
 pub mod output;
 mod ranges;
 pub mod record;
 mod report;
+mod seed;
+mod unfold;
+mod wire;

@@ -24,6 +24,8 @@ pub struct Record {
     pub time_ms: Option<i64>,
     /// What it is.
     pub body: Body,
+    /// A sample's object, where it says more than this version understands.
+    pub whole: Option<Box<Map<String, serde_json::Value>>>,
 }
 
 /// The two kinds of record.
@@ -77,6 +79,8 @@ impl Grade {
 /// A declared loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GapRecord {
+    /// Where it was published.
+    pub topic: Arc<str>,
     /// Whose loss, by the topic.
     pub gateway: Arc<str>,
     /// Whose numbers.
@@ -94,6 +98,9 @@ pub struct GapRecord {
 impl Record {
     /// As the object of layout `tag`, for lines of text.
     pub fn object(&self) -> Map<String, serde_json::Value> {
+        if let Some(whole) = &self.whole {
+            return (**whole).clone();
+        }
         let (value, quality, cause) = match &self.body {
             Body::Event(object) => return object.clone(),
             Body::Sample { value, quality, cause } => (value, quality, cause),

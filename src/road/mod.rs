@@ -128,7 +128,10 @@ impl Road {
                 let renewed = self.used.as_ref().is_some_and(|used| !Arc::ptr_eq(used, &loaded.config));
                 Files { renewed, fault: loaded.fault, ends }
             }
-            Err(error) => Files { renewed: false, fault: Some(error.to_string()), ends },
+            Err(error) => {
+                let fault = Some(error.to_string()).filter(|_| !self.tls.unchanged());
+                Files { renewed: false, fault, ends }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! first ----------> second ---- … ----> last ----> first, after a wait (backoff counts rounds, not servers)
 //!   ^                  |
 //!   +------------------+  a later server that works is left for the first after DWELL, twice as long each time the first
-//!                         does not work then, at most DWELL_MAX: nobody flaps
+//!                         does not work then, at most 24 times: nobody flaps
 //! ```
 //!
 //! A session that had carried something and broke is a matter of the link: the same server is asked once more.
@@ -16,9 +16,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A later server is kept at least this long before the first is tried again: a change costs a TLS handshake.
-const DWELL: Duration = Duration::from_secs(3600);
-/// And at most this long.
-const DWELL_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const DWELL: Duration = Duration::from_secs(3600);
+/// At most so many times the shortest: a day for an hour.
+const DWELLS_MAX: u32 = 24;
 
 /// When the next attempt is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub struct Rotation {
     at: usize,
     /// Failures since one worked.
     failed: usize,
+    shortest: Duration,
     dwell: Duration,
     /// When a later server is left for the first.
     leave_at: Option<Instant>,
@@ -44,9 +45,9 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// So many servers; begins with the first.
-    pub fn new(servers: usize) -> Self {
-        Self { servers: servers.max(1), at: 0, failed: 0, dwell: DWELL, leave_at: None, left: None }
+    /// So many servers; begins with the first. `dwell`: how long a later one is kept, usually [`DWELL`].
+    pub fn new(servers: usize, dwell: Duration) -> Self {
+        Self { servers: servers.max(1), at: 0, failed: 0, shortest: dwell, dwell, leave_at: None, left: None }
     }
 
     /// The server to try, counted from 0.
@@ -60,7 +61,7 @@ impl Rotation {
         self.leave_at = None;
         self.at = match self.left.take() {
             Some(left) => {
-                self.dwell = (self.dwell * 2).min(DWELL_MAX);
+                self.dwell = (self.dwell * 2).min(self.shortest * DWELLS_MAX);
                 left
             }
             None => (self.at + 1) % self.servers,
@@ -84,7 +85,7 @@ impl Rotation {
         self.failed = 0;
         self.left = None;
         if self.at == 0 {
-            self.dwell = DWELL;
+            self.dwell = self.shortest;
         }
     }
 
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn each_server_is_tried_once_before_there_is_a_wait() {
-        let mut rotation = Rotation::new(3);
+        let mut rotation = Rotation::new(3, DWELL);
         let mut tried = Vec::new();
         for _ in 0..7 {
             tried.push((rotation.server(), rotation.failed()));
@@ -115,13 +116,13 @@ mod tests {
         use Next::{AfterBackoff, Now};
         let round = [(0, Now), (1, Now), (2, AfterBackoff)];
         assert_eq!(tried, [round, round, [(0, Now); 3]].concat()[..7]);
-        assert_eq!(Rotation::new(1).failed(), AfterBackoff);
-        assert_eq!(Rotation::new(0).failed(), AfterBackoff);
+        assert_eq!(Rotation::new(1, DWELL).failed(), AfterBackoff);
+        assert_eq!(Rotation::new(0, DWELL).failed(), AfterBackoff);
     }
 
     #[test]
     fn a_server_that_worked_is_asked_again_before_the_next() {
-        let mut rotation = Rotation::new(2);
+        let mut rotation = Rotation::new(2, DWELL);
         for _ in 0..3 {
             rotation.worked();
             assert_eq!(rotation.server(), 0);
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn a_later_server_is_kept_for_an_hour_and_longer_each_time_the_first_does_not_work() {
         let mut now = Instant::now();
-        let mut rotation = Rotation::new(3);
+        let mut rotation = Rotation::new(3, DWELL);
         rotation.connected(now);
         assert_eq!(rotation.leave_at(), None, "nothing is better than the first");
         assert_eq!(rotation.failed(), Next::Now);

@@ -68,6 +68,8 @@ pub(super) struct Configs {
     now: Now,
     last: Option<(Content, Arc<ClientConfig>)>,
     ends: Option<Ends>,
+    /// The files hold what they held when the last configuration was made.
+    unchanged: bool,
 }
 
 /// What to connect with.
@@ -79,12 +81,17 @@ pub(super) struct Loaded {
 
 impl Configs {
     pub(super) fn new(now: Now) -> Self {
-        Self { now, last: None, ends: None }
+        Self { now, last: None, ends: None, unchanged: false }
     }
 
     /// What of the files ends first, as they were last read.
     pub(super) fn ends(&self) -> Option<&Ends> {
         self.ends.as_ref()
+    }
+
+    /// Do the files hold what they held when the last configuration was made? Then what is wrong with them came with time.
+    pub(super) fn unchanged(&self) -> bool {
+        self.unchanged
     }
 
     /// The configuration for what the files hold now, or the last good one.
@@ -101,6 +108,7 @@ impl Configs {
     }
 
     async fn fresh(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Arc<ClientConfig>, RoadError> {
+        self.unchanged = false;
         let ca = read(&files.ca_file, "ca_file").await?;
         let identity = match &files.identity {
             Some((certificate, key)) => Some((read(certificate, "certificate").await?, read(key, "key").await?)),
@@ -109,9 +117,11 @@ impl Configs {
         let content = Content { ca, identity, alpn: alpn.to_vec() };
         let certificate = content.identity.as_ref().map(|(certificate, _)| certificate.as_slice());
         self.ends = expiry::first_end(files, &content.ca, certificate);
+        let last = self.last.as_ref().filter(|(last, _)| *last == content).map(|(_, config)| Arc::clone(config));
+        self.unchanged = last.is_some();
         self.check_not_expired(files, &content)?;
-        if let Some((_, config)) = self.last.as_ref().filter(|(last, _)| *last == content) {
-            return Ok(Arc::clone(config));
+        if let Some(config) = last {
+            return Ok(config);
         }
         let mut config = self.build(files, &content)?;
         config.alpn_protocols.clone_from(&content.alpn);

@@ -71,7 +71,7 @@ pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     config.max_message_size = Some(MESSAGE_BYTES_MAX);
     config.max_frame_size = Some(MESSAGE_BYTES_MAX);
     let frames = WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await;
-    Ok(Websocket { frames, rest: Bytes::new() })
+    Ok(Websocket { frames, rest: Bytes::new(), closed: false })
 }
 
 fn accept(key: &str) -> String {
@@ -83,6 +83,8 @@ pub(super) struct Websocket<S> {
     frames: WebSocketStream<S>,
     /// Of the frame that is being read.
     rest: Bytes,
+    /// The server has said that it is the end.
+    closed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Websocket<S> {
@@ -91,12 +93,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Websocket<S> {
             match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
                 Some(Ok(Message::Binary(payload))) => self.rest = payload,
                 // tungstenite has prepared the pong, and sends it when it is asked again
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(_))) => self.closed = true,
                 Some(Ok(Message::Text(_))) => {
                     let text = "a text frame, where MQTT needs binary ones (MQTT 3.1.1, section 6)";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
                 }
                 Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) | None => return Poll::Ready(Ok(())),
+                // after that, many close TCP without a word of TLS
+                Some(Err(Error::Io(_))) if self.closed => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
             }
         }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use crate::disk::chunk::{ChunkInfo, ChunkReader, ChunkWriter, TagRow};
 use crate::disk::directory::{ChunkName, Directory};
 use crate::disk::fault::Fault;
-use crate::disk::marks::{Found, Mark, Marks};
+use crate::disk::marks::{Found, Marks};
 use crate::disk::meta::{Contents, Edit, Meta};
+use crate::disk::tail::{TailFile, TailRow};
 use crate::flow::clock::Fix;
 use crate::flow::notice::{Notice, Phase};
 use crate::model::number::Class;
@@ -22,7 +23,7 @@ use super::segment::{self, Place};
 use super::state::State;
 use super::stream::{Held, Loss};
 use super::times::{Neighbours, Times};
-use super::{Opening, dictionary, epochs, routes, upkeep};
+use super::{Opening, acked, dictionary, epochs, routes, tail, upkeep};
 
 /// Fixes of boots before this many are forgotten.
 const BOOTS_WITH_FIXES: u32 = 64;
@@ -31,12 +32,14 @@ pub(super) const META: &str = "meta.db";
 /// A copy of `meta.db`, made when something changes that the chunks cannot tell.
 pub(super) const META_COPY: &str = "meta.copy";
 pub(super) const MARKS: &str = "marks";
+pub(super) const TAIL: &str = "tail";
 
 /// An opened store.
 pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) meta: Meta,
     pub(super) marks: Marks,
+    pub(super) tail: Option<TailFile>,
     pub(super) next_chunk: u64,
     pub(super) state: State,
     /// Chunks set aside, to be read in the background.
@@ -44,6 +47,7 @@ pub(super) struct Opened {
     pub(super) boot: Boot,
     pub(super) fixes: Vec<Fix>,
     pub(super) latest_wall_ms: Option<i64>,
+    pub(super) values: Vec<(String, i64)>,
     /// Dictionary id of each tag of the plan.
     pub(super) tag_ids: Vec<u32>,
     pub(super) damaged_files: u64,
@@ -92,11 +96,13 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
         notices: Vec::new(),
         highest_boot: 0,
     };
-    let marks_found = Marks::read(&directory.file(MARKS));
+    let (marks_found, uplinks) = Marks::read(&directory.file(MARKS));
+    let (mut tail_file, tail_rows) = work.open_tail();
     let names = directory.chunks()?;
-    let (mut meta, contents) = work.open_meta()?;
-    let fresh = contents.is_none() && names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing;
-    let known = contents.clone().unwrap_or_default();
+    let (mut meta, mut contents) = work.open_meta()?;
+    let nothing = names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing && tail_rows.is_empty();
+    let fresh = contents.is_none() && nothing;
+    let mut known = contents.clone().unwrap_or_default();
     epochs::take(&mut work.state, &known);
     let looks = work.look_at(&names, contents.is_none())?;
     work.take_chunks(looks);
@@ -111,6 +117,14 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
         }
     }
     work.resume_salvage();
+    tail::adopt(&mut work.state, &tail_rows);
+    if let Some(tail) = &mut tail_file {
+        tail.keep(|class, epoch, first, _| work.state.stream(class).is_in_tail(epoch, first));
+    }
+    if let Some(contents) = &mut contents {
+        acked::recall(contents, &work.state, &uplinks);
+        known.cursors.clone_from(&contents.cursors);
+    }
     let lost = epochs::begin(&mut work.state, &marks_found, &known);
     routes::take(&mut work.state, opening, contents.as_ref().filter(|_| !fresh), fresh);
     for (class, span) in lost {
@@ -135,7 +149,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     work.finish_edits();
     meta.apply(&std::mem::take(&mut work.state.edits))?;
     let mut marks = Marks::open(&directory.file(MARKS))?;
-    marks.write(&marks_of(&work.state))?;
+    marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
     work.state.opened = true;
     work.state.meters.clone_from(&known.meters);
@@ -143,22 +157,17 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
         lock,
         meta,
         marks,
+        tail: tail_file,
         next_chunk: directory.highest_chunk_number() + 1,
         state: work.state,
         salvage: work.salvage,
         boot,
         fixes: known.fixes.iter().map(|fix| Fix { at: stamp(fix.at), unix_ms: fix.unix_ms }).collect(),
         latest_wall_ms: latest_wall(&known),
+        values: known.values,
         tag_ids,
         damaged_files: work.damaged.len() as u64,
         notices: work.notices,
-    })
-}
-
-/// The marks that belong to a state.
-pub(super) fn marks_of(state: &State) -> [Mark; 4] {
-    Class::ALL.map(|class| {
-        state.stream(class).newest().map_or(Mark::default(), |life| Mark { epoch: life.epoch, last: life.last })
     })
 }
 
@@ -196,6 +205,21 @@ impl Boots {
             self.directory.remove_database(META)?;
         }
         Ok((Meta::create(&path)?, None))
+    }
+
+    /// Opens the tail; what it has is looked at later. One that cannot be read is no reason not to start.
+    fn open_tail(&mut self) -> (Option<TailFile>, Vec<TailRow>) {
+        match TailFile::open(&self.directory.file(TAIL)) {
+            Ok((file, rows)) => {
+                self.highest_boot = rows.iter().map(|row| row.row.boot).fold(self.highest_boot, u32::max);
+                (file, rows)
+            }
+            Err(fault) => {
+                tracing::error!(file = TAIL, error = %fault, "tail cannot be opened; a new one will be begun");
+                self.damaged.push(TAIL.to_owned());
+                (None, Vec::new())
+            }
+        }
     }
 
     fn set_aside(&mut self, name: &str, fault: &Fault) -> Result<(), Fault> {

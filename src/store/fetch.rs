@@ -21,8 +21,8 @@ use super::{Item, Owed, OwedBody, Shared, dictionary};
 
 /// Records in a page: what a reader may hold ready.
 const PAGE_RECORDS: usize = 4096;
-/// Segments read in one query.
-const SEGMENTS: usize = 4;
+/// Segments read in one query: a merged one fills several pages.
+const SEGMENTS: usize = 2;
 /// A chunk that cannot be opened now is tried again after this long.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -50,7 +50,7 @@ pub(super) enum Page {
 pub(super) fn start(shared: Arc<Shared>, uplink: usize) -> mpsc::Sender<Request> {
     let (requests, mut asked) = mpsc::channel::<Request>(2);
     let run = move || {
-        let mut open: Option<(ChunkName, ChunkReader)> = None;
+        let mut open: Option<Open> = None;
         while let Some(request) = asked.blocking_recv() {
             if request.answer.is_closed() {
                 continue; // rewound meanwhile
@@ -65,20 +65,34 @@ pub(super) fn start(shared: Arc<Shared>, uplink: usize) -> mpsc::Sender<Request>
     requests
 }
 
-fn serve(shared: &Shared, uplink: usize, open: &mut Option<(ChunkName, ChunkReader)>, request: &Request) -> Page {
-    if open.as_ref().is_none_or(|(name, _)| *name != request.name) {
-        *open = None;
+/// What is kept from page to page.
+struct Open {
+    name: ChunkName,
+    chunk: ChunkReader,
+    /// The segment last unpacked: its first and last seq, and its records.
+    segment: Option<(u64, u64, Vec<Record>)>,
+}
+
+fn serve(shared: &Shared, uplink: usize, open: &mut Option<Open>, request: &Request) -> Page {
+    if request.name.is_tail() {
+        return match read_tail(shared, request) {
+            Page::Items(items, at) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
+            page => page,
+        };
     }
     let lost = Span { ordinal: request.at.ordinal, first: request.at.seq, last: request.upto };
-    let chunk = match open.take() {
-        Some((_, chunk)) => Ok(chunk),
-        None => ChunkReader::open(&shared.directory.chunk(request.name)),
+    let opened = match open.take().filter(|open| open.name == request.name) {
+        Some(open) => Ok(open),
+        None => {
+            let chunk = ChunkReader::open(&shared.directory.chunk(request.name));
+            chunk.map(|chunk| Open { name: request.name, chunk, segment: None })
+        }
     };
-    let page = chunk.and_then(|chunk| {
-        let page = read(shared, &chunk, request)?;
+    let page = opened.and_then(|mut opened| {
+        let page = read(shared, &mut opened, request)?;
         // At the end of what is written the file is closed: if it is evicted its space is free at once.
         if matches!(&page, Page::Items(_, at) if at.seq <= request.upto) {
-            *open = Some((request.name, chunk));
+            *open = Some(opened);
         }
         Ok(page)
     });
@@ -103,70 +117,84 @@ fn path(shared: &Shared, request: &Request) -> PathBuf {
     shared.directory.chunk(request.name)
 }
 
+/// Reads a page of what is not in a chunk yet, from memory.
+fn read_tail(shared: &Shared, request: &Request) -> Page {
+    let place = Place { class: request.name.class, epoch: request.epoch };
+    let (mut at, mut items) = (request.at, Vec::new());
+    while items.len() < PAGE_RECORDS && at.seq <= request.upto {
+        let row = shared.state().stream(place.class).tail_at(at).map(Arc::clone);
+        let Some(row) = row else { break }; // merged meanwhile
+        match segment::unpack(place, &row) {
+            Ok(records) => at.seq = push(shared, request, (row.first, at.seq), &records, &mut items),
+            Err(_) if !items.is_empty() => break,
+            Err(fault) => {
+                tracing::error!(class = %place.class, error = %fault, "segment in memory cannot be read");
+                return Page::Lost(Span { ordinal: at.ordinal, first: at.seq, last: row.last.min(request.upto) });
+            }
+        }
+    }
+    if items.is_empty() { Page::Changed } else { Page::Items(items, at) }
+}
+
 /// Reads a page; stops before damage, and reports damage only when it comes first.
-fn read(shared: &Shared, chunk: &ChunkReader, request: &Request) -> Result<Page, Fault> {
+fn read(shared: &Shared, open: &mut Open, request: &Request) -> Result<Page, Fault> {
     let place = Place { class: request.name.class, epoch: request.epoch };
     let (mut at, mut items) = (request.at, Vec::new());
     let span = |at: Position, last: u64| Span { ordinal: at.ordinal, first: at.seq, last: last.min(request.upto) };
     while items.len() < PAGE_RECORDS && at.seq <= request.upto {
-        let rows = match chunk.segments_from(at.seq, SEGMENTS) {
+        if let Some((first, last, records)) = &open.segment
+            && (*first..=*last).contains(&at.seq)
+        {
+            at.seq = push(shared, request, (*first, at.seq), records, &mut items);
+            continue;
+        }
+        open.segment = None;
+        let rows = match open.chunk.segments_from(at.seq, SEGMENTS) {
             Ok(rows) => rows,
             Err(_) if !items.is_empty() => break,
             Err(fault) => return Err(fault),
         };
-        let from = at;
-        for (n, row) in rows.iter().enumerate() {
-            // A row may be the one before the hole that `at` lies in.
-            if row.last < at.seq && n == 0 {
-                continue;
-            }
-            let missing = (row.first > at.seq).then_some(row.first - 1);
-            let unpacked = if missing.is_some() { Ok(Vec::new()) } else { segment::unpack(place, row) };
-            match (missing, unpacked) {
-                (None, Ok(records)) => {
-                    at.seq = push(shared, request, (row.first, at.seq), records, &mut items);
-                }
-                _ if !items.is_empty() => return Ok(Page::Items(items, at)),
-                (Some(last), _) => return Ok(Page::Lost(span(at, last))),
-                (None, Err(_)) => {
-                    let next = rows.get(n + 1).map(|row| row.first - 1);
-                    let next = next.or_else(|| Some(chunk.segments_from(row.first + 1, 2).ok()?.get(1)?.first - 1));
-                    return Ok(Page::Lost(span(at, next.unwrap_or(request.upto))));
-                }
-            }
-            if items.len() >= PAGE_RECORDS || at.seq > request.upto {
-                break;
-            }
-        }
-        if at == from {
+        // The first may be the one before the hole that `at` lies in.
+        let mut rows = rows.into_iter().skip_while(|row| row.last < at.seq);
+        let Some(row) = rows.next() else {
             // Nothing at or after this place.
             return Ok(if items.is_empty() { Page::Lost(span(at, request.upto)) } else { Page::Items(items, at) });
+        };
+        let missing = (row.first > at.seq).then_some(row.first - 1);
+        let unpacked = if missing.is_some() { Ok(Vec::new()) } else { segment::unpack(place, &row) };
+        match (missing, unpacked) {
+            (None, Ok(records)) => open.segment = Some((row.first, row.last, records)),
+            _ if !items.is_empty() => return Ok(Page::Items(items, at)),
+            (Some(last), _) => return Ok(Page::Lost(span(at, last))),
+            (None, Err(_)) => {
+                let next = rows.next().map(|row| row.first - 1);
+                let next = next.or_else(|| Some(open.chunk.segments_from(row.first + 1, 2).ok()?.get(1)?.first - 1));
+                return Ok(Page::Lost(span(at, next.unwrap_or(request.upto))));
+            }
         }
     }
     Ok(Page::Items(items, at))
 }
 
-/// Adds the records of a segment from seq `from` on, up to the asked end; returns the next seq.
+/// Adds the records of a segment from seq `from` on, up to the asked end or a full page; returns the next seq.
 fn push(
     shared: &Shared,
     request: &Request,
     (first, from): (u64, u64),
-    records: Vec<Record>,
+    records: &[Record],
     items: &mut Vec<Item>,
 ) -> u64 {
     let mut next = from;
     let state = shared.state();
-    for (seq, record) in (first..).zip(records) {
-        if seq < from {
-            continue;
-        }
-        if seq > request.upto {
+    let skipped = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+    for (seq, record) in (from..=request.upto).zip(records.iter().skip(skipped)) {
+        if items.len() >= PAGE_RECORDS {
             break;
         }
         next = seq + 1;
         let number = Number { stream: request.name.class, epoch: Epoch(request.epoch), seq: Seq(seq) };
         let previous = request.previous.filter(|_| seq == 1);
-        let body = match record.body {
+        let body = match record.body.clone() {
             Body::Event { topic, body } => OwedBody::Event { topic, body },
             Body::Sample { tag, value, quality } => {
                 OwedBody::Sample { tag: state.tag(tag).unwrap_or_else(|| dictionary::unknown(tag)), value, quality }

@@ -14,15 +14,16 @@ use crate::disk::directory::{ChunkName, Directory};
 use crate::disk::fault::Fault;
 use crate::disk::marks::{Found, Marks};
 use crate::disk::meta::{Contents, Meta};
+use crate::disk::tail::{TailFile, TailRow};
 use crate::model::number::{Class, Epoch, Number, Seq};
 
-use super::boot::{MARKS, META};
+use super::boot::{MARKS, META, TAIL};
 use super::cursor::Span;
-use super::segment::{self, Body, Place};
+use super::segment::{self, Body, Place, Record};
 use super::state::{Ledger, State};
 use super::stream::Held;
 use super::times::Times;
-use super::{epochs, routes};
+use super::{acked, epochs, routes, tail};
 
 /// A running store declares a loss within moments of the commit beside it: wait this long before calling it undeclared.
 const DECLARED_WITHIN: Duration = Duration::from_millis(700);
@@ -145,7 +146,9 @@ pub(super) struct Holdings {
 /// Looks at a store: all that reads one from outside begins here, and goes on in `pages`.
 pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
     let directory = existing(dir)?;
-    let contents = Meta::look(&directory.file(META))?;
+    let mut contents = Meta::look(&directory.file(META))?;
+    // Before the chunks: what is merged meanwhile is in them.
+    let tail = TailFile::read(&directory.file(TAIL));
     let mut state = streams(&contents);
     let mut unreadable = Vec::new();
     let mut bytes = [0; 4];
@@ -167,6 +170,8 @@ pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
             Err(fault) => unreadable.push(format!("{}: {fault}", name.file_name())),
         }
     }
+    tail::adopt(&mut state, &tail);
+    acked::recall(&mut contents, &state, &Marks::read(&directory.file(MARKS)).1);
     ledgers(&mut state, &contents);
     Ok(Holdings { directory, contents, state, bytes, unreadable })
 }
@@ -237,7 +242,8 @@ fn stream_status(state: &State, class: Class, bytes: &[u64; 4]) -> Option<Stream
     let newest = stream.newest()?;
     let oldest = stream.chunks.first();
     let first = oldest.and_then(|held| Some((stream.life(held.span.ordinal)?.epoch, held.span.first)));
-    let (chunks, bytes) = (stream.chunks.len(), bytes[class as usize]);
+    let chunks = stream.chunks.iter().filter(|held| !held.name.is_tail()).count();
+    let bytes = bytes[class as usize];
     Some(StreamStatus { stream: class.as_str(), epoch: newest.epoch, first, last: newest.last, chunks, bytes })
 }
 
@@ -269,9 +275,10 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
     let directory = existing(dir)?;
     let mut verdict = Verdict::default();
     // Taken first: what is written while we read may be newer than what we saw, never older.
-    let marks = Marks::read(&directory.file(MARKS));
+    let (marks, _) = Marks::read(&directory.file(MARKS));
     let before = Meta::look(&directory.file(META))?;
-    let mut seen = Seen { spans: BTreeMap::new(), tags: std::collections::BTreeSet::new() };
+    let tail = TailFile::read(&directory.file(TAIL));
+    let mut seen = Seen::default();
     let names = directory.chunks()?;
     for (n, name) in names.iter().enumerate() {
         if let Err(fault) = read_chunk(&directory, *name, &mut seen, &mut verdict)
@@ -281,6 +288,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
         }
         progress(n + 1, names.len());
     }
+    read_tail(&before, &tail, &mut seen, &mut verdict);
     if let Found::Marks(marks) | Found::Copied(marks) = marks {
         for (class, mark) in Class::ALL.into_iter().zip(marks) {
             if mark.epoch != 0 {
@@ -309,7 +317,10 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
 }
 
 /// What the chunks hold, by class code and epoch: the last number that must exist, and the spans that do.
+#[derive(Default)]
 struct Seen {
+    /// From the first number to the last of each chunk, whatever is wrong in between.
+    chunks: Vec<(Class, u64, Span)>,
     spans: BTreeMap<(u8, u64), (u64, Vec<Span>)>,
     tags: std::collections::BTreeSet<u32>,
 }
@@ -341,26 +352,41 @@ fn read_chunk(directory: &Directory, name: ChunkName, seen: &mut Seen, verdict: 
         return Err(Fault::Damaged("the file is not what its name says".into()));
     }
     let place = Place { class: info.class, epoch: info.epoch };
-    let mut seq = 0;
+    let (mut seq, mut whole) = (0, None);
     loop {
         let rows = chunk.segments_from(seq, SEGMENTS)?;
         let rows: Vec<_> = rows.into_iter().filter(|row| row.first >= seq).collect();
         let Some(last) = rows.last() else { break };
         seq = last.first + 1;
+        whole =
+            Some(Span { ordinal: 0, first: whole.map_or(rows[0].first, |whole: Span| whole.first), last: last.last });
         for row in &rows {
             // What does not unpack is a hole; whether it is declared is seen later.
             let Ok(records) = segment::unpack(place, row) else { continue };
-            verdict.segments += 1;
-            verdict.records += records.len() as u64;
-            seen.add(place.class, place.epoch, row.first, row.last);
-            seen.tags.extend(records.iter().filter_map(|record| match record.body {
-                Body::Sample { tag, .. } => Some(tag),
-                Body::Event { .. } => None,
-            }));
+            take(seen, verdict, place, (row.first, row.last), &records);
         }
     }
+    seen.chunks.extend(whole.map(|span| (place.class, place.epoch, span)));
     verdict.chunks += 1;
     Ok(())
+}
+
+fn read_tail(contents: &Contents, found: &[TailRow], seen: &mut Seen, verdict: &mut Verdict) {
+    for TailRow { class, epoch, row } in tail::beside(streams(contents), &seen.chunks, found) {
+        let place = Place { class, epoch };
+        let Ok(records) = segment::unpack(place, &row) else { continue };
+        take(seen, verdict, place, (row.first, row.last), &records);
+    }
+}
+
+fn take(seen: &mut Seen, verdict: &mut Verdict, place: Place, (first, last): (u64, u64), records: &[Record]) {
+    verdict.segments += 1;
+    verdict.records += records.len() as u64;
+    seen.add(place.class, place.epoch, first, last);
+    seen.tags.extend(records.iter().filter_map(|record| match record.body {
+        Body::Sample { tag, .. } => Some(tag),
+        Body::Event { .. } => None,
+    }));
 }
 
 fn compare(seen: &Seen, contents: &Contents) -> Vec<String> {

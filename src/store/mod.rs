@@ -5,24 +5,31 @@
 //! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting.
 //! It knows nothing of MQTT, and of SQLite only what `disk` shows.
 //!
-//! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into chunk
-//! files, `upkeep` keeps `meta.db`, `room` keeps the directory below its cap. The way out: `reader` hands out in order, `fetch` (a thread per
+//! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into the `tail`,
+//! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
+//! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
 //! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` looks at a
-//! store from outside, also while it is used.
+//! store from outside, also while it is used, `detail` closer; `pages` reads records there, for `export` and `preview`; `purge` removes them.
 
+mod acked;
+mod age;
 mod boot;
 mod column;
 mod commit;
 mod cursor;
+pub mod detail;
 mod dictionary;
 mod epochs;
 pub mod export;
 mod fetch;
 pub mod inspect;
+mod merge;
 mod meters;
+mod open;
 mod pages;
 pub mod preview;
+pub mod purge;
 mod reader;
 mod room;
 mod routes;
@@ -32,6 +39,7 @@ mod state;
 mod stats;
 mod stream;
 mod survey;
+mod tail;
 mod times;
 mod upkeep;
 mod writer;
@@ -70,6 +78,8 @@ pub struct Opening {
     pub dir: PathBuf,
     /// Hard cap on the bytes in the directory.
     pub max_size: u64,
+    /// Records older than this go, acknowledged or not. `None`: only `max_size` counts.
+    pub max_age: Option<Duration>,
     /// What a power cut may cost at most. Classes alarm and event are committed at once.
     pub commit_interval: Duration,
     /// The tags of the plan, in `TagIx` order.
@@ -359,6 +369,6 @@ pub struct OwedGap {
     pub from: Option<Stamp>,
     /// Last lost sample, if known.
     pub to: Option<Stamp>,
-    /// `evicted`, `damaged`, `store`, `clock`.
+    /// `evicted`, `damaged`, `purged`, `store`, `clock` …
     pub reason: String,
 }

@@ -1,16 +1,20 @@
 //! Records of a store for one who reads them from outside, also while it is used: what `store export` sees.
 //!
 //! A page is what one segment holds, so memory stays small whatever the size of the store. Only reads, over connections of
-//! its own. Where to read is told by the same [`Stream::find`] that serves the uplinks; what changed its place since the
+//! its own. Where to read, the tail included, is told by the same [`Stream::find`] that serves the uplinks; what changed its place since the
 //! look (evicted, merged into another file) is looked for once more.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::chunk::{ChunkReader, SegmentRow};
 use crate::disk::directory::ChunkName;
+use crate::disk::meta::{Contents, StampRow};
+use crate::flow::clock::{Clock, FakeTime, Fix};
 use crate::model::number::Class;
+use crate::model::time::{Boot, Stamp};
 use crate::payload::json::Previous;
 
 use super::cursor::Position;
@@ -18,7 +22,7 @@ use super::inspect::{self, Holdings, LookError};
 use super::segment::{self, Place, Record};
 use super::stream::{Found, Stream};
 use super::times::Times;
-use super::{DictionaryTag, dictionary};
+use super::{DictionaryTag, dictionary, upkeep};
 
 /// Segments read in one query.
 const SEGMENTS: usize = 4;
@@ -55,6 +59,7 @@ struct Open {
 pub(super) struct Pages {
     dir: PathBuf,
     pub(super) now: Holdings,
+    clock: Clock,
     tags: HashMap<u32, Arc<DictionaryTag>>,
     open: Option<Open>,
     /// Looked again since the last page.
@@ -62,10 +67,16 @@ pub(super) struct Pages {
 }
 
 impl Pages {
+    /// For one who does not ask for times.
     pub(super) fn open(dir: &Path) -> Result<Self, LookError> {
+        Self::with_floor(dir, 0)
+    }
+
+    /// `floor_ms`: no honest clock is before this.
+    pub(super) fn with_floor(dir: &Path, floor_ms: i64) -> Result<Self, LookError> {
         let now = inspect::look(dir)?;
-        let tags = tags(&now);
-        Ok(Self { dir: dir.to_path_buf(), now, tags, open: None, renewed: false })
+        let (tags, clock) = (tags(&now), clock(&now.contents, floor_ms));
+        Ok(Self { dir: dir.to_path_buf(), now, clock, tags, open: None, renewed: false })
     }
 
     /// Before the oldest record of a stream.
@@ -82,12 +93,30 @@ impl Pages {
         self.now.state.stream(class)
     }
 
-    /// What lies at `at`, or next after it. `wanted` says, by the times of a file, whether it is worth opening.
+    /// The clock, with all that the store has learned.
+    pub(super) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// From when to when records with these times were taken at most, ms since 1970; `None`: not known, as they are of
+    /// several boots. A clock that was stepped meanwhile maps stamps in between to times outside those of the ends.
+    pub(super) fn walls(&self, times: Times) -> Option<RangeInclusive<i64>> {
+        if times.first.boot != times.last.boot {
+            return None;
+        }
+        let fixes = self.now.contents.fixes.iter().map(|fix| stamp(fix.at));
+        let steps = fixes.filter(|fix| times.first < *fix && *fix <= times.last);
+        let all = steps.flat_map(|fix| [fix, Stamp { micros: fix.micros - 1, ..fix }]).chain([times.first, times.last]);
+        let walls: Vec<i64> = all.map(|stamp| self.clock.wall(stamp).unix_ms).collect();
+        Some(walls.iter().min().copied()?..=walls.iter().max().copied()?)
+    }
+
+    /// What lies at `at`, or next after it. `wanted` says, by [`Pages::walls`] of a file, whether it is worth opening.
     pub(super) fn turn(
         &mut self,
         class: Class,
         at: Position,
-        wanted: &dyn Fn(Times) -> bool,
+        wanted: &dyn Fn(Option<RangeInclusive<i64>>) -> bool,
     ) -> Result<Turned, LookError> {
         let (name, at, upto) = match self.stream(class).find(at) {
             Found::In { name, at, upto } => (name, at, upto),
@@ -101,8 +130,8 @@ impl Pages {
         };
         let beyond = Position { seq: upto + 1, ..at };
         let stream = self.stream(class);
-        let held = stream.chunks.iter().find(|held| held.name == name);
-        if held.is_some_and(|held| !wanted(held.times)) {
+        let held = stream.chunks.iter().find(|held| held.name == name && !name.is_tail() && held.span.has(at));
+        if held.is_some_and(|held| !wanted(self.walls(held.times))) {
             return Ok(Turned::Skip { next: beyond, lost: 0 });
         }
         let Some(life) = stream.life(at.ordinal).copied() else { return Ok(Turned::End) };
@@ -126,14 +155,8 @@ impl Pages {
         }
     }
 
-    /// The first records at or after `at`, up to `upto`, that lie in this file.
-    fn read(
-        &mut self,
-        name: ChunkName,
-        place: Place,
-        at: Position,
-        upto: u64,
-    ) -> Result<Option<(u64, Vec<Record>)>, Unread> {
+    /// The first segment in a file that holds `at` or follows it, and begins by `upto`.
+    fn row(&mut self, name: ChunkName, at: Position, upto: u64) -> Result<Option<SegmentRow>, Unread> {
         let path = self.now.directory.chunk(name);
         let mut open = match self.open.take().filter(|open| open.name == name) {
             Some(open) => open,
@@ -154,14 +177,35 @@ impl Pages {
             open.ahead.push_front(row.clone()); // the rest of it comes after a declared loss
         }
         self.open = Some(open);
-        let Some(row) = row else { return Ok(None) };
-        let Ok(mut records) = segment::unpack(place, &row) else { return Err(Unread::Damaged(row.last.min(upto) + 1)) };
-        let before = at.seq.saturating_sub(row.first);
-        records.drain(..usize::try_from(before).unwrap_or(usize::MAX).min(records.len()));
-        let first = row.first.max(at.seq);
-        records.truncate(usize::try_from(upto + 1 - first).unwrap_or(usize::MAX));
-        Ok(Some((first, records)))
+        Ok(row)
     }
+
+    /// The first records at or after `at`, up to `upto`, that lie in this file.
+    fn read(
+        &mut self,
+        name: ChunkName,
+        place: Place,
+        at: Position,
+        upto: u64,
+    ) -> Result<Option<(u64, Vec<Record>)>, Unread> {
+        let row = if name.is_tail() {
+            Some(SegmentRow::clone(self.stream(place.class).tail_at(at).ok_or(Unread::Gone)?))
+        } else {
+            self.row(name, at, upto)?
+        };
+        let Some(row) = row else { return Ok(None) };
+        unpacked(place, &row, at, upto).map(Some)
+    }
+}
+
+/// What a segment has from `at` up to `upto`: its first number, and the records.
+fn unpacked(place: Place, row: &SegmentRow, at: Position, upto: u64) -> Result<(u64, Vec<Record>), Unread> {
+    let Ok(mut records) = segment::unpack(place, row) else { return Err(Unread::Damaged(row.last.min(upto) + 1)) };
+    let before = at.seq.saturating_sub(row.first);
+    records.drain(..usize::try_from(before).unwrap_or(usize::MAX).min(records.len()));
+    let first = row.first.max(at.seq);
+    records.truncate(usize::try_from(upto + 1 - first).unwrap_or(usize::MAX));
+    Ok((first, records))
 }
 
 /// Why a page is not there.
@@ -181,6 +225,21 @@ impl Unread {
 fn tags(now: &Holdings) -> HashMap<u32, Arc<DictionaryTag>> {
     let tags = now.contents.tags.iter().cloned().filter_map(dictionary::tag);
     tags.map(|tag| (tag.id, Arc::new(tag))).collect()
+}
+
+/// The clock of a store, with all it has learned.
+fn clock(contents: &Contents, floor_ms: i64) -> Clock {
+    let boot = Boot(contents.boots.last().map_or(0, |(number, _)| *number));
+    let seen = contents.values.iter().find(|(name, _)| name == upkeep::WALL).map_or(0, |(_, ms)| *ms);
+    let clock = Clock::new(Arc::new(FakeTime::default()), boot, floor_ms.max(seen));
+    for fix in &contents.fixes {
+        clock.learn(Fix { at: stamp(fix.at), unix_ms: fix.unix_ms });
+    }
+    clock
+}
+
+const fn stamp((boot, micros): StampRow) -> Stamp {
+    Stamp { boot: Boot(boot), micros }
 }
 
 const fn at_of(ordinal: i64) -> Position {

@@ -41,6 +41,21 @@ pub(super) fn log_pages(max_size: u64) -> u64 {
 /// Without an eviction that costs anything for this long, the store is no longer called full.
 const QUIET: Duration = Duration::from_secs(600);
 
+/// The tail: some minutes of commits, and small beside the cap and what the disk has left.
+const TAIL_MIN: u64 = 128 * 1024;
+const TAIL_MAX: u64 = 2 * 1024 * 1024;
+/// It takes at most this part of either.
+const TAIL_PART: u64 = 32;
+
+/// The size of a new tail; `None` when there is no place for one.
+pub(super) fn tail_bytes(writer: &Writer) -> Option<u64> {
+    let directory = &writer.shared.directory;
+    let free = directory.bytes_free();
+    let bytes = (writer.opening.max_size.min(free) / TAIL_PART).clamp(TAIL_MIN, TAIL_MAX) / PAGE * PAGE;
+    let fits = directory.bytes() + bytes + 2 * CHUNK_OVERHEAD <= writer.opening.max_size;
+    (fits && free > 4 * (bytes + FREE_MIN)).then_some(bytes)
+}
+
 fn ballast_bytes(max_size: u64) -> u64 {
     (max_size / 64).clamp(64 * 1024, 1024 * 1024) / PAGE * PAGE
 }
@@ -107,11 +122,16 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
         tracing::warn!("quarantine emptied to make room");
         return Some(0);
     }
-    let Some((name, acknowledged)) = candidate(writer, disk) else {
+    let Some(name) = candidate(writer, disk) else {
         return writer.shared.directory.drop_ballast().then_some(0);
     };
-    if disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name) {
-        disk.tails[name.class as usize] = None;
+    Some(evict(writer, disk, name))
+}
+
+/// Evicts a chunk; how many records that cost somebody.
+pub(super) fn evict(writer: &mut Writer, disk: &mut Disk, name: ChunkName) -> u64 {
+    if disk.open[name.class as usize].as_ref().is_some_and(|open| open.name == name) {
+        disk.open[name.class as usize] = None;
     }
     let begins = begins(writer, name);
     let lost = writer.shared.state().evict(name, &begins);
@@ -128,10 +148,10 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
         writer.shared.stats.evicted[class as usize].add(lost);
         tracing::warn!(class = %class, records = lost, "unacknowledged records evicted");
     } else {
-        tracing::debug!(class = %class, acknowledged, "history evicted");
+        tracing::debug!(class = %class, "history evicted");
     }
     writer.shared.wake_readers();
-    Some(lost)
+    lost
 }
 
 /// Where uplinks stand inside a chunk, and when what follows was taken.
@@ -146,24 +166,24 @@ fn begins(writer: &Writer, name: ChunkName) -> Vec<(u64, Stamp)> {
     inside.map(|seq| (seq, times::since(&writer.shared.directory, held, epoch, seq))).collect()
 }
 
-/// The chunk that goes next, and whether everybody has it.
-fn candidate(writer: &Writer, disk: &Disk) -> Option<(ChunkName, bool)> {
+/// May this chunk be evicted? Not what nobody knows of yet, and not what is in no chunk.
+pub(super) fn may_go(disk: &Disk, name: ChunkName) -> bool {
+    let open = disk.open[name.class as usize].as_ref();
+    !name.is_tail() && !open.is_some_and(|open| open.name == name && open.unpublished)
+}
+
+/// The chunk that goes next.
+fn candidate(writer: &Writer, disk: &Disk) -> Option<ChunkName> {
     let state = writer.shared.state();
-    let unpublished = |name: ChunkName| {
-        disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name && tail.unpublished)
-    };
     let all = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
-    let chunks = || all().filter(|held| !unpublished(held.name));
+    let chunks = || all().filter(|held| may_go(disk, held.name));
     let in_use = |name: ChunkName| {
-        disk.tails[name.class as usize].as_ref().is_some_and(|tail| tail.name == name)
+        disk.open[name.class as usize].as_ref().is_some_and(|open| open.name == name)
             || disk.salvaged.as_ref().is_some_and(|target| target.name() == name)
     };
     let acknowledged = || chunks().filter(|held| state.is_acknowledged(held.name.class, held.span));
     let first = acknowledged().find(|held| !in_use(held.name)).or_else(|| acknowledged().next());
-    if let Some(held) = first {
-        return Some((held.name, true));
-    }
-    chunks().next().map(|held| (held.name, false))
+    first.or_else(|| chunks().next()).map(|held| held.name)
 }
 
 /// Epochs of which nothing is left, and which nobody stands in, are forgotten.

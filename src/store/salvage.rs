@@ -14,8 +14,8 @@ use crate::disk::directory::ChunkName;
 use crate::flow::notice::Phase;
 use crate::model::number::Class;
 
-use super::commit::Tail;
 use super::cursor::Span;
+use super::open::OpenChunk;
 use super::segment::{self, Place};
 use super::stream::{Held, Loss, Stream};
 use super::times::{Neighbours, Times};
@@ -35,14 +35,14 @@ pub(super) enum Piece {
 
 /// The chunk that salvaged segments go to.
 pub(super) struct Target {
-    tail: Tail,
+    open: OpenChunk,
     class: Class,
     spans: Vec<(Span, Times)>,
 }
 
 impl Target {
     pub(super) const fn name(&self) -> ChunkName {
-        self.tail.name
+        self.open.name
     }
 }
 
@@ -135,17 +135,17 @@ fn store(
     if rows.is_empty() {
         return;
     }
-    if disk.salvaged.as_ref().is_some_and(|target| target.class != class || target.tail.ordinal != ordinal) {
+    if disk.salvaged.as_ref().is_some_and(|target| target.class != class || target.open.ordinal != ordinal) {
         close_target(writer, disk);
     }
     let bytes: u64 = rows.iter().map(|row| row.body.len() as u64).sum();
     let written = room::make(writer, disk, bytes).and_then(|()| {
         if disk.salvaged.is_none() {
-            let tail = writer.begin_chunk(disk, class, ordinal)?;
-            disk.salvaged = Some(Target { tail, class, spans: Vec::new() });
+            let open = writer.begin_chunk(disk, class, ordinal)?;
+            disk.salvaged = Some(Target { open, class, spans: Vec::new() });
         }
         let Some(target) = &mut disk.salvaged else { return Ok(()) };
-        target.tail.append(&tags, &rows)?;
+        target.open.append(&tags, &rows)?;
         target
             .spans
             .extend(rows.iter().map(|row| (Span { ordinal, first: row.first, last: row.last }, Times::of(row))));
@@ -171,9 +171,9 @@ fn wanted(stream: &Stream, ordinal: i64, row: &SegmentRow) -> bool {
 
 /// The target chunk is whole: readers may have it, and what is missing inside it is declared.
 fn close_target(writer: &mut Writer, disk: &mut Disk) {
-    let Some(Target { tail, class, mut spans }) = disk.salvaged.take() else { return };
-    let (name, ordinal) = (tail.name, tail.ordinal);
-    tail.finish();
+    let Some(Target { open, class, mut spans }) = disk.salvaged.take() else { return };
+    let (name, ordinal) = (open.name, open.ordinal);
+    open.finish();
     spans.sort_unstable_by_key(|(span, _)| *span);
     let (Some((first, _)), Some(last)) = (spans.first(), spans.iter().map(|(span, _)| span.last).max()) else { return };
     let whole = Span { ordinal, first: first.first, last };

@@ -278,12 +278,18 @@ impl State {
         let stream = &mut self.streams[name.class as usize];
         let Some(place) = stream.chunks.iter().position(|held| held.name == name) else { return 0 };
         let Held { span, times, .. } = stream.chunks.remove(place);
+        let (from, to) = (Some(times.first), Some(times.last));
+        self.forget(name.class, &Loss { span, reason: "evicted".into(), from, to }, begins)
+    }
+
+    /// The first numbers of an epoch that are still held go on purpose; how many somebody had not passed.
+    pub(super) fn forget(&mut self, class: Class, loss: &Loss, begins: &[(u64, Stamp)]) -> u64 {
+        let span = loss.span;
         if span.len() == 0 {
             return 0;
         }
-        let (from, to) = (Some(times.first), Some(times.last));
-        let owed = self.owe(name.class, &Loss { span, reason: "evicted".into(), from, to }, begins);
-        let stream = &mut self.streams[name.class as usize];
+        let owed = self.owe(class, loss, begins);
+        let stream = &mut self.streams[class as usize];
         if let Some(life) = stream.life_mut(span.ordinal) {
             life.evicted = life.evicted.max(span.last);
         }

@@ -9,8 +9,13 @@ pub struct StoreStats {
     pub stored: [Counter; 4],
     /// Segments committed.
     pub segments: Counter,
-    /// Commits of chunk files.
+    /// Commits: of groups of records.
     pub commits: Counter,
+    /// Merges of a class's tail into a chunk.
+    pub merges: Counter,
+    /// Bytes handed to the disk: blocks of tail and marks, pages of chunks (to the log, and again into the database) and
+    /// of `meta.db`. What the file system adds is not in it.
+    pub written_bytes: Counter,
     /// Commits that failed.
     pub commit_failures: Counter,
     /// Duration of the last commit, ms.

@@ -9,6 +9,7 @@ use crate::model::time::{Boot, Stamp};
 use crate::payload::json::Previous;
 
 use super::cursor::{Position, Span};
+use super::tail::Unmerged;
 use super::times::Times;
 
 /// One epoch.
@@ -56,8 +57,10 @@ pub(super) struct Stream {
     pub(super) class: Class,
     /// In order.
     pub(super) epochs: Vec<Life>,
-    /// By position.
+    /// By position; what is not merged yet is among them, under the name of the tail.
     pub(super) chunks: Vec<Held>,
+    /// By position; changed by `tail` only.
+    pub(super) tail: Vec<Unmerged>,
     /// By position.
     pub(super) losses: Vec<Loss>,
     /// A damaged chunk is being read: holes may still be filled.
@@ -66,7 +69,7 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) const fn new(class: Class) -> Self {
-        Self { class, epochs: Vec::new(), chunks: Vec::new(), losses: Vec::new(), salvaging: false }
+        Self { class, epochs: Vec::new(), chunks: Vec::new(), tail: Vec::new(), losses: Vec::new(), salvaging: false }
     }
 
     pub(super) fn life(&self, ordinal: i64) -> Option<&Life> {

@@ -1,6 +1,6 @@
 //! When records were taken that are not there any more: the time range of a gap record.
 //!
-//! Evicted records: of themselves, to the segment. Damaged ones: the whole records on either side, between which they
+//! Evicted records: of themselves. Damaged ones: the whole records on either side, between which they
 //! were taken. Fed by whoever declares a loss; reads chunks only where a loss lies inside one. Best effort: what cannot be
 //! read is not known, and a gap record is never held up by that.
 
@@ -72,8 +72,13 @@ impl Neighbours {
 
 /// From when on the records of a chunk were taken that have this number and those above.
 pub(super) fn since(directory: &Directory, held: Held, epoch: u64, seq: u64) -> Stamp {
-    let row = whole(directory, held, epoch, |chunk| chunk.segment_at(seq).ok()?);
-    row.map_or(held.times.first, |times| times.first)
+    let exact = || {
+        let row = ChunkReader::open(&directory.chunk(held.name)).ok()?.segment_at(seq).ok()??;
+        let records = segment::unpack(Place { class: held.name.class, epoch }, &row).ok()?;
+        let skipped = usize::try_from(seq.saturating_sub(row.first)).unwrap_or(usize::MAX);
+        records.iter().skip(skipped).map(|record| record.at).min()
+    };
+    exact().unwrap_or(held.times.first)
 }
 
 fn whole(

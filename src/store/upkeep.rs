@@ -1,17 +1,32 @@
-//! Upkeep of `meta.db`: cursors, high-water marks, clock fixes, and the copy to go on from when the file is damaged.
+//! Upkeep of `meta.db` and the marks: cursors, high-water marks, clock fixes, and the copy to go on from when `meta.db` is
+//! damaged.
 //!
-//! Done on the writer thread, between commits. What cannot be written stays for the next time.
+//! Done on the writer thread, between commits. What cannot be written stays for the next time. Cursors are saved in the
+//! marks, which each commit writes anyway: a crash makes go out twice what was acknowledged since the last commit, or in
+//! the last 5 s ([`CURSORS_EVERY`]) where nothing is committed or the commit interval is longer, and at most
+//! [`CURSORS_RECORDS`] records and those of 200 ms. `meta.db` gets them once a minute, for the marks may be damaged; then
+//! it is what was acknowledged since.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::disk::fault::Fault;
+use crate::disk::marks::{Mark, Marks};
 use crate::disk::meta::{Edit, FixRow, Meta};
 use crate::flow::clock::Fix;
 
-use super::writer::{CURSORS_AT_MOST, CURSORS_EVERY, CURSORS_RECORDS, RETRY, Writer};
-use super::{Shared, boot};
+use super::writer::{CURSORS_RECORDS, Disk, RETRY, Writer};
+use super::{Shared, acked, boot};
 
+/// Cursors are saved at least this often while they move.
+const CURSORS_EVERY: Duration = Duration::from_secs(5);
+/// And at most this often, but for commits.
+const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
+/// In `meta.db`, while the marks have room for all.
+const CURSORS_IN_META_EVERY: Duration = Duration::from_secs(60);
+/// What a commit to `meta.db` writes, about: a few pages, to the log and later into the database.
+const META_BYTES: u64 = 4 * (2 * 4096 + 24);
 /// Name of the latest wall time among the values.
 pub(super) const WALL: &str = "latest_wall_ms";
 /// The latest wall time is saved this often.
@@ -65,6 +80,27 @@ impl Writer {
         }
     }
 
+    /// When something may be due.
+    pub(super) fn save_at(&self, now: Instant) -> Instant {
+        let state = self.shared.state();
+        let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
+        let marks = match unsaved {
+            0 => now + CURSORS_IN_META_EVERY,
+            unsaved if unsaved < CURSORS_RECORDS => self.marks_saved + self.cursors_every(),
+            _ => self.marks_saved + CURSORS_AT_MOST,
+        };
+        let meta = if self.cursors_moved { self.cursors_saved + self.in_meta_every() } else { marks };
+        state.refused_at.map_or(marks.min(meta), |at| marks.min(meta.max(at + RETRY)))
+    }
+
+    fn cursors_every(&self) -> Duration {
+        self.opening.commit_interval.max(CURSORS_EVERY)
+    }
+
+    fn in_meta_every(&self) -> Duration {
+        if self.marks_full { self.cursors_every() } else { CURSORS_IN_META_EVERY }
+    }
+
     /// Saves what is due.
     pub(super) fn save_due(&mut self, now: Instant) {
         let (unsaved, edits, refused_at) = {
@@ -72,16 +108,67 @@ impl Writer {
             let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
             (unsaved, !state.edits.is_empty(), state.refused_at)
         };
+        let since = now.saturating_duration_since(self.marks_saved);
+        let due = since >= self.cursors_every() || (unsaved >= CURSORS_RECORDS && since >= CURSORS_AT_MOST);
+        if unsaved > 0 && due {
+            self.save_cursors();
+        }
         if refused_at.is_some_and(|at| now.saturating_duration_since(at) < RETRY) {
             return;
         }
-        let since = now.saturating_duration_since(self.cursors_saved);
-        let due = since >= CURSORS_EVERY || (unsaved >= CURSORS_RECORDS && since >= CURSORS_AT_MOST);
+        let moved = self.cursors_moved && now.saturating_duration_since(self.cursors_saved) >= self.in_meta_every();
         let wall = self.wall_saved.is_none_or(|at| now.saturating_duration_since(at) >= WALL_EVERY);
-        if (unsaved > 0 && due) || wall {
+        if moved || wall {
             self.save();
         } else if edits {
             self.flush_edits(Vec::new());
+        }
+    }
+
+    /// Saves the cursors where that is cheap; true when all of them are on disk.
+    fn save_cursors(&mut self) -> bool {
+        let Some(mut disk) = self.disk.take() else { return false };
+        let marks = acked::marks_of(&self.shared.state());
+        let outcome = self.save_marks(&mut disk, &marks);
+        self.disk = Some(disk);
+        if let Err(fault) = &outcome {
+            tracing::warn!(error = %fault, "marks could not be written");
+        }
+        outcome.is_ok() && !self.marks_full
+    }
+
+    /// Somebody waits for the cursors.
+    pub(super) fn save_now(&mut self) {
+        if self.save_cursors() {
+            self.flush_edits(Vec::new());
+        } else {
+            self.save();
+        }
+    }
+
+    /// Writes the marks, and with them the cursors.
+    pub(super) fn save_marks(&mut self, disk: &mut Disk, marks: &[Mark; 4]) -> Result<(), Fault> {
+        let uplinks = {
+            let mut state = self.shared.state();
+            for ledger in &mut state.ledgers {
+                self.cursors_moved |= ledger.unsaved > 0;
+                ledger.unsaved = 0;
+            }
+            acked::uplinks_of(&state)
+        };
+        self.marks_saved = Instant::now();
+        match disk.marks.write(marks, &uplinks) {
+            Ok(told) => {
+                self.marks_full = told < uplinks.len();
+                self.shared.stats.written_bytes.add(Marks::BYTES);
+                Ok(())
+            }
+            Err(fault) => {
+                for ledger in &mut self.shared.state().ledgers {
+                    ledger.unsaved = ledger.unsaved.max(1); // again at the next time
+                }
+                Err(fault)
+            }
         }
     }
 
@@ -89,26 +176,19 @@ impl Writer {
     pub(super) fn save(&mut self) {
         let mut edits = Vec::new();
         {
-            let mut state = self.shared.state();
+            let state = self.shared.state();
             for ledger in &state.ledgers {
                 edits.extend(state.cursor_rows(ledger));
             }
             for stream in &state.streams {
                 edits.extend(stream.newest().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
             }
-            for ledger in &mut state.ledgers {
-                ledger.unsaved = 0;
-            }
         }
         // Without a fix this is the floor and the time since: the next boot was later.
         edits.push(Edit::PutValue(WALL, self.clock.wall_now().unix_ms));
         self.cursors_saved = Instant::now();
         self.wall_saved = Some(Instant::now());
-        if !self.flush_edits(edits) {
-            for ledger in &mut self.shared.state().ledgers {
-                ledger.unsaved = ledger.unsaved.max(1); // again at the next time
-            }
-        }
+        self.cursors_moved = !self.flush_edits(edits);
     }
 
     /// Writes what `meta.db` must learn; what does not get there stays for the next time.
@@ -123,6 +203,9 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
     let mut edits = std::mem::take(&mut shared.state().edits);
     let kept = edits.len();
     edits.extend(more);
+    if !edits.is_empty() {
+        shared.stats.written_bytes.add(META_BYTES);
+    }
     if let Err(fault) = meta.apply(&edits) {
         edits.truncate(kept); // cursors and the like are made anew
         let mut state = shared.state();

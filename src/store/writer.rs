@@ -17,28 +17,29 @@ use crate::disk::directory::ChunkName;
 use crate::disk::fault::Fault;
 use crate::disk::marks::Marks;
 use crate::disk::meta::Meta;
+use crate::disk::tail::TailFile;
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::{Durable, DurableEnd, Lost};
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::number::Class;
 use crate::model::time::{Boot, Stamp};
 
-use super::commit::{Group, Pending, Tail};
+use super::age::Ages;
+use super::commit::{Group, Pending};
+use super::open::OpenChunk;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
 pub(super) const RETRY: Duration = Duration::from_secs(3);
-/// Cursors are saved at least this often while they move.
-pub(super) const CURSORS_EVERY: Duration = Duration::from_secs(5);
-/// And at most this often.
-pub(super) const CURSORS_AT_MOST: Duration = Duration::from_millis(200);
 /// Acknowledgements that make saving due before its time.
-pub(super) const CURSORS_RECORDS: u64 = 1000;
-/// A group of this many records or bytes is committed before its time.
-const GROUP_RECORDS: usize = 8192;
+pub(super) const CURSORS_RECORDS: u64 = 10_000;
+/// A group of this many records, or of events of this many bytes, is committed before its time.
+const GROUP_RECORDS: usize = 16_384;
 const GROUP_BYTES: usize = 512 * 1024;
+/// What a record takes in memory, about.
+const RECORD_BYTES: usize = 64;
 /// What waits in memory while commits fail; above this the lane is left alone.
 const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -55,7 +56,10 @@ pub(super) struct Disk {
     pub(super) meta: Meta,
     pub(super) marks: Marks,
     pub(super) next_chunk: u64,
-    pub(super) tails: [Option<Tail>; 4],
+    /// `None`: there is no place for one, or it failed.
+    pub(super) tail: Option<TailFile>,
+    /// The chunk of each class that is written to.
+    pub(super) open: [Option<OpenChunk>; 4],
     /// Chunks that failed: never written to again.
     pub(super) closed: HashSet<ChunkName>,
     pub(super) salvaged: Option<salvage::Target>,
@@ -80,13 +84,25 @@ pub(super) struct Writer {
     pub(super) pending: [Vec<Pending>; 4],
     pub(super) pending_bytes: [usize; 4],
     pub(super) groups: [Option<Group>; 4],
+    /// Tags that stand in a chunk of this run, by class.
+    pub(super) tags_used: [HashSet<u32>; 4],
+    /// When a tail was last made, or tried.
+    pub(super) tail_tried: Option<Instant>,
+    pub(super) merge_at: Option<Instant>,
+    pub(super) ages: Ages,
     lost: [Option<Lost>; 4],
     failed: bool,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
+    /// Cursors in the marks, and in `meta.db`.
+    pub(super) marks_saved: Instant,
     pub(super) cursors_saved: Instant,
+    /// They moved since they were saved in `meta.db`.
+    pub(super) cursors_moved: bool,
+    /// Not all uplinks find room in the marks.
+    pub(super) marks_full: bool,
     pub(super) wall_saved: Option<Instant>,
     pub(super) copied: Option<Instant>,
     pub(super) last_fix: Option<Fix>,
@@ -104,12 +120,19 @@ impl Writer {
             pending: Default::default(),
             pending_bytes: [0; 4],
             groups: [const { None }; 4],
+            tags_used: Default::default(),
+            tail_tried: None,
+            merge_at: None,
+            ages: Ages::default(),
             lost: [None; 4],
             failed: false,
             evicted_at: None,
             commit_at: None,
             urgent_at: None,
+            marks_saved: Instant::now(),
             cursors_saved: Instant::now(),
+            cursors_moved: false,
+            marks_full: false,
             wall_saved: None,
             copied: None,
             last_fix: None,
@@ -138,13 +161,15 @@ impl Writer {
             self.notices.tell(notice);
         }
         self.last_fix = opened.fixes.last().copied();
+        self.ages = Ages::resume(opened.latest_wall_ms, &opened.values);
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
             _lock: opened.lock,
             meta: opened.meta,
             marks: opened.marks,
             next_chunk: opened.next_chunk,
-            tails: [const { None }; 4],
+            tail: opened.tail,
+            open: [const { None }; 4],
             closed: HashSet::new(),
             salvaged: None,
             boot: opened.boot,
@@ -153,6 +178,7 @@ impl Writer {
         if !opened.salvage.is_empty() {
             salvage::start(Arc::clone(&self.shared), control.clone(), opened.salvage);
         }
+        self.plan_merge();
         self.shared.wake_readers();
     }
 
@@ -160,7 +186,7 @@ impl Writer {
         let Ends { mut records, mut inbox, control, finished } = ends;
         let (mut lane_open, mut handles_open) = (true, true);
         let mut give_up_at = None;
-        room::lay_ballast(&self);
+        self.prepare();
         while lane_open || handles_open || !self.shared.state().ended {
             let (shared, wake) = (Arc::clone(&self.shared), self.wake_at());
             tokio::select! {
@@ -197,6 +223,15 @@ impl Writer {
         drop(finished);
     }
 
+    /// What may take its time, before the first record is waited for.
+    fn prepare(&mut self) {
+        room::lay_ballast(self);
+        if let Some(mut disk) = self.disk.take() {
+            self.renew_tail(&mut disk);
+            self.disk = Some(disk);
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.pending.iter().map(Vec::len).sum::<usize>() >= PENDING_RECORDS_MAX
             || self.pending_bytes.iter().sum::<usize>() >= PENDING_BYTES_MAX
@@ -210,18 +245,8 @@ impl Writer {
 
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
-        let cursors = {
-            let state = self.shared.state();
-            let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
-            let due = match unsaved {
-                0 => now + CURSORS_EVERY,
-                unsaved if unsaved < CURSORS_RECORDS => self.cursors_saved + CURSORS_EVERY,
-                _ => self.cursors_saved + CURSORS_AT_MOST,
-            };
-            state.refused_at.map_or(due, |at| due.max(at + RETRY))
-        };
-        let commits = [self.commit_at, self.urgent_at].into_iter().flatten();
-        commits.chain([cursors, now + IDLE]).min().unwrap_or(now)
+        let due = [self.commit_at, self.urgent_at, self.merge_at, Some(self.save_at(now)), Some(now + IDLE)];
+        due.into_iter().flatten().min().unwrap_or(now)
     }
 
     /// Takes one entry of the lane.
@@ -236,21 +261,23 @@ impl Writer {
                         continue;
                     };
                     urgent |= URGENT_CLASSES.contains(&class);
-                    self.pending_bytes[class as usize] += 64;
+                    self.pending_bytes[class as usize] += RECORD_BYTES;
                     self.pending[class as usize].push(Pending::Sample(sample));
                 }
             }
             Durable::Event(event) => {
                 urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
-                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + 64;
+                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + RECORD_BYTES;
                 self.pending[event.class as usize].push(Pending::Event(event));
             }
         }
         if self.failed {
             return; // the time of the next attempt stands
         }
-        let large =
-            |class: usize| self.pending[class].len() >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES;
+        let large = |class: usize| {
+            let records = self.pending[class].len();
+            records >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES + records * RECORD_BYTES
+        };
         let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
         self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
         if urgent && self.urgent_at.is_none() {
@@ -269,7 +296,9 @@ impl Writer {
             self.urgent_at = None;
             self.commit_due(&URGENT_CLASSES, records, control);
         }
+        self.merge_due(Instant::now());
         self.save_due(Instant::now());
+        self.age_due();
         self.copy_meta_due(now);
     }
 
@@ -353,7 +382,7 @@ impl Writer {
     fn answer(&mut self, message: Control) {
         match message {
             Control::Save(done) => {
-                self.save();
+                self.save_now();
                 let _ = done.send(()); // the asker may be gone
             }
             Control::Fix(fix) => self.remember(fix),
@@ -373,11 +402,12 @@ impl Writer {
     }
 
     fn close(&mut self) {
+        self.merge_now();
         self.save();
         self.copy_meta();
         if let Some(disk) = self.disk.take() {
-            for tail in disk.tails.into_iter().flatten() {
-                let _ = tail.checkpoint(); // the log says the same
+            for open in disk.open.into_iter().flatten() {
+                let _ = open.checkpoint(); // the log says the same
             }
             let _ = disk.meta.checkpoint();
         }

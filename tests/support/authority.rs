@@ -51,6 +51,11 @@ impl Authority {
         self.home.path().join("ca.pem")
     }
 
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
     /// Certificate and key of a server with this name, as PEM.
     pub fn server_pem(&self, name: &str, years: Years) -> (String, String) {
         let mut params = params(vec![name.into()], name, years);

@@ -36,6 +36,7 @@ pub fn opening(dir: &Path) -> Opening {
     Opening {
         dir: dir.to_path_buf(),
         max_size: 64 * 1024 * 1024,
+        max_age: None,
         commit_interval: Duration::from_millis(20),
         tags: Class::ALL.map(|class| tag(class.as_str(), DataType::Uint64, class)).to_vec(),
         uplinks: vec![route("cloud", &Class::ALL)],

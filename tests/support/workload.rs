@@ -96,6 +96,9 @@ impl Order {
         runtime.block_on(async {
             for _ in 0..self.lives {
                 work.live().await;
+                if work.stop.load(Ordering::Relaxed) {
+                    return;
+                }
             }
         });
         work.voice.say("done");

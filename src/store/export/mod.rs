@@ -11,20 +11,16 @@ mod sheet;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::disk::meta::StampRow;
-use crate::flow::clock::{Clock, FakeTime, Fix};
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::{Cause, Quality};
-use crate::model::time::{Boot, Certainty, Stamp, Wall};
+use crate::model::time::{Certainty, Wall};
 use crate::payload::json::Previous;
 
 use super::inspect::LookError;
 use super::pages::{Page, Pages, Turned};
 use super::segment::Body;
-use super::times::Times;
-use super::{OwedBody, dictionary, upkeep};
+use super::{OwedBody, dictionary};
 
 pub use glob::Glob;
 pub use sheet::{Form, Sheet};
@@ -47,6 +43,11 @@ pub struct Selection {
 }
 
 impl Selection {
+    fn may_have(&self, walls: Option<RangeInclusive<i64>>) -> bool {
+        let Some(walls) = walls else { return true };
+        self.from_ms.is_none_or(|from| *walls.end() >= from) && self.to_ms.is_none_or(|to| *walls.start() < to)
+    }
+
     fn has(&self, time: Wall, seq: u64) -> bool {
         self.from_ms.is_none_or(|from| time.unix_ms >= from)
             && self.to_ms.is_none_or(|to| time.unix_ms < to)
@@ -116,29 +117,13 @@ pub fn export(
     sheet: &mut Sheet,
     progress: Progress<'_>,
 ) -> Result<Summary, ExportError> {
-    let mut pages = Pages::open(dir)?;
-    let (clock, total) = (clock(&pages, floor_ms), total(&pages, selection));
-    let mut walk = Walk { clock, selection, sheet, progress, done: (0, total), summary: Summary::default() };
+    let mut pages = Pages::with_floor(dir, floor_ms)?;
+    let done = (0, total(&pages, selection));
+    let mut walk = Walk { selection, sheet, progress, done, summary: Summary::default() };
     for class in &selection.classes {
         walk.class(*class, &mut pages)?;
     }
     Ok(walk.summary)
-}
-
-/// The clock of a store, with all it has learned.
-fn clock(pages: &Pages, floor_ms: i64) -> Clock {
-    let contents = &pages.now.contents;
-    let boot = Boot(contents.boots.last().map_or(0, |(number, _)| *number));
-    let seen = contents.values.iter().find(|(name, _)| name == upkeep::WALL).map_or(0, |(_, ms)| *ms);
-    let clock = Clock::new(Arc::new(FakeTime::default()), boot, floor_ms.max(seen));
-    for fix in &contents.fixes {
-        clock.learn(Fix { at: stamp(fix.at), unix_ms: fix.unix_ms });
-    }
-    clock
-}
-
-const fn stamp((boot, micros): StampRow) -> Stamp {
-    Stamp { boot: Boot(boot), micros }
 }
 
 fn total(pages: &Pages, selection: &Selection) -> u64 {
@@ -147,7 +132,6 @@ fn total(pages: &Pages, selection: &Selection) -> u64 {
 }
 
 struct Walk<'a> {
-    clock: Clock,
     selection: &'a Selection,
     sheet: &'a mut Sheet,
     progress: Progress<'a>,
@@ -160,8 +144,7 @@ impl Walk<'_> {
         let end = pages.stream(class).end();
         let mut at = pages.start(class);
         loop {
-            let fixes: Vec<Stamp> = pages.now.contents.fixes.iter().map(|fix| stamp(fix.at)).collect();
-            let next = match pages.turn(class, at, &|times| self.may_hold(times, &fixes))? {
+            let next = match pages.turn(class, at, &|walls| self.selection.may_have(walls))? {
                 Turned::End => return Ok(()),
                 Turned::Skip { next, lost } => {
                     self.summary.unreadable += lost;
@@ -190,7 +173,7 @@ impl Walk<'_> {
             return Ok(());
         }
         for (seq, record) in (first..).zip(records) {
-            let time = self.clock.wall(record.at);
+            let time = pages.clock().wall(record.at);
             if !self.selection.has(time, seq) {
                 continue;
             }
@@ -213,22 +196,6 @@ impl Walk<'_> {
             self.summary.records += 1;
         }
         Ok(())
-    }
-
-    /// May a file with these times hold anything that is asked for? A clock that was stepped meanwhile maps stamps in
-    /// between to times outside those of the ends.
-    fn may_hold(&self, times: Times, fixes: &[Stamp]) -> bool {
-        let (from, to) = (self.selection.from_ms, self.selection.to_ms);
-        if (from.is_none() && to.is_none()) || times.first.boot != times.last.boot {
-            return true;
-        }
-        let steps = fixes.iter().filter(|fix| times.first < **fix && **fix <= times.last);
-        let before = |fix: &Stamp| Stamp { micros: fix.micros - 1, ..*fix };
-        let all = steps.flat_map(|fix| [*fix, before(fix)]).chain([times.first, times.last]);
-        let walls: Vec<i64> = all.map(|stamp| self.clock.wall(stamp).unix_ms).collect();
-        let (earliest, latest) = (walls.iter().min().copied(), walls.iter().max().copied());
-        from.is_none_or(|from| latest.is_none_or(|latest| latest >= from))
-            && to.is_none_or(|to| earliest.is_none_or(|earliest| earliest < to))
     }
 }
 

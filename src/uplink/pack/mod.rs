@@ -203,6 +203,7 @@ fn reason(stored: &str) -> &'static str {
     match stored {
         "evicted" => "evicted",
         "damaged" => "damaged",
+        "purged" => "purged",
         "clock" => "clock",
         "refused" => "refused",
         _ => "store",

@@ -1,0 +1,337 @@
+//! `ironbridge receive URL`: the reference consumer. Writes what comes, each record once, and reports what did not.
+//!
+//! A thread of its own writes and keeps the books, because files block; a message is acknowledged after its record was
+//! handed to the system, or its transaction was committed. Exit 0; 1 with `--expect-complete` when something is missing
+//! or nothing came, and with `--report` when something is missing; 75 when there never was a connection.
+
+mod shown;
+mod target;
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+
+use crate::config::plan::MqttVersion;
+use crate::flow::clock::Clock;
+use crate::flow::stop::Stop;
+use crate::model::time::Certainty;
+use crate::model::topic::{check_filter, split_share};
+use crate::receive::client::{Client, ClientParts, Delivery, Happened, Kept};
+use crate::receive::consumer::{Arrival, Consumer, TakeError};
+use crate::receive::ledger::Begin;
+use crate::road::Now;
+use crate::road::destination::{Destination, TlsFiles};
+use crate::road::login::LoginFiles;
+
+use super::Failed;
+
+/// Messages of one window: written, and then acknowledged, together.
+const WINDOW: usize = 512;
+/// Messages between the connection and us.
+const ARRIVING_MAX: usize = 32;
+/// Bytes of messages that wait to be written, KiB.
+const WAITING_KIB: u32 = 64 * 1024;
+/// How often the report is renewed on a terminal, and in a pipe.
+const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// Reference consumer: take what a broker has, each record once, and report what is missing
+///
+/// Knows every format by itself: json (layouts tag and device, arrays, compressed) and batch.
+///
+/// Into SQLite: tables sample (epoch_id, seq, topic_id, time in ms since 1970, value, quality 0 good 1 uncertain 2 bad,
+/// cause), event (… body as JSON), gap (epoch_id, first, last, reason), epoch (id, gateway, stream, epoch,
+/// previous_epoch, previous_seq, newest, duplicates), topic (id, topic); views samples, events and gaps have it in words.
+/// One transaction per window of messages, which is acknowledged to the broker after the commit.
+///
+/// With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write
+/// one --sqlite FILE (or each its own) and ask with --report FILE….
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
+pub struct ReceiveArgs {
+    /// Broker: mqtt://host, mqtts://host, ws://host/path or wss://host/path, with :PORT where it is not 1883, 8883, 80 or 443
+    #[arg(required_unless_present = "report")]
+    pub url: Option<String>,
+    /// Trusted CAs (PEM); needed for mqtts:// and wss://
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// Key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// User name
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// File with the password
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// MQTT client id; with one, the broker keeps the session while the receiver is away
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// With --client-id: how long an MQTT 5 broker keeps the session for us (3.1.1: as long as the broker likes)
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "7d")]
+    pub session_expiry: Duration,
+    /// MQTT version: auto (5, and 3.1.1 where the broker does not know 5), 5 or 3.1.1
+    #[arg(long, value_name = "VERSION", default_value = "auto")]
+    pub mqtt_version: VersionName,
+    /// Divide the messages with the other receivers of this group ($share/GROUP/…); each needs its own --client-id
+    #[arg(long, value_name = "GROUP")]
+    pub share: Option<String>,
+    /// Topic filter to subscribe to; may be repeated
+    #[arg(long = "topic", value_name = "FILTER", default_value = "#")]
+    pub topics: Vec<String>,
+    /// Format of the payloads: auto, json or batch; each is known by its first bytes, so this changes nothing
+    #[arg(long, value_name = "FORMAT", default_value = "auto", hide = true)]
+    pub format: String,
+    /// Write into this SQLite database, each record once, whoever else writes it too
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub sqlite: Option<PathBuf>,
+    /// Write to this CSV file; an existing one is continued
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub csv: Option<PathBuf>,
+    /// Write to this file, a JSON object per line; an existing one is continued
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub ndjson: Option<PathBuf>,
+    /// The same, told by the name: .csv, .ndjson, .sqlite or .db
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub out: Option<PathBuf>,
+    /// Write no records, only report
+    #[arg(long, group = "target")]
+    pub quiet: bool,
+    /// Receive nothing: report about databases that receivers have written, together; exit code 1 when something is
+    /// missing
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["url", "target", "share"])]
+    pub report: Vec<PathBuf>,
+    /// End after this long, such as 60s
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
+    pub limit: Option<Duration>,
+    /// The receiver is there before the gateway: expect every stream from its number 1
+    #[arg(long)]
+    pub from_start: bool,
+    /// Exit with 1 when numbers are missing, or when nothing came at all
+    #[arg(long)]
+    pub expect_complete: bool,
+    /// Records and the final report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--mqtt-version`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VersionName {
+    /// Found out.
+    Auto,
+    /// 3.1.1
+    #[value(name = "3.1.1")]
+    V311,
+    /// 5
+    #[value(name = "5")]
+    V5,
+}
+
+/// Runs it until `stop`, `--for`, or an error that retrying does not mend.
+pub async fn run(args: ReceiveArgs, clock: Clock, stop: Stop) -> Result<(), Failed> {
+    if !args.report.is_empty() {
+        let now_ms = now_ms(&clock);
+        let looked = tokio::task::spawn_blocking(move || target::report(&args, now_ms)).await;
+        return looked.map_err(|error| Failed::Internal(error.to_string()))?;
+    }
+    let args = Arc::new(args);
+    let parts = parts(&args, clock.clone())?;
+    let opened = Arc::clone(&args);
+    let opened = tokio::task::spawn_blocking(move || target::consumer(&opened)).await;
+    let consumer = Arc::new(Mutex::new(opened.map_err(|error| Failed::Internal(error.to_string()))??));
+    let (into, happened) = mpsc::channel(ARRIVING_MAX);
+    let (to_writer, deliveries) = mpsc::channel(WINDOW);
+    let (books, time) = (Arc::clone(&consumer), clock.clone());
+    let writer = tokio::task::spawn_blocking(move || write(deliveries, &books, &time));
+    let inner = stop.child();
+    let client = Client::new(parts).speaking(version(args.mqtt_version)).kept_for(args.session_expiry);
+    let client = tokio::spawn(client.run(into, inner.clone()));
+    let connected = watch(happened, to_writer, &consumer, (&args, &inner, &clock)).await;
+    inner.begin();
+    let ended = client.await.map_err(|error| Failed::Internal(error.to_string()))?;
+    let written = writer.await.map_err(|error| Failed::Internal(error.to_string()))?;
+    let account = target::final_account(&args, &consumer, now_ms(&clock))?;
+    if connected.is_ok() {
+        shown::show_final(&account, &args);
+    }
+    written.map_err(|error| Failed::TryAgain(error.to_string()))?;
+    ended.map_err(|error| Failed::TryAgain(error.to_string()))?;
+    connected?;
+    let complete = account.is_complete() && account.report.received > 0;
+    if args.expect_complete && !complete { Err(Failed::Verdict) } else { Ok(()) }
+}
+
+const fn version(name: VersionName) -> MqttVersion {
+    match name {
+        VersionName::Auto => MqttVersion::Auto,
+        VersionName::V311 => MqttVersion::V311,
+        VersionName::V5 => MqttVersion::V5,
+    }
+}
+
+fn now_ms(clock: &Clock) -> Option<i64> {
+    Some(clock.wall_now()).filter(|now| now.certainty == Certainty::Fixed).map(|now| now.unix_ms)
+}
+
+const fn begin(args: &ReceiveArgs) -> Begin {
+    if args.from_start { Begin::One } else { Begin::FirstSeen }
+}
+
+impl ReceiveArgs {
+    /// The database, however it was told.
+    fn sqlite_file(&self) -> Option<&Path> {
+        let is_database = |path: &&PathBuf| matches!(extension(path), Some("db" | "sqlite" | "sqlite3"));
+        self.sqlite.as_ref().or(self.out.as_ref().filter(is_database)).map(PathBuf::as_path)
+    }
+}
+
+fn extension(path: &Path) -> Option<&str> {
+    path.extension().and_then(|extension| extension.to_str())
+}
+
+fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
+    if !["auto", "json", "batch"].contains(&args.format.as_str()) {
+        return Err(Failed::not_in_this_version(&format!("--format {}", args.format)));
+    }
+    let url = args.url.as_deref().unwrap_or_default();
+    let tls = args
+        .ca_file
+        .clone()
+        .map(|ca_file| TlsFiles { ca_file, identity: args.certificate.clone().zip(args.key.clone()) });
+    Ok(ClientParts {
+        to: Destination::from_url(url, tls).map_err(|error| Failed::Usage(error.to_string()))?,
+        login: LoginFiles { username: args.username.clone(), password_file: args.password_file.clone() },
+        kept: if args.client_id.is_some() { Kept::Yes } else { Kept::No },
+        client_id: args
+            .client_id
+            .clone()
+            .unwrap_or_else(|| format!("ironbridge-receive-{:08x}", rand::random::<u32>())),
+        filters: filters(args)?,
+        run_dir: std::env::temp_dir(),
+        now: Now::new(move || clock.wall_now()),
+    })
+}
+
+fn filters(args: &ReceiveArgs) -> Result<Vec<String>, Failed> {
+    let mut filters = Vec::new();
+    for filter in &args.topics {
+        check_filter(filter).map_err(|error| Failed::Usage(format!("--topic {filter}: {error}")))?;
+        filters.push(match &args.share {
+            None => filter.clone(),
+            Some(group) => format!("$share/{group}/{filter}"),
+        });
+    }
+    if let Some(group) = &args.share {
+        if group.is_empty() || group.contains(['/', '+', '#']) || split_share(&filters[0]).is_err() {
+            return Err(Failed::Usage(format!("--share {group}: a group is one word without / + #")));
+        }
+        if args.expect_complete && args.sqlite_file().is_none() {
+            return Err(Failed::Usage(
+                "--share sees a part of the numbers only: with --expect-complete let the group write one --sqlite FILE"
+                    .into(),
+            ));
+        }
+    }
+    Ok(filters)
+}
+
+/// A message on its way to the writer, with its share of the bytes that may wait.
+struct Waiting {
+    delivery: Delivery,
+    _bytes: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// The writer's thread: a window is put away, then acknowledged.
+fn write(mut from: mpsc::Receiver<Waiting>, consumer: &Mutex<Consumer>, clock: &Clock) -> Result<(), TakeError> {
+    let mut window = Vec::with_capacity(WINDOW);
+    while let Some(first) = from.blocking_recv() {
+        let mut next = Some(first);
+        while let Some(waiting) = next {
+            window.push(waiting);
+            next = if window.len() < WINDOW { from.try_recv().ok() } else { None };
+        }
+        let of = |waiting: &Waiting| waiting.delivery.payload().clone();
+        let payloads: Vec<_> = window.iter().map(of).collect();
+        let arrivals = window.iter().zip(&payloads);
+        let arrivals: Vec<_> =
+            arrivals.map(|(waiting, payload)| Arrival { topic: waiting.delivery.topic(), payload }).collect();
+        consumer.lock().unwrap_or_else(PoisonError::into_inner).take(&arrivals, now_ms(clock))?;
+        drop(arrivals);
+        window.drain(..).for_each(|waiting| waiting.delivery.acknowledge());
+    }
+    Ok(())
+}
+
+/// Passes messages on and tells the person; ends with the client, the writer, `--for` or the stop. Err: never connected.
+async fn watch(
+    mut happened: mpsc::Receiver<Happened>,
+    to_writer: mpsc::Sender<Waiting>,
+    consumer: &Mutex<Consumer>,
+    (args, stop, clock): (&ReceiveArgs, &Stop, &Clock),
+) -> Result<(), Failed> {
+    let every = if io::stderr().is_terminal() { REPORT_EVERY.0 } else { REPORT_EVERY.1 };
+    let mut reports = interval_at(Instant::now() + every, every);
+    reports.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let limit = sleep(args.limit.unwrap_or(Duration::from_secs(u64::from(u32::MAX))));
+    tokio::pin!(limit);
+    let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
+    let url = args.url.as_deref().unwrap_or_default();
+    let (mut connected, mut last_error, mut told) = (false, String::from("no answer yet"), None);
+    loop {
+        tokio::select! {
+            () = &mut limit => break,
+            () = stop.begun() => break,
+            _ = reports.tick() => {
+                // While a window is being written there is no hurry.
+                let Some(account) = consumer.try_lock().ok().map(|books| books.account(now_ms(clock))) else { continue };
+                if told.as_ref() != Some(&account.report) {
+                    eprintln!("{}", shown::line(&account, args));
+                    told = Some(account.report);
+                }
+            }
+            next = happened.recv() => match next {
+                None => break,
+                Some(Happened::Connected) => {
+                    connected = true;
+                    eprintln!("connected to {url}");
+                }
+                Some(Happened::Lost(error)) => {
+                    if error != last_error {
+                        eprintln!("not connected to {url}: {error}");
+                    }
+                    last_error = error;
+                }
+                Some(Happened::Message(delivery)) => {
+                    let kib = u32::try_from(delivery.payload().len() / 1024 + 1).unwrap_or(WAITING_KIB);
+                    let Ok(bytes) = Arc::clone(&room).acquire_many_owned(kib.min(WAITING_KIB)).await else { break };
+                    if to_writer.send(Waiting { delivery, _bytes: bytes }).await.is_err() {
+                        break; // the writer ended; its error is shown by the caller
+                    }
+                }
+            },
+        }
+    }
+    if connected { Ok(()) } else { Err(Failed::TryAgain(format!("never connected to {url}: {last_error}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_their_unit() {
+        use crate::commands::duration;
+        assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(duration("5").is_err() && duration("-5s").is_err());
+    }
+}

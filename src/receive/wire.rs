@@ -1,0 +1,210 @@
+//! MQTT 5 or 3.1.1 on one connection: rumqttc's two clients behind one face.
+
+use bytes::Bytes;
+use rumqttc::mqttbytes::v4::{SubscribeFilter, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::QoS as QoS5;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectReturnCode as Code5, Filter, Packet as Packet5, Publish as Publish5, SubscribeReasonCode as Sub5,
+};
+use rumqttc::v5::{
+    AsyncClient as Client5, ConnectionError as Error5, Event as Event5, EventLoop as EventLoop5,
+    MqttOptions as Options5,
+};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS, Transport,
+};
+use std::time::Duration;
+
+/// Between messages, how long silence may last.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Limit from CONNECT to CONNACK, for links with seconds of round trip.
+const ANSWER_MAX_S: u64 = 60;
+/// MQTT's own limit (3.1.1, section 2.2.3) would let a stranger fill our memory; none of our formats sends more.
+const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+
+/// Which MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V311,
+    V5,
+}
+
+/// What a session is begun with.
+pub(super) struct Opening<'a> {
+    pub(super) version: Version,
+    pub(super) client_id: &'a str,
+    pub(super) socket: String,
+    pub(super) credentials: Option<(String, String)>,
+    /// The broker keeps the session for so long, seconds (MQTT 3.1.1 cannot say how long); `None`: it does not.
+    pub(super) kept_s: Option<u32>,
+    /// Messages that may be on their way to us unacknowledged.
+    pub(super) window: u16,
+}
+
+/// A connection.
+pub(super) enum Wire {
+    V311(AsyncClient, Box<EventLoop>),
+    V5(Client5, Box<EventLoop5>),
+}
+
+/// What came.
+pub(super) enum Signal {
+    Accepted,
+    Subscribed,
+    NotSubscribed,
+    Publish(Box<Arrived>),
+    Nothing,
+}
+
+/// A publish, with what acknowledges it.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    V311(Publish, AsyncClient),
+    V5(Publish5, String, Client5),
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It may be better next time.
+    Link(String),
+    /// The broker does not speak this version.
+    Version(String),
+    /// The broker does not want us.
+    Refused(String),
+}
+
+impl Wire {
+    pub(super) fn new(opening: &Opening<'_>, requests: usize) -> Self {
+        match opening.version {
+            Version::V311 => {
+                let mut options = MqttOptions::new(opening.client_id, &opening.socket, 0);
+                let bytes = MESSAGE_BYTES_MAX as usize;
+                options
+                    .set_transport(Transport::Unix)
+                    .set_clean_session(opening.kept_s.is_none())
+                    .set_keep_alive(KEEP_ALIVE)
+                    .set_manual_acks(true)
+                    .set_max_packet_size(bytes, bytes);
+                if let Some((user, password)) = &opening.credentials {
+                    options.set_credentials(user, password);
+                }
+                let (client, mut events) = AsyncClient::new(options, requests);
+                events.network_options.set_connection_timeout(ANSWER_MAX_S);
+                Self::V311(client, Box::new(events))
+            }
+            Version::V5 => {
+                let mut options = Options5::new(opening.client_id, &opening.socket, 0);
+                options
+                    .set_transport(Transport::Unix)
+                    .set_clean_start(opening.kept_s.is_none())
+                    .set_keep_alive(KEEP_ALIVE)
+                    .set_connection_timeout(ANSWER_MAX_S)
+                    .set_session_expiry_interval(Some(opening.kept_s.unwrap_or(0)))
+                    .set_receive_maximum(Some(opening.window))
+                    .set_max_packet_size(Some(MESSAGE_BYTES_MAX))
+                    .set_manual_acks(true);
+                if let Some((user, password)) = &opening.credentials {
+                    options.set_credentials(user, password);
+                }
+                let (client, events) = Client5::new(options, requests);
+                Self::V5(client, Box::new(events))
+            }
+        }
+    }
+
+    /// One SUBSCRIBE for all filters, at QoS 1; false when they are not valid.
+    pub(super) fn subscribe(&self, filters: &[String]) -> bool {
+        let filters = filters.iter().cloned();
+        match self {
+            Self::V311(client, _) => {
+                client.try_subscribe_many(filters.map(|f| SubscribeFilter::new(f, QoS::AtLeastOnce))).is_ok()
+            }
+            Self::V5(client, _) => {
+                client.try_subscribe_many(filters.map(|f| Filter::new(f, QoS5::AtLeastOnce))).is_ok()
+            }
+        }
+    }
+
+    /// Waits for the next event.
+    pub(super) async fn poll(&mut self) -> Result<Signal, Broken> {
+        match self {
+            Self::V311(client, events) => match events.poll().await.map_err(|error| broken(&error))? {
+                Event::Incoming(Packet::ConnAck(_)) => Ok(Signal::Accepted),
+                Event::Incoming(Packet::SubAck(ack)) => {
+                    let refused = ack.return_codes.contains(&SubscribeReasonCode::Failure);
+                    Ok(if refused { Signal::NotSubscribed } else { Signal::Subscribed })
+                }
+                Event::Incoming(Packet::Publish(publish)) => {
+                    Ok(Signal::Publish(Box::new(Arrived::V311(publish, client.clone()))))
+                }
+                _ => Ok(Signal::Nothing),
+            },
+            Self::V5(client, events) => match events.poll().await.map_err(|error| broken5(&error))? {
+                Event5::Incoming(Packet5::ConnAck(_)) => Ok(Signal::Accepted),
+                Event5::Incoming(Packet5::SubAck(ack)) => {
+                    let granted = ack.return_codes.iter().all(|code| matches!(code, Sub5::Success(_)));
+                    Ok(if granted { Signal::Subscribed } else { Signal::NotSubscribed })
+                }
+                Event5::Incoming(Packet5::Publish(publish)) => {
+                    let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                    Ok(Signal::Publish(Box::new(Arrived::V5(publish, topic, client.clone()))))
+                }
+                _ => Ok(Signal::Nothing),
+            },
+        }
+    }
+}
+
+impl Arrived {
+    pub(super) fn topic(&self) -> &str {
+        match self {
+            Self::V311(publish, _) => &publish.topic,
+            Self::V5(_, topic, _) => topic,
+        }
+    }
+
+    pub(super) const fn payload(&self) -> &Bytes {
+        match self {
+            Self::V311(publish, _) => &publish.payload,
+            Self::V5(publish, ..) => &publish.payload,
+        }
+    }
+
+    pub(super) fn acknowledge(self) {
+        match self {
+            Self::V311(publish, client) => drop(client.try_ack(&publish)),
+            Self::V5(publish, _, client) => drop(client.try_ack(&publish)),
+        }
+    }
+}
+
+fn broken(error: &ConnectionError) -> Broken {
+    match error {
+        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
+            Broken::Link("the broker says: service unavailable".into())
+        }
+        ConnectionError::ConnectionRefused(code) => {
+            Broken::Refused(format!("the broker refuses the session: {code:?}"))
+        }
+        other => Broken::Link(other.to_string()),
+    }
+}
+
+fn broken5(error: &Error5) -> Broken {
+    match error {
+        Error5::ConnectionRefused(
+            code @ (Code5::ServiceUnavailable
+            | Code5::ServerUnavailable
+            | Code5::ServerBusy
+            | Code5::QuotaExceeded
+            | Code5::ConnectionRateExceeded
+            | Code5::UnspecifiedError),
+        ) => Broken::Link(format!("the broker says: {code:?}")),
+        Error5::ConnectionRefused(Code5::UnsupportedProtocolVersion | Code5::RefusedProtocolVersion) => {
+            Broken::Version("the broker does not speak MQTT 5".into())
+        }
+        Error5::ConnectionRefused(code) => Broken::Refused(format!("the broker refuses the session: {code:?}")),
+        other => Broken::Link(other.to_string()),
+    }
+}
