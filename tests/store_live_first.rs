@@ -14,7 +14,7 @@ use rand::{Rng as _, SeedableRng as _};
 use support::*;
 
 async fn pull(reader: &mut Reader, live: usize, backlog: usize) -> Pull {
-    let pulled = reader.pull(Wants { live, backlog });
+    let pulled = reader.pull(Wants { live, backlog, above: [None; 2] });
     tokio::time::timeout(PATIENCE, pulled).await.expect("something comes in time").expect("open")
 }
 
@@ -130,7 +130,7 @@ async fn a_cursor_with_64_ranges_falls_back_to_strict_order_until_half_of_them_h
     }
     running.emit(Class::Telemetry, stored + 10..stored + 20).await;
     running.settled(20).await;
-    reader.pull(Wants { live: 0, backlog: 1 }).await.expect("open");
+    reader.pull(Wants { live: 0, backlog: 1, above: [None; 2] }).await.expect("open");
     running.emit(Class::Telemetry, stored + 20..stored + 30).await;
     running.settled(30).await;
     let live = pull(&mut reader, 100, 100).await;
@@ -268,7 +268,8 @@ async fn random_sessions_deliver_everything_and_nothing_again_that_was_acknowled
                         (stored, mine) = (stored + count, mine + count);
                         running.settled(mine).await;
                     }
-                    let wants = Wants { live: dice.random_range(0..400), backlog: dice.random_range(0..400) };
+                    let wants =
+                        Wants { live: dice.random_range(0..400), backlog: dice.random_range(0..400), above: [None; 2] };
                     let Ok(Some(more)) = tokio::time::timeout(Duration::from_millis(50), reader.pull(wants)).await
                     else {
                         continue;

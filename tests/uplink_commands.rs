@@ -169,7 +169,8 @@ async fn the_answer_goes_to_the_response_topic_below_the_prefix_with_its_correla
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_time_runs_out_in_the_queue_is_not_written() {
-    let mut rig = Rig::with("5", |text| text.replace("poll = \"100ms\"", "poll = \"1d\"").replace("500ms", "20s")).await;
+    let mut rig =
+        Rig::with("5", |text| text.replace("poll = \"100ms\"", "poll = \"1d\"").replace("500ms", "20s")).await;
     assert_eq!(rig.ask("warm", r#"{"value":1,"id":"warm"}"#).await["outcome"], "done");
     rig.plc.units.set_fault(1, Some(Fault::Late(Duration::from_millis(1200))));
     rig.cloud.deliver(SET, br#"{"value":2,"id":"first"}"#); // write and read back: 2.4 s
@@ -210,7 +211,8 @@ async fn a_refused_subscription_is_no_reason_to_keep_the_samples_back() {
         let (plc, cloud) = (Plc::start().await, Cloud::start().await);
         cloud.refuse_subscriptions(true);
         let writable = tag("level", "holding:0", "uint16", "access = \"read-write\"");
-        let home = Home::new(&(config(plc.line.address()) + &writable + &uplink("cloud", cloud.address) + &keys(version)));
+        let home =
+            Home::new(&(config(plc.line.address()) + &writable + &uplink("cloud", cloud.address) + &keys(version)));
         let mut daemon = home.run();
         cloud.until("a value", |cloud| !cloud.on("site/gw/plc/level").is_empty()).await;
         assert!(daemon.said("refuses to send commands").is_some());
@@ -233,12 +235,13 @@ async fn a_burst_is_answered_in_full() {
         for n in 0..MANY {
             rig.cloud.deliver(SET, format!(r#"{{"value":{},"id":"b{n}"}}"#, n % 100).as_bytes());
         }
-        rig.cloud.until("all answered", |cloud| {
-            let ids: std::collections::HashSet<_> =
-                cloud.on(RESULT).iter().map(|it| it.json()["id"].to_string()).collect();
-            ids.len() == MANY
-        })
-        .await;
+        rig.cloud
+            .until("all answered", |cloud| {
+                let ids: std::collections::HashSet<_> =
+                    cloud.on(RESULT).iter().map(|it| it.json()["id"].to_string()).collect();
+                ids.len() == MANY
+            })
+            .await;
         assert_eq!(rig.daemon.stop().await, Some(0));
     }
 }

@@ -86,8 +86,7 @@ const AZURE: Limits = Limits {
     ..PLAIN
 };
 
-const HIVEMQ: Limits =
-    Limits { cloud: "HiveMQ Cloud", message_bytes_max: 5_000_000, in_flight_max: 10, ..PLAIN };
+const HIVEMQ: Limits = Limits { cloud: "HiveMQ Cloud", message_bytes_max: 5_000_000, in_flight_max: 10, ..PLAIN };
 
 const EMQX: Limits = Limits {
     cloud: "EMQX Cloud",
@@ -241,11 +240,9 @@ mod tests {
             plan.client_id = "pump/7".into();
             plan.servers[0].transport = Transport::Tcp;
         });
-        assert_eq!(keys(&plan, &["however/long/and/deep/it/may/be/it/is/a/property"]), [
-            "mqtt_version",
-            "commands",
-            "url",
-            "client_id"
-        ]);
+        assert_eq!(
+            keys(&plan, &["however/long/and/deep/it/may/be/it/is/a/property"]),
+            ["mqtt_version", "commands", "url", "client_id"]
+        );
     }
 }

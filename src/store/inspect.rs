@@ -358,7 +358,8 @@ fn read_chunk(directory: &Directory, name: ChunkName, seen: &mut Seen, verdict: 
         let rows: Vec<_> = rows.into_iter().filter(|row| row.first >= seq).collect();
         let Some(last) = rows.last() else { break };
         seq = last.first + 1;
-        whole = Some(Span { ordinal: 0, first: whole.map_or(rows[0].first, |whole: Span| whole.first), last: last.last });
+        whole =
+            Some(Span { ordinal: 0, first: whole.map_or(rows[0].first, |whole: Span| whole.first), last: last.last });
         for row in &rows {
             // What does not unpack is a hole; whether it is declared is seen later.
             let Ok(records) = segment::unpack(place, row) else { continue };

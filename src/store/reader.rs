@@ -41,6 +41,15 @@ pub struct Wants {
     pub live: usize,
     /// Of [`Lane::Backlog`].
     pub backlog: usize,
+    /// By lane: only of classes more urgent than this one.
+    pub above: [Option<Class>; 2],
+}
+
+impl Wants {
+    /// So many of each lane, of all classes.
+    pub const fn of_each(items: usize) -> Self {
+        Self { live: items, backlog: items, above: [None; 2] }
+    }
 }
 
 /// Items of one class and one lane.
@@ -128,7 +137,7 @@ impl Reader {
     /// ended and everything was handed out. Cancel-safe: what was not returned comes with the next call.
     pub async fn next(&mut self, at_most: usize) -> Option<Vec<Item>> {
         let at_most = at_most.max(1);
-        self.pull(Wants { live: at_most, backlog: at_most }).await.map(|pull| pull.items)
+        self.pull(Wants::of_each(at_most)).await.map(|pull| pull.items)
     }
 
     /// Waits for at least one item of a lane that is wanted and returns at most so many, of one class: live ones before
@@ -156,6 +165,8 @@ impl Reader {
             let mut waiting = !ended;
             for (lane, at_most) in [(Lane::Live, wants.live), (Lane::Backlog, wants.backlog)] {
                 for class in Class::ALL {
+                    let above = wants.above[lane as usize];
+                    let at_most = if above.is_none_or(|above| class < above) { at_most } else { 0 };
                     if at_most == 0 && !ended {
                         continue;
                     }
@@ -189,7 +200,7 @@ impl Reader {
     /// Ends or begins reading a class's live records beside its backlog, as its ranges allow; what is wanted, then.
     fn settle(&mut self, wants: Wants) -> Wants {
         if self.delivery == Delivery::Strict {
-            return Wants { live: 0, backlog: wants.live.max(wants.backlog) };
+            return Wants { live: 0, backlog: wants.live.max(wants.backlog), ..wants };
         }
         let state = self.shared.state();
         for class in Class::ALL {

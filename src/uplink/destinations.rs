@@ -25,7 +25,9 @@ pub(super) fn destinations(plan: &UplinkPlan, alpn_on_443: Option<&str>) -> Vec<
             plan::Transport::Websocket { path } | plan::Transport::SecureWebsocket { path } => Some(path.clone()),
         },
         tls: tls.clone().filter(|_| server.transport.is_secure()),
-        alpn: alpn_on_443.filter(|_| server.port == 443 && server.transport == plan::Transport::Tls).map_or_else(Vec::new, |name| vec![name.into()]),
+        alpn: alpn_on_443
+            .filter(|_| server.port == 443 && server.transport == plan::Transport::Tls)
+            .map_or_else(Vec::new, |name| vec![name.into()]),
         proxy: proxy.clone(),
     };
     plan.servers.iter().map(server).collect()

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::store::{Ack, Lane};
+
 use super::client::{Agreed, Events, Happened};
 use super::downlink::Intake;
 use super::ended::{self, Ended};
 use super::overheard::Heard;
 use super::version::Greeting;
-use super::window::{Answer, Confused, Sent, Window};
+use super::window::{Alone, Answer, Confused, Sent, Window};
 
 /// What the feeder learns at once.
 #[derive(Debug)]
@@ -109,6 +111,11 @@ impl Line {
         self.changed.notify_one();
     }
 
+    /// Is a SUBACK still waited for?
+    pub(super) fn is_subscribing(&self) -> bool {
+        self.lock().subscribing
+    }
+
     /// Better known causes of the end, the broker's own words first.
     pub(super) fn cause(&self) -> Option<Ended> {
         let state = self.lock();
@@ -145,13 +152,28 @@ impl Line {
     }
 
     /// A message is about to be handed to rumqttc.
-    pub(super) fn hand(&self, what: Sent, bytes: usize) {
-        self.lock().window.hand(what, bytes, Instant::now());
+    pub(super) fn hand(&self, what: Sent, lane: Lane, bytes: usize) {
+        self.lock().window.hand(what, lane, bytes, Instant::now());
     }
 
-    /// How many more messages may be sent now.
-    pub(super) fn room(&self) -> usize {
-        self.lock().window.room()
+    /// How many more messages of this lane may be sent now.
+    pub(super) fn room(&self, lane: Lane) -> usize {
+        self.lock().window.room(lane)
+    }
+
+    /// How large a message should be.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.lock().window.message_bytes()
+    }
+
+    /// See [`Window::oldest`].
+    pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
+        self.lock().window.oldest()
+    }
+
+    /// See [`Window::be_careful`].
+    pub(super) fn be_careful(&self, careful: bool) {
+        self.lock().window.be_careful(careful);
     }
 
     /// Messages in flight.

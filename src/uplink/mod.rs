@@ -27,11 +27,17 @@ mod destinations;
 mod downlink;
 mod ended;
 mod feeder;
+mod filling;
+mod lanes;
 mod line;
 mod overheard;
+mod pace;
 mod pack;
 mod paths;
+mod rate;
+mod refusal;
 mod schedule;
+mod sending;
 mod session;
 mod source;
 mod stats;
@@ -70,6 +76,8 @@ pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
+use rate::Rate;
+use refusal::Refusals;
 use session::{End, Outcome, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats};
@@ -93,6 +101,8 @@ pub struct Timing {
     pub files_again: Duration,
     /// A session without an acknowledgement for this long, while it is owed one, is thrown away.
     pub stalled: Duration,
+    /// What the broker refused is sent again after this long.
+    pub refused_again: Duration,
     /// How often the status is refreshed while the numbers in it move on.
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
@@ -108,6 +118,7 @@ impl Default for Timing {
             retry_max: Duration::from_secs(15 * 60),
             files_again: Duration::from_secs(30),
             stalled: Duration::from_secs(60),
+            refused_again: Duration::from_secs(30),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
             first_server_again: rotation::DWELL,
@@ -151,8 +162,10 @@ pub struct Uplink<S> {
     known: Vec<Known>,
     device: Option<Device>,
     limits: &'static Limits,
+    rate: Rate,
     downlink: Option<Downlink>,
     trouble: Trouble,
+    refusals: Refusals,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
     dice: StdRng,
@@ -179,11 +192,13 @@ impl<S: Source> Uplink<S> {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
             device: Device::new(&plan),
             limits,
+            rate: Rate::new(limits.publishes_per_s),
             downlink,
             packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
             rotation: Rotation::new(servers.len(), timing.first_server_again),
+            refusals: Refusals::default(),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -227,7 +242,7 @@ impl<S: Source> Uplink<S> {
     async fn stopped_while_waiting(&self, wait: Duration, stop: &Stop) -> bool {
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            self.stats.backlog.set(self.source.backlog());
+            self.stats.owes(self.source.backlog(), self.source.oldest(), &self.clock);
             tokio::select! {
                 biased;
                 () = stop.begun() => return true,
@@ -279,6 +294,8 @@ impl<S: Source> Uplink<S> {
             stats: &self.stats,
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
+            refusals: &mut self.refusals,
+            rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,
         };

@@ -1,10 +1,13 @@
 //! What one uplink counts; read by anyone, written by the uplink alone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
 
+use crate::flow::clock::Clock;
 use crate::model::stats::{Counter, Gauge};
 use crate::model::time::Stamp;
 use crate::road::meter::Meter;
@@ -51,10 +54,16 @@ pub struct UplinkStats {
     pub acknowledged: Counter,
     /// Records that no broker would take (their topic is none), given up.
     pub unsendable: Counter,
+    /// Records that the broker would not take, given up and declared by a gap record.
+    pub refused: Counter,
+    /// Messages that the broker did not take, to be sent again.
+    pub not_taken: Counter,
     /// Messages in flight.
     pub in_flight: Gauge,
     /// Items the source still owes.
     pub backlog: Gauge,
+    /// About how long ago the oldest of them was taken, s; 0 without a backlog.
+    pub backlog_age_s: Gauge,
     /// Commands from upstream, refused ones included.
     pub commands: Counter,
     /// Commands from upstream that were refused.
@@ -70,6 +79,7 @@ pub struct UplinkStats {
     last_error: ArcSwapOption<String>,
     last_acknowledged: ArcSwapOption<Stamp>,
     meter: Arc<Meter>,
+    drain: Mutex<Drain>,
 }
 
 impl UplinkStats {
@@ -124,8 +134,85 @@ impl UplinkStats {
         self.last_error.store(Some(Arc::new(reason)));
     }
 
+    /// How long the backlog will last at the present rate; `None` when it does not become smaller.
+    pub fn drain_estimate(&self) -> Option<Duration> {
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner).left()
+    }
+
+    /// What the source owes now, and since when.
+    pub(super) fn owes(&self, backlog: u64, oldest: Option<Stamp>, clock: &Clock) {
+        self.backlog.set(backlog);
+        let age = oldest.map_or(0, |at| clock.wall_now().unix_ms - clock.wall(at).unix_ms);
+        self.backlog_age_s.set(u64::try_from(age / 1000).unwrap_or(0));
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner).note(backlog, Instant::now());
+    }
+
     pub(super) fn acknowledged_at(&self, at: Stamp, count: u64) {
         self.acknowledged.add(count);
         self.last_acknowledged.store(Some(Arc::new(at)));
+    }
+}
+
+/// How fast a backlog becomes smaller, over the last half minute or so.
+#[derive(Debug, Default)]
+struct Drain {
+    last: Option<(u64, Instant)>,
+    /// Records a second; what came in is already taken off.
+    rate: Option<f64>,
+}
+
+/// A new figure counts by how much of this time it covers.
+const DRAIN_MEMORY_S: f64 = 30.0;
+/// Figures closer together say nothing.
+const DRAIN_EVERY: Duration = Duration::from_millis(900);
+
+impl Drain {
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn note(&mut self, backlog: u64, now: Instant) {
+        let Some((before, at)) = self.last else {
+            self.last = Some((backlog, now));
+            return;
+        };
+        let took = now.saturating_duration_since(at);
+        if backlog > 0 && took < DRAIN_EVERY {
+            return;
+        }
+        self.last = Some((backlog, now));
+        let seconds = took.as_secs_f64().max(0.001);
+        let new = (before as f64 - backlog as f64) / seconds;
+        let part = (seconds / DRAIN_MEMORY_S).min(1.0);
+        self.rate = if backlog == 0 { None } else { Some(self.rate.map_or(new, |old| old + (new - old) * part)) };
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn left(&self) -> Option<Duration> {
+        let (backlog, _) = self.last?;
+        if backlog == 0 {
+            return Some(Duration::ZERO);
+        }
+        let rate = self.rate.filter(|rate| *rate > 0.0)?;
+        Duration::try_from_secs_f64(backlog as f64 / rate).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drain_estimate_follows_the_rate_and_is_none_while_the_backlog_grows() {
+        let (mut drain, begin) = (Drain::default(), Instant::now());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        drain.note(10_000, at(0));
+        assert_eq!(drain.left(), None);
+        drain.note(9_900, at(1));
+        assert_eq!(drain.left(), Some(Duration::from_secs(99)));
+        (2..120).for_each(|second| drain.note(9_900 - (second - 1) * 50, at(second)));
+        let left = drain.left().expect("it becomes smaller").as_secs();
+        assert!((70..90).contains(&left), "{left}: 4000 at 50 a second");
+        (120..300).for_each(|second| drain.note(4_000 + second * 10, at(second)));
+        assert_eq!(drain.left(), None, "it grows");
+        drain.note(0, at(301));
+        assert_eq!(drain.left(), Some(Duration::ZERO));
     }
 }

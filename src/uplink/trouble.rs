@@ -10,6 +10,9 @@ const REFUSED: &str = "uplink_refused";
 /// Another client has our client id.
 const TAKEN_OVER: &str = "uplink_taken_over";
 
+/// The broker will not take a record; a gap record was put in its place.
+const RECORD_REFUSED: &str = "uplink_record_refused";
+
 /// Whether the operator has just been told, or knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -74,6 +77,11 @@ impl Trouble {
         if let Some(detail) = self.taken_over.take() {
             self.tell(TAKEN_OVER, Phase::Cleared, &format!("no longer: {detail}"));
         }
+    }
+
+    /// A record was given up.
+    pub(super) fn record_refused(&self, detail: &str) {
+        self.tell(RECORD_REFUSED, Phase::Once, detail);
     }
 
     fn tell(&self, event: &'static str, phase: Phase, detail: &str) {

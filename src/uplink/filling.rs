@@ -1,0 +1,101 @@
+//! From the source to the lanes: how much is pulled of which lane, and when a message is closed before it is full.
+//!
+//! A message should take the link no longer than live values and pings can wait ([`super::pace`]): of the backlog no
+//! more records are put together than that allows. Records that the broker refused in company go in small messages.
+
+use tokio::time::Instant;
+
+use crate::model::number::Class;
+use crate::store::Item;
+
+use super::feeder::Progress;
+use super::lanes::WAITING_MAX;
+use super::line::Line;
+use super::session::Session;
+use super::source::{Lane, Pull, Source, Wants};
+
+/// Items pulled at once: as many as the store reads at once.
+const PULL_MAX: usize = 4096;
+/// Bytes of a record before any was sent: JSON.
+const RECORD_BYTES: usize = 200;
+
+impl<S: Source> Session<'_, S> {
+    /// What is useful now; `None` for nothing.
+    pub(super) fn wants(&self, line: &Line, progress: &Progress) -> Option<Wants> {
+        if progress.source_ended || progress.paused {
+            return None;
+        }
+        let mut above = [None; 2];
+        let mut useful = |lane: Lane, most: usize| {
+            let first = progress.lanes.first(lane);
+            above[lane as usize] = first;
+            // Behind what waits already only something more urgent is of use.
+            if first == Some(Class::Alarm) { 0 } else { most.min(self.packer.wants(lane)).min(PULL_MAX) }
+        };
+        let live = useful(Lane::Live, usize::MAX);
+        let room = if line.room(Lane::Backlog) > 0 { self.together(line, progress) } else { 0 };
+        let backlog = useful(Lane::Backlog, room);
+        (live > 0 || backlog > 0).then_some(Wants { live, backlog, above })
+    }
+
+    /// How many more records of the backlog the next message should have.
+    fn together(&self, line: &Line, progress: &Progress) -> usize {
+        let each = if progress.record_bytes == 0 { RECORD_BYTES } else { progress.record_bytes };
+        (line.message_bytes() / each).max(1).saturating_sub(progress.open_records)
+    }
+
+    /// Items to messages.
+    pub(super) fn pack(&mut self, pull: Option<Pull>, line: &Line, progress: &mut Progress) {
+        let now = Instant::now();
+        let Some(Pull { lane, items }) = pull else {
+            progress.source_ended = true;
+            self.packer.flush();
+            return;
+        };
+        // In strict order nothing live may overtake what is still open.
+        if progress.lanes.changes_to(lane) {
+            self.packer.flush();
+            self.fetch(progress, now);
+        }
+        if lane == Lane::Backlog {
+            progress.open_records += items.len();
+        }
+        let mut company = None;
+        for item in items {
+            company = self.put(item, lane, company, now);
+        }
+        if company.is_some() || lane == Lane::Backlog && self.together(line, progress) == 0 {
+            self.packer.flush();
+        }
+    }
+
+    /// Puts an item to others; `company`: how many more may be put to the last one, if it is suspect.
+    fn put(&mut self, item: Item, lane: Lane, company: Option<u64>, now: Instant) -> Option<u64> {
+        let next = match (self.refusals.company(&item), company) {
+            (None, None) => None,
+            (Some(size), Some(more)) if more > 0 => Some(more.min(size) - 1),
+            (size, _) => {
+                self.packer.flush();
+                size.map(|size| size - 1)
+            }
+        };
+        self.packer.put(item, lane, now);
+        next
+    }
+
+    /// Takes what the packer has ready.
+    pub(super) fn fetch(&mut self, progress: &mut Progress, now: Instant) {
+        while progress.lanes.len() < WAITING_MAX
+            && let Some(message) = self.packer.next(now)
+        {
+            if message.lane == Lane::Backlog {
+                let records = usize::try_from(message.ack.count()).unwrap_or(1).max(1);
+                progress.open_records = progress.open_records.saturating_sub(records);
+                let each = (message.bytes() / records).max(1);
+                progress.record_bytes =
+                    if progress.record_bytes == 0 { each } else { (3 * progress.record_bytes + each).div_ceil(4) };
+            }
+            progress.lanes.push(message);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! From the lanes to the wire: the status when it is due, answers to commands, then records while the window has room; and
+//! the goodbye.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::flow::stop::Stop;
+use crate::model::number::Class;
+
+use super::client::{Client, Extras, JSON, Retained};
+use super::feeder::{Progress, give_up, reply_waits};
+use super::line::Line;
+use super::pack::Message;
+use super::session::{End, Session};
+use super::source::{Lane, Source};
+use super::status::{self, Newest};
+use super::window::Sent;
+
+/// What MQTT 5 adds to a publish: the length of the properties and an alias.
+const ALIAS_BYTES: usize = 1 + 3;
+/// How long the offline status, and then the close of the connection, are waited for.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+/// The same for a close that must be quick.
+const HURRIED_MAX: Duration = Duration::from_millis(200);
+
+impl<S: Source> Session<'_, S> {
+    /// The status when it is due, then records while the window has room.
+    pub(super) fn send(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
+        if Instant::now() >= progress.status.next && progress.status.in_flight == 0 {
+            let newest = self.newest();
+            progress.status.next = Instant::now() + self.timing.status_every;
+            if progress.status.told.as_ref() != Some(&newest) {
+                self.send_status(client, line, progress, &status::online(self.clock.wall_now(), &newest))?;
+                progress.status.told = Some(newest);
+            }
+        }
+        self.send_replies(client, line, progress)?;
+        line.be_careful(self.refusals.careful());
+        progress.not_before = None;
+        while !progress.paused {
+            let now = Instant::now();
+            self.fetch(progress, now);
+            let Some(message) = self.choose(line, progress, now) else { break };
+            self.send_record(client, line, progress, message)?;
+        }
+        Ok(())
+    }
+
+    /// The next message that the window has room for and that may be sent.
+    fn choose(&mut self, line: &Line, progress: &mut Progress, now: Instant) -> Option<Message> {
+        for lane in progress.lanes.order().into_iter().filter(|lane| line.room(*lane) > 0) {
+            for class in Class::ALL {
+                let Some(message) = progress.lanes.pop(lane, class) else { continue };
+                match self.may_send(&message, now) {
+                    Ok(()) => return Some(message),
+                    Err(then) => {
+                        progress.not_before = Some(progress.not_before.map_or(then, |before| before.min(then)));
+                        progress.lanes.push_back(message);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// May this message be handed over now? `Err`: not before then.
+    fn may_send(&mut self, _message: &Message, now: Instant) -> Result<(), Instant> {
+        self.rate.take(now)
+    }
+
+    fn send_record(
+        &mut self,
+        client: &Client,
+        line: &Line,
+        progress: &mut Progress,
+        message: Message,
+    ) -> Result<(), End> {
+        let (ack, bytes) = (message.ack, message.bytes());
+        if let Err(error) = message.check() {
+            tracing::error!(uplink = self.plan.name, error = %error, "record given up: its topic is none");
+            self.stats.unsendable.one();
+            give_up(self.source, self.plan, self.stats, ack, None);
+            return Ok(());
+        }
+        if bytes + ALIAS_BYTES > progress.agreed.packet_bytes_max {
+            tracing::debug!(uplink = self.plan.name, bytes, "message is larger than the broker takes");
+            let ruling = self.refusals.refused(ack);
+            self.not_taken(ack, ruling, progress);
+            return Ok(());
+        }
+        if line.in_flight() == 0 {
+            progress.moved_at = Instant::now();
+        }
+        line.hand(Sent::Owed(ack), message.lane, bytes);
+        progress.lanes.sent(message.lane, bytes);
+        client.publish(message.topic, message.payload, Retained::No, Extras::default())?;
+        self.stats.published.one();
+        Ok(())
+    }
+
+    /// Answers to commands go before records: a person waits for them.
+    fn send_replies(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
+        while line.room(Lane::Live) > 0
+            && let Some(reply) = self.downlink.as_mut().and_then(|downlink| downlink.next())
+        {
+            if line.in_flight() == 0 {
+                progress.moved_at = Instant::now();
+            }
+            line.hand(Sent::Reply, Lane::Live, reply.topic.len() + reply.payload.len());
+            client.publish(reply.topic, reply.payload, Retained::No, reply.extras)?;
+        }
+        Ok(())
+    }
+
+    /// Of the streams that this uplink is owed; others will never come, and nobody upstream should wait for them.
+    fn newest(&self) -> Newest {
+        let mut newest = self.source.newest();
+        newest.retain(|(class, ..)| self.plan.classes.contains(class));
+        newest
+    }
+
+    fn send_status(&self, client: &Client, line: &Line, progress: &mut Progress, payload: &[u8]) -> Result<(), End> {
+        if line.in_flight() == 0 {
+            progress.moved_at = Instant::now();
+        }
+        progress.status.in_flight += 1;
+        let topic = self.packer.status_topic().to_owned();
+        line.hand(Sent::Status, Lane::Live, topic.len() + payload.len());
+        let retained = if progress.agreed.retains && self.device.is_none() { Retained::Yes } else { Retained::No };
+        let extras = Extras { content_type: Some(JSON), ..Extras::default() };
+        Ok(client.publish(topic, payload.to_vec(), retained, extras)?)
+    }
+
+    /// Offline status, DISCONNECT, and the broker's close; each waited for a little.
+    pub(super) async fn farewell(&mut self, client: &Client, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
+        let payload = status::offline(self.clock.wall_now(), &self.newest());
+        if self.send_status(client, line, progress, &payload).is_err() {
+            return End::Finished;
+        }
+        // A broker that acknowledged nothing all the time will not begin with this.
+        let mute = line.in_flight() > 1 && progress.moved_at.elapsed() >= FAREWELL_MAX;
+        let patience = if mute { HURRIED_MAX } else { FAREWELL_MAX };
+        let mut limit = Instant::now() + patience;
+        let mut leaving = false;
+        loop {
+            let news = line.news();
+            self.take(&news, progress);
+            if news.ended.is_some() || leaving && Instant::now() >= limit {
+                return End::Finished;
+            }
+            if !leaving && self.send_replies(client, line, progress).is_err() {
+                return End::Finished;
+            }
+            if !leaving && (progress.status.in_flight == 0 || Instant::now() >= limit || stop.is_hurried()) {
+                leaving = true;
+                limit = Instant::now() + if stop.is_hurried() { HURRIED_MAX } else { patience };
+                if client.disconnect().is_err() {
+                    return End::Finished;
+                }
+            }
+            tokio::select! {
+                () = line.changed() => {}
+                () = reply_waits(&mut self.downlink), if !leaving && line.room(Lane::Live) > 0 => {}
+                () = stop.hurried(), if !leaving => {}
+                () = sleep_until(limit) => {}
+            }
+        }
+    }
+}
