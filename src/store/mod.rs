@@ -10,7 +10,7 @@
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
 //! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` looks at a
-//! store from outside, also while it is used.
+//! store from outside, also while it is used, `detail` closer; `pages` reads records there, for `export` and `preview`; `purge` removes them.
 
 mod acked;
 mod age;
@@ -18,6 +18,7 @@ mod boot;
 mod column;
 mod commit;
 mod cursor;
+pub mod detail;
 mod dictionary;
 mod epochs;
 pub mod export;
