@@ -367,8 +367,7 @@ async fn a_second_uplink_writes_next_to_nothing() {
         let home = tempfile::tempdir().expect("a directory");
         let routes = (0..uplinks).map(|n| route(&format!("uplink-{n}"), &Class::ALL)).collect();
         let running = start(Opening { uplinks: routes, ..opening(home.path()) });
-        let mut readers: Vec<_> =
-            (0..uplinks).filter_map(|n| running.store.reader(&format!("uplink-{n}"))).collect();
+        let mut readers: Vec<_> = (0..uplinks).filter_map(|n| running.store.reader(&format!("uplink-{n}"))).collect();
         for round in 0..100 {
             running.emit(Class::Telemetry, round * 1000..(round + 1) * 1000).await;
             running.settled((round + 1) * 1000).await;

@@ -163,7 +163,8 @@ async fn a_topic_that_was_sent_once_is_sent_as_its_alias_in_this_session_only() 
     cloud.cut_after(Some(400));
     let owed = OwedList::default();
     let topics: Vec<String> = (0..12).map(|n| format!("acme/pump-{n}/pressure")).collect();
-    owed.push((1..=2000).map(|seq| sample_on(&topics[seq as usize % 12], seq)));
+    let topic_of = |seq: u64| &topics[usize::try_from(seq % 12).unwrap()];
+    owed.push((1..=2000).map(|seq| sample_on(topic_of(seq), seq)));
     let rig = speaking(&cloud, &owed, MqttVersion::V5);
     all_arrive(&cloud, &owed, 2000).await;
     cloud.cut_after(None);
@@ -172,7 +173,7 @@ async fn a_topic_that_was_sent_once_is_sent_as_its_alias_in_this_session_only() 
     let samples = || log.iter().filter(|arrived| arrived.topic.ends_with("/pressure"));
     for arrived in samples() {
         let seq = arrived.json()["seq"].as_u64().unwrap();
-        assert_eq!(arrived.topic, format!("up/{}", topics[seq as usize % 12]), "the right topic");
+        assert_eq!(arrived.topic, format!("up/{}", topic_of(seq)), "the right topic");
     }
     let aliased = samples().filter(|arrived| arrived.topic_bytes == 0).count();
     assert!(aliased * 12 >= samples().count() * 7, "{aliased} of {}: 8 of 12 topics have one", samples().count());
@@ -227,9 +228,9 @@ async fn a_broker_that_wants_no_pings_gets_a_steady_session() {
     let owed = owing(5);
     let rig = speaking(&cloud, &owed, MqttVersion::V5);
     all_arrive(&cloud, &owed, 5).await;
-    for more in 1..=20 {
-        owed.samples(5 + more..=5 + more);
-        all_arrive(&cloud, &owed, 5 + more as usize).await;
+    for samples in 6..=25 {
+        owed.samples(samples..=samples);
+        all_arrive(&cloud, &owed, usize::try_from(samples).unwrap()).await;
     }
     assert_eq!((cloud.connects().len(), rig.stats.failures.get()), (1, 0));
     ends(rig, &owed).await;

@@ -77,7 +77,8 @@ async fn hub(owed: &OwedList, clock: Clock) -> (Authority, Cloud, Rig) {
         parts.plan.sas_key_file = Some(key_file);
         parts.plan.servers[0].host = "localhost".into();
         parts.plan.servers[0].transport = Transport::Tls;
-        parts.plan.tls = Some(UplinkTlsPlan { ca_file: authority.ca_file(), identity: Some(authority.client("gw-7", VALID)) });
+        parts.plan.tls =
+            Some(UplinkTlsPlan { ca_file: authority.ca_file(), identity: Some(authority.client("gw-7", VALID)) });
         parts.clock = clock;
     });
     (authority, cloud, rig)
