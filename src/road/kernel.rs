@@ -32,12 +32,13 @@ const ANSWER_MAX: usize = 4096;
 
 /// `TCPI_OPT_TIMESTAMPS`
 const TIMESTAMPS: u8 = 1;
-// Offsets in struct tcp_info; the last two are there since Linux 4.19.
+// Offsets in struct tcp_info; the last two fields are there since Linux 4.19.
 const OPTIONS: usize = 5;
 const BYTES_RECEIVED: usize = 128;
 const SEGS_OUT: usize = 136;
 const SEGS_IN: usize = 140;
 const BYTES_SENT: usize = 200;
+const BYTES_RETRANS: usize = 208;
 
 /// IP header without options: IPv4 (RFC 791, section 3.1) or IPv6 (RFC 8200, section 3).
 const IP_HEADER: [u64; 2] = [20, 40];
@@ -58,6 +59,10 @@ pub(super) struct Counted {
     pub(super) farewell: Farewell,
     /// IP and TCP header of a segment.
     pub(super) header: u64,
+    /// Payload that has been sent, each byte once.
+    pub(super) up: u64,
+    /// Payload that has come, read by us or not.
+    pub(super) down: u64,
 }
 
 /// Segments until a connection is gone.
@@ -137,9 +142,12 @@ fn counted(answer: &[u8]) -> Option<Counted> {
     let stamped = *info.get(OPTIONS)? & TIMESTAMPS != 0;
     let header = IP_HEADER[usize::from(family == AF_INET6)] + TCP_HEADER + if stamped { TIMESTAMPS_BYTES } else { 0 };
     let syn_more = SYN_MORE[usize::from(stamped)];
+    let (sent, down) = (u64_at(BYTES_SENT)?, u64_at(BYTES_RECEIVED)?);
     Some(Counted {
-        sent: u64_at(BYTES_SENT)? + u32_at(SEGS_OUT)? * header + syn_more,
-        received: u64_at(BYTES_RECEIVED)? + u32_at(SEGS_IN)? * header + syn_more,
+        sent: sent + u32_at(SEGS_OUT)? * header + syn_more,
+        received: down + u32_at(SEGS_IN)? * header + syn_more,
+        up: sent.saturating_sub(u64_at(BYTES_RETRANS)?),
+        down,
         farewell: farewell(state),
         header,
     })
@@ -182,6 +190,7 @@ mod tests {
         info[SEGS_OUT..SEGS_OUT + 4].copy_from_slice(&7_u32.to_ne_bytes());
         info[SEGS_IN..SEGS_IN + 4].copy_from_slice(&5_u32.to_ne_bytes());
         info[BYTES_SENT..BYTES_SENT + 8].copy_from_slice(&1000_u64.to_ne_bytes());
+        info[BYTES_RETRANS..BYTES_RETRANS + 8].copy_from_slice(&100_u64.to_ne_bytes());
         info.truncate(info_bytes);
         let mut bytes = vec![0; NLMSGHDR + INET_DIAG_MSG];
         bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -200,6 +209,7 @@ mod tests {
         let v4 = counted(&answer(AF_INET, TIMESTAMPS, 232)).expect("complete");
         assert_eq!((v4.sent, v4.received, v4.header), (1000 + 7 * 52 + 8, 300 + 5 * 52 + 8, 52));
         assert_eq!(v4.farewell, Farewell { out: 2, back: 2 });
+        assert_eq!((v4.up, v4.down), (900, 300));
         let v6 = counted(&answer(AF_INET6, 0, 232)).expect("complete");
         assert_eq!((v6.sent, v6.received, v6.header), (1000 + 7 * 60 + 12, 300 + 5 * 60 + 12, 60));
     }
@@ -207,7 +217,7 @@ mod tests {
     #[test]
     fn an_old_kernel_an_error_and_every_cut_answer_are_no_count() {
         assert_eq!(counted(&answer(AF_INET, TIMESTAMPS, 200)), None, "before Linux 4.19");
-        let whole = answer(AF_INET, TIMESTAMPS, 208);
+        let whole = answer(AF_INET, TIMESTAMPS, 216);
         assert!(counted(&whole).is_some());
         for length in 0..whole.len() {
             assert_eq!(counted(&whole[..length]), None, "{length}");

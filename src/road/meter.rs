@@ -97,8 +97,15 @@ pub(super) struct Tap {
     since: MeterReading,
     /// What of both the meters have been told.
     told: MeterReading,
+    /// Payload that we have written and read.
+    up: u64,
+    down: u64,
+    /// Payload that the kernel had counted, and we not yet read, at its last word.
+    unread: u64,
     farewell: Farewell,
     header: u64,
+    /// We have sent our FIN, or are about to.
+    shut: bool,
 }
 
 impl Tap {
@@ -107,28 +114,43 @@ impl Tap {
         let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?))).ok();
         let asker = ends.and_then(|(local, remote)| Asker::new(local, remote, interface_index(stream, bind)));
         let ip = ends.map_or(IpAddr::from([0, 0, 0, 0]), |(local, _)| local.ip());
+        let mut tap = Self::begun(ip, meters, asker);
+        tap.settle();
+        tap
+    }
+
+    /// The three-way handshake is done.
+    fn begun(ip: IpAddr, meters: Meters, asker: Option<Asker>) -> Self {
         let (syn, header) = (kernel::syn(ip), kernel::header(ip));
-        let mut tap = Self {
+        Self {
             meters,
             asker,
             known: MeterReading::default(),
             since: MeterReading { sent: syn + header, received: syn },
             told: MeterReading::default(),
+            up: 0,
+            down: 0,
+            unread: 0,
             farewell: Farewell { out: 2, back: 2 },
             header,
-        };
-        tap.settle();
-        tap
+            shut: false,
+        }
+    }
+
+    /// What so much payload costs, and what its acknowledgements do: of every second segment (RFC 9293, section 3.8.6.3).
+    fn cost(&self, payload: u64) -> (u64, u64) {
+        let segments = payload.div_ceil(SEGMENT);
+        (payload + segments * self.header, segments.div_ceil(2) * self.header)
     }
 
     /// The kernel took so many bytes; what they cost on the wire, as far as that can be said now.
     pub(super) fn wrote(&mut self, bytes: usize) -> u64 {
         let bytes = bytes as u64;
         self.meters.each(|meter| meter.up.add(bytes));
-        let segments = bytes.div_ceil(SEGMENT);
-        let cost = bytes + segments * self.header;
+        self.up += bytes;
+        let (cost, acknowledged) = self.cost(bytes);
         self.since.sent += cost;
-        self.since.received += segments.div_ceil(2) * self.header; // every second segment is acknowledged (RFC 9293, 3.8.6.3)
+        self.since.received += acknowledged;
         cost
     }
 
@@ -136,17 +158,32 @@ impl Tap {
     pub(super) fn read(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         self.meters.each(|meter| meter.down.add(bytes));
-        let segments = bytes.div_ceil(SEGMENT);
-        self.since.received += bytes + segments * self.header;
-        self.since.sent += segments.div_ceil(2) * self.header;
+        self.down += bytes;
+        let counted = bytes.min(self.unread);
+        self.unread -= counted;
+        let (cost, acknowledged) = self.cost(bytes - counted);
+        self.since.received += cost;
+        if self.shut {
+            // What still comes acknowledges our FIN, and is itself acknowledged together with theirs.
+            self.farewell.back = self.farewell.back.min(1);
+        } else {
+            self.since.sent += acknowledged;
+        }
+    }
+
+    /// Our FIN is the next to be sent. Call it after [`Tap::settle`]: once both sides are done, the kernel forgets.
+    pub(super) fn shut(&mut self) {
+        self.shut = true;
     }
 
     /// Asks the kernel and tells the meters. Returns all that has been sent so far.
     pub(super) fn settle(&mut self) -> u64 {
         if let Some(counted) = self.asker.as_ref().and_then(Asker::ask) {
             self.known = MeterReading { sent: counted.sent, received: counted.received };
-            self.since = MeterReading::default();
             (self.farewell, self.header) = (counted.farewell, counted.header);
+            self.unread = counted.down.saturating_sub(self.down);
+            let (sent, received) = self.cost(self.up.saturating_sub(counted.up)); // waits in the kernel
+            self.since = MeterReading { sent, received };
         }
         let (sent, received) = (self.known.sent + self.since.sent, self.known.received + self.since.received);
         self.meters.wire(sent.saturating_sub(self.told.sent), received.saturating_sub(self.told.received));
@@ -167,23 +204,10 @@ impl Drop for Tap {
 mod tests {
     use super::*;
 
-    /// A tap on a connection that the kernel says nothing about.
-    fn blind(meters: &Meters) -> Tap {
-        Tap {
-            meters: meters.clone(),
-            asker: None,
-            known: MeterReading::default(),
-            since: MeterReading { sent: 112, received: 60 },
-            told: MeterReading::default(),
-            farewell: Farewell { out: 2, back: 2 },
-            header: 52,
-        }
-    }
-
     #[test]
     fn without_the_kernel_the_sizes_of_reads_and_writes_give_an_estimate() {
         let meters = Meters { road: Arc::default(), way: Some(Arc::default()) };
-        let mut tap = blind(&meters);
+        let mut tap = Tap::begun(IpAddr::from([10, 0, 0, 1]), meters.clone(), None);
         assert_eq!(tap.wrote(10_000), 10_000 + 7 * 52);
         tap.read(100);
         tap.settle();

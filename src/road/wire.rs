@@ -124,6 +124,9 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.books.settle(); // once both sides are done, the kernel forgets
+        if let Some(tap) = self.books.lock().tap.as_mut() {
+            tap.shut();
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -130,7 +130,7 @@ impl Pages {
         };
         let beyond = Position { seq: upto + 1, ..at };
         let stream = self.stream(class);
-        let held = stream.chunks.iter().find(|held| held.name == name && !name.is_tail());
+        let held = stream.chunks.iter().find(|held| held.name == name && !name.is_tail() && held.span.has(at));
         if held.is_some_and(|held| !wanted(self.walls(held.times))) {
             return Ok(Turned::Skip { next: beyond, lost: 0 });
         }
@@ -189,18 +189,23 @@ impl Pages {
         upto: u64,
     ) -> Result<Option<(u64, Vec<Record>)>, Unread> {
         let row = if name.is_tail() {
-            self.stream(place.class).tail_at(at).map(|row| SegmentRow::clone(row))
+            Some(SegmentRow::clone(self.stream(place.class).tail_at(at).ok_or(Unread::Gone)?))
         } else {
             self.row(name, at, upto)?
         };
         let Some(row) = row else { return Ok(None) };
-        let Ok(mut records) = segment::unpack(place, &row) else { return Err(Unread::Damaged(row.last.min(upto) + 1)) };
-        let before = at.seq.saturating_sub(row.first);
-        records.drain(..usize::try_from(before).unwrap_or(usize::MAX).min(records.len()));
-        let first = row.first.max(at.seq);
-        records.truncate(usize::try_from(upto + 1 - first).unwrap_or(usize::MAX));
-        Ok(Some((first, records)))
+        unpacked(place, &row, at, upto).map(Some)
     }
+}
+
+/// What a segment has from `at` up to `upto`: its first number, and the records.
+fn unpacked(place: Place, row: &SegmentRow, at: Position, upto: u64) -> Result<(u64, Vec<Record>), Unread> {
+    let Ok(mut records) = segment::unpack(place, row) else { return Err(Unread::Damaged(row.last.min(upto) + 1)) };
+    let before = at.seq.saturating_sub(row.first);
+    records.drain(..usize::try_from(before).unwrap_or(usize::MAX).min(records.len()));
+    let first = row.first.max(at.seq);
+    records.truncate(usize::try_from(upto + 1 - first).unwrap_or(usize::MAX));
+    Ok((first, records))
 }
 
 /// Why a page is not there.

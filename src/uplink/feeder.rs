@@ -251,7 +251,7 @@ fn is_over(line: &Line, progress: &Progress, stop: &Stop) -> bool {
 }
 
 /// Ready when an answer to a command waits to be published; never without a downlink.
-async fn reply_waits(downlink: &mut Option<&mut Downlink>) {
+pub(super) async fn reply_waits(downlink: &mut Option<&mut Downlink>) {
     match downlink {
         Some(downlink) => downlink.ready().await,
         None => std::future::pending().await,

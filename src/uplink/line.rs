@@ -111,6 +111,11 @@ impl Line {
         self.changed.notify_one();
     }
 
+    /// Is a SUBACK still waited for?
+    pub(super) fn is_subscribing(&self) -> bool {
+        self.lock().subscribing
+    }
+
     /// Better known causes of the end, the broker's own words first.
     pub(super) fn cause(&self) -> Option<Ended> {
         let state = self.lock();

@@ -34,6 +34,7 @@ mod overheard;
 mod pace;
 mod pack;
 mod paths;
+mod rate;
 mod refusal;
 mod schedule;
 mod sending;
@@ -75,6 +76,7 @@ pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
+use rate::Rate;
 use refusal::Refusals;
 use session::{End, Outcome, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
@@ -160,6 +162,7 @@ pub struct Uplink<S> {
     known: Vec<Known>,
     device: Option<Device>,
     limits: &'static Limits,
+    rate: Rate,
     downlink: Option<Downlink>,
     trouble: Trouble,
     refusals: Refusals,
@@ -189,12 +192,13 @@ impl<S: Source> Uplink<S> {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
             device: Device::new(&plan),
             limits,
+            rate: Rate::new(limits.publishes_per_s),
             downlink,
             packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
-            refusals: Refusals::default(),
             rotation: Rotation::new(servers.len(), timing.first_server_again),
+            refusals: Refusals::default(),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -291,6 +295,7 @@ impl<S: Source> Uplink<S> {
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
             refusals: &mut self.refusals,
+            rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,
         };

@@ -9,7 +9,7 @@ use crate::flow::stop::Stop;
 use crate::model::number::Class;
 
 use super::client::{Client, Extras, JSON, Retained};
-use super::feeder::{Progress, give_up};
+use super::feeder::{Progress, give_up, reply_waits};
 use super::line::Line;
 use super::pack::Message;
 use super::session::{End, Session};
@@ -70,9 +70,8 @@ impl<S: Source> Session<'_, S> {
     }
 
     /// May this message be handed over now? `Err`: not before then.
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the place where budgets are asked")]
-    fn may_send(&mut self, _message: &Message, _now: Instant) -> Result<(), Instant> {
-        Ok(())
+    fn may_send(&mut self, _message: &Message, now: Instant) -> Result<(), Instant> {
+        self.rate.take(now)
     }
 
     fn send_record(
@@ -155,6 +154,9 @@ impl<S: Source> Session<'_, S> {
             if news.ended.is_some() || leaving && Instant::now() >= limit {
                 return End::Finished;
             }
+            if !leaving && self.send_replies(client, line, progress).is_err() {
+                return End::Finished;
+            }
             if !leaving && (progress.status.in_flight == 0 || Instant::now() >= limit || stop.is_hurried()) {
                 leaving = true;
                 limit = Instant::now() + if stop.is_hurried() { HURRIED_MAX } else { patience };
@@ -164,6 +166,7 @@ impl<S: Source> Session<'_, S> {
             }
             tokio::select! {
                 () = line.changed() => {}
+                () = reply_waits(&mut self.downlink), if !leaving && line.room(Lane::Live) > 0 => {}
                 () = stop.hurried(), if !leaving => {}
                 () = sleep_until(limit) => {}
             }

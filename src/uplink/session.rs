@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport, v5};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::plan::UplinkPlan;
 use crate::config::preset::Limits;
@@ -27,6 +27,7 @@ use super::feeder::{Progress, give_up, named};
 use super::line::Line;
 use super::overheard::Ear;
 use super::pack::Packer;
+use super::rate::Rate;
 use super::refusal::Refusals;
 use super::source::Source;
 use super::stats::UplinkStats;
@@ -38,6 +39,8 @@ use super::window::PACKET_IDS;
 /// Limit from CONNECT to CONNACK, and of a flush that the broker does not take. rumqttc's own 5 s are less than two
 /// lost packets on a satellite link.
 const ANSWER_MAX_S: u64 = 60;
+/// Limit from CONNECT to SUBACK.
+const SUBSCRIBED_MAX: Duration = Duration::from_secs(2 * ANSWER_MAX_S);
 /// Commands are small; nothing else comes in.
 const INCOMING_BYTES_MAX: u32 = 64 << 10;
 /// MQTT's own limit (3.1.1, section 2.2.3): what the store holds must never be too large for rumqttc.
@@ -98,11 +101,12 @@ pub(super) struct Session<'a, S> {
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
-    pub(super) refusals: &'a mut Refusals,
+    pub(super) rate: &'a mut Rate,
     /// Where the uplink leads to Azure IoT Hub.
     pub(super) device: Option<&'a Device>,
     /// What the preset says.
     pub(super) limits: &'static Limits,
+    pub(super) refusals: &'a mut Refusals,
 }
 
 impl<S: Source> Session<'_, S> {
@@ -131,7 +135,10 @@ impl<S: Source> Session<'_, S> {
             }
         });
         let mut progress = Progress::new(self.plan.delivery, Instant::now());
-        let mut end = self.feed(&client, &line, &mut progress, stop).await;
+        let mut end = tokio::select! {
+            end = self.feed(&client, &line, &mut progress, stop) => end,
+            () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
+        };
         let left = line.oldest();
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
@@ -213,5 +220,13 @@ impl<S: Source> Session<'_, S> {
             options.set_credentials(login.username, login.password);
         }
         options
+    }
+}
+
+/// Ready when a SUBSCRIBE has not been answered in time, and never otherwise.
+async fn unsubscribed(line: &Line) {
+    sleep(SUBSCRIBED_MAX).await;
+    if !line.is_subscribing() {
+        std::future::pending::<()>().await;
     }
 }

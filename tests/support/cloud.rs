@@ -93,6 +93,7 @@ struct Book {
     acknowledged: usize,
     too_new: usize,
     denied: usize,
+    most_unacknowledged: usize,
     disconnects: usize,
     cursors: HashMap<String, usize>,
 }
@@ -306,6 +307,11 @@ impl Cloud {
     /// CONNECTs with MQTT 5 that were not understood.
     pub fn too_new(&self) -> usize {
         self.shared.book.lock().unwrap().too_new
+    }
+
+    /// The most publishes of one connection that waited for their acknowledgement at once.
+    pub fn most_unacknowledged(&self) -> usize {
+        self.shared.book.lock().unwrap().most_unacknowledged
     }
 
     /// Publishes that were not taken.

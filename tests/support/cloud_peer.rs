@@ -102,9 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 && let Some(asked) = wire::protocol_of(buffer)
             {
                 self.version = asked;
-                match (&orders.old, asked) {
-                    (Some(old), Protocol::V5) => return self.too_new(*old, buffer).await,
-                    _ => {}
+                if let (Some(old), Protocol::V5) = (orders.old, asked) {
+                    return self.too_new(old, buffer).await;
                 }
             }
             let packet = match wire::read(self.version, buffer) {
@@ -161,11 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                     self.cursor = self.shared.book.lock().unwrap().log.len(); // a command is not kept for anyone
                 }
                 if !orders.no_suback {
-                    let granted = vec![
-                        u8::from(!orders.refuse_subscriptions)
-                            | (u8::from(orders.refuse_subscriptions) * 0x80);
-                        filters.len()
-                    ];
+                    let granted = vec![if orders.refuse_subscriptions { 0x80 } else { 1 }; filters.len()];
                     if let Next::Cut = self.raw(&wire::suback(self.version, id, &granted)).await {
                         return Next::Cut;
                     }
@@ -232,6 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             return self.raw(&bytes.clone()).await;
         }
         self.owed_acks.push_back((Instant::now() + orders.ack_delay, publish.id, denied));
+        {
+            let mut book = self.shared.book.lock().unwrap();
+            book.most_unacknowledged = book.most_unacknowledged.max(self.owed_acks.len());
+        }
         match self.pay_acks(orders).await {
             Ok(()) => Next::Go,
             Err(_) => Next::Cut,

@@ -1,8 +1,11 @@
 //! `ironbridge store …`: one file per subcommand. Looking works beside the running daemon.
 
+mod drain;
 mod export;
 mod moment;
+mod purge;
 mod status;
+mod torture;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -21,8 +24,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Streams, bytes, backlog of each uplink, gaps.
-    Status(Where),
+    /// Streams, bytes, backlog of each uplink with its age and how long it takes, gaps
+    Status(status::StatusArgs),
     /// Read everything and check it; exit code 1 when something is wrong that no gap record declares.
     Verify(Where),
     /// A range as CSV, NDJSON or Parquet, also while the gateway runs
@@ -31,12 +34,13 @@ enum What {
     /// CSV has the columns topic, time, value, quality, cause, stream, epoch, seq and record (events, as JSON); Parquet
     /// has the same, with texts and whole numbers beyond 2^53 in a column of their own.
     Export(Box<export::ExportArgs>),
-    /// (not in this version)
-    #[command(hide = true)]
-    Purge(Later),
-    /// (not in this version)
-    #[command(hide = true)]
-    Torture(Later),
+    /// Kill this program again and again while it writes, and prove that nothing committed is lost on this box and disk
+    Torture(torture::TortureArgs),
+    /// Remove the oldest records; what an uplink was still owed is declared to it. The gateway must not run
+    ///
+    /// Whole segments go: those that were taken before the moment to the last record. What is in the tail (the last
+    /// minutes) stays.
+    Purge(purge::PurgeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,12 +56,6 @@ struct Where {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<String>,
-}
-
 /// Runs it. `directory_of` finds the store's directory of a configuration file (`None`: the default file).
 pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, Failed>) -> Result<(), Failed> {
     let directory = |place: &Where| match &place.dir {
@@ -66,13 +64,12 @@ pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, 
         Some(dir) => Ok(dir.clone()),
         None => directory_of(place.config.as_deref()),
     };
-    let later = |name: &str| Err(Failed::not_in_this_version(&format!("store {name}")));
     match &args.what {
-        What::Status(place) => status::run(&directory(place)?, place),
+        What::Status(args) => status::run(&directory(&args.place)?, args),
         What::Verify(place) => verify::run(&directory(place)?, place),
         What::Export(args) => export::run(&directory(&args.place)?, args),
-        What::Purge(_) => later("purge"),
-        What::Torture(_) => later("torture"),
+        What::Purge(args) => purge::run(&directory(&args.place)?, args),
+        What::Torture(args) => torture::run(args),
     }
 }
 
