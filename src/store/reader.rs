@@ -80,8 +80,11 @@ pub struct Reader {
     /// Gap records of what a broker refused in this session.
     refused: VecDeque<Item>,
     /// A page that was asked for; kept here so that `next` may be cancelled. `None`: no longer wanted.
-    asked: Option<(Option<(Lane, Class)>, oneshot::Receiver<Page>)>,
+    asked: Option<Asked>,
 }
+
+/// For which queue, and where the page will come.
+type Asked = (Option<(Lane, Class)>, oneshot::Receiver<Page>);
 
 struct Queue {
     /// Where to go on reading; `None`: at the cursor, or behind the mark.
