@@ -13,6 +13,7 @@ use crate::store::Ack;
 use super::BACKLOG_EVERY;
 use super::client::{Agreed, Client};
 use super::downlink::Downlink;
+use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
 use super::refusal::{Heard, Ruling};
@@ -20,6 +21,7 @@ use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
 use super::stats::UplinkStats;
 use super::status::Newest;
+use super::version;
 use super::window::Sent;
 
 /// A session without anything to send has proved itself after this long.
@@ -104,6 +106,13 @@ impl<S: Source> Session<'_, S> {
             if let Some(agreed) = news.accepted
                 && progress.accepted_at.is_none()
             {
+                if self.may_narrow && version::is_narrow(agreed.receive_max, line.round_trip()) {
+                    let at_once = agreed.receive_max;
+                    let why = format!(
+                        "the broker takes {at_once} publishes at once, too few over this link for records one by one"
+                    );
+                    return Ended::Narrow(why).into();
+                }
                 client.agree(&agreed);
                 self.accepted(agreed, progress);
             }

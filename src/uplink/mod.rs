@@ -64,7 +64,6 @@ use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::login::LoginFiles;
 use crate::road::rotation::{self, Next, Rotation};
 use crate::road::{Now, Relay, Road};
 
@@ -254,7 +253,9 @@ impl<S: Source> Uplink<S> {
 
     async fn prepare(&mut self) -> Result<(Relay, Pass), RoadError> {
         let server = self.servers.get(self.rotation.server()).cloned();
-        let pass = self.pass(server.as_ref().map_or("", |server| &server.host)).await?;
+        let pass =
+            Pass::get(&self.plan, self.device.as_ref(), server.as_ref().map_or("", |server| &server.host), &self.clock)
+                .await?;
         if let Some(server) = server {
             self.road.lead(server);
         }
@@ -262,19 +263,6 @@ impl<S: Source> Uplink<S> {
         let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
         self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
         Ok((opened?, pass))
-    }
-
-    /// User and password as they are now.
-    async fn pass(&self, host: &str) -> Result<Pass, RoadError> {
-        let plan = &self.plan;
-        let Some(device) = &self.device else {
-            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
-            return Ok(Pass { login: files.read().await?, good_for: None });
-        };
-        match device.login_files(plan, host).read().await? {
-            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, self.clock.wall_now()),
-            login => Ok(Pass { login, good_for: None }),
-        }
     }
 
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
@@ -298,6 +286,7 @@ impl<S: Source> Uplink<S> {
             rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,
+            may_narrow: false,
         };
         let known = &self.known[self.rotation.server()];
         let spoken = known.spoken(Instant::now().into_std());
