@@ -228,6 +228,9 @@ impl<S: Source> Session<'_, S> {
         let now = Instant::now();
         progress.accepted_at = Some(now);
         progress.status.next = now;
+        let client_id = agreed.assigned_id.as_deref(); // only where the broker did not take ours
+        let mqtt = self.stats.mqtt_level.get();
+        tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
         progress.agreed = agreed;
         self.stats.accepted();
         let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));

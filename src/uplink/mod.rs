@@ -3,7 +3,8 @@
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
+//! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
+//! upstream · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a

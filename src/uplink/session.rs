@@ -114,6 +114,7 @@ pub(super) struct Session<'a, S> {
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
         let spoken = known.spoken(Instant::now().into_std());
+        self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let intake = self.subscribe(&client, &mut tasks);
