@@ -40,6 +40,9 @@
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | the JSON of every payload | [`payload::json`] |
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
+//! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
+//! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
+//! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`] |

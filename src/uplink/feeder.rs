@@ -13,6 +13,7 @@ use crate::store::Ack;
 use super::BACKLOG_EVERY;
 use super::client::{Agreed, Client};
 use super::downlink::Downlink;
+use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
 use super::refusal::{Heard, Ruling};
@@ -20,6 +21,7 @@ use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
 use super::stats::UplinkStats;
 use super::status::Newest;
+use super::version;
 use super::ways;
 use super::window::Sent;
 
@@ -108,6 +110,13 @@ impl<S: Source> Session<'_, S> {
             if let Some(agreed) = news.accepted
                 && progress.accepted_at.is_none()
             {
+                if self.may_narrow && version::is_narrow(agreed.receive_max, line.round_trip()) {
+                    let at_once = agreed.receive_max;
+                    let why = format!(
+                        "the broker takes {at_once} publishes at once, too few over this link for records one by one"
+                    );
+                    return Ended::Narrow(why).into();
+                }
                 client.agree(&agreed);
                 self.accepted(agreed, progress);
             }
@@ -227,6 +236,9 @@ impl<S: Source> Session<'_, S> {
         let now = Instant::now();
         progress.accepted_at = Some(now);
         progress.status.next = now;
+        let client_id = agreed.assigned_id.as_deref(); // only where the broker did not take ours
+        let mqtt = self.stats.mqtt_level.get();
+        tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
         progress.agreed = agreed;
         self.stats.accepted();
         self.ways.stands();

@@ -3,7 +3,8 @@
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
+//! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
+//! upstream · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -68,7 +69,6 @@ use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::login::LoginFiles;
 use crate::road::rotation::{self, Rotation};
 use crate::road::{Now, Relay, Road};
 
@@ -296,7 +296,9 @@ impl<S: Source> Uplink<S> {
 
     async fn prepare(&mut self) -> Result<(Relay, Pass), RoadError> {
         let server = self.servers.get(self.rotation.server()).cloned();
-        let pass = self.pass(server.as_ref().map_or("", |server| &server.host)).await?;
+        let pass =
+            Pass::get(&self.plan, self.device.as_ref(), server.as_ref().map_or("", |server| &server.host), &self.clock)
+                .await?;
         if let Some(server) = server {
             self.road.lead(server);
         }
@@ -304,19 +306,6 @@ impl<S: Source> Uplink<S> {
         let fault = if opened.is_ok() { Fault::Told } else { Fault::Elsewhere };
         self.certificates.note(&self.road.files().await, self.clock.wall_now(), fault);
         Ok((opened?, pass))
-    }
-
-    /// User and password as they are now.
-    async fn pass(&self, host: &str) -> Result<Pass, RoadError> {
-        let plan = &self.plan;
-        let Some(device) = &self.device else {
-            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
-            return Ok(Pass { login: files.read().await?, good_for: None });
-        };
-        match device.login_files(plan, host).read().await? {
-            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, self.clock.wall_now()),
-            login => Ok(Pass { login, good_for: None }),
-        }
     }
 
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
@@ -343,6 +332,7 @@ impl<S: Source> Uplink<S> {
             rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,
+            may_narrow: false,
         };
         let known = &self.known[self.rotation.server()];
         let spoken = known.spoken(Instant::now().into_std());

@@ -85,6 +85,8 @@ pub struct UplinkStats {
     pub backlog: Gauge,
     /// About how long ago the oldest of them was taken, s; 0 without a backlog.
     pub backlog_age_s: Gauge,
+    /// Protocol level of the session that stands or stood last: 4 is MQTT 3.1.1, 5 is MQTT 5, 0 before the first.
+    pub mqtt_level: Gauge,
     /// Commands from upstream, refused ones included.
     pub commands: Counter,
     /// Commands from upstream that were refused.
