@@ -41,6 +41,8 @@
 //! | the JSON of every payload | [`payload::json`] |
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
 //! | what happens at SIGTERM | [`app::running`] |
+//! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
+//! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`] |
 //!
