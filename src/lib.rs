@@ -44,6 +44,8 @@
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
 //! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |
+//! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
+//! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`] |
 //!
