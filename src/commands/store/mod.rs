@@ -34,13 +34,13 @@ enum What {
     /// CSV has the columns topic, time, value, quality, cause, stream, epoch, seq and record (events, as JSON); Parquet
     /// has the same, with texts and whole numbers beyond 2^53 in a column of their own.
     Export(Box<export::ExportArgs>),
+    /// Kill this program again and again while it writes, and prove that nothing committed is lost on this box and disk
+    Torture(torture::TortureArgs),
     /// Remove the oldest records; what an uplink was still owed is declared to it. The gateway must not run
     ///
     /// Whole segments go: those that were taken before the moment to the last record. What is in the tail (the last
     /// minutes) stays.
     Purge(purge::PurgeArgs),
-    /// Kill this program again and again while it writes, and prove that nothing committed is lost on this box and disk
-    Torture(torture::TortureArgs),
 }
 
 #[derive(Debug, clap::Args)]
