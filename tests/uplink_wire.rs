@@ -67,7 +67,8 @@ async fn a_plants_samples_cost_what_the_bench_says_and_all_arrive_readable() {
     let before = rig.stats.bytes_up() + rig.stats.bytes_down();
     owed.push(plant());
     let batches = || cloud.on("up/ironbridge/gw/batch");
-    let records = || batches().into_iter().filter_map(|batch| decode(&batch.payload).ok()).map(|batch| batch.records.len());
+    let records =
+        || batches().into_iter().filter_map(|batch| decode(&batch.payload).ok()).map(|batch| batch.records.len());
     cloud.until("all samples", |_| records().sum::<usize>() as u64 >= SAMPLES).await;
     cloud.until("their acknowledgements", |_| owed.acknowledged() == batches().len()).await;
     let counted = rig.stats.bytes_up() + rig.stats.bytes_down() - before;

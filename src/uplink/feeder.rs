@@ -198,6 +198,9 @@ impl<S: Source> Session<'_, S> {
 
     /// A message was refused, or could not be sent at all.
     pub(super) fn not_taken(&mut self, ack: Ack, ruling: Ruling, progress: &mut Progress) {
+        if ruling != Ruling::Taken {
+            self.packer.untold();
+        }
         let round_in = match ruling {
             Ruling::Taken => return,
             Ruling::Declare => {
@@ -219,6 +222,7 @@ impl<S: Source> Session<'_, S> {
         let now = Instant::now();
         progress.accepted_at = Some(now);
         progress.status.next = now;
+        self.packer.agree(agreed.packet_bytes_max);
         progress.agreed = agreed;
         self.stats.accepted();
         let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
