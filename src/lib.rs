@@ -39,6 +39,8 @@
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | the JSON of every payload | [`payload::json`] |
+//! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |
+//! | which records share a message | [`uplink`] (`pack`) |
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
 //! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |

@@ -215,6 +215,9 @@ impl<S: Source> Session<'_, S> {
 
     /// A message was refused, or could not be sent at all.
     pub(super) fn not_taken(&mut self, ack: Ack, ruling: Ruling, progress: &mut Progress) {
+        if ruling != Ruling::Taken {
+            self.packer.untold();
+        }
         let round_in = match ruling {
             Ruling::Taken => return,
             Ruling::Declare => {
@@ -239,6 +242,7 @@ impl<S: Source> Session<'_, S> {
         let client_id = agreed.assigned_id.as_deref(); // only where the broker did not take ours
         let mqtt = self.stats.mqtt_level.get();
         tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
+        self.packer.agree(agreed.packet_bytes_max);
         progress.agreed = agreed;
         self.stats.accepted();
         self.ways.stands();
