@@ -57,7 +57,7 @@ async fn records_older_than_max_age_go_silently_when_acknowledged_and_with_a_gap
     drop(reader);
     let mut dead = running.store.reader("dead").expect("routed");
     let mut telemetry = Vec::new();
-    while telemetry.len() < 1 {
+    while telemetry.is_empty() {
         let items = next(&mut dead, 1).await.expect("open");
         dead.acknowledge(ack(&items[0]));
         telemetry.extend(items.into_iter().filter(|item| match item {
@@ -105,9 +105,8 @@ async fn a_clock_that_jumps_ahead_by_years_evicts_nothing_not_even_after_a_resta
         hour(&running, &mut stored).await;
     }
     assert_eq!(running.store.stats().chunks_evicted.get(), 0);
-    let fixes: Vec<Fix> = [UTC_MS, UTC_MS + 9000 * 3_600_000]
-        .map(|unix_ms| Fix { at: running.clock.now(), unix_ms })
-        .to_vec();
+    let fixes: Vec<Fix> =
+        [UTC_MS, UTC_MS + 9000 * 3_600_000].map(|unix_ms| Fix { at: running.clock.now(), unix_ms }).to_vec();
     running.close().await;
     // Another boot: its clock says the same wrong time.
     let running = start(Opening { boot_token: "boot-2".into(), ..aged(home.path(), &["cloud"]) });

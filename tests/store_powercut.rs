@@ -192,17 +192,13 @@ impl Lane {
                 self.said.hear(bytes);
             }
         }
-        let mut complaints = Vec::new();
-        for _ in 0..12 {
-            let image = disk.cut(&mut self.random);
-            complaints.extend(self.look(&image, &real, &order).err().unwrap_or_default());
-        }
-        complaints
+        let images: Vec<Image> = (0..12).map(|_| disk.cut(&mut self.random)).collect();
+        images.iter().find_map(|image| self.look(image, &real, &order).err()).unwrap_or_default()
     }
 
     fn look(&self, image: &Image, real: &HashMap<usize, PathBuf>, order: &Order) -> Result<Figures, Vec<String>> {
-        let dir = self.path("image");
-        let _ = std::fs::remove_dir_all(&dir);
+        let home = tempfile::tempdir_in(self.home.path()).expect("a directory");
+        let dir = home.path().join("store");
         std::fs::create_dir(&dir).expect("made");
         image.write(&dir, real);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -276,5 +272,22 @@ fn a_disk_that_forgets_what_it_has_synced_is_found_out() {
         return;
     }
     let complaints = Lane::new(99, 1).forgetful();
-    assert!(complaints.iter().any(|complaint| complaint.contains("was committed and is")), "{complaints:?}");
+    let found_out = |complaint: &String| complaint.contains("was committed and is") || complaint.contains("used again");
+    assert!(complaints.iter().any(found_out), "{complaints:?}");
+}
+
+/// Opens an image that an earlier run has kept, named by `IRONBRIDGE_IMAGE`.
+#[test]
+fn an_image_that_was_kept_can_be_read_to_the_end() {
+    let Ok(kept) = std::env::var("IRONBRIDGE_IMAGE") else { return };
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("store");
+    let disk = Disk::of(Path::new(&kept));
+    let image = disk.cut(&mut StdRng::seed_from_u64(1));
+    std::fs::create_dir(&dir).expect("made");
+    image.write(&dir, &HashMap::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let audit = Audit::of(&dir, number("IRONBRIDGE_IMAGE_CAP", 24 * 1024 * 1024));
+    let figures = runtime.block_on(audit.run(&Said::default()));
+    assert!(figures.is_ok(), "{figures:?}");
 }

@@ -117,11 +117,11 @@ impl Directory {
     }
 
     /// The highest chunk number ever seen here, quarantine included.
-    pub fn highest_chunk_number(&self) -> u64 {
-        let kept = list(&self.path).unwrap_or_default();
-        let aside = list(&self.path.join(QUARANTINE)).unwrap_or_default();
+    pub fn highest_chunk_number(&self) -> Result<u64, Fault> {
+        let kept = list(&self.path)?;
+        let aside = list(&self.path.join(QUARANTINE))?;
         let names = kept.iter().chain(&aside).map(|(name, _)| name.split_once(".db").map_or("", |(stem, _)| stem));
-        names.filter_map(|stem| stem.rsplit_once('-')?.1.parse().ok()).max().unwrap_or(0)
+        Ok(names.filter_map(|stem| stem.rsplit_once('-')?.1.parse().ok()).max().unwrap_or(0))
     }
 
     /// Bytes of all files, quarantine included.
@@ -165,11 +165,11 @@ impl Directory {
         let _ = remove(&self.path.join(format!("{name}-shm")));
         for suffix in ["-wal", "-journal"] {
             let log = self.path.join(format!("{name}{suffix}"));
-            if log.exists() {
+            if log.try_exists()? {
                 fs::rename(&log, aside.join(format!("{target}{suffix}")))?;
             }
         }
-        if self.path.join(name).exists() {
+        if self.path.join(name).try_exists()? {
             fs::rename(self.path.join(name), aside.join(&target))?;
         }
         self.sync()?;
@@ -239,7 +239,11 @@ fn list(path: &Path) -> Result<Vec<(String, u64)>, Fault> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let Ok(about) = entry.metadata() else { continue }; // gone since
+        let about = match entry.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue, // gone since
+            // A file that is passed over would count as lost.
+            about => about?,
+        };
         if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
             files.push((name, about.len()));
         }
@@ -268,7 +272,7 @@ mod tests {
         fs::write(directory.chunk(name), b"x").expect("written");
         assert_eq!(directory.chunks().expect("listed"), [name]);
         directory.set_aside(&name.file_name()).expect("moved");
-        assert_eq!((directory.chunks().expect("listed").len(), directory.highest_chunk_number()), (0, 41));
+        assert_eq!((directory.chunks().expect("listed").len(), directory.highest_chunk_number()), (0, Ok(41)));
         directory.lay_ballast(8192).expect("space");
         assert_eq!(directory.bytes(), 8193);
         assert!(directory.drop_ballast() && directory.clear_aside());

@@ -21,6 +21,16 @@ pub enum Fault {
     Unavailable(String),
 }
 
+/// What to do about a file that cannot be read now, though nothing says that it is damaged. A cable, a controller or
+/// too many open files may be to blame: then it is whole a moment later, and giving it up would lose what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Touch nothing: somebody will try again.
+    TryAgain,
+    /// That was tried often enough: go on with what can be read.
+    GiveUp,
+}
+
 impl Fault {
     /// Would trying again later, or with more space, change anything?
     pub const fn is_damage(&self) -> bool {

@@ -252,7 +252,7 @@ impl Journal {
 }
 
 fn open(path: &Path) -> Result<Connection, Fault> {
-    let new = !path.exists();
+    let new = !path.try_exists()?;
     if let (true, Some(home), Some(name)) = (new, path.parent(), path.file_name().and_then(|name| name.to_str())) {
         std::fs::create_dir_all(home)?;
         Directory::at(home).remove_database(name)?; // a log without its database

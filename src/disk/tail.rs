@@ -19,7 +19,7 @@
 //! is cut off still gives what it has.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::model::number::Class;
 
 use super::chunk::SegmentRow;
 use super::database::DRAFT;
-use super::fault::Fault;
+use super::fault::{Fault, Unreadable};
 
 /// Bytes of a block: what a file system writes at least.
 const BLOCK: usize = 4096;
@@ -84,19 +84,24 @@ impl TailFile {
     /// Every segment of every whole slot, oldest first; nothing is changed. A file that is not there has none.
     pub fn read(path: &Path) -> Vec<TailRow> {
         let Ok(file) = File::open(path) else { return Vec::new() };
-        slots(&content(&file)).into_iter().flat_map(|found| found.rows).collect()
+        content(&file, Unreadable::GiveUp)
+            .map(|content| slots(&content))
+            .unwrap_or_default()
+            .into_iter()
+            .flat_map(|found| found.rows)
+            .collect()
     }
 
     /// Opens the file of an earlier run with all its segments, oldest first. `None` for the file where there is none, or
     /// one that should be made anew.
-    pub fn open(path: &Path) -> Result<(Option<Self>, Vec<TailRow>), Fault> {
+    pub fn open(path: &Path, unreadable: Unreadable) -> Result<(Option<Self>, Vec<TailRow>), Fault> {
         let file = match File::options().read(true).write(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((None, Vec::new())),
             Err(error) => return Err(error.into()),
         };
         let length = file.metadata()?.len();
-        let found = slots(&content(&file));
+        let found = slots(&content(&file, unreadable)?);
         let ours = length.is_multiple_of(BLOCK as u64) && BLOCKS.contains(&(length / BLOCK as u64));
         let blocks = usize::try_from(length).unwrap_or(0) / BLOCK;
         let (turn, head) = found.last().map_or((0, 0), |newest| (newest.turn, newest.start + newest.blocks));
@@ -190,11 +195,18 @@ fn fill(draft: &Path, blocks: u64) -> std::io::Result<File> {
     Ok(file)
 }
 
-fn content(file: &File) -> Vec<u8> {
-    let mut content = Vec::new();
-    // What cannot be read is as good as damaged: whatever comes before it counts.
-    let _ = file.take(BLOCKS.end() * BLOCK as u64).read_to_end(&mut content);
-    content
+/// All blocks; one that cannot be read is as good as damaged once it was tried often enough.
+fn content(file: &File, unreadable: Unreadable) -> Result<Vec<u8>, Fault> {
+    let length = usize::try_from(file.metadata()?.len().min(BLOCKS.end() * BLOCK as u64)).unwrap_or(0);
+    let mut content = vec![0; length / BLOCK * BLOCK];
+    for (n, block) in (0u64..).zip(content.chunks_exact_mut(BLOCK)) {
+        match file.read_exact_at(block, n * BLOCK as u64) {
+            Err(error) if unreadable == Unreadable::TryAgain => return Err(error.into()),
+            Err(_) => block.fill(0),
+            Ok(()) => {}
+        }
+    }
+    Ok(content)
 }
 
 fn blocks_of(rows: &[TailRow]) -> usize {
@@ -345,7 +357,7 @@ mod tests {
         assert_eq!(firsts(&TailFile::read(&path)), [11, 21, 31, 41, 51, 61, 71, 81]);
         assert_eq!(TailFile::read(&path)[7], rows(81, 1)[0]);
         drop(tail);
-        let (tail, found) = TailFile::open(&path).expect("there");
+        let (tail, found) = TailFile::open(&path, Unreadable::TryAgain).expect("there");
         let mut tail = tail.expect("whole");
         assert_eq!(firsts(&found).len(), 8);
         assert_eq!(tail.write(&rows(91, 1)), Ok(true), "one block was left behind the newest");
@@ -373,7 +385,7 @@ mod tests {
             }
         }
         std::fs::write(&path, &whole[..3 * BLOCK + 100]).expect("cut off");
-        let (file, found) = TailFile::open(&path).expect("there");
+        let (file, found) = TailFile::open(&path, Unreadable::TryAgain).expect("there");
         assert!(file.is_none(), "not to be written to");
         assert_eq!(found.len(), 1);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::disk::chunk::{ChunkInfo, ChunkReader, ChunkWriter, TagRow};
 use crate::disk::directory::{ChunkName, Directory};
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::{Found, Marks};
 use crate::disk::meta::{Contents, Edit, Meta};
 use crate::disk::tail::{TailFile, TailRow};
@@ -66,6 +66,7 @@ struct Look {
 
 struct Boots {
     directory: Directory,
+    unreadable: Unreadable,
     state: State,
     damaged: Vec<String>,
     salvage: Vec<(Class, PathBuf)>,
@@ -74,22 +75,23 @@ struct Boots {
 }
 
 /// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.
-pub(super) fn open(opening: &Opening) -> Result<Opened, Fault> {
+pub(super) fn open(opening: &Opening, unreadable: Unreadable) -> Result<Opened, Fault> {
     let directory = Directory::at(&opening.dir);
-    match open_once(opening, &directory) {
+    match open_once(opening, &directory, unreadable) {
         Err(fault) if (matches!(fault, Fault::Full(_)) || directory.is_full()) && directory.drop_ballast() => {
-            open_once(opening, &directory)
+            open_once(opening, &directory, unreadable)
         }
         outcome => outcome,
     }
 }
 
-fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> {
+fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -> Result<Opened, Fault> {
     directory.prepare()?;
     let lock = directory.lock()?;
     directory.remove_drafts()?;
     let mut work = Boots {
         directory: directory.clone(),
+        unreadable,
         state: State::empty(),
         damaged: Vec::new(),
         salvage: Vec::new(),
@@ -97,7 +99,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
         highest_boot: 0,
     };
     let (marks_found, uplinks) = Marks::read(&directory.file(MARKS));
-    let (mut tail_file, tail_rows) = work.open_tail();
+    let (mut tail_file, tail_rows) = work.open_tail()?;
     let names = directory.chunks()?;
     let (mut meta, mut contents) = work.open_meta()?;
     let nothing = names.is_empty() && work.damaged.is_empty() && marks_found == Found::Nothing && tail_rows.is_empty();
@@ -107,20 +109,9 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     let looks = work.look_at(&names, contents.is_none())?;
     work.take_chunks(looks);
     epochs::recall(&mut work.state, &marks_found, contents.is_none());
-    for row in &known.losses {
-        if let Some(class) = Class::from_code(row.class) {
-            let stream = work.state.stream_mut(class);
-            if let Some(loss) = stream.loss_from(row) {
-                stream.losses.push(loss);
-                stream.losses.sort_by_key(|loss| loss.span);
-            }
-        }
-    }
+    work.take_losses(&known);
     work.resume_salvage();
-    tail::adopt(&mut work.state, &tail_rows);
-    if let Some(tail) = &mut tail_file {
-        tail.keep(|class, epoch, first, _| work.state.stream(class).is_in_tail(epoch, first));
-    }
+    work.take_tail(tail_file.as_mut(), &tail_rows);
     if let Some(contents) = &mut contents {
         acked::recall(contents, &work.state, &uplinks);
         known.cursors.clone_from(&contents.cursors);
@@ -130,13 +121,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     for (class, span) in lost {
         work.declare(class, span);
     }
-    for class in Class::ALL {
-        if !work.state.stream(class).salvaging {
-            for span in work.state.stream(class).holes() {
-                work.declare(class, span);
-            }
-        }
-    }
+    work.declare_holes();
     for row in &known.tags {
         work.state.dictionary.extend(dictionary::tag(row.clone()).map(|tag| (tag.id, Arc::new(tag))));
     }
@@ -151,6 +136,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
     let mut marks = Marks::open(&directory.file(MARKS))?;
     marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
+    let next_chunk = directory.highest_chunk_number()? + 1;
     work.state.opened = true;
     work.state.meters.clone_from(&known.meters);
     Ok(Opened {
@@ -158,7 +144,7 @@ fn open_once(opening: &Opening, directory: &Directory) -> Result<Opened, Fault> 
         meta,
         marks,
         tail: tail_file,
-        next_chunk: directory.highest_chunk_number() + 1,
+        next_chunk,
         state: work.state,
         salvage: work.salvage,
         boot,
@@ -186,7 +172,7 @@ impl Boots {
     /// `None`).
     fn open_meta(&mut self) -> Result<(Meta, Option<Contents>), Fault> {
         let path = self.directory.file(META);
-        if path.exists() {
+        if path.try_exists()? {
             // Looked at before it is opened for writing: one of a newer version is not to be touched.
             match Meta::look(&path).and_then(|_| Meta::open(&path)) {
                 Ok((meta, contents)) => return Ok((meta, Some(contents))),
@@ -207,17 +193,17 @@ impl Boots {
         Ok((Meta::create(&path)?, None))
     }
 
-    /// Opens the tail; what it has is looked at later. One that cannot be read is no reason not to start.
-    fn open_tail(&mut self) -> (Option<TailFile>, Vec<TailRow>) {
-        match TailFile::open(&self.directory.file(TAIL)) {
+    /// Opens the tail; what it has is looked at later. One that cannot be read is no reason not to start for long.
+    fn open_tail(&mut self) -> Result<(Option<TailFile>, Vec<TailRow>), Fault> {
+        match TailFile::open(&self.directory.file(TAIL), self.unreadable) {
             Ok((file, rows)) => {
                 self.highest_boot = rows.iter().map(|row| row.row.boot).fold(self.highest_boot, u32::max);
-                (file, rows)
+                Ok((file, rows))
             }
+            Err(fault) if self.unreadable == Unreadable::TryAgain => Err(fault),
             Err(fault) => {
-                tracing::error!(file = TAIL, error = %fault, "tail cannot be opened; a new one will be begun");
-                self.damaged.push(TAIL.to_owned());
-                (None, Vec::new())
+                self.set_aside(TAIL, &fault)?;
+                Ok((None, Vec::new()))
             }
         }
     }
@@ -245,8 +231,9 @@ impl Boots {
                 Ok(None) => self.directory.remove_database(&name.file_name())?,
                 Err(fault) if fault.is_damage() => self.set_aside(&name.file_name(), &fault)?,
                 Err(Fault::Full(text)) => return Err(Fault::Full(text)),
-                // Not readable now: leave it where it is; what it holds is missing until then.
-                Err(fault) => tracing::error!(file = name.file_name(), error = %fault, "chunk cannot be read"),
+                Err(fault) if self.unreadable == Unreadable::TryAgain => return Err(fault),
+                // Salvage may still get at parts of it.
+                Err(fault) => self.set_aside(&name.file_name(), &fault)?,
             }
         }
         Ok(looks)
@@ -266,6 +253,36 @@ impl Boots {
                 life.last = life.last.max(look.last);
             }
             stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last }, times: look.times });
+        }
+    }
+
+    fn take_losses(&mut self, known: &Contents) {
+        for row in &known.losses {
+            if let Some(class) = Class::from_code(row.class) {
+                let stream = self.state.stream_mut(class);
+                if let Some(loss) = stream.loss_from(row) {
+                    stream.losses.push(loss);
+                    stream.losses.sort_by_key(|loss| loss.span);
+                }
+            }
+        }
+    }
+
+    /// What of the tail is needed still; the rest of its file may be used again.
+    fn take_tail(&mut self, file: Option<&mut TailFile>, rows: &[TailRow]) {
+        tail::adopt(&mut self.state, rows);
+        if let Some(file) = file {
+            file.keep(|class, epoch, first, _| self.state.stream(class).is_in_tail(epoch, first));
+        }
+    }
+
+    fn declare_holes(&mut self) {
+        for class in Class::ALL {
+            if !self.state.stream(class).salvaging {
+                for span in self.state.stream(class).holes() {
+                    self.declare(class, span);
+                }
+            }
         }
     }
 

@@ -101,7 +101,7 @@ fn serve(shared: &Shared, uplink: usize, open: &mut Option<Open>, request: &Requ
         Ok(Page::Items(items, at)) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
         Ok(page) => page,
         Err(_) if !held() => Page::Changed,
-        Err(fault) if fault.is_damage() || !path(shared, request).exists() => {
+        Err(fault) if fault.is_damage() || path(shared, request).try_exists().is_ok_and(|there| !there) => {
             tracing::error!(file = request.name.file_name(), error = %fault, "chunk cannot be read");
             Page::Lost(lost)
         }

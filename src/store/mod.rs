@@ -9,7 +9,7 @@
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` looks at a
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` and `verify` look at a
 //! store from outside, also while it is used, `detail` closer; `pages` reads records there, for `export` and `preview`; `purge` removes them.
 
 mod acked;
@@ -42,6 +42,7 @@ mod survey;
 mod tail;
 mod times;
 mod upkeep;
+mod verify;
 mod writer;
 
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::plan::UplinkStart;
 use crate::disk::directory::Directory;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::DurableEnd;
 use crate::flow::notice::Notices;
@@ -156,10 +157,11 @@ pub struct Store {
 }
 
 /// Opens the store of a directory, whatever lies there: what is damaged is set aside and declared. Where the directory
-/// cannot be used at all the store starts in the failed state and tries again every few seconds. Blocks for as long as
-/// the ends of the chunk files take to read.
+/// cannot be used at all, or a file cannot be read though it may be whole, the store starts in the failed state and tries
+/// again every few seconds; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
+/// the chunk files take to read.
 pub fn open(opening: Opening) -> Store {
-    let opened = boot::open(&opening).map(Box::new);
+    let opened = boot::open(&opening, Unreadable::TryAgain).map(Box::new);
     if let Err(fault) = &opened {
         tracing::error!(error = %fault, dir = %opening.dir.display(), "store cannot be opened; trying again");
     }

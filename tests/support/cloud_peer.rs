@@ -203,6 +203,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let at_once = orders.agree.as_ref().and_then(|agree| agree.receive_max).unwrap_or(u16::MAX);
         assert!(self.owed_acks.len() < usize::from(at_once), "more than the Receive Maximum of {at_once}");
         let denied = orders.deny.iter().find(|(denied, _)| *denied == topic).map_or(0, |(_, reason)| *reason);
+        let has = |text: &String| String::from_utf8_lossy(&publish.payload).contains(text);
+        if orders.fall_over.as_ref().is_some_and(has) {
+            return Next::Cut;
+        }
+        let denied = orders.deny_payload.as_ref().filter(|(text, _)| has(text)).map_or(denied, |(_, reason)| *reason);
         if denied == 0 {
             self.shared.log(Arrived {
                 topic,

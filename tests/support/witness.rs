@@ -277,10 +277,11 @@ fn holes(heard: &Heard) -> Option<String> {
     None
 }
 
-/// Reads until the newest record of each class has come.
+/// Reads until the newest record of each class has come, or is declared evicted.
 async fn listen(reader: &mut Reader, upto: &[Number]) -> Result<Heard, String> {
     let mut heard = Heard::default();
-    while !upto.iter().all(|number| heard.records.contains_key(&key(*number))) {
+    let told = |heard: &Heard, key: Key| heard.records.contains_key(&key) || heard.gaps.contains_key(&key);
+    while !upto.iter().all(|number| told(&heard, key(*number))) {
         let page = tokio::time::timeout(PATIENCE, reader.next(1000)).await;
         let page = page.map_err(|_| format!("stands still after {} records", heard.records.len()))?;
         for item in page.ok_or("ended early")? {

@@ -5,6 +5,7 @@ mod export;
 mod moment;
 mod purge;
 mod status;
+mod torture;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -33,14 +34,13 @@ enum What {
     /// CSV has the columns topic, time, value, quality, cause, stream, epoch, seq and record (events, as JSON); Parquet
     /// has the same, with texts and whole numbers beyond 2^53 in a column of their own.
     Export(Box<export::ExportArgs>),
+    /// Kill this program again and again while it writes, and prove that nothing committed is lost on this box and disk
+    Torture(torture::TortureArgs),
     /// Remove the oldest records; what an uplink was still owed is declared to it. The gateway must not run
     ///
     /// Whole segments go: those that were taken before the moment to the last record. What is in the tail (the last
     /// minutes) stays.
     Purge(purge::PurgeArgs),
-    /// (not in this version)
-    #[command(hide = true)]
-    Torture(Later),
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,12 +56,6 @@ struct Where {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<String>,
-}
-
 /// Runs it. `directory_of` finds the store's directory of a configuration file (`None`: the default file).
 pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, Failed>) -> Result<(), Failed> {
     let directory = |place: &Where| match &place.dir {
@@ -70,13 +64,12 @@ pub fn run(args: &Args, directory_of: impl Fn(Option<&Path>) -> Result<PathBuf, 
         Some(dir) => Ok(dir.clone()),
         None => directory_of(place.config.as_deref()),
     };
-    let later = |name: &str| Err(Failed::not_in_this_version(&format!("store {name}")));
     match &args.what {
         What::Status(args) => status::run(&directory(&args.place)?, args),
         What::Verify(place) => verify::run(&directory(place)?, place),
         What::Export(args) => export::run(&directory(&args.place)?, args),
         What::Purge(args) => purge::run(&directory(&args.place)?, args),
-        What::Torture(_) => later("torture"),
+        What::Torture(args) => torture::run(args),
     }
 }
 
