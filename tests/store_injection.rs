@@ -3,7 +3,8 @@
 //! commits again once the calls succeed again, and everything promised is there.
 //!
 //! `close` is left out: a call that strace makes fail is not made, and a descriptor that stays open is nothing that a
-//! real failure of `close` leaves behind. `IRONBRIDGE_INJECTIONS=all` tries each pair in each manner.
+//! real failure of `close` leaves behind. `IRONBRIDGE_INJECTIONS=all` tries each pair in each manner,
+//! `IRONBRIDGE_INJECTION=N` only one case.
 
 #[path = "support/store.rs"]
 mod rig;
@@ -38,7 +39,7 @@ const LANES: usize = 4;
 const CALLS: &[(&str, &[&str])] = &[
     ("openat", &["error=EIO", "error=EMFILE", "error=ENOSPC", "error=EINTR"]),
     ("read", &["error=EIO"]),
-    ("pread64", &["error=EIO", "error=EINTR", "retval=0"]),
+    ("pread64", &["error=EIO", "error=EINTR"]),
     ("write", &["error=EIO", "error=ENOSPC", "error=EINTR"]),
     ("pwrite64", &["error=EIO", "error=ENOSPC", "error=EINTR", "error=EDQUOT", "retval=0"]),
     ("fsync", &["error=EIO", "error=ENOSPC"]),
@@ -114,7 +115,7 @@ struct Case {
 type Outcome = Result<(u64, Duration, Figures), String>;
 
 fn suffer(case: Case) -> Outcome {
-    let home = tempfile::tempdir().expect("a directory");
+    let home = witness::place();
     let order = Order {
         dir: home.path().join("store"),
         socket: home.path().join("socket"),
@@ -187,6 +188,9 @@ fn no_failing_call_ends_the_process_or_costs_a_promise_and_it_recovers_by_itself
                 }
             }
         }
+    }
+    if let Some(only) = std::env::var("IRONBRIDGE_INJECTION").ok().and_then(|text| text.parse::<u64>().ok()) {
+        cases.retain(|case: &Case| case.number == only);
     }
     let (count, began) = (cases.len(), Instant::now());
     let (cases, outcomes) = (Mutex::new(cases), Mutex::new(Vec::new()));

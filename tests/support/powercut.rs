@@ -126,6 +126,11 @@ impl Disk {
         self.names.iter().map(|(path, node)| (*node, path.clone())).collect()
     }
 
+    /// A file as the process sees it.
+    pub fn content(&self, path: &Path) -> Option<&[u8]> {
+        self.names.get(path).map(|node| self.nodes[*node].cache.as_slice())
+    }
+
     fn rename(&mut self, n: usize, change: NameChange) {
         change.apply(&mut self.names);
         self.pending.push((n, change));
