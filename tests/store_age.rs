@@ -57,7 +57,7 @@ async fn records_older_than_max_age_go_silently_when_acknowledged_and_with_a_gap
     drop(reader);
     let mut dead = running.store.reader("dead").expect("routed");
     let mut telemetry = Vec::new();
-    while telemetry.len() < 1 {
+    while telemetry.is_empty() {
         let items = next(&mut dead, 1).await.expect("open");
         dead.acknowledge(ack(&items[0]));
         telemetry.extend(items.into_iter().filter(|item| match item {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use ironbridge::config::plan::UplinkStart;
 use ironbridge::disk::tail::TailFile;
 use ironbridge::model::number::{Class, Epoch, Seq};
+use ironbridge::model::sample::Batch;
+use ironbridge::model::tag::{DataType, DeviceIx};
 use ironbridge::store::{Item, Opening, OwedGap, Route, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -107,37 +109,45 @@ async fn what_is_committed_and_not_merged_survives_a_crash_and_is_merged_at_the_
 #[tokio::test]
 async fn a_power_cut_anywhere_in_a_merge_loses_nothing_and_doubles_nothing() {
     let home = tempfile::tempdir().expect("a directory");
-    crashed(home.path(), 20).await;
-    let (before, merged) = (home.path().join("crashed"), home.path().join("merged"));
-    // As far as the merge, and not a byte further: the log of the chunk holds it, and is cut off wherever a power cut may.
-    copy(&before, &merged);
-    let chunk = "chunk-telemetry-000001.db";
-    let log = |dir: &Path| dir.join(format!("{chunk}-wal"));
-    let running = start(auditor(&merged));
-    running.emit(Class::Telemetry, [2000]).await; // goes to the chunk, and the tail before it
-    running.settled(1).await;
-    let cut = home.path().join("cut");
-    copy(&merged, &cut);
+    let (first, before, merged) = (home.path().join("first"), home.path().join("before"), home.path().join("merged"));
+    let with_late = |dir: &Path| {
+        let mut opening = auditor(dir);
+        opening.tags.push(tag("late", DataType::Uint64, Class::Telemetry));
+        opening
+    };
+    let running = start(with_late(&first));
+    for group in 0..20 {
+        running.emit(Class::Telemetry, group * 100..group * 100 + 100).await;
+        running.settled(group * 100 + 100).await;
+    }
+    copy(&first, &before);
+    // A tag that no chunk names yet: it goes to the chunk, and the whole tail before it.
+    let late = Batch { device: DeviceIx(0), samples: vec![sample(4, 2000, running.clock.now())] };
+    running.hub.emit(late).await;
+    running.settled(2001).await;
+    assert_eq!(running.store.stats().merges.get(), 1);
+    copy(&first, &merged);
     running.close().await;
-    let whole = std::fs::read(log(&cut)).expect("a log");
-    let tails = std::fs::read(tail(&before)).expect("a tail");
-    assert!(whole.len() > 4000);
-    for length in [0, 10, 32, 1000, 4152, whole.len() / 2, whole.len() - 4000, whole.len() - 1, whole.len()] {
-        let dir = home.path().join(format!("cut-{length}"));
-        copy(&cut, &dir);
-        // Marks and meta of the moment before: the last value was not acknowledged yet.
-        for file in ["marks", "meta.db", "meta.db-wal", "meta.db-shm"] {
-            let _ = std::fs::remove_file(dir.join(file));
-            if before.join(file).exists() {
-                std::fs::copy(before.join(file), dir.join(file)).expect("copied");
-            }
-        }
-        assert_eq!(std::fs::read(tail(&dir)).expect("a tail")[..tails.len().min(BLOCK)], tails[..BLOCK]);
-        std::fs::write(log(&dir), &whole[..length]).expect("cut off");
-        let items = everything(&dir).await;
-        let found = values(&items);
-        assert!(gaps(&items).is_empty(), "{length}: {items:?}");
-        assert!(found.iter().copied().eq(0..found.len() as u64) && found.len() >= 2000, "{length}: {}", found.len());
+    let log = |dir: &Path| dir.join("chunk-telemetry-000001.db-wal");
+    let (earlier, whole) = (std::fs::read(log(&before)).expect("a log"), std::fs::read(log(&merged)).expect("a log"));
+    assert!(whole.len() > earlier.len() + 4000 && whole.starts_with(&earlier));
+    let new = whole.len() - earlier.len();
+    for part in [0, 1, 25, new / 3, new / 2, new - 4120, new - 1, new] {
+        // The chunk has got so far; marks, meta.db and tail are as before: nothing of the late one was acknowledged.
+        let dir = home.path().join(format!("cut-{part}"));
+        copy(&before, &dir);
+        std::fs::copy(merged.join("chunk-telemetry-000001.db"), dir.join("chunk-telemetry-000001.db")).expect("copied");
+        std::fs::write(log(&dir), &whole[..earlier.len() + part]).expect("cut off");
+        let running = start(with_late(&dir));
+        let mut reader = running.store.reader("auditor").expect("routed");
+        let backlog = reader.backlog();
+        let found = values(&drain(&mut reader, backlog).await);
+        assert!(found.iter().copied().eq(0..backlog) && (2000..=2001).contains(&backlog), "{part}: {backlog}");
+        assert!(part < new || backlog == 2001);
+        drop(reader);
+        running.close().await;
+        let verdict = inspect::verify(&dir, &mut |_, _| {}).expect("readable");
+        assert!(verdict.problems.is_empty() && verdict.declared.is_empty(), "{verdict:?}");
     }
 }
 
@@ -242,60 +252,71 @@ async fn a_store_of_a_version_without_tail_opens_and_goes_on() {
     assert!(values(&items).into_iter().eq(0..500) && gaps(&items).is_empty());
 }
 
+/// Where a reader is in each stream, and what it acknowledged.
+#[derive(Default)]
+struct Follower {
+    /// By class: last number handed out, last acknowledged, value of each number.
+    at: [(u64, u64); 4],
+    values: BTreeMap<(Class, u64), u64>,
+}
+
+impl Follower {
+    fn take(&mut self, item: &Item) -> &mut (u64, u64) {
+        let (number, value) = told(item).expect("no gap");
+        let before = self.values.insert((number.stream, number.seq.0), value);
+        assert!(before.is_none_or(|before| before == value), "{number:?} meant {before:?} and now {value}");
+        let at = &mut self.at[number.stream as usize];
+        assert_eq!(number.seq.0, at.0 + 1, "{number:?}");
+        at.0 = number.seq.0;
+        at
+    }
+
+    fn has_all(&self, running: &Running) -> bool {
+        let stats = running.store.stats();
+        (0..4).all(|class| self.at[class].0 == stats.stored[class].get())
+    }
+}
+
 /// Random sizes, classes and acknowledgements while the tail, which is small, is merged again and again under the reader.
 #[tokio::test]
-async fn a_reader_gets_every_number_once_and_in_order_while_the_tail_is_merged_under_it() {
+async fn a_reader_gets_every_number_in_order_while_the_tail_is_merged_under_it() {
     for seed in 0..3 {
         let home = tempfile::tempdir().expect("a directory");
         let small = Opening { max_size: 8 << 20, commit_interval: Duration::from_millis(1), ..opening(home.path()) };
         let running = start(small);
         let mut random = StdRng::seed_from_u64(seed);
         let mut reader = running.store.reader("cloud").expect("routed");
-        let mut seen: BTreeMap<Class, (u64, u64)> = BTreeMap::new();
-        let (mut emitted, mut again) = (0, 0);
-        for round in 0..600 {
+        let (mut follower, mut emitted) = (Follower::default(), 0);
+        for _ in 0..500 {
             let class = Class::ALL[random.random_range(0..4)];
-            let count = random.random_range(1..60);
             // Values that do not compress: slots are large.
-            let base: u64 = random.random();
-            running.emit(class, (0..count).map(|n| base.wrapping_mul(n | 1))).await;
-            emitted += count;
+            let values: Vec<u64> = (0..random.random_range(1..60)).map(|_| random.random()).collect();
+            emitted += values.len() as u64;
+            running.emit(class, values).await;
             if random.random_bool(0.3) {
                 running.settled(emitted).await;
             }
-            while reader.backlog() > 0 && random.random_bool(0.6) {
+            while !follower.has_all(&running) && random.random_bool(0.6) {
                 for item in next(&mut reader, random.random_range(1..200)).await.expect("open") {
-                    let (number, _) = told(&item).expect("no gap");
-                    let (last, acked) = seen.entry(number.stream).or_default();
-                    if number.seq.0 <= *last {
-                        assert!(number.seq.0 > *acked, "{number:?} was acknowledged");
-                        again += 1;
-                    } else {
-                        assert_eq!(number.seq.0, *last + 1, "{number:?} in round {round}, seed {seed}");
-                        *last = number.seq.0;
-                    }
-                    if *acked + 1 == number.seq.0 && random.random_bool(0.995) {
-                        *acked = number.seq.0;
+                    let (last, acked) = follower.take(&item);
+                    if *acked + 1 == *last && random.random_bool(0.995) {
+                        *acked = *last;
                         reader.acknowledge(ack(&item));
                     }
                 }
             }
             if random.random_bool(0.05) {
                 reader.rewind();
+                follower.at.iter_mut().for_each(|(last, acked)| *last = *acked);
             }
         }
         running.settled(emitted).await;
-        reader.rewind();
-        while reader.backlog() > 0 {
+        while !follower.has_all(&running) {
             for item in next(&mut reader, 500).await.expect("open") {
-                let (number, _) = told(&item).expect("no gap");
-                let (last, _) = seen.entry(number.stream).or_default();
-                assert!(number.seq.0 <= *last + 1);
-                *last = number.seq.0.max(*last);
-                reader.acknowledge(ack(&item));
+                follower.take(&item);
             }
         }
-        assert_eq!(seen.values().map(|(last, _)| last).sum::<u64>(), emitted, "{again} came again after rewinds");
+        assert_eq!(follower.values.len() as u64, emitted);
         let stats = running.store.stats();
         assert!(stats.merges.get() > 4, "{} merges", stats.merges.get());
         assert_eq!(stats.commit_failures.get(), 0);
@@ -311,7 +332,7 @@ async fn alarms_and_events_do_not_wait_for_the_commit_interval() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(Opening { commit_interval: Duration::from_secs(3600), ..opening(home.path()) });
     running.emit(Class::Telemetry, 0..100).await;
-    for n in 1..=50 {
+    for n in 1..=50u64 {
         let class = if n % 2 == 0 { Class::Alarm } else { Class::Event };
         assert_eq!(running.event(class, "high").await.seq, Seq(n.div_ceil(2)));
     }

@@ -35,7 +35,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),
     ("rcgen::", &["plant/"]),
-    ("ring::digest", &["payload/batch/"]),
+    ("tokio_tungstenite::", &["road/"]),
+    ("futures_util::", &["road/"]),
+    ("socket2::", &["road/"]),
+    ("ring::digest", &["payload/batch/", "road/websocket.rs"]),
     ("ring::hmac", &["uplink/azure.rs"]),
     ("SystemTime::now", &["host/clock.rs"]),
     ("thread::sleep", &["store/", "disk/"]), // they have threads of their own; async code must not block

@@ -42,26 +42,29 @@ pub fn samples(parts: &[Part<'_>], first: Number, previous: Option<Previous>) ->
     let _ = write!(out, ",\"count\":{}", parts.len());
     object(&mut out, "values", parts, |out, part| {
         let good = honest(part.quality, part.time) == Quality::Good;
-        good.then(|| write_value(out, part.value))
-    });
-    object(&mut out, "bad", parts, |out, part| match part.quality {
-        Quality::Bad(cause) => Some(write_cause(out, cause)),
-        _ => None,
-    });
-    object(&mut out, "uncertain", parts, |out, part| match honest(part.quality, part.time) {
-        Quality::Uncertain(cause) => {
-            out.push(b'[');
+        if good {
             write_value(out, part.value);
-            out.push(b',');
-            write_cause(out, cause);
-            out.push(b']');
-            Some(())
         }
-        _ => None,
+        good
+    });
+    object(&mut out, "bad", parts, |out, part| {
+        let Quality::Bad(cause) = part.quality else { return false };
+        write_cause(out, cause);
+        true
+    });
+    object(&mut out, "uncertain", parts, |out, part| {
+        let Quality::Uncertain(cause) = honest(part.quality, part.time) else { return false };
+        out.push(b'[');
+        write_value(out, part.value);
+        out.push(b',');
+        write_cause(out, cause);
+        out.push(b']');
+        true
     });
     object(&mut out, "at", parts, |out, part| {
         let later = part.time.unix_ms - earliest.unix_ms;
-        (later > 0).then(|| out.extend_from_slice(later.to_string().as_bytes()))
+        out.extend_from_slice(later.to_string().as_bytes());
+        later > 0
     });
     out.push(b'}');
     out
@@ -72,7 +75,7 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) {
 }
 
 /// `,"name":{"tag":…}` of the parts that have something to say under it.
-fn object(out: &mut Vec<u8>, name: &str, parts: &[Part<'_>], say: impl Fn(&mut Vec<u8>, &Part<'_>) -> Option<()>) {
+fn object(out: &mut Vec<u8>, name: &str, parts: &[Part<'_>], say: impl Fn(&mut Vec<u8>, &Part<'_>) -> bool) {
     let mut empty = true;
     for part in parts {
         let mark = out.len();
@@ -83,9 +86,10 @@ fn object(out: &mut Vec<u8>, name: &str, parts: &[Part<'_>], say: impl Fn(&mut V
         }
         write_text(out, part.name);
         out.push(b':');
-        match say(out, part) {
-            Some(()) => empty = false,
-            None => out.truncate(mark),
+        if say(out, part) {
+            empty = false;
+        } else {
+            out.truncate(mark);
         }
     }
     if !empty {

@@ -12,9 +12,10 @@ use crate::flow::clock::Clock;
 use crate::model::number::Class;
 use crate::model::time::{Certainty, Stamp};
 
+use super::open::Disk;
 use super::room;
 use super::times::Times;
-use super::writer::{Disk, Writer};
+use super::writer::Writer;
 
 /// UTC must have been known for this long.
 const KNOWN_FOR_MS: i64 = 600_000;

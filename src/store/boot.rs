@@ -109,20 +109,9 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     let looks = work.look_at(&names, contents.is_none())?;
     work.take_chunks(looks);
     epochs::recall(&mut work.state, &marks_found, contents.is_none());
-    for row in &known.losses {
-        if let Some(class) = Class::from_code(row.class) {
-            let stream = work.state.stream_mut(class);
-            if let Some(loss) = stream.loss_from(row) {
-                stream.losses.push(loss);
-                stream.losses.sort_by_key(|loss| loss.span);
-            }
-        }
-    }
+    work.take_losses(&known);
     work.resume_salvage();
-    tail::adopt(&mut work.state, &tail_rows);
-    if let Some(tail) = &mut tail_file {
-        tail.keep(|class, epoch, first, _| work.state.stream(class).is_in_tail(epoch, first));
-    }
+    work.take_tail(tail_file.as_mut(), &tail_rows);
     if let Some(contents) = &mut contents {
         acked::recall(contents, &work.state, &uplinks);
         known.cursors.clone_from(&contents.cursors);
@@ -132,13 +121,7 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     for (class, span) in lost {
         work.declare(class, span);
     }
-    for class in Class::ALL {
-        if !work.state.stream(class).salvaging {
-            for span in work.state.stream(class).holes() {
-                work.declare(class, span);
-            }
-        }
-    }
+    work.declare_holes();
     for row in &known.tags {
         work.state.dictionary.extend(dictionary::tag(row.clone()).map(|tag| (tag.id, Arc::new(tag))));
     }
@@ -272,6 +255,36 @@ impl Boots {
                 life.last = life.last.max(look.last);
             }
             stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last }, times: look.times });
+        }
+    }
+
+    fn take_losses(&mut self, known: &Contents) {
+        for row in &known.losses {
+            if let Some(class) = Class::from_code(row.class) {
+                let stream = self.state.stream_mut(class);
+                if let Some(loss) = stream.loss_from(row) {
+                    stream.losses.push(loss);
+                    stream.losses.sort_by_key(|loss| loss.span);
+                }
+            }
+        }
+    }
+
+    /// What of the tail is needed still; the rest of its file may be used again.
+    fn take_tail(&mut self, file: Option<&mut TailFile>, rows: &[TailRow]) {
+        tail::adopt(&mut self.state, rows);
+        if let Some(file) = file {
+            file.keep(|class, epoch, first, _| self.state.stream(class).is_in_tail(epoch, first));
+        }
+    }
+
+    fn declare_holes(&mut self) {
+        for class in Class::ALL {
+            if !self.state.stream(class).salvaging {
+                for span in self.state.stream(class).holes() {
+                    self.declare(class, span);
+                }
+            }
         }
     }
 

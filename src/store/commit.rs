@@ -20,10 +20,11 @@ use crate::model::sample::Sample;
 use super::acked;
 use super::cursor::Span;
 use super::merge;
+use super::open::Disk;
 use super::segment::{self, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
 use super::tail::Unmerged;
-use super::writer::{Disk, Writer};
+use super::writer::Writer;
 
 /// A slot takes at most this part of the tail.
 const SLOT_PART: u64 = 4;

@@ -1,4 +1,5 @@
-//! Merging: the many small segments of the tail become few large ones in chunks, about once a minute.
+//! Merging: the many small segments of the tail become few large ones in chunks, every five minutes at the latest, once a
+//! minute at 1000 samples a second.
 //!
 //! A segment of a minute takes a third of the space of sixty of a second: values of one tag stand side by side. Numbers
 //! do not change; until the chunk is committed the tail has them, afterwards both, until the tail's slot is used again.
@@ -14,13 +15,17 @@ use crate::disk::fault::Fault;
 use crate::model::number::Class;
 
 use super::commit::Load;
+use super::cursor::Span;
+use super::open::Disk;
 use super::segment::{self, Body, MERGED_MAX, Place, Record};
-use super::stream::Stream;
+use super::stream::{Held, Stream};
 use super::tail::{self, Unmerged};
-use super::writer::{Disk, RETRY, Writer};
+use super::writer::Writer;
 
 /// What is committed is merged after this long at the latest.
 const MERGE_EVERY: Duration = Duration::from_secs(300);
+/// A merge that failed is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(30);
 /// Unpacked bytes of a merged segment; a reader unpacks one at a time.
 const MERGED_BYTES: u64 = 2 * 1024 * 1024;
 
@@ -38,14 +43,18 @@ impl Writer {
         let now = Instant::now();
         self.merge_at = match (any, large) {
             (false, _) => None,
-            (true, true) => Some(now),
+            // Not with every commit while merging fails.
+            (true, true) => Some(self.merge_failed.map_or(now, |at| now.max(at + AGAIN))),
             (true, false) => Some(self.merge_at.unwrap_or(now + MERGE_EVERY)),
         };
+        self.tail_since = any.then(|| self.tail_since.unwrap_or_else(|| self.clock.now()));
     }
 
     /// Merges when that is due. What does not succeed stays in the tail and is tried again.
     pub(super) fn merge_due(&mut self, now: Instant) {
-        if self.merge_at.is_some_and(|at| at <= now) {
+        // The boot-time clock goes on while the machine sleeps.
+        let old = self.tail_since.is_some_and(|since| self.clock.now().since(since) >= MERGE_EVERY);
+        if old || self.merge_at.is_some_and(|at| at <= now) {
             self.merge_now();
         }
     }
@@ -55,11 +64,12 @@ impl Writer {
         let Some(mut disk) = self.disk.take() else { return };
         let outcome = self.merge_all(&mut disk);
         self.disk = Some(disk);
-        self.merge_at = None;
+        (self.merge_at, self.tail_since) = (None, None);
+        self.merge_failed = outcome.is_err().then(Instant::now);
         self.plan_merge();
         if let Err(fault) = outcome {
             tracing::warn!(error = %fault, "tail could not be merged; trying again");
-            self.merge_at = self.merge_at.map(|_| Instant::now() + 10 * RETRY);
+            (self.merge_at, self.tail_since) = (self.merge_at.map(|_| Instant::now() + AGAIN), None);
         }
     }
 
@@ -104,10 +114,10 @@ impl Writer {
 }
 
 /// Moves the end of a chunk, or adds one.
-pub(super) fn extend(stream: &mut Stream, held: super::stream::Held) {
+pub(super) fn extend(stream: &mut Stream, held: Held) {
     let before = stream.chunks.iter().find(|old| old.name == held.name).copied().unwrap_or(held);
-    let span = super::cursor::Span { first: before.span.first.min(held.span.first), ..held.span };
-    stream.hold(super::stream::Held { span, times: before.times.and(held.times), ..held });
+    let span = Span { first: before.span.first.min(held.span.first), ..held.span };
+    stream.hold(Held { span, times: before.times.and(held.times), ..held });
 }
 
 /// Segments in a row as few large ones.

@@ -4,6 +4,7 @@
 //! what it has: inside a chunk numbers are missing only where they are declared lost.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,15 +13,18 @@ use crate::disk::chunk::{ChunkInfo, ChunkReader, ChunkWriter, SegmentRow, TagRow
 use crate::disk::database::PAGE;
 use crate::disk::directory::ChunkName;
 use crate::disk::fault::Fault;
+use crate::disk::marks::Marks;
+use crate::disk::meta::Meta;
 use crate::disk::tail::TailFile;
 use crate::model::number::Class;
+use crate::model::time::Boot;
 
 use super::commit::Load;
 use super::cursor::Span;
 use super::stream::{Held, Stream};
 use super::times::Times;
-use super::writer::{Disk, Writer};
-use super::{age, boot, room};
+use super::writer::Writer;
+use super::{age, boot, room, salvage};
 
 /// How often a full disk is answered with more room at once.
 const FULL_ATTEMPTS: usize = 4;
@@ -30,6 +34,25 @@ const TAIL_AGAIN: Duration = Duration::from_secs(60);
 const PAGES_AGAIN: u64 = 3;
 /// What the log adds to a page (sqlite.org/fileformat2.html, section 4.2: the frame header).
 const FRAME: u64 = 24;
+
+/// What the thread holds of the directory.
+pub(super) struct Disk {
+    /// Held as long as anything here is written.
+    #[expect(dead_code, reason = "held, not used")]
+    pub(super) lock: File,
+    pub(super) meta: Meta,
+    pub(super) marks: Marks,
+    pub(super) next_chunk: u64,
+    /// `None`: there is no place for one, or it failed.
+    pub(super) tail: Option<TailFile>,
+    /// The chunk of each class that is written to.
+    pub(super) open: [Option<OpenChunk>; 4],
+    /// Chunks that failed: never written to again.
+    pub(super) closed: HashSet<ChunkName>,
+    pub(super) salvaged: Option<salvage::Target>,
+    pub(super) boot: Boot,
+    pub(super) tag_ids: Vec<u32>,
+}
 
 /// The chunk a class is being written to.
 pub(super) struct OpenChunk {

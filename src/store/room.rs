@@ -15,7 +15,8 @@ use crate::flow::notice::Phase;
 use crate::model::number::Class;
 use crate::model::time::Stamp;
 
-use super::writer::{Disk, Writer};
+use super::open::Disk;
+use super::writer::Writer;
 use super::{times, upkeep};
 
 /// Largest chunk file.

@@ -15,11 +15,11 @@ use crate::flow::notice::Phase;
 use crate::model::number::Class;
 
 use super::cursor::Span;
-use super::open::OpenChunk;
+use super::open::{Disk, OpenChunk};
 use super::segment::{self, Place};
 use super::stream::{Held, Loss, Stream};
 use super::times::{Neighbours, Times};
-use super::writer::{Disk, Writer};
+use super::writer::Writer;
 use super::{Control, Shared, dictionary, room};
 
 /// Segments handed over at a time.

@@ -16,7 +16,8 @@ use crate::disk::marks::{Mark, Marks};
 use crate::disk::meta::{Edit, FixRow, Meta};
 use crate::flow::clock::Fix;
 
-use super::writer::{CURSORS_RECORDS, Disk, RETRY, Writer};
+use super::open::Disk;
+use super::writer::{CURSORS_RECORDS, RETRY, Writer};
 use super::{Shared, acked, boot};
 
 /// Cursors are saved at least this often while they move.

@@ -5,7 +5,6 @@
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,20 +12,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::disk::directory::ChunkName;
 use crate::disk::fault::{Fault, Unreadable};
-use crate::disk::marks::Marks;
-use crate::disk::meta::Meta;
-use crate::disk::tail::TailFile;
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::{Durable, DurableEnd, Lost};
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::number::Class;
-use crate::model::time::{Boot, Stamp};
+use crate::model::time::Stamp;
 
 use super::age::Ages;
 use super::commit::{Group, Pending};
-use super::open::OpenChunk;
+use super::open::Disk;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
@@ -52,24 +47,6 @@ const IDLE: Duration = Duration::from_secs(60);
 
 const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
 
-/// What the thread holds of the directory.
-pub(super) struct Disk {
-    /// Held as long as anything here is written.
-    _lock: File,
-    pub(super) meta: Meta,
-    pub(super) marks: Marks,
-    pub(super) next_chunk: u64,
-    /// `None`: there is no place for one, or it failed.
-    pub(super) tail: Option<TailFile>,
-    /// The chunk of each class that is written to.
-    pub(super) open: [Option<OpenChunk>; 4],
-    /// Chunks that failed: never written to again.
-    pub(super) closed: HashSet<ChunkName>,
-    pub(super) salvaged: Option<salvage::Target>,
-    pub(super) boot: Boot,
-    pub(super) tag_ids: Vec<u32>,
-}
-
 /// The ends of the channels.
 pub(super) struct Ends {
     pub(super) records: DurableEnd,
@@ -91,7 +68,10 @@ pub(super) struct Writer {
     pub(super) tags_used: [HashSet<u32>; 4],
     /// When a tail was last made, or tried.
     pub(super) tail_tried: Option<Instant>,
+    /// When the tail is to be merged, and since when there is something in it.
     pub(super) merge_at: Option<Instant>,
+    pub(super) tail_since: Option<Stamp>,
+    pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
     lost: [Option<Lost>; 4],
     failed: bool,
@@ -128,6 +108,8 @@ impl Writer {
             tags_used: Default::default(),
             tail_tried: None,
             merge_at: None,
+            tail_since: None,
+            merge_failed: None,
             ages: Ages::default(),
             lost: [None; 4],
             failed: false,
@@ -170,7 +152,7 @@ impl Writer {
         self.ages = Ages::resume(opened.latest_wall_ms, &opened.values);
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
-            _lock: opened.lock,
+            lock: opened.lock,
             meta: opened.meta,
             marks: opened.marks,
             next_chunk: opened.next_chunk,

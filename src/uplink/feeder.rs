@@ -115,6 +115,7 @@ impl<S: Source> Session<'_, S> {
             if accepted {
                 self.begin_round_when_due(line, progress);
                 if let Err(end) = self.send(client, line, progress) {
+                    self.take(&line.news(), progress); // what was answered before the end counts
                     return end;
                 }
             }

@@ -33,8 +33,8 @@ impl<S: Source> Session<'_, S> {
             if first == Some(Class::Alarm) { 0 } else { most.min(self.packer.wants(lane)).min(PULL_MAX) }
         };
         let live = useful(Lane::Live, usize::MAX);
-        let room = if line.room(Lane::Backlog) > 0 { self.together(line, progress) } else { 0 };
-        let backlog = useful(Lane::Backlog, room);
+        // Its next message is ready even while live ones fill the window: else it would never get its share.
+        let backlog = useful(Lane::Backlog, self.together(line, progress));
         (live > 0 || backlog > 0).then_some(Wants { live, backlog, above })
     }
 

@@ -19,6 +19,8 @@ use super::window::Sent;
 
 /// What MQTT 5 adds to a publish: the length of the properties and an alias.
 const ALIAS_BYTES: usize = 1 + 3;
+/// Messages sent before answers are looked at again; the first of them to leave wakes the feeder for more.
+const IN_ONE_GO: usize = 64;
 /// How long the offline status, and then the close of the connection, are waited for.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 /// The same for a close that must be quick.
@@ -38,7 +40,10 @@ impl<S: Source> Session<'_, S> {
         self.send_replies(client, line, progress)?;
         line.be_careful(self.refusals.careful());
         progress.not_before = None;
-        while !progress.paused {
+        for _ in 0..IN_ONE_GO {
+            if progress.paused {
+                break;
+            }
             let now = Instant::now();
             self.fetch(progress, now);
             let Some(message) = self.choose(line, progress, now) else { break };

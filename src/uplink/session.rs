@@ -227,6 +227,6 @@ impl<S: Source> Session<'_, S> {
 async fn unsubscribed(line: &Line) {
     sleep(SUBSCRIBED_MAX).await;
     if !line.is_subscribing() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(version.learn(Spoken::V5, Greeting::OtherVersion, now), Again::AtOnce);
         assert_eq!(version.next(now), Spoken::V4);
         version.learn(Spoken::V4, Greeting::Understood, now);
-        assert_eq!(version.next(now + ASK_AGAIN - Duration::from_secs(1)), Spoken::V4);
+        assert_eq!(version.next(now + ASK_AGAIN.saturating_sub(Duration::from_secs(1))), Spoken::V4);
         assert_eq!(version.next(now + ASK_AGAIN), Spoken::V5);
         // and if it then no longer takes 3.1.1, it is asked for 5 at once
         assert_eq!(version.learn(Spoken::V4, Greeting::OtherVersion, now), Again::AtOnce);

@@ -39,6 +39,8 @@ pub struct Orders {
     old: Option<Old>,
     agree: Option<ConnAckProperties>,
     deny: Vec<(String, u8)>,
+    deny_payload: Option<(String, u8)>,
+    fall_over: Option<String>,
     tell: (u64, Vec<u8>),
     no_suback: bool,
     refuse_subscriptions: bool,
@@ -260,6 +262,16 @@ impl Cloud {
     /// Publishes on this topic are not taken: PUBACK with this reason code. 0: they are again.
     pub fn deny(&self, topic: &str, reason: u8) {
         self.order(|orders| orders.deny = vec![(topic.to_owned(), reason)]);
+    }
+
+    /// Publishes with this text in them are not taken: PUBACK with this reason code.
+    pub fn refuse_payloads_with(&self, text: &str, reason: u8) {
+        self.order(|orders| orders.deny_payload = Some((text.to_owned(), reason)));
+    }
+
+    /// A publish with this text in it makes it close the connection.
+    pub fn fall_over(&self, text: &str) {
+        self.order(|orders| orders.fall_over = Some(text.to_owned()));
     }
 
     /// Every connection gets these bytes and is closed.

@@ -102,9 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 && let Some(asked) = wire::protocol_of(buffer)
             {
                 self.version = asked;
-                match (&orders.old, asked) {
-                    (Some(old), Protocol::V5) => return self.too_new(*old, buffer).await,
-                    _ => {}
+                if let (Some(old), Protocol::V5) = (orders.old, asked) {
+                    return self.too_new(old, buffer).await;
                 }
             }
             let packet = match wire::read(self.version, buffer) {
@@ -161,11 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                     self.cursor = self.shared.book.lock().unwrap().log.len(); // a command is not kept for anyone
                 }
                 if !orders.no_suback {
-                    let granted = vec![
-                        u8::from(!orders.refuse_subscriptions)
-                            | (u8::from(orders.refuse_subscriptions) * 0x80);
-                        filters.len()
-                    ];
+                    let granted = vec![if orders.refuse_subscriptions { 0x80 } else { 1 }; filters.len()];
                     if let Next::Cut = self.raw(&wire::suback(self.version, id, &granted)).await {
                         return Next::Cut;
                     }
@@ -203,6 +198,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let at_once = orders.agree.as_ref().and_then(|agree| agree.receive_max).unwrap_or(u16::MAX);
         assert!(self.owed_acks.len() < usize::from(at_once), "more than the Receive Maximum of {at_once}");
         let denied = orders.deny.iter().find(|(denied, _)| *denied == topic).map_or(0, |(_, reason)| *reason);
+        let has = |text: &String| String::from_utf8_lossy(&publish.payload).contains(text);
+        if orders.fall_over.as_ref().is_some_and(has) {
+            return Next::Cut;
+        }
+        let denied = orders.deny_payload.as_ref().filter(|(text, _)| has(text)).map_or(denied, |(_, reason)| *reason);
         if denied == 0 {
             self.shared.log(Arrived {
                 topic,

@@ -63,9 +63,14 @@ pub fn sample_on(topic: &str, seq: u64) -> Item {
 }
 
 fn key(ack: Ack) -> i64 {
+    keys(ack).start
+}
+
+/// Sequence numbers of records, the negative ids of gap records.
+fn keys(ack: Ack) -> std::ops::Range<i64> {
     match ack {
-        Ack::Records { first, .. } => i64::try_from(first.0).unwrap(),
-        Ack::Gap(id) => -id,
+        Ack::Records { first, last, .. } => i64::try_from(first.0).unwrap()..i64::try_from(last.0).unwrap() + 1,
+        Ack::Gap(id) => -id..1 - id,
     }
 }
 
@@ -146,16 +151,20 @@ impl Source for ListReader {
 
     fn acknowledge(&self, ack: Ack) {
         let mut inner = self.list.inner.lock().unwrap();
-        let handed_out = inner.items[..self.at].iter().rev().any(|item| key_of(item) == key(ack));
-        if !inner.acknowledged.insert(key(ack)) || !handed_out {
-            inner.wrong_acks += 1;
+        for key in keys(ack) {
+            let handed_out = inner.items[..self.at].iter().rev().any(|item| key_of(item) == key);
+            if !inner.acknowledged.insert(key) || !handed_out {
+                inner.wrong_acks += 1;
+            }
         }
     }
 
     fn refuse(&mut self, ack: Ack, _at: Option<Stamp>) {
         let mut inner = self.list.inner.lock().unwrap();
-        inner.refused.push(key(ack));
-        inner.acknowledged.insert(key(ack));
+        for key in keys(ack) {
+            inner.refused.push(key);
+            inner.acknowledged.insert(key);
+        }
     }
 
     async fn save(&self) {

@@ -47,7 +47,8 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
     };
     let ahead = purge::preview(dir, &wanted, RELEASE_MS).map_err(explain)?;
     if args.dry_run || ahead.is_empty() {
-        return show(&ahead, "would go", args);
+        show(&ahead, "would go", args);
+        return Ok(());
     }
     if !args.yes {
         if !io::stdin().is_terminal() {
@@ -55,7 +56,7 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
                 "this cannot be taken back: say --yes, or --dry-run to see what would go".into(),
             ));
         }
-        show(&ahead, "will go", args)?;
+        show(&ahead, "will go", args);
         eprint!("Purge? This cannot be taken back. [y/N] ");
         io::stderr().flush().map_err(|error| Failed::Internal(error.to_string()))?;
         let mut answer = String::new();
@@ -66,7 +67,8 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
         }
     }
     let gone = purge::purge(dir, &wanted, RELEASE_MS).map_err(explain)?;
-    show(&gone, "went", args)
+    show(&gone, "went", args);
+    Ok(())
 }
 
 fn explain(error: PurgeError) -> Failed {
@@ -76,11 +78,11 @@ fn explain(error: PurgeError) -> Failed {
     }
 }
 
-fn show(purged: &[Purged], word: &str, args: &PurgeArgs) -> Result<(), Failed> {
+fn show(purged: &[Purged], word: &str, args: &PurgeArgs) {
     if args.place.json {
         let rows: Vec<_> = purged.iter().map(row).collect();
         println!("{}", serde_json::json!({ "outcome": word, "streams": rows }));
-        return Ok(());
+        return;
     }
     if purged.is_empty() {
         println!("nothing is that old (a segment goes when all of it is; what is in the tail stays)");
@@ -93,7 +95,6 @@ fn show(purged: &[Purged], word: &str, args: &PurgeArgs) -> Result<(), Failed> {
         };
         println!("{stream}: {records} records {word}, taken up to {upto}, {bytes} bytes{owed}");
     }
-    Ok(())
 }
 
 fn row(purged: &Purged) -> serde_json::Value {

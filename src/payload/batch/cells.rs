@@ -25,6 +25,8 @@ const POWERS: [f64; DECIMALS_MAX + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7,
 const FRACTIONS: [f64; DECIMALS_MAX + 1] = [1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9];
 /// Whole numbers up to here are exact in an f64.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// The same.
+const WHOLE_MAX: u64 = 1 << 53;
 /// What scaling with an offset leaves as rounding.
 const ULPS_MAX: i64 = 8;
 /// A column of fewer samples follows its tag's earlier ones: 12.50 must not become one decimal because it can.
@@ -108,13 +110,13 @@ fn kind_of_reals(cells: &[Cell<'_>], hint: &mut Hint) -> u32 {
     let exact = digits().flat_map(|k| [DIVIDED + k, MULTIPLIED + k, NARROWED + k]);
     let nudged = digits().map(|k| NUDGED + k).chain([SINGLE]);
     let found = exact.chain(nudged).find(fits).unwrap_or(DOUBLE);
-    let kind = if found >= NARROWED && found < NUDGED { cheaper(reals(), found) } else { found };
+    let kind = if (NARROWED..NUDGED).contains(&found) { cheaper(&reals(), found) } else { found };
     hint.0 = Some(kind);
     kind
 }
 
 /// A float32 with many decimals may be shorter as its bits.
-fn cheaper(reals: impl Iterator<Item = f64> + Clone, decimal: u32) -> u32 {
+fn cheaper(reals: &(impl Iterator<Item = f64> + Clone), decimal: u32) -> u32 {
     let cost = |kind: u32| {
         let mut before = 0_i64;
         let numbers = reals.clone().filter_map(|real| taken_apart(real, kind));
@@ -253,7 +255,7 @@ fn put_together(number: i64, kind: u32, ulps: i32) -> Option<Value> {
         UINT => return Some(Value::Uint(number.cast_unsigned())),
         SINGLE => f64::from(f32::from_bits(u32::try_from(number).ok()?)),
         DOUBLE => f64::from_bits(number.cast_unsigned()),
-        _ if number.unsigned_abs() > EXACT_MAX as u64 => return None,
+        _ if number.unsigned_abs() > WHOLE_MAX => return None,
         _ => {
             let bits = decimal(number, kind)?.to_bits().cast_signed();
             f64::from_bits(bits.wrapping_add(i64::from(ulps)).cast_unsigned())

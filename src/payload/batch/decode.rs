@@ -8,10 +8,10 @@ use prost::encoding::{WireType, decode_key, decode_varint};
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::payload::json::Previous;
 
-use super::cells::{self, Cells};
+use super::cells::{self, Cells, Restored};
 use super::dictionary::Entry;
 use super::rows::{self, Place, Rows};
-use super::schema::{Content, Frame, Tag};
+use super::schema::{Content, Event, Frame, Tag};
 use super::{BadBatch, Batch, RAW_BYTES_MAX, RECORDS_MAX, Record, RecordBody, VERSION};
 
 /// Epochs are exact in a double.
@@ -82,7 +82,7 @@ fn restore(content: Content) -> Result<Batch, BadBatch> {
     if !(1..=RECORDS_MAX).contains(&count) || content.tags.len() > count {
         return Err(BadBatch::Damaged("more or fewer records than a batch has"));
     }
-    let to_ms = match content.ticks_per_second {
+    let ticks_per_ms = match content.ticks_per_second {
         1000 => 1,
         1_000_000 => 1000,
         _ => return Err(BadBatch::Damaged("its times have a strange unit")),
@@ -95,7 +95,6 @@ fn restore(content: Content) -> Result<Batch, BadBatch> {
         times: content.poll_times,
     };
     let places = rows::restore(&order, columns.len(), count, content.base)?;
-    // Where each column's next cell lies.
     let mut counts = vec![0_usize; columns.len()];
     for (place, _) in &places {
         if let Place::Column(column) = place {
@@ -110,33 +109,7 @@ fn restore(content: Content) -> Result<Batch, BadBatch> {
         ulps: content.ulps,
         texts: content.texts,
     };
-    let mut cells = cells::restore(cells, &counts)?;
-    let mut next: Vec<usize> = counts
-        .iter()
-        .scan(0, |sum, count| {
-            *sum += count;
-            Some(*sum - count)
-        })
-        .collect();
-    let mut events = content.events.into_iter();
-    let mut records = Vec::with_capacity(count);
-    for (place, ticks) in places {
-        let body = match place {
-            Place::Event => {
-                let event = events.next().ok_or(BadBatch::Damaged("an event is missing"))?;
-                RecordBody::Event { topic: event.topic, body: event.body }
-            }
-            Place::Column(column) => {
-                let cell = cells.get_mut(next[column]).ok_or(BadBatch::Damaged("a cell is missing"))?;
-                next[column] += 1;
-                RecordBody::Sample { column, value: cell.0.take(), quality: cell.1 }
-            }
-        };
-        records.push(Record { unix_ms: ticks.div_euclid(to_ms), body });
-    }
-    if events.next().is_some() {
-        return Err(BadBatch::Damaged("more events than records"));
-    }
+    let records = in_order(&places, cells::restore(cells, &counts)?, &counts, content.events, ticks_per_ms)?;
     let previous = (content.previous_epoch != 0).then(|| Previous {
         epoch: Epoch(content.previous_epoch),
         seq: (content.previous_seq != 0).then_some(Seq(content.previous_seq)),
@@ -150,6 +123,42 @@ fn restore(content: Content) -> Result<Batch, BadBatch> {
         fingerprint: content.fingerprint,
         records,
     })
+}
+
+/// Cells lie column after column; records come in the order of their places.
+fn in_order(
+    places: &[(Place, i64)],
+    mut cells: Vec<Restored>,
+    counts: &[usize],
+    events: Vec<Event>,
+    ticks_per_ms: i64,
+) -> Result<Vec<Record>, BadBatch> {
+    let mut end = 0;
+    let begin = |count: &usize| {
+        end += count;
+        end - count
+    };
+    let mut next: Vec<usize> = counts.iter().map(begin).collect();
+    let mut events = events.into_iter();
+    let mut records = Vec::with_capacity(places.len());
+    for (place, ticks) in places {
+        let body = match place {
+            Place::Event => {
+                let event = events.next().ok_or(BadBatch::Damaged("an event is missing"))?;
+                RecordBody::Event { topic: event.topic, body: event.body }
+            }
+            Place::Column(column) => {
+                let cell = cells.get_mut(next[*column]).ok_or(BadBatch::Damaged("a cell is missing"))?;
+                next[*column] += 1;
+                RecordBody::Sample { column: *column, value: cell.0.take(), quality: cell.1 }
+            }
+        };
+        records.push(Record { unix_ms: ticks.div_euclid(ticks_per_ms), body });
+    }
+    if events.next().is_some() {
+        return Err(BadBatch::Damaged("more events than records"));
+    }
+    Ok(records)
 }
 
 /// Ascending, so that no tag has two columns.

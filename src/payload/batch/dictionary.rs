@@ -128,10 +128,13 @@ impl Book {
     }
 }
 
+/// The tags of one gateway with their fingerprints.
+type Known = HashMap<u32, (Arc<Entry>, [u8; 8])>;
+
 /// What a consumer has been told, by all gateways.
 #[derive(Debug, Default)]
 pub struct Dictionary {
-    gateways: HashMap<String, HashMap<u32, (Arc<Entry>, [u8; 8])>>,
+    gateways: HashMap<String, Known>,
     entries: usize,
 }
 

@@ -120,7 +120,7 @@ impl Packer {
         let shape = self.form.shape(&owed);
         if let Some(place) = self.open.iter().position(|run| run.lane == lane && run.class() == Some(class)) {
             if self.open[place].takes(&owed, &shape) {
-                self.open[place].push(owed, shape, now);
+                self.open[place].push(owed, &shape, now);
                 if self.open[place].is_full(self.limits) {
                     self.close(place);
                 }

@@ -87,7 +87,7 @@ impl Run {
             }
     }
 
-    pub(super) fn push(&mut self, owed: Owed, shape: Shape, now: Instant) {
+    pub(super) fn push(&mut self, owed: Owed, shape: &Shape, now: Instant) {
         self.records.push(owed);
         self.bytes += shape.bytes;
         self.latest = now;
