@@ -180,7 +180,7 @@ fn whatever_happens_to_any_one_file_the_store_starts_and_what_is_missing_is_decl
                 match left.suffer(name, damage, &mut random) {
                     Ok(more) => figures.add(&more),
                     Err(complaints) => {
-                        wrong.push(format!("{} {damage:?}: {}", name.display(), complaints.join("\n    ")))
+                        wrong.push(format!("{} {damage:?}: {}", name.display(), complaints.join("\n    ")));
                     }
                 }
             }

@@ -30,8 +30,10 @@ use workload::Order;
 
 /// How long calls fail.
 const WINDOW: Duration = Duration::from_millis(1200);
-/// A failed commit is tried again every 3 s; a stop under way waits 5 s.
-const RECOVERY: Duration = Duration::from_secs(30);
+/// A failed commit is tried again every 3 s, a stop under way waits 5 s, SQLite 5 s for each lock.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// The end of a process may wait for several busy locks.
+const END: Duration = Duration::from_secs(120);
 /// At the same time: most of the time they wait.
 const LANES: usize = 4;
 
@@ -141,7 +143,7 @@ fn suffer(case: Case) -> Outcome {
     let freed = Instant::now();
     let again = subject.commits(3, RECOVERY);
     let recovered = freed.elapsed();
-    let ended = subject.stop(RECOVERY, &mut said);
+    let ended = subject.stop(END, &mut said);
     if !again {
         return Err(format!("no commit for {recovered:?} after {failed} failures, ended well: {ended}"));
     }

@@ -40,7 +40,7 @@ impl Subject {
             (Arc::clone(&commits), Arc::clone(&bytes), Arc::clone(&all));
         let mut ear = socket.try_clone().expect("cloned");
         let listening = std::thread::spawn(move || {
-            let mut part = [0; 65_536];
+            let mut part = vec![0; 65_536];
             while let Ok(length) = ear.read(&mut part)
                 && length > 0
             {
