@@ -65,6 +65,11 @@ impl Directory {
         Self { path: path.to_path_buf() }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Creates it and its quarantine, and proves that it can be written to.
     pub fn prepare(&self) -> Result<(), Fault> {
         fs::create_dir_all(self.path.join(QUARANTINE))?;

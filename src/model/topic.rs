@@ -146,6 +146,11 @@ impl GatewayTopics {
         format!("{}/batch", self.base)
     }
 
+    /// A summary of an outage, not retained.
+    pub fn summary(&self) -> String {
+        format!("{}/summary", self.base)
+    }
+
     /// Declared losses.
     pub fn gap(&self) -> String {
         format!("{}/gap", self.base)

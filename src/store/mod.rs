@@ -45,7 +45,7 @@ mod upkeep;
 mod verify;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -251,6 +251,11 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
+    /// Where the store lies.
+    pub fn directory(&self) -> &Path {
+        self.shared.directory.path()
+    }
+
     /// The reader of an uplink of the plan; one at a time for each.
     pub fn reader(&self, uplink: &str) -> Option<Reader> {
         let place = self.routes.iter().position(|name| name == uplink)?;

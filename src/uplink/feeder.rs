@@ -146,6 +146,7 @@ impl<S: Source> Session<'_, S> {
                 biased;
                 pull = self.source.next(wants.unwrap_or(NOTHING)), if wants.is_some() => self.pack(pull, line, progress),
                 () = line.changed() => {}
+                () = self.outage.ready(), if accepted => {}
                 () = reply_waits(&mut self.downlink), if accepted && line.room(Lane::Live) > 0 => {}
                 () = stop.begun(), if progress.stop_at.is_none() => {
                     progress.stop_at = Some(Instant::now() + self.timing.stop_wait);
@@ -210,6 +211,10 @@ impl<S: Source> Session<'_, S> {
         if news.in_flight == 0 || progress.backlog_at.elapsed() >= BACKLOG_EVERY {
             progress.backlog_at = Instant::now();
             self.stats.owes(self.source.backlog(), self.source.oldest(), self.clock);
+            if progress.proved {
+                let age = Duration::from_secs(self.stats.backlog_age_s.get());
+                self.outage.look(age, self.source.directory(), self.clock);
+            }
         }
     }
 

@@ -36,7 +36,7 @@ impl<S: Source> Session<'_, S> {
         };
         let live = useful(Lane::Live, usize::MAX);
         // Its next message is ready even while live ones fill the window: else it would never get its share.
-        let backlog = useful(Lane::Backlog, together(line, progress));
+        let backlog = if self.outage.holds_backlog() { 0 } else { useful(Lane::Backlog, together(line, progress)) };
         (live > 0 || backlog > 0).then_some(Wants { live, backlog, above })
     }
 

@@ -32,6 +32,7 @@ mod feeder;
 mod filling;
 mod lanes;
 mod line;
+mod outage;
 mod overheard;
 mod pace;
 mod pack;
@@ -79,6 +80,7 @@ use destinations::destinations;
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
+use outage::Outage;
 use pack::Packer;
 pub use paths::PathState;
 use rate::Rate;
@@ -176,6 +178,7 @@ pub struct Uplink<S> {
     downlink: Option<Downlink>,
     trouble: Trouble,
     refusals: Refusals,
+    outage: Outage,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
     dice: StdRng,
@@ -207,6 +210,7 @@ impl<S: Source> Uplink<S> {
             trouble: Trouble::new(plan.name.clone(), notices),
             rotation: Rotation::new(servers.len(), timing.first_server_again),
             refusals: Refusals::default(),
+            outage: Outage::new(&plan),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
@@ -315,6 +319,7 @@ impl<S: Source> Uplink<S> {
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
         self.source.begin(self.plan.delivery);
+        self.outage.interrupted();
         self.source.only(self.ways.classes());
         self.ways.connected(self.road.prober());
         let session = Session {
@@ -329,6 +334,7 @@ impl<S: Source> Uplink<S> {
             downlink: self.downlink.as_mut(),
             ways: &mut self.ways,
             refusals: &mut self.refusals,
+            outage: &mut self.outage,
             rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,

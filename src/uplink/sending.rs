@@ -38,6 +38,7 @@ impl<S: Source> Session<'_, S> {
             }
         }
         self.send_replies(client, line, progress)?;
+        self.send_summary(client, line, progress)?;
         line.be_careful(self.refusals.careful());
         (progress.not_before, progress.withheld) = (None, false);
         for _ in 0..IN_ONE_GO {
@@ -111,6 +112,23 @@ impl<S: Source> Session<'_, S> {
             }
             line.hand(Sent::Reply, Lane::Live, reply.topic.len() + reply.payload.len());
             client.publish(reply.topic, reply.payload, Retained::No, reply.extras)?;
+        }
+        Ok(())
+    }
+
+    /// The summary of an outage goes before the samples it is about.
+    fn send_summary(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
+        while line.room(Lane::Backlog) > 0
+            && let Some(part) = self.outage.next()
+        {
+            let (topic, payload) = self.packer.summary(part);
+            if line.in_flight() == 0 {
+                progress.moved_at = Instant::now();
+            }
+            let bytes = topic.len() + payload.len();
+            line.hand(Sent::Reply, Lane::Backlog, bytes);
+            self.ways.sent(bytes);
+            client.publish(topic, payload, Retained::No, Extras::default())?;
         }
         Ok(())
     }

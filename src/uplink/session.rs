@@ -28,6 +28,7 @@ use super::line::Line;
 use super::overheard::Ear;
 use super::pack::Packer;
 use super::rate::Rate;
+use super::outage::Outage;
 use super::refusal::Refusals;
 use super::source::Source;
 use super::stats::UplinkStats;
@@ -111,6 +112,7 @@ pub(super) struct Session<'a, S> {
     /// A session in which too few publishes fit may be given up for one with the other version.
     pub(super) may_narrow: bool,
     pub(super) refusals: &'a mut Refusals,
+    pub(super) outage: &'a mut Outage,
 }
 
 impl<S: Source> Session<'_, S> {

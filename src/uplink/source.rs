@@ -1,6 +1,7 @@
 //! What an uplink pulls from: the store, or a plain list in tests of the wire.
 
 use std::future::Future;
+use std::path::PathBuf;
 
 use crate::config::plan::Delivery;
 use crate::model::number::{Class, Epoch, Seq};
@@ -33,6 +34,10 @@ pub trait Source: Send + Sync + 'static {
     fn backlog(&self) -> u64;
     /// About when the oldest of them was taken.
     fn oldest(&self) -> Option<Stamp>;
+    /// Where what is owed lies on disk, for one who reads all of it beside us; `None` where it does not.
+    fn directory(&self) -> Option<PathBuf> {
+        None
+    }
     /// The newest number of each stream.
     fn newest(&self) -> Vec<(Class, Epoch, Seq)>;
 }
@@ -94,6 +99,10 @@ impl Source for StoreSource {
 
     fn oldest(&self) -> Option<Stamp> {
         self.reader.oldest()
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.store.directory().to_path_buf())
     }
 
     fn newest(&self) -> Vec<(Class, Epoch, Seq)> {

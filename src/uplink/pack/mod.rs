@@ -86,6 +86,7 @@ pub(super) struct Packer {
     ready: VecDeque<Parcel>,
     gap_topic: String,
     status_topic: String,
+    summary_topic: String,
     clock: Clock,
 }
 
@@ -101,6 +102,7 @@ impl Packer {
             ready: VecDeque::new(),
             gap_topic: format!("{prefix}{}", topics.gap()),
             status_topic: format!("{prefix}{}", topics.status()),
+            summary_topic: format!("{prefix}{}", topics.summary()),
             clock,
         }
     }
@@ -108,6 +110,11 @@ impl Packer {
     /// Where the status goes.
     pub(super) fn status_topic(&self) -> &str {
         &self.status_topic
+    }
+
+    /// A part of a summary, as this uplink's format would have it.
+    pub(super) fn summary(&self, part: Vec<u8>) -> (String, Vec<u8>) {
+        (self.summary_topic.clone(), self.form.compressed(part))
     }
 
     /// The broker of this session takes packets of so many bytes.
