@@ -313,3 +313,19 @@ async fn a_record_that_the_broker_will_not_take_now_stays_owed() {
 fn the_default_is_to_find_out() {
     assert_eq!(UplinkPlan::plain("x").mqtt_version, MqttVersion::Auto);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_one_by_one_over_a_long_way_go_by_3_1_1_where_the_broker_takes_few_at_once_in_5() {
+    for (version, spoken) in [(MqttVersion::Auto, Protocol::V4), (MqttVersion::V5, Protocol::V5)] {
+        let cloud = Cloud::start().await;
+        cloud.agrees(|agree| agree.receive_max = Some(20));
+        cloud.greet_slowly(Duration::from_millis(300));
+        let owed = owing(50);
+        let mut rig = speaking(&cloud, &owed, version);
+        all_arrive(&cloud, &owed, 50).await;
+        assert_eq!(cloud.connects().pop().unwrap().protocol, spoken);
+        assert!(cloud.log().iter().all(|arrived| !arrived.will), "the first session left in order");
+        assert_eq!((rig.told(), rig.stats.failures.get()), (Vec::new(), 0));
+        ends(rig, &owed).await;
+    }
+}

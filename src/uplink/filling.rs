@@ -16,6 +16,8 @@ use super::source::{Lane, Pull, Source, Wants};
 
 /// Items pulled at once: as many as the store reads at once.
 const PULL_MAX: usize = 4096;
+/// Messages that wait where some may not be sent for a budget or a window: live values must get past all of one pull.
+const WITHHELD_MAX: usize = WAITING_MAX + PULL_MAX;
 /// Bytes of a record before any was sent: JSON.
 const RECORD_BYTES: usize = 200;
 
@@ -79,7 +81,8 @@ impl<S: Source> Session<'_, S> {
 
     /// Takes what the packer has ready.
     pub(super) fn fetch(&mut self, progress: &mut Progress, now: Instant) {
-        while progress.lanes.len() < WAITING_MAX
+        let most = if progress.withheld { WITHHELD_MAX } else { WAITING_MAX };
+        while progress.lanes.len() < most
             && let Some(message) = self.packer.next(now)
         {
             if message.lane == Lane::Backlog {

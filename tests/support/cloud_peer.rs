@@ -151,6 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                         self.shared.book.lock().unwrap().cursors.get(&connect.client_id).copied().unwrap_or(0);
                 }
                 self.connect = Some(connect);
+                tokio::time::sleep(orders.greeting_delay).await;
                 self.raw(&wire::welcome(self.version, orders.agree.as_ref())).await
             }
             In::Publish(publish) => self.publish(publish, orders).await,
