@@ -243,9 +243,10 @@ async fn evictions_under_a_live_first_cursor_declare_what_is_missing_and_nothing
 }
 
 /// Random sessions against plain sets: pulls from both lanes, acknowledgements in any order, reconnects, restarts.
+#[allow(clippy::too_many_lines, reason = "one model, read from top to bottom")]
 #[tokio::test]
 async fn random_sessions_deliver_everything_and_nothing_again_that_was_acknowledged_within_64_ranges() {
-    for seed in 0..12 {
+    for seed in 0..4 {
         let mut dice = StdRng::seed_from_u64(seed);
         let home = tempfile::tempdir().expect("a directory");
         let mut stored = 0_u64;
@@ -259,7 +260,7 @@ async fn random_sessions_deliver_everything_and_nothing_again_that_was_acknowled
                 reader.begin(Delivery::LiveFirst);
                 let marks: BTreeMap<u8, u64> =
                     running.store.newest().into_iter().map(|(class, _, seq)| (class as u8, seq.0)).collect();
-                let mut before: BTreeMap<(u8, Lane2), u64> = BTreeMap::new();
+                let mut before: BTreeMap<(u8, bool), u64> = BTreeMap::new();
                 let mut flying: Vec<Item> = Vec::new();
                 for _ in 0..dice.random_range(1..12) {
                     if dice.random_bool(0.4) {
@@ -270,7 +271,7 @@ async fn random_sessions_deliver_everything_and_nothing_again_that_was_acknowled
                     }
                     let wants =
                         Wants { live: dice.random_range(0..400), backlog: dice.random_range(0..400), above: [None; 2] };
-                    let Ok(Some(more)) = tokio::time::timeout(Duration::from_millis(50), reader.pull(wants)).await
+                    let Ok(Some(more)) = tokio::time::timeout(Duration::from_millis(20), reader.pull(wants)).await
                     else {
                         continue;
                     };
@@ -319,9 +320,6 @@ async fn random_sessions_deliver_everything_and_nothing_again_that_was_acknowled
         running.close().await;
     }
 }
-
-/// Live or not.
-type Lane2 = bool;
 
 /// Acknowledged ranges of a class.
 fn ranges(acknowledged: &BTreeSet<(u8, u64)>, class: u8) -> usize {

@@ -4,7 +4,9 @@
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
 //! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
-//! upstream · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
+//! upstream · `feeder` the one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the
+//! wire · `pace` how much the link bears · `refusal` what becomes of what the broker does not take · `status` the retained
+//! status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -14,7 +16,8 @@
 //! error the event loop is thrown away with all it holds, and the source is rewound to the first unacknowledged record.
 //!
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
-//! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
+//! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record. A
+//! record that the broker will never take is declared by a gap record, and the others go on.
 
 mod again;
 mod alias;

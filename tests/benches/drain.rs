@@ -37,6 +37,9 @@ const ROUND_TRIP: Duration = Duration::from_millis(600);
 /// How long the slow link is watched.
 const WATCHED: Duration = Duration::from_secs(30);
 
+/// A message with a single event; those of the backlog are larger.
+const SMALL: usize = 600;
+
 #[derive(Default)]
 struct Seen {
     payload: AtomicU64,
@@ -74,7 +77,9 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>) {
                     answer.extend([0x40, 2, content[2 + topic], content[3 + topic]]);
                     seen.payload.fetch_add(content.len() as u64, Ordering::Relaxed);
                     seen.messages.fetch_add(1, Ordering::Relaxed);
-                    if content[2..2 + topic].ends_with(b"/event") {
+                    // where events go in batches, the one that is live is the small one
+                    let (name, small) = (&content[2..2 + topic], content.len() < SMALL);
+                    if name.ends_with(b"/event") || small && name.ends_with(b"/batch") {
                         seen.events.fetch_add(1, Ordering::Relaxed);
                     }
                 }
