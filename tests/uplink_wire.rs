@@ -1,6 +1,12 @@
 //! What the bench `wire` works out, held against what the road counts: batches of a plant's samples through TLS to a broker.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    reason = "figures of a made-up plant, all small"
+)]
 
 #[path = "support/authority.rs"]
 mod authority;
