@@ -4,14 +4,16 @@
 #[path = "support/config.rs"]
 mod support;
 
+use std::fmt::Write;
+
 use support::assert_refused;
 
 fn devices(topic: &str, names: &[(&str, &str)]) -> String {
     let mut text = format!("[gateway]\nname = \"gw\"\ntopic = \"{topic}\"\n");
     text += "[[bus]]\nname = \"net\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:502\"\n";
     for (unit, (device, tag)) in (1..).zip(names) {
-        text += &format!("[[device]]\nname = \"{device}\"\nbus = \"net\"\nunit_id = {unit}\npoll = \"1s\"\n");
-        text += &format!("[[device.tag]]\nname = \"{tag}\"\naddress = \"holding:1\"\ntype = \"uint16\"\n");
+        let _ = write!(text, "[[device]]\nname = \"{device}\"\nbus = \"net\"\nunit_id = {unit}\npoll = \"1s\"\n");
+        let _ = write!(text, "[[device.tag]]\nname = \"{tag}\"\naddress = \"holding:1\"\ntype = \"uint16\"\n");
     }
     text + "[[uplink]]\nname = \"u\"\nurl = \"mqtt://x\"\n"
 }

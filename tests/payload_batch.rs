@@ -212,10 +212,10 @@ proptest! {
         frame.push(0x12);
         let mut length = noise.len();
         while length > 127 {
-            frame.push((length & 127) as u8 | 128);
+            frame.push(u8::try_from(length & 127).expect("seven bits") | 128);
             length >>= 7;
         }
-        frame.push(length as u8);
+        frame.push(u8::try_from(length).expect("seven bits"));
         frame.extend(&noise);
         prop_assert!(decode(&zstd::bulk::compress(&frame, 1).expect("memory")).is_err());
     }

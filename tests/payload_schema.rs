@@ -39,7 +39,7 @@ fn written() -> Schema {
     let (mut open, mut attribute) = (String::new(), None);
     for line in text("src/payload/batch/schema.rs").lines().map(str::trim) {
         if let Some((_, rest)) = line.split_once("pub(super) struct ").or_else(|| line.split_once("pub(super) enum ")) {
-            open = rest.trim_end_matches(" {").to_owned();
+            rest.trim_end_matches(" {").clone_into(&mut open);
         } else if let Some(inside) = line.strip_prefix("#[prost(").and_then(|rest| rest.strip_suffix(")]")) {
             attribute = Some(inside.to_owned());
         } else if let (Some(attribute), Some(field)) = (attribute.take(), line.strip_prefix("pub(super) ")) {

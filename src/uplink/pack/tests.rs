@@ -164,7 +164,8 @@ fn a_message_goes_when_it_is_full_when_its_wait_is_over_or_when_nothing_follows(
 #[test]
 fn what_is_too_large_for_the_broker_is_divided_and_nothing_is_left_out() {
     let (now, texts) = (Instant::now(), |seq: u64| {
-        let text: String = (0..200_u64).map(|n| char::from(b'a' + ((seq * 31 + n * n * 17) % 26) as u8)).collect();
+        let text: String =
+            (0..200_u64).map(|n| char::from(b'a' + u8::try_from((seq * 31 + n * n * 17) % 26).unwrap_or(0))).collect();
         let mut owed = owed(seq, "pump/a");
         if let OwedBody::Sample { value, .. } = &mut owed.body {
             *value = Some(Value::Text(format!("{text}{seq}").into()));
