@@ -39,8 +39,15 @@
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | the JSON of every payload | [`payload::json`] |
+//! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |
+//! | which records share a message | [`uplink`] (`pack`) |
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
+//! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
+//! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
+//! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |
+//! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
+//! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`] |
 //!

@@ -143,7 +143,7 @@ async fn a_certificate_that_ends_is_told_ahead_and_its_end_stops_no_session() {
     cloud.until("connected", |_| rig.stats.sessions.get() == 1).await;
     assert_eq!(rig.told(), Vec::<String>::new(), "31 days");
     assert_eq!(rig.stats.certificate_ends.get(), 1_893_456_000);
-    let mut next = async |rig: &mut Rig, expected: &str| loop {
+    let next = async |rig: &mut Rig, expected: &str| loop {
         match rig.told().as_slice() {
             [] => tokio::time::sleep(Duration::from_millis(5)).await,
             told => return assert_eq!(told, [expected]),

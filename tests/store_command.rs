@@ -75,11 +75,3 @@ async fn verify_says_no_where_something_is_wrong_that_no_gap_record_declares() {
     assert!(matches!(run(&["verify", "--config", "some.toml"], home.path()), Err(Failed::Verdict)));
     inspect::status(home.path()).expect("status still works");
 }
-
-#[test]
-fn what_is_not_in_this_version_is_refused_by_name() {
-    for word in ["torture"] {
-        let refused = run(&[word, "--config", "some.toml"], Path::new("/nowhere")).expect_err("refused");
-        assert_eq!((refused.code(), refused.to_string()), (78, format!("store {word}: not in this version")));
-    }
-}

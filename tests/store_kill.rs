@@ -54,10 +54,10 @@ fn after_kill_9_everything_promised_is_there_and_owed_to_whoever_did_not_acknowl
     let (rounds, seed) = (number("IRONBRIDGE_KILLS", 20), number("IRONBRIDGE_SEED", 1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let mut random = StdRng::seed_from_u64(seed);
-    let (mut home, mut said, mut figures) = (tempfile::tempdir().expect("made"), Said::default(), Figures::default());
+    let (mut home, mut said, mut figures) = (witness::place(), Said::default(), Figures::default());
     for round in 0..rounds {
         if round % ROUNDS_OF_ONE == 0 {
-            (home, said) = (tempfile::tempdir().expect("made"), Said::default());
+            (home, said) = (witness::place(), Said::default());
         }
         let order = order(home.path(), round, &mut random);
         // Every third is hit while it starts, the others anywhere.

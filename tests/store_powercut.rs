@@ -48,13 +48,6 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// In memory where there is such a place: nothing here depends on what a real disk does.
-fn place() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    let place = tempfile::Builder::new().prefix("ironbridge-power-cut").tempdir_in(memory);
-    place.or_else(|_| tempfile::tempdir()).expect("a directory")
-}
-
 /// Runs the process to its end; the log of its calls.
 fn trace(order: &Order, home: &Path) -> Vec<Op> {
     let log = home.join("log");
@@ -91,7 +84,16 @@ impl Lane {
     fn new(number: u64, seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed * LANES + number);
         let (said, figures) = (Said::default(), Figures::default());
-        Self { home: place(), random, number, said, figures, images: 0, kinds: BTreeMap::new(), opened: Vec::new() }
+        Self {
+            home: witness::place(),
+            random,
+            number,
+            said,
+            figures,
+            images: 0,
+            kinds: BTreeMap::new(),
+            opened: Vec::new(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

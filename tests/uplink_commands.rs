@@ -63,16 +63,16 @@ impl Rig {
     }
 }
 
-fn properties(change: impl FnOnce(&mut PublishProperties)) -> Option<PublishProperties> {
+fn properties(change: impl FnOnce(&mut PublishProperties)) -> PublishProperties {
     let mut properties = PublishProperties::default();
     change(&mut properties);
-    Some(properties)
+    properties
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_is_written_acknowledged_and_its_result_goes_up_as_an_event() {
     for version in VERSIONS {
-        let mut rig = Rig::start(version).await;
+        let rig = Rig::start(version).await;
         let result = rig.ask("a1", r#"{"value":42,"id":"a1"}"#).await;
         assert_eq!((&result["outcome"], &result["read_back"]), (&json!("done"), &json!(42)));
         assert_eq!((&result["stream"], rig.plc.word(0), rig.plc.writes()), (&json!("event"), 42, 1));
@@ -91,7 +91,7 @@ async fn a_command_is_written_acknowledged_and_its_result_goes_up_as_an_event() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_not_be_is_refused_and_the_refusal_goes_back_up() {
     for version in VERSIONS {
-        let mut rig = Rig::start(version).await;
+        let rig = Rig::start(version).await;
         let cases = [
             ("r1", r#"{"value":100.5,"id":"r1"}"#, "range"),
             ("p1", r#"{"value":"high","id":"p1"}"#, "payload"),
@@ -115,14 +115,14 @@ async fn what_may_not_be_is_refused_and_the_refusal_goes_back_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_is_remembered_across_a_restart_and_answered_again() {
-    let mut rig = Rig::start("5").await;
+    let rig = Rig::start("5").await;
     assert_eq!(rig.ask("once", r#"{"value":9,"id":"once"}"#).await["outcome"], "done");
     assert_eq!(rig.daemon.stop().await, Some(0));
     let Rig { plc, cloud, home, .. } = rig;
     let before = cloud.connects().len();
     let daemon = home.run();
     cloud.until("it is back", |cloud| cloud.subscriptions().len() > before).await;
-    let mut rig = Rig { plc, cloud, home, daemon };
+    let rig = Rig { plc, cloud, home, daemon };
     rig.cloud.deliver(SET, br#"{"value":10,"id":"once"}"#);
     rig.cloud.until("the old outcome", |_| rig.results("once").len() == 2).await;
     assert_eq!(rig.results("once")[1], json!({"id": "once", "outcome": "done", "read_back": 9}));
@@ -132,13 +132,13 @@ async fn an_id_is_remembered_across_a_restart_and_answered_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_goes_to_the_response_topic_below_the_prefix_with_its_correlation_data() {
-    let mut rig = Rig::start("5").await;
+    let rig = Rig::start("5").await;
     let ask = |payload: &[u8], response: &str, correlation: &'static [u8]| {
         rig.cloud.deliver_with(SET, payload, |it| {
-            it.properties = properties(|properties| {
+            it.properties = Some(properties(|properties| {
                 properties.response_topic = Some(response.to_owned());
                 properties.correlation_data = Some(correlation.into());
-            });
+            }));
         });
     };
     ask(b"5", "site/answers/me", &[0xAB, 1]);
@@ -169,14 +169,13 @@ async fn the_answer_goes_to_the_response_topic_below_the_prefix_with_its_correla
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_time_runs_out_in_the_queue_is_not_written() {
-    let mut rig =
-        Rig::with("5", |text| text.replace("poll = \"100ms\"", "poll = \"1d\"").replace("500ms", "20s")).await;
+    let rig = Rig::with("5", |text| text.replace("poll = \"100ms\"", "poll = \"1d\"").replace("500ms", "20s")).await;
     assert_eq!(rig.ask("warm", r#"{"value":1,"id":"warm"}"#).await["outcome"], "done");
     rig.plc.units.set_fault(1, Some(Fault::Late(Duration::from_millis(1200))));
     rig.cloud.deliver(SET, br#"{"value":2,"id":"first"}"#); // write and read back: 2.4 s
     rig.cloud.until("on the wire", |_| rig.plc.writes() == 2).await;
     rig.cloud.deliver_with(SET, br#"{"value":3,"id":"short"}"#, |it| {
-        it.properties = properties(|properties| properties.message_expiry_interval = Some(1));
+        it.properties = Some(properties(|properties| properties.message_expiry_interval = Some(1)));
     });
     let short = rig.result("short").await;
     assert_eq!((&short["outcome"], &short["reason"]), (&json!("refused"), &json!("expired")));
@@ -188,7 +187,7 @@ async fn a_command_whose_time_runs_out_in_the_queue_is_not_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_published_before_the_subscription_stands_and_each_session_has_one() {
     for version in VERSIONS {
-        let mut rig = Rig::start(version).await;
+        let rig = Rig::start(version).await;
         rig.cloud.no_suback(true);
         rig.cloud.cut();
         rig.cloud.until("it subscribes anew", |cloud| cloud.subscriptions().len() == 2).await;
@@ -222,7 +221,7 @@ async fn a_refused_subscription_is_no_reason_to_keep_the_samples_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_commands_true_nothing_is_subscribed_to() {
-    let mut rig = Rig::with("5", |text| text.replace("commands = true\n", "")).await;
+    let rig = Rig::with("5", |text| text.replace("commands = true\n", "")).await;
     assert!(rig.cloud.subscriptions().is_empty());
     assert_eq!(rig.daemon.stop().await, Some(0));
 }
@@ -231,7 +230,7 @@ async fn without_commands_true_nothing_is_subscribed_to() {
 async fn a_burst_is_answered_in_full() {
     const MANY: usize = 200;
     for version in VERSIONS {
-        let mut rig = Rig::start(version).await;
+        let rig = Rig::start(version).await;
         for n in 0..MANY {
             rig.cloud.deliver(SET, format!(r#"{{"value":{},"id":"b{n}"}}"#, n % 100).as_bytes());
         }

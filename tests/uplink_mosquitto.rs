@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ironbridge::config::plan::UplinkTlsPlan;
+use ironbridge::config::plan::{Transport, UplinkTlsPlan};
 use ironbridge::flow::stop::Stop;
 use ironbridge::receive::client::{Client, ClientParts, Happened, Kept};
 use ironbridge::receive::decode::{Received, decode};
@@ -152,6 +152,7 @@ fn start_uplink(authority: &Authority, owed: &OwedList, port: u16) -> Rig {
     Rig::start_at(([127, 0, 0, 1], port).into(), owed, |parts| {
         parts.plan.servers[0].host = "localhost".into();
         let identity = Some(authority.client("gw", VALID));
+        parts.plan.servers[0].transport = Transport::Tls;
         parts.plan.tls = Some(UplinkTlsPlan { ca_file: authority.ca_file(), identity });
     })
 }

@@ -36,7 +36,10 @@ fn owing(samples: u64) -> OwedList {
 }
 
 fn speaking(cloud: &Cloud, owed: &OwedList, version: MqttVersion) -> Rig {
-    Rig::start_with(cloud, owed, |parts| parts.plan.mqtt_version = version)
+    Rig::start_with(cloud, owed, |parts| {
+        parts.plan.mqtt_version = version;
+        parts.timing.refused_again = Duration::from_millis(100);
+    })
 }
 
 async fn all_arrive(cloud: &Cloud, owed: &OwedList, samples: usize) {
@@ -160,7 +163,8 @@ async fn a_topic_that_was_sent_once_is_sent_as_its_alias_in_this_session_only() 
     cloud.cut_after(Some(400));
     let owed = OwedList::default();
     let topics: Vec<String> = (0..12).map(|n| format!("acme/pump-{n}/pressure")).collect();
-    owed.push((1..=2000).map(|seq| sample_on(&topics[seq as usize % 12], seq)));
+    let topic_of = |seq: u64| &topics[usize::try_from(seq % 12).unwrap()];
+    owed.push((1..=2000).map(|seq| sample_on(topic_of(seq), seq)));
     let rig = speaking(&cloud, &owed, MqttVersion::V5);
     all_arrive(&cloud, &owed, 2000).await;
     cloud.cut_after(None);
@@ -169,7 +173,7 @@ async fn a_topic_that_was_sent_once_is_sent_as_its_alias_in_this_session_only() 
     let samples = || log.iter().filter(|arrived| arrived.topic.ends_with("/pressure"));
     for arrived in samples() {
         let seq = arrived.json()["seq"].as_u64().unwrap();
-        assert_eq!(arrived.topic, format!("up/{}", topics[seq as usize % 12]), "the right topic");
+        assert_eq!(arrived.topic, format!("up/{}", topic_of(seq)), "the right topic");
     }
     let aliased = samples().filter(|arrived| arrived.topic_bytes == 0).count();
     assert!(aliased * 12 >= samples().count() * 7, "{aliased} of {}: 8 of 12 topics have one", samples().count());
@@ -184,8 +188,9 @@ async fn a_record_larger_than_the_broker_takes_does_not_hold_up_the_others() {
     owed.push([sample_on(&format!("acme/{}", "x".repeat(300)), 6)]);
     owed.push((7..=20).map(|seq| sample_on("acme/pump-1/pressure", seq)));
     let rig = speaking(&cloud, &owed, MqttVersion::V5);
-    all_arrive(&cloud, &owed, 20).await;
-    assert_eq!((rig.stats.unsendable.get(), cloud.connects().len()), (1, 1), "counted, and the session lives");
+    cloud.until("the others", |cloud| seqs(cloud).len() >= 19).await;
+    cloud.until("the one is declared", |_| owed.refused() == [6]).await;
+    assert_eq!(cloud.connects().len(), 1, "the session lives");
     assert_eq!(seqs(&cloud).len(), 19);
     ends(rig, &owed).await;
 }
@@ -223,9 +228,9 @@ async fn a_broker_that_wants_no_pings_gets_a_steady_session() {
     let owed = owing(5);
     let rig = speaking(&cloud, &owed, MqttVersion::V5);
     all_arrive(&cloud, &owed, 5).await;
-    for more in 1..=20 {
-        owed.samples(5 + more..=5 + more);
-        all_arrive(&cloud, &owed, 5 + more as usize).await;
+    for samples in 6..=25 {
+        owed.samples(samples..=samples);
+        all_arrive(&cloud, &owed, usize::try_from(samples).unwrap()).await;
     }
     assert_eq!((cloud.connects().len(), rig.stats.failures.get()), (1, 0));
     ends(rig, &owed).await;
@@ -307,4 +312,20 @@ async fn a_record_that_the_broker_will_not_take_now_stays_owed() {
 #[test]
 fn the_default_is_to_find_out() {
     assert_eq!(UplinkPlan::plain("x").mqtt_version, MqttVersion::Auto);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_one_by_one_over_a_long_way_go_by_3_1_1_where_the_broker_takes_few_at_once_in_5() {
+    for (version, spoken) in [(MqttVersion::Auto, Protocol::V4), (MqttVersion::V5, Protocol::V5)] {
+        let cloud = Cloud::start().await;
+        cloud.agrees(|agree| agree.receive_max = Some(20));
+        cloud.greet_slowly(Duration::from_millis(300));
+        let owed = owing(50);
+        let mut rig = speaking(&cloud, &owed, version);
+        all_arrive(&cloud, &owed, 50).await;
+        assert_eq!(cloud.connects().pop().unwrap().protocol, spoken);
+        assert!(cloud.log().iter().all(|arrived| !arrived.will), "the first session left in order");
+        assert_eq!((rig.told(), rig.stats.failures.get()), (Vec::new(), 0));
+        ends(rig, &owed).await;
+    }
 }

@@ -203,7 +203,7 @@ mod tests {
 
     fn with(preset: Preset, change: impl FnOnce(&mut UplinkPlan)) -> UplinkPlan {
         let servers = vec![ServerPlan { host: "hub".into(), port: 8883, transport: Transport::Tls }];
-        let mut plan = UplinkPlan { preset, servers, ..UplinkPlan::plain("cloud") };
+        let mut plan = UplinkPlan { servers, preset, ..UplinkPlan::plain("cloud") };
         change(&mut plan);
         plan
     }

@@ -24,6 +24,9 @@ use super::{keep, seed};
 /// Batches that wait for their dictionary in memory, where there is no database to keep them: bytes.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
+/// Records that are decoded and put away together; one message may go beyond.
+const RECORDS_AT_ONCE: usize = 65_536;
+
 /// Where records go.
 pub enum Target {
     /// Into a database.
@@ -145,21 +148,22 @@ impl Consumer {
     /// Puts a window of messages away. `now_ms`: UTC now, if it is known.
     pub fn take(&mut self, window: &[Arrival<'_>], now_ms: Option<i64>) -> Result<(), TakeError> {
         self.books.now_ms = now_ms;
-        let read = window.iter().map(|arrival| (message::read(arrival.topic, arrival.payload), arrival));
-        let messages: Vec<_> = read.collect();
-        let Self { books, dictionary, target, .. } = self;
-        match target {
-            Target::Database(database) => {
-                Ok(database.window(|into| keep::Keeper { into, books, dictionary }.keep(&messages))?)
+        let mut rest = window.iter();
+        loop {
+            let part = read_some(&mut rest);
+            if part.is_empty() {
+                return Ok(());
             }
-            Target::Lines(_) | Target::Nothing => {
-                for (message, _) in messages {
-                    self.write(message)?;
-                }
-                if let Target::Lines(output) = &mut self.target {
-                    output.flush()?;
-                }
-                Ok(())
+            let Self { books, dictionary, target, .. } = self;
+            if let Target::Database(database) = target {
+                database.window(|into| keep::Keeper { into, books, dictionary }.keep(&part))?;
+                continue;
+            }
+            for (message, _) in part {
+                self.write(message)?;
+            }
+            if let Target::Lines(output) = &mut self.target {
+                output.flush()?;
             }
         }
     }
@@ -225,6 +229,27 @@ impl Consumer {
         let Books { ledger, lags, strays, .. } = &self.books;
         Account { report: ledger.report(), lag: lags.report(now_ms), strays: strays.clone() }
     }
+}
+
+/// Reads messages until enough of them lie in memory: a few small ones may unpack to very much.
+fn read_some<'m, 'a>(rest: &mut impl Iterator<Item = &'m Arrival<'a>>) -> Vec<(Message, &'m Arrival<'a>)>
+where
+    'a: 'm,
+{
+    let (mut part, mut weight) = (Vec::new(), 0);
+    for arrival in rest {
+        let message = message::read(arrival.topic, arrival.payload);
+        weight += match &message {
+            Message::Records(records) => records.len(),
+            Message::Batch(batch) => batch.records.len() + batch.entries.len(),
+            _ => 1,
+        };
+        part.push((message, arrival));
+        if weight >= RECORDS_AT_ONCE {
+            break;
+        }
+    }
+    part
 }
 
 /// For a batch that had to be given up.

@@ -56,6 +56,26 @@ pub struct Road {
     run_dir: PathBuf,
 }
 
+/// See [`Road::probe`].
+#[derive(Clone)]
+pub struct Prober {
+    to: Destination,
+    terms: reach::Terms,
+}
+
+impl Prober {
+    /// See [`Road::probe`].
+    pub fn probe(
+        &self,
+        bind: Bind,
+        meter: Arc<Meter>,
+    ) -> impl Future<Output = Result<(), RoadError>> + Send + 'static + use<> {
+        let Self { to, mut terms } = self.clone();
+        (terms.bind, terms.meters.way) = (bind, Some(meter));
+        async move { reach::knock(&to, &terms).await }
+    }
+}
+
 /// How the files of a destination stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
@@ -101,10 +121,12 @@ impl Road {
         bind: Bind,
         meter: Arc<Meter>,
     ) -> impl Future<Output = Result<(), RoadError>> + Send + 'static + use<> {
-        let mut terms = self.terms.clone();
-        (terms.bind, terms.meters.way) = (bind, Some(meter));
-        let to = self.to.clone();
-        async move { reach::knock(&to, &terms).await }
+        self.prober().probe(bind, meter)
+    }
+
+    /// For probes while the road itself is lent to somebody else; leads where the road leads now.
+    pub fn prober(&self) -> Prober {
+        Prober { to: self.to.clone(), terms: self.terms.clone() }
     }
 
     /// Reads the files, connects, and offers the connection on a fresh private socket. Takes up to minutes on a bad

@@ -108,12 +108,12 @@ mod tests {
 
     #[test]
     fn each_server_is_tried_once_before_there_is_a_wait() {
+        use Next::{AfterBackoff, Now};
         let mut rotation = Rotation::new(3, DWELL);
         let mut tried = Vec::new();
         for _ in 0..7 {
             tried.push((rotation.server(), rotation.failed()));
         }
-        use Next::{AfterBackoff, Now};
         let round = [(0, Now), (1, Now), (2, AfterBackoff)];
         assert_eq!(tried, [round, round, [(0, Now); 3]].concat()[..7]);
         assert_eq!(Rotation::new(1, DWELL).failed(), AfterBackoff);

@@ -247,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn fragments_pings_and_frames_that_split_packets_become_one_stream_again() {
         let (mut near, mut far) = open().await;
-        let sent: Vec<u8> = (0..200_000_u32).flat_map(|n| n.to_be_bytes()).take(300_000).collect();
+        let sent: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).take(300_000).collect();
         let served = sent.clone();
         let server = tokio::spawn(async move {
             far.write_all(&frame(0x82, &served[..1])).await.expect("taken");

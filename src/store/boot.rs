@@ -137,8 +137,7 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
     let next_chunk = directory.highest_chunk_number()? + 1;
-    work.state.opened = true;
-    work.state.meters.clone_from(&known.meters);
+    work.state.begin_with(&known.meters);
     Ok(Opened {
         lock,
         meta,
@@ -225,7 +224,9 @@ impl Boots {
         let mut looks = Vec::new();
         for (place, name) in names.iter().enumerate() {
             let last_of_class = names.get(place + 1).is_none_or(|next| next.class != name.class);
-            match look(&self.directory, *name, all_tags || last_of_class) {
+            // A read that fails at the wrong moment looks like damage to SQLite: only what stays so is set aside.
+            let look = || look(&self.directory, *name, all_tags || last_of_class);
+            match look().or_else(|fault| if fault.is_damage() { look() } else { Err(fault) }) {
                 Ok(Some(found)) => looks.push((*name, found)),
                 // Made, but nothing was ever committed to it.
                 Ok(None) => self.directory.remove_database(&name.file_name())?,

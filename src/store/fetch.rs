@@ -25,6 +25,8 @@ const PAGE_RECORDS: usize = 4096;
 const SEGMENTS: usize = 2;
 /// A chunk that cannot be opened now is tried again after this long.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Damage is believed at this look at a chunk, each over a connection of its own.
+const SURE_AFTER: u32 = 3;
 
 /// "Read this chunk from here, at most up to there."
 pub(super) struct Request {
@@ -81,21 +83,18 @@ fn serve(shared: &Shared, uplink: usize, open: &mut Option<Open>, request: &Requ
         };
     }
     let lost = Span { ordinal: request.at.ordinal, first: request.at.seq, last: request.upto };
-    let opened = match open.take().filter(|open| open.name == request.name) {
-        Some(open) => Ok(open),
-        None => {
-            let chunk = ChunkReader::open(&shared.directory.chunk(request.name));
-            chunk.map(|chunk| Open { name: request.name, chunk, segment: None })
+    let mut looks = 1;
+    let page = loop {
+        match page(shared, open, request) {
+            // A read that fails at the wrong moment looks like damage to SQLite: only what stays so is lost.
+            Err(fault) if fault.is_damage() && looks < SURE_AFTER => {
+                tracing::warn!(file = request.name.file_name(), error = %fault, "chunk looks damaged; looking again");
+                looks += 1;
+                std::thread::sleep(PAUSE / 5);
+            }
+            page => break page,
         }
     };
-    let page = opened.and_then(|mut opened| {
-        let page = read(shared, &mut opened, request)?;
-        // At the end of what is written the file is closed: if it is evicted its space is free at once.
-        if matches!(&page, Page::Items(_, at) if at.seq <= request.upto) {
-            *open = Some(opened);
-        }
-        Ok(page)
-    });
     let held = || shared.state().streams[request.name.class as usize].chunks.iter().any(|h| h.name == request.name);
     match page {
         Ok(Page::Items(items, at)) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
@@ -111,6 +110,23 @@ fn serve(shared: &Shared, uplink: usize, open: &mut Option<Open>, request: &Requ
             Page::Changed
         }
     }
+}
+
+/// Opens the chunk if need be and reads a page of it.
+fn page(shared: &Shared, open: &mut Option<Open>, request: &Request) -> Result<Page, Fault> {
+    let mut opened = match open.take().filter(|open| open.name == request.name) {
+        Some(open) => open,
+        None => {
+            let chunk = ChunkReader::open(&shared.directory.chunk(request.name))?;
+            Open { name: request.name, chunk, segment: None }
+        }
+    };
+    let page = read(shared, &mut opened, request)?;
+    // At the end of what is written the file is closed: if it is evicted its space is free at once.
+    if matches!(&page, Page::Items(_, at) if at.seq <= request.upto) {
+        *open = Some(opened);
+    }
+    Ok(page)
 }
 
 fn path(shared: &Shared, request: &Request) -> PathBuf {

@@ -7,6 +7,15 @@ use crate::disk::meta::Edit;
 pub use crate::disk::meter::MeterRow;
 
 use super::StoreHandle;
+use super::state::State;
+
+impl State {
+    /// The directory could be opened, and these lay there.
+    pub(super) fn begin_with(&mut self, meters: &[MeterRow]) {
+        self.opened = true;
+        self.meters = meters.to_vec();
+    }
+}
 
 impl StoreHandle {
     /// The rows of an uplink as they lay there when the store was opened, by path, period and number; `None` until it

@@ -75,11 +75,16 @@ pub struct Reader {
     beside: [bool; 4],
     /// By lane and class. What is not read beside the backlog has its place there.
     queues: [[Queue; 4]; 2],
+    /// By class: may be handed out now.
+    wanted: [bool; 4],
     /// Gap records of what a broker refused in this session.
     refused: VecDeque<Item>,
     /// A page that was asked for; kept here so that `next` may be cancelled. `None`: no longer wanted.
-    asked: Option<(Option<(Lane, Class)>, oneshot::Receiver<Page>)>,
+    asked: Option<Asked>,
 }
+
+/// For which queue, and where the page will come.
+type Asked = (Option<(Lane, Class)>, oneshot::Receiver<Page>);
 
 struct Queue {
     /// Where to go on reading; `None`: at the cursor, or behind the mark.
@@ -126,6 +131,7 @@ impl Reader {
             marks,
             beside: [false; 4],
             queues: EMPTY,
+            wanted: [true; 4],
             refused: VecDeque::new(),
             asked: None,
         };
@@ -167,7 +173,7 @@ impl Reader {
                 for class in Class::ALL {
                     let above = wants.above[lane as usize];
                     let at_most = if above.is_none_or(|above| class < above) { at_most } else { 0 };
-                    if at_most == 0 && !ended {
+                    if !self.wanted[class as usize] || at_most == 0 && !ended {
                         continue;
                     }
                     match self.look(lane, class) {
@@ -321,6 +327,17 @@ impl Reader {
             let ranges = cursor.map_or(0, |cursor| cursor.ranges().len());
             self.beside[class as usize] = delivery == Delivery::LiveFirst && ranges < RANGES_SAVED_MAX;
         }
+    }
+
+    /// From now on hands out these classes only; the others wait, also for the end of the store.
+    pub fn only(&mut self, classes: &[Class]) {
+        self.wanted = Class::ALL.map(|class| classes.contains(&class));
+    }
+
+    /// Classes of which something is still owed, most urgent first.
+    pub fn waiting(&self) -> Vec<Class> {
+        let state = self.shared.state();
+        Class::ALL.into_iter().filter(|class| state.backlog_of(self.uplink, *class) > 0).collect()
     }
 
     /// The uplink's broker has taken something; may come out of order. Never waits.

@@ -306,18 +306,21 @@ impl State {
 
     /// Numbers an uplink is still owed; a gap record counts as one.
     pub(super) fn backlog(&self, uplink: usize) -> u64 {
+        Class::ALL.into_iter().map(|class| self.backlog_of(uplink, class)).sum()
+    }
+
+    /// Those of one class.
+    pub(super) fn backlog_of(&self, uplink: usize, class: Class) -> u64 {
         let Some(ledger) = self.ledgers.get(uplink) else { return 0 };
-        let mut owed = 0u64;
-        for (class, cursor) in Class::ALL.into_iter().zip(&ledger.cursors) {
-            let Some(Cursor { acked, .. }) = cursor else { continue };
-            let ahead = self.stream(class).epochs.iter().filter(|life| life.ordinal >= acked.ordinal);
-            owed += ahead
-                .map(|life| life.last.saturating_sub(if life.ordinal == acked.ordinal { acked.seq } else { 0 }))
-                .sum::<u64>();
-            owed = owed.saturating_sub(cursor.iter().flat_map(Cursor::ranges).map(|range| range.len()).sum());
-        }
-        let gaps: u64 = ledger.gaps.iter().map(|gap| gap.loss.span.len() - 1).sum();
-        owed.saturating_sub(gaps)
+        let Some(cursor) = &ledger.cursors[class as usize] else { return 0 };
+        let acked = cursor.acked;
+        let ahead = self.stream(class).epochs.iter().filter(|life| life.ordinal >= acked.ordinal);
+        let owed: u64 =
+            ahead.map(|life| life.last.saturating_sub(if life.ordinal == acked.ordinal { acked.seq } else { 0 })).sum();
+        let ranges: u64 = cursor.ranges().iter().map(|range| range.len()).sum();
+        let gaps = ledger.gaps.iter().filter(|gap| gap.class == class);
+        let gaps: u64 = gaps.map(|gap| gap.loss.span.len() - 1).sum();
+        owed.saturating_sub(ranges).saturating_sub(gaps)
     }
 
     /// The rows that save an uplink's cursors.

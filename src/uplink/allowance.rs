@@ -1,7 +1,7 @@
 //! The allowance of an uplink: its own purse and one for each of its paths. What may be sent now, what must stop, what the
 //! operator is told, what goes to disk. Pure: bytes, time and what waits come in as arguments.
 
-use crate::config::plan::{Overrun, UplinkPlan};
+use crate::config::plan::{Budget, Overrun, UplinkPlan};
 use crate::model::time::Wall;
 use crate::store::MeterRow;
 
@@ -77,18 +77,25 @@ impl Allowance {
         self.room(path, need) <= costs::LAST
     }
 
-    /// When the first budget that concerns this path is full again, ms since 1970; `None` when nobody knows.
-    pub(super) fn refilled_ms(&self, path: usize, wall: Wall) -> Option<i64> {
-        let way = self.paths.get(path).and_then(|purse| purse.refilled_ms(wall));
-        [way, self.uplink.refilled_ms(wall)].into_iter().flatten().min()
+    /// Used bytes of each budget: of a path, or of the uplink itself.
+    pub(super) fn used(&self, path: Option<usize>) -> Vec<(Budget, u64)> {
+        match path {
+            Some(path) => self.paths.get(path).map_or_else(Vec::new, |purse| purse.used().collect()),
+            None => self.uplink.used().collect(),
+        }
     }
 
-    /// What is to be written now; nothing before the disk was read, or it would be overwritten.
-    pub(super) fn rows(&mut self, save: Save) -> Vec<MeterRow> {
+    /// What is to be written now, while `open` bytes are under way on a path; nothing before the disk was read, or it
+    /// would be overwritten.
+    pub(super) fn rows(&mut self, save: Save, path: usize, open: u64) -> Vec<MeterRow> {
         if !self.adopted {
             return Vec::new();
         }
-        self.purses().flat_map(|purse| purse.rows(save)).collect()
+        let mut rows = self.uplink.rows(save, open);
+        for (place, purse) in self.paths.iter_mut().enumerate() {
+            rows.extend(purse.rows(save, if place == path { open } else { 0 }));
+        }
+        rows
     }
 
     fn purses(&mut self) -> impl Iterator<Item = &mut Purse> {
@@ -106,7 +113,7 @@ pub(super) enum Alarms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{Bind, Budget, PathPlan, Period};
+    use crate::config::plan::{Bind, PathPlan, Period};
     use crate::model::number::Class;
     use crate::model::time::Certainty;
 
@@ -184,11 +191,11 @@ mod tests {
         first.adopt(&[]);
         first.look(NOW);
         first.count(0, 100 * KB);
-        let rows = first.rows(Save::Exact);
+        let rows = first.rows(Save::Exact, 0, 0);
         let mut allowance = Allowance::new(&plan);
         allowance.look(NOW);
         allowance.count(0, 5 * KB);
-        assert!(allowance.rows(Save::Exact).is_empty());
+        assert!(allowance.rows(Save::Exact, 0, 0).is_empty());
         allowance.adopt(&rows);
         assert_eq!(allowance.room(0, Need::Live), 395 * KB);
     }

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
 use crate::config::plan::{Compress, Format, Preset, UplinkPlan};
+use crate::flow::clock::Clock;
 use crate::model::time::{Certainty, Wall};
 use crate::road::destination::RoadError;
 use crate::road::login::{Login, LoginFiles};
@@ -46,6 +47,25 @@ pub(super) struct Pass {
     pub(super) good_for: Option<Duration>,
 }
 
+impl Pass {
+    /// User and password as they are now.
+    pub(super) async fn get(
+        plan: &UplinkPlan,
+        device: Option<&Device>,
+        host: &str,
+        clock: &Clock,
+    ) -> Result<Self, RoadError> {
+        let Some(device) = device else {
+            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
+            return Ok(Self { login: files.read().await?, good_for: None });
+        };
+        match device.login_files(plan, host).read().await? {
+            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, clock.wall_now()),
+            login => Ok(Self { login, good_for: None }),
+        }
+    }
+}
+
 impl Device {
     /// `None`: the uplink does not lead to Azure IoT Hub.
     pub(super) fn new(plan: &UplinkPlan) -> Option<Self> {
@@ -64,7 +84,7 @@ impl Device {
     }
 
     /// Files of the login: with a device key its file stands for the password.
-    pub(super) fn login_files(&self, plan: &UplinkPlan, hub: &str) -> LoginFiles {
+    fn login_files(&self, plan: &UplinkPlan, hub: &str) -> LoginFiles {
         let user = || format!("{hub}/{}/?api-version={API_VERSION}", self.id);
         LoginFiles {
             username: Some(plan.username.clone().unwrap_or_else(user)),
@@ -73,7 +93,7 @@ impl Device {
     }
 
     /// The device key in a login becomes a token.
-    pub(super) fn sign(&self, key: Login, hub: &str, now: Wall) -> Result<Pass, RoadError> {
+    fn sign(&self, key: Login, hub: &str, now: Wall) -> Result<Pass, RoadError> {
         if now.certainty == Certainty::Floor {
             let why = "the time is not known yet, and Azure's token needs it";
             return Err(RoadError::Disabled(why.into()));

@@ -158,28 +158,24 @@ impl Purse {
         self.budgets.iter().map(left).min().unwrap_or(u64::MAX)
     }
 
-    /// When the first period ends of those that have no room for this cost, ms since 1970; `None` when none can end.
-    pub(super) fn refilled_ms(&self, wall: Wall) -> Option<i64> {
-        self.budgets.iter().filter_map(|budget| self.tallies[budget.period as usize].ends_ms(wall)).min()
-    }
-
     /// Bytes of each budget: used, of.
     pub(super) fn used(&self) -> impl Iterator<Item = (Budget, u64)> {
         self.budgets.iter().map(|budget| (*budget, self.tallies[budget.period as usize].bytes))
     }
 
-    /// Rows that are due because more was counted than the disk allows for; with `all`, exact ones of everything that
-    /// differs from the disk.
-    pub(super) fn rows(&mut self, all: Save) -> Vec<MeterRow> {
+    /// Rows that are due because more was counted, or is `open` (under way), than the disk allows for; with `all`, exact
+    /// ones of everything that differs from the disk.
+    pub(super) fn rows(&mut self, all: Save, open: u64) -> Vec<MeterRow> {
         let smallest = self.budgets.iter().map(|budget| part(budget.bytes, AHEAD)).min();
-        let ahead = if all == Save::Exact { 0 } else { smallest.unwrap_or(AHEAD_FREE) };
+        let more = smallest.unwrap_or(AHEAD_FREE);
+        let ahead = if all == Save::Exact { 0 } else { open + more };
         let mut rows = Vec::new();
         for (tally, saved) in self.tallies.iter().zip(&mut self.saved) {
             let due = match (all, *saved) {
                 (Save::Exact, saved) => saved != Some(tally.bytes) && (tally.bytes > 0 || saved.is_some()),
-                (Save::Due, None) => tally.bytes > 0,
+                (Save::Due, None) => tally.bytes + open > 0,
                 // Half of it is left for what goes out while the disk is slow.
-                (Save::Due, Some(bound)) => tally.bytes + ahead / 2 >= bound,
+                (Save::Due, Some(bound)) => tally.bytes + open + more / 2 >= bound,
             };
             if due {
                 rows.push(tally.row(&self.uplink, &self.path, ahead));
@@ -288,7 +284,7 @@ mod tests {
         assert!(purse.crossings(NOW).is_empty());
         purse.count(19_000);
         assert_eq!(told(&purse.crossings(NOW)), [("budget_100", Phase::Active)]);
-        let rows = purse.rows(Save::Exact);
+        let rows = purse.rows(Save::Exact, 0);
         let mut again = self::purse(Overrun::Stop);
         again.adopt(&rows);
         assert!(again.turn(NOW).is_empty() && again.crossings(NOW).is_empty());
@@ -304,15 +300,15 @@ mod tests {
         let (mut bound, mut saves) = (0, 0);
         for _ in 0..1000 {
             purse.count(100);
-            for row in purse.rows(Save::Due).iter().filter(|row| row.period == 0) {
+            for row in purse.rows(Save::Due, 0).iter().filter(|row| row.period == 0) {
                 (bound, saves) = (row.bound, saves + 1);
                 assert!(row.bound - row.bytes <= 500, "half a percent");
             }
             assert!(bound >= purse.tallies[0].bytes + 100, "room for what goes out while it is written");
         }
         assert!(saves <= 401, "{saves}");
-        let rows = purse.rows(Save::Exact);
+        let rows = purse.rows(Save::Exact, 0);
         assert!(rows.iter().all(|row| row.bytes == 100_000 && row.bound == row.bytes));
-        assert!(purse.rows(Save::Exact).is_empty());
+        assert!(purse.rows(Save::Exact, 0).is_empty());
     }
 }

@@ -28,6 +28,14 @@ pub(super) enum Spoken {
 }
 
 impl Spoken {
+    /// In CONNECT (MQTT 5, section 3.1.2.2).
+    pub(super) const fn level(self) -> u64 {
+        match self {
+            Self::V4 => 4,
+            Self::V5 => 5,
+        }
+    }
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "3.1.1",
@@ -157,7 +165,7 @@ impl Client {
             }
             Self::V5(client, aliases) => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
-                // a retained message is rare, and some brokers have lost topics of aliased ones
+                // what is retained is sent once in a while: an alias would be taken from a topic that needs it
                 let alias = match retained {
                     Retained::Yes => Alias::None,
                     Retained::No => aliases.lock().unwrap_or_else(PoisonError::into_inner).of(&topic),

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -92,7 +93,8 @@ impl Downlink {
     /// The two ends of one session's way in.
     pub(super) fn intake(&self) -> (Intake, mpsc::Receiver<Arrived>) {
         let (queue, arrivals) = mpsc::channel(usize::from(ARRIVALS_MAX));
-        (Intake { queue, clock: self.clock.clone(), stats: Arc::clone(&self.stats) }, arrivals)
+        let (clock, stats) = (self.clock.clone(), Arc::clone(&self.stats));
+        (Intake { queue, clock, stats, told: AtomicBool::new(false) }, arrivals)
     }
 
     /// Takes arrivals to the road, one after the other, and acknowledges each when it is journalled or refused. Runs
@@ -172,6 +174,8 @@ pub(super) struct Intake {
     queue: mpsc::Sender<Arrived>,
     clock: Clock,
     stats: Arc<UplinkStats>,
+    /// Dropping has been logged in this session.
+    told: AtomicBool,
 }
 
 impl Intake {
@@ -180,7 +184,9 @@ impl Intake {
     pub(super) fn take(&self, arrival: Arrival) {
         if self.queue.try_send(Arrived { arrival, at: self.clock.now() }).is_err() {
             self.stats.commands_dropped.one();
-            tracing::warn!("command from upstream dropped: too many at once");
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("commands from upstream dropped: too many at once");
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Ended {
     NoRetain,
     /// The broker did not understand one of our topic aliases.
     BadAlias,
+    /// The broker takes so few publishes at once that 3.1.1 is better.
+    Narrow(String),
     /// The broker sends us away, to another of the list.
     Elsewhere(String),
     /// Too much, too often: come again later.
@@ -39,6 +41,7 @@ impl Ended {
             | Self::Silence(why)
             | Self::OtherVersion(why)
             | Self::Elsewhere(why)
+            | Self::Narrow(why)
             | Self::Busy(why) => why,
             Self::NoRetain => "the broker does not keep retained messages".into(),
             Self::BadAlias => "the broker did not understand a topic alias".into(),

@@ -13,6 +13,7 @@ use crate::store::Ack;
 use super::BACKLOG_EVERY;
 use super::client::{Agreed, Client};
 use super::downlink::Downlink;
+use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
 use super::refusal::{Heard, Ruling};
@@ -20,6 +21,8 @@ use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
 use super::stats::UplinkStats;
 use super::status::Newest;
+use super::version;
+use super::ways;
 use super::window::Sent;
 
 /// A session without anything to send has proved itself after this long.
@@ -33,6 +36,8 @@ pub(super) struct Progress {
     pub(super) source_ended: bool,
     /// The next message may not be sent before.
     pub(super) not_before: Option<Instant>,
+    /// Some of what waits may not be sent for a budget or a window.
+    pub(super) withheld: bool,
     /// What was not taken is sent again then.
     pub(super) round_at: Option<Instant>,
     /// Nothing is sent until then.
@@ -66,6 +71,7 @@ impl Progress {
             lanes: Lanes::new(delivery),
             source_ended: false,
             not_before: None,
+            withheld: false,
             round_at: None,
             paused: false,
             record_bytes: 0,
@@ -104,6 +110,13 @@ impl<S: Source> Session<'_, S> {
             if let Some(agreed) = news.accepted
                 && progress.accepted_at.is_none()
             {
+                if self.may_narrow && version::is_narrow(agreed.receive_max, line.round_trip()) {
+                    let at_once = agreed.receive_max;
+                    let why = format!(
+                        "the broker takes {at_once} publishes at once, too few over this link for records one by one"
+                    );
+                    return Ended::Narrow(why).into();
+                }
                 client.agree(&agreed);
                 self.accepted(agreed, progress);
             }
@@ -119,11 +132,15 @@ impl<S: Source> Session<'_, S> {
                     return end;
                 }
             }
-            if is_over(line, progress, stop) {
+            let leaving = accepted && self.must_leave(Instant::now());
+            if leaving && progress.stop_at.is_none() {
+                progress.stop_at = Some(Instant::now() + self.timing.stop_wait);
+            }
+            if is_over(line, progress, stop) || leaving && line.in_flight() == 0 {
                 return if accepted { self.farewell(client, line, progress, stop).await } else { End::Finished };
             }
             let in_flight = line.in_flight();
-            let wants = self.wants(line, progress).filter(|_| accepted);
+            let wants = self.wants(line, progress).filter(|_| accepted && !leaving);
             let wake = self.wake(progress, in_flight);
             tokio::select! {
                 biased;
@@ -198,6 +215,9 @@ impl<S: Source> Session<'_, S> {
 
     /// A message was refused, or could not be sent at all.
     pub(super) fn not_taken(&mut self, ack: Ack, ruling: Ruling, progress: &mut Progress) {
+        if ruling != Ruling::Taken {
+            self.packer.untold();
+        }
         let round_in = match ruling {
             Ruling::Taken => return,
             Ruling::Declare => {
@@ -219,8 +239,13 @@ impl<S: Source> Session<'_, S> {
         let now = Instant::now();
         progress.accepted_at = Some(now);
         progress.status.next = now;
+        let client_id = agreed.assigned_id.as_deref(); // only where the broker did not take ours
+        let mqtt = self.stats.mqtt_level.get();
+        tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
+        self.packer.agree(agreed.packet_bytes_max);
         progress.agreed = agreed;
         self.stats.accepted();
+        self.ways.stands();
         let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
         tracing::info!(uplink = self.plan.name, elapsed_ms, "uplink connected");
     }
@@ -230,6 +255,9 @@ impl<S: Source> Session<'_, S> {
         let mut wake = Instant::now() + self.timing.status_every;
         if progress.accepted_at.is_some() && progress.status.in_flight == 0 {
             wake = wake.min(progress.status.next);
+        }
+        if progress.accepted_at.is_some() {
+            wake = wake.min(Instant::now() + ways::TICK);
         }
         if in_flight > 0 {
             wake = wake.min(progress.moved_at + self.timing.stalled);

@@ -16,6 +16,8 @@ use super::source::{Lane, Pull, Source, Wants};
 
 /// Items pulled at once: as many as the store reads at once.
 const PULL_MAX: usize = 4096;
+/// Messages that wait where some may not be sent for a budget or a window: live values must get past all of one pull.
+const WITHHELD_MAX: usize = WAITING_MAX + PULL_MAX;
 /// Bytes of a record before any was sent: JSON.
 const RECORD_BYTES: usize = 200;
 
@@ -34,14 +36,8 @@ impl<S: Source> Session<'_, S> {
         };
         let live = useful(Lane::Live, usize::MAX);
         // Its next message is ready even while live ones fill the window: else it would never get its share.
-        let backlog = useful(Lane::Backlog, self.together(line, progress));
+        let backlog = useful(Lane::Backlog, together(line, progress));
         (live > 0 || backlog > 0).then_some(Wants { live, backlog, above })
-    }
-
-    /// How many more records of the backlog the next message should have.
-    fn together(&self, line: &Line, progress: &Progress) -> usize {
-        let each = if progress.record_bytes == 0 { RECORD_BYTES } else { progress.record_bytes };
-        (line.message_bytes() / each).max(1).saturating_sub(progress.open_records)
     }
 
     /// Items to messages.
@@ -64,7 +60,7 @@ impl<S: Source> Session<'_, S> {
         for item in items {
             company = self.put(item, lane, company, now);
         }
-        if company.is_some() || lane == Lane::Backlog && self.together(line, progress) == 0 {
+        if company.is_some() || lane == Lane::Backlog && together(line, progress) == 0 {
             self.packer.flush();
         }
     }
@@ -85,7 +81,8 @@ impl<S: Source> Session<'_, S> {
 
     /// Takes what the packer has ready.
     pub(super) fn fetch(&mut self, progress: &mut Progress, now: Instant) {
-        while progress.lanes.len() < WAITING_MAX
+        let most = if progress.withheld { WITHHELD_MAX } else { WAITING_MAX };
+        while progress.lanes.len() < most
             && let Some(message) = self.packer.next(now)
         {
             if message.lane == Lane::Backlog {
@@ -98,4 +95,10 @@ impl<S: Source> Session<'_, S> {
             progress.lanes.push(message);
         }
     }
+}
+
+/// How many more records of the backlog the next message should have.
+fn together(line: &Line, progress: &Progress) -> usize {
+    let each = if progress.record_bytes == 0 { RECORD_BYTES } else { progress.record_bytes };
+    (line.message_bytes() / each).max(1).saturating_sub(progress.open_records)
 }

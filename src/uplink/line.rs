@@ -3,7 +3,7 @@
 //! never across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -35,6 +35,8 @@ struct State {
     answered: Vec<(Sent, Answer)>,
     agreed: Option<Agreed>,
     in_flight_max: u16,
+    /// From CONNECT to CONNACK.
+    round_trip: Duration,
     /// A SUBACK is waited for.
     subscribing: bool,
     ended: Option<Ended>,
@@ -61,6 +63,7 @@ impl Line {
     /// The poller; returns when the connection is gone. Everything rumqttc held goes with it.
     pub(super) async fn poll(&self, mut events: Events, intake: Option<Intake>) {
         let _gone = Gone(self);
+        let begun = Instant::now();
         loop {
             let happened = events.next().await;
             let mut state = self.lock();
@@ -74,7 +77,7 @@ impl Line {
                     continue;
                 }
                 Ok(happened) => {
-                    if let Err(confused) = state.note(happened) {
+                    if let Err(confused) = state.note(happened, begun) {
                         state.ended = Some(Ended::Lost(confused.to_string()));
                     }
                 }
@@ -109,6 +112,11 @@ impl Line {
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// From CONNECT to CONNACK: the round trip, and what the broker takes to look us up.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.lock().round_trip
     }
 
     /// Is a SUBACK still waited for?
@@ -176,6 +184,12 @@ impl Line {
         self.lock().window.be_careful(careful);
     }
 
+    /// Messages in flight, and their bytes.
+    pub(super) fn flying(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.window.in_flight(), state.window.bytes())
+    }
+
     /// Messages in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.lock().window.in_flight()
@@ -192,9 +206,10 @@ impl Line {
 }
 
 impl State {
-    fn note(&mut self, happened: Happened) -> Result<(), Confused> {
+    fn note(&mut self, happened: Happened, begun: Instant) -> Result<(), Confused> {
         match happened {
             Happened::Accepted(agreed) => {
+                self.round_trip = begun.elapsed();
                 self.window.agree(agreed.receive_max.min(self.in_flight_max));
                 self.agreed = Some(agreed);
             }

@@ -3,7 +3,8 @@
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
+//! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
+//! upstream · `feeder` the one who publishes · `status` the retained status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -15,6 +16,7 @@
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record.
 
+mod again;
 mod alias;
 mod allowance;
 mod answer;
@@ -44,9 +46,12 @@ mod stats;
 mod status;
 mod summary;
 mod tally;
+mod thrift;
 mod trouble;
 mod version;
 mod watch;
+mod way;
+mod ways;
 mod window;
 
 use std::path::PathBuf;
@@ -57,33 +62,35 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::config::plan::{MqttVersion, UplinkPlan};
+use crate::config::plan::UplinkPlan;
 use crate::config::preset::{self, Limits};
 use crate::flow::clock::Clock;
 use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::login::LoginFiles;
-use crate::road::rotation::{self, Next, Rotation};
+use crate::road::rotation::{self, Rotation};
 use crate::road::{Now, Relay, Road};
 
 use azure::{Device, Pass};
+use budget::Save;
 use certificates::{Certificates, Fault};
-use client::Spoken;
-use destinations::{bind, destinations};
+use destinations::destinations;
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
 use pack::Packer;
+pub use paths::PathState;
 use rate::Rate;
 use refusal::Refusals;
-use session::{End, Outcome, Session};
+use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
-pub use stats::{UplinkState, UplinkStats};
-use trouble::{Told, Trouble};
-use version::{Again, Known};
+pub use stats::{UplinkState, UplinkStats, WayFigures};
+use trouble::Trouble;
+use version::Known;
 use watch::{Reason, Watch};
+use way::Step;
+use ways::Ways;
 
 /// What topic and headers may take of the message that a cloud allows.
 const ENVELOPE_BYTES: usize = 2 << 10;
@@ -107,6 +114,8 @@ pub struct Timing {
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
+    /// How long a path that was down must be healthy before it is taken again; also the least time on a path.
+    pub path_healthy: Duration,
     /// How long a later server is kept before the first one is tried again.
     pub first_server_again: Duration,
 }
@@ -121,6 +130,7 @@ impl Default for Timing {
             refused_again: Duration::from_secs(30),
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
+            path_healthy: Duration::from_secs(60),
             first_server_again: rotation::DWELL,
         }
     }
@@ -170,6 +180,7 @@ pub struct Uplink<S> {
     backoff: Backoff,
     dice: StdRng,
     lost_since: Option<Instant>,
+    ways: Ways,
 }
 
 impl<S: Source> Uplink<S> {
@@ -180,14 +191,11 @@ impl<S: Source> Uplink<S> {
         let servers = destinations(&plan, limits.alpn_on_443);
         let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let mut road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
-        road.pace().set([plan.max_rate, limits.bytes_per_s].into_iter().flatten().min());
-        if let Some(path) = plan.paths.first() {
-            road.go_by(bind(&path.bind), Arc::default());
-        }
+        let road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
         let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
+        let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
             device: Device::new(&plan),
@@ -203,6 +211,7 @@ impl<S: Source> Uplink<S> {
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
             lost_since: None,
+            ways,
             plan,
             source,
             clock,
@@ -217,6 +226,12 @@ impl<S: Source> Uplink<S> {
     /// offline, disconnects and saves the cursor. Never ends for any trouble. Not cancel-safe: tell `stop` instead.
     pub async fn run(mut self, stop: Stop) {
         while !stop.is_begun() {
+            if let Some(wait) = self.choose_way() {
+                if self.stopped_while_waiting(wait, &stop).await {
+                    break;
+                }
+                continue;
+            }
             self.stats.state(UplinkState::Connecting);
             let prepared = tokio::select! {
                 biased;
@@ -235,7 +250,34 @@ impl<S: Source> Uplink<S> {
             }
         }
         self.stats.state(UplinkState::Stopped);
+        self.keep_meters(Save::Exact);
         self.source.save().await;
+    }
+
+    /// Which way to go; or how long to wait, because none may carry anything now.
+    fn choose_way(&mut self) -> Option<Duration> {
+        self.keep_meters(Save::Due); // what was used before this run comes first
+        let step = self.ways.next(&self.source.waiting(), Instant::now());
+        self.keep_meters(Save::Due);
+        match step {
+            Step::Connect => {}
+            Step::Retry => return Some(ways::TICK),
+            Step::Pause => {
+                self.stats.state(UplinkState::Paused);
+                return Some(ways::TICK);
+            }
+        }
+        let (bind, meter, rate) = self.ways.terms();
+        self.road.go_by(bind, meter);
+        self.road.pace().set([rate, self.limits.bytes_per_s].into_iter().flatten().min());
+        None
+    }
+
+    fn keep_meters(&mut self, save: Save) {
+        let rows = self.ways.keep(|| self.source.meters(), save);
+        if !rows.is_empty() {
+            self.source.save_meters(rows);
+        }
     }
 
     /// Waits, keeping the backlog figure fresh; true when a stop came.
@@ -254,7 +296,9 @@ impl<S: Source> Uplink<S> {
 
     async fn prepare(&mut self) -> Result<(Relay, Pass), RoadError> {
         let server = self.servers.get(self.rotation.server()).cloned();
-        let pass = self.pass(server.as_ref().map_or("", |server| &server.host)).await?;
+        let pass =
+            Pass::get(&self.plan, self.device.as_ref(), server.as_ref().map_or("", |server| &server.host), &self.clock)
+                .await?;
         if let Some(server) = server {
             self.road.lead(server);
         }
@@ -264,19 +308,6 @@ impl<S: Source> Uplink<S> {
         Ok((opened?, pass))
     }
 
-    /// User and password as they are now.
-    async fn pass(&self, host: &str) -> Result<Pass, RoadError> {
-        let plan = &self.plan;
-        let Some(device) = &self.device else {
-            let files = LoginFiles { username: plan.username.clone(), password_file: plan.password_file.clone() };
-            return Ok(Pass { login: files.read().await?, good_for: None });
-        };
-        match device.login_files(plan, host).read().await? {
-            Some(key) if plan.sas_key_file.is_some() => device.sign(key, host, self.clock.wall_now()),
-            login => Ok(Pass { login, good_for: None }),
-        }
-    }
-
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
     /// for renewed certificates and for the first server.
     async fn session(&mut self, relay: Relay, pass: Pass, stop: &Stop) -> Option<Duration> {
@@ -284,6 +315,8 @@ impl<S: Source> Uplink<S> {
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
         self.source.begin(self.plan.delivery);
+        self.source.only(self.ways.classes());
+        self.ways.connected(self.road.prober());
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,
@@ -294,10 +327,12 @@ impl<S: Source> Uplink<S> {
             stats: &self.stats,
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
+            ways: &mut self.ways,
             refusals: &mut self.refusals,
             rate: &mut self.rate,
             device: self.device.as_ref(),
             limits: self.limits,
+            may_narrow: false,
         };
         let known = &self.known[self.rotation.server()];
         let spoken = known.spoken(Instant::now().into_std());
@@ -316,6 +351,14 @@ impl<S: Source> Uplink<S> {
         };
         self.packer.clear();
         self.stats.in_flight.set(0);
+        let finished = matches!(outcome.end, End::Finished) && !stop.is_begun();
+        let left = self.ways.left();
+        if let Some(left) = left.filter(|_| finished) {
+            self.ways.ended();
+            tracing::info!(uplink = self.plan.name, reason = left.as_str(), "uplink disconnects");
+            self.backoff.reset();
+            return Some(Duration::ZERO);
+        }
         if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
             self.backoff.reset();
         }
@@ -323,7 +366,8 @@ impl<S: Source> Uplink<S> {
             self.rotation.worked();
         }
         match reason.get() {
-            Some(reason) if matches!(outcome.end, End::Finished) && !stop.is_begun() => {
+            Some(reason) if finished => {
+                self.ways.ended();
                 tracing::info!(uplink = self.plan.name, reason = reason.as_str(), "uplink connects anew");
                 if *reason == Reason::FirstServer {
                     self.rotation.back_to_first();
@@ -332,68 +376,5 @@ impl<S: Source> Uplink<S> {
             }
             _ => self.wait_after(spoken, outcome),
         }
-    }
-
-    /// What the end of a session means for the next; `None` when there is none.
-    fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
-        let again = self.known[self.rotation.server()].learn(spoken, &outcome, Instant::now().into_std());
-        let End::Ended(ended) = outcome.end else {
-            return None;
-        };
-        if again == Again::AtOnce {
-            let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
-            tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
-            return Some(Duration::ZERO);
-        }
-        let told = match &ended {
-            Ended::Refused(reason) => self.trouble.refused(reason),
-            Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),
-            Ended::TakenOver(reason) => self.trouble.taken_over(reason),
-            _ => Told::Before,
-        };
-        let stays = outcome.proved || matches!(ended, Ended::TakenOver(_));
-        let elsewhere = !stays || matches!(ended, Ended::Elsewhere(_));
-        Some(if elsewhere { self.next_server(ended.reason(), told) } else { self.retry_after(ended.reason(), told) })
-    }
-
-    fn no_road(&mut self, error: &RoadError) -> Duration {
-        let reason = error.to_string();
-        if let RoadError::Disabled(_) = error {
-            let told = self.trouble.disabled(&reason);
-            self.down(reason, told);
-            self.stats.state(UplinkState::Disabled);
-            return self.timing.files_again;
-        }
-        self.trouble.clear_disabled();
-        let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.next_server(reason, told)
-    }
-
-    /// At once, until all have been tried.
-    fn next_server(&mut self, reason: String, told: Told) -> Duration {
-        match self.rotation.failed() {
-            Next::AfterBackoff => self.retry_after(reason, told),
-            Next::Now => {
-                self.down(reason, told);
-                Duration::ZERO
-            }
-        }
-    }
-
-    fn retry_after(&mut self, reason: String, told: Told) -> Duration {
-        self.down(reason, told);
-        self.backoff.next(&mut self.dice)
-    }
-
-    /// Notes a failure, and tells the log once per outage, and again where it turns into one that needs a person.
-    fn down(&mut self, reason: String, told: Told) {
-        let uplink = self.plan.name.as_str();
-        if self.lost_since.is_none() || told == Told::Now {
-            self.lost_since.get_or_insert_with(Instant::now);
-            tracing::warn!(uplink, error = reason, "uplink down");
-        } else {
-            tracing::debug!(uplink, error = reason, "uplink still down");
-        }
-        self.stats.failed(reason);
     }
 }

@@ -9,25 +9,22 @@
 //! ```
 //!
 //! The cheapest path that is well and may carry something that waits is taken. From one that is taken nobody moves to a
-//! cheaper one before [`DWELL`], and never because of a single good probe. Where no path is well all are tried in order of
+//! cheaper one before its dwell time, and never because of a single good probe. Where no path is well all are tried in order of
 //! cost: a session that comes to stand makes its path well.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A path is left for a cheaper one only after this long.
-const DWELL: Duration = Duration::from_secs(60);
-/// A path that was down must be found well for this long before it is taken again (store-and-uplink, "Drain").
-const HEALTHY: Duration = Duration::from_secs(60);
-/// The same for one that keeps falling back.
-const HEALTHY_MAX: Duration = Duration::from_secs(3600);
-/// A path that carried a session for this long no longer counts as flapping.
-const STEADY: Duration = Duration::from_secs(600);
-/// Probes of a path that is down: the first ones, then doubled up to the longest. A probe that succeeds is a TCP
-/// connection opened and closed, about 360 bytes.
-const PROBE_FIRST: Duration = Duration::from_secs(20);
-const PROBE_MAX: Duration = Duration::from_secs(300);
+/// All times are worked out from the one for which a path must be healthy, 60 s (store-and-uplink, "Drain"). Dwell time:
+/// a path is left for a cheaper one after as long. A path that keeps falling back must be healthy for up to
+/// [`NEED_MOST`] times as long, until it has carried a session for [`STEADY`] times as long. Probes of a path that is down
+/// begin at a third of it and are doubled up to [`PROBE_MOST`] times; one that succeeds is a TCP connection opened and
+/// closed, about 360 bytes.
+const NEED_MOST: u32 = 60;
+const STEADY: u32 = 10;
+const PROBE_FIRST: u32 = 3;
+const PROBE_MOST: u32 = 5;
 
 /// Where a path stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,22 +79,23 @@ pub(super) enum Choice {
 #[derive(Debug)]
 pub(super) struct Paths {
     health: Vec<Health>,
+    healthy: Duration,
     current: Option<(usize, Instant)>,
 }
 
 impl Paths {
-    pub(super) fn new(count: usize, now: Instant) -> Self {
+    pub(super) fn new(count: usize, healthy: Duration, now: Instant) -> Self {
         let health = Health {
             state: PathState::Well,
             since: now,
-            need: HEALTHY,
+            need: healthy,
             probe_at: now,
-            probe_every: PROBE_FIRST,
+            probe_every: healthy / PROBE_FIRST,
             doubted: false,
             tried: false,
             returned: false,
         };
-        Self { health: vec![health; count], current: None }
+        Self { health: vec![health; count], healthy, current: None }
     }
 
     pub(super) fn state(&self, path: usize) -> PathState {
@@ -129,6 +127,16 @@ impl Paths {
         if all.filter(can).count() > 0 { Choice::Wait } else { Choice::None }
     }
 
+    /// After a failure: is there one left to be tried in this round? If not, all get another try in the next.
+    pub(super) fn has_another(&mut self, able: &[bool]) -> bool {
+        let left = |(path, health): (usize, &Health)| able[path] && (health.state == PathState::Well || !health.tried);
+        let another = self.health.iter().enumerate().any(left);
+        if !another {
+            self.health.iter_mut().for_each(|health| health.tried = false);
+        }
+        another
+    }
+
     /// Is there a better one than the present, so that a session in order ends for it?
     pub(super) fn better(&mut self, able: &[bool], now: Instant) -> Option<usize> {
         self.mend(now);
@@ -138,7 +146,7 @@ impl Paths {
         if !able_now {
             return (0..self.health.len()).filter(|path| *path != current).find(well);
         }
-        let dwelt = now.saturating_duration_since(since) >= DWELL;
+        let dwelt = now.saturating_duration_since(since) >= self.healthy;
         (0..current).find(well).filter(|_| dwelt)
     }
 
@@ -155,7 +163,7 @@ impl Paths {
     /// A connect failed, or a session was lost; `proved`: it had carried something.
     pub(super) fn failed(&mut self, path: usize, proved: bool, now: Instant) {
         let flapped = match self.current {
-            Some((current, since)) if current == path => now.saturating_duration_since(since) < STEADY,
+            Some((current, since)) if current == path => now.saturating_duration_since(since) < self.healthy * STEADY,
             _ => false,
         };
         let alone = self.health.len() == 1;
@@ -165,12 +173,13 @@ impl Paths {
             return;
         }
         health.need = match health.state {
-            PathState::Well if flapped && health.returned => (health.need * 2).min(HEALTHY_MAX),
-            PathState::Well => HEALTHY,
+            PathState::Well if flapped && health.returned => (health.need * 2).min(self.healthy * NEED_MOST),
+            PathState::Well => self.healthy,
             PathState::Mending | PathState::Down => health.need,
         };
         (health.state, health.tried, health.doubted) = (PathState::Down, true, false);
-        (health.probe_every, health.probe_at) = (PROBE_FIRST, now + PROBE_FIRST);
+        let first = self.healthy / PROBE_FIRST;
+        (health.probe_every, health.probe_at) = (first, now + first);
     }
 
     /// The cheapest path above the present one that is to be probed now.
@@ -185,17 +194,18 @@ impl Paths {
 
     /// What came of it.
     pub(super) fn probed(&mut self, path: usize, result: Probed, now: Instant) {
+        let (first, most) = (self.healthy / PROBE_FIRST, self.healthy * PROBE_MOST);
         let health = &mut self.health[path];
         match (result, health.state) {
             (_, PathState::Well) => return,
             (Probed::Well, PathState::Down) => {
                 (health.state, health.since) = (PathState::Mending, now);
-                health.probe_every = PROBE_FIRST;
+                health.probe_every = first;
             }
             (Probed::Well, PathState::Mending) => {}
             (Probed::Down, _) => {
                 health.state = PathState::Down;
-                health.probe_every = (health.probe_every * 2).min(PROBE_MAX);
+                health.probe_every = (health.probe_every * 2).min(most);
             }
         }
         health.probe_at = now + health.probe_every;
@@ -204,9 +214,10 @@ impl Paths {
 
     /// A path whose probes have all succeeded for long enough is well again; the last one must be fresh.
     fn mend(&mut self, now: Instant) {
+        let first = self.healthy / PROBE_FIRST;
         for health in &mut self.health {
             let long_enough = now.saturating_duration_since(health.since) >= health.need;
-            if health.state == PathState::Mending && long_enough && now < health.probe_at + PROBE_FIRST {
+            if health.state == PathState::Mending && long_enough && now < health.probe_at + first {
                 (health.state, health.tried, health.returned) = (PathState::Well, false, true);
             }
         }
@@ -224,6 +235,7 @@ pub(super) enum Probed {
 mod tests {
     use super::*;
 
+    const HEALTHY: Duration = Duration::from_secs(60);
     const BOTH: [bool; 2] = [true, true];
 
     struct Bench {
@@ -234,7 +246,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let now = Instant::now();
-            Self { paths: Paths::new(2, now), now }
+            Self { paths: Paths::new(2, HEALTHY, now), now }
         }
 
         fn later(&mut self, seconds: u64) {
@@ -379,7 +391,7 @@ mod tests {
     #[test]
     fn a_single_path_is_simply_tried_again_with_a_pause() {
         let now = Instant::now();
-        let mut paths = Paths::new(1, now);
+        let mut paths = Paths::new(1, HEALTHY, now);
         for _ in 0..3 {
             assert_eq!(paths.choose(&[true], now), Choice::Take(0));
             paths.failed(0, true, now);

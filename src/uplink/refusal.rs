@@ -227,7 +227,7 @@ impl Refusals {
     /// A session broke off with this in flight; `heard`: the broker had answered something in it. Says what is to be
     /// given up for it.
     pub(super) fn ended(&mut self, left: Option<(Ack, Alone)>, heard: Heard) -> Option<Ack> {
-        let Some((ack, alone)) = left.filter(|_| heard == Heard::Something) else { return None };
+        let (ack, alone) = left.filter(|_| heard == Heard::Something)?;
         let was_careful = self.careful();
         let same = |head: &Head| start(head.ack) == start(ack);
         let mut head = self.head.filter(same).unwrap_or(Head { ack, ends: 0, falls: 0 });
@@ -242,10 +242,10 @@ impl Refusals {
             self.given_up(ack);
             return Some(ack);
         }
-        if head.ends >= ENDS_SUSPICIOUS || fell {
-            if let Some(new) = Suspect::of(ack, true) {
-                self.suspect(new);
-            }
+        if (head.ends >= ENDS_SUSPICIOUS || fell)
+            && let Some(new) = Suspect::of(ack, true)
+        {
+            self.suspect(new);
         }
         None
     }

@@ -39,7 +39,7 @@ impl<S: Source> Session<'_, S> {
         }
         self.send_replies(client, line, progress)?;
         line.be_careful(self.refusals.careful());
-        progress.not_before = None;
+        (progress.not_before, progress.withheld) = (None, false);
         for _ in 0..IN_ONE_GO {
             if progress.paused {
                 break;
@@ -57,9 +57,10 @@ impl<S: Source> Session<'_, S> {
         for lane in progress.lanes.order().into_iter().filter(|lane| line.room(*lane) > 0) {
             for class in Class::ALL {
                 let Some(message) = progress.lanes.pop(lane, class) else { continue };
-                match self.may_send(&message, now) {
+                match self.may_send(&message, line, now) {
                     Ok(()) => return Some(message),
                     Err(then) => {
+                        progress.withheld |= !self.is_payable(&message, line);
                         progress.not_before = Some(progress.not_before.map_or(then, |before| before.min(then)));
                         progress.lanes.push_back(message);
                     }
@@ -67,11 +68,6 @@ impl<S: Source> Session<'_, S> {
             }
         }
         None
-    }
-
-    /// May this message be handed over now? `Err`: not before then.
-    fn may_send(&mut self, _message: &Message, now: Instant) -> Result<(), Instant> {
-        self.rate.take(now)
     }
 
     fn send_record(
@@ -99,6 +95,7 @@ impl<S: Source> Session<'_, S> {
         }
         line.hand(Sent::Owed(ack), message.lane, bytes);
         progress.lanes.sent(message.lane, bytes);
+        self.ways.sent(bytes);
         client.publish(message.topic, message.payload, Retained::No, Extras::default())?;
         self.stats.published.one();
         Ok(())

@@ -10,7 +10,7 @@ use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport, v5};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::plan::UplinkPlan;
+use crate::config::plan::{Format, UplinkPlan};
 use crate::config::preset::Limits;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
@@ -34,6 +34,7 @@ use super::stats::UplinkStats;
 use super::status;
 use super::trouble::Trouble;
 use super::version::{Greeting, Known};
+use super::ways::Ways;
 use super::window::PACKET_IDS;
 
 /// Limit from CONNECT to CONNACK, and of a flush that the broker does not take. rumqttc's own 5 s are less than two
@@ -101,17 +102,21 @@ pub(super) struct Session<'a, S> {
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
+    pub(super) ways: &'a mut Ways,
     pub(super) rate: &'a mut Rate,
     /// Where the uplink leads to Azure IoT Hub.
     pub(super) device: Option<&'a Device>,
     /// What the preset says.
     pub(super) limits: &'static Limits,
+    /// A session in which too few publishes fit may be given up for one with the other version.
+    pub(super) may_narrow: bool,
     pub(super) refusals: &'a mut Refusals,
 }
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
         let spoken = known.spoken(Instant::now().into_std());
+        self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let intake = self.subscribe(&client, &mut tasks);
@@ -134,11 +139,16 @@ impl<S: Source> Session<'_, S> {
                 RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
             }
         });
+        let single = self.plan.format == Format::Json && self.plan.batch_samples == 1;
+        self.may_narrow = single && known.may_narrow(Instant::now().into_std());
         let mut progress = Progress::new(self.plan.delivery, Instant::now());
         let mut end = tokio::select! {
             end = self.feed(&client, &line, &mut progress, stop) => end,
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
         };
+        if let End::Ended(Ended::Narrow(_)) = end {
+            leave(&client, &line).await;
+        }
         let left = line.oldest();
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
@@ -223,10 +233,22 @@ impl<S: Source> Session<'_, S> {
     }
 }
 
+/// DISCONNECT without a word: nobody upstream needs to know, and the will is not to be spoken.
+async fn leave(client: &Client, line: &Line) {
+    let gone = async {
+        while line.news().ended.is_none() {
+            line.changed().await;
+        }
+    };
+    if client.disconnect().is_ok() {
+        drop(timeout(CAUSE_MAX, gone).await);
+    }
+}
+
 /// Ready when a SUBSCRIBE has not been answered in time, and never otherwise.
 async fn unsubscribed(line: &Line) {
     sleep(SUBSCRIBED_MAX).await;
     if !line.is_subscribing() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

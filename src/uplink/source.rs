@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::config::plan::Delivery;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
-use crate::store::{Ack, Reader, StoreHandle};
+use crate::store::{Ack, MeterRow, Reader, StoreHandle};
 pub use crate::store::{Lane, Pull, Wants};
 
 /// Everything one uplink is owed, in order.
@@ -15,6 +15,14 @@ pub trait Source: Send + Sync + 'static {
     fn next(&mut self, wants: Wants) -> impl Future<Output = Option<Pull>> + Send;
     /// Back to the first item that is not acknowledged, for a new session with this order.
     fn begin(&mut self, delivery: Delivery);
+    /// From now on hands out these classes only, whatever session it is; the others wait.
+    fn only(&mut self, classes: &[Class]);
+    /// Classes of which something is not acknowledged, most urgent first.
+    fn waiting(&self) -> Vec<Class>;
+    /// What was counted on the wire until the last run ended; `None` until that can be known.
+    fn meters(&self) -> Option<Vec<MeterRow>>;
+    /// Puts what was counted on disk; never waits.
+    fn save_meters(&self, rows: Vec<MeterRow>);
     /// The broker has it.
     fn acknowledge(&self, ack: Ack);
     /// The broker will never take it: a gap record is owed instead. `at`: when it was taken, if known.
@@ -33,12 +41,13 @@ pub trait Source: Send + Sync + 'static {
 pub struct StoreSource {
     reader: Reader,
     store: StoreHandle,
+    uplink: String,
 }
 
 impl StoreSource {
     /// `None` when the store was not opened with an uplink of this name.
     pub fn new(store: StoreHandle, uplink: &str) -> Option<Self> {
-        Some(Self { reader: store.reader(uplink)?, store })
+        Some(Self { reader: store.reader(uplink)?, store, uplink: uplink.to_owned() })
     }
 }
 
@@ -49,6 +58,22 @@ impl Source for StoreSource {
 
     fn begin(&mut self, delivery: Delivery) {
         self.reader.begin(delivery);
+    }
+
+    fn only(&mut self, classes: &[Class]) {
+        self.reader.only(classes);
+    }
+
+    fn waiting(&self) -> Vec<Class> {
+        self.reader.waiting()
+    }
+
+    fn meters(&self) -> Option<Vec<MeterRow>> {
+        self.store.meters(&self.uplink)
+    }
+
+    fn save_meters(&self, rows: Vec<MeterRow>) {
+        self.store.save_meters(rows);
     }
 
     fn acknowledge(&self, ack: Ack) {

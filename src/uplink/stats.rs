@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 
+use crate::config::plan::Budget;
 use crate::flow::clock::Clock;
 use crate::model::stats::{Counter, Gauge};
 use crate::model::time::Stamp;
 use crate::road::meter::Meter;
+
+use super::paths::PathState;
 
 /// Where an uplink stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum UplinkState {
     Disabled = 2,
     /// Ended.
     Stopped = 3,
+    /// No path may carry anything now: a budget is used up, or a window is closed.
+    Paused = 4,
 }
 
 impl UplinkState {
@@ -34,8 +39,24 @@ impl UplinkState {
             Self::Connected => "connected",
             Self::Disabled => "disabled",
             Self::Stopped => "stopped",
+            Self::Paused => "paused",
         }
     }
+}
+
+/// One path and what went over it; at most a second old while connected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WayFigures {
+    /// As in the plan; empty for an uplink without paths.
+    pub path: String,
+    /// How well it is.
+    pub state: PathState,
+    /// Does it carry the session now?
+    pub current: bool,
+    /// Wire bytes since the start, both directions.
+    pub bytes: u64,
+    /// Bytes used of each of its budgets in the period that runs.
+    pub budgets: Vec<(Budget, u64)>,
 }
 
 /// Counters of one uplink.
@@ -64,6 +85,8 @@ pub struct UplinkStats {
     pub backlog: Gauge,
     /// About how long ago the oldest of them was taken, s; 0 without a backlog.
     pub backlog_age_s: Gauge,
+    /// Protocol level of the session that stands or stood last: 4 is MQTT 3.1.1, 5 is MQTT 5, 0 before the first.
+    pub mqtt_level: Gauge,
     /// Commands from upstream, refused ones included.
     pub commands: Counter,
     /// Commands from upstream that were refused.
@@ -76,6 +99,8 @@ pub struct UplinkStats {
     pub replies_lost: Arc<Counter>,
     /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.
     pub certificate_ends: Gauge,
+    ways: ArcSwap<Vec<WayFigures>>,
+    budgets: ArcSwap<Vec<(Budget, u64)>>,
     last_error: ArcSwapOption<String>,
     last_acknowledged: ArcSwapOption<Stamp>,
     meter: Arc<Meter>,
@@ -93,6 +118,7 @@ impl UplinkStats {
             1 => UplinkState::Connected,
             2 => UplinkState::Disabled,
             3 => UplinkState::Stopped,
+            4 => UplinkState::Paused,
             _ => UplinkState::Connecting,
         }
     }
@@ -105,6 +131,21 @@ impl UplinkStats {
     /// Bytes received, TLS included.
     pub fn bytes_down(&self) -> u64 {
         self.meter.down.get()
+    }
+
+    /// The paths in the order of the plan, at least one.
+    pub fn ways(&self) -> Arc<Vec<WayFigures>> {
+        self.ways.load_full()
+    }
+
+    /// Bytes used of each budget of the uplink itself.
+    pub fn budgets(&self) -> Arc<Vec<(Budget, u64)>> {
+        self.budgets.load_full()
+    }
+
+    pub(super) fn went(&self, ways: Vec<WayFigures>, budgets: Vec<(Budget, u64)>) {
+        self.ways.store(Arc::new(ways));
+        self.budgets.store(Arc::new(budgets));
     }
 
     /// Why the last attempt or session ended; `None` while connected.

@@ -4,6 +4,10 @@
 //! after CONNECT may be old, or the link may have died at that moment: 3.1.1 is tried at once, and what it shows counts
 //! once it has been seen twice in a row. A broker that does not answer at all proves nothing; the next attempt, after
 //! the usual wait, asks the other way, so that a black hole costs nothing extra.
+//!
+//! MQTT 5 lets the broker say how many publishes it takes at once, and mosquitto says 20 unless told otherwise: over a
+//! satellite's 600 ms that is 33 a second, where 3.1.1 has no such limit. With a publish per record that decides how fast a
+//! backlog goes, so an uplink that may choose chooses 3.1.1 then; `mqtt_version = "5"` or batches keep it with 5.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +19,14 @@ use super::session::{End, Outcome};
 
 /// A broker may have been updated: 5 is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Publishes per second that a choice of 5 must at least allow: what 256 kbit/s carry of single records.
+const PUBLISHES_PER_S: u32 = 160;
+
+/// Do so many publishes at once, with this round trip, allow too few of them in a second?
+pub(super) fn is_narrow(receive_max: u16, round_trip: Duration) -> bool {
+    round_trip * PUBLISHES_PER_S > Duration::from_secs(1) * u32::from(receive_max)
+}
 
 /// How a broker took our CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +67,13 @@ pub(super) struct Version {
     belief: Belief,
     /// How often in a row 5 was not understood and 3.1.1 was.
     seen: u8,
+    /// 3.1.1 was tried because 5 was narrow, and does not work.
+    only_five: bool,
 }
 
 impl Version {
     pub(super) fn new(wanted: MqttVersion) -> Self {
-        Self { wanted, belief: Belief::Five, seen: 0 }
+        Self { wanted, belief: Belief::Five, seen: 0, only_five: false }
     }
 
     /// What the next session speaks.
@@ -71,6 +85,17 @@ impl Version {
             (MqttVersion::Auto, Belief::Four { until }) if now < until => Spoken::V4,
             (MqttVersion::Auto, Belief::Four { .. } | Belief::Five) => Spoken::V5,
         }
+    }
+
+    /// May a session with 5 be given up because it is narrow?
+    fn may_narrow(&self) -> bool {
+        self.wanted == MqttVersion::Auto && !self.only_five
+    }
+
+    /// 5 works, but too few publishes fit.
+    fn narrowed(&mut self, now: Instant) -> Again {
+        self.belief = Belief::Four { until: now + ASK_AGAIN };
+        Again::AtOnce
     }
 
     /// What a session showed.
@@ -100,7 +125,7 @@ impl Version {
                 Again::Later
             }
             (Spoken::V4, Greeting::OtherVersion) if !matches!(self.belief, Belief::Trying(_)) => {
-                self.belief = Belief::Five;
+                (self.belief, self.only_five) = (Belief::Five, true);
                 Again::AtOnce
             }
             (Spoken::V4, _) => {
@@ -131,6 +156,11 @@ impl Known {
         self.version.next(now)
     }
 
+    /// May a session with 5 be given up because it is narrow?
+    pub(super) fn may_narrow(&self, now: Instant) -> bool {
+        self.version.may_narrow() && self.spoken(now) == Spoken::V5
+    }
+
     /// What the session that `spoken` chose has shown.
     pub(super) fn learn(&mut self, spoken: Spoken, outcome: &Outcome, now: Instant) -> Again {
         match outcome.end {
@@ -139,6 +169,7 @@ impl Known {
                 return Again::AtOnce;
             }
             End::Ended(Ended::BadAlias) => self.aliases = false,
+            End::Ended(Ended::Narrow(_)) => return self.version.narrowed(now),
             _ => {}
         }
         outcome.greeting.map_or(Again::Later, |greeting| self.version.learn(spoken, greeting, now))
@@ -171,7 +202,7 @@ mod tests {
         assert_eq!(version.learn(Spoken::V5, Greeting::OtherVersion, now), Again::AtOnce);
         assert_eq!(version.next(now), Spoken::V4);
         version.learn(Spoken::V4, Greeting::Understood, now);
-        assert_eq!(version.next(now + ASK_AGAIN - Duration::from_secs(1)), Spoken::V4);
+        assert_eq!(version.next(now + ASK_AGAIN.saturating_sub(Duration::from_secs(1))), Spoken::V4);
         assert_eq!(version.next(now + ASK_AGAIN), Spoken::V5);
         // and if it then no longer takes 3.1.1, it is asked for 5 at once
         assert_eq!(version.learn(Spoken::V4, Greeting::OtherVersion, now), Again::AtOnce);
@@ -209,6 +240,23 @@ mod tests {
         version.learn(Spoken::V5, Greeting::Closed, now);
         version.learn(Spoken::V4, Greeting::Understood, now);
         assert_eq!(version.next(now), Spoken::V5, "not twice in a row");
+    }
+
+    #[test]
+    fn a_narrow_session_is_given_up_for_3_1_1_once_unless_that_does_not_work() {
+        assert!(is_narrow(20, Duration::from_millis(600)));
+        assert!(!is_narrow(20, Duration::from_millis(50)));
+        assert!(!is_narrow(u16::MAX, Duration::from_secs(30)));
+        let (mut version, now) = auto();
+        assert!(version.may_narrow());
+        assert_eq!(version.narrowed(now), Again::AtOnce);
+        assert_eq!(version.next(now), Spoken::V4);
+        version.learn(Spoken::V4, Greeting::Understood, now);
+        assert_eq!(version.next(now), Spoken::V4);
+        assert_eq!(version.learn(Spoken::V4, Greeting::OtherVersion, now), Again::AtOnce);
+        assert_eq!(version.next(now), Spoken::V5);
+        assert!(!version.may_narrow(), "narrow is better than nothing");
+        assert!(!Version::new(MqttVersion::V5).may_narrow());
     }
 
     #[test]

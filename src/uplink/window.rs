@@ -149,6 +149,11 @@ impl Window {
         self.handed.len() + self.flying.len()
     }
 
+    /// Bytes in flight.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes[0] + self.bytes[1]
+    }
+
     /// About to be handed to rumqttc, which sends in this order.
     pub(super) fn hand(&mut self, what: Sent, lane: Lane, bytes: usize, now: Instant) {
         let order = self.next_order;

@@ -43,6 +43,7 @@ pub struct Orders {
     fall_over: Option<String>,
     tell: (u64, Vec<u8>),
     no_suback: bool,
+    greeting_delay: Duration,
     refuse_subscriptions: bool,
 }
 
@@ -277,6 +278,11 @@ impl Cloud {
     /// Every connection gets these bytes and is closed.
     pub fn tell(&self, bytes: &[u8]) {
         self.order(|orders| orders.tell = (orders.tell.0 + 1, bytes.to_vec()));
+    }
+
+    /// CONNACK comes this late.
+    pub fn greet_slowly(&self, delay: Duration) {
+        self.order(|orders| orders.greeting_delay = delay);
     }
 
     /// SUBSCRIBE is not answered.

@@ -102,9 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 && let Some(asked) = wire::protocol_of(buffer)
             {
                 self.version = asked;
-                match (&orders.old, asked) {
-                    (Some(old), Protocol::V5) => return self.too_new(*old, buffer).await,
-                    _ => {}
+                if let (Some(old), Protocol::V5) = (orders.old, asked) {
+                    return self.too_new(old, buffer).await;
                 }
             }
             let packet = match wire::read(self.version, buffer) {
@@ -152,6 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                         self.shared.book.lock().unwrap().cursors.get(&connect.client_id).copied().unwrap_or(0);
                 }
                 self.connect = Some(connect);
+                tokio::time::sleep(orders.greeting_delay).await;
                 self.raw(&wire::welcome(self.version, orders.agree.as_ref())).await
             }
             In::Publish(publish) => self.publish(publish, orders).await,
@@ -161,11 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                     self.cursor = self.shared.book.lock().unwrap().log.len(); // a command is not kept for anyone
                 }
                 if !orders.no_suback {
-                    let granted = vec![
-                        u8::from(!orders.refuse_subscriptions)
-                            | (u8::from(orders.refuse_subscriptions) * 0x80);
-                        filters.len()
-                    ];
+                    let granted = vec![if orders.refuse_subscriptions { 0x80 } else { 1 }; filters.len()];
                     if let Next::Cut = self.raw(&wire::suback(self.version, id, &granted)).await {
                         return Next::Cut;
                     }

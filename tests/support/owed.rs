@@ -12,7 +12,7 @@ use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
 use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
-use ironbridge::store::{Ack, DictionaryTag, Item, Owed, OwedBody};
+use ironbridge::store::{Ack, DictionaryTag, Item, MeterRow, Owed, OwedBody};
 use ironbridge::uplink::{Lane, Pull, Source, Wants};
 use tokio::sync::Notify;
 
@@ -27,6 +27,7 @@ struct Inner {
     refused: Vec<i64>,
     ended: bool,
     saved: usize,
+    meters: Vec<MeterRow>,
 }
 
 /// Shared by the test and the uplink.
@@ -40,6 +41,7 @@ pub struct OwedList {
 pub struct ListReader {
     list: OwedList,
     at: usize,
+    only: Vec<Class>,
 }
 
 pub fn sample(seq: u64) -> Item {
@@ -74,6 +76,13 @@ fn keys(ack: Ack) -> std::ops::Range<i64> {
     }
 }
 
+fn class_of(item: &Item) -> Class {
+    match item {
+        Item::Record(owed) => owed.number.stream,
+        Item::Gap(gap) => gap.stream,
+    }
+}
+
 fn key_of(item: &Item) -> i64 {
     match item {
         Item::Record(owed) => key(Ack::of(owed.number)),
@@ -83,7 +92,7 @@ fn key_of(item: &Item) -> i64 {
 
 impl OwedList {
     pub fn reader(&self) -> ListReader {
-        ListReader { list: self.clone(), at: 0 }
+        ListReader { list: self.clone(), at: 0, only: Class::ALL.to_vec() }
     }
 
     pub fn push(&self, items: impl IntoIterator<Item = Item>) {
@@ -114,6 +123,11 @@ impl OwedList {
         self.inner.lock().unwrap().refused.clone()
     }
 
+    /// What the uplink counted on the wire, as it was saved.
+    pub fn meters(&self) -> Vec<MeterRow> {
+        self.inner.lock().unwrap().meters.clone()
+    }
+
     pub fn saved(&self) -> usize {
         self.inner.lock().unwrap().saved
     }
@@ -127,6 +141,9 @@ impl Source for ListReader {
                 let inner = self.list.inner.lock().unwrap();
                 let mut out = Vec::new();
                 while let Some(item) = inner.items.get(self.at).filter(|_| out.len() < at_most) {
+                    if !self.only.contains(&class_of(item)) {
+                        break; // a plain list: what stands behind it waits as well
+                    }
                     self.at += 1;
                     if !inner.acknowledged.contains(&key_of(item)) {
                         out.push(item.clone());
@@ -147,6 +164,30 @@ impl Source for ListReader {
         let inner = self.list.inner.lock().unwrap();
         let unacknowledged = |item: &Item| !inner.acknowledged.contains(&key_of(item));
         self.at = inner.items.iter().position(unacknowledged).unwrap_or(inner.items.len());
+    }
+
+    fn only(&mut self, classes: &[Class]) {
+        self.only = classes.to_vec();
+    }
+
+    fn waiting(&self) -> Vec<Class> {
+        let inner = self.list.inner.lock().unwrap();
+        let owed = |class: &Class| {
+            inner.items.iter().any(|item| class_of(item) == *class && !inner.acknowledged.contains(&key_of(item)))
+        };
+        Class::ALL.into_iter().filter(owed).collect()
+    }
+
+    fn meters(&self) -> Option<Vec<MeterRow>> {
+        Some(self.list.inner.lock().unwrap().meters.clone())
+    }
+
+    fn save_meters(&self, rows: Vec<MeterRow>) {
+        let mut inner = self.list.inner.lock().unwrap();
+        for row in rows {
+            inner.meters.retain(|old| !old.is_same_period(&row));
+            inner.meters.push(row);
+        }
     }
 
     fn acknowledge(&self, ack: Ack) {

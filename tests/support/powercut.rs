@@ -126,6 +126,11 @@ impl Disk {
         self.names.iter().map(|(path, node)| (*node, path.clone())).collect()
     }
 
+    /// A file as the process sees it.
+    pub fn content(&self, path: &Path) -> Option<&[u8]> {
+        self.names.get(path).map(|node| self.nodes[*node].cache.as_slice())
+    }
+
     fn rename(&mut self, n: usize, change: NameChange) {
         change.apply(&mut self.names);
         self.pending.push((n, change));
@@ -140,26 +145,7 @@ impl Disk {
     /// Plays operation number `n`.
     pub fn play(&mut self, n: usize, op: &Op) {
         match op {
-            Op::Open { fd, path, create, truncate, append, synchronous } => {
-                self.open.remove(fd);
-                if !path.starts_with(&self.root) {
-                    return;
-                }
-                let known = self.names.get(path).copied();
-                let node = known.or_else(|| {
-                    create.then(|| {
-                        self.nodes.push(Node::default());
-                        let node = self.nodes.len() - 1;
-                        self.rename(n, NameChange::Is { path: path.clone(), node });
-                        node
-                    })
-                });
-                let Some(node) = node else { return };
-                if *truncate && !self.nodes[node].cache.is_empty() {
-                    self.change(n, node, Change::Size(0));
-                }
-                self.open.insert(*fd, Open { node, at: 0, append: *append, synchronous: *synchronous });
-            }
+            Op::Open { .. } => self.open_file(n, op),
             Op::Close(fd) => drop(self.open.remove(fd)),
             Op::Dup { from, to } => {
                 if let Some(open) = self.open.get(from).copied() {
@@ -216,6 +202,28 @@ impl Disk {
             }
             Op::Said(_) => {}
         }
+    }
+
+    fn open_file(&mut self, n: usize, op: &Op) {
+        let Op::Open { fd, path, create, truncate, append, synchronous } = op else { return };
+        self.open.remove(fd);
+        if !path.starts_with(&self.root) {
+            return;
+        }
+        let known = self.names.get(path).copied();
+        let node = known.or_else(|| {
+            create.then(|| {
+                self.nodes.push(Node::default());
+                let node = self.nodes.len() - 1;
+                self.rename(n, NameChange::Is { path: path.clone(), node });
+                node
+            })
+        });
+        let Some(node) = node else { return };
+        if *truncate && !self.nodes[node].cache.is_empty() {
+            self.change(n, node, Change::Size(0));
+        }
+        self.open.insert(*fd, Open { node, at: 0, append: *append, synchronous: *synchronous });
     }
 
     fn write(&mut self, n: usize, fd: i64, at: Option<u64>, data: Vec<u8>) {

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::witness::Said;
-use super::workload::{ORDER, Order};
+use super::workload::{LOG, ORDER, Order};
 
 pub struct Subject {
     pub process: Child,
@@ -31,7 +31,7 @@ impl Subject {
             .args([name, "--exact", "--nocapture", "--test-threads=1"])
             .env(ORDER, order.text())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(if std::env::var_os(LOG).is_some() { Stdio::inherit() } else { Stdio::null() })
             .spawn()
             .expect("started");
         let (socket, _) = listener.accept().expect("connected");
@@ -40,7 +40,7 @@ impl Subject {
             (Arc::clone(&commits), Arc::clone(&bytes), Arc::clone(&all));
         let mut ear = socket.try_clone().expect("cloned");
         let listening = std::thread::spawn(move || {
-            let mut part = [0; 65_536];
+            let mut part = vec![0; 65_536];
             while let Ok(length) = ear.read(&mut part)
                 && length > 0
             {

@@ -32,6 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Ids of records that an audit stores begin here.
 pub const FRESH: u64 = 1_000_000_000_000_000;
 
+/// In memory where there is such a place: what a real disk takes is not what is tested here.
+pub fn place() -> tempfile::TempDir {
+    let memory = tempfile::Builder::new().prefix("ironbridge-proof").tempdir_in("/dev/shm");
+    memory.or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
 /// What was said so far.
 #[derive(Debug, Clone, Default)]
 pub struct Said {

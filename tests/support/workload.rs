@@ -33,6 +33,9 @@ use super::witness;
 /// Names the order of the process in its environment.
 pub const ORDER: &str = "IRONBRIDGE_TEST_WORKLOAD";
 
+/// Set: the process tells on standard error what happens to its store.
+pub const LOG: &str = "IRONBRIDGE_TEST_LOG";
+
 /// What the process is to do; `Order::text` goes into its environment.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -79,6 +82,9 @@ impl Order {
 
     /// Does it; returns when all lives are lived or the other end of the socket closes its side.
     pub fn obey(&self) {
+        if std::env::var_os(LOG).is_some() {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+        }
         // Without an I/O driver: its wake-ups are writes, and writes may be made to fail.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let socket = UnixStream::connect(&self.socket).expect("connected");

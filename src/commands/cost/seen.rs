@@ -1,6 +1,6 @@
 //! What a store saw: rates that are real, sizes of the plant's own samples in every format, bytes that were counted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -203,13 +203,11 @@ fn period(row: &MeterRow) -> String {
 }
 
 fn tags(sample: &[Owed]) -> f64 {
-    let mut seen: HashMap<u32, ()> = HashMap::new();
-    for owed in sample {
-        if let OwedBody::Sample { tag, .. } = &owed.body {
-            seen.insert(tag.id, ());
-        }
-    }
-    count_f64(seen.len())
+    let tag = |owed: &Owed| match &owed.body {
+        OwedBody::Sample { tag, .. } => Some(tag.id),
+        OwedBody::Event { .. } => None,
+    };
+    count_f64(sample.iter().filter_map(tag).collect::<HashSet<u32>>().len())
 }
 
 /// How many records a message of this format has at this rate.

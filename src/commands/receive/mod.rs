@@ -39,18 +39,20 @@ const WAITING_KIB: u32 = 64 * 1024;
 /// How often the report is renewed on a terminal, and in a pipe.
 const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
+/// What `--help` says after the options.
+const MORE: &str = "Every format is known by itself: json (layouts tag and device, arrays, compressed) and batch.
+
+SQLite: tables sample (epoch_id, seq, topic_id, time in ms since 1970, value, quality 0 good 1 uncertain 2 bad, cause),
+event (… body as JSON), gap (epoch_id, first, last, reason, body), epoch (id, gateway, stream, epoch, previous_epoch,
+previous_seq, newest, duplicates), topic (id, topic); the views samples, events and gaps have it in words. One transaction
+per window of messages, which is acknowledged to the broker after the commit.
+
+With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write one
+--sqlite FILE (or each its own), and ask with --report FILE…";
+
 /// Reference consumer: take what a broker has, each record once, and report what is missing
-///
-/// Knows every format by itself: json (layouts tag and device, arrays, compressed) and batch.
-///
-/// Into SQLite: tables sample (epoch_id, seq, topic_id, time in ms since 1970, value, quality 0 good 1 uncertain 2 bad,
-/// cause), event (… body as JSON), gap (epoch_id, first, last, reason), epoch (id, gateway, stream, epoch,
-/// previous_epoch, previous_seq, newest, duplicates), topic (id, topic); views samples, events and gaps have it in words.
-/// One transaction per window of messages, which is acknowledged to the broker after the commit.
-///
-/// With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write
-/// one --sqlite FILE (or each its own) and ask with --report FILE….
 #[derive(Debug, Args)]
+#[command(after_long_help = MORE)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
     /// Broker: mqtt://host, mqtts://host, ws://host/path or wss://host/path, with :PORT where it is not 1883, 8883, 80 or 443

@@ -17,6 +17,8 @@ use super::{BadBatch, Batch, RAW_BYTES_MAX, RECORDS_MAX, Record, RecordBody, VER
 /// Epochs are exact in a double.
 const EPOCH_MAX: u64 = (1 << 53) - 1;
 
+/// A frame may ask for a window of 128 MiB before it says anything; ours need 4.
+const WINDOW_LOG_MAX: u32 = 23;
 /// Top-level fields of a content: every record may bring a text or an event, and every tag an entry.
 const FIELDS_MAX: usize = 3 * RECORDS_MAX;
 
@@ -29,7 +31,8 @@ pub fn decode(payload: &[u8]) -> Result<Batch, BadBatch> {
 pub(in crate::payload) fn unpack(payload: &[u8]) -> Result<Vec<u8>, BadBatch> {
     let broken = |_| BadBatch::Foreign("it is not zstd, or cut off");
     let mut raw = Vec::new();
-    let reader = zstd::stream::read::Decoder::with_buffer(payload).map_err(broken)?;
+    let mut reader = zstd::stream::read::Decoder::with_buffer(payload).map_err(broken)?;
+    reader.window_log_max(WINDOW_LOG_MAX).map_err(broken)?;
     reader.take(RAW_BYTES_MAX as u64 + 1).read_to_end(&mut raw).map_err(broken)?;
     if raw.len() > RAW_BYTES_MAX {
         return Err(BadBatch::Foreign("more than 8 MiB unpacked"));

@@ -17,7 +17,7 @@ use super::{RECORDS_MAX, VERSION};
 use crate::payload::json::Previous;
 
 /// zstd; `cargo bench --bench wire` shows what others would give.
-const LEVEL: i32 = 9;
+const LEVEL: i32 = 6;
 /// All times are ms: that is what wall times are known in.
 const TICKS_PER_SECOND: u32 = 1000;
 

@@ -46,6 +46,8 @@ pub(super) struct Form {
     compress: Compress,
     prefix: String,
     batch_topic: String,
+    /// Of a payload: what is configured, and what the broker of this session takes of it.
+    bytes_configured: usize,
     bytes_max: usize,
     /// Tags as they were seen last, and the topics of their devices.
     tags: HashMap<u32, Seen>,
@@ -76,7 +78,13 @@ impl Form {
         let batch_topic = format!("{}{}", plan.topic_prefix, GatewayTopics::new(gateway).batch());
         let bytes_max = bytes_max.saturating_sub(batch_topic.len() + HEADER_BYTES).max(1);
         let (prefix, tags) = (plan.topic_prefix.clone(), HashMap::new());
-        Self { kind, compress: plan.compress, prefix, batch_topic, bytes_max, tags }
+        Self { kind, compress: plan.compress, prefix, batch_topic, bytes_configured: bytes_max, bytes_max, tags }
+    }
+
+    /// The broker of this session takes packets of so many bytes.
+    pub(super) fn agree(&mut self, packet_bytes_max: usize) {
+        let payload = packet_bytes_max.saturating_sub(self.batch_topic.len() + HEADER_BYTES).max(1);
+        self.bytes_max = self.bytes_configured.min(payload);
     }
 
     /// Records in one message where the plan says `batch_samples`.
@@ -161,7 +169,7 @@ impl Form {
         self.tags.insert(tag.id, seen);
     }
 
-    /// A new session: nobody upstream knows anything.
+    /// Nobody upstream is taken to know anything.
     pub(super) fn forget(&mut self) {
         if let Kind::Columns(encoder) = &mut self.kind {
             encoder.forget();

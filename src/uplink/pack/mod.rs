@@ -110,6 +110,17 @@ impl Packer {
         &self.status_topic
     }
 
+    /// The broker of this session takes packets of so many bytes.
+    pub(super) fn agree(&mut self, packet_bytes_max: usize) {
+        self.form.agree(packet_bytes_max);
+        self.limits.bytes = self.form.bytes_max();
+    }
+
+    /// A message was given up or refused: what it told about tags is not known upstream.
+    pub(super) fn untold(&mut self) {
+        self.form.forget();
+    }
+
     /// Takes an item. Those of one lane come in the order in which they are to be sent.
     pub(super) fn put(&mut self, item: Item, lane: Lane, now: Instant) {
         let owed = match item {

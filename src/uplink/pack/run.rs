@@ -23,7 +23,7 @@ const POLL_MAX: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) records: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
     wait: Duration,
 }
 

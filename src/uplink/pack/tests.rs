@@ -171,8 +171,10 @@ fn what_is_too_large_for_the_broker_is_divided_and_nothing_is_left_out() {
         }
         owed
     });
-    for plan in [batch_plan(10_000), UplinkPlan { batch_samples: 1000, ..plan() }] {
-        let mut packer = Packer::new(&plan, "gw", fixed_clock(), 2000);
+    for (plan, agreed) in [(batch_plan(10_000), 2000), (UplinkPlan { batch_samples: 1000, ..plan() }, usize::MAX)] {
+        let configured = if agreed == usize::MAX { 2000 } else { MESSAGE_BYTES_MAX };
+        let mut packer = Packer::new(&plan, "gw", fixed_clock(), configured);
+        packer.agree(agreed);
         put(&mut packer, now, (1..=500).map(texts));
         packer.flush();
         let mut next = 1;
@@ -257,6 +259,8 @@ fn a_new_session_is_told_the_dictionary_again() {
         decode(&packer.next(now).expect("full").payload).expect("whole").entries.len()
     };
     assert_eq!((entries(&mut packer), entries(&mut packer)), (2, 0));
+    packer.untold();
+    assert_eq!((entries(&mut packer), entries(&mut packer)), (2, 0), "one that was refused told nothing");
     put(&mut packer, now, [owed(3, "pump/a")]);
     packer.clear();
     assert_eq!((entries(&mut packer), packer.due()), (2, None));

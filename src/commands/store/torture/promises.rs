@@ -166,7 +166,7 @@ mod tests {
         assert_eq!((promises.id_of(stream, 10), promises.id_of(stream, 21)), (None, Some(901)));
         let mut again = Promises::default();
         promises.text().lines().for_each(|line| again.take(line));
-        assert_eq!((again.runs, again.count(), again.acknowledged[&stream]), (promises.runs.clone(), 11, 3));
+        assert_eq!((&again.runs, again.count(), again.acknowledged[&stream]), (&promises.runs, 11, 3));
         promises.take("commit alarm 7 21 22 950");
         assert_eq!(promises.twice.len(), 1);
     }

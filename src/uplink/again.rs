@@ -1,0 +1,116 @@
+//! When and by which way to try again: what the end of a session, or of the attempt to begin one, means for the next.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::plan::MqttVersion;
+use crate::road::destination::RoadError;
+use crate::road::rotation::Next;
+
+use super::Uplink;
+use super::client::Spoken;
+use super::ended::Ended;
+use super::session::{End, Outcome};
+use super::source::Source;
+use super::stats::UplinkState;
+use super::trouble::Told;
+use super::version::Again;
+
+/// What a failure says of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The broker was reached by it.
+    Works,
+    /// It may be its fault.
+    Failed,
+}
+
+impl<S: Source> Uplink<S> {
+    /// What the end of a session means for the next; `None` when there is none.
+    pub(super) fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
+        let again = self.known[self.rotation.server()].learn(spoken, &outcome, Instant::now().into_std());
+        let End::Ended(ended) = outcome.end else {
+            self.ways.ended();
+            return None;
+        };
+        if again == Again::AtOnce {
+            self.ways.ended();
+            let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
+            tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
+            return Some(Duration::ZERO);
+        }
+        let told = match &ended {
+            Ended::Refused(reason) => self.trouble.refused(reason),
+            Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),
+            Ended::TakenOver(reason) => self.trouble.taken_over(reason),
+            _ => Told::Before,
+        };
+        let stays = outcome.proved || matches!(ended, Ended::TakenOver(_));
+        let elsewhere = !stays || matches!(ended, Ended::Elsewhere(_));
+        // A broker that answers, whatever it says, is reached.
+        let reached = !matches!(ended, Ended::Lost(_) | Ended::Silence(_));
+        if elsewhere {
+            let way = if reached { Way::Works } else { Way::Failed };
+            return Some(self.next_server(ended.reason(), told, way));
+        }
+        if reached {
+            self.ways.ended();
+        } else if self.ways.failed(outcome.proved, &self.source.waiting(), Instant::now()) {
+            self.down(ended.reason(), told);
+            return Some(Duration::ZERO);
+        }
+        Some(self.retry_after(ended.reason(), told))
+    }
+
+    pub(super) fn no_road(&mut self, error: &RoadError) -> Duration {
+        let reason = error.to_string();
+        if let RoadError::Disabled(_) = error {
+            let told = self.trouble.disabled(&reason);
+            self.down(reason, told);
+            self.stats.state(UplinkState::Disabled);
+            // An interface that may not be used does not close the other ways.
+            let another = self.ways.failed(false, &self.source.waiting(), Instant::now());
+            return if another { Duration::ZERO } else { self.timing.files_again };
+        }
+        self.trouble.clear_disabled();
+        let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
+        self.next_server(reason, told, Way::Failed)
+    }
+
+    /// At once, until all servers have been tried by every path.
+    fn next_server(&mut self, reason: String, told: Told, way: Way) -> Duration {
+        let next = self.rotation.failed();
+        if next == Next::Now || way == Way::Works {
+            self.ways.ended();
+        }
+        let another = match (next, way) {
+            (Next::Now, _) => true,
+            (Next::AfterBackoff, Way::Works) => false,
+            (Next::AfterBackoff, Way::Failed) => self.ways.failed(false, &self.source.waiting(), Instant::now()),
+        };
+        if another {
+            self.down(reason, told);
+            Duration::ZERO
+        } else {
+            self.retry_after(reason, told)
+        }
+    }
+
+    fn retry_after(&mut self, reason: String, told: Told) -> Duration {
+        self.down(reason, told);
+        self.backoff.next(&mut self.dice)
+    }
+
+    /// Notes a failure, and tells the log once per outage, and again where it turns into one that needs a person.
+    fn down(&mut self, reason: String, told: Told) {
+        let uplink = self.plan.name.as_str();
+        if self.lost_since.is_none() || told == Told::Now {
+            self.lost_since.get_or_insert_with(Instant::now);
+            tracing::warn!(uplink, error = reason, "uplink down");
+        } else {
+            tracing::debug!(uplink, error = reason, "uplink still down");
+        }
+        self.stats.failed(reason);
+    }
+}
