@@ -179,3 +179,51 @@ pub(super) fn restore(cells: &Cells, counts: &[usize]) -> Option<Vec<(Option<Val
     }
     Some(all)
 }
+
+/// The times of samples.
+pub(super) enum Times<'a> {
+    /// Runs in order of arrival: the current time and what is left of its run.
+    Arrival { runs: std::iter::Zip<std::slice::Iter<'a, i64>, std::slice::Iter<'a, u32>>, micros: i64, left: u32 },
+    /// As the columns lie.
+    Columns(Vec<i64>),
+}
+
+impl<'a> Times<'a> {
+    /// From fields 1 and 4, or 13 and 14.
+    pub(super) fn of(
+        (base, columns): (i64, &[i64]),
+        (stamps, shared): (&'a [i64], &'a [u32]),
+        counts: &[usize],
+    ) -> Option<Self> {
+        if columns.is_empty() {
+            return Some(Self::Arrival { runs: stamps.iter().zip(shared), micros: base, left: 0 });
+        }
+        let (mut times, mut deltas, mut start) = (Vec::with_capacity(columns.len()), columns.iter(), base);
+        for count in counts {
+            let mut micros = start;
+            for n in 0..*count {
+                micros = micros.wrapping_add(*deltas.next()?);
+                times.push(micros);
+                if n == 0 {
+                    start = micros;
+                }
+            }
+        }
+        Some(Self::Columns(times))
+    }
+
+    /// Of the next sample to arrive, which lies at `at`.
+    pub(super) fn next(&mut self, at: usize) -> Option<i64> {
+        match self {
+            Self::Columns(times) => times.get(at).copied(),
+            Self::Arrival { runs, micros, left } => {
+                while *left == 0 {
+                    let (delta, count) = runs.next()?;
+                    (*micros, *left) = (micros.wrapping_add(*delta), *count);
+                }
+                *left -= 1;
+                Some(*micros)
+            }
+        }
+    }
+}

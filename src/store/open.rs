@@ -220,13 +220,13 @@ impl Writer {
         if disk.tail.is_some() || self.tail_tried.is_some_and(|at| at.elapsed() < TAIL_AGAIN) {
             return;
         }
+        self.tail_tried = Some(Instant::now());
         if self.shared.state().streams.iter().any(|stream| !stream.tail.is_empty())
             && let Err(fault) = self.merge_all(disk)
         {
             tracing::warn!(error = %fault, "what a failed tail had could not be merged");
             return;
         }
-        self.tail_tried = Some(Instant::now());
         let Some(bytes) = room::tail_bytes(self) else { return };
         match TailFile::create(&self.shared.directory.file(boot::TAIL), bytes) {
             Ok(tail) => {

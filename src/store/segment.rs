@@ -44,7 +44,7 @@ use crate::model::quality::Quality;
 use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 
-use super::column::{self, Cells};
+use super::column::{self, Cells, Times};
 
 /// Records in one segment of a commit.
 pub(super) const RECORDS_MAX: usize = 16_384;
@@ -230,7 +230,7 @@ fn restore(packed: &Packed, boot: Boot) -> Option<Vec<Record>> {
     if tags.len() != counts.len() || start != cells.len() {
         return None;
     }
-    let mut times = Times::of(packed, &counts)?;
+    let mut times = Times::of((packed.base, &packed.times), (&packed.stamps, &packed.shared), &counts)?;
     let mut events = packed.events.iter();
     let mut place = 0i32;
     let mut records = Vec::with_capacity(packed.order.len());
@@ -250,51 +250,6 @@ fn restore(packed: &Packed, boot: Boot) -> Option<Vec<Record>> {
         }
     }
     Some(records)
-}
-
-/// The times of samples.
-enum Times<'a> {
-    /// Runs in order of arrival: the current time and what is left of its run.
-    Arrival { runs: std::iter::Zip<std::slice::Iter<'a, i64>, std::slice::Iter<'a, u32>>, micros: i64, left: u32 },
-    /// As the columns lie.
-    Columns(Vec<i64>),
-}
-
-impl<'a> Times<'a> {
-    fn of(packed: &'a Packed, counts: &[usize]) -> Option<Self> {
-        if packed.times.is_empty() {
-            let runs = packed.stamps.iter().zip(&packed.shared);
-            return Some(Self::Arrival { runs, micros: packed.base, left: 0 });
-        }
-        let (mut times, mut deltas, mut start) =
-            (Vec::with_capacity(packed.times.len()), packed.times.iter(), packed.base);
-        for count in counts {
-            let mut micros = start;
-            for n in 0..*count {
-                micros = micros.wrapping_add(*deltas.next()?);
-                times.push(micros);
-                if n == 0 {
-                    start = micros;
-                }
-            }
-        }
-        Some(Self::Columns(times))
-    }
-
-    /// Of the next sample to arrive, which lies at `at`.
-    fn next(&mut self, at: usize) -> Option<i64> {
-        match self {
-            Self::Columns(times) => times.get(at).copied(),
-            Self::Arrival { runs, micros, left } => {
-                while *left == 0 {
-                    let (delta, count) = runs.next()?;
-                    (*micros, *left) = (micros.wrapping_add(*delta), *count);
-                }
-                *left -= 1;
-                Some(*micros)
-            }
-        }
-    }
 }
 
 fn crc(place: Place, row: &SegmentRow) -> u32 {
@@ -373,6 +328,22 @@ mod tests {
             row.body[index] ^= 1 << bit;
             prop_assert!(unpack(PLACE, &row).is_err());
         }
+    }
+
+    #[test]
+    fn segments_of_the_version_before_with_times_by_column_are_read() {
+        let record = |tag, micros| {
+            let body = Body::Sample { tag, value: Some(Value::Int(micros)), quality: Quality::Good };
+            Record { body, at: Stamp { boot: Boot(3), micros } }
+        };
+        let records = [record(7, 100), record(9, 100), record(7, 130), record(9, 160), record(7, 131)];
+        let row = pack(PLACE, 5, &records);
+        let raw = zstd::bulk::decompress(&row.body, row.raw as usize).expect("packed");
+        let mut packed: Packed = prost::Message::decode(raw.as_slice()).expect("whole");
+        assert_eq!((packed.stamps.as_slice(), packed.shared.as_slice()), (&[0, 30, 30, -29][..], &[2, 1, 1, 1][..]));
+        (packed.stamps, packed.shared) = (Vec::new(), Vec::new());
+        packed.times = vec![0, 30, 1, 0, 60];
+        assert_eq!(restore(&packed, Boot(3)).expect("fits"), records);
     }
 
     #[test]
