@@ -212,7 +212,7 @@ async fn a_refused_subscription_is_no_reason_to_keep_the_samples_back() {
         let writable = tag("level", "holding:0", "uint16", "access = \"read-write\"");
         let home =
             Home::new(&(config(plc.line.address()) + &writable + &uplink("cloud", cloud.address) + &keys(version)));
-        let mut daemon = home.run();
+        let daemon = home.run();
         cloud.until("a value", |cloud| !cloud.on("site/gw/plc/level").is_empty()).await;
         assert!(daemon.said("refuses to send commands").is_some());
         assert_eq!(daemon.stop().await, Some(0));
