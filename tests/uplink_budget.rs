@@ -119,7 +119,7 @@ async fn a_budget_is_never_exceeded_and_what_is_kept_for_live_values_and_alarms_
     let before = arrived(&cloud, Class::Telemetry);
     assert!(before < 2000);
     // Alarms go beyond it, and end at the budget; then the session ends in order.
-    let alarms = 70;
+    let alarms = 140;
     plant.running.emit(Class::Alarm, 0..alarms).await;
     cloud.until("the budget is used up", |_| plant.stats.standing() == UplinkState::Paused).await;
     let some = arrived(&cloud, Class::Alarm) as u64;

@@ -31,6 +31,7 @@ const PROVED_AFTER: Duration = Duration::from_secs(60);
 const NOTHING: Wants = Wants::of_each(0);
 
 /// What changes while a session lives.
+#[allow(clippy::struct_excessive_bools, reason = "each is a condition of its own, and they combine")]
 pub(super) struct Progress {
     pub(super) lanes: Lanes,
     pub(super) source_ended: bool,

@@ -40,7 +40,7 @@ impl<S: Source> Session<'_, S> {
         self.send_replies(client, line, progress)?;
         self.send_summary(client, line, progress)?;
         line.be_careful(self.refusals.careful());
-        (progress.not_before, progress.withheld) = (None, false);
+        progress.not_before = None;
         for _ in 0..IN_ONE_GO {
             if progress.paused {
                 break;
@@ -98,6 +98,8 @@ impl<S: Source> Session<'_, S> {
         line.hand(Sent::Owed(ack), message.lane, bytes);
         progress.lanes.sent(message.lane, bytes);
         self.ways.sent(bytes);
+        // What was withheld goes again, so nothing has to get past it.
+        progress.withheld &= message.lane != Lane::Backlog;
         client.publish(message.topic, message.payload, Retained::No, Extras::default())?;
         self.stats.published.one();
         Ok(())

@@ -40,6 +40,7 @@ const ALARM_LINGER: Duration = Duration::from_secs(5);
 const WINDOW_LEAD: Duration = Duration::from_secs(5);
 
 /// See the head of this file.
+#[allow(clippy::struct_field_names, reason = "the ways are what it has")]
 pub(super) struct Ways {
     uplink: String,
     ways: Vec<Way>,
