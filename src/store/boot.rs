@@ -74,6 +74,12 @@ struct Boots {
     highest_boot: u32,
 }
 
+/// A file that cannot be read is given up at the third attempt after the first to open the store: until then a plant's
+/// samples fit into memory.
+pub(super) const fn patience(attempts: u32) -> Unreadable {
+    if attempts < 3 { Unreadable::TryAgain } else { Unreadable::GiveUp }
+}
+
 /// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.
 pub(super) fn open(opening: &Opening, unreadable: Unreadable) -> Result<Opened, Fault> {
     let directory = Directory::at(&opening.dir);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::disk::fault::{Fault, Unreadable};
+use crate::disk::fault::Fault;
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::{Durable, DurableEnd, Lost};
 use crate::flow::notice::{Notice, Notices, Phase};
@@ -28,9 +28,6 @@ use super::{Control, Opening, Shared, boot, room, salvage};
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
 pub(super) const RETRY: Duration = Duration::from_secs(3);
-/// A file that cannot be read is given up at this attempt after the first to open the store: until then a plant's samples
-/// fit into memory.
-const OPENINGS_MAX: u32 = 3;
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
 /// A group of this many records, or of events of this many bytes, is committed before its time.
@@ -75,7 +72,6 @@ pub(super) struct Writer {
     pub(super) ages: Ages,
     lost: [Option<Lost>; 4],
     failed: bool,
-    /// Attempts to open the directory, besides the first.
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
@@ -293,8 +289,7 @@ impl Writer {
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
         if self.disk.is_none() {
             self.openings += 1;
-            let unreadable = if self.openings < OPENINGS_MAX { Unreadable::TryAgain } else { Unreadable::GiveUp };
-            match boot::open(&self.opening, unreadable) {
+            match boot::open(&self.opening, boot::patience(self.openings)) {
                 Ok(opened) => self.take_over_late(opened, control),
                 Err(fault) => return self.fail(&fault, &records.failed),
             }
