@@ -76,14 +76,17 @@ async fn after_an_outage_of(outage: Duration, change: impl FnOnce(&mut UplinkPla
     let stop = Stop::new();
     let running = tokio::spawn(uplink.run(stop.clone()));
     for number in 1..=SAMPLES {
-        let sample = Sample { tag: TagIx(0), value: Some(Value::Uint(number)), quality: Quality::Good, at: clock.now() };
+        let sample =
+            Sample { tag: TagIx(0), value: Some(Value::Uint(number)), quality: Quality::Good, at: clock.now() };
         hub.emit(Batch { device: DeviceIx(0), samples: vec![sample] }).await;
         time.advance(Duration::from_millis(10));
     }
     cloud.until("a backlog", |_| stats.backlog.get() == SAMPLES).await;
     time.advance(outage);
     cloud.refuse_connections(false);
-    cloud.until("every sample", |cloud| cloud.on("up/acme/pump-1/flow").len() >= usize::try_from(SAMPLES).unwrap()).await;
+    cloud
+        .until("every sample", |cloud| cloud.on("up/acme/pump-1/flow").len() >= usize::try_from(SAMPLES).unwrap())
+        .await;
     stop.begin();
     drop(hub);
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("ends in time").unwrap();
