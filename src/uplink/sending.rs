@@ -55,8 +55,9 @@ impl<S: Source> Session<'_, S> {
 
     /// The next message that the window has room for and that may be sent.
     fn choose(&mut self, line: &Line, progress: &mut Progress, now: Instant) -> Option<Message> {
-        let held = |lane: Lane| lane == Lane::Backlog && self.outage.holds_backlog();
-        for lane in progress.lanes.order().into_iter().filter(|lane| !held(*lane) && line.room(*lane) > 0) {
+        let held = self.outage.holds_backlog();
+        let may = |lane: &Lane| !(held && *lane == Lane::Backlog) && line.room(*lane) > 0;
+        for lane in progress.lanes.order().into_iter().filter(may) {
             for class in Class::ALL {
                 let Some(message) = progress.lanes.pop(lane, class) else { continue };
                 match self.may_send(&message, line, now) {
