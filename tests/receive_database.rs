@@ -41,7 +41,7 @@ const fn wall(unix_ms: i64) -> Wall {
 /// Three tags of a device, in the order of their names: one good, one bad, one doubtful.
 fn poll(n: u64) -> [(&'static str, Option<Value>, Quality); 3] {
     [
-        ("a", Some(Value::Float(n as f64 / 7.0)), Quality::Good),
+        ("a", Some(Value::Float(f64::from(u32::try_from(n).unwrap()) / 7.0)), Quality::Good),
         ("b", None, Quality::Bad(Cause::Timeout)),
         ("c", Some(Value::Uint(u64::MAX - n)), Quality::Uncertain(Cause::Range)),
     ]
@@ -96,7 +96,9 @@ fn entries() -> Vec<Entry> {
 /// Ten batches of a poll each; the first brings the dictionary.
 fn as_batches() -> Vec<Message> {
     let mut encoder = Encoder::new("gw");
-    entries().into_iter().for_each(|entry| encoder.know(entry));
+    for entry in entries() {
+        encoder.know(entry);
+    }
     let now = Instant::now();
     let batch = |n: u64| {
         let parts = poll(n);
@@ -213,12 +215,16 @@ fn two_receivers_of_a_group_write_one_file_or_each_its_own_and_the_report_knows_
             let mut into = files.map(|file| database(&file));
             let mine: Vec<Message> = all.iter().skip(nth).step_by(2).cloned().collect();
             for window in mine.chunks(50) {
-                into.iter_mut().for_each(|consumer| take(consumer, window));
+                for consumer in &mut *into {
+                    take(consumer, window);
+                }
             }
         })
     };
     let threads = [half([common.clone(), left.clone()], 0), half([common.clone(), right.clone()], 1)];
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     for files in [&[common.as_path()][..], &[left.as_path(), &right]] {
         let account = report(files);
         assert_eq!((account.report.received, account.report.missing), (3999, 1), "{files:?}");

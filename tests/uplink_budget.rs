@@ -154,7 +154,7 @@ async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
     let plan = || UplinkPlan { budgets: vec![per_day(BUDGET)], ..plan(toll.address) };
     let saved = || {
         let rows = ironbridge::store::survey(home.path()).unwrap().meters;
-        rows.into_iter().filter(|row| row.path.is_empty() && row.period == 0).next_back().unwrap().bound
+        rows.into_iter().rfind(|row| row.path.is_empty() && row.period == 0).unwrap().bound
     };
     let mut told = Vec::new();
     for (round, end) in ["stop", "cut", "cut", "stop"].into_iter().enumerate() {
@@ -168,9 +168,9 @@ async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
         cloud.until("some more", |cloud| arrived(cloud, Class::Telemetry) >= enough).await;
         told.extend(plant.told());
         if end == "stop" {
-            plant.close().await
+            plant.close().await;
         } else {
-            plant.kill().await
+            plant.kill().await;
         }
         assert!(saved() >= toll.all_bytes(), "round {round}, {end}: {} saved, {} passed", saved(), toll.all_bytes());
         assert!(saved() <= BUDGET);

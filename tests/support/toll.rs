@@ -64,11 +64,15 @@ impl Toll {
 
     /// From now on every connection of this way is cut.
     pub fn close(&self, way: &str) {
-        self.closed.send_modify(|closed| drop(closed.insert(way.parse().unwrap())));
+        self.closed.send_modify(|closed| {
+            closed.insert(way.parse().unwrap());
+        });
     }
 
     pub fn open(&self, way: &str) {
-        self.closed.send_modify(|closed| drop(closed.remove(&way.parse::<IpAddr>().unwrap())));
+        self.closed.send_modify(|closed| {
+            closed.remove(&way.parse::<IpAddr>().unwrap());
+        });
     }
 }
 
