@@ -215,7 +215,7 @@ fn two_receivers_of_a_group_write_one_file_or_each_its_own_and_the_report_knows_
             let mut into = files.map(|file| database(&file));
             let mine: Vec<Message> = all.iter().skip(nth).step_by(2).cloned().collect();
             for window in mine.chunks(50) {
-                for consumer in &mut *into {
+                for consumer in &mut into {
                     take(consumer, window);
                 }
             }

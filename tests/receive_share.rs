@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -63,9 +64,12 @@ fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
     };
     let receivers = [receiver("one", "5"), receiver("two", "3.1.1")];
     let publish = |seqs: std::ops::RangeInclusive<u64>| {
-        let lines: String = seqs
-            .map(|seq| format!("{{\"value\":{seq},\"quality\":\"good\",\"time\":\"2026-11-20T20:00:00.123Z\",\"stream\":\"bulk\",\"epoch\":7,\"seq\":{seq}}}\n"))
-            .collect();
+        let mut lines = String::new();
+        for seq in seqs {
+            let time = "2026-11-20T20:00:00.123Z";
+            let number = format!("\"stream\":\"bulk\",\"epoch\":7,\"seq\":{seq}");
+            writeln!(lines, "{{\"value\":{seq},\"quality\":\"good\",\"time\":\"{time}\",{number}}}").unwrap();
+        }
         let input = home.path().join("lines");
         std::fs::write(&input, lines).unwrap();
         let words = ["-h", "127.0.0.1", "-p", &port.to_string(), "-t", "a/b", "-q", "1", "-l"];
