@@ -88,8 +88,6 @@ fn formats_and_clouds_say_what_is_wrong() {
             ("proxy_username = «\"me\"", "uplink[0].proxy_username", "goes with `proxy`"),
             ("mqtt_version = «\"3.1\"", "uplink[0].mqtt_version", "auto, 3.1.1, 5"),
             ("sas_key_file = «\"k\"", "uplink[0].sas_key_file", "azure"),
-            ("preset = \"azure\"\nmqtt_version = «\"5\"", "uplink[0].mqtt_version", "3.1.1 only"),
-            ("preset = \"azure\"\ncommands = «true", "uplink[0].commands", "no topics for commands"),
             ("delivery = «\"live\"", "uplink[0].delivery", "strict, live-first"),
             ("preset = «\"gcp\"", "uplink[0].preset", "plain, aws, azure, hivemq, emqx"),
         ],
@@ -149,6 +147,30 @@ fn paths_say_what_is_wrong() {
                 "uplink[0].path[0].classes",
                 "does not carry",
             ),
+        ],
+    );
+}
+
+#[test]
+fn what_a_cloud_would_not_take_is_said_beforehand() {
+    let azure = format!(
+        "{UPLINK}url = \"mqtts://hub.azure-devices.net\"\nca_file = \"ca\"\nsas_key_file = \"k\"\npreset = \"azure\"\n"
+    );
+    assert_refused(
+        &azure,
+        &[
+            ("mqtt_version = «\"5\"", "uplink[0].mqtt_version", "3.1.1 only"),
+            ("commands = «true", "uplink[0].commands", "no topics for commands"),
+            ("client_id = «\"a b\"", "uplink[0].client_id", "device id"),
+            ("keep_alive = «\"1h\"", "uplink[0].keep_alive", "1177s"),
+        ],
+    );
+    let aws = format!("{UPLINK}url = \"mqtts://x\"\nca_file = \"ca\"\npreset = \"aws\"\n");
+    assert_refused(
+        &aws,
+        &[
+            ("keep_alive = «\"5s\"", "uplink[0].keep_alive", "30s ..= 1200s"),
+            ("topic_prefix = «\"a/b/c/d/e/f/g/h/\"", "uplink[0].topic_prefix", "7"),
         ],
     );
 }

@@ -1,14 +1,16 @@
 //! The published limits of the clouds that `preset` names, as data: uplink, packer and window keep them, `check` says
 //! beforehand what would not be taken.
 //!
-//! Sources (looked up November 2026; what CONNACK says comes on top of it and counts where it is less):
+//! Where the figures come from (November 2026). What CONNACK says comes on top of them and counts where it is less. The
+//! figures marked * are the commonly quoted ones; we found no page of the maker that states them, so they err on the small
+//! side:
 //!
 //! | preset | where the figures stand |
 //! |---|---|
-//! | `aws` | "AWS IoT Core endpoints and quotas", tables "Message broker and protocol"; the same figures in the AWS IoT Device SDK (`AwsIotCoreDefaults`: 512 KB/s, 100 publishes/s, 256 bytes, 7 slashes, client id 128, 8 filters) |
-//! | `azure` | "Communicate with an IoT hub using the MQTT protocol" and "IoT Hub quotas and throttling": 256 KB device-to-cloud, MQTT 3.1.1, keep alive up to 1177 s, topics `devices/{device}/messages/events/` |
-//! | `hivemq` | HiveMQ Cloud, limits of the plans: packets up to 5 MB; its broker takes 10 publishes at once (`receive-maximum`) |
-//! | `emqx` | EMQX Platform, "Quotas and Limits", Serverless: 1 MB, 10 publishes/s per client, 10 subscriptions per client, client id 1024; its broker takes 32 at once (`max_inflight`) |
+//! | `aws` | "AWS IoT Core endpoints and quotas", tables "Message broker and protocol"; the same figures in the AWS IoT Device SDK (`AwsIotCoreDefaults`: 512 KB/s, 100 publishes/s, 256 bytes, 7 slashes, client id 128, 8 filters); keep alive from 30 s* |
+//! | `azure` | "Communicate with an IoT hub using the MQTT protocol" and "IoT Hub quotas and throttling": 256 KB device-to-cloud, MQTT 3.1.1, keep alive up to 1177 s*, 100 at once*, topics `devices/{device}/messages/events/` |
+//! | `hivemq` | HiveMQ Cloud: packets up to 5 MB*, 10 publishes at once* (its broker's `receive-maximum`) |
+//! | `emqx` | EMQX Platform, "Quotas and Limits", Serverless: 1 MB, 10 publishes/s per client, 10 subscriptions per client, client id 1024; 32 at once* (its broker's `max_inflight`) |
 //!
 //! A dedicated plan that allows more is an uplink with the preset `plain`.
 

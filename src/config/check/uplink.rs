@@ -8,6 +8,7 @@ use super::super::plan::{
     Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, TagPlan,
     UplinkPlan, UplinkStart, UplinkTlsPlan,
 };
+use super::super::preset;
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
@@ -17,7 +18,7 @@ use super::names::Unique;
 use super::tag::CLASSES;
 use super::{money, path, server, topics};
 use crate::model::number::Class;
-use crate::model::topic::TOPIC_BYTES_MAX;
+use crate::model::topic::{GatewayTopics, TOPIC_BYTES_MAX};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// MQTT keeps it as 16 bit of seconds.
@@ -103,6 +104,7 @@ pub fn uplinks(
             topics::device_topics(&section, gateway, devices, tags);
         }
         broker(&section, &mut plan);
+        preset_problems(&section, &plan, gateway, tags);
         uplinks.push(plan);
     }
     uplinks
@@ -148,11 +150,19 @@ fn broker(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
     if let (false, Some(node)) = (azure, section.get("sas_key_file")) {
         section.report(section.wrong("sas_key_file", node.at, "has a use with preset = \"azure\" only"));
     }
-    if let (true, true, Some(node)) = (azure, plan.mqtt_version == MqttVersion::V5, section.get("mqtt_version")) {
-        section.report(section.wrong("mqtt_version", node.at, "Azure IoT Hub speaks MQTT 3.1.1 only"));
-    }
-    if let (true, Downlink::Accepted, Some(node)) = (azure, plan.commands, section.get("commands")) {
-        section.report(section.wrong("commands", node.at, "Azure IoT Hub has no topics for commands to tags"));
+}
+
+/// What the cloud of the preset would not take.
+fn preset_problems(section: &Section<'_, '_>, plan: &UplinkPlan, gateway: &Gateway<'_>, tags: &[TagPlan]) {
+    let own = GatewayTopics::new(&gateway.plan.name);
+    let own = [own.status(), own.event(), own.gap(), own.batch(), own.summary()];
+    let owed = || tags.iter().filter(|tag| plan.classes.contains(&tag.class));
+    let writable = owed().filter(|tag| plan.commands == Downlink::Accepted && tag.access.writes());
+    let results: Vec<String> = writable.map(|tag| format!("{}/set/result", tag.topic)).collect();
+    let topics = owed().map(|tag| &*tag.topic).chain(own.iter().chain(&results).map(String::as_str));
+    for problem in preset::problems(plan, topics) {
+        let at = section.get(problem.key).or(section.get("preset")).map_or(section.at, |node| node.at);
+        section.report(section.wrong(problem.key, at, problem.message).allowed(problem.allowed));
     }
 }
 
