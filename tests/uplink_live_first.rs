@@ -130,7 +130,8 @@ async fn more_live_records_than_the_link_carries_leave_the_backlog_its_share() {
     let seen = numbers(&cloud);
     let after = &seen[seen.len() - 800..];
     let backlog = after.iter().filter(|(stream, _)| stream == "bulk").count();
-    assert!((160..320).contains(&backlog), "{backlog} of 800");
+    // A quarter of the bytes; records of the two classes are not of one size.
+    assert!((120..360).contains(&backlog), "{backlog} of 800");
     uplink.stopped().await;
     running.close().await;
 }
