@@ -38,7 +38,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What [`run`] prints.
+/// What [`run()`] prints.
 pub fn report(args: &Args, facts: &HostFacts) -> Result<String, Failed> {
     let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
     let plan = &loaded.plan;

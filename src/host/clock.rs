@@ -5,7 +5,7 @@
 //! where nobody could be asked, the system itself. A step of the wall clock by more than `STEP` makes a new fix; slewing does
 //! not, because the boot-time clock is slewed together with it (clock_gettime(2)).
 //!
-//! [`Watch::step`] is pure; [`Watch::look`] feeds it. Nothing before this release is ever believed.
+//! `Watch::step` is pure; [`Watch::look`] feeds it. Nothing before this release is ever believed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,6 +1,6 @@
 //! One MQTT message to what it means, whatever format it is in: told by its first bytes and its topic.
 //!
-//! `{` JSON, layouts `tag` and `device` ([`super::device`]) · `[` on `…/batch` an array of them · zstd: either of these
+//! `{` JSON, layouts `tag` and `device` (`device`) · `[` on `…/batch` an array of them · zstd: either of these
 //! compressed, or a batch ([`crate::payload::packed`]). Nothing that arrives can make it panic; what claims to be ours and
 //! cannot be read is [`Message::Broken`], to be counted and told.
 

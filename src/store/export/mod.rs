@@ -1,6 +1,6 @@
 //! Everything a store holds of a range, for other tools, also while the gateway writes it.
 //!
-//! Reads one segment at a time ([`super::pages`]), so that any store is exported in the same few megabytes. Class by
+//! Reads one segment at a time (`pages`), so that any store is exported in the same few megabytes. Class by
 //! class, within a class in the order of the numbers. What was evicted or cannot be read is not there: its numbers are
 //! counted in [`Summary`]. `sheet` CSV and NDJSON · `parquet` Parquet · `glob` names of tags.
 
