@@ -33,7 +33,7 @@
 //! | scale, limits, deadband | [`pipeline`] |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
 //! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
-//! | how a sample lies on disk | [`store`] (`segment`, `column`) and [`disk`] (`chunk`, `meta`) |
+//! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
 //! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`) |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
@@ -41,6 +41,9 @@
 //! | the JSON of every payload | [`payload::json`] |
 //! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |
 //! | which records share a message | [`uplink`] (`pack`) |
+//! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
+//! | which path is taken and what may still be spent | [`uplink`] (`ways`, `paths`; `allowance`, `budget`, `tally`) |
+//! | what time it was, and who vouches for it | [`flow::clock`], [`host::clock`], `app/timekeeper` |
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
 //! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |

@@ -197,10 +197,10 @@ async fn a_shared_subscription_gives_each_message_to_one_member() {
     let broker = Running::start().await;
     let (mut one, mut two) = (broker.v5("one").await, broker.v5("two").await);
     for client in [&mut one, &mut two] {
-        client.subscribe(filter("$share/g/work/#", 1), None).await;
+        client.subscribe(filter("$share/g/jobs/#", 1), None).await;
     }
     for n in 0..10 {
-        broker.publisher.publish("work/x".into(), n.to_string().into());
+        broker.publisher.publish("jobs/x".into(), n.to_string().into());
     }
     for client in [&mut one, &mut two] {
         for _ in 0..5 {
