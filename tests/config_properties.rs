@@ -1,17 +1,14 @@
 //! No text makes the reader panic, and wire reads keep their promises for every plan.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
 use std::time::Duration;
 
 use ironbridge::config::blocks::{self, Block};
-use ironbridge::config::plan::{
-    BrokerPlan, BusLink, BusPlan, DevicePlan, GatewayPlan, Limits, Parity, Plan, Scale, SerialPlan, StorePlan, TagPlan,
-    TimeTrust, Verify, WritePlan,
-};
+use ironbridge::config::plan::{BusLink, BusPlan, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
 use ironbridge::config::{self, HostFacts};
-use ironbridge::model::number::Class;
-use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order, Table, TagIx};
+
+use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use proptest::prelude::*;
 
 const SHIPPED: &str = include_str!("../config/ironbridge.toml");
@@ -184,25 +181,8 @@ fn link(serial: bool) -> BusLink {
 fn tag(device: u32, table: Table, start: u16, data_type: DataType, (poll, access): (u64, Access)) -> TagPlan {
     let data_type = if table.is_bits() { DataType::Bool } else { data_type };
     let start = start.min(u16::MAX - (data_type.registers() - 1));
-    TagPlan {
-        name: String::new(),
-        device: DeviceIx(device),
-        topic: Arc::from(""),
-        address: Address { table, start, bit: None },
-        data_type,
-        order: Order::Abcd,
-        scale: Scale::IDENTITY,
-        unit: String::new(),
-        group: String::new(),
-        poll: Duration::from_millis(poll),
-        deadband: None,
-        heartbeat: None,
-        limits: Limits::default(),
-        class: Class::Telemetry,
-        access,
-        write: WritePlan { limits: Limits::default(), verify: Verify::ReadBack },
-        description: String::new(),
-    }
+    let address = Address { table, start, bit: None };
+    TagPlan { poll: Duration::from_millis(poll), access, ..TagPlan::plain("", DeviceIx(device), address, data_type) }
 }
 
 fn tags(device: u32) -> impl Strategy<Value = Vec<TagPlan>> {
@@ -234,25 +214,13 @@ fn plan() -> impl Strategy<Value = Plan> {
             let first = all.len();
             all.extend(list);
             devices.push(DevicePlan {
-                name: String::new(),
-                bus: BusIx(bus),
-                unit_id: 1,
                 tags: first..all.len(),
                 max_registers_per_read: limit,
-                delay_between_requests: Duration::ZERO,
+                ..DevicePlan::plain("", BusIx(bus), 1)
             });
         }
-        let bus =
-            |serial| BusPlan { name: String::new(), link: link(serial), response_timeout: Duration::from_secs(1) };
-        Plan {
-            gateway: GatewayPlan { name: "g".into(), data_dir: PathBuf::new(), time_source: TimeTrust::Auto },
-            store: StorePlan { max_size: 0, max_age: None, commit_interval: Duration::from_secs(1) },
-            broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
-            uplinks: Vec::new(),
-            buses: vec![bus(serial), bus(!serial)],
-            devices,
-            tags: all,
-        }
+        let bus = |serial| BusPlan::plain("", link(serial));
+        Plan { buses: vec![bus(serial), bus(!serial)], devices, tags: all, ..Plan::empty("g") }
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironbridge::config::plan::*;
-use ironbridge::model::number::Class;
+
 use ironbridge::model::registers::{decode, encode};
 use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order, Table};
 use ironbridge::model::value::Value;
@@ -16,23 +16,8 @@ use tokio_modbus::slave::Slave;
 
 fn tag(name: &str, table: Table, start: u16, data_type: DataType) -> TagPlan {
     TagPlan {
-        name: name.into(),
-        device: DeviceIx(0),
         topic: Arc::from(format!("plant/pump/{name}")),
-        address: Address { table, start, bit: None },
-        data_type,
-        order: Order::Abcd,
-        scale: Scale::IDENTITY,
-        unit: String::new(),
-        group: String::new(),
-        poll: Duration::from_secs(1),
-        deadband: None,
-        heartbeat: None,
-        limits: Limits::default(),
-        class: Class::Telemetry,
-        access: Access::Read,
-        write: WritePlan { limits: Limits::default(), verify: Verify::ReadBack },
-        description: String::new(),
+        ..TagPlan::plain(name, DeviceIx(0), Address { table, start, bit: None }, data_type)
     }
 }
 
@@ -59,27 +44,9 @@ fn plan() -> Plan {
             ..tag("alarm", Table::Holding, 40, DataType::Bool)
         },
     ];
-    let device = DevicePlan {
-        name: "pump".into(),
-        bus: BusIx(0),
-        unit_id: 1,
-        tags: 0..tags.len(),
-        max_registers_per_read: 125,
-        delay_between_requests: Duration::ZERO,
-    };
-    Plan {
-        gateway: GatewayPlan { name: "test".into(), data_dir: "/nowhere".into(), time_source: TimeTrust::Auto },
-        store: StorePlan { max_size: 64 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
-        broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
-        uplinks: Vec::new(),
-        buses: vec![BusPlan {
-            name: "plc".into(),
-            link: BusLink::ModbusTcp { endpoint: "192.0.2.1:502".into() },
-            response_timeout: Duration::from_secs(1),
-        }],
-        devices: vec![device],
-        tags,
-    }
+    let device = DevicePlan { tags: 0..tags.len(), ..DevicePlan::plain("pump", BusIx(0), 1) };
+    let link = BusLink::ModbusTcp { endpoint: "192.0.2.1:502".into() };
+    Plan { buses: vec![BusPlan::plain("plc", link)], devices: vec![device], tags, ..Plan::empty("test") }
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ mod tests {
     fn a_slow_line_is_given_the_time_its_bytes_take() {
         let serial = SerialPlan { baud: 1200, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
         let link = BusLink::ModbusRtu { port: "/dev/ttyX".into(), serial };
-        let timing = Timing::new(&BusPlan { name: "line".into(), link, response_timeout: Duration::from_secs(1) });
+        let timing = Timing::new(&BusPlan::plain("line", link));
         assert_eq!(timing.wait(20), Duration::from_secs(1));
         assert!(timing.wait(263) > Duration::from_millis(2410), "263 characters of 9.2 ms");
         assert_eq!(timing.pause(), Duration::from_nanos(9_166_666 * 7 / 2));
