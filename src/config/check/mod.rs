@@ -11,6 +11,8 @@ mod gateway;
 mod money;
 mod names;
 mod path;
+mod port;
+mod reach;
 mod server;
 mod tag;
 mod topics;
