@@ -264,6 +264,16 @@ impl Writer {
         }
     }
 
+    /// What found no place since the last look.
+    pub(super) fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
+        for (lost, new) in self.lost.iter_mut().zip(spilled) {
+            *lost = match (*lost, new) {
+                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
+                (old, new) => old.or(new),
+            };
+        }
+    }
+
     /// Records that found no place take their numbers and go into a gap record.
     fn number_lost(&mut self, class: Class, spilled: Lost) {
         let mut state = self.shared.state();

@@ -70,7 +70,7 @@ pub(super) struct Writer {
     pub(super) tail_since: Option<Stamp>,
     pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
-    lost: [Option<Lost>; 4],
+    pub(super) lost: [Option<Lost>; 4],
     failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
@@ -324,15 +324,6 @@ impl Writer {
                 room::lay_ballast(self);
             }
             Err(fault) => self.fail(&fault),
-        }
-    }
-
-    fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
-        for (lost, new) in self.lost.iter_mut().zip(spilled) {
-            *lost = match (*lost, new) {
-                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
-                (old, new) => old.or(new),
-            };
         }
     }
 
