@@ -2,8 +2,10 @@
 
 use crate::rig as support;
 
+use std::time::Duration;
+
 use ironbridge::model::number::{Class, Seq};
-use ironbridge::store::Item;
+use ironbridge::store::{Item, Opening};
 use support::*;
 
 #[tokio::test]
@@ -155,6 +157,24 @@ async fn what_did_not_get_into_the_store_takes_its_numbers_and_comes_as_a_gap_re
     drop((hub, reader));
     store.ended().await;
     store.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_number_and_every_alarm_and_event_is_committed_at_once_whatever_the_interval() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(Opening { commit_interval: Duration::from_secs(3600), ..opening(home.path()) });
+    running.emit(Class::Bulk, [1]).await;
+    for class in [Class::Telemetry, Class::Alarm, Class::Event] {
+        assert_eq!(running.event(class, "one that is waited for").await.seq, Seq(1));
+    }
+    let stored = |class| running.store.stats().stored[class as usize].get();
+    for class in [Class::Alarm, Class::Event] {
+        running.emit(class, [2]).await;
+        until(|| stored(class) == 2).await;
+    }
+    assert_eq!(stored(Class::Bulk), 0, "what nobody waits for has time");
+    assert_eq!(running.event(Class::Bulk, "behind a sample").await.seq, Seq(2));
+    running.close().await;
 }
 
 #[tokio::test]

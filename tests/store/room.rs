@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::Class;
+use ironbridge::model::sample::Batch;
+use ironbridge::model::tag::DeviceIx;
 use ironbridge::model::time::Stamp;
 use ironbridge::store::{Item, Opening, inspect};
 use rand::rngs::StdRng;
@@ -303,6 +305,28 @@ async fn a_store_starts_on_a_disk_that_is_full_already() {
     running.emit(Class::Telemetry, 1000..1010).await;
     let items = drain(&mut reader, 1010).await;
     assert_eq!(items.iter().filter_map(told).next_back().map(|(_, value)| value), Some(1009));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn while_the_store_cannot_commit_nothing_is_lost_for_which_there_is_memory_however_fast_it_comes() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("store");
+    std::fs::write(&dir, b"a file where the directory should be").expect("written");
+    let running = start(opening(&dir));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let stats = running.store.stats();
+    until(|| stats.failed.get() == 1).await;
+    let at = running.clock.now();
+    for value in 0..50_000 {
+        let samples = vec![sample(Class::Telemetry as u32, value, at)];
+        running.hub.emit(Batch { device: DeviceIx(0), samples }).await;
+    }
+    assert_eq!(running.hub.stats().spilled.get(), 0);
+    std::fs::remove_file(&dir).expect("removed");
+    let items = drain(&mut reader, 50_000).await;
+    assert!(items.iter().filter_map(told).map(|(_, value)| value).eq(0..50_000), "in order of arrival");
     drop(reader);
     running.close().await;
 }
