@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Failed;
 use crate::config::blocks::Block;
 use crate::config::forecast::{self, BusForecast, Forecast, Rate};
-use crate::config::plan::{Anonymous, BusLink, Parity, Plan, TagPlan, UplinkPlan};
+use crate::config::plan::{Anonymous, BusLink, Parity, Plan, Source, TagPlan, UplinkPlan};
 use crate::config::units::{write_duration, write_size};
 use crate::config::wire::Way;
 use crate::config::{self, HostFacts, Loaded, Place, Problem, Problems};
@@ -104,7 +104,8 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
     let tag = |tag: &TagPlan| {
         json!({
             "device": device_name(plan, tag.device), "name": tag.name, "topic": &*tag.topic,
-            "address": tag.address.to_string(), "modicon": config::modicon(tag.address),
+            "address": tag.register().map(|place| place.to_string()), "modicon": tag.register().map(config::modicon),
+            "expression": expression(tag),
             "type": tag.data_type.to_string(), "order": tag.order.as_str(), "poll_ms": millis(tag.poll), "unit": tag.unit,
         })
     };
@@ -171,7 +172,7 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         link(&bus.link),
         write_duration(bus.response_timeout)
     )?;
-    for device in plan.devices.iter().filter(|device| device.bus == ix) {
+    for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
     if forecast.reads.is_empty() {
@@ -209,6 +210,13 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
     Ok(())
 }
 
+fn expression(tag: &TagPlan) -> Option<&str> {
+    match &tag.source {
+        Source::Derived(derivation) => Some(&derivation.text),
+        Source::Register(_) => None,
+    }
+}
+
 fn write_tags(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "\ntags")?;
     let row = |tag: &TagPlan| {
@@ -219,8 +227,9 @@ fn write_tags(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         [
             tag.topic.to_string(),
-            tag.address.to_string(),
-            config::modicon(tag.address),
+            tag.register()
+                .map_or_else(|| format!("= {}", expression(tag).unwrap_or_default()), |place| place.to_string()),
+            tag.register().map(config::modicon).unwrap_or_default(),
             data_type,
             write_duration(tag.poll),
             tag.unit.clone(),

@@ -169,7 +169,8 @@ fn a_register_map_from_csv_becomes_tags() {
         ("maps/tank.csv", map),
     ]);
     let plan = etc.plan();
-    let names: Vec<_> = plan.tags.iter().map(|tag| (tag.name.as_str(), tag.address.to_string())).collect();
+    let names: Vec<_> =
+        plan.tags.iter().map(|tag| (tag.name.as_str(), tag.register().expect("polled").to_string())).collect();
     let expected = [("level", "holding:16"), ("valve", "coil:3"), ("alarms", "holding:20.3"), ("own", "coil:9")];
     assert_eq!(names, expected.map(|(name, address)| (name, address.to_owned())));
     let level = &plan.tags[0];
@@ -247,7 +248,7 @@ fn a_register_map_from_toml_has_its_own_style() {
         ),
         ("m.toml", "address_style = \"modicon\"\n[[tag]]\nname = \"t\"\naddress = 40101\ntype = \"int16\"\n"),
     ]);
-    let addresses: Vec<_> = etc.plan().tags.iter().map(|tag| tag.address.to_string()).collect();
+    let addresses: Vec<_> = etc.plan().tags.iter().map(|tag| tag.register().expect("polled").to_string()).collect();
     assert_eq!(addresses, ["holding:100", "coil:9"]);
 }
 

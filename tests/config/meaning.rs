@@ -63,14 +63,14 @@ fn every_style_of_address_means_the_same_register() {
     ];
     for (style, address, expected) in cases {
         let text = format!("{BUS}{DEVICE}address_style = \"{style}\"\n{TAG}address = {address}\ntype = \"bool\"\n");
-        assert_eq!(plan(&text).tags[0].address.to_string(), expected, "{style} {address}");
+        assert_eq!(plan(&text).tags[0].register().expect("polled").to_string(), expected, "{style} {address}");
     }
 }
 
 #[test]
 fn both_forms_of_an_address_are_told() {
     let plan = plan(&format!("{BUS}{DEVICE}{TAG}address = \"input:7.3\"\n"));
-    assert_eq!(ironbridge::config::modicon(plan.tags[0].address), "300008.3");
+    assert_eq!(ironbridge::config::modicon(plan.tags[0].register().expect("polled")), "300008.3");
 }
 
 #[test]

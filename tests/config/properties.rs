@@ -235,13 +235,15 @@ fn assert_kept(plan: &Plan, block: &Block) {
     let mut starts = Vec::new();
     for ix in &block.tags {
         let tag = &plan.tags[ix.0 as usize];
-        assert_eq!((tag.device, tag.address.table, tag.poll), (block.device, block.table, block.period));
-        let last = u32::from(tag.address.start) + u32::from(blocks::width(tag));
-        assert!(tag.address.start >= block.start && last <= end, "{tag:?} is split by {block:?}");
-        starts.push((tag.address.start, last));
+        let place = tag.register().expect("only what has a place is in a block");
+        assert_eq!((tag.device, place.table, tag.poll), (block.device, block.table, block.period));
+        let last = u32::from(place.start) + u32::from(blocks::width(tag));
+        assert!(place.start >= block.start && last <= end, "{tag:?} is split by {block:?}");
+        starts.push((place.start, last));
     }
     // It begins and ends with a value, and has no hole larger than allowed.
-    let gap = u32::from(blocks::max_gap(&plan.buses[device.bus.0 as usize].link, think(plan, device.bus)));
+    let bus = device.bus.expect("a block is on a bus");
+    let gap = u32::from(blocks::max_gap(&plan.buses[bus.0 as usize].link, think(plan, bus)));
     let gap = if block.table.is_bits() { gap * 16 } else { gap };
     starts.sort_unstable();
     assert_eq!(starts.first().map(|(start, _)| *start), Some(block.start));

@@ -182,19 +182,31 @@ fn the_em24_map_reads_the_registers_of_its_source() {
     let found: Vec<_> = plan
         .tags
         .iter()
-        .map(|tag| (tag.name.as_str(), tag.address.start, tag.data_type, tag.order, tag.scale.factor))
+        .map(|tag| {
+            (tag.name.as_str(), tag.register().expect("polled").start, tag.data_type, tag.order, tag.scale.factor)
+        })
         .collect();
     assert_eq!(found, EM24);
-    assert!(plan.tags.iter().all(|tag| tag.address.table == Table::Input && !tag.description.is_empty()));
+    assert!(
+        plan.tags
+            .iter()
+            .all(|tag| tag.register().is_some_and(|place| place.table == Table::Input) && !tag.description.is_empty())
+    );
 }
 
 #[test]
 fn the_sdm630_map_reads_the_registers_of_its_source() {
     let plan = meter("eastron-sdm630");
-    let found: Vec<_> = plan.tags.iter().map(|tag| (tag.name.as_str(), tag.address.start, tag.unit.as_str())).collect();
+    let found: Vec<_> = plan
+        .tags
+        .iter()
+        .map(|tag| (tag.name.as_str(), tag.register().expect("polled").start, tag.unit.as_str()))
+        .collect();
     assert_eq!(found, SDM630);
     let floats = |tag: &config::plan::TagPlan| tag.data_type == DataType::Float32 && tag.order == Order::Abcd;
-    assert!(plan.tags.iter().all(|tag| floats(tag) && tag.address.table == Table::Input && !tag.group.is_empty()));
+    assert!(plan.tags.iter().all(|tag| floats(tag)
+        && tag.register().is_some_and(|place| place.table == Table::Input)
+        && !tag.group.is_empty()));
 }
 
 #[test]

@@ -6,11 +6,11 @@ use crate::rig;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ironbridge::config::plan::{Limits, Plan, Scale};
+use ironbridge::config::plan::{Limits, Plan, Scale, Source};
 use ironbridge::flow::hub::Standing;
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::sample::Sample;
-use ironbridge::model::tag::{DataType, Order, Table, TagIx};
+use ironbridge::model::tag::{Address, DataType, Order, Table, TagIx};
 use ironbridge::model::value::Value;
 use plc::{Fault, Framing, Plc};
 use rig::{Rig, good, is_bad};
@@ -285,7 +285,7 @@ async fn values_have_the_quality_they_deserve() {
     let swapped = rig::tag(&mut plan, Table::Input, 6, DataType::Float32);
     plan.tags[high.0 as usize].limits = Limits { min: None, max: Some(16.0) };
     plan.tags[high.0 as usize].scale = Scale { factor: 0.1, offset: 0.0 };
-    plan.tags[bit.0 as usize].address.bit = Some(3);
+    plan.tags[bit.0 as usize].source = Source::Register(Address { table: Table::Input, start: 4, bit: Some(3) });
     plan.tags[swapped.0 as usize].order = Order::Cdab;
     let plc = Plc::new(Framing::Tcp);
     plc.set(0, &[0x7FC0, 0, 161, 0xC328, 0b1000, 0, 0xE979, 0x42F6]);

@@ -5,9 +5,9 @@ use crate::rig;
 
 use std::time::Duration;
 
-use ironbridge::config::plan::{BusLink, Limits, Scale, Verify};
+use ironbridge::config::plan::{BusLink, Limits, Scale, Source, Verify};
 use ironbridge::model::command::{Failure, Outcome, Refusal};
-use ironbridge::model::tag::{Access, DataType, Order, Table, TagIx};
+use ironbridge::model::tag::{Access, Address, DataType, Order, Table, TagIx};
 use ironbridge::model::value::Value;
 use plc::{Fault, Framing, Plc, Seen};
 use rig::Rig;
@@ -42,7 +42,7 @@ fn bench(framing: Framing) -> (Plc, Rig) {
     plan.tags[0].scale = Scale { factor: 0.1, offset: 0.0 };
     plan.tags[0].write.limits = Limits { min: Some(-50.0), max: Some(50.0) };
     plan.tags[1].order = Order::Cdab;
-    plan.tags[3].address.bit = Some(9);
+    plan.tags[3].source = Source::Register(Address { table: Table::Holding, start: 30, bit: Some(9) });
     plan.tags[5].access = Access::Read;
     plan.tags[6].write.verify = Verify::TrustReply;
     let plc = Plc::new(framing);

@@ -119,7 +119,7 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     let pause = section.duration("delay_between_requests", Duration::ZERO..=PAUSE_MAX);
     let plan = DevicePlan {
         name: name.map_or_else(String::new, |name| name.value.to_owned()),
-        bus: bus_ix,
+        bus: Some(bus_ix),
         unit_id: u8::try_from(unit_id).unwrap_or(1),
         tags: 0..0,
         max_registers_per_read: registers.unwrap_or(REGISTERS_PER_READ_MAX),

@@ -11,8 +11,8 @@ use crate::model::tag::BusIx;
 pub struct DevicePlan {
     /// Unique.
     pub name: String,
-    /// Its bus.
-    pub bus: BusIx,
+    /// Its bus. `None`: it has none, all its tags are derived.
+    pub bus: Option<BusIx>,
     /// 0 ..= 255 on TCP (0 and 255 are "the device itself"), 1 ..= 247 on a serial line.
     pub unit_id: u8,
     /// Its tags in [`Plan::tags`].
@@ -28,7 +28,7 @@ impl DevicePlan {
     pub fn plain(name: &str, bus: BusIx, unit_id: u8) -> Self {
         Self {
             name: name.to_owned(),
-            bus,
+            bus: Some(bus),
             unit_id,
             tags: 0..0,
             max_registers_per_read: REGISTERS_PER_READ_MAX,
