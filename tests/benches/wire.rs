@@ -203,6 +203,7 @@ fn batches(tags: &Tags, samples: &[Sample], size: usize) -> Messages {
             let tag = tags.of(sample).id;
             Row {
                 unix_ms: sample.unix_ms,
+                until_ms: None,
                 body: RowBody::Sample { tag, value: Some(&sample.value), quality: Quality::Good },
             }
         };

@@ -30,6 +30,7 @@ fn encoder(tags: u32) -> Encoder {
 #[derive(Debug, Clone)]
 struct Mine {
     unix_ms: i64,
+    until_ms: Option<i64>,
     body: MyBody,
 }
 
@@ -43,6 +44,7 @@ fn rows(mine: &[Mine]) -> Vec<Row<'_>> {
     mine.iter()
         .map(|mine| Row {
             unix_ms: mine.unix_ms,
+            until_ms: mine.until_ms,
             body: match &mine.body {
                 MyBody::Sample { tag, value, quality } => {
                     RowBody::Sample { tag: *tag, value: value.as_ref(), quality: *quality }
@@ -147,7 +149,12 @@ fn any_record() -> impl Strategy<Value = Mine> {
     let event =
         (".{0,9}", prop::collection::vec(any::<u8>(), 0..20)).prop_map(|(topic, body)| MyBody::Event { topic, body });
     let time = prop_oneof![1_795_204_800_000_i64..1_795_204_800_004, -(1_i64 << 50)..(1_i64 << 50)];
-    (time, prop_oneof![9 => sample, 1 => event]).prop_map(|(unix_ms, body)| Mine { unix_ms, body })
+    let until = prop_oneof![3 => Just(None), 1 => any::<i32>().prop_map(Some)];
+    (time, until, prop_oneof![9 => sample, 1 => event]).prop_map(|(unix_ms, until, body)| Mine {
+        unix_ms,
+        until_ms: until.map(|ms| unix_ms + i64::from(ms)),
+        body,
+    })
 }
 
 proptest! {
@@ -223,7 +230,7 @@ proptest! {
 
 fn sample(tag: u32, value: Option<Value>) -> Mine {
     let quality = if value.is_some() { Quality::Good } else { Quality::Bad(Cause::Timeout) };
-    Mine { unix_ms: 1_795_204_800_123, body: MyBody::Sample { tag, value, quality } }
+    Mine { unix_ms: 1_795_204_800_123, until_ms: None, body: MyBody::Sample { tag, value, quality } }
 }
 
 #[test]

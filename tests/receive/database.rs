@@ -107,6 +107,7 @@ fn as_batches() -> Vec<Message> {
             .zip(1..)
             .map(|((_, value, quality), tag)| Row {
                 unix_ms,
+                until_ms: None,
                 body: RowBody::Sample { tag, value: value.as_ref(), quality: *quality },
             })
             .collect();
@@ -308,7 +309,7 @@ fn gateways_that_say_their_names_are_kept_apart_even_with_the_same_epoch() {
     let mut consumer = database(&file);
     let batch = |gateway: &str| {
         let mut encoder = Encoder::new(gateway);
-        let row = Row { unix_ms: TIME, body: RowBody::Event { topic: "t", body: br#"{"event":"x"}"# } };
+        let row = Row { unix_ms: TIME, until_ms: None, body: RowBody::Event { topic: "t", body: br#"{"event":"x"}"# } };
         let draft = encoder.draft(Head { first: number(1), previous: None }, &[row], Instant::now());
         (format!("ironbridge/{gateway}/batch"), draft.payload)
     };
