@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Failed;
 use crate::config::blocks::Block;
 use crate::config::forecast::{self, BusForecast, Forecast, Rate};
-use crate::config::plan::{Anonymous, BusLink, Parity, Plan, Source, TagPlan, UplinkPlan};
+use crate::config::plan::{Anonymous, Plan, Source, TagPlan, UplinkPlan};
 use crate::config::units::{write_duration, write_size};
 use crate::config::wire::Way;
 use crate::config::{self, HostFacts, Loaded, Place, Problem, Problems};
@@ -97,7 +97,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
             })
         });
         json!({
-            "name": bus.name, "link": link(&bus.link), "reads": reads.collect::<Vec<_>>(),
+            "name": bus.name, "link": bus.link.to_string(), "reads": reads.collect::<Vec<_>>(),
             "cycle_ms": millis(forecast.cycle), "load": forecast.load,
         })
     };
@@ -169,7 +169,7 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         out,
         "\nbus {}: {}, response timeout {}",
         bus.name,
-        link(&bus.link),
+        bus.link,
         write_duration(bus.response_timeout)
     )?;
     for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
@@ -288,21 +288,6 @@ fn span(block: &Block) -> String {
     let at = |start| Address { table: block.table, start, bit: None };
     let last = block.start + (block.count - 1);
     format!("{} ..= {last} ({} ..= {})", at(block.start), config::modicon(at(block.start)), config::modicon(at(last)))
-}
-
-fn link(link: &BusLink) -> String {
-    match link {
-        BusLink::ModbusTcp { endpoint } => format!("modbus-tcp {endpoint}"),
-        BusLink::ModbusRtu { port, serial } => {
-            let parity = match serial.parity {
-                Parity::None => 'N',
-                Parity::Even => 'E',
-                Parity::Odd => 'O',
-            };
-            let port = Path::new(port).display();
-            format!("modbus-rtu {port} {}-{}{parity}{}", serial.baud, serial.data_bits, serial.stop_bits)
-        }
-    }
 }
 
 fn uplink_line(uplink: &UplinkPlan) -> String {

@@ -12,7 +12,9 @@ mod device;
 mod tag;
 mod uplink;
 
-pub use bus::{BusLink, BusPlan, Parity, SerialPlan};
+pub use bus::{
+    BusLink, BusPlan, Carrier, Echo, Framing, Level, Network, Parity, PortPlan, Rs485, SerialPlan, TlsCarrier,
+};
 pub use device::DevicePlan;
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
 pub use uplink::{
