@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::carrier::Opener;
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::devices::{Roster, Seat};
 use super::driver::{Driver, Pace};
 use super::modbus::timing::Timing;
-use super::carrier::Opener;
 use super::schedule::{Next, PollIx, Schedule};
 use super::standing::ProbeBudget;
 use super::stats::BusStats;
