@@ -260,7 +260,8 @@ fn framed(content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_value_that_is_no_number_is_none_and_spoils_no_other() {
-    let mine: Vec<Mine> = [1.5, f64::NAN, f64::NEG_INFINITY, 2.5].map(|real| sample(1, Some(Value::Float(real)))).into();
+    let mine: Vec<Mine> =
+        [1.5, f64::NAN, f64::NEG_INFINITY, 2.5].map(|real| sample(1, Some(Value::Float(real)))).into();
     let payload = encoder(1).draft(HEAD, &rows(&mine), Instant::now()).payload;
     let batch = decode(&payload).expect("a batch");
     let real = |real| shown(Some(&Value::Float(real)));

@@ -10,9 +10,9 @@ use crate::config::plan::{Plan, UplinkPlan};
 use crate::config::wire::{CONNECTS, Way};
 use crate::model::number::Class;
 
-/// Records that are encoded of a class, and whole messages that should be among them.
-const RECORDS: usize = 20_000;
-const MESSAGES: u32 = 4;
+/// Records that are encoded of a class, and whole batches that should be among them.
+const RECORDS: usize = 20_001;
+const MESSAGES: u32 = 3;
 /// Longest play.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
@@ -68,7 +68,10 @@ impl Made {
 
 fn figure(plan: &Plan, uplink: &UplinkPlan, (class, rate): (Class, Rate), way: Way, connects: [f64; 2]) -> Figure {
     let messages = Messages::new(plan, uplink, way);
-    let records = RECORDS.max(messages.records_max() * MESSAGES as usize + 1);
+    let records = match way {
+        Way::Batch => RECORDS.max(messages.records_max() * MESSAGES as usize + 1),
+        _ => RECORDS,
+    };
     let lasts = (messages.every() * (MESSAGES + 1)).max(plant::slowest(plan, class) * 2).min(LONGEST);
     let clock = plant::clock();
     let size = |play: Play| -> (Size, f64) {

@@ -138,8 +138,7 @@ impl Stage {
             for block in blocks::plan_blocks(plan, bus) {
                 let tags = block.tags.iter().map(|ix| (ix.0, &plan.tags[ix.0 as usize]));
                 let tags = tags.filter(|(_, tag)| tag.class == class && tag.access.reads());
-                let mut tags: Vec<Source> =
-                    tags.map(|(ix, tag)| Source::new(plan, ix, tag, &mut stage.dice)).collect();
+                let mut tags: Vec<Source> = tags.map(|(ix, tag)| Source::new(plan, ix, tag, &mut stage.dice)).collect();
                 tags.sort_by(|one, other| one.tag.name.cmp(&other.tag.name)); // as the bus numbers them
                 if tags.is_empty() {
                     continue;
