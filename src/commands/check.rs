@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Failed;
 use crate::config::blocks::Block;
 use crate::config::forecast::{self, BusForecast, Forecast, Rate};
-use crate::config::plan::{Anonymous, BusLink, Parity, Plan, TagPlan, UplinkPlan};
+use crate::config::plan::{Anonymous, Plan, Source, TagPlan, UplinkPlan};
 use crate::config::units::{write_duration, write_size};
 use crate::config::wire::Way;
 use crate::config::{self, HostFacts, Loaded, Place, Problem, Problems};
@@ -97,14 +97,15 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
             })
         });
         json!({
-            "name": bus.name, "link": link(&bus.link), "reads": reads.collect::<Vec<_>>(),
+            "name": bus.name, "link": bus.link.to_string(), "reads": reads.collect::<Vec<_>>(),
             "cycle_ms": millis(forecast.cycle), "load": forecast.load,
         })
     };
     let tag = |tag: &TagPlan| {
         json!({
             "device": device_name(plan, tag.device), "name": tag.name, "topic": &*tag.topic,
-            "address": tag.address.to_string(), "modicon": config::modicon(tag.address),
+            "address": tag.register().map(|place| place.to_string()), "modicon": tag.register().map(config::modicon),
+            "expression": expression(tag),
             "type": tag.data_type.to_string(), "order": tag.order.as_str(), "poll_ms": millis(tag.poll), "unit": tag.unit,
         })
     };
@@ -168,10 +169,10 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         out,
         "\nbus {}: {}, response timeout {}",
         bus.name,
-        link(&bus.link),
+        bus.link,
         write_duration(bus.response_timeout)
     )?;
-    for device in plan.devices.iter().filter(|device| device.bus == ix) {
+    for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
     if forecast.reads.is_empty() {
@@ -209,6 +210,13 @@ fn write_bus(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
     Ok(())
 }
 
+fn expression(tag: &TagPlan) -> Option<&str> {
+    match &tag.source {
+        Source::Derived(derivation) => Some(&derivation.text),
+        Source::Register(_) => None,
+    }
+}
+
 fn write_tags(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "\ntags")?;
     let row = |tag: &TagPlan| {
@@ -219,8 +227,9 @@ fn write_tags(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         [
             tag.topic.to_string(),
-            tag.address.to_string(),
-            config::modicon(tag.address),
+            tag.register()
+                .map_or_else(|| format!("= {}", expression(tag).unwrap_or_default()), |place| place.to_string()),
+            tag.register().map(config::modicon).unwrap_or_default(),
             data_type,
             write_duration(tag.poll),
             tag.unit.clone(),
@@ -279,21 +288,6 @@ fn span(block: &Block) -> String {
     let at = |start| Address { table: block.table, start, bit: None };
     let last = block.start + (block.count - 1);
     format!("{} ..= {last} ({} ..= {})", at(block.start), config::modicon(at(block.start)), config::modicon(at(last)))
-}
-
-fn link(link: &BusLink) -> String {
-    match link {
-        BusLink::ModbusTcp { endpoint } => format!("modbus-tcp {endpoint}"),
-        BusLink::ModbusRtu { port, serial } => {
-            let parity = match serial.parity {
-                Parity::None => 'N',
-                Parity::Even => 'E',
-                Parity::Odd => 'O',
-            };
-            let port = Path::new(port).display();
-            format!("modbus-rtu {port} {}-{}{parity}{}", serial.baud, serial.data_bits, serial.stop_bits)
-        }
-    }
 }
 
 fn uplink_line(uplink: &UplinkPlan) -> String {

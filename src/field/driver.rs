@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::backoff::Backoff;
 use super::modbus::session::{Reading, Session, Trouble};
 use super::modbus::timing::Timing;
-use super::modbus::transport::Opener;
+use super::carrier::Opener;
 use super::modbus::write::Write;
 use super::stats::BusStats;
 use crate::model::tag::Table;

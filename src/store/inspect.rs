@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::disk::chunk::ChunkReader;
 use crate::disk::directory::Directory;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::Marks;
 use crate::disk::meta::{Contents, Meta};
 use crate::disk::tail::TailFile;
@@ -18,6 +18,7 @@ use crate::model::number::{Class, Epoch, Number, Seq};
 
 use super::boot::{MARKS, META, TAIL};
 use super::cursor::Span;
+use super::join::Joined;
 use super::state::{Ledger, State};
 use super::stream::Held;
 use super::times::Times;
@@ -150,7 +151,7 @@ pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
         }
     }
     tail::adopt(&mut state, &tail);
-    acked::recall(&mut contents, &state, &Marks::read(&directory.file(MARKS)).1);
+    acked::recall(&mut contents, &state, &Marks::read(&directory.file(MARKS), Unreadable::GiveUp)?.1);
     ledgers(&mut state, &contents);
     Ok(Holdings { directory, contents, state, bytes, unreadable })
 }
@@ -201,6 +202,7 @@ fn ledgers(state: &mut State, contents: &Contents) {
                 cursors: Default::default(),
                 gaps: Vec::new(),
                 unsaved: 0,
+                joined: Joined::default(),
             });
             state.ledgers.len() - 1
         });

@@ -1,12 +1,12 @@
 //! The writer thread: takes records off the durable lane, decides when to commit, and keeps `meta.db` up to date.
 //!
 //! Everything that touches the disk for writing happens on this one thread; the lane waits, polling does not. While
-//! commits fail it keeps what it has (bounded), tries again every few seconds, and leaves the rest in the lane, where
+//! commits fail it keeps what it has (bounded), tries again every second, and leaves the rest in the lane, where
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -27,7 +27,7 @@ use super::{Control, Opening, Shared, boot, room, salvage};
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
-pub(super) const RETRY: Duration = Duration::from_secs(3);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
 /// A group of this many records, or of events of this many bytes, is committed before its time.
@@ -70,13 +70,15 @@ pub(super) struct Writer {
     pub(super) tail_since: Option<Stamp>,
     pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
-    lost: [Option<Lost>; 4],
+    pub(super) lost: [Option<Lost>; 4],
     failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
+    /// By class: somebody waits for the number of a record.
+    awaited: [bool; 4],
     /// Cursors in the marks, and in `meta.db`.
     pub(super) marks_saved: Instant,
     pub(super) cursors_saved: Instant,
@@ -113,6 +115,7 @@ impl Writer {
             evicted_at: None,
             commit_at: None,
             urgent_at: None,
+            awaited: [false; 4],
             marks_saved: Instant::now(),
             cursors_saved: Instant::now(),
             cursors_moved: false,
@@ -128,7 +131,7 @@ impl Writer {
     pub(super) fn start(mut self, opened: Result<Box<boot::Opened>, Fault>, ends: Ends) {
         match opened {
             Ok(opened) => self.take_over(*opened, &ends.control),
-            Err(fault) => self.fail(&fault, &ends.records.failed),
+            Err(fault) => self.fail(&fault),
         }
         let run = move || match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(self.run(ends)),
@@ -250,6 +253,7 @@ impl Writer {
                 }
             }
             Durable::Event(event) => {
+                self.awaited[event.class as usize] |= event.committed.is_some();
                 urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
                 self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + RECORD_BYTES;
                 self.pending[event.class as usize].push(Pending::Event(event));
@@ -278,12 +282,16 @@ impl Writer {
             self.commit_due(&Class::ALL, records, control);
         } else if self.urgent_at.is_some_and(|at| at <= now) {
             self.urgent_at = None;
-            self.commit_due(&URGENT_CLASSES, records, control);
+            let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class as usize];
+            let urgent: Vec<Class> = Class::ALL.into_iter().filter(is_urgent).collect();
+            self.commit_due(&urgent, records, control);
         }
         self.merge_due(Instant::now());
         self.save_due(Instant::now());
         self.age_due();
         self.copy_meta_due(now);
+        // While there is room in memory nothing need be lost: the lane is emptied within moments.
+        records.full.store(self.failed && self.is_full(), Ordering::Relaxed);
     }
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
@@ -291,7 +299,7 @@ impl Writer {
             self.openings += 1;
             match boot::open(&self.opening, boot::patience(self.openings)) {
                 Ok(opened) => self.take_over_late(opened, control),
-                Err(fault) => return self.fail(&fault, &records.failed),
+                Err(fault) => return self.fail(&fault),
             }
         }
         // What is in the lane came before what found no place in it.
@@ -301,6 +309,7 @@ impl Writer {
         let mut lost = std::mem::take(&mut self.lost);
         let outcome = self.commit(classes, &mut lost);
         self.lost = lost;
+        self.awaited = [false; 4]; // those of a class that failed come with its next attempt
         match outcome {
             Ok(()) => {
                 if classes.len() == Class::ALL.len() {
@@ -308,22 +317,13 @@ impl Writer {
                     let more = !self.pending.iter().all(Vec::is_empty);
                     (self.commit_at, self.urgent_at) = (more.then(Instant::now), None);
                 }
-                self.recover(&records.failed);
+                self.recover();
                 self.shared.stats.bytes.set(self.shared.directory.bytes());
                 let owed: usize = self.shared.state().ledgers.iter().map(|ledger| ledger.gaps.len()).sum();
                 self.shared.stats.gaps_owed.set(owed as u64);
                 room::lay_ballast(self);
             }
-            Err(fault) => self.fail(&fault, &records.failed),
-        }
-    }
-
-    fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
-        for (lost, new) in self.lost.iter_mut().zip(spilled) {
-            *lost = match (*lost, new) {
-                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
-                (old, new) => old.or(new),
-            };
+            Err(fault) => self.fail(&fault),
         }
     }
 
@@ -339,21 +339,19 @@ impl Writer {
         }
     }
 
-    fn fail(&mut self, fault: &Fault, failed: &AtomicBool) {
+    fn fail(&mut self, fault: &Fault) {
         (self.commit_at, self.urgent_at) = (Some(Instant::now() + RETRY), None);
-        failed.store(true, Ordering::Relaxed);
         self.shared.stats.failed.set(1);
         if !self.failed {
             self.failed = true;
-            tracing::error!(error = %fault, "store cannot commit; trying again every few seconds");
+            tracing::error!(error = %fault, "store cannot commit; trying again every second");
             self.tell("store_failed", Phase::Active, format!("the store cannot commit: {fault}"));
         }
     }
 
-    fn recover(&mut self, failed: &AtomicBool) {
+    fn recover(&mut self) {
         if self.failed {
             self.failed = false;
-            failed.store(false, Ordering::Relaxed);
             self.shared.stats.failed.set(0);
             tracing::info!("store commits again");
             self.tell("store_failed", Phase::Cleared, "the store commits again".into());
@@ -390,7 +388,7 @@ impl Writer {
         self.merge_now();
         self.save();
         self.copy_meta();
-        if let Some(disk) = self.disk.take() {
+        if let Some(mut disk) = self.disk.take() {
             for open in disk.open.into_iter().flatten() {
                 let _ = open.checkpoint(); // the log says the same
             }

@@ -8,7 +8,7 @@
 //! Bytes on the wire, both directions: MQTT (3.1.1, QoS 1) + TLS 1.3 (22 B for each record of at most 16 KiB) + TCP/IPv4
 //! with timestamps (52 B for each segment of at most 1448 B, and for the receiver's acknowledgement of every second one) +
 //! the broker's PUBACK in a segment of its own (4 + 22 + 52 B) and our acknowledgement of that (52 B).
-//! That is a message sent alone; a stream of small ones shares segments. `tests/uplink_wire.rs` holds the arithmetic of MQTT
+//! That is a message sent alone; a stream of small ones shares segments. `tests/uplink/wire.rs` holds the arithmetic of MQTT
 //! and TLS against what the road counts.
 
 #![allow(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Parity, SerialPlan};
+use super::super::plan::{BusLink, BusPlan, Framing, Parity, SerialPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
@@ -40,18 +40,27 @@ pub enum Kind {
     Rtu,
 }
 
+impl Kind {
+    const fn framing(self) -> Framing {
+        match self {
+            Self::Tcp => Framing::Mbap,
+            Self::Rtu => Framing::Rtu,
+        }
+    }
+}
+
 /// All buses.
 #[derive(Debug)]
 pub struct Buses<'a> {
     /// A bus with problems keeps its position, so that its devices are checked all the same.
     plans: Vec<Option<BusPlan>>,
-    named: HashMap<&'a str, (BusIx, Option<Kind>)>,
+    named: HashMap<&'a str, (BusIx, Option<Framing>)>,
     complete: Complete,
 }
 
 impl<'a> Buses<'a> {
     /// The bus a device names; reports one that does not exist.
-    pub fn find(&self, section: &Section<'a, '_>, name: Spot<&str>) -> Option<(BusIx, Option<Kind>)> {
+    pub fn find(&self, section: &Section<'a, '_>, name: Spot<&str>) -> Option<(BusIx, Option<Framing>)> {
         let found = self.named.get(name.value);
         if found.is_none() && self.complete == Complete::Yes {
             let mut known: Vec<&str> = self.named.keys().copied().collect();
@@ -93,7 +102,7 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
             None => None,
         };
         if let Some(name) = name {
-            buses.named.insert(name.value, (BusIx(ix), kind));
+            buses.named.insert(name.value, (BusIx(ix), kind.map(Kind::framing)));
         }
         buses.plans.push(name.zip(link).map(|(name, link)| BusPlan {
             name: name.value.to_owned(),
@@ -112,7 +121,7 @@ fn tcp(section: &Section<'_, '_>) -> Option<BusLink> {
     }
     let text = section.required_text("endpoint", "host and port of the device, such as \"192.168.0.10:502\"")?;
     match endpoint(text.value) {
-        Ok(endpoint) => Some(BusLink::ModbusTcp { endpoint }),
+        Ok(endpoint) => Some(BusLink::tcp(&endpoint)),
         Err(message) => {
             let allowed = "\"host:port\", \"host\" (port 502) or \"[ipv6]:port\"";
             section.report(section.wrong("endpoint", text.at, message).allowed(allowed));
@@ -181,7 +190,7 @@ fn rtu(section: &Section<'_, '_>, ports: &mut HashMap<PathBuf, At>) -> Option<Bu
         }
         Some(path)
     });
-    Some(BusLink::ModbusRtu { port: port?, serial: serial? })
+    Some(BusLink::rtu(port?, serial?))
 }
 
 fn serial(text: &str) -> Result<SerialPlan, &'static str> {

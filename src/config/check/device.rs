@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::super::blocks::REGISTERS_PER_READ_MAX;
-use super::super::plan::{DevicePlan, TagPlan};
+use super::super::plan::{DevicePlan, Framing, TagPlan};
 use super::super::profile::{Library, Origin, RegisterMap};
 use super::super::raw::{Node, Trail};
 use super::super::schema;
 use super::super::section::{Context, Section};
 use super::address::{STYLES, Style};
-use super::bus::{Buses, Kind};
+use super::bus::Buses;
 use super::gateway::Gateway;
 use super::names::Unique;
 use super::tag::{self, POLL_RANGE};
@@ -106,10 +106,10 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     let name = names.name(section, "device");
     let bus = section.required_text("bus", "the name of a [[bus]]");
     let found = bus.and_then(|bus| buses.find(section, bus));
-    let (bus_ix, kind) = found.unwrap_or((BusIx(0), None));
-    let unit_id = match kind {
-        Some(Kind::Rtu) => 1..=247,
-        _ => 0..=255,
+    let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
+    let unit_id = match framing {
+        Some(Framing::Rtu | Framing::Ascii) => 1..=247,
+        Some(Framing::Mbap) | None => 0..=255,
     };
     if section.get("unit_id").is_none() {
         section.missing("unit_id", "the Modbus address of the device, often 1");
@@ -119,7 +119,7 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     let pause = section.duration("delay_between_requests", Duration::ZERO..=PAUSE_MAX);
     let plan = DevicePlan {
         name: name.map_or_else(String::new, |name| name.value.to_owned()),
-        bus: bus_ix,
+        bus: Some(bus_ix),
         unit_id: u8::try_from(unit_id).unwrap_or(1),
         tags: 0..0,
         max_registers_per_read: registers.unwrap_or(REGISTERS_PER_READ_MAX),

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Limits, Scale, TagPlan, Verify, WritePlan};
+use super::super::plan::{Limits, Scale, Source, TagPlan, Verify, WritePlan};
 use super::super::raw::{Node, Trail, Value};
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
@@ -78,8 +78,9 @@ pub fn tag<'a>(
             }
             _ => Arc::from(""),
         },
-        address: address
-            .map_or(Address { table: crate::model::tag::Table::Holding, start: 0, bit: None }, |spot| spot.value),
+        source: Source::Register(
+            address.map_or(Address { table: Table::Holding, start: 0, bit: None }, |spot| spot.value),
+        ),
         data_type: data_type.unwrap_or(DataType::Uint16),
         order,
         scale: scale(section, data_type),
