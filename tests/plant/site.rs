@@ -40,7 +40,7 @@ fn plan() -> Plan {
         },
         tag("speed", Table::Holding, 31, DataType::Uint16),
         TagPlan {
-            address: Address { table: Table::Holding, start: 40, bit: Some(3) },
+            source: Source::Register(Address { table: Table::Holding, start: 40, bit: Some(3) }),
             ..tag("alarm", Table::Holding, 40, DataType::Bool)
         },
     ];
