@@ -5,7 +5,7 @@
 //! many records; with `--from-store` the plant's own samples take the place of both (`seen`). `bill` works the figures out,
 //! `table` writes them. Reads files only; the gateway may run meanwhile.
 
-mod bill;
+pub(super) mod bill;
 mod forecast;
 mod plant;
 mod seen;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::plan::{BusLink, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
+use super::plan::{BusLink, DevicePlan, Grouping, Parity, Plan, SerialPlan, TagPlan};
 use crate::model::tag::{Address, BusIx, DeviceIx, Table, TagIx};
 
 /// Most registers in one read (Modbus Application Protocol 1.1b3, sections 6.3 and 6.4).
@@ -73,7 +73,8 @@ pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> 
     for (position, device) in (0u32..).zip(&plan.devices) {
         if device.bus == Some(bus) {
             // A pause the device asks for is saved with every request that is not made.
-            let gap = max_gap(link, think + device.delay_between_requests);
+            let gap = max_gap(link, think + device.manners.delay_between_requests);
+            let gap = device.max_gap.unwrap_or(gap);
             blocks.extend(device_blocks(plan, DeviceIx(position), device, gap));
         }
     }
@@ -110,15 +111,23 @@ fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> boo
     let (start, block_start) = (u32::from(place.start), u32::from(block.start));
     let hole = start.saturating_sub(block_start + u32::from(block.count));
     let length = (start + u32::from(width(tag)) - block_start).max(u32::from(block.count));
+    if device.grouping == Grouping::OneRequestPerTag && (start, u32::from(width(tag))) != (block_start, length) {
+        return false; // bits of one register, or two views of it, are one request all the same
+    }
     // A register's worth of wire is 16 bits.
     let hole_max = u32::from(max_gap) * if block.table.is_bits() { 16 } else { 1 };
-    hole <= hole_max && length <= u32::from(longest_read(device, block.table))
+    hole <= hole_max
+        && length <= u32::from(longest_read(device, block.table))
+        && device.territory.allows(block.table, block_start, length)
 }
 
 /// The longest read of a device, registers or bits: its own limit and the protocol's.
 pub fn longest_read(device: &DevicePlan, table: Table) -> u16 {
-    let registers = device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX);
-    if table.is_bits() { (registers * 16).min(BITS_PER_READ_MAX) } else { registers }
+    if table.is_bits() {
+        device.max_bits_per_read.clamp(1, BITS_PER_READ_MAX)
+    } else {
+        device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX)
+    }
 }
 
 /// Registers (or bits, in bit tables) that one value takes; a bit of a register takes that register.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Framing, Parity, SerialPlan};
+use super::super::plan::{BusLink, BusPlan, Framing, Habits, Parity, SerialPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
+use super::habits;
 use super::names::Unique;
 use crate::model::tag::BusIx;
 
@@ -55,6 +56,8 @@ pub struct Buses<'a> {
     /// A bus with problems keeps its position, so that its devices are checked all the same.
     plans: Vec<Option<BusPlan>>,
     named: HashMap<&'a str, (BusIx, Option<Framing>)>,
+    /// By position, those of a bus with problems too.
+    habits: Vec<Habits>,
     complete: Complete,
 }
 
@@ -72,6 +75,11 @@ impl<'a> Buses<'a> {
         found.copied()
     }
 
+    /// What a bus is like, for its devices.
+    pub fn habits(&self, bus: BusIx) -> Habits {
+        self.habits.get(bus.0 as usize).cloned().unwrap_or_default()
+    }
+
     /// For the plan; `None` when one of them has problems.
     pub fn into_plans(self) -> Option<Vec<BusPlan>> {
         self.plans.into_iter().collect()
@@ -83,11 +91,12 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
     let list = Trail::Key(root.trail, "bus");
     let mut names = Unique::default();
     let mut ports: HashMap<PathBuf, At> = HashMap::new();
-    let mut buses = Buses { plans: Vec::new(), named: HashMap::new(), complete };
+    let mut buses = Buses { plans: Vec::new(), named: HashMap::new(), habits: Vec::new(), complete };
     for (ix, node) in (0u32..).zip(root.tables("bus")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::BUS) else {
             buses.plans.push(None);
+            buses.habits.push(Habits::default());
             continue;
         };
         let name = names.name(&section, "bus");
@@ -96,6 +105,7 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         }
         let kind = section.choice("type", &TYPES, &TYPES_NOT_YET).map(|spot| spot.value);
         let timeout = section.duration("response_timeout", RESPONSE_TIMEOUT_RANGE).unwrap_or(RESPONSE_TIMEOUT);
+        let habits = habits::of_bus(&section, kind);
         let link = match kind {
             Some(Kind::Tcp) => tcp(&section),
             Some(Kind::Rtu) => rtu(&section, &mut ports),
@@ -108,7 +118,9 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
             name: name.value.to_owned(),
             link,
             response_timeout: timeout,
+            habits: habits.clone(),
         }));
+        buses.habits.push(habits);
     }
     buses
 }
