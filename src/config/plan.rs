@@ -4,16 +4,21 @@
 //! defaults are filled in. What cannot be expressed here cannot reach the field.
 
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::number::Class;
-use crate::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order};
-
+mod bus;
+mod device;
+mod habits;
+mod tag;
 mod uplink;
 
+pub use bus::{
+    BusLink, BusPlan, Carrier, Echo, Framing, Level, Network, Parity, PortPlan, Rs485, SerialPlan, TlsCarrier,
+};
+pub use device::DevicePlan;
+pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
+pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
     ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
@@ -36,6 +41,25 @@ pub struct Plan {
     pub devices: Vec<DevicePlan>,
     /// `[[device.tag]]` and the tags of profiles, device by device; [`crate::model::tag::TagIx`] is the position.
     pub tags: Vec<TagPlan>,
+}
+
+impl Plan {
+    /// A gateway of this name that has nothing to do: no bus, no uplink, no door, and its data nowhere.
+    pub fn empty(gateway: &str) -> Self {
+        Self {
+            gateway: GatewayPlan {
+                name: gateway.to_owned(),
+                data_dir: "/nonexistent".into(),
+                time_source: TimeTrust::Auto,
+            },
+            store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
+            broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
+            uplinks: Vec::new(),
+            buses: Vec::new(),
+            devices: Vec::new(),
+            tags: Vec::new(),
+        }
+    }
 }
 
 /// `[gateway]`
@@ -111,167 +135,4 @@ pub struct AclPlan {
     pub read: Vec<String>,
     /// Filters that may be published on.
     pub write: Vec<String>,
-}
-
-/// `[[bus]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct BusPlan {
-    /// Unique.
-    pub name: String,
-    /// How to reach it.
-    pub link: BusLink,
-    /// How long a device may take to answer, wire time included. 10 ms ..= 60 s; default 1 s.
-    pub response_timeout: Duration,
-}
-
-/// How a bus is reached.
-#[derive(Debug, Clone, PartialEq)]
-pub enum BusLink {
-    /// `modbus-tcp`: `host:port`, resolved at each connect.
-    ModbusTcp {
-        /// `host:port`
-        endpoint: String,
-    },
-    /// `modbus-rtu`
-    ModbusRtu {
-        /// Device path, best below `/dev/serial/by-id/`.
-        port: PathBuf,
-        /// Line settings.
-        serial: SerialPlan,
-    },
-}
-
-/// `serial = "19200-8E1"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SerialPlan {
-    /// Bits per second, 300 ..= 4 000 000.
-    pub baud: u32,
-    /// 7 or 8 (RTU: 8).
-    pub data_bits: u8,
-    /// Parity.
-    pub parity: Parity,
-    /// 1 or 2.
-    pub stop_bits: u8,
-}
-
-impl SerialPlan {
-    /// Bits of one character on the wire: start, data, parity, stop.
-    pub const fn bits_per_char(self) -> u8 {
-        1 + self.data_bits + if matches!(self.parity, Parity::None) { 0 } else { 1 } + self.stop_bits
-    }
-}
-
-/// Parity of a serial line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parity {
-    /// N
-    None,
-    /// E
-    Even,
-    /// O
-    Odd,
-}
-
-/// `[[device]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct DevicePlan {
-    /// Unique.
-    pub name: String,
-    /// Its bus.
-    pub bus: BusIx,
-    /// 0 ..= 255 on TCP (0 and 255 are "the device itself"), 1 ..= 247 on a serial line.
-    pub unit_id: u8,
-    /// Its tags in [`Plan::tags`].
-    pub tags: Range<usize>,
-    /// Longest read, registers: 1 ..= 125.
-    pub max_registers_per_read: u16,
-    /// Pause between two requests to this device (SDM72-like meters reboot without it). Default zero.
-    pub delay_between_requests: Duration,
-}
-
-/// `[[device.tag]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct TagPlan {
-    /// Unique in its device.
-    pub name: String,
-    /// Its device.
-    pub device: DeviceIx,
-    /// The full local topic, unique.
-    pub topic: Arc<str>,
-    /// Zero-based place on the wire.
-    pub address: Address,
-    /// Type on the wire.
-    pub data_type: DataType,
-    /// Byte order.
-    pub order: Order,
-    /// Raw to engineering value.
-    pub scale: Scale,
-    /// Engineering unit, may be empty.
-    pub unit: String,
-    /// Group name, may be empty.
-    pub group: String,
-    /// Period of polling. 10 ms ..= 1 d.
-    pub poll: Duration,
-    /// A smaller change than this is no sample. `None`: every poll is one.
-    pub deadband: Option<f64>,
-    /// With a deadband: send anyway after this long. Default 5 min where a deadband is set.
-    pub heartbeat: Option<Duration>,
-    /// Outside `min..=max`: value kept, quality uncertain, cause range.
-    pub limits: Limits,
-    /// Its stream.
-    pub class: Class,
-    /// Who may do what.
-    pub access: Access,
-    /// Bounds on writes.
-    pub write: WritePlan,
-    /// For people.
-    pub description: String,
-}
-
-/// `value = raw * scale + offset`; `identity` keeps integers exact.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scale {
-    /// Factor; finite, not 0.
-    pub factor: f64,
-    /// Summand; finite.
-    pub offset: f64,
-}
-
-impl Scale {
-    /// No scaling.
-    pub const IDENTITY: Self = Self { factor: 1.0, offset: 0.0 };
-}
-
-/// An inclusive range with open ends.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Limits {
-    /// Smallest allowed value.
-    pub min: Option<f64>,
-    /// Largest allowed value.
-    pub max: Option<f64>,
-}
-
-impl Limits {
-    /// Is the number inside?
-    pub fn contain(self, number: f64) -> bool {
-        self.min.is_none_or(|min| number >= min) && self.max.is_none_or(|max| number <= max)
-    }
-}
-
-/// `write = { min, max, verify }`
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct WritePlan {
-    /// Engineering limits of a command.
-    pub limits: Limits,
-    /// Read back and compare (default true where the tag can be read).
-    pub verify: Verify,
-}
-
-/// Whether a write is read back and compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
-    /// Read back; a difference is `failed: verify`.
-    ReadBack,
-    /// Trust the device's answer.
-    TrustReply,
 }

@@ -8,21 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironbridge::config::plan::{
-    BrokerPlan, BusLink, BusPlan, DevicePlan, GatewayPlan, Limits, Parity, Plan, Scale, SerialPlan, StorePlan, TagPlan,
-    TimeTrust, Verify, WritePlan,
-};
-use ironbridge::field::modbus::transport::Opener;
+use ironbridge::config::plan::{BusLink, BusPlan, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
+use ironbridge::field::carrier::Opener;
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
 use ironbridge::flow::latest::Latest;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::command::Outcome;
-use ironbridge::model::number::Class;
+
 use ironbridge::model::quality::Quality;
 use ironbridge::model::sample::Sample;
-use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order, Table, TagIx};
+use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::time::Boot;
 use ironbridge::model::value::Value;
 use tokio::sync::oneshot;
@@ -32,37 +29,24 @@ use tokio::time::{Instant, timeout};
 pub const TIMEOUT: Duration = Duration::from_millis(200);
 
 pub fn tcp(endpoint: &str) -> BusLink {
-    BusLink::ModbusTcp { endpoint: endpoint.into() }
+    BusLink::tcp(endpoint)
 }
 
 pub fn rtu(port: impl Into<PathBuf>, baud: u32) -> BusLink {
     let serial = SerialPlan { baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
-    BusLink::ModbusRtu { port: port.into(), serial }
+    BusLink::rtu(port, serial)
 }
 
 /// A plan of one bus.
 pub fn plan(link: BusLink) -> Plan {
-    Plan {
-        gateway: GatewayPlan { name: "rig".into(), data_dir: "/nonexistent".into(), time_source: TimeTrust::Auto },
-        store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
-        broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
-        uplinks: Vec::new(),
-        buses: vec![BusPlan { name: "bus".into(), link, response_timeout: TIMEOUT }],
-        devices: Vec::new(),
-        tags: Vec::new(),
-    }
+    Plan { buses: vec![BusPlan { response_timeout: TIMEOUT, ..BusPlan::plain("bus", link) }], ..Plan::empty("rig") }
 }
 
 pub fn device(plan: &mut Plan, unit_id: u8) -> DeviceIx {
     let ix = DeviceIx(u32::try_from(plan.devices.len()).expect("few"));
-    plan.devices.push(DevicePlan {
-        name: format!("device-{}", ix.0),
-        bus: BusIx(0),
-        unit_id,
-        tags: plan.tags.len()..plan.tags.len(),
-        max_registers_per_read: 125,
-        delay_between_requests: Duration::ZERO,
-    });
+    let first = plan.tags.len();
+    let device = DevicePlan::plain(&format!("device-{}", ix.0), BusIx(0), unit_id);
+    plan.devices.push(DevicePlan { tags: first..first, ..device });
     ix
 }
 
@@ -71,23 +55,9 @@ pub fn tag(plan: &mut Plan, table: Table, start: u16, data_type: DataType) -> Ta
     let ix = TagIx(u32::try_from(plan.tags.len()).expect("few"));
     let device = DeviceIx(u32::try_from(plan.devices.len()).expect("few") - 1);
     plan.tags.push(TagPlan {
-        name: format!("tag-{}", ix.0),
-        device,
         topic: format!("rig/device-{}/tag-{}", device.0, ix.0).into(),
-        address: Address { table, start, bit: None },
-        data_type,
-        order: Order::Abcd,
-        scale: Scale::IDENTITY,
-        unit: String::new(),
-        group: String::new(),
-        poll: Duration::from_secs(1),
-        deadband: None,
-        heartbeat: None,
-        limits: Limits::default(),
-        class: Class::Telemetry,
         access: Access::ReadWrite,
-        write: WritePlan { limits: Limits::default(), verify: Verify::ReadBack },
-        description: String::new(),
+        ..TagPlan::plain(&format!("tag-{}", ix.0), device, Address { table, start, bit: None }, data_type)
     });
     plan.devices.last_mut().expect("a device").tags.end = plan.tags.len();
     ix
@@ -115,8 +85,8 @@ pub struct Rig {
 impl Rig {
     /// Runs the only bus of a plan over the wire of its plan.
     pub fn run(plan: Plan) -> Self {
-        let link = plan.buses[0].link.clone();
-        Self::run_over(plan, Box::new(link))
+        let carrier = plan.buses[0].link.carrier.clone();
+        Self::run_over(plan, Box::new(carrier))
     }
 
     /// Runs it over another one.

@@ -3,7 +3,6 @@
 //! Pure: a plan and its forecast become text or JSON.
 
 use std::fmt::{self, Write as _};
-use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ use super::figures::{counted, device_name, millis, write_rows};
 use crate::config;
 use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
-use crate::config::plan::{BusLink, BusPlan, Parity, Plan};
+use crate::config::plan::{BusPlan, Plan};
 use crate::config::units::write_duration;
 use crate::model::tag::{Address, BusIx};
 
@@ -21,14 +20,8 @@ const LOAD_HIGH: f64 = 0.8;
 /// One bus for people.
 pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
     let bus = &plan.buses[ix.0 as usize];
-    writeln!(
-        out,
-        "\nbus {}: {}, response timeout {}",
-        bus.name,
-        link(&bus.link),
-        write_duration(bus.response_timeout)
-    )?;
-    for device in plan.devices.iter().filter(|device| device.bus == ix) {
+    writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
+    for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
     if forecast.reads.is_empty() {
@@ -76,7 +69,7 @@ pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Value {
         })
     });
     json!({
-        "name": bus.name, "link": link(&bus.link), "reads": reads.collect::<Vec<_>>(),
+        "name": bus.name, "link": bus.link.to_string(), "reads": reads.collect::<Vec<_>>(),
         "cycle_ms": millis(forecast.cycle), "load": forecast.load,
     })
 }
@@ -86,19 +79,4 @@ fn span(block: &Block) -> String {
     let at = |start| Address { table: block.table, start, bit: None };
     let last = block.start + (block.count - 1);
     format!("{} ..= {last} ({} ..= {})", at(block.start), config::modicon(at(block.start)), config::modicon(at(last)))
-}
-
-fn link(link: &BusLink) -> String {
-    match link {
-        BusLink::ModbusTcp { endpoint } => format!("modbus-tcp {endpoint}"),
-        BusLink::ModbusRtu { port, serial } => {
-            let parity = match serial.parity {
-                Parity::None => 'N',
-                Parity::Even => 'E',
-                Parity::Odd => 'O',
-            };
-            let port = Path::new(port).display();
-            format!("modbus-rtu {port} {}-{}{parity}{}", serial.baud, serial.data_bits, serial.stop_bits)
-        }
-    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::figures::{device_name, millis, write_rows};
 use crate::config;
-use crate::config::plan::{Plan, TagPlan};
+use crate::config::plan::{Plan, Source, TagPlan};
 use crate::config::units::write_duration;
 
 /// All of them for people.
@@ -20,8 +20,9 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         [
             tag.topic.to_string(),
-            tag.address.to_string(),
-            config::modicon(tag.address),
+            tag.register()
+                .map_or_else(|| format!("= {}", expression(tag).unwrap_or_default()), |place| place.to_string()),
+            tag.register().map(config::modicon).unwrap_or_default(),
             data_type,
             write_duration(tag.poll),
             tag.unit.clone(),
@@ -35,7 +36,15 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
 pub fn json(plan: &Plan, tag: &TagPlan) -> Value {
     json!({
         "device": device_name(plan, tag.device), "name": tag.name, "topic": &*tag.topic,
-        "address": tag.address.to_string(), "modicon": config::modicon(tag.address),
+        "address": tag.register().map(|place| place.to_string()), "modicon": tag.register().map(config::modicon),
+        "expression": expression(tag),
         "type": tag.data_type.to_string(), "order": tag.order.as_str(), "poll_ms": millis(tag.poll), "unit": tag.unit,
     })
+}
+
+fn expression(tag: &TagPlan) -> Option<&str> {
+    match &tag.source {
+        Source::Derived(derivation) => Some(&derivation.text),
+        Source::Register(_) => None,
+    }
 }

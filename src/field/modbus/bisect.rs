@@ -8,16 +8,17 @@ use crate::config::plan::{Plan, TagPlan};
 use crate::model::tag::TagIx;
 
 /// Registers (or bits) that a tag takes, from its block's start: first and one past the last.
-fn span(tag: &TagPlan) -> (u32, u32) {
-    let width = if tag.address.table.is_bits() { 1 } else { tag.data_type.registers() };
-    let start = u32::from(tag.address.start);
-    (start, start + u32::from(width))
+fn span(tag: &TagPlan) -> Option<(u32, u32)> {
+    let address = tag.register()?;
+    let width = if address.table.is_bits() { 1 } else { tag.data_type.registers() };
+    let start = u32::from(address.start);
+    Some((start, start + u32::from(width)))
 }
 
 /// The two halves of a block; `None` when its tags cannot be told apart.
 pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
     let mut spans: Vec<(TagIx, (u32, u32))> =
-        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)))).collect();
+        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)?))).collect();
     spans.sort_by_key(|(_, span)| *span);
     let middle = spans.len() / 2;
     let mut best: Option<(u32, usize)> = None;
@@ -57,43 +58,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::plan::{BrokerPlan, GatewayPlan, Limits, Scale, StorePlan, TimeTrust, Verify, WritePlan};
-    use crate::model::number::Class;
-    use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
+    use crate::model::tag::{Address, DataType, DeviceIx, Table};
 
     fn tag((start, data_type): (u16, DataType)) -> TagPlan {
-        TagPlan {
-            name: String::new(),
-            device: DeviceIx(0),
-            topic: "t".into(),
-            address: Address { table: Table::Holding, start, bit: None },
-            data_type,
-            order: Order::Abcd,
-            scale: Scale::IDENTITY,
-            unit: String::new(),
-            group: String::new(),
-            poll: Duration::from_secs(1),
-            deadband: None,
-            heartbeat: None,
-            limits: Limits::default(),
-            class: Class::Telemetry,
-            access: Access::Read,
-            write: WritePlan { limits: Limits::default(), verify: Verify::TrustReply },
-            description: String::new(),
-        }
+        TagPlan::plain("t", DeviceIx(0), Address { table: Table::Holding, start, bit: None }, data_type)
     }
 
     /// Start and count of both halves of a block of these tags.
     fn halves(tags: &[(u16, DataType)]) -> Option<[(u16, u16); 2]> {
-        let plan = Plan {
-            gateway: GatewayPlan { name: String::new(), data_dir: "/".into(), time_source: TimeTrust::Auto },
-            store: StorePlan { max_size: 0, max_age: None, commit_interval: Duration::ZERO },
-            broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
-            uplinks: Vec::new(),
-            buses: Vec::new(),
-            devices: Vec::new(),
-            tags: tags.iter().copied().map(tag).collect(),
-        };
+        let plan = Plan { tags: tags.iter().copied().map(tag).collect(), ..Plan::empty("g") };
         let tags = (0u32..).zip(tags).map(|(ix, _)| TagIx(ix)).collect();
         let period = Duration::from_secs(1);
         let block = Block { device: DeviceIx(0), table: Table::Holding, start: 0, count: 100, period, tags };

@@ -56,6 +56,8 @@ impl Cells {
         let real = kind_of_reals(cells, hint);
         let mut before = None;
         for (value, quality) in cells {
+            // As in JSON: what is no number is no value. The way back would refuse the whole batch for it.
+            let value = value.filter(|value| !matches!(value, Value::Float(real) if !real.is_finite()));
             run(&mut self.qualities, u32::from(quality.code()));
             let (kind, number) = match value {
                 None => (NONE, None),
@@ -92,7 +94,7 @@ impl Cells {
 fn kind_of_reals(cells: &[Cell<'_>], hint: &mut Hint) -> u32 {
     let reals = || {
         cells.iter().filter_map(|(value, _)| match value {
-            Some(Value::Float(number)) => Some(*number),
+            Some(Value::Float(number)) if number.is_finite() => Some(*number),
             _ => None,
         })
     };

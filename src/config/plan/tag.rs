@@ -1,0 +1,145 @@
+//! `[[device.tag]]` of the plan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::number::Class;
+use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
+
+/// `[[device.tag]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct TagPlan {
+    /// Unique in its device.
+    pub name: String,
+    /// Its device.
+    pub device: DeviceIx,
+    /// The full local topic, unique.
+    pub topic: Arc<str>,
+    /// Where its value comes from.
+    pub source: Source,
+    /// Type on the wire.
+    pub data_type: DataType,
+    /// Byte order.
+    pub order: Order,
+    /// Raw to engineering value.
+    pub scale: Scale,
+    /// Engineering unit, may be empty.
+    pub unit: String,
+    /// Group name, may be empty.
+    pub group: String,
+    /// Period of polling. 10 ms ..= 1 d.
+    pub poll: Duration,
+    /// A smaller change than this is no sample. `None`: every poll is one.
+    pub deadband: Option<f64>,
+    /// With a deadband: send anyway after this long. Default 5 min where a deadband is set.
+    pub heartbeat: Option<Duration>,
+    /// Outside `min..=max`: value kept, quality uncertain, cause range.
+    pub limits: Limits,
+    /// Its stream.
+    pub class: Class,
+    /// Who may do what.
+    pub access: Access,
+    /// Bounds on writes.
+    pub write: WritePlan,
+    /// For people.
+    pub description: String,
+}
+
+impl TagPlan {
+    /// A tag that has every default; its topic is its name.
+    pub fn plain(name: &str, device: DeviceIx, address: Address, data_type: DataType) -> Self {
+        Self {
+            name: name.to_owned(),
+            device,
+            topic: Arc::from(name),
+            source: Source::Register(address),
+            data_type,
+            order: Order::Abcd,
+            scale: Scale::IDENTITY,
+            unit: String::new(),
+            group: String::new(),
+            poll: Duration::from_secs(1),
+            deadband: None,
+            heartbeat: None,
+            limits: Limits::default(),
+            class: Class::Telemetry,
+            access: Access::Read,
+            write: WritePlan { limits: Limits::default(), verify: Verify::ReadBack },
+            description: String::new(),
+        }
+    }
+
+    /// Its place on the wire, if it has one.
+    pub const fn register(&self) -> Option<Address> {
+        match self.source {
+            Source::Register(address) => Some(address),
+            Source::Derived(_) => None,
+        }
+    }
+}
+
+/// Where the value of a tag comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// `address`: polled, at this zero-based place on the wire.
+    Register(Address),
+    /// `expression`: computed from other tags.
+    Derived(Derivation),
+}
+
+/// `expression = "{pump-1/flow} * 0.5"`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Derivation {
+    /// As it was written; `check` has seen that it can be read.
+    pub text: String,
+    /// The tags it names, each once, bytewise by `device/tag`.
+    pub inputs: Vec<TagIx>,
+}
+
+/// `value = raw * scale + offset`; `identity` keeps integers exact.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    /// Factor; finite, not 0.
+    pub factor: f64,
+    /// Summand; finite.
+    pub offset: f64,
+}
+
+impl Scale {
+    /// No scaling.
+    pub const IDENTITY: Self = Self { factor: 1.0, offset: 0.0 };
+}
+
+/// An inclusive range with open ends.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Limits {
+    /// Smallest allowed value.
+    pub min: Option<f64>,
+    /// Largest allowed value.
+    pub max: Option<f64>,
+}
+
+impl Limits {
+    /// Is the number inside?
+    pub fn contain(self, number: f64) -> bool {
+        self.min.is_none_or(|min| number >= min) && self.max.is_none_or(|max| number <= max)
+    }
+}
+
+/// `write = { min, max, verify }`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WritePlan {
+    /// Engineering limits of a command.
+    pub limits: Limits,
+    /// Read back and compare (default true where the tag can be read).
+    pub verify: Verify,
+}
+
+/// Whether a write is read back and compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Read back; a difference is `failed: verify`.
+    ReadBack,
+    /// Trust the device's answer.
+    TrustReply,
+}
