@@ -4,7 +4,7 @@
 //! samples take the place of both (`seen`). `bill` works the figures out, `table` writes them. Reads files only; the
 //! gateway may run meanwhile.
 
-mod bill;
+pub(super) mod bill;
 mod seen;
 mod table;
 

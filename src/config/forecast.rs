@@ -28,6 +28,12 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Both ends times a factor.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        self.map(|end| end * factor)
+    }
+
     /// Both ends worked on alike.
     fn map(self, f: impl Fn(f64) -> f64) -> Self {
         Self { most: f(self.most), least: f(self.least) }

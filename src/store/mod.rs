@@ -159,7 +159,7 @@ pub struct Store {
 
 /// Opens the store of a directory, whatever lies there: what is damaged is set aside and declared. Where the directory
 /// cannot be used at all, or a file cannot be read though it may be whole, the store starts in the failed state and tries
-/// again every few seconds; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
+/// again every second; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
 /// the chunk files take to read.
 pub fn open(opening: Opening) -> Store {
     let opened = boot::open(&opening, Unreadable::TryAgain).map(Box::new);

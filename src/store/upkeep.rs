@@ -211,7 +211,7 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
         edits.truncate(kept); // cursors and the like are made anew
         let mut state = shared.state();
         if state.refused_at.is_none() {
-            tracing::warn!(error = %fault, "meta.db could not be written; trying again every few seconds");
+            tracing::warn!(error = %fault, "meta.db could not be written; trying again every second");
         }
         state.refused_at = Some(Instant::now());
         edits.append(&mut state.edits);

@@ -1,7 +1,7 @@
 //! The writer thread: takes records off the durable lane, decides when to commit, and keeps `meta.db` up to date.
 //!
 //! Everything that touches the disk for writing happens on this one thread; the lane waits, polling does not. While
-//! commits fail it keeps what it has (bounded), tries again every few seconds, and leaves the rest in the lane, where
+//! commits fail it keeps what it has (bounded), tries again every second, and leaves the rest in the lane, where
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ use super::{Control, Opening, Shared, boot, room, salvage};
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
-pub(super) const RETRY: Duration = Duration::from_secs(3);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
 /// A group of this many records, or of events of this many bytes, is committed before its time.
@@ -344,7 +344,7 @@ impl Writer {
         self.shared.stats.failed.set(1);
         if !self.failed {
             self.failed = true;
-            tracing::error!(error = %fault, "store cannot commit; trying again every few seconds");
+            tracing::error!(error = %fault, "store cannot commit; trying again every second");
             self.tell("store_failed", Phase::Active, format!("the store cannot commit: {fault}"));
         }
     }
@@ -388,7 +388,7 @@ impl Writer {
         self.merge_now();
         self.save();
         self.copy_meta();
-        if let Some(disk) = self.disk.take() {
+        if let Some(mut disk) = self.disk.take() {
             for open in disk.open.into_iter().flatten() {
                 let _ = open.checkpoint(); // the log says the same
             }

@@ -40,12 +40,12 @@ fn plan() -> Plan {
         },
         tag("speed", Table::Holding, 31, DataType::Uint16),
         TagPlan {
-            address: Address { table: Table::Holding, start: 40, bit: Some(3) },
+            source: Source::Register(Address { table: Table::Holding, start: 40, bit: Some(3) }),
             ..tag("alarm", Table::Holding, 40, DataType::Bool)
         },
     ];
     let device = DevicePlan { tags: 0..tags.len(), ..DevicePlan::plain("pump", BusIx(0), 1) };
-    let link = BusLink::ModbusTcp { endpoint: "192.0.2.1:502".into() };
+    let link = BusLink::tcp("192.0.2.1:502");
     Plan { buses: vec![BusPlan::plain("plc", link)], devices: vec![device], tags, ..Plan::empty("test") }
 }
 

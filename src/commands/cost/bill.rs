@@ -82,6 +82,11 @@ impl Row {
         map(self.per_month(), |bytes| bytes / BYTES_PER_MIB * price_per_mib)
     }
 
+    /// Money per day.
+    pub fn money_per_day(&self, price_per_mib: f64) -> Rate {
+        map(self.per_day, |bytes| bytes / BYTES_PER_MIB * price_per_mib)
+    }
+
     /// Do all budgets last, at the end that costs more?
     pub fn fits(&self) -> bool {
         self.budgets.iter().all(|used| used.part.most <= 1.0)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Habits, Parity, SerialPlan};
+use super::super::plan::{BusLink, BusPlan, Framing, Habits, Parity, SerialPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
@@ -41,12 +41,21 @@ pub enum Kind {
     Rtu,
 }
 
+impl Kind {
+    const fn framing(self) -> Framing {
+        match self {
+            Self::Tcp => Framing::Mbap,
+            Self::Rtu => Framing::Rtu,
+        }
+    }
+}
+
 /// All buses.
 #[derive(Debug)]
 pub struct Buses<'a> {
     /// A bus with problems keeps its position, so that its devices are checked all the same.
     plans: Vec<Option<BusPlan>>,
-    named: HashMap<&'a str, (BusIx, Option<Kind>)>,
+    named: HashMap<&'a str, (BusIx, Option<Framing>)>,
     /// By position, those of a bus with problems too.
     habits: Vec<Habits>,
     complete: Complete,
@@ -54,7 +63,7 @@ pub struct Buses<'a> {
 
 impl<'a> Buses<'a> {
     /// The bus a device names; reports one that does not exist.
-    pub fn find(&self, section: &Section<'a, '_>, name: Spot<&str>) -> Option<(BusIx, Option<Kind>)> {
+    pub fn find(&self, section: &Section<'a, '_>, name: Spot<&str>) -> Option<(BusIx, Option<Framing>)> {
         let found = self.named.get(name.value);
         if found.is_none() && self.complete == Complete::Yes {
             let mut known: Vec<&str> = self.named.keys().copied().collect();
@@ -96,14 +105,14 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         }
         let kind = section.choice("type", &TYPES, &TYPES_NOT_YET).map(|spot| spot.value);
         let timeout = section.duration("response_timeout", RESPONSE_TIMEOUT_RANGE).unwrap_or(RESPONSE_TIMEOUT);
-        let habits = habits::of_bus(&section, kind);
         let link = match kind {
             Some(Kind::Tcp) => tcp(&section),
             Some(Kind::Rtu) => rtu(&section, &mut ports),
             None => None,
         };
+        let habits = habits::of_bus(&section, link.as_ref());
         if let Some(name) = name {
-            buses.named.insert(name.value, (BusIx(ix), kind));
+            buses.named.insert(name.value, (BusIx(ix), kind.map(Kind::framing)));
         }
         buses.plans.push(name.zip(link).map(|(name, link)| BusPlan {
             name: name.value.to_owned(),
@@ -124,7 +133,7 @@ fn tcp(section: &Section<'_, '_>) -> Option<BusLink> {
     }
     let text = section.required_text("endpoint", "host and port of the device, such as \"192.168.0.10:502\"")?;
     match endpoint(text.value) {
-        Ok(endpoint) => Some(BusLink::ModbusTcp { endpoint }),
+        Ok(endpoint) => Some(BusLink::tcp(&endpoint)),
         Err(message) => {
             let allowed = "\"host:port\", \"host\" (port 502) or \"[ipv6]:port\"";
             section.report(section.wrong("endpoint", text.at, message).allowed(allowed));
@@ -193,7 +202,7 @@ fn rtu(section: &Section<'_, '_>, ports: &mut HashMap<PathBuf, At>) -> Option<Bu
         }
         Some(path)
     });
-    Some(BusLink::ModbusRtu { port: port?, serial: serial? })
+    Some(BusLink::rtu(port?, serial?))
 }
 
 fn serial(text: &str) -> Result<SerialPlan, &'static str> {

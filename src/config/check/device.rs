@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::super::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
-use super::super::plan::{DevicePlan, Grouping, TagPlan};
+use super::super::plan::{DevicePlan, Framing, Grouping, TagPlan};
 use super::super::profile::{Library, Origin, RegisterMap};
 use super::super::raw::{Node, Trail};
 use super::super::schema;
 use super::super::section::{Context, Section, Spot};
 use super::address::{STYLES, Style};
-use super::bus::{Buses, Kind};
+use super::bus::Buses;
 use super::gateway::Gateway;
 use super::habits;
 use super::names::Unique;
@@ -109,10 +109,10 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     let name = names.name(section, "device");
     let bus = section.required_text("bus", "the name of a [[bus]]");
     let found = bus.and_then(|bus| buses.find(section, bus));
-    let (bus_ix, kind) = found.unwrap_or((BusIx(0), None));
-    let unit_id = match kind {
-        Some(Kind::Rtu) => 1..=247,
-        _ => 0..=255,
+    let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
+    let unit_id = match framing {
+        Some(Framing::Rtu | Framing::Ascii) => 1..=247,
+        Some(Framing::Mbap) | None => 0..=255,
     };
     if section.get("unit_id").is_none() {
         section.missing("unit_id", "the Modbus address of the device, often 1");
