@@ -102,9 +102,12 @@ impl Bus {
         let tags = Tags::new(&plan, &blocks);
         let roster = Roster::new(&plan, bus, blocks, &tags);
         let now = Instant::now();
+        let paces = plan
+            .devices
+            .iter()
+            .filter(|device| device.bus == Some(bus) && !device.manners.delay_between_requests.is_zero());
         let paces =
-            plan.devices.iter().filter(|device| device.bus == Some(bus) && !device.manners.delay_between_requests.is_zero());
-        let paces = paces.map(|device| Pace { unit: device.unit_id, pause: device.manners.delay_between_requests }).collect();
+            paces.map(|device| Pace { unit: device.unit_id, pause: device.manners.delay_between_requests }).collect();
         let built = Self {
             name: bus_plan.name.clone(),
             driver: Driver::new(opener, Timing::new(bus_plan), paces, Arc::clone(&stats)),

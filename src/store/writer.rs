@@ -22,6 +22,7 @@ use crate::model::time::Stamp;
 use super::age::Ages;
 use super::commit::{Group, Pending};
 use super::open::Disk;
+use super::wear::Wear;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
@@ -42,7 +43,7 @@ const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 const END_PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
-const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
+pub(super) const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
 
 /// The ends of the channels.
 pub(super) struct Ends {
@@ -70,6 +71,7 @@ pub(super) struct Writer {
     pub(super) tail_since: Option<Stamp>,
     pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
+    pub(super) wear: Wear,
     pub(super) lost: [Option<Lost>; 4],
     failed: bool,
     openings: u32,
@@ -78,7 +80,7 @@ pub(super) struct Writer {
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
     /// By class: somebody waits for the number of a record.
-    awaited: [bool; 4],
+    pub(super) awaited: [bool; 4],
     /// Cursors in the marks, and in `meta.db`.
     pub(super) marks_saved: Instant,
     pub(super) cursors_saved: Instant,
@@ -109,6 +111,7 @@ impl Writer {
             tail_since: None,
             merge_failed: None,
             ages: Ages::default(),
+            wear: Wear::default(),
             lost: [None; 4],
             failed: false,
             openings: 0,
@@ -149,6 +152,7 @@ impl Writer {
         }
         self.last_fix = opened.fixes.last().copied();
         self.ages = Ages::resume(opened.latest_wall_ms, &opened.values);
+        self.wear = Wear::resume(&opened.values, self.clock.now().micros / 1000);
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
             lock: opened.lock,
@@ -282,9 +286,7 @@ impl Writer {
             self.commit_due(&Class::ALL, records, control);
         } else if self.urgent_at.is_some_and(|at| at <= now) {
             self.urgent_at = None;
-            let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class as usize];
-            let urgent: Vec<Class> = Class::ALL.into_iter().filter(is_urgent).collect();
-            self.commit_due(&urgent, records, control);
+            self.commit_due(&self.urgent(), records, control);
         }
         self.merge_due(Instant::now());
         self.save_due(Instant::now());
