@@ -128,7 +128,10 @@ impl Router {
             Ok(ready) => ready,
             Err(reason) => return self.answers.refuse(&request, admitted, reason),
         };
-        let Ok(place) = self.bus_of(ready.tag).commands.clone().try_reserve_owned() else {
+        let Some(bus) = self.bus_of(ready.tag) else {
+            return self.answers.refuse(&request, admitted, Refusal::Access);
+        };
+        let Ok(place) = bus.commands.clone().try_reserve_owned() else {
             return self.answers.refuse(&request, admitted, Refusal::Busy);
         };
         let tag_topic = Arc::clone(&self.plan.tags[ready.tag.0 as usize].topic);
@@ -220,9 +223,10 @@ impl Router {
         if now >= deadline { Err(Refusal::Expired) } else { Ok(deadline) }
     }
 
-    fn bus_of(&self, tag: TagIx) -> Arc<BusHandle> {
+    /// `None`: the device has no bus, because its tags are derived.
+    fn bus_of(&self, tag: TagIx) -> Option<Arc<BusHandle>> {
         let DeviceIx(device) = self.plan.tags[tag.0 as usize].device;
-        self.buses[self.plan.devices[device as usize].bus.0 as usize].load_full()
+        Some(self.buses[self.plan.devices[device as usize].bus?.0 as usize].load_full())
     }
 
     async fn finish(&self, entry: EntryId, tag_topic: &str, outcome: &Outcome, response: &Response) {

@@ -99,11 +99,11 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
 
 /// What the tags of a bus are worth while nobody polls them: their last values must not go on looking good.
 fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
-    let devices = plan.devices.iter().zip((0..).map(DeviceIx)).filter(|(device, _)| device.bus == bus);
+    let devices = plan.devices.iter().zip((0..).map(DeviceIx)).filter(|(device, _)| device.bus == Some(bus));
     let batches = devices.map(|(device, ix)| {
         let numbered = plan.tags.iter().zip((0..).map(TagIx));
         let own = numbered.skip(device.tags.start).take(device.tags.len());
-        let polled = own.filter(|(tag, _)| tag.access.reads());
+        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.register().is_some());
         let mut polled: Vec<_> = polled.collect();
         polled.sort_by_key(|(tag, _)| tag.name.as_bytes()); // as a batch has them
         let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };

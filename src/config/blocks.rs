@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::plan::{BusLink, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
-use crate::model::tag::{BusIx, DeviceIx, Table, TagIx};
+use super::plan::{BusLink, DevicePlan, Grouping, Parity, Plan, SerialPlan, TagPlan};
+use crate::model::tag::{Address, BusIx, DeviceIx, Table, TagIx};
 
 /// Most registers in one read (Modbus Application Protocol 1.1b3, sections 6.3 and 6.4).
 pub const REGISTERS_PER_READ_MAX: u16 = 125;
@@ -71,9 +71,10 @@ pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> 
     };
     let mut blocks = Vec::new();
     for (position, device) in (0u32..).zip(&plan.devices) {
-        if device.bus == bus {
+        if device.bus == Some(bus) {
             // A pause the device asks for is saved with every request that is not made.
-            let gap = max_gap(link, think + device.delay_between_requests);
+            let gap = max_gap(link, think + device.manners.delay_between_requests);
+            let gap = device.max_gap.unwrap_or(gap);
             blocks.extend(device_blocks(plan, DeviceIx(position), device, gap));
         }
     }
@@ -81,23 +82,22 @@ pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> 
 }
 
 fn device_blocks(plan: &Plan, ix: DeviceIx, device: &DevicePlan, max_gap: u16) -> Vec<Block> {
-    let mut order: Vec<(TagIx, &TagPlan)> = (0u32..)
+    let mut order: Vec<(TagIx, &TagPlan, Address)> = (0u32..)
         .zip(&plan.tags)
         .skip(device.tags.start)
         .take(device.tags.len())
         .filter(|(_, tag)| tag.access.reads())
-        .map(|(position, tag)| (TagIx(position), tag))
+        .filter_map(|(position, tag)| Some((TagIx(position), tag, tag.register()?)))
         .collect();
-    order.sort_by_key(|(ix, tag)| (tag.address.table, tag.poll, tag.address.start, tag.address.bit, *ix));
+    order.sort_by_key(|(ix, tag, place)| (place.table, tag.poll, place.start, place.bit, *ix));
     let mut blocks: Vec<Block> = Vec::new();
-    for (tag_ix, tag) in order {
+    for (tag_ix, tag, Address { table, start, .. }) in order {
         let Some(block) = blocks.last_mut().filter(|block| joins(block, tag, device, max_gap)) else {
-            let (table, start) = (tag.address.table, tag.address.start);
             let count = width(tag);
             blocks.push(Block { device: ix, table, start, count, period: tag.poll, tags: vec![tag_ix] });
             continue;
         };
-        block.count = block.count.max(tag.address.start - block.start + width(tag));
+        block.count = block.count.max(start - block.start + width(tag));
         block.tags.push(tag_ix);
     }
     blocks
@@ -105,26 +105,37 @@ fn device_blocks(plan: &Plan, ix: DeviceIx, device: &DevicePlan, max_gap: u16) -
 
 /// May this tag, which does not start before the block, be read with it?
 fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> bool {
-    if block.table != tag.address.table || block.period != tag.poll {
+    let Some(place) = tag.register().filter(|place| block.table == place.table && block.period == tag.poll) else {
         return false;
-    }
-    let (start, block_start) = (u32::from(tag.address.start), u32::from(block.start));
+    };
+    let (start, block_start) = (u32::from(place.start), u32::from(block.start));
     let hole = start.saturating_sub(block_start + u32::from(block.count));
     let length = (start + u32::from(width(tag)) - block_start).max(u32::from(block.count));
+    if device.grouping == Grouping::OneRequestPerTag && (start, u32::from(width(tag))) != (block_start, length) {
+        return false; // bits of one register, or two views of it, are one request all the same
+    }
     // A register's worth of wire is 16 bits.
     let hole_max = u32::from(max_gap) * if block.table.is_bits() { 16 } else { 1 };
-    hole <= hole_max && length <= u32::from(longest_read(device, block.table))
+    hole <= hole_max
+        && length <= u32::from(longest_read(device, block.table))
+        && device.territory.allows(block.table, block_start, length)
 }
 
 /// The longest read of a device, registers or bits: its own limit and the protocol's.
 pub fn longest_read(device: &DevicePlan, table: Table) -> u16 {
-    let registers = device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX);
-    if table.is_bits() { (registers * 16).min(BITS_PER_READ_MAX) } else { registers }
+    if table.is_bits() {
+        device.max_bits_per_read.clamp(1, BITS_PER_READ_MAX)
+    } else {
+        device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX)
+    }
 }
 
 /// Registers (or bits, in bit tables) that one value takes; a bit of a register takes that register.
 pub const fn width(tag: &TagPlan) -> u16 {
-    if tag.address.table.is_bits() { 1 } else { tag.data_type.registers() }
+    match tag.register() {
+        Some(place) if !place.table.is_bits() => tag.data_type.registers(),
+        _ => 1,
+    }
 }
 
 /// The largest hole, in registers, that is cheaper to read than to begin a new request for:

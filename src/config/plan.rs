@@ -9,6 +9,7 @@ use std::time::Duration;
 
 mod bus;
 mod device;
+mod habits;
 mod tag;
 mod uplink;
 
@@ -16,7 +17,8 @@ pub use bus::{
     BusLink, BusPlan, Carrier, Echo, Framing, Level, Network, Parity, PortPlan, Rs485, SerialPlan, TlsCarrier,
 };
 pub use device::DevicePlan;
-pub use tag::{Limits, Scale, TagPlan, Verify, WritePlan};
+pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
+pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
     ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,

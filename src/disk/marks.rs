@@ -16,10 +16,11 @@
 //! Blocks with magic "IBMARKS1" have neither length nor uplinks; they are read too.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use super::fault::Fault;
+use super::fault::{Fault, Unreadable};
 
 const MAGIC: &[u8; 8] = b"IBMARKS2";
 const MAGIC_BEFORE: &[u8; 8] = b"IBMARKS1";
@@ -78,23 +79,34 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Reads marks and uplinks, without changing anything.
-    pub fn read(path: &Path) -> (Found, Vec<UplinkMark>) {
-        let Ok(file) = File::open(path) else { return (Found::Nothing, Vec::new()) };
-        let inode = file.metadata().map_or(0, |about| about.ino());
-        match newest(&file) {
-            Some(block) if block.inode == inode => (Found::Marks(block.marks), block.uplinks),
-            Some(block) => (Found::Copied(block.marks), block.uplinks),
-            None => (Found::Nothing, Vec::new()),
+    /// Reads marks and uplinks, without changing anything. A block that cannot be read now is an error when somebody will
+    /// try again, else as good as damaged.
+    pub fn read(path: &Path, unreadable: Unreadable) -> Result<(Found, Vec<UplinkMark>), Fault> {
+        let read = File::open(path).and_then(|file| Ok((file.metadata()?.ino(), newest(&file, unreadable)?)));
+        match read {
+            Ok((inode, Some(block))) if block.inode == inode => Ok((Found::Marks(block.marks), block.uplinks)),
+            Ok((_, Some(block))) => Ok((Found::Copied(block.marks), block.uplinks)),
+            Err(error) if unreadable == Unreadable::TryAgain && error.kind() != ErrorKind::NotFound => {
+                Err(error.into())
+            }
+            Ok((_, None)) | Err(_) => Ok((Found::Nothing, Vec::new())),
         }
     }
 
-    /// Opens the file, making it if need be.
-    pub fn open(path: &Path) -> Result<Self, Fault> {
+    /// Opens the file, making it if need be; one that cannot be read is made anew when nobody will try again.
+    pub fn open(path: &Path, unreadable: Unreadable) -> Result<Self, Fault> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(2 * BLOCK)?;
         file.sync_all()?;
-        let (turn, inode) = (newest(&file).map_or(0, |block| block.turn), file.metadata()?.ino());
+        // Not from 0 again because a block cannot be read just now: the other one would go on counting as the newer.
+        let newest = match newest(&file, Unreadable::TryAgain) {
+            Err(_) if unreadable == Unreadable::GiveUp => {
+                std::fs::remove_file(path)?;
+                return Self::open(path, Unreadable::TryAgain);
+            }
+            newest => newest?,
+        };
+        let (turn, inode) = (newest.map_or(0, |block| block.turn), file.metadata()?.ino());
         Ok(Self { file, inode, turn })
     }
 
@@ -159,16 +171,24 @@ struct Block {
     uplinks: Vec<UplinkMark>,
 }
 
-fn newest(file: &File) -> Option<Block> {
+fn newest(file: &File, unreadable: Unreadable) -> std::io::Result<Option<Block>> {
     let mut best: Option<Block> = None;
     for place in [0, BLOCK] {
         let mut bytes = [0; 4096];
-        let Some(block) = file.read_exact_at(&mut bytes, place).ok().and_then(|()| block(&bytes)) else { continue };
-        if best.as_ref().is_none_or(|best| block.turn > best.turn) {
+        match file.read_exact_at(&mut bytes, place) {
+            Ok(()) => {}
+            Err(error) if unreadable == Unreadable::TryAgain && error.kind() != ErrorKind::UnexpectedEof => {
+                return Err(error);
+            }
+            Err(_) => continue,
+        }
+        if let Some(block) = block(&bytes)
+            && best.as_ref().is_none_or(|best| block.turn > best.turn)
+        {
             best = Some(block);
         }
     }
-    best
+    Ok(best)
 }
 
 fn block(bytes: &[u8]) -> Option<Block> {
@@ -252,6 +272,10 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn read(path: &Path) -> (Found, Vec<UplinkMark>) {
+        Marks::read(path, Unreadable::TryAgain).expect("readable")
+    }
+
     const fn at(last: u64) -> [Mark; 4] {
         [Mark { epoch: 9, last }; 4]
     }
@@ -260,18 +284,18 @@ mod tests {
     fn a_torn_block_falls_back_to_the_one_before_and_a_copy_is_recognised() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("marks");
-        assert_eq!(Marks::read(&path).0, Found::Nothing);
-        let mut marks = Marks::open(&path).expect("made");
+        assert_eq!(read(&path).0, Found::Nothing);
+        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
         marks.write(&at(1), &[]).expect("written");
         marks.write(&at(2), &[]).expect("written");
-        assert_eq!(Marks::read(&path).0, Found::Marks(at(2)));
+        assert_eq!(read(&path).0, Found::Marks(at(2)));
         let copy = home.path().join("copy");
         std::fs::copy(&path, &copy).expect("copied");
-        assert_eq!(Marks::read(&copy).0, Found::Copied(at(2)));
+        assert_eq!(read(&copy).0, Found::Copied(at(2)));
         File::options().write(true).open(&path).expect("open").write_all_at(&[7; 40], 0).expect("torn");
-        assert_eq!(Marks::read(&path).0, Found::Marks(at(1)));
+        assert_eq!(read(&path).0, Found::Marks(at(1)));
         std::fs::write(&path, b"").expect("emptied");
-        assert_eq!(Marks::read(&path).0, Found::Nothing);
+        assert_eq!(read(&path).0, Found::Nothing);
     }
 
     #[test]
@@ -297,13 +321,13 @@ mod tests {
             uplink: format!("uplink-{n}"),
             cursors: [cursor(ranges), None, cursor(&[]), cursor(ranges)],
         };
-        let mut marks = Marks::open(&path).expect("made");
+        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
         let few: Vec<_> = (0..4).map(|n| uplink(n, &ranges)).collect();
         assert_eq!(marks.write(&at(1), &few), Ok(4), "four uplinks with all the ranges they may have");
-        assert_eq!(Marks::read(&path), (Found::Marks(at(1)), few));
+        assert_eq!(read(&path), (Found::Marks(at(1)), few));
         let many: Vec<_> = (0..40).map(|n| uplink(n, &ranges)).collect();
         let told = marks.write(&at(2), &many).expect("written");
         assert!((4..40).contains(&told), "{told}");
-        assert_eq!(Marks::read(&path), (Found::Marks(at(2)), many[..told].to_vec()));
+        assert_eq!(read(&path), (Found::Marks(at(2)), many[..told].to_vec()));
     }
 }

@@ -101,10 +101,13 @@ impl TailFile {
             Err(error) => return Err(error.into()),
         };
         let length = file.metadata()?.len();
-        let found = slots(&content(&file, unreadable)?);
+        let content = content(&file, unreadable)?;
+        let found = slots(&content);
         let ours = length.is_multiple_of(BLOCK as u64) && BLOCKS.contains(&(length / BLOCK as u64));
         let blocks = usize::try_from(length).unwrap_or(0) / BLOCK;
-        let (turn, head) = found.last().map_or((0, 0), |newest| (newest.turn, newest.start + newest.blocks));
+        let head = found.last().map_or(0, |newest| newest.start + newest.blocks);
+        // Above that of any block, so that none of a torn slot can ever pass for one of a new slot.
+        let turn = content.chunks_exact(BLOCK).filter_map(block).map(|block| block.turn).max().unwrap_or(0);
         let slots = found.iter().map(|found| Slot::new(found.start, found.blocks, &found.rows)).collect();
         let rows = found.into_iter().flat_map(|found| found.rows).collect();
         Ok((ours.then_some(Self { file, blocks, head, turn, slots }), rows))

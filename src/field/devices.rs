@@ -136,7 +136,7 @@ impl Roster {
     /// The devices of these blocks, and every other device of the bus (a device may have tags that are only written).
     pub fn new(plan: &Plan, bus: BusIx, blocks: Vec<Block>, tags: &Tags) -> Self {
         let mut roster = Self { devices: Vec::new(), polls: Vec::new() };
-        for (ix, device) in (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == bus) {
+        for (ix, device) in (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus)) {
             roster.devices.push(Device {
                 ix: DeviceIx(ix),
                 name: device.name.clone(),

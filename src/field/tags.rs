@@ -59,7 +59,7 @@ impl Tags {
 
     /// Where the tags of a block lie in its readings.
     pub fn cuts(&self, plan: &Plan, block: &Block) -> Vec<(Slot, Cut)> {
-        let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)));
+        let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)?));
         block.tags.iter().filter_map(cut).collect()
     }
 

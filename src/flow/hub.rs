@@ -2,8 +2,9 @@
 //! a gap). Fed by the buses, emptied by the publisher and by the store.
 //!
 //! Durable lane, when full (architecture, section 4): the bus waits at most [`DURABLE_WAIT_MAX`]; after that, or at once
-//! when the store reports itself failed, the samples are counted per class in [`Spill`]. The store gives them their
-//! numbers when it is back and writes a gap record with reason `store`. Live goes on all the time.
+//! when the store has failed and its memory is full, the samples are counted per class in [`Spill`]. The store gives them
+//! their numbers when it is back and writes a gap record with reason `store`. Live goes on all the time, and a lane that
+//! does not move is waited for once, not with every batch.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,7 +150,9 @@ pub struct Hub {
 struct Shared {
     latest: Arc<Latest>,
     spill: Arc<Spill>,
-    store_failed: Arc<AtomicBool>,
+    store_full: Arc<AtomicBool>,
+    /// Somebody waited in vain, and nothing has found room since.
+    stuck: AtomicBool,
     classes: Vec<Class>,
     stats: Arc<HubStats>,
 }
@@ -161,8 +164,8 @@ pub struct DurableEnd {
     pub records: mpsc::Receiver<Durable>,
     /// What did not get in.
     pub spill: Arc<Spill>,
-    /// Set by the store while it cannot commit: buses then do not wait.
-    pub failed: Arc<AtomicBool>,
+    /// Set by the store while it can neither commit nor keep more in memory: buses then do not wait.
+    pub full: Arc<AtomicBool>,
 }
 
 /// Makes the fork. `classes` is the class of each tag of the plan, by `TagIx`.
@@ -170,15 +173,16 @@ pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
     let (durable, records) = mpsc::channel(DURABLE_DEPTH);
     let latest = Arc::new(Latest::default());
     let spill = Arc::new(Spill::default());
-    let failed = Arc::new(AtomicBool::new(false));
+    let full = Arc::new(AtomicBool::new(false));
     let shared = Shared {
         latest: Arc::clone(&latest),
         spill: Arc::clone(&spill),
-        store_failed: Arc::clone(&failed),
+        store_full: Arc::clone(&full),
+        stuck: AtomicBool::new(false),
         classes,
         stats: Arc::default(),
     };
-    (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, failed })
+    (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, full })
 }
 
 impl Hub {
@@ -216,11 +220,17 @@ impl Hub {
 
     async fn store(&self, record: Durable) -> Result<(), Durable> {
         match self.durable.try_send(record) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if self.shared.stuck.load(Ordering::Relaxed) {
+                    self.shared.stuck.store(false, Ordering::Relaxed);
+                }
+                Ok(())
+            }
             Err(mpsc::error::TrySendError::Closed(record)) => Err(record),
             Err(mpsc::error::TrySendError::Full(record)) => {
-                self.shared.stats.durable_waits.one();
-                if self.shared.store_failed.load(Ordering::Relaxed) {
+                let Shared { stats, store_full, stuck, .. } = &*self.shared;
+                stats.durable_waits.one();
+                if store_full.load(Ordering::Relaxed) || stuck.load(Ordering::Relaxed) {
                     return Err(record);
                 }
                 match tokio::time::timeout(DURABLE_WAIT_MAX, self.durable.reserve()).await {
@@ -228,7 +238,10 @@ impl Hub {
                         permit.send(record);
                         Ok(())
                     }
-                    _ => Err(record),
+                    _ => {
+                        stuck.store(true, Ordering::Relaxed);
+                        Err(record)
+                    }
                 }
             }
         }
@@ -250,19 +263,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_take_costs_two_seconds_then_a_counted_gap_and_live_goes_on() {
-        let (hub, latest, end) = hub(vec![Class::Bulk]);
+        let (hub, latest, mut end) = hub(vec![Class::Bulk]);
         for n in 0..DURABLE_DEPTH {
             hub.emit(batch(i64::try_from(n).expect("small"))).await;
         }
-        let before = tokio::time::Instant::now();
-        hub.emit(batch(1000)).await;
-        assert_eq!(before.elapsed(), DURABLE_WAIT_MAX);
-        end.failed.store(true, Ordering::Relaxed);
-        let before = tokio::time::Instant::now();
-        hub.emit(batch(2000)).await;
-        assert_eq!(before.elapsed(), Duration::ZERO, "a failed store is not waited for");
+        let waited = async |micros| {
+            let before = tokio::time::Instant::now();
+            hub.emit(batch(micros)).await;
+            before.elapsed()
+        };
+        assert_eq!(waited(1000).await, DURABLE_WAIT_MAX);
+        assert_eq!(waited(1500).await, Duration::ZERO, "a lane that does not move is not waited for again");
+        assert!(end.records.recv().await.is_some());
+        assert_eq!(waited(1600).await, Duration::ZERO, "there is room");
+        end.full.store(true, Ordering::Relaxed);
+        assert_eq!(waited(2000).await, Duration::ZERO, "a store without room is not waited for");
         let lost = end.spill.take()[Class::Bulk as usize].expect("counted");
-        assert_eq!((lost.count, lost.first.micros, lost.last.micros), (2, 1000, 2000));
-        assert_eq!(latest.take().await.expect("live").samples[0].at.micros, 2000);
+        assert_eq!((lost.count, lost.first.micros, lost.last.micros), (3, 1000, 2000));
+        end.full.store(false, Ordering::Relaxed);
+        assert_eq!(waited(3000).await, DURABLE_WAIT_MAX, "it moved: worth waiting for");
+        assert_eq!(latest.take().await.expect("live").samples[0].at.micros, 3000);
     }
 }

@@ -64,6 +64,16 @@ pub struct Wall {
     pub certainty: Certainty,
 }
 
+impl Wall {
+    /// Of an estimate with a known end: the latest that it can have been, ms.
+    pub const fn until_ms(self) -> Option<i64> {
+        match self.certainty {
+            Certainty::Until(unix_ms) => Some(unix_ms),
+            Certainty::Fixed | Certainty::Floor => None,
+        }
+    }
+}
+
 impl fmt::Display for Wall {
     /// RFC 3339 in UTC with milliseconds: `2026-11-20T20:00:00.123Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,11 +5,16 @@
 //!
 //! The tag names of values, bad and uncertain together, sorted bytewise, have the numbers seq, seq + 1 …; `time` is that of
 //! the earliest reply, `at` says how many ms later another one came. `values`, `bad`, `uncertain` and `at` are left out
-//! when empty; `previous` stands behind seq as in layout `tag`.
+//! when empty; `previous` stands behind seq as in layout `tag`, `time_until` behind time: it holds for every sample of the
+//! message, as it is when the next boot began (all samples of a poll are of one boot).
+//!
+//! A message has one number and counts by the names, so it can hold what lies together in the stream in the order of the
+//! names. A device that is read in one block has one message a poll. Read in several, it has one for each block whose names do
+//! not all follow those of the block before, or between whose replies another bus had samples of the same class.
 
 use std::io::Write;
 
-use super::json::{Previous, honest, write_number, write_text, write_value};
+use super::json::{Previous, honest, write_number, write_text, write_until, write_value};
 use crate::model::number::Number;
 use crate::model::quality::{Cause, Quality};
 use crate::model::time::Wall;
@@ -38,6 +43,7 @@ pub fn samples(parts: &[Part<'_>], first: Number, previous: Option<Previous>) ->
     let mut out = Vec::with_capacity(128 + 32 * parts.len());
     let Some(earliest) = parts.iter().map(|part| part.time).min_by_key(|time| time.unix_ms) else { return out };
     let _ = write!(out, "{{\"time\":\"{earliest}\""); // memory takes everything
+    write_until(&mut out, earliest);
     write_number(&mut out, first, previous);
     let _ = write!(out, ",\"count\":{}", parts.len());
     object(&mut out, "values", parts, |out, part| {

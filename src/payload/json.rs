@@ -157,7 +157,12 @@ fn write_sample(out: &mut Vec<u8>, value: Option<&Value>, quality: Quality, time
     out.extend_from_slice(b"\",\"time\":\"");
     out.extend_from_slice(time.to_string().as_bytes());
     out.push(b'"');
-    if let Certainty::Until(unix_ms) = time.certainty {
+    write_until(out, time);
+}
+
+/// `,"time_until":"…"` where the time is an estimate with a known end.
+pub(super) fn write_until(out: &mut Vec<u8>, time: Wall) {
+    if let Some(unix_ms) = time.until_ms() {
         out.extend_from_slice(b",\"time_until\":\"");
         out.extend_from_slice(Wall { unix_ms, ..time }.to_string().as_bytes());
         out.push(b'"');

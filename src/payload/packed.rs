@@ -54,7 +54,7 @@ mod tests {
             assert_eq!(open(&compress(text)), Ok(Opened::Text(Cow::Owned(text.to_vec()))));
         }
         let first = Number { stream: Class::Event, epoch: Epoch(1), seq: Seq(1) };
-        let row = Row { unix_ms: 5, body: RowBody::Event { topic: "t", body: b"{}" } };
+        let row = Row { unix_ms: 5, until_ms: None, body: RowBody::Event { topic: "t", body: b"{}" } };
         let draft = Encoder::new("gw").draft(Head { first, previous: None }, &[row], Instant::now());
         assert!(matches!(open(&draft.payload), Ok(Opened::Batch(batch)) if batch.first == first));
         assert!(open(&ZSTD_MAGIC).is_err());

@@ -78,9 +78,10 @@ impl Life {
     pub fn add(&mut self, plan: &Plan, device: &DevicePlan, follows: &[Follow]) {
         let mut by_name = HashMap::new();
         for tag in plan.tags.get(device.tags.clone()).unwrap_or_default() {
+            let Some(address) = tag.register() else { continue }; // not the device's own
             by_name.insert(tag.name.as_str(), self.points.len());
             self.by_topic.insert(Arc::clone(&tag.topic), self.points.len());
-            self.points.push(Point::of(tag));
+            self.points.push(Point::of(tag, address));
         }
         for follow in follows {
             let Some(source) = by_name.get(follow.source.as_str()) else { continue };
@@ -149,7 +150,7 @@ impl Life {
 }
 
 impl Point {
-    fn of(tag: &TagPlan) -> Self {
+    fn of(tag: &TagPlan, address: Address) -> Self {
         let (motion, initial) = if tag.access.writes() {
             let limits =
                 Limits { min: tag.write.limits.min.or(tag.limits.min), max: tag.write.limits.max.or(tag.limits.max) };
@@ -160,7 +161,7 @@ impl Point {
             (Motion::Wave(wave), initial)
         };
         Self {
-            address: tag.address,
+            address,
             data_type: tag.data_type,
             order: tag.order,
             scale: tag.scale,

@@ -108,7 +108,7 @@ impl Site {
         for (at, bus) in plan.buses.iter().enumerate() {
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
-            for device in plan.devices.iter().filter(|device| device.bus == bus_ix(at)) {
+            for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
                 lives.entry(device.unit_id).or_default().add(plan, device, &follows);

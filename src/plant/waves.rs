@@ -90,7 +90,7 @@ const GROWING: &[&str] = &["h", "s", "Wh", "kWh", "MWh", "varh", "kvarh", "m3", 
 impl Wave {
     /// The wave that suits a tag.
     pub fn of(tag: &TagPlan) -> Self {
-        let seed = seed(&tag.name, tag.address.start);
+        let seed = seed(&tag.name, tag.register().map_or(0, |place| place.start));
         let period = Duration::from_millis(20_000 + seed % 50_000);
         match tag.data_type {
             DataType::Bool => return Self::Square(Duration::from_millis(4000 + seed % 9000)),

@@ -15,7 +15,7 @@ use crate::model::number::{Number, Seq};
 use crate::model::value::Value;
 use crate::payload::json::Previous;
 
-use super::message::{number_fits, time, value};
+use super::message::{moment, number_fits, value};
 use super::record::{Body, Grade, Record};
 
 /// What is known of a poll before its cells are read.
@@ -42,7 +42,7 @@ impl Poll<'_> {
         if body.get("count")?.as_u64()? != count || count == 0 || !number_fits(epoch.0, seq.0, count) {
             return None;
         }
-        let base = body.get("time").and_then(Json::as_str).and_then(time);
+        let (base, until_ms) = (moment(body, "time"), moment(body, "time_until"));
         let at = body.get("at").and_then(Json::as_object);
         let records = (seq.0..).zip(cells).map(|(seq, (name, (value, quality, cause)))| {
             let later = at.and_then(|at| at.get(name)).and_then(Json::as_i64).unwrap_or(0);
@@ -52,6 +52,7 @@ impl Poll<'_> {
                 previous: self.previous.filter(|_| seq == self.number.seq.0),
                 topic: format!("{}/{name}", self.topic).into(),
                 time_ms: base.map(|base| base.saturating_add(later)),
+                until_ms,
                 body: Body::Sample { value, quality, cause },
                 whole: None,
             }

@@ -56,7 +56,12 @@ impl Keeper<'_, '_> {
             let came = match &record.body {
                 Body::Sample { value, quality, cause } => {
                     let (value, quality, cause) = (value.as_ref(), *quality as u8, cause.as_deref());
-                    self.into.sample(life, number.seq.0, &SampleRow { topic, time_ms, value, quality, cause })?
+                    let until_ms = record.until_ms;
+                    self.into.sample(
+                        life,
+                        number.seq.0,
+                        &SampleRow { topic, time_ms, until_ms, value, quality, cause },
+                    )?
                 }
                 Body::Event(object) => {
                     let body = serde_json::to_string(object).unwrap_or_default(); // texts and numbers always serialize
@@ -84,8 +89,8 @@ impl Keeper<'_, '_> {
             if self.into.waiting_bytes()? + payload.len() as u64 > WAITING_BYTES_MAX {
                 *self.books.strays.broken.entry(NEVER_EXPLAINED).or_default() += 1;
             } else {
-                self.into.put_waiting(key, &WaitingRow { first: batch.first.seq.0, payload })?;
-                self.books.strays.waiting += 1;
+                let came = self.into.put_waiting(key, &WaitingRow { first: batch.first.seq.0, payload })?;
+                self.books.strays.waiting += u64::from(came == Came::First);
             }
         }
         if new {

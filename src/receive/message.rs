@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::value::Value;
-use crate::payload::batch::{BadBatch, Batch};
+use crate::payload::batch::{self, BadBatch, Batch, RecordBody};
 use crate::payload::json::Previous;
 use crate::payload::packed::{self, Opened};
 
@@ -18,10 +18,16 @@ use super::device;
 use super::record::{Body, GapRecord, Grade, Record};
 
 /// Keys of a sample (contract, section 4).
-const KEYS: [&str; 8] = ["value", "quality", "cause", "time", "stream", "epoch", "seq", "previous"];
+const KEYS: [&str; 9] = ["value", "quality", "cause", "time", "time_until", "stream", "epoch", "seq", "previous"];
+/// MQTT's own limit; in an array or a batch a stranger could name longer ones, and topics are kept.
+const TOPIC_BYTES_MAX: usize = 65_535;
+/// Names of gateways are kept with each of their epochs; the configuration allows far shorter ones.
+const GATEWAY_BYTES_MAX: usize = 1024;
 /// Epochs lie below 2^53 (contract, section 4); a stream of ten million samples a second has numbers up to there for
 /// 28 years.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
+
+const TOO_LONG: &str = "a name that is too long";
 
 /// What came.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +61,7 @@ struct Own<'a> {
 fn own(topic: &str) -> Option<Own<'_>> {
     let mut levels = topic.rsplit('/');
     let (last, gateway, tree) = (levels.next()?, levels.next()?, levels.next()?);
-    (tree == "ironbridge").then_some(Own { gateway, last })
+    (tree == "ironbridge" && gateway.len() <= GATEWAY_BYTES_MAX).then_some(Own { gateway, last })
 }
 
 /// Reads one message.
@@ -64,7 +70,8 @@ pub fn read(topic: &str, payload: &[u8]) -> Message {
     match packed::open(payload) {
         Ok(Opened::Text(text)) => plain(topic, &text),
         Ok(Opened::Batch(batch)) if batch_fits(&batch) => Message::Batch(batch),
-        Ok(Opened::Batch(_)) => Message::Broken("a number that cannot be"),
+        Ok(Opened::Batch(batch)) if names_fit(&batch) => Message::Broken("a number that cannot be"),
+        Ok(Opened::Batch(_)) => Message::Broken(TOO_LONG),
         Err(bad) if is_batch() => Message::Broken(match bad {
             BadBatch::Foreign(_) => "not a batch",
             BadBatch::Newer(_) => "a batch of a newer version: this program is too old",
@@ -106,6 +113,9 @@ fn array(gateway: &Arc<str>, elements: Vec<Json>) -> Message {
         let Some(Json::String(topic)) = body.remove("topic") else {
             return Message::Broken("an element without topic");
         };
+        if topic.len() > TOPIC_BYTES_MAX {
+            return Message::Broken(TOO_LONG);
+        }
         match object(&topic, Some(Arc::clone(gateway)), body) {
             Some(Ok(more)) => records.extend(more),
             Some(Err(why)) => return Message::Broken(why),
@@ -129,7 +139,8 @@ fn object(
         let poll = device::Poll { topic, gateway, number, previous };
         return Some(poll.records(&body).ok_or("a device's poll that does not add up"));
     }
-    let time_ms = body.get("time").and_then(Json::as_str).and_then(time);
+    let time_ms = moment(&body, "time");
+    let until_ms = moment(&body, "time_until");
     let mut whole = None;
     let body = match body.get("quality").and_then(Json::as_str) {
         Some(quality) => {
@@ -144,7 +155,7 @@ fn object(
         }
         None => Body::Event(body),
     };
-    Some(Ok(vec![Record { gateway, number, previous, topic: topic.into(), time_ms, body, whole }]))
+    Some(Ok(vec![Record { gateway, number, previous, topic: topic.into(), time_ms, until_ms, body, whole }]))
 }
 
 fn gap(topic: &str, gateway: &str, body: Map<String, Json>) -> Message {
@@ -181,8 +192,8 @@ fn seq(body: &Map<String, Json>, key: &str) -> Option<Seq> {
 }
 
 /// RFC 3339 to ms since 1970.
-pub(super) fn time(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+pub(super) fn moment(body: &Map<String, Json>, key: &str) -> Option<i64> {
+    body.get(key)?.as_str()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 /// A value as it stands in JSON.
@@ -210,7 +221,18 @@ fn batch_fits(batch: &Batch) -> bool {
     let previous = batch
         .previous
         .is_none_or(|previous| previous.epoch.0 <= NUMBER_MAX && previous.seq.is_none_or(|seq| seq.0 <= NUMBER_MAX));
-    previous && number_fits(batch.first.epoch.0, batch.first.seq.0, batch.records.len() as u64)
+    previous && number_fits(batch.first.epoch.0, batch.first.seq.0, batch.records.len() as u64) && names_fit(batch)
+}
+
+fn names_fit(batch: &Batch) -> bool {
+    let event = |record: &batch::Record| match &record.body {
+        RecordBody::Event { topic, .. } => topic.len() <= TOPIC_BYTES_MAX,
+        RecordBody::Sample { .. } => true,
+    };
+    let entry = |tag: &batch::Entry| {
+        [&tag.device, &tag.name, &tag.topic, &tag.data_type].iter().all(|text| text.len() <= TOPIC_BYTES_MAX)
+    };
+    batch.gateway.len() <= GATEWAY_BYTES_MAX && batch.entries.iter().all(entry) && batch.records.iter().all(event)
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct Record {
     pub topic: Arc<str>,
     /// When it was taken, ms since 1970, if it says so.
     pub time_ms: Option<i64>,
+    /// Where that is only the earliest it can have been (cause `clock`): the latest, if it says so.
+    pub until_ms: Option<i64>,
     /// What it is.
     pub body: Body,
     /// A sample's object, where it says more than this version understands.
@@ -113,6 +115,9 @@ impl Record {
         }
         if let Some(unix_ms) = self.time_ms {
             object.insert("time".into(), time_text(unix_ms).into());
+        }
+        if let Some(unix_ms) = self.until_ms {
+            object.insert("time_until".into(), time_text(unix_ms).into());
         }
         object.insert("stream".into(), self.number.stream.as_str().into());
         object.insert("epoch".into(), self.number.epoch.0.into());

@@ -28,16 +28,23 @@ pub(super) fn unfold(batch: &Batch, tags: &Tags) -> Vec<Record> {
             }
             RecordBody::Event { topic, body } => {
                 let body = match serde_json::from_slice::<Json>(&json::numbered_event(body, number, previous)) {
-                    Ok(Json::Object(object)) => object,
+                    Ok(Json::Object(object)) if !has_number(body) => object,
                     _ => opaque(body, number),
                 };
                 (topic.as_str().into(), Body::Event(body))
             }
         };
         let gateway = Some(Arc::clone(&gateway));
-        Some(Record { gateway, number, previous, topic, time_ms: Some(record.unix_ms), body, whole: None })
+        let (time_ms, until_ms) = (Some(record.unix_ms), record.until_ms);
+        Some(Record { gateway, number, previous, topic, time_ms, until_ms, body, whole: None })
     });
     records.collect()
+}
+
+/// A client's message that was forwarded may have keys of these names: they are its own, and nothing is put over them.
+fn has_number(payload: &[u8]) -> bool {
+    let Ok(Json::Object(object)) = serde_json::from_slice::<Json>(payload) else { return false };
+    ["stream", "epoch", "seq"].iter().any(|key| object.contains_key(*key))
 }
 
 /// A payload that is no JSON object (a client's message that was forwarded): as text where it is text, else in hex.

@@ -74,10 +74,10 @@ struct Boots {
     highest_boot: u32,
 }
 
-/// A file that cannot be read is given up at the third attempt after the first to open the store: until then a plant's
-/// samples fit into memory.
+/// A file that cannot be read is given up when the store has been tried to be opened for about ten seconds: until then
+/// a plant's samples fit into memory.
 pub(super) const fn patience(attempts: u32) -> Unreadable {
-    if attempts < 3 { Unreadable::TryAgain } else { Unreadable::GiveUp }
+    if attempts < 10 { Unreadable::TryAgain } else { Unreadable::GiveUp }
 }
 
 /// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.
@@ -104,7 +104,7 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
         notices: Vec::new(),
         highest_boot: 0,
     };
-    let (marks_found, uplinks) = Marks::read(&directory.file(MARKS));
+    let (marks_found, uplinks) = Marks::read(&directory.file(MARKS), unreadable)?;
     let (mut tail_file, tail_rows) = work.open_tail()?;
     let names = directory.chunks()?;
     let (mut meta, mut contents) = work.open_meta()?;
@@ -139,7 +139,7 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     let boot = work.number_boot(&known, &opening.boot_token);
     work.finish_edits();
     meta.apply(&std::mem::take(&mut work.state.edits))?;
-    let mut marks = Marks::open(&directory.file(MARKS))?;
+    let mut marks = Marks::open(&directory.file(MARKS), unreadable)?;
     marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
     let next_chunk = directory.highest_chunk_number()? + 1;
@@ -179,7 +179,8 @@ impl Boots {
         let path = self.directory.file(META);
         if path.try_exists()? {
             // Looked at before it is opened for writing: one of a newer version is not to be touched.
-            match Meta::look(&path).and_then(|_| Meta::open(&path)) {
+            let open = || Meta::look(&path).and_then(|_| Meta::open(&path));
+            match sure(open) {
                 Ok((meta, contents)) => return Ok((meta, Some(contents))),
                 Err(fault) if fault.is_damage() => self.set_aside(META, &fault)?,
                 Err(fault) => return Err(fault),
@@ -187,8 +188,17 @@ impl Boots {
         } else {
             self.directory.remove_database(META)?; // a log without its database
         }
-        if Meta::look(&self.directory.file(META_COPY)).is_ok() {
-            std::fs::copy(self.directory.file(META_COPY), &path)?;
+        let copy = self.directory.file(META_COPY);
+        let look = if copy.try_exists()? { Some(sure(|| Meta::look(&copy))) } else { None };
+        if let Some(Err(fault)) = &look
+            && !fault.is_damage()
+            && self.unreadable == Unreadable::TryAgain
+        {
+            return Err(fault.clone());
+        }
+        if matches!(look, Some(Ok(_))) {
+            std::fs::copy(copy, &path)?;
+            File::open(&path)?.sync_all()?; // before anything in a log refers to it
             if let Ok((meta, contents)) = Meta::open(&path) {
                 tracing::warn!("meta.db is missing; its copy is used");
                 return Ok((meta, Some(contents)));
@@ -230,9 +240,7 @@ impl Boots {
         let mut looks = Vec::new();
         for (place, name) in names.iter().enumerate() {
             let last_of_class = names.get(place + 1).is_none_or(|next| next.class != name.class);
-            // A read that fails at the wrong moment looks like damage to SQLite: only what stays so is set aside.
-            let look = || look(&self.directory, *name, all_tags || last_of_class);
-            match look().or_else(|fault| if fault.is_damage() { look() } else { Err(fault) }) {
+            match sure(|| look(&self.directory, *name, all_tags || last_of_class)) {
                 Ok(Some(found)) => looks.push((*name, found)),
                 // Made, but nothing was ever committed to it.
                 Ok(None) => self.directory.remove_database(&name.file_name())?,
@@ -333,6 +341,11 @@ impl Boots {
         }
         self.state.edits.extend(edits);
     }
+}
+
+/// A read that fails at the wrong moment looks like damage to SQLite: only what stays so is believed.
+fn sure<T>(look: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+    look().or_else(|fault| if fault.is_damage() { look() } else { Err(fault) })
 }
 
 /// Looks at a chunk's ends; `None` when there is nothing in it.

@@ -24,7 +24,7 @@ use super::open::Disk;
 use super::segment::{self, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
 use super::tail::Unmerged;
-use super::writer::Writer;
+use super::writer::{URGENT_CLASSES, Writer};
 
 /// A slot takes at most this part of the tail.
 const SLOT_PART: u64 = 4;
@@ -93,6 +93,7 @@ impl Writer {
         }
         for class in classes {
             if self.groups[*class as usize].is_none()
+                && self.pending[*class as usize].is_empty()
                 && let Some(lost) = lost[*class as usize].take()
             {
                 self.number_lost(*class, lost);
@@ -118,8 +119,9 @@ impl Writer {
             }
         }
         for class in classes {
-            // Whatever was spilled came after what is in the group.
+            // Whatever was spilled came after what is in the group, and after what waits behind it.
             let waits = self.groups[*class as usize].is_some() && !written.iter().any(|(done, _)| done == class);
+            let waits = waits || !self.pending[*class as usize].is_empty();
             if let (Some(lost), false) = (lost[*class as usize], waits) {
                 marks[*class as usize].last += lost.count;
             }
@@ -259,6 +261,22 @@ impl Writer {
         for (seq, told) in told {
             // Nobody may be waiting any more; that is the sender's affair.
             let _ = told.send(Number { stream: class, epoch: Epoch(epoch), seq: Seq(seq) });
+        }
+    }
+
+    /// Classes that do not wait for the commit interval.
+    pub(super) fn urgent(&self) -> Vec<Class> {
+        let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class as usize];
+        Class::ALL.into_iter().filter(is_urgent).collect()
+    }
+
+    /// What found no place since the last look.
+    pub(super) fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
+        for (lost, new) in self.lost.iter_mut().zip(spilled) {
+            *lost = match (*lost, new) {
+                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
+                (old, new) => old.or(new),
+            };
         }
     }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::disk::chunk::ChunkReader;
 use crate::disk::directory::Directory;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::Marks;
 use crate::disk::meta::{Contents, Meta};
 use crate::disk::tail::TailFile;
@@ -18,10 +18,14 @@ use crate::model::number::{Class, Epoch, Number, Seq};
 
 use super::boot::{MARKS, META, TAIL};
 use super::cursor::Span;
+use super::join::Joined;
 use super::state::{Ledger, State};
 use super::stream::Held;
 use super::times::Times;
+use super::wear::Wear;
 use super::{acked, epochs, routes, tail};
+
+pub use super::wear::Written;
 
 pub use super::verify::{Verdict, verify};
 
@@ -98,6 +102,8 @@ pub struct Status {
     pub missing: Vec<Missing>,
     /// Files that could not be read.
     pub unreadable: Vec<String>,
+    /// What was written to the disk, by what the gateway last saved (some minutes ago at most while it runs).
+    pub written: Written,
 }
 
 impl Status {
@@ -150,7 +156,7 @@ pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
         }
     }
     tail::adopt(&mut state, &tail);
-    acked::recall(&mut contents, &state, &Marks::read(&directory.file(MARKS)).1);
+    acked::recall(&mut contents, &state, &Marks::read(&directory.file(MARKS), Unreadable::GiveUp)?.1);
     ledgers(&mut state, &contents);
     Ok(Holdings { directory, contents, state, bytes, unreadable })
 }
@@ -166,6 +172,7 @@ pub fn status(dir: &Path) -> Result<Status, LookError> {
         uplinks: uplinks(&state),
         missing: declared(&contents),
         unreadable,
+        written: Wear::resume(&contents.values, 0).written(),
     })
 }
 
@@ -201,6 +208,7 @@ fn ledgers(state: &mut State, contents: &Contents) {
                 cursors: Default::default(),
                 gaps: Vec::new(),
                 unsaved: 0,
+                joined: Joined::default(),
             });
             state.ledgers.len() - 1
         });

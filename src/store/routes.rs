@@ -6,6 +6,7 @@ use crate::model::number::Class;
 
 use super::Opening;
 use super::cursor::{Cursor, Position, Span};
+use super::join::Joined;
 use super::state::{Ledger, Owing, State};
 use super::stream::Stream;
 
@@ -26,7 +27,7 @@ pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents
             })
         });
         let name = route.name.clone();
-        state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0 });
+        state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0, joined: Joined::default() });
     }
     take_gaps(state, contents);
     settle(state, contents);
@@ -126,7 +127,7 @@ mod tests {
         let cursors = [None, None, None, Some(cursor)];
         let loss = Loss { span: Span { first: 8, ..span }, reason: "store".into(), from: None, to: None };
         let gaps = vec![Owing { id: 1, class: Class::Bulk, loss }];
-        state.ledgers.push(Ledger { name: "cloud".into(), cursors, gaps, unsaved: 0 });
+        state.ledgers.push(Ledger { name: "cloud".into(), cursors, gaps, unsaved: 0, joined: Joined::default() });
         let row =
             CursorRow { uplink: "cloud".into(), class: Class::Bulk as u8, epoch: 7, acked: 4, ranges: String::new() };
         let known = Contents { cursors: vec![row], ..Contents::default() };

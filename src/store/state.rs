@@ -16,6 +16,7 @@ use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
 
 use super::cursor::{Cursor, Position, Span};
+use super::join::{self, Joined};
 use super::stream::{Found, Held, Loss, Stream};
 use super::{Ack, DictionaryTag, OwedGap};
 
@@ -28,6 +29,8 @@ pub(super) struct Ledger {
     pub(super) gaps: Vec<Owing>,
     /// Records acknowledged since the cursors were last saved.
     pub(super) unsaved: u64,
+    /// Gap records that became part of others.
+    pub(super) joined: Joined,
 }
 
 /// A gap record that is owed.
@@ -157,6 +160,7 @@ impl State {
                 }
                 ledger.gaps.push(Owing { id, class, loss: whole });
             }
+            self.edits.extend(join::join(ledger, stream, &mut self.next_gap));
         }
         owed
     }
@@ -169,12 +173,17 @@ impl State {
                 let Some(ordinal) = self.streams[class as usize].ordinal_of(epoch.0) else { return };
                 (class, Span { ordinal, first: first.0, last: last.0 })
             }
-            Ack::Gap(id) => {
-                let Some(place) = ledger.gaps.iter().position(|gap| gap.id == id) else { return };
-                let gap = ledger.gaps.remove(place);
-                self.edits.push(Edit::DropOwed(id));
-                (gap.class, gap.loss.span)
-            }
+            Ack::Gap(id) => match ledger.gaps.iter().position(|gap| gap.id == id) {
+                Some(place) => {
+                    let gap = ledger.gaps.remove(place);
+                    self.edits.push(Edit::DropOwed(id));
+                    (gap.class, gap.loss.span)
+                }
+                None => match ledger.joined.part(id) {
+                    Some(part) => part,
+                    None => return,
+                },
+            },
         };
         let Some(cursor) = &mut ledger.cursors[class as usize] else { return };
         if cursor.mark(span) {

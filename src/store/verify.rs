@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::disk::chunk::ChunkReader;
 use crate::disk::directory::{ChunkName, Directory};
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::{Found, Marks};
 use crate::disk::meta::{Contents, Meta};
 use crate::disk::tail::{TailFile, TailRow};
@@ -49,7 +49,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
     let directory = existing(dir)?;
     let mut verdict = Verdict::default();
     // Taken first: what is written while we read may be newer than what we saw, never older.
-    let (marks, _) = Marks::read(&directory.file(MARKS));
+    let (marks, _) = Marks::read(&directory.file(MARKS), Unreadable::GiveUp)?;
     let before = Meta::look(&directory.file(META))?;
     let tail = TailFile::read(&directory.file(TAIL));
     let mut seen = Seen::default();

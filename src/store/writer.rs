@@ -1,12 +1,12 @@
 //! The writer thread: takes records off the durable lane, decides when to commit, and keeps `meta.db` up to date.
 //!
 //! Everything that touches the disk for writing happens on this one thread; the lane waits, polling does not. While
-//! commits fail it keeps what it has (bounded), tries again every few seconds, and leaves the rest in the lane, where
+//! commits fail it keeps what it has (bounded), tries again every second, and leaves the rest in the lane, where
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -22,12 +22,13 @@ use crate::model::time::Stamp;
 use super::age::Ages;
 use super::commit::{Group, Pending};
 use super::open::Disk;
+use super::wear::Wear;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
-pub(super) const RETRY: Duration = Duration::from_secs(3);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
 /// A group of this many records, or of events of this many bytes, is committed before its time.
@@ -42,7 +43,7 @@ const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 const END_PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
-const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
+pub(super) const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
 
 /// The ends of the channels.
 pub(super) struct Ends {
@@ -70,13 +71,16 @@ pub(super) struct Writer {
     pub(super) tail_since: Option<Stamp>,
     pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
-    lost: [Option<Lost>; 4],
+    pub(super) wear: Wear,
+    pub(super) lost: [Option<Lost>; 4],
     failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
+    /// By class: somebody waits for the number of a record.
+    pub(super) awaited: [bool; 4],
     /// Cursors in the marks, and in `meta.db`.
     pub(super) marks_saved: Instant,
     pub(super) cursors_saved: Instant,
@@ -107,12 +111,14 @@ impl Writer {
             tail_since: None,
             merge_failed: None,
             ages: Ages::default(),
+            wear: Wear::default(),
             lost: [None; 4],
             failed: false,
             openings: 0,
             evicted_at: None,
             commit_at: None,
             urgent_at: None,
+            awaited: [false; 4],
             marks_saved: Instant::now(),
             cursors_saved: Instant::now(),
             cursors_moved: false,
@@ -128,7 +134,7 @@ impl Writer {
     pub(super) fn start(mut self, opened: Result<Box<boot::Opened>, Fault>, ends: Ends) {
         match opened {
             Ok(opened) => self.take_over(*opened, &ends.control),
-            Err(fault) => self.fail(&fault, &ends.records.failed),
+            Err(fault) => self.fail(&fault),
         }
         let run = move || match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(self.run(ends)),
@@ -146,6 +152,7 @@ impl Writer {
         }
         self.last_fix = opened.fixes.last().copied();
         self.ages = Ages::resume(opened.latest_wall_ms, &opened.values);
+        self.wear = Wear::resume(&opened.values, self.clock.now().micros / 1000);
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
             lock: opened.lock,
@@ -250,6 +257,7 @@ impl Writer {
                 }
             }
             Durable::Event(event) => {
+                self.awaited[event.class as usize] |= event.committed.is_some();
                 urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
                 self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + RECORD_BYTES;
                 self.pending[event.class as usize].push(Pending::Event(event));
@@ -278,12 +286,14 @@ impl Writer {
             self.commit_due(&Class::ALL, records, control);
         } else if self.urgent_at.is_some_and(|at| at <= now) {
             self.urgent_at = None;
-            self.commit_due(&URGENT_CLASSES, records, control);
+            self.commit_due(&self.urgent(), records, control);
         }
         self.merge_due(Instant::now());
         self.save_due(Instant::now());
         self.age_due();
         self.copy_meta_due(now);
+        // While there is room in memory nothing need be lost: the lane is emptied within moments.
+        records.full.store(self.failed && self.is_full(), Ordering::Relaxed);
     }
 
     fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
@@ -291,7 +301,7 @@ impl Writer {
             self.openings += 1;
             match boot::open(&self.opening, boot::patience(self.openings)) {
                 Ok(opened) => self.take_over_late(opened, control),
-                Err(fault) => return self.fail(&fault, &records.failed),
+                Err(fault) => return self.fail(&fault),
             }
         }
         // What is in the lane came before what found no place in it.
@@ -301,6 +311,7 @@ impl Writer {
         let mut lost = std::mem::take(&mut self.lost);
         let outcome = self.commit(classes, &mut lost);
         self.lost = lost;
+        self.awaited = [false; 4]; // those of a class that failed come with its next attempt
         match outcome {
             Ok(()) => {
                 if classes.len() == Class::ALL.len() {
@@ -308,22 +319,13 @@ impl Writer {
                     let more = !self.pending.iter().all(Vec::is_empty);
                     (self.commit_at, self.urgent_at) = (more.then(Instant::now), None);
                 }
-                self.recover(&records.failed);
+                self.recover();
                 self.shared.stats.bytes.set(self.shared.directory.bytes());
                 let owed: usize = self.shared.state().ledgers.iter().map(|ledger| ledger.gaps.len()).sum();
                 self.shared.stats.gaps_owed.set(owed as u64);
                 room::lay_ballast(self);
             }
-            Err(fault) => self.fail(&fault, &records.failed),
-        }
-    }
-
-    fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
-        for (lost, new) in self.lost.iter_mut().zip(spilled) {
-            *lost = match (*lost, new) {
-                (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
-                (old, new) => old.or(new),
-            };
+            Err(fault) => self.fail(&fault),
         }
     }
 
@@ -339,21 +341,19 @@ impl Writer {
         }
     }
 
-    fn fail(&mut self, fault: &Fault, failed: &AtomicBool) {
+    fn fail(&mut self, fault: &Fault) {
         (self.commit_at, self.urgent_at) = (Some(Instant::now() + RETRY), None);
-        failed.store(true, Ordering::Relaxed);
         self.shared.stats.failed.set(1);
         if !self.failed {
             self.failed = true;
-            tracing::error!(error = %fault, "store cannot commit; trying again every few seconds");
+            tracing::error!(error = %fault, "store cannot commit; trying again every second");
             self.tell("store_failed", Phase::Active, format!("the store cannot commit: {fault}"));
         }
     }
 
-    fn recover(&mut self, failed: &AtomicBool) {
+    fn recover(&mut self) {
         if self.failed {
             self.failed = false;
-            failed.store(false, Ordering::Relaxed);
             self.shared.stats.failed.set(0);
             tracing::info!("store commits again");
             self.tell("store_failed", Phase::Cleared, "the store commits again".into());
@@ -390,7 +390,7 @@ impl Writer {
         self.merge_now();
         self.save();
         self.copy_meta();
-        if let Some(disk) = self.disk.take() {
+        if let Some(mut disk) = self.disk.take() {
             for open in disk.open.into_iter().flatten() {
                 let _ = open.checkpoint(); // the log says the same
             }

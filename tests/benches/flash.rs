@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use ironbridge::config::plan::UplinkStart;
 use ironbridge::disk::chunk::{ChunkInfo, ChunkWriter, SegmentRow};
 use ironbridge::disk::database;
+use ironbridge::disk::fault::Unreadable;
 use ironbridge::disk::marks::{Mark, Marks};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::hub::hub;
@@ -326,7 +327,7 @@ fn segments(dir: &Path, minutes: u64) -> Cost {
     let meter = Meter::start(dir);
     let info = ChunkInfo { class: Class::Telemetry, number: 1, epoch: 7, previous: None };
     let mut chunk = ChunkWriter::create(&dir.join("chunk-telemetry-000001.db"), &info, 500).expect("made");
-    let mut marks = Marks::open(&dir.join("marks")).expect("made");
+    let mut marks = Marks::open(&dir.join("marks"), Unreadable::TryAgain).expect("made");
     let mut random = StdRng::seed_from_u64(7);
     let per_commit = u64::from(TAGS);
     for second in 0..minutes * 60 {

@@ -94,6 +94,7 @@ fn batches(records: u64) -> Vec<Message> {
             .iter()
             .map(|(unix_ms, tag, value)| Row {
                 unix_ms: *unix_ms,
+                until_ms: None,
                 body: RowBody::Sample { tag: *tag, value: Some(value), quality: Quality::Good },
             })
             .collect();

@@ -89,7 +89,7 @@ pub fn print(
 fn devices(plan: &Plan, bus: usize, faults: &[(String, Fault)]) -> Vec<DeviceReport> {
     plan.devices
         .iter()
-        .filter(|device| usize::try_from(device.bus.0) == Ok(bus))
+        .filter(|device| device.bus.is_some_and(|ix| usize::try_from(ix.0) == Ok(bus)))
         .map(|device| {
             let own = faults.iter().filter(|(name, _)| *name == device.name);
             let fault = own.map(|(_, fault)| fault.to_string()).next_back();

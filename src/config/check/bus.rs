@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Carrier, Echo, Framing};
+use super::super::plan::{BusLink, BusPlan, Carrier, Echo, Framing, Habits};
 use super::super::raw::{Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
+use super::habits;
 use super::names::Unique;
 use super::{port, reach};
 use crate::model::tag::BusIx;
@@ -76,6 +77,8 @@ pub struct Buses<'a> {
     /// A bus with problems keeps its position, so that its devices are checked all the same.
     plans: Vec<Option<BusPlan>>,
     named: HashMap<&'a str, (BusIx, Option<Framing>)>,
+    /// By position, those of a bus with problems too.
+    habits: Vec<Habits>,
     complete: Complete,
 }
 
@@ -91,6 +94,11 @@ impl<'a> Buses<'a> {
             section.report(section.wrong("bus", name.at, message).allowed(allowed));
         }
         found.copied()
+    }
+
+    /// What a bus is like, for its devices.
+    pub fn habits(&self, bus: BusIx) -> Habits {
+        self.habits.get(bus.0 as usize).cloned().unwrap_or_default()
     }
 
     /// For the plan; `None` when one of them has problems.
@@ -111,11 +119,12 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
     let list = Trail::Key(root.trail, "bus");
     let mut names = Unique::default();
     let mut taken = Taken::default();
-    let mut buses = Buses { plans: Vec::new(), named: HashMap::new(), complete };
+    let mut buses = Buses { plans: Vec::new(), named: HashMap::new(), habits: Vec::new(), complete };
     for (ix, node) in (0u32..).zip(root.tables("bus")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::BUS) else {
             buses.plans.push(None);
+            buses.habits.push(Habits::default());
             continue;
         };
         let name = names.name(&section, "bus");
@@ -125,13 +134,16 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         let kind = section.choice("type", &TYPES, &TYPES_NOT_YET).map(|spot| spot.value);
         let timeout = section.duration("response_timeout", RESPONSE_TIMEOUT_RANGE).unwrap_or(RESPONSE_TIMEOUT);
         let link = kind.and_then(|kind| link(&section, kind, &mut taken));
+        let habits = habits::of_bus(&section, link.as_ref());
         if let Some(name) = name {
             buses.named.insert(name.value, (BusIx(ix), kind.map(|kind| kind.framing)));
         }
-        buses.plans.push(
-            name.zip(link)
-                .map(|(name, link)| BusPlan { response_timeout: timeout, ..BusPlan::plain(name.value, link) }),
-        );
+        buses.plans.push(name.zip(link).map(|(name, link)| BusPlan {
+            response_timeout: timeout,
+            habits: habits.clone(),
+            ..BusPlan::plain(name.value, link)
+        }));
+        buses.habits.push(habits);
     }
     buses
 }

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::habits::Habits;
+
 /// `[[bus]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct BusPlan {
@@ -17,12 +19,14 @@ pub struct BusPlan {
     pub link: BusLink,
     /// How long a device may take to answer, wire time included. 10 ms ..= 60 s; default 1 s.
     pub response_timeout: Duration,
+    /// Pauses, connections, and what its devices are given.
+    pub habits: Habits,
 }
 
 impl BusPlan {
     /// A bus that has every default.
     pub fn plain(name: &str, link: BusLink) -> Self {
-        Self { name: name.to_owned(), link, response_timeout: Duration::from_secs(1) }
+        Self { name: name.to_owned(), link, response_timeout: Duration::from_secs(1), habits: Habits::default() }
     }
 }
 

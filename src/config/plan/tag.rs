@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::number::Class;
-use crate::model::tag::{Access, Address, DataType, DeviceIx, Order};
+use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
 
 /// `[[device.tag]]`
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +15,8 @@ pub struct TagPlan {
     pub device: DeviceIx,
     /// The full local topic, unique.
     pub topic: Arc<str>,
-    /// Zero-based place on the wire.
-    pub address: Address,
+    /// Where its value comes from.
+    pub source: Source,
     /// Type on the wire.
     pub data_type: DataType,
     /// Byte order.
@@ -52,7 +52,7 @@ impl TagPlan {
             name: name.to_owned(),
             device,
             topic: Arc::from(name),
-            address,
+            source: Source::Register(address),
             data_type,
             order: Order::Abcd,
             scale: Scale::IDENTITY,
@@ -68,6 +68,32 @@ impl TagPlan {
             description: String::new(),
         }
     }
+
+    /// Its place on the wire, if it has one.
+    pub const fn register(&self) -> Option<Address> {
+        match self.source {
+            Source::Register(address) => Some(address),
+            Source::Derived(_) => None,
+        }
+    }
+}
+
+/// Where the value of a tag comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// `address`: polled, at this zero-based place on the wire.
+    Register(Address),
+    /// `expression`: computed from other tags.
+    Derived(Derivation),
+}
+
+/// `expression = "{pump-1/flow} * 0.5"`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Derivation {
+    /// As it was written; `check` has seen that it can be read.
+    pub text: String,
+    /// The tags it names, each once, bytewise by `device/tag`.
+    pub inputs: Vec<TagIx>,
 }
 
 /// `value = raw * scale + offset`; `identity` keeps integers exact.

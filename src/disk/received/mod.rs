@@ -7,6 +7,8 @@
 //! topic    id, topic
 //! sample   epoch_id, seq: the key; topic_id; time: ms since 1970, UTC; value: number, text, or NULL for none (true and false
 //!          are 1 and 0; whole numbers beyond 2^63 are text, digit by digit); quality: 0 good, 1 uncertain, 2 bad; cause
+//! bracket  epoch_id, seq: the key; time_until: the latest that a sample's time can have been, ms since 1970, where time is
+//!          only the earliest (cause `clock`)
 //! event    epoch_id, seq: the key; topic_id; time; body: the whole JSON object
 //! gap      epoch_id, first, last: the key; reason; body: the whole gap record
 //! delay    epoch_id, bucket: the key; count: records that arrived so late (receive::lag says what a bucket is)
@@ -62,16 +64,24 @@ const TABLES: &str = "
         topic TEXT NOT NULL, type TEXT NOT NULL, PRIMARY KEY (gateway, id)) WITHOUT ROWID;
     CREATE TABLE waiting (gateway TEXT NOT NULL, stream TEXT NOT NULL, epoch INTEGER NOT NULL, first INTEGER NOT NULL,
         payload BLOB NOT NULL, PRIMARY KEY (gateway, stream, epoch, first));
-    CREATE VIEW samples AS SELECT epoch.gateway, epoch.stream, epoch.epoch, sample.seq, topic.topic,
-        strftime('%Y-%m-%dT%H:%M:%fZ', sample.time / 1000.0, 'unixepoch') AS time, sample.value,
-        CASE sample.quality WHEN 0 THEN 'good' WHEN 1 THEN 'uncertain' ELSE 'bad' END AS quality, sample.cause
-        FROM sample JOIN epoch ON epoch.id = sample.epoch_id JOIN topic ON topic.id = sample.topic_id;
     CREATE VIEW events AS SELECT epoch.gateway, epoch.stream, epoch.epoch, event.seq, topic.topic,
         strftime('%Y-%m-%dT%H:%M:%fZ', event.time / 1000.0, 'unixepoch') AS time, event.body
         FROM event JOIN epoch ON epoch.id = event.epoch_id JOIN topic ON topic.id = event.topic_id;
     CREATE VIEW gaps AS SELECT epoch.gateway, epoch.stream, epoch.epoch, gap.first, gap.last,
         gap.last - gap.first + 1 AS count, gap.reason, gap.body
         FROM gap JOIN epoch ON epoch.id = gap.epoch_id;";
+
+/// Not in the first files of this version: put in where it is not there.
+const BRACKETS: &str = "
+    CREATE TABLE bracket (epoch_id INTEGER NOT NULL, seq INTEGER NOT NULL, time_until INTEGER NOT NULL,
+        PRIMARY KEY (epoch_id, seq)) WITHOUT ROWID;
+    DROP VIEW IF EXISTS samples;
+    CREATE VIEW samples AS SELECT epoch.gateway, epoch.stream, epoch.epoch, sample.seq, topic.topic,
+        strftime('%Y-%m-%dT%H:%M:%fZ', sample.time / 1000.0, 'unixepoch') AS time, sample.value,
+        CASE sample.quality WHEN 0 THEN 'good' WHEN 1 THEN 'uncertain' ELSE 'bad' END AS quality, sample.cause,
+        strftime('%Y-%m-%dT%H:%M:%fZ', bracket.time_until / 1000.0, 'unixepoch') AS time_until
+        FROM sample JOIN epoch ON epoch.id = sample.epoch_id JOIN topic ON topic.id = sample.topic_id
+        LEFT JOIN bracket ON bracket.epoch_id = sample.epoch_id AND bracket.seq = sample.seq;";
 
 /// The writer's end.
 #[derive(Debug)]
@@ -120,6 +130,9 @@ impl Received {
             work.execute_batch(TABLES)?;
             work.execute_batch(&format!("PRAGMA application_id = {application}; PRAGMA user_version = {version};"))?;
         }
+        if !has_brackets(&work)? {
+            work.execute_batch(BRACKETS)?;
+        }
         work.commit()?;
         LAYOUT.check(&connection)?;
         Ok(Self { connection, ids: Ids::default() })
@@ -145,4 +158,8 @@ impl Received {
 
 fn tables(connection: &Connection) -> Result<i64, Fault> {
     Ok(connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?)
+}
+
+fn has_brackets(connection: &Connection) -> Result<bool, Fault> {
+    Ok(connection.query_row("SELECT count(*) > 0 FROM sqlite_master WHERE name = 'bracket'", [], |row| row.get(0))?)
 }

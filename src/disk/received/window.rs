@@ -29,6 +29,8 @@ pub struct SampleRow<'a> {
     pub topic: &'a str,
     /// ms since 1970.
     pub time_ms: Option<i64>,
+    /// Where that is the earliest it can have been: the latest.
+    pub until_ms: Option<i64>,
     /// Its value.
     pub value: Option<&'a Value>,
     /// 0 good, 1 uncertain, 2 bad.
@@ -177,13 +179,19 @@ impl<'a> Window<'a> {
         let (seq, value) = (seq.cast_signed(), row.value.map(cell));
         let new = self.sample.execute(params![life, seq, topic, row.time_ms, value, row.quality, row.cause])? > 0;
         if new {
+            if let Some(until_ms) = row.until_ms {
+                let sql = "INSERT OR REPLACE INTO bracket VALUES (?1, ?2, ?3)";
+                self.work.execute(sql, params![life, seq, until_ms])?;
+            }
             return Ok(Came::First);
         }
         if row.cause != Some("clock") {
             // The gateway has learned the time since it sent this first.
             let sql = "UPDATE sample SET time = ?3, quality = ?4, cause = ?5
                        WHERE epoch_id = ?1 AND seq = ?2 AND cause = 'clock'";
-            self.work.execute(sql, params![life, seq, row.time_ms, row.quality, row.cause])?;
+            if self.work.execute(sql, params![life, seq, row.time_ms, row.quality, row.cause])? > 0 {
+                self.work.execute("DELETE FROM bracket WHERE epoch_id = ?1 AND seq = ?2", params![life, seq])?;
+            }
         }
         self.tally(life).duplicates += 1;
         Ok(Came::Again)
@@ -245,13 +253,21 @@ impl<'a> Window<'a> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keeps a batch until its dictionary has come.
-    pub fn put_waiting(&mut self, key: LifeKey<'_>, row: &WaitingRow<'_>) -> Result<(), Fault> {
+    /// Keeps a batch until its dictionary has come. Of two that begin with the same number (one was divided otherwise when it
+    /// was sent again) the larger stays; what the other has beyond is sent again too.
+    pub fn put_waiting(&mut self, key: LifeKey<'_>, row: &WaitingRow<'_>) -> Result<Came, Fault> {
         let LifeKey { gateway, stream, epoch } = key;
-        let (epoch, first) = (epoch.cast_signed(), row.first.cast_signed());
-        let sql = "INSERT OR REPLACE INTO waiting VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.work.execute(sql, params![gateway.unwrap_or_default(), stream.as_str(), epoch, first, row.payload])?;
-        Ok(())
+        let key = params![gateway.unwrap_or_default(), stream.as_str(), epoch.cast_signed(), row.first.cast_signed()];
+        let sql =
+            "SELECT length(payload) FROM waiting WHERE gateway = ?1 AND stream = ?2 AND epoch = ?3 AND first = ?4";
+        let there: Option<i64> = self.work.query_row(sql, key, |row| row.get(0)).optional()?;
+        if there.is_none_or(|bytes| bytes.cast_unsigned() < row.payload.len() as u64) {
+            let sql = "INSERT OR REPLACE INTO waiting VALUES (?1, ?2, ?3, ?4, ?5)";
+            let (gateway, stream) = (gateway.unwrap_or_default(), stream.as_str());
+            self.work
+                .execute(sql, params![gateway, stream, epoch.cast_signed(), row.first.cast_signed(), row.payload])?;
+        }
+        Ok(if there.is_none() { Came::First } else { Came::Again })
     }
 
     /// Bytes of all batches that wait.

@@ -8,16 +8,17 @@ use crate::config::plan::{Plan, TagPlan};
 use crate::model::tag::TagIx;
 
 /// Registers (or bits) that a tag takes, from its block's start: first and one past the last.
-fn span(tag: &TagPlan) -> (u32, u32) {
-    let width = if tag.address.table.is_bits() { 1 } else { tag.data_type.registers() };
-    let start = u32::from(tag.address.start);
-    (start, start + u32::from(width))
+fn span(tag: &TagPlan) -> Option<(u32, u32)> {
+    let address = tag.register()?;
+    let width = if address.table.is_bits() { 1 } else { tag.data_type.registers() };
+    let start = u32::from(address.start);
+    Some((start, start + u32::from(width)))
 }
 
 /// The two halves of a block; `None` when its tags cannot be told apart.
 pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
     let mut spans: Vec<(TagIx, (u32, u32))> =
-        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)))).collect();
+        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)?))).collect();
     spans.sort_by_key(|(_, span)| *span);
     let middle = spans.len() / 2;
     let mut best: Option<(u32, usize)> = None;

@@ -16,10 +16,11 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// For a tag in a block that begins at `start`, at or before the tag.
-    pub fn new(tag: &TagPlan, start: u16) -> Self {
-        let offset = usize::from(tag.address.start.saturating_sub(start));
-        Self { offset, bit: tag.address.bit, data_type: tag.data_type, order: tag.order }
+    /// For a tag in a block that begins at `start`, at or before the tag. `None`: it has no place on the wire.
+    pub fn new(tag: &TagPlan, start: u16) -> Option<Self> {
+        let address = tag.register()?;
+        let offset = usize::from(address.start.saturating_sub(start));
+        Some(Self { offset, bit: address.bit, data_type: tag.data_type, order: tag.order })
     }
 
     /// The raw value.

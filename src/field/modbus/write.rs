@@ -78,17 +78,18 @@ pub enum Intent {
 
 /// Checks a command's value against its tag and turns it into an intent.
 pub fn intend(tag: &TagPlan, value: &Value) -> Result<Intent, Refusal> {
-    if !tag.access.writes() || !matches!(tag.address.table, Table::Holding | Table::Coil) {
+    let place = tag.register().filter(|place| matches!(place.table, Table::Holding | Table::Coil));
+    let Some(place) = place.filter(|_| tag.access.writes()) else {
         return Err(Refusal::Access);
-    }
+    };
     let value = &switch(tag.data_type, value);
     if let Some(number) = value.as_f64()
         && !(number.is_finite() && tag.write.limits.contain(number))
     {
         return Err(Refusal::Range);
     }
-    let address = tag.address.start;
-    match (tag.address.table, tag.address.bit, value) {
+    let address = place.start;
+    match (place.table, place.bit, value) {
         (Table::Coil, _, Value::Bool(on)) => Ok(Intent::Write(Write::Coil { address, on: *on })),
         (_, Some(bit), Value::Bool(on)) => Ok(Intent::Bit { address, bit: wire_bit(bit, tag.order), on: *on }),
         (Table::Coil, ..) | (_, Some(_), _) => Err(Refusal::Payload),
@@ -124,6 +125,6 @@ fn switch(data_type: DataType, value: &Value) -> Value {
 
 /// The engineering value of a tag in a read of just its own registers.
 pub fn read_back(tag: &TagPlan, reading: &Reading) -> Option<Value> {
-    let raw = Cut::new(tag, tag.address.start).value(reading).ok()?;
+    let raw = Cut::new(tag, tag.register()?.start)?.value(reading).ok()?;
     Scaling::new(tag.scale).apply(raw)
 }

@@ -46,7 +46,7 @@ pub(in crate::payload) fn decode_frame(raw: &[u8]) -> Result<Batch, BadBatch> {
     if crc32fast::hash(&frame.content) != frame.crc {
         return Err(BadBatch::Damaged("its CRC is wrong"));
     }
-    weigh(&frame.content).ok_or(BadBatch::Damaged("more fields than a batch has"))?;
+    weigh(&frame.content).ok_or(BadBatch::Damaged("more or other fields than a batch has"))?;
     let content = Content::decode(frame.content.as_slice()).map_err(|_| BadBatch::Damaged("it is not a content"))?;
     if content.version != VERSION {
         return Err(BadBatch::Newer(content.version));
@@ -66,7 +66,8 @@ fn weigh(mut content: &[u8]) -> Option<()> {
             WireType::ThirtyTwoBit => Some(4),
             WireType::SixtyFourBit => Some(8),
             WireType::LengthDelimited => decode_varint(&mut content).ok(),
-            WireType::StartGroup | WireType::EndGroup => None,
+            // proto3 has none, and the decoder would skip one together with all that could hide behind it
+            WireType::StartGroup | WireType::EndGroup => return None,
         };
         let Some(skip) = skip else { break };
         content = content.get(usize::try_from(skip).ok()?..).unwrap_or_default();
@@ -104,6 +105,7 @@ fn restore(content: Content) -> Result<Batch, BadBatch> {
             counts[*column] += 1;
         }
     }
+    let untils = rows::untils(&content.untils, count)?;
     let cells = Cells {
         qualities: content.qualities,
         kinds: content.kinds,
@@ -112,7 +114,10 @@ fn restore(content: Content) -> Result<Batch, BadBatch> {
         ulps: content.ulps,
         texts: content.texts,
     };
-    let records = in_order(&places, cells::restore(cells, &counts)?, &counts, content.events, ticks_per_ms)?;
+    let mut records = in_order(&places, cells::restore(cells, &counts)?, &counts, content.events, ticks_per_ms)?;
+    for (record, until) in records.iter_mut().zip(untils) {
+        record.until_ms = until.map(|ticks| ticks.wrapping_add(content.base).div_euclid(ticks_per_ms));
+    }
     let previous = (content.previous_epoch != 0).then(|| Previous {
         epoch: Epoch(content.previous_epoch),
         seq: (content.previous_seq != 0).then_some(Seq(content.previous_seq)),
@@ -156,7 +161,7 @@ fn in_order(
                 RecordBody::Sample { column: *column, value: cell.0.take(), quality: cell.1 }
             }
         };
-        records.push(Record { unix_ms: ticks.div_euclid(ticks_per_ms), body });
+        records.push(Record { unix_ms: ticks.div_euclid(ticks_per_ms), until_ms: None, body });
     }
     if events.next().is_some() {
         return Err(BadBatch::Damaged("more events than records"));

@@ -12,8 +12,10 @@ use super::Batch;
 const RECORDS_PER_ENTRY: u64 = 400;
 /// An entry is told again after this long in any case.
 const TOLD_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// Entries that a consumer keeps, of all gateways: about 1 GB. More would be a stranger's doing.
-const ENTRIES_MAX: usize = 4_000_000;
+/// What the entries of all gateways may take with a consumer, bytes: some four million. More would be a stranger's doing.
+const BYTES_MAX: usize = 1 << 30;
+/// An entry without its texts, about.
+const ENTRY_BYTES: usize = 192;
 
 /// A tag as consumers know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct Entry {
 }
 
 impl Entry {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.device.len() + self.name.len() + self.topic.len() + self.data_type.len()
+    }
+
     /// First 8 bytes of SHA-256, as the schema says.
     fn fingerprint(&self) -> [u8; 8] {
         let id = self.id.to_string();
@@ -135,7 +141,7 @@ type Known = HashMap<u32, (Arc<Entry>, [u8; 8])>;
 #[derive(Debug, Default)]
 pub struct Dictionary {
     gateways: HashMap<String, Known>,
-    entries: usize,
+    bytes: usize,
 }
 
 impl Dictionary {
@@ -151,17 +157,18 @@ impl Dictionary {
 
     /// The same for one entry, for instance one that was kept on disk.
     pub fn put(&mut self, gateway: &str, entry: Entry) -> bool {
-        if !self.gateways.contains_key(gateway) {
-            self.gateways.insert(gateway.to_owned(), HashMap::new());
-        }
-        let Some(known) = self.gateways.get_mut(gateway) else { return false };
         let fingerprint = entry.fingerprint();
-        match known.get(&entry.id) {
-            Some((_, old)) if *old == fingerprint => return false,
-            Some(_) => {}
-            None if self.entries >= ENTRIES_MAX => return false,
-            None => self.entries += 1,
+        let old = self.gateways.get(gateway).and_then(|known| known.get(&entry.id));
+        if old.is_some_and(|(_, old)| *old == fingerprint) {
+            return false;
         }
+        let freed = old.map_or(0, |(old, _)| old.bytes());
+        let bytes = (self.bytes - freed).saturating_add(entry.bytes());
+        if bytes > BYTES_MAX {
+            return false;
+        }
+        self.bytes = bytes;
+        let known = self.gateways.entry(gateway.to_owned()).or_default();
         known.insert(entry.id, (Arc::new(entry), fingerprint));
         true
     }

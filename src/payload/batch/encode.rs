@@ -35,6 +35,8 @@ pub struct Head {
 pub struct Row<'a> {
     /// UTC, ms since 1970.
     pub unix_ms: i64,
+    /// Where that is the earliest it can have been: the latest.
+    pub until_ms: Option<i64>,
     /// What it is.
     pub body: RowBody<'a>,
 }
@@ -166,6 +168,7 @@ impl Encoder {
             ulps: cells.ulps,
             texts: cells.texts,
             events,
+            untils: rows::until_runs(rows.iter().map(|row| row.until_ms.map(|until| until.wrapping_sub(base)))),
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Batch {
 pub struct Record {
     /// UTC, ms since 1970.
     pub unix_ms: i64,
+    /// Where that is the earliest it can have been: the latest.
+    pub until_ms: Option<i64>,
     /// What it is.
     pub body: RecordBody,
 }

@@ -149,3 +149,33 @@ pub(super) fn restore(rows: &Rows, columns: usize, count: usize, base: i64) -> R
     }
     if records.len() == count { Ok(records) } else { Err(WRONG) }
 }
+
+/// Field 25: the latest that the time of each record can have been, in ticks since `base`.
+pub(super) fn until_runs(latest: impl Iterator<Item = Option<i64>>) -> Vec<i64> {
+    let mut runs: Vec<i64> = Vec::new();
+    for latest in latest {
+        let code = latest.map_or(0, |ticks| if ticks < 0 { ticks } else { ticks.saturating_add(1) });
+        match runs.as_mut_slice() {
+            [.., last, length] if *last == code => *length += 1,
+            _ => runs.extend([code, 1]),
+        }
+    }
+    if let [.., 0, _] = runs.as_slice() {
+        runs.truncate(runs.len() - 2);
+    }
+    runs
+}
+
+/// The way back, for `count` records.
+pub(super) fn untils(runs: &[i64], count: usize) -> Result<Vec<Option<i64>>, BadBatch> {
+    const WRONG: BadBatch = BadBatch::Damaged("its latest times do not fit its records");
+    let mut all = Vec::new();
+    for run in runs.chunks(2) {
+        let [code, length] = run else { return Err(WRONG) };
+        let length = usize::try_from(*length).ok().filter(|length| *length <= count - all.len()).ok_or(WRONG)?;
+        let latest = if *code > 0 { Some(*code - 1) } else { Some(*code).filter(|ticks| *ticks < 0) };
+        all.resize(all.len() + length, latest);
+    }
+    all.resize(count, None);
+    Ok(all)
+}

@@ -61,6 +61,8 @@ pub(super) struct Content {
     pub(super) texts: Vec<String>,
     #[prost(message, repeated, tag = "24")]
     pub(super) events: Vec<Event>,
+    #[prost(sint64, repeated, tag = "25")]
+    pub(super) untils: Vec<i64>,
 }
 
 /// `Stream`

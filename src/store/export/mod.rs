@@ -13,9 +13,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::model::number::{Class, Epoch, Number, Seq};
-use crate::model::quality::{Cause, Quality};
-use crate::model::time::{Certainty, Wall};
-use crate::payload::json::Previous;
+use crate::model::time::Wall;
+use crate::payload::json::{self, Previous};
 
 use super::inspect::LookError;
 use super::pages::{Page, Pages, Turned};
@@ -181,10 +180,7 @@ impl Walk<'_> {
                 Body::Event { topic, body } => OwedBody::Event { topic, body },
                 Body::Sample { tag, value, quality } => {
                     let tag = pages.tag(tag).unwrap_or_else(|| dictionary::unknown(tag));
-                    let quality = match (quality, time.certainty) {
-                        (Quality::Good, Certainty::Floor) => Quality::Uncertain(Cause::Clock),
-                        _ => quality,
-                    };
+                    let quality = json::honest(quality, time);
                     OwedBody::Sample { tag, value, quality }
                 }
             };

@@ -8,7 +8,7 @@
 //! quality string, nullable    good, uncertain, bad; null for events
 //! cause   string, nullable
 //! stream  string   epoch int64   seq int64
-//! record  string, nullable    events: the whole object
+//! record  string, nullable    events: the whole object; so too samples whose time is an estimate with a known end (time_until)
 //! ```
 
 use std::io::{self, Write};
@@ -131,7 +131,9 @@ impl Group {
                 self.text.push(text.map(|text| ByteArray::from(text.into_bytes())));
                 self.quality.push(Some(quality.as_str().into()));
                 self.cause.push(quality.cause().map(|cause| cause.as_str().into()));
-                self.record.push(None);
+                let doubtful = record.time.until_ms().map(|_| sheet::payload(record));
+                bytes += doubtful.as_ref().map_or(0, Vec::len);
+                self.record.push(doubtful.map(ByteArray::from));
             }
             OwedBody::Event { .. } => {
                 let payload = sheet::payload(record);

@@ -289,7 +289,7 @@ fn columns(encoder: &mut Encoder, prefix: &str, records: &[Owed], clock: &Clock,
             }
             OwedBody::Event { body, .. } => RowBody::Event { topic: topics.next().map_or("", String::as_str), body },
         };
-        Row { unix_ms: wall.unix_ms, body }
+        Row { unix_ms: wall.unix_ms, until_ms: wall.until_ms(), body }
     });
     let rows: Vec<Row<'_>> = rows.collect();
     let head = Head { first: records[0].number, previous: records[0].previous };

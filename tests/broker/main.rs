@@ -1,0 +1,9 @@
+//! The embedded broker, spoken to over real sockets.
+
+#[path = "../support/broker.rs"]
+mod support;
+
+mod commands;
+mod hostile;
+mod protocol;
+mod retained;

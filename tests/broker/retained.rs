@@ -1,0 +1,157 @@
+//! Retained values: any number at once, never stale, clients' own across a restart; and readers that are too slow.
+
+use crate::support;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rumqttc::QoS;
+use rumqttc::v5::mqttbytes::v5;
+use support::*;
+
+const MANY: usize = 10_000;
+
+fn values(round: u32) -> Vec<(Arc<str>, Bytes)> {
+    (0..MANY).map(|n| (tag(n), Bytes::from(format!("{{\"value\":{round},\"quality\":\"good\"}}")))).collect()
+}
+
+async fn plant() -> Running {
+    let broker = Running::with(Setup { tags: MANY, ..Setup::default() }).await;
+    broker.publisher.retain_many(values(1));
+    broker
+}
+
+#[tokio::test]
+async fn ten_thousand_retained_tags_come_on_one_subscribe_at_every_qos() {
+    let broker = plant().await;
+    let mut old = broker.v4("old").await;
+    old.subscribe("plant/#", QoS::AtMostOnce).await;
+    let mut topics = HashSet::new();
+    for _ in 0..MANY {
+        let seen = old.message().await;
+        assert!(seen.retain);
+        assert!(topics.insert(seen.topic));
+    }
+    let mut new = Client5::connect(broker.address, "new", |wishes| wishes.properties.receive_maximum = Some(20)).await;
+    new.subscribe(filter("#", 1), None).await;
+    topics.clear();
+    while topics.len() < MANY {
+        let seen = new.message().await;
+        new.send(v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None))).await;
+        let topic = String::from_utf8(seen.topic.to_vec()).expect("text");
+        assert!(topic.starts_with("$SYS") || topics.insert(topic));
+    }
+    new.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_nothing_slows_nobody_and_then_sees_the_newest_of_each_tag() {
+    let broker = plant().await;
+    let mut slow = broker.v4("slow").await;
+    slow.subscribe("plant/#", QoS::AtMostOnce).await;
+    let before = Instant::now();
+    for round in 2..=30 {
+        broker.publisher.retain_many(values(round));
+        tokio::task::yield_now().await;
+    }
+    assert!(before.elapsed() < Duration::from_secs(15), "the publisher does not wait: {:?}", before.elapsed());
+    let stats = broker.publisher.stats();
+    assert!(stats.conflated.get() > 0 && stats.dropped_slow.get() == 0);
+    let mut newest: HashMap<String, u32> = HashMap::new();
+    while newest.len() < MANY || newest.values().any(|round| *round < 30) {
+        let seen = slow.message().await;
+        let round = std::str::from_utf8(&seen.payload[9..]).expect("text").split(',').next().expect("a number");
+        let round = round.parse().expect("a number");
+        let older = newest.insert(seen.topic, round);
+        assert!(older < Some(round), "never an older value after a newer one: {older:?}, then {round}");
+    }
+    slow.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_other_messages_is_told_and_nobody_else_notices() {
+    let broker = Running::start().await;
+    let (mut slow, mut good) = (broker.v5("slow").await, broker.v5("good").await);
+    slow.subscribe(filter("m", 0), None).await;
+    good.subscribe(filter("n", 0), None).await;
+    let stats = broker.publisher.stats();
+    let payload = Bytes::from(vec![b'x'; 10_000]);
+    // As much as the system's own buffers take, and then some.
+    until("the slow reader is given up", || {
+        for _ in 0..100 {
+            broker.publisher.publish("m".into(), payload.clone());
+        }
+        stats.dropped_slow.get() > 0
+    })
+    .await;
+    broker.publisher.publish("n".into(), "x".into());
+    assert_eq!(good.message().await.topic, "n");
+    assert_eq!(slow.disconnected().await, v5::DisconnectReasonCode::QuotaExceeded);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn clients_retained_messages_outlive_a_restart_and_the_gateways_do_not() {
+    let broker = plant().await;
+    let mut client = broker.v5("c").await;
+    for (topic, payload) in [("keep/é", "1"), ("keep/gone", "2"), ("keep/gone", "")] {
+        let mut publish = message(topic, 1, payload);
+        publish.retain = true;
+        let user_properties = vec![("k".to_owned(), "v".to_owned())];
+        let message_expiry_interval = Some(1000);
+        publish.properties =
+            Some(v5::PublishProperties { user_properties, message_expiry_interval, ..Default::default() });
+        assert_eq!(client.publish(publish).await, v5::PubAckReason::Success);
+    }
+    let dir = broker.stop().await;
+    let broker = Running::at(Setup::default(), dir).await;
+    let mut client = broker.v5("c").await;
+    client.subscribe(filter("+/#", 1), None).await;
+    let seen = client.message().await;
+    assert_eq!((&seen.topic[..], &seen.payload[..], seen.retain), ("keep/é".as_bytes(), &b"1"[..], true));
+    let properties = seen.properties.expect("properties");
+    assert_eq!(properties.user_properties, [("k".to_owned(), "v".to_owned())]);
+    assert_eq!(properties.message_expiry_interval, Some(1000), "the clock of this test stands still");
+    client.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_retained_publish_that_cannot_be_kept_is_not_acknowledged_as_if_it_were() {
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    std::fs::create_dir(dir.path().join("retained.db")).expect("something in the way");
+    let mut broker = Running::at(Setup::default(), dir).await;
+    let (mut new, mut old) = (broker.v5("n").await, broker.v4("o").await);
+    let mut publish = message("keep", 1, "x");
+    publish.retain = true;
+    assert_eq!(new.publish(publish).await, v5::PubAckReason::UnspecifiedError);
+    let mut publish = rumqttc::mqttbytes::v4::Publish::new("keep", QoS::AtLeastOnce, "x");
+    (publish.pkid, publish.retain) = (4, true);
+    old.send(rumqttc::mqttbytes::v4::Packet::Publish(publish)).await;
+    assert!(old.try_next().await.is_none());
+    let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");
+    assert_eq!(told.event, "broker_retained_not_kept");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_tag_is_cleared_and_sys_says_what_is_there() {
+    let broker = Running::start().await;
+    broker.publisher.retain(tag(1), "1".into());
+    let mut client = broker.v4("c").await;
+    client.subscribe("plant/#", QoS::AtMostOnce).await;
+    assert!(client.message().await.retain);
+    broker.publisher.clear(tag(1));
+    let seen = client.message().await;
+    assert!(seen.payload.is_empty() && !seen.retain);
+    let mut late = broker.v4("late").await;
+    late.subscribe("plant/#", QoS::AtMostOnce).await;
+    late.ping().await;
+    late.subscribe("$SYS/broker/version", QoS::AtMostOnce).await;
+    assert!(late.message().await.payload.starts_with(b"ironbridge version"));
+    broker.stop().await;
+}

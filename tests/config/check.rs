@@ -1,0 +1,203 @@
+//! `ironbridge check`: the plan and what it costs, for people and for scripts.
+
+use std::path::PathBuf;
+
+use ironbridge::commands::Failed;
+use ironbridge::commands::check::{Args, report};
+use ironbridge::config::HostFacts;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LINE: &str = r#"
+[[uplink]]
+name = "cloud"
+url = "mqtt://broker"
+classes = ["telemetry"]
+
+[[bus]]
+name = "line"
+type = "modbus-rtu"
+port = "/dev/ttyS9"
+serial = "9600-8E1"
+
+[[device]]
+name = "plc"
+bus = "line"
+unit_id = 3
+delay_between_requests = "30ms"
+
+[[device.tag]]
+name = "a"
+address = "holding:0"
+type = "uint16"
+
+[[device.tag]]
+name = "b"
+address = "holding:10"
+type = "float32"
+deadband = 1.0
+heartbeat = "10s"
+
+[[device.tag]]
+name = "far"
+address = "holding:1000"
+type = "uint16"
+class = "alarm"
+
+[[device.tag]]
+name = "command"
+address = "coil:0"
+access = "write"
+"#;
+
+fn check(text: &str, set: impl FnOnce(&mut Args)) -> (String, Result<(), Failed>) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let config = directory.path().join("ironbridge.toml");
+    std::fs::write(&config, text).expect("written");
+    let mut args = Args { config, tags: false, json: false, live: false };
+    set(&mut args);
+    report(&args, &HostFacts { hostname: "box".into(), credentials_dir: None })
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(&check(text, |args| (args.json, args.tags) = (true, true)).0).expect("one JSON object")
+}
+
+#[test]
+fn reads_cycle_and_load_follow_from_baud_and_turnaround() {
+    let bus = &json(LINE)["buses"][0];
+    let reads = bus["reads"].as_array().expect("a list");
+    let spans: Vec<_> = reads.iter().map(|read| (read["start"].as_u64(), read["count"].as_u64())).collect();
+    assert_eq!(spans, [(Some(0), Some(12)), (Some(1000), Some(1))], "ten registers of hole are cheaper than a request");
+    // 8 + 5 + 24 characters of 11 bits, two pauses of 3.5, 10 ms to think, 30 ms of pause that the device wants.
+    let char_ms = 11.0 / 9.6;
+    let expected = [37.0 * char_ms + 7.0 * char_ms + 40.0, 15.0 * char_ms + 7.0 * char_ms + 40.0];
+    for (read, expected) in reads.iter().zip(expected) {
+        let takes = read["takes_ms"].as_f64().expect("a number");
+        assert!((takes - expected).abs() < 0.01, "{takes} is not {expected}");
+    }
+    let cycle: f64 = expected.iter().sum();
+    assert!((bus["cycle_ms"].as_f64().expect("a number") - cycle).abs() < 0.01);
+    assert!((bus["load"].as_f64().expect("a number") - cycle / 1000.0).abs() < 1e-4, "everything is read each second");
+}
+
+#[test]
+fn samples_and_bytes_lie_between_quiet_and_busy() {
+    let report = json(LINE);
+    assert_eq!(report["samples_per_second"]["most"], 3.0);
+    assert_eq!(report["samples_per_second"]["least"], 2.1);
+    // The uplink has telemetry only: 2 samples a second, which leave alone and not by the thousand, and a session.
+    let bytes = report["uplinks"][0]["wire_bytes_per_day"]["most"].as_f64().expect("a number");
+    let sample = bytes / (2.0 * 86_400.0);
+    assert!((261.0..400.0).contains(&sample), "{sample}");
+    assert!(report["flash_bytes_per_day"]["most"].as_f64() > report["flash_bytes_per_day"]["least"].as_f64());
+}
+
+#[test]
+fn the_text_tells_both_forms_of_every_address() {
+    let (text, ended) = check(LINE, |args| args.tags = true);
+    assert!(ended.is_ok());
+    for words in [
+        "bus line: modbus-rtu /dev/ttyS9 9600-8E1, response timeout 1s",
+        "holding:0 ..= 11 (400001 ..= 400012)",
+        "2 reads, ",
+        "10ms turnaround assumed",
+        "holding:1000  401001",
+        "coil:0        000001",
+        "uplink cloud: as box, telemetry",
+        "servers mqtt://broker:1883",
+        "  json: wire bytes per day ",
+        "4 tags on 1 device",
+        "flash bytes per day",
+        "a 4 GB MLC eMMC lasts ",
+    ] {
+        assert!(text.contains(words), "`{words}` is not in\n{text}");
+    }
+}
+
+const PATHS: &str = r#"
+urls = ["mqtt://broker", "wss://second/mqtt"]
+ca_file = "ca.pem"
+preset = "emqx"
+format = "batch"
+budget = ["200MiB/month"]
+max_rate = "32KiB/s"
+overrun = "alarms"
+
+[[uplink.path]]
+name = "dsl"
+interface = "eth1"
+
+[[uplink.path]]
+name = "cellular"
+source = "10.0.0.7"
+classes = ["telemetry"]
+budget = ["64KiB/day"]
+max_rate = "16KiB/s"
+schedule = "*/15min for 2min"
+price = "0.03/MiB"
+"#;
+
+#[test]
+fn an_uplink_shows_its_servers_its_ways_in_their_order_and_what_they_cost() {
+    let plant = LINE.replace("url = \"mqtt://broker\"\nclasses = [\"telemetry\"]\n", PATHS);
+    let (text, ended) = check(&plant, |_| ());
+    assert!(ended.is_ok(), "{ended:?}");
+    for words in [
+        "servers mqtt://broker:1883, then wss://second:443/mqtt",
+        "within what EMQX Cloud takes",
+        "budget 200MiB/month, 20 % kept for alarms and live values, when it is used up: alarms, at most 32KiB/s",
+        "  batch: wire bytes per day ",
+        "path 1 dsl: interface eth1, ",
+        "path 2 cellular: source 10.0.0.7, telemetry, budget 64KiB/day, at most 16KiB/s, */15m for 2m, 0.03/MiB",
+        "; money ",
+        " a month",
+    ] {
+        assert!(text.contains(words), "`{words}` is not in\n{text}");
+    }
+    assert!(text.contains("  ! ") && text.contains("of the budget of 64KiB/day"), "it is too small:\n{text}");
+    let report = json(&plant);
+    let uplink = &report["uplinks"][0];
+    assert_eq!(uplink["servers"][1], "wss://second:443/mqtt");
+    assert_eq!(uplink["paths"][1]["bind"]["source"], "10.0.0.7");
+    assert_eq!(uplink["paths"][1]["budgets"][0], "64KiB/day");
+    let costs = &uplink["paths"][1]["costs"];
+    let (bytes, money) = (costs["wire_bytes_per_month"]["most"].as_f64(), costs["money_per_month"]["most"].as_f64());
+    let (Some(bytes), Some(money)) = (bytes, money) else { panic!("figures: {costs}") };
+    assert!((money - bytes / 1_048_576.0 * 0.03).abs() < 1e-6, "{money} for {bytes}");
+    assert!(report["store"]["years_of_4_gb_mlc"]["most"].as_f64() > Some(1.0));
+}
+
+#[test]
+fn a_bus_that_cannot_keep_up_is_told() {
+    let busy = LINE.replace("unit_id = 3", "unit_id = 3\npoll = \"100ms\"");
+    assert!(check(&busy, |_| ()).0.contains("more than the bus can do"));
+    let nearly = LINE.replace("unit_id = 3", "unit_id = 3\npoll = \"190ms\"");
+    assert!(check(&nearly, |_| ()).0.contains("little room"));
+    assert!(!check(LINE, |_| ()).0.contains('!'));
+}
+
+#[test]
+fn problems_end_with_78_as_text_and_as_json() {
+    let wrong = LINE.replace("9600-8E1", "9600-7E1");
+    let (text, ended) = check(&wrong, |_| ());
+    let Err(failed) = ended else { panic!("this is wrong") };
+    assert_eq!((text.as_str(), failed.code()), ("", 78));
+    assert!(failed.to_string().contains("ironbridge.toml:11:10"), "{failed}");
+    let (text, ended) = check(&wrong, |args| args.json = true);
+    assert_eq!(ended.map_err(|failed| failed.code()), Err(78));
+    let report: Value = serde_json::from_str(&text).expect("one JSON object");
+    let problem = &report["problems"][0];
+    assert_eq!(report["ok"], false);
+    assert_eq!((problem["line"].as_u64(), problem["column"].as_u64()), (Some(11), Some(10)));
+    assert_eq!((problem["path"].as_str(), problem["value"].as_str()), (Some("bus[0].serial"), Some("\"9600-7E1\"")));
+}
+
+#[test]
+fn reading_live_is_refused_by_name_and_a_missing_file_is_78() {
+    let (_, ended) = check(LINE, |args| args.live = true);
+    let Err(failed) = ended else { panic!("not in this version") };
+    assert_eq!((failed.code(), failed.to_string().as_str()), (78, "check --live: not in this version"));
+    let (_, ended) = check(LINE, |args| args.config = PathBuf::from("/nowhere/at/all.toml"));
+    assert_eq!(ended.map_err(|failed| failed.code()), Err(78));
+}

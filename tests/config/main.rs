@@ -1,0 +1,14 @@
+//! The configuration: what is read, meant, refused.
+
+#[path = "../support/config.rs"]
+mod support;
+
+mod check;
+mod files;
+mod layout;
+mod meaning;
+mod properties;
+mod shipped;
+mod wrong;
+mod wrong_devices;
+mod wrong_uplinks;

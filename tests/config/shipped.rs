@@ -1,0 +1,219 @@
+//! The files we ship are right: the starting configuration and the register maps.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ironbridge::config::plan::Plan;
+use ironbridge::config::{self, HostFacts, Loaded, Problems, profile, schema};
+use ironbridge::model::tag::{DataType, Order, Table};
+
+const SHIPPED: &str = include_str!("../../config/ironbridge.toml");
+
+fn parse(text: &str) -> Result<Loaded, Problems> {
+    let facts = HostFacts { hostname: "box-7".into(), credentials_dir: None };
+    config::parse(text, Path::new("/etc/ironbridge/ironbridge.toml"), &facts)
+}
+
+fn plan(text: &str) -> Plan {
+    parse(text).unwrap_or_else(|problems| panic!("{problems}")).plan
+}
+
+/// A switched-off setting begins with `#` and no blank.
+fn switched_on(which: impl Fn(&str) -> bool) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with([' ', '#']) && which(line) => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    SHIPPED.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Settings that exclude another one that is shown beside them.
+fn is_alternative(line: &str) -> bool {
+    line.contains("# instead of") || line.contains("# with preset")
+}
+
+fn works(line: &str) -> bool {
+    !line.contains("not in this version") && !is_alternative(line)
+}
+
+fn paths(table: &toml::Table, above: &str, into: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        match value {
+            toml::Value::Table(below) => paths(below, &path, into),
+            toml::Value::Array(items) => {
+                items.iter().filter_map(toml::Value::as_table).for_each(|below| paths(below, &path, into));
+            }
+            _ => {}
+        }
+        into.insert(path);
+    }
+}
+
+#[test]
+fn the_shipped_file_checks_as_it_stands() {
+    let plan = plan(SHIPPED);
+    assert_eq!(plan.gateway.name, "box-7");
+    assert_eq!(plan.broker.listeners.len(), 1);
+    assert_eq!(
+        plan.tags.iter().map(|tag| &*tag.topic).collect::<Vec<_>>(),
+        ["box-7/plc-1/pressure", "box-7/plc-1/setpoint", "box-7/plc-1/running"]
+    );
+    assert!(plan.uplinks.is_empty());
+}
+
+#[test]
+fn the_shipped_file_names_every_key_of_the_contract() {
+    let all: toml::Table = toml::from_str(&switched_on(|_| true)).expect("everything switched on is TOML");
+    let mut named = BTreeSet::new();
+    paths(&all, "", &mut named);
+    assert_eq!(named, schema::all_paths().into_iter().collect());
+}
+
+#[test]
+fn everything_that_is_not_marked_works_when_it_is_switched_on() {
+    let plan = plan(&switched_on(works));
+    assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 3, 2));
+    assert_eq!(plan.uplinks[0].client_id, "box-7");
+    assert_eq!(plan.broker.acl.len(), 1);
+}
+
+#[test]
+fn everything_that_is_marked_is_refused_by_name() {
+    let problems = parse(&switched_on(|line| !is_alternative(line))).expect_err("keys are refused");
+    let refused: BTreeSet<&str> = problems
+        .iter()
+        .filter(|problem| problem.message == "not in this version")
+        .map(|problem| problem.path.as_str())
+        .collect();
+    assert_eq!(problems.count(), refused.len(), "{problems}");
+    for path in ["forward", "status", "broker.users_file"] {
+        assert!(refused.contains(path), "{path} in {refused:?}");
+    }
+    assert!(refused.contains("broker.listener[0].websocket") && refused.contains("device[1].tag[0].alarm"));
+}
+
+#[test]
+fn the_defaults_in_the_shipped_file_are_the_defaults() {
+    let shipped = plan(SHIPPED);
+    let bare = plan(
+        "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"h\"\n[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = 1\n[[device.tag]]\nname = \"t\"\naddress = \"coil:1\"",
+    );
+    assert_eq!(bare.gateway, shipped.gateway);
+    assert_eq!(bare.store, shipped.store);
+    assert_eq!(bare.broker, shipped.broker);
+    assert_eq!(bare.buses[0].response_timeout, shipped.buses[0].response_timeout);
+    assert_eq!(bare.devices[0].max_registers_per_read, shipped.devices[0].max_registers_per_read);
+    assert_eq!(bare.devices[0].manners, shipped.devices[0].manners);
+    assert_eq!(bare.buses[0].habits, shipped.buses[0].habits);
+    assert_eq!(&*bare.tags[0].topic, "box-7/d/t");
+    let uplink = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtts://broker.example.com\"\nca_file = \"cloud-ca.pem\"";
+    let bare = plan(uplink).uplinks.remove(0);
+    let full = plan(&switched_on(works)).uplinks.remove(0);
+    // What has no default: it is there or not.
+    let same = config::plan::UplinkPlan {
+        tls: bare.tls.clone(),
+        username: None,
+        password_file: None,
+        proxy: None,
+        max_rate: None,
+        budgets: Vec::new(),
+        paths: Vec::new(),
+        ..full
+    };
+    assert_eq!(bare, same);
+}
+
+/// Name, zero-based input register, type, order, scale: from the sources named in the maps.
+type Expected = (&'static str, u16, DataType, Order, f64);
+
+const EM24: [Expected; 16] = [
+    ("voltage_l1", 0, DataType::Int32, Order::Cdab, 0.1),
+    ("voltage_l2", 2, DataType::Int32, Order::Cdab, 0.1),
+    ("voltage_l3", 4, DataType::Int32, Order::Cdab, 0.1),
+    ("current_l1", 12, DataType::Int32, Order::Cdab, 0.001),
+    ("current_l2", 14, DataType::Int32, Order::Cdab, 0.001),
+    ("current_l3", 16, DataType::Int32, Order::Cdab, 0.001),
+    ("power_l1", 18, DataType::Int32, Order::Cdab, 0.1),
+    ("power_l2", 20, DataType::Int32, Order::Cdab, 0.1),
+    ("power_l3", 22, DataType::Int32, Order::Cdab, 0.1),
+    ("power", 40, DataType::Int32, Order::Cdab, 0.1),
+    ("import_kwh", 66, DataType::Int32, Order::Cdab, 0.1),
+    ("import_l1_kwh", 70, DataType::Int32, Order::Cdab, 0.1),
+    ("export_kwh", 92, DataType::Int32, Order::Cdab, 0.1),
+    ("cosphi_l1", 50, DataType::Int16, Order::Abcd, 0.001),
+    ("cosphi", 53, DataType::Int16, Order::Abcd, 0.001),
+    ("frequency", 55, DataType::Int16, Order::Abcd, 0.1),
+];
+
+const SDM630: [(&str, u16, &str); 21] = [
+    ("voltage_l1", 0, "V"),
+    ("voltage_l2", 2, "V"),
+    ("voltage_l3", 4, "V"),
+    ("current_l1", 6, "A"),
+    ("current_l2", 8, "A"),
+    ("current_l3", 10, "A"),
+    ("power_l1", 12, "W"),
+    ("power_l2", 14, "W"),
+    ("power_l3", 16, "W"),
+    ("cosphi_l1", 30, ""),
+    ("power", 52, "W"),
+    ("apparent_power", 56, "VA"),
+    ("reactive_power", 60, "var"),
+    ("cosphi", 62, ""),
+    ("frequency", 70, "Hz"),
+    ("import_kwh", 72, "kWh"),
+    ("export_kwh", 74, "kWh"),
+    ("thd_l1", 234, "%"),
+    ("sum_kwh", 342, "kWh"),
+    ("import_l1_kwh", 346, "kWh"),
+    ("reactive_sum_l3", 380, "kvarh"),
+];
+
+fn meter(profile: &str) -> Plan {
+    plan(&format!(
+        "[[bus]]\nname = \"line\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nserial = \"9600-8N1\"\n\
+         [[device]]\nname = \"meter\"\nbus = \"line\"\nunit_id = 1\naddress_style = \"modicon\"\nprofile = \"{profile}\""
+    ))
+}
+
+#[test]
+fn the_em24_map_reads_the_registers_of_its_source() {
+    let plan = meter("carlo-gavazzi-em24");
+    let found: Vec<_> = plan
+        .tags
+        .iter()
+        .map(|tag| {
+            (tag.name.as_str(), tag.register().expect("polled").start, tag.data_type, tag.order, tag.scale.factor)
+        })
+        .collect();
+    assert_eq!(found, EM24);
+    assert!(
+        plan.tags
+            .iter()
+            .all(|tag| tag.register().is_some_and(|place| place.table == Table::Input) && !tag.description.is_empty())
+    );
+}
+
+#[test]
+fn the_sdm630_map_reads_the_registers_of_its_source() {
+    let plan = meter("eastron-sdm630");
+    let found: Vec<_> = plan
+        .tags
+        .iter()
+        .map(|tag| (tag.name.as_str(), tag.register().expect("polled").start, tag.unit.as_str()))
+        .collect();
+    assert_eq!(found, SDM630);
+    let floats = |tag: &config::plan::TagPlan| tag.data_type == DataType::Float32 && tag.order == Order::Abcd;
+    assert!(plan.tags.iter().all(|tag| floats(tag)
+        && tag.register().is_some_and(|place| place.table == Table::Input)
+        && !tag.group.is_empty()));
+}
+
+#[test]
+fn every_shipped_map_checks_and_names_its_source() {
+    for (name, text) in profile::SHIPPED {
+        assert!(text.lines().any(|line| line.starts_with("# Source")), "{name}");
+        assert!(!meter(name).tags.is_empty(), "{name}");
+    }
+}

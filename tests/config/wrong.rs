@@ -1,0 +1,339 @@
+//! Wrong configurations by the dozen: the gateway, the broker, uplinks, buses, and how problems are shown.
+
+use std::path::Path;
+
+use ironbridge::config::{self, HostFacts};
+
+use crate::support;
+
+use support::{BUS, DEVICE, TAG, UPLINK, assert_refused, problems};
+
+#[test]
+fn the_gateway_and_the_store_say_what_is_wrong() {
+    assert_refused(
+        "",
+        &[
+            ("«gatewai = 1", "gatewai", "did you mean `gateway`?"),
+            ("gateway = «1", "gateway", "expected a table, found a whole number"),
+            ("[gateway]\nname = «1", "gateway.name", "expected a text"),
+            ("[gateway]\nname = «\"\"", "gateway.name", "must not be empty"),
+            (
+                "[gateway]\ntime_source = «\"ntp\"",
+                "gateway.time_source",
+                "\"auto\", \"system\" or \"file:/absolute/path\"",
+            ),
+            ("[gateway]\ntime_source = «\"file:locked\"", "gateway.time_source", "file:/absolute/path"),
+            ("[gateway]\nname = «\"a/b\"", "gateway.name", "one level"),
+            ("[gateway]\nname = «\"a+\"", "gateway.name", "one level"),
+            ("[gateway]\nname = «\"a\\u0000b\"", "gateway.name", "NUL"),
+            ("[gateway]\nname = «\"a\\nb\"", "gateway.name", "control"),
+            ("[gateway]\nname = «\" a\"", "gateway.name", "blank"),
+            ("[gateway]\nname = «\"{host}\"", "gateway.name", "only {hostname}"),
+            ("[gateway]\ntopic = «\"{tagg}\"", "gateway.topic", "{tagg} is no name"),
+            ("[gateway]\ntopic = «\"{tag\"", "gateway.topic", "brace"),
+            ("[gateway]\ntopic = «\"tag}\"", "gateway.topic", "brace"),
+            ("[gateway]\ntopic = «\"a/#/{tag}\"", "gateway.topic", "wildcards"),
+            ("[gateway]\ntopic = «\"a/\\u0000/{tag}\"", "gateway.topic", "NUL"),
+            ("[gateway]\ntopic = «\"a/\\u0007/{tag}\"", "gateway.topic", "control"),
+            ("[gateway]\ntopic = «\"ironbridge/{tag}\"", "gateway.topic", "must not begin with"),
+            ("[gateway]\ntopic = «\"$SYS/{tag}\"", "gateway.topic", "must not begin with"),
+            ("[gateway]\ntopic = «\"{device}/{tag}/set\"", "gateway.topic", "must not end with `/set`"),
+            ("[gateway]\ntopic = «\"\"", "gateway.topic", "must not be empty"),
+            ("[gateway]\ndata_dir = «\"\"", "gateway.data_dir", "must be a path"),
+            ("[gateway]\ndata_dir = «[]", "gateway.data_dir", "expected a text in quotes, found a list"),
+            ("[gateway]\nname = \"a\"\n«nmae = \"b\"", "gateway.nmae", "did you mean `name`?"),
+            ("[store]\nmax_size = «\"7MiB\"", "store.max_size", "8MiB ..= 16TiB"),
+            ("[store]\nmax_size = «\"512\"", "store.max_size", "not a size"),
+            ("[store]\nmax_size = «512", "store.max_size", "expected a text with its unit"),
+            ("[store]\ncommit_interval = «\"50ms\"", "store.commit_interval", "100ms ..= 1m"),
+            ("[store]\ncommit_interval = «\"2h\"", "store.commit_interval", "100ms ..= 1m"),
+            ("[store]\ncommit_interval = «\"soon\"", "store.commit_interval", "not a duration"),
+            ("[store]\nmax_age = «\"30m\"", "store.max_age", "1h ..= 3650d"),
+            ("«status = { listen = \"127.0.0.1:8080\" }", "status", "not in this version"),
+            ("[[«forward]]\nfilter = \"#\"", "forward", "not in this version"),
+        ],
+    );
+}
+
+#[test]
+fn the_broker_says_what_is_wrong() {
+    assert_refused(
+        "",
+        &[
+            ("[broker]\n«users_file = \"users\"", "broker.users_file", "not in this version"),
+            ("[broker]\n«password = \"x\"", "broker.password", "secrets are never values"),
+            ("[broker]\nlistener = «5", "broker.listener", "[[broker.listener]]"),
+            ("«[[broker.listener]]\nanonymous = \"read\"", "broker.listener[0].listen", "is missing"),
+            ("[[broker.listener]]\nlisten = «\"0.0.0.0:8883\"", "broker.listener[0].listen", "not in this version"),
+            ("[[broker.listener]]\nlisten = «\"[::]:1883\"", "broker.listener[0].listen", "other machines can reach"),
+            (
+                "[[broker.listener]]\nlisten = «\"localhost:1883\"",
+                "broker.listener[0].listen",
+                "literal loopback address",
+            ),
+            ("[[broker.listener]]\nlisten = «\"127.0.0.1\"", "broker.listener[0].listen", "no address with a port"),
+            ("[[broker.listener]]\nlisten = «\"unix:/run/x.sock\"", "broker.listener[0].listen", "not in this version"),
+            ("[[broker.listener]]\nlisten = «1883", "broker.listener[0].listen", "expected a text"),
+            (
+                "[[broker.listener]]\nlisten = \"127.0.0.1:1\"\nanonymous = «\"readwrite\"",
+                "broker.listener[0].anonymous",
+                "did you mean `read-write`?",
+            ),
+            (
+                "[[broker.listener]]\nlisten = \"127.0.0.1:1\"\n«websocket = true",
+                "broker.listener[0].websocket",
+                "not in this version",
+            ),
+            (
+                "[[broker.listener]]\nlisten = \"127.0.0.1:1\"\n«tls = {}",
+                "broker.listener[0].tls",
+                "not in this version",
+            ),
+            (
+                "[[broker.listener]]\nlisten = \"127.0.0.1:1\"\n[[broker.listener]]\nlisten = «\"127.0.0.1:1\"",
+                "broker.listener[1].listen",
+                "another listener",
+            ),
+            ("[[broker.acl]]\nuser = «\"hmi\"\nread = [\"#\"]", "broker.acl[0].user", "not in this version"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\n«operate = []", "broker.acl[0].operate", "not in this version"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"a/#/b\"]", "broker.acl[0].read", "# comes last"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\nread = [\"a\", «5]", "broker.acl[0].read", "expected a text"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\nwrite = «\"a\"", "broker.acl[0].write", "expected a list of texts"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"$share/g/a\"]", "broker.acl[0].read", "without $share"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"\"]", "broker.acl[0].read", "must not be empty"),
+            ("«[[broker.acl]]\nread = [\"#\"]", "broker.acl[0].user", "is missing"),
+        ],
+    );
+}
+
+#[test]
+fn anonymous_access_off_loopback_is_refused_with_both_places() {
+    let problems = problems("[[broker.listener]]\nlisten = \"192.168.0.7:1883\"\nanonymous = \"read\"");
+    let [address, anonymous] = problems.iter().as_slice() else { panic!("{problems}") };
+    assert!(address.message.contains("`tls` and a login"), "{address}");
+    assert!(anonymous.message.contains("there is no switch"), "{anonymous}");
+    assert_eq!(anonymous.also, address.place);
+}
+
+#[test]
+fn secrets_in_the_wrong_place_are_not_repeated() {
+    for text in ["url = \"mqtts://user:hunter2@host\"", "url = \"mqtt://x\"\npassword = \"hunter2\""] {
+        let problems = problems(&format!("{UPLINK}{text}"));
+        assert_eq!(problems.count(), 1);
+        assert!(!format!("{problems} {problems:?}").contains("hunter2"), "{problems}");
+    }
+}
+
+#[test]
+fn a_bus_says_what_is_wrong() {
+    assert_refused(
+        "",
+        &[
+            ("«[bus]\nname = \"b\"", "bus", "write [[bus]]"),
+            ("bus = [«1]", "bus[0]", "expected a table"),
+            ("«[[bus]]\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[0].name", "is missing"),
+            ("«[[bus]]\nname = \"b\"", "bus[0].type", "is missing"),
+            ("[[bus]]\nname = \"b\"\ntype = «\"line\"", "bus[0].type", "not in this version"),
+            ("[[bus]]\nname = \"b\"\ntype = «\"profibus\"", "bus[0].type", "modbus-tcp, modbus-rtu"),
+            ("«[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"", "bus[0].endpoint", "is missing"),
+            ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"a b\"", "bus[0].endpoint", "no name"),
+            ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"a:b\"", "bus[0].endpoint", "1 ..= 65535"),
+            (
+                "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"tcp://10.0.0.1:502\"",
+                "bus[0].endpoint",
+                "host and port only",
+            ),
+            ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"[::1:5\"", "bus[0].endpoint", "not closed"),
+        ],
+    );
+    assert_refused(
+        BUS,
+        &[
+            ("response_timeout = «\"5ms\"", "bus[1].response_timeout", "10ms ..= 1m"),
+            ("endpoint = «\"x\"", "bus[1].endpoint", "a serial bus has `port`"),
+            ("[[bus]]\nname = «\"b\"\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[2].name", "exists already"),
+            ("[[bus]]\nname = «\"x/y\"\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[2].name", "one level"),
+            (
+                "[[bus]]\nname = \"c\"\ntype = \"modbus-tcp\"\nendpoint = \"x\"\nport = «\"/dev/ttyS1\"",
+                "bus[2].port",
+                "belongs to a serial bus",
+            ),
+        ],
+    );
+    let rtu = "[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\n";
+    for (serial, words) in [
+        ("9600", "no line settings"),
+        ("9600-8", "no line settings"),
+        ("9600-7E1", "8 data bits"),
+        ("9600-8X1", "N, E or O"),
+        ("9600-8N3", "1 or 2 stop bits"),
+        ("100-8N1", "300 ..= 4000000"),
+        ("+9600-8N1", "300 ..= 4000000"),
+    ] {
+        let text = format!("port = \"/dev/ttyS1\"\nserial = «\"{serial}\"");
+        assert_refused(rtu, &[(&text, "bus[0].serial", words)]);
+    }
+    assert_refused(rtu, &[("port = «\"ttyS1\"\nserial = \"9600-8N1\"", "bus[0].port", "full path")]);
+    assert_refused(
+        BUS,
+        &[(
+            "[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\nport = «\"/dev/ttyS9\"\nserial = \"9600-8N1\"",
+            "bus[2].port",
+            "another bus",
+        )],
+    );
+    let ascii = "[[bus]]\nname = \"r\"\ntype = \"modbus-ascii\"\nport = \"/dev/ttyS1\"\n";
+    assert_refused(
+        ascii,
+        &[
+            ("serial = «\"9600-6E1\"", "bus[0].serial", "7 or 8 data bits"),
+            ("serial = \"9600-7E1\"\necho = «\"yes\"", "bus[0].echo", "\"auto\", true, false"),
+            ("serial = \"9600-7E1\"\nlow_latency = «1", "bus[0].low_latency", "true or false"),
+            ("serial = \"9600-7E1\"\nrs485 = «\"on\"", "bus[0].rs485", "rts_on_send"),
+            ("serial = \"9600-7E1\"\nrs485 = { rts_on_send = «\"up\" }", "bus[0].rs485.rts_on_send", "high, low"),
+            (
+                "serial = \"9600-7E1\"\nrs485 = { delay_after_send = «\"1s\" }",
+                "bus[0].rs485.delay_after_send",
+                "0s ..= 100ms",
+            ),
+        ],
+    );
+    assert_refused(
+        "",
+        &[
+            ("«[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\nserial = \"9600-8N1\"", "bus[0].port", "is missing"),
+            ("«[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS1\"", "bus[0].serial", "is missing"),
+        ],
+    );
+}
+
+#[test]
+fn a_bus_that_listens_and_one_with_tls_say_what_is_wrong() {
+    let door = "[[bus]]\nname = \"r\"\ntype = \"modbus-rtu-over-tcp\"\n";
+    assert_refused(
+        door,
+        &[
+            ("listen = «\"5020\"", "bus[0].listen", "0.0.0.0:5020"),
+            ("listen = «\"127.0.0.1:0\"", "bus[0].listen", "no place to listen"),
+            ("listen = \"127.0.0.1:1\"\nendpoint = «\"x\"", "bus[0].endpoint", "not both"),
+            ("listen = \"0.0.0.0:1\"\nallow = [«\"10.0.0.0/33\"]", "bus[0].allow", "no network"),
+            ("listen = \"0.0.0.0:1\"\nallow = [«\"plant\"]", "bus[0].allow", "no address"),
+            ("listen = \"0.0.0.0:1\"\nallow = «[]", "bus[0].allow", "1 ..= 64"),
+            ("endpoint = \"x\"\nallow = «[\"10.0.0.0/8\"]", "bus[0].allow", "belongs to `listen`"),
+            (
+                "listen = \"127.0.0.1:1\"\n[[bus]]\nname = \"s\"\ntype = \"modbus-tcp\"\nlisten = «\"127.0.0.1:1\"",
+                "bus[1].listen",
+                "another bus listens there",
+            ),
+        ],
+    );
+    let tls = "[[bus]]\nname = \"t\"\ntype = \"modbus-tls\"\nendpoint = \"plc\"\nca_file = \"ca\"\nkey = \"k\"\n";
+    assert_refused(
+        "",
+        &[
+            (&format!("«{door}listen = \"0.0.0.0:5020\""), "bus[0].allow", "who may dial in"),
+            (&format!("«{tls}"), "bus[0].certificate", "on both sides"),
+            (&format!("{tls}certificate = \"c\"\nserver_name = «\"\""), "bus[0].server_name", "a host name"),
+            (&format!("{tls}certificate = \"c\"\necho = «true"), "bus[0].echo", "belongs to RTU and ASCII"),
+            (&format!("{tls}certificate = \"c\"\nlisten = «\"[::1]:1\""), "bus[0].listen", "modbus-rtu-over-tcp"),
+        ],
+    );
+    let udp = "[[bus]]\nname = \"u\"\ntype = \"modbus-udp\"\nendpoint = \"plc\"\n";
+    assert_refused(udp, &[("ca_file = «\"ca\"", "bus[0].ca_file", "belongs to modbus-tls")]);
+}
+
+#[test]
+fn all_syntax_errors_have_their_place() {
+    assert_refused(
+        "",
+        &[
+            ("[gateway]\nname = «box", "", "this is not TOML"),
+            ("[gateway]\nname = \"a\"\n«name = \"b\"", "", "duplicate key"),
+        ],
+    );
+    let problems = problems("a = \nb = \"x\n[gateway\n");
+    assert!(problems.count() >= 2, "{problems}");
+    assert!(problems.iter().all(|problem| problem.place.is_some()));
+}
+
+#[test]
+fn a_wide_line_is_pointed_at_in_characters() {
+    assert_refused("", &[("gateway = { name = \"é\", gr«ün = 1 }", "", "this is not TOML")]);
+    assert_refused("", &[("[gateway]\n# ünïcödé\ndata_dir = \"/é\"\n«\"grün\" = 1", "gateway.grün", "unknown key")]);
+}
+
+#[test]
+fn the_text_shows_line_caret_value_range_and_path() {
+    let text = format!("{BUS}{DEVICE}{TAG}address = \"holding:65536\"\ntype = \"int16\"\n");
+    let shown = problems(&text).to_string();
+    let expected = "\
+error: `device[0].tag[0].address`: out of range
+  --> /etc/ironbridge/ironbridge.toml:16:11
+   |
+16 | address = \"holding:65536\"
+   |           ^^^^^^^^^^^^^^^
+   = value: \"holding:65536\"
+   = allowed: holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); a bit as \"holding:7.3\"
+
+1 problem in the configuration";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn everything_wrong_is_said_at_once_and_in_order() {
+    let text = format!(
+        "[gateway]\nname = \"a/b\"\ntopic = \"ironbridge/{{tag}}\"\n[store]\nmax_size = 1\nmax_age = \"1m\"\n\
+         {BUS}poll = 1\n{DEVICE}poll = 1\n{TAG}address = \"x\"\ntype = \"flaot32\"\nscale = \"y\"\n"
+    );
+    let problems = problems(&text);
+    let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "gateway.name",
+            "gateway.topic",
+            "store.max_size",
+            "store.max_age",
+            "bus[1].poll",
+            "device[0].poll",
+            "device[0].tag[0].address",
+            "device[0].tag[0].type",
+            "device[0].tag[0].scale"
+        ]
+    );
+}
+
+#[test]
+fn endless_lines_and_nesting_are_refused_in_a_few_lines_of_text() {
+    let texts = [
+        format!("a = {}", "[".repeat(200_000)),
+        format!("{} = 1", vec!["a"; 100_000].join(".")),
+        format!("a = {}", "[{a=".repeat(100_000)),
+        format!("[gateway]\nname = \"{}\"\n\"{}\" = 1\n", "x".repeat(300_000), "k".repeat(300_000)),
+        format!("[gateway]\ntopic = \"{}\" + \u{1b}[31m", "\t".repeat(100_000)),
+    ];
+    for text in texts {
+        let shown = problems(&text).to_string();
+        assert!(shown.len() < 5000 && !shown.contains('\u{1b}'), "{} bytes: {}", shown.len(), &shown[..500]);
+    }
+}
+
+#[test]
+fn a_gateway_without_a_usable_name_is_one_problem_however_many_tags_it_has() {
+    let tags = format!("{BUS}{DEVICE}{TAG}address = \"coil:1\"\n[[device.tag]]\nname = \"u\"\naddress = \"coil:2\"\n");
+    for (hostname, gateway, words) in [
+        ("", "", "cannot stand in for it"),
+        ("a/b", "[gateway]\ndata_dir = \"/x\"\n", "cannot stand in for it"),
+        ("", "[gateway]\nname = \"{hostname}\"\n", "becomes \"\" on this machine"),
+        ("ironbridge", "", "reserved"),
+        ("box", "[gateway]\nname = \"ironbridge\"\n", "reserved"),
+        ("box", "[gateway]\nname = \"$x\"\n", "reserved"),
+        ("box", "[gateway]\nname = \"+\"\ntopic = \"{gateway}/{tag}\"\n", "one level"),
+    ] {
+        let facts = HostFacts { hostname: hostname.into(), credentials_dir: None };
+        let problems = config::parse(&format!("{gateway}{tags}"), Path::new("/x.toml"), &facts).expect_err("no name");
+        let [problem] = problems.iter().as_slice() else { panic!("{problems}") };
+        assert_eq!(problem.path, "gateway.name");
+        assert!(problem.message.contains(words), "{problem}");
+    }
+}

@@ -1,0 +1,295 @@
+//! Wrong configurations by the dozen: devices, tags, addresses, topics.
+
+use crate::support;
+
+use support::{BUS, DEVICE, TAG, assert_refused, parse, problems};
+
+#[test]
+fn a_device_says_what_is_wrong() {
+    assert_refused(
+        BUS,
+        &[
+            ("«[[device]]\nbus = \"b\"\nunit_id = 1", "device[0].name", "is missing"),
+            ("«[[device]]\nname = \"d\"\nunit_id = 1", "device[0].bus", "is missing"),
+            ("«[[device]]\nname = \"d\"\nbus = \"b\"", "device[0].unit_id", "is missing"),
+            ("[[device]]\nname = \"d\"\nbus = «\"lime\"\nunit_id = 1", "device[0].bus", "did you mean `line`?"),
+            ("[[device]]\nname = \"d\"\nbus = «\"x\"\nunit_id = 1", "device[0].bus", "b, line"),
+            ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «256", "device[0].unit_id", "0 ..= 255"),
+            ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «-1", "device[0].unit_id", "0 ..= 255"),
+            ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «\"1\"", "device[0].unit_id", "found a text 0 ..= 255"),
+            ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «1.0", "device[0].unit_id", "a whole number"),
+            ("[[device]]\nname = \"d\"\nbus = \"line\"\nunit_id = «0", "device[0].unit_id", "1 ..= 247"),
+            ("[[device]]\nname = \"d\"\nbus = \"line\"\nunit_id = «248", "device[0].unit_id", "1 ..= 247"),
+            (
+                "[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «9999999999999999999999999999999999999999999",
+                "device[0].unit_id",
+                "0 ..= 255",
+            ),
+        ],
+    );
+    assert_refused(
+        &format!("{BUS}{DEVICE}"),
+        &[
+            ("address_style = «\"modicom\"", "device[0].address_style", "did you mean `modicon`?"),
+            ("poll = «\"1ms\"", "device[0].poll", "10ms ..= 1d"),
+            ("poll = «\"2d\"", "device[0].poll", "10ms ..= 1d"),
+            ("poll = «1", "device[0].poll", "with its unit"),
+            ("poll = «2", "device[0].poll", "found a whole number: write a number with ms, s, m, h or d"),
+            ("poll = «true", "device[0].poll", "10ms ..= 1d"),
+            ("max_registers_per_read = «126", "device[0].max_registers_per_read", "1 ..= 125"),
+            ("max_registers_per_read = «0", "device[0].max_registers_per_read", "1 ..= 125"),
+            ("delay_between_requests = «\"5m\"", "device[0].delay_between_requests", "0s ..= 1m"),
+            ("profile = «\"eastron\"", "device[0].profile", "carlo-gavazzi-em24, eastron-sdm630"),
+            ("profile = «\"eastron-sdm360\"", "device[0].profile", "did you mean `eastron-sdm630`?"),
+            ("profile = «\"nowhere/map.csv\"", "device[0].profile", "there is no such file"),
+            ("profile = «\"map.xls\"", "device[0].profile", "there is no such file"),
+            ("profile = «7", "device[0].profile", "expected a text"),
+            ("[[device]]\nname = «\"d\"\nbus = \"b\"\nunit_id = 2", "device[1].name", "exists already"),
+            ("«[device.tag]\nname = \"t\"", "device[0].tag", "write [[device.tag]]"),
+            ("«pol = \"1s\"", "device[0].pol", "did you mean `poll`?"),
+        ],
+    );
+}
+
+#[test]
+fn habits_of_a_device_and_its_connection_have_their_ranges() {
+    assert_refused(
+        &format!("{BUS}{DEVICE}"),
+        &[
+            ("max_bits_per_read = «2001", "device[0].max_bits_per_read", "1 ..= 2000"),
+            ("max_gap = «126", "device[0].max_gap", "0 ..= 125"),
+            ("max_gap = 3\nfill_gaps = «false", "device[0].fill_gaps", "max_gap that 3 registers are"),
+            ("one_request_per_tag = «1", "device[0].one_request_per_tag", "true or false"),
+            ("pause_after_connect = «\"2m\"", "device[0].pause_after_connect", "0s ..= 1m"),
+            ("delay_on_unit_change = «\"2m\"", "device[0].delay_on_unit_change", "0s ..= 1m"),
+            ("retries = «6", "device[0].retries", "0 ..= 5"),
+            ("ignore_unit_id = «\"yes\"", "device[0].ignore_unit_id", "true or false"),
+            ("readable = «\"holding:0-9\"", "device[0].readable", "a list of texts"),
+            ("readable = [«\"holding\"]", "device[0].readable", "such as \"holding:0-99\""),
+            ("forbidden = [\"holding:1\", «\"holding:9-3\"]", "device[0].forbidden", "ends before it begins"),
+            ("forbidden = [«\"holding:1-coil:3\"]", "device[0].forbidden", "ends in another"),
+            ("address_style = \"modicon\"\nforbidden = [«\"holding:1\"]", "device[0].forbidden", "40001-40100"),
+            (
+                "forbidden = [\"holding:8-9\"]\n[[device.tag]]\nname = \"t\"\naddress = «\"holding:7\"\ntype = \"int32\"",
+                "device[0].tag[0].address",
+                "lies in holding:8-9, which is `forbidden`",
+            ),
+            (
+                "readable = [\"holding:0-7\"]\n[[device.tag]]\nname = \"t\"\naddress = «\"holding:7\"\ntype = \"int32\"",
+                "device[0].tag[0].address",
+                "`readable` ranges of its device holding:0-7",
+            ),
+        ],
+    );
+    let bus = "[[bus]]\nname = \"n\"\ntype = \"modbus-tcp\"\nendpoint = \"plc\"\n";
+    let line = "[[bus]]\nname = \"n\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nserial = \"9600-8N1\"\n";
+    assert_refused(
+        "",
+        &[
+            (&format!("{bus}max_connections = «5"), "bus[0].max_connections", "1 ..= 4"),
+            (&format!("{bus}turnaround = «\"100ms\""), "bus[0].turnaround", "belongs to a serial line"),
+            (&format!("{line}turnaround = «\"11s\""), "bus[0].turnaround", "0s ..= 10s"),
+            (&format!("{line}max_connections = «2"), "bus[0].max_connections", "there is one line"),
+            (&format!("{line}close_after_cycle = «true"), "bus[0].close_after_cycle", "a serial port stays open"),
+            (&format!("{bus}retries = «-1"), "bus[0].retries", "0 ..= 5"),
+        ],
+    );
+}
+
+#[test]
+fn what_a_bus_says_holds_for_its_devices_until_they_say_something_else() {
+    let bus = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"plc\"\nretries = 3\n\
+               delay_between_requests = \"30ms\"\nignore_unit_id = true\n";
+    let own = "[[device]]\nname = \"own\"\nbus = \"b\"\nunit_id = 2\nretries = 0\nignore_unit_id = false\n";
+    let plan = parse(&format!("{bus}{DEVICE}max_registers_per_read = 10\n{own}")).expect("right").plan;
+    let [inherits, own] = plan.devices.as_slice() else { panic!("two devices") };
+    assert_eq!((inherits.manners.retries, own.manners.retries), (3, 0));
+    assert_eq!(inherits.manners.delay_between_requests, own.manners.delay_between_requests);
+    assert_ne!(inherits.manners.answers_as, own.manners.answers_as);
+    assert_eq!(
+        (inherits.max_bits_per_read, own.max_bits_per_read),
+        (160, 2000),
+        "short answers are short for bits too"
+    );
+}
+
+#[test]
+fn a_tag_has_a_name_an_address_and_a_type() {
+    assert_refused(
+        &format!("{BUS}{DEVICE}"),
+        &[
+            ("«[[device.tag]]\naddress = \"coil:1\"", "device[0].tag[0].name", "is missing"),
+            ("«[[device.tag]]\nname = \"t\"", "device[0].tag[0].address", "is missing"),
+            ("«[[device.tag]]\nname = \"t\"\naddress = \"holding:1\"", "device[0].tag[0].type", "is missing"),
+            ("[[device.tag]]\nname = «\"a#\"\naddress = \"coil:1\"", "device[0].tag[0].name", "one level"),
+            (
+                "[[device.tag]]\nname = «\"set\"\naddress = \"coil:1\"",
+                "device[0].tag[0].name",
+                "must not end with `/set`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_address_is_refused_with_the_allowed_range() {
+    let tag = format!("{BUS}{DEVICE}{TAG}");
+    for (address, words) in [
+        ("holding:65536", "0 ..= 65535"),
+        ("holding:", "no address"),
+        ("holding:1x", "no address"),
+        ("holding:0x", "no address"),
+        ("holding:-1", "no address"),
+        ("holding:+1", "no address"),
+        ("holding:7.16", "0 (least significant) ..= 15"),
+        ("holding:7.", "0 (least significant) ..= 15"),
+        ("holding:7.+1", "0 (least significant) ..= 15"),
+        ("coil:7.1", "one bit already"),
+        ("register:7", "no table `register`"),
+        ("100", "holding:100"),
+        ("40101", "address_style = \"modicon\""),
+        ("", "which table"),
+    ] {
+        let text = format!("address = «\"{address}\"\ntype = \"bool\"");
+        assert_refused(&tag, &[(&text, "device[0].tag[0].address", words)]);
+    }
+}
+
+#[test]
+fn a_key_of_a_tag_says_what_is_wrong() {
+    let tag = format!("{BUS}{DEVICE}{TAG}");
+    assert_refused(
+        &tag,
+        &[
+            ("address = «100\ntype = \"bool\"", "device[0].tag[0].address", "which table"),
+            ("address = «true\ntype = \"bool\"", "device[0].tag[0].address", "found true or false"),
+            ("address = «\"input:65535\"\ntype = \"float32\"", "device[0].tag[0].address", "beyond register 65535"),
+            ("address = \"input:1\"\ntype = «\"flaot32\"", "device[0].tag[0].type", "did you mean `float32`?"),
+            ("address = \"input:1\"\ntype = «\"float16\"", "device[0].tag[0].type", "not in this version"),
+            ("address = \"input:1\"\ntype = «\"bytes(4)\"", "device[0].tag[0].type", "not in this version"),
+            ("address = \"input:1\"\ntype = «\"string(0)\"", "device[0].tag[0].type", "1 ..= 250"),
+            ("address = \"input:1\"\ntype = «\"string(251)\"", "device[0].tag[0].type", "1 ..= 250"),
+            ("address = \"coil:1\"\ntype = «\"int16\"", "device[0].tag[0].type", "always a bool bool"),
+            ("address = \"holding:1.5\"\ntype = «\"int16\"", "device[0].tag[0].type", "always a bool bool"),
+            ("address = \"input:1\"\ntype = «7", "device[0].tag[0].type", "expected a text"),
+            ("address = \"coil:1\"\norder = «\"ACBD\"", "device[0].tag[0].order", "ABCD, CDAB, BADC, DCBA"),
+            ("address = \"coil:1\"\nclass = «\"urgent\"", "device[0].tag[0].class", "alarm, event, telemetry, bulk"),
+            ("address = \"coil:1\"\naccess = «\"rw\"", "device[0].tag[0].access", "read, read-write, write"),
+            ("address = \"discrete:1\"\naccess = «\"write\"", "device[0].tag[0].access", "can only be read"),
+            ("address = \"coil:1\"\npoll = «\"1\"", "device[0].tag[0].poll", "not a duration"),
+            ("address = \"coil:1\"\nheartbeat = «\"1ms\"", "device[0].tag[0].heartbeat", "1s ..= 30d"),
+            ("address = \"coil:1\"\nscale = «2", "device[0].tag[0].scale", "that is for numbers"),
+            ("address = \"coil:1\"\nmin = «2", "device[0].tag[0].min", "that is for numbers"),
+            ("address = \"coil:1\"\n«alarm = { high = 1 }", "device[0].tag[0].alarm", "not in this version"),
+            ("address = \"coil:1\"\nwrite = «true", "device[0].tag[0].write", "expected a table"),
+            (
+                "address = \"coil:1\"\naccess = \"write\"\nwrite = { «verfy = true }",
+                "device[0].tag[0].write.verfy",
+                "did you mean `verify`?",
+            ),
+            (
+                "address = \"coil:1\"\naccess = \"write\"\nwrite = { verify = «1 }",
+                "device[0].tag[0].write.verify",
+                "true or false",
+            ),
+            ("address = \"coil:1\"\n«adress = \"coil:1\"", "device[0].tag[0].adress", "did you mean `address`?"),
+            (
+                "address = \"coil:1\"\n[[device.tag]]\nname = «\"t\"\naddress = \"coil:2\"",
+                "device[0].tag[1].name",
+                "exists already",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_number_of_a_tag_says_what_is_wrong() {
+    let tag = format!("{BUS}{DEVICE}{TAG}");
+    let number = format!("{tag}address = \"holding:1\"\ntype = \"int32\"\n");
+    assert_refused(
+        &number,
+        &[
+            ("scale = «0", "device[0].tag[0].scale", "any number but 0"),
+            ("scale = «0.0", "device[0].tag[0].scale", "any number but 0"),
+            ("scale = «nan", "device[0].tag[0].scale", "finite"),
+            ("offset = «inf", "device[0].tag[0].offset", "finite"),
+            ("scale = «\"0.1\"", "device[0].tag[0].scale", "expected a number, found a text"),
+            ("min = «5\nmax = 4.5", "device[0].tag[0].min", "min is above max"),
+            ("deadband = «-0.1", "device[0].tag[0].deadband", "0 or more"),
+            ("deadband = «\"1%\"", "device[0].tag[0].deadband", "not in this version"),
+            ("deadband = «\"1\"", "device[0].tag[0].deadband", "expected a number"),
+            ("unit = «5", "device[0].tag[0].unit", "expected a text"),
+            ("description = «2026-11-20", "device[0].tag[0].description", "found a date or time"),
+            (
+                "access = \"read-write\"\nwrite = { min = «2, max = 1 }",
+                "device[0].tag[0].write.min",
+                "min is above max",
+            ),
+        ],
+    );
+    let text = format!("description = «\"{}\"", "x".repeat(1025));
+    assert_refused(&number, &[(&text, "device[0].tag[0].description", "at most 1024 bytes")]);
+    let text = format!("{BUS}{DEVICE}{TAG}address = \"holding:1\"\ntype = \"string(247)\"\n");
+    assert_refused(&text, &[("access = «\"write\"", "device[0].tag[0].access", "at most string(246)")]);
+    let short = format!("{BUS}{DEVICE}max_registers_per_read = 3\n{TAG}address = \"holding:1\"\n");
+    assert_refused(&short, &[("type = «\"int64\"", "device[0].tag[0].type", "the device allows 3 per read")]);
+}
+
+#[test]
+fn addresses_are_read_in_the_declared_style_only() {
+    let modicon = format!("{BUS}{DEVICE}address_style = \"modicon\"\n{TAG}type = \"bool\"\n");
+    assert_refused(
+        &modicon,
+        &[
+            ("address = «\"holding:1\"", "device[0].tag[0].address", "no modicon number"),
+            ("address = «\"20001\"", "device[0].tag[0].address", "no table has the modicon digit 2"),
+            ("address = «\"40000\"", "device[0].tag[0].address", "counts from 1"),
+            ("address = «465537", "device[0].tag[0].address", "counts from 1 to 65536"),
+            ("address = «101", "device[0].tag[0].address", "no modicon number"),
+        ],
+    );
+    let one = format!("{BUS}{DEVICE}address_style = \"one-based\"\n{TAG}type = \"bool\"\n");
+    assert_refused(
+        &one,
+        &[
+            ("address = «\"holding:0\"", "device[0].tag[0].address", "1 ..= 65536"),
+            ("address = «\"holding:65537\"", "device[0].tag[0].address", "1 ..= 65536"),
+        ],
+    );
+}
+
+#[test]
+fn two_tags_on_one_topic_name_both_places() {
+    let text = format!(
+        "[gateway]\ntopic = \"plant/{{tag}}\"\n{BUS}{DEVICE}{TAG}address = \"coil:1\"\n\
+         [[device]]\nname = \"e\"\nbus = \"b\"\nunit_id = 2\n{TAG}address = \"coil:1\"\n"
+    );
+    let problems = problems(&text);
+    let [problem] = problems.iter().as_slice() else { panic!("{problems}") };
+    assert!(problem.message.contains("\"plant/t\"") && problem.message.contains("{device}"), "{problem}");
+    let first = problem.also.as_ref().map(|place| place.line);
+    let line_of = |nth| text.match_indices("name = \"t\"").nth(nth).map(|(at, _)| text[..at].matches('\n').count() + 1);
+    assert_eq!(first.map(|line| line as usize), line_of(0));
+    assert_eq!(problem.place.as_ref().map(|place| place.line as usize), line_of(1));
+}
+
+#[test]
+fn a_template_with_a_group_wants_one_of_every_tag() {
+    let prelude = format!("[gateway]\ntopic = \"{{group}}/{{tag}}\"\n{BUS}{DEVICE}");
+    assert_refused(
+        &prelude,
+        &[
+            ("[[device.tag]]\nname = «\"t\"\naddress = \"coil:1\"", "device[0].tag[0].group", "uses {group}"),
+            (
+                "[[device.tag]]\nname = \"t\"\naddress = \"coil:1\"\ngroup = «\"a/b\"",
+                "device[0].tag[0].group",
+                "one level",
+            ),
+            (
+                "[[device.tag]]\nname = «\"t\"\naddress = \"coil:1\"\ngroup = \"ironbridge\"",
+                "device[0].tag[0].name",
+                "must not begin",
+            ),
+        ],
+    );
+}

@@ -1,0 +1,200 @@
+//! Wrong uplinks by the dozen: brokers, formats, budgets, paths.
+
+use crate::support;
+
+use support::{UPLINK, assert_refused};
+
+#[test]
+fn a_url_says_what_is_wrong() {
+    assert_refused(
+        UPLINK,
+        &[
+            ("url = «\"http://x\"", "uplink[0].url", "mqtt://host[:1883], mqtts://host[:8883]"),
+            ("url = «\"broker:1883\"", "uplink[0].url", "does not begin with"),
+            ("url = «\"ws://x/a b\"", "uplink[0].url", "printable ASCII"),
+            ("url = «\"ws://x/a#b\"", "uplink[0].url", "no #"),
+            ("url = «\"mqtt://\"", "uplink[0].url", "the host is no name"),
+            ("url = «\"mqtt://x:0\"", "uplink[0].url", "1 ..= 65535"),
+            ("url = «\"mqtt://x:70000\"", "uplink[0].url", "1 ..= 65535"),
+            ("url = «\"mqtt://x/path\"", "uplink[0].url", "ws:// and wss:// only"),
+            ("url = «\"mqtt://::1\"", "uplink[0].url", "brackets"),
+            ("urls = «[]", "uplink[0].urls", "1 ..= 16 URLs"),
+            ("urls = [\"mqtt://a\", «\"mqtt://a:1883\"]", "uplink[0].urls", "twice"),
+            ("urls = [\"mqtt://a\", «\"b\"]", "uplink[0].urls", "does not begin with"),
+            ("url = «\"mqtt://a\"\nurls = [\"mqtt://b\"]", "uplink[0].url", "not both"),
+        ],
+    );
+}
+
+#[test]
+fn an_uplink_says_what_is_wrong() {
+    let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
+    assert_refused(
+        &mqtt,
+        &[
+            ("client_id = «\"\"", "uplink[0].client_id", "must not be empty"),
+            ("client_id = «\"a\\u0001\"", "uplink[0].client_id", "no client id"),
+            ("ca_file = «\"ca.pem\"", "uplink[0].ca_file", "mqtts://"),
+            ("password_file = «\"p\"", "uplink[0].password_file", "`username`"),
+            ("«password = \"hunter2\"", "uplink[0].password", "password_file"),
+            ("commands = «\"no\"", "uplink[0].commands", "true or false"),
+            ("start = «\"newest\"", "uplink[0].start", "now, oldest"),
+            ("keep_alive = «\"0s\"", "uplink[0].keep_alive", "1s ..= 18h"),
+            ("keep_alive = «\"1d\"", "uplink[0].keep_alive", "1s ..= 18h"),
+            ("topic_prefix = «\"a/+/\"", "uplink[0].topic_prefix", "wildcards"),
+            ("classes = «[]", "uplink[0].classes", "carries nothing"),
+            ("classes = [\"alarm\", «\"alarms\"]", "uplink[0].classes", "alarm, event, telemetry, bulk"),
+            ("classes = [\"alarm\", «\"alarm\"]", "uplink[0].classes", "twice"),
+            ("[[uplink]]\nname = «\"u\"\nurl = \"mqtt://y\"", "uplink[1].name", "exists already"),
+            ("«[[uplink]]\nurl = \"mqtt://y\"", "uplink[1].name", "is missing"),
+            ("[[uplink]]\nname = \"v\"\nurl = «\"mqtt://x:1883\"", "uplink[1].client_id", "throw each other out"),
+        ],
+    );
+    assert_refused(
+        "",
+        &[
+            ("«[[uplink]]\nname = \"u\"", "uplink[0].url", "is missing"),
+            ("«[[uplink]]\nname = \"u\"\nurl = \"mqtts://x\"", "uplink[0].ca_file", "is missing"),
+            (
+                "«[[uplink]]\nname = \"u\"\nurl = \"mqtts://x\"\nca_file = \"c\"\ncertificate = \"c\"",
+                "uplink[0].key",
+                "goes with `certificate`",
+            ),
+            (
+                "«[[uplink]]\nname = \"u\"\nurl = \"mqtts://x\"\nca_file = \"c\"\nkey = \"c\"",
+                "uplink[0].certificate",
+                "goes with `key`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn formats_and_clouds_say_what_is_wrong() {
+    let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
+    assert_refused(
+        &mqtt,
+        &[
+            ("format = «\"sparkplug\"", "uplink[0].format", "not in this version"),
+            ("format = «\"xml\"", "uplink[0].format", "unknown word"),
+            ("format = \"batch\"\nlayout = «\"device\"", "uplink[0].layout", "json only"),
+            ("format = \"batch\"\ncompress = «\"none\"", "uplink[0].compress", "json only"),
+            ("layout = \"device\"\nbatch_samples = «10", "uplink[0].batch_samples", "cannot be batched"),
+            ("batch_samples = «0", "uplink[0].batch_samples", "1 ..= 60000"),
+            ("batch_interval = «\"2h\"", "uplink[0].batch_interval", "0s ..= 1h"),
+            ("summary_after = «\"1s\"", "uplink[0].summary_after", "1m ..= 30d"),
+            ("proxy = «\"ftp://x\"", "uplink[0].proxy", "socks5://"),
+            ("proxy = «\"http://me:pw@x\"", "uplink[0].proxy", "proxy_password_file"),
+            ("proxy_username = «\"me\"", "uplink[0].proxy_username", "goes with `proxy`"),
+            ("proxy = \"http://x\"\nproxy_password_file = «\"p\"", "uplink[0].proxy_password_file", "`proxy_username`"),
+            ("proxy = \"socks5://x\"\nproxy_username = «\"\"", "uplink[0].proxy_username", "1 ..= 255 bytes"),
+            ("proxy = \"http://x\"\nproxy_username = «\"a:b\"", "uplink[0].proxy_username", "colon"),
+            ("proxy = «\"http://x/path\"", "uplink[0].proxy", "http://host[:3128]"),
+            ("username = «\"\"", "uplink[0].username", "must not be empty"),
+            ("username = «\"a\\u0007\"", "uplink[0].username", "no user name"),
+            ("classes = «\"alarm\"", "uplink[0].classes", "expected a list"),
+            ("budget = «\"20MiB/day\"", "uplink[0].budget", "expected a list"),
+            ("mqtt_version = «\"3.1\"", "uplink[0].mqtt_version", "auto, 3.1.1, 5"),
+            ("sas_key_file = «\"k\"", "uplink[0].sas_key_file", "azure"),
+            ("delivery = «\"live\"", "uplink[0].delivery", "strict, live-first"),
+            ("preset = «\"gcp\"", "uplink[0].preset", "plain, aws, azure, hivemq, emqx"),
+        ],
+    );
+}
+
+#[test]
+fn budgets_and_rates_say_what_is_wrong() {
+    let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
+    assert_refused(
+        &mqtt,
+        &[
+            ("max_rate = «\"32KiB\"", "uplink[0].max_rate", "32KiB/s"),
+            ("max_rate = «\"1B/s\"", "uplink[0].max_rate", "128B/s ..= 1GiB/s"),
+            ("budget = [«\"20MiB\"]", "uplink[0].budget", "200MiB/month"),
+            ("budget = [«\"1B/day\"]", "uplink[0].budget", "64KiB ..= 16TiB"),
+            ("budget = [\"1MiB/day\", «\"2MiB/day\"]", "uplink[0].budget", "already"),
+            ("reserve = «\"95%\"", "uplink[0].reserve", "90%"),
+            ("reserve = «\"0.2\"", "uplink[0].reserve", "no part of a budget"),
+            ("overrun = «\"all\"", "uplink[0].overrun", "stop, alarms"),
+        ],
+    );
+}
+
+#[test]
+fn paths_say_what_is_wrong() {
+    let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
+    assert_refused(
+        &mqtt,
+        &[
+            ("«[[uplink.path]]\nname = \"c\"", "uplink[0].path[0].interface", "is missing"),
+            ("«[[uplink.path]]\ninterface = \"wwan0\"", "uplink[0].path[0].name", "is missing"),
+            ("[[uplink.path]]\nname = \"c\"\nsource = «\"wwan0\"", "uplink[0].path[0].source", "no address"),
+            ("[[uplink.path]]\nname = \"c\"\ninterface = «\"a/b\"", "uplink[0].path[0].interface", "no interface"),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nsource = «\"::1\"",
+                "uplink[0].path[0].source",
+                "not both",
+            ),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nschedule = «\"hourly\"",
+                "uplink[0].path[0].schedule",
+                "*/15min for 2min",
+            ),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nschedule = «\"*/1h for 2h\"",
+                "uplink[0].path[0].schedule",
+                "out of range",
+            ),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nprice = «\"cheap\"",
+                "uplink[0].path[0].price",
+                "0.03/MiB",
+            ),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nbudget = [«\"1GiB/year\"]",
+                "uplink[0].path[0].budget",
+                "200MiB/month",
+            ),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nmax_rate = «\"2GiB/s\"",
+                "uplink[0].path[0].max_rate",
+                "128B/s ..= 1GiB/s",
+            ),
+            ("[[uplink.path]]\nname = \"c\"\ninterface = «\"\"", "uplink[0].path[0].interface", "1 ..= 15 bytes"),
+            (
+                "[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\n[[uplink.path]]\nname = «\"c\"\ninterface = \"v\"",
+                "uplink[0].path[1].name",
+                "exists already",
+            ),
+            (
+                "classes = [\"alarm\"]\n[[uplink.path]]\nname = \"c\"\ninterface = \"w\"\nclasses = «[\"bulk\"]",
+                "uplink[0].path[0].classes",
+                "does not carry",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_a_cloud_would_not_take_is_said_beforehand() {
+    let azure = format!(
+        "{UPLINK}url = \"mqtts://hub.azure-devices.net\"\nca_file = \"ca\"\nsas_key_file = \"k\"\npreset = \"azure\"\n"
+    );
+    assert_refused(
+        &azure,
+        &[
+            ("mqtt_version = «\"5\"", "uplink[0].mqtt_version", "3.1.1 only"),
+            ("commands = «true", "uplink[0].commands", "no topics for commands"),
+            ("client_id = «\"a b\"", "uplink[0].client_id", "device id"),
+            ("keep_alive = «\"1h\"", "uplink[0].keep_alive", "1177s"),
+        ],
+    );
+    let aws = format!("{UPLINK}url = \"mqtts://x\"\nca_file = \"ca\"\npreset = \"aws\"\n");
+    assert_refused(
+        &aws,
+        &[
+            ("keep_alive = «\"5s\"", "uplink[0].keep_alive", "30s ..= 1200s"),
+            ("topic_prefix = «\"a/b/c/d/e/f/g/h/\"", "uplink[0].topic_prefix", "7"),
+        ],
+    );
+}

@@ -1,0 +1,15 @@
+//! The field room against devices that behave and devices that do not.
+
+#[path = "../support/plc.rs"]
+mod plc;
+#[path = "../support/pty.rs"]
+mod pty;
+#[path = "../support/rig.rs"]
+mod rig;
+
+mod bus;
+mod commands;
+mod maps;
+mod soak;
+mod traps;
+mod wire;

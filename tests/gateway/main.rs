@@ -1,0 +1,12 @@
+//! The whole program, from a config file to topics.
+
+#[path = "../support/authority.rs"]
+mod authority;
+#[path = "../support/cloud.rs"]
+mod cloud;
+#[path = "../support/gateway.rs"]
+mod gateway;
+
+mod commands;
+mod local;
+mod upstream;

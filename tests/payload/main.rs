@@ -1,0 +1,4 @@
+//! What leaves the gateway, byte by byte.
+
+mod batch;
+mod schema;

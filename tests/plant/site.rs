@@ -1,0 +1,93 @@
+//! A whole plan served: values move within their limits, written ones stay, and the site knows what it held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ironbridge::config::plan::*;
+
+use ironbridge::model::registers::{decode, encode};
+use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Order, Table};
+use ironbridge::model::value::Value;
+use ironbridge::plant::faults::Fault;
+use ironbridge::plant::life::Follow;
+use ironbridge::plant::site::{Place, Site, SiteOptions};
+use tokio_modbus::client::{Reader, Writer, tcp};
+use tokio_modbus::slave::Slave;
+
+fn tag(name: &str, table: Table, start: u16, data_type: DataType) -> TagPlan {
+    TagPlan {
+        topic: Arc::from(format!("plant/pump/{name}")),
+        ..TagPlan::plain(name, DeviceIx(0), Address { table, start, bit: None }, data_type)
+    }
+}
+
+fn plan() -> Plan {
+    let limits = Limits { min: Some(2.0), max: Some(8.0) };
+    let tags = vec![
+        TagPlan { limits, order: Order::Cdab, ..tag("pressure", Table::Holding, 0, DataType::Float32) },
+        TagPlan {
+            limits,
+            scale: Scale { factor: 0.01, offset: -3.0 },
+            ..tag("level", Table::Input, 0, DataType::Int16)
+        },
+        TagPlan { unit: "h".into(), ..tag("run_hours", Table::Holding, 10, DataType::Uint32) },
+        tag("running", Table::Discrete, 5, DataType::Bool),
+        tag("name", Table::Holding, 20, DataType::Text(8)),
+        TagPlan {
+            access: Access::ReadWrite,
+            write: WritePlan { limits, verify: Verify::ReadBack },
+            ..tag("set_point", Table::Holding, 30, DataType::Uint16)
+        },
+        tag("speed", Table::Holding, 31, DataType::Uint16),
+        TagPlan {
+            source: Source::Register(Address { table: Table::Holding, start: 40, bit: Some(3) }),
+            ..tag("alarm", Table::Holding, 40, DataType::Bool)
+        },
+    ];
+    let device = DevicePlan { tags: 0..tags.len(), ..DevicePlan::plain("pump", BusIx(0), 1) };
+    let link = BusLink::tcp("192.0.2.1:502");
+    Plan { buses: vec![BusPlan::plain("plc", link)], devices: vec![device], tags, ..Plan::empty("test") }
+}
+
+#[tokio::test]
+async fn a_site_serves_its_plan_and_knows_every_value_it_held() {
+    let follow = Follow { source: "set_point".into(), target: "speed".into(), gain: 100.0, rate: 100_000.0 };
+    let options = SiteOptions { follows: vec![("pump".into(), follow)], ..SiteOptions::default() };
+    let site = Site::serve(&plan(), &options).await.expect("serves");
+    let Some(Place::Net(address)) = site.place("plc") else { panic!("not on TCP") };
+    let mut client = tcp::connect_slave(*address, Slave(1)).await.expect("connects");
+
+    let words = client.read_holding_registers(0, 2).await.expect("line").expect("mapped");
+    let pressure = decode(&words, DataType::Float32, Order::Cdab).expect("a float");
+    assert!((2.0..=8.0).contains(&pressure.as_f64().expect("number")), "{pressure}");
+    assert_eq!(site.held("plant/pump/pressure", &pressure), Some(true));
+    assert_eq!(site.held("plant/pump/pressure", &Value::Float(5.000_01)), Some(false));
+    assert_eq!(site.held("plant/other", &pressure), None);
+
+    let words = client.read_input_registers(0, 1).await.expect("line").expect("mapped");
+    let raw = decode(&words, DataType::Int16, Order::Abcd).expect("a number").as_f64().expect("a number");
+    let level = raw * 0.01 - 3.0;
+    assert!((2.0..=8.0).contains(&level), "{level}");
+    assert_eq!(site.held("plant/pump/level", &Value::Float(level)), Some(true));
+
+    let name = client.read_holding_registers(20, 4).await.expect("line").expect("mapped");
+    assert_eq!(name, encode(&Value::Text("NAME".into()), DataType::Text(8), Order::Abcd).expect("fits"));
+    assert_eq!(site.held("plant/pump/name", &Value::Text("NAME".into())), Some(true));
+    client.read_discrete_inputs(5, 1).await.expect("line").expect("mapped");
+    client.read_holding_registers(40, 1).await.expect("line").expect("mapped");
+    assert_eq!(site.held("plant/pump/alarm", &Value::Bool(false)), Some(true));
+
+    client.write_single_register(30, 7).await.expect("line").expect("mapped");
+    assert_eq!(site.held("plant/pump/set_point", &Value::Uint(7)), Some(true));
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while client.read_holding_registers(31, 1).await.expect("line") != Ok(vec![700]) {
+        assert!(std::time::Instant::now() < deadline, "the pump does not react");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(client.read_holding_registers(30, 1).await.expect("line"), Ok(vec![7]));
+
+    assert!(site.set_fault("pump", Some(Fault::Exception(4))));
+    assert!(client.read_holding_registers(30, 1).await.expect("line").is_err());
+    assert!(!site.set_fault("nobody", None));
+    site.stop().await;
+}

@@ -1,0 +1,131 @@
+//! Several receivers side by side, on a real broker: `--share` divides the messages, the common database has them all.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+struct Running(Child);
+
+impl Running {
+    fn start(program: &str, args: &[&str]) -> Option<Self> {
+        let child = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        child.ok().map(Self)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn mosquitto(home: &Path) -> Option<(Running, u16)> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = home.join("mosquitto.conf");
+    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n");
+    std::fs::write(&config, text).unwrap();
+    let running = Running::start("mosquitto", &["-c", config.to_str().unwrap()])?;
+    until("mosquitto listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    Some((running, port))
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited 60 s for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn count(file: &Path, sql: &str) -> i64 {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.query_row(sql, [], |row| row.get(0)).unwrap_or(0)
+}
+
+#[test]
+fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
+    let home = tempfile::tempdir().unwrap();
+    let Some((_broker, port)) = mosquitto(home.path()) else {
+        println!("SKIPPED: mosquitto is not installed");
+        return;
+    };
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let file = home.path().join("lake.sqlite");
+    let receiver = |id: &str, version: &str| {
+        let options = ["receive", &url, "--share", "lake", "--client-id", id, "--mqtt-version", version, "--sqlite"];
+        let program = env!("CARGO_BIN_EXE_ironbridge");
+        let words: Vec<&str> = options.into_iter().chain([file.to_str().unwrap()]).collect();
+        Running::start(program, &words).unwrap()
+    };
+    let receivers = [receiver("one", "5"), receiver("two", "3.1.1")];
+    let publish = |seqs: std::ops::RangeInclusive<u64>| {
+        let mut lines = String::new();
+        for seq in seqs {
+            let time = "2026-11-20T20:00:00.123Z";
+            let number = format!("\"stream\":\"bulk\",\"epoch\":7,\"seq\":{seq}");
+            writeln!(lines, "{{\"value\":{seq},\"quality\":\"good\",\"time\":\"{time}\",{number}}}").unwrap();
+        }
+        let input = home.path().join("lines");
+        std::fs::write(&input, lines).unwrap();
+        let words = ["-h", "127.0.0.1", "-p", &port.to_string(), "-t", "a/b", "-q", "1", "-l"];
+        let input = std::fs::File::open(&input).unwrap();
+        let sent = Command::new("mosquitto_pub").args(words).stdin(input).status();
+        sent.is_ok_and(|status| status.success())
+    };
+    // What is sent before both have subscribed goes to nobody; so the first is sent until it arrives.
+    until("the group is there", || {
+        publish(1..=1) && file.exists() && count(&file, "SELECT count(*) FROM samples") == 1
+    });
+    if !publish(2..=3000) {
+        println!("SKIPPED: mosquitto_pub is not installed");
+        return;
+    }
+    until("all is written", || count(&file, "SELECT count(*) FROM samples") == 3000);
+    drop(receivers);
+    let verdict = Command::new(env!("CARGO_BIN_EXE_ironbridge"))
+        .args(["receive", "--from-start", "--json", "--report"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(verdict.status.success());
+    let report: serde_json::Value = serde_json::from_slice(&verdict.stdout).unwrap();
+    assert_eq!((report["report"]["received"].as_u64(), report["report"]["missing"].as_u64()), (Some(3000), Some(0)));
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_passed_over_on_either_version_and_what_follows_arrives() {
+    let home = tempfile::tempdir().unwrap();
+    let Some((_broker, port)) = mosquitto(home.path()) else {
+        println!("SKIPPED: mosquitto is not installed");
+        return;
+    };
+    let (url, port) = (format!("mqtt://127.0.0.1:{port}"), port.to_string());
+    let large = home.path().join("large");
+    std::fs::write(&large, vec![b'x'; 17 << 20]).unwrap();
+    let publish = |topic: &str, options: &[&str]| {
+        let words = ["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic];
+        let sent = Command::new("mosquitto_pub").args(words).args(options).stderr(Stdio::null()).status();
+        sent.is_ok_and(|status| status.success())
+    };
+    let record =
+        |seq: u64| format!("{{\"value\":{seq},\"quality\":\"good\",\"stream\":\"bulk\",\"epoch\":7,\"seq\":{seq}}}");
+    let files = ["3.1.1", "5"].map(|version| (version, home.path().join(version)));
+    let _receivers = files.clone().map(|(version, file)| {
+        let words = ["receive", &url, "--client-id", version, "--mqtt-version", version, "--sqlite"];
+        let words: Vec<&str> = words.into_iter().chain([file.to_str().unwrap()]).collect();
+        Running::start(env!("CARGO_BIN_EXE_ironbridge"), &words).unwrap()
+    });
+    let all = |rows: i64| files.iter().all(|(_, file)| count(file, "SELECT count(*) FROM samples") == rows);
+    until("both are there", || publish("a/b", &["-m", &record(1)]) && all(1));
+    if !publish("ironbridge/gw/batch", &["-f", large.to_str().unwrap()]) {
+        println!("SKIPPED: mosquitto_pub is not installed");
+        return;
+    }
+    assert!(publish("a/b", &["-m", &record(2)]));
+    until("what follows has arrived", || all(2));
+}

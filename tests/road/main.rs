@@ -1,0 +1,16 @@
+//! The way to a broker: TLS, proxies, meters.
+
+#[path = "../support/authority.rs"]
+mod authority;
+#[path = "../support/cloud.rs"]
+mod cloud;
+#[path = "../support/far.rs"]
+mod far;
+#[path = "../support/owed.rs"]
+mod owed;
+#[path = "../support/uplink_rig.rs"]
+mod rig;
+
+mod meter;
+mod uplink;
+mod way;

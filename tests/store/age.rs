@@ -1,0 +1,123 @@
+//! `max_age`: what is too old goes, but never because a clock says so that is not to be trusted.
+
+use crate::rig as support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use ironbridge::flow::clock::Fix;
+use ironbridge::model::number::Class;
+use ironbridge::store::{Item, Opening};
+use support::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const UTC_MS: i64 = 1_795_204_800_000;
+
+fn aged(dir: &Path, uplinks: &[&str]) -> Opening {
+    let uplinks = uplinks.iter().map(|name| route(name, &Class::ALL)).collect();
+    Opening { max_age: Some(24 * HOUR), uplinks, ..opening(dir) }
+}
+
+/// UTC becomes known, `ahead` of what the boot-time clock says.
+fn fix(running: &Running, ahead: Duration) {
+    let at = running.clock.now();
+    let ahead_ms = i64::try_from(ahead.as_millis()).expect("small");
+    let fix = Fix { at, unix_ms: UTC_MS + at.micros / 1000 + ahead_ms };
+    running.clock.learn(fix);
+    running.store.record_fix(fix);
+}
+
+/// An hour goes by and brings ten values, which are committed.
+async fn hour(running: &Running, stored: &mut u64) {
+    running.time.advance(HOUR);
+    running.emit(Class::Telemetry, *stored..*stored + 10).await;
+    *stored += 10;
+    running.settled(*stored).await;
+    // The look at the ages comes with the commit; it has been when the next event is committed.
+    running.event(Class::Event, "hour").await;
+}
+
+#[tokio::test]
+async fn records_older_than_max_age_go_silently_when_acknowledged_and_with_a_gap_record_when_not() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(aged(home.path(), &["cloud", "dead"]));
+    fix(&running, Duration::ZERO);
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let mut stored = 0;
+    for _ in 0..60 {
+        hour(&running, &mut stored).await;
+        drain(&mut reader, 11).await;
+    }
+    let stats = running.store.stats();
+    let evicted = stats.evicted[Class::Telemetry as usize].get();
+    // 60 hours less 24, and a chunk spans three.
+    assert!((300..=360).contains(&evicted), "{evicted}");
+    assert_eq!(reader.backlog(), 0);
+    drop(reader);
+    let mut dead = running.store.reader("dead").expect("routed");
+    let mut telemetry = Vec::new();
+    while telemetry.is_empty() {
+        let items = next(&mut dead, 1).await.expect("open");
+        dead.acknowledge(ack(&items[0]));
+        telemetry.extend(items.into_iter().filter(|item| match item {
+            Item::Gap(gap) => gap.stream == Class::Telemetry,
+            Item::Record(owed) => owed.number.stream == Class::Telemetry,
+        }));
+    }
+    let Item::Gap(gap) = &telemetry[0] else { panic!("a gap record comes first: {telemetry:?}") };
+    assert_eq!((gap.first.0, gap.last.0, gap.reason.as_str()), (1, evicted, "evicted"));
+    drop(dead);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn nothing_grows_old_without_a_clock_fix() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(aged(home.path(), &["cloud"]));
+    let mut stored = 0;
+    for _ in 0..40 {
+        hour(&running, &mut stored).await;
+    }
+    assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    fix(&running, Duration::ZERO);
+    // Known now, but not for ten minutes yet.
+    running.event(Class::Event, "known").await;
+    assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    for _ in 0..2 {
+        hour(&running, &mut stored).await;
+    }
+    until(|| running.store.stats().chunks_evicted.get() > 0).await;
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_by_years_evicts_nothing_not_even_after_a_restart() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(aged(home.path(), &["cloud"]));
+    fix(&running, Duration::ZERO);
+    let mut stored = 0;
+    for _ in 0..5 {
+        hour(&running, &mut stored).await;
+    }
+    fix(&running, 9000 * HOUR);
+    for _ in 0..5 {
+        hour(&running, &mut stored).await;
+    }
+    assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    let fixes: Vec<Fix> =
+        [UTC_MS, UTC_MS + 9000 * 3_600_000].map(|unix_ms| Fix { at: running.clock.now(), unix_ms }).to_vec();
+    running.close().await;
+    // Another boot: its clock says the same wrong time.
+    let running = start(Opening { boot_token: "boot-2".into(), ..aged(home.path(), &["cloud"]) });
+    fix(&running, 9010 * HOUR);
+    // What the gateway does at its start: the fixes of earlier boots.
+    for fix in fixes {
+        running.clock.learn(fix);
+    }
+    let mut stored = 0;
+    for _ in 0..5 {
+        hour(&running, &mut stored).await;
+    }
+    assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    running.close().await;
+}

@@ -1,0 +1,248 @@
+//! Particular damages, each with what must come of it.
+
+use crate::rig as support;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ironbridge::config::plan::UplinkStart;
+use ironbridge::model::number::{Class, Epoch, Seq};
+use ironbridge::model::time::Stamp;
+use ironbridge::store::{Item, OwedGap, inspect, open};
+use support::*;
+
+/// Stores and delivers some telemetry; returns its epoch.
+async fn life(dir: &Path, values: std::ops::Range<u64>, deliver: u64) -> Epoch {
+    let running = start(opening(dir));
+    let count = values.end - values.start;
+    for value in values {
+        running.emit(Class::Telemetry, [value]).await;
+    }
+    running.settled(count).await;
+    let mut reader = running.store.reader("cloud").expect("routed");
+    drain(&mut reader, deliver).await;
+    let newest = running.store.newest();
+    drop(reader);
+    running.close().await;
+    newest[Class::Telemetry as usize].1
+}
+
+async fn rest(dir: &Path) -> Vec<Item> {
+    let running = start(opening(dir));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    let mut items = Vec::new();
+    while !items.iter().filter_map(told).any(|(_, value)| value == 4711) {
+        items.extend(drain(&mut reader, 1).await);
+    }
+    drop(reader);
+    running.close().await;
+    let verdict = inspect::verify(dir, &mut |_, _| {}).expect("readable");
+    assert!(verdict.problems.is_empty(), "{verdict:?}");
+    items
+}
+
+fn gaps(items: &[Item]) -> Vec<&OwedGap> {
+    items.iter().filter_map(|item| if let Item::Gap(gap) = item { Some(gap) } else { None }).collect()
+}
+
+fn chunk(dir: &Path) -> PathBuf {
+    let mut found = std::fs::read_dir(dir).expect("a directory").flatten().map(|entry| entry.path());
+    found
+        .find(|path| path.to_string_lossy().contains("chunk-telemetry") && path.extension().is_some_and(|e| e == "db"))
+        .expect("one")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a directory").flatten() {
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_came_back_shorter_begins_an_epoch_that_names_the_one_before_and_declares_the_rest() {
+    let home = tempfile::tempdir().expect("a directory");
+    let first = life(home.path(), 0..20, 20).await;
+    let old = chunk(home.path());
+    let before = std::fs::read(&old).expect("read");
+    assert_eq!(life(home.path(), 20..50, 0).await, first, "an orderly restart keeps the epoch");
+    let log = PathBuf::from(format!("{}-wal", old.display()));
+    let _ = std::fs::remove_file(log);
+    std::fs::write(&old, before).expect("rolled back");
+    let items = rest(home.path()).await;
+    let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
+    assert_eq!((gap.epoch, gap.last, gap.reason.as_str()), (first, Seq(50), "damaged"));
+    assert_eq!(gap.first, Seq(21), "everything that was not acknowledged is in it");
+    let Some(Item::Record(owed)) = items.last() else { panic!("{items:?}") };
+    assert_eq!(owed.number.seq, Seq(1));
+    let previous = owed.previous.expect("names the one before");
+    assert_eq!((previous.epoch, previous.seq), (first, Some(Seq(50))));
+}
+
+#[tokio::test]
+async fn a_copied_store_never_uses_the_numbers_of_its_original() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (original, copied) = (home.path().join("a"), home.path().join("b"));
+    let first = life(&original, 0..20, 20).await;
+    copy(&original, &copied);
+    assert_eq!(life(&original, 20..30, 10).await, first);
+    let items = rest(&copied).await;
+    let Some(Item::Record(owed)) = items.last() else { panic!("{items:?}") };
+    assert_ne!(owed.number.epoch, first);
+    let previous = owed.previous.expect("names the one before");
+    assert_eq!((previous.epoch, previous.seq), (first, None), "where the original ends is not known");
+    assert_eq!(items.len(), 1);
+}
+
+/// Stores forty times ten values, a second apart, and flips bits in one segment of the middle. Each time is a run of its
+/// own: what is stored between two merges becomes one segment.
+async fn flipped(home: &Path) {
+    flipped_at(home, 20).await;
+}
+
+async fn flipped_at(home: &Path, segment: usize) {
+    for round in 0..40 {
+        let running = start(opening(home));
+        running.time.advance(Duration::from_secs(round + 1));
+        running.emit(Class::Telemetry, round * 10..round * 10 + 10).await;
+        running.settled(10).await;
+        running.close().await;
+    }
+    let file = chunk(home);
+    // A body of the middle: found by its content, so that only the CRC can notice.
+    let bytes = std::fs::read(&file).expect("read");
+    let place =
+        bytes.windows(4).enumerate().filter(|(_, w)| *w == [0x28, 0xB5, 0x2F, 0xFD]).map(|(n, _)| n).nth(segment);
+    let place = place.expect("zstd frames") as u64;
+    File::options().write(true).open(&file).expect("open").write_all_at(&[0x55; 3], place + 9).expect("flipped");
+}
+
+#[tokio::test]
+async fn an_uplink_that_begins_at_the_oldest_is_told_of_losses_that_were_declared_before_it_was_there() {
+    let home = tempfile::tempdir().expect("a directory");
+    flipped(home.path()).await;
+    assert_eq!(gaps(&rest(home.path()).await).len(), 1);
+    let late = ironbridge::store::Route { start: UplinkStart::Oldest, ..route("late", &Class::ALL) };
+    let running =
+        start(ironbridge::store::Opening { uplinks: vec![route("cloud", &Class::ALL), late], ..opening(home.path()) });
+    let mut reader = running.store.reader("late").expect("routed");
+    let backlog = reader.backlog();
+    let items = drain(&mut reader, 401).await;
+    assert_eq!(gaps(&items).len(), 1, "{items:?}");
+    assert_eq!((backlog, items.len(), reader.backlog()), (400 - 10 + 1 + 1, 400 - 10 + 1 + 1, 0));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn damage_at_the_end_of_a_chunk_is_bracketed_by_what_is_whole() {
+    let mut at_an_end = 0;
+    for segment in [0, 1, 37, 38] {
+        let home = tempfile::tempdir().expect("a directory");
+        flipped_at(home.path(), segment).await;
+        let items = rest(home.path()).await;
+        let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
+        let (first, last) = (i64::try_from(gap.first.0).expect("small"), i64::try_from(gap.last.0).expect("small"));
+        let second = |at: Option<Stamp>| at.map(|at| at.micros / 1_000_000);
+        assert_eq!(second(gap.from), (first > 1).then_some((first - 1) / 10), "{gap:?}");
+        // After the very last comes a record of the next run, whose clock begins at 0, or nothing yet.
+        assert_eq!(second(gap.to).filter(|at| *at > 0), (last < 400).then_some(last / 10 + 1), "{gap:?}");
+        at_an_end += u32::from(first == 1 || last == 400);
+    }
+    assert!(at_an_end > 0);
+}
+
+#[tokio::test]
+async fn flipped_bits_in_the_middle_cost_one_segment_and_the_rest_arrives() {
+    let home = tempfile::tempdir().expect("a directory");
+    flipped(home.path()).await;
+    let items = rest(home.path()).await;
+    let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
+    assert_eq!((gap.last.0 - gap.first.0, gap.reason.as_str()), (9, "damaged"));
+    // Between the whole records on either side, that is.
+    let second = |at: Option<Stamp>| at.expect("known").micros / 1_000_000;
+    let lost = i64::try_from(gap.last.0).expect("small") / 10;
+    assert_eq!((second(gap.from), second(gap.to)), (lost - 1, lost + 1));
+    assert_eq!(items.len(), 400 - 10 + 1 + 1);
+}
+
+#[tokio::test]
+async fn a_meta_file_of_a_newer_version_is_set_aside_untouched_and_one_that_is_gone_is_healed() {
+    for newer in [true, false] {
+        let home = tempfile::tempdir().expect("a directory");
+        let first = life(home.path(), 0..50, 50).await;
+        let meta = home.path().join("meta.db");
+        // Bytes 60..64 of the header are user_version (sqlite.org/fileformat2.html, section 1.3).
+        File::options().write(true).open(&meta).expect("open").write_all_at(&99u32.to_be_bytes(), 60).expect("written");
+        let untouched = std::fs::read(&meta).expect("read");
+        if !newer {
+            std::fs::remove_file(&meta).expect("removed");
+            std::fs::remove_file(home.path().join("meta.copy")).expect("removed");
+        }
+        let items = rest(home.path()).await;
+        if newer {
+            assert_eq!(std::fs::read(home.path().join("quarantine/meta.db")).expect("set aside"), untouched);
+        }
+        assert!(gaps(&items).is_empty(), "{items:?}");
+        let last = items.iter().filter_map(told).next_back().expect("a record");
+        assert_eq!((last.0.epoch, last.0.seq, last.1), (first, Seq(51), 4711), "numbers go on");
+        assert!(items.iter().all(|item| matches!(item, Item::Record(owed)
+            if matches!(&owed.body, ironbridge::store::OwedBody::Sample { tag, .. } if tag.name == "telemetry"))));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    running.emit(Class::Telemetry, [1]).await;
+    running.settled(1).await;
+    let second = start(opening(home.path()));
+    assert_eq!(open(opening(home.path())).boot().0, 0);
+    second.emit(Class::Telemetry, [2]).await;
+    running.close().await;
+    second.settled(1).await;
+    let newest = second.store.newest()[Class::Telemetry as usize];
+    assert_eq!(newest.2, Seq(2));
+    second.close().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_was_set_right_is_believed_after_a_restart_too() {
+    use ironbridge::flow::clock::Fix;
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let wrong = Fix { at: running.clock.now(), unix_ms: 3_500_000_000_000 };
+    running.time.advance(Duration::from_secs(10));
+    let right = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    for fix in [wrong, right] {
+        running.clock.learn(fix);
+        running.store.record_fix(fix);
+        running.event(Class::Event, "stored").await;
+    }
+    running.close().await;
+    let floor = open(opening(home.path())).latest_wall_ms();
+    assert_eq!(floor, Some(right.unix_ms), "a later floor would have the right time refused for years");
+}
+
+#[tokio::test]
+async fn clock_fixes_and_boot_numbers_survive_and_a_new_boot_gets_a_new_number() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let fix = ironbridge::flow::clock::Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    running.clock.learn(fix);
+    running.store.record_fix(fix);
+    running.close().await;
+    let store = open(opening(home.path()));
+    assert_eq!((store.boot().0, store.fixes(), store.latest_wall_ms()), (1, vec![fix], Some(fix.unix_ms)));
+    drop(store);
+    let store = open(ironbridge::store::Opening { boot_token: "boot-2".into(), ..opening(home.path()) });
+    assert_eq!((store.boot().0, store.fixes()), (2, vec![fix]));
+}

@@ -1,0 +1,32 @@
+//! The uplink: windows, budgets, ways, sessions.
+
+#[path = "../support/authority.rs"]
+mod authority;
+#[path = "../support/cloud.rs"]
+mod cloud;
+#[path = "../support/gateway.rs"]
+mod gateway;
+#[path = "../support/owed.rs"]
+mod owed;
+#[path = "../support/toll_plant.rs"]
+mod plant;
+#[path = "../support/uplink_rig.rs"]
+mod rig;
+#[path = "../support/slow_link.rs"]
+mod slow_link;
+#[path = "../support/store.rs"]
+mod store;
+#[path = "../support/toll.rs"]
+mod toll;
+
+mod budget;
+mod commands;
+mod from_store;
+mod live_first;
+mod mosquitto;
+mod mqtt5;
+mod presets;
+mod session;
+mod summary;
+mod tls;
+mod wire;
