@@ -23,8 +23,8 @@ async def main():
     holding = [SimData(0, values=regs, datatype=DataType.UINT16)]
     device = SimDevice(1, (bits, bits, holding, holding))
     if kind == "serial":
-        settings = dict(bytesize=7, parity="E") if framer == FramerType.ASCII else {}
-        server = ModbusSerialServer(device, framer=framer, port=place, baudrate=19200, **settings)
+        # 8N1, whatever the gateway has: the C library finds 7E1 not accepted by a pseudo-terminal.
+        server = ModbusSerialServer(device, framer=framer, port=place, baudrate=19200)
     elif kind == "tls":
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=sys.argv[4] + "/ca.pem")
         context.verify_mode = ssl.CERT_REQUIRED
@@ -237,7 +237,7 @@ def main():
         if process.poll() is None:
             stop(process)
     if failures:
-        print(open(f"{work}/log").read()[-6000:])
+        print("".join(line for line in open(f"{work}/log") if " client " not in line)[-6000:])
     else:
         shutil.rmtree(work)
     print(f"{len(failures)} failed" if failures else "all right")

@@ -17,13 +17,17 @@ use rustix::ioctl::{Getter, Opcode, Setter, ioctl};
 use crate::config::plan::{Level, Rs485};
 
 /// Request codes of include/uapi/asm-generic/ioctls.h, which x86, ARM and RISC-V use.
-#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "powerpc", target_arch = "powerpc64")))]
-mod codes {
-    use super::Opcode;
-    pub const TIOCGSERIAL: Opcode = 0x541E;
-    pub const TIOCSSERIAL: Opcode = 0x541F;
-    pub const TIOCSRS485: Opcode = 0x542F;
-}
+const TIOCGSERIAL: Opcode = 0x541E;
+const TIOCSSERIAL: Opcode = 0x541F;
+const TIOCSRS485: Opcode = 0x542F;
+/// Some machines number their requests otherwise, and there the codes above mean something else.
+const OFFERED: bool = !cfg!(any(
+    target_arch = "mips",
+    target_arch = "mips64",
+    target_arch = "powerpc",
+    target_arch = "powerpc64",
+    target_arch = "sparc64"
+));
 
 const RS485_ENABLED: u32 = 1;
 const RS485_RTS_ON_SEND: u32 = 1 << 1;
@@ -70,13 +74,18 @@ const _: () = assert!(size_of::<SerialStruct>() == if size_of::<usize>() == 8 { 
 
 /// Lets the driver switch the transmitter.
 pub(super) fn set_rs485(port: &impl AsRawFd, mode: Rs485) -> io::Result<()> {
+    check_offered()?;
     let settings = settings(mode);
     // SAFETY: TIOCSRS485 reads one `struct serial_rs485`, which `SerialRs485` is.
-    let setter = unsafe { Setter::<{ codes::TIOCSRS485 }, SerialRs485>::new(settings) };
+    let setter = unsafe { Setter::<{ TIOCSRS485 }, SerialRs485>::new(settings) };
     // SAFETY: the descriptor belongs to `port`, which is borrowed until the end of this function; the request was built
     // for its code just above.
     unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), setter) }?;
     Ok(())
+}
+
+fn check_offered() -> io::Result<()> {
+    if OFFERED { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "not on this kind of machine")) }
 }
 
 fn settings(mode: Rs485) -> SerialRs485 {
@@ -95,13 +104,14 @@ fn settings(mode: Rs485) -> SerialRs485 {
 
 /// Tells the driver to hand on bytes at once. USB adapters of FTDI otherwise wait up to 16 ms for more.
 pub(super) fn set_low_latency(port: &impl AsRawFd) -> io::Result<()> {
+    check_offered()?;
     // SAFETY: TIOCGSERIAL fills one `struct serial_struct`, which `SerialStruct` is; any bytes make a valid one.
-    let getter = unsafe { Getter::<{ codes::TIOCGSERIAL }, SerialStruct>::new() };
+    let getter = unsafe { Getter::<{ TIOCGSERIAL }, SerialStruct>::new() };
     // SAFETY: as in `set_rs485`.
     let mut settings = unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), getter) }?;
     settings.flags |= LOW_LATENCY;
     // SAFETY: TIOCSSERIAL reads one `struct serial_struct`; this one came from the kernel a moment ago.
-    let setter = unsafe { Setter::<{ codes::TIOCSSERIAL }, SerialStruct>::new(settings) };
+    let setter = unsafe { Setter::<{ TIOCSSERIAL }, SerialStruct>::new(settings) };
     // SAFETY: as in `set_rs485`.
     unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), setter) }?;
     Ok(())
