@@ -152,6 +152,7 @@ async fn what_the_budget_has_for_the_backlog_does_not_all_go_to_its_summary() {
         plan.budgets = vec![Budget { bytes: 62_500, period: Period::Day }]; // 50 000 of them for the backlog
     })
     .await;
-    let parts: Vec<_> = log.iter().filter(|arrived| arrived.topic.ends_with("/summary")).map(|it| it.json()).collect();
+    let parts: Vec<_> =
+        log.iter().filter(|arrived| arrived.topic.ends_with("/summary")).map(cloud::Arrived::json).collect();
     assert_eq!((parts.len(), parts[0]["parts"].as_u64()), (1, Some(2)), "the second part was too dear");
 }
