@@ -80,6 +80,7 @@ async fn after(
         timing: Timing {
             retry_first: Duration::from_millis(50),
             retry_max: Duration::from_millis(200),
+            stop_wait: Duration::from_secs(1), // where a budget is used up, nothing more will be acknowledged
             ..Timing::default()
         },
     });
