@@ -59,6 +59,7 @@ pub struct Row {
 
 /// What deadbands let through when values move as `plant` assumes.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "what they are counted per is all that differs")]
 pub struct Likely {
     /// Samples per second.
     pub per_second: f64,
