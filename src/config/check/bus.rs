@@ -105,12 +105,12 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         }
         let kind = section.choice("type", &TYPES, &TYPES_NOT_YET).map(|spot| spot.value);
         let timeout = section.duration("response_timeout", RESPONSE_TIMEOUT_RANGE).unwrap_or(RESPONSE_TIMEOUT);
-        let habits = habits::of_bus(&section, kind);
         let link = match kind {
             Some(Kind::Tcp) => tcp(&section),
             Some(Kind::Rtu) => rtu(&section, &mut ports),
             None => None,
         };
+        let habits = habits::of_bus(&section, link.as_ref());
         if let Some(name) = name {
             buses.named.insert(name.value, (BusIx(ix), kind.map(Kind::framing)));
         }
