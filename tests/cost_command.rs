@@ -130,8 +130,8 @@ fn benched(samples: usize, deadband: &str) -> String {
 #[test]
 fn the_forecast_is_within_a_fifth_of_what_the_benchmark_counts_for_that_plant() {
     let tags = wire_plant::Tags::new();
-    for (size, by_exception) in [(1000, false), (10_000, false), (1000, true)] {
-        let samples = wire_plant::plant(3 * size, by_exception);
+    for (size, by_exception) in [(1000, false), (10_000, false), (1000, true), (10_000, true)] {
+        let samples = wire_plant::plant(5 * size, by_exception);
         let messages = wire_plant::batches(&tags, &samples, size);
         let counted: usize = messages[1..].iter().map(|(topic, payload)| wire_plant::wire(topic, payload.len())).sum();
         #[expect(clippy::cast_precision_loss, reason = "some thousand")]

@@ -252,7 +252,7 @@ async fn an_export_beside_merges_misses_no_row_and_has_none_twice() {
     let running = start(small);
     let telemetry = || seqs(&exported(&dir, "ndjson", &["--class", "telemetry"]));
     let (mut before, mut emitted, mut number) = (0, 0_u64, 1_u64);
-    for _ in 0..10 {
+    for _ in 0..12 {
         for turn in 0..40 {
             let values: Vec<u64> = (0..30)
                 .map(|_| {
@@ -262,7 +262,7 @@ async fn an_export_beside_merges_misses_no_row_and_has_none_twice() {
                 .collect();
             emitted += values.len() as u64;
             running.emit(Class::ALL[turn % 4], values).await;
-            if turn % 8 == 0 {
+            if turn % 4 == 0 {
                 running.settled(emitted).await; // many commits fill the tail
             }
         }

@@ -12,7 +12,7 @@ use crate::model::number::Class;
 
 /// Records that are encoded of a class, and whole batches that should be among them.
 const RECORDS: usize = 20_001;
-const MESSAGES: u32 = 2;
+const MESSAGES: u32 = 3;
 /// The same of lists of JSON, which are all alike.
 const LIST_RECORDS: usize = 10_001;
 /// Longest play.
