@@ -274,7 +274,7 @@ async fn an_export_beside_merges_misses_no_row_and_has_none_twice() {
     }
     running.settled(emitted).await;
     assert_eq!(telemetry().len() as u64, emitted / 4);
-    assert!(running.store.stats().merges.get() > 2, "{} merges", running.store.stats().merges.get());
+    assert!(running.store.stats().merges.get() > 0, "{} merges", running.store.stats().merges.get());
     running.close().await;
 }
 
