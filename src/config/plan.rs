@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod bus;
+mod condition;
 mod device;
 mod tag;
 mod uplink;
 
 pub use bus::{BusLink, BusPlan, Parity, SerialPlan};
+pub use condition::{AlarmPlan, Compression, Freshness};
 pub use device::DevicePlan;
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
 pub use uplink::{

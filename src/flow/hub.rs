@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::model::alarm::Condition;
 use crate::model::number::{Class, Number};
-use crate::model::sample::Batch;
+use crate::model::sample::{Batch, Sample};
 use crate::model::stats::Counter;
 use crate::model::tag::DeviceIx;
 use crate::model::time::Stamp;
 
+use super::alarms::{AlarmKey, AlarmNews};
 use super::latest::Latest;
 
 /// How long a bus waits for the store before it declares a gap.
@@ -191,6 +193,16 @@ impl Hub {
     pub async fn emit(&self, batch: Batch) {
         self.shared.stats.samples.add(batch.samples.len() as u64);
         self.shared.latest.put(&batch.samples);
+        self.keep(batch).await;
+    }
+
+    /// Sends samples down the live lane only.
+    pub fn show(&self, samples: &[Sample]) {
+        self.shared.latest.put(samples);
+    }
+
+    /// Sends a batch down the durable lane only. Waits like [`Hub::emit`].
+    pub async fn keep(&self, batch: Batch) {
         if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch)).await {
             for sample in &batch.samples {
                 let class = self.shared.classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
@@ -206,6 +218,15 @@ impl Hub {
             self.shared.spill.add(event.class, event.at);
             self.shared.stats.spilled.one();
         }
+    }
+
+    /// Stores an alarm and shows it, with its number once it has one. Waits like [`Hub::emit`].
+    pub async fn emit_alarm(&self, key: AlarmKey, condition: Condition, mut record: EventRecord) {
+        let (committed, number) = oneshot::channel();
+        record.committed = Some(committed);
+        let news = AlarmNews { condition, body: record.body.clone(), number };
+        self.emit_event(record).await;
+        self.shared.latest.alarms.put(key, news);
     }
 
     /// A device changed its standing or its counts.
@@ -252,7 +273,6 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::model::quality::Quality;
-    use crate::model::sample::Sample;
     use crate::model::tag::TagIx;
     use crate::model::time::Boot;
 

@@ -6,6 +6,7 @@
 mod address;
 mod broker;
 mod bus;
+mod condition;
 mod device;
 mod gateway;
 mod money;

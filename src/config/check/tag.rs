@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::plan::{Limits, Scale, Source, TagPlan, Verify, WritePlan};
-use super::super::raw::{Node, Trail, Value};
+use super::super::raw::{Trail, Value};
 use super::super::schema;
-use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
+use super::super::section::{Section, Spot};
 use super::address::{self, Style};
+use super::condition;
 use super::names::Unique;
 use super::topics::{Template, TopicBook, TopicNames};
 use crate::model::number::Class;
@@ -67,8 +68,10 @@ pub fn tag<'a>(
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
     check_write_length(section, access, data_type);
-    let deadband = deadband(section, data_type);
+    let limits = limits(section, data_type);
+    let deadband = condition::deadband(section, data_type, limits);
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
+    let poll = section.duration("poll", POLL_RANGE).unwrap_or(of.poll);
     let plan = TagPlan {
         name: name.map_or_else(String::new, |name| name.value.to_owned()),
         device: of.device,
@@ -86,10 +89,13 @@ pub fn tag<'a>(
         scale: scale(section, data_type),
         unit: text(section, "unit"),
         group,
-        poll: section.duration("poll", POLL_RANGE).unwrap_or(of.poll),
+        poll,
         deadband,
         heartbeat: heartbeat.or(deadband.map(|_| HEARTBEAT)),
-        limits: limits(section, data_type),
+        compression: condition::compression(section, data_type, heartbeat),
+        freshness: condition::freshness(section, poll),
+        alarm: condition::alarm(section, access, data_type),
+        limits,
         class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
         access,
         write: write(section, access, data_type),
@@ -199,7 +205,7 @@ fn check_write_length(section: &Section<'_, '_>, access: Access, data_type: Opti
 }
 
 /// Reports a key that only numbers have.
-fn only_numbers(section: &Section<'_, '_>, key: &str, data_type: Option<DataType>) {
+pub(super) fn only_numbers(section: &Section<'_, '_>, key: &str, data_type: Option<DataType>) {
     if let (Some(node), Some(data_type)) = (section.get(key), data_type)
         && !data_type.is_number()
     {
@@ -216,25 +222,6 @@ fn scale(section: &Section<'_, '_>, data_type: Option<DataType>) -> Scale {
     }
     let offset = section.number("offset");
     Scale { factor: factor.map_or(1.0, |spot| spot.value), offset: offset.map_or(0.0, |spot| spot.value) }
-}
-
-fn deadband(section: &Section<'_, '_>, data_type: Option<DataType>) -> Option<f64> {
-    let node = section.get("deadband")?;
-    if let Node { value: Value::Text(text), at } = node
-        && text.trim_end().ends_with('%')
-    {
-        let message = format!("a deadband in percent is {NOT_IN_THIS_VERSION}");
-        section.report(section.wrong("deadband", *at, message).allowed("a number in the unit of the tag"));
-        return None;
-    }
-    if let Some(text @ DataType::Text(_)) = data_type {
-        section.report(section.wrong("deadband", node.at, format!("a {text} has no deadband: that is for numbers")));
-    }
-    let deadband = section.number("deadband")?;
-    if deadband.value < 0.0 {
-        section.report(section.wrong("deadband", deadband.at, "out of range").allowed("0 or more"));
-    }
-    Some(deadband.value)
 }
 
 fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::condition::{AlarmPlan, Compression, Freshness};
 use crate::model::number::Class;
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
 
@@ -33,6 +34,12 @@ pub struct TagPlan {
     pub deadband: Option<f64>,
     /// With a deadband: send anyway after this long. Default 5 min where a deadband is set.
     pub heartbeat: Option<Duration>,
+    /// Keeps what a straight line does not tell; never with a deadband.
+    pub compression: Option<Compression>,
+    /// When it is no longer believed.
+    pub freshness: Freshness,
+    /// Limits that are worth an alarm.
+    pub alarm: Option<AlarmPlan>,
     /// Outside `min..=max`: value kept, quality uncertain, cause range.
     pub limits: Limits,
     /// Its stream.
@@ -61,6 +68,9 @@ impl TagPlan {
             poll: Duration::from_secs(1),
             deadband: None,
             heartbeat: None,
+            compression: None,
+            freshness: Freshness::default(),
+            alarm: None,
             limits: Limits::default(),
             class: Class::Telemetry,
             access: Access::Read,
