@@ -4,6 +4,8 @@
 mod config;
 #[path = "support/store.rs"]
 mod store;
+#[path = "support/wire_plant.rs"]
+mod wire_plant;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -94,6 +96,54 @@ fn a_message_per_sample_is_as_long_as_forecast() {
     #[expect(clippy::cast_precision_loss, reason = "a short payload")]
     let real = wire::message(load.topic + wire::MQTT + payload.len() as f64, 20.0);
     near(bytes, real, 2.0);
+}
+
+/// The plant of `cargo bench --bench wire` as a configuration.
+fn benched(samples: usize, deadband: &str) -> String {
+    let (name, devices) = (wire_plant::GATEWAY, wire_plant::DEVICES);
+    let mut text = format!(
+        "[gateway]\nname = \"{name}\"\ntopic = \"acme/{{gateway}}/{{device}}/{{tag}}\"\n{UPLINK}format = \"batch\"\n\
+         batch_samples = {samples}\nbatch_interval = \"1h\"\n[[bus]]\nname = \"net\"\ntype = \"modbus-tcp\"\n\
+         endpoint = \"192.0.2.1:502\"\n"
+    );
+    for device in 0..devices {
+        let _ = write!(text, "[[device]]\nname = \"pump-{device:02}\"\nbus = \"net\"\nunit_id = {}\n", device + 1);
+        for tag in 0..wire_plant::TAGS {
+            let (kind, scale) = match (tag * 7) % 50 {
+                0..30 => ("uint16", "scale = 0.01\n"),
+                30..36 => ("float32", ""),
+                36..42 => ("uint32", ""),
+                42..46 => ("bool", ""),
+                _ => ("uint16", ""),
+            };
+            let (tag_name, address) = (wire_plant::name(tag), 2 * tag);
+            let _ = write!(
+                text,
+                "[[device.tag]]\nname = \"{tag_name}\"\naddress = \"holding:{address}\"\ntype = \"{kind}\"\n{scale}\
+                 poll = \"1s\"\n{deadband}"
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn the_forecast_is_within_a_fifth_of_what_the_benchmark_counts_for_that_plant() {
+    let tags = wire_plant::Tags::new();
+    for (size, by_exception) in [(1000, false), (10_000, false), (1000, true), (10_000, true)] {
+        let samples = wire_plant::plant(5 * size, by_exception);
+        let messages = wire_plant::batches(&tags, &samples, size);
+        let counted: usize = messages[1..].iter().map(|(topic, payload)| wire_plant::wire(topic, payload.len())).sum();
+        #[expect(clippy::cast_precision_loss, reason = "some thousand")]
+        let counted = counted as f64 / (samples.len() - size) as f64;
+        let deadband = if by_exception { "deadband = 0.0001\nheartbeat = \"1d\"\n" } else { "" };
+        let home = Home::with(&benched(size, deadband));
+        let row = &home.json(None)["uplinks"][0]["whole"]["formats"][3];
+        assert_eq!(row["format"], "batch");
+        let end = if by_exception { &row["likely"]["bytes_per_sample"] } else { &row["bytes_per_sample"]["most"] };
+        println!("{size} {by_exception}: {counted} counted, {end} forecast");
+        near(end.as_f64().expect("bytes"), counted, 20.0);
+    }
 }
 
 #[test]

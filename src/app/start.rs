@@ -24,9 +24,11 @@ use crate::host::clock::{self as host_clock, Told, Watch};
 use crate::host::facts;
 use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::Ownership;
+use crate::pipeline::derive::Derive;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
+use super::derived;
 use super::events::Events;
 use super::publisher::LivePublisher;
 use super::router::{Answers, Router};
@@ -192,15 +194,20 @@ fn start_buses_and_router(
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let mut sources = JoinSet::new();
     let mut buses = Vec::with_capacity(base.plan.buses.len());
+    let parts = BusParts {
+        plan: Arc::clone(&base.plan),
+        hub: base.hub.clone(),
+        clock: base.clock.clone(),
+        stop: base.stop.clone(),
+        notices: base.notices.clone(),
+    };
+    // Before the first bus, so that it hears everything.
+    if let Some(derive) = Derive::new(&base.plan) {
+        let tap = base.hub.tap(&derive.wanted());
+        sources.spawn(derived::watch(parts.clone(), derive, tap));
+    }
     for (_, bus) in base.plan.buses.iter().zip((0..).map(BusIx)) {
-        let parts = BusParts {
-            plan: Arc::clone(&base.plan),
-            hub: base.hub.clone(),
-            clock: base.clock.clone(),
-            stop: base.stop.clone(),
-            notices: base.notices.clone(),
-        };
-        let (watched, slot) = WatchedBus::new(parts, bus);
+        let (watched, slot) = WatchedBus::new(parts.clone(), bus);
         buses.push(slot);
         sources.spawn(watched.run());
     }

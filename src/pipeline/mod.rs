@@ -2,10 +2,11 @@
 //!
 //! `scale` raw to engineering value and back, exact for decimal factors · `limits` outside `min..max` is uncertain ·
 //! `alarm` limits with hysteresis and delays · `deadband` and `door` which samples are worth sending · `point` the three
-//! of one tag together. Nothing here knows Modbus, a channel or a clock.
+//! of one tag together · `derive` tags worked out from others. Nothing here knows Modbus, a channel or a clock.
 
 pub mod alarm;
 pub mod deadband;
+pub mod derive;
 pub mod door;
 pub mod limits;
 pub mod point;

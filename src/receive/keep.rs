@@ -57,7 +57,11 @@ impl Keeper<'_, '_> {
                 Body::Sample { value, quality, cause } => {
                     let (value, quality, cause) = (value.as_ref(), *quality as u8, cause.as_deref());
                     let until_ms = record.until_ms;
-                    self.into.sample(life, number.seq.0, &SampleRow { topic, time_ms, until_ms, value, quality, cause })?
+                    self.into.sample(
+                        life,
+                        number.seq.0,
+                        &SampleRow { topic, time_ms, until_ms, value, quality, cause },
+                    )?
                 }
                 Body::Event(object) => {
                     let body = serde_json::to_string(object).unwrap_or_default(); // texts and numbers always serialize

@@ -12,6 +12,7 @@ fn a_url_says_what_is_wrong() {
             ("url = «\"http://x\"", "uplink[0].url", "mqtt://host[:1883], mqtts://host[:8883]"),
             ("url = «\"broker:1883\"", "uplink[0].url", "does not begin with"),
             ("url = «\"ws://x/a b\"", "uplink[0].url", "printable ASCII"),
+            ("url = «\"ws://x/a#b\"", "uplink[0].url", "no #"),
             ("url = «\"mqtt://\"", "uplink[0].url", "the host is no name"),
             ("url = «\"mqtt://x:0\"", "uplink[0].url", "1 ..= 65535"),
             ("url = «\"mqtt://x:70000\"", "uplink[0].url", "1 ..= 65535"),

@@ -59,8 +59,8 @@ fn server(section: &Section<'_, '_>, key: &str, text: Spot<&str>) -> Option<Serv
     if path.len() > 1 && matches!(transport, Transport::Tcp | Transport::Tls) {
         return refuse("a path has a meaning with ws:// and wss:// only");
     }
-    if path.chars().any(|c| !c.is_ascii_graphic()) {
-        return refuse("the path is made of printable ASCII without blanks");
+    if path.chars().any(|c| !c.is_ascii_graphic() || c == '#') {
+        return refuse("the path is made of printable ASCII without blanks, and has no #");
     }
     match split_host(place, port) {
         Ok((host, port)) => Some(ServerPlan { host: host.to_owned(), port, transport }),

@@ -4,12 +4,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Limits, Scale, Source, TagPlan, Verify, WritePlan};
+use super::super::plan::{Derivation, Limits, Scale, Source, TagPlan, Territory, Verify, WritePlan};
 use super::super::raw::{Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::address::{self, Style};
 use super::condition;
+use super::derived;
+use super::habits;
 use super::names::Unique;
 use super::topics::{Template, TopicBook, TopicNames};
 use crate::model::number::Class;
@@ -40,8 +42,12 @@ pub struct Of<'a> {
     pub style: Style,
     /// The device's period.
     pub poll: Duration,
+    /// The same for derived tags of a device that has no others: they are worked out this often.
+    pub every: Option<Duration>,
     /// The longest read of the device, registers.
     pub registers_max: u16,
+    /// What of the device may be read.
+    pub territory: &'a Territory,
     /// How topics are built.
     pub template: Option<&'a Template<'a>>,
     /// Gateway, bus and device of the topic.
@@ -56,9 +62,12 @@ pub fn tag<'a>(
     topics: &mut TopicBook,
 ) -> Option<TagPlan> {
     let name = names.name(section, "tag");
-    let address = address_of(section, of.style);
+    let expression = section.get("expression").and_then(|_| section.text("expression"));
+    let derived = expression.and_then(|text| derived::source(section, text));
+    let address = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
     let data_type = match address {
         Some(address) => type_of(section, address, of.registers_max),
+        None if expression.is_some() => derived::data_type(section),
         None => {
             known_type(section);
             None
@@ -67,11 +76,24 @@ pub fn tag<'a>(
     let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
+    if let (Some(address), Some(data_type)) = (address, data_type)
+        && (access.reads() || address.value.bit.is_some())
+    {
+        habits::within(section, of.territory, address, data_type);
+    }
     check_write_length(section, access, data_type);
     let limits = limits(section, data_type);
     let deadband = condition::deadband(section, data_type, limits);
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
-    let poll = section.duration("poll", POLL_RANGE).unwrap_or(of.poll);
+    let own_poll = section.duration("poll", POLL_RANGE);
+    let poll = own_poll.unwrap_or(of.poll);
+    let source = match derived {
+        Some(Source::Derived(derivation)) => {
+            Some(Source::Derived(Derivation { every: own_poll.or(of.every), ..derivation }))
+        }
+        _ => address.map(|spot| Source::Register(spot.value)),
+    };
+    let sound = name.is_some() && source.is_some() && data_type.is_some();
     let plan = TagPlan {
         name: name.map_or_else(String::new, |name| name.value.to_owned()),
         device: of.device,
@@ -81,9 +103,7 @@ pub fn tag<'a>(
             }
             _ => Arc::from(""),
         },
-        source: Source::Register(
-            address.map_or(Address { table: Table::Holding, start: 0, bit: None }, |spot| spot.value),
-        ),
+        source: source.unwrap_or(Source::Register(Address { table: Table::Holding, start: 0, bit: None })),
         data_type: data_type.unwrap_or(DataType::Uint16),
         order,
         scale: scale(section, data_type),
@@ -101,7 +121,7 @@ pub fn tag<'a>(
         write: write(section, access, data_type),
         description: text(section, "description"),
     };
-    (name.is_some() && address.is_some() && data_type.is_some()).then_some(plan)
+    sound.then_some(plan)
 }
 
 fn text(section: &Section<'_, '_>, key: &str) -> String {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::expression::Formula;
+
 use super::condition::{AlarmPlan, Compression, Freshness};
 use crate::model::number::Class;
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
@@ -98,12 +100,16 @@ pub enum Source {
 }
 
 /// `expression = "{pump-1/flow} * 0.5"`
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Derivation {
-    /// As it was written; `check` has seen that it can be read.
+    /// As it was written.
     pub text: String,
-    /// The tags it names, each once, bytewise by `device/tag`.
+    /// What it says.
+    pub formula: Formula,
+    /// The tags it names, in the order of [`Formula::names`]; never itself, directly or through others.
     pub inputs: Vec<TagIx>,
+    /// `poll`: worked out this often. `None`: whenever one of its tags has news.
+    pub every: Option<Duration>,
 }
 
 /// `value = raw * scale + offset`; `identity` keeps integers exact.

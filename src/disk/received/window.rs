@@ -258,7 +258,8 @@ impl<'a> Window<'a> {
     pub fn put_waiting(&mut self, key: LifeKey<'_>, row: &WaitingRow<'_>) -> Result<Came, Fault> {
         let LifeKey { gateway, stream, epoch } = key;
         let key = params![gateway.unwrap_or_default(), stream.as_str(), epoch.cast_signed(), row.first.cast_signed()];
-        let sql = "SELECT length(payload) FROM waiting WHERE gateway = ?1 AND stream = ?2 AND epoch = ?3 AND first = ?4";
+        let sql =
+            "SELECT length(payload) FROM waiting WHERE gateway = ?1 AND stream = ?2 AND epoch = ?3 AND first = ?4";
         let there: Option<i64> = self.work.query_row(sql, key, |row| row.get(0)).optional()?;
         if there.is_none_or(|bytes| bytes.cast_unsigned() < row.payload.len() as u64) {
             let sql = "INSERT OR REPLACE INTO waiting VALUES (?1, ?2, ?3, ?4, ?5)";
