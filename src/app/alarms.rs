@@ -5,7 +5,6 @@
 //! kept; when the last one is over the topic is cleared. So whoever subscribes to `ironbridge/+/alarm/#` is given what
 //! is active now, and nothing else.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,8 @@ use crate::model::tag::TagIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
+use super::alarm_memory::{Active, AlarmMemory};
+
 /// How long alarms wait for their numbers before they are published without (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
 
@@ -28,18 +29,24 @@ pub struct AlarmBoard {
     plan: Arc<Plan>,
     publisher: Publisher,
     topics: GatewayTopics,
-    active: BTreeMap<TagIx, BTreeMap<Level, Bytes>>,
+    memory: AlarmMemory,
+    active: Active,
 }
 
 impl AlarmBoard {
-    /// Nothing yet.
-    pub fn new(plan: Arc<Plan>, publisher: Publisher) -> Self {
+    /// With what was active when the gateway went down.
+    pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, active: Active) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
-        Self { plan, publisher, topics, active: BTreeMap::new() }
+        Self { plan, publisher, topics, memory, active }
     }
 
-    /// Publishes what changes until the slots are closed.
+    /// Publishes what is active, and what changes until the slots are closed.
     pub async fn run(mut self, slots: &AlarmSlots) {
+        for (tag, levels) in &self.active {
+            if let (Some(topic), Some((_, shown))) = (self.topic(*tag), levels.first_key_value()) {
+                self.publisher.retain(topic, shown.clone());
+            }
+        }
         while let Some(news) = slots.take().await {
             let deadline = Instant::now() + NUMBER_WAIT_MAX;
             for ((tag, level), news) in news {
@@ -49,13 +56,26 @@ impl AlarmBoard {
                 };
                 self.show(tag, level, news.condition, payload.into());
             }
+            self.remember().await;
         }
     }
 
+    /// The disk may be slow: it has a thread of its own for this.
+    async fn remember(&self) {
+        let (memory, active, plan) = (self.memory.clone(), self.active.clone(), Arc::clone(&self.plan));
+        if let Err(error) = tokio::task::spawn_blocking(move || memory.write(&active, &plan)).await {
+            tracing::error!(%error, "active alarms cannot be remembered");
+        }
+    }
+
+    fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
+        let plan = self.plan.tags.get(tag.0 as usize)?;
+        let device = self.plan.devices.get(plan.device.0 as usize)?;
+        Some(self.topics.alarm(&device.name, &plan.name).into())
+    }
+
     fn show(&mut self, tag: TagIx, level: Level, condition: Condition, payload: Bytes) {
-        let Some(plan) = self.plan.tags.get(tag.0 as usize) else { return };
-        let device = &self.plan.devices[plan.device.0 as usize].name;
-        let topic: Arc<str> = self.topics.alarm(device, &plan.name).into();
+        let Some(topic) = self.topic(tag) else { return };
         let active = self.active.entry(tag).or_default();
         match condition {
             Condition::Active => _ = active.insert(level, payload.clone()),

@@ -40,8 +40,7 @@ impl LivePublisher {
     }
 
     /// Empties the live lane in a task of its own until it closes; then the publisher comes back, for a last word.
-    pub fn start(self, latest: Arc<Latest>) -> JoinHandle<Self> {
-        let alarms = AlarmBoard::new(Arc::clone(&self.plan), self.publisher.clone());
+    pub fn start(self, latest: Arc<Latest>, alarms: AlarmBoard) -> JoinHandle<Self> {
         tokio::spawn(async move {
             tokio::join!(self.run(&latest), alarms.run(&latest.alarms));
             self

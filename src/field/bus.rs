@@ -101,7 +101,7 @@ impl Bus {
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let bus_plan = &plan.buses[bus.0 as usize];
         let blocks = plan_blocks(&plan, bus);
-        let tags = Tags::new(&plan, &blocks);
+        let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
         let roster = Roster::new(&plan, bus, blocks, &tags);
         let now = Instant::now();
         let paces = plan

@@ -46,11 +46,12 @@ pub struct DerivedTags {
 impl DerivedTags {
     /// Works until the stop. Not cancel-safe.
     pub async fn run(mut self) {
+        self.derive.resume(&self.hub.active_alarms());
         while !self.stop.is_begun() {
             let idle = self.derive.idle(self.clock.now()).unwrap_or(IDLE);
             tokio::select! {
                 fresh = self.tap.take() => {
-                    self.learn(fresh);
+                    self.learn(&fresh.unwrap_or_default());
                     tokio::select! {
                         () = self.stop.begun() => {}
                         () = sleep(SETTLE) => {}
@@ -71,13 +72,13 @@ impl DerivedTags {
     async fn learn_rest(&mut self) {
         tokio::select! {
             biased;
-            fresh = self.tap.take() => self.learn(fresh),
+            fresh = self.tap.take() => self.learn(&fresh.unwrap_or_default()),
             () = std::future::ready(()) => {}
         }
     }
 
-    fn learn(&mut self, fresh: Option<Fresh>) {
-        fresh.iter().flat_map(|fresh| &fresh.samples).for_each(|sample| self.derive.learn(sample));
+    fn learn(&mut self, fresh: &Fresh) {
+        fresh.samples.iter().for_each(|sample| self.derive.learn(sample));
     }
 
     async fn send(&self, harvests: BTreeMap<DeviceIx, Harvest>) {

@@ -9,6 +9,7 @@ use super::modbus::decode::Cut;
 use super::modbus::session::Reading;
 use crate::config::blocks::Block;
 use crate::config::plan::{Limits, Plan};
+use crate::model::alarm::Level;
 use crate::model::quality::{Cause, Quality};
 use crate::model::registers::Unreadable;
 use crate::model::tag::TagIx;
@@ -56,6 +57,17 @@ impl Tags {
             }
         }
         tags
+    }
+
+    /// Alarms that are active already, of these and of other tags.
+    #[must_use]
+    pub fn resuming(mut self, active: &[(TagIx, Level)]) -> Self {
+        for (tag, level) in active {
+            if let Some(state) = self.slots.get(tag).and_then(|slot| self.states.get_mut(slot.0)) {
+                state.point.resume(*level);
+            }
+        }
+        self
     }
 
     /// Where the tags of a block lie in its readings.

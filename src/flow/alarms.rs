@@ -3,7 +3,7 @@
 //! Fed by the hub, which has given the same to the store; emptied by the publisher. Bounded by the conditions of the
 //! plan. A condition that came and went before anybody looked is seen as gone: the store has both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -39,17 +39,35 @@ pub struct AlarmSlots {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: BTreeMap<AlarmKey, AlarmNews>,
+    active: BTreeSet<AlarmKey>,
     closed: bool,
 }
 
 impl AlarmSlots {
     /// Puts one in, newest wins.
     pub fn put(&self, key: AlarmKey, news: AlarmNews) {
-        let old = self.inner.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(key, news);
+        let old = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            match news.condition {
+                Condition::Active => inner.active.insert(key),
+                Condition::Cleared => inner.active.remove(&key),
+            };
+            inner.waiting.insert(key, news)
+        };
         if old.is_some() {
             self.replaced.one();
         }
         self.changed.notify_one();
+    }
+
+    /// Before anything else: what was active when the gateway went down.
+    pub fn resume(&self, keys: impl IntoIterator<Item = AlarmKey>) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).active.extend(keys);
+    }
+
+    /// What is active now.
+    pub fn active(&self) -> Vec<AlarmKey> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).active.iter().copied().collect()
     }
 
     /// No more will come.

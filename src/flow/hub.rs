@@ -222,7 +222,9 @@ impl Hub {
     pub fn tap(&self, tags: &[TagIx]) -> Arc<Latest> {
         let tap = self.shared.tap.get_or_init(|| {
             let mut wanted = vec![false; tags.iter().map(|tag| tag.0 as usize + 1).max().unwrap_or(0)];
-            tags.iter().for_each(|tag| wanted[tag.0 as usize] = true);
+            for tag in tags {
+                wanted[tag.0 as usize] = true;
+            }
             Tap { wanted, latest: Arc::default() }
         });
         Arc::clone(&tap.latest)
@@ -254,6 +256,11 @@ impl Hub {
         let news = AlarmNews { condition, body: record.body.clone(), number };
         self.emit_event(record).await;
         self.shared.latest.alarms.put(key, news);
+    }
+
+    /// The conditions that are active now: a bus that begins, begins with these.
+    pub fn active_alarms(&self) -> Vec<AlarmKey> {
+        self.shared.latest.alarms.active()
     }
 
     /// A device changed its standing or its counts.

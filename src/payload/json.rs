@@ -100,6 +100,14 @@ pub fn alarm(change: &Change, unit: &str, time: Wall) -> Vec<u8> {
     out
 }
 
+/// The end of a condition that the configuration no longer has.
+pub fn forgotten_alarm(event: &str, time: Wall) -> Vec<u8> {
+    let mut out = b"{\"event\":".to_vec();
+    write_text(&mut out, event);
+    let _ = write!(out, r#","state":"cleared","value":null,"quality":"bad","cause":"config","time":"{time}"}}"#);
+    out
+}
+
 /// Puts what would be a single message on this topic into a list; [`close_list`] ends it.
 pub fn add_to_list(list: &mut Vec<u8>, topic: &str, object: &[u8]) {
     list.extend_from_slice(if list.is_empty() { b"[{\"topic\":" } else { b",{\"topic\":" });

@@ -14,6 +14,7 @@ use super::point::{Harvest, Point};
 use super::scale::Scaling;
 use crate::config::expression::{Formula, Term};
 use crate::config::plan::{Limits, Plan, Source};
+use crate::model::alarm::Level;
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::Sample;
 use crate::model::tag::{DataType, DeviceIx, TagIx};
@@ -77,6 +78,13 @@ impl Derive {
     /// Its own tags, with their devices.
     pub fn tags(&self) -> impl Iterator<Item = (DeviceIx, TagIx)> {
         self.tags.iter().map(|one| (one.device, one.tag))
+    }
+
+    /// Alarms that are active already.
+    pub fn resume(&mut self, active: &[(TagIx, Level)]) {
+        for one in &mut self.tags {
+            active.iter().filter(|(tag, _)| *tag == one.tag).for_each(|(_, level)| one.point.resume(*level));
+        }
     }
 
     /// Takes a sample of a tag that is wanted.
