@@ -10,7 +10,7 @@
 //!   | schedule -> driver.read -> decode -> pipeline |                          | broker::door
 //!   |    ^                                (scale,   |        live lane         |
 //!   |    | commands first                  limits,  |     newest wins    +-----+------+
-//!   |    |                   alarms, deadband/door) |  +---------------> | app::      |
+//!   |    |                         alarms, deadband)|  +---------------> | app::      |
 //!   +----+------------------------------------------+  | flow::latest   | publisher  |
 //!        |                                        | flow::hub           +------------+
 //!        |                                             |  durable lane   +------------+   pull   +--------+
