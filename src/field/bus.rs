@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::carrier::Opener;
+use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::devices::{Roster, Seat};
 use super::driver::{Driver, Pace};
@@ -91,8 +91,8 @@ enum Turn {
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
-        let carrier = plan.buses[bus.0 as usize].link.carrier.clone();
-        Self::over(Box::new(carrier), plan, bus, hub, Shared { clock, stop })
+        let opener = carrier::opener(&plan.buses[bus.0 as usize].link.carrier, &clock);
+        Self::over(opener, plan, bus, hub, Shared { clock, stop })
     }
 
     /// A bus over a wire of the caller's choosing.

@@ -3,10 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{AnswersAs, Extent, Habits, Keep, Manners, Territory, Verdict};
+use super::super::plan::{AnswersAs, BusLink, Carrier, Extent, Habits, Keep, Manners, Territory, Verdict};
 use super::super::section::{Section, Spot};
 use super::address::{self, Style};
-use super::bus::Kind;
 use crate::model::tag::{Address, DataType};
 
 const PAUSE_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
@@ -16,18 +15,11 @@ const CONNECTIONS_RANGE: RangeInclusive<u16> = 1..=4;
 /// More of them are a register map, and belong into one.
 const EXTENTS_MAX: usize = 64;
 
-/// `[[bus]]`: its own, and what its devices are given.
-pub fn of_bus(section: &Section<'_, '_>, kind: Option<Kind>) -> Habits {
+/// `[[bus]]`: its own, and what its devices are given. `link`: if it could be read.
+pub fn of_bus(section: &Section<'_, '_>, link: Option<&BusLink>) -> Habits {
     let standard = Habits::default();
-    if kind == Some(Kind::Rtu) {
-        for key in ["max_connections", "close_after_cycle"] {
-            if let Some(node) = section.get(key) {
-                section.report(section.wrong(key, node.at, "belongs to a bus on a network; a serial line is one"));
-            }
-        }
-    } else if let (Some(node), Some(_)) = (section.get("turnaround"), kind) {
-        let message = "belongs to a serial bus: it is the silence after a broadcast";
-        section.report(section.wrong("turnaround", node.at, message));
+    if let Some(link) = link {
+        misplaced(section, link);
     }
     let close = section.flag("close_after_cycle").is_some_and(|spot| spot.value);
     let connections = section.whole("max_connections", CONNECTIONS_RANGE);
@@ -36,6 +28,26 @@ pub fn of_bus(section: &Section<'_, '_>, kind: Option<Kind>) -> Habits {
         max_connections: connections.and_then(|count| u8::try_from(count).ok()).unwrap_or(standard.max_connections),
         turnaround: section.duration("turnaround", TURNAROUND_RANGE).unwrap_or(standard.turnaround),
         manners: manners(section, &standard.manners),
+    }
+}
+
+/// Reports keys that mean nothing on a bus of this kind.
+fn misplaced(section: &Section<'_, '_>, link: &BusLink) {
+    let refuse = |key, message: &str| {
+        if let Some(node) = section.get(key) {
+            section.report(section.wrong(key, node.at, message));
+        }
+    };
+    if !link.framing.is_numbered() {
+        refuse("max_connections", "is for gateways that work in parallel; behind this bus there is one line");
+    }
+    match link.carrier {
+        Carrier::Serial(_) => refuse("close_after_cycle", "belongs to a bus on a network; a serial port stays open"),
+        Carrier::Listen { .. } => refuse("close_after_cycle", "the other side opens this connection, only it can"),
+        Carrier::Tcp { .. } | Carrier::Udp { .. } | Carrier::Tls(_) => {}
+    }
+    if link.framing.is_numbered() {
+        refuse("turnaround", "belongs to a serial line: it is the silence after a broadcast");
     }
 }
 

@@ -14,6 +14,8 @@ mod habits;
 mod money;
 mod names;
 mod path;
+mod port;
+mod reach;
 mod server;
 mod tag;
 mod topics;
