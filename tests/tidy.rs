@@ -50,7 +50,8 @@ const BANNED_NAMES: &[&str] =
     &["utils.rs", "util.rs", "helpers.rs", "helper.rs", "common.rs", "manager.rs", "service.rs"];
 
 /// Leftovers and shortcuts that do not belong into `src` outside tests.
-const BANNED_TEXT: &[&str] = &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "unsafe_code"];
+const BANNED_TEXT: &[&str] =
+    &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "unsafe_code"];
 
 /// The ioctls of serial ports have no safe door.
 const UNSAFE_FILE: &str = "field/carrier/ioctl.rs";
