@@ -12,7 +12,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::ioctl::{Getter, Opcode, Setter, ioctl};
+use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl};
+use tokio_serial::SerialStream;
 
 use crate::config::plan::{Level, Rs485};
 
@@ -72,15 +73,20 @@ struct SerialStruct {
 const _: () = assert!(size_of::<SerialRs485>() == 32);
 const _: () = assert!(size_of::<SerialStruct>() == if size_of::<usize>() == 8 { 72 } else { 60 });
 
+/// The descriptor of a port.
+pub(super) fn descriptor(port: &SerialStream) -> BorrowedFd<'_> {
+    // SAFETY: a `SerialStream` owns an open descriptor until it is dropped, and the result borrows it.
+    unsafe { BorrowedFd::borrow_raw(port.as_raw_fd()) }
+}
+
 /// Lets the driver switch the transmitter.
-pub(super) fn set_rs485(port: &impl AsRawFd, mode: Rs485) -> io::Result<()> {
+pub(super) fn set_rs485(port: BorrowedFd<'_>, mode: Rs485) -> io::Result<()> {
     check_offered()?;
-    let settings = settings(mode);
-    // SAFETY: TIOCSRS485 reads one `struct serial_rs485`, which `SerialRs485` is.
-    let setter = unsafe { Setter::<{ TIOCSRS485 }, SerialRs485>::new(settings) };
-    // SAFETY: the descriptor belongs to `port`, which is borrowed until the end of this function; the request was built
-    // for its code just above.
-    unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), setter) }?;
+    let mut settings = settings(mode);
+    // SAFETY: TIOCSRS485 reads one `struct serial_rs485`, which `SerialRs485` is, and writes back what it made of it.
+    let updater = unsafe { Updater::<{ TIOCSRS485 }, SerialRs485>::new(&mut settings) };
+    // SAFETY: the request was built for its code just above.
+    unsafe { ioctl(port, updater) }?;
     Ok(())
 }
 
@@ -103,17 +109,17 @@ fn settings(mode: Rs485) -> SerialRs485 {
 }
 
 /// Tells the driver to hand on bytes at once. USB adapters of FTDI otherwise wait up to 16 ms for more.
-pub(super) fn set_low_latency(port: &impl AsRawFd) -> io::Result<()> {
+pub(super) fn set_low_latency(port: BorrowedFd<'_>) -> io::Result<()> {
     check_offered()?;
     // SAFETY: TIOCGSERIAL fills one `struct serial_struct`, which `SerialStruct` is; any bytes make a valid one.
     let getter = unsafe { Getter::<{ TIOCGSERIAL }, SerialStruct>::new() };
-    // SAFETY: as in `set_rs485`.
-    let mut settings = unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), getter) }?;
+    // SAFETY: the request was built for its code just above.
+    let mut settings = unsafe { ioctl(port, getter) }?;
     settings.flags |= LOW_LATENCY;
-    // SAFETY: TIOCSSERIAL reads one `struct serial_struct`; this one came from the kernel a moment ago.
+    // SAFETY: TIOCSSERIAL reads one `struct serial_struct` and writes nothing; this one came from the kernel a moment ago.
     let setter = unsafe { Setter::<{ TIOCSSERIAL }, SerialStruct>::new(settings) };
-    // SAFETY: as in `set_rs485`.
-    unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), setter) }?;
+    // SAFETY: as before.
+    unsafe { ioctl(port, setter) }?;
     Ok(())
 }
 
@@ -121,6 +127,7 @@ pub(super) fn set_low_latency(port: &impl AsRawFd) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::mem::offset_of;
+    use std::os::fd::AsFd as _;
     use std::time::Duration;
 
     #[test]
@@ -149,7 +156,7 @@ mod tests {
         let pty = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).expect("a pseudo-terminal");
         let mode =
             Rs485 { rts_on_send: Level::High, delay_before_send: Duration::ZERO, delay_after_send: Duration::ZERO };
-        for refused in [set_rs485(&pty, mode), set_low_latency(&pty)] {
+        for refused in [set_rs485(pty.as_fd(), mode), set_low_latency(pty.as_fd())] {
             assert_eq!(refused.expect_err("not a port").raw_os_error(), Some(25), "ENOTTY");
         }
     }
