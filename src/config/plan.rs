@@ -14,7 +14,7 @@ mod uplink;
 
 pub use bus::{BusLink, BusPlan, Parity, SerialPlan};
 pub use device::DevicePlan;
-pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
+pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
     ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,

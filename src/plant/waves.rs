@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::plan::{Limits, TagPlan};
 use crate::model::tag::DataType;
+use crate::model::time::{Certainty, Wall};
 use crate::model::value::Value;
 
 /// How an engineering value moves.
@@ -48,6 +49,8 @@ pub enum Wave {
     },
     /// Always the same text.
     Text(Box<str>),
+    /// The time, from the beginning of 2026 on.
+    Clock,
 }
 
 /// Low, high and grid of a moving number.
@@ -95,6 +98,8 @@ impl Wave {
         match tag.data_type {
             DataType::Bool => return Self::Square(Duration::from_millis(4000 + seed % 9000)),
             DataType::Text(length) => return Self::Text(cut(&tag.name.to_uppercase(), length.into())),
+            DataType::Bytes(length) => return Self::Text("5a".repeat(length.into()).into()),
+            time if time.is_time() => return Self::Clock,
             _ => {}
         }
         let unlimited = tag.limits == Limits::default();
@@ -128,6 +133,7 @@ impl Wave {
                 Value::Float(start + step * (since_start.as_secs_f64().floor() % steps))
             }
             Self::Text(text) => Value::Text(text.clone()),
+            Self::Clock => clock(since_start),
         }
     }
 }
@@ -182,6 +188,14 @@ fn nice(number: f64) -> f64 {
     }
     let power = 10f64.powf(number.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|times| times * power).find(|nice| *nice >= number).unwrap_or(10.0 * power)
+}
+
+/// Whole seconds after 2026-01-01T00:00:00Z.
+fn clock(since_start: Duration) -> Value {
+    const BEGIN_MS: i64 = 1_767_225_600_000;
+    let passed = i64::try_from(since_start.as_secs()).unwrap_or(0);
+    let now = Wall { unix_ms: BEGIN_MS.saturating_add(passed.saturating_mul(1000)), certainty: Certainty::Fixed };
+    Value::Text(now.to_string().into())
 }
 
 /// FNV-1a of the name, moved by the address: neighbours of one name move differently.

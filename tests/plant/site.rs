@@ -35,7 +35,7 @@ fn plan() -> Plan {
         tag("name", Table::Holding, 20, DataType::Text(8)),
         TagPlan {
             access: Access::ReadWrite,
-            write: WritePlan { limits, verify: Verify::ReadBack },
+            write: WritePlan { limits, ..WritePlan::default() },
             ..tag("set_point", Table::Holding, 30, DataType::Uint16)
         },
         tag("speed", Table::Holding, 31, DataType::Uint16),

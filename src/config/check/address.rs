@@ -3,7 +3,6 @@
 //! The style is declared per device and never guessed: 40001 is a legal zero-based address too (SunSpec maps begin at
 //! 40000).
 
-use super::super::section::NOT_IN_THIS_VERSION;
 use crate::model::tag::{Access, Address, DataType, Table};
 
 /// `address_style`
@@ -137,7 +136,8 @@ pub const fn types_allowed(address: Address) -> &'static str {
     if is_one_bit(address) {
         "bool"
     } else {
-        "bool, int16, uint16, int32, uint32, int64, uint64, float32, float64, string(1) ..= string(250)"
+        "bool, int16, uint16, int32, uint32, int64, uint64, float16, float32, float64, bcd16, bcd32, mod10_2, mod10_3, \
+         mod10_4, unix32, unix64, cp56, string(1) ..= string(250), bytes(1) ..= bytes(250)"
     }
 }
 
@@ -147,29 +147,15 @@ const fn is_one_bit(address: Address) -> bool {
 }
 
 fn parse_type(word: &str) -> Result<DataType, String> {
-    let simple = [
-        DataType::Bool,
-        DataType::Int16,
-        DataType::Uint16,
-        DataType::Int32,
-        DataType::Uint32,
-        DataType::Int64,
-        DataType::Uint64,
-        DataType::Float32,
-        DataType::Float64,
-    ];
-    if let Some(found) = simple.into_iter().find(|data_type| data_type.to_string() == word) {
+    if let Some(found) = DataType::from_name(word) {
         return Ok(found);
     }
-    if let Some(length) = word.strip_prefix("string(").and_then(|rest| rest.strip_suffix(')')) {
-        let length = length.parse::<u8>().ok().filter(|length| (1..=250).contains(length));
-        return length.map(DataType::Text).ok_or_else(|| "the length of a string is 1 ..= 250 bytes".to_owned());
+    for (prefix, what) in [("string(", "string"), ("bytes(", "byte list")] {
+        if word.starts_with(prefix) {
+            return Err(format!("the length of a {what} is 1 ..= 250 bytes"));
+        }
     }
-    let later = ["float16", "bcd16", "bcd32", "mod10_2", "mod10_3", "mod10_4", "unix32", "unix64"];
-    if later.contains(&word) || word.starts_with("bytes(") {
-        return Err(format!("\"{word}\" is {NOT_IN_THIS_VERSION}"));
-    }
-    let names = simple.map(|data_type| data_type.to_string());
+    let names = DataType::SIMPLE.map(|data_type| data_type.to_string());
     Err(format!("unknown type{}", super::super::nearest::hint(word, names.iter().map(String::as_str))))
 }
 

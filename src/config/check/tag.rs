@@ -83,6 +83,11 @@ pub fn tag<'a>(
         ),
         data_type: data_type.unwrap_or(DataType::Uint16),
         order,
+        field: None,
+        text: crate::model::registers::TextForm::default(),
+        nan: Vec::new(),
+        scale_from: None,
+        map: None,
         scale: scale(section, data_type),
         unit: text(section, "unit"),
         group,
@@ -252,7 +257,7 @@ fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
 /// Limits on a tag that is only read have no effect: they may be written down before writing is allowed.
 fn write(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> WritePlan {
     let verify = if access.reads() { Verify::ReadBack } else { Verify::TrustReply };
-    let plan = WritePlan { limits: Limits::default(), verify };
+    let plan = WritePlan { verify, ..WritePlan::default() };
     let Some(node) = section.get("write") else { return plan };
     let trail = Trail::Key(section.trail, "write");
     let Some(inner) = Section::open(section.cx, node, &trail, schema::WRITE) else { return plan };
@@ -261,5 +266,5 @@ fn write(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>)
         Some(Spot { value: true, .. }) => Verify::ReadBack,
         Some(_) => Verify::TrustReply,
     };
-    WritePlan { limits: limits(&inner, data_type), verify }
+    WritePlan { limits: limits(&inner, data_type), verify, ..plan }
 }
