@@ -4,6 +4,8 @@
 mod config;
 #[path = "support/store.rs"]
 mod store;
+#[path = "support/wire_plant.rs"]
+mod wire_plant;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -96,6 +98,54 @@ fn a_message_per_sample_is_as_long_as_forecast() {
     near(bytes, real, 2.0);
 }
 
+/// The plant of `cargo bench --bench wire` as a configuration.
+fn benched(samples: usize, deadband: &str) -> String {
+    let (name, devices) = (wire_plant::GATEWAY, wire_plant::DEVICES);
+    let mut text = format!(
+        "[gateway]\nname = \"{name}\"\ntopic = \"acme/{{gateway}}/{{device}}/{{tag}}\"\n{UPLINK}format = \"batch\"\n\
+         batch_samples = {samples}\nbatch_interval = \"1h\"\n[[bus]]\nname = \"net\"\ntype = \"modbus-tcp\"\n\
+         endpoint = \"192.0.2.1:502\"\n"
+    );
+    for device in 0..devices {
+        let _ = write!(text, "[[device]]\nname = \"pump-{device:02}\"\nbus = \"net\"\nunit_id = {}\n", device + 1);
+        for tag in 0..wire_plant::TAGS {
+            let (kind, scale) = match (tag * 7) % 50 {
+                0..30 => ("uint16", "scale = 0.01\n"),
+                30..36 => ("float32", ""),
+                36..42 => ("uint32", ""),
+                42..46 => ("bool", ""),
+                _ => ("uint16", ""),
+            };
+            let (tag_name, address) = (wire_plant::name(tag), 2 * tag);
+            let _ = write!(
+                text,
+                "[[device.tag]]\nname = \"{tag_name}\"\naddress = \"holding:{address}\"\ntype = \"{kind}\"\n{scale}\
+                 poll = \"1s\"\n{deadband}"
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn the_forecast_is_within_a_fifth_of_what_the_benchmark_counts_for_that_plant() {
+    let tags = wire_plant::Tags::new();
+    for (size, by_exception) in [(1000, false), (10_000, false), (1000, true), (10_000, true)] {
+        let samples = wire_plant::plant(5 * size, by_exception);
+        let messages = wire_plant::batches(&tags, &samples, size);
+        let counted: usize = messages[1..].iter().map(|(topic, payload)| wire_plant::wire(topic, payload.len())).sum();
+        #[expect(clippy::cast_precision_loss, reason = "some thousand")]
+        let counted = counted as f64 / (samples.len() - size) as f64;
+        let deadband = if by_exception { "deadband = 0.0001\nheartbeat = \"1d\"\n" } else { "" };
+        let home = Home::with(&benched(size, deadband));
+        let row = &home.json(None)["uplinks"][0]["whole"]["formats"][3];
+        assert_eq!(row["format"], "batch");
+        let end = if by_exception { &row["likely"]["bytes_per_sample"] } else { &row["bytes_per_sample"]["most"] };
+        println!("{size} {by_exception}: {counted} counted, {end} forecast");
+        near(end.as_f64().expect("bytes"), counted, 20.0);
+    }
+}
+
 #[test]
 fn bytes_stand_against_budgets_and_prices() {
     let uplink = format!(
@@ -166,6 +216,13 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
         running.time.advance(Duration::from_secs(10));
     }
     running.emit(Class::Telemetry, [720]).await;
+    running.settled(720 * 21 + 1).await;
+    // Beside the running gateway: what lies in the tail only counts too.
+    let survey = ironbridge::store::survey(&dir).expect("a store");
+    let held = |class| survey.streams.iter().find(|seen| seen.stream == class).map_or(0, |seen| seen.records);
+    assert_eq!((held(Class::Telemetry), held(Class::Bulk)), (721, 14_400));
+    let newest = survey.streams.iter().find(|seen| seen.stream == Class::Telemetry).expect("it has records");
+    assert_eq!(newest.sample.last().map(|owed| owed.number.seq), Some(Seq(721)));
     let row = |path: &str, period, number, bytes| MeterRow {
         uplink: "cloud".into(),
         path: path.into(),

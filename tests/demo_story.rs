@@ -7,7 +7,7 @@ use std::time::Duration;
 use ironbridge::commands::Failed;
 use ironbridge::commands::demo::gateway::{Gateway, Later, Pulse, StartGateway};
 use ironbridge::commands::demo::{Args, run};
-use ironbridge::config::plan::{BusLink, Plan};
+use ironbridge::config::plan::{Carrier, Plan};
 use ironbridge::flow::notice::notices;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
@@ -56,7 +56,7 @@ fn record(seq: u64, value: f64, clock: &ironbridge::flow::clock::Clock) -> Item 
 
 /// Polls the level, every sample an owed record; the uplink is the real one.
 async fn begin(plan: Arc<Plan>, lie: Lie) -> Result<Gateway, Failed> {
-    let BusLink::ModbusTcp { endpoint } = &plan.buses[0].link else { panic!("the first bus is on TCP") };
+    let Carrier::Tcp { endpoint } = &plan.buses[0].link.carrier else { panic!("the first bus is on TCP") };
     let mut client = tcp::connect_slave(endpoint.parse().expect("literal"), Slave(1)).await.expect("plant");
     let (list, stop, clock) = (OwedList::default(), Stop::new(), rig::clock());
     let (polled, polling, dated) = (list.clone(), stop.clone(), clock.clone());

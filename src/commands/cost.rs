@@ -1,11 +1,15 @@
 //! `ironbridge cost`: bytes and money per month, format by format, from a configuration or from what a store saw.
 //!
-//! Forecasts (`config::wire`) stand as two ends, nothing changes and everything does; with `--from-store` the plant's own
-//! samples take the place of both (`seen`). `bill` works the figures out, `table` writes them. Reads files only; the
-//! gateway may run meanwhile.
+//! Forecasts stand as two ends, nothing changes and everything does: by arithmetic (`config::wire`) for single messages, by
+//! the program's own encoders (`sizes`) over a plant made up from the configuration (`plant`, `forecast`) for those that carry
+//! many records; with `--from-store` the plant's own samples take the place of both (`seen`). `bill` works the figures out,
+//! `table` writes them. Reads files only; the gateway may run meanwhile.
 
-mod bill;
+pub(super) mod bill;
+mod forecast;
+mod plant;
 mod seen;
+mod sizes;
 mod table;
 
 use std::io::Write as _;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::plan::{BusLink, DevicePlan, Plan, SerialPlan, TagPlan};
+use super::plan::{BusLink, DevicePlan, Grouping, Parity, Plan, SerialPlan, TagPlan};
 use crate::model::tag::{Address, BusIx, DeviceIx, Table, TagIx};
 
 /// Most registers in one read (Modbus Application Protocol 1.1b3, sections 6.3 and 6.4).
@@ -19,13 +19,9 @@ pub const SERIAL_THINK_ASSUMED: Duration = Duration::from_millis(10);
 /// What a device on TCP takes to think, network included, until it has been measured.
 pub const TCP_THINK_ASSUMED: Duration = Duration::from_millis(2);
 
-/// RTU request: unit, function, start, count, CRC.
-const RTU_REQUEST_BYTES: u32 = 8;
-/// RTU reply without its data: unit, function, length, CRC.
-const RTU_REPLY_BYTES: u32 = 5;
-/// The same two with an MBAP header in place of unit and CRC.
-const TCP_REQUEST_BYTES: u32 = 12;
-const TCP_REPLY_BYTES: u32 = 9;
+/// The line behind a serial server, whose settings only the server knows: what the standard asks for (Modbus over Serial
+/// Line 1.02, section 2.5.1).
+const LINE_ASSUMED: SerialPlan = SerialPlan { baud: 19_200, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
 /// Above this rate the pause between frames is fixed (Modbus over Serial Line 1.02, section 2.5.1.1).
 const FIXED_PAUSE_ABOVE_BAUD: u32 = 19_200;
 const FIXED_PAUSE: Duration = Duration::from_micros(1750);
@@ -53,10 +49,7 @@ impl Block {
     /// Bytes of request and reply together, without what TCP/IP adds.
     pub fn transaction_bytes(&self, link: &BusLink) -> u32 {
         let data = if self.table.is_bits() { u32::from(self.count).div_ceil(8) } else { 2 * u32::from(self.count) };
-        data + match link {
-            BusLink::ModbusTcp { .. } => TCP_REQUEST_BYTES + TCP_REPLY_BYTES,
-            BusLink::ModbusRtu { .. } => RTU_REQUEST_BYTES + RTU_REPLY_BYTES,
-        }
+        link.framing.transaction_bytes(data)
     }
 }
 
@@ -68,10 +61,7 @@ pub fn plan_blocks(plan: &Plan, bus: BusIx) -> Vec<Block> {
 
 /// The think time of a device nobody has measured yet.
 pub const fn think_assumed(link: &BusLink) -> Duration {
-    match link {
-        BusLink::ModbusTcp { .. } => TCP_THINK_ASSUMED,
-        BusLink::ModbusRtu { .. } => SERIAL_THINK_ASSUMED,
-    }
+    if link.framing.is_numbered() { TCP_THINK_ASSUMED } else { SERIAL_THINK_ASSUMED }
 }
 
 /// The reads of one bus when its devices take `think` to answer. Device by device, then by table, period and address.
@@ -83,7 +73,8 @@ pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> 
     for (position, device) in (0u32..).zip(&plan.devices) {
         if device.bus == Some(bus) {
             // A pause the device asks for is saved with every request that is not made.
-            let gap = max_gap(link, think + device.delay_between_requests);
+            let gap = max_gap(link, think + device.manners.delay_between_requests);
+            let gap = device.max_gap.unwrap_or(gap);
             blocks.extend(device_blocks(plan, DeviceIx(position), device, gap));
         }
     }
@@ -120,15 +111,23 @@ fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> boo
     let (start, block_start) = (u32::from(place.start), u32::from(block.start));
     let hole = start.saturating_sub(block_start + u32::from(block.count));
     let length = (start + u32::from(width(tag)) - block_start).max(u32::from(block.count));
+    if device.grouping == Grouping::OneRequestPerTag && (start, u32::from(width(tag))) != (block_start, length) {
+        return false; // bits of one register, or two views of it, are one request all the same
+    }
     // A register's worth of wire is 16 bits.
     let hole_max = u32::from(max_gap) * if block.table.is_bits() { 16 } else { 1 };
-    hole <= hole_max && length <= u32::from(longest_read(device, block.table))
+    hole <= hole_max
+        && length <= u32::from(longest_read(device, block.table))
+        && device.territory.allows(block.table, block_start, length)
 }
 
 /// The longest read of a device, registers or bits: its own limit and the protocol's.
 pub fn longest_read(device: &DevicePlan, table: Table) -> u16 {
-    let registers = device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX);
-    if table.is_bits() { (registers * 16).min(BITS_PER_READ_MAX) } else { registers }
+    if table.is_bits() {
+        device.max_bits_per_read.clamp(1, BITS_PER_READ_MAX)
+    } else {
+        device.max_registers_per_read.clamp(1, REGISTERS_PER_READ_MAX)
+    }
 }
 
 /// Registers (or bits, in bit tables) that one value takes; a bit of a register takes that register.
@@ -140,24 +139,23 @@ pub const fn width(tag: &TagPlan) -> u16 {
 }
 
 /// The largest hole, in registers, that is cheaper to read than to begin a new request for:
-/// `(8 + 5 chars + 2 t3.5 + think) / 2 chars`. On TCP a hole costs nothing.
+/// `(8 + 5 chars + 2 t3.5 + think) / 2 chars` on RTU. Where there is no serial line a hole costs nothing.
 pub fn max_gap(link: &BusLink, think: Duration) -> u16 {
-    match link {
-        BusLink::ModbusTcp { .. } => REGISTERS_PER_READ_MAX,
-        BusLink::ModbusRtu { serial, .. } => {
-            let saved = wire_time(link, RTU_REQUEST_BYTES + RTU_REPLY_BYTES) + think;
-            let register = 2 * char_time(*serial).as_nanos();
-            u16::try_from(saved.as_nanos() / register.max(1)).unwrap_or(u16::MAX).min(REGISTERS_PER_READ_MAX)
-        }
+    if link.framing.is_numbered() {
+        return REGISTERS_PER_READ_MAX;
     }
+    let line = link.line().unwrap_or(LINE_ASSUMED);
+    let saved = char_time(line) * link.framing.transaction_bytes(0) + 2 * frame_pause(line) + think;
+    let register = (char_time(line) * link.framing.register_chars()).as_nanos();
+    u16::try_from(saved.as_nanos() / register.max(1)).unwrap_or(u16::MAX).min(REGISTERS_PER_READ_MAX)
 }
 
 /// How long request and reply of together this many bytes occupy the wire, pauses between frames included, think time
 /// not.
 pub fn wire_time(link: &BusLink, bytes: u32) -> Duration {
-    match link {
-        BusLink::ModbusTcp { .. } => Duration::from_nanos(u64::from(bytes) * ETHERNET_NANOS_PER_BYTE),
-        BusLink::ModbusRtu { serial, .. } => char_time(*serial) * bytes + 2 * frame_pause(*serial),
+    match link.line() {
+        None => Duration::from_nanos(u64::from(bytes) * ETHERNET_NANOS_PER_BYTE),
+        Some(line) => char_time(line) * bytes + 2 * frame_pause(line),
     }
 }
 

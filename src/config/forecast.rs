@@ -28,6 +28,12 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Both ends times a factor.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        self.map(|end| end * factor)
+    }
+
     /// Both ends worked on alike.
     fn map(self, f: impl Fn(f64) -> f64) -> Self {
         Self { most: f(self.most), least: f(self.least) }
@@ -87,7 +93,7 @@ fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
     let link = &plan.buses[ix.0 as usize].link;
     let think = blocks::think_assumed(link);
     let read = |block: Block| {
-        let pause = plan.devices[block.device.0 as usize].delay_between_requests;
+        let pause = plan.devices[block.device.0 as usize].manners.delay_between_requests;
         let takes = blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
         Read { block, takes }
     };

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 mod bus;
 mod device;
+mod habits;
 mod tag;
 mod uplink;
 
-pub use bus::{BusLink, BusPlan, Parity, SerialPlan};
+pub use bus::{
+    BusLink, BusPlan, Carrier, Echo, Framing, Level, Network, Parity, PortPlan, Rs485, SerialPlan, TlsCarrier,
+};
 pub use device::DevicePlan;
+pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,

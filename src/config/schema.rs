@@ -158,6 +158,14 @@ pub const BUS: &[Key] = &[
     landed("port", Kind::Text),
     landed("serial", Kind::Text),
     landed("response_timeout", Kind::Text),
+    landed("pause_after_connect", Kind::Text),
+    landed("delay_between_requests", Kind::Text),
+    landed("delay_on_unit_change", Kind::Text),
+    landed("close_after_cycle", Kind::Bool),
+    landed("max_connections", Kind::Number),
+    landed("ignore_unit_id", Kind::Bool),
+    landed("retries", Kind::Number),
+    landed("turnaround", Kind::Text),
 ];
 
 /// `[[device]]`
@@ -169,7 +177,17 @@ pub const DEVICE: &[Key] = &[
     landed("address_style", Kind::Text),
     landed("poll", Kind::Text),
     landed("max_registers_per_read", Kind::Number),
+    landed("max_bits_per_read", Kind::Number),
+    landed("max_gap", Kind::Number),
+    landed("fill_gaps", Kind::Bool),
+    landed("one_request_per_tag", Kind::Bool),
+    landed("readable", Kind::List),
+    landed("forbidden", Kind::List),
+    landed("pause_after_connect", Kind::Text),
     landed("delay_between_requests", Kind::Text),
+    landed("delay_on_unit_change", Kind::Text),
+    landed("ignore_unit_id", Kind::Bool),
+    landed("retries", Kind::Number),
     landed("tag", Kind::Tables(TAG)),
 ];
 

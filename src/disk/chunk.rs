@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::model::number::Class;
 
-use super::database::{self, Layout, PAGE};
+use super::database::{self, BUSY_MOMENT, Layout, PAGE};
 use super::fault::Fault;
 
 const LAYOUT: Layout = Layout { application: 0x4942_4348, version: 2 };
@@ -183,7 +183,7 @@ impl ChunkWriter {
 }
 
 fn open(path: &Path, log_pages: u64) -> Result<Connection, Fault> {
-    let connection = database::open(path)?;
+    let connection = database::open_within(path, BUSY_MOMENT)?;
     connection.execute_batch(&format!(
         "PRAGMA wal_autocheckpoint = {log_pages}; PRAGMA journal_size_limit = {};",
         log_pages * PAGE

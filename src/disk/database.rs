@@ -12,6 +12,9 @@ use super::fault::Fault;
 
 /// How long a reader waits for a checkpoint of the writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long somebody waits for a lock behind whom records are queueing: nobody else writes these files, and who reads them
+/// needs moments.
+pub const BUSY_MOMENT: Duration = Duration::from_millis(200);
 
 /// Ends the name of a new file until it is whole.
 pub const DRAFT: &str = ".draft";
@@ -21,11 +24,16 @@ pub const PAGE: u64 = 4096;
 
 /// Opens (and creates, if need be) a database for its one writer.
 pub fn open(path: &Path) -> rusqlite::Result<Connection> {
+    open_within(path, BUSY_TIMEOUT)
+}
+
+/// The same; waits so long for any lock.
+pub fn open_within(path: &Path, busy: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.busy_timeout(busy)?;
     connection.execute_batch(
         "PRAGMA page_size = 4096;
          PRAGMA auto_vacuum = NONE;
@@ -49,6 +57,41 @@ pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch("PRAGMA cache_size = -512; PRAGMA query_only = ON;")?;
     Ok(connection)
+}
+
+/// A writer's connection that is closed when something fails, and opened anew for what comes next: a lock that could not
+/// be given back is gone only with the connection that had it.
+#[derive(Debug)]
+pub struct Lasting {
+    path: PathBuf,
+    settings: String,
+    connection: Option<Connection>,
+}
+
+impl Lasting {
+    /// Keeps this connection to the file; `settings` are made now and with each new one.
+    pub fn keep(path: &Path, connection: Connection, settings: String) -> rusqlite::Result<Self> {
+        connection.execute_batch(&settings)?;
+        Ok(Self { path: path.to_path_buf(), settings, connection: Some(connection) })
+    }
+
+    /// Does something with it.
+    pub fn with<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = open_within(&self.path, BUSY_MOMENT)?;
+                connection.execute_batch(&self.settings)?;
+                connection
+            }
+        };
+        let outcome = work(&mut connection);
+        // On a full disk a database that is closed cannot be opened again.
+        if matches!(outcome, Ok(_) | Err(Fault::Full(_))) {
+            self.connection = Some(connection);
+        }
+        outcome
+    }
 }
 
 fn companion(path: &Path, suffix: &str) -> PathBuf {
@@ -80,7 +123,7 @@ impl Layout {
         for suffix in ["-wal", "-shm", "-journal", ""] {
             let _ = std::fs::remove_file(path.with_file_name(format!("{name}{DRAFT}{suffix}"))); // left by a crash
         }
-        let connection = open(&draft)?;
+        let connection = open_within(&draft, BUSY_MOMENT)?;
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {}; PRAGMA user_version = {}; COMMIT;",
             self.application, self.version

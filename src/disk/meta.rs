@@ -19,7 +19,7 @@ use std::path::Path;
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::chunk::TagRow;
-use super::database::{self, Layout, PAGE};
+use super::database::{self, BUSY_MOMENT, Lasting, Layout, PAGE};
 use super::fault::Fault;
 use super::meter::{self, MeterRow};
 
@@ -175,7 +175,7 @@ pub enum Edit {
 /// The open file.
 #[derive(Debug)]
 pub struct Meta {
-    connection: Connection,
+    file: Lasting,
     /// Something changed that chunks cannot tell.
     copy_due: bool,
 }
@@ -184,17 +184,17 @@ impl Meta {
     /// Makes a new file; durable when it returns.
     pub fn create(path: &Path) -> Result<Self, Fault> {
         LAYOUT.create(path, TABLES, |made| made.execute_batch(meter::TABLE))?;
-        Self::keep_log_short(database::open(path)?)
+        Self::keep(path, database::open_within(path, BUSY_MOMENT)?)
     }
 
     /// Opens the file and reads all of it.
     pub fn open(path: &Path) -> Result<(Self, Contents), Fault> {
-        let connection = database::open(path)?;
+        let connection = database::open_within(path, BUSY_MOMENT)?;
         LAYOUT.check(&connection)?;
         database::quick_check(&connection)?; // small, so this takes milliseconds
         connection.execute_batch(meter::TABLE)?;
         let contents = read(&connection)?;
-        Ok((Self::keep_log_short(connection)?, contents))
+        Ok((Self::keep(path, connection)?, contents))
     }
 
     /// Reads all of it beside its writer.
@@ -205,10 +205,9 @@ impl Meta {
         read(&connection)
     }
 
-    fn keep_log_short(connection: Connection) -> Result<Self, Fault> {
-        connection
-            .execute_batch(&format!("PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};", 64 * PAGE))?;
-        Ok(Self { connection, copy_due: true })
+    fn keep(path: &Path, connection: Connection) -> Result<Self, Fault> {
+        let short_log = format!("PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};", 64 * PAGE);
+        Ok(Self { file: Lasting::keep(path, connection, short_log)?, copy_due: true })
     }
 
     /// Has something changed since the last [`Meta::copy_to`] that cannot be read back from chunks? Cursors do not count:
@@ -222,9 +221,8 @@ impl Meta {
         let draft = path.with_extension("draft");
         let _ = std::fs::remove_file(&draft); // left by a crash
         let written = self
-            .connection
-            .execute("VACUUM INTO ?1", [draft.to_string_lossy()])
-            .map_err(Fault::from)
+            .file
+            .with(|connection| Ok(connection.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?))
             .and_then(|_| Ok(std::fs::File::open(&draft)?.sync_all()?))
             .and_then(|()| Ok(std::fs::rename(&draft, path)?));
         match written {
@@ -239,11 +237,13 @@ impl Meta {
         if edits.is_empty() {
             return Ok(());
         }
-        let work = self.connection.transaction()?;
-        for edit in edits {
-            make(&work, edit)?;
-        }
-        work.commit()?;
+        self.file.with(|connection| {
+            let work = connection.transaction()?;
+            for edit in edits {
+                make(&work, edit)?;
+            }
+            Ok(work.commit()?)
+        })?;
         let routine = |edit: &Edit| {
             matches!(edit, Edit::PutCursor(_) | Edit::PutEpoch(_) | Edit::PutValue(..) | Edit::PutMeter(_))
         };
@@ -252,8 +252,8 @@ impl Meta {
     }
 
     /// Empties the log.
-    pub fn checkpoint(&self) -> Result<(), Fault> {
-        database::checkpoint(&self.connection)
+    pub fn checkpoint(&mut self) -> Result<(), Fault> {
+        self.file.with(|connection| database::checkpoint(connection))
     }
 }
 

@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::carrier::Opener;
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::devices::{Roster, Seat};
 use super::driver::{Driver, Pace};
 use super::modbus::timing::Timing;
-use super::modbus::transport::Opener;
 use super::schedule::{Next, PollIx, Schedule};
 use super::standing::ProbeBudget;
 use super::stats::BusStats;
@@ -89,8 +89,8 @@ enum Turn {
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
-        let link = plan.buses[bus.0 as usize].link.clone();
-        Self::over(Box::new(link), plan, bus, hub, Shared { clock, stop })
+        let carrier = plan.buses[bus.0 as usize].link.carrier.clone();
+        Self::over(Box::new(carrier), plan, bus, hub, Shared { clock, stop })
     }
 
     /// A bus over a wire of the caller's choosing.
@@ -102,9 +102,12 @@ impl Bus {
         let tags = Tags::new(&plan, &blocks);
         let roster = Roster::new(&plan, bus, blocks, &tags);
         let now = Instant::now();
+        let paces = plan
+            .devices
+            .iter()
+            .filter(|device| device.bus == Some(bus) && !device.manners.delay_between_requests.is_zero());
         let paces =
-            plan.devices.iter().filter(|device| device.bus == Some(bus) && !device.delay_between_requests.is_zero());
-        let paces = paces.map(|device| Pace { unit: device.unit_id, pause: device.delay_between_requests }).collect();
+            paces.map(|device| Pace { unit: device.unit_id, pause: device.manners.delay_between_requests }).collect();
         let built = Self {
             name: bus_plan.name.clone(),
             driver: Driver::new(opener, Timing::new(bus_plan), paces, Arc::clone(&stats)),

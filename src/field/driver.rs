@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
+use super::carrier::Opener;
 use super::modbus::session::{Reading, Session, Trouble};
 use super::modbus::timing::Timing;
-use super::modbus::transport::Opener;
 use super::modbus::write::Write;
 use super::stats::BusStats;
 use crate::model::tag::Table;

@@ -1,6 +1,6 @@
 //! The field: one task per bus polls its devices, turns what they say into samples and writes what it is told to.
 //!
-//! Data: `schedule` says which poll is next → `driver` reads its block over `modbus` → `tags` makes samples of it →
+//! Data: `schedule` says which poll is next → `driver` reads its block over `modbus` and a `carrier` → `tags` makes samples of it →
 //! `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its neighbours, `devices`
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
 //! counts. `bus` is the loop that feeds them all, `outcome` what its requests lead to; schedule, standing, backoff and the frames of Modbus are pure.
@@ -11,6 +11,7 @@
 
 pub mod backoff;
 pub mod bus;
+pub mod carrier;
 pub mod command;
 pub mod devices;
 pub mod driver;

@@ -64,16 +64,24 @@ impl Asked {
         match trust {
             TimeTrust::System => Sync::Synchronised,
             TimeTrust::File(path) => marker(path),
-            TimeTrust::Auto if Path::new(TIMESYNCD).is_dir() => marker(&Path::new(TIMESYNCD).join("synchronized")),
-            TimeTrust::Auto => self.chrony(now).unwrap_or(Sync::Nobody),
+            TimeTrust::Auto => self.either(Path::new(TIMESYNCD), now, CHRONY_PORT),
         }
     }
 
-    fn chrony(&mut self, now: Duration) -> Option<Sync> {
+    /// One that vouches is enough: timesyncd's directory outlives it where chronyd has taken its place.
+    fn either(&mut self, timesyncd: &Path, now: Duration, chrony_port: u16) -> Sync {
+        let marked = timesyncd.is_dir().then(|| marker(&timesyncd.join("synchronized")));
+        match marked {
+            Some(Sync::Synchronised) => Sync::Synchronised,
+            waiting => self.chrony(now, chrony_port).or(waiting).unwrap_or(Sync::Nobody),
+        }
+    }
+
+    fn chrony(&mut self, now: Duration, port: u16) -> Option<Sync> {
         match self.chrony {
             Some((asked, answer)) if now.saturating_sub(asked) < CHRONY_EVERY => answer,
             _ => {
-                let answer = chrony(CHRONY_PORT);
+                let answer = chrony(port);
                 self.chrony = Some((now, answer));
                 answer
             }
@@ -144,6 +152,19 @@ mod tests {
             assert!(answer.is_none_or(|answer| answer == expected), "{answer:?}");
             assert_eq!(read_tracking(&tracking(leap, [1, 2, 3, 4]), [1, 2, 3, 4]), Some(expected));
         }
+    }
+
+    #[test]
+    fn chronyd_vouches_where_a_timesyncd_that_is_gone_has_left_its_directory() {
+        let home = tempfile::tempdir().expect("a directory");
+        let daemon = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = daemon.local_addr().expect("bound").port();
+        let mut asked = Asked { chrony: Some((Duration::ZERO, Some(Sync::Synchronised))) };
+        assert_eq!(asked.either(home.path(), Duration::from_secs(1), port), Sync::Synchronised);
+        assert_eq!(Asked::default().either(home.path(), Duration::ZERO, port), Sync::Waiting, "nobody answers in time");
+        assert_eq!(Asked::default().either(&home.path().join("none"), Duration::ZERO, port), Sync::Nobody);
+        std::fs::write(home.path().join("synchronized"), b"").expect("written");
+        assert_eq!(Asked::default().either(home.path(), Duration::ZERO, port), Sync::Synchronised);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::config::plan::{BusLink, BusPlan, Plan};
+use crate::config::plan::{BusPlan, Plan};
 use crate::model::tag::BusIx;
 use crate::model::value::Value;
 
@@ -148,13 +148,13 @@ impl Site {
 
 impl Line {
     async fn open(bus: &BusPlan, units: &Units, options: &SiteOptions) -> io::Result<Self> {
-        match &bus.link {
-            BusLink::ModbusTcp { .. } => {
+        match bus.link.line() {
+            None => {
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 Ok(Self::Tcp(TcpLine::serve(any, units.clone()).await?))
             }
-            BusLink::ModbusRtu { serial, .. } => {
-                let pace = if options.paced { Pace::Line(*serial) } else { Pace::Instant };
+            Some(line) => {
+                let pace = if options.paced { Pace::Line(line) } else { Pace::Instant };
                 let link = options.links.as_ref().map(|folder| folder.join(&bus.name));
                 Ok(Self::Rtu(RtuLine::serve(link.as_deref(), pace, units.clone())?))
             }

@@ -37,8 +37,6 @@ mod wire;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-
 use destination::{Bind, Destination, RoadError};
 pub use expiry::Ends;
 use meter::Meter;
@@ -50,8 +48,8 @@ pub use tls::Now;
 pub struct Road {
     to: Destination,
     tls: tls::Configs,
-    /// What the last connection was made with.
-    used: Option<Arc<ClientConfig>>,
+    /// Of which content the configuration was that the last connection was made with.
+    used: Option<u64>,
     terms: reach::Terms,
     run_dir: PathBuf,
 }
@@ -132,11 +130,15 @@ impl Road {
     /// Reads the files, connects, and offers the connection on a fresh private socket. Takes up to minutes on a bad
     /// link; cancel-safe (a cancelled call leaves nothing behind).
     pub async fn open(&mut self) -> Result<Relay, RoadError> {
-        self.used = match &self.to.tls {
-            Some(files) => Some(self.tls.load(files, &self.to.alpn).await?.config),
+        let config = match &self.to.tls {
+            Some(files) => {
+                let loaded = self.tls.load(files, &self.to.alpn).await?;
+                self.used = Some(loaded.edition);
+                Some(loaded.config)
+            }
             None => None,
         };
-        let reached = reach::reach(&self.to, self.used.clone(), &self.terms).await?;
+        let reached = reach::reach(&self.to, config, &self.terms).await?;
         Relay::bind(&self.run_dir, reached)
     }
 
@@ -147,7 +149,7 @@ impl Road {
         let ends = self.tls.ends().cloned();
         match loaded {
             Ok(loaded) => {
-                let renewed = self.used.as_ref().is_some_and(|used| !Arc::ptr_eq(used, &loaded.config));
+                let renewed = self.used.is_some_and(|used| used != loaded.edition);
                 Files { renewed, fault: loaded.fault, ends }
             }
             Err(error) => {

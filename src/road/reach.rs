@@ -108,6 +108,9 @@ fn hint(error: &io::Error) -> &'static str {
         Some(Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
             "; the server's certificate must carry the name of the url as subjectAltName (its CN is not looked at)"
         }
+        Some(Error::InvalidCertificate(Bad::BadSignature)) => {
+            "; a CA in ca_file has the name of the one that signed the server's certificate, but another key"
+        }
         Some(Error::InvalidCertificate(Bad::UnknownIssuer)) => "; no CA in ca_file signed the server's certificate",
         Some(Error::InvalidCertificate(Bad::Other(other))) if other.to_string().contains("UnsupportedCertVersion") => {
             "; the server's certificate is X.509 version 1, version 3 with a subjectAltName is needed \

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional_with_sizes;
@@ -26,9 +28,11 @@ const PATH_BYTES_MAX: usize = 107;
 const UP_BYTES: usize = 16 << 10;
 /// See [`UP_BYTES`].
 const DOWN_BYTES: usize = 8 << 10;
-
 /// How often the kernel is asked what the connection has cost.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// Once our client is gone, a broker has so many counts to hang up: time for a slow link to bring its end, and no more,
+/// for a peer that keeps its half open would keep the connection for ever.
+const FAREWELL_COUNTS: u32 = 30;
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +74,8 @@ impl Relay {
         self.home.socket()
     }
 
-    /// Waits for the client and carries bytes until both sides are done or one fails. Dropping it closes both.
+    /// Waits for the client and carries bytes until both sides are done or one fails; a broker that does not hang up after
+    /// its client has gone is left. Dropping it closes both.
     pub async fn run(self) -> RelayEnd {
         self.run_overheard(|_| ()).await
     }
@@ -79,7 +84,8 @@ impl Relay {
     pub async fn run_overheard(self, heard: impl FnMut(&[u8]) + Send + Unpin) -> RelayEnd {
         let Self { listener, reached, home } = self;
         let Reached { far, books } = reached;
-        let mut far = Overheard { stream: far, listener: heard };
+        let ending = Arc::new(AtomicBool::new(false));
+        let mut far = Overheard { stream: far, listener: heard, ending: Arc::clone(&ending) };
         let mut near = match timeout(ACCEPT_MAX, listener.accept()).await {
             Ok(Ok((near, _))) => near,
             Ok(Err(error)) => return RelayEnd::Broken(format!("private socket: {error}")),
@@ -90,10 +96,15 @@ impl Relay {
         let mut carry = pin!(carry);
         let mut count = interval(COUNT_EVERY);
         count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut farewell = 0;
         let carried = loop {
             tokio::select! {
                 carried = &mut carry => break carried,
                 _ = count.tick() => books.settle(),
+            }
+            farewell += u32::from(ending.load(Ordering::Relaxed));
+            if farewell > FAREWELL_COUNTS {
+                return RelayEnd::Closed;
             }
         };
         match carried {

@@ -5,7 +5,7 @@
 //! the system's resolver, on whatever way it takes: binding is for the connection alone.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -56,28 +56,48 @@ pub(super) async fn connect(host: &str, port: u16, bind: &Bind, meters: &Meters)
             break;
         }
         let share = share(left, found.len() - tried);
-        let began = Instant::now();
-        let result = timeout(share, connect_to(*address, bind)).await;
-        let answered = match result {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(Refusal::Box(text))) => return Err(RoadError::Disabled(text)),
+        let mut attempt = Attempt { meters, to: address.ip(), began: Instant::now(), failed: Some(Answered::No) };
+        match timeout(share, connect_to(*address, bind)).await {
+            Ok(Ok(stream)) => {
+                attempt.failed = None;
+                return Ok(stream);
+            }
+            Ok(Err(Refusal::Box(text))) => {
+                attempt.failed = None;
+                return Err(RoadError::Disabled(text));
+            }
             Ok(Err(Refusal::Unsent(why))) => {
+                attempt.failed = None;
                 failures.push(format!("{address}: {why}"));
-                continue;
             }
             Ok(Err(Refusal::Link(error))) => {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    attempt.failed = Some(Answered::Yes);
+                }
                 failures.push(format!("{address}: {error}"));
-                if error.kind() == io::ErrorKind::ConnectionRefused { Answered::Yes } else { Answered::No }
             }
-            Err(_) => {
-                failures.push(format!("{address}: no answer within {} s", share.as_secs()));
-                Answered::No
-            }
-        };
-        meters.no_connection(address.ip(), began.elapsed(), answered);
+            Err(_) => failures.push(format!("{address}: no answer within {} s", share.as_secs())),
+        }
     }
     let place = place(host, port);
     Err(RoadError::Unreachable(format!("cannot connect to {place}{}: {}", by(bind), failures.join("; "))))
+}
+
+/// A connect that is paid for when it comes to nothing, also when nobody waits for it any more.
+struct Attempt<'a> {
+    meters: &'a Meters,
+    to: IpAddr,
+    began: Instant,
+    /// `None`: it has succeeded, or nothing was sent.
+    failed: Option<Answered>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(answered) = self.failed {
+            self.meters.no_connection(self.to, self.began.elapsed(), answered);
+        }
+    }
 }
 
 /// What an address is given when so many are left to be tried in so much time.
@@ -180,7 +200,6 @@ pub(super) fn interface_index(stream: &TcpStream, bind: &Bind) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::IpAddr;
 
     fn addresses(list: &[&str]) -> Vec<SocketAddr> {
         list.iter().map(|text| text.parse().expect("an address")).collect()

@@ -1,9 +1,11 @@
 //! From PEM files to one TLS configuration per content: same bytes, same configuration, so that TLS sessions are resumed
 //! (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect. Tickets belong to a configuration,
-//! so no session outlives the CA or the certificate it was made with. Files that cannot be used (half of a renewed pair is
+//! so no session outlives the CA or the certificate it was made with; nor, because it is made anew then, the end of the
+//! server's certificate, nor the first fix of a clock without which that was looked at leniently. Files that cannot be used (half of a renewed pair is
 //! written) leave the last good configuration in force.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +20,13 @@ use rustls::{CertificateError, ClientConfig, Error, InconsistentKeys, RootCertSt
 
 use super::destination::{RoadError, TlsFiles};
 use super::expiry::{self, Ends};
-use super::verify::Verifier;
+use super::verify::{Accepted, Verifier};
 use crate::model::time::{Certainty, Wall};
 
 /// No bundle of CAs or keys is larger; a path that points to something else must not fill the memory.
 const FILE_BYTES_MAX: usize = 4 << 20;
+/// Of a file's mode: what those may do who are neither its owner nor of its group (chmod(2)).
+const OTHERS: u32 = 0o007;
 
 /// Tells the time for certificates; handed in, because only the owner knows whether the clock has a fix.
 #[derive(Clone)]
@@ -34,12 +38,12 @@ impl Now {
         Self(Arc::new(wall))
     }
 
-    pub(super) fn certainty(&self) -> Certainty {
-        (self.0)().certainty
+    pub(super) fn is_fixed(&self) -> bool {
+        (self.0)().certainty == Certainty::Fixed
     }
 
-    fn unix(&self) -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from((self.0)().unix_ms).unwrap_or(0)))
+    fn unix_ms(&self) -> i64 {
+        (self.0)().unix_ms
     }
 }
 
@@ -51,7 +55,7 @@ impl fmt::Debug for Now {
 
 impl TimeProvider for Now {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(self.unix())
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(self.unix_ms()).unwrap_or(0))))
     }
 }
 
@@ -63,10 +67,21 @@ struct Content {
     alpn: Vec<Vec<u8>>,
 }
 
+/// What was made of the last content.
+struct Made {
+    content: Content,
+    config: Arc<ClientConfig>,
+    /// Of the clock then.
+    fixed: bool,
+    accepted: Arc<Accepted>,
+    /// The same for all configurations of one content.
+    edition: u64,
+}
+
 /// Remembers the configuration of the last content.
 pub(super) struct Configs {
     now: Now,
-    last: Option<(Content, Arc<ClientConfig>)>,
+    last: Option<Made>,
     ends: Option<Ends>,
     /// The files hold what they held when the last configuration was made.
     unchanged: bool,
@@ -75,6 +90,8 @@ pub(super) struct Configs {
 /// What to connect with.
 pub(super) struct Loaded {
     pub(super) config: Arc<ClientConfig>,
+    /// Which content it was made of.
+    pub(super) edition: u64,
     /// Why the files as they are now cannot be used, so that this configuration is the last good one.
     pub(super) fault: Option<String>,
 }
@@ -97,74 +114,110 @@ impl Configs {
     /// The configuration for what the files hold now, or the last good one.
     pub(super) async fn load(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Loaded, RoadError> {
         match self.fresh(files, alpn).await {
-            Ok(config) => Ok(Loaded { config, fault: None }),
-            Err(error) => match &self.last {
-                Some((content, config)) if self.check_not_expired(files, content).is_ok() => {
-                    Ok(Loaded { config: Arc::clone(config), fault: Some(error.to_string()) })
+            Ok(loaded) => Ok(loaded),
+            Err(error) => match &mut self.last {
+                Some(made) if check_not_expired(&self.now, files, &made.content).is_ok() => {
+                    renew(&self.now, files, made)?;
+                    let (config, edition) = (Arc::clone(&made.config), made.edition);
+                    Ok(Loaded { config, edition, fault: Some(error.to_string()) })
                 }
                 _ => Err(error),
             },
         }
     }
 
-    async fn fresh(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Arc<ClientConfig>, RoadError> {
+    async fn fresh(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Loaded, RoadError> {
         self.unchanged = false;
         let ca = read(&files.ca_file, "ca_file").await?;
         let identity = match &files.identity {
-            Some((certificate, key)) => Some((read(certificate, "certificate").await?, read(key, "key").await?)),
+            Some((certificate, key)) => Some((read(certificate, "certificate").await?, read_secret(key, "key").await?)),
             None => None,
         };
         let content = Content { ca, identity, alpn: alpn.to_vec() };
         let certificate = content.identity.as_ref().map(|(certificate, _)| certificate.as_slice());
         self.ends = expiry::first_end(files, &content.ca, certificate);
-        let last = self.last.as_ref().filter(|(last, _)| *last == content).map(|(_, config)| Arc::clone(config));
-        self.unchanged = last.is_some();
-        self.check_not_expired(files, &content)?;
-        if let Some(config) = last {
-            return Ok(config);
-        }
-        let mut config = self.build(files, &content)?;
-        config.alpn_protocols.clone_from(&content.alpn);
-        let config = Arc::new(config);
-        self.last = Some((content, Arc::clone(&config)));
-        Ok(config)
-    }
-
-    fn build(&self, files: &TlsFiles, content: &Content) -> Result<ClientConfig, RoadError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = Arc::new(roots(&files.ca_file, &content.ca)?);
-        let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-            .build()
-            .map_err(|error| RoadError::Disabled(format!("ca_file {}: {error}", files.ca_file.display())))?;
-        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(self.now.clone()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| RoadError::Disabled(error.to_string()))?
-            .dangerous() // rustls' word for "own verifier"; ours asks WebPKI and never accepts what WebPKI refuses for good
-            .with_custom_certificate_verifier(Arc::new(Verifier { webpki, now: self.now.clone() }));
-        let (Some((certificate, key)), Some((certificate_pem, key_pem))) = (&files.identity, &content.identity) else {
-            return Ok(builder.with_no_client_auth());
-        };
-        let chain = certificates("certificate", certificate, certificate_pem)?;
-        let key_der = PrivateKeyDer::from_pem_slice(key_pem)
-            .map_err(|error| RoadError::Disabled(format!("key {}: no private key: {error}", key.display())))?;
-        let identity = identity(&provider, chain, key_der).map_err(|error| {
-            let (certificate, key) = (certificate.display(), key.display());
-            RoadError::Disabled(format!("certificate {certificate} and key {key} do not work together: {error}"))
-        })?;
-        Ok(builder.with_client_cert_resolver(Arc::new(identity)))
-    }
-
-    /// Our own certificate has ended: every broker would refuse it, so say it here, where a person reads it.
-    fn check_not_expired(&self, files: &TlsFiles, content: &Content) -> Result<(), RoadError> {
-        let (Some((path, _)), Some((pem, _))) = (&files.identity, &content.identity) else { return Ok(()) };
-        let chain = certificates("certificate", path, pem)?;
-        match chain.first().and_then(|leaf| expiry::not_after(leaf)) {
-            Some(end) if end < (self.now.0)().unix_ms => {
-                let end = Wall { unix_ms: end, certainty: Certainty::Fixed };
-                Err(RoadError::Disabled(format!("certificate {} has expired: it ended {end}", path.display())))
+        self.unchanged = self.last.as_ref().is_some_and(|made| made.content == content);
+        check_not_expired(&self.now, files, &content)?;
+        let made = match self.last.take() {
+            Some(mut made) if self.unchanged => {
+                let renewed = renew(&self.now, files, &mut made);
+                let made = self.last.insert(made);
+                renewed?;
+                made
             }
-            _ => Ok(()), // one without a readable end is not for us to judge
+            last => {
+                let edition = last.as_ref().map_or(0, |made| made.edition + 1);
+                let made = make(&self.now, files, content, edition);
+                self.last = last;
+                self.last.insert(made?)
+            }
+        };
+        Ok(Loaded { config: Arc::clone(&made.config), edition: made.edition, fault: None })
+    }
+}
+
+/// One more configuration of the same content, without the sessions of the one before, where a server that would be refused
+/// now could hide behind them.
+fn renew(now: &Now, files: &TlsFiles, made: &mut Made) -> Result<(), RoadError> {
+    let stale = made.fixed != now.is_fixed() || made.accepted.ended(now.unix_ms());
+    if stale {
+        let accepted = Arc::new(Accepted::nothing());
+        made.config = build(now, files, &made.content, &accepted)?;
+        (made.fixed, made.accepted) = (now.is_fixed(), accepted);
+    }
+    Ok(())
+}
+
+fn make(now: &Now, files: &TlsFiles, content: Content, edition: u64) -> Result<Made, RoadError> {
+    let (fixed, accepted) = (now.is_fixed(), Arc::new(Accepted::nothing()));
+    let config = build(now, files, &content, &accepted)?;
+    Ok(Made { content, config, fixed, accepted, edition })
+}
+
+fn build(
+    now: &Now,
+    files: &TlsFiles,
+    content: &Content,
+    accepted: &Arc<Accepted>,
+) -> Result<Arc<ClientConfig>, RoadError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(roots(&files.ca_file, &content.ca)?);
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+        .build()
+        .map_err(|error| RoadError::Disabled(format!("ca_file {}: {error}", files.ca_file.display())))?;
+    let verifier = Verifier { webpki, now: now.clone(), accepted: Arc::clone(accepted) };
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(now.clone()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| RoadError::Disabled(error.to_string()))?
+        .dangerous() // rustls' word for "own verifier"; ours asks WebPKI and never accepts what WebPKI refuses for good
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match (&files.identity, &content.identity) {
+        (Some((certificate, key)), Some((certificate_pem, key_pem))) => {
+            let chain = certificates("certificate", certificate, certificate_pem)?;
+            let key_der = PrivateKeyDer::from_pem_slice(key_pem)
+                .map_err(|error| RoadError::Disabled(format!("key {}: no private key: {error}", key.display())))?;
+            let identity = identity(&provider, chain, key_der).map_err(|error| {
+                let (certificate, key) = (certificate.display(), key.display());
+                RoadError::Disabled(format!("certificate {certificate} and key {key} do not work together: {error}"))
+            })?;
+            builder.with_client_cert_resolver(Arc::new(identity))
         }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols.clone_from(&content.alpn);
+    Ok(Arc::new(config))
+}
+
+/// Our own certificate has ended: every broker would refuse it, so say it here, where a person reads it.
+fn check_not_expired(now: &Now, files: &TlsFiles, content: &Content) -> Result<(), RoadError> {
+    let (Some((path, _)), Some((pem, _))) = (&files.identity, &content.identity) else { return Ok(()) };
+    let chain = certificates("certificate", path, pem)?;
+    match chain.first().and_then(|leaf| expiry::not_after(leaf)) {
+        Some(end) if end < now.unix_ms() => {
+            let end = Wall { unix_ms: end, certainty: Certainty::Fixed };
+            Err(RoadError::Disabled(format!("certificate {} has expired: it ended {end}", path.display())))
+        }
+        _ => Ok(()), // one without a readable end is not for us to judge
     }
 }
 
@@ -200,6 +253,19 @@ fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDe
         Ok(_) => Err(RoadError::Disabled(format!("{what} {}: no certificate in it (PEM is expected)", path.display()))),
         Err(error) => Err(RoadError::Disabled(format!("{what} {}: broken PEM: {error}", path.display()))),
     }
+}
+
+/// A file that everybody on the box may read or replace is no secret.
+async fn read_secret(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
+    let bytes = read(path, what).await?;
+    let mode = tokio::fs::metadata(path).await.map_or(0, |file| file.permissions().mode() & 0o777);
+    if mode & OTHERS != 0 {
+        let path = path.display();
+        return Err(RoadError::Disabled(format!(
+            "{what} {path}: everybody on this machine may use it (mode {mode:03o}); chmod 640 {path}, or 600"
+        )));
+    }
+    Ok(bytes)
 }
 
 async fn read(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {

@@ -5,14 +5,15 @@
 //! begins after the floor is accepted, and one that ended before the floor is not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::expiry;
 use super::tls::Now;
-use crate::model::time::Certainty;
 
 /// Certificates in a chain that may each move the time of checking forward (a leaf and its issuers).
 const CHAIN_MAX: usize = 8;
@@ -21,6 +22,30 @@ const CHAIN_MAX: usize = 8;
 pub(super) struct Verifier {
     pub(super) webpki: Arc<WebPkiServerVerifier>,
     pub(super) now: Now,
+    pub(super) accepted: Arc<Accepted>,
+}
+
+/// When the first of the accepted certificates ends, ms since 1970. A resumed session shows none (RFC 8446, section 2.2),
+/// and brings tickets for the next: without this it would outlive the certificate it was begun with.
+#[derive(Debug)]
+pub(super) struct Accepted(AtomicI64);
+
+impl Accepted {
+    /// Nothing yet.
+    pub(super) fn nothing() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+
+    /// Has one of them ended by then?
+    pub(super) fn ended(&self, unix_ms: i64) -> bool {
+        self.0.load(Ordering::Relaxed) < unix_ms
+    }
+
+    fn note(&self, certificate: &CertificateDer<'_>) {
+        if let Some(end) = expiry::not_after(certificate) {
+            self.0.fetch_min(end, Ordering::Relaxed);
+        }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -34,10 +59,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let mut at = now;
         let mut result = self.webpki.verify_server_cert(leaf, chain, name, ocsp, at);
-        if self.now.certainty() == Certainty::Fixed {
-            return result;
-        }
-        for _ in 0..CHAIN_MAX {
+        let moves = if self.now.is_fixed() { 0 } else { CHAIN_MAX };
+        for _ in 0..moves {
             match &result {
                 Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
                     if *not_before > at =>
@@ -47,6 +70,9 @@ impl ServerCertVerifier for Verifier {
                 _ => break,
             }
             result = self.webpki.verify_server_cert(leaf, chain, name, ocsp, at);
+        }
+        if result.is_ok() {
+            self.accepted.note(leaf);
         }
         result
     }

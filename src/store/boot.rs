@@ -74,10 +74,10 @@ struct Boots {
     highest_boot: u32,
 }
 
-/// A file that cannot be read is given up at the third attempt after the first to open the store: until then a plant's
-/// samples fit into memory.
+/// A file that cannot be read is given up when the store has been tried to be opened for about ten seconds: until then
+/// a plant's samples fit into memory.
 pub(super) const fn patience(attempts: u32) -> Unreadable {
-    if attempts < 3 { Unreadable::TryAgain } else { Unreadable::GiveUp }
+    if attempts < 10 { Unreadable::TryAgain } else { Unreadable::GiveUp }
 }
 
 /// Opens the store of a directory. Where the disk is too full even for that, the ballast goes.

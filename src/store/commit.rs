@@ -24,7 +24,7 @@ use super::open::Disk;
 use super::segment::{self, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
 use super::tail::Unmerged;
-use super::writer::Writer;
+use super::writer::{URGENT_CLASSES, Writer};
 
 /// A slot takes at most this part of the tail.
 const SLOT_PART: u64 = 4;
@@ -262,6 +262,12 @@ impl Writer {
             // Nobody may be waiting any more; that is the sender's affair.
             let _ = told.send(Number { stream: class, epoch: Epoch(epoch), seq: Seq(seq) });
         }
+    }
+
+    /// Classes that do not wait for the commit interval.
+    pub(super) fn urgent(&self) -> Vec<Class> {
+        let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class as usize];
+        Class::ALL.into_iter().filter(is_urgent).collect()
     }
 
     /// What found no place since the last look.

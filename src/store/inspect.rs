@@ -22,7 +22,10 @@ use super::join::Joined;
 use super::state::{Ledger, State};
 use super::stream::Held;
 use super::times::Times;
+use super::wear::Wear;
 use super::{acked, epochs, routes, tail};
+
+pub use super::wear::Written;
 
 pub use super::verify::{Verdict, verify};
 
@@ -99,6 +102,8 @@ pub struct Status {
     pub missing: Vec<Missing>,
     /// Files that could not be read.
     pub unreadable: Vec<String>,
+    /// What was written to the disk, by what the gateway last saved (some minutes ago at most while it runs).
+    pub written: Written,
 }
 
 impl Status {
@@ -167,6 +172,7 @@ pub fn status(dir: &Path) -> Result<Status, LookError> {
         uplinks: uplinks(&state),
         missing: declared(&contents),
         unreadable,
+        written: Wear::resume(&contents.values, 0).written(),
     })
 }
 

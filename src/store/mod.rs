@@ -9,7 +9,7 @@
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `survey` what a plant did. `inspect` and `verify` look at a
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `wear` what was written; `survey` what a plant did. `inspect` and `verify` look at a
 //! store from outside, also while it is used, `detail` closer; `pages` reads records there, for `export` and `preview`; `purge` removes them.
 
 mod acked;
@@ -44,6 +44,7 @@ mod tail;
 mod times;
 mod upkeep;
 mod verify;
+mod wear;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -159,7 +160,7 @@ pub struct Store {
 
 /// Opens the store of a directory, whatever lies there: what is damaged is set aside and declared. Where the directory
 /// cannot be used at all, or a file cannot be read though it may be whole, the store starts in the failed state and tries
-/// again every few seconds; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
+/// again every second; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
 /// the chunk files take to read.
 pub fn open(opening: Opening) -> Store {
     let opened = boot::open(&opening, Unreadable::TryAgain).map(Box::new);

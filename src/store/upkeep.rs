@@ -187,6 +187,8 @@ impl Writer {
         }
         // Without a fix this is the floor and the time since: the next boot was later.
         edits.push(Edit::PutValue(WALL, self.clock.wall_now().unix_ms));
+        self.wear.add(self.shared.stats.written_bytes.get(), self.clock.now().micros / 1000);
+        edits.extend(self.wear.edits());
         self.cursors_saved = Instant::now();
         self.wall_saved = Some(Instant::now());
         self.cursors_moved = !self.flush_edits(edits);
@@ -211,7 +213,7 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
         edits.truncate(kept); // cursors and the like are made anew
         let mut state = shared.state();
         if state.refused_at.is_none() {
-            tracing::warn!(error = %fault, "meta.db could not be written; trying again every few seconds");
+            tracing::warn!(error = %fault, "meta.db could not be written; trying again every second");
         }
         state.refused_at = Some(Instant::now());
         edits.append(&mut state.edits);

@@ -1,7 +1,7 @@
 //! The writer thread: takes records off the durable lane, decides when to commit, and keeps `meta.db` up to date.
 //!
 //! Everything that touches the disk for writing happens on this one thread; the lane waits, polling does not. While
-//! commits fail it keeps what it has (bounded), tries again every few seconds, and leaves the rest in the lane, where
+//! commits fail it keeps what it has (bounded), tries again every second, and leaves the rest in the lane, where
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
@@ -22,12 +22,13 @@ use crate::model::time::Stamp;
 use super::age::Ages;
 use super::commit::{Group, Pending};
 use super::open::Disk;
+use super::wear::Wear;
 use super::{Control, Opening, Shared, boot, room, salvage};
 
 /// Alarms and events are committed this soon after they arrive, so that a burst shares one commit.
 const URGENT: Duration = Duration::from_millis(20);
 /// A failed commit is tried again after this long.
-pub(super) const RETRY: Duration = Duration::from_secs(3);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Acknowledgements that make saving due before its time.
 pub(super) const CURSORS_RECORDS: u64 = 10_000;
 /// A group of this many records, or of events of this many bytes, is committed before its time.
@@ -42,7 +43,7 @@ const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 const END_PATIENCE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 
-const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
+pub(super) const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
 
 /// The ends of the channels.
 pub(super) struct Ends {
@@ -70,6 +71,7 @@ pub(super) struct Writer {
     pub(super) tail_since: Option<Stamp>,
     pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
+    pub(super) wear: Wear,
     pub(super) lost: [Option<Lost>; 4],
     failed: bool,
     openings: u32,
@@ -78,7 +80,7 @@ pub(super) struct Writer {
     commit_at: Option<Instant>,
     urgent_at: Option<Instant>,
     /// By class: somebody waits for the number of a record.
-    awaited: [bool; 4],
+    pub(super) awaited: [bool; 4],
     /// Cursors in the marks, and in `meta.db`.
     pub(super) marks_saved: Instant,
     pub(super) cursors_saved: Instant,
@@ -109,6 +111,7 @@ impl Writer {
             tail_since: None,
             merge_failed: None,
             ages: Ages::default(),
+            wear: Wear::default(),
             lost: [None; 4],
             failed: false,
             openings: 0,
@@ -149,6 +152,7 @@ impl Writer {
         }
         self.last_fix = opened.fixes.last().copied();
         self.ages = Ages::resume(opened.latest_wall_ms, &opened.values);
+        self.wear = Wear::resume(&opened.values, self.clock.now().micros / 1000);
         *self.shared.state() = opened.state;
         self.disk = Some(Disk {
             lock: opened.lock,
@@ -282,9 +286,7 @@ impl Writer {
             self.commit_due(&Class::ALL, records, control);
         } else if self.urgent_at.is_some_and(|at| at <= now) {
             self.urgent_at = None;
-            let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class as usize];
-            let urgent: Vec<Class> = Class::ALL.into_iter().filter(is_urgent).collect();
-            self.commit_due(&urgent, records, control);
+            self.commit_due(&self.urgent(), records, control);
         }
         self.merge_due(Instant::now());
         self.save_due(Instant::now());
@@ -344,7 +346,7 @@ impl Writer {
         self.shared.stats.failed.set(1);
         if !self.failed {
             self.failed = true;
-            tracing::error!(error = %fault, "store cannot commit; trying again every few seconds");
+            tracing::error!(error = %fault, "store cannot commit; trying again every second");
             self.tell("store_failed", Phase::Active, format!("the store cannot commit: {fault}"));
         }
     }
@@ -388,7 +390,7 @@ impl Writer {
         self.merge_now();
         self.save();
         self.copy_meta();
-        if let Some(disk) = self.disk.take() {
+        if let Some(mut disk) = self.disk.take() {
             for open in disk.open.into_iter().flatten() {
                 let _ = open.checkpoint(); // the log says the same
             }

@@ -19,139 +19,25 @@
     reason = "figures of a made-up plant, all small"
 )]
 
-use std::collections::BTreeMap;
+#[path = "../support/wire_plant.rs"]
+mod wire_plant;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::time::{Certainty, Wall};
-use ironbridge::model::value::Value;
-use ironbridge::payload::batch::{Encoder, Entry, Head, Row, RowBody, decode};
+use ironbridge::payload::batch::decode;
 use ironbridge::payload::device::{self, Part};
 use ironbridge::payload::json;
 use ironbridge::payload::packed::{compress, open};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
 
-const DEVICES: usize = 20;
-const TAGS: usize = 50;
-const GATEWAY: &str = "pump-station-7";
-const BATCH_TOPIC: &str = "ironbridge/pump-station-7/batch";
-
-struct Sample {
-    device: usize,
-    tag: usize,
-    unix_ms: i64,
-    value: Value,
-}
-
-/// Wire bytes of a publish and everything that comes back for it.
-fn wire(topic: &str, payload: usize) -> usize {
-    let rest = 2 + topic.len() + 2 + payload;
-    let mqtt = 1 + 1 + usize::from(rest > 127) + usize::from(rest > 16_383) + usize::from(rest > 2_097_151) + rest;
-    let tls = mqtt + 22 * mqtt.div_ceil(16_384);
-    let segments = tls.div_ceil(1448);
-    tls + 52 * segments + 52 * segments.div_ceil(2) + (4 + 22 + 52) + 52
-}
-
-fn name(tag: usize) -> String {
-    const WORDS: [&str; 10] =
-        ["bearing", "current", "flow", "inlet", "level", "motor", "outlet", "power", "pressure", "winding"];
-    format!("{}-{}", WORDS[tag / 5], ["a", "b", "c", "d", "e"][tag % 5])
-}
-
-/// What a tag is, mixed as in a real register map sorted by name.
-fn raw(tag: usize, state: &mut f64, dice: &mut StdRng) -> Value {
-    let kind = (tag * 7) % 50;
-    match kind {
-        0..30 => {
-            if dice.random_bool(0.3) {
-                *state += f64::from(dice.random_range(-2_i8..=2));
-            }
-            Value::Float((2000.0 + 150.0 * kind as f64 + state.round()) * 0.01)
-        }
-        30..36 => {
-            *state += f64::from(dice.random_range(-3_i8..=3));
-            let counts = 6000.0 + 500.0 * kind as f64 + state.round() + f64::from(dice.random_range(0_u8..8));
-            Value::Float(f64::from((counts * 160.0 / 16_384.0 - 32.0) as f32))
-        }
-        36..40 => {
-            *state += f64::from(dice.random_range(14_u8..=18));
-            Value::Uint(3_000_000 + 77_777 * kind as u64 + *state as u64)
-        }
-        40..42 => {
-            *state += f64::from(u8::from(dice.random_bool(0.02)));
-            Value::Uint(12_000 + *state as u64)
-        }
-        42..46 => {
-            *state = if dice.random_bool(0.01) { 1.0 - *state } else { *state };
-            Value::Bool(*state > 0.5)
-        }
-        _ => {
-            *state = if dice.random_bool(0.01) { f64::from(dice.random_range(0_u8..6)) } else { *state };
-            Value::Uint(*state as u64)
-        }
-    }
-}
-
-/// So many samples of the plant, in the order in which they are numbered.
-fn plant(samples: usize, by_exception: bool) -> Vec<Sample> {
-    let mut dice = StdRng::seed_from_u64(7);
-    let mut states = vec![0.0; DEVICES * TAGS];
-    let mut last: BTreeMap<(usize, usize), Value> = BTreeMap::new();
-    let mut all = Vec::with_capacity(samples + DEVICES * TAGS);
-    for second in 0.. {
-        for device in 0..DEVICES {
-            let at = 1_795_204_800_000 + second * 1000 + device as i64 * 45 + dice.random_range(0..12);
-            for tag in 0..TAGS {
-                let value = raw(tag, &mut states[device * TAGS + tag], &mut dice);
-                let same = last.get(&(device, tag)) == Some(&value);
-                // the first minute only makes the plant warm
-                if second >= 60 && !(by_exception && same) {
-                    all.push(Sample { device, tag, unix_ms: at, value: value.clone() });
-                }
-                last.insert((device, tag), value);
-            }
-        }
-        if all.len() >= samples {
-            all.truncate(samples);
-            return all;
-        }
-    }
-    all
-}
-
-struct Tags {
-    entries: Vec<Entry>,
-}
-
-impl Tags {
-    fn new() -> Self {
-        let entry = |n: usize| {
-            let (device, name) = (format!("pump-{:02}", n / TAGS), name(n % TAGS));
-            let topic = format!("acme/{GATEWAY}/{device}/{name}");
-            Entry { id: n as u32 + 1, device, name, topic, data_type: "float32".into() }
-        };
-        Self { entries: (0..DEVICES * TAGS).map(entry).collect() }
-    }
-
-    fn of(&self, sample: &Sample) -> &Entry {
-        &self.entries[sample.device * TAGS + sample.tag]
-    }
-}
-
-fn number(place: usize) -> Number {
-    Number { stream: Class::Telemetry, epoch: Epoch(5_123_456_789_012_345), seq: Seq(4_711_000 + place as u64) }
-}
+use wire_plant::{BATCH_TOPIC, DEVICES, GATEWAY, Messages, Sample, TAGS, Tags, batches, number, plant, wire};
 
 fn wall(sample: &Sample) -> Wall {
     Wall { unix_ms: sample.unix_ms, certainty: Certainty::Fixed }
 }
-
-/// Topic and payload of each message.
-type Messages = Vec<(String, Vec<u8>)>;
 
 fn single(tags: &Tags, place: usize, sample: &Sample) -> (String, Vec<u8>) {
     let payload = json::numbered_sample(Some(&sample.value), Quality::Good, wall(sample), number(place), None);
@@ -191,28 +77,6 @@ fn json_device(tags: &Tags, samples: &[Sample]) -> Messages {
         (topic, device::samples(&parts, number(place), None))
     };
     polls.map(message).collect()
-}
-
-fn batches(tags: &Tags, samples: &[Sample], size: usize) -> Messages {
-    let mut encoder = Encoder::new(GATEWAY);
-    tags.entries.iter().for_each(|entry| encoder.know(entry.clone()));
-    // an hour ago the session began: the first batch with its whole dictionary is behind us
-    let now = Instant::now();
-    let message = |(chunk, samples): (usize, &[Sample])| {
-        let row = |sample| {
-            let tag = tags.of(sample).id;
-            Row {
-                unix_ms: sample.unix_ms,
-                until_ms: None,
-                body: RowBody::Sample { tag, value: Some(&sample.value), quality: Quality::Good },
-            }
-        };
-        let rows: Vec<Row<'_>> = samples.iter().map(row).collect();
-        let mut draft = encoder.draft(Head { first: number(chunk * size), previous: None }, &rows, now);
-        encoder.sent(&draft, now);
-        (BATCH_TOPIC.to_owned(), std::mem::take(&mut draft.payload))
-    };
-    samples.chunks(size).enumerate().map(message).collect()
 }
 
 /// CPU time of this thread, not of the clock on the wall: others use the machine too. The best of several goes.

@@ -104,12 +104,68 @@ fn the_text_tells_both_forms_of_every_address() {
         "10ms turnaround assumed",
         "holding:1000  401001",
         "coil:0        000001",
-        "uplink  cloud: mqtt://broker:1883 as box, telemetry",
+        "uplink cloud: as box, telemetry",
+        "servers mqtt://broker:1883",
+        "  json: wire bytes per day ",
         "4 tags on 1 device",
         "flash bytes per day",
+        "a 4 GB MLC eMMC lasts ",
     ] {
         assert!(text.contains(words), "`{words}` is not in\n{text}");
     }
+}
+
+const PATHS: &str = r#"
+urls = ["mqtt://broker", "wss://second/mqtt"]
+ca_file = "ca.pem"
+preset = "emqx"
+format = "batch"
+budget = ["200MiB/month"]
+max_rate = "32KiB/s"
+overrun = "alarms"
+
+[[uplink.path]]
+name = "dsl"
+interface = "eth1"
+
+[[uplink.path]]
+name = "cellular"
+source = "10.0.0.7"
+classes = ["telemetry"]
+budget = ["64KiB/day"]
+max_rate = "16KiB/s"
+schedule = "*/15min for 2min"
+price = "0.03/MiB"
+"#;
+
+#[test]
+fn an_uplink_shows_its_servers_its_ways_in_their_order_and_what_they_cost() {
+    let plant = LINE.replace("url = \"mqtt://broker\"\nclasses = [\"telemetry\"]\n", PATHS);
+    let (text, ended) = check(&plant, |_| ());
+    assert!(ended.is_ok(), "{ended:?}");
+    for words in [
+        "servers mqtt://broker:1883, then wss://second:443/mqtt",
+        "within what EMQX Cloud takes",
+        "budget 200MiB/month, 20 % kept for alarms and live values, when it is used up: alarms, at most 32KiB/s",
+        "  batch: wire bytes per day ",
+        "path 1 dsl: interface eth1, ",
+        "path 2 cellular: source 10.0.0.7, telemetry, budget 64KiB/day, at most 16KiB/s, */15m for 2m, 0.03/MiB",
+        "; money ",
+        " a month",
+    ] {
+        assert!(text.contains(words), "`{words}` is not in\n{text}");
+    }
+    assert!(text.contains("  ! ") && text.contains("of the budget of 64KiB/day"), "it is too small:\n{text}");
+    let report = json(&plant);
+    let uplink = &report["uplinks"][0];
+    assert_eq!(uplink["servers"][1], "wss://second:443/mqtt");
+    assert_eq!(uplink["paths"][1]["bind"]["source"], "10.0.0.7");
+    assert_eq!(uplink["paths"][1]["budgets"][0], "64KiB/day");
+    let costs = &uplink["paths"][1]["costs"];
+    let (bytes, money) = (costs["wire_bytes_per_month"]["most"].as_f64(), costs["money_per_month"]["most"].as_f64());
+    let (Some(bytes), Some(money)) = (bytes, money) else { panic!("figures: {costs}") };
+    assert!((money - bytes / 1_048_576.0 * 0.03).abs() < 1e-6, "{money} for {bytes}");
+    assert!(report["store"]["years_of_4_gb_mlc"]["most"].as_f64() > Some(1.0));
 }
 
 #[test]

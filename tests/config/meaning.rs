@@ -133,7 +133,7 @@ fn buses_are_reached_as_written() {
     for (endpoint, expected) in [("plc", "plc:502"), ("10.0.0.1:1502", "10.0.0.1:1502"), ("[fe80::1]", "[fe80::1]:502")]
     {
         let text = format!("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"{endpoint}\"\n");
-        assert_eq!(plan(&text).buses[0].link, BusLink::ModbusTcp { endpoint: expected.to_owned() });
+        assert_eq!(plan(&text).buses[0].link, BusLink::tcp(expected));
     }
     let serial = |baud, parity, stop_bits| SerialPlan { baud, data_bits: 8, parity, stop_bits };
     for (text, expected) in [
@@ -142,7 +142,7 @@ fn buses_are_reached_as_written() {
         ("9600-8O1", serial(9600, Parity::Odd, 1)),
     ] {
         let text = format!("[[bus]]\nname = \"b\"\ntype = \"modbus-rtu\"\nport = \"/dev/x\"\nserial = \"{text}\"\n");
-        assert_eq!(plan(&text).buses[0].link, BusLink::ModbusRtu { port: "/dev/x".into(), serial: expected });
+        assert_eq!(plan(&text).buses[0].link, BusLink::rtu("/dev/x", expected));
     }
 }
 

@@ -1,6 +1,6 @@
 //! No text makes the reader panic, and wire reads keep their promises for every plan.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use std::time::Duration;
 
@@ -172,9 +172,9 @@ proptest! {
 fn link(serial: bool) -> BusLink {
     if serial {
         let serial = SerialPlan { baud: 19_200, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
-        BusLink::ModbusRtu { port: PathBuf::from("/dev/x"), serial }
+        BusLink::rtu("/dev/x", serial)
     } else {
-        BusLink::ModbusTcp { endpoint: "h:502".into() }
+        BusLink::tcp("h:502")
     }
 }
 
@@ -282,7 +282,7 @@ proptest! {
 fn gaps_are_worth_what_the_measurements_say() {
     let rtu = |baud| {
         let serial = SerialPlan { baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
-        BusLink::ModbusRtu { port: PathBuf::from("/dev/x"), serial }
+        BusLink::rtu("/dev/x", serial)
     };
     // Measured: 12 to 27 registers at 9600 to 19200, about 77 at 115200.
     assert_eq!(blocks::max_gap(&rtu(9600), Duration::from_millis(5)), 12);

@@ -104,7 +104,8 @@ fn the_defaults_in_the_shipped_file_are_the_defaults() {
     assert_eq!(bare.broker, shipped.broker);
     assert_eq!(bare.buses[0].response_timeout, shipped.buses[0].response_timeout);
     assert_eq!(bare.devices[0].max_registers_per_read, shipped.devices[0].max_registers_per_read);
-    assert_eq!(bare.devices[0].delay_between_requests, shipped.devices[0].delay_between_requests);
+    assert_eq!(bare.devices[0].manners, shipped.devices[0].manners);
+    assert_eq!(bare.buses[0].habits, shipped.buses[0].habits);
     assert_eq!(&*bare.tags[0].topic, "box-7/d/t");
     let uplink = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtts://broker.example.com\"\nca_file = \"cloud-ca.pem\"";
     let bare = plan(uplink).uplinks.remove(0);

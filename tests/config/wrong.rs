@@ -17,6 +17,12 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("gateway = «1", "gateway", "expected a table, found a whole number"),
             ("[gateway]\nname = «1", "gateway.name", "expected a text"),
             ("[gateway]\nname = «\"\"", "gateway.name", "must not be empty"),
+            (
+                "[gateway]\ntime_source = «\"ntp\"",
+                "gateway.time_source",
+                "\"auto\", \"system\" or \"file:/absolute/path\"",
+            ),
+            ("[gateway]\ntime_source = «\"file:locked\"", "gateway.time_source", "file:/absolute/path"),
             ("[gateway]\nname = «\"a/b\"", "gateway.name", "one level"),
             ("[gateway]\nname = «\"a+\"", "gateway.name", "one level"),
             ("[gateway]\nname = «\"a\\u0000b\"", "gateway.name", "NUL"),

@@ -2,7 +2,7 @@
 
 use crate::support;
 
-use support::{BUS, DEVICE, TAG, assert_refused, problems};
+use support::{BUS, DEVICE, TAG, assert_refused, parse, problems};
 
 #[test]
 fn a_device_says_what_is_wrong() {
@@ -48,6 +48,68 @@ fn a_device_says_what_is_wrong() {
             ("«[device.tag]\nname = \"t\"", "device[0].tag", "write [[device.tag]]"),
             ("«pol = \"1s\"", "device[0].pol", "did you mean `poll`?"),
         ],
+    );
+}
+
+#[test]
+fn habits_of_a_device_and_its_connection_have_their_ranges() {
+    assert_refused(
+        &format!("{BUS}{DEVICE}"),
+        &[
+            ("max_bits_per_read = «2001", "device[0].max_bits_per_read", "1 ..= 2000"),
+            ("max_gap = «126", "device[0].max_gap", "0 ..= 125"),
+            ("max_gap = 3\nfill_gaps = «false", "device[0].fill_gaps", "max_gap that 3 registers are"),
+            ("one_request_per_tag = «1", "device[0].one_request_per_tag", "true or false"),
+            ("pause_after_connect = «\"2m\"", "device[0].pause_after_connect", "0s ..= 1m"),
+            ("delay_on_unit_change = «\"2m\"", "device[0].delay_on_unit_change", "0s ..= 1m"),
+            ("retries = «6", "device[0].retries", "0 ..= 5"),
+            ("ignore_unit_id = «\"yes\"", "device[0].ignore_unit_id", "true or false"),
+            ("readable = «\"holding:0-9\"", "device[0].readable", "a list of texts"),
+            ("readable = [«\"holding\"]", "device[0].readable", "such as \"holding:0-99\""),
+            ("forbidden = [\"holding:1\", «\"holding:9-3\"]", "device[0].forbidden", "ends before it begins"),
+            ("forbidden = [«\"holding:1-coil:3\"]", "device[0].forbidden", "ends in another"),
+            ("address_style = \"modicon\"\nforbidden = [«\"holding:1\"]", "device[0].forbidden", "40001-40100"),
+            (
+                "forbidden = [\"holding:8-9\"]\n[[device.tag]]\nname = \"t\"\naddress = «\"holding:7\"\ntype = \"int32\"",
+                "device[0].tag[0].address",
+                "lies in holding:8-9, which is `forbidden`",
+            ),
+            (
+                "readable = [\"holding:0-7\"]\n[[device.tag]]\nname = \"t\"\naddress = «\"holding:7\"\ntype = \"int32\"",
+                "device[0].tag[0].address",
+                "`readable` ranges of its device holding:0-7",
+            ),
+        ],
+    );
+    let bus = "[[bus]]\nname = \"n\"\ntype = \"modbus-tcp\"\nendpoint = \"plc\"\n";
+    let line = "[[bus]]\nname = \"n\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nserial = \"9600-8N1\"\n";
+    assert_refused(
+        "",
+        &[
+            (&format!("{bus}max_connections = «5"), "bus[0].max_connections", "1 ..= 4"),
+            (&format!("{bus}turnaround = «\"100ms\""), "bus[0].turnaround", "belongs to a serial line"),
+            (&format!("{line}turnaround = «\"11s\""), "bus[0].turnaround", "0s ..= 10s"),
+            (&format!("{line}max_connections = «2"), "bus[0].max_connections", "there is one line"),
+            (&format!("{line}close_after_cycle = «true"), "bus[0].close_after_cycle", "a serial port stays open"),
+            (&format!("{bus}retries = «-1"), "bus[0].retries", "0 ..= 5"),
+        ],
+    );
+}
+
+#[test]
+fn what_a_bus_says_holds_for_its_devices_until_they_say_something_else() {
+    let bus = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"plc\"\nretries = 3\n\
+               delay_between_requests = \"30ms\"\nignore_unit_id = true\n";
+    let own = "[[device]]\nname = \"own\"\nbus = \"b\"\nunit_id = 2\nretries = 0\nignore_unit_id = false\n";
+    let plan = parse(&format!("{bus}{DEVICE}max_registers_per_read = 10\n{own}")).expect("right").plan;
+    let [inherits, own] = plan.devices.as_slice() else { panic!("two devices") };
+    assert_eq!((inherits.manners.retries, own.manners.retries), (3, 0));
+    assert_eq!(inherits.manners.delay_between_requests, own.manners.delay_between_requests);
+    assert_ne!(inherits.manners.answers_as, own.manners.answers_as);
+    assert_eq!(
+        (inherits.max_bits_per_read, own.max_bits_per_read),
+        (160, 2000),
+        "short answers are short for bits too"
     );
 }
 

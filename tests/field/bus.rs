@@ -336,7 +336,7 @@ async fn a_device_that_wants_a_pause_gets_it() {
     for place in 1..5 {
         rig::tag(&mut plan, Table::Holding, place * 1000, DataType::Uint16);
     }
-    plan.devices[1].delay_between_requests = 30 * MS;
+    plan.devices[1].manners.delay_between_requests = 30 * MS;
     let plc = Plc::new(Framing::Tcp);
     let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
     let samples = rig.collect(20 * SECOND).await;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use ironbridge::config::plan::BusLink;
 use ironbridge::field::BusStats;
+use ironbridge::field::carrier::Opener;
 use ironbridge::field::modbus::exchange::Sent;
 use ironbridge::field::modbus::session::{Reading, Session, Trouble};
 use ironbridge::field::modbus::timing::Timing;
-use ironbridge::field::modbus::transport::Opener;
 use ironbridge::field::modbus::write::Write;
 use ironbridge::model::tag::Table;
 use plc::{Fault, Framing, Plc};

@@ -99,6 +99,10 @@ fn as_json_would_say(batch: &Batch, dictionary: &Dictionary) -> Vec<(String, Str
     numbers.zip(&batch.records).map(one).collect()
 }
 
+fn untils(batch: &Batch) -> Vec<Option<i64>> {
+    batch.records.iter().map(|record| record.until_ms).collect()
+}
+
 fn bits(batch: &Batch) -> Vec<String> {
     let value = |record: &ironbridge::payload::batch::Record| match &record.body {
         RecordBody::Sample { value, .. } => shown(value.as_ref()),
@@ -174,6 +178,7 @@ proptest! {
             MyBody::Event { .. } => String::new(),
         }).collect();
         prop_assert_eq!(bits(&batch), values);
+        prop_assert_eq!(untils(&batch), mine.iter().map(|mine| mine.until_ms).collect::<Vec<_>>());
     }
 
     #[test]
@@ -214,17 +219,7 @@ proptest! {
         let packed = zstd::bulk::compress(&noise, 1).expect("memory");
         prop_assert!(decode(&packed).is_err());
         // also behind a right CRC
-        let mut frame = vec![0x0d];
-        frame.extend(crc32fast::hash(&noise).to_le_bytes());
-        frame.push(0x12);
-        let mut length = noise.len();
-        while length > 127 {
-            frame.push(u8::try_from(length & 127).expect("seven bits") | 128);
-            length >>= 7;
-        }
-        frame.push(u8::try_from(length).expect("seven bits"));
-        frame.extend(&noise);
-        prop_assert!(decode(&zstd::bulk::compress(&frame, 1).expect("memory")).is_err());
+        prop_assert!(decode(&zstd::bulk::compress(&framed(&noise), 1).expect("memory")).is_err());
     }
 }
 
@@ -239,16 +234,38 @@ fn a_bomb_is_refused_before_it_fills_the_memory() {
     let bomb = zstd::bulk::compress(&zeros, 19).expect("memory");
     assert!(bomb.len() < 10_000, "{} bytes", bomb.len());
     assert_eq!(decode(&bomb), Err(BadBatch::Foreign("more than 8 MiB unpacked")));
-    // entries of nothing: two bytes each, a hundred in memory
-    let mut content = vec![0x08, 1];
-    (0..1_000_000).for_each(|_| content.extend([0x5a, 0]));
+    // entries of nothing: two bytes each, a hundred in memory; alone, and behind a group, which a decoder skips as a whole
+    for before in [&[0x08, 1][..], &[0x08, 1, 0xa3, 0x06, 0xa4, 0x06]] {
+        let mut content = before.to_vec();
+        (0..1_000_000).for_each(|_| content.extend([0x5a, 0]));
+        let bomb = zstd::bulk::compress(&framed(&content), 3).expect("memory");
+        assert_eq!(decode(&bomb), Err(BadBatch::Damaged("more or other fields than a batch has")));
+    }
+}
+
+/// A content behind its right CRC.
+fn framed(content: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x0d];
-    frame.extend(crc32fast::hash(&content).to_le_bytes());
-    frame.extend([0x12, 0x82, 0x89, 0x7a]);
-    assert_eq!(content.len(), 0x02 | (0x09 << 7) | (0x7a << 14));
+    frame.extend(crc32fast::hash(content).to_le_bytes());
+    frame.push(0x12);
+    let mut length = content.len();
+    while length > 127 {
+        frame.push(u8::try_from(length & 127).expect("seven bits") | 128);
+        length >>= 7;
+    }
+    frame.push(u8::try_from(length).expect("seven bits"));
     frame.extend(content);
-    let bomb = zstd::bulk::compress(&frame, 3).expect("memory");
-    assert_eq!(decode(&bomb), Err(BadBatch::Damaged("more fields than a batch has")));
+    frame
+}
+
+#[test]
+fn a_value_that_is_no_number_is_none_and_spoils_no_other() {
+    let mine: Vec<Mine> =
+        [1.5, f64::NAN, f64::NEG_INFINITY, 2.5].map(|real| sample(1, Some(Value::Float(real)))).into();
+    let payload = encoder(1).draft(HEAD, &rows(&mine), Instant::now()).payload;
+    let batch = decode(&payload).expect("a batch");
+    let real = |real| shown(Some(&Value::Float(real)));
+    assert_eq!(bits(&batch), [real(1.5), shown(None), shown(None), real(2.5)]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ironbridge::commands::Failed;
 use ironbridge::commands::simulate::{Args, run};
-use ironbridge::config::plan::{BusLink, Plan};
+use ironbridge::config::plan::{Carrier, Plan, PortPlan};
 use ironbridge::config::{self, HostFacts};
 use tokio_modbus::client::{Reader, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
@@ -94,7 +94,7 @@ async fn the_written_config_leads_to_the_simulated_devices_and_their_faults() {
     let text = std::fs::read_to_string(folder.path().join("out.toml")).expect("out");
     assert!(text.contains("# the PLC"), "comments stay");
 
-    let BusLink::ModbusTcp { endpoint } = &plan.buses[0].link else { panic!("{plan:?}") };
+    let Carrier::Tcp { endpoint } = &plan.buses[0].link.carrier else { panic!("{plan:?}") };
     let address = endpoint.parse().expect("a literal address");
     let mut client = tcp::connect_slave(address, Slave(1)).await.expect("connects");
     let asked = Instant::now();
@@ -104,7 +104,7 @@ async fn the_written_config_leads_to_the_simulated_devices_and_their_faults() {
     let dead = tokio::time::timeout(Duration::from_millis(200), client.read_holding_registers(5, 1)).await;
     assert!(dead.is_err(), "{dead:?}");
 
-    let BusLink::ModbusRtu { port, .. } = &plan.buses[1].link else { panic!("{plan:?}") };
+    let Carrier::Serial(PortPlan { port, .. }) = &plan.buses[1].link.carrier else { panic!("{plan:?}") };
     let builder = tokio_serial::new(port.to_str().expect("UTF-8"), 19200);
     let port = tokio_serial::SerialStream::open(&builder).expect("opens");
     let mut client = rtu::attach_slave(port, Slave(7));

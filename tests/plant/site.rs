@@ -45,7 +45,7 @@ fn plan() -> Plan {
         },
     ];
     let device = DevicePlan { tags: 0..tags.len(), ..DevicePlan::plain("pump", BusIx(0), 1) };
-    let link = BusLink::ModbusTcp { endpoint: "192.0.2.1:502".into() };
+    let link = BusLink::tcp("192.0.2.1:502");
     Plan { buses: vec![BusPlan::plain("plc", link)], devices: vec![device], tags, ..Plan::empty("test") }
 }
 

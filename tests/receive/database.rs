@@ -189,6 +189,14 @@ fn a_batch_waits_for_its_dictionary_whichever_receiver_gets_that_and_over_a_rest
     take(&mut three, &batches[4..]);
     assert_eq!(samples(&file).len(), 30);
     assert!(report(&[&file]).is_complete());
+    // What waits and comes again (killed between its commit and its acknowledgement) waits once.
+    let again = home.path().join("again");
+    let mut twice = database(&again);
+    take(&mut twice, &batches[1..4]);
+    take(&mut twice, &batches[1..4]);
+    assert_eq!(twice.account(None).strays.waiting, 3);
+    take(&mut twice, &batches[..1]);
+    assert_eq!((twice.account(None).report.received, twice.account(None).strays.waiting), (12, 0));
     // Without a database it waits in memory.
     let mut plain = Consumer::new(Ledger::new(Begin::One), Target::Nothing);
     take(&mut plain, &batches[1..]);
@@ -300,6 +308,59 @@ fn a_time_that_was_an_estimate_is_replaced_and_a_strangers_file_is_left_alone() 
     std::fs::write(home.path().join("text"), "this is no database at all, but a text of some length").unwrap();
     assert!(Received::open(&home.path().join("text")).is_err_and(|fault| fault.is_damage()));
     assert_eq!(std::fs::read(&foreign).unwrap(), before);
+}
+
+#[test]
+fn a_time_with_a_known_end_keeps_it_in_every_format_until_a_better_one_comes() {
+    let until = TIME + 60_000;
+    let time = Wall { unix_ms: TIME, certainty: Certainty::Until(until) };
+    let doubt = Quality::Uncertain(Cause::Clock);
+    let value = Value::Float(1.5);
+    let part = device::Part { name: "a", value: Some(&value), quality: Quality::Good, time };
+    let mut encoder = Encoder::new("gw");
+    entries().into_iter().for_each(|entry| encoder.know(entry));
+    let body = RowBody::Sample { tag: 1, value: Some(&value), quality: doubt };
+    let row = Row { unix_ms: TIME, until_ms: Some(until), body };
+    let head = Head { first: number(1), previous: None };
+    let messages: [Message; 3] = [
+        ("acme/pump/a".into(), json::numbered_sample(Some(&value), Quality::Good, time, number(1), None)),
+        ("acme/pump".into(), device::samples(&[part], number(1), None)),
+        ("ironbridge/gw/batch".into(), encoder.draft(head, &[row], Instant::now()).payload),
+    ];
+    let home = tempfile::tempdir().unwrap();
+    for (place, message) in messages.into_iter().enumerate() {
+        let file = home.path().join(place.to_string());
+        let mut consumer = database(&file);
+        take(&mut consumer, &[message]);
+        let told = || -> (String, String, Option<String>) {
+            let lake = rusqlite::Connection::open(&file).unwrap();
+            let sql = "SELECT time, quality, time_until FROM samples WHERE topic = 'acme/pump/a'";
+            lake.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
+        };
+        let end = Some("2026-11-20T20:01:00.123Z".to_owned());
+        assert_eq!(told(), ("2026-11-20T20:00:00.123Z".into(), "uncertain".into(), end), "format {place}");
+        let better = json::numbered_sample(Some(&value), Quality::Good, wall(TIME + 5), number(1), None);
+        take(&mut consumer, &[("acme/pump/a".into(), better)]);
+        assert_eq!(told(), ("2026-11-20T20:00:00.128Z".into(), "good".into(), None), "format {place}");
+    }
+}
+
+#[test]
+fn names_that_no_broker_would_carry_are_not_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let mut consumer = database(&home.path().join("lake"));
+    let long = "x".repeat(70_000);
+    let row = Row { unix_ms: TIME, until_ms: None, body: RowBody::Event { topic: &long, body: b"{}" } };
+    let head = Head { first: number(1), previous: None };
+    let body = String::from_utf8(json::numbered_event(br#"{"event":"x"}"#, number(2), None)).unwrap();
+    let list = body.replacen('{', &format!(r#"[{{"topic":"{long}","#), 1) + "]";
+    let messages = [
+        ("ironbridge/gw/batch".to_owned(), Encoder::new("gw").draft(head, &[row], Instant::now()).payload),
+        ("ironbridge/gw/batch".to_owned(), list.into_bytes()),
+    ];
+    take(&mut consumer, &messages);
+    let account = consumer.account(None);
+    assert_eq!((account.report.received, account.strays.broken.get("a name that is too long")), (0, Some(&2)));
 }
 
 #[test]

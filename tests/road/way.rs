@@ -6,7 +6,7 @@ use crate::authority;
 use crate::far;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ironbridge::model::time::{Certainty, Wall};
@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use authority::{Authority, VALID};
+use authority::{Authority, FUTURE, VALID};
 use far::Far;
 
 fn road(to: Destination, home: &tempfile::TempDir) -> Road {
@@ -295,4 +295,97 @@ async fn a_pace_is_kept_on_the_wire_and_changed_while_bytes_flow() {
     };
     let ((), ()) = tokio::join!(line.echo(1 << 20), faster);
     line.close().await;
+}
+
+/// A road whose clock the test commands.
+fn timed_road(to: Destination, home: &tempfile::TempDir, wall: Wall) -> (Road, Arc<Mutex<Wall>>) {
+    let wall = Arc::new(Mutex::new(wall));
+    let shown = Arc::clone(&wall);
+    (Road::new(to, Now::new(move || *shown.lock().unwrap()), home.path().to_owned()), wall)
+}
+
+#[tokio::test]
+async fn a_session_from_before_the_fix_does_not_excuse_a_certificate_that_the_fix_refuses() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let far = Far::secure_echo(authority.server("127.0.0.1", FUTURE)).await;
+    let to = Destination { host: "127.0.0.1".into(), ..secured(&authority, far.address.port()) };
+    let floor = Wall { unix_ms: 1_795_204_800_000, certainty: Certainty::Floor };
+    let (mut road, wall) = timed_road(to, &home, floor);
+    let mut line = Line::open(&mut road).await.unwrap();
+    line.echo(1).await;
+    line.close().await;
+    *wall.lock().unwrap() = Wall { certainty: Certainty::Fixed, ..floor };
+    assert!(!road.files().await.renewed, "the clock is no renewed file");
+    let opened = road.open().await.map(|_| ());
+    assert!(matches!(&opened, Err(RoadError::Distrusted(why)) if why.contains("not valid yet")), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_servers_certificate_that_has_ended_is_not_outlived_by_its_session() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let far = Far::secure_echo(authority.server("127.0.0.1", (2020, 2030))).await;
+    let to = Destination { host: "127.0.0.1".into(), ..secured(&authority, far.address.port()) };
+    // an hour before and an hour after 2030-01-01; a ticket is good for longer
+    let hour = 3_600_000;
+    let last = Wall { unix_ms: 1_893_456_000_000 - hour, certainty: Certainty::Fixed };
+    let (mut road, wall) = timed_road(to, &home, last);
+    for _ in 0..2 {
+        let mut line = Line::open(&mut road).await.unwrap();
+        line.echo(1).await;
+        line.close().await;
+    }
+    assert!(far.seen()[1].resumed);
+    *wall.lock().unwrap() = Wall { unix_ms: last.unix_ms + 2 * hour, ..last };
+    let opened = road.open().await.map(|_| ());
+    assert!(matches!(&opened, Err(RoadError::Distrusted(why)) if why.contains("expired")), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_broker_that_never_hangs_up_does_not_keep_the_connection_of_a_client_that_is_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let far = Far::mute().await;
+    let line = Line::open(&mut road(to(far.address), &home)).await.unwrap();
+    drop(line.stream);
+    tokio::time::pause(); // what follows is a matter of minutes
+    let ended = tokio::time::timeout(Duration::from_secs(120), line.relay).await;
+    assert_eq!(ended.expect("it ends").unwrap(), RelayEnd::Closed);
+}
+
+#[tokio::test]
+async fn a_connect_that_is_given_up_is_paid_for_too() {
+    let home = tempfile::tempdir().unwrap();
+    // A queue for one, which is full: Linux takes no further SYN.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let full = listener.local_addr().unwrap();
+    let address = full.as_socket().unwrap();
+    let waiting = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+    let queued: Vec<_> = std::iter::repeat_with(waiting).take(8).map_while(Result::ok).collect();
+    assert!(queued.len() < 8, "the queue is full");
+    let mut road = road(to(address), &home);
+    let meter = road.meter();
+    let given_up = tokio::time::timeout(Duration::from_millis(100), road.open()).await;
+    assert!(given_up.is_err(), "nobody answers");
+    assert_eq!(meter.snapshot(), MeterReading { sent: 60, received: 0 });
+}
+
+#[tokio::test]
+async fn a_key_that_everybody_may_read_is_refused_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let far = Far::secure_echo(authority.server("127.0.0.1", VALID)).await;
+    let to = Destination { host: "127.0.0.1".into(), ..secured(&authority, far.address.port()) };
+    let key = to.tls.clone().and_then(|tls| tls.identity).unwrap().1;
+    let mode = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mut road = road(to, &home);
+    mode(0o644);
+    let opened = road.open().await.map(|_| ());
+    assert!(matches!(&opened, Err(RoadError::Disabled(why)) if why.contains("chmod 640")), "{opened:?}");
+    assert_eq!(road.meter().snapshot().total(), 0);
+    mode(0o640);
+    Line::open(&mut road).await.unwrap().close().await;
 }

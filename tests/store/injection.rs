@@ -2,16 +2,16 @@
 //! and once, for a second, by strace attached to the running process. The process lives on and goes on taking records,
 //! commits again once the calls succeed again, and everything promised is there.
 //!
-//! `close` is left out: a call that strace makes fail is not made, and a descriptor that stays open is nothing that a
-//! real failure of `close` leaves behind. `IRONBRIDGE_INJECTIONS=all` tries each pair in each manner,
-//! `IRONBRIDGE_INJECTION=N` only one case.
+//! That the list of calls is complete, strace says as well. `close` is left out: a call that strace makes fail is not
+//! made, and a descriptor that stays open is nothing that a real failure of `close` leaves behind.
+//! `IRONBRIDGE_INJECTIONS=all` tries each pair in each manner, `IRONBRIDGE_INJECTION=N` only one case.
 
 use crate::strace;
 use crate::subject;
 use crate::witness;
 use crate::workload;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ use workload::Order;
 
 /// How long calls fail.
 const WINDOW: Duration = Duration::from_millis(1200);
-/// A failed commit is tried again every 3 s, a stop under way waits 5 s, SQLite 5 s for each lock.
+/// A failed commit is tried again every second, a stop under way waits 5 s. An idle machine needs 2 s at most.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// The end of a process may wait for several busy locks.
 const END: Duration = Duration::from_secs(120);
@@ -41,7 +41,6 @@ const CALLS: &[(&str, &[&str])] = &[
     ("fsync", &["error=EIO", "error=ENOSPC"]),
     ("fdatasync", &["error=EIO", "error=ENOSPC"]),
     ("ftruncate", &["error=EIO", "error=ENOSPC", "error=EINTR"]),
-    ("fallocate", &["error=EIO", "error=ENOSPC", "error=EOPNOTSUPP", "error=EINTR"]),
     ("?unlink,?unlinkat", &["error=EIO", "error=EROFS"]),
     ("?rename,?renameat,?renameat2", &["error=EIO", "error=ENOSPC"]),
     ("?mkdir,?mkdirat", &["error=EIO", "error=ENOSPC"]),
@@ -50,8 +49,52 @@ const CALLS: &[(&str, &[&str])] = &[
     ("?statfs,?fstatfs", &["error=EIO"]),
     ("flock", &["error=ENOLCK"]),
     ("fcntl", &["error=EIO", "error=ENOLCK"]),
-    ("lseek", &["error=EIO"]),
     ("copy_file_range", &["error=EIO", "error=ENOSPC"]),
+    ("fchown", &["error=EIO", "error=EPERM"]),
+];
+/// Calls that are not made to fail: those that touch no file of the store (memory, threads, time, the socket to this test),
+/// and `close` (see above). `mmap` maps shared memory of SQLite, but stacks and heaps too: without those no process lives.
+const OTHERS: &[&str] = &[
+    "close",
+    "mmap",
+    "munmap",
+    "mremap",
+    "mprotect",
+    "madvise",
+    "brk",
+    "futex",
+    "clone",
+    "clone3",
+    "exit",
+    "exit_group",
+    "rseq",
+    "set_robust_list",
+    "sigaltstack",
+    "rt_sigprocmask",
+    "rt_sigaction",
+    "rt_sigreturn",
+    "prctl",
+    "prlimit64",
+    "gettid",
+    "getpid",
+    "geteuid",
+    "sched_getaffinity",
+    "sched_yield",
+    "getrandom",
+    "membarrier",
+    "clock_nanosleep",
+    "clock_gettime",
+    "gettimeofday",
+    "nanosleep",
+    "restart_syscall",
+    "epoll_wait",
+    "epoll_pwait",
+    "poll",
+    "ppoll",
+    "sendto",
+    "recvfrom",
+    "shutdown",
+    "tgkill",
 ];
 const MANNERS: [&str; 3] = ["1+", "2+5", "3"];
 
@@ -112,16 +155,7 @@ type Outcome = Result<(u64, Duration, Figures), String>;
 
 fn suffer(case: Case) -> Outcome {
     let home = witness::place();
-    let order = Order {
-        dir: home.path().join("store"),
-        socket: home.path().join("socket"),
-        seed: case.number,
-        ids: 1_000_000_000,
-        steps: 40,
-        lives: u64::MAX,
-        max_size: 4 * 1024 * 1024,
-        auditor: true,
-    };
+    let order = order(home.path(), case.number);
     let mut said = Said::default();
     let subject = Subject::run("injection::the_process_whose_calls_fail", &order);
     if !subject.commits(30, RECOVERY) {
@@ -132,7 +166,7 @@ fn suffer(case: Case) -> Outcome {
     else {
         return Err("strace cannot attach".into());
     };
-    std::thread::sleep(WINDOW);
+    disturb(case.calls, &order.dir);
     let failed = injector.detach();
     let freed = Instant::now();
     let again = subject.commits(3, RECOVERY);
@@ -153,6 +187,37 @@ fn suffer(case: Case) -> Outcome {
     Ok((failed, recovered, figures))
 }
 
+/// Waits while calls fail. Some are made only when something is missing that a store has once for all: it goes away, and the
+/// process, which has what it needs of it in memory, makes it anew.
+fn disturb(calls: &str, dir: &Path) {
+    let missing: &[&str] = match calls {
+        "write" => &["tail", "ballast"],
+        "copy_file_range" => &["meta.db"],
+        _ => &[],
+    };
+    let began = Instant::now();
+    while began.elapsed() < WINDOW {
+        for name in missing {
+            drop(std::fs::remove_file(dir.join(name))); // it may be missing still
+        }
+        std::thread::sleep(WINDOW / 4);
+    }
+}
+
+/// How the store is made to work while calls fail; it works on until it is stopped.
+fn order(home: &Path, seed: u64) -> Order {
+    Order {
+        dir: home.join("store"),
+        socket: home.join("socket"),
+        seed,
+        ids: 1_000_000_000,
+        steps: 40,
+        lives: u64::MAX,
+        max_size: 4 * 1024 * 1024,
+        auditor: true,
+    }
+}
+
 fn may_attach() -> bool {
     if !strace::available() {
         return false;
@@ -167,6 +232,65 @@ fn may_attach() -> bool {
         eprintln!("SKIPPED: strace may not attach to a running process here");
     }
     may
+}
+
+/// Several at a time.
+fn suffer_all(cases: VecDeque<Case>) -> Vec<(Case, Outcome)> {
+    let (cases, outcomes) = (Mutex::new(cases), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while let Some(case) = { cases.lock().expect("no panic").pop_front() } {
+                    let outcome = suffer(case);
+                    outcomes.lock().expect("no panic").push((case, outcome));
+                }
+            });
+        }
+    });
+    outcomes.into_inner().expect("no panic")
+}
+
+#[test]
+fn every_kind_of_call_that_the_store_makes_is_made_to_fail_in_some_case() {
+    if !may_attach() {
+        return;
+    }
+    let home = witness::place();
+    let order = order(home.path(), 1);
+    let subject = Subject::run("the_process_whose_calls_fail", &order);
+    let log = home.path().join("log");
+    // Nothing fails: `when` is beyond all calls.
+    let injector = Injector::attach(subject.process.id(), &log, "all", "error=EIO", "65535").expect("attached");
+    assert!(subject.commits(2000, RECOVERY), "through several openings and closings");
+    injector.detach();
+    assert!(subject.stop(END, &mut Said::default()));
+    let log = std::fs::read_to_string(log).expect("a log");
+    let names = log.lines().filter_map(|line| line.split_once(char::is_whitespace)?.1.trim_start().split_once('('));
+    let made: BTreeSet<&str> = names.map(|(name, _)| name).filter(|name| !name.contains(' ')).collect();
+    let failing: BTreeSet<&str> =
+        CALLS.iter().flat_map(|(calls, _)| calls.split(',')).map(|call| call.trim_start_matches('?')).collect();
+    let unknown: Vec<_> = made.iter().filter(|call| !failing.contains(*call) && !OTHERS.contains(call)).collect();
+    assert!(unknown.is_empty(), "no case makes these fail: {unknown:?}");
+    assert!(made.contains("pwrite64") && made.contains("fdatasync") && made.contains("unlink"), "{made:?}");
+}
+
+#[test]
+fn a_read_or_a_look_at_a_file_that_fails_once_is_no_damage_and_costs_neither_a_record_nor_an_epoch() {
+    if !may_attach() {
+        return;
+    }
+    let reads = [("pread64", "error=EIO"), ("?fstat,?newfstatat,?statx", "error=EIO"), ("openat", "error=EMFILE")];
+    let mut cases = VecDeque::new();
+    for (calls, error) in reads {
+        // One after the other of its calls, through openings, merges, readers and closings.
+        for manner in ["2", "17", "60", "150"] {
+            cases.push_back(Case { number: 1000 + cases.len() as u64, calls, error, manner });
+        }
+    }
+    for (case, outcome) in suffer_all(cases) {
+        let (_, _, figures) = outcome.unwrap_or_else(|complaint| panic!("{case:?}\n    {complaint}"));
+        assert_eq!((figures.damaged, figures.epochs), (0, 0), "{case:?} {figures:?}");
+    }
 }
 
 #[test]
@@ -189,18 +313,7 @@ fn no_failing_call_ends_the_process_or_costs_a_promise_and_it_recovers_by_itself
         cases.retain(|case: &Case| case.number == only);
     }
     let (count, began) = (cases.len(), Instant::now());
-    let (cases, outcomes) = (Mutex::new(cases), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..LANES {
-            scope.spawn(|| {
-                while let Some(case) = { cases.lock().expect("no panic").pop_front() } {
-                    let outcome = suffer(case);
-                    outcomes.lock().expect("no panic").push((case, outcome));
-                }
-            });
-        }
-    });
-    let outcomes = outcomes.into_inner().expect("no panic");
+    let outcomes = suffer_all(cases);
     let mut by_call: BTreeMap<&str, (u64, u64, Duration)> = BTreeMap::new();
     let (mut figures, mut wrong) = (Figures::default(), Vec::new());
     for (case, outcome) in &outcomes {
@@ -215,8 +328,13 @@ fn no_failing_call_ends_the_process_or_costs_a_promise_and_it_recovers_by_itself
     }
     eprintln!("{count} cases in {:?}; {figures:?}", began.elapsed());
     eprintln!("{:<32} {:>6} {:>9} {:>20}", "call", "cases", "failures", "slowest recovery");
-    for (call, (cases, failures, slowest)) in by_call {
+    for (call, (cases, failures, slowest)) in &by_call {
         eprintln!("{call:<32} {cases:>6} {failures:>9} {slowest:>20.1?}");
+    }
+    if all {
+        let never: Vec<_> =
+            by_call.iter().filter(|(_, (_, failures, _))| *failures == 0).map(|(call, _)| call).collect();
+        assert!(never.is_empty(), "never made: {never:?}");
     }
     assert!(wrong.is_empty(), "{} of {count}\n{}", wrong.len(), wrong.join("\n"));
 }

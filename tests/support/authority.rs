@@ -3,6 +3,7 @@
 #![allow(dead_code)] // every test file uses its own part of it
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,6 +77,7 @@ impl Authority {
         let paths = (self.home.path().join(format!("{name}.crt")), self.home.path().join(format!("{name}.key")));
         std::fs::write(&paths.0, certificate).unwrap();
         std::fs::write(&paths.1, key).unwrap();
+        std::fs::set_permissions(&paths.1, std::fs::Permissions::from_mode(0o600)).unwrap();
         paths
     }
 

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use ironbridge::field::modbus::transport::{Opener, Opening, Wire};
+use ironbridge::field::carrier::{Opener, Opening, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 

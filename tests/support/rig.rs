@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironbridge::config::plan::{BusLink, BusPlan, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
-use ironbridge::field::modbus::transport::Opener;
+use ironbridge::field::carrier::Opener;
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
@@ -29,12 +29,12 @@ use tokio::time::{Instant, timeout};
 pub const TIMEOUT: Duration = Duration::from_millis(200);
 
 pub fn tcp(endpoint: &str) -> BusLink {
-    BusLink::ModbusTcp { endpoint: endpoint.into() }
+    BusLink::tcp(endpoint)
 }
 
 pub fn rtu(port: impl Into<PathBuf>, baud: u32) -> BusLink {
     let serial = SerialPlan { baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
-    BusLink::ModbusRtu { port: port.into(), serial }
+    BusLink::rtu(port, serial)
 }
 
 /// A plan of one bus.
@@ -85,8 +85,8 @@ pub struct Rig {
 impl Rig {
     /// Runs the only bus of a plan over the wire of its plan.
     pub fn run(plan: Plan) -> Self {
-        let link = plan.buses[0].link.clone();
-        Self::run_over(plan, Box::new(link))
+        let carrier = plan.buses[0].link.carrier.clone();
+        Self::run_over(plan, Box::new(carrier))
     }
 
     /// Runs it over another one.

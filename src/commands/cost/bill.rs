@@ -5,6 +5,7 @@ use crate::config::plan::{Budget, PathPlan, Period, Plan, UplinkPlan};
 use crate::config::wire::{self, Load, Upkeep, Way};
 use crate::model::number::Class;
 
+use super::forecast::Made;
 use super::seen::Seen;
 
 /// A month in this forecast.
@@ -50,8 +51,21 @@ pub struct Row {
     pub per_sample: Rate,
     /// Wire bytes per day, session included.
     pub per_day: Rate,
+    /// With values that move as assumed, and the deadbands that are configured; where it is worked out.
+    pub likely: Option<Likely>,
     /// Against each budget.
     pub budgets: Vec<Use>,
+}
+
+/// What deadbands let through when values move as `plant` assumes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Likely {
+    /// Samples per second.
+    pub per_second: f64,
+    /// Wire bytes per sample, session not included.
+    pub per_sample: f64,
+    /// Wire bytes per day, session included.
+    pub per_day: f64,
 }
 
 /// A budget and what becomes of it.
@@ -82,6 +96,11 @@ impl Row {
         map(self.per_month(), |bytes| bytes / BYTES_PER_MIB * price_per_mib)
     }
 
+    /// Money per day.
+    pub fn money_per_day(&self, price_per_mib: f64) -> Rate {
+        map(self.per_day, |bytes| bytes / BYTES_PER_MIB * price_per_mib)
+    }
+
     /// Do all budgets last, at the end that costs more?
     pub fn fits(&self) -> bool {
         self.budgets.iter().all(|used| used.part.most <= 1.0)
@@ -90,6 +109,7 @@ impl Row {
 
 /// Works it out.
 pub fn bill(plan: &Plan, uplink: &UplinkPlan, seen: Option<&Seen>) -> Bill {
+    let made = if seen.is_some() { Made::default() } else { Made::new(plan, uplink) };
     let course = |path: Option<&PathPlan>| {
         // As if this path were the only one.
         let mut alone = uplink.clone();
@@ -98,7 +118,7 @@ pub fn bill(plan: &Plan, uplink: &UplinkPlan, seen: Option<&Seen>) -> Bill {
             alone.paths = vec![path.clone()];
         }
         let budgets = path.map_or(&uplink.budgets, |path| &path.budgets);
-        let row = |way: Way| row(plan, &alone, budgets, way, seen);
+        let row = |way: Way| row(plan, (&alone, budgets), way, (seen, &made));
         Course {
             path: path.map(|path| path.name.clone()),
             price_per_mib: path.and_then(|path| path.price_per_mib),
@@ -121,16 +141,20 @@ pub fn bill(plan: &Plan, uplink: &UplinkPlan, seen: Option<&Seen>) -> Bill {
     }
 }
 
-fn row(plan: &Plan, uplink: &UplinkPlan, budgets: &[Budget], way: Way, seen: Option<&Seen>) -> Row {
+fn row(
+    plan: &Plan,
+    (uplink, budgets): (&UplinkPlan, &[Budget]),
+    way: Way,
+    (seen, made): (Option<&Seen>, &Made),
+) -> Row {
     let load = wire::load(plan, uplink);
-    let forecast = wire::samples_per_day(plan, uplink, &load, way);
-    let per_second = seen.map(|seen| seen.samples_per_second(&uplink.classes));
-    let (samples, rate) = match (seen, per_second) {
-        (Some(seen), Some(rate)) => {
-            let bytes = rate * 86_400.0 * seen.bytes_per_sample(plan, uplink, way);
-            (Rate { most: bytes, least: bytes }, Rate { most: rate, least: rate })
-        }
-        _ => (forecast, load.samples),
+    let (samples, rate) = if let Some(seen) = seen {
+        let rate = seen.samples_per_second(&uplink.classes);
+        let bytes = rate * 86_400.0 * seen.bytes_per_sample(plan, uplink, way);
+        (Rate { most: bytes, least: bytes }, Rate { most: rate, least: rate })
+    } else {
+        let forecast = || wire::samples_per_day(plan, uplink, &load, way);
+        (made.per_day(&uplink.classes, way).unwrap_or_else(forecast), load.samples)
     };
     let session = upkeep(uplink, seen).total();
     let per_day = Rate { most: samples.most + session.most, least: samples.least + session.least };
@@ -139,10 +163,16 @@ fn row(plan: &Plan, uplink: &UplinkPlan, budgets: &[Budget], way: Way, seen: Opt
         let days = if budget.period == Period::Day { 1.0 } else { DAYS_PER_MONTH };
         Use { budget: *budget, part: map(per_day, |bytes| bytes * days / as_f64(budget.bytes)) }
     };
+    let likely = made.likely(&uplink.classes, way).map(|(per_second, bytes)| Likely {
+        per_second,
+        per_sample: each(bytes, per_second),
+        per_day: bytes + session.most,
+    });
     Row {
         way,
         per_sample: Rate { most: each(samples.most, rate.most), least: each(samples.least, rate.least) },
         per_day,
+        likely,
         budgets: budgets.iter().map(used).collect(),
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::bill::as_f64;
+use super::sizes::{self, Messages};
 use super::table::bytes;
 use crate::commands::Failed;
 use crate::config::plan::{Plan, UplinkPlan};
@@ -20,8 +21,6 @@ use crate::store::{self, MeterRow, Owed, OwedBody, Survey, Surveyed};
 /// A store with less than this says nothing about a month.
 const LEAST_MS: i64 = 60_000;
 const MS_PER_DAY: f64 = 86_400_000.0;
-/// The same level as on the way up.
-const ZSTD_LEVEL: i32 = 3;
 
 /// See the head of this file.
 pub struct Seen {
@@ -82,36 +81,23 @@ impl Seen {
         let count = count_f64(seen.sample.len());
         match way {
             Way::JsonTag => {
-                let total: usize = seen.sample.iter().map(|owed| self.message(owed, uplink).0).sum();
+                let total: usize = seen.sample.iter().map(|owed| self.message(owed, uplink)).sum();
                 wire::message(count_f64(total) / count + MQTT, burst)
             }
             Way::JsonDevice => self.device_bytes(uplink, seen, burst),
-            Way::JsonArray => {
-                let texts: Vec<Vec<u8>> = seen.sample.iter().map(|owed| self.message(owed, uplink).1).collect();
-                let mut total = 0.0;
-                for chunk in texts.chunks(per_message(plan, uplink, way, rate)) {
-                    let text = [b"[".as_slice(), &chunk.join(&b','), b"]"].concat();
-                    let packed = zstd::bulk::compress(&text, ZSTD_LEVEL).map_or(text.len(), |packed| packed.len());
-                    total += wire::message(count_f64(packed) + 60.0, 1.0);
-                }
-                total / count
+            Way::JsonArray => Messages::new(plan, uplink, way).lists(&seen.sample, &self.survey.clock).per_record,
+            Way::Batch => {
+                let size = Messages::new(plan, uplink, way).batches(&seen.sample, &self.survey.clock);
+                size.per_day(rate, 0.0) / (rate * 86_400.0)
             }
-            Way::Batch | Way::Sparkplug => forecast_bytes(plan, uplink, way, rate, tags(&seen.sample)),
+            Way::Sparkplug => forecast_bytes(plan, uplink, way, rate, tags(&seen.sample)),
         }
     }
 
-    /// Topic and payload, and an entry of an array with the topic in it.
-    fn message(&self, owed: &Owed, uplink: &UplinkPlan) -> (usize, Vec<u8>) {
-        let (topic, payload) = match &owed.body {
-            OwedBody::Sample { tag, value, quality } => {
-                let time = self.survey.clock.wall(owed.at);
-                let time = Wall { certainty: Certainty::Fixed, ..time };
-                (tag.topic.as_str(), json::numbered_sample(value.as_ref(), *quality, time, owed.number, None))
-            }
-            OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, None)),
-        };
-        let size = uplink.topic_prefix.len() + topic.len() + payload.len();
-        (size, [format!("{{\"topic\":\"{topic}\",").as_bytes(), payload.get(1..).unwrap_or_default()].concat())
+    /// Topic and payload of a message alone, bytes.
+    fn message(&self, owed: &Owed, uplink: &UplinkPlan) -> usize {
+        let (topic, payload) = sizes::single(owed, &self.survey.clock);
+        uplink.topic_prefix.len() + topic.len() + payload.len()
     }
 
     /// Records of a device with one time make one message.
@@ -120,7 +106,7 @@ impl Seen {
         let mut total = 0.0;
         let mut samples = 0.0;
         for owed in &seen.sample {
-            let (whole, _) = self.message(owed, uplink);
+            let whole = self.message(owed, uplink);
             match &owed.body {
                 OwedBody::Event { .. } => total += wire::message(count_f64(whole) + MQTT, burst),
                 OwedBody::Sample { tag, quality, .. } => {
@@ -208,13 +194,6 @@ fn tags(sample: &[Owed]) -> f64 {
         OwedBody::Event { .. } => None,
     };
     count_f64(sample.iter().filter_map(tag).collect::<HashSet<u32>>().len())
-}
-
-/// How many records a message of this format has at this rate.
-fn per_message(plan: &Plan, uplink: &UplinkPlan, way: Way, rate: f64) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 ..= 60 000")]
-    let records = wire::records_per_message(plan, uplink, way, rate) as usize;
-    records.max(1)
 }
 
 /// For formats that are not encoded here: real rates, forecast sizes.

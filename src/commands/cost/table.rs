@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::bill::{Bill, Course, Fits, Row, Use, recommended};
+use super::bill::{Bill, Course, DAYS_PER_MONTH, Fits, Row, Use, recommended};
+use super::plant;
 use super::seen::Seen;
 use crate::config::forecast::Rate;
 use crate::config::plan::{Budget, Period};
@@ -27,9 +28,13 @@ pub fn text(bills: &[Bill], seen: Option<&Seen>) -> String {
     out.push_str(if seen.is_some() {
         "Sizes are those of the plant's own samples; the link adds what it repeats. Expect 10 % either way.\n"
     } else {
-        "From nothing changes to everything does; sizes rest on measurements with 1000 tags, good for 10 % (json, batch) to \
-         25 % (layout device, arrays, and messages of a few samples). The truth: ironbridge cost --from-store\n"
+        "From nothing changes to everything does. batch and arrays: this program's encoder and zstd over a plant made up from \
+         the configuration (its tags, blocks, periods, deadbands), good for 20 % of a plant like that; json and layout device: \
+         arithmetic. The truth: ironbridge cost --from-store\n"
     });
+    if seen.is_none() {
+        let _ = writeln!(out, "Assumed of values: {}.", plant::ASSUMED);
+    }
     let _ = writeln!(
         out,
         "Assumed a day: {} to {} connects (a scheduled path: one in each window), {} to {} events and alarms.",
@@ -115,6 +120,18 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(out, "    {}", cells.join("  ").trim_end());
     }
+    for row in &course.rows {
+        if let Some(likely) = row.likely.filter(|likely| likely.per_second > 0.0) {
+            let _ = writeln!(
+                out,
+                "    with values as assumed and these deadbands, {}: {:.2} samples per second of {:.1} B, {} a month",
+                row.way.as_str(),
+                likely.per_second,
+                likely.per_sample,
+                bytes(likely.per_day * DAYS_PER_MONTH)
+            );
+        }
+    }
 }
 
 /// `12 % to 340 % (used up on day 9)`
@@ -170,6 +187,10 @@ pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
             json!({
                 "format": row.way.as_str(), "in_this_version": row.way.exists(), "bytes_per_sample": rate(row.per_sample),
                 "bytes_per_day": rate(row.per_day), "bytes_per_month": rate(row.per_month()),
+                "likely": row.likely.map(|likely| json!({
+                    "samples_per_second": likely.per_second, "bytes_per_sample": likely.per_sample,
+                    "bytes_per_day": likely.per_day,
+                })),
                 "money_per_month": course.price_per_mib.map(|price| rate(row.money(price))),
                 "budgets": row.budgets.iter().map(used).collect::<Vec<_>>(),
             })
@@ -196,6 +217,7 @@ pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
     };
     json!({
         "from": if seen.is_some() { "store" } else { "config" },
+        "assumed": if seen.is_some() { Value::Null } else { plant::ASSUMED.into() },
         "seen": seen.map(Seen::json),
         "uplinks": bills.iter().map(uplink).collect::<Vec<_>>(),
     })

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use serde::Serialize;
 
 use crate::commands::Failed;
-use crate::config::plan::{BusLink, Plan};
+use crate::config::plan::{Carrier, Plan};
 use crate::plant::faults::Fault;
 use crate::plant::site::{Place, Site};
 
@@ -62,10 +62,11 @@ pub fn print(
     cloud: Option<&SimulatedCloud>,
 ) -> Result<(), Failed> {
     let buses = plan.buses.iter().zip(site.buses()).enumerate().map(|(at, (bus, served))| {
-        let (kind, was) = match &bus.link {
-            BusLink::ModbusTcp { endpoint } => ("modbus-tcp", endpoint.clone()),
-            BusLink::ModbusRtu { port, .. } => ("modbus-rtu", port.display().to_string()),
+        let was = match &bus.link.carrier {
+            Carrier::Serial(port) => port.port.display().to_string(),
+            network => network.to_string(),
         };
+        let kind = bus.link.kind();
         let devices = devices(plan, at, faults);
         BusReport { name: bus.name.clone(), kind, at: served.place.to_string(), was, devices }
     });

@@ -12,7 +12,7 @@ use crate::config::units;
 use crate::host::clock::RELEASE_MS;
 use crate::model::time::Certainty;
 use crate::store::detail::{self, Detail, OwedDetail};
-use crate::store::inspect::{self, Status};
+use crate::store::inspect::{self, Status, Written};
 
 /// `ironbridge store status`
 #[derive(Debug, clap::Args)]
@@ -68,6 +68,7 @@ pub(super) fn run(dir: &Path, args: &StatusArgs) -> Result<(), Failed> {
 fn streams_text(dir: &Path, status: &Status, detail: &Detail) -> String {
     let mut text = format!("store      {}\n", dir.display());
     let _ = writeln!(text, "bytes      {} ({} set aside)", status.bytes, status.bytes_aside);
+    let _ = writeln!(text, "written    {}", written_text(&status.written));
     let _ = writeln!(text, "tags       {}\n", status.tags);
     let _ = writeln!(
         text,
@@ -90,6 +91,16 @@ fn streams_text(dir: &Path, status: &Status, detail: &Detail) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Only what we hand to the disk is known here: a file system adds its journal, flash its own.
+fn written_text(written: &Written) -> String {
+    let Written { bytes, seconds, bytes_per_day } = written;
+    let ran = u64::try_from(*seconds).map_or_else(|_| String::new(), super::drain::span_text);
+    match bytes_per_day {
+        Some(a_day) => format!("{bytes} bytes in {ran} of running, {a_day} a day (the file system adds its own)"),
+        None => format!("{bytes} bytes in {ran} of running (noted every ten minutes while the gateway runs)"),
+    }
 }
 
 fn uplinks_text(status: &Status, detail: &Detail, now_ms: Option<i64>) -> String {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Parity, SerialPlan};
+use super::super::plan::{BusLink, BusPlan, Framing, Habits, Parity, SerialPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
+use super::habits;
 use super::names::Unique;
 use crate::model::tag::BusIx;
 
@@ -40,18 +41,29 @@ pub enum Kind {
     Rtu,
 }
 
+impl Kind {
+    const fn framing(self) -> Framing {
+        match self {
+            Self::Tcp => Framing::Mbap,
+            Self::Rtu => Framing::Rtu,
+        }
+    }
+}
+
 /// All buses.
 #[derive(Debug)]
 pub struct Buses<'a> {
     /// A bus with problems keeps its position, so that its devices are checked all the same.
     plans: Vec<Option<BusPlan>>,
-    named: HashMap<&'a str, (BusIx, Option<Kind>)>,
+    named: HashMap<&'a str, (BusIx, Option<Framing>)>,
+    /// By position, those of a bus with problems too.
+    habits: Vec<Habits>,
     complete: Complete,
 }
 
 impl<'a> Buses<'a> {
     /// The bus a device names; reports one that does not exist.
-    pub fn find(&self, section: &Section<'a, '_>, name: Spot<&str>) -> Option<(BusIx, Option<Kind>)> {
+    pub fn find(&self, section: &Section<'a, '_>, name: Spot<&str>) -> Option<(BusIx, Option<Framing>)> {
         let found = self.named.get(name.value);
         if found.is_none() && self.complete == Complete::Yes {
             let mut known: Vec<&str> = self.named.keys().copied().collect();
@@ -61,6 +73,11 @@ impl<'a> Buses<'a> {
             section.report(section.wrong("bus", name.at, message).allowed(allowed));
         }
         found.copied()
+    }
+
+    /// What a bus is like, for its devices.
+    pub fn habits(&self, bus: BusIx) -> Habits {
+        self.habits.get(bus.0 as usize).cloned().unwrap_or_default()
     }
 
     /// For the plan; `None` when one of them has problems.
@@ -74,11 +91,12 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
     let list = Trail::Key(root.trail, "bus");
     let mut names = Unique::default();
     let mut ports: HashMap<PathBuf, At> = HashMap::new();
-    let mut buses = Buses { plans: Vec::new(), named: HashMap::new(), complete };
+    let mut buses = Buses { plans: Vec::new(), named: HashMap::new(), habits: Vec::new(), complete };
     for (ix, node) in (0u32..).zip(root.tables("bus")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::BUS) else {
             buses.plans.push(None);
+            buses.habits.push(Habits::default());
             continue;
         };
         let name = names.name(&section, "bus");
@@ -92,14 +110,17 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
             Some(Kind::Rtu) => rtu(&section, &mut ports),
             None => None,
         };
+        let habits = habits::of_bus(&section, link.as_ref());
         if let Some(name) = name {
-            buses.named.insert(name.value, (BusIx(ix), kind));
+            buses.named.insert(name.value, (BusIx(ix), kind.map(Kind::framing)));
         }
         buses.plans.push(name.zip(link).map(|(name, link)| BusPlan {
             name: name.value.to_owned(),
             link,
             response_timeout: timeout,
+            habits: habits.clone(),
         }));
+        buses.habits.push(habits);
     }
     buses
 }
@@ -112,7 +133,7 @@ fn tcp(section: &Section<'_, '_>) -> Option<BusLink> {
     }
     let text = section.required_text("endpoint", "host and port of the device, such as \"192.168.0.10:502\"")?;
     match endpoint(text.value) {
-        Ok(endpoint) => Some(BusLink::ModbusTcp { endpoint }),
+        Ok(endpoint) => Some(BusLink::tcp(&endpoint)),
         Err(message) => {
             let allowed = "\"host:port\", \"host\" (port 502) or \"[ipv6]:port\"";
             section.report(section.wrong("endpoint", text.at, message).allowed(allowed));
@@ -181,7 +202,7 @@ fn rtu(section: &Section<'_, '_>, ports: &mut HashMap<PathBuf, At>) -> Option<Bu
         }
         Some(path)
     });
-    Some(BusLink::ModbusRtu { port: port?, serial: serial? })
+    Some(BusLink::rtu(port?, serial?))
 }
 
 fn serial(text: &str) -> Result<SerialPlan, &'static str> {

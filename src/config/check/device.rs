@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use super::super::blocks::REGISTERS_PER_READ_MAX;
-use super::super::plan::{DevicePlan, TagPlan};
+use super::super::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
+use super::super::plan::{DevicePlan, Framing, Grouping, TagPlan};
 use super::super::profile::{Library, Origin, RegisterMap};
 use super::super::raw::{Node, Trail};
 use super::super::schema;
-use super::super::section::{Context, Section};
+use super::super::section::{Context, Section, Spot};
 use super::address::{STYLES, Style};
-use super::bus::{Buses, Kind};
+use super::bus::Buses;
 use super::gateway::Gateway;
+use super::habits;
 use super::names::Unique;
 use super::tag::{self, POLL_RANGE};
 use super::topics::{TopicBook, TopicNames};
 use crate::model::tag::{BusIx, DeviceIx};
 
 const POLL: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The tags of a device while they are being read.
 struct Tags<'a, 'b> {
@@ -78,11 +78,14 @@ pub fn devices<'a>(
     for (ix, node) in (0u32..).zip(root.tables("device")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
+        let style = section.choice("address_style", &STYLES, &[]).map_or(Style::ZeroBased, |spot| spot.value);
         let (mut plan, bus_name) = device(&section, buses, &mut names);
+        plan.territory = habits::territory(&section, style);
         let first = tags.len();
         let of = tag::Of {
             device: DeviceIx(ix),
-            style: section.choice("address_style", &STYLES, &[]).map_or(Style::ZeroBased, |spot| spot.value),
+            style,
+            territory: &plan.territory,
             poll: section.duration("poll", POLL_RANGE).unwrap_or(POLL),
             registers_max: plan.max_registers_per_read,
             template: gateway.template.as_ref(),
@@ -106,24 +109,39 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     let name = names.name(section, "device");
     let bus = section.required_text("bus", "the name of a [[bus]]");
     let found = bus.and_then(|bus| buses.find(section, bus));
-    let (bus_ix, kind) = found.unwrap_or((BusIx(0), None));
-    let unit_id = match kind {
-        Some(Kind::Rtu) => 1..=247,
-        _ => 0..=255,
+    let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
+    let unit_id = match framing {
+        Some(Framing::Rtu | Framing::Ascii) => 1..=247,
+        Some(Framing::Mbap) | None => 0..=255,
     };
     if section.get("unit_id").is_none() {
         section.missing("unit_id", "the Modbus address of the device, often 1");
     }
     let unit_id = section.whole("unit_id", unit_id).unwrap_or(1);
     let registers = section.whole("max_registers_per_read", 1..=REGISTERS_PER_READ_MAX);
-    let pause = section.duration("delay_between_requests", Duration::ZERO..=PAUSE_MAX);
+    let registers = registers.unwrap_or(REGISTERS_PER_READ_MAX);
+    let bits = section.whole("max_bits_per_read", 1..=BITS_PER_READ_MAX);
+    let one_each = section.flag("one_request_per_tag").is_some_and(|spot| spot.value);
+    let inherited = buses.habits(bus_ix).manners;
     let plan = DevicePlan {
-        name: name.map_or_else(String::new, |name| name.value.to_owned()),
-        bus: Some(bus_ix),
-        unit_id: u8::try_from(unit_id).unwrap_or(1),
-        tags: 0..0,
-        max_registers_per_read: registers.unwrap_or(REGISTERS_PER_READ_MAX),
-        delay_between_requests: pause.unwrap_or(Duration::ZERO),
+        max_registers_per_read: registers,
+        // A device that cannot send long answers cannot send long ones of bits either.
+        max_bits_per_read: bits.unwrap_or_else(|| registers.saturating_mul(16).min(BITS_PER_READ_MAX)),
+        max_gap: max_gap(section),
+        grouping: if one_each { Grouping::OneRequestPerTag } else { Grouping::Blocks },
+        manners: habits::manners(section, &inherited),
+        ..DevicePlan::plain(name.map_or("", |name| name.value), bus_ix, u8::try_from(unit_id).unwrap_or(1))
     };
     (plan, bus.map_or("", |bus| bus.value))
+}
+
+/// `fill_gaps = false` is `max_gap = 0` in other words.
+fn max_gap(section: &Section<'_, '_>) -> Option<u16> {
+    let gap = section.whole("max_gap", 0..=REGISTERS_PER_READ_MAX);
+    let fill = section.flag("fill_gaps");
+    if let (Some(gap @ 1..), Some(Spot { value: false, at })) = (gap, fill) {
+        let message = format!("says that no gap is read over, and max_gap that {gap} registers are");
+        section.report(section.wrong("fill_gaps", at, message).allowed("one of the two"));
+    }
+    if fill.is_some_and(|spot| !spot.value) { Some(0) } else { gap }
 }

@@ -8,6 +8,7 @@ mod broker;
 mod bus;
 mod device;
 mod gateway;
+mod habits;
 mod money;
 mod names;
 mod path;

@@ -7,6 +7,7 @@ use super::bus::split_host;
 const URL_FORM: &str = "mqtt://host[:1883], mqtts://host[:8883], ws://host[:80][/mqtt] or wss://host[:443][/mqtt]";
 const PROXY_FORM: &str = "http://host[:3128] or socks5://host[:1080]";
 const SERVERS_MAX: usize = 16;
+const PROXY_USER_BYTES_MAX: usize = 255;
 /// Where brokers have their websocket door when nothing else is said.
 const WEBSOCKET_PATH: &str = "/mqtt";
 
@@ -59,8 +60,8 @@ fn server(section: &Section<'_, '_>, key: &str, text: Spot<&str>) -> Option<Serv
     if path.len() > 1 && matches!(transport, Transport::Tcp | Transport::Tls) {
         return refuse("a path has a meaning with ws:// and wss:// only");
     }
-    if path.chars().any(|c| !c.is_ascii_graphic()) {
-        return refuse("the path is made of printable ASCII without blanks");
+    if path.chars().any(|c| !c.is_ascii_graphic() || c == '#') {
+        return refuse("the path is made of printable ASCII without blanks, and has no #");
     }
     match split_host(place, port) {
         Ok((host, port)) => Some(ServerPlan { host: host.to_owned(), port, transport }),
@@ -101,6 +102,9 @@ pub fn proxy(section: &Section<'_, '_>) -> Option<ProxyPlan> {
             return None;
         }
     };
+    if let Some(username) = username {
+        proxy_username(section, kind, username);
+    }
     match split_host(rest.strip_suffix('/').unwrap_or(rest), port) {
         Ok((host, port)) => Some(ProxyPlan {
             kind,
@@ -113,5 +117,15 @@ pub fn proxy(section: &Section<'_, '_>) -> Option<ProxyPlan> {
             section.report(section.wrong("proxy", text.at, message).allowed(PROXY_FORM));
             None
         }
+    }
+}
+
+/// SOCKS has one byte for its length (RFC 1929, section 2), and HTTP ends it at the first colon (RFC 7617, section 2).
+fn proxy_username(section: &Section<'_, '_>, kind: ProxyKind, text: Spot<&str>) {
+    let colon = kind == ProxyKind::Http && text.value.contains(':');
+    if !(1..=PROXY_USER_BYTES_MAX).contains(&text.value.len()) || text.value.chars().any(char::is_control) || colon {
+        let allowed =
+            format!("1 ..= {PROXY_USER_BYTES_MAX} bytes without control characters, for http also without a colon");
+        section.report(section.wrong("proxy_username", text.at, "is no user of a proxy").allowed(allowed));
     }
 }

@@ -4,11 +4,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Limits, Scale, Source, TagPlan, Verify, WritePlan};
+use super::super::plan::{Limits, Scale, Source, TagPlan, Territory, Verify, WritePlan};
 use super::super::raw::{Node, Trail, Value};
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
 use super::address::{self, Style};
+use super::habits;
 use super::names::Unique;
 use super::topics::{Template, TopicBook, TopicNames};
 use crate::model::number::Class;
@@ -41,6 +42,8 @@ pub struct Of<'a> {
     pub poll: Duration,
     /// The longest read of the device, registers.
     pub registers_max: u16,
+    /// What of the device may be read.
+    pub territory: &'a Territory,
     /// How topics are built.
     pub template: Option<&'a Template<'a>>,
     /// Gateway, bus and device of the topic.
@@ -66,6 +69,11 @@ pub fn tag<'a>(
     let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
+    if let (Some(address), Some(data_type)) = (address, data_type)
+        && (access.reads() || address.value.bit.is_some())
+    {
+        habits::within(section, of.territory, address, data_type);
+    }
     check_write_length(section, access, data_type);
     let deadband = deadband(section, data_type);
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);

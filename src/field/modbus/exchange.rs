@@ -1,6 +1,6 @@
 //! The exchange under way on one wire: the request as it went out, what has come in since, and what of that is the answer.
 //!
-//! Owned by the gate, which is its only caller; judges with [`super::frame`]. Promises: nothing but a whole valid answer
+//! Owned by the gate, which is its only caller; judges with [`super::inbox`]. Promises: nothing but a whole valid answer
 //! to the request under way is ever made ready; everything else is counted once and dropped.
 
 use std::io;
@@ -12,18 +12,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::frame::{EchoRule, Expect, Found, MBAP_BYTES, Mbap, hunt, next_mbap, whole_reply};
-use super::timing::Framing;
-use super::transport::Wire;
+use super::ascii;
+use super::frame::{EchoRule, Expect, MBAP_BYTES};
+use super::inbox::{Event, Inbox, OutOfStep, Question};
+use crate::config::plan::{BusLink, Echo, Framing};
+use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
-/// Most bytes kept while looking for an answer: four of the longest frames. More is a line that babbles.
-const INBOX_BYTES_MAX: usize = 1024;
 /// After this many answers without an echo a line that echoed is taken to have stopped.
 const CLEAN_ANSWERS: u8 = 3;
 
 /// The text of the one error after which a TCP connection cannot be used again.
 pub const OUT_OF_STEP: &str = "no Modbus header where one should be";
+
+fn out_of_step(_: OutOfStep) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, OUT_OF_STEP)
+}
 
 /// What is known about the line's habit of sending our own bytes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +87,12 @@ pub struct Exchange {
     /// Of the request under way: the gate's own number, and the crate's.
     transaction: u16,
     crate_transaction: [u8; 2],
-    inbox: Vec<u8>,
+    inbox: Inbox,
     /// The answer, on its way to the crate.
     ready: Vec<u8>,
     taken: usize,
     echo: EchoHabit,
+    echo_told: Echo,
     echo_seen: bool,
     heard: Heard,
     /// Runs since a frame turned out broken: when the line stays still, there is no answer to wait for.
@@ -97,22 +102,28 @@ pub struct Exchange {
 
 impl Exchange {
     /// Nothing asked yet.
-    pub fn new(wire: Box<dyn Wire>, framing: Framing, settle: Duration, stats: Arc<BusStats>) -> Self {
+    pub fn new(wire: Box<dyn Wire>, link: &BusLink, settle: Duration, stats: Arc<BusStats>) -> Self {
         Self {
             wire,
-            framing,
+            framing: link.framing,
             settle,
-            stats,
             staged: Vec::new(),
             request: Vec::new(),
             sent: 0,
             expect: None,
-            transaction: 0,
+            // Another beginning on each connection: what is late from the one before must not fit.
+            transaction: rand::random(),
             crate_transaction: [0; 2],
-            inbox: Vec::new(),
+            inbox: Inbox::new(link, Arc::clone(&stats)),
+            stats,
             ready: Vec::new(),
             taken: 0,
-            echo: EchoHabit::Unknown,
+            echo: match link.echo {
+                Echo::Auto => EchoHabit::Unknown,
+                Echo::Yes => EchoHabit::Present { clean: 0 },
+                Echo::No => EchoHabit::Absent,
+            },
+            echo_told: link.echo,
             echo_seen: false,
             heard: Heard::Nothing,
             broken: None,
@@ -159,24 +170,25 @@ impl Exchange {
         }
         self.request.clear();
         self.request.append(&mut self.staged);
-        let expect = match self.framing {
-            Framing::Rtu => self.request.split_last_chunk::<2>().and_then(|(body, _crc)| {
-                let (unit, pdu) = body.split_first()?;
-                Expect::of_request(*unit, pdu)
-            }),
-            Framing::Tcp => self.request.get(MBAP_BYTES - 1..).and_then(|tail| {
-                let (unit, pdu) = tail.split_first()?;
-                Expect::of_request(*unit, pdu)
-            }),
+        let addressed = match self.framing {
+            Framing::Mbap => self.request.get(MBAP_BYTES - 1..),
+            Framing::Rtu | Framing::Ascii => self.request.split_last_chunk::<2>().map(|(body, _crc)| body),
         };
+        let expect = addressed.and_then(<[u8]>::split_first).and_then(|(unit, pdu)| Expect::of_request(*unit, pdu));
         let Some(expect) = expect else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request this gate can judge the answer of"));
         };
-        if self.framing == Framing::Tcp {
-            self.transaction = self.transaction.wrapping_add(1);
-            self.crate_transaction.copy_from_slice(&self.request[..2]);
-            self.request[..2].copy_from_slice(&self.transaction.to_be_bytes());
+        match self.framing {
+            Framing::Mbap => {
+                self.transaction = self.transaction.wrapping_add(1);
+                self.crate_transaction.copy_from_slice(&self.request[..2]);
+                self.request[..2].copy_from_slice(&self.transaction.to_be_bytes());
+            }
+            Framing::Ascii => self.request = ascii::from_rtu(&self.request).unwrap_or_default(),
+            Framing::Rtu => {}
         }
+        self.ready.clear();
+        self.taken = 0;
         (self.sent, self.expect) = (0, Some(expect));
         (self.echo_seen, self.heard, self.broken) = (false, Heard::Nothing, None);
         self.stats.requests.one();
@@ -187,8 +199,8 @@ impl Exchange {
     fn finish(&mut self) {
         (self.expect, self.broken, self.sent) = (None, None, 0);
         self.request.clear();
-        if self.framing == Framing::Rtu {
-            self.discard_inbox();
+        if !self.framing.is_numbered() {
+            let _ = self.inbox.discard(); // only a numbered stream can be out of step
         }
     }
 
@@ -203,8 +215,8 @@ impl Exchange {
                 written => self.sent += written,
             }
         }
-        // No flush: a TCP socket has none, and that of a serial port is tcdrain, which blocks the thread.
-        Poll::Ready(Ok(()))
+        // For TLS. A socket has nothing to flush, and a serial port does not get to hear of it (see `serial`).
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     /// Reads what is there into the inbox; the end of the stream is an error, never "try again".
@@ -218,7 +230,7 @@ impl Exchange {
                 "the other side closed the connection",
             )));
         }
-        self.inbox.extend_from_slice(space.filled());
+        self.inbox.fill(space.filled());
         self.last_heard = Instant::now();
         Poll::Ready(Ok(()))
     }
@@ -226,12 +238,7 @@ impl Exchange {
     /// Reads and drops what nobody is waiting for.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_fill(cx))?;
-        match self.framing {
-            Framing::Rtu => self.discard_inbox(),
-            // Frames only, so that the stream stays in step; the rest of a torn one is still to come.
-            Framing::Tcp => drop(self.examine_tcp()?),
-        }
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.inbox.discard().map_err(out_of_step))
     }
 
     /// Hands the answer to the crate, once there is one.
@@ -262,113 +269,42 @@ impl Exchange {
         }
     }
 
-    fn discard_inbox(&mut self) {
-        let mut at = 0;
-        while at < self.inbox.len() {
-            match whole_reply(&self.inbox[at..]) {
-                Some(length) => {
-                    self.stats.stale.one();
-                    at += length;
-                }
-                None => {
-                    self.stats.garbage.one();
-                    at += 1;
-                }
-            }
-        }
-        self.inbox.clear();
-    }
-
     /// Looks for the answer in the inbox; `true` when it is ready for the crate.
     fn examine(&mut self) -> io::Result<bool> {
-        match self.framing {
-            Framing::Rtu => Ok(self.examine_rtu()),
-            Framing::Tcp => self.examine_tcp(),
-        }
-    }
-
-    fn examine_rtu(&mut self) -> bool {
         let Some(expect) = self.expect else {
-            return false;
+            return Ok(false);
         };
-        while let Some(found) = hunt(&self.inbox, &self.request, expect, self.echo_rule(expect)) {
-            let (count, range) = match found {
-                Found::Answer(range) => {
-                    self.stats.garbage.add(range.start as u64);
-                    self.deliver(range.start, range.end);
-                    return true;
-                }
-                Found::Echo(range) => {
-                    self.echo_seen = true;
-                    (&self.stats.echo, range)
-                }
-                Found::Stale(range) => {
-                    self.heard = Heard::Noise;
-                    (&self.stats.stale, range)
-                }
-                Found::Foreign(range) => (&self.stats.foreign, range),
-                Found::Broken(range) => {
-                    self.heard = Heard::Noise;
-                    self.broken = Some(Box::pin(sleep(self.settle)));
-                    (&self.stats.crc, range.start..range.start + 1)
-                }
-            };
-            count.one();
-            self.stats.garbage.add(range.start as u64);
-            self.inbox.drain(..range.end);
-        }
-        if self.inbox.len() > INBOX_BYTES_MAX {
-            self.stats.garbage.add(self.inbox.len() as u64 / 2);
-            self.inbox.drain(..self.inbox.len() / 2);
-        }
-        false
-    }
-
-    fn examine_tcp(&mut self) -> io::Result<bool> {
         loop {
-            let (transaction, unit, length) = match next_mbap(&self.inbox) {
-                Mbap::Incomplete => return Ok(false),
-                Mbap::OutOfStep => {
-                    self.stats.garbage.add(self.inbox.len() as u64);
-                    self.inbox.clear();
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, OUT_OF_STEP));
-                }
-                Mbap::Whole { transaction, unit, length } => (transaction, unit, length),
-            };
-            let ours = self.expect.filter(|_| transaction == self.transaction);
-            let count = match ours {
-                None => &self.stats.stale,
-                Some(expect)
-                    if self.inbox[..length] == self.request[..] && self.echo_rule(expect) == EchoRule::Strip =>
-                {
-                    self.echo_seen = true;
-                    &self.stats.echo
-                }
-                Some(expect) if unit != expect.unit() => &self.stats.foreign,
-                Some(expect) if expect.accepts(&self.inbox[MBAP_BYTES..length]) => {
-                    self.inbox[..2].copy_from_slice(&self.crate_transaction);
-                    self.deliver(0, length);
+            let (transaction, echo) = (self.transaction, self.echo_rule(expect));
+            let question = Question { request: &self.request, expect, transaction, echo };
+            match self.inbox.next(question, &mut self.ready).map_err(out_of_step)? {
+                None => return Ok(false),
+                Some(Event::Answer) => {
+                    self.deliver();
                     return Ok(true);
                 }
-                Some(_) => {
-                    self.stats.garbage.add(length as u64);
-                    self.inbox.drain(..length);
+                Some(Event::Echo) => self.echo_seen = true,
+                Some(Event::Stale) if self.framing.is_numbered() => {} // to another question, of whatever unit
+                Some(Event::Stale) => self.heard = Heard::Noise,
+                Some(Event::Foreign) => {}
+                Some(Event::Broken) => {
+                    self.heard = Heard::Noise;
+                    self.broken = Some(Box::pin(sleep(self.settle)));
+                }
+                Some(Event::WrongShape) => {
                     self.heard = Heard::Noise;
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of the wrong shape"));
                 }
-            };
-            count.one();
-            self.inbox.drain(..length);
+            }
         }
     }
 
-    fn deliver(&mut self, start: usize, end: usize) {
-        self.ready.clear();
-        self.ready.extend_from_slice(&self.inbox[start..end]);
-        self.taken = 0;
-        self.inbox.drain(..end);
+    /// The answer is in `ready`.
+    fn deliver(&mut self) {
+        if self.framing.is_numbered() {
+            self.ready[..2].copy_from_slice(&self.crate_transaction);
+        }
         self.learn_echo();
-        self.stats.replies.one();
         self.finish();
     }
 
@@ -384,7 +320,7 @@ impl Exchange {
 
     /// Learns from a request whose echo cannot be mistaken.
     fn learn_echo(&mut self) {
-        if self.expect.is_none_or(Expect::answers_like_an_echo) {
+        if self.echo_told != Echo::Auto || self.expect.is_none_or(Expect::answers_like_an_echo) {
             return;
         }
         self.echo = match self.echo {

@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::{Abandoned, EchoHabit, Exchange};
-use super::timing::Framing;
-use super::transport::Wire;
+use crate::config::plan::BusLink;
+use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
 /// A handle to the gate of one connection.
@@ -38,8 +38,8 @@ impl fmt::Debug for Gate {
 
 impl Gate {
     /// A gate over a connection or an open port. `settle`: how long a serial line must be still after a broken frame.
-    pub fn new(wire: Box<dyn Wire>, framing: Framing, settle: Duration, stats: Arc<BusStats>) -> Self {
-        Self { exchange: Arc::new(Mutex::new(Exchange::new(wire, framing, settle, stats))) }
+    pub fn new(wire: Box<dyn Wire>, link: &BusLink, settle: Duration, stats: Arc<BusStats>) -> Self {
+        Self { exchange: Arc::new(Mutex::new(Exchange::new(wire, link, settle, stats))) }
     }
 
     /// Never contended: the session and its context are one task.

@@ -1,16 +1,17 @@
-//! Modbus as a client: TCP and RTU on serial lines, on tokio-modbus and tokio-serial, never bare.
+//! Modbus as a client, in three framings over whatever carries it: on tokio-modbus, never bare.
 //!
-//! `transport` opens the connection or the port · `frame` says which bytes are the answer (pure) · `gate` and
-//! `exchange` sit between crate and wire and let nothing else through · `session` does one transaction at a time and keeps the silences ·
+//! `frame` and `ascii` say which bytes are a frame (pure) · `inbox` says which frame is the answer · `gate` and `exchange`
+//! sit between crate and wire and let nothing else through · `session` does one transaction at a time and keeps the silences ·
 //! `timing` knows how long things take · `bisect` splits a block that a device refuses · `decode` cuts values out of words
 //! · `write` turns a value into what goes on the wire. Nothing here knows schedules, tags' quality or the hub.
 
+pub mod ascii;
 pub mod bisect;
 pub mod decode;
 pub mod exchange;
 pub mod frame;
 pub mod gate;
+pub mod inbox;
 pub mod session;
 pub mod timing;
-pub mod transport;
 pub mod write;

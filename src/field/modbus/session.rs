@@ -16,10 +16,11 @@ use tokio_modbus::{Error, Request, Response};
 
 use super::exchange::{EchoHabit, Heard, OUT_OF_STEP, Sent};
 use super::gate::Gate;
-use super::timing::{Framing, Timing};
-use super::transport::Wire;
+use super::timing::Timing;
 use super::write::Write;
 use crate::config::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
+use crate::config::plan::Framing;
+use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 use crate::model::tag::Table;
 
@@ -27,9 +28,6 @@ use crate::model::tag::Table;
 pub const REGISTERS_PER_WRITE_MAX: usize = 123;
 /// Added to the worst response time seen: the line's quiet after a timeout.
 const QUIET_MARGIN: Duration = Duration::from_millis(20);
-/// A request and the frame around its answer, the larger framing.
-const FRAMES_BYTES: u32 = 21;
-
 /// Why a transaction has no answer; the variant says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -81,11 +79,8 @@ impl Session {
     /// such as this program until it was killed, may have left a question whose answer is still to come, and nothing in
     /// it says that it is not ours.
     pub fn new(wire: Box<dyn Wire>, timing: Timing, stats: Arc<BusStats>) -> Self {
-        let gate = Gate::new(wire, timing.framing(), timing.settle(), Arc::clone(&stats));
-        let quiet = match timing.framing() {
-            Framing::Tcp => Duration::ZERO,
-            Framing::Rtu => timing.response_timeout().max(timing.pause()),
-        };
+        let gate = Gate::new(wire, timing.link(), timing.settle(), Arc::clone(&stats));
+        let quiet = if timing.is_numbered() { Duration::ZERO } else { timing.response_timeout().max(timing.pause()) };
         let quiet_until = Instant::now() + quiet;
         Self { gate, context: None, timing, quiet_until, holds: Vec::new(), worst_response: None, stats }
     }
@@ -160,20 +155,20 @@ impl Session {
 
     /// On a serial line that may echo nobody knows yet whether the answer to FC 5 or 6 is one.
     pub fn must_learn_echo(&self) -> bool {
-        self.timing.framing() == Framing::Rtu && self.gate.echo_habit() == EchoHabit::Unknown
+        !self.timing.is_numbered() && self.gate.echo_habit() == EchoHabit::Unknown
     }
 
     async fn call(&mut self, unit: u8, request: Request<'_>, data: u32) -> Result<Response, Trouble> {
         self.settle(unit).await?;
         let gate = &self.gate;
-        let framing = self.timing.framing();
+        let framing = self.timing.link().framing;
         let context = self.context.get_or_insert_with(|| match framing {
-            Framing::Tcp => tcp::attach_slave(gate.clone(), Slave(unit)),
-            Framing::Rtu => rtu::attach_slave(gate.clone(), Slave(unit)),
+            Framing::Mbap => tcp::attach_slave(gate.clone(), Slave(unit)),
+            Framing::Rtu | Framing::Ascii => rtu::attach_slave(gate.clone(), Slave(unit)),
         });
         context.set_slave(Slave(unit));
         let asked = Instant::now();
-        let wait = self.timing.wait(FRAMES_BYTES + data);
+        let wait = self.timing.wait(framing.transaction_bytes(data));
         let answer = timeout(wait, context.call(request)).await;
         self.quiet_until = Instant::now() + self.timing.pause();
         match answer {
@@ -194,7 +189,7 @@ impl Session {
     fn give_up(&mut self, unit: u8, error: Option<Error>, over: Instant) -> Trouble {
         self.context = None;
         let abandoned = self.gate.abandon();
-        if self.timing.framing() == Framing::Rtu {
+        if !self.timing.is_numbered() {
             let quiet = self.quiet();
             self.quiet_until = Instant::now() + quiet;
             self.holds.push((unit, over + quiet));

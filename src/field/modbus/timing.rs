@@ -7,15 +7,8 @@ use crate::config::plan::{BusLink, BusPlan};
 
 /// A reply that takes longer than this much of its own wire time has not come: USB adapters and their buffers.
 const ADAPTER_SLACK: Duration = Duration::from_millis(20);
-
-/// The two framings of this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// MBAP header, transaction ids, one connection.
-    Tcp,
-    /// Unit, CRC and silences on a serial line.
-    Rtu,
-}
+/// A serial server sends on what came in pieces, over a network that may be a mobile one.
+const NETWORK_SLACK: Duration = Duration::from_millis(200);
 
 /// The times of one bus.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,12 +23,14 @@ impl Timing {
         Self { link: bus.link.clone(), response_timeout: bus.response_timeout }
     }
 
-    /// The framing of this kind of bus.
-    pub const fn framing(&self) -> Framing {
-        match self.link {
-            BusLink::ModbusTcp { .. } => Framing::Tcp,
-            BusLink::ModbusRtu { .. } => Framing::Rtu,
-        }
+    /// How the bus is reached, and what is spoken on it.
+    pub const fn link(&self) -> &BusLink {
+        &self.link
+    }
+
+    /// Do answers carry the number of their question? Otherwise only silence tells late ones from prompt ones.
+    pub const fn is_numbered(&self) -> bool {
+        self.link.framing.is_numbered()
     }
 
     /// How long to wait for an answer, as configured.
@@ -46,29 +41,21 @@ impl Timing {
     /// How long to wait for the answer of a transaction of this many bytes: what is configured, but never less than the
     /// bytes themselves take on a slow line.
     pub fn wait(&self, bytes: u32) -> Duration {
-        match self.link {
-            BusLink::ModbusTcp { .. } => self.response_timeout,
-            BusLink::ModbusRtu { .. } => {
-                let wire = wire_time(&self.link, bytes);
-                self.response_timeout.max(wire + wire / 4 + ADAPTER_SLACK)
-            }
+        if self.link.line().is_none() {
+            return self.response_timeout;
         }
+        let wire = wire_time(&self.link, bytes);
+        self.response_timeout.max(wire + wire / 4 + ADAPTER_SLACK)
     }
 
-    /// t3.5: the silence before every frame (Modbus over Serial Line 1.02, section 2.5.1.1); none on TCP.
+    /// t3.5: the silence before every frame (Modbus over Serial Line 1.02, section 2.5.1.1); none on a network.
     pub fn pause(&self) -> Duration {
-        match self.link {
-            BusLink::ModbusTcp { .. } => Duration::ZERO,
-            BusLink::ModbusRtu { serial, .. } => frame_pause(serial),
-        }
+        self.link.line().map_or(Duration::ZERO, frame_pause)
     }
 
     /// How long the line has to be still before a torn frame is over.
     pub fn settle(&self) -> Duration {
-        match self.link {
-            BusLink::ModbusTcp { .. } => Duration::ZERO,
-            BusLink::ModbusRtu { serial, .. } => ADAPTER_SLACK + char_time(serial) * 16,
-        }
+        self.link.line().map_or(NETWORK_SLACK, |line| ADAPTER_SLACK + char_time(line) * 16)
     }
 }
 
@@ -80,7 +67,7 @@ mod tests {
     #[test]
     fn a_slow_line_is_given_the_time_its_bytes_take() {
         let serial = SerialPlan { baud: 1200, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
-        let link = BusLink::ModbusRtu { port: "/dev/ttyX".into(), serial };
+        let link = BusLink::rtu("/dev/ttyX", serial);
         let timing = Timing::new(&BusPlan::plain("line", link));
         assert_eq!(timing.wait(20), Duration::from_secs(1));
         assert!(timing.wait(263) > Duration::from_millis(2410), "263 characters of 9.2 ms");

@@ -1,0 +1,82 @@
+//! The buses of `ironbridge check`: what is read, how long it takes, and how much of the bus that is.
+//!
+//! Pure: a plan and its forecast become text or JSON.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use super::figures::{counted, device_name, millis, write_rows};
+use crate::config;
+use crate::config::blocks::Block;
+use crate::config::forecast::BusForecast;
+use crate::config::plan::{BusPlan, Plan};
+use crate::config::units::write_duration;
+use crate::model::tag::{Address, BusIx};
+
+/// Above this a bus has no room left for retries and commands.
+const LOAD_HIGH: f64 = 0.8;
+
+/// One bus for people.
+pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
+    let bus = &plan.buses[ix.0 as usize];
+    writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
+    for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
+        writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
+    }
+    if forecast.reads.is_empty() {
+        return writeln!(out, "  nothing to read");
+    }
+    let rows: Vec<[String; 6]> = forecast
+        .reads
+        .iter()
+        .map(|read| {
+            let block = &read.block;
+            [
+                write_duration(block.period),
+                device_name(plan, block.device).to_owned(),
+                span(block),
+                counted(block.count.into(), if block.table.is_bits() { "bit" } else { "register" }),
+                counted(block.tags.len(), "tag"),
+                format!("{:.1} ms", millis(read.takes)),
+            ]
+        })
+        .collect();
+    write_rows(out, ["every", "device", "read", "length", "for", "takes"], &rows)?;
+    let percent = forecast.load * 100.0;
+    let think = write_duration(forecast.think);
+    writeln!(
+        out,
+        "  {}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
+        counted(forecast.reads.len(), "read"),
+        millis(forecast.cycle)
+    )?;
+    if forecast.load > 1.0 {
+        writeln!(out, "  ! more than the bus can do: polls will be skipped. Raise `poll`, or split the bus")?;
+    } else if forecast.load > LOAD_HIGH {
+        writeln!(out, "  ! little room for retries and commands. Raise `poll`, or split the bus")?;
+    }
+    Ok(())
+}
+
+/// For scripts.
+pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Value {
+    let reads = forecast.reads.iter().map(|read| {
+        json!({
+            "device": device_name(plan, read.block.device), "table": read.block.table.as_str(),
+            "start": read.block.start, "count": read.block.count, "tags": read.block.tags.len(),
+            "every_ms": millis(read.block.period), "takes_ms": millis(read.takes),
+        })
+    });
+    json!({
+        "name": bus.name, "link": bus.link.to_string(), "reads": reads.collect::<Vec<_>>(),
+        "cycle_ms": millis(forecast.cycle), "load": forecast.load,
+    })
+}
+
+/// `holding:100 ..= 109 (400101 ..= 400110)`
+fn span(block: &Block) -> String {
+    let at = |start| Address { table: block.table, start, bit: None };
+    let last = block.start + (block.count - 1);
+    format!("{} ..= {last} ({} ..= {})", at(block.start), config::modicon(at(block.start)), config::modicon(at(last)))
+}

@@ -1,0 +1,50 @@
+//! The tags of `ironbridge check --tags`: each with both forms of its address.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use super::figures::{device_name, millis, write_rows};
+use crate::config;
+use crate::config::plan::{Plan, Source, TagPlan};
+use crate::config::units::write_duration;
+
+/// All of them for people.
+pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
+    writeln!(out, "\ntags")?;
+    let row = |tag: &TagPlan| {
+        let data_type = if tag.data_type.registers() > 1 {
+            format!("{} {}", tag.data_type, tag.order.as_str())
+        } else {
+            tag.data_type.to_string()
+        };
+        [
+            tag.topic.to_string(),
+            tag.register()
+                .map_or_else(|| format!("= {}", expression(tag).unwrap_or_default()), |place| place.to_string()),
+            tag.register().map(config::modicon).unwrap_or_default(),
+            data_type,
+            write_duration(tag.poll),
+            tag.unit.clone(),
+        ]
+    };
+    let rows: Vec<_> = plan.tags.iter().map(row).collect();
+    write_rows(out, ["topic", "address", "modicon", "type", "poll", "unit"], &rows)
+}
+
+/// For scripts.
+pub fn json(plan: &Plan, tag: &TagPlan) -> Value {
+    json!({
+        "device": device_name(plan, tag.device), "name": tag.name, "topic": &*tag.topic,
+        "address": tag.register().map(|place| place.to_string()), "modicon": tag.register().map(config::modicon),
+        "expression": expression(tag),
+        "type": tag.data_type.to_string(), "order": tag.order.as_str(), "poll_ms": millis(tag.poll), "unit": tag.unit,
+    })
+}
+
+fn expression(tag: &TagPlan) -> Option<&str> {
+    match &tag.source {
+        Source::Derived(derivation) => Some(&derivation.text),
+        Source::Register(_) => None,
+    }
+}
