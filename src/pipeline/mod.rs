@@ -5,4 +5,5 @@
 
 pub mod deadband;
 pub mod limits;
+pub mod meaning;
 pub mod scale;

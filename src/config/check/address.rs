@@ -1,8 +1,9 @@
-//! Addresses: `holding:100`, `input:0x64`, `holding:7.3`, and modicon numbers such as 40101 and 400101.
+//! Addresses: `holding:100`, `input:0x64`, `holding:7.3`, `holding:7.0-3`, and modicon numbers such as 40101 and 400101.
 //!
 //! The style is declared per device and never guessed: 40001 is a legal zero-based address too (SunSpec maps begin at
 //! 40000).
 
+use crate::model::registers::BitField;
 use crate::model::tag::{Access, Address, DataType, Table};
 
 /// `address_style`
@@ -28,13 +29,13 @@ impl Style {
     pub const fn allowed(self) -> &'static str {
         match self {
             Self::ZeroBased => {
-                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); a bit as \"holding:7.3\""
+                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\""
             }
             Self::OneBased => {
-                "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); a bit as \"holding:7.3\""
+                "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); bits as \"holding:7.3\" or \"holding:7.0-3\""
             }
             Self::Modicon => {
-                "5 or 6 digits: 00001 coil, 10001 discrete, 30001 input, 40001 holding; a bit as \"40008.3\""
+                "5 or 6 digits: 00001 coil, 10001 discrete, 30001 input, 40001 holding; bits as \"40008.3\" or \"40008.0-3\""
             }
         }
     }
@@ -61,6 +62,22 @@ pub fn parse(text: &str, style: Style) -> Result<Address, String> {
         ),
     };
     Ok(Address { table, start, bit })
+}
+
+/// Reads an address that may name several bits of a register: `holding:7.0-3`, which is a field of that register.
+pub fn parse_field(text: &str, style: Style) -> Result<(Address, Option<BitField>), String> {
+    let Some((place, (low, high))) =
+        text.split_once('.').and_then(|(place, bits)| Some((place, bits.split_once('-')?)))
+    else {
+        return parse(text, style).map(|address| (address, None));
+    };
+    let bit = |bit: &str| parse(&format!("{place}.{bit}"), style).map(|address| (address, address.bit.unwrap_or(0)));
+    let ((address, low), (_, high)) = (bit(low)?, bit(high)?);
+    if low >= high {
+        return Err("the bits count upwards, such as \"holding:7.0-3\"".to_owned());
+    }
+    let mask = (u64::MAX >> (63 - (high - low))) << low;
+    Ok((Address { bit: None, ..address }, Some(BitField { mask, shift: low })))
 }
 
 fn named(place: &str, style: Style) -> Result<(Table, u16), String> {

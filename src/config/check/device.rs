@@ -13,8 +13,10 @@ use super::bus::Buses;
 use super::gateway::Gateway;
 use super::habits;
 use super::names::Unique;
+use super::reading::{Pending, resolve};
 use super::tag::{self, POLL_RANGE};
 use super::topics::{TopicBook, TopicNames};
+use super::writing::check_broadcast;
 use crate::model::tag::{BusIx, DeviceIx};
 
 const POLL: Duration = Duration::from_secs(1);
@@ -26,12 +28,15 @@ struct Tags<'a, 'b> {
     names: Unique<'a>,
     topics: &'b mut TopicBook,
     plans: &'b mut Vec<TagPlan>,
+    scale_factors: Vec<(usize, Pending<'a>)>,
 }
 
 impl<'a> Tags<'a, '_> {
     fn read(&mut self, node: &'a Node, trail: &Trail<'_>) {
         if let Some(section) = Section::open(self.cx, node, trail, schema::TAG) {
-            self.plans.extend(tag::tag(&section, self.of, &mut self.names, self.topics));
+            let Some((plan, factor)) = tag::tag(&section, self.of, &mut self.names, self.topics) else { return };
+            self.scale_factors.extend(factor.map(|factor| (self.plans.len(), factor)));
+            self.plans.push(plan);
         }
     }
 
@@ -79,7 +84,8 @@ pub fn devices<'a>(
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
         let style = section.choice("address_style", &STYLES, &[]).map_or(Style::ZeroBased, |spot| spot.value);
-        let (mut plan, bus_name) = device(&section, buses, &mut names);
+        let (mut plan, bus_name, framing) = device(&section, buses, &mut names);
+        let on_a_line = framing.is_some_and(|framing| !framing.is_numbered());
         plan.territory = habits::territory(&section, style);
         let first = tags.len();
         let of = tag::Of {
@@ -91,27 +97,43 @@ pub fn devices<'a>(
             template: gateway.template.as_ref(),
             names: TopicNames { gateway: &gateway.plan.name, bus: bus_name, device: &plan.name, tag: "", group: "" },
         };
-        let mut reading = Tags { cx: root.cx, of, names: Unique::default(), topics: &mut topics, plans: &mut tags };
+        let mut reading = Tags {
+            cx: root.cx,
+            of,
+            names: Unique::default(),
+            topics: &mut topics,
+            plans: &mut tags,
+            scale_factors: Vec::new(),
+        };
         if let Some(profile) = section.text("profile")
             && let Some(map) = library.get(profile.at)
         {
             reading.read_map(map);
         }
         reading.read_list(&section);
+        let pending = reading.scale_factors.into_iter().map(|(at, factor)| (at - first, factor)).collect();
+        resolve(&mut tags[first..], first, pending, |finding| root.cx.findings.report(finding));
+        if let (0, true, Some(node)) = (plan.unit_id, on_a_line, section.get("unit_id")) {
+            check_broadcast(&section, node.at, &tags[first..]);
+        }
         plan.tags = first..tags.len();
         devices.push(plan);
     }
     (devices, tags)
 }
 
-/// The device without its tags, and the name of its bus.
-fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'a>) -> (DevicePlan, &'a str) {
+/// The device without its tags, the name of its bus and what is spoken there.
+fn device<'a>(
+    section: &Section<'a, '_>,
+    buses: &Buses<'a>,
+    names: &mut Unique<'a>,
+) -> (DevicePlan, &'a str, Option<Framing>) {
     let name = names.name(section, "device");
     let bus = section.required_text("bus", "the name of a [[bus]]");
     let found = bus.and_then(|bus| buses.find(section, bus));
     let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
     let unit_id = match framing {
-        Some(Framing::Rtu | Framing::Ascii) => 1..=247,
+        Some(Framing::Rtu | Framing::Ascii) => 0..=247,
         Some(Framing::Mbap) | None => 0..=255,
     };
     if section.get("unit_id").is_none() {
@@ -132,7 +154,7 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
         manners: habits::manners(section, &inherited),
         ..DevicePlan::plain(name.map_or("", |name| name.value), bus_ix, u8::try_from(unit_id).unwrap_or(1))
     };
-    (plan, bus.map_or("", |bus| bus.value))
+    (plan, bus.map_or("", |bus| bus.value), framing)
 }
 
 /// `fill_gaps = false` is `max_gap = 0` in other words.

@@ -12,10 +12,12 @@ mod habits;
 mod money;
 mod names;
 mod path;
+mod reading;
 mod server;
 mod tag;
 mod topics;
 mod uplink;
+mod writing;
 
 use std::path::Path;
 
