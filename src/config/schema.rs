@@ -159,6 +159,15 @@ pub const BUS: &[Key] = &[
     landed("endpoint", Kind::Text),
     landed("port", Kind::Text),
     landed("serial", Kind::Text),
+    landed("rs485", Kind::Table(RS485)),
+    landed("low_latency", Kind::Bool),
+    landed("echo", Kind::Text),
+    landed("listen", Kind::Text),
+    landed("allow", Kind::List),
+    landed("ca_file", Kind::Text),
+    landed("certificate", Kind::Text),
+    landed("key", Kind::Text),
+    landed("server_name", Kind::Text),
     landed("response_timeout", Kind::Text),
     landed("pause_after_connect", Kind::Text),
     landed("delay_between_requests", Kind::Text),
@@ -168,6 +177,13 @@ pub const BUS: &[Key] = &[
     landed("ignore_unit_id", Kind::Bool),
     landed("retries", Kind::Number),
     landed("turnaround", Kind::Text),
+];
+
+/// `[bus.rs485]`
+pub const RS485: &[Key] = &[
+    landed("rts_on_send", Kind::Text),
+    landed("delay_before_send", Kind::Text),
+    landed("delay_after_send", Kind::Text),
 ];
 
 /// `[[device]]`
@@ -213,13 +229,17 @@ pub const TAG: &[Key] = &[
     landed("group", Kind::Text),
     landed("poll", Kind::Text),
     landed("deadband", Kind::Number),
+    landed("expression", Kind::Text),
+    landed("compression", Kind::Table(COMPRESSION)),
+    landed("stale_after", Kind::Text),
+    landed("unchanged_for", Kind::Text),
     landed("heartbeat", Kind::Text),
     landed("min", Kind::Number),
     landed("max", Kind::Number),
     landed("class", Kind::Text),
     landed("access", Kind::Text),
     landed("write", Kind::Table(WRITE)),
-    not_yet("alarm", Kind::Table(ALARM)),
+    landed("alarm", Kind::Table(ALARM)),
     landed("description", Kind::Text),
 ];
 
@@ -232,11 +252,20 @@ pub const WRITE: &[Key] = &[
     landed("retry", Kind::Number),
 ];
 
-const ALARM: &[Key] = &[
-    not_yet("high", Kind::Number),
-    not_yet("high_high", Kind::Number),
-    not_yet("hysteresis", Kind::Number),
-    not_yet("delay", Kind::Text),
+/// `compression = { … }` of a tag.
+pub const COMPRESSION: &[Key] = &[landed("swing", Kind::Number), landed("max_gap", Kind::Text)];
+
+/// `alarm = { … }` of a tag.
+pub const ALARM: &[Key] = &[
+    landed("high_high", Kind::Number),
+    landed("high", Kind::Number),
+    landed("low", Kind::Number),
+    landed("low_low", Kind::Number),
+    landed("state", Kind::Bool),
+    landed("hysteresis", Kind::Number),
+    landed("delay", Kind::Text),
+    landed("off_delay", Kind::Text),
+    landed("class", Kind::Text),
 ];
 
 /// The top of a TOML register map.

@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use super::carrier::Opener;
+use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::devices::{Roster, Seat};
 use super::driver::{Driver, Pace};
 use super::modbus::timing::Timing;
+use super::outlet;
 use super::schedule::{Next, PollIx, Schedule};
 use super::standing::ProbeBudget;
 use super::stats::BusStats;
@@ -29,11 +30,12 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
-use crate::model::sample::{Batch, Sample};
 use crate::model::tag::BusIx;
 use crate::model::time::Stamp;
+use crate::pipeline::point::Harvest;
 
-/// Reports of counts and heartbeats of bad tags are looked at this often.
+/// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
+/// may not be silent for long.
 const ROUND: Duration = Duration::from_secs(10);
 /// Commands that may go before a poll that is due.
 const COMMANDS_IN_A_ROW_MAX: u8 = 2;
@@ -89,8 +91,8 @@ enum Turn {
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
-        let carrier = plan.buses[bus.0 as usize].link.carrier.clone();
-        Self::over(Box::new(carrier), plan, bus, hub, Shared { clock, stop })
+        let opener = carrier::opener(&plan.buses[bus.0 as usize].link.carrier, &clock);
+        Self::over(opener, plan, bus, hub, Shared { clock, stop })
     }
 
     /// A bus over a wire of the caller's choosing.
@@ -99,7 +101,7 @@ impl Bus {
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let bus_plan = &plan.buses[bus.0 as usize];
         let blocks = plan_blocks(&plan, bus);
-        let tags = Tags::new(&plan, &blocks);
+        let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
         let roster = Roster::new(&plan, bus, blocks, &tags);
         let now = Instant::now();
         let paces = plan
@@ -144,7 +146,7 @@ impl Bus {
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
-                self.next_round = now + ROUND;
+                self.next_round = now + self.tags.look_every().map_or(ROUND, |often| often.min(ROUND));
             }
             match self.decide(now) {
                 Turn::Open => self.open().await,
@@ -154,6 +156,10 @@ impl Bus {
             }
         }
         self.refuse_waiting();
+        for place in 0..self.roster.devices.len() {
+            let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
+            self.emit(Seat(place), held).await;
+        }
         self.report();
         info!(bus = %self.name, "bus ends");
     }
@@ -254,6 +260,9 @@ impl Bus {
         for place in 0..self.roster.devices.len() {
             if self.roster.devices[place].unit.is_down() {
                 self.emit_bad(Seat(place), at).await;
+            } else {
+                let silent = self.tags.look(self.roster.devices[place].slots.iter().copied(), at);
+                self.emit(Seat(place), silent).await;
             }
         }
     }
@@ -280,14 +289,9 @@ impl Bus {
         self.emit(poll.seat, samples).await;
     }
 
-    /// Sends the samples of a device on, sorted bytewise by tag name: they are numbered in this order, and an uplink's layout
-    /// `device` counts by it.
-    pub(super) async fn emit(&mut self, seat: Seat, mut samples: Vec<Sample>) {
-        if !samples.is_empty() {
-            let name = |sample: &Sample| self.plan.tags.get(sample.tag.0 as usize).map(|tag| tag.name.as_bytes());
-            samples.sort_by(|one, other| name(one).cmp(&name(other)));
-            self.hub.emit(Batch { device: self.roster.devices[seat.0].ix, samples }).await;
-        }
+    /// Sends on what came of a device's values.
+    pub(super) async fn emit(&mut self, seat: Seat, harvest: Harvest) {
+        outlet::send(&self.hub, &self.clock, &self.plan, self.roster.devices[seat.0].ix, harvest).await;
     }
 
     fn refuse_waiting(&mut self) {

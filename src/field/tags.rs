@@ -11,18 +11,21 @@ use super::modbus::decode::{Cut, Piece};
 use super::modbus::session::Reading;
 use crate::config::blocks::Block;
 use crate::config::plan::{Limits, Plan, TagPlan};
+use crate::model::alarm::Level;
 use crate::model::quality::{Cause, Quality};
-use crate::model::sample::Sample;
 use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
 use crate::model::value::Value;
-use crate::pipeline::deadband::{Filter, Worth};
 use crate::pipeline::limits;
 use crate::pipeline::meaning::{Factor, Meaning};
+use crate::pipeline::point::{Harvest, Point};
 use crate::pipeline::scale::Exponent;
 
 /// The int16 of a scale factor that a device does not implement (SunSpec, `sunssf`).
 const NOT_IMPLEMENTED: i128 = -0x8000;
+
+/// Silent tags are not looked for more often than this.
+const LOOK_MIN: Duration = Duration::from_millis(50);
 
 /// A tag's place in [`Tags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +38,7 @@ pub struct Tags {
     slots: HashMap<TagIx, Slot>,
     /// By slot of the tag that holds it.
     factors: HashMap<Slot, Held>,
+    shortest_stale: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -43,7 +47,7 @@ struct State {
     meaning: Meaning,
     needs: Needs,
     limits: Limits,
-    filter: Filter,
+    point: Point,
 }
 
 /// Where a tag's scale factor is held.
@@ -72,6 +76,7 @@ impl Tags {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
                 tags.states.push(State::new(*ix, tag));
+                tags.shortest_stale = tag.freshness.stale_after.into_iter().chain(tags.shortest_stale).min();
             }
         }
         for state in &mut tags.states {
@@ -85,28 +90,39 @@ impl Tags {
         tags
     }
 
+    /// Alarms that are active already, of these and of other tags.
+    #[must_use]
+    pub fn resuming(mut self, active: &[(TagIx, Level)]) -> Self {
+        for (tag, level) in active {
+            if let Some(state) = self.slots.get(tag).and_then(|slot| self.states.get_mut(slot.0)) {
+                state.point.resume(*level);
+            }
+        }
+        self
+    }
+
     /// Where the tags of a block lie in its readings.
     pub fn cuts(&self, plan: &Plan, block: &Block) -> Vec<(Slot, Cut)> {
         let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)?));
         block.tags.iter().filter_map(cut).collect()
     }
 
-    /// The samples of a block that was read.
-    pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Vec<Sample> {
+    /// What comes of a block that was read.
+    pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Harvest {
         if !self.factors.is_empty() {
             self.note_factors(cuts, reading, at);
         }
-        let mut samples = Vec::with_capacity(cuts.len());
+        let mut harvest = Harvest { samples: Vec::with_capacity(cuts.len()), ..Harvest::default() };
         for (slot, cut) in cuts {
             if let Some(state) = self.states.get_mut(slot.0) {
                 let (value, quality) = match factor(&self.factors, state.needs, at) {
                     Ok(factor) => state.judge(cut, reading, factor),
                     Err(cause) => (None, Quality::Bad(cause)),
                 };
-                samples.extend(state.offer(value, quality, at));
+                state.point.offer(value, quality, at, &mut harvest);
             }
         }
-        samples
+        harvest
     }
 
     /// Scale factors first: the values beside them are worked out with these.
@@ -122,18 +138,39 @@ impl Tags {
         }
     }
 
-    /// The samples of tags that have no value for this reason.
-    pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot>, cause: Cause, at: Stamp) -> Vec<Sample> {
-        let mut samples = Vec::new();
-        for slot in slots {
+    /// What comes of tags that have no value for this reason.
+    pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot> + Clone, cause: Cause, at: Stamp) -> Harvest {
+        for slot in slots.clone() {
             if let Some(held) = self.factors.get_mut(&slot) {
                 held.is = Err(cause);
             }
+        }
+        self.each(slots, |point, harvest| point.offer(None, Quality::Bad(cause), at, harvest))
+    }
+
+    /// Tags that have been silent for longer than they may.
+    pub fn look(&mut self, slots: impl IntoIterator<Item = Slot>, at: Stamp) -> Harvest {
+        self.each(slots, |point, harvest| point.look(at, harvest))
+    }
+
+    /// What swinging doors hold, before a stop.
+    pub fn flush(&mut self, slots: impl IntoIterator<Item = Slot>) -> Harvest {
+        self.each(slots, Point::flush)
+    }
+
+    /// How often somebody has to look for silent tags, if at all.
+    pub fn look_every(&self) -> Option<Duration> {
+        self.shortest_stale.map(|shortest| (shortest / 4).max(LOOK_MIN))
+    }
+
+    fn each(&mut self, slots: impl IntoIterator<Item = Slot>, act: impl Fn(&mut Point, &mut Harvest)) -> Harvest {
+        let mut harvest = Harvest::default();
+        for slot in slots {
             if let Some(state) = self.states.get_mut(slot.0) {
-                samples.extend(state.offer(None, Quality::Bad(cause), at));
+                act(&mut state.point, &mut harvest);
             }
         }
-        samples
+        harvest
     }
 }
 
@@ -159,14 +196,12 @@ fn factor(factors: &HashMap<Slot, Held>, needs: Needs, at: Stamp) -> Result<Fact
 
 impl State {
     fn new(ix: TagIx, tag: &TagPlan) -> Self {
-        // Due at the reading nearest to it: one that comes a hair early would put it off by a whole period.
-        let heartbeat = tag.heartbeat.map(|heartbeat| heartbeat.saturating_sub(tag.poll / 2));
         Self {
             tag: ix,
             meaning: Meaning::of(tag),
             needs: Needs::Nothing,
             limits: tag.limits,
-            filter: Filter::new(tag.deadband, heartbeat),
+            point: Point::new(ix, tag),
         }
     }
 
@@ -182,13 +217,6 @@ impl State {
                 (Some(value), quality)
             }
             doubtful => doubtful,
-        }
-    }
-
-    fn offer(&mut self, value: Option<Value>, quality: Quality, at: Stamp) -> Option<Sample> {
-        match self.filter.offer(value.as_ref(), quality, at) {
-            Worth::Sample => Some(Sample { tag: self.tag, value, quality, at }),
-            Worth::Nothing => None,
         }
     }
 }

@@ -28,7 +28,7 @@ const BIG: TagIx = TagIx(7);
 fn bench(framing: Framing) -> (Plc, Rig) {
     let link = match framing {
         Framing::Tcp => rig::tcp("nowhere:502"),
-        Framing::Rtu => rig::rtu("/dev/nowhere", 19_200),
+        _ => rig::rtu("/dev/nowhere", 19_200),
     };
     let mut plan = rig::plan(link);
     rig::device(&mut plan, 1);
@@ -269,7 +269,7 @@ async fn the_first_write_on_a_line_that_echoes_is_not_fooled() {
 fn one(framing: Framing, unit: u8, tag: (Table, u16, DataType), change: impl FnOnce(&mut TagPlan)) -> (Plc, Rig) {
     let link = match framing {
         Framing::Tcp => rig::tcp("nowhere:502"),
-        Framing::Rtu => rig::rtu("/dev/nowhere", 19_200),
+        _ => rig::rtu("/dev/nowhere", 19_200),
     };
     let mut plan = rig::plan(link);
     rig::device(&mut plan, unit);

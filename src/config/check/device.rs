@@ -10,16 +10,19 @@ use super::super::schema;
 use super::super::section::{Context, Section, Spot};
 use super::address::{STYLES, Style};
 use super::bus::Buses;
+use super::derived::{self, Pending};
 use super::gateway::Gateway;
 use super::habits;
 use super::names::Unique;
-use super::reading::{Pending, resolve};
+use super::reading::{ScaleFrom, resolve};
 use super::tag::{self, POLL_RANGE};
 use super::topics::{TopicBook, TopicNames};
 use super::writing::check_broadcast;
 use crate::model::tag::{BusIx, DeviceIx};
 
 const POLL: Duration = Duration::from_secs(1);
+/// What stands for {bus} in the topics of a device that has none.
+const WITHOUT_BUS: &str = "derived";
 
 /// The tags of a device while they are being read.
 struct Tags<'a, 'b> {
@@ -28,13 +31,19 @@ struct Tags<'a, 'b> {
     names: Unique<'a>,
     topics: &'b mut TopicBook,
     plans: &'b mut Vec<TagPlan>,
-    scale_factors: Vec<(usize, Pending<'a>)>,
+    scale_factors: Vec<(usize, ScaleFrom<'a>)>,
+    pending: &'b mut Vec<Pending>,
+    /// Tags that are read from the device.
+    polled: usize,
 }
 
 impl<'a> Tags<'a, '_> {
     fn read(&mut self, node: &'a Node, trail: &Trail<'_>) {
         if let Some(section) = Section::open(self.cx, node, trail, schema::TAG) {
+            let expression = section.get("expression").and_then(|_| section.text("expression"));
+            self.polled += usize::from(section.get("expression").is_none());
             let Some((plan, factor)) = tag::tag(&section, self.of, &mut self.names, self.topics) else { return };
+            self.pending.extend(expression.map(|text| derived::pending(&section, text, self.plans.len())));
             self.scale_factors.extend(factor.map(|factor| (self.plans.len(), factor)));
             self.plans.push(plan);
         }
@@ -79,7 +88,7 @@ pub fn devices<'a>(
     let list = Trail::Key(root.trail, "device");
     let mut names = Unique::default();
     let mut topics = TopicBook::default();
-    let (mut devices, mut tags) = (Vec::new(), Vec::new());
+    let (mut devices, mut tags, mut pending) = (Vec::new(), Vec::new(), Vec::new());
     for (ix, node) in (0u32..).zip(root.tables("device")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
@@ -88,21 +97,26 @@ pub fn devices<'a>(
         let on_a_line = framing.is_some_and(|framing| !framing.is_numbered());
         plan.territory = habits::territory(&section, style);
         let first = tags.len();
+        let poll = section.duration("poll", POLL_RANGE);
         let of = tag::Of {
             device: DeviceIx(ix),
             style,
             territory: &plan.territory,
-            poll: section.duration("poll", POLL_RANGE).unwrap_or(POLL),
+            poll: poll.unwrap_or(POLL),
+            every: poll.filter(|_| plan.bus.is_none()),
             registers_max: plan.max_registers_per_read,
             template: gateway.template.as_ref(),
             names: TopicNames { gateway: &gateway.plan.name, bus: bus_name, device: &plan.name, tag: "", group: "" },
         };
+        let (names, topics) = (Unique::default(), &mut topics);
         let mut reading = Tags {
             cx: root.cx,
             of,
-            names: Unique::default(),
-            topics: &mut topics,
+            names,
+            topics,
             plans: &mut tags,
+            pending: &mut pending,
+            polled: 0,
             scale_factors: Vec::new(),
         };
         if let Some(profile) = section.text("profile")
@@ -111,15 +125,26 @@ pub fn devices<'a>(
             reading.read_map(map);
         }
         reading.read_list(&section);
-        let pending = reading.scale_factors.into_iter().map(|(at, factor)| (at - first, factor)).collect();
-        resolve(&mut tags[first..], first, pending, |finding| root.cx.findings.report(finding));
+        if plan.bus.is_none() && (reading.polled > 0 || reading.plans.len() == first) {
+            section.missing("bus", "the name of a [[bus]]; only a device whose tags all have an expression needs none");
+            require_unit_id(&section);
+        }
+        let factors = reading.scale_factors.into_iter().map(|(at, factor)| (at - first, factor)).collect();
+        resolve(&mut tags[first..], first, factors, |finding| root.cx.findings.report(finding));
         if let (0, true, Some(node)) = (plan.unit_id, on_a_line, section.get("unit_id")) {
             check_broadcast(&section, node.at, &tags[first..]);
         }
         plan.tags = first..tags.len();
         devices.push(plan);
     }
+    derived::settle(&pending, &devices, &mut tags, root.cx.findings);
     (devices, tags)
+}
+
+fn require_unit_id(section: &Section<'_, '_>) {
+    if section.get("unit_id").is_none() {
+        section.missing("unit_id", "the Modbus address of the device, often 1");
+    }
 }
 
 /// The device without its tags, the name of its bus and what is spoken there.
@@ -129,15 +154,15 @@ fn device<'a>(
     names: &mut Unique<'a>,
 ) -> (DevicePlan, &'a str, Option<Framing>) {
     let name = names.name(section, "device");
-    let bus = section.required_text("bus", "the name of a [[bus]]");
+    let bus = section.get("bus").and_then(|_| section.required_text("bus", "the name of a [[bus]]"));
     let found = bus.and_then(|bus| buses.find(section, bus));
     let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
     let unit_id = match framing {
         Some(Framing::Rtu | Framing::Ascii) => 0..=247,
         Some(Framing::Mbap) | None => 0..=255,
     };
-    if section.get("unit_id").is_none() {
-        section.missing("unit_id", "the Modbus address of the device, often 1");
+    if section.get("bus").is_some() {
+        require_unit_id(section);
     }
     let unit_id = section.whole("unit_id", unit_id).unwrap_or(1);
     let registers = section.whole("max_registers_per_read", 1..=REGISTERS_PER_READ_MAX);
@@ -145,7 +170,7 @@ fn device<'a>(
     let bits = section.whole("max_bits_per_read", 1..=BITS_PER_READ_MAX);
     let one_each = section.flag("one_request_per_tag").is_some_and(|spot| spot.value);
     let inherited = buses.habits(bus_ix).manners;
-    let plan = DevicePlan {
+    let mut plan = DevicePlan {
         max_registers_per_read: registers,
         // A device that cannot send long answers cannot send long ones of bits either.
         max_bits_per_read: bits.unwrap_or_else(|| registers.saturating_mul(16).min(BITS_PER_READ_MAX)),
@@ -154,6 +179,10 @@ fn device<'a>(
         manners: habits::manners(section, &inherited),
         ..DevicePlan::plain(name.map_or("", |name| name.value), bus_ix, u8::try_from(unit_id).unwrap_or(1))
     };
+    if section.get("bus").is_none() {
+        plan.bus = None;
+        return (plan, WITHOUT_BUS, None);
+    }
     (plan, bus.map_or("", |bus| bus.value), framing)
 }
 

@@ -6,12 +6,16 @@
 mod address;
 mod broker;
 mod bus;
+mod condition;
+mod derived;
 mod device;
 mod gateway;
 mod habits;
 mod money;
 mod names;
 mod path;
+mod port;
+mod reach;
 mod reading;
 mod server;
 mod tag;

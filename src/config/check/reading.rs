@@ -33,12 +33,12 @@ pub struct Reading<'a> {
     /// Words for numbers.
     pub map: Option<Arc<ValueMap>>,
     /// The tag that holds the scale factor, to be looked up when all tags of the device are known.
-    pub scale_from: Option<Pending<'a>>,
+    pub scale_from: Option<ScaleFrom<'a>>,
 }
 
 /// A `scale_from` that is not looked up yet.
 #[derive(Debug)]
-pub struct Pending<'a> {
+pub struct ScaleFrom<'a> {
     name: &'a str,
     finding: Finding,
 }
@@ -179,7 +179,7 @@ fn map(section: &Section<'_, '_>, data_type: DataType, field: Option<BitField>) 
         section.report(section.wrong("map", node.at, message));
         return None;
     }
-    for key in ["scale", "offset", "scale_from", "min", "max", "deadband"] {
+    for key in ["scale", "offset", "scale_from", "min", "max", "deadband", "compression", "alarm"] {
         if let Some(other) = section.get(key) {
             let message = format!("with a map the value is text, which has no `{key}`");
             section.report(section.wrong(key, other.at, message).also(node.at));
@@ -272,14 +272,14 @@ fn byte(text: &str) -> Option<u8> {
     }
 }
 
-fn scale_from<'a>(section: &Section<'a, '_>, data_type: DataType) -> Option<Pending<'a>> {
+fn scale_from<'a>(section: &Section<'a, '_>, data_type: DataType) -> Option<ScaleFrom<'a>> {
     let name = section.text("scale_from")?;
     if !data_type.is_number() {
         let message = format!("a {data_type} has no `scale_from`: that is for numbers");
         section.report(section.wrong("scale_from", name.at, message));
         return None;
     }
-    Some(Pending { name: name.value, finding: section.wrong("scale_from", name.at, "") })
+    Some(ScaleFrom { name: name.value, finding: section.wrong("scale_from", name.at, "") })
 }
 
 /// Looks the scale factors of a device up among its tags; the first of them has the index `first`. Reports to whom it may
@@ -287,11 +287,11 @@ fn scale_from<'a>(section: &Section<'a, '_>, data_type: DataType) -> Option<Pend
 pub fn resolve(
     tags: &mut [TagPlan],
     first: usize,
-    pending: Vec<(usize, Pending<'_>)>,
+    pending: Vec<(usize, ScaleFrom<'_>)>,
     mut report: impl FnMut(Finding),
 ) {
     const ALLOWED: &str = "the name of an int16 of the same device that is read as it is";
-    for (place, Pending { name, finding }) in pending {
+    for (place, ScaleFrom { name, finding }) in pending {
         let found = tags.iter().position(|tag| tag.name == name);
         let problem = match found.map(|at| &tags[at]) {
             None => "this device has no tag of that name".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::super::plan::{ProxyKind, ProxyPlan, ServerPlan, Transport};
 use super::super::section::{Section, Spot};
-use super::bus::split_host;
+use super::reach::split_host;
 
 const URL_FORM: &str = "mqtt://host[:1883], mqtts://host[:8883], ws://host[:80][/mqtt] or wss://host[:443][/mqtt]";
 const PROXY_FORM: &str = "http://host[:3128] or socks5://host[:1080]";
