@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::config::plan::{Limits, Scale, TagPlan};
 use crate::model::data_type::Kind;
@@ -69,14 +70,14 @@ impl Point {
     pub fn of(tag: &TagPlan, address: Address) -> Self {
         // With a scale factor beside it the raw value is of another size.
         let factor = if tag.scale_from.is_some() { tag.scale.factor / 10.0 } else { tag.scale.factor };
-        let tag = &TagPlan { scale: Scale { factor, ..tag.scale }, ..tag.clone() };
+        let moving = TagPlan { scale: Scale { factor, ..tag.scale }, ..tag.clone() };
         let (motion, initial) = if tag.access.writes() {
             let limits =
                 Limits { min: tag.write.limits.min.or(tag.limits.min), max: tag.write.limits.max.or(tag.limits.max) };
-            (Motion::Written, Wave::of(&TagPlan { limits, ..tag.clone() }).at(std::time::Duration::ZERO))
+            (Motion::Written, Wave::of(&TagPlan { limits, ..moving }).at(Duration::ZERO))
         } else {
-            let wave = Wave::of(tag);
-            let initial = wave.at(std::time::Duration::ZERO);
+            let wave = Wave::of(&moving);
+            let initial = wave.at(Duration::ZERO);
             (Motion::Wave(wave), initial)
         };
         Self {
