@@ -2,7 +2,7 @@
 //!
 //! Fed by the bus, one call per block or failure. Owns what was last sent of each tag, and the scale factors that other tags
 //! wait for; knows no wire and no channel. Promise: a value with a scale factor is worked out only with a factor from the
-//! same reading, or with one that was read within its own period (twice, for jitter).
+//! same reading, or with one that was read in the last two rounds of its own block.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const NOT_IMPLEMENTED: i128 = -0x8000;
 
 /// Silent tags are not looked for more often than this.
 const LOOK_MIN: Duration = Duration::from_millis(50);
+
+/// A block may be late by a retry without its scale factors being old.
+const RETRY_GRACE: Duration = Duration::from_secs(1);
 
 /// A tag's place in [`Tags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +67,20 @@ enum Needs {
 struct Held {
     is: Result<Exponent, Cause>,
     at: Option<Stamp>,
-    /// Older ones do not count.
-    lasts: Duration,
+    period: Duration,
+    /// Time between its last two readings: a bus with more work than time has longer rounds than planned.
+    round: Duration,
+}
+
+impl Held {
+    fn note(&mut self, is: Result<Exponent, Cause>, at: Stamp) {
+        self.round = self.at.map_or(self.period, |before| at.since(before).max(self.period));
+        (self.is, self.at) = (is, Some(at));
+    }
+
+    fn is_old(&self, at: Stamp) -> bool {
+        self.at.is_none_or(|read| at.since(read) > 2 * self.round + RETRY_GRACE)
+    }
 }
 
 impl Tags {
@@ -84,7 +99,8 @@ impl Tags {
             let Some(factor) = factor else { continue };
             state.needs = tags.slots.get(&factor).map_or(Needs::Unknown, |slot| Needs::From(*slot));
             if let (Needs::From(slot), Some(holder)) = (state.needs, plan.tags.get(factor.0 as usize)) {
-                tags.factors.insert(slot, Held { is: Err(Cause::Starting), at: None, lasts: 2 * holder.poll });
+                tags.factors
+                    .insert(slot, Held { is: Err(Cause::Starting), at: None, period: holder.poll, round: holder.poll });
             }
         }
         tags
@@ -129,11 +145,11 @@ impl Tags {
     fn note_factors(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) {
         for (slot, cut) in cuts {
             if let (Some(held), Some(state)) = (self.factors.get_mut(slot), self.states.get(slot.0)) {
-                held.at = Some(at);
-                held.is = match state.judge(cut, reading, Factor::None) {
+                let is = match state.judge(cut, reading, Factor::None) {
                     (Some(value), _) => exponent(&value),
                     (None, quality) => Err(quality.cause().unwrap_or(Cause::Nan)),
                 };
+                held.note(is, at);
             }
         }
     }
@@ -142,7 +158,7 @@ impl Tags {
     pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot> + Clone, cause: Cause, at: Stamp) -> Harvest {
         for slot in slots.clone() {
             if let Some(held) = self.factors.get_mut(&slot) {
-                held.is = Err(cause);
+                (held.is, held.at) = (Err(cause), None);
             }
         }
         self.each(slots, |point, harvest| point.offer(None, Quality::Bad(cause), at, harvest))
@@ -188,10 +204,7 @@ fn factor(factors: &HashMap<Slot, Held>, needs: Needs, at: Stamp) -> Result<Fact
     };
     let held = factors.get(&slot).ok_or(Cause::Config)?;
     let exponent = held.is?;
-    if held.at.is_none_or(|read| at.since(read) > held.lasts) {
-        return Err(Cause::Stale);
-    }
-    Ok(Factor::Known(exponent))
+    if held.is_old(at) { Err(Cause::Stale) } else { Ok(Factor::Known(exponent)) }
 }
 
 impl State {

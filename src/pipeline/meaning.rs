@@ -87,7 +87,8 @@ impl Meaning {
     /// A value to words for the wire; of a bit field only its own bits are set.
     pub fn write(&self, value: &Value, factor: Factor) -> Result<Vec<u16>, DoesNotFit> {
         let words = self.form.write(&self.raw(value, factor)?)?;
-        let is_sentinel = self.form.raw(&words).is_some_and(|raw| self.nan.contains(&raw));
+        // Of a field the sentinel is that of the whole register, which is not known here.
+        let is_sentinel = self.form.field.is_none() && self.form.raw(&words).is_some_and(|raw| self.nan.contains(&raw));
         if is_sentinel { Err(DoesNotFit::OutOfRange) } else { Ok(words) }
     }
 
@@ -152,6 +153,8 @@ mod tests {
             TagPlan { nan: vec![0xFFFF], field: Some(BitField { mask: 0xF, shift: 0 }), ..tag(DataType::Uint16) };
         assert_eq!(read(&field, &[0xFFFF]), bad(Cause::Nan), "of the whole register");
         assert_eq!(read(&field, &[0x0FFF]), (Some(Value::Uint(15)), Quality::Good));
+        let field = TagPlan { nan: vec![0], ..field };
+        assert_eq!(Meaning::of(&field).write(&Value::Uint(0), Factor::None), Ok(vec![0]), "some bits are no sentinel");
         assert_eq!(Meaning::of(&int16).write(&Value::Float(-3276.8), Factor::None), Err(DoesNotFit::OutOfRange));
         assert_eq!(read(&tag(DataType::Float32), &[0x7FC0, 0]), bad(Cause::Nan));
         assert_eq!(read(&tag(DataType::Bcd16), &[0x00A0]), bad(Cause::Nan));

@@ -259,7 +259,7 @@ mod tests {
         ] {
             let scaled = plain.times_ten_to(exponent(power));
             assert_eq!(scaled.apply(Value::Int(raw)), Some(value.clone()), "{raw} * 10^{power}");
-            assert_eq!(scaled.invert(&value, Raw::Whole).as_f64(), Some(raw as f64), "{value} / 10^{power}");
+            assert_eq!(scaled.invert(&value, Raw::Whole).as_f64(), Value::Int(raw).as_f64(), "{value} / 10^{power}");
         }
         assert_eq!(scaling(0.1, -40.0).times_ten_to(exponent(-1)).apply(Value::Int(2530)), Some(Value::Float(-14.7)));
         assert_eq!(scaling(0.1, -40.0).times_ten_to(exponent(2)).apply(Value::Int(7)), Some(Value::Float(30.0)));

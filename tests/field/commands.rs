@@ -320,7 +320,7 @@ async fn each_write_uses_the_function_that_was_chosen() {
             plc.set(3, &[0x5AAA]);
             assert_eq!(rig.command(TagIx(0), value.clone()).await, done(value.clone()), "{function:?} {wire:02x?}");
             let seen: Vec<Vec<u8>> = writes(&plc).into_iter().map(|seen| seen.pdu).collect();
-            assert_eq!(seen, [wire.clone()], "{framing:?} {function:?}");
+            assert_eq!(seen, std::slice::from_ref(wire), "{framing:?} {function:?}");
             if field.is_some() {
                 assert_eq!(plc.register(3), 0x512A, "the other bits stay");
             }

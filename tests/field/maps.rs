@@ -179,6 +179,30 @@ async fn a_value_waits_for_its_scale_factor_and_does_not_outlive_it() {
     assert_eq!(last(&mut rig, value, 10 * SECOND).await, (Some(Value::Float(12.3)), Quality::Good));
 }
 
+/// A round of the bus takes three seconds, and it was planned for a tenth of one: the factor is as fresh as it can be.
+#[tokio::test(start_paused = true)]
+async fn a_scale_factor_is_not_old_because_the_bus_is_slow() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    plan.buses[0].response_timeout = 5 * SECOND;
+    rig::device(&mut plan, 1);
+    let value = rig::tag(&mut plan, Table::Holding, 0, Int16);
+    let factor = rig::tag(&mut plan, Table::Input, 500, Int16);
+    plan.tags[0].scale_from = Some(factor);
+    plan.tags.iter_mut().for_each(|tag| tag.poll = SECOND / 10);
+    let plc = Plc::new(Framing::Tcp);
+    plc.set(0, &[123]);
+    plc.set(500, &[0xFFFF]);
+    plc.think(SECOND * 3 / 2);
+    let mut rig = Rig::run_over(plan, Box::new(plc));
+    rig.collect(10 * SECOND).await;
+    let samples: Vec<_> = rig.collect(60 * SECOND).await.into_iter().filter(|sample| sample.tag == value).collect();
+    assert!(samples.len() > 10 && samples.iter().all(good), "{samples:?}");
+}
+
+type Change<'a> = Box<dyn FnOnce(&mut TagPlan) + 'a>;
+/// Type, order, words, what else the tag says, value and quality.
+type Case<'a> = (DataType, Order, &'static [u16], Change<'a>, (Option<Value>, Quality));
+
 #[tokio::test(start_paused = true)]
 async fn counters_sentinels_fields_words_and_times_come_out_as_they_were_meant() {
     let mut plan = rig::plan(rig::rtu("/dev/nowhere", 19_200));
@@ -192,9 +216,8 @@ async fn counters_sentinels_fields_words_and_times_come_out_as_they_were_meant()
     let counter = u64::MAX - 1;
     let entries = vec![(0, "off".into()), (11, "hand".into())];
     let map = std::sync::Arc::new(ValueMap { entries });
-    type Change<'a> = Box<dyn FnOnce(&mut TagPlan) + 'a>;
     let field = |mask, shift| -> Change<'_> { Box::new(move |tag| tag.field = Some(BitField { mask, shift })) };
-    let cases: Vec<(DataType, Order, &[u16], Change<'_>, (Option<Value>, Quality))> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (DataType::Uint64, Cdab, &[0xFFFE, 0xFFFF, 0xFFFF, 0xFFFF], Box::new(none), good(Some(Value::Uint(counter)))),
         (DataType::Int64, Abcd, &[0x8000, 0, 0, 1], Box::new(none), good(Some(Value::Int(i64::MIN + 1)))),
         (
