@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
@@ -23,6 +23,10 @@ use super::alarm_memory::{Active, AlarmMemory};
 
 /// How long alarms wait for their numbers before they are published without (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// What is active is remembered this often at most, for the sake of the flash. After a crash in between an alarm is told
+/// again.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
 
 /// What is active.
 pub struct AlarmBoard {
@@ -47,7 +51,19 @@ impl AlarmBoard {
                 self.publisher.retain(topic, shown.clone());
             }
         }
-        while let Some(news) = slots.take().await {
+        let (mut written, mut changed) = (None, false);
+        loop {
+            let due = written.map_or_else(Instant::now, |written: Instant| written + WRITE_EVERY);
+            let news = tokio::select! {
+                biased;
+                news = slots.take() => news,
+                () = sleep_until(due), if changed => {
+                    self.remember().await;
+                    (written, changed) = (Some(Instant::now()), false);
+                    continue;
+                }
+            };
+            let Some(news) = news else { break };
             let deadline = Instant::now() + NUMBER_WAIT_MAX;
             for ((tag, level), news) in news {
                 let payload = match timeout_at(deadline, news.number).await {
@@ -56,6 +72,9 @@ impl AlarmBoard {
                 };
                 self.show(tag, level, news.condition, payload.into());
             }
+            changed = true;
+        }
+        if changed {
             self.remember().await;
         }
     }
