@@ -285,7 +285,9 @@ impl Hub {
             Err(mpsc::error::TrySendError::Full(record)) => {
                 let Shared { stats, store_full, stuck, .. } = &*self.shared;
                 stats.durable_waits.one();
-                if store_full.load(Ordering::Relaxed) || stuck.load(Ordering::Relaxed) {
+                // A poll must go on; an event has time.
+                let in_vain = matches!(record, Durable::Batch(_)) && stuck.load(Ordering::Relaxed);
+                if store_full.load(Ordering::Relaxed) || in_vain {
                     return Err(record);
                 }
                 match tokio::time::timeout(DURABLE_WAIT_MAX, self.durable.reserve()).await {

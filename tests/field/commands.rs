@@ -27,7 +27,7 @@ const BIG: TagIx = TagIx(7);
 fn bench(framing: Framing) -> (Plc, Rig) {
     let link = match framing {
         Framing::Tcp => rig::tcp("nowhere:502"),
-        Framing::Rtu => rig::rtu("/dev/nowhere", 19_200),
+        _ => rig::rtu("/dev/nowhere", 19_200),
     };
     let mut plan = rig::plan(link);
     rig::device(&mut plan, 1);

@@ -7,7 +7,9 @@ use crate::gateway;
 
 use cloud::{Arrived, Cloud};
 use gateway::{Home, PATIENCE, Plc, Seen, Watch, config, tag, until, uplink};
+use ironbridge::model::tag::Table;
 use ironbridge::plant::faults::Fault;
+use ironbridge::plant::image::Image;
 use rumqttc::QoS;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
@@ -51,8 +53,9 @@ async fn an_alarm_is_retained_while_it_is_active_and_each_change_is_a_record_in_
         assert_eq!(active[key], *value, "{key} in {active}");
     }
     assert!(active["epoch"].is_u64() && active["time"].as_str().unwrap().ends_with('Z'), "{active}");
-    let late = Watch::on_all(broker).await;
-    until("retained", || late.on(ALARM).first().is_some_and(|seen| seen.retained)).await;
+    // Whoever comes later finds it retained.
+    let watch = Watch::on_all(broker).await;
+    until("retained", || watch.on(ALARM).first().is_some_and(|seen| seen.retained)).await;
 
     // Within the hysteresis nothing changes; a dead device neither raises nor clears.
     plc.set(0, &[117]);
@@ -70,7 +73,7 @@ async fn an_alarm_is_retained_while_it_is_active_and_each_change_is_a_record_in_
     let all = ["high active", "high_high active", "high_high cleared", "high active", "high cleared", "gone"];
     assert_eq!(said(&watch.on(ALARM)), all);
     let none = Watch::on_all(broker).await;
-    until("everything retained", || none.newest("gw/plc/level").is_some()).await;
+    until("what is retained", || none.newest("gw/plc/level").is_some()).await;
     assert!(none.on(ALARM).is_empty(), "who comes now finds no alarm");
 
     let records = |cloud: &Cloud| cloud.on(ALARM).iter().map(Arrived::json).collect::<Vec<Json>>();
@@ -201,7 +204,9 @@ async fn with_a_swinging_door_local_clients_see_every_value_and_the_cloud_the_co
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn derived_tags_follow_their_inputs_across_devices_with_quality_and_alarms_of_their_own() {
     let (plc, cloud) = (Plc::start().await, Cloud::start().await);
-    plc.units.insert(2, ironbridge::plant::image::Image::new());
+    let mut far = Image::new();
+    far.set_words(Table::Holding, 0, &[0]);
+    plc.units.insert(2, far);
     plc.set(0, &[3]);
     plc.set(10, &[0xFFFF; 4]);
     let mut text = config(plc.line.address()) + &tag("flow-1", "holding:0", "uint16", "max = 100");
