@@ -19,7 +19,7 @@ use crate::model::tag::TagIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
-use super::alarm_memory::{Active, AlarmMemory};
+use super::alarm_memory::{Active, AlarmMemory, Remembered};
 
 /// How long alarms wait for their numbers before they are published without (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -35,13 +35,16 @@ pub struct AlarmBoard {
     topics: GatewayTopics,
     memory: AlarmMemory,
     active: Active,
+    /// Something is remembered that does not hold any more, or the other way round.
+    changed: bool,
 }
 
 impl AlarmBoard {
-    /// With what was active when the gateway went down.
-    pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, active: Active) -> Self {
+    /// With what was active when the gateway went down; what is gone is forgotten.
+    pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, remembered: Remembered) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
-        Self { plan, publisher, topics, memory, active }
+        let Remembered { active, gone } = remembered;
+        Self { plan, publisher, topics, memory, active, changed: !gone.is_empty() }
     }
 
     /// Publishes what is active, and what changes until the slots are closed.
@@ -51,15 +54,15 @@ impl AlarmBoard {
                 self.publisher.retain(topic, shown.clone());
             }
         }
-        let (mut written, mut changed) = (None, false);
+        let mut written = None;
         loop {
             let due = written.map_or_else(Instant::now, |written: Instant| written + WRITE_EVERY);
             let news = tokio::select! {
                 biased;
                 news = slots.take() => news,
-                () = sleep_until(due), if changed => {
+                () = sleep_until(due), if self.changed => {
                     self.remember().await;
-                    (written, changed) = (Some(Instant::now()), false);
+                    written = Some(Instant::now());
                     continue;
                 }
             };
@@ -72,15 +75,16 @@ impl AlarmBoard {
                 };
                 self.show(tag, level, news.condition, payload.into());
             }
-            changed = true;
+            self.changed = true;
         }
-        if changed {
+        if self.changed {
             self.remember().await;
         }
     }
 
     /// The disk may be slow: it has a thread of its own for this.
-    async fn remember(&self) {
+    async fn remember(&mut self) {
+        self.changed = false;
         let (memory, active, plan) = (self.memory.clone(), self.active.clone(), Arc::clone(&self.plan));
         if let Err(error) = tokio::task::spawn_blocking(move || memory.write(&active, &plan)).await {
             tracing::error!(%error, "active alarms cannot be remembered");

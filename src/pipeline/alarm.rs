@@ -251,7 +251,7 @@ mod tests {
     fn a_value_that_comes_only_once_is_an_alarm_when_its_delay_is_over() {
         let high = AlarmPlan { delay: Duration::from_secs(2), ..plan(&[(Level::High, 10.0)]) };
         let mut alarm = Alarm::new(TagIx(0), &high);
-        let (mut changes, at) = (Vec::new(), |second| Stamp { boot: Boot(1), micros: second * 1_000_000 });
+        let (mut changes, at) = (Vec::new(), |second: i64| Stamp { boot: Boot(1), micros: second * 1_000_000 });
         alarm.offer(Some(&Value::Float(11.0)), Quality::Good, at(1), &mut changes);
         assert_eq!((changes.len(), alarm.due()), (0, Some(at(3))));
         alarm.tick(at(2), &mut changes);

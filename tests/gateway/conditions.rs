@@ -173,6 +173,34 @@ async fn an_alarm_that_is_active_across_a_restart_keeps_its_number_and_is_cleare
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_that_the_configuration_no_longer_has_is_cleared_upstream_once() {
+    let (plc, cloud) = (Plc::start().await, Cloud::start().await);
+    plc.set(0, &[20]);
+    let text = |keys: &str| {
+        let text = fast(&(config(plc.line.address()) + &tag("level", "holding:0", "uint16", keys)));
+        text + &uplink("cloud", cloud.address)
+    };
+    let home = Home::new(&text("alarm = { high = 12.0 }"));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until(ALARM, "high", |it| it["seq"] == 1).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    home.configure(&text(""));
+    for _ in 0..2 {
+        let daemon = home.run();
+        let watch = Watch::on_all(daemon.mqtt().await).await;
+        watch.until("gw/plc/level", "a good value", |it| it["quality"] == "good").await;
+        assert!(watch.on(ALARM).is_empty(), "nothing is active");
+        cloud.until("cleared", |cloud| cloud.on(ALARM).iter().any(|it| it.json()["state"] == "cleared")).await;
+        assert_eq!(daemon.stop().await, Some(0));
+    }
+    let mut told: Vec<Json> = cloud.on(ALARM).iter().map(|it| it.json()["seq"].clone()).collect();
+    told.dedup(); // at least once
+    assert_eq!(told, [json!(1), json!(2)]);
+    assert_eq!(cloud.on(ALARM).last().unwrap().json()["cause"], "config");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_swinging_door_local_clients_see_every_value_and_the_cloud_the_corners() {
     let (plc, cloud) = (Plc::start().await, Cloud::start().await);
     let keys = "compression = { swing = 1, max_gap = \"1h\" }";
