@@ -28,6 +28,7 @@
 //! |---|---|
 //! | the word order of a float | [`model::registers`] |
 //! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate` on the wire, `exchange` around it) |
+//! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | which registers are read together | [`config::blocks`]; after an exception `field/modbus/bisect` |
 //! | scale, limits, deadband | [`pipeline`] |

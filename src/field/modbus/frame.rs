@@ -52,6 +52,11 @@ impl Expect {
         self.unit
     }
 
+    /// May an answer begin with this unit and function?
+    pub const fn fits(self, unit: u8, function: u8) -> bool {
+        unit == self.unit && (function == self.function || function == self.function | EXCEPTION)
+    }
+
     /// True where a good answer is byte for byte the request: FC 5 and 6.
     pub const fn answers_like_an_echo(self) -> bool {
         matches!(self.function, 5 | 6)
