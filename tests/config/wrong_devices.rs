@@ -368,7 +368,7 @@ fn an_expression_is_refused_where_it_is_wrong() {
             ("expression = «\"{d/tt} * 2\"", path, "did you mean `d/t`?"),
             ("expression = «\"{t} * 2\"", path, "there is no tag {station/t}"),
             ("expression = «\"t * 2\"", path, "tags stand in braces: {t}"),
-            ("expression = «\"{d/on}\"", path, "only written, never read"),
+            ("type = \"bool\"\nexpression = «\"{d/on}\"", path, "only written, never read"),
             ("expression = «\"{sum} + 1\"", path, "depends on its own result"),
             ("expression = «\"{d/t} > 1\"", path, "write type = \"bool\""),
             ("expression = «\"{d/t} and true\"", path, "a number stands where true or false is needed"),

@@ -33,15 +33,19 @@ struct Tags<'a, 'b> {
     plans: &'b mut Vec<TagPlan>,
     scale_factors: Vec<(usize, ScaleFrom<'a>)>,
     pending: &'b mut Vec<Pending>,
-    /// Tags that are read from the device.
+    /// Tags that are read from the device, and tags that are not.
     polled: usize,
+    computed: usize,
 }
 
 impl<'a> Tags<'a, '_> {
     fn read(&mut self, node: &'a Node, trail: &Trail<'_>) {
         if let Some(section) = Section::open(self.cx, node, trail, schema::TAG) {
             let expression = section.get("expression").and_then(|_| section.text("expression"));
-            self.polled += usize::from(section.get("expression").is_none());
+            match section.get("expression") {
+                None => self.polled += 1,
+                Some(_) => self.computed += 1,
+            }
             let Some((plan, factor)) = tag::tag(&section, self.of, &mut self.names, self.topics) else { return };
             self.pending.extend(expression.map(|text| derived::pending(&section, text, self.plans.len())));
             self.scale_factors.extend(factor.map(|factor| (self.plans.len(), factor)));
@@ -117,6 +121,7 @@ pub fn devices<'a>(
             plans: &mut tags,
             pending: &mut pending,
             polled: 0,
+            computed: 0,
             scale_factors: Vec::new(),
         };
         if let Some(profile) = section.text("profile")
@@ -125,7 +130,7 @@ pub fn devices<'a>(
             reading.read_map(map);
         }
         reading.read_list(&section);
-        if plan.bus.is_none() && (reading.polled > 0 || reading.plans.len() == first) {
+        if plan.bus.is_none() && (reading.polled > 0 || reading.computed == 0) {
             section.missing("bus", "the name of a [[bus]]; only a device whose tags all have an expression needs none");
             require_unit_id(&section);
         }
