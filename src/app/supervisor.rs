@@ -138,7 +138,7 @@ pub async fn watch_broker(
 fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
     let (life, handle) =
         Bus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), parts.clock.clone(), parts.stop.clone());
-    (life.telling(parts.notices.clone()), handle)
+    (life.telling(&parts.notices), handle)
 }
 
 #[cfg(test)]

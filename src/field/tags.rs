@@ -57,6 +57,11 @@ impl Tags {
         tags
     }
 
+    /// A tag's place, if it is polled.
+    pub fn slot(&self, tag: TagIx) -> Option<Slot> {
+        self.slots.get(&tag).copied()
+    }
+
     /// Where the tags of a block lie in its readings.
     pub fn cuts(&self, plan: &Plan, block: &Block) -> Vec<(Slot, Cut)> {
         let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)?));

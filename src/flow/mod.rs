@@ -2,8 +2,9 @@
 //!
 //! `hub` forks samples into the live and the durable lane · `latest` is the live lane (newest wins) ·
 //! `command` is the one road for a command, from broker, uplink or page · `clock` is the handle that rooms take
-//! instead of asking the system · `stop` tells sources to end (everyone else ends when the channel in front closes).
+//! instead of asking the system · `alarm` wakes to fractions of a millisecond · `stop` tells sources to end (everyone else ends when the channel in front closes).
 
+pub mod alarm;
 pub mod clock;
 pub mod command;
 pub mod hub;
