@@ -216,6 +216,13 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
         running.time.advance(Duration::from_secs(10));
     }
     running.emit(Class::Telemetry, [720]).await;
+    running.settled(720 * 21 + 1).await;
+    // Beside the running gateway: what lies in the tail only counts too.
+    let survey = ironbridge::store::survey(&dir).expect("a store");
+    let held = |class| survey.streams.iter().find(|seen| seen.stream == class).map_or(0, |seen| seen.records);
+    assert_eq!((held(Class::Telemetry), held(Class::Bulk)), (721, 14_400));
+    let newest = survey.streams.iter().find(|seen| seen.stream == Class::Telemetry).expect("it has records");
+    assert_eq!(newest.sample.last().map(|owed| owed.number.seq), Some(Seq(721)));
     let row = |path: &str, period, number, bytes| MeterRow {
         uplink: "cloud".into(),
         path: path.into(),

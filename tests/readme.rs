@@ -1,4 +1,4 @@
-//! What the README shows works: its configurations check, its commands and options exist.
+//! What the README shows works: its configurations check, its commands are understood, its links lead somewhere.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,9 +7,8 @@ use ironbridge::config::{self, HostFacts};
 
 /// The fenced blocks of a language.
 fn blocks(language: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
     let fence = format!("```{language}\n");
-    let found: Vec<_> = readme
+    let found: Vec<_> = readme()
         .split(&fence)
         .skip(1)
         .map(|rest| rest.split("```").next().expect("split yields one part").to_owned())
@@ -29,24 +28,109 @@ fn every_configuration_of_the_readme_checks() {
     }
 }
 
-#[test]
-fn every_command_and_option_of_the_readme_exists() {
-    let mut tried = 0;
+fn readme() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md")
+}
+
+/// Command lines of this program: of the shell blocks, and between backticks in the text.
+fn commands() -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
     for block in blocks("sh") {
-        let joined = block.replace("\\\n", " ");
-        for line in joined.lines().map(str::trim).filter(|line| line.starts_with("ironbridge ")) {
-            let line = line.split('#').next().expect("split yields one part");
-            let words: Vec<_> = line.split_whitespace().skip(1).take_while(|word| *word != "&").collect();
-            let command: Vec<_> = words.iter().take_while(|word| word.chars().all(char::is_alphabetic)).collect();
-            let help =
-                Command::new(env!("CARGO_BIN_EXE_ironbridge")).args(&command).arg("--help").output().expect("runs");
-            assert!(help.status.success(), "{line}");
-            let help = String::from_utf8(help.stdout).expect("utf-8");
-            for option in words.iter().filter(|word| word.starts_with("--")) {
-                assert!(help.contains(*option), "`{option}` of `{line}` is not in its --help");
-            }
-            tried += 1;
+        lines.extend(block.replace("\\\n", " ").lines().map(|line| line.trim().to_owned()));
+    }
+    let text = readme();
+    let prose = text.split("\n```").step_by(2); // what stands between fences
+    lines.extend(prose.flat_map(|part| part.split('`').skip(1).step_by(2)).map(str::to_owned));
+    let ours = lines.into_iter().map(|line| line.replace("cargo run --release --", "ironbridge"));
+    ours.filter(|line| line.starts_with("ironbridge ")).collect()
+}
+
+/// The words of a command line, up to what a shell would make of the rest.
+fn words(line: &str) -> Vec<String> {
+    let ends = |word: &&str| !["&", "|", "#", ">"].contains(word);
+    line.split_whitespace().skip(1).take_while(ends).map(|word| word.trim_matches('\'').to_owned()).collect()
+}
+
+fn ironbridge() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+#[test]
+fn every_command_of_the_readme_is_understood_with_its_options_and_values() {
+    let commands = commands();
+    assert!(commands.len() >= 20, "the README shows commands: {commands:?}");
+    for line in commands {
+        // all that stands before it is read first, and refused if it is wrong
+        let told = ironbridge().args(words(&line)).arg("--help").output().expect("runs");
+        assert!(told.status.success(), "{line}: {}", String::from_utf8_lossy(&told.stderr));
+    }
+    let wrong = ironbridge().args(["store", "status", "--rate", "fast", "--help"]).output().expect("runs");
+    assert!(!wrong.status.success(), "a wrong value would have been seen");
+}
+
+#[test]
+fn what_the_readme_checks_is_right_and_tells_the_load_and_the_flash() {
+    let mut ran = 0;
+    for line in commands().iter().filter(|line| line.starts_with("ironbridge check ")) {
+        if !line.contains("--config config/") {
+            continue;
+        }
+        let told = ironbridge().args(words(line)).output().expect("runs");
+        assert!(told.status.success(), "{line}: {}", String::from_utf8_lossy(&told.stderr));
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        for words in ["a 4 GB MLC eMMC lasts", "load "] {
+            assert!(text.contains(words), "`{words}` is promised, and not in\n{text}");
+        }
+        ran += 1;
+    }
+    assert!(ran >= 1, "the tour begins with a check");
+}
+
+#[test]
+fn files_benches_and_payloads_of_the_readme_are_there() {
+    let (text, home) = (readme(), Path::new(env!("CARGO_MANIFEST_DIR")));
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    for link in links.filter(|link| !link.starts_with('#') && !link.contains("://")) {
+        assert!(home.join(link).exists(), "{link}");
+    }
+    for link in text.split("](#").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let heading = text.lines().any(|line| line.starts_with('#') && anchor(line) == link);
+        assert!(heading, "no heading for #{link}");
+    }
+    for bench in text.split("--bench ").skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
+        assert!(home.join(format!("tests/benches/{bench}.rs")).exists(), "{bench}");
+    }
+    for block in blocks("json") {
+        for line in block.lines() {
+            serde_json::from_str::<serde_json::Value>(line).expect(line);
         }
     }
-    assert!(tried >= 5, "the README shows commands");
+}
+
+/// As web pages make it of a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(|c| c.is_alphanumeric() || " -".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn the_python_of_the_readme_runs() {
+    let home = tempfile::tempdir().expect("temporary directory");
+    let records = home.path().join("records");
+    let record = r#"{"topic":"a/b c","value":1.5,"quality":"good","time":"2026-11-20T20:00:00.123+00:00","seq":7}"#;
+    std::fs::write(&records, format!("{record}\n{{\"event\":\"high\"}}\n")).expect("written");
+    for block in blocks("python") {
+        let script = home.path().join("script.py");
+        std::fs::write(&script, block).expect("written");
+        let input = std::fs::File::open(&records).expect("written");
+        let Ok(told) = Command::new("python3").arg(&script).stdin(input).output() else {
+            println!("SKIPPED: there is no python3");
+            return;
+        };
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let line = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert_eq!(line, "plant,topic=a/b\\ c,quality=good value=1.5,seq=7i 1795204800123000000\n");
+    }
 }

@@ -50,7 +50,11 @@ const BANNED_NAMES: &[&str] =
     &["utils.rs", "util.rs", "helpers.rs", "helper.rs", "common.rs", "manager.rs", "service.rs"];
 
 /// Leftovers and shortcuts that do not belong into `src` outside tests.
-const BANNED_TEXT: &[&str] = &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {"];
+const BANNED_TEXT: &[&str] =
+    &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "unsafe_code"];
+
+/// The ioctls of serial ports have no safe door.
+const UNSAFE_FILE: &str = "field/carrier/ioctl.rs";
 
 /// A source file has one job; above this it surely has two.
 const LINES_MAX: usize = 400;
@@ -165,7 +169,7 @@ fn no_leftovers_and_no_shortcuts_in_the_product() {
     for (file, text) in sources() {
         for (line, code) in code_lines(product(&text)) {
             for word in BANNED_TEXT {
-                if code.contains(word) {
+                if code.contains(word) && !(word.starts_with("unsafe") && file == UNSAFE_FILE) {
                     problems.push(format!("src/{file}:{line}: {word}"));
                 }
             }

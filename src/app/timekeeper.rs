@@ -46,7 +46,7 @@ impl Timekeeper {
             Told::Unset(sync) => {
                 let detail = format!(
                     "nobody has vouched for the wall clock yet ({sync}): values are uncertain, cause clock, until \
-                     somebody does; gateway.time_source says who is asked"
+                     somebody does; gateway.time_source says who is asked (\"system\": the clock as it is)"
                 );
                 tracing::warn!("wall clock is not known");
                 self.tell(Phase::Active, detail);

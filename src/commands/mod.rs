@@ -63,13 +63,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     units::duration(text).ok_or_else(|| format!("'{text}' is no time; write for instance 60s, 5m or 12h"))
 }
 
+/// What still blocks a thread when a command has ended is given this long.
+const LEFT_OVER_MAX: Duration = Duration::from_secs(1);
+
 /// Runs an async command to its end.
 pub fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::TryAgain(format!("cannot start threads: {error}")))?;
-    runtime.block_on(command)
+    let ended = runtime.block_on(command);
+    // What blocks by now is nobody's any more: a name lookup at a dead resolver takes half a minute, and no stop waits for it.
+    runtime.shutdown_timeout(LEFT_OVER_MAX);
+    ended
 }
 
 /// The clock of a command that has no store: the system's wall clock as it is now, if it is believable.
@@ -95,5 +101,23 @@ impl fmt::Display for Failed {
             Self::Usage(text) | Self::TryAgain(text) | Self::Config(text) | Self::Internal(text) => f.write_str(text),
             Self::Verdict => f.write_str("the verdict is no"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_name_lookup_that_hangs_does_not_hold_up_the_end() {
+        let (release, hung) = std::sync::mpsc::channel::<()>();
+        let began = Instant::now();
+        let ended = block_on(async move {
+            tokio::task::spawn_blocking(move || hung.recv_timeout(Duration::from_secs(60)));
+            Ok(())
+        });
+        assert!(ended.is_ok() && began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        drop(release);
     }
 }

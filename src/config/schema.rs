@@ -157,6 +157,15 @@ pub const BUS: &[Key] = &[
     landed("endpoint", Kind::Text),
     landed("port", Kind::Text),
     landed("serial", Kind::Text),
+    landed("rs485", Kind::Table(RS485)),
+    landed("low_latency", Kind::Bool),
+    landed("echo", Kind::Text),
+    landed("listen", Kind::Text),
+    landed("allow", Kind::List),
+    landed("ca_file", Kind::Text),
+    landed("certificate", Kind::Text),
+    landed("key", Kind::Text),
+    landed("server_name", Kind::Text),
     landed("response_timeout", Kind::Text),
     landed("pause_after_connect", Kind::Text),
     landed("delay_between_requests", Kind::Text),
@@ -166,6 +175,13 @@ pub const BUS: &[Key] = &[
     landed("ignore_unit_id", Kind::Bool),
     landed("retries", Kind::Number),
     landed("turnaround", Kind::Text),
+];
+
+/// `[bus.rs485]`
+pub const RS485: &[Key] = &[
+    landed("rts_on_send", Kind::Text),
+    landed("delay_before_send", Kind::Text),
+    landed("delay_after_send", Kind::Text),
 ];
 
 /// `[[device]]`

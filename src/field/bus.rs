@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc;
 
-use super::carrier::Opener;
+use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::lane::{Lane, Site};
 use super::memory::Memory;
@@ -54,8 +54,8 @@ impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
         let of = &plan.buses[bus.0 as usize];
-        let opener = || Box::new(of.link.carrier.clone()) as Box<dyn Opener>;
-        let openers = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
+        let opener = || carrier::opener(&of.link.carrier, &clock);
+        let openers: Vec<_> = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
         let (bus, handle) = Self::over_each(openers, plan, bus, hub, Shared { clock, stop });
         (bus.precise(), handle)
     }

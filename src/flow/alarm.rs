@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// One timer.
@@ -23,7 +22,7 @@ impl Alarm {
     /// Must be called within a tokio runtime.
     pub fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { timer: AsyncFd::with_interest(timer, Interest::READABLE)? })
+        Ok(Self { timer: watch(timer)? })
     }
 
     /// Waits until this moment; not at all for one that has passed, or when the kernel refuses. Cancel-safe.
@@ -52,6 +51,14 @@ impl Alarm {
         timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &spec)?;
         Ok(())
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is `unsafe` for types that may close their descriptor early; an OwnedFd cannot"
+)]
+fn watch(timer: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(timer)
 }
 
 #[cfg(test)]

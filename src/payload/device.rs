@@ -7,6 +7,10 @@
 //! the earliest reply, `at` says how many ms later another one came. `values`, `bad`, `uncertain` and `at` are left out
 //! when empty; `previous` stands behind seq as in layout `tag`, `time_until` behind time: it holds for every sample of the
 //! message, as it is when the next boot began (all samples of a poll are of one boot).
+//!
+//! A message has one number and counts by the names, so it can hold what lies together in the stream in the order of the
+//! names. A device that is read in one block has one message a poll. Read in several, it has one for each block whose names do
+//! not all follow those of the block before, or between whose replies another bus had samples of the same class.
 
 use std::io::Write;
 

@@ -3,7 +3,7 @@
 //! `client` one MQTT session after another (`wire` MQTT 5 or 3.1.1), each message acknowledged only when its consumer says
 //! so · `message` one message to what it means, whatever its format (`device` one layout of JSON, `unfold` batches) ·
 //! `record` what that is · `consumer` puts windows of messages away: into a database (`keep`), as lines (`output`), or
-//! nowhere · `ledger` which numbers came, twice, late or never (`ranges` sets of numbers, `report` what it says, `seed` from
+//! nowhere (`resume` continues a file) · `ledger` which numbers came, twice, late or never (`ranges` sets of numbers, `report` what it says, `seed` from
 //! a database) · `lag` how late · `decode` the short way for who knows that only JSON comes. Fed by a broker upstream,
 //! through the same road as the uplinks; imports nothing of theirs.
 //!
@@ -23,6 +23,7 @@ pub mod output;
 mod ranges;
 pub mod record;
 mod report;
+pub mod resume;
 mod seed;
 mod unfold;
 mod wire;

@@ -19,8 +19,14 @@ use std::time::Duration;
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Limit from CONNECT to CONNACK, for links with seconds of round trip.
 const ANSWER_MAX_S: u64 = 60;
-/// MQTT's own limit (3.1.1, section 2.2.3) would let a stranger fill our memory; none of our formats sends more.
+/// None of our formats sends more; an MQTT 5 broker is told, and passes over what is larger.
 const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+/// An MQTT 3.1.1 broker cannot be told. A larger message of a stranger that was refused would end the session, and come again
+/// with the next one, for ever: so it is taken, up to MQTT's own limit (3.1.1, section 2.2.3), one at a time, and all but its
+/// beginning forgotten.
+const PACKET_BYTES_MAX: usize = 268_435_455 + 5;
+/// What is kept of it: enough to be counted as what it is not.
+const BEGINNING_BYTES: usize = 1024;
 
 /// Which MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +85,12 @@ impl Wire {
         match opening.version {
             Version::V311 => {
                 let mut options = MqttOptions::new(opening.client_id, &opening.socket, 0);
-                let bytes = MESSAGE_BYTES_MAX as usize;
                 options
                     .set_transport(Transport::Unix)
                     .set_clean_session(opening.kept_s.is_none())
                     .set_keep_alive(KEEP_ALIVE)
                     .set_manual_acks(true)
-                    .set_max_packet_size(bytes, bytes);
+                    .set_max_packet_size(PACKET_BYTES_MAX, MESSAGE_BYTES_MAX as usize);
                 if let Some((user, password)) = &opening.credentials {
                     options.set_credentials(user, password);
                 }
@@ -135,7 +140,10 @@ impl Wire {
                     let refused = ack.return_codes.contains(&SubscribeReasonCode::Failure);
                     Ok(if refused { Signal::NotSubscribed } else { Signal::Subscribed })
                 }
-                Event::Incoming(Packet::Publish(publish)) => {
+                Event::Incoming(Packet::Publish(mut publish)) => {
+                    if publish.payload.len() > MESSAGE_BYTES_MAX as usize {
+                        publish.payload = Bytes::copy_from_slice(&publish.payload[..BEGINNING_BYTES]);
+                    }
                     Ok(Signal::Publish(Box::new(Arrived::V311(publish, client.clone()))))
                 }
                 _ => Ok(Signal::Nothing),

@@ -9,15 +9,16 @@
 //! `websocket` frames, `http` heads for it and the proxy · `reach` all these in their order · `wire` the TCP connection with
 //! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
 //! comes through it · `login` user and
-//! password · `backoff` when to try again.
+//! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road.
 //!
-//! Knows nothing of MQTT. Used by `uplink` and `receive`. Promises: files are read again at each [`Road::open`]; what is
+//! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` for its TLS. Promises: files are read again at each [`Road::open`]; what is
 //! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down; once
 //! there was a good configuration, bad files do not end it.
 
 pub mod backoff;
 pub mod destination;
 mod expiry;
+pub mod handshake;
 mod http;
 mod kernel;
 pub mod login;

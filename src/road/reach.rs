@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -57,7 +58,7 @@ pub(super) async fn reach(
     let books = wire.books();
     let far: Box<dyn Duplex> = match config {
         None => Box::new(wire),
-        Some(config) => Box::new(secured(wire, to, config).await?),
+        Some(config) => Box::new(shake(wire, &to.host, &to.place(), config).await?),
     };
     let far = match &to.websocket {
         None => far,
@@ -78,25 +79,27 @@ async fn wire(host: &str, port: u16, terms: &Terms) -> Result<Wire, RoadError> {
     Ok(Wire::new(stream, tap, terms.pace.clone()))
 }
 
-async fn secured(
-    wire: Wire,
-    to: &Destination,
+/// TLS with whoever has the certificate of this host; `place` is for people.
+pub(super) async fn shake<T: AsyncRead + AsyncWrite + Unpin>(
+    wire: T,
+    host: &str,
+    place: &str,
     config: Arc<ClientConfig>,
-) -> Result<tokio_rustls::client::TlsStream<Wire>, RoadError> {
-    let name = ServerName::try_from(to.host.clone())
-        .map_err(|_| RoadError::Disabled(format!("{:?} is neither a host name nor an address", to.host)))?;
+) -> Result<tokio_rustls::client::TlsStream<T>, RoadError> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| RoadError::Disabled(format!("{host:?} is neither a host name nor an address")))?;
     match timeout(HANDSHAKE_MAX, TlsConnector::from(config).connect(name, wire)).await {
         Ok(Ok(mut stream)) => {
             stream.get_mut().1.set_buffer_limit(Some(TLS_BYTES_MAX));
             Ok(stream)
         }
-        Ok(Err(error)) => Err(handshake_error(to, &error)),
-        Err(_) => Err(RoadError::Unreachable(format!("TLS handshake with {} took too long", to.place()))),
+        Ok(Err(error)) => Err(handshake_error(place, &error)),
+        Err(_) => Err(RoadError::Unreachable(format!("TLS handshake with {place} took too long"))),
     }
 }
 
-fn handshake_error(to: &Destination, error: &io::Error) -> RoadError {
-    let text = format!("TLS handshake with {} failed: {error}{}", to.place(), hint(error));
+fn handshake_error(place: &str, error: &io::Error) -> RoadError {
+    let text = format!("TLS handshake with {place} failed: {error}{}", hint(error));
     if is_distrust(error) { RoadError::Distrusted(text) } else { RoadError::Unreachable(text) }
 }
 
@@ -107,6 +110,9 @@ fn hint(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
             "; the server's certificate must carry the name of the url as subjectAltName (its CN is not looked at)"
+        }
+        Some(Error::InvalidCertificate(Bad::BadSignature)) => {
+            "; a CA in ca_file has the name of the one that signed the server's certificate, but another key"
         }
         Some(Error::InvalidCertificate(Bad::UnknownIssuer)) => "; no CA in ca_file signed the server's certificate",
         Some(Error::InvalidCertificate(Bad::Other(other))) if other.to_string().contains("UnsupportedCertVersion") => {

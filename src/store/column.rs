@@ -5,6 +5,7 @@
 
 use crate::model::quality::Quality;
 use crate::model::value::Value;
+use crate::payload::runs::{self, Runs};
 
 const NONE: u32 = 0;
 const BOOL: u32 = 1;
@@ -44,7 +45,7 @@ impl Cells {
         let float = kind_of_floats(samples);
         let mut before = 0i64;
         for (value, quality) in samples {
-            run(&mut self.qualities, u32::from(quality.code()));
+            runs::push(&mut self.qualities, u32::from(quality.code()));
             let (kind, number) = match value {
                 None => (NONE, None),
                 Some(Value::Bool(bit)) => (BOOL, Some(i64::from(*bit))),
@@ -64,7 +65,7 @@ impl Cells {
                     (TEXT, None)
                 }
             };
-            run(&mut self.kinds, kind);
+            runs::push(&mut self.kinds, kind);
             if let Some(number) = number {
                 self.numbers.push(number.wrapping_sub(before));
                 before = number;
@@ -114,37 +115,6 @@ fn decimal(whole: i64, kind: u32) -> Option<f64> {
         DIVIDED => Some(whole as f64 / POWERS.get(digits)?),
         MULTIPLIED => Some(whole as f64 * FRACTIONS.get(digits)?),
         _ => None,
-    }
-}
-
-fn run(runs: &mut Vec<u32>, code: u32) {
-    if let [.., last, length] = runs.as_mut_slice()
-        && *last == code
-    {
-        *length += 1;
-    } else {
-        runs.extend([code, 1]);
-    }
-}
-
-struct Runs<'a> {
-    pairs: std::slice::Chunks<'a, u32>,
-    code: u32,
-    left: u32,
-}
-
-impl<'a> Runs<'a> {
-    fn new(runs: &'a [u32]) -> Self {
-        Self { pairs: runs.chunks(2), code: 0, left: 0 }
-    }
-
-    fn next(&mut self) -> Option<u32> {
-        while self.left == 0 {
-            let [code, length] = self.pairs.next()? else { return None };
-            (self.code, self.left) = (*code, *length);
-        }
-        self.left -= 1;
-        Some(self.code)
     }
 }
 

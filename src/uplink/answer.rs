@@ -4,6 +4,20 @@ use rumqttc::v5::mqttbytes::v5::PubAckReason as Reason;
 
 use super::window::Answer;
 
+/// Does rumqttc 0.25.1 know this reason in a PUBACK? The session ends with any other.
+pub(super) const fn is_known(code: u8) -> bool {
+    matches!(code, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
+}
+
+/// The answer of one that it does not know.
+pub(super) const fn of_unknown(code: u8) -> Answer {
+    match code {
+        ..0x80 => Answer::Taken, // section 2.4: below 0x80 it is no failure
+        0x95 => Answer::Refused(code),
+        _ => Answer::TryLater(code),
+    }
+}
+
 /// The answer of a reason code.
 pub(super) fn of_puback(reason: Reason) -> Answer {
     match reason {

@@ -34,6 +34,10 @@ pub(super) const ARRIVALS_MAX: u16 = 64;
 /// Filters in the SUBSCRIBE, before wildcards stand for many: AWS IoT Core takes 8 (Service quotas, MQTT).
 const FILTERS_MAX: usize = 8;
 
+/// An answer that nobody fetched within a day tells nobody anything: an id is not remembered for longer (contract,
+/// section 3). Nothing else expires: records are owed, and the retained status must still be there for who asks late.
+const ANSWER_EXPIRES_S: u32 = 24 * 3600;
+
 /// What an uplink needs to take commands.
 #[derive(Debug, Clone)]
 pub struct Commands {
@@ -151,7 +155,7 @@ impl Downlink {
     }
 
     fn note(&mut self, reply: Reply) {
-        let json = || Extras { content_type: Some(JSON), ..Extras::default() };
+        let json = || Extras { content_type: Some(JSON), expiry_s: Some(ANSWER_EXPIRES_S), ..Extras::default() };
         if reply.stored == Stored::No || !self.has_events {
             let topic = format!("{}{}", self.prefix, reply.result_topic);
             self.waiting.push_back(Answering { topic, payload: reply.result.clone(), extras: json() });

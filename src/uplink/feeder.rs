@@ -23,10 +23,14 @@ use super::stats::UplinkStats;
 use super::status::Newest;
 use super::version;
 use super::ways;
-use super::window::Sent;
+use super::window::{Answer, Sent};
 
 /// A session without anything to send has proved itself after this long.
 const PROVED_AFTER: Duration = Duration::from_secs(60);
+/// A broker that is busy is told of when it is waited for as long as this.
+const BUSY_LONG: Duration = Duration::from_secs(30);
+/// Rounds without a complaint after which the broker takes everything again.
+const QUIET_ROUNDS: u32 = 3;
 /// Never asked for.
 const NOTHING: Wants = Wants::of_each(0);
 
@@ -192,6 +196,7 @@ impl<S: Source> Session<'_, S> {
                     }
                     ruling => {
                         tracing::debug!(uplink = self.plan.name, answer = ?answer, "record not taken");
+                        self.tell_of(*ack, *answer, ruling);
                         self.not_taken(*ack, ruling, progress);
                     }
                 },
@@ -206,6 +211,7 @@ impl<S: Source> Session<'_, S> {
         }
         if owed > 0 {
             progress.proved = true;
+            self.trouble.taken(self.timing.refused_again * QUIET_ROUNDS, Instant::now());
             self.stats.acknowledged_at(self.clock.now(), owed);
         }
         self.stats.in_flight.set(news.in_flight as u64);
@@ -214,9 +220,25 @@ impl<S: Source> Session<'_, S> {
             self.stats.owes(self.source.backlog(), self.source.oldest(), self.clock);
             if progress.proved {
                 let age = Duration::from_secs(self.stats.backlog_age_s.get());
-                self.outage.look(age, self.source.directory(), self.clock);
+                self.outage.look(age, self.ways.classes(), self.source.directory(), self.clock);
             }
         }
+    }
+
+    /// What only a person upstream can change is told, once: the record itself is kept.
+    fn tell_of(&mut self, ack: Ack, answer: Answer, ruling: Ruling) {
+        let Answer::TryLater(code) = answer else { return };
+        if matches!(ruling, Ruling::Pause(wait) if wait < BUSY_LONG) {
+            return;
+        }
+        let why = match code {
+            0x87 => "not authorized to publish there",
+            0x97 => "a quota is used up",
+            _ => "it does not say why",
+        };
+        let detail =
+            format!("the broker does not take {}: {why} (0x{code:02X}); it is kept and sent again", named(ack));
+        self.trouble.not_taken(&detail, Instant::now());
     }
 
     /// A message was refused, or could not be sent at all.

@@ -11,6 +11,7 @@ use crate::store::Item;
 use super::feeder::Progress;
 use super::lanes::WAITING_MAX;
 use super::line::Line;
+use super::outage::HELD_FROM;
 use super::session::Session;
 use super::source::{Lane, Pull, Source, Wants};
 
@@ -36,7 +37,12 @@ impl<S: Source> Session<'_, S> {
         };
         let live = useful(Lane::Live, usize::MAX);
         // Its next message is ready even while live ones fill the window: else it would never get its share.
-        let backlog = if self.outage.holds_backlog() { 0 } else { useful(Lane::Backlog, together(line, progress)) };
+        let backlog = useful(Lane::Backlog, together(line, progress));
+        if self.outage.holds_backlog() {
+            // alarms and events are in no summary and wait for none
+            let waits = above[Lane::Backlog as usize].map_or(HELD_FROM, |first| first.min(HELD_FROM));
+            above[Lane::Backlog as usize] = Some(waits);
+        }
         (live > 0 || backlog > 0).then_some(Wants { live, backlog, above })
     }
 

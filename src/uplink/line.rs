@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::store::{Ack, Lane};
 
+use super::answer;
 use super::client::{Agreed, Events, Happened};
 use super::downlink::Intake;
 use super::ended::{self, Ended};
@@ -109,6 +110,14 @@ impl Line {
             }
             Heard::OldConnack => {}
             Heard::Disconnect(code) => state.said = Some(ended::of_disconnect(code, None)),
+            Heard::Answer(id, code) => {
+                let answer = answer::of_unknown(code);
+                // an id that is not in flight says nothing; rumqttc ends the session either way
+                if let Ok(what) = state.window.answered(id, answer, Instant::now()) {
+                    state.answered.push((what, answer));
+                }
+                state.said = Some(Ended::Lost(format!("the broker answers a publish with reason 0x{code:02X}")));
+            }
         }
         drop(state);
         self.changed.notify_one();

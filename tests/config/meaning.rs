@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ironbridge::config::plan::{
-    Anonymous, Bind, Budget, BusLink, Delivery, Downlink, Format, MqttVersion, Overrun, Parity, Period, Plan, Preset,
-    ProxyKind, Schedule, SerialPlan, Verify,
+    Anonymous, Bind, Budget, BusLink, Carrier, Delivery, Downlink, Echo, Format, Framing, Level, MqttVersion, Network,
+    Overrun, Parity, Period, Plan, Preset, ProxyKind, Schedule, SerialPlan, Verify,
 };
 use ironbridge::model::number::Class;
 use ironbridge::model::tag::{Access, DataType, Order};
@@ -144,6 +144,46 @@ fn buses_are_reached_as_written() {
         let text = format!("[[bus]]\nname = \"b\"\ntype = \"modbus-rtu\"\nport = \"/dev/x\"\nserial = \"{text}\"\n");
         assert_eq!(plan(&text).buses[0].link, BusLink::rtu("/dev/x", expected));
     }
+}
+
+#[test]
+fn every_type_of_bus_is_a_framing_on_a_carrier() {
+    let bus = |kind: &str, keys: &str| {
+        let plan = plan(&format!("[[bus]]\nname = \"b\"\ntype = \"{kind}\"\n{keys}"));
+        let link = plan.buses[0].link.clone();
+        assert_eq!(link.kind(), kind);
+        link
+    };
+    let endpoint = |port: u16| format!("plc:{port}");
+    for (kind, framing) in [("modbus-udp", Framing::Mbap), ("modbus-rtu-over-udp", Framing::Rtu)] {
+        let udp = BusLink::new(framing, Carrier::Udp { endpoint: endpoint(502) });
+        assert_eq!(bus(kind, "endpoint = \"plc\""), udp);
+    }
+    for (kind, framing) in [("modbus-rtu-over-tcp", Framing::Rtu), ("modbus-ascii-over-tcp", Framing::Ascii)] {
+        let tcp = BusLink::new(framing, Carrier::Tcp { endpoint: endpoint(4001) });
+        assert_eq!(bus(kind, "endpoint = \"plc:4001\""), tcp);
+    }
+    let ascii = bus("modbus-ascii", "port = \"/dev/x\"\nserial = \"9600-7E1\"\necho = true\nrs485 = true");
+    let Carrier::Serial(port) = &ascii.carrier else { panic!("{ascii:?}") };
+    assert_eq!((ascii.framing, ascii.echo, port.line.data_bits), (Framing::Ascii, Echo::Yes, 7));
+    assert!(port.rs485.is_some_and(|mode| mode.rts_on_send == Level::High && mode.delay_after_send.is_zero()));
+    let tls = bus("modbus-tls", "endpoint = \"plc\"\nca_file = \"ca\"\ncertificate = \"c\"\nkey = \"/k\"");
+    let Carrier::Tls(tls) = &tls.carrier else { panic!("{tls:?}") };
+    assert_eq!((tls.endpoint.as_str(), tls.server_name.as_str(), tls.key.to_str()), ("plc:802", "plc", Some("/k")));
+    assert!(tls.ca_file.is_absolute(), "beside the file that names it");
+}
+
+#[test]
+fn a_bus_is_dialled_from_allowed_addresses_only() {
+    let text = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nlisten = \"[::]:5020\"\n\
+                allow = [\"10.0.0.0/8\", \"192.168.7.20\", \"fd00::/8\", \"172.16.0.0/12\"]\n";
+    let link = plan(text).buses[0].link.clone();
+    let Carrier::Listen { listen, allow } = link.carrier else { panic!("{link:?}") };
+    assert_eq!(listen.port(), 5020);
+    let may = |from: &str| allow.iter().any(|network| network.has(from.parse().expect("an address")));
+    assert!(may("10.255.0.1") && may("192.168.7.20") && may("fd12::1") && may("172.31.0.1"));
+    assert!(!may("11.0.0.1") && !may("192.168.7.21") && !may("fe80::1") && !may("172.32.0.1") && !may("::a00:1"));
+    assert!(Network { address: [1, 2, 3, 4].into(), prefix: 0 }.has([9, 9, 9, 9].into()));
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn the_shipped_file_names_every_key_of_the_contract() {
 #[test]
 fn everything_that_is_not_marked_works_when_it_is_switched_on() {
     let plan = plan(&switched_on(works));
-    assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 2, 2));
+    assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 3, 2));
     assert_eq!(plan.uplinks[0].client_id, "box-7");
     assert_eq!(plan.broker.acl.len(), 1);
 }

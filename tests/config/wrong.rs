@@ -17,6 +17,12 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("gateway = «1", "gateway", "expected a table, found a whole number"),
             ("[gateway]\nname = «1", "gateway.name", "expected a text"),
             ("[gateway]\nname = «\"\"", "gateway.name", "must not be empty"),
+            (
+                "[gateway]\ntime_source = «\"ntp\"",
+                "gateway.time_source",
+                "\"auto\", \"system\" or \"file:/absolute/path\"",
+            ),
+            ("[gateway]\ntime_source = «\"file:locked\"", "gateway.time_source", "file:/absolute/path"),
             ("[gateway]\nname = «\"a/b\"", "gateway.name", "one level"),
             ("[gateway]\nname = «\"a+\"", "gateway.name", "one level"),
             ("[gateway]\nname = «\"a\\u0000b\"", "gateway.name", "NUL"),
@@ -127,7 +133,6 @@ fn a_bus_says_what_is_wrong() {
             ("bus = [«1]", "bus[0]", "expected a table"),
             ("«[[bus]]\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[0].name", "is missing"),
             ("«[[bus]]\nname = \"b\"", "bus[0].type", "is missing"),
-            ("[[bus]]\nname = \"b\"\ntype = «\"modbus-ascii\"", "bus[0].type", "not in this version"),
             ("[[bus]]\nname = \"b\"\ntype = «\"line\"", "bus[0].type", "not in this version"),
             ("[[bus]]\nname = \"b\"\ntype = «\"profibus\"", "bus[0].type", "modbus-tcp, modbus-rtu"),
             ("«[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"", "bus[0].endpoint", "is missing"),
@@ -145,7 +150,7 @@ fn a_bus_says_what_is_wrong() {
         BUS,
         &[
             ("response_timeout = «\"5ms\"", "bus[1].response_timeout", "10ms ..= 1m"),
-            ("endpoint = «\"x\"", "bus[1].endpoint", "belongs to a modbus-tcp bus"),
+            ("endpoint = «\"x\"", "bus[1].endpoint", "a serial bus has `port`"),
             ("[[bus]]\nname = «\"b\"\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[2].name", "exists already"),
             ("[[bus]]\nname = «\"x/y\"\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[2].name", "one level"),
             (
@@ -177,6 +182,22 @@ fn a_bus_says_what_is_wrong() {
             "another bus",
         )],
     );
+    let ascii = "[[bus]]\nname = \"r\"\ntype = \"modbus-ascii\"\nport = \"/dev/ttyS1\"\n";
+    assert_refused(
+        ascii,
+        &[
+            ("serial = «\"9600-6E1\"", "bus[0].serial", "7 or 8 data bits"),
+            ("serial = \"9600-7E1\"\necho = «\"yes\"", "bus[0].echo", "\"auto\", true, false"),
+            ("serial = \"9600-7E1\"\nlow_latency = «1", "bus[0].low_latency", "true or false"),
+            ("serial = \"9600-7E1\"\nrs485 = «\"on\"", "bus[0].rs485", "rts_on_send"),
+            ("serial = \"9600-7E1\"\nrs485 = { rts_on_send = «\"up\" }", "bus[0].rs485.rts_on_send", "high, low"),
+            (
+                "serial = \"9600-7E1\"\nrs485 = { delay_after_send = «\"1s\" }",
+                "bus[0].rs485.delay_after_send",
+                "0s ..= 100ms",
+            ),
+        ],
+    );
     assert_refused(
         "",
         &[
@@ -184,6 +205,41 @@ fn a_bus_says_what_is_wrong() {
             ("«[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS1\"", "bus[0].serial", "is missing"),
         ],
     );
+}
+
+#[test]
+fn a_bus_that_listens_and_one_with_tls_say_what_is_wrong() {
+    let door = "[[bus]]\nname = \"r\"\ntype = \"modbus-rtu-over-tcp\"\n";
+    assert_refused(
+        door,
+        &[
+            ("listen = «\"5020\"", "bus[0].listen", "0.0.0.0:5020"),
+            ("listen = «\"127.0.0.1:0\"", "bus[0].listen", "no place to listen"),
+            ("listen = \"127.0.0.1:1\"\nendpoint = «\"x\"", "bus[0].endpoint", "not both"),
+            ("listen = \"0.0.0.0:1\"\nallow = [«\"10.0.0.0/33\"]", "bus[0].allow", "no network"),
+            ("listen = \"0.0.0.0:1\"\nallow = [«\"plant\"]", "bus[0].allow", "no address"),
+            ("listen = \"0.0.0.0:1\"\nallow = «[]", "bus[0].allow", "1 ..= 64"),
+            ("endpoint = \"x\"\nallow = «[\"10.0.0.0/8\"]", "bus[0].allow", "belongs to `listen`"),
+            (
+                "listen = \"127.0.0.1:1\"\n[[bus]]\nname = \"s\"\ntype = \"modbus-tcp\"\nlisten = «\"127.0.0.1:1\"",
+                "bus[1].listen",
+                "another bus listens there",
+            ),
+        ],
+    );
+    let tls = "[[bus]]\nname = \"t\"\ntype = \"modbus-tls\"\nendpoint = \"plc\"\nca_file = \"ca\"\nkey = \"k\"\n";
+    assert_refused(
+        "",
+        &[
+            (&format!("«{door}listen = \"0.0.0.0:5020\""), "bus[0].allow", "who may dial in"),
+            (&format!("«{tls}"), "bus[0].certificate", "on both sides"),
+            (&format!("{tls}certificate = \"c\"\nserver_name = «\"\""), "bus[0].server_name", "a host name"),
+            (&format!("{tls}certificate = \"c\"\necho = «true"), "bus[0].echo", "belongs to RTU and ASCII"),
+            (&format!("{tls}certificate = \"c\"\nlisten = «\"[::1]:1\""), "bus[0].listen", "modbus-rtu-over-tcp"),
+        ],
+    );
+    let udp = "[[bus]]\nname = \"u\"\ntype = \"modbus-udp\"\nendpoint = \"plc\"\n";
+    assert_refused(udp, &[("ca_file = «\"ca\"", "bus[0].ca_file", "belongs to modbus-tls")]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ class Consumer:
         self.waiting = collections.deque(maxlen=1000)   # batches whose tags are not known yet; keep them on disk
 
     def feed(self, payload):                         # to the records that can be read now, also of batches that waited
-        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(payload)).read(RAW_MAX + 1)
+        raw = zstandard.ZstdDecompressor(max_window_size=RAW_MAX).stream_reader(io.BytesIO(payload)).read(RAW_MAX + 1)
         frame = self.schema.Frame.FromString(raw)
         if len(raw) > RAW_MAX or zlib.crc32(frame.content) != frame.crc:
             raise ValueError("not a batch, or damaged")

@@ -13,19 +13,29 @@ from batch_consumer import Consumer
 from local import free_port, wait_port
 
 DEVICES, TAGS = 10, 100
+SEGMENT = 1400                                              # a modem's; loopback's own 64 KB are more than the modem's queue
+QUEUE = 16384                                               # bytes in front of the link, as the kernel counts them (twice that)
+RAMP = 5                                                    # seconds from the first byte that no verdict is about
 
 
 class Satellite:
-    """Two directions with a rate, a delay and a queue each. A hole swallows nothing: it holds everything, as TCP would."""
+    """Two directions with a rate, a delay and a queue each. A hole swallows nothing: it holds everything, as TCP would.
+
+    The queue is the kernel's receive buffer, so a full one holds the sender back. It needs segments far smaller than itself:
+    with loopback's, TCP would close its window for good, and the sender find out by probes, 200 ms and longer apart.
+    """
 
     def __init__(self, target, rate, rtt):
         self.target, self.rate, self.delay = target, rate, rtt / 2
         self.up, self.acks = threading.Event(), threading.Event()
         self.acks.set()
         self.bytes = [0, 0]
+        self.overslept = []                                 # how late this machine let us wake up
         self.free_at = [0.0, 0.0]
         self.pairs, self.lock = [], threading.Lock()
         self.server = socket.socket()
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE)      # what is accepted inherits both
+        self.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         self.server.bind(("127.0.0.1", 0))
         self.server.listen(16)
         self.port = self.server.getsockname()[1]
@@ -45,7 +55,8 @@ class Satellite:
             near.close()
             return
         far.settimeout(None)
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        for s in (near, far):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self.lock:
             self.pairs.append((near, far))
         threads = [threading.Thread(target=self.pump, args=pump, daemon=True) for pump in ((near, far, 0), (far, near, 1))]
@@ -83,14 +94,21 @@ class Satellite:
 
         threading.Thread(target=deliver, daemon=True).start()
         try:
-            while data := a.recv(1460):
+            while True:
+                try:                                        # what waited already loses no time by our waking late
+                    data, grace = a.recv(SEGMENT, socket.MSG_DONTWAIT), 0.25
+                except BlockingIOError:
+                    data, grace = a.recv(SEGMENT), 0.0
+                if not data:
+                    break
                 self.up.wait()
                 with self.lock:
-                    start = max(time.monotonic() - 0.02, self.free_at[way])    # who wakes late has lost nothing
+                    start = max(time.monotonic() - grace, self.free_at[way])
                     self.free_at[way] = start + (len(data) + 52) / self.rate
                     self.bytes[way] += len(data) + 52
                     free = self.free_at[way]
                 time.sleep(max(0.0, free - time.monotonic()))
+                self.overslept.append(time.monotonic() - free)
                 with more:
                     flying.append((free + self.delay, data))
                     more.notify()
@@ -251,6 +269,7 @@ def drain(plant, cloud, satellite, seconds):
     began, bytes_then = time.monotonic(), satellite.bytes[0]
     cloud.read()
     cloud.latest.clear()
+    satellite.overslept.clear()
     total_then, wall, backlog = cloud.total, time.time(), owed(plant)
     first = busy = None                                     # from the first second of carrying to 90 % of the backlog
     while (left := owed(plant)) > 3000:
@@ -258,18 +277,19 @@ def drain(plant, cloud, satellite, seconds):
         if now - began > seconds:
             print(f"  not drained within {seconds} s: {left} left")
             break
-        if first is None and carried > satellite.rate:
-            first = (now, carried)
+        if first is None and carried > satellite.rate * RAMP:
+            first = (now, carried, time.time())
         if first and left > backlog / 10:
             busy = (now - first[0], carried - first[1])
         time.sleep(0.5)
     took = time.monotonic() - began
     cloud.read()
-    fresh = [now - taken for now, taken, seq in cloud.latest if taken > wall + 5]
+    fresh = [now - taken for now, taken, seq in cloud.latest if taken > max(wall + 5, first[2] if first else 0)]
     return {"seconds": round(took, 1), "samples_per_s": round((cloud.total - total_then) / took),
             "link_used": round(busy[1] / (satellite.rate * busy[0]), 3) if busy and busy[0] > 3 else None,
             "bytes_per_sample": round((satellite.bytes[0] - bytes_then) / max(1, cloud.total - total_then), 2),
-            "late_p50": round(percentile(fresh, 0.5), 2), "late_p99": round(percentile(fresh, 0.99), 2)}
+            "late_p50": round(percentile(fresh, 0.5), 2), "late_p99": round(percentile(fresh, 0.99), 2),
+            "overslept_p99": round(percentile(satellite.overslept, 0.99), 3)}
 
 
 def main():
@@ -278,7 +298,7 @@ def main():
     ap.add_argument("--backlog", type=int, default=1_000_000)
     ap.add_argument("--rate", type=int, default=32_000)
     ap.add_argument("--rtt", type=float, default=0.6)
-    ap.add_argument("--strict", action="store_true", help="being slow is a failure, too: for a quiet machine")
+    ap.add_argument("--strict", action="store_true", help="being slow is a failure even on a machine too busy to tell")
     args = ap.parse_args()
     if not shutil.which("mosquitto"):
         print("SKIPPED satellite.py: mosquitto is not installed")
@@ -304,9 +324,12 @@ def main():
     satellite.up.set()
     figures = drain(plant, cloud, satellite, 300 + args.backlog / 5000)
     print(f"  {json.dumps(figures)}")
-    check("at least 90 % of the link in use", figures["link_used"] is None or figures["link_used"] >= 0.9, args.strict)
-    late = 1.0 + 1.0 + 1.5 * args.rtt + 0.5
-    check(f"new samples arrive within {late:.1f} s of being taken (commit 1 s, queue 1 s, round trip)", figures["late_p99"] <= late, args.strict)
+    # A link that this machine itself holds up for a tenth of a second at a time proves nothing about the gateway.
+    hard = args.strict or figures["overslept_p99"] < 0.1
+    check("at least 90 % of the link in use", figures["link_used"] is None or figures["link_used"] >= 0.9, hard)
+    late = 1.0 + 1.0 + args.rtt + 0.5
+    check(f"99 % of the new samples arrive within {late:.1f} s of being taken (commit 1 s, queue 1 s, round trip; half a second"
+          " for poll, broker and consumer)", figures["late_p99"] <= late, hard)
 
     print("-- a black hole of 20 s, then acknowledgements withheld for 10 s", flush=True)
     satellite.up.clear()

@@ -96,3 +96,36 @@ fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
     let report: serde_json::Value = serde_json::from_slice(&verdict.stdout).unwrap();
     assert_eq!((report["report"]["received"].as_u64(), report["report"]["missing"].as_u64()), (Some(3000), Some(0)));
 }
+
+#[test]
+fn a_message_beyond_the_limit_is_passed_over_on_either_version_and_what_follows_arrives() {
+    let home = tempfile::tempdir().unwrap();
+    let Some((_broker, port)) = mosquitto(home.path()) else {
+        println!("SKIPPED: mosquitto is not installed");
+        return;
+    };
+    let (url, port) = (format!("mqtt://127.0.0.1:{port}"), port.to_string());
+    let large = home.path().join("large");
+    std::fs::write(&large, vec![b'x'; 17 << 20]).unwrap();
+    let publish = |topic: &str, options: &[&str]| {
+        let words = ["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic];
+        let sent = Command::new("mosquitto_pub").args(words).args(options).stderr(Stdio::null()).status();
+        sent.is_ok_and(|status| status.success())
+    };
+    let record =
+        |seq: u64| format!("{{\"value\":{seq},\"quality\":\"good\",\"stream\":\"bulk\",\"epoch\":7,\"seq\":{seq}}}");
+    let files = ["3.1.1", "5"].map(|version| (version, home.path().join(version)));
+    let _receivers = files.clone().map(|(version, file)| {
+        let words = ["receive", &url, "--client-id", version, "--mqtt-version", version, "--sqlite"];
+        let words: Vec<&str> = words.into_iter().chain([file.to_str().unwrap()]).collect();
+        Running::start(env!("CARGO_BIN_EXE_ironbridge"), &words).unwrap()
+    });
+    let all = |rows: i64| files.iter().all(|(_, file)| count(file, "SELECT count(*) FROM samples") == rows);
+    until("both are there", || publish("a/b", &["-m", &record(1)]) && all(1));
+    if !publish("ironbridge/gw/batch", &["-f", large.to_str().unwrap()]) {
+        println!("SKIPPED: mosquitto_pub is not installed");
+        return;
+    }
+    assert!(publish("a/b", &["-m", &record(2)]));
+    until("what follows has arrived", || all(2));
+}

@@ -1,4 +1,5 @@
-//! Random work against a plain list, with restarts and files that are torn, emptied, flipped, zeroed or gone.
+//! Random work against a plain list, with restarts and files that are torn, emptied, flipped, zeroed or gone. One uplink takes
+//! what there is, another of fewer classes is dead all the time and is owed everything at the end.
 
 use crate::rig as support;
 
@@ -7,12 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ironbridge::model::number::Class;
-use ironbridge::store::{Item, inspect};
+use ironbridge::store::{Item, Opening, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use support::*;
 
 type Key = (u8, u64, u64);
+
+/// Classes of the dead uplink.
+const OF_DEAD: [Class; 2] = [Class::Alarm, Class::Telemetry];
+
+fn both(dir: &Path) -> Opening {
+    Opening { uplinks: vec![route("cloud", &Class::ALL), route("dead", &OF_DEAD)], ..opening(dir) }
+}
 
 /// What the other end of the uplink knows.
 #[derive(Default)]
@@ -56,21 +64,24 @@ struct Model {
     random: StdRng,
     home: tempfile::TempDir,
     stored: Vec<u64>,
+    /// What of it the dead uplink is owed.
+    owed: Vec<u64>,
     cloud: Cloud,
+    dead: Cloud,
     log: Vec<String>,
 }
 
 impl Model {
     fn new(seed: u64) -> Self {
         let home = tempfile::tempdir().expect("a directory");
-        let (random, cloud) = (StdRng::seed_from_u64(seed), Cloud::default());
-        Self { random, home, stored: Vec::new(), cloud, log: Vec::new() }
+        let (random, cloud, dead) = (StdRng::seed_from_u64(seed), Cloud::default(), Cloud::default());
+        Self { random, home, stored: Vec::new(), owed: Vec::new(), cloud, dead, log: Vec::new() }
     }
 
     /// One life of the store: some samples, some deliveries, all committed at the end.
     async fn live(&mut self) {
         let before = Instant::now();
-        let running = start(opening(self.home.path()));
+        let running = start(both(self.home.path()));
         assert!(before.elapsed() < Duration::from_secs(2), "polling may start");
         let mut reader = running.store.reader("cloud").expect("routed");
         let mut mine = 0;
@@ -79,6 +90,9 @@ impl Model {
             let first = self.stored.len() as u64;
             let count = self.random.random_range(1..400);
             self.stored.extend(first..first + count);
+            if OF_DEAD.contains(&class) {
+                self.owed.extend(first..first + count);
+            }
             running.emit(class, first..first + count).await;
             mine += count;
             if self.random.random_bool(0.5) {
@@ -105,17 +119,18 @@ impl Model {
         running.close().await;
     }
 
-    /// Everything that is still owed arrives.
+    /// Everything that is still owed arrives, also where nothing arrived before.
     async fn deliver(&mut self) {
-        let running = start(opening(self.home.path()));
-        let mut reader = running.store.reader("cloud").expect("routed");
-        while reader.backlog() > 0 {
-            for item in next(&mut reader, 500).await.expect("open") {
-                self.cloud.take(&item);
-                reader.acknowledge(ack(&item));
+        let running = start(both(self.home.path()));
+        for (name, end) in [("cloud", &mut self.cloud), ("dead", &mut self.dead)] {
+            let mut reader = running.store.reader(name).expect("routed");
+            while reader.backlog() > 0 {
+                for item in next(&mut reader, 500).await.expect("open") {
+                    end.take(&item);
+                    reader.acknowledge(ack(&item));
+                }
             }
         }
-        drop(reader);
         running.close().await;
     }
 
@@ -172,11 +187,13 @@ async fn without_damage_every_record_arrives_and_nothing_is_declared_lost() {
             model.live().await;
         }
         model.deliver().await;
-        model.cloud.has_no_holes();
-        let mut values: Vec<u64> = model.cloud.records.values().copied().collect();
-        values.sort_unstable();
-        assert_eq!(values, model.stored, "seed {seed}");
-        assert!(model.cloud.gaps.is_empty(), "seed {seed}");
+        for (end, stored) in [(&model.cloud, &model.stored), (&model.dead, &model.owed)] {
+            end.has_no_holes();
+            let mut values: Vec<u64> = end.records.values().copied().collect();
+            values.sort_unstable();
+            assert_eq!(&values, stored, "seed {seed}");
+            assert!(end.gaps.is_empty(), "seed {seed}");
+        }
         let verdict = inspect::verify(model.home.path(), &mut |_, _| {}).expect("readable");
         assert!(verdict.problems.is_empty(), "{verdict:?}");
     }
@@ -192,11 +209,13 @@ async fn whatever_happens_to_the_files_the_store_starts_and_what_is_missing_is_d
         }
         model.live().await;
         model.deliver().await;
-        model.cloud.has_no_holes();
-        let arrived: BTreeSet<u64> = model.cloud.records.values().copied().collect();
-        let missing = model.stored.iter().filter(|value| !arrived.contains(value)).count();
-        let declared = model.cloud.gaps.iter().filter(|key| !model.cloud.records.contains_key(key)).count();
-        assert!(missing <= declared, "seed {seed}: {missing} missing, {declared} declared, {:?}", model.log);
+        for (end, stored) in [(&model.cloud, &model.stored), (&model.dead, &model.owed)] {
+            end.has_no_holes();
+            let arrived: BTreeSet<u64> = end.records.values().copied().collect();
+            let missing = stored.iter().filter(|value| !arrived.contains(value)).count();
+            let declared = end.gaps.iter().filter(|key| !end.records.contains_key(key)).count();
+            assert!(missing <= declared, "seed {seed}: {missing} missing, {declared} declared, {:?}", model.log);
+        }
         let verdict = inspect::verify(model.home.path(), &mut |_, _| {}).expect("readable");
         // A file's structure may be hurt where its records are not.
         let undeclared: Vec<_> = verdict.problems.iter().filter(|problem| problem.contains("are missing")).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironbridge::config::plan::{BusLink, BusPlan, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
-use ironbridge::field::carrier::Opener;
+use ironbridge::field::carrier::{Opener, opener};
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
@@ -85,8 +85,9 @@ pub struct Rig {
 impl Rig {
     /// Runs the only bus of a plan over the wire of its plan.
     pub fn run(plan: Plan) -> Self {
-        let carrier = plan.buses[0].link.carrier.clone();
-        Self::run_over(plan, Box::new(carrier))
+        let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
+        let opener = opener(&plan.buses[0].link.carrier, &clock);
+        Self::run_over(plan, opener)
     }
 
     /// Runs it over another one.

@@ -213,9 +213,12 @@ async fn a_broker_that_is_busy_gets_everything_later_and_one_that_forbids_a_topi
         owed.samples(1..=20);
         owed.push([owed::sample_on(BAD, 21)]);
         owed.samples(22..=60);
-        let rig = refusing(&cloud, &owed);
+        let mut rig = refusing(&cloud, &owed);
         cloud.until("refused and tried again", |cloud| cloud.denied() >= 4).await;
         assert!(owed.acknowledged() < 60 && owed.refused().is_empty());
+        if reason == 0x87 {
+            assert_eq!(rig.told(), ["uplink_not_taken active"], "a person must change that, and knows of it once");
+        }
         cloud.deny(&format!("up/{BAD}"), 0);
         cloud.until("all acknowledged", |_| owed.acknowledged() == 60).await;
         assert!(owed.refused().is_empty() && rig.stats.refused.get() == 0);

@@ -192,6 +192,22 @@ async fn a_record_larger_than_the_broker_takes_does_not_hold_up_the_others() {
     ends(rig, &owed).await;
 }
 
+/// As mosquitto does with `message_size_limit`: reason 0x95, which section 3.4.2.1 does not have, and rumqttc neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_broker_calls_too_large_without_having_said_so_is_declared_and_the_others_arrive() {
+    let cloud = Cloud::start().await;
+    cloud.deny("up/acme/pump-1/large", 0x95);
+    let owed = owing(5);
+    owed.push([sample_on("acme/pump-1/large", 6)]);
+    owed.push((7..=20).map(|seq| sample_on("acme/pump-1/pressure", seq)));
+    let mut rig = speaking(&cloud, &owed, MqttVersion::V5);
+    cloud.until("the one is declared", |_| owed.refused() == [6]).await;
+    all_arrive(&cloud, &owed, 20).await;
+    assert_eq!((cloud.denied(), owed.wrong_acks()), (3, 0));
+    assert!(rig.told().contains(&"uplink_record_refused once".to_owned()));
+    ends(rig, &owed).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_keeps_no_retained_messages_is_sent_none() {
     let cloud = Cloud::start().await;

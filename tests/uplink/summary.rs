@@ -8,7 +8,7 @@ use crate::rig;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironbridge::config::plan::{UplinkPlan, UplinkStart};
+use ironbridge::config::plan::{Budget, MqttVersion, Period, UplinkPlan, UplinkStart};
 use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::flow::hub::hub;
 use ironbridge::flow::notice::notices;
@@ -28,16 +28,30 @@ const SAMPLES: u64 = 200;
 
 /// A cloud that comes back after an outage of this length, with what arrived in the order of arrival.
 async fn after_an_outage_of(outage: Duration, change: impl FnOnce(&mut UplinkPlan)) -> Vec<cloud::Arrived> {
+    after(outage, 1, SAMPLES, |_, plan| change(plan)).await
+}
+
+fn samples(cloud: &Cloud) -> u64 {
+    cloud.log().iter().filter(|arrived| arrived.topic.starts_with("up/acme/")).count() as u64
+}
+
+/// With so many tags, until so many samples have arrived.
+async fn after(
+    outage: Duration,
+    tags: u32,
+    enough: u64,
+    change: impl FnOnce(&Cloud, &mut UplinkPlan),
+) -> Vec<cloud::Arrived> {
     let dir = tempfile::tempdir().unwrap();
     let cloud = Cloud::start().await;
     cloud.refuse_connections(true);
     let time = Arc::new(FakeTime::default());
     let clock = Clock::new(time.clone(), Boot(1), 0);
     clock.learn(Fix { at: clock.now(), unix_ms: 1_795_204_800_000 });
-    let tag = TagMeta {
+    let tag = |place| TagMeta {
         device: "pump-1".into(),
-        name: "flow".into(),
-        topic: "acme/pump-1/flow".into(),
+        name: if place == 0 { "flow".into() } else { format!("flow-{place}") },
+        topic: if place == 0 { "acme/pump-1/flow".into() } else { format!("acme/pump-1/flow-{place}").into() },
         data_type: DataType::Uint64,
         class: Class::Telemetry,
     };
@@ -46,15 +60,15 @@ async fn after_an_outage_of(outage: Duration, change: impl FnOnce(&mut UplinkPla
         max_size: 64 << 20,
         max_age: None,
         commit_interval: Duration::from_millis(50),
-        tags: vec![tag],
+        tags: (0..tags).map(tag).collect(),
         uplinks: vec![Route { name: "cloud".into(), classes: Class::ALL.into(), start: UplinkStart::Oldest }],
         boot_token: "one".into(),
     };
-    let (hub, _latest, end) = hub(vec![Class::Telemetry]);
+    let (hub, _latest, end) = hub(vec![Class::Telemetry; tags as usize]);
     let (hand_in, _told) = notices();
     let store = ironbridge::store::open(opening).start(end, clock.clone(), hand_in.clone());
     let mut plan = rig::plan(cloud.address);
-    change(&mut plan);
+    change(&cloud, &mut plan);
     let (uplink, stats) = Uplink::new(UplinkParts {
         plan,
         gateway: "gw".into(),
@@ -71,18 +85,17 @@ async fn after_an_outage_of(outage: Duration, change: impl FnOnce(&mut UplinkPla
     });
     let stop = Stop::new();
     let running = tokio::spawn(uplink.run(stop.clone()));
-    for number in 1..=SAMPLES {
-        let sample =
-            Sample { tag: TagIx(0), value: Some(Value::Uint(number)), quality: Quality::Good, at: clock.now() };
+    let count = SAMPLES.max(tags.into());
+    for number in 1..=count {
+        let tag = TagIx(u32::try_from(number).unwrap() % tags);
+        let sample = Sample { tag, value: Some(Value::Uint(number)), quality: Quality::Good, at: clock.now() };
         hub.emit(Batch { device: DeviceIx(0), samples: vec![sample] }).await;
         time.advance(Duration::from_millis(10));
     }
-    cloud.until("a backlog", |_| stats.backlog.get() == SAMPLES).await;
+    cloud.until("a backlog", |_| stats.backlog.get() == count).await;
     time.advance(outage);
     cloud.refuse_connections(false);
-    cloud
-        .until("every sample", |cloud| cloud.on("up/acme/pump-1/flow").len() >= usize::try_from(SAMPLES).unwrap())
-        .await;
+    cloud.until("the samples", |cloud| samples(cloud) >= enough).await;
     stop.begin();
     drop(hub);
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("ends in time").unwrap();
@@ -117,4 +130,28 @@ async fn a_short_outage_has_no_summary_and_neither_has_one_that_nobody_asked_for
     for log in [short.await, not_asked_for.await] {
         assert!(log.iter().all(|arrived| !arrived.topic.ends_with("/summary")));
     }
+}
+
+/// rumqttc ends a session for a packet larger than the broker takes: the summary must not be what ends every one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_larger_than_the_broker_takes_does_not_hold_up_the_samples() {
+    let log = after(Duration::from_secs(7200), 1, SAMPLES, |cloud, plan| {
+        plan.summary_after = Some(Duration::from_secs(3600));
+        plan.mqtt_version = MqttVersion::V5;
+        cloud.agrees(|agree| agree.max_packet_size = Some(350));
+    })
+    .await;
+    assert!(log.iter().all(|arrived| arrived.connection == log[0].connection), "one session carries everything");
+    assert!(log.iter().all(|arrived| !arrived.topic.ends_with("/summary")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_budget_has_for_the_backlog_does_not_all_go_to_its_summary() {
+    let log = after(Duration::from_secs(7200), 300, 20, |_, plan| {
+        plan.summary_after = Some(Duration::from_secs(3600));
+        plan.budgets = vec![Budget { bytes: 62_500, period: Period::Day }]; // 50 000 of them for the backlog
+    })
+    .await;
+    let parts: Vec<_> = log.iter().filter(|arrived| arrived.topic.ends_with("/summary")).map(|it| it.json()).collect();
+    assert_eq!((parts.len(), parts[0]["parts"].as_u64()), (1, Some(2)), "the second part was too dear");
 }

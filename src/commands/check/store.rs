@@ -28,7 +28,7 @@ pub fn write(out: &mut String, store: &StorePlan, flash: Rate) -> fmt::Result {
         writeln!(out, "        flash bytes per day {}, estimated", span(flash, bytes_text))?;
         writeln!(
             out,
-            "        a 4 GB MLC eMMC lasts {} years, at a write amplification of {AMPLIFICATION} {}",
+            "        a 4 GB MLC eMMC lasts {} years; {} where it amplifies writes by {AMPLIFICATION}",
             span(long, years_text),
             span(short, years_text)
         )?;

@@ -13,6 +13,8 @@ use crate::model::number::Class;
 /// Records that are encoded of a class, and whole batches that should be among them.
 const RECORDS: usize = 20_001;
 const MESSAGES: u32 = 3;
+/// The same of lists of JSON, which are all alike.
+const LIST_RECORDS: usize = 10_001;
 /// Longest play.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
@@ -70,7 +72,7 @@ fn figure(plan: &Plan, uplink: &UplinkPlan, (class, rate): (Class, Rate), way: W
     let messages = Messages::new(plan, uplink, way);
     let records = match way {
         Way::Batch => RECORDS.max(messages.records_max() * MESSAGES as usize + 1),
-        _ => RECORDS,
+        _ => LIST_RECORDS,
     };
     let lasts = (messages.every() * (MESSAGES + 1)).max(plant::slowest(plan, class) * 2).min(LONGEST);
     let clock = plant::clock();

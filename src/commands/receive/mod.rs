@@ -47,6 +47,9 @@ event (… body as JSON), gap (epoch_id, first, last, reason, body), epoch (id, 
 previous_seq, newest, duplicates), topic (id, topic); the views samples, events and gaps have it in words. One transaction
 per window of messages, which is acknowledged to the broker after the commit.
 
+CSV and NDJSON: a file that is continued may hold lines twice after a kill (key: stream, epoch, seq). Cells are exact, also where a
+spreadsheet would take a text for a formula.
+
 With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write one
 --sqlite FILE (or each its own), and ask with --report FILE…";
 

@@ -10,6 +10,7 @@ use crate::disk::received::{self, Received};
 use crate::receive::consumer::{Account, Consumer, Target};
 use crate::receive::ledger::{Begin, Ledger};
 use crate::receive::output::{Form, Header, Output};
+use crate::receive::resume;
 
 use super::{ReceiveArgs, begin, extension, shown};
 use crate::commands::Failed;
@@ -91,7 +92,13 @@ fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> {
         }
     };
     let cannot_open = |error: io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
-    let file = OpenOptions::new().create(true).append(true).open(path).map_err(cannot_open)?;
+    let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
+    // A pipe cannot be opened for both.
+    let mut file = opened.or_else(|_| OpenOptions::new().append(true).open(path)).map_err(cannot_open)?;
+    let cut = resume::mend(&mut file, form).map_err(cannot_open)?;
+    if cut > 0 {
+        eprintln!("{}: half a record at its end was cut off ({cut} bytes); it comes again", path.display());
+    }
     let header = if file.metadata().map_err(cannot_open)?.len() == 0 { Header::Write } else { Header::Skip };
     Output::new(form, Box::new(BufWriter::new(file)), header).map(Some).map_err(cannot)
 }

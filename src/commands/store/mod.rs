@@ -77,7 +77,7 @@ fn failed(error: &LookError) -> Failed {
     match error {
         LookError::NoStore(_) => Failed::Usage(error.to_string()),
         LookError::Unreadable(fault) if fault.is_damage() => Failed::Internal(format!(
-            "{error}; it will be set aside and built anew from the chunk files when the gateway starts"
+            "{error}; it will be set aside when the gateway starts, which goes on with its copy or builds it anew from the chunk files"
         )),
         LookError::Unreadable(_) => Failed::TryAgain(error.to_string()),
     }

@@ -97,8 +97,10 @@ fn streams_text(dir: &Path, status: &Status, detail: &Detail) -> String {
 fn written_text(written: &Written) -> String {
     let Written { bytes, seconds, bytes_per_day } = written;
     let ran = u64::try_from(*seconds).map_or_else(|_| String::new(), super::drain::span_text);
-    let a_day = bytes_per_day.map_or_else(|| "too short to tell per day".to_owned(), |bytes| format!("{bytes} a day"));
-    format!("{bytes} bytes to this disk in {ran} of running, {a_day} (before what the file system adds)")
+    match bytes_per_day {
+        Some(a_day) => format!("{bytes} bytes in {ran} of running, {a_day} a day (the file system adds its own)"),
+        None => format!("{bytes} bytes in {ran} of running (noted every ten minutes while the gateway runs)"),
+    }
 }
 
 fn uplinks_text(status: &Status, detail: &Detail, now_ms: Option<i64>) -> String {

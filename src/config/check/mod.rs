@@ -12,6 +12,8 @@ mod habits;
 mod money;
 mod names;
 mod path;
+mod port;
+mod reach;
 mod server;
 mod tag;
 mod topics;

@@ -2,11 +2,12 @@
 
 use super::super::plan::{ProxyKind, ProxyPlan, ServerPlan, Transport};
 use super::super::section::{Section, Spot};
-use super::bus::split_host;
+use super::reach::split_host;
 
 const URL_FORM: &str = "mqtt://host[:1883], mqtts://host[:8883], ws://host[:80][/mqtt] or wss://host[:443][/mqtt]";
 const PROXY_FORM: &str = "http://host[:3128] or socks5://host[:1080]";
 const SERVERS_MAX: usize = 16;
+const PROXY_USER_BYTES_MAX: usize = 255;
 /// Where brokers have their websocket door when nothing else is said.
 const WEBSOCKET_PATH: &str = "/mqtt";
 
@@ -101,6 +102,9 @@ pub fn proxy(section: &Section<'_, '_>) -> Option<ProxyPlan> {
             return None;
         }
     };
+    if let Some(username) = username {
+        proxy_username(section, kind, username);
+    }
     match split_host(rest.strip_suffix('/').unwrap_or(rest), port) {
         Ok((host, port)) => Some(ProxyPlan {
             kind,
@@ -113,5 +117,15 @@ pub fn proxy(section: &Section<'_, '_>) -> Option<ProxyPlan> {
             section.report(section.wrong("proxy", text.at, message).allowed(PROXY_FORM));
             None
         }
+    }
+}
+
+/// SOCKS has one byte for its length (RFC 1929, section 2), and HTTP ends it at the first colon (RFC 7617, section 2).
+fn proxy_username(section: &Section<'_, '_>, kind: ProxyKind, text: Spot<&str>) {
+    let colon = kind == ProxyKind::Http && text.value.contains(':');
+    if !(1..=PROXY_USER_BYTES_MAX).contains(&text.value.len()) || text.value.chars().any(char::is_control) || colon {
+        let allowed =
+            format!("1 ..= {PROXY_USER_BYTES_MAX} bytes without control characters, for http also without a colon");
+        section.report(section.wrong("proxy_username", text.at, "is no user of a proxy").allowed(allowed));
     }
 }

@@ -4,7 +4,7 @@
 //! is it a serial line, how fast, how many bytes does a transaction have. A carrier knows no Modbus: any driver can use it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,9 +181,22 @@ pub struct TlsCarrier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     /// One of them.
-    pub address: std::net::IpAddr,
-    /// How many bits they share.
+    pub address: IpAddr,
+    /// How many bits they share: 0 ..= 32 or 128.
     pub prefix: u8,
+}
+
+impl Network {
+    /// Is this address one of them?
+    pub fn has(self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+            IpAddr::V6(v6) => (v6.to_bits(), 128),
+        };
+        let ((own, own_width), (other, other_width)) = (bits(self.address), bits(address));
+        let rest = 128 - u32::from(self.prefix.min(own_width));
+        own_width == other_width && own.checked_shr(rest) == other.checked_shr(rest)
+    }
 }
 
 /// A serial port and how it is driven.

@@ -1,6 +1,7 @@
 //! What carries a bus: opening a connection or a port, with the settings that the crates leave out.
 //!
-//! `tcp` connects · `serial` opens a port. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
+//! `tcp` and `udp` connect · `tls` shakes hands · `listen` waits for a call · `serial` opens a port, with two settings of
+//! `ioctl`. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
 //! error for this attempt only; the driver tries again.
 
 use std::future::Future;
@@ -10,10 +11,18 @@ use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 
-use crate::config::plan::Carrier;
+use crate::config::plan::{Carrier, PortPlan, TlsCarrier};
+use crate::flow::clock::Clock;
+use crate::road::Now;
+use crate::road::handshake::Handshake;
+use listen::Door;
 
-pub mod serial;
-pub mod tcp;
+mod ioctl;
+mod listen;
+mod serial;
+mod tcp;
+mod tls;
+mod udp;
 
 /// Anything bytes go through. A flush must not block the thread.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -29,18 +38,58 @@ pub trait Opener: Send {
     fn open(&mut self) -> Opening<'_>;
 }
 
-impl Opener for Carrier {
-    fn open(&mut self) -> Opening<'_> {
-        match self {
-            Self::Serial(port) => {
-                let port = port.clone();
-                // A port of a USB adapter may take its time to open.
-                Box::pin(async move { spawn_blocking(move || serial::open(&port)).await? })
-            }
-            Self::Tcp { endpoint } => Box::pin(async { Ok(Box::new(tcp::connect(endpoint).await?) as Box<dyn Wire>) }),
-            Self::Udp { .. } | Self::Tls(_) | Self::Listen { .. } => {
-                Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-            }
+/// The opener of a plan; `clock` dates certificates.
+pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
+    match carrier {
+        Carrier::Serial(port) => Box::new(Serial(port.clone())),
+        Carrier::Tcp { endpoint } => Box::new(Tcp(endpoint.clone())),
+        Carrier::Udp { endpoint } => Box::new(Udp(endpoint.clone())),
+        Carrier::Listen { listen, allow } => Box::new(Door::new(*listen, allow.clone())),
+        Carrier::Tls(plan) => {
+            let clock = clock.clone();
+            Box::new(Tls(plan.clone(), Handshake::new(Now::new(move || clock.wall_now()))))
         }
     }
+}
+
+struct Serial(PortPlan);
+struct Tcp(String);
+struct Udp(String);
+struct Tls(TlsCarrier, Handshake);
+
+impl Opener for Serial {
+    fn open(&mut self) -> Opening<'_> {
+        let port = self.0.clone();
+        // A port of a USB adapter may take its time to open.
+        Box::pin(async move { spawn_blocking(move || serial::open(&port)).await? })
+    }
+}
+
+impl Opener for Tcp {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async { boxed(tcp::connect(&self.0).await?) })
+    }
+}
+
+impl Opener for Udp {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async { boxed(udp::connect(&self.0).await?) })
+    }
+}
+
+impl Opener for Tls {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async { boxed(tls::connect(&self.0, &mut self.1).await?) })
+    }
+}
+
+impl Opener for Door {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async { boxed(Door::open(self).await?) })
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the last step of every opening")]
+fn boxed(wire: impl Wire + 'static) -> io::Result<Box<dyn Wire>> {
+    Ok(Box::new(wire))
 }

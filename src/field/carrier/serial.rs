@@ -13,14 +13,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{
     ClearBuffer, DataBits, FlowControl, SerialPort as _, SerialPortBuilderExt as _, SerialStream, StopBits,
 };
+use tracing::warn;
 
-use super::Wire;
+use super::{Wire, ioctl};
 use crate::config::plan::{Parity, PortPlan};
 
 /// Where Linux lists the terminals it talks on.
 const ACTIVE_CONSOLES: &str = "/sys/class/tty/console/active";
 
-/// Opens a port. Blocks for as long as its driver likes.
+/// Opens a port. Blocks for as long as its driver likes. Without the RS-485 mode that was asked for nothing would leave the
+/// adapter, so that is an error; without low latency everything works, only slower.
 pub(super) fn open(plan: &PortPlan) -> io::Result<Box<dyn Wire>> {
     let real = fs::canonicalize(&plan.port)?;
     if is_console(&real, &fs::read_to_string(ACTIVE_CONSOLES).unwrap_or_default()) {
@@ -40,6 +42,17 @@ pub(super) fn open(plan: &PortPlan) -> io::Result<Box<dyn Wire>> {
         .flow_control(FlowControl::None)
         .exclusive(true)
         .open_native_async()?;
+    if let Some(mode) = plan.rs485 {
+        ioctl::set_rs485(&stream, mode).map_err(|error| {
+            let text = format!("rs485: the driver of {name} cannot switch a transmitter: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
+    }
+    if plan.low_latency
+        && let Err(error) = ioctl::set_low_latency(&stream)
+    {
+        warn!(port = %name, %error, "low_latency: the driver of the port has no such mode");
+    }
     stream.clear(ClearBuffer::All)?;
     Ok(Box::new(Undrained(stream)))
 }

@@ -7,6 +7,7 @@ use crate::model::quality::Quality;
 use crate::model::value::Value;
 
 use super::{BadBatch, DECIMALS_MAX};
+use crate::payload::runs::{self, Runs};
 
 const NONE: u32 = 0;
 const BOOL: u32 = 1;
@@ -58,7 +59,7 @@ impl Cells {
         for (value, quality) in cells {
             // As in JSON: what is no number is no value. The way back would refuse the whole batch for it.
             let value = value.filter(|value| !matches!(value, Value::Float(real) if !real.is_finite()));
-            run(&mut self.qualities, u32::from(quality.code()));
+            runs::push(&mut self.qualities, u32::from(quality.code()));
             let (kind, number) = match value {
                 None => (NONE, None),
                 Some(Value::Bool(bit)) => (BOOL, Some(i64::from(*bit))),
@@ -70,7 +71,7 @@ impl Cells {
                     (TEXT, None)
                 }
             };
-            run(&mut self.kinds, kind);
+            runs::push(&mut self.kinds, kind);
             if let Some(number) = number {
                 match before {
                     None => self.starts.push(number),
@@ -159,41 +160,6 @@ fn decimal(number: i64, kind: u32) -> Option<f64> {
         MULTIPLIED => Some(number as f64 * FRACTIONS.get(digits)?),
         NARROWED => Some(f64::from(divided as f32)),
         _ => None,
-    }
-}
-
-fn run(runs: &mut Vec<u32>, code: u32) {
-    if let [.., last, length] = runs.as_mut_slice()
-        && *last == code
-    {
-        *length += 1;
-    } else {
-        runs.extend([code, 1]);
-    }
-}
-
-struct Runs<'a> {
-    pairs: std::slice::Chunks<'a, u32>,
-    code: u32,
-    left: u32,
-}
-
-impl<'a> Runs<'a> {
-    fn new(runs: &'a [u32]) -> Self {
-        Self { pairs: runs.chunks(2), code: 0, left: 0 }
-    }
-
-    fn next(&mut self) -> Option<u32> {
-        while self.left == 0 {
-            let [code, length] = self.pairs.next()? else { return None };
-            (self.code, self.left) = (*code, *length);
-        }
-        self.left -= 1;
-        Some(self.code)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.left == 0 && self.pairs.len() == 0
     }
 }
 

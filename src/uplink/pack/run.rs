@@ -16,8 +16,8 @@ use crate::uplink::source::Lane;
 
 /// A message that is to wait for nothing still waits this long for what is being read from the store behind it.
 const LINGER: Duration = Duration::from_millis(20);
-/// Replies of one poll come within this time; later ones are another poll's.
-const POLL_MAX: Duration = Duration::from_millis(100);
+/// Blocks of one poll are answered within this time, also on a slow serial line; later replies are another poll's.
+const POLL_MAX: Duration = Duration::from_millis(500);
 
 /// When a message is full.
 #[derive(Debug, Clone, Copy)]

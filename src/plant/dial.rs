@@ -1,0 +1,59 @@
+//! A line that dials in: a serial server that connects to the gateway, and again whenever the connection ends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::conversation::converse;
+use super::units::Units;
+use crate::config::plan::Framing;
+
+/// Between two calls.
+const REDIAL: Duration = Duration::from_millis(500);
+
+/// A dialling line. Dropping it hangs up.
+#[derive(Debug)]
+pub struct DialLine {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl DialLine {
+    /// Serves the units to whoever listens there, as soon as somebody does. Must be called within a tokio runtime.
+    pub fn serve(framing: Framing, to: SocketAddr, units: Units) -> Self {
+        let line = Self { stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let stop = line.stop.clone();
+        line.tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(dial(framing, to, units)).await;
+        });
+        line
+    }
+
+    /// Hangs up and waits until that has happened.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for DialLine {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn dial(framing: Framing, to: SocketAddr, units: Units) -> ! {
+    loop {
+        if let Ok(stream) = TcpStream::connect(to).await
+            && stream.set_nodelay(true).is_ok()
+        {
+            let _ = converse(stream, framing, &units).await; // it ended, one way or the other: dial again
+        }
+        sleep(REDIAL).await;
+    }
+}

@@ -1,0 +1,85 @@
+//! A line on UDP, server side: a datagram in, a datagram out, to whoever asked.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::conversation::{WAITING_MAX, post, reply};
+use super::frames::{FRAME_MAX, Frames};
+use super::units::Units;
+use crate::config::plan::Framing;
+
+/// A bound line. Dropping it closes the socket.
+#[derive(Debug)]
+pub struct UdpLine {
+    address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl UdpLine {
+    /// Serves the units at an address (port 0: the system chooses).
+    pub async fn serve(framing: Framing, listen: SocketAddr, units: Units) -> io::Result<Self> {
+        let socket = UdpSocket::bind(listen).await?;
+        let line = Self { address: socket.local_addr()?, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let stop = line.stop.clone();
+        line.tasks.spawn(async move {
+            let (replies, due) = mpsc::channel(WAITING_MAX);
+            let talk = async { tokio::join!(listen_on(&socket, framing, &units, replies), speak(&socket, due)) };
+            stop.run_until_cancelled(talk).await;
+        });
+        Ok(line)
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes the socket and waits until that has happened.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for UdpLine {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn listen_on(
+    socket: &UdpSocket,
+    framing: Framing,
+    units: &Units,
+    replies: mpsc::Sender<(Vec<u8>, SocketAddr)>,
+) -> ! {
+    let mut buffer = [0u8; FRAME_MAX];
+    loop {
+        // An error here is the ICMP echo of a client that has gone.
+        let Ok((count, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let mut frames = Frames::new(framing);
+        frames.take(&buffer[..count]);
+        let request = frames.next().ok().flatten().or_else(|| frames.pause().0);
+        match request {
+            Some(request) => {
+                if let Some((after, frame)) = reply(units, framing, &request) {
+                    post(&replies, after, (frame, from), units);
+                }
+            }
+            None => units.stats().dropped.add(count as u64),
+        }
+    }
+}
+
+async fn speak(socket: &UdpSocket, mut due: mpsc::Receiver<(Vec<u8>, SocketAddr)>) {
+    while let Some((frame, to)) = due.recv().await {
+        let _ = socket.send_to(&frame, to).await; // whoever asked may have gone
+    }
+}
