@@ -70,7 +70,13 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     if let Some(out) = &args.write_config {
         check_target(out, &loaded)?;
     }
-    let options = SiteOptions { paced: args.paced, links: args.links.clone(), ..SiteOptions::default() };
+    let certificates = Certificates::beside(args.write_config.as_deref());
+    let options = SiteOptions {
+        paced: args.paced,
+        links: args.links.clone(),
+        certificates: Some(certificates.directory.clone()),
+        ..SiteOptions::default()
+    };
     let site = Site::serve(&loaded.plan, &options).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
     for (device, fault) in &faults {
         site.set_fault(device, Some(*fault));
@@ -87,6 +93,28 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
         cloud.stop().await;
     }
     Ok(())
+}
+
+/// Where the certificates of simulated devices with TLS lie: beside the rewritten configuration, or only until the end.
+struct Certificates {
+    directory: PathBuf,
+    temporary: bool,
+}
+
+impl Certificates {
+    fn beside(out: Option<&Path>) -> Self {
+        let temporary = std::env::temp_dir().join(format!("ironbridge-plant-{}", std::process::id()));
+        let directory = out.map_or(temporary, |out| parent(out).join("plant"));
+        Self { directory, temporary: out.is_none() }
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = std::fs::remove_dir_all(&self.directory); // often there was none
+        }
+    }
 }
 
 fn late(text: &str) -> Result<(String, Duration), String> {

@@ -81,7 +81,9 @@ pub(super) async fn converse(
                 Err(_) => {
                     let (request, dropped) = frames.pause();
                     units.stats().dropped.add(dropped as u64);
-                    request.into_iter().for_each(|request| answer(units, framing, &request, &replies));
+                    if let Some(request) = request {
+                        answer(units, framing, &request, &replies);
+                    }
                 }
             }
             while let Some(request) = frames.next()? {

@@ -1,4 +1,5 @@
-//! A whole plan served: each bus of it on 127.0.0.1 at a free port, or on a pseudo-terminal.
+//! A whole plan served: each bus of it on 127.0.0.1 at a free port, or on a pseudo-terminal; for a bus that listens a line
+//! that dials in there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,14 +7,19 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::config::plan::{BusPlan, Plan};
+use tokio::net::TcpListener;
+
+use crate::config::plan::{BusPlan, Carrier, Plan};
 use crate::model::tag::BusIx;
 use crate::model::value::Value;
 
+use super::dial::DialLine;
 use super::faults::Fault;
 use super::life::{Follow, Life};
 use super::rtu::{Pace, RtuLine};
-use super::tcp::TcpLine;
+use super::tcp::{Manner, TcpLine};
+use super::tls::{self, GatewayFiles};
+use super::udp::UdpLine;
 use super::units::Units;
 
 /// A bus could not be served.
@@ -33,6 +39,8 @@ pub struct SiteOptions {
     pub paced: bool,
     /// Tags that follow others, with the name of their device.
     pub follows: Vec<(String, Follow)>,
+    /// Where the certificates for buses with TLS are written; `None`: such a bus cannot be served.
+    pub certificates: Option<PathBuf>,
     /// Where symbolic links to the pseudo-terminals are put (named after the bus); `None`: no links.
     pub links: Option<PathBuf>,
 }
@@ -40,16 +48,20 @@ pub struct SiteOptions {
 /// Where a served bus is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// Modbus TCP.
-    Tcp(SocketAddr),
-    /// Modbus RTU.
+    /// On TCP or UDP.
+    Net(SocketAddr),
+    /// On TCP with TLS.
+    Tls(SocketAddr, GatewayFiles),
+    /// Somebody dials in there.
+    Dialled(SocketAddr),
+    /// On a pseudo-terminal.
     Pty(PathBuf),
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Net(address) | Self::Tls(address, _) | Self::Dialled(address) => address.fmt(f),
             Self::Pty(path) => path.display().fmt(f),
         }
     }
@@ -77,6 +89,8 @@ pub struct ServedBus {
 #[derive(Debug)]
 enum Line {
     Tcp(TcpLine),
+    Udp(UdpLine),
+    Dial(DialLine),
     Rtu(RtuLine),
 }
 
@@ -103,9 +117,9 @@ impl Site {
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
             }
-            let line =
+            let (line, place) =
                 Line::open(bus, &units, options).await.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
-            site.buses.push(ServedBus { name: bus.name.clone(), place: line.place(), units, line });
+            site.buses.push(ServedBus { name: bus.name.clone(), place, units, line });
         }
         Ok(site)
     }
@@ -140,6 +154,8 @@ impl Site {
         for bus in self.buses {
             match bus.line {
                 Line::Tcp(line) => line.stop().await,
+                Line::Udp(line) => line.stop().await,
+                Line::Dial(line) => line.stop().await,
                 Line::Rtu(line) => line.stop().await,
             }
         }
@@ -147,24 +163,39 @@ impl Site {
 }
 
 impl Line {
-    async fn open(bus: &BusPlan, units: &Units, options: &SiteOptions) -> io::Result<Self> {
-        match bus.link.line() {
-            None => {
-                let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                Ok(Self::Tcp(TcpLine::serve(any, units.clone()).await?))
+    async fn open(bus: &BusPlan, units: &Units, options: &SiteOptions) -> io::Result<(Self, Place)> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (framing, units) = (bus.link.framing, units.clone());
+        match &bus.link.carrier {
+            Carrier::Tcp { .. } => {
+                let line = TcpLine::serve_as(Manner { framing, tls: None }, any, units).await?;
+                let place = Place::Net(line.address());
+                Ok((Self::Tcp(line), place))
             }
-            Some(line) => {
-                let pace = if options.paced { Pace::Line(line) } else { Pace::Instant };
+            Carrier::Udp { .. } => {
+                let line = UdpLine::serve(framing, any, units).await?;
+                let place = Place::Net(line.address());
+                Ok((Self::Udp(line), place))
+            }
+            Carrier::Tls(_) => {
+                let missing = || io::Error::new(io::ErrorKind::InvalidInput, "there is no place for its certificates");
+                let (config, files) = tls::make(options.certificates.as_ref().ok_or_else(missing)?)?;
+                let line = TcpLine::serve_as(Manner { framing, tls: Some(config) }, any, units).await?;
+                let place = Place::Tls(line.address(), files);
+                Ok((Self::Tcp(line), place))
+            }
+            Carrier::Listen { .. } => {
+                // A port that is free now; whoever runs the configuration listens there.
+                let to = TcpListener::bind(any).await?.local_addr()?;
+                Ok((Self::Dial(DialLine::serve(framing, to, units)), Place::Dialled(to)))
+            }
+            Carrier::Serial(port) => {
+                let pace = if options.paced { Pace::Line(port.line) } else { Pace::Instant };
                 let link = options.links.as_ref().map(|folder| folder.join(&bus.name));
-                Ok(Self::Rtu(RtuLine::serve(link.as_deref(), pace, units.clone())?))
+                let line = RtuLine::serve_as(framing, link.as_deref(), pace, units)?;
+                let place = Place::Pty(line.path().to_path_buf());
+                Ok((Self::Rtu(line), place))
             }
-        }
-    }
-
-    fn place(&self) -> Place {
-        match self {
-            Self::Tcp(line) => Place::Tcp(line.address()),
-            Self::Rtu(line) => Place::Pty(line.path().to_path_buf()),
         }
     }
 }

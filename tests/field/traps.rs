@@ -29,14 +29,10 @@ struct Line {
 }
 
 async fn line(framing: Framing) -> Line {
-    let link = match framing {
-        Framing::Rtu => rig::rtu("/dev/nowhere", 19_200),
-        Framing::Tcp => rig::tcp("nowhere:502"),
-    };
     let mut plc = Plc::new(framing);
     let wire = plc.open().await.expect("memory");
     let stats = Arc::<BusStats>::default();
-    Line { plc, session: Session::new(wire, timing(link), Arc::clone(&stats)), stats }
+    Line { plc, session: Session::new(wire, timing(rig::link(framing)), Arc::clone(&stats)), stats }
 }
 
 fn timing(link: BusLink) -> Timing {
@@ -163,7 +159,7 @@ async fn tcp_a_stream_out_of_step_is_lost_not_searched() {
 
 #[tokio::test(start_paused = true)]
 async fn after_any_error_the_next_call_is_answered_right() {
-    for framing in [Framing::Rtu, Framing::Tcp] {
+    for framing in Framing::ALL {
         let mut line = line(framing).await;
         let mut faults = vec![
             Fault::Drop,
@@ -174,7 +170,7 @@ async fn after_any_error_the_next_call_is_answered_right() {
             Fault::Foreign,
             Fault::Echo,
         ];
-        if framing == Framing::Rtu {
+        if !framing.is_numbered() {
             faults.extend([Fault::Flip(30), Fault::Flip(3), Fault::Truncate(6), Fault::Truncate(1)]);
         }
         for fault in faults {
@@ -189,7 +185,7 @@ async fn after_any_error_the_next_call_is_answered_right() {
 
 #[tokio::test(start_paused = true)]
 async fn replies_with_0_2_or_125_registers_to_a_request_for_4_are_protocol_errors() {
-    for framing in [Framing::Rtu, Framing::Tcp] {
+    for framing in Framing::ALL {
         let mut line = line(framing).await;
         for count in [0, 2, 5, 125] {
             line.plc.next([Fault::Registers(count)]);
@@ -221,7 +217,7 @@ async fn a_broken_frame_is_given_up_before_the_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn an_echo_is_stripped_and_never_an_answer() {
-    for framing in [Framing::Rtu, Framing::Tcp] {
+    for framing in Framing::ALL {
         let mut line = line(framing).await;
         line.plc.next([Fault::EchoAndAnswer, Fault::Echo]);
         line.reads_right(1, 100).await;
@@ -246,7 +242,7 @@ async fn a_write_to_a_dead_device_behind_an_echoing_adapter_is_no_success() {
 
 #[tokio::test(start_paused = true)]
 async fn writes_are_confirmed_on_a_line_that_does_not_echo() {
-    for framing in [Framing::Rtu, Framing::Tcp] {
+    for framing in Framing::ALL {
         let mut line = line(framing).await;
         line.session.write(1, &one(7, 42)).await.expect("FC 6");
         line.session.write(1, &Write::Registers { address: 8, words: vec![1, 2] }).await.expect("FC 16");
@@ -260,7 +256,7 @@ async fn writes_are_confirmed_on_a_line_that_does_not_echo() {
 
 #[tokio::test(start_paused = true)]
 async fn exceptions_carry_their_code() {
-    for framing in [Framing::Rtu, Framing::Tcp] {
+    for framing in Framing::ALL {
         let mut line = line(framing).await;
         for code in [1, 2, 3, 4, 5, 6, 8, 10, 11, 77] {
             line.plc.next([Fault::Exception(code)]);

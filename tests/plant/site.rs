@@ -54,7 +54,7 @@ async fn a_site_serves_its_plan_and_knows_every_value_it_held() {
     let follow = Follow { source: "set_point".into(), target: "speed".into(), gain: 100.0, rate: 100_000.0 };
     let options = SiteOptions { follows: vec![("pump".into(), follow)], ..SiteOptions::default() };
     let site = Site::serve(&plan(), &options).await.expect("serves");
-    let Some(Place::Tcp(address)) = site.place("plc") else { panic!("not on TCP") };
+    let Some(Place::Net(address)) = site.place("plc") else { panic!("not on TCP") };
     let mut client = tcp::connect_slave(*address, Slave(1)).await.expect("connects");
 
     let words = client.read_holding_registers(0, 2).await.expect("line").expect("mapped");

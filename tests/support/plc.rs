@@ -1,9 +1,12 @@
 //! A PLC that speaks real Modbus, byte by byte and without any Modbus crate, and misbehaves on command.
 //!
-//! Serves TCP framing or RTU framing over anything bytes go through: an in-memory pipe, a socket, a pty. Registers hold
+//! Serves each framing over anything bytes go through: an in-memory pipe, a socket, a pty; UDP over parcels in memory. Registers hold
 //! their own address unless told otherwise, so that a wrong answer shows.
 
 #![allow(dead_code, reason = "each test file uses a part of the fake")]
+
+#[path = "parcels.rs"]
+mod parcels;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -15,11 +18,38 @@ use ironbridge::field::carrier::{Opener, Opening, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
-/// How the bytes are framed.
+/// How the bytes are framed, and what carries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     Tcp,
     Rtu,
+    Ascii,
+    RtuOverTcp,
+    AsciiOverTcp,
+    Udp,
+    RtuOverUdp,
+}
+
+impl Framing {
+    pub const ALL: [Self; 7] =
+        [Self::Rtu, Self::Tcp, Self::Ascii, Self::RtuOverTcp, Self::AsciiOverTcp, Self::Udp, Self::RtuOverUdp];
+
+    /// Transaction numbers tell answers apart.
+    pub const fn is_numbered(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp)
+    }
+
+    const fn is_ascii(self) -> bool {
+        matches!(self, Self::Ascii | Self::AsciiOverTcp)
+    }
+
+    const fn is_rtu(self) -> bool {
+        matches!(self, Self::Rtu | Self::RtuOverTcp | Self::RtuOverUdp)
+    }
+
+    pub const fn is_datagrams(self) -> bool {
+        matches!(self, Self::Udp | Self::RtuOverUdp)
+    }
 }
 
 /// What the fake does to one answer.
@@ -217,12 +247,22 @@ impl Plc {
     /// The next request: its length, its MBAP header, unit and PDU. Skips what is none.
     fn parse(&self, inbox: &mut Vec<u8>) -> Option<(usize, [u8; 4], u8, Vec<u8>)> {
         match self.framing {
-            Framing::Tcp => {
+            Framing::Ascii | Framing::AsciiOverTcp => loop {
+                let end = inbox.iter().position(|byte| *byte == b'\n')? + 1;
+                let line = &inbox[..end];
+                let digits = line.strip_prefix(b":").and_then(|line| line.strip_suffix(b"\r\n"));
+                let bytes: Option<Vec<u8>> = digits.and_then(|digits| digits.chunks(2).map(unhex).collect());
+                if let Some(bytes) = bytes.filter(|bytes| bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)) == 0) {
+                    return Some((end, [0; 4], bytes[0], bytes[1..bytes.len() - 1].to_vec()));
+                }
+                inbox.drain(..end);
+            },
+            Framing::Tcp | Framing::Udp => {
                 let length = 6 + usize::from(u16::from_be_bytes([*inbox.get(4)?, *inbox.get(5)?]));
                 let frame = inbox.get(..length)?;
                 Some((length, frame[..4].try_into().expect("four"), frame[6], frame[7..].to_vec()))
             }
-            Framing::Rtu => loop {
+            Framing::Rtu | Framing::RtuOverTcp | Framing::RtuOverUdp => loop {
                 let length = match *inbox.get(1)? {
                     1..=6 => 8,
                     15 | 16 => 9 + usize::from(*inbox.get(6)?),
@@ -283,6 +323,7 @@ impl Plc {
             }
             Fault::Garbage(garbage) => bytes = [garbage, bytes].concat(),
             Fault::Echo => bytes = incoming.request,
+            Fault::EchoAndAnswer if self.framing.is_datagrams() => send(writer, &incoming.request).await,
             Fault::EchoAndAnswer => bytes = [incoming.request, bytes].concat(),
             Fault::NoHeader => bytes = vec![0xAA; 16],
             Fault::Drip(pause) => {
@@ -306,14 +347,20 @@ impl Plc {
 
     fn frame(&self, header: [u8; 4], unit: u8, pdu: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
-        if self.framing == Framing::Tcp {
+        if self.framing.is_numbered() {
             frame.extend(header);
             frame.extend(u16::try_from(pdu.len() + 1).expect("short").to_be_bytes());
         }
         frame.push(unit);
         frame.extend(pdu);
-        if self.framing == Framing::Rtu {
+        if self.framing.is_rtu() {
             frame.extend(crc(&frame).to_le_bytes());
+        }
+        if self.framing.is_ascii() {
+            let sum = frame.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+            frame.push(0u8.wrapping_sub(sum));
+            let digits: String = frame.iter().map(|byte| format!("{byte:02X}")).collect();
+            frame = format!(":{digits}\r\n").into_bytes();
         }
         frame
     }
@@ -396,6 +443,11 @@ impl Opener for Plc {
             if self.state().refuse_to_open {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
+            if self.framing.is_datagrams() {
+                let (near, far) = parcels::pair();
+                tokio::spawn(self.clone().serve(far));
+                return Ok(Box::new(near) as Box<dyn Wire>);
+            }
             let (near, far) = tokio::io::duplex(4096);
             tokio::spawn(self.clone().serve(far));
             Ok(Box::new(near) as Box<dyn Wire>)
@@ -403,6 +455,10 @@ impl Opener for Plc {
         let open: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(open);
         open
     }
+}
+
+fn unhex(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// CRC-16/MODBUS, bit by bit: another way than the product's table, so that the two check each other.

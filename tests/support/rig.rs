@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironbridge::config::plan::{BusLink, BusPlan, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
+use ironbridge::config::plan::{
+    BusLink, BusPlan, Carrier, DevicePlan, Framing as Spoken, Parity, Plan, PortPlan, SerialPlan, TagPlan,
+};
 use ironbridge::field::carrier::{Opener, opener};
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
@@ -17,6 +19,7 @@ use ironbridge::flow::latest::Latest;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::command::Outcome;
 
+use crate::plc::Framing;
 use ironbridge::model::quality::Quality;
 use ironbridge::model::sample::Sample;
 use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
@@ -35,6 +38,21 @@ pub fn tcp(endpoint: &str) -> BusLink {
 pub fn rtu(port: impl Into<PathBuf>, baud: u32) -> BusLink {
     let serial = SerialPlan { baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
     BusLink::rtu(port, serial)
+}
+
+/// The link of a fake's framing, to nowhere.
+pub fn link(framing: Framing) -> BusLink {
+    let endpoint = || "nowhere:502".to_owned();
+    let line = SerialPlan { baud: 19_200, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
+    match framing {
+        Framing::Tcp => tcp("nowhere:502"),
+        Framing::Rtu => rtu("/dev/nowhere", 19_200),
+        Framing::Ascii => BusLink::new(Spoken::Ascii, Carrier::Serial(PortPlan::plain("/dev/nowhere", line))),
+        Framing::RtuOverTcp => BusLink::new(Spoken::Rtu, Carrier::Tcp { endpoint: endpoint() }),
+        Framing::AsciiOverTcp => BusLink::new(Spoken::Ascii, Carrier::Tcp { endpoint: endpoint() }),
+        Framing::Udp => BusLink::new(Spoken::Mbap, Carrier::Udp { endpoint: endpoint() }),
+        Framing::RtuOverUdp => BusLink::new(Spoken::Rtu, Carrier::Udp { endpoint: endpoint() }),
+    }
 }
 
 /// A plan of one bus.

@@ -42,7 +42,7 @@ impl Scenario {
         let ours =
             |problems: config::Problems| Failed::Internal(format!("the demo's configuration is wrong: {problems}"));
         let plan = config::parse(&text, &file, &facts).map_err(ours)?.plan;
-        let options = SiteOptions { paced: true, follows: follows(), links: None };
+        let options = SiteOptions { paced: true, follows: follows(), ..SiteOptions::default() };
         let site = Site::serve(&plan, &options).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
         site.set_fault(DEAD, Some(Fault::Dead));
 

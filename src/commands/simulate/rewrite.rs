@@ -69,7 +69,14 @@ struct Gateway {
 struct Bus {
     name: String,
     endpoint: Option<Spanned<String>>,
+    listen: Option<Spanned<String>>,
     port: Option<Spanned<String>>,
+    rs485: Option<Spanned<Value>>,
+    allow: Option<Spanned<Value>>,
+    ca_file: Option<Spanned<String>>,
+    certificate: Option<Spanned<String>>,
+    key: Option<Spanned<String>>,
+    server_name: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -117,10 +124,14 @@ pub fn merged(files: &[(PathBuf, String)], changes: &Changes) -> Result<String, 
 
 fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> {
     let (mut edits, mut urls) = (Vec::new(), Vec::new());
+    let mut settled: Vec<Edit> = Vec::new();
     let mut put = |old: Option<&Spanned<String>>, new: String| {
         if let Some(old) = old {
             edits.push((old.span(), Value::String(new).to_string()));
         }
+    };
+    let mut settle = |old: Option<&Spanned<Value>>, new: &str| {
+        settled.extend(old.map(|old| (old.span(), new.to_owned())));
     };
     let absolute = |old: &Spanned<String>| absolute(old.get_ref(), directory);
     if let Some(data_dir) = document.gateway.as_ref().and_then(|gateway| gateway.data_dir.as_ref()) {
@@ -128,10 +139,26 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
         put(Some(data_dir), new);
     }
     for bus in &document.bus {
-        match changes.places.iter().find(|(name, _)| *name == bus.name).map(|(_, place)| place) {
-            Some(place @ Place::Tcp(_)) => put(bus.endpoint.as_ref(), place.to_string()),
+        let served = changes.places.iter().find(|(name, _)| *name == bus.name).map(|(_, place)| place);
+        match served {
+            Some(place @ Place::Net(_)) => put(bus.endpoint.as_ref(), place.to_string()),
+            Some(place @ Place::Dialled(_)) => put(bus.listen.as_ref(), place.to_string()),
             Some(place @ Place::Pty(_)) => put(bus.port.as_ref(), place.to_string()),
-            None => {}
+            Some(Place::Tls(address, files)) => {
+                put(bus.endpoint.as_ref(), address.to_string());
+                put(bus.ca_file.as_ref(), files.ca_file.display().to_string());
+                put(bus.certificate.as_ref(), files.certificate.display().to_string());
+                put(bus.key.as_ref(), files.key.display().to_string());
+                put(bus.server_name.as_ref(), "localhost".to_owned());
+            }
+            None => [&bus.ca_file, &bus.certificate, &bus.key].into_iter().flatten().for_each(|file| {
+                put(Some(file), absolute(file));
+            }),
+        }
+        if served.is_some() {
+            // Nobody has to switch a transmitter here, and callers are on this machine.
+            settle(bus.rs485.as_ref(), "false");
+            settle(bus.allow.as_ref(), "[\"127.0.0.1\"]");
         }
     }
     for profile in document.device.iter().filter_map(|device| device.profile.as_ref()) {
@@ -160,6 +187,7 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
         }
     }
     edits.append(&mut urls);
+    edits.append(&mut settled);
     edits
 }
 
@@ -198,6 +226,7 @@ fn join(into: &mut Table, from: Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plant::tls::GatewayFiles;
 
     const MAIN: &str = r#"# my plant
 [gateway]
@@ -214,6 +243,27 @@ bus = "plc"
 profile = "maps/pump.csv"
 "#;
 
+    const OTHERS: &str = r#"[[bus]]
+name = "modem"
+type = "modbus-rtu-over-tcp"
+listen = "0.0.0.0:5020"
+allow = ["10.0.0.0/8"]   # the carrier's
+
+[[bus]]
+name = "board"
+type = "modbus-rtu"
+port = "/dev/ttyS1"
+rs485 = { rts_on_send = "low" }
+
+[[bus]]
+name = "secure"
+type = "modbus-tls"
+endpoint = "plc:802"
+ca_file = "ca.pem"
+certificate = "own.crt"
+key = "own.key"
+"#;
+
     const FRAGMENT: &str = r#"[[bus]]
 type = "modbus-rtu"
 port = '/dev/ttyUSB0'
@@ -227,7 +277,7 @@ password_file = "$CREDENTIALS_DIRECTORY/cloud"
 
     fn changes() -> Changes {
         let places = vec![
-            ("plc".to_owned(), Place::Tcp(([127, 0, 0, 1], 40_001).into())),
+            ("plc".to_owned(), Place::Net(([127, 0, 0, 1], 40_001).into())),
             ("line".to_owned(), Place::Pty("/dev/pts/9".into())),
         ];
         Changes { places, ..Changes::default() }
@@ -251,6 +301,27 @@ password_file = "$CREDENTIALS_DIRECTORY/cloud"
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_bus_that_listens_one_with_rs485_and_one_with_tls_are_led_to_this_machine() {
+        let device = GatewayFiles { ca_file: "/t/ca".into(), certificate: "/t/crt".into(), key: "/t/key".into() };
+        let places = vec![
+            ("modem".to_owned(), Place::Dialled(([127, 0, 0, 1], 40_002).into())),
+            ("board".to_owned(), Place::Pty("/dev/pts/8".into())),
+            ("secure".to_owned(), Place::Tls(([127, 0, 0, 1], 40_003).into(), device)),
+        ];
+        let files = [(PathBuf::from("/etc/x/main.toml"), OTHERS.to_owned())];
+        let text = merged(&files, &Changes { places, ..Changes::default() }).expect("rewritten");
+        let table: Table = text.parse().expect("TOML");
+        let key = |bus: usize, key: &str| table["bus"][bus][key].clone();
+        assert_eq!(key(0, "listen").as_str(), Some("127.0.0.1:40002"));
+        assert_eq!(key(0, "allow"), Value::Array(vec!["127.0.0.1".into()]));
+        assert_eq!(key(1, "rs485").as_bool(), Some(false));
+        assert_eq!((key(2, "endpoint").as_str(), key(2, "key").as_str()), (Some("127.0.0.1:40003"), Some("/t/key")));
+        assert!(text.contains("# the carrier's"), "comments stay: {text}");
+        let untouched = merged(&files, &Changes::default()).expect("rewritten");
+        assert!(untouched.contains("ca_file = \"/etc/x/ca.pem\""), "{untouched}");
     }
 
     #[test]

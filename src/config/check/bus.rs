@@ -49,7 +49,9 @@ enum Way {
 }
 
 /// Keys that only some types have: which keys, whose they are, and what to say to the others.
-const OWNED: [(&[&str], fn(Kind) -> bool, &str); 5] = [
+type Owned = (&'static [&'static str], fn(Kind) -> bool, &'static str);
+
+const OWNED: [Owned; 5] = [
     (
         &["port", "serial", "rs485", "low_latency"],
         |kind| kind.way == Way::Serial,

@@ -115,7 +115,8 @@ pub fn write(directory: &Path, authority: &Authority, client: &Identity) -> io::
     Ok(files)
 }
 
-fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that only its owner may read.
+pub fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
