@@ -2,9 +2,10 @@
 //!
 //! `start` builds · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical ends · `publisher` is
 //! the live side · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
-//! `timekeeper` watches the wall clock.
+//! `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock.
 
 pub mod events;
+mod learned;
 pub mod publisher;
 pub mod request;
 pub mod router;

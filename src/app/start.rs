@@ -28,10 +28,11 @@ use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
 use super::events::Events;
+use super::learned;
 use super::publisher::LivePublisher;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
-use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
+use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
 
 /// Why a gateway with a valid plan could not begin.
@@ -190,6 +191,7 @@ fn start_buses_and_router(
     end: &CancellationToken,
 ) -> JoinSet<()> {
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
+    let memory = learned::open(&base.plan.gateway.data_dir, &base.clock);
     let mut sources = JoinSet::new();
     let mut buses = Vec::with_capacity(base.plan.buses.len());
     for (_, bus) in base.plan.buses.iter().zip((0..).map(BusIx)) {
@@ -199,6 +201,8 @@ fn start_buses_and_router(
             clock: base.clock.clone(),
             stop: base.stop.clone(),
             notices: base.notices.clone(),
+            memory: memory.clone(),
+            build: Arc::new(build),
         };
         let (watched, slot) = WatchedBus::new(parts, bus);
         buses.push(slot);

@@ -52,7 +52,7 @@ pub struct Bus {
 
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
-    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
+    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
         let of = &plan.buses[bus.0 as usize];
         let opener = || carrier::opener(&of.link.carrier, &clock);
         let openers: Vec<_> = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
@@ -61,7 +61,7 @@ impl Bus {
     }
 
     /// A bus over a wire of the caller's choosing.
-    pub fn over(opener: Box<dyn Opener>, plan: Arc<Plan>, bus: BusIx, hub: Hub, shared: Shared) -> (Self, BusHandle) {
+    pub fn over(opener: Box<dyn Opener>, plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
         Self::over_each(vec![opener], plan, bus, hub, shared)
     }
 
@@ -70,7 +70,7 @@ impl Bus {
         openers: Vec<Box<dyn Opener>>,
         plan: Arc<Plan>,
         bus: BusIx,
-        hub: Hub,
+        hub: &Hub,
         shared: Shared,
     ) -> (Self, BusHandle) {
         let shares = shares(&plan, bus, openers.len());

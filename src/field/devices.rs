@@ -242,7 +242,7 @@ impl Roster {
     }
 
     /// A poll becomes two: the first keeps its place, the second gets the place `twin` that the schedule gave it.
-    pub fn split(&mut self, plan: &Plan, ix: PollIx, twin: PollIx, parts: [Block; 2], tags: &Tags) {
+    pub fn split(&mut self, [ix, twin]: [PollIx; 2], parts: [Block; 2], plan: &Plan, tags: &Tags) {
         let seat = self.polls[ix].seat;
         let [left, right] = parts.map(|block| Poll::new(seat, plan, block, tags));
         self.polls[ix] = left;

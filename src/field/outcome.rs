@@ -160,7 +160,7 @@ impl Lane {
             device.whole_again = now + device.learned.wait();
             let seat = poll.seat;
             self.keep_learned(seat);
-            self.roster.split(&self.plan, ix, twin, [left, right], &self.tags);
+            self.roster.split([ix, twin], [left, right], &self.plan, &self.tags);
             return;
         }
         self.schedule.put_off(ix, (now + REFUSED_WAIT).into_std());

@@ -9,6 +9,8 @@ mod rig;
 
 mod bus;
 mod commands;
+mod habits;
+mod lives;
 mod maps;
 mod soak;
 mod traps;

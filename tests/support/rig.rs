@@ -110,12 +110,17 @@ impl Rig {
 
     /// Runs it over another one.
     pub fn run_over(plan: Plan, opener: Box<dyn Opener>) -> Self {
+        Self::run_lanes(plan, vec![opener], |bus| bus)
+    }
+
+    /// Runs it over several at once, prepared in some way.
+    pub fn run_lanes(plan: Plan, openers: Vec<Box<dyn Opener>>, prepare: impl FnOnce(Bus) -> Bus) -> Self {
         let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
         let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
         let stop = Stop::new();
         let shared = Shared { clock: clock.clone(), stop: stop.clone() };
-        let (bus, handle) = Bus::over(opener, Arc::new(plan), BusIx(0), hub, shared);
-        Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end }
+        let (bus, handle) = Bus::over_each(openers, Arc::new(plan), BusIx(0), &hub, shared);
+        Self { handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
     }
 
     /// The next batch; panics after a long time without one.
