@@ -10,7 +10,7 @@
 //!   | schedule -> driver.read -> decode -> pipeline |                          | broker::door
 //!   |    ^                                (scale,   |        live lane         |
 //!   |    | commands first                  limits,  |     newest wins    +-----+------+
-//!   |    |                                 deadband)|  +---------------> | app::      |
+//!   |    |                         alarms, deadband)|  +---------------> | app::      |
 //!   +----+------------------------------------------+  | flow::latest   | publisher  |
 //!        |                                        | flow::hub           +------------+
 //!        |                                             |  durable lane   +------------+   pull   +--------+
@@ -31,6 +31,8 @@
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | which registers are read together | [`config::blocks`]; after an exception `field/modbus/bisect` |
 //! | scale, limits, deadband | [`pipeline`] |
+//! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
+//! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
 //! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
 //! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |

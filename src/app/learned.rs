@@ -103,8 +103,8 @@ fn read(text: &str, map: u64) -> Option<Vec<Boundary>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::clock::FakeTime;
-    use crate::model::time::{Boot, Fix};
+    use crate::flow::clock::{FakeTime, Fix};
+    use crate::model::time::Boot;
 
     fn holding(at: u16) -> Boundary {
         Boundary { table: Table::Holding, period: Duration::from_millis(500), at }
@@ -115,7 +115,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let time = Arc::new(FakeTime::default());
         let clock = Clock::new(time.clone(), Boot(1), 0);
-        clock.learn(Fix { boot: Boot(1), micros: 0, unix_ms: 1_000_000 });
+        clock.learn(Fix { at: clock.now(), unix_ms: 1_000_000 });
         let coil = Boundary { table: Table::Coil, ..holding(3) };
         let memory = open(directory.path(), &clock).expect("opens");
         memory.keep("meter", 7, &[holding(35), coil]);

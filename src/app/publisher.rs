@@ -15,6 +15,8 @@ use crate::model::quality::{Cause, Quality};
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
+use super::alarms::AlarmBoard;
+
 /// Empties the live lane into the broker.
 pub struct LivePublisher {
     plan: Arc<Plan>,
@@ -39,9 +41,9 @@ impl LivePublisher {
     }
 
     /// Empties the live lane in a task of its own until it closes; then the publisher comes back, for a last word.
-    pub fn start(self, latest: Arc<Latest>) -> JoinHandle<Self> {
+    pub fn start(self, latest: Arc<Latest>, alarms: AlarmBoard) -> JoinHandle<Self> {
         tokio::spawn(async move {
-            self.run(&latest).await;
+            tokio::join!(self.run(&latest), alarms.run(&latest.alarms));
             self
         })
     }

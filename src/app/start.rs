@@ -16,17 +16,23 @@ use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
-use crate::flow::hub::{self, Hub};
+use crate::flow::hub::{self, EventRecord, Hub};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::host::clock::{self as host_clock, Told, Watch};
 use crate::host::facts;
+use crate::model::number::Class;
 use crate::model::tag::{BusIx, TagIx};
-use crate::model::topic::Ownership;
+use crate::model::topic::{GatewayTopics, Ownership};
+use crate::payload::json;
+use crate::pipeline::derive::Derive;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
+use super::alarm_memory::{AlarmMemory, Entry, Remembered};
+use super::alarms::AlarmBoard;
+use super::derived;
 use super::events::Events;
 use super::learned;
 use super::publisher::LivePublisher;
@@ -75,6 +81,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let addresses = broker.bind().await;
     announce(&plan);
 
+    let alarms = resume_alarms(&base, publisher.clone()).await?;
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
@@ -89,12 +96,28 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let tasks = Tasks {
         sources,
         events: tokio::spawn(events),
-        live: live.start(Arc::clone(&latest)),
+        live: live.start(Arc::clone(&latest), alarms),
         store_watch: tokio::spawn(watch_store(store.clone(), stop.clone(), broken.clone())),
         broker: tokio::spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
     };
     let store_dir = store_dir(&plan);
     Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir })
+}
+
+/// The board of alarms as the last run left it; buses that begin now begin with its alarms.
+async fn resume_alarms(base: &Base, publisher: Publisher) -> Result<AlarmBoard, StartError> {
+    let memory = AlarmMemory::in_dir(&base.plan.gateway.data_dir);
+    let (reader, plan) = (memory.clone(), Arc::clone(&base.plan));
+    let Remembered { active, gone } = tokio::task::spawn_blocking(move || reader.read(&plan)).await?;
+    base.latest.alarms.resume(active.iter().flat_map(|(tag, levels)| levels.keys().map(|level| (*tag, *level))));
+    let topics = GatewayTopics::new(&base.plan.gateway.name);
+    for Entry { device, tag, event, .. } in gone {
+        let at = base.clock.now();
+        let body = json::forgotten_alarm(&event, base.clock.wall(at));
+        let topic = topics.alarm(&device, &tag).into();
+        base.hub.emit_event(EventRecord { topic, body, class: Class::Alarm, at, committed: None }).await;
+    }
+    Ok(AlarmBoard::new(Arc::clone(&base.plan), publisher, memory, active))
 }
 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
@@ -191,20 +214,24 @@ fn start_buses_and_router(
     end: &CancellationToken,
 ) -> JoinSet<()> {
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
-    let memory = learned::open(&base.plan.gateway.data_dir, &base.clock);
     let mut sources = JoinSet::new();
     let mut buses = Vec::with_capacity(base.plan.buses.len());
+    let parts = BusParts {
+        plan: Arc::clone(&base.plan),
+        hub: base.hub.clone(),
+        clock: base.clock.clone(),
+        stop: base.stop.clone(),
+        notices: base.notices.clone(),
+        memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
+        build: Arc::new(build),
+    };
+    // Before the first bus, so that it hears everything.
+    if let Some(derive) = Derive::new(&base.plan) {
+        let tap = base.hub.tap(&derive.wanted());
+        sources.spawn(derived::watch(parts.clone(), derive, tap));
+    }
     for (_, bus) in base.plan.buses.iter().zip((0..).map(BusIx)) {
-        let parts = BusParts {
-            plan: Arc::clone(&base.plan),
-            hub: base.hub.clone(),
-            clock: base.clock.clone(),
-            stop: base.stop.clone(),
-            notices: base.notices.clone(),
-            memory: memory.clone(),
-            build: Arc::new(build),
-        };
-        let (watched, slot) = WatchedBus::new(parts, bus);
+        let (watched, slot) = WatchedBus::new(parts.clone(), bus);
         buses.push(slot);
         sources.spawn(watched.run());
     }

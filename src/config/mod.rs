@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub mod blocks;
 mod check;
 mod csv;
+pub mod expression;
 mod files;
 pub mod forecast;
 mod nearest;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod bus;
+mod condition;
 mod device;
 mod habits;
 mod tag;
@@ -16,6 +17,7 @@ mod uplink;
 pub use bus::{
     BusLink, BusPlan, Carrier, Echo, Framing, Level, Network, Parity, PortPlan, Rs485, SerialPlan, TlsCarrier,
 };
+pub use condition::{AlarmPlan, Compression, Freshness};
 pub use device::DevicePlan;
 pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};

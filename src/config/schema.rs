@@ -219,24 +219,37 @@ pub const TAG: &[Key] = &[
     landed("group", Kind::Text),
     landed("poll", Kind::Text),
     landed("deadband", Kind::Number),
+    landed("expression", Kind::Text),
+    landed("compression", Kind::Table(COMPRESSION)),
+    landed("stale_after", Kind::Text),
+    landed("unchanged_for", Kind::Text),
     landed("heartbeat", Kind::Text),
     landed("min", Kind::Number),
     landed("max", Kind::Number),
     landed("class", Kind::Text),
     landed("access", Kind::Text),
     landed("write", Kind::Table(WRITE)),
-    not_yet("alarm", Kind::Table(ALARM)),
+    landed("alarm", Kind::Table(ALARM)),
     landed("description", Kind::Text),
 ];
 
 /// `write = { … }` of a tag.
 pub const WRITE: &[Key] = &[landed("min", Kind::Number), landed("max", Kind::Number), landed("verify", Kind::Bool)];
 
-const ALARM: &[Key] = &[
-    not_yet("high", Kind::Number),
-    not_yet("high_high", Kind::Number),
-    not_yet("hysteresis", Kind::Number),
-    not_yet("delay", Kind::Text),
+/// `compression = { … }` of a tag.
+pub const COMPRESSION: &[Key] = &[landed("swing", Kind::Number), landed("max_gap", Kind::Text)];
+
+/// `alarm = { … }` of a tag.
+pub const ALARM: &[Key] = &[
+    landed("high_high", Kind::Number),
+    landed("high", Kind::Number),
+    landed("low", Kind::Number),
+    landed("low_low", Kind::Number),
+    landed("state", Kind::Bool),
+    landed("hysteresis", Kind::Number),
+    landed("delay", Kind::Text),
+    landed("off_delay", Kind::Text),
+    landed("class", Kind::Text),
 ];
 
 /// The top of a TOML register map.

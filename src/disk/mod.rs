@@ -6,7 +6,8 @@
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
 //! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) ·
 //! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
-//! `journal` commands, before they are acknowledged · `retained` clients' retained messages.
+//! `journal` commands, before they are acknowledged · `retained` clients' retained messages · `whole` a small file beside
+//! them.
 
 pub mod chunk;
 pub mod database;
@@ -19,3 +20,4 @@ pub mod meter;
 pub mod received;
 pub mod retained;
 pub mod tail;
+pub mod whole;

@@ -22,6 +22,9 @@ use crate::model::tag::Table;
 /// With every unit silent for this long a connection is opened anew, though it looks well.
 const MUTE_MAX: Duration = Duration::from_secs(60);
 
+/// See [`Driver::patience`]: longer than the pause between two frames at 9600 baud, shorter than any transaction there.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// How a unit wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
@@ -87,6 +90,15 @@ impl Driver {
     /// Pauses of the line are waited out by the system's clock, to fractions of a millisecond.
     pub fn precise(&mut self) {
         self.precision = Precision::System;
+    }
+
+    /// The last part of a silence, which a request waits out itself because its timer is the better one; commands are not
+    /// listened for meanwhile.
+    pub fn patience(&self) -> Duration {
+        match self.precision {
+            Precision::Runtime => Duration::ZERO,
+            Precision::System => PATIENCE,
+        }
     }
 
     /// Is there a connection?

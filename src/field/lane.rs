@@ -19,6 +19,7 @@ use super::devices::{Roster, Seat};
 use super::driver::{Driver, Pace};
 use super::memory::Memory;
 use super::modbus::timing::Timing;
+use super::outlet;
 use super::rounds::Rounds;
 use super::schedule::{Next, PollIx, Schedule};
 use super::standing::ProbeBudget;
@@ -32,14 +33,13 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
-use crate::model::sample::{Batch, Sample};
 use crate::model::tag::{BusIx, DeviceIx};
 use crate::model::time::Stamp;
+use crate::pipeline::point::Harvest;
 
-/// Reports of counts and heartbeats of bad tags are looked at this often.
-const ROUND: Duration = Duration::from_secs(10);
-/// A silence of the line that is not worth a wait in which commands are listened for.
-const SHORT: Duration = Duration::from_millis(5);
+/// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
+/// may not be silent for long.
+pub(super) const ROUND: Duration = Duration::from_secs(10);
 /// Commands that may go before a poll that is due.
 const COMMANDS_IN_A_ROW_MAX: u8 = 2;
 
@@ -105,7 +105,7 @@ impl Lane {
         let now = Instant::now();
         let blocks: Vec<_> =
             plan_blocks(&plan, bus).into_iter().filter(|block| devices.contains(&block.device)).collect();
-        let tags = Tags::new(&plan, &blocks);
+        let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
         let mut roster = Roster::new(&plan, &devices, now);
         roster.set_polls(&plan, blocks, &tags);
         let paces = devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize));
@@ -165,7 +165,7 @@ impl Lane {
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
-                self.next_round = now + ROUND;
+                self.next_round = now + self.tags.look_every().map_or(ROUND, |often| often.min(ROUND));
             }
             match self.decide(now) {
                 Turn::Open => self.open().await,
@@ -175,6 +175,10 @@ impl Lane {
             }
         }
         self.refuse_waiting();
+        for place in 0..self.roster.devices.len() {
+            let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
+            self.emit(Seat(place), held).await;
+        }
         self.report();
         info!(bus = %self.name, "bus ends");
     }
@@ -200,7 +204,7 @@ impl Lane {
         match next {
             Next::Poll(_) if resting => Turn::Open,
             // The last moments are the session's: its timer may be the better one.
-            Next::Poll(_) if quiet > now + SHORT => Turn::Wait(quiet - SHORT),
+            Next::Poll(_) if quiet > now + self.driver.patience() => Turn::Wait(quiet - self.driver.patience()),
             Next::Poll(ix) => {
                 self.commands_in_a_row = 0;
                 Turn::Poll(ix)
@@ -288,6 +292,9 @@ impl Lane {
         for place in 0..self.roster.devices.len() {
             if self.roster.devices[place].unit.is_down() {
                 self.emit_bad(Seat(place), at).await;
+            } else {
+                let silent = self.tags.look(self.roster.devices[place].slots.iter().copied(), at);
+                self.emit(Seat(place), silent).await;
             }
         }
         self.tidy_up().await;
@@ -316,14 +323,9 @@ impl Lane {
         self.emit(poll.seat, samples).await;
     }
 
-    /// Sends the samples of a device on, sorted bytewise by tag name as its slots and cuts are: they are numbered in this
-    /// order, and an uplink's layout `device` counts by it.
-    pub(super) async fn emit(&mut self, seat: Seat, samples: Vec<Sample>) {
-        if !samples.is_empty() {
-            let name = |sample: &Sample| self.plan.tags.get(sample.tag.0 as usize).map(|tag| tag.name.as_bytes());
-            debug_assert!(samples.is_sorted_by_key(name), "slots and cuts are sorted where they are made");
-            self.hub.emit(Batch { device: self.roster.devices[seat.0].ix, samples }).await;
-        }
+    /// Sends on what came of a device's values.
+    pub(super) async fn emit(&mut self, seat: Seat, harvest: Harvest) {
+        outlet::send(&self.hub, &self.clock, &self.plan, self.roster.devices[seat.0].ix, harvest).await;
     }
 
     fn refuse_waiting(&mut self) {

@@ -3,7 +3,7 @@
 //! Data: `schedule` says which poll is next → `driver` reads its block over `modbus` and a `carrier` → `tags` makes samples of it →
 //! `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its neighbours, `devices`
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
-//! counts, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
+//! counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
 //! than time, `memory` what is wanted again after a restart. A `bus` has a `lane` for each of its connections, the loop that
 //! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds. Schedule, standing,
 //! backoff, spread, think, overload and the frames of Modbus are pure.
@@ -16,12 +16,14 @@ pub mod backoff;
 pub mod bus;
 pub mod carrier;
 pub mod command;
+pub mod derived;
 pub mod devices;
 pub mod driver;
 mod lane;
 pub mod memory;
 pub mod modbus;
 mod outcome;
+mod outlet;
 pub mod overload;
 mod rounds;
 pub mod schedule;
@@ -33,4 +35,5 @@ pub mod think;
 
 pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
+pub use derived::DerivedTags;
 pub use stats::BusStats;

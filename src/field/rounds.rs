@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::devices::Seat;
-use super::lane::Lane;
+use super::lane::{Lane, ROUND};
 use super::memory::{Learned, Memory};
 use super::modbus::bisect::split_at;
 use super::modbus::session::Trouble;
@@ -32,6 +32,8 @@ pub(super) struct Rounds {
     skipped: u64,
     /// The bus kept up during the last round.
     idle: bool,
+    /// Nothing was made of the last round yet.
+    fresh: bool,
     replan_at: Instant,
     overload: Overload,
 }
@@ -40,7 +42,16 @@ impl Rounds {
     /// Nothing seen yet.
     pub(super) fn new(now: Instant) -> Self {
         let replan_at = now + REPLAN_EVERY;
-        Self { at: now, busy_micros: 0, polls: 0, skipped: 0, idle: false, replan_at, overload: Overload::default() }
+        Self {
+            at: now,
+            busy_micros: 0,
+            polls: 0,
+            skipped: 0,
+            idle: false,
+            fresh: false,
+            replan_at,
+            overload: Overload::default(),
+        }
     }
 }
 
@@ -71,6 +82,10 @@ impl Lane {
         let (stats, now) = (&self.stats, Instant::now());
         let (busy, polls, skipped) = (stats.busy_micros.get(), stats.polls.get(), stats.polls_skipped.get());
         let rounds = &mut self.rounds;
+        if now.duration_since(rounds.at) < ROUND {
+            return; // a round that only looked for silent tags
+        }
+        rounds.fresh = true;
         let passed = u64::try_from(now.duration_since(rounds.at).as_micros()).unwrap_or(u64::MAX).max(1);
         stats.load_percent.set(((busy - rounds.busy_micros).saturating_mul(100) / passed).min(100));
         let (done, missed) = (polls - rounds.polls, skipped - rounds.skipped);
@@ -94,7 +109,8 @@ impl Lane {
     /// When there is time: tries one read as a whole, or plans anew.
     pub(super) async fn tidy_up(&mut self) {
         let doubt = self.roster.devices.iter().any(|device| device.unit.is_suspect());
-        if !self.rounds.idle || doubt || !self.driver.is_open() {
+        let fresh = std::mem::take(&mut self.rounds.fresh);
+        if !fresh || !self.rounds.idle || doubt || !self.driver.is_open() {
             return;
         }
         let now = Instant::now();

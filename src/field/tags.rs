@@ -1,22 +1,26 @@
-//! The state of a bus's tags: from a reading to samples, through scale, limits and deadband.
+//! The state of a bus's tags: from a reading to samples and alarms, through scale, limits and what `pipeline::point` does.
 //!
 //! Fed by the bus, one call per block or failure. Owns what was last sent of each tag; knows no wire and no channel.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::modbus::decode::Cut;
 use super::modbus::session::Reading;
 use crate::config::blocks::Block;
 use crate::config::plan::{Limits, Plan};
+use crate::model::alarm::Level;
 use crate::model::quality::{Cause, Quality};
 use crate::model::registers::Unreadable;
-use crate::model::sample::Sample;
 use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
 use crate::model::value::Value;
-use crate::pipeline::deadband::{Filter, Worth};
 use crate::pipeline::limits;
+use crate::pipeline::point::{Harvest, Point};
 use crate::pipeline::scale::Scaling;
+
+/// Silent tags are not looked for more often than this.
+const LOOK_MIN: Duration = Duration::from_millis(50);
 
 /// A tag's place in [`Tags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,14 +31,14 @@ pub struct Slot(usize);
 pub struct Tags {
     states: Vec<State>,
     slots: HashMap<TagIx, Slot>,
+    shortest_stale: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct State {
-    tag: TagIx,
     scaling: Scaling,
     limits: Limits,
-    filter: Filter,
+    point: Point,
 }
 
 impl Tags {
@@ -44,14 +48,12 @@ impl Tags {
         for ix in blocks.iter().flat_map(|block| &block.tags) {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
-                // Due at the reading nearest to it: one that comes a hair early would put it off by a whole period.
-                let heartbeat = tag.heartbeat.map(|heartbeat| heartbeat.saturating_sub(tag.poll / 2));
                 tags.states.push(State {
-                    tag: *ix,
                     scaling: Scaling::new(tag.scale),
                     limits: tag.limits,
-                    filter: Filter::new(tag.deadband, heartbeat),
+                    point: Point::new(*ix, tag),
                 });
+                tags.shortest_stale = tag.freshness.stale_after.into_iter().chain(tags.shortest_stale).min();
             }
         }
         tags
@@ -62,33 +64,63 @@ impl Tags {
         self.slots.get(&tag).copied()
     }
 
+    /// Alarms that are active already, of these and of other tags.
+    #[must_use]
+    pub fn resuming(mut self, active: &[(TagIx, Level)]) -> Self {
+        for (tag, level) in active {
+            if let Some(state) = self.slots.get(tag).and_then(|slot| self.states.get_mut(slot.0)) {
+                state.point.resume(*level);
+            }
+        }
+        self
+    }
+
     /// Where the tags of a block lie in its readings.
     pub fn cuts(&self, plan: &Plan, block: &Block) -> Vec<(Slot, Cut)> {
         let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)?));
         block.tags.iter().filter_map(cut).collect()
     }
 
-    /// The samples of a block that was read.
-    pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Vec<Sample> {
-        let mut samples = Vec::with_capacity(cuts.len());
+    /// What comes of a block that was read.
+    pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Harvest {
+        let mut harvest = Harvest { samples: Vec::with_capacity(cuts.len()), ..Harvest::default() };
         for (slot, cut) in cuts {
             if let Some(state) = self.states.get_mut(slot.0) {
                 let (value, quality) = state.judge(cut, reading);
-                samples.extend(state.offer(value, quality, at));
+                state.point.offer(value, quality, at, &mut harvest);
             }
         }
-        samples
+        harvest
     }
 
-    /// The samples of tags that have no value for this reason.
-    pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot>, cause: Cause, at: Stamp) -> Vec<Sample> {
-        let mut samples = Vec::new();
+    /// What comes of tags that have no value for this reason.
+    pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot>, cause: Cause, at: Stamp) -> Harvest {
+        self.each(slots, |point, harvest| point.offer(None, Quality::Bad(cause), at, harvest))
+    }
+
+    /// Tags that have been silent for longer than they may.
+    pub fn look(&mut self, slots: impl IntoIterator<Item = Slot>, at: Stamp) -> Harvest {
+        self.each(slots, |point, harvest| point.look(at, harvest))
+    }
+
+    /// What swinging doors hold, before a stop.
+    pub fn flush(&mut self, slots: impl IntoIterator<Item = Slot>) -> Harvest {
+        self.each(slots, Point::flush)
+    }
+
+    /// How often somebody has to look for silent tags, if at all.
+    pub fn look_every(&self) -> Option<Duration> {
+        self.shortest_stale.map(|shortest| (shortest / 4).max(LOOK_MIN))
+    }
+
+    fn each(&mut self, slots: impl IntoIterator<Item = Slot>, act: impl Fn(&mut Point, &mut Harvest)) -> Harvest {
+        let mut harvest = Harvest::default();
         for slot in slots {
             if let Some(state) = self.states.get_mut(slot.0) {
-                samples.extend(state.offer(None, Quality::Bad(cause), at));
+                act(&mut state.point, &mut harvest);
             }
         }
-        samples
+        harvest
     }
 }
 
@@ -106,13 +138,6 @@ impl State {
                 (Some(value), quality)
             }
             None => (None, Quality::Bad(Cause::Nan)),
-        }
-    }
-
-    fn offer(&mut self, value: Option<Value>, quality: Quality, at: Stamp) -> Option<Sample> {
-        match self.filter.offer(value.as_ref(), quality, at) {
-            Worth::Sample => Some(Sample { tag: self.tag, value, quality, at }),
-            Worth::Nothing => None,
         }
     }
 }

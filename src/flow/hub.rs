@@ -7,17 +7,19 @@
 //! does not move is waited for once, not with every batch.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::model::alarm::Condition;
 use crate::model::number::{Class, Number};
-use crate::model::sample::Batch;
+use crate::model::sample::{Batch, Sample};
 use crate::model::stats::Counter;
-use crate::model::tag::DeviceIx;
+use crate::model::tag::{DeviceIx, TagIx};
 use crate::model::time::Stamp;
 
+use super::alarms::{AlarmKey, AlarmNews};
 use super::latest::Latest;
 
 /// How long a bus waits for the store before it declares a gap.
@@ -189,6 +191,15 @@ struct Shared {
     stuck: AtomicBool,
     classes: Vec<Class>,
     stats: Arc<HubStats>,
+    tap: OnceLock<Tap>,
+}
+
+/// Somebody else who wants the newest of some tags.
+#[derive(Debug)]
+struct Tap {
+    /// By `TagIx`.
+    wanted: Vec<bool>,
+    latest: Arc<Latest>,
 }
 
 /// What the store takes at its end of the durable lane.
@@ -215,6 +226,7 @@ pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
         stuck: AtomicBool::new(false),
         classes,
         stats: Arc::default(),
+        tap: OnceLock::new(),
     };
     (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, full })
 }
@@ -224,7 +236,36 @@ impl Hub {
     /// published live what it did not store.
     pub async fn emit(&self, batch: Batch) {
         self.shared.stats.samples.add(batch.samples.len() as u64);
-        self.shared.latest.put(&batch.samples);
+        self.show(&batch.samples);
+        self.keep(batch).await;
+    }
+
+    /// Sends samples down the live lane only.
+    pub fn show(&self, samples: &[Sample]) {
+        self.shared.latest.put(samples);
+        if let Some(tap) = self.shared.tap.get() {
+            let wanted = |sample: &&Sample| tap.wanted.get(sample.tag.0 as usize).is_some_and(|wanted| *wanted);
+            let samples: Vec<Sample> = samples.iter().filter(wanted).cloned().collect();
+            if !samples.is_empty() {
+                tap.latest.put(&samples);
+            }
+        }
+    }
+
+    /// Taps the live lane for these tags, for the derived ones: from now on what is shown of them goes there too. Once.
+    pub fn tap(&self, tags: &[TagIx]) -> Arc<Latest> {
+        let tap = self.shared.tap.get_or_init(|| {
+            let mut wanted = vec![false; tags.iter().map(|tag| tag.0 as usize + 1).max().unwrap_or(0)];
+            for tag in tags {
+                wanted[tag.0 as usize] = true;
+            }
+            Tap { wanted, latest: Arc::default() }
+        });
+        Arc::clone(&tap.latest)
+    }
+
+    /// Sends a batch down the durable lane only. Waits like [`Hub::emit`].
+    pub async fn keep(&self, batch: Batch) {
         if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch)).await {
             for sample in &batch.samples {
                 let class = self.shared.classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
@@ -240,6 +281,20 @@ impl Hub {
             self.shared.spill.add(event.class, event.at);
             self.shared.stats.spilled.one();
         }
+    }
+
+    /// Stores an alarm and shows it, with its number once it has one. Waits like [`Hub::emit`].
+    pub async fn emit_alarm(&self, key: AlarmKey, condition: Condition, mut record: EventRecord) {
+        let (committed, number) = oneshot::channel();
+        record.committed = Some(committed);
+        let news = AlarmNews { condition, body: record.body.clone(), number };
+        self.emit_event(record).await;
+        self.shared.latest.alarms.put(key, news);
+    }
+
+    /// The conditions that are active now: a bus that begins, begins with these.
+    pub fn active_alarms(&self) -> Vec<AlarmKey> {
+        self.shared.latest.alarms.active()
     }
 
     /// A device changed its standing or its counts.
@@ -264,7 +319,9 @@ impl Hub {
             Err(mpsc::error::TrySendError::Full(record)) => {
                 let Shared { stats, store_full, stuck, .. } = &*self.shared;
                 stats.durable_waits.one();
-                if store_full.load(Ordering::Relaxed) || stuck.load(Ordering::Relaxed) {
+                // A poll must go on; an event has time.
+                let in_vain = matches!(record, Durable::Batch(_)) && stuck.load(Ordering::Relaxed);
+                if store_full.load(Ordering::Relaxed) || in_vain {
                     return Err(record);
                 }
                 match tokio::time::timeout(DURABLE_WAIT_MAX, self.durable.reserve()).await {
@@ -286,8 +343,6 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::model::quality::Quality;
-    use crate::model::sample::Sample;
-    use crate::model::tag::TagIx;
     use crate::model::time::Boot;
 
     fn batch(micros: i64) -> Batch {

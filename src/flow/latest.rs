@@ -11,6 +11,7 @@ use crate::model::sample::Sample;
 use crate::model::stats::Counter;
 use crate::model::tag::DeviceIx;
 
+use super::alarms::AlarmSlots;
 use super::hub::DeviceReport;
 
 /// What the publisher takes out: the newest of everything that changed since it last looked.
@@ -29,6 +30,8 @@ pub struct Latest {
     changed: Notify,
     /// Samples replaced before the publisher took them.
     pub replaced: Counter,
+    /// What began and ended; closed together with the samples.
+    pub alarms: AlarmSlots,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +87,7 @@ impl Latest {
     pub fn close(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.changed.notify_one();
+        self.alarms.close();
     }
 
     /// Waits for something new and takes all of it; `None` after [`Latest::close`]. One taker only. Cancel-safe.

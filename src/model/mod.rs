@@ -5,6 +5,7 @@
 //! `time` when · `sample` the three together · `number` its place in a stream · `topic` where it is
 //! published · `command` what may be written back · `stats` what is counted.
 
+pub mod alarm;
 pub mod command;
 pub mod number;
 pub mod quality;

@@ -136,6 +136,11 @@ impl GatewayTopics {
         format!("{}/device/{device}", self.base)
     }
 
+    /// Retained while an alarm of this tag is active.
+    pub fn alarm(&self, device: &str, tag: &str) -> String {
+        format!("{}/alarm/{device}/{tag}", self.base)
+    }
+
     /// Events of the gateway.
     pub fn event(&self) -> String {
         format!("{}/event", self.base)

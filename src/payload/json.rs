@@ -7,6 +7,9 @@
 //! List, upstream: `[{"topic":"acme/pump-1/pressure","value":12.5,…},…]`: what would have been single messages, each with
 //! its topic first.
 
+use std::io::Write as _;
+
+use crate::model::alarm::Change;
 use crate::model::command::Outcome;
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::{Cause, Quality};
@@ -80,6 +83,31 @@ pub fn numbered_event(body: &[u8], number: Number, previous: Option<Previous>) -
     out
 }
 
+/// A condition of a tag that began or ended, without its number: `{"event":"high","state":"active","value":12.3,
+/// "quality":"good","limit":12.0,"unit":"bar","time":…}`. `unit` is left out where there is none.
+pub fn alarm(change: &Change, unit: &str, time: Wall) -> Vec<u8> {
+    let mut out = Vec::with_capacity(160);
+    let _ = write!(out, r#"{{"event":"{}","state":"{}","value":"#, change.level, change.condition.as_str());
+    write_value(&mut out, Some(&change.value));
+    write_quality(&mut out, honest(change.quality, time));
+    out.extend_from_slice(b",\"limit\":");
+    write_value(&mut out, Some(&change.limit));
+    if !unit.is_empty() {
+        out.extend_from_slice(b",\"unit\":");
+        write_text(&mut out, unit);
+    }
+    let _ = write!(out, r#","time":"{time}"}}"#); // memory takes everything
+    out
+}
+
+/// The end of a condition that the configuration no longer has.
+pub fn forgotten_alarm(event: &str, time: Wall) -> Vec<u8> {
+    let mut out = b"{\"event\":".to_vec();
+    write_text(&mut out, event);
+    let _ = write!(out, r#","state":"cleared","value":null,"quality":"bad","cause":"config","time":"{time}"}}"#);
+    out
+}
+
 /// Puts what would be a single message on this topic into a list; [`close_list`] ends it.
 pub fn add_to_list(list: &mut Vec<u8>, topic: &str, object: &[u8]) {
     list.extend_from_slice(if list.is_empty() { b"[{\"topic\":" } else { b",{\"topic\":" });
@@ -148,13 +176,8 @@ fn write_sample(out: &mut Vec<u8>, value: Option<&Value>, quality: Quality, time
     let quality = honest(quality, time);
     out.extend_from_slice(b"{\"value\":");
     write_value(out, value);
-    out.extend_from_slice(b",\"quality\":\"");
-    out.extend_from_slice(quality.as_str().as_bytes());
-    if let Some(cause) = quality.cause() {
-        out.extend_from_slice(b"\",\"cause\":\"");
-        out.extend_from_slice(cause.as_str().as_bytes());
-    }
-    out.extend_from_slice(b"\",\"time\":\"");
+    write_quality(out, quality);
+    out.extend_from_slice(b",\"time\":\"");
     out.extend_from_slice(time.to_string().as_bytes());
     out.push(b'"');
     write_until(out, time);
@@ -167,6 +190,16 @@ pub(super) fn write_until(out: &mut Vec<u8>, time: Wall) {
         out.extend_from_slice(Wall { unix_ms, ..time }.to_string().as_bytes());
         out.push(b'"');
     }
+}
+
+fn write_quality(out: &mut Vec<u8>, quality: Quality) {
+    out.extend_from_slice(b",\"quality\":\"");
+    out.extend_from_slice(quality.as_str().as_bytes());
+    if let Some(cause) = quality.cause() {
+        out.extend_from_slice(b"\",\"cause\":\"");
+        out.extend_from_slice(cause.as_str().as_bytes());
+    }
+    out.push(b'"');
 }
 
 pub(super) fn write_number(out: &mut Vec<u8>, number: Number, previous: Option<Previous>) {

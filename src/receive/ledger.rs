@@ -153,9 +153,11 @@ impl Ledger {
         let limit = self.ranges < RANGES_MAX;
         if let Some(life) = self.life(gateway, stream, epoch) {
             let before = life.declared.len();
-            life.declared.insert(first.0, last.0, limit);
+            let forgotten = life.declared.insert(first.0, last.0, limit);
             let after = life.declared.len();
             self.ranges = (self.ranges + after).saturating_sub(before);
+            // What lay between two of them now counts as declared, and may not have been.
+            self.turned_away += u64::from(forgotten > 0);
         }
     }
 
@@ -200,9 +202,9 @@ impl Ledger {
 
     fn stream(&self, (class, epoch): (Class, Epoch), life: &Life) -> StreamReport {
         let mut known = life.came.clone();
-        let mut declared_lost = 0;
+        let (mut declared_lost, mut forgotten) = (0, life.forgotten);
         for (first, last) in holes_of_declared(life) {
-            known.insert(first, last, true);
+            forgotten = forgotten.saturating_add(known.insert(first, last, true));
             declared_lost += last - first + 1;
         }
         let seen_to = known.last().unwrap_or(0);
@@ -211,7 +213,7 @@ impl Ledger {
             Begin::FirstSeen => known.first().unwrap_or(life.ended_at.unwrap_or(0).saturating_add(1)),
         };
         let upto = seen_to.max(life.ended_at.unwrap_or(0));
-        let (mut missing, mut holes) = (life.forgotten, Vec::new());
+        let (mut missing, mut holes) = (forgotten, Vec::new());
         for (first, last) in known.holes(from, upto) {
             missing = missing.saturating_add(last - first + 1);
             if holes.len() < HOLES_LISTED_MAX {
@@ -298,6 +300,14 @@ mod tests {
         let report = ledger.report();
         assert_eq!((report.declared_lost, report.missing), (8, 2));
         assert_eq!(report.streams[0].holes, [(19, 20)]);
+    }
+
+    #[test]
+    fn gap_records_beyond_the_limit_hide_no_hole() {
+        let mut ledger = Ledger::new(Begin::One);
+        (1..=65_540).for_each(|n| ledger.note_gap(Class::Telemetry, Epoch(7), Seq(n * 10), Seq(n * 10)));
+        assert!(!ledger.report().is_complete());
+        assert!(ledger.report().not_tracked > 0);
     }
 
     #[test]

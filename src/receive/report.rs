@@ -17,7 +17,7 @@ pub struct Report {
     pub missing: u64,
     /// Numbers that the gateway says it has and that did not come yet.
     pub outstanding: u64,
-    /// Records of epochs beyond the limit of this ledger.
+    /// Records of epochs beyond the limit of this ledger, and gap records beyond that of an epoch.
     pub not_tracked: u64,
     /// Each stream and epoch.
     pub streams: Vec<StreamReport>,

@@ -209,13 +209,15 @@ impl<S: Source> Session<'_, S> {
             progress.heard = Heard::Something;
             self.trouble.clear_refused(); // CONNACK alone does not show that we may do anything here
         }
+        // The first acknowledged record opens the window: a summary must be asked for before the backlog goes through it.
+        let opens = owed > 0 && !progress.proved;
         if owed > 0 {
             progress.proved = true;
             self.trouble.taken(self.timing.refused_again * QUIET_ROUNDS, Instant::now());
             self.stats.acknowledged_at(self.clock.now(), owed);
         }
         self.stats.in_flight.set(news.in_flight as u64);
-        if news.in_flight == 0 || progress.backlog_at.elapsed() >= BACKLOG_EVERY {
+        if opens || news.in_flight == 0 || progress.backlog_at.elapsed() >= BACKLOG_EVERY {
             progress.backlog_at = Instant::now();
             self.stats.owes(self.source.backlog(), self.source.oldest(), self.clock);
             if progress.proved {

@@ -23,7 +23,7 @@
 mod wire_plant;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ironbridge::model::quality::Quality;
 use ironbridge::model::time::{Certainty, Wall};

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ironbridge::config::plan::Plan;
+use ironbridge::config::plan::{Compression, Plan, Source};
 use ironbridge::config::{self, HostFacts, Loaded, Problem, Problems};
+use ironbridge::model::alarm::Level;
+use ironbridge::model::tag::{DataType, TagIx};
 use tempfile::TempDir;
 
 const BUS: &str = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"plc\"\n";
@@ -151,6 +154,28 @@ fn paths_start_at_the_file_they_stand_in() {
 }
 
 #[test]
+fn alarms_compression_and_expressions_are_columns_too() {
+    let map = "name,address,type,expression,min,max,deadband,compression.swing,stale_after,alarm.high,alarm.delay,alarm.state\n\
+               level,input:1,int16,,0,50,2%,,10s,40,5s,\n\
+               flow,input:2,int16,,,,,0.5,,,,\n\
+               door,coil:1,,,,,,,,,,FALSE\n\
+               ratio,,,{level} / {flow},,,,,,0.9,,\n";
+    let etc = Etc::with(&[
+        ("ironbridge.toml", &format!("{BUS}{DEVICE}profile = \"maps/tank.csv\"\n")),
+        ("maps/tank.csv", map),
+    ]);
+    let plan = etc.plan();
+    let [level, flow, door, ratio] = &plan.tags[..] else { panic!("{:?}", plan.tags) };
+    let alarm = level.alarm.as_ref().expect("it has one");
+    assert_eq!((&alarm.limits[..], alarm.delay), (&[(Level::High, 40.0)][..], Duration::from_secs(5)));
+    assert_eq!((level.deadband, level.freshness.stale_after), (Some(1.0), Some(Duration::from_secs(10))));
+    assert_eq!(flow.compression, Some(Compression { swing: 0.5, max_gap: Duration::from_secs(600) }));
+    assert_eq!(door.alarm.as_ref().and_then(|alarm| alarm.state), Some(false));
+    let Source::Derived(derivation) = &ratio.source else { panic!("{ratio:?}") };
+    assert_eq!((&derivation.inputs[..], ratio.data_type), (&[TagIx(0), TagIx(1)][..], DataType::Float64));
+}
+
+#[test]
 fn a_register_map_from_csv_becomes_tags() {
     let map = "# made up\n\
                name,address,type,scale,write.min,write.max,access,description,deadband,write.verify\n\
@@ -228,7 +253,8 @@ fn csv_headers_are_checked_once() {
         ("name,address,colour\na,coil:1,red\nb,coil:2,red\n", "unknown column", 1),
         ("name,address,write\na,coil:1,x\n", "unknown column", 1),
         ("name,address,alarm.high\na,coil:1,\n", "", 0),
-        ("name,address,alarm.high\na,coil:1,5\n", "not in this version", 1),
+        ("name,address,alarm.high\na,coil:1,5\n", "that is for numbers", 2),
+        ("name,address,alarm.hi\na,coil:1,5\n", "unknown column", 1),
         ("# nothing\n", "begins with a header row", 1),
     ];
     for (map, words, count) in cases {

@@ -37,7 +37,6 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
             "broker.acl[0].operate",
             "forward",
             "status",
-            "device[1].tag[0].alarm",
         ]
     );
 }

@@ -160,6 +160,10 @@ fn a_bus_says_what_is_wrong() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_serial_bus_says_what_is_wrong() {
     let rtu = "[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\n";
     for (serial, words) in [
         ("9600", "no line settings"),

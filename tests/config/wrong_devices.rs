@@ -180,7 +180,7 @@ fn a_key_of_a_tag_says_what_is_wrong() {
             ("address = \"coil:1\"\nheartbeat = «\"1ms\"", "device[0].tag[0].heartbeat", "1s ..= 30d"),
             ("address = \"coil:1\"\nscale = «2", "device[0].tag[0].scale", "that is for numbers"),
             ("address = \"coil:1\"\nmin = «2", "device[0].tag[0].min", "that is for numbers"),
-            ("address = \"coil:1\"\n«alarm = { high = 1 }", "device[0].tag[0].alarm", "not in this version"),
+            ("address = \"coil:1\"\nalarm = { state = true, high = «1 }", "device[0].tag[0].alarm.high", "for numbers"),
             ("address = \"coil:1\"\nwrite = «true", "device[0].tag[0].write", "expected a table"),
             (
                 "address = \"coil:1\"\naccess = \"write\"\nwrite = { «verfy = true }",
@@ -216,7 +216,9 @@ fn a_number_of_a_tag_says_what_is_wrong() {
             ("scale = «\"0.1\"", "device[0].tag[0].scale", "expected a number, found a text"),
             ("min = «5\nmax = 4.5", "device[0].tag[0].min", "min is above max"),
             ("deadband = «-0.1", "device[0].tag[0].deadband", "0 or more"),
-            ("deadband = «\"1%\"", "device[0].tag[0].deadband", "not in this version"),
+            ("deadband = «\"1%\"", "device[0].tag[0].deadband", "does not have both"),
+            ("min = 0\nmax = 1\ndeadband = «\"101%\"", "device[0].tag[0].deadband", "0% ..= 100%"),
+            ("min = 0\nmax = 1\ndeadband = «\"a%\"", "device[0].tag[0].deadband", "not a percentage"),
             ("deadband = «\"1\"", "device[0].tag[0].deadband", "expected a number"),
             ("unit = «5", "device[0].tag[0].unit", "expected a text"),
             ("description = «2026-11-20", "device[0].tag[0].description", "found a date or time"),
@@ -292,4 +294,89 @@ fn a_template_with_a_group_wants_one_of_every_tag() {
             ),
         ],
     );
+}
+
+#[test]
+fn an_alarm_that_could_never_be_right_is_refused() {
+    let number = format!("{BUS}{DEVICE}{TAG}address = \"input:1\"\ntype = \"float32\"\n");
+    let path = "device[0].tag[0].alarm";
+    assert_refused(
+        &number,
+        &[
+            ("alarm = «{}", path, "at least one of"),
+            ("alarm = «{ hysteresis = 1 }", path, "at least one of"),
+            ("alarm = «12", path, "expected a table"),
+            ("alarm = { high = 1, «heigh_high = 2 }", "device[0].tag[0].alarm.heigh_high", "did you mean `high_high`?"),
+            ("alarm = { low = 5, high = «5 }", "device[0].tag[0].alarm.high", "must be above low"),
+            ("alarm = { high_high = «5, high = 6 }", "device[0].tag[0].alarm.high_high", "must be above high"),
+            ("alarm = { high = 1, hysteresis = «-1 }", "device[0].tag[0].alarm.hysteresis", "0 or more"),
+            ("alarm = { low = 1, high = 2, hysteresis = «1 }", "device[0].tag[0].alarm.hysteresis", "less than 1"),
+            ("alarm = { high = 1, delay = «\"2d\" }", "device[0].tag[0].alarm.delay", "0s ..= 1d"),
+            ("alarm = { high = 1, off_delay = «1 }", "device[0].tag[0].alarm.off_delay", "with its unit"),
+            ("alarm = { high = 1, class = «\"loud\" }", "device[0].tag[0].alarm.class", "alarm, event"),
+            ("alarm = { high = 1, state = «true }", "device[0].tag[0].alarm.state", "that is for bool"),
+        ],
+    );
+    let switch = format!("{BUS}{DEVICE}{TAG}address = \"coil:1\"\n");
+    assert_refused(
+        &switch,
+        &[
+            ("alarm = «{}", "device[0].tag[0].alarm.state", "is missing"),
+            ("access = \"write\"\nalarm = «{ state = true }", path, "never read"),
+        ],
+    );
+    let text = format!("{BUS}{DEVICE}{TAG}address = \"input:1\"\ntype = \"string(4)\"\n");
+    assert_refused(&text, &[("alarm = «{ state = true }", path, "that is for numbers and switches")]);
+}
+
+#[test]
+fn what_is_kept_and_what_is_stale_is_refused_where_it_makes_no_sense() {
+    let number = format!("{BUS}{DEVICE}{TAG}address = \"input:1\"\ntype = \"float32\"\n");
+    assert_refused(
+        &number,
+        &[
+            ("compression = «{}", "device[0].tag[0].compression.swing", "is missing"),
+            ("compression = { swing = «0 }", "device[0].tag[0].compression.swing", "more than 0"),
+            ("compression = { swing = 1, max_gap = «\"1ms\" }", "device[0].tag[0].compression.max_gap", "1s ..= 30d"),
+            ("deadband = 1\ncompression = «{ swing = 1 }", "device[0].tag[0].compression", "either compression or"),
+            ("stale_after = «\"1s\"", "device[0].tag[0].stale_after", "between two polls more than 1s"),
+            ("stale_after = «\"1ms\"", "device[0].tag[0].stale_after", "100ms ..= 30d"),
+            ("unchanged_for = «\"1ms\"", "device[0].tag[0].unchanged_for", "1s ..= 30d"),
+        ],
+    );
+    let switch = format!("{BUS}{DEVICE}{TAG}address = \"coil:1\"\n");
+    let compression = ("compression = «{ swing = 1 }", "device[0].tag[0].compression", "that is for numbers");
+    assert_refused(&switch, &[compression]);
+}
+
+#[test]
+fn an_expression_is_refused_where_it_is_wrong() {
+    let station = format!(
+        "{BUS}{DEVICE}{TAG}address = \"input:1\"\ntype = \"float32\"\n[[device.tag]]\nname = \"on\"\naddress = \"coil:1\"\n\
+         access = \"write\"\n[[device]]\nname = \"station\"\n[[device.tag]]\nname = \"sum\"\n"
+    );
+    let path = "device[1].tag[0].expression";
+    assert_refused(
+        &station,
+        &[
+            ("expression = «\"1 +\"", path, "missing at the end (at character 3)"),
+            ("expression = «\"{d/x} * 2\"", path, "there is no tag {d/x}"),
+            ("expression = «\"{d/tt} * 2\"", path, "did you mean `d/t`?"),
+            ("expression = «\"{t} * 2\"", path, "there is no tag {station/t}"),
+            ("expression = «\"t * 2\"", path, "tags stand in braces: {t}"),
+            ("expression = «\"{d/on}\"", path, "only written, never read"),
+            ("expression = «\"{sum} + 1\"", path, "depends on its own result"),
+            ("expression = «\"{d/t} > 1\"", path, "write type = \"bool\""),
+            ("expression = «\"{d/t} and true\"", path, "a number stands where true or false is needed"),
+            ("expression = «7", path, "expected a text"),
+            ("expression = \"{d/t}\"\ntype = «\"int16\"", "device[1].tag[0].type", "float64 (the default)"),
+            ("expression = \"{d/t}\"\naddress = «\"coil:1\"", "device[1].tag[0].address", "is computed"),
+            ("expression = \"{d/t}\"\naccess = «\"read-write\"", "device[1].tag[0].access", "is computed"),
+        ],
+    );
+    let circle = "[[device]]\nname = \"s\"\n[[device.tag]]\nname = \"a\"\nexpression = \"{b}\"\n\
+                  [[device.tag]]\nname = \"b\"\nexpression = \"{a}\"\n";
+    let found = problems(circle);
+    let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["device[0].tag[0].expression", "device[0].tag[1].expression"], "{found}");
 }

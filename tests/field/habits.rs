@@ -30,6 +30,14 @@ fn plan(framing: Framing, units: &[u8]) -> Plan {
     plan
 }
 
+/// What a bus says within this time; then it is stopped.
+async fn said(mut rig: Rig, time: Duration) -> Vec<Sample> {
+    let samples = rig.collect(time).await;
+    rig.stop.begin();
+    (&mut rig.task).await.expect("ends");
+    samples
+}
+
 fn goods(samples: &[Sample]) -> HashMap<TagIx, usize> {
     let mut counts = HashMap::new();
     samples.iter().filter(|sample| good(sample)).for_each(|sample| *counts.entry(sample.tag).or_default() += 1);
@@ -71,7 +79,7 @@ async fn a_gateway_that_answers_under_its_own_id_is_understood_where_that_is_sai
         let mut plan = plan(framing, &[1]);
         let plc = Plc::new(framing);
         plc.plan(|_| Fault::WrongUnit);
-        let strict = Rig::run_over(plan.clone(), Box::new(plc.clone())).collect(5 * SECOND).await;
+        let strict = said(Rig::run_over(plan.clone(), Box::new(plc.clone())), 5 * SECOND).await;
         assert!(!strict.is_empty() && strict.iter().all(is_bad), "{framing:?}: {strict:?}");
         plan.devices[0].manners.answers_as = AnswersAs::Anyone;
         let mut rig = Rig::run_over(plan, Box::new(plc));
@@ -109,7 +117,7 @@ async fn a_gateway_that_works_in_parallel_is_asked_in_parallel_and_each_device_i
     let plc = Plc::new(Framing::Tcp);
     plc.think(45 * MS);
     let lanes = |count| (0..count).map(|_| Box::new(plc.clone()) as Box<dyn Opener>).collect::<Vec<_>>();
-    let one = Rig::run_lanes(plan.clone(), lanes(1), |bus| bus).collect(5 * SECOND).await;
+    let one = said(Rig::run_lanes(plan.clone(), lanes(1), |bus| bus), 5 * SECOND).await;
     assert!(goods(&one).values().all(|count| (15..=20).contains(count)), "six of 45 ms: {:?}", goods(&one));
     plc.forget_seen();
     let mut rig = Rig::run_lanes(plan, lanes(3), |bus| bus);
@@ -155,13 +163,13 @@ async fn forbidden_registers_are_never_read_whatever_a_device_refuses() {
     plan.devices[0].territory.forbidden = vec![forbid(11, 11), forbid(25, 29)];
     let plc = Plc::new(Framing::Tcp);
     plc.unmap(20);
-    let samples = Rig::run_over(plan.clone(), Box::new(plc.clone())).collect(300 * SECOND).await;
+    let samples = said(Rig::run_over(plan.clone(), Box::new(plc.clone())), 300 * SECOND).await;
     assert_eq!(goods(&samples).len(), 4, "all but the one that is not there");
     let touches = |seen: &Seen, at: u16| (seen.start()..seen.start() + seen.count()).contains(&at);
     assert!(plc.seen().iter().all(|seen| [11, 25, 26, 27, 28, 29].iter().all(|at| !touches(seen, *at))));
     plan.devices[0].grouping = Grouping::OneRequestPerTag;
     plc.forget_seen();
-    Rig::run_over(plan, Box::new(plc.clone())).collect(5 * SECOND).await;
+    said(Rig::run_over(plan, Box::new(plc.clone())), 5 * SECOND).await;
     assert!(plc.seen().iter().all(|seen| seen.count() == 1));
 }
 
@@ -191,7 +199,7 @@ async fn what_a_device_refuses_is_known_after_a_restart_and_tried_again_seldom()
     }
     let (plc, kept) = (Plc::new(Framing::Tcp), Arc::<Kept>::default());
     plc.unmap(35);
-    let first = remembering(&plan, &plc, &kept).collect(30 * SECOND).await;
+    let first = said(remembering(&plan, &plc, &kept), 30 * SECOND).await;
     assert!(first.iter().all(good), "a hole is no tag");
     assert!(kept.0.lock().expect("whole").values().any(|boundaries| !boundaries.is_empty()));
 
@@ -215,7 +223,7 @@ async fn what_a_device_refuses_is_known_after_a_restart_and_tried_again_seldom()
     let mut other = plan.clone();
     other.devices[0].max_registers_per_read = 60;
     kept.0.lock().expect("whole").clear();
-    assert!(remembering(&other, &plc, &kept).collect(5 * SECOND).await.iter().all(good));
+    assert!(said(remembering(&other, &plc, &kept), 5 * SECOND).await.iter().all(good));
 }
 
 #[tokio::test(start_paused = true)]

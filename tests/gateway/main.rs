@@ -8,5 +8,6 @@ mod cloud;
 mod gateway;
 
 mod commands;
+mod conditions;
 mod local;
 mod upstream;

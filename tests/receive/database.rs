@@ -318,7 +318,9 @@ fn a_time_with_a_known_end_keeps_it_in_every_format_until_a_better_one_comes() {
     let value = Value::Float(1.5);
     let part = device::Part { name: "a", value: Some(&value), quality: Quality::Good, time };
     let mut encoder = Encoder::new("gw");
-    entries().into_iter().for_each(|entry| encoder.know(entry));
+    for entry in entries() {
+        encoder.know(entry);
+    }
     let body = RowBody::Sample { tag: 1, value: Some(&value), quality: doubt };
     let row = Row { unix_ms: TIME, until_ms: Some(until), body };
     let head = Head { first: number(1), previous: None };

@@ -257,7 +257,7 @@ fn every_kind_of_call_that_the_store_makes_is_made_to_fail_in_some_case() {
     }
     let home = witness::place();
     let order = order(home.path(), 1);
-    let subject = Subject::run("the_process_whose_calls_fail", &order);
+    let subject = Subject::run("injection::the_process_whose_calls_fail", &order);
     let log = home.path().join("log");
     // Nothing fails: `when` is beyond all calls.
     let injector = Injector::attach(subject.process.id(), &log, "all", "error=EIO", "65535").expect("attached");

@@ -359,8 +359,8 @@ impl Plc {
         if self.framing.is_ascii() {
             let sum = frame.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
             frame.push(0u8.wrapping_sub(sum));
-            let digits: String = frame.iter().map(|byte| format!("{byte:02X}")).collect();
-            frame = format!(":{digits}\r\n").into_bytes();
+            let digits: Vec<String> = frame.iter().map(|byte| format!("{byte:02X}")).collect();
+            frame = format!(":{}\r\n", digits.concat()).into_bytes();
         }
         frame
     }

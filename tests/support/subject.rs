@@ -27,14 +27,22 @@ impl Subject {
     /// Runs the test `name` of this binary in a process of its own.
     pub fn run(name: &str, order: &Order) -> Self {
         let listener = UnixListener::bind(&order.socket).expect("bound");
-        let process = Command::new(std::env::current_exe().expect("this test"))
+        let mut process = Command::new(std::env::current_exe().expect("this test"))
             .args([name, "--exact", "--nocapture", "--test-threads=1"])
             .env(ORDER, order.text())
             .stdout(Stdio::null())
             .stderr(if std::env::var_os(LOG).is_some() { Stdio::inherit() } else { Stdio::null() })
             .spawn()
             .expect("started");
-        let (socket, _) = listener.accept().expect("connected");
+        listener.set_nonblocking(true).expect("set");
+        let socket = loop {
+            match listener.accept() {
+                Ok((socket, _)) => break socket,
+                Err(_) => assert!(process.try_wait().expect("a child").is_none(), "no test has the name {name}"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        socket.set_nonblocking(false).expect("set");
         let (commits, bytes, all) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::default());
         let (counted, heard, sink): (_, _, Arc<Mutex<Vec<u8>>>) =
             (Arc::clone(&commits), Arc::clone(&bytes), Arc::clone(&all));

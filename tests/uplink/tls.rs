@@ -131,9 +131,9 @@ async fn missing_broken_and_mismatched_files_disable_the_uplink_until_they_are_m
         let owed = OwedList::default();
         owed.samples(1..=5);
         let (ca_file, certificate, key) = (at("used-ca.pem"), at("used.crt"), at("used.key"));
-    // made first, so that what is written into it later is for its owner alone
-    std::fs::write(&key, "").unwrap();
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        // made first, so that what is written into it later is for its owner alone
+        std::fs::write(&key, "").unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         drop(std::fs::remove_file(&ca_file));
         if let Some(text) = wrong_ca {
             std::fs::write(&ca_file, text).unwrap();

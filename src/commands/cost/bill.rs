@@ -61,11 +61,11 @@ pub struct Row {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Likely {
     /// Samples per second.
-    pub per_second: f64,
+    pub rate: f64,
     /// Wire bytes per sample, session not included.
-    pub per_sample: f64,
+    pub sample_bytes: f64,
     /// Wire bytes per day, session included.
-    pub per_day: f64,
+    pub day_bytes: f64,
 }
 
 /// A budget and what becomes of it.
@@ -163,10 +163,10 @@ fn row(
         let days = if budget.period == Period::Day { 1.0 } else { DAYS_PER_MONTH };
         Use { budget: *budget, part: map(per_day, |bytes| bytes * days / as_f64(budget.bytes)) }
     };
-    let likely = made.likely(&uplink.classes, way).map(|(per_second, bytes)| Likely {
-        per_second,
-        per_sample: each(bytes, per_second),
-        per_day: bytes + session.most,
+    let likely = made.likely(&uplink.classes, way).map(|(rate, bytes)| Likely {
+        rate,
+        sample_bytes: each(bytes, rate),
+        day_bytes: bytes + session.most,
     });
     Row {
         way,

@@ -121,14 +121,14 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) {
         let _ = writeln!(out, "    {}", cells.join("  ").trim_end());
     }
     for row in &course.rows {
-        if let Some(likely) = row.likely.filter(|likely| likely.per_second > 0.0) {
+        if let Some(likely) = row.likely.filter(|likely| likely.rate > 0.0) {
             let _ = writeln!(
                 out,
                 "    with values as assumed and these deadbands, {}: {:.2} samples per second of {:.1} B, {} a month",
                 row.way.as_str(),
-                likely.per_second,
-                likely.per_sample,
-                bytes(likely.per_day * DAYS_PER_MONTH)
+                likely.rate,
+                likely.sample_bytes,
+                bytes(likely.day_bytes * DAYS_PER_MONTH)
             );
         }
     }
@@ -188,8 +188,8 @@ pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
                 "format": row.way.as_str(), "in_this_version": row.way.exists(), "bytes_per_sample": rate(row.per_sample),
                 "bytes_per_day": rate(row.per_day), "bytes_per_month": rate(row.per_month()),
                 "likely": row.likely.map(|likely| json!({
-                    "samples_per_second": likely.per_second, "bytes_per_sample": likely.per_sample,
-                    "bytes_per_day": likely.per_day,
+                    "samples_per_second": likely.rate, "bytes_per_sample": likely.sample_bytes,
+                    "bytes_per_day": likely.day_bytes,
                 })),
                 "money_per_month": course.price_per_mib.map(|price| rate(row.money(price))),
                 "budgets": row.budgets.iter().map(used).collect::<Vec<_>>(),

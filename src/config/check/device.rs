@@ -10,6 +10,7 @@ use super::super::schema;
 use super::super::section::{Context, Section, Spot};
 use super::address::{STYLES, Style};
 use super::bus::Buses;
+use super::derived::{self, Pending};
 use super::gateway::Gateway;
 use super::habits;
 use super::names::Unique;
@@ -18,6 +19,8 @@ use super::topics::{TopicBook, TopicNames};
 use crate::model::tag::{BusIx, DeviceIx};
 
 const POLL: Duration = Duration::from_secs(1);
+/// What stands for {bus} in the topics of a device that has none.
+const WITHOUT_BUS: &str = "derived";
 
 /// The tags of a device while they are being read.
 struct Tags<'a, 'b> {
@@ -26,12 +29,19 @@ struct Tags<'a, 'b> {
     names: Unique<'a>,
     topics: &'b mut TopicBook,
     plans: &'b mut Vec<TagPlan>,
+    pending: &'b mut Vec<Pending>,
+    /// Tags that are read from the device.
+    polled: usize,
 }
 
 impl<'a> Tags<'a, '_> {
     fn read(&mut self, node: &'a Node, trail: &Trail<'_>) {
         if let Some(section) = Section::open(self.cx, node, trail, schema::TAG) {
-            self.plans.extend(tag::tag(&section, self.of, &mut self.names, self.topics));
+            let expression = section.get("expression").and_then(|_| section.text("expression"));
+            self.polled += usize::from(section.get("expression").is_none());
+            let Some(plan) = tag::tag(&section, self.of, &mut self.names, self.topics) else { return };
+            self.pending.extend(expression.map(|text| derived::pending(&section, text, self.plans.len())));
+            self.plans.push(plan);
         }
     }
 
@@ -74,7 +84,7 @@ pub fn devices<'a>(
     let list = Trail::Key(root.trail, "device");
     let mut names = Unique::default();
     let mut topics = TopicBook::default();
-    let (mut devices, mut tags) = (Vec::new(), Vec::new());
+    let (mut devices, mut tags, mut pending) = (Vec::new(), Vec::new(), Vec::new());
     for (ix, node) in (0u32..).zip(root.tables("device")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
@@ -82,40 +92,54 @@ pub fn devices<'a>(
         let (mut plan, bus_name) = device(&section, buses, &mut names);
         plan.territory = habits::territory(&section, style);
         let first = tags.len();
+        let poll = section.duration("poll", POLL_RANGE);
         let of = tag::Of {
             device: DeviceIx(ix),
             style,
             territory: &plan.territory,
-            poll: section.duration("poll", POLL_RANGE).unwrap_or(POLL),
+            poll: poll.unwrap_or(POLL),
+            every: poll.filter(|_| plan.bus.is_none()),
             registers_max: plan.max_registers_per_read,
             template: gateway.template.as_ref(),
             names: TopicNames { gateway: &gateway.plan.name, bus: bus_name, device: &plan.name, tag: "", group: "" },
         };
-        let mut reading = Tags { cx: root.cx, of, names: Unique::default(), topics: &mut topics, plans: &mut tags };
+        let (names, topics) = (Unique::default(), &mut topics);
+        let mut reading = Tags { cx: root.cx, of, names, topics, plans: &mut tags, pending: &mut pending, polled: 0 };
         if let Some(profile) = section.text("profile")
             && let Some(map) = library.get(profile.at)
         {
             reading.read_map(map);
         }
         reading.read_list(&section);
+        if plan.bus.is_none() && (reading.polled > 0 || reading.plans.len() == first) {
+            section.missing("bus", "the name of a [[bus]]; only a device whose tags all have an expression needs none");
+            require_unit_id(&section);
+        }
         plan.tags = first..tags.len();
         devices.push(plan);
     }
+    derived::settle(&pending, &devices, &mut tags, root.cx.findings);
     (devices, tags)
+}
+
+fn require_unit_id(section: &Section<'_, '_>) {
+    if section.get("unit_id").is_none() {
+        section.missing("unit_id", "the Modbus address of the device, often 1");
+    }
 }
 
 /// The device without its tags, and the name of its bus.
 fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'a>) -> (DevicePlan, &'a str) {
     let name = names.name(section, "device");
-    let bus = section.required_text("bus", "the name of a [[bus]]");
+    let bus = section.get("bus").and_then(|_| section.required_text("bus", "the name of a [[bus]]"));
     let found = bus.and_then(|bus| buses.find(section, bus));
     let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
     let unit_id = match framing {
         Some(Framing::Rtu | Framing::Ascii) => 1..=247,
         Some(Framing::Mbap) | None => 0..=255,
     };
-    if section.get("unit_id").is_none() {
-        section.missing("unit_id", "the Modbus address of the device, often 1");
+    if section.get("bus").is_some() {
+        require_unit_id(section);
     }
     let unit_id = section.whole("unit_id", unit_id).unwrap_or(1);
     let registers = section.whole("max_registers_per_read", 1..=REGISTERS_PER_READ_MAX);
@@ -123,7 +147,7 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     let bits = section.whole("max_bits_per_read", 1..=BITS_PER_READ_MAX);
     let one_each = section.flag("one_request_per_tag").is_some_and(|spot| spot.value);
     let inherited = buses.habits(bus_ix).manners;
-    let plan = DevicePlan {
+    let mut plan = DevicePlan {
         max_registers_per_read: registers,
         // A device that cannot send long answers cannot send long ones of bits either.
         max_bits_per_read: bits.unwrap_or_else(|| registers.saturating_mul(16).min(BITS_PER_READ_MAX)),
@@ -132,6 +156,10 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
         manners: habits::manners(section, &inherited),
         ..DevicePlan::plain(name.map_or("", |name| name.value), bus_ix, u8::try_from(unit_id).unwrap_or(1))
     };
+    if section.get("bus").is_none() {
+        plan.bus = None;
+        return (plan, WITHOUT_BUS);
+    }
     (plan, bus.map_or("", |bus| bus.value))
 }
 

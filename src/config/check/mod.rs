@@ -6,6 +6,8 @@
 mod address;
 mod broker;
 mod bus;
+mod condition;
+mod derived;
 mod device;
 mod gateway;
 mod habits;

@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Limits, Scale, Source, TagPlan, Territory, Verify, WritePlan};
-use super::super::raw::{Node, Trail, Value};
+use super::super::plan::{Derivation, Limits, Scale, Source, TagPlan, Territory, Verify, WritePlan};
+use super::super::raw::{Trail, Value};
 use super::super::schema;
-use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
+use super::super::section::{Section, Spot};
 use super::address::{self, Style};
+use super::condition;
+use super::derived;
 use super::habits;
 use super::names::Unique;
 use super::topics::{Template, TopicBook, TopicNames};
@@ -40,6 +42,8 @@ pub struct Of<'a> {
     pub style: Style,
     /// The device's period.
     pub poll: Duration,
+    /// The same for derived tags of a device that has no others: they are worked out this often.
+    pub every: Option<Duration>,
     /// The longest read of the device, registers.
     pub registers_max: u16,
     /// What of the device may be read.
@@ -58,9 +62,12 @@ pub fn tag<'a>(
     topics: &mut TopicBook,
 ) -> Option<TagPlan> {
     let name = names.name(section, "tag");
-    let address = address_of(section, of.style);
+    let expression = section.get("expression").and_then(|_| section.text("expression"));
+    let derived = expression.and_then(|text| derived::source(section, text));
+    let address = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
     let data_type = match address {
         Some(address) => type_of(section, address, of.registers_max),
+        None if expression.is_some() => derived::data_type(section),
         None => {
             known_type(section);
             None
@@ -75,8 +82,18 @@ pub fn tag<'a>(
         habits::within(section, of.territory, address, data_type);
     }
     check_write_length(section, access, data_type);
-    let deadband = deadband(section, data_type);
+    let limits = limits(section, data_type);
+    let deadband = condition::deadband(section, data_type, limits);
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
+    let own_poll = section.duration("poll", POLL_RANGE);
+    let poll = own_poll.unwrap_or(of.poll);
+    let source = match derived {
+        Some(Source::Derived(derivation)) => {
+            Some(Source::Derived(Derivation { every: own_poll.or(of.every), ..derivation }))
+        }
+        _ => address.map(|spot| Source::Register(spot.value)),
+    };
+    let sound = name.is_some() && source.is_some() && data_type.is_some();
     let plan = TagPlan {
         name: name.map_or_else(String::new, |name| name.value.to_owned()),
         device: of.device,
@@ -86,24 +103,25 @@ pub fn tag<'a>(
             }
             _ => Arc::from(""),
         },
-        source: Source::Register(
-            address.map_or(Address { table: Table::Holding, start: 0, bit: None }, |spot| spot.value),
-        ),
+        source: source.unwrap_or(Source::Register(Address { table: Table::Holding, start: 0, bit: None })),
         data_type: data_type.unwrap_or(DataType::Uint16),
         order,
         scale: scale(section, data_type),
         unit: text(section, "unit"),
         group,
-        poll: section.duration("poll", POLL_RANGE).unwrap_or(of.poll),
+        poll,
         deadband,
         heartbeat: heartbeat.or(deadband.map(|_| HEARTBEAT)),
-        limits: limits(section, data_type),
+        compression: condition::compression(section, data_type, heartbeat),
+        freshness: condition::freshness(section, poll),
+        alarm: condition::alarm(section, access, data_type),
+        limits,
         class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
         access,
         write: write(section, access, data_type),
         description: text(section, "description"),
     };
-    (name.is_some() && address.is_some() && data_type.is_some()).then_some(plan)
+    sound.then_some(plan)
 }
 
 fn text(section: &Section<'_, '_>, key: &str) -> String {
@@ -207,7 +225,7 @@ fn check_write_length(section: &Section<'_, '_>, access: Access, data_type: Opti
 }
 
 /// Reports a key that only numbers have.
-fn only_numbers(section: &Section<'_, '_>, key: &str, data_type: Option<DataType>) {
+pub(super) fn only_numbers(section: &Section<'_, '_>, key: &str, data_type: Option<DataType>) {
     if let (Some(node), Some(data_type)) = (section.get(key), data_type)
         && !data_type.is_number()
     {
@@ -224,25 +242,6 @@ fn scale(section: &Section<'_, '_>, data_type: Option<DataType>) -> Scale {
     }
     let offset = section.number("offset");
     Scale { factor: factor.map_or(1.0, |spot| spot.value), offset: offset.map_or(0.0, |spot| spot.value) }
-}
-
-fn deadband(section: &Section<'_, '_>, data_type: Option<DataType>) -> Option<f64> {
-    let node = section.get("deadband")?;
-    if let Node { value: Value::Text(text), at } = node
-        && text.trim_end().ends_with('%')
-    {
-        let message = format!("a deadband in percent is {NOT_IN_THIS_VERSION}");
-        section.report(section.wrong("deadband", *at, message).allowed("a number in the unit of the tag"));
-        return None;
-    }
-    if let Some(text @ DataType::Text(_)) = data_type {
-        section.report(section.wrong("deadband", node.at, format!("a {text} has no deadband: that is for numbers")));
-    }
-    let deadband = section.number("deadband")?;
-    if deadband.value < 0.0 {
-        section.report(section.wrong("deadband", deadband.at, "out of range").allowed("0 or more"));
-    }
-    Some(deadband.value)
 }
 
 fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {

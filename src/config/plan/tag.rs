@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::expression::Formula;
+
+use super::condition::{AlarmPlan, Compression, Freshness};
 use crate::model::number::Class;
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
 
@@ -33,6 +36,12 @@ pub struct TagPlan {
     pub deadband: Option<f64>,
     /// With a deadband: send anyway after this long. Default 5 min where a deadband is set.
     pub heartbeat: Option<Duration>,
+    /// Keeps what a straight line does not tell; never with a deadband.
+    pub compression: Option<Compression>,
+    /// When it is no longer believed.
+    pub freshness: Freshness,
+    /// Limits that are worth an alarm.
+    pub alarm: Option<AlarmPlan>,
     /// Outside `min..=max`: value kept, quality uncertain, cause range.
     pub limits: Limits,
     /// Its stream.
@@ -61,6 +70,9 @@ impl TagPlan {
             poll: Duration::from_secs(1),
             deadband: None,
             heartbeat: None,
+            compression: None,
+            freshness: Freshness::default(),
+            alarm: None,
             limits: Limits::default(),
             class: Class::Telemetry,
             access: Access::Read,
@@ -88,12 +100,16 @@ pub enum Source {
 }
 
 /// `expression = "{pump-1/flow} * 0.5"`
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Derivation {
-    /// As it was written; `check` has seen that it can be read.
+    /// As it was written.
     pub text: String,
-    /// The tags it names, each once, bytewise by `device/tag`.
+    /// What it says.
+    pub formula: Formula,
+    /// The tags it names, in the order of [`Formula::names`]; never itself, directly or through others.
     pub inputs: Vec<TagIx>,
+    /// `poll`: worked out this often. `None`: whenever one of its tags has news.
+    pub every: Option<Duration>,
 }
 
 /// `value = raw * scale + offset`; `identity` keeps integers exact.

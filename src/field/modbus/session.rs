@@ -22,7 +22,7 @@ use crate::config::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
 use crate::config::plan::{AnswersAs, Framing};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
-use crate::flow::alarm::Alarm;
+use crate::flow::timer::Timer;
 use crate::model::tag::Table;
 
 /// Most registers in one write (Application Protocol 1.1b3, section 6.12).
@@ -82,7 +82,7 @@ pub struct Session {
     holds: Vec<(u8, Instant)>,
     worst_response: Option<Duration>,
     last_response: Option<Duration>,
-    alarm: Option<Alarm>,
+    timer: Option<Timer>,
     stats: Arc<BusStats>,
 }
 
@@ -102,7 +102,7 @@ impl Session {
             holds: Vec::new(),
             worst_response: None,
             last_response: None,
-            alarm: None,
+            timer: None,
             stats,
         }
     }
@@ -111,7 +111,7 @@ impl Session {
     #[must_use]
     pub fn waiting(mut self, precision: Precision) -> Self {
         let precise = precision == Precision::System && self.timing.link().line().is_some();
-        self.alarm = precise.then(|| Alarm::new().ok()).flatten();
+        self.timer = precise.then(|| Timer::new().ok()).flatten();
         self
     }
 
@@ -153,12 +153,12 @@ impl Session {
     }
 
     async fn overhear_until(&mut self, deadline: Instant) -> io::Result<()> {
-        let Some(alarm) = &mut self.alarm else {
+        let Some(timer) = &mut self.timer else {
             return self.gate.overhear_until(deadline).await;
         };
         tokio::select! {
             biased;
-            () = alarm.at(deadline.into_std()) => Ok(()),
+            () = timer.at(deadline.into_std()) => Ok(()),
             heard = self.gate.overhear() => heard,
         }
     }

@@ -14,11 +14,11 @@ use tokio::io::unix::AsyncFd;
 
 /// One timer.
 #[derive(Debug)]
-pub struct Alarm {
+pub struct Timer {
     timer: AsyncFd<OwnedFd>,
 }
 
-impl Alarm {
+impl Timer {
     /// Must be called within a tokio runtime.
     pub fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
@@ -67,17 +67,17 @@ mod tests {
 
     #[tokio::test]
     async fn it_never_goes_off_early_and_can_be_set_again_after_a_wait_was_dropped() {
-        let mut alarm = Alarm::new().expect("the kernel has such timers");
+        let mut timer = Timer::new().expect("the kernel has such timers");
         for micros in [0, 1, 300, 1750, 5000] {
             let moment = Instant::now() + Duration::from_micros(micros);
-            alarm.at(moment).await;
+            timer.at(moment).await;
             assert!(Instant::now() >= moment);
         }
         let soon = Instant::now() + Duration::from_millis(1);
-        let dropped = tokio::time::timeout(Duration::ZERO, alarm.at(soon)).await;
+        let dropped = tokio::time::timeout(Duration::ZERO, timer.at(soon)).await;
         assert!(dropped.is_err() || Instant::now() >= soon);
         let later = Instant::now() + Duration::from_millis(4);
-        alarm.at(later).await;
+        timer.at(later).await;
         assert!(Instant::now() >= later);
     }
 }

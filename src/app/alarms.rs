@@ -1,0 +1,96 @@
+//! The board of alarms on the local broker: `ironbridge/<gateway>/alarm/<device>/<tag>`.
+//!
+//! Fed by the alarm slots of the live lane. While a condition of a tag is active, the gravest one is retained on the tag's
+//! alarm topic, with its number once the store has committed it; what else begins or ends is published there and not
+//! kept; when the last one is over the topic is cleared. So whoever subscribes to `ironbridge/+/alarm/#` is given what
+//! is active now, and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::broker::Publisher;
+use crate::config::plan::Plan;
+use crate::flow::alarms::AlarmSlots;
+use crate::model::alarm::{Condition, Level};
+use crate::model::tag::TagIx;
+use crate::model::topic::GatewayTopics;
+use crate::payload::json;
+
+use super::alarm_memory::{Active, AlarmMemory};
+
+/// How long alarms wait for their numbers before they are published without (the store is in trouble then).
+const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// What is active.
+pub struct AlarmBoard {
+    plan: Arc<Plan>,
+    publisher: Publisher,
+    topics: GatewayTopics,
+    memory: AlarmMemory,
+    active: Active,
+}
+
+impl AlarmBoard {
+    /// With what was active when the gateway went down.
+    pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, active: Active) -> Self {
+        let topics = GatewayTopics::new(&plan.gateway.name);
+        Self { plan, publisher, topics, memory, active }
+    }
+
+    /// Publishes what is active, and what changes until the slots are closed.
+    pub async fn run(mut self, slots: &AlarmSlots) {
+        for (tag, levels) in &self.active {
+            if let (Some(topic), Some((_, shown))) = (self.topic(*tag), levels.first_key_value()) {
+                self.publisher.retain(topic, shown.clone());
+            }
+        }
+        while let Some(news) = slots.take().await {
+            let deadline = Instant::now() + NUMBER_WAIT_MAX;
+            for ((tag, level), news) in news {
+                let payload = match timeout_at(deadline, news.number).await {
+                    Ok(Ok(number)) => json::numbered_event(&news.body, number, None),
+                    _ => news.body,
+                };
+                self.show(tag, level, news.condition, payload.into());
+            }
+            self.remember().await;
+        }
+    }
+
+    /// The disk may be slow: it has a thread of its own for this.
+    async fn remember(&self) {
+        let (memory, active, plan) = (self.memory.clone(), self.active.clone(), Arc::clone(&self.plan));
+        if let Err(error) = tokio::task::spawn_blocking(move || memory.write(&active, &plan)).await {
+            tracing::error!(%error, "active alarms cannot be remembered");
+        }
+    }
+
+    fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
+        let plan = self.plan.tags.get(tag.0 as usize)?;
+        let device = self.plan.devices.get(plan.device.0 as usize)?;
+        Some(self.topics.alarm(&device.name, &plan.name).into())
+    }
+
+    fn show(&mut self, tag: TagIx, level: Level, condition: Condition, payload: Bytes) {
+        let Some(topic) = self.topic(tag) else { return };
+        let active = self.active.entry(tag).or_default();
+        match condition {
+            Condition::Active => _ = active.insert(level, payload.clone()),
+            Condition::Cleared => _ = active.remove(&level),
+        }
+        let gravest = active.first_key_value();
+        if gravest.is_none_or(|(gravest, _)| *gravest != level) {
+            self.publisher.publish(Arc::clone(&topic), payload);
+        }
+        match (gravest, condition) {
+            (Some((gravest, shown)), _) if *gravest == level || condition == Condition::Cleared && level < *gravest => {
+                self.publisher.retain(topic, shown.clone());
+            }
+            (None, _) => self.publisher.clear(topic),
+            (Some(_), _) => {} // a graver one stays as it is
+        }
+    }
+}
