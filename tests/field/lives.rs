@@ -1,15 +1,18 @@
-//! What a bus survives: its own panic, under supervision.
+//! What a bus survives: its own panic, under supervision, and connections that come and go.
 
 use crate::plc;
 use crate::rig;
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ironbridge::app::supervisor::{BusParts, WatchedBus};
 use ironbridge::config::plan::{BusPlan, DevicePlan, TagPlan};
-use ironbridge::field::carrier::{Opener, Opening};
+use ironbridge::field::carrier::{Opener, Opening, Wire};
 use ironbridge::field::{Bus, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{Durable, hub};
@@ -19,6 +22,8 @@ use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::time::Boot;
 use plc::{Framing, Plc};
+use rig::Rig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// Works when opened for the first time, panics the second time, works from then on.
@@ -99,5 +104,83 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
     stop.begin();
     for task in tasks {
         task.await.expect("ends");
+    }
+}
+
+/// A connection that knows how many of its kind there are.
+struct Counted {
+    wire: Box<dyn Wire>,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+}
+
+/// Opens counted connections, one at a time.
+struct Counting(Plc, Arc<AtomicUsize>);
+
+impl Opener for Counting {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async move {
+            let wire = self.0.open().await?;
+            let before = self.1.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(before, 0, "the old connection is closed before a new one is opened");
+            Ok(Box::new(Counted { wire, alive: Arc::clone(&self.1) }) as Box<dyn Wire>)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_and_goes_under_load_is_found_within_the_backoff_and_leaves_nothing_behind() {
+    for framing in [Framing::Tcp, Framing::Rtu] {
+        let mut plan = rig::plan(rig::link(framing));
+        for unit in 1..=4 {
+            rig::device(&mut plan, unit);
+            let tag = rig::tag(&mut plan, Table::Holding, 5, DataType::Uint16);
+            plan.tags[tag.0 as usize].poll = Duration::from_millis(20);
+        }
+        let (plc, alive) = (Plc::new(framing), Arc::new(AtomicUsize::new(0)));
+        plc.think(Duration::from_millis(4));
+        let mut rig = Rig::run_over(plan, Box::new(Counting(plc.clone(), Arc::clone(&alive))));
+        for outage in 0..40u64 {
+            rig.collect(Duration::from_millis(700 + 13 * outage)).await;
+            plc.refuse_to_open(true);
+            plc.next([plc::Fault::Close]);
+            rig.sample(TagIx(0), rig::is_bad).await;
+            rig.collect(Duration::from_secs(outage * outage % 97)).await;
+            assert_eq!(alive.load(Ordering::Relaxed), 0, "{framing:?}: closed while it is gone");
+            plc.refuse_to_open(false);
+            let back = Instant::now();
+            rig.sample(TagIx(3), rig::good).await;
+            let took = back.elapsed();
+            assert!(took <= Duration::from_secs(31), "{framing:?}, outage {outage}: {took:?}");
+        }
+        assert_eq!(rig.handle.stats.reconnects.get(), 40);
+        rig.stop.begin();
+        (&mut rig.task).await.expect("ends");
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
     }
 }
