@@ -202,6 +202,20 @@ impl Driver {
         self.seen(unit, written)
     }
 
+    /// Is a write to this unit one to all of a serial line, which nobody answers?
+    pub const fn broadcasts(&self, unit: u8) -> bool {
+        unit == 0 && !self.timing.is_numbered()
+    }
+
+    /// Writes to all units of a serial line. Not cancel-safe.
+    pub async fn broadcast(&mut self, write: &Write) -> Result<(), Trouble> {
+        let written = self.session_mut()?.broadcast(write).await;
+        if written.is_err() {
+            self.close();
+        }
+        written
+    }
+
     /// How long the last answer took; `None`: the last request had none.
     pub fn last_response(&self) -> Option<Duration> {
         self.session.as_ref().and_then(Session::last_response)
