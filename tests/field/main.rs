@@ -10,6 +10,7 @@ mod rig;
 mod bus;
 mod commands;
 mod maps;
+mod profiles;
 mod soak;
 mod traps;
 mod wire;
