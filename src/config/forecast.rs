@@ -108,10 +108,8 @@ pub fn sample_rate<'a>(tags: impl Iterator<Item = &'a TagPlan>) -> Rate {
     let mut rate = Rate::default();
     for tag in tags.filter(|tag| tag.access.reads()) {
         let readings = 1.0 / tag.poll.as_secs_f64();
-        let quiet = match (tag.deadband, tag.heartbeat) {
-            (Some(_), Some(heartbeat)) => readings.min(1.0 / heartbeat.as_secs_f64()),
-            _ => readings,
-        };
+        let silence = tag.compression.map(|compression| compression.max_gap).or(tag.deadband.and(tag.heartbeat));
+        let quiet = silence.map_or(readings, |longest| readings.min(1.0 / longest.as_secs_f64()));
         rate.most += readings;
         rate.least += quiet;
     }

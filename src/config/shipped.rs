@@ -64,6 +64,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("socomec-countis-e24", include_str!("../../config/profiles/socomec-countis-e24.csv")),
     ("socomec-diris-a10", include_str!("../../config/profiles/socomec-diris-a10.csv")),
     ("sungrow-sh", include_str!("../../config/profiles/sungrow-sh.csv")),
+    ("sunspec-inverter", include_str!("../../config/profiles/sunspec-inverter.csv")),
     ("sunspec-inverter-float", include_str!("../../config/profiles/sunspec-inverter-float.csv")),
     ("vacon-10", include_str!("../../config/profiles/vacon-10.csv")),
     ("victron-gx", include_str!("../../config/profiles/victron-gx.csv")),

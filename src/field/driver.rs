@@ -136,6 +136,20 @@ impl Driver {
         self.seen(unit, written)
     }
 
+    /// Is a write to this unit one to all of a serial line, which nobody answers?
+    pub const fn broadcasts(&self, unit: u8) -> bool {
+        unit == 0 && !self.timing.is_numbered()
+    }
+
+    /// Writes to all units of a serial line. Not cancel-safe.
+    pub async fn broadcast(&mut self, write: &Write) -> Result<(), Trouble> {
+        let written = self.session_mut()?.broadcast(write).await;
+        if written.is_err() {
+            self.close();
+        }
+        written
+    }
+
     /// See [`Session::must_learn_echo`].
     pub fn must_learn_echo(&self) -> bool {
         self.session.as_ref().is_some_and(Session::must_learn_echo)

@@ -209,7 +209,8 @@ impl Bus {
         };
         let begun = Instant::now();
         let unit = self.roster.devices[seat.0].unit_id;
-        let order = Order { tag, unit, value: &command.value, deadline: command.deadline };
+        let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));
+        let order = Order { tag, scale_from, unit, value: &command.value, deadline: command.deadline };
         let done = carry_out(&mut self.driver, &self.clock, order).await;
         let now = Instant::now();
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));

@@ -9,6 +9,7 @@ mod rig;
 
 mod bus;
 mod commands;
+mod conditions;
 mod maps;
 mod profiles;
 mod soak;

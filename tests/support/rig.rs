@@ -14,7 +14,7 @@ use ironbridge::config::plan::{
 use ironbridge::field::carrier::{Opener, opener};
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
-use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
+use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, EventRecord, hub};
 use ironbridge::flow::latest::Latest;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::command::Outcome;
@@ -123,6 +123,17 @@ impl Rig {
         match timeout(Duration::from_secs(3600), self.end.records.recv()).await {
             Ok(Some(Durable::Batch(batch))) => batch.samples,
             other => panic!("no batch: {other:?}"),
+        }
+    }
+
+    /// The next event or alarm; batches before it are passed over.
+    pub async fn event(&mut self) -> EventRecord {
+        loop {
+            match timeout(Duration::from_secs(3600), self.end.records.recv()).await {
+                Ok(Some(Durable::Event(record))) => return record,
+                Ok(Some(Durable::Batch(_))) => {}
+                other => panic!("no event: {other:?}"),
+            }
         }
     }
 

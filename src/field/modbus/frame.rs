@@ -31,6 +31,8 @@ enum Shape {
     Data(u8),
     /// A write: address and value (or quantity) as asked.
     Confirm([u8; 4]),
+    /// FC 22: address and both masks as asked.
+    ConfirmMask([u8; 6]),
 }
 
 impl Expect {
@@ -42,6 +44,7 @@ impl Expect {
             1 | 2 => Shape::Data(u8::try_from(quantity.div_ceil(8)).ok()?),
             3 | 4 => Shape::Data(u8::try_from(quantity.checked_mul(2)?).ok()?),
             5 | 6 | 15 | 16 => Shape::Confirm([first[0], first[1], first[2], first[3]]),
+            22 => Shape::ConfirmMask(pdu.get(1..7)?.try_into().ok()?),
             _ => return None,
         };
         Some(Self { unit, function, shape })
@@ -52,9 +55,14 @@ impl Expect {
         self.unit
     }
 
-    /// True where a good answer is byte for byte the request: FC 5 and 6.
+    /// May an answer begin with this unit and function?
+    pub const fn fits(self, unit: u8, function: u8) -> bool {
+        unit == self.unit && (function == self.function || function == self.function | EXCEPTION)
+    }
+
+    /// True where a good answer is byte for byte the request: FC 5, 6 and 22.
     pub const fn answers_like_an_echo(self) -> bool {
-        matches!(self.function, 5 | 6)
+        matches!(self.function, 5 | 6 | 22)
     }
 
     /// Is this PDU of the right unit an answer: the reply asked for, or an exception to it?
@@ -65,6 +73,9 @@ impl Expect {
                 *function == self.function && *count == bytes && data.len() == usize::from(bytes)
             }
             ([function, confirmed @ ..], Shape::Confirm(asked)) => *function == self.function && *confirmed == asked,
+            ([function, confirmed @ ..], Shape::ConfirmMask(asked)) => {
+                *function == self.function && *confirmed == asked
+            }
             _ => false,
         }
     }
@@ -77,8 +88,10 @@ impl Expect {
             ([_, function, ..], _) if *function != self.function => None,
             ([_, _, count, ..], Shape::Data(expected)) if *count != expected => None,
             ([_, _, rest @ ..], Shape::Confirm(asked)) if !starts_alike(rest, &asked) => None,
+            ([_, _, rest @ ..], Shape::ConfirmMask(asked)) if !starts_alike(rest, &asked) => None,
             (_, Shape::Data(expected)) => Some(5 + usize::from(expected)),
             (_, Shape::Confirm(_)) => Some(8),
+            (_, Shape::ConfirmMask(_)) => Some(10),
         }
     }
 }
@@ -92,7 +105,7 @@ fn starts_alike(one: &[u8], other: &[u8]) -> bool {
 pub enum EchoRule {
     /// Strip them: no answer of this function looks like that, or the line is known to echo.
     Strip,
-    /// They are the answer of FC 5 and 6, on a line that does not echo.
+    /// They are the answer of FC 5, 6 and 22, on a line that does not echo.
     Answer,
 }
 
@@ -151,6 +164,7 @@ pub fn whole_reply(bytes: &[u8]) -> Option<usize> {
     let length = match *bytes.get(1)? {
         1..=4 => 5 + usize::from(*bytes.get(2)?),
         5 | 6 | 15 | 16 => 8,
+        22 => 10,
         function if function & EXCEPTION != 0 => 5,
         _ => return None,
     };

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
@@ -138,19 +138,33 @@ impl Session {
         }
     }
 
-    /// Writes, with FC 5 for a coil, FC 6 for one register, FC 16 for more.
+    /// Writes, with the function that the write names.
     pub async fn write(&mut self, unit: u8, write: &Write) -> Result<(), Trouble> {
-        let request = match write {
-            Write::Coil { address, on } => Request::WriteSingleCoil(*address, *on),
-            Write::Registers { address, words } => match words.as_slice() {
-                [] => return Err(Trouble::TooLong),
-                [word] => Request::WriteSingleRegister(*address, *word),
-                words if words.len() > REGISTERS_PER_WRITE_MAX => return Err(Trouble::TooLong),
-                words => Request::WriteMultipleRegisters(*address, words.into()),
-            },
-        };
-        let data = u32::try_from(write.registers() * 2).unwrap_or(u32::MAX);
-        self.call(unit, request, data).await.map(drop)
+        let request = write.request().ok_or(Trouble::TooLong)?;
+        self.call(unit, request, write.data_bytes()).await.map(drop)
+    }
+
+    /// Writes to all units of a serial line at once: nobody answers, the line is given its turnaround.
+    pub async fn broadcast(&mut self, write: &Write) -> Result<(), Trouble> {
+        const EVERYBODY: u8 = 0;
+        let request = write.request().ok_or(Trouble::TooLong)?;
+        self.settle(EVERYBODY).await?;
+        let mut context = rtu::attach_slave(self.gate.clone(), Slave(EVERYBODY));
+        let over = Instant::now() + self.timing.turnaround(write.data_bytes());
+        let heard = timeout_at(over, context.call(request)).await;
+        let abandoned = self.gate.abandon();
+        self.context = None;
+        self.quiet_until = over.max(Instant::now() + self.timing.pause());
+        match heard {
+            Ok(Err(Error::Transport(error))) if error.kind() != io::ErrorKind::InvalidData => {
+                Err(Trouble::Lost { error, sent: abandoned.sent })
+            }
+            Err(_elapsed) if abandoned.sent != Sent::All => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the request could not be sent");
+                Err(Trouble::Lost { error, sent: abandoned.sent })
+            }
+            _ => Ok(()), // silence, as it should be, or somebody who answers all the same
+        }
     }
 
     /// On a serial line that may echo nobody knows yet whether the answer to FC 5 or 6 is one.
