@@ -90,18 +90,21 @@ pub struct About<'a> {
 
 /// Reads the head of a shipped map; what is missing is empty.
 pub fn about(text: &str) -> About<'_> {
-    let said =
-        |key: &str| text.lines().filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(key)?.strip_prefix(": "));
-    let first = |key| said(key).next().unwrap_or_default();
+    let first = |key| said(text, key).next().unwrap_or_default();
     let rows = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
     About {
         maker: first("Maker"),
         model: first("Model"),
         what: first("What"),
-        sources: said("Source").collect(),
+        sources: said(text, "Source").collect(),
         // without the header row
         tags: rows.saturating_sub(1),
     }
+}
+
+/// What the head says under this key, line by line.
+fn said<'a>(text: &'a str, key: &'static str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(key)?.strip_prefix(": "))
 }
 
 /// The map of this name; else a sentence that says what may have been meant.
