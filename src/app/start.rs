@@ -33,10 +33,11 @@ use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
 use super::derived;
 use super::events::Events;
+use super::learned;
 use super::publisher::LivePublisher;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
-use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
+use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
 
 /// Why a gateway with a valid plan could not begin.
@@ -222,6 +223,8 @@ fn start_buses_and_router(
         clock: base.clock.clone(),
         stop: base.stop.clone(),
         notices: base.notices.clone(),
+        memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
+        build: Arc::new(build),
     };
     // Before the first bus, so that it hears everything.
     if let Some(derive) = Derive::new(&base.plan) {

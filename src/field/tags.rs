@@ -106,6 +106,11 @@ impl Tags {
         tags
     }
 
+    /// A tag's place, if it is polled.
+    pub fn slot(&self, tag: TagIx) -> Option<Slot> {
+        self.slots.get(&tag).copied()
+    }
+
     /// Alarms that are active already, of these and of other tags.
     #[must_use]
     pub fn resuming(mut self, active: &[(TagIx, Level)]) -> Self {

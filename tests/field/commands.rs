@@ -26,11 +26,7 @@ const TRUSTED: TagIx = TagIx(6);
 const BIG: TagIx = TagIx(7);
 
 fn bench(framing: Framing) -> (Plc, Rig) {
-    let link = match framing {
-        Framing::Tcp => rig::tcp("nowhere:502"),
-        _ => rig::rtu("/dev/nowhere", 19_200),
-    };
-    let mut plan = rig::plan(link);
+    let mut plan = rig::plan(rig::link(framing));
     rig::device(&mut plan, 1);
     rig::tag(&mut plan, Table::Holding, 0, DataType::Int16);
     rig::tag(&mut plan, Table::Holding, 10, DataType::Float32);

@@ -10,6 +10,8 @@
 
 use std::ops::Range;
 
+use crate::config::plan::AnswersAs;
+
 /// Length of an MBAP header, with the unit.
 pub const MBAP_BYTES: usize = 7;
 /// Longest PDU, both framings.
@@ -21,6 +23,7 @@ const EXCEPTION: u8 = 0x80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expect {
     unit: u8,
+    answers_as: AnswersAs,
     function: u8,
     shape: Shape,
 }
@@ -47,7 +50,18 @@ impl Expect {
             22 => Shape::ConfirmMask(pdu.get(1..7)?.try_into().ok()?),
             _ => return None,
         };
-        Some(Self { unit, function, shape })
+        Some(Self { unit, answers_as: AnswersAs::Itself, function, shape })
+    }
+
+    /// The same, if the unit is known to answer under this id.
+    #[must_use]
+    pub const fn answering_as(self, answers_as: AnswersAs) -> Self {
+        Self { answers_as, ..self }
+    }
+
+    /// Can a frame with this unit id be the answer?
+    pub fn is_from(self, unit: u8) -> bool {
+        unit == self.unit || self.answers_as == AnswersAs::Anyone
     }
 
     /// The unit that was asked.
@@ -83,7 +97,7 @@ impl Expect {
     /// The whole RTU length of the answer that may begin here; `None` when what is there cannot be its beginning.
     fn rtu_length(self, bytes: &[u8]) -> Option<usize> {
         match (bytes, self.shape) {
-            ([unit, ..], _) if *unit != self.unit => None,
+            ([unit, ..], _) if !self.is_from(*unit) => None,
             ([_, function, ..], _) if *function == self.function | EXCEPTION => Some(5),
             ([_, function, ..], _) if *function != self.function => None,
             ([_, _, count, ..], Shape::Data(expected)) if *count != expected => None,
@@ -150,7 +164,7 @@ pub fn hunt(bytes: &[u8], request: &[u8], expect: Expect, echo: EchoRule) -> Opt
             None => {
                 if let Some(length) = whole_reply(rest) {
                     let range = at..at + length;
-                    let ours = rest[0] == expect.unit;
+                    let ours = expect.is_from(rest[0]);
                     return Some(if ours { Found::Stale(range) } else { Found::Foreign(range) });
                 }
             }

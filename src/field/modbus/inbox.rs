@@ -161,7 +161,7 @@ impl Inbox {
                     {
                         Event::Echo
                     }
-                    Some(question) if unit != question.expect.unit() => Event::Foreign,
+                    Some(question) if !question.expect.is_from(unit) => Event::Foreign,
                     Some(question) if question.expect.accepts(pdu) => {
                         ascii::to_rtu(&body, ready);
                         Event::Answer
@@ -215,7 +215,7 @@ impl Inbox {
         let event = match question.filter(|question| transaction == question.transaction) {
             None => Event::Stale,
             Some(question) if *frame == *question.request && question.echo == EchoRule::Strip => Event::Echo,
-            Some(question) if unit != question.expect.unit() => Event::Foreign,
+            Some(question) if !question.expect.is_from(unit) => Event::Foreign,
             Some(question) if question.expect.accepts(&frame[MBAP_BYTES..]) => {
                 ready.extend_from_slice(frame);
                 Event::Answer
