@@ -4,6 +4,7 @@ pub mod check;
 pub mod cost;
 pub mod demo;
 pub mod interrupt;
+pub mod profiles;
 pub mod receive;
 pub mod run;
 pub mod simulate;
