@@ -20,7 +20,7 @@ pub use bus::{
 pub use condition::{AlarmPlan, Compression, Freshness};
 pub use device::DevicePlan;
 pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
-pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
+pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
     ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,

@@ -40,6 +40,7 @@ fn paths(table: &toml::Table, above: &str, into: &mut BTreeSet<String>) {
     for (key, value) in table {
         let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
         match value {
+            toml::Value::Table(_) if key == "map" => {} // its keys are numbers
             toml::Value::Table(below) => paths(below, &path, into),
             toml::Value::Array(items) => {
                 items.iter().filter_map(toml::Value::as_table).for_each(|below| paths(below, &path, into));

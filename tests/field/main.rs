@@ -9,6 +9,10 @@ mod rig;
 
 mod bus;
 mod commands;
+mod conditions;
+mod fairness;
+mod habits;
+mod lives;
 mod maps;
 mod soak;
 mod traps;
