@@ -45,6 +45,8 @@ struct State {
     cause: Option<Ended>,
     /// What the broker said that rumqttc did not hear.
     said: Option<Ended>,
+    /// An answer overheard before the poller came to note that its message had left.
+    early: Option<(u16, Answer)>,
 }
 
 /// Shared by poller, feeder and relay.
@@ -112,9 +114,11 @@ impl Line {
             Heard::Disconnect(code) => state.said = Some(ended::of_disconnect(code, None)),
             Heard::Answer(id, code) => {
                 let answer = answer::of_unknown(code);
-                // an id that is not in flight says nothing; rumqttc ends the session either way
-                if let Ok(what) = state.window.answered(id, answer, Instant::now()) {
-                    state.answered.push((what, answer));
+                // Rumqttc ends the session either way. The relay may be ahead of the poller: a message that is not known
+                // under this id yet will be in a moment, for rumqttc tells of it before it reads the answer.
+                match state.window.answered(id, answer, Instant::now()) {
+                    Ok(what) => state.answered.push((what, answer)),
+                    Err(Confused(_)) => _ = state.early.get_or_insert((id, answer)),
                 }
                 state.said = Some(Ended::Lost(format!("the broker answers a publish with reason 0x{code:02X}")));
             }
@@ -228,7 +232,13 @@ impl State {
                     tracing::warn!(refused, "the broker refuses to send commands: no right to subscribe");
                 }
             }
-            Happened::Left(id) => self.window.left(id)?,
+            Happened::Left(id) => {
+                self.window.left(id)?;
+                if let Some((_, answer)) = self.early.take_if(|(early, _)| *early == id) {
+                    let what = self.window.answered(id, answer, Instant::now())?;
+                    self.answered.push((what, answer));
+                }
+            }
             Happened::Acknowledged(id, answer) => {
                 let what = self.window.answered(id, answer, Instant::now())?;
                 self.answered.push((what, answer));

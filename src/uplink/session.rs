@@ -23,7 +23,8 @@ use super::azure::Device;
 use super::client::{Client, Events, Gone, JSON, Spoken};
 use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
 use super::ended::Ended;
-use super::feeder::{Progress, give_up, named};
+use super::feeder::Progress;
+use super::forbidden::Forbidden;
 use super::line::Line;
 use super::outage::Outage;
 use super::overheard::Ear;
@@ -112,6 +113,7 @@ pub(super) struct Session<'a, S> {
     /// A session in which too few publishes fit may be given up for one with the other version.
     pub(super) may_narrow: bool,
     pub(super) refusals: &'a mut Refusals,
+    pub(super) forbidden: &'a mut Forbidden,
     pub(super) outage: &'a mut Outage,
 }
 
@@ -159,13 +161,9 @@ impl<S: Source> Session<'_, S> {
                 end = cause.into();
             }
         }
-        if matches!(end, End::Ended(_))
-            && progress.moved_at.elapsed() <= FALL_MAX
-            && let Some(ack) = self.refusals.ended(left, progress.heard())
-        {
-            let at = self.refusals.taken_at(ack);
-            give_up(self.source, self.plan, self.stats, ack, at);
-            self.trouble.record_refused(&named(ack));
+        self.take(&line.news(), &mut progress); // the last words may have come after the end
+        if matches!(end, End::Ended(_)) && progress.moved_at.elapsed() <= FALL_MAX {
+            self.fallen(left, progress.heard());
         }
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
