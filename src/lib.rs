@@ -26,8 +26,11 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | the word order of a float | [`model::registers`] |
+//! | the word order of a float, BCD, times, bit fields | [`model::registers`] |
+//! | sentinels, scale factors, maps: what raw words mean | [`pipeline::meaning`] |
+//! | which Modbus function writes a value | `field/modbus/write` |
 //! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate` on the wire, `exchange` around it) |
+//! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | which registers are read together | [`config::blocks`]; after an exception `field/modbus/bisect` |
 //! | scale, limits, deadband | [`pipeline`] |

@@ -1,7 +1,7 @@
 //! Which alarms were active, across restarts: `alarms.json` in the data directory.
 //!
 //! ```text
-//! {"version":1,"active":[{"device":"pump-1","tag":"pressure","event":"high","record":"{\"event\":\"high\",…}"}]}
+//! {"version":1,"active":[{"device":"pump-1","tag":"pressure","event":"high","class":"alarm","record":"{\"event\":\"high\",…}"}]}
 //! ```
 //!
 //! `record` is the payload as it was published, with its number. Written whenever a record with a number has changed what
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::plan::{Plan, TagPlan};
 use crate::disk::whole;
 use crate::model::alarm::Level;
+use crate::model::number::Class;
 use crate::model::tag::TagIx;
 
 /// What is active: by tag, the gravest first, the payload of each.
@@ -40,8 +41,17 @@ pub struct Entry {
     pub tag: String,
     /// Which condition.
     pub event: String,
+    /// Class of its records.
+    pub class: String,
     /// Its payload.
     pub record: String,
+}
+
+impl Entry {
+    /// Class of its records.
+    pub fn class(&self) -> Class {
+        Class::from_name(&self.class).unwrap_or(Class::Alarm)
+    }
 }
 
 /// What the last run left.
@@ -95,6 +105,7 @@ impl AlarmMemory {
                 device: plan.devices.get(tag.device.0 as usize)?.name.clone(),
                 tag: tag.name.clone(),
                 event: level.as_str().to_owned(),
+                class: tag.alarm.as_ref().map_or(Class::Alarm, |alarm| alarm.class).as_str().to_owned(),
                 record: String::from_utf8_lossy(record).into_owned(),
             })
         });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
@@ -19,10 +19,14 @@ use crate::model::tag::TagIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
-use super::alarm_memory::{Active, AlarmMemory};
+use super::alarm_memory::{Active, AlarmMemory, Remembered};
 
 /// How long alarms wait for their numbers before they are published without (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// What is active is remembered this often at most, for the sake of the flash. After a crash in between an alarm is told
+/// again.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
 
 /// What is active.
 pub struct AlarmBoard {
@@ -31,13 +35,16 @@ pub struct AlarmBoard {
     topics: GatewayTopics,
     memory: AlarmMemory,
     active: Active,
+    /// Something is remembered that does not hold any more, or the other way round.
+    changed: bool,
 }
 
 impl AlarmBoard {
-    /// With what was active when the gateway went down.
-    pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, active: Active) -> Self {
+    /// With what was active when the gateway went down; what is gone is forgotten.
+    pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, remembered: Remembered) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
-        Self { plan, publisher, topics, memory, active }
+        let Remembered { active, gone } = remembered;
+        Self { plan, publisher, topics, memory, active, changed: !gone.is_empty() }
     }
 
     /// Publishes what is active, and what changes until the slots are closed.
@@ -47,7 +54,19 @@ impl AlarmBoard {
                 self.publisher.retain(topic, shown.clone());
             }
         }
-        while let Some(news) = slots.take().await {
+        let mut written = None;
+        loop {
+            let due = written.map_or_else(Instant::now, |written: Instant| written + WRITE_EVERY);
+            let news = tokio::select! {
+                biased;
+                news = slots.take() => news,
+                () = sleep_until(due), if self.changed => {
+                    self.remember().await;
+                    written = Some(Instant::now());
+                    continue;
+                }
+            };
+            let Some(news) = news else { break };
             let deadline = Instant::now() + NUMBER_WAIT_MAX;
             for ((tag, level), news) in news {
                 let payload = match timeout_at(deadline, news.number).await {
@@ -56,12 +75,16 @@ impl AlarmBoard {
                 };
                 self.show(tag, level, news.condition, payload.into());
             }
+            self.changed = true;
+        }
+        if self.changed {
             self.remember().await;
         }
     }
 
     /// The disk may be slow: it has a thread of its own for this.
-    async fn remember(&self) {
+    async fn remember(&mut self) {
+        self.changed = false;
         let (memory, active, plan) = (self.memory.clone(), self.active.clone(), Arc::clone(&self.plan));
         if let Err(error) = tokio::task::spawn_blocking(move || memory.write(&active, &plan)).await {
             tracing::error!(%error, "active alarms cannot be remembered");

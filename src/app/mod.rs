@@ -2,12 +2,13 @@
 //!
 //! `start` builds · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical ends · `publisher` is
 //! the live side, `alarms` its alarms, `alarm_memory` those of the last run · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
-//! `timekeeper` watches the wall clock.
+//! `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock.
 
 mod alarm_memory;
 pub mod alarms;
 mod derived;
 pub mod events;
+mod learned;
 pub mod publisher;
 pub mod request;
 pub mod router;

@@ -1,6 +1,7 @@
 //! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -69,6 +70,14 @@ impl LivePublisher {
 
     fn device(&self, report: &DeviceReport) -> (Arc<str>, Bytes) {
         let device = &self.plan.devices[report.device.0 as usize];
+        let diagnosis = &report.diagnosis;
+        let tenths = |took: Duration| (took.as_secs_f64() * 10_000.0).round() / 10.0;
+        let response = diagnosis.response.map(|took| {
+            let [p50, p95, p99, longest] = [took.p50, took.p95, took.p99, took.longest].map(tenths);
+            serde_json::json!({ "p50": p50, "p95": p95, "p99": p99, "max": longest })
+        });
+        let codes: serde_json::Map<_, _> =
+            diagnosis.exception_codes.iter().map(|(code, count)| (code.to_string(), (*count).into())).collect();
         let status = serde_json::json!({
             "state": report.standing.as_str(),
             "last_success": report.last_success.map(|at| self.clock.wall(at).to_string()),
@@ -76,6 +85,13 @@ impl LivePublisher {
             "timeouts": report.timeouts,
             "exceptions": report.exceptions,
             "errors": report.errors,
+            "crc": diagnosis.crc,
+            "stale": diagnosis.stale,
+            "garbage": diagnosis.garbage,
+            "skipped": diagnosis.skipped,
+            "exception_codes": codes,
+            "response_ms": response,
+            "bus_load_percent": diagnosis.bus_load,
             "time": self.clock.wall_now().to_string(),
         });
         (self.topics.device(&device.name).into(), status.to_string().into())

@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 
 use crate::model::command::Refusal;
-use crate::model::tag::DataType;
+use crate::model::data_type::Kind;
 use crate::model::value::Value;
 
 /// Longest id we remember, bytes.
@@ -24,16 +24,16 @@ pub struct Wanted {
     pub expires_ms: Option<i64>,
 }
 
-/// Reads a payload for a tag of this type.
-pub fn read(payload: &[u8], data_type: DataType) -> Result<Wanted, Refusal> {
+/// Reads a payload for a tag whose values are of this kind.
+pub fn read(payload: &[u8], kind: Kind) -> Result<Wanted, Refusal> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Refusal::Payload);
     }
     let json: Json = serde_json::from_slice(payload).map_err(|_| Refusal::Payload)?;
     let Json::Object(mut object) = json else {
-        return Ok(Wanted { value: fit(&json, data_type)?, id: None, expires_ms: None });
+        return Ok(Wanted { value: fit(&json, kind)?, id: None, expires_ms: None });
     };
-    let value = fit(&object.remove("value").ok_or(Refusal::Payload)?, data_type)?;
+    let value = fit(&object.remove("value").ok_or(Refusal::Payload)?, kind)?;
     let id = object.remove("id").map(|id| read_id(&id)).transpose()?;
     let expires_ms = object.remove("expires").map(|time| read_time(&time)).transpose()?;
     if object.is_empty() { Ok(Wanted { value, id, expires_ms }) } else { Err(Refusal::Payload) }
@@ -61,21 +61,21 @@ fn read_time(time: &Json) -> Result<i64, Refusal> {
 }
 
 /// A JSON value as a value of the tag's kind. HMIs write booleans as 0 and 1 too.
-fn fit(json: &Json, data_type: DataType) -> Result<Value, Refusal> {
-    match (data_type, json) {
-        (DataType::Bool, Json::Bool(bit)) => Ok(Value::Bool(*bit)),
-        (DataType::Bool, Json::Number(number)) => match number.as_u64() {
+fn fit(json: &Json, kind: Kind) -> Result<Value, Refusal> {
+    match (kind, json) {
+        (Kind::Bool, Json::Bool(bit)) => Ok(Value::Bool(*bit)),
+        (Kind::Bool, Json::Number(number)) => match number.as_u64() {
             Some(0) => Ok(Value::Bool(false)),
             Some(1) => Ok(Value::Bool(true)),
             _ => Err(Refusal::Payload),
         },
-        (DataType::Text(_), Json::String(text)) => Ok(Value::Text(text.as_str().into())),
-        (DataType::Bool | DataType::Text(_), _) => Err(Refusal::Payload),
-        (_, Json::Number(number)) => {
+        (Kind::Text, Json::String(text)) => Ok(Value::Text(text.as_str().into())),
+        (Kind::Bool | Kind::Text, _) => Err(Refusal::Payload),
+        (Kind::Number, Json::Number(number)) => {
             let whole = number.as_u64().map(Value::Uint).or_else(|| number.as_i64().map(Value::Int));
             whole.or_else(|| number.as_f64().map(Value::Float)).ok_or(Refusal::Payload)
         }
-        _ => Err(Refusal::Payload),
+        (Kind::Number, _) => Err(Refusal::Payload),
     }
 }
 
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn a_bare_value_and_an_object_are_both_commands() {
         let bare = |value| Wanted { value, id: None, expires_ms: None };
-        assert_eq!(read(b"4.2", DataType::Float32), Ok(bare(Value::Float(4.2))));
-        assert_eq!(read(b"18446744073709551615", DataType::Uint64), Ok(bare(Value::Uint(u64::MAX))));
-        assert_eq!(read(b"-5", DataType::Int16), Ok(bare(Value::Int(-5))));
-        assert_eq!(read(b"1", DataType::Bool), Ok(bare(Value::Bool(true))));
-        assert_eq!(read(b"\"on\"", DataType::Text(8)), Ok(bare(Value::Text("on".into()))));
-        let full = read(br#"{"value":true,"id":"abc","expires":"2026-11-20T20:01:00Z"}"#, DataType::Bool);
+        assert_eq!(read(b"4.2", Kind::Number), Ok(bare(Value::Float(4.2))));
+        assert_eq!(read(b"18446744073709551615", Kind::Number), Ok(bare(Value::Uint(u64::MAX))));
+        assert_eq!(read(b"-5", Kind::Number), Ok(bare(Value::Int(-5))));
+        assert_eq!(read(b"1", Kind::Bool), Ok(bare(Value::Bool(true))));
+        assert_eq!(read(b"\"on\"", Kind::Text), Ok(bare(Value::Text("on".into()))));
+        let full = read(br#"{"value":true,"id":"abc","expires":"2026-11-20T20:01:00Z"}"#, Kind::Bool);
         let expires_ms = Some(1_795_204_860_000);
         assert_eq!(full, Ok(Wanted { value: Value::Bool(true), id: Some("abc".into()), expires_ms }));
     }
@@ -112,10 +112,10 @@ mod tests {
             b"\"5\"",
         ];
         for payload in wrong {
-            assert_eq!(read(payload, DataType::Float32), Err(Refusal::Payload), "{payload:?}");
+            assert_eq!(read(payload, Kind::Number), Err(Refusal::Payload), "{payload:?}");
         }
-        assert_eq!(read(b"2", DataType::Bool), Err(Refusal::Payload));
-        assert_eq!(read(&[b' '; 5000], DataType::Bool), Err(Refusal::Payload));
+        assert_eq!(read(b"2", Kind::Bool), Err(Refusal::Payload));
+        assert_eq!(read(&[b' '; 5000], Kind::Bool), Err(Refusal::Payload));
         assert_eq!(id_of(br#"{"value":"wrong","id":7}"#), Some("7".to_owned()));
     }
 }

@@ -195,7 +195,7 @@ impl Router {
         if !tag.access.writes() {
             return Err(Refusal::Access);
         }
-        let wanted = request::read(&request.payload, tag.data_type)?;
+        let wanted = request::read(&request.payload, tag.kind())?;
         let id = wanted.id.clone().or_else(|| request.correlation.as_deref().map(hex));
         if id.is_none() && request.redelivery == Redelivery::Again {
             return Err(Refusal::Duplicate);

@@ -22,7 +22,6 @@ use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::host::clock::{self as host_clock, Told, Watch};
 use crate::host::facts;
-use crate::model::number::Class;
 use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
@@ -30,14 +29,15 @@ use crate::pipeline::derive::Derive;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
-use super::alarm_memory::{AlarmMemory, Entry, Remembered};
+use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
 use super::derived;
 use super::events::Events;
+use super::learned;
 use super::publisher::LivePublisher;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
-use super::supervisor::{BusParts, WatchedBus, watch_broker, watch_store};
+use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
 
 /// Why a gateway with a valid plan could not begin.
@@ -107,16 +107,18 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
 async fn resume_alarms(base: &Base, publisher: Publisher) -> Result<AlarmBoard, StartError> {
     let memory = AlarmMemory::in_dir(&base.plan.gateway.data_dir);
     let (reader, plan) = (memory.clone(), Arc::clone(&base.plan));
-    let Remembered { active, gone } = tokio::task::spawn_blocking(move || reader.read(&plan)).await?;
-    base.latest.alarms.resume(active.iter().flat_map(|(tag, levels)| levels.keys().map(|level| (*tag, *level))));
+    let remembered = tokio::task::spawn_blocking(move || reader.read(&plan)).await?;
+    base.latest
+        .alarms
+        .resume(remembered.active.iter().flat_map(|(tag, levels)| levels.keys().map(|level| (*tag, *level))));
     let topics = GatewayTopics::new(&base.plan.gateway.name);
-    for Entry { device, tag, event, .. } in gone {
-        let at = base.clock.now();
-        let body = json::forgotten_alarm(&event, base.clock.wall(at));
-        let topic = topics.alarm(&device, &tag).into();
-        base.hub.emit_event(EventRecord { topic, body, class: Class::Alarm, at, committed: None }).await;
+    for gone in &remembered.gone {
+        let (at, class) = (base.clock.now(), gone.class());
+        let body = json::forgotten_alarm(&gone.event, base.clock.wall(at));
+        let topic = topics.alarm(&gone.device, &gone.tag).into();
+        base.hub.emit_event(EventRecord { topic, body, class, at, committed: None }).await;
     }
-    Ok(AlarmBoard::new(Arc::clone(&base.plan), publisher, memory, active))
+    Ok(AlarmBoard::new(Arc::clone(&base.plan), publisher, memory, remembered))
 }
 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
@@ -221,6 +223,8 @@ fn start_buses_and_router(
         clock: base.clock.clone(),
         stop: base.stop.clone(),
         notices: base.notices.clone(),
+        memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
+        build: Arc::new(build),
     };
     // Before the first bus, so that it hears everything.
     if let Some(derive) = Derive::new(&base.plan) {

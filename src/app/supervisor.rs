@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::config::plan::Plan;
+use crate::field::memory::Memory;
 use crate::field::{Bus, BusHandle};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
@@ -48,7 +49,14 @@ pub struct BusParts {
     pub stop: Stop,
     /// Told when it has no connection, or had to be restarted.
     pub notices: Notices,
+    /// What its devices taught its earlier lives.
+    pub memory: Option<Arc<dyn Memory>>,
+    /// How its lives are built; [`build`] but for tests.
+    pub build: Build,
 }
+
+/// Builds one life of a bus.
+pub type Build = Arc<dyn Fn(&BusParts, BusIx) -> (Bus, BusHandle) + Send + Sync>;
 
 /// One bus under supervision.
 pub struct WatchedBus {
@@ -61,7 +69,7 @@ pub struct WatchedBus {
 impl WatchedBus {
     /// Builds the bus; the slot always holds the way to its current life.
     pub fn new(parts: BusParts, bus: BusIx) -> (Self, BusSlot) {
-        let (first, handle) = build(&parts, bus);
+        let (first, handle) = parts.life(bus);
         let slot: BusSlot = Arc::new(ArcSwap::from_pointee(handle));
         (Self { parts, bus, slot: Arc::clone(&slot), first }, slot)
     }
@@ -85,7 +93,7 @@ impl WatchedBus {
                 () = parts.stop.begun() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            let (next, handle) = build(&parts, bus);
+            let (next, handle) = parts.life(bus);
             slot.store(Arc::new(handle));
             life = next.run();
         }
@@ -135,10 +143,17 @@ pub async fn watch_broker(
     }
 }
 
-fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
-    let (life, handle) =
-        Bus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), parts.clock.clone(), parts.stop.clone());
-    (life.telling(parts.notices.clone()), handle)
+impl BusParts {
+    fn life(&self, bus: BusIx) -> (Bus, BusHandle) {
+        let (life, handle) = (self.build)(self, bus);
+        let life = life.telling(&self.notices);
+        (if let Some(memory) = &self.memory { life.remembering(memory) } else { life }, handle)
+    }
+}
+
+/// A life over the wire of the plan.
+pub fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
+    Bus::new(Arc::clone(&parts.plan), bus, &parts.hub, parts.clock.clone(), parts.stop.clone())
 }
 
 #[cfg(test)]

@@ -2,12 +2,17 @@
 
 pub mod check;
 pub mod cost;
+pub mod decode;
 pub mod demo;
+pub mod field;
 pub mod interrupt;
+pub mod profiles;
+pub mod read;
 pub mod receive;
 pub mod run;
 pub mod simulate;
 pub mod store;
+pub mod write;
 
 use std::fmt;
 use std::future::Future;

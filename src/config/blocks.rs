@@ -69,19 +69,21 @@ pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> 
     let Some(link) = plan.buses.get(bus.0 as usize).map(|bus| &bus.link) else {
         return Vec::new();
     };
-    let mut blocks = Vec::new();
-    for (position, device) in (0u32..).zip(&plan.devices) {
-        if device.bus == Some(bus) {
-            // A pause the device asks for is saved with every request that is not made.
-            let gap = max_gap(link, think + device.manners.delay_between_requests);
-            let gap = device.max_gap.unwrap_or(gap);
-            blocks.extend(device_blocks(plan, DeviceIx(position), device, gap));
-        }
-    }
-    blocks
+    let devices = (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
+    devices.flat_map(|(ix, device)| device_blocks(plan, DeviceIx(ix), gap_assumed(link, device, think))).collect()
 }
 
-fn device_blocks(plan: &Plan, ix: DeviceIx, device: &DevicePlan, max_gap: u16) -> Vec<Block> {
+/// The largest hole that is read over, as configured, or what is quickest with this think time.
+pub fn gap_assumed(link: &BusLink, device: &DevicePlan, think: Duration) -> u16 {
+    // A pause the device asks for is saved with every request that is not made.
+    device.max_gap.unwrap_or_else(|| max_gap(link, think + device.manners.delay_between_requests))
+}
+
+/// The reads of one device that read over holes up to this size; by table, period and address.
+pub fn device_blocks(plan: &Plan, ix: DeviceIx, max_gap: u16) -> Vec<Block> {
+    let Some(device) = plan.devices.get(ix.0 as usize) else {
+        return Vec::new();
+    };
     let mut order: Vec<(TagIx, &TagPlan, Address)> = (0u32..)
         .zip(&plan.tags)
         .skip(device.tags.start)

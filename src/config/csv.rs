@@ -1,5 +1,6 @@
 //! CSV register maps: a header row, every tag key is a column, tables flattened (`write.min`), `#` lines are comments.
 //!
+//! A list stands in its cell as `a|b`, a map as `0=off|1=on`.
 //! Quoting as in RFC 4180; the separator is a comma, or the semicolon or tab that spreadsheets use instead, told from the
 //! header. Own reader, because a wrong cell must be pointed at by byte, behind comments and quotes too. The rows become
 //! the same nodes as `[[device.tag]]`, so that one check serves both.
@@ -121,7 +122,7 @@ fn node(record: Record, columns: &[Option<Column>]) -> Node {
             continue;
         }
         let at = cell.at;
-        let value = Node { at, value: value(cell.text, column.key.kind) };
+        let value = Node { at, value: value(cell.text, column.key.kind, at) };
         let entry = Entry { key: column.key.name.to_owned(), key_at: at, node: value };
         let Some(table) = column.table else {
             tag.entries.push(entry);
@@ -139,8 +140,10 @@ fn node(record: Record, columns: &[Option<Column>]) -> Node {
 }
 
 /// A cell that does not look like its column stays a text; the check says what it should have been.
-fn value(text: String, kind: Kind) -> Value {
+fn value(text: String, kind: Kind, at: At) -> Value {
     match kind {
+        Kind::List => Value::List(text.split('|').map(|item| node_of(item, at)).collect()),
+        Kind::Words => words(&text, at).map_or(Value::Text(text), Value::Table),
         Kind::Number => match (text.parse::<i128>(), text.parse::<f64>()) {
             (Ok(whole), _) => Value::Whole(whole),
             (_, Ok(number)) => Value::Number(number),
@@ -150,6 +153,19 @@ fn value(text: String, kind: Kind) -> Value {
         Kind::Bool if text.eq_ignore_ascii_case("false") => Value::Bool(false),
         _ => Value::Text(text),
     }
+}
+
+fn node_of(text: &str, at: At) -> Node {
+    Node { at, value: Value::Text(text.trim().to_owned()) }
+}
+
+/// `0=off|1=on`; `None` when a part has no `=`.
+fn words(text: &str, at: At) -> Option<Table> {
+    let entry = |part: &str| {
+        let (key, word) = part.split_once('=')?;
+        Some(Entry { key: key.trim().to_owned(), key_at: at, node: node_of(word, at) })
+    };
+    text.split('|').map(entry).collect::<Option<Vec<Entry>>>().map(|entries| Table { entries })
 }
 
 /// Reads records one by one; a byte position and a line number are all it carries along.

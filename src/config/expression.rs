@@ -57,6 +57,11 @@ impl Kind {
         }
     }
 
+    /// Of a tag's values, as somebody who reads it sees them.
+    pub fn of_tag(tag: &super::plan::TagPlan) -> Self {
+        if tag.map.is_some() { Self::Text } else { Self::of(tag.data_type) }
+    }
+
     /// For problems.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 //! Forecasts, not promises: think times are assumed, and a deadband may save anything between nothing and nearly
 //! everything, so rates come as a pair, every reading a sample and nothing changing at all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::blocks::{self, Block};
@@ -99,8 +100,17 @@ fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
     };
     let reads: Vec<Read> = blocks::plan_blocks(plan, ix).into_iter().map(read).collect();
     let cycle = reads.iter().map(|read| read.takes).sum();
-    let load = reads.iter().map(|read| read.takes.as_secs_f64() / read.block.period.as_secs_f64()).sum();
+    let load: f64 = reads.iter().map(|read| read.takes.as_secs_f64() / read.block.period.as_secs_f64()).sum();
+    let load = load / connections(plan, ix);
     BusForecast { reads, cycle, load, think }
+}
+
+/// Connections that work side by side: as many as are allowed, and no more than there are units.
+fn connections(plan: &Plan, ix: BusIx) -> f64 {
+    let of_bus = plan.devices.iter().filter(|device| device.bus == Some(ix));
+    let units: BTreeSet<u8> = of_bus.map(|device| device.unit_id).collect();
+    let units = u8::try_from(units.len()).unwrap_or(u8::MAX);
+    f64::from(plan.buses[ix.0 as usize].habits.max_connections.min(units).max(1))
 }
 
 /// Samples per second of some tags.
@@ -108,10 +118,8 @@ pub fn sample_rate<'a>(tags: impl Iterator<Item = &'a TagPlan>) -> Rate {
     let mut rate = Rate::default();
     for tag in tags.filter(|tag| tag.access.reads()) {
         let readings = 1.0 / tag.poll.as_secs_f64();
-        let quiet = match (tag.deadband, tag.heartbeat) {
-            (Some(_), Some(heartbeat)) => readings.min(1.0 / heartbeat.as_secs_f64()),
-            _ => readings,
-        };
+        let silence = tag.compression.map(|compression| compression.max_gap).or(tag.deadband.and(tag.heartbeat));
+        let quiet = silence.map_or(readings, |longest| readings.min(1.0 / longest.as_secs_f64()));
         rate.most += readings;
         rate.least += quiet;
     }

@@ -20,7 +20,7 @@ pub use bus::{
 pub use condition::{AlarmPlan, Compression, Freshness};
 pub use device::DevicePlan;
 pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
-pub use tag::{Derivation, Limits, Scale, Source, TagPlan, Verify, WritePlan};
+pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
     ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
@@ -37,9 +37,9 @@ pub struct Plan {
     pub broker: BrokerPlan,
     /// `[[uplink]]`
     pub uplinks: Vec<UplinkPlan>,
-    /// `[[bus]]`; [`BusIx`] is the position.
+    /// `[[bus]]`; [`crate::model::tag::BusIx`] is the position.
     pub buses: Vec<BusPlan>,
-    /// `[[device]]`; [`DeviceIx`] is the position.
+    /// `[[device]]`; [`crate::model::tag::DeviceIx`] is the position.
     pub devices: Vec<DevicePlan>,
     /// `[[device.tag]]` and the tags of profiles, device by device; [`crate::model::tag::TagIx`] is the position.
     pub tags: Vec<TagPlan>,

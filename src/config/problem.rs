@@ -142,6 +142,12 @@ impl Finding {
         Self { shown: Shown::Line, ..Self::value(at, path, message) }
     }
 
+    /// The same place with what is wrong there, once that is known.
+    #[must_use]
+    pub fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
     /// What would be right.
     #[must_use]
     pub fn allowed(self, allowed: impl Into<String>) -> Self {

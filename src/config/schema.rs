@@ -23,12 +23,14 @@ pub enum Kind {
     Number,
     /// `true` or `false`.
     Bool,
-    /// A list of texts.
+    /// A list of texts; `a|b` in a cell.
     List,
     /// A table: `[name]` or inline.
     Table(&'static [Key]),
     /// `[[name]]`
     Tables(&'static [Key]),
+    /// A table of free keys and their words: `{ 0 = "off" }`; `0=off|1=on` in a cell.
+    Words,
 }
 
 /// Whether the part behind a key is in this version.
@@ -213,8 +215,16 @@ pub const TAG: &[Key] = &[
     landed("address", Kind::Text),
     landed("type", Kind::Text),
     landed("order", Kind::Text),
+    landed("mask", Kind::Text),
+    landed("shift", Kind::Number),
+    landed("nan", Kind::List),
     landed("scale", Kind::Number),
     landed("offset", Kind::Number),
+    landed("scale_from", Kind::Text),
+    landed("map", Kind::Words),
+    landed("encoding", Kind::Text),
+    landed("pad", Kind::Text),
+    landed("terminator", Kind::Text),
     landed("unit", Kind::Text),
     landed("group", Kind::Text),
     landed("poll", Kind::Text),
@@ -234,7 +244,13 @@ pub const TAG: &[Key] = &[
 ];
 
 /// `write = { … }` of a tag.
-pub const WRITE: &[Key] = &[landed("min", Kind::Number), landed("max", Kind::Number), landed("verify", Kind::Bool)];
+pub const WRITE: &[Key] = &[
+    landed("function", Kind::Text),
+    landed("min", Kind::Number),
+    landed("max", Kind::Number),
+    landed("verify", Kind::Bool),
+    landed("retry", Kind::Number),
+];
 
 /// `compression = { … }` of a tag.
 pub const COMPRESSION: &[Key] = &[landed("swing", Kind::Number), landed("max_gap", Kind::Text)];

@@ -1,74 +1,38 @@
-//! The bus: one task that owns its driver, its schedule and the state of its tags. The loop; what its outcomes lead to is
-//! in `outcome`.
+//! The bus: one or more lanes, each with a connection of its own, and one queue of commands.
 //!
-//! Fed by the plan and by the command queue, emits to the hub. Promises: at most one transaction at a time, never
-//! cancelled halfway; commands go before polls, at most two in a row; every loss of the connection, every standing of a
-//! device is told once; a stop is heard between two transactions, and commands still waiting are refused `stopping`.
+//! Nearly always one lane. A gateway that works on several requests in parallel (`max_connections`) gets up to four; its
+//! units are shared out among them, so that each unit is asked by one lane only and its commands stay in order. All lanes
+//! are one task: a bus stays the fault domain.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
 
 use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
-use super::devices::{Roster, Seat};
-use super::driver::{Driver, Pace};
-use super::modbus::timing::Timing;
-use super::outlet;
-use super::schedule::{Next, PollIx, Schedule};
-use super::standing::ProbeBudget;
+use super::lane::{Lane, Site};
+use super::memory::Memory;
 use super::stats::BusStats;
-use super::tags::Tags;
-use crate::config::blocks::plan_blocks;
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
-use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
-use crate::model::quality::Cause;
-use crate::model::tag::BusIx;
-use crate::model::time::Stamp;
-use crate::pipeline::point::Harvest;
-
-/// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
-/// may not be silent for long.
-const ROUND: Duration = Duration::from_secs(10);
-/// Commands that may go before a poll that is due.
-const COMMANDS_IN_A_ROW_MAX: u8 = 2;
+use crate::model::tag::{BusIx, DeviceIx};
 
 /// What the app holds of a bus.
 #[derive(Debug, Clone)]
 pub struct BusHandle {
     /// Commands for tags of this bus; use `try_send`, full is `refused: busy`.
     pub commands: mpsc::Sender<FieldCommand>,
-    /// Counters.
+    /// Counters of its first connection, which is the only one but for `max_connections`.
     pub stats: Arc<BusStats>,
-}
-
-/// One bus, built and then run.
-pub struct Bus {
-    pub(super) plan: Arc<Plan>,
-    pub(super) name: String,
-    pub(super) hub: Hub,
-    pub(super) clock: Clock,
-    notices: Option<Notices>,
-    pub(super) stop: Stop,
-    commands: mpsc::Receiver<FieldCommand>,
-    waiting: Option<FieldCommand>,
-    commands_in_a_row: u8,
-    pub(super) driver: Driver,
-    /// The loss of the connection has been told; until a device answers again.
-    pub(super) cut: bool,
-    pub(super) schedule: Schedule,
-    pub(super) roster: Roster,
-    pub(super) tags: Tags,
-    pub(super) probes: ProbeBudget,
-    next_round: Instant,
-    pub(super) stats: Arc<BusStats>,
+    /// Counters of its other connections.
+    pub others: Vec<Arc<BusStats>>,
 }
 
 /// What every room of the house shares.
@@ -80,225 +44,168 @@ pub struct Shared {
     pub stop: Stop,
 }
 
-/// What the loop does next.
-enum Turn {
-    Open,
-    Command(FieldCommand),
-    Poll(PollIx),
-    Wait(Instant),
+/// One bus, built and then run.
+pub struct Bus {
+    lanes: Vec<Lane>,
+    desk: Option<Desk>,
 }
 
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
-    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
-        let opener = carrier::opener(&plan.buses[bus.0 as usize].link.carrier, &clock);
-        Self::over(opener, plan, bus, hub, Shared { clock, stop })
+    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
+        let of = &plan.buses[bus.0 as usize];
+        let opener = || carrier::opener(&of.link.carrier, &clock);
+        let openers: Vec<_> = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
+        let (bus, handle) = Self::over_each(openers, plan, bus, hub, Shared { clock, stop });
+        (bus.precise(), handle)
     }
 
     /// A bus over a wire of the caller's choosing.
-    pub fn over(opener: Box<dyn Opener>, plan: Arc<Plan>, bus: BusIx, hub: Hub, shared: Shared) -> (Self, BusHandle) {
-        let stats = Arc::<BusStats>::default();
+    pub fn over(opener: Box<dyn Opener>, plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
+        Self::over_each(vec![opener], plan, bus, hub, shared)
+    }
+
+    /// A bus over several of them, one lane each; one at least.
+    pub fn over_each(
+        openers: Vec<Box<dyn Opener>>,
+        plan: Arc<Plan>,
+        bus: BusIx,
+        hub: &Hub,
+        shared: Shared,
+    ) -> (Self, BusHandle) {
+        let shares = shares(&plan, bus, openers.len());
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let bus_plan = &plan.buses[bus.0 as usize];
-        let blocks = plan_blocks(&plan, bus);
-        let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
-        let roster = Roster::new(&plan, bus, blocks, &tags);
-        let now = Instant::now();
-        let paces = plan
-            .devices
-            .iter()
-            .filter(|device| device.bus == Some(bus) && !device.manners.delay_between_requests.is_zero());
-        let paces =
-            paces.map(|device| Pace { unit: device.unit_id, pause: device.manners.delay_between_requests }).collect();
-        let built = Self {
-            name: bus_plan.name.clone(),
-            driver: Driver::new(opener, Timing::new(bus_plan), paces, Arc::clone(&stats)),
-            schedule: Schedule::new(&roster.periods(), now.into_std()),
-            probes: ProbeBudget::new(now.into_std()),
-            next_round: now + ROUND,
-            plan,
-            hub,
-            clock: shared.clock,
-            notices: None,
-            stop: shared.stop,
-            commands,
-            waiting: None,
-            commands_in_a_row: 0,
-            cut: false,
-            roster,
-            tags,
-            stats: Arc::clone(&stats),
-        };
-        (built, BusHandle { commands: sender, stats })
+        let mut commands = Some(commands);
+        let alone = shares.len() == 1;
+        let (mut lanes, mut ways, mut stats) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, (opener, devices)) in openers.into_iter().zip(&shares).enumerate() {
+            let counts = Arc::<BusStats>::default();
+            stats.push(Arc::clone(&counts));
+            let queue = commands.take_if(|_| alone).unwrap_or_else(|| {
+                let (way, queue) = mpsc::channel(COMMANDS_WAITING_MAX);
+                ways.push(way);
+                queue
+            });
+            let site = Site { plan: Arc::clone(&plan), bus, place, devices: devices.clone(), stats: counts };
+            lanes.push(Lane::new(opener, site, hub.clone(), shared.clone(), queue));
+        }
+        let desk = commands.map(|commands| Desk { commands, ways, shares, plan, stop: shared.stop });
+        let mut stats = stats.into_iter();
+        let handle = BusHandle { commands: sender, stats: stats.next().unwrap_or_default(), others: stats.collect() };
+        (Self { lanes, desk }, handle)
     }
 
     /// Tells the operator there when the bus has no connection, and when it has one again.
     #[must_use]
-    pub fn telling(self, notices: Notices) -> Self {
-        Self { notices: Some(notices), ..self }
+    pub fn telling(self, notices: &Notices) -> Self {
+        self.each(|lane| lane.telling(notices.clone()))
+    }
+
+    /// Keeps there what was learned about its devices, and begins with what is there.
+    #[must_use]
+    pub fn remembering(self, memory: &Arc<dyn Memory>) -> Self {
+        self.each(|lane| lane.remembering(Arc::clone(memory)))
+    }
+
+    /// Keeps the pauses of a serial line to fractions of a millisecond, by the system's clock and not by tokio's.
+    #[must_use]
+    pub fn precise(self) -> Self {
+        self.each(Lane::precise)
+    }
+
+    fn each(self, f: impl Fn(Lane) -> Lane) -> Self {
+        Self { lanes: self.lanes.into_iter().map(f).collect(), desk: self.desk }
     }
 
     /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
-    pub async fn run(mut self) {
-        info!(bus = %self.name, polls = self.roster.polls.len(), "bus begins");
-        while !self.stop.is_begun() {
-            self.stats.turns.one();
-            let now = Instant::now();
-            if now >= self.next_round {
-                self.round().await;
-                self.next_round = now + self.tags.look_every().map_or(ROUND, |often| often.min(ROUND));
-            }
-            match self.decide(now) {
-                Turn::Open => self.open().await,
-                Turn::Command(command) => self.command(command).await,
-                Turn::Poll(ix) => self.poll(ix).await,
-                Turn::Wait(until) => self.wait(until).await,
-            }
-        }
-        self.refuse_waiting();
-        for place in 0..self.roster.devices.len() {
-            let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
-            self.emit(Seat(place), held).await;
-        }
-        self.report();
-        info!(bus = %self.name, "bus ends");
-    }
-
-    fn decide(&mut self, now: Instant) -> Turn {
-        if !self.driver.is_open() && self.driver.retry_at() <= now {
-            return Turn::Open;
-        }
-        let next = self.next_poll(now);
-        let polls_wait = matches!(next, Next::Poll(_));
-        if (self.commands_in_a_row < COMMANDS_IN_A_ROW_MAX || !polls_wait)
-            && let Some(command) = self.waiting.take().or_else(|| self.commands.try_recv().ok())
-        {
-            self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
-            return Turn::Command(command);
-        }
-        let quiet = self.driver.quiet_until();
-        match next {
-            Next::Poll(_) if quiet > now => Turn::Wait(quiet),
-            Next::Poll(ix) => {
-                self.commands_in_a_row = 0;
-                Turn::Poll(ix)
-            }
-            Next::Wait(until) => Turn::Wait(Instant::from_std(until).min(self.next_round)),
-            Next::Idle if self.driver.is_open() => Turn::Wait(self.next_round),
-            Next::Idle => Turn::Wait(self.driver.retry_at().min(self.next_round)),
-        }
-    }
-
-    fn next_poll(&self, now: Instant) -> Next {
-        if !self.driver.is_open() {
-            return Next::Idle;
-        }
-        let budget = self.probes.not_before();
-        self.schedule.next(now.into_std(), |ix| {
-            let seat = self.roster.polls[ix].seat;
-            let device = &self.roster.devices[seat.0];
-            let probe = if device.unit.is_down() { self.roster.probe_of(seat) } else { None };
-            let may = device.unit.may(ix, probe, budget);
-            self.driver.held_until(device.unit_id).map_or(may, |held| may.no_sooner_than(held.into_std()))
+    pub async fn run(self) {
+        let lanes = self.lanes.into_iter().map(|lane| Box::pin(lane.run()) as Running);
+        let desk = self.desk.map(|desk| Box::pin(desk.run()) as Running);
+        let mut running: Vec<Running> = lanes.chain(desk).collect();
+        poll_fn(|cx| {
+            running.retain_mut(|part| part.as_mut().poll(cx).is_pending());
+            if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
+        .await;
     }
+}
 
-    /// Waits for the moment, a command or the stop.
-    async fn wait(&mut self, until: Instant) {
-        let listen = self.waiting.is_none() && !(self.commands.is_closed() && self.commands.is_empty());
-        tokio::select! {
-            command = self.commands.recv(), if listen => self.waiting = command,
-            () = self.stop.begun() => {}
-            () = sleep_until(until) => {}
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The devices of each lane: unit by unit in turn, so that what shares a unit shares a lane.
+fn shares(plan: &Plan, bus: BusIx, lanes: usize) -> Vec<Vec<DeviceIx>> {
+    let devices = (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
+    let mut units: Vec<u8> = Vec::new();
+    let mut shares = vec![Vec::new(); lanes.max(1)];
+    for (ix, device) in devices {
+        let place = units.iter().position(|unit| *unit == device.unit_id).unwrap_or_else(|| {
+            units.push(device.unit_id);
+            units.len() - 1
+        });
+        shares[place % lanes.max(1)].push(DeviceIx(ix));
+    }
+    shares.truncate(units.len().max(1));
+    shares
+}
+
+/// Hands commands to the lanes of their devices.
+struct Desk {
+    commands: mpsc::Receiver<FieldCommand>,
+    ways: Vec<mpsc::Sender<FieldCommand>>,
+    shares: Vec<Vec<DeviceIx>>,
+    plan: Arc<Plan>,
+    stop: Stop,
+}
+
+impl Desk {
+    async fn run(mut self) {
+        loop {
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                () = self.stop.begun() => None,
+            };
+            let Some(command) = command else { break };
+            let refused = match self.way(&command).map(|way| way.try_send(command)) {
+                Some(Ok(())) | None => continue,
+                Some(Err(refused)) => refused,
+            };
+            let (command, refusal) = match refused {
+                mpsc::error::TrySendError::Full(command) => (command, Refusal::Busy),
+                mpsc::error::TrySendError::Closed(command) => (command, Refusal::Stopping),
+            };
+            drop(command.reply.send(Outcome::Refused(refusal))); // nobody may be waiting any more
         }
-    }
-
-    async fn open(&mut self) {
-        let opened = tokio::select! {
-            opened = self.driver.open() => opened,
-            () = self.stop.begun() => return,
-        };
-        match opened {
-            Ok(()) => {
-                if self.cut {
-                    let now = Instant::now().into_std();
-                    self.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
-                    (0..self.roster.polls.len()).for_each(|ix| self.schedule.begin_anew(ix, now));
-                }
-            }
-            Err(error) => self.tell_cut(&error).await,
-        }
-    }
-
-    /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat.
-    pub(super) async fn tell_cut(&mut self, error: &std::io::Error) {
-        if !std::mem::replace(&mut self.cut, true) {
-            warn!(bus = %self.name, error = %error, "bus has no connection");
-            self.notice(Phase::Active, format!("no connection: {error}"));
-        }
-        let at = self.clock.now();
-        for place in 0..self.roster.devices.len() {
-            let device = &mut self.roster.devices[place];
-            device.unit.cut();
-            device.cause = Cause::Transport;
-            device.down_since.get_or_insert(at);
-            self.emit_bad(Seat(place), at).await;
-        }
-        self.report();
-    }
-
-    pub(super) fn notice(&self, phase: Phase, detail: String) {
-        if let Some(notices) = &self.notices {
-            notices.tell(Notice { event: "bus_down", phase, subject: self.name.clone(), detail });
-        }
-    }
-
-    /// Every ten seconds: counts that changed, heartbeats of what is bad.
-    async fn round(&mut self) {
-        self.report();
-        let at = self.clock.now();
-        for place in 0..self.roster.devices.len() {
-            if self.roster.devices[place].unit.is_down() {
-                self.emit_bad(Seat(place), at).await;
-            } else {
-                let silent = self.tags.look(self.roster.devices[place].slots.iter().copied(), at);
-                self.emit(Seat(place), silent).await;
-            }
-        }
-    }
-
-    pub(super) fn report(&mut self) {
-        (0..self.roster.devices.len()).for_each(|place| self.tell(Seat(place)));
-    }
-
-    pub(super) fn tell(&mut self, seat: Seat) {
-        if let Some(report) = self.roster.devices[seat.0].news() {
-            self.hub.report(report);
-        }
-    }
-
-    pub(super) async fn emit_bad(&mut self, seat: Seat, at: Stamp) {
-        let device = &self.roster.devices[seat.0];
-        let samples = self.tags.bad(device.slots.iter().copied(), device.cause, at);
-        self.emit(seat, samples).await;
-    }
-
-    pub(super) async fn emit_bad_poll(&mut self, ix: PollIx, cause: Cause, at: Stamp) {
-        let poll = &self.roster.polls[ix];
-        let samples = self.tags.bad(poll.cuts.iter().map(|(slot, _)| *slot), cause, at);
-        self.emit(poll.seat, samples).await;
-    }
-
-    /// Sends on what came of a device's values.
-    pub(super) async fn emit(&mut self, seat: Seat, harvest: Harvest) {
-        outlet::send(&self.hub, &self.clock, &self.plan, self.roster.devices[seat.0].ix, harvest).await;
-    }
-
-    fn refuse_waiting(&mut self) {
         self.commands.close();
-        let waiting = self.waiting.take();
-        for command in waiting.into_iter().chain(std::iter::from_fn(|| self.commands.try_recv().ok())) {
+        while let Ok(command) = self.commands.try_recv() {
             drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
         }
+    }
+
+    /// A tag that is none of the plan's goes to the first lane, which refuses it.
+    fn way(&self, command: &FieldCommand) -> Option<mpsc::Sender<FieldCommand>> {
+        let device = self.plan.tags.get(command.tag.0 as usize).map(|tag| tag.device);
+        let lane = device.and_then(|device| self.shares.iter().position(|share| share.contains(&device)));
+        self.ways.get(lane.unwrap_or(0)).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::DevicePlan;
+
+    #[test]
+    fn units_are_shared_out_in_turn_and_what_shares_a_unit_shares_a_lane() {
+        let device = |unit| DevicePlan::plain("", BusIx(0), unit);
+        let other = DevicePlan::plain("", BusIx(1), 9);
+        let devices = vec![device(1), device(2), other, device(1), device(3), device(4), device(5)];
+        let plan = Plan { devices, ..Plan::empty("g") };
+        let places = |lanes| -> Vec<Vec<u32>> {
+            shares(&plan, BusIx(0), lanes).into_iter().map(|share| share.into_iter().map(|ix| ix.0).collect()).collect()
+        };
+        assert_eq!(places(2), [vec![0, 3, 4, 6], vec![1, 5]]);
+        assert_eq!(places(1), [vec![0, 1, 3, 4, 5, 6]]);
+        assert_eq!(shares(&plan, BusIx(1), 4).len(), 1, "no connection without a unit");
+        assert_eq!(shares(&plan, BusIx(2), 4).len(), 1);
     }
 }

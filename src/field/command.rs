@@ -1,8 +1,9 @@
 //! One command to a device: check, write, read back, say how it ended.
 //!
 //! Fed by the router through the bus's small queue; taken by the bus before the next poll. Promises: the deadline is
-//! looked at just before the wire; a write goes out at most once, whatever comes back; `done` means that the device
-//! confirmed it and, with `verify`, that it holds what was written.
+//! looked at just before the wire; a write that may have arrived goes out once, unless the tag's `write.retry` says that
+//! twice does no harm; `done` means that the device confirmed it and, with `verify`, that it holds what was written. Between
+//! the read and the write of some bits nothing else is on the bus: it is one task.
 
 use std::time::Duration;
 
@@ -11,19 +12,24 @@ use tokio::time::sleep;
 
 use super::driver::Driver;
 use super::modbus::exchange::Sent;
-use super::modbus::session::{Reading, Trouble};
+use super::modbus::session::Trouble;
 use super::modbus::write::{Intent, Write, intend, read_back};
+use super::tags::exponent;
 use crate::config::plan::{TagPlan, Verify};
 use crate::flow::clock::Clock;
 use crate::model::command::{Failure, Outcome, Refusal};
-use crate::model::tag::{Table, TagIx};
+use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
 use crate::model::value::Value;
+use crate::pipeline::meaning::Factor;
 
 /// Commands that may wait for one bus; a full queue is `refused: busy`.
 pub const COMMANDS_WAITING_MAX: usize = 16;
 /// Many PLCs take a write over at the end of their cycle: a difference is looked at again after this long.
 const VERIFY_AGAIN: Duration = Duration::from_millis(100);
+
+/// The device does not know the function, and has done nothing (Application Protocol 1.1b3, section 7).
+const ILLEGAL_FUNCTION: u8 = 1;
 
 /// A command on its way to its bus.
 #[derive(Debug)]
@@ -85,6 +91,8 @@ impl Done {
 pub struct Order<'a> {
     /// Of the tag.
     pub tag: &'a TagPlan,
+    /// The tag that holds its scale factor, if it has one.
+    pub scale_from: Option<&'a TagPlan>,
     /// The unit of its device.
     pub unit: u8,
     /// What to write.
@@ -93,66 +101,151 @@ pub struct Order<'a> {
     pub deadline: Stamp,
 }
 
-/// Carries a command out. Not cancel-safe: let it finish.
-pub async fn carry_out(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Done {
-    let intent = match intend(order.tag, order.value) {
-        Ok(intent) => intent,
-        Err(refusal) => return Done::refused(refusal),
-    };
-    match attempt(driver, clock, order, intent).await {
-        Ok(done) => done,
-        Err(trouble) => Done::of_trouble(&trouble),
+/// How a step before the end can end.
+enum Stop {
+    /// It was not sent.
+    Refused(Refusal),
+    /// It went wrong.
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
     }
 }
 
-async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: Intent) -> Result<Done, Trouble> {
-    let unit = order.unit;
-    if let Err(trouble) = driver.settle(unit).await {
+/// Carries a command out. Not cancel-safe: let it finish.
+pub async fn carry_out(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Done {
+    match attempt(driver, clock, order).await {
+        Ok(done) => done,
+        Err(Stop::Refused(refusal)) => Done::refused(refusal),
+        Err(Stop::Trouble(trouble)) => Done::of_trouble(&trouble),
+    }
+}
+
+async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result<Done, Stop> {
+    let early = if order.scale_from.is_none() { Some(intent_of(order, Factor::None)?) } else { None };
+    if let Err(trouble) = driver.settle(order.unit).await {
         // Closed while nobody asked: worth one new connection, nothing has been sent.
         if !driver.was_proven() || driver.open().await.is_err() {
-            return Err(trouble);
+            return Err(trouble.into());
         }
     }
-    if clock.now() > order.deadline {
-        return Ok(Done::refused(Refusal::Expired));
-    }
-    let write = match intent {
-        Intent::Write(write) => write,
-        Intent::Bit { address, bit, on } => {
-            let Reading::Registers(words) = driver.read(unit, Table::Holding, address, 1).await? else {
-                return Err(Trouble::Protocol);
-            };
-            let word = words.first().copied().ok_or(Trouble::Protocol)?;
-            let word = if on { word | 1 << bit } else { word & !(1 << bit) };
-            Write::Registers { address, words: vec![word] }
-        }
+    in_time(clock, order)?;
+    let factor = factor(driver, order).await?;
+    let intent = match early {
+        Some(intent) => intent,
+        None => intent_of(order, factor)?,
     };
-    if driver.must_learn_echo() && write.registers() == 1 {
-        let (table, start, count) = write.extent();
-        if let Err(lost @ Trouble::Lost { .. }) = driver.read(unit, table, start, count).await {
-            return Err(lost);
-        }
+    if driver.broadcasts(order.unit) {
+        // Nobody answers, so nothing can be read either: check has seen to it that nothing has to be.
+        let write = intent.write(None).ok_or(Stop::Refused(Refusal::Access))?;
+        driver.broadcast(&write).await?;
+        return Ok(Done { outcome: Outcome::Done { read_back: None }, contact: Contact::None });
     }
-    driver.settle(unit).await?;
-    if clock.now() > order.deadline {
-        return Ok(Done::refused(Refusal::Expired));
-    }
-    driver.write(unit, &write).await?;
+    send(driver, clock, order, &intent).await?;
     if order.tag.write.verify == Verify::TrustReply {
         return Ok(Done { outcome: Outcome::Done { read_back: None }, contact: Contact::Answered });
     }
-    verify(driver, order, &write).await
+    Ok(verify(driver, order, &intent, factor).await?)
 }
 
-async fn verify(driver: &mut Driver, order: Order<'_>, write: &Write) -> Result<Done, Trouble> {
-    let (table, start, count) = write.extent();
+fn intent_of(order: Order<'_>, factor: Factor) -> Result<Intent, Stop> {
+    intend(order.tag, factor, order.value).map_err(Stop::Refused)
+}
+
+fn in_time(clock: &Clock, order: Order<'_>) -> Result<(), Stop> {
+    if clock.now() > order.deadline { Err(Stop::Refused(Refusal::Expired)) } else { Ok(()) }
+}
+
+/// The scale factor as the device has it now. A value that cannot be expressed without it is out of range.
+async fn factor(driver: &mut Driver, order: Order<'_>) -> Result<Factor, Stop> {
+    let Some(holder) = order.scale_from else { return Ok(Factor::None) };
+    let Some(place) = holder.register() else { return Err(Stop::Refused(Refusal::Range)) };
+    let reading = driver.read(order.unit, place.table, place.start, holder.data_type.registers()).await?;
+    let value = read_back(holder, Factor::None, &reading);
+    let exponent = value.and_then(|value| exponent(&value).ok());
+    exponent.map(Factor::Known).ok_or(Stop::Refused(Refusal::Range))
+}
+
+/// Sends the write until it is confirmed, or until it must not be sent again.
+async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Intent) -> Result<(), Stop> {
+    let (mut retries, mut instead, mut reopened) = (order.tag.write.retries, None, false);
+    let mut earlier: Option<Trouble> = None;
+    loop {
+        let sent = once(driver, clock, order, intent, instead.take()).await;
+        let trouble = match (sent, earlier.take()) {
+            (Ok((_, Ok(()))), _) => return Ok(()),
+            (Ok((write, Err(Trouble::Exception(ILLEGAL_FUNCTION)))), before) => match intent.instead_of(&write) {
+                Some(other) => {
+                    (instead, earlier) = (Some(other), before);
+                    continue;
+                }
+                None => Trouble::Exception(ILLEGAL_FUNCTION),
+            },
+            (Ok((_, Err(trouble))) | Err(Stop::Trouble(trouble)), None) => trouble,
+            // An earlier attempt may have arrived: that is what the sender must know.
+            (Ok((_, Err(Trouble::Lost { .. }))) | Err(_), Some(before)) => return Err(before.into()),
+            (Ok((_, Err(trouble))), Some(_)) => trouble,
+            (Err(refused), None) => return Err(refused),
+        };
+        let surely_unsent = matches!(trouble, Trouble::Lost { sent: Sent::Nothing, .. });
+        let again = match trouble {
+            Trouble::Lost { .. } if surely_unsent && !reopened => driver.was_proven(),
+            Trouble::Timeout | Trouble::Protocol | Trouble::Lost { .. } if !surely_unsent && retries > 0 => {
+                retries -= 1;
+                true
+            }
+            _ => false,
+        };
+        let is_lost = matches!(trouble, Trouble::Lost { .. });
+        if !again || is_lost && driver.open().await.is_err() {
+            return Err(trouble.into());
+        }
+        reopened |= surely_unsent;
+        earlier = (!surely_unsent).then_some(trouble);
+    }
+}
+
+/// One request on the wire: the write that went out, and how that ended.
+async fn once(
+    driver: &mut Driver,
+    clock: &Clock,
+    order: Order<'_>,
+    intent: &Intent,
+    instead: Option<Write>,
+) -> Result<(Write, Result<(), Trouble>), Stop> {
+    let (table, start, count) = intent.extent();
+    let write = match instead {
+        Some(write) => write,
+        None => {
+            let held =
+                if intent.needs_reading() { Some(driver.read(order.unit, table, start, count).await?) } else { None };
+            intent.write(held.as_ref()).ok_or(Trouble::Protocol)?
+        }
+    };
+    if driver.must_learn_echo()
+        && write.answers_like_an_echo()
+        && let Err(lost @ Trouble::Lost { .. }) = driver.read(order.unit, table, start, count).await
+    {
+        return Err(lost.into());
+    }
+    driver.settle(order.unit).await?;
+    in_time(clock, order)?;
+    let sent = driver.write(order.unit, &write).await;
+    Ok((write, sent))
+}
+
+async fn verify(driver: &mut Driver, order: Order<'_>, intent: &Intent, factor: Factor) -> Result<Done, Trouble> {
+    let (table, start, count) = intent.extent();
     let mut reading = driver.read(order.unit, table, start, count).await.map_err(now_sent)?;
-    if !write.holds(&reading) {
+    if !intent.holds(&reading) {
         sleep(VERIFY_AGAIN).await;
         reading = driver.read(order.unit, table, start, count).await.map_err(now_sent)?;
     }
-    let read_back = read_back(order.tag, &reading);
-    let outcome = if write.holds(&reading) {
+    let read_back = read_back(order.tag, factor, &reading);
+    let outcome = if intent.holds(&reading) {
         Outcome::Done { read_back }
     } else {
         Outcome::Failed { reason: Failure::Verify, read_back }

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::memory::{Learned, map_of};
 use super::modbus::decode::Cut;
 use super::schedule::PollIx;
+use super::spread::Spread;
 use super::standing::Unit;
+use super::stats::Noise;
 use super::tags::{Slot, Tags};
+use super::think::Think;
 use crate::config::blocks::Block;
 use crate::config::plan::Plan;
-use crate::flow::hub::DeviceReport;
+use crate::flow::hub::{DeviceReport, Diagnosis};
 use crate::model::quality::Cause;
-use crate::model::tag::{BusIx, DeviceIx, TagIx};
+use crate::model::tag::{DeviceIx, TagIx};
 use crate::model::time::Stamp;
 
 /// A device's place on its bus.
@@ -38,17 +42,27 @@ pub struct Device {
     pub polls: Vec<PollIx>,
     /// When it went down, for the log.
     pub down_since: Option<Stamp>,
+    /// What was learned of its blocks, under which register map, and when some of it is tried again.
+    pub learned: Learned,
+    /// See [`map_of`].
+    pub map: u64,
+    /// When the next attempt to read a split block as a whole is due.
+    pub whole_again: Instant,
+    /// How long it thinks.
+    pub think: Think,
+    spread: Spread,
     counts: Counts,
     reported: Option<DeviceReport>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Counts {
     last_success: Option<Stamp>,
     requests: u64,
     timeouts: u64,
     exceptions: u64,
     errors: u64,
+    diagnosis: Diagnosis,
 }
 
 /// How a request to a device ended, for its counts.
@@ -57,7 +71,7 @@ pub enum Ending {
     /// A good answer.
     Answer(Stamp),
     /// An exception.
-    Exception(Stamp),
+    Exception(Stamp, u8),
     /// Silence.
     Timeout,
     /// Broken frames, wrong lengths, a lost connection.
@@ -71,18 +85,42 @@ impl Device {
         counts.requests += 1;
         match ending {
             Ending::Answer(at) => counts.last_success = Some(at),
-            Ending::Exception(at) => {
+            Ending::Exception(at, code) => {
                 counts.last_success = Some(at);
                 counts.exceptions += 1;
+                let codes = &mut counts.diagnosis.exception_codes;
+                match codes.binary_search_by_key(&code, |(known, _)| *known) {
+                    Ok(place) => codes[place].1 += 1,
+                    Err(place) => codes.insert(place, (code, 1)),
+                }
             }
             Ending::Timeout => counts.timeouts += 1,
             Ending::Error => counts.errors += 1,
         }
     }
 
+    /// An answer took this long.
+    pub fn took(&mut self, took: Duration) {
+        self.spread.add(took);
+    }
+
+    /// What was heard during its transaction that was no answer.
+    pub fn heard(&mut self, noise: Noise) {
+        let diagnosis = &mut self.counts.diagnosis;
+        diagnosis.crc += noise.crc;
+        diagnosis.stale += noise.stale;
+        diagnosis.garbage += noise.garbage;
+    }
+
+    /// Periods of a poll were missed.
+    pub fn skipped(&mut self, periods: u64) {
+        self.counts.diagnosis.skipped += periods;
+    }
+
     /// The report, if it differs from the last one; `None` also before anything is known.
-    pub fn news(&mut self) -> Option<DeviceReport> {
-        let counts = self.counts;
+    pub fn news(&mut self, bus_load: u8) -> Option<DeviceReport> {
+        let counts = &self.counts;
+        let response = self.spread.percentiles();
         let report = DeviceReport {
             device: self.ix,
             standing: self.unit.told()?,
@@ -91,8 +129,18 @@ impl Device {
             timeouts: counts.timeouts,
             exceptions: counts.exceptions,
             errors: counts.errors,
+            diagnosis: Diagnosis { response, bus_load, ..counts.diagnosis.clone() },
         };
-        if self.reported.as_ref() == Some(&report) {
+        let unchanged = |last: &DeviceReport| {
+            // How busy the bus is alone is no news of this device.
+            let load = last.diagnosis.bus_load;
+            *last
+                == DeviceReport {
+                    diagnosis: Diagnosis { bus_load: load, ..report.diagnosis.clone() },
+                    ..report.clone()
+                }
+        };
+        if self.reported.as_ref().is_some_and(unchanged) {
             return None;
         }
         self.reported = Some(report.clone());
@@ -118,7 +166,11 @@ pub struct Poll {
 }
 
 impl Poll {
-    fn new(seat: Seat, cuts: Vec<(Slot, Cut)>, block: Block) -> Self {
+    /// Its tags bytewise by name: in this order their samples are numbered.
+    fn new(seat: Seat, plan: &Plan, mut block: Block, tags: &Tags) -> Self {
+        let name = |ix: &TagIx| plan.tags.get(ix.0 as usize).map(|tag| tag.name.as_bytes());
+        block.tags.sort_by(|one, other| name(one).cmp(&name(other)));
+        let cuts = tags.cuts(plan, &block);
         Self { seat, block, cuts, known_good: false, busy: 0, refused_since: None }
     }
 }
@@ -133,33 +185,49 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// The devices of these blocks, and every other device of the bus (a device may have tags that are only written).
-    pub fn new(plan: &Plan, bus: BusIx, blocks: Vec<Block>, tags: &Tags) -> Self {
-        let mut roster = Self { devices: Vec::new(), polls: Vec::new() };
-        for (ix, device) in (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus)) {
-            roster.devices.push(Device {
-                ix: DeviceIx(ix),
-                name: device.name.clone(),
-                unit_id: device.unit_id,
-                unit: Unit::default(),
+    /// These devices, without a poll: one may have tags that are only written.
+    pub fn new(plan: &Plan, devices: &[DeviceIx], now: Instant) -> Self {
+        let device = |ix: &DeviceIx| {
+            let of = plan.devices.get(ix.0 as usize)?;
+            Some(Device {
+                ix: *ix,
+                name: of.name.clone(),
+                unit_id: of.unit_id,
+                unit: Unit::new(of.manners.retries),
                 cause: Cause::Starting,
                 slots: Vec::new(),
                 polls: Vec::new(),
                 down_since: None,
+                learned: Learned::default(),
+                map: map_of(of, plan.tags.get(of.tags.clone()).unwrap_or_default()),
+                whole_again: now,
+                think: Think::default(),
+                spread: Spread::default(),
                 counts: Counts::default(),
                 reported: None,
-            });
+            })
+        };
+        Self { devices: devices.iter().filter_map(device).collect(), polls: Vec::new() }
+    }
+
+    /// Begins anew with these blocks; what is known of the devices stays. Tags are sorted bytewise by name, in polls and
+    /// in devices, so that samples come out in the order in which they are numbered.
+    pub fn set_polls(&mut self, plan: &Plan, blocks: Vec<Block>, tags: &Tags) {
+        let name = |ix: &TagIx| plan.tags.get(ix.0 as usize).map(|tag| tag.name.as_bytes());
+        self.polls.clear();
+        for device in &mut self.devices {
+            let of = plan.devices.get(device.ix.0 as usize).map(|device| device.tags.clone()).unwrap_or_default();
+            let mut own: Vec<TagIx> = (0u32..).map(TagIx).skip(of.start).take(of.len()).collect();
+            own.sort_by(|one, other| name(one).cmp(&name(other)));
+            device.slots = own.iter().filter_map(|ix| tags.slot(*ix)).collect();
+            device.polls.clear();
         }
         for block in blocks {
-            if let Some(seat) = roster.seat_of(block.device) {
-                let cuts = tags.cuts(plan, &block);
-                let device = &mut roster.devices[seat.0];
-                device.slots.extend(cuts.iter().map(|(slot, _)| *slot));
-                device.polls.push(roster.polls.len());
-                roster.polls.push(Poll::new(seat, cuts, block));
+            if let Some(seat) = self.seat_of(block.device) {
+                self.devices[seat.0].polls.push(self.polls.len());
+                self.polls.push(Poll::new(seat, plan, block, tags));
             }
         }
-        roster
     }
 
     /// Where a device sits.
@@ -174,9 +242,9 @@ impl Roster {
     }
 
     /// A poll becomes two: the first keeps its place, the second gets the place `twin` that the schedule gave it.
-    pub fn split(&mut self, ix: PollIx, twin: PollIx, parts: [(Vec<(Slot, Cut)>, Block); 2]) {
+    pub fn split(&mut self, [ix, twin]: [PollIx; 2], parts: [Block; 2], plan: &Plan, tags: &Tags) {
         let seat = self.polls[ix].seat;
-        let [left, right] = parts.map(|(cuts, block)| Poll::new(seat, cuts, block));
+        let [left, right] = parts.map(|block| Poll::new(seat, plan, block, tags));
         self.polls[ix] = left;
         debug_assert_eq!(self.polls.len(), twin, "schedule and roster grow together");
         self.polls.push(right);
@@ -186,6 +254,11 @@ impl Roster {
     /// The poll that reads a tag.
     pub fn poll_with(&self, tag: TagIx) -> Option<PollIx> {
         self.polls.iter().position(|poll| poll.block.tags.contains(&tag))
+    }
+
+    /// The blocks of all polls.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.polls.iter().map(|poll| &poll.block)
     }
 
     /// The periods of all polls, for the schedule.

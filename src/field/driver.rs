@@ -12,22 +12,35 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
 use super::carrier::Opener;
-use super::modbus::session::{Reading, Session, Trouble};
+use super::modbus::session::{Precision, Reading, Session, Trouble};
 use super::modbus::timing::Timing;
 use super::modbus::write::Write;
 use super::stats::BusStats;
+use crate::config::plan::Manners;
 use crate::model::tag::Table;
 
 /// With every unit silent for this long a connection is opened anew, though it looks well.
 const MUTE_MAX: Duration = Duration::from_secs(60);
 
-/// The pause that a unit wants between its requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// See [`Driver::patience`]: longer than the pause between two frames at 9600 baud, shorter than any transaction there.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// How a unit wants to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
     /// The unit.
     pub unit: u8,
-    /// Its pause.
-    pub pause: Duration,
+    /// Its pauses, and under which id it answers.
+    pub manners: Manners,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resting {
+    /// Nothing is due.
+    Yes,
+    /// It could not be opened, or was lost.
+    No,
 }
 
 /// The connection of one bus.
@@ -42,12 +55,18 @@ pub struct Driver {
     /// Of any unit, or when the connection was opened.
     last_answer: Instant,
     backoff: Backoff,
-    paces: Vec<(Pace, Instant)>,
+    precision: Precision,
+    /// And the end of each one's last request.
+    paces: Vec<(Pace, Option<Instant>)>,
+    /// Who was asked last.
+    last_asked: Option<(u8, Instant)>,
+    opened_at: Instant,
+    resting: Resting,
     stats: Arc<BusStats>,
 }
 
 impl Driver {
-    /// Not yet open. `paces`: the units whose requests need pauses.
+    /// Not yet open. `paces`: its units.
     pub fn new(opener: Box<dyn Opener>, timing: Timing, paces: Vec<Pace>, stats: Arc<BusStats>) -> Self {
         let now = Instant::now();
         Self {
@@ -59,14 +78,44 @@ impl Driver {
             retry_at: now,
             last_answer: now,
             backoff: Backoff::default(),
-            paces: paces.into_iter().map(|pace| (pace, now)).collect(),
+            precision: Precision::Runtime,
+            paces: paces.into_iter().map(|pace| (pace, None)).collect(),
+            last_asked: None,
+            opened_at: now,
+            resting: Resting::No,
             stats,
+        }
+    }
+
+    /// Pauses of the line are waited out by the system's clock, to fractions of a millisecond.
+    pub fn precise(&mut self) {
+        self.precision = Precision::System;
+    }
+
+    /// The last part of a silence, which a request waits out itself because its timer is the better one; commands are not
+    /// listened for meanwhile.
+    pub fn patience(&self) -> Duration {
+        match self.precision {
+            Precision::Runtime => Duration::ZERO,
+            Precision::System => PATIENCE,
         }
     }
 
     /// Is there a connection?
     pub const fn is_open(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Is it closed until something is due?
+    pub fn is_resting(&self) -> bool {
+        self.resting == Resting::Yes
+    }
+
+    /// Closes a connection that is not needed for a while.
+    pub fn rest(&mut self) {
+        self.session = None;
+        self.resting = Resting::Yes;
+        self.retry_at = Instant::now();
     }
 
     /// When the next attempt to open is due.
@@ -77,15 +126,19 @@ impl Driver {
     /// Opens the connection; sets the time of the next attempt when it fails. Cancel-safe.
     pub async fn open(&mut self) -> io::Result<()> {
         self.session = None;
-        self.proven = false;
+        let rested = std::mem::replace(&mut self.resting, Resting::No) == Resting::Yes;
+        self.proven &= rested; // a connection that we closed ourselves is no loss, nor is the next one on trial
         match self.opener.open().await {
             Ok(wire) => {
-                self.session = Some(Session::new(wire, self.timing.clone(), Arc::clone(&self.stats)));
-                if std::mem::replace(&mut self.opened_before, true) {
+                self.session =
+                    Some(Session::new(wire, self.timing.clone(), Arc::clone(&self.stats)).waiting(self.precision));
+                if std::mem::replace(&mut self.opened_before, true) && !rested {
                     self.stats.reconnects.one();
                 }
                 self.stats.connected.set(1);
-                self.last_answer = Instant::now();
+                self.opened_at = Instant::now();
+                self.last_answer = self.opened_at;
+                self.last_asked = None;
                 Ok(())
             }
             Err(error) => {
@@ -98,7 +151,7 @@ impl Driver {
     /// When this unit may be asked next, the silence of the line apart; `None`: whenever the line is free.
     pub fn held_until(&self, unit: u8) -> Option<Instant> {
         let held = self.session.as_ref().and_then(|session| session.held_until(unit));
-        self.pace(unit).max(held)
+        self.paced_until(unit).max(held)
     }
 
     /// Until when the line has to be silent, whoever is asked next.
@@ -106,15 +159,28 @@ impl Driver {
         self.session.as_ref().map_or(self.retry_at, Session::quiet_until)
     }
 
-    fn pace(&self, unit: u8) -> Option<Instant> {
-        self.paces.iter().find(|(pace, _)| pace.unit == unit).map(|(_, next)| *next)
+    fn pace(&self, unit: u8) -> Option<&(Pace, Option<Instant>)> {
+        self.paces.iter().find(|(pace, _)| pace.unit == unit)
+    }
+
+    /// The pauses that the unit asks for.
+    fn paced_until(&self, unit: u8) -> Option<Instant> {
+        let (Pace { manners, .. }, last) = self.pace(unit)?;
+        let between = last.filter(|_| !manners.delay_between_requests.is_zero());
+        let connected = Some(self.opened_at).filter(|_| !manners.pause_after_connect.is_zero());
+        let changed = self.last_asked.filter(|(last, _)| *last != unit && !manners.delay_on_unit_change.is_zero());
+        let between = between.map(|end| end + manners.delay_between_requests);
+        let connected = connected.map(|opened| opened + manners.pause_after_connect);
+        between.max(connected).max(changed.map(|(_, end)| end + manners.delay_on_unit_change))
     }
 
     /// Waits until this unit may be asked. Cancel-safe.
     pub async fn settle(&mut self, unit: u8) -> Result<(), Trouble> {
-        if let Some(next) = self.pace(unit).filter(|next| *next > Instant::now()) {
+        if let Some(next) = self.paced_until(unit).filter(|next| *next > Instant::now()) {
             sleep_until(next).await;
         }
+        let answers_as = self.pace(unit).map(|(pace, _)| pace.manners.answers_as).unwrap_or_default();
+        self.session_mut()?.expect_from(answers_as);
         let settled = self.session_mut()?.settle(unit).await;
         if settled.is_err() {
             self.close();
@@ -136,6 +202,25 @@ impl Driver {
         self.seen(unit, written)
     }
 
+    /// Is a write to this unit one to all of a serial line, which nobody answers?
+    pub const fn broadcasts(&self, unit: u8) -> bool {
+        unit == 0 && !self.timing.is_numbered()
+    }
+
+    /// Writes to all units of a serial line. Not cancel-safe.
+    pub async fn broadcast(&mut self, write: &Write) -> Result<(), Trouble> {
+        let written = self.session_mut()?.broadcast(write).await;
+        if written.is_err() {
+            self.close();
+        }
+        written
+    }
+
+    /// How long the last answer took; `None`: the last request had none.
+    pub fn last_response(&self) -> Option<Duration> {
+        self.session.as_ref().and_then(Session::last_response)
+    }
+
     /// See [`Session::must_learn_echo`].
     pub fn must_learn_echo(&self) -> bool {
         self.session.as_ref().is_some_and(Session::must_learn_echo)
@@ -151,9 +236,10 @@ impl Driver {
     /// Learns from how a request ended.
     fn seen<T>(&mut self, unit: u8, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
         let now = Instant::now();
-        if let Some((pace, next)) = self.paces.iter_mut().find(|(pace, _)| pace.unit == unit) {
-            *next = now + pace.pause;
+        if let Some((_, last)) = self.paces.iter_mut().find(|(pace, _)| pace.unit == unit) {
+            *last = Some(now);
         }
+        self.last_asked = Some((unit, now));
         match &outcome {
             Err(Trouble::Lost { .. }) => self.close(),
             Ok(_) | Err(Trouble::Exception(_)) => {

@@ -3,7 +3,10 @@
 //! Data: `schedule` says which poll is next → `driver` reads its block over `modbus` and a `carrier` → `tags` makes samples of it →
 //! `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its neighbours, `devices`
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
-//! counts, `outlet` sends on. `bus` is the loop that feeds them all, `outcome` what its requests lead to; schedule, standing, backoff and the frames of Modbus are pure.
+//! counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
+//! than time, `memory` what is wanted again after a restart. A `bus` has a `lane` for each of its connections, the loop that
+//! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds. Schedule, standing,
+//! backoff, spread, think, overload and the frames of Modbus are pure.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -16,13 +19,19 @@ pub mod command;
 pub mod derived;
 pub mod devices;
 pub mod driver;
+mod lane;
+pub mod memory;
 pub mod modbus;
 mod outcome;
 mod outlet;
+pub mod overload;
+mod rounds;
 pub mod schedule;
+pub mod spread;
 pub mod standing;
 pub mod stats;
 pub mod tags;
+pub mod think;
 
 pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;

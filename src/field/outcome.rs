@@ -1,4 +1,4 @@
-//! What the answers, failures and commands of a bus lead to: samples, standings, splits. The other half of [`super::bus`].
+//! What the answers, failures and commands of a bus lead to: samples, standings, splits. The other half of [`super::lane`].
 //!
 //! Every way a request can end is one arm here; each has its count, its quality and its next step.
 
@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::bus::Bus;
 use super::command::{Contact, FieldCommand, Order, carry_out};
 use super::devices::{Ending, Seat};
+use super::lane::Lane;
+use super::memory::Boundary;
 use super::modbus::bisect;
 use super::modbus::exchange::Sent;
 use super::modbus::session::{Reading, Trouble};
@@ -32,21 +33,30 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// A single tag that the device refuses is not asked for more often than this.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
-impl Bus {
+impl Lane {
     /// Reads one block.
     pub(super) async fn poll(&mut self, ix: PollIx) {
         let begun = Instant::now();
         let poll = &self.roster.polls[ix];
         let (seat, block) = (poll.seat, &poll.block);
-        let device = &self.roster.devices[seat.0];
+        let (table, start, count) = (block.table, block.start, block.count);
+        let unit_id = self.roster.devices[seat.0].unit_id;
         let skipped = self.schedule.begin(ix, begun.into_std());
-        if device.unit.is_down() {
+        if self.roster.devices[seat.0].unit.is_down() {
             self.stats.probes.one();
         } else {
             self.stats.polls_skipped.add(skipped);
+            self.roster.devices[seat.0].skipped(skipped);
         }
-        let read = self.driver.read(device.unit_id, block.table, block.start, block.count).await;
+        let before = self.stats.noise();
+        let read = self.driver.read(unit_id, table, start, count).await;
         let at = self.clock.now();
+        self.stats.polls.one();
+        let device = &mut self.roster.devices[seat.0];
+        device.heard(self.stats.noise().since(before));
+        if let (Ok(_) | Err(Trouble::Exception(_)), Some(took)) = (&read, self.driver.last_response()) {
+            device.took(took);
+        }
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match read {
             Ok(reading) => self.answered(ix, &reading, at).await,
@@ -61,9 +71,14 @@ impl Bus {
     async fn answered(&mut self, ix: PollIx, reading: &Reading, at: Stamp) {
         let poll = &mut self.roster.polls[ix];
         (poll.known_good, poll.busy, poll.refused_since) = (true, 0, None);
-        let seat = poll.seat;
+        let (seat, block) = (poll.seat, &poll.block);
+        let device = &mut self.roster.devices[seat.0];
+        if let Some(took) = self.driver.last_response().filter(|_| !block.table.is_bits()) {
+            let link = &self.plan.buses[self.bus.0 as usize].link;
+            device.think.learn(link, block.count, block.transaction_bytes(link), took);
+        }
+        device.count(Ending::Answer(at));
         let samples = self.tags.read(&poll.cuts, reading, at);
-        self.roster.devices[seat.0].count(Ending::Answer(at));
         self.alive(seat);
         self.emit(seat, samples).await;
     }
@@ -72,7 +87,7 @@ impl Bus {
     fn alive(&mut self, seat: Seat) {
         if std::mem::take(&mut self.cut) {
             info!(bus = %self.name, "bus is connected again");
-            self.notice(Phase::Cleared, "connected again".into());
+            self.notice("bus_down", Phase::Cleared, "connected again".into());
         }
         let device = &mut self.roster.devices[seat.0];
         let change = device.unit.answered();
@@ -96,9 +111,15 @@ impl Bus {
         if matches!(code, 10 | 11) {
             return self.failed(ix, Cause::Timeout, Instant::now()).await;
         }
-        self.roster.devices[seat.0].count(Ending::Exception(at));
+        self.roster.devices[seat.0].count(Ending::Exception(at, code));
         self.alive(seat);
         match code {
+            // The device does not have this function at all: no piece of the block will be read either.
+            1 => {
+                let until = Instant::now() + REFUSED_WAIT;
+                self.schedule.put_off(ix, until.into_std());
+                self.emit_bad_poll(ix, Cause::Exception, at).await;
+            }
             2 | 3 => self.refused(ix, Cause::Exception, at).await,
             5 | 6 if self.roster.polls[ix].busy < BUSY_MAX => {
                 self.roster.polls[ix].busy += 1;
@@ -132,9 +153,14 @@ impl Bus {
         if let Some((left, right)) = bisect::split(&poll.block, &self.plan)
             && let Some(twin) = self.schedule.split(ix, now.into_std())
         {
-            let device = &self.roster.devices[poll.seat.0].name;
-            info!(bus = %self.name, device = %device, start = poll.block.start, count = poll.block.count, "block split");
-            self.roster.split(ix, twin, [left, right].map(|block| (self.tags.cuts(&self.plan, &block), block)));
+            let device = &mut self.roster.devices[poll.seat.0];
+            let (start, count) = (poll.block.start, poll.block.count);
+            info!(bus = %self.name, device = %device.name, start, count, "block split");
+            device.learned.add(Boundary { table: right.table, period: right.period, at: right.start });
+            device.whole_again = now + device.learned.wait();
+            let seat = poll.seat;
+            self.keep_learned(seat);
+            self.roster.split([ix, twin], [left, right], &self.plan, &self.tags);
             return;
         }
         self.schedule.put_off(ix, (now + REFUSED_WAIT).into_std());
@@ -209,18 +235,22 @@ impl Bus {
         };
         let begun = Instant::now();
         let unit = self.roster.devices[seat.0].unit_id;
-        let order = Order { tag, unit, value: &command.value, deadline: command.deadline };
+        let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));
+        let order = Order { tag, scale_from, unit, value: &command.value, deadline: command.deadline };
         let done = carry_out(&mut self.driver, &self.clock, order).await;
         let now = Instant::now();
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
-        let refused = matches!(done.outcome, Outcome::Failed { reason: Failure::Exception(_), .. });
+        let refused = match done.outcome {
+            Outcome::Failed { reason: Failure::Exception(code), .. } => Some(code),
+            _ => None,
+        };
         debug!(bus = %self.name, tag = %tag.topic, outcome = %done.outcome, "command carried out");
         drop(command.reply.send(done.outcome)); // nobody may be waiting any more; the device has it all the same
         match done.contact {
             Contact::Answered => {
                 let at = self.clock.now();
                 let device = &mut self.roster.devices[seat.0];
-                device.count(if refused { Ending::Exception(at) } else { Ending::Answer(at) });
+                device.count(refused.map_or(Ending::Answer(at), |code| Ending::Exception(at, code)));
                 self.alive(seat);
             }
             Contact::Silent => {

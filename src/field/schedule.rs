@@ -70,6 +70,13 @@ impl Schedule {
         Self { polls: polls.collect() }
     }
 
+    /// The same, but not spread over the period: what is due together comes in one go, for connections that are closed in
+    /// between.
+    pub fn together(periods: &[Duration], now: Instant) -> Self {
+        let poll = |period: &Duration| Poll { period: *period, anchor: now, due: now };
+        Self { polls: periods.iter().map(poll).collect() }
+    }
+
     /// What to do now, if `may` is what each poll's device allows.
     pub fn next(&self, now: Instant, may: impl Fn(PollIx) -> May) -> Next {
         let mut ready: Option<(Instant, PollIx)> = None;

@@ -1,12 +1,13 @@
 //! How a device stands: answering, suspect, down. Pure; the bus brings time and outcomes.
 //!
-//! Answering → one failure → suspect: the same poll is tried once more, its other polls wait → second failure → down:
+//! Answering → one failure → suspect: the same poll is tried once more (`retries`), its other polls wait → next failure → down:
 //! only probes, after 2 s, doubling to 60 s → an answer → answering, everything is polled at once. Probes of all devices
 //! together take at most a twentieth of the bus's time while anyone else answers ([`ProbeBudget`]).
 
 use std::time::{Duration, Instant};
 
 use super::schedule::{May, PollIx};
+use crate::config::plan::RETRIES;
 use crate::flow::hub::Standing;
 
 /// Wait before the first probe.
@@ -35,6 +36,8 @@ pub enum Change {
 #[derive(Debug, Clone)]
 pub struct Unit {
     state: State,
+    /// Failures that are forgiven.
+    retries: u8,
     /// What the world has been told.
     told: Option<Standing>,
 }
@@ -44,6 +47,7 @@ enum State {
     Answering,
     Suspect {
         poll: Option<PollIx>,
+        failures: u8,
     },
     Down {
         probe_at: Instant,
@@ -56,11 +60,21 @@ enum State {
 impl Default for Unit {
     /// Trusted until it fails; nothing told yet.
     fn default() -> Self {
-        Self { state: State::Answering, told: None }
+        Self::new(RETRIES)
     }
 }
 
 impl Unit {
+    /// Trusted until it fails; a request is repeated so many times before the unit is down.
+    pub const fn new(retries: u8) -> Self {
+        Self { state: State::Answering, retries, told: None }
+    }
+
+    /// Is a request of it being repeated?
+    pub const fn is_suspect(&self) -> bool {
+        matches!(self.state, State::Suspect { .. })
+    }
+
     /// What is told to the world; `None` before the first outcome.
     pub const fn told(&self) -> Option<Standing> {
         self.told
@@ -86,13 +100,18 @@ impl Unit {
     /// A request failed; `poll` is to be tried again if this was the first time.
     pub fn failed(&mut self, poll: Option<PollIx>, now: Instant) -> Change {
         match self.state {
+            State::Answering if self.retries == 0 => self.down(now, PROBE_FIRST),
             State::Answering => {
-                self.state = State::Suspect { poll };
+                self.state = State::Suspect { poll, failures: 1 };
                 if self.told == Some(Standing::Down) {
                     return Change::Same; // after a reconnect: down until it answers
                 }
                 self.told = Some(Standing::Suspect);
                 Change::Suspect
+            }
+            State::Suspect { poll: tried, failures } if failures < self.retries => {
+                self.state = State::Suspect { poll: tried, failures: failures + 1 };
+                Change::Same
             }
             State::Suspect { .. } => self.down(now, PROBE_FIRST),
             // A command that failed is no probe: the next one comes when it comes.
@@ -125,7 +144,7 @@ impl Unit {
     pub fn may(&self, poll: PollIx, probe: Option<PollIx>, budget: Instant) -> May {
         match self.state {
             State::Answering => May::Now,
-            State::Suspect { poll: Some(retry) } if retry != poll => May::Not,
+            State::Suspect { poll: Some(retry), .. } if retry != poll => May::Not,
             State::Suspect { .. } => May::Now,
             State::Down { probe_at, .. } if probe == Some(poll) => May::From(probe_at.max(budget)),
             State::Down { .. } | State::Cut => May::Not,
@@ -180,6 +199,17 @@ mod tests {
         assert_eq!(unit.may(5, Some(5), start), May::From(start + 2 * SECOND));
         assert_eq!(unit.answered(), Change::Back);
         assert_eq!(unit.may(4, None, start), May::Now);
+    }
+
+    #[test]
+    fn a_device_is_given_the_retries_it_is_said_to_need() {
+        let now = Instant::now();
+        let mut patient = Unit::new(3);
+        patient.answered();
+        let changes: Vec<_> = (0..4).map(|_| patient.failed(Some(7), now)).collect();
+        assert_eq!(changes, [Change::Suspect, Change::Same, Change::Same, Change::Down]);
+        assert_eq!(patient.answered(), Change::Back);
+        assert_eq!(Unit::new(0).failed(Some(7), now), Change::Down);
     }
 
     #[test]

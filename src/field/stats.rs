@@ -4,7 +4,33 @@
 
 use crate::model::stats::{Counter, Gauge};
 
-/// Counters of one bus since start.
+/// What comes in besides answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Noise {
+    /// See [`BusStats::crc`].
+    pub crc: u64,
+    /// See [`BusStats::stale`].
+    pub stale: u64,
+    /// See [`BusStats::garbage`].
+    pub garbage: u64,
+}
+
+impl Noise {
+    /// What came since.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self { crc: self.crc - before.crc, stale: self.stale - before.stale, garbage: self.garbage - before.garbage }
+    }
+}
+
+impl BusStats {
+    /// What has come in besides answers so far.
+    pub fn noise(&self) -> Noise {
+        Noise { crc: self.crc.get(), stale: self.stale.get(), garbage: self.garbage.get() }
+    }
+}
+
+/// Counters of one connection of a bus since start.
 #[derive(Debug, Default)]
 pub struct BusStats {
     /// Requests that went out (or were about to when the connection broke).
@@ -37,6 +63,10 @@ pub struct BusStats {
     pub busy_micros: Counter,
     /// Turns of the bus's loop: it stands still only when the bus is stuck, whatever the devices do.
     pub turns: Counter,
+    /// Polls that were carried out, whatever came of them.
+    pub polls: Counter,
+    /// How much of its time was taken during the last ten seconds, percent.
+    pub load_percent: Gauge,
     /// 1 while there is a connection (or an open port), else 0.
     pub connected: Gauge,
 }

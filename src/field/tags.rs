@@ -1,29 +1,37 @@
-//! The state of a bus's tags: from a reading to samples and alarms, through scale, limits and what `pipeline::point` does.
+//! The state of a bus's tags: from a reading to samples, through meaning, limits and deadband.
 //!
-//! Fed by the bus, one call per block or failure. Owns what was last sent of each tag; knows no wire and no channel.
+//! Fed by the bus, one call per block or failure. Owns what was last sent of each tag, and the scale factors that other tags
+//! wait for; knows no wire and no channel. Promise: a value with a scale factor is worked out only with a factor from the
+//! same reading, or with one that was read in the last two rounds of its own block.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::modbus::decode::Cut;
+use super::modbus::decode::{Cut, Piece};
 use super::modbus::session::Reading;
 use crate::config::blocks::Block;
-use crate::config::plan::{Limits, Plan};
+use crate::config::plan::{Limits, Plan, TagPlan};
 use crate::model::alarm::Level;
 use crate::model::quality::{Cause, Quality};
-use crate::model::registers::Unreadable;
 use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
 use crate::model::value::Value;
 use crate::pipeline::limits;
+use crate::pipeline::meaning::{Factor, Meaning};
 use crate::pipeline::point::{Harvest, Point};
-use crate::pipeline::scale::Scaling;
+use crate::pipeline::scale::Exponent;
+
+/// The int16 of a scale factor that a device does not implement (SunSpec, `sunssf`).
+const NOT_IMPLEMENTED: i128 = -0x8000;
 
 /// Silent tags are not looked for more often than this.
 const LOOK_MIN: Duration = Duration::from_millis(50);
 
+/// A block may be late by a retry without its scale factors being old.
+const RETRY_GRACE: Duration = Duration::from_secs(1);
+
 /// A tag's place in [`Tags`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(usize);
 
 /// All polled tags of one bus.
@@ -31,14 +39,48 @@ pub struct Slot(usize);
 pub struct Tags {
     states: Vec<State>,
     slots: HashMap<TagIx, Slot>,
+    /// By slot of the tag that holds it.
+    factors: HashMap<Slot, Held>,
     shortest_stale: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct State {
-    scaling: Scaling,
+    tag: TagIx,
+    meaning: Meaning,
+    needs: Needs,
     limits: Limits,
     point: Point,
+}
+
+/// Where a tag's scale factor is held.
+#[derive(Debug, Clone, Copy)]
+enum Needs {
+    Nothing,
+    From(Slot),
+    /// Of a tag that this bus does not poll.
+    Unknown,
+}
+
+/// A scale factor as it was last read.
+#[derive(Debug)]
+struct Held {
+    is: Result<Exponent, Cause>,
+    at: Option<Stamp>,
+    period: Duration,
+    /// Time between its last two readings: a bus with more work than time has longer rounds than planned.
+    round: Duration,
+}
+
+impl Held {
+    fn note(&mut self, is: Result<Exponent, Cause>, at: Stamp) {
+        self.round = self.at.map_or(self.period, |before| at.since(before).max(self.period));
+        (self.is, self.at) = (is, Some(at));
+    }
+
+    fn is_old(&self, at: Stamp) -> bool {
+        self.at.is_none_or(|read| at.since(read) > 2 * self.round + RETRY_GRACE)
+    }
 }
 
 impl Tags {
@@ -48,15 +90,25 @@ impl Tags {
         for ix in blocks.iter().flat_map(|block| &block.tags) {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
-                tags.states.push(State {
-                    scaling: Scaling::new(tag.scale),
-                    limits: tag.limits,
-                    point: Point::new(*ix, tag),
-                });
+                tags.states.push(State::new(*ix, tag));
                 tags.shortest_stale = tag.freshness.stale_after.into_iter().chain(tags.shortest_stale).min();
             }
         }
+        for state in &mut tags.states {
+            let factor = plan.tags.get(state.tag.0 as usize).and_then(|tag| tag.scale_from);
+            let Some(factor) = factor else { continue };
+            state.needs = tags.slots.get(&factor).map_or(Needs::Unknown, |slot| Needs::From(*slot));
+            if let (Needs::From(slot), Some(holder)) = (state.needs, plan.tags.get(factor.0 as usize)) {
+                tags.factors
+                    .insert(slot, Held { is: Err(Cause::Starting), at: None, period: holder.poll, round: holder.poll });
+            }
+        }
         tags
+    }
+
+    /// A tag's place, if it is polled.
+    pub fn slot(&self, tag: TagIx) -> Option<Slot> {
+        self.slots.get(&tag).copied()
     }
 
     /// Alarms that are active already, of these and of other tags.
@@ -78,18 +130,42 @@ impl Tags {
 
     /// What comes of a block that was read.
     pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Harvest {
+        if !self.factors.is_empty() {
+            self.note_factors(cuts, reading, at);
+        }
         let mut harvest = Harvest { samples: Vec::with_capacity(cuts.len()), ..Harvest::default() };
         for (slot, cut) in cuts {
             if let Some(state) = self.states.get_mut(slot.0) {
-                let (value, quality) = state.judge(cut, reading);
+                let (value, quality) = match factor(&self.factors, state.needs, at) {
+                    Ok(factor) => state.judge(cut, reading, factor),
+                    Err(cause) => (None, Quality::Bad(cause)),
+                };
                 state.point.offer(value, quality, at, &mut harvest);
             }
         }
         harvest
     }
 
+    /// Scale factors first: the values beside them are worked out with these.
+    fn note_factors(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) {
+        for (slot, cut) in cuts {
+            if let (Some(held), Some(state)) = (self.factors.get_mut(slot), self.states.get(slot.0)) {
+                let is = match state.judge(cut, reading, Factor::None) {
+                    (Some(value), _) => exponent(&value),
+                    (None, quality) => Err(quality.cause().unwrap_or(Cause::Nan)),
+                };
+                held.note(is, at);
+            }
+        }
+    }
+
     /// What comes of tags that have no value for this reason.
-    pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot>, cause: Cause, at: Stamp) -> Harvest {
+    pub fn bad(&mut self, slots: impl IntoIterator<Item = Slot> + Clone, cause: Cause, at: Stamp) -> Harvest {
+        for slot in slots.clone() {
+            if let Some(held) = self.factors.get_mut(&slot) {
+                (held.is, held.at) = (Err(cause), None);
+            }
+        }
         self.each(slots, |point, harvest| point.offer(None, Quality::Bad(cause), at, harvest))
     }
 
@@ -119,20 +195,46 @@ impl Tags {
     }
 }
 
+/// The scale factor in the value of a tag; why not.
+pub fn exponent(value: &Value) -> Result<Exponent, Cause> {
+    let why_not = if value.as_whole() == Some(NOT_IMPLEMENTED) { Cause::Nan } else { Cause::Config };
+    Exponent::of(value).ok_or(why_not)
+}
+
+fn factor(factors: &HashMap<Slot, Held>, needs: Needs, at: Stamp) -> Result<Factor, Cause> {
+    let slot = match needs {
+        Needs::Nothing => return Ok(Factor::None),
+        Needs::Unknown => return Err(Cause::Config),
+        Needs::From(slot) => slot,
+    };
+    let held = factors.get(&slot).ok_or(Cause::Config)?;
+    let exponent = held.is?;
+    if held.is_old(at) { Err(Cause::Stale) } else { Ok(Factor::Known(exponent)) }
+}
+
 impl State {
-    fn judge(&self, cut: &Cut, reading: &Reading) -> (Option<Value>, Quality) {
-        let raw = match cut.value(reading) {
-            Ok(raw) => raw,
-            Err(Unreadable::NotANumber) => return (None, Quality::Bad(Cause::Nan)),
-            Err(Unreadable::NotText) => return (None, Quality::Bad(Cause::Config)),
-            Err(Unreadable::TooShort) => return (None, Quality::Bad(Cause::Protocol)),
+    fn new(ix: TagIx, tag: &TagPlan) -> Self {
+        Self {
+            tag: ix,
+            meaning: Meaning::of(tag),
+            needs: Needs::Nothing,
+            limits: tag.limits,
+            point: Point::new(ix, tag),
+        }
+    }
+
+    fn judge(&self, cut: &Cut, reading: &Reading, factor: Factor) -> (Option<Value>, Quality) {
+        let meant = match cut.piece(reading) {
+            Piece::Bit(on) => self.meaning.read_bit(on),
+            Piece::Words(words) => self.meaning.read(words, factor),
+            Piece::Missing => (None, Quality::Bad(Cause::Protocol)),
         };
-        match self.scaling.apply(raw) {
-            Some(value) => {
+        match meant {
+            (Some(value), Quality::Good) => {
                 let quality = limits::judge(self.limits, &value);
                 (Some(value), quality)
             }
-            None => (None, Quality::Bad(Cause::Nan)),
+            doubtful => doubtful,
         }
     }
 }

@@ -91,6 +91,40 @@ pub struct DeviceReport {
     pub exceptions: u64,
     /// Broken frames, wrong lengths, lost connections.
     pub errors: u64,
+    /// How its line and its answers were.
+    pub diagnosis: Diagnosis,
+}
+
+/// What a person at the cabinet wants to know of a device; counts since start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Diagnosis {
+    /// How long its answers take; `None` before the first.
+    pub response: Option<Percentiles>,
+    /// Frames that looked like its answer up to their check sum.
+    pub crc: u64,
+    /// Whole frames that answered another question.
+    pub stale: u64,
+    /// Bytes that belonged to no frame.
+    pub garbage: u64,
+    /// Periods of its polls that were missed.
+    pub skipped: u64,
+    /// Exceptions by code, those that came.
+    pub exception_codes: Vec<(u8, u64)>,
+    /// How busy its bus was lately, percent of its time.
+    pub bus_load: u8,
+}
+
+/// How long answers took, wire included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Percentiles {
+    /// Half of them took no longer.
+    pub p50: Duration,
+    /// 95 of 100.
+    pub p95: Duration,
+    /// 99 of 100.
+    pub p99: Duration,
+    /// None took longer.
+    pub longest: Duration,
 }
 
 /// Samples that found the durable lane full, per class, waiting for the store to number them into gap records.

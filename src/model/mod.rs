@@ -1,12 +1,13 @@
 //! The words of the house: what every room talks about, and nothing that does anything.
 //!
 //! No tokio, no I/O, no clock. Every other room may import this one; this one imports nobody.
-//! `tag` what is read · `value` + `registers` what came off the wire · `quality` how far to trust it ·
+//! `tag` what is read, `data_type` as what · `value` + `registers` what came off the wire · `quality` how far to trust it ·
 //! `time` when · `sample` the three together · `number` its place in a stream · `topic` where it is
 //! published · `command` what may be written back · `stats` what is counted.
 
 pub mod alarm;
 pub mod command;
+pub mod data_type;
 pub mod number;
 pub mod quality;
 pub mod registers;

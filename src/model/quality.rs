@@ -14,13 +14,13 @@ pub enum Cause {
     Exception = 3,
     /// The value lies outside `min..max` of the tag; it is kept.
     Range = 4,
-    /// Not a number, or infinite.
+    /// The device says that it has no value: NaN or infinite, a sentinel, digits or a time that are none.
     Nan = 5,
     /// Nothing new for longer than the tag allows.
     Stale = 6,
     /// The wall clock was not known when the sample was taken.
     Clock = 7,
-    /// The configuration does not fit the device (for instance text that is not UTF-8).
+    /// The configuration does not fit the device (for instance text in another encoding, or a scale factor that is none).
     Config = 8,
     /// No connection to the bus: port missing, connection refused or lost.
     Transport = 9,

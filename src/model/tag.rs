@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use super::data_type::DataType;
+
 /// Position of a tag in [`crate::config::plan::Plan::tags`]; valid for one plan only (the store has ids of its own).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TagIx(pub u32);
@@ -17,7 +19,7 @@ pub struct BusIx(pub u32);
 /// The four tables of Modbus (Application Protocol 1.1b3, section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// 16 bits, read-write: FC 3, 6, 16.
+    /// 16 bits, read-write: FC 3, 6, 16, 22.
     Holding,
     /// 16 bits, read-only: FC 4.
     Input,
@@ -62,71 +64,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// The type of a tag on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DataType {
-    /// One bit, or a register that is not 0.
-    Bool,
-    /// 16 bits signed.
-    Int16,
-    /// 16 bits unsigned.
-    Uint16,
-    /// 32 bits signed.
-    Int32,
-    /// 32 bits unsigned.
-    Uint32,
-    /// 64 bits signed.
-    Int64,
-    /// 64 bits unsigned.
-    Uint64,
-    /// IEEE 754 single.
-    Float32,
-    /// IEEE 754 double.
-    Float64,
-    /// Text of at most this many bytes, two to a register, 1..=250.
-    Text(u8),
-}
-
-impl DataType {
-    /// How many registers one value takes.
-    pub const fn registers(self) -> u16 {
-        match self {
-            Self::Bool | Self::Int16 | Self::Uint16 => 1,
-            Self::Int32 | Self::Uint32 | Self::Float32 => 2,
-            Self::Int64 | Self::Uint64 | Self::Float64 => 4,
-            Self::Text(bytes) => bytes.div_ceil(2) as u16,
-        }
-    }
-
-    /// True for int and uint types.
-    pub const fn is_integer(self) -> bool {
-        matches!(self, Self::Int16 | Self::Uint16 | Self::Int32 | Self::Uint32 | Self::Int64 | Self::Uint64)
-    }
-
-    /// True for everything but booleans and text.
-    pub const fn is_number(self) -> bool {
-        !matches!(self, Self::Bool | Self::Text(_))
-    }
-}
-
-impl fmt::Display for DataType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self {
-            Self::Bool => "bool",
-            Self::Int16 => "int16",
-            Self::Uint16 => "uint16",
-            Self::Int32 => "int32",
-            Self::Uint32 => "uint32",
-            Self::Int64 => "int64",
-            Self::Uint64 => "uint64",
-            Self::Float32 => "float32",
-            Self::Float64 => "float64",
-            Self::Text(bytes) => return write!(f, "string({bytes})"),
-        };
-        f.write_str(word)
-    }
-}
-
 /// Byte order of a value over its registers, named by where the bytes A (most significant) … D arrive.
 /// 64-bit values reverse all four words (CDAB) or swap the bytes of each word (BADC); for one register CDAB = ABCD and
 /// DCBA = BADC. Text: BADC and DCBA swap the two bytes of each register, word order does not matter.
@@ -152,6 +89,11 @@ impl Order {
             Self::Badc => "BADC",
             Self::Dcba => "DCBA",
         }
+    }
+
+    /// Where bit `bit` of a register (0 = least significant) arrives when the bytes of each register are swapped.
+    pub const fn wire_bit(self, bit: u8) -> u8 {
+        if self.bytes_swapped() { (bit & 15) ^ 8 } else { bit & 15 }
     }
 
     /// True when the words of a value arrive least significant first.

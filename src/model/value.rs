@@ -15,7 +15,7 @@ pub enum Value {
     Uint(u64),
     /// A real number; finite.
     Float(f64),
-    /// Text of a `string(N)` tag, trailing NULs and blanks removed.
+    /// Text of a `string(N)` tag, hex of bytes, a time in RFC 3339, or the word of a map.
     Text(Box<str>),
 }
 

@@ -4,7 +4,8 @@
 //! alarm; it is over when the value has come back by more than the hysteresis; `delay` and `off_delay` run from the first
 //! value on the other side, and one value on the old side ends them; a value of bad quality neither raises nor clears,
 //! and lets a running delay run on, which the next usable value then decides; each change is told once. Uncertain values
-//! count. The delays are looked at when a value comes: an alarm is as punctual as its tag is polled.
+//! count. The delays are looked at when a value comes, so that an alarm is as punctual as its tag is polled; for values
+//! that come only when they change, [`Alarm::tick`] lets time pass over the last one.
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Alarm {
     delay: Duration,
     off_delay: Duration,
     conditions: Vec<(Limit, Phase)>,
+    /// The last value, if it was a usable one.
+    last: Option<(Value, Quality)>,
 }
 
 /// What a value is compared with.
@@ -67,6 +70,7 @@ impl Alarm {
             delay: plan.delay,
             off_delay: plan.off_delay,
             conditions: limits.map(|limit| (limit, Phase::Quiet)).collect(),
+            last: None,
         }
     }
 
@@ -81,7 +85,24 @@ impl Alarm {
 
     /// Judges a value; what changed by it is added to `changes`.
     pub fn offer(&mut self, value: Option<&Value>, quality: Quality, at: Stamp, changes: &mut Vec<Change>) {
-        let Some(value) = value.filter(|_| !matches!(quality, Quality::Bad(_))) else { return };
+        self.last = value.filter(|_| !matches!(quality, Quality::Bad(_))).map(|value| (value.clone(), quality));
+        self.tick(at, changes);
+    }
+
+    /// When a running delay will be over, if the value stays what it is.
+    pub fn due(&self) -> Option<Stamp> {
+        self.last.as_ref()?;
+        let due = |(_, phase): &(Limit, Phase)| match phase {
+            Phase::Rising { since } => Some(since.after(self.delay)),
+            Phase::Falling { since } => Some(since.after(self.off_delay)),
+            Phase::Quiet | Phase::Active => None,
+        };
+        self.conditions.iter().filter_map(due).min()
+    }
+
+    /// The last value still holds at this moment.
+    pub fn tick(&mut self, at: Stamp, changes: &mut Vec<Change>) {
+        let Some((value, quality)) = &self.last else { return };
         let (delay, off_delay) = (self.delay, self.off_delay);
         for (limit, phase) in &mut self.conditions {
             let Some(side) = limit.side(value, self.hysteresis) else { continue };
@@ -92,7 +113,7 @@ impl Alarm {
                 level: limit.level(),
                 condition,
                 value: value.clone(),
-                quality,
+                quality: *quality,
                 limit: limit.value(),
                 at,
             }));
@@ -224,6 +245,24 @@ mod tests {
         let values = [Some(11.0), None, None, Some(11.0), None, None, Some(11.0), Some(9.0)];
         assert_eq!(told(&high, &values), ["3 high active", "7 high cleared"]);
         assert_eq!(told(&high, &[None, None, None]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_value_that_comes_only_once_is_an_alarm_when_its_delay_is_over() {
+        let high = AlarmPlan { delay: Duration::from_secs(2), ..plan(&[(Level::High, 10.0)]) };
+        let mut alarm = Alarm::new(TagIx(0), &high);
+        let (mut changes, at) = (Vec::new(), |second: i64| Stamp { boot: Boot(1), micros: second * 1_000_000 });
+        alarm.offer(Some(&Value::Float(11.0)), Quality::Good, at(1), &mut changes);
+        assert_eq!((changes.len(), alarm.due()), (0, Some(at(3))));
+        alarm.tick(at(2), &mut changes);
+        assert!(changes.is_empty());
+        alarm.tick(at(3), &mut changes);
+        assert_eq!((changes.len(), alarm.due()), (1, None));
+        alarm.offer(Some(&Value::Float(9.0)), Quality::Good, at(4), &mut changes);
+        alarm.offer(Some(&Value::Float(12.0)), Quality::Good, at(5), &mut changes);
+        alarm.offer(None, Quality::Bad(Cause::Timeout), at(6), &mut changes);
+        alarm.tick(at(60), &mut changes);
+        assert_eq!((changes.len(), alarm.due()), (2, None), "not on the word of a value that is gone");
     }
 
     #[test]

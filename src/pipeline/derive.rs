@@ -103,6 +103,7 @@ impl Derive {
             {
                 self.known.insert(one.tag, Known { term, at, fresh: true });
             }
+            one.point.tick(now, harvest);
             one.point.look(now, harvest);
         }
         self.known.values_mut().for_each(|known| known.fresh = false);
@@ -112,8 +113,9 @@ impl Derive {
 
     /// How long it can be left alone when nothing comes.
     pub fn idle(&self, now: Stamp) -> Option<Duration> {
-        let dues = self.tags.iter().filter(|one| one.every.is_some()).map(|one| one.due.unwrap_or(now).since(now));
-        dues.chain(self.look_every).min()
+        let periods = self.tags.iter().filter(|one| one.every.is_some()).map(|one| one.due.unwrap_or(now));
+        let alarms = self.tags.iter().filter_map(|one| one.point.due());
+        periods.chain(alarms).map(|due| due.since(now)).chain(self.look_every).min()
     }
 
     /// What swinging doors hold, before a stop.
@@ -212,6 +214,7 @@ fn order(plan: &Plan) -> Vec<TagIx> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::plan::AlarmPlan;
     use crate::config::{self, HostFacts};
     use crate::model::time::Boot;
 
@@ -298,6 +301,20 @@ mod tests {
         assert_eq!(told(&plan, derive.work(at(4))), [text("next", &u64::MAX.to_string(), 4)], "exact");
         assert_eq!(told(&plan, derive.work(at(10))), [text("slow", "2", 10)], "at its own period");
         assert_eq!(derive.idle(at(12)), Some(Duration::from_secs(8)));
+    }
+
+    #[test]
+    fn an_alarm_with_a_delay_is_told_although_its_inputs_are_quiet() {
+        let mut plan = plan();
+        let limits = vec![(Level::High, 100.0)];
+        plan.tags[1].alarm = Some(AlarmPlan { limits, delay: Duration::from_secs(3), ..AlarmPlan::plain() });
+        plan.tags.truncate(3);
+        let mut derive = Derive::new(&plan).expect("there is one");
+        derive.learn(&sample(0, Value::Float(1.0), 1));
+        derive.work(at(1));
+        assert_eq!(derive.idle(at(2)), Some(Duration::from_secs(2)));
+        let harvest = derive.work(at(4)).remove(&DeviceIx(0)).expect("an alarm");
+        assert_eq!((harvest.alarms.len(), harvest.samples.len(), harvest.alarms[0].at), (1, 0, at(4)));
     }
 
     #[test]

@@ -9,5 +9,6 @@ pub mod deadband;
 pub mod derive;
 pub mod door;
 pub mod limits;
+pub mod meaning;
 pub mod point;
 pub mod scale;

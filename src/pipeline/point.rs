@@ -117,6 +117,18 @@ impl Point {
         }
     }
 
+    /// When [`Point::tick`] has something to tell.
+    pub fn due(&self) -> Option<Stamp> {
+        self.alarm.as_ref().and_then(|alarm| alarm.due())
+    }
+
+    /// Lets time pass over the last value, for tags that are told only of changes.
+    pub fn tick(&mut self, at: Stamp, into: &mut Harvest) {
+        if let Some(alarm) = &mut self.alarm {
+            alarm.tick(at, &mut into.alarms);
+        }
+    }
+
     /// Gives out what a swinging door holds: before a stop.
     pub fn flush(&mut self, into: &mut Harvest) {
         if let Keep::Door(door) = &mut self.keep {

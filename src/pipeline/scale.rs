@@ -13,6 +13,21 @@ const DIGITS_MAX: u32 = 15;
 /// Doubles are exact up to here.
 const EXACT_MAX: u128 = 1 << 53;
 
+/// Ten to this power multiplies a scaled value: what a SunSpec scale factor (`sunssf`) holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exponent(i32);
+
+impl Exponent {
+    /// Largest exponent either way (SunSpec Device Information Model Specification, "Scale Factors").
+    pub const MAX: i32 = 10;
+
+    /// From the value of the tag that holds it; `None` when it is no scale factor.
+    pub fn of(value: &Value) -> Option<Self> {
+        let exponent = i32::try_from(value.as_whole()?).ok()?;
+        (-Self::MAX..=Self::MAX).contains(&exponent).then_some(Self(exponent))
+    }
+}
+
 /// A scale, made ready once per tag.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scaling {
@@ -32,6 +47,29 @@ impl Scaling {
     /// Makes a scale ready.
     pub fn new(scale: Scale) -> Self {
         Self { scale, decimal: decimal(scale) }
+    }
+
+    /// The same scale with its factor times ten to a power; the offset stays.
+    #[must_use]
+    pub fn times_ten_to(&self, Exponent(exponent): Exponent) -> Self {
+        let scale = Scale { factor: self.scale.factor * 10f64.powi(exponent), ..self.scale };
+        let ten = |times: u32| 10i64.checked_pow(times);
+        let decimal = self.decimal.and_then(|Decimal { factor, offset, digits }| match exponent {
+            0 => Some(Decimal { factor, offset, digits }),
+            // Into the factor as far as it must, off the digits as far as it can.
+            1.. => {
+                let off = digits.min(exponent.unsigned_abs());
+                let digits = if offset == 0 { digits - off } else { digits };
+                let into = if offset == 0 { exponent.unsigned_abs() - off } else { exponent.unsigned_abs() };
+                Some(Decimal { factor: factor.checked_mul(ten(into)?)?, offset, digits })
+            }
+            _ => {
+                let digits = digits + exponent.unsigned_abs();
+                let offset = offset.checked_mul(ten(exponent.unsigned_abs())?)?;
+                (digits <= DIGITS_MAX).then_some(Decimal { factor, offset, digits })
+            }
+        });
+        Self { scale, decimal }
     }
 
     /// Raw to engineering value. `None` when a number of the device's own choosing overflows to infinity.
@@ -202,6 +240,37 @@ mod tests {
             Value::Float(1.5),
             "no scale, no rounding"
         );
+    }
+
+    /// The examples of the SunSpec specification's text: AC current 2077 with -2, energy 1234 with 1, and the like.
+    #[test]
+    fn a_scale_factor_moves_the_decimal_point_exactly() {
+        let exponent = |exponent: i64| Exponent::of(&Value::Int(exponent)).expect("a scale factor");
+        let plain = scaling(1.0, 0.0);
+        for (raw, power, value) in [
+            (2077, -2, Value::Float(20.77)),
+            (2404, -1, Value::Float(240.4)),
+            (4999, -2, Value::Float(49.99)),
+            (-85, -3, Value::Float(-0.085)),
+            (1234, 0, Value::Int(1234)),
+            (1234, 1, Value::Int(12_340)),
+            (7, 10, Value::Int(70_000_000_000)),
+            (7, -10, Value::Float(7e-10)),
+        ] {
+            let scaled = plain.times_ten_to(exponent(power));
+            assert_eq!(scaled.apply(Value::Int(raw)), Some(value.clone()), "{raw} * 10^{power}");
+            assert_eq!(scaled.invert(&value, Raw::Whole).as_f64(), Value::Int(raw).as_f64(), "{value} / 10^{power}");
+        }
+        assert_eq!(scaling(0.1, -40.0).times_ten_to(exponent(-1)).apply(Value::Int(2530)), Some(Value::Float(-14.7)));
+        assert_eq!(scaling(0.1, -40.0).times_ten_to(exponent(2)).apply(Value::Int(7)), Some(Value::Float(30.0)));
+        assert_eq!(
+            scaling(0.1, 0.0).times_ten_to(exponent(1)).apply(Value::Uint(u64::MAX)),
+            Some(Value::Uint(u64::MAX))
+        );
+        assert_eq!(scaling(0.1, 0.0).times_ten_to(exponent(3)).apply(Value::Int(7)), Some(Value::Int(700)));
+        for none in [Value::Int(-32_768), Value::Int(11), Value::Uint(65_535), Value::Float(1.0), Value::Bool(true)] {
+            assert_eq!(Exponent::of(&none), None, "{none}");
+        }
     }
 
     proptest::proptest! {

@@ -21,6 +21,7 @@ pub mod image;
 pub mod life;
 pub mod link;
 pub mod pdu;
+mod point;
 pub mod pty;
 pub mod rtu;
 pub mod site;

@@ -25,7 +25,7 @@ const BITS_WRITTEN_MAX: u16 = 1968;
 /// Section 6.12: registers per write.
 const WORDS_WRITTEN_MAX: u16 = 123;
 
-/// Answers one request (function code first, no unit id, no checksum). FC 1 to 6, 15 and 16; anything else is exception 1.
+/// Answers one request (function code first, no unit id, no checksum). FC 1 to 6, 15, 16 and 22; anything else is exception 1.
 pub fn answer(image: &mut Image, request: &[u8]) -> Vec<u8> {
     let function = request.first().copied().unwrap_or(0);
     respond(image, function, request.get(1..).unwrap_or_default()).unwrap_or_else(|code| exception(function, code))
@@ -38,7 +38,7 @@ pub fn exception(function: u8, code: u8) -> Vec<u8> {
 
 /// Is this a request that changes something?
 pub fn is_write(request: &[u8]) -> bool {
-    matches!(request.first(), Some(5 | 6 | 15 | 16))
+    matches!(request.first(), Some(5 | 6 | 15 | 16 | 22))
 }
 
 fn respond(image: &mut Image, function: u8, body: &[u8]) -> Result<Vec<u8>, u8> {
@@ -85,6 +85,12 @@ fn respond(image: &mut Image, function: u8, body: &[u8]) -> Result<Vec<u8>, u8> 
             image.write_words(start, &words).map_err(illegal_address)?;
             Ok(echo())
         }
+        22 => {
+            let (and, or) = (second, word(body, 4)?);
+            let held = image.words(Table::Holding, start, 1).map_err(illegal_address)?[0];
+            image.write_words(start, &[held & and | or & !and]).map_err(illegal_address)?;
+            Ok([&[function][..], &body[..6]].concat())
+        }
         _ => Err(ILLEGAL_FUNCTION),
     }
 }
@@ -94,6 +100,7 @@ fn respond(image: &mut Image, function: u8, body: &[u8]) -> Result<Vec<u8>, u8> 
 pub fn request_length(request: &[u8]) -> Option<usize> {
     match request.first()? {
         1..=6 => Some(5),
+        22 => Some(7),
         15 | 16 => Some(6 + usize::from(*request.get(5)?)),
         _ => None,
     }
@@ -161,6 +168,9 @@ mod tests {
             (&[15, 0, 0, 0, 3, 1, 2], &[15, 0, 0, 0, 3]), // coils 0..3 = 0,1,0
             (&[16, 0, 0, 0, 1, 2, 0, 9], &[16, 0, 0, 0, 1]),
             (&[16, 0, 0, 0, 1, 4, 0, 9], &[0x90, 3]), // byte count disagrees
+            (&[22, 0, 1, 0, 0xF0, 0, 0x0A], &[22, 0, 1, 0, 0xF0, 0, 0x0A]), // 7: nothing stays of it, 0x0A is set
+            (&[22, 0, 9, 0, 0xF0, 0, 0x0A], &[0x96, 2]), // not mapped
+            (&[22, 0, 1, 0, 0xF0], &[0x96, 3]),       // cut short
             (&[43, 14, 1, 0, 0], &[0xAB, 1]),         // not ours
             (&[3, 0], &[0x83, 3]),                    // cut short
         ];
@@ -168,7 +178,7 @@ mod tests {
         for (request, response) in cases {
             assert_eq!(answer(&mut image, request), *response, "{request:02x?}");
         }
-        assert_eq!(image.words(Table::Holding, 0, 2), Ok(vec![9, 7]));
+        assert_eq!(image.words(Table::Holding, 0, 2), Ok(vec![9, 10]));
         assert_eq!(image.bits(Table::Coil, 0, 3), Ok(vec![false, true, false]));
     }
 

@@ -9,12 +9,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::blocks::frame_pause;
 use crate::config::plan::{Framing, SerialPlan};
 
 use super::conversation::{FRAME_PAUSE, WAITING_MAX, post, reply};
 use super::frames::{FRAME_MAX, Frames, Request};
 use super::pty::Pty;
 use super::units::Units;
+use crate::flow::timer::Timer;
 
 /// How fast bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,16 @@ impl Pace {
                 let bits = characters as u64 * u64::from(serial.bits_per_char());
                 Duration::from_nanos(bits * 1_000_000_000 / u64::from(serial.baud.max(1)))
             }
+        }
+    }
+}
+
+impl Pace {
+    /// The silence by which a unit knows that a request is over (Modbus over Serial Line 1.02, section 2.5.1.1).
+    fn pause(self) -> Duration {
+        match self {
+            Self::Instant => Duration::ZERO,
+            Self::Line(serial) => frame_pause(serial),
         }
     }
 }
@@ -88,6 +100,13 @@ impl Drop for RtuLine {
     }
 }
 
+/// A reply, and when the last bit of its request has passed the line and the unit has thought.
+#[derive(Debug)]
+struct Spoken {
+    frame: Vec<u8>,
+    not_before: Instant,
+}
+
 /// The far end of the line, where the devices are.
 struct Far<'a> {
     pty: &'a Pty,
@@ -98,7 +117,7 @@ struct Far<'a> {
 
 impl Far<'_> {
     /// Reads requests for ever and hands the replies on.
-    async fn listen(&self, replies: mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+    async fn listen(&self, replies: mpsc::Sender<Spoken>) -> io::Result<()> {
         let mut frames = Frames::new(self.framing);
         let mut buffer = [0u8; FRAME_MAX];
         loop {
@@ -121,28 +140,40 @@ impl Far<'_> {
     }
 
     /// Hands the reply, if there is one, to the line: when its request has passed the wire and it is due.
-    fn answer(&self, request: &Request, replies: &mpsc::Sender<Vec<u8>>) {
+    fn answer(&self, request: &Request, replies: &mpsc::Sender<Spoken>) {
         if let Some((after, frame)) = reply(self.units, self.framing, request) {
-            post(replies, after + self.pace.time(request.length), frame, self.units);
+            let asking = self.pace.time(request.length);
+            self.count(asking);
+            let not_before = Instant::now() + after + asking + self.pace.pause();
+            post(replies, after, Spoken { frame, not_before }, self.units);
         }
     }
 
     /// Puts replies on the line, each byte in its time.
-    async fn speak(&self, mut due: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
-        while let Some(frame) = due.recv().await {
-            let begun = Instant::now();
+    async fn speak(&self, mut due: mpsc::Receiver<Spoken>) -> io::Result<()> {
+        // A millisecond late with each request would be a tenth of a fast line.
+        let mut timer = Timer::new().ok();
+        while let Some(Spoken { frame, not_before }) = due.recv().await {
+            let begun = not_before.max(Instant::now());
             let piece = if self.pace == Pace::Instant { FRAME_MAX } else { 8 };
             let mut sent = 0;
             for bytes in frame.chunks(piece) {
                 sent += bytes.len();
-                if self.pace != Pace::Instant {
-                    sleep_until(begun + self.pace.time(sent)).await;
+                let moment = begun + self.pace.time(sent);
+                match &mut timer {
+                    Some(timer) => timer.at(moment.into_std()).await,
+                    None => sleep_until(moment).await,
                 }
                 let written = self.pty.write(bytes)?;
                 self.units.stats().dropped.add((bytes.len() - written) as u64);
             }
+            self.count(self.pace.time(sent));
         }
         Ok(())
+    }
+
+    fn count(&self, taken: Duration) {
+        self.units.stats().busy_micros.add(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));
     }
 }
 

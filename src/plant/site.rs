@@ -6,7 +6,9 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use crate::config::plan::{BusPlan, Carrier, Plan};
@@ -105,6 +107,7 @@ impl Site {
     /// Serves every bus of the plan with its devices. Must be called within a tokio runtime.
     pub async fn serve(plan: &Plan, options: &SiteOptions) -> Result<Self, NotServed> {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
+        let mut secrets = None;
         for (at, bus) in plan.buses.iter().enumerate() {
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
@@ -117,8 +120,9 @@ impl Site {
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
             }
-            let (line, place) =
-                Line::open(bus, &units, options).await.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
+            let (line, place) = Line::open(bus, &units, options, &mut secrets)
+                .await
+                .map_err(|source| NotServed { bus: bus.name.clone(), source })?;
             site.buses.push(ServedBus { name: bus.name.clone(), place, units, line });
         }
         Ok(site)
@@ -163,7 +167,13 @@ impl Site {
 }
 
 impl Line {
-    async fn open(bus: &BusPlan, units: &Units, options: &SiteOptions) -> io::Result<(Self, Place)> {
+    /// `secrets`: made when the first bus needs them, for all of them.
+    async fn open(
+        bus: &BusPlan,
+        units: &Units,
+        options: &SiteOptions,
+        secrets: &mut Option<(Arc<ServerConfig>, GatewayFiles)>,
+    ) -> io::Result<(Self, Place)> {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (framing, units) = (bus.link.framing, units.clone());
         match &bus.link.carrier {
@@ -179,7 +189,10 @@ impl Line {
             }
             Carrier::Tls(_) => {
                 let missing = || io::Error::new(io::ErrorKind::InvalidInput, "there is no place for its certificates");
-                let (config, files) = tls::make(options.certificates.as_ref().ok_or_else(missing)?)?;
+                let (config, files) = match secrets {
+                    Some(made) => made.clone(),
+                    None => secrets.insert(tls::make(options.certificates.as_ref().ok_or_else(missing)?)?).clone(),
+                };
                 let line = TcpLine::serve_as(Manner { framing, tls: Some(config) }, any, units).await?;
                 let place = Place::Tls(line.address(), files);
                 Ok((Self::Tcp(line), place))

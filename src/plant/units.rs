@@ -58,6 +58,8 @@ pub struct LineStats {
     pub writes: Counter,
     /// Bytes that made no valid request, or replies that nobody took.
     pub dropped: Counter,
+    /// On a paced line: the time that requests and replies took on it, microseconds.
+    pub busy_micros: Counter,
 }
 
 /// All units of one line; cheap to clone.

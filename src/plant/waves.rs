@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use crate::config::plan::{Limits, TagPlan};
+use crate::model::registers::Encoding;
 use crate::model::tag::DataType;
+use crate::model::time::{Certainty, Wall};
 use crate::model::value::Value;
 
 /// How an engineering value moves.
@@ -48,6 +50,15 @@ pub enum Wave {
     },
     /// Always the same text.
     Text(Box<str>),
+    /// One word after the other.
+    Words {
+        /// The words of a map.
+        words: Vec<Value>,
+        /// How long each holds.
+        hold: Duration,
+    },
+    /// The time, from the beginning of 2026 on.
+    Clock,
 }
 
 /// Low, high and grid of a moving number.
@@ -92,9 +103,19 @@ impl Wave {
     pub fn of(tag: &TagPlan) -> Self {
         let seed = seed(&tag.name, tag.register().map_or(0, |place| place.start));
         let period = Duration::from_millis(20_000 + seed % 50_000);
+        if let Some(map) = &tag.map {
+            let words = map.entries.iter().map(|(_, word)| Value::Text((**word).into())).collect();
+            return Self::Words { words, hold: Duration::from_millis(3000 + seed % 6000) };
+        }
         match tag.data_type {
             DataType::Bool => return Self::Square(Duration::from_millis(4000 + seed % 9000)),
-            DataType::Text(length) => return Self::Text(cut(&tag.name.to_uppercase(), length.into())),
+            DataType::Text(length) => {
+                let mut name = tag.name.to_uppercase();
+                name.retain(|character| character.is_ascii() || tag.text.encoding == Encoding::Utf8);
+                return Self::Text(cut(&name, length.into()));
+            }
+            DataType::Bytes(length) => return Self::Text("5a".repeat(length.into()).into()),
+            time if time.is_time() => return Self::Clock,
             _ => {}
         }
         let unlimited = tag.limits == Limits::default();
@@ -128,6 +149,11 @@ impl Wave {
                 Value::Float(start + step * (since_start.as_secs_f64().floor() % steps))
             }
             Self::Text(text) => Value::Text(text.clone()),
+            Self::Words { words, hold } => {
+                let step = usize::try_from(since_start.as_millis() / hold.as_millis().max(1)).unwrap_or(0);
+                words.get(step % words.len().max(1)).cloned().unwrap_or_else(|| Value::Text("".into()))
+            }
+            Self::Clock => clock(since_start),
         }
     }
 }
@@ -164,6 +190,12 @@ fn span(tag: &TagPlan, grain: f64) -> Span {
 /// Engineering values that fit the wire type.
 fn wire_range(tag: &TagPlan) -> (f64, f64) {
     let (low, high) = match tag.data_type {
+        _ if tag.field.is_some() => field_range(tag),
+        DataType::Float16 => (-65_504.0, 65_504.0),
+        DataType::Bcd16 => (0.0, 9999.0),
+        DataType::Bcd32 | DataType::Mod10(2) => (0.0, 99_999_999.0),
+        DataType::Mod10(3) => (0.0, 999_999_999_999.0),
+        DataType::Mod10(_) => (0.0, 1e15),
         DataType::Int16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
         DataType::Uint16 => (0.0, f64::from(u16::MAX)),
         DataType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
@@ -175,6 +207,14 @@ fn wire_range(tag: &TagPlan) -> (f64, f64) {
     (one.min(other), one.max(other))
 }
 
+/// Raw values that fit the bits of a field.
+#[expect(clippy::cast_precision_loss, reason = "a wave needs no more than 53 bits")]
+fn field_range(tag: &TagPlan) -> (f64, f64) {
+    let most = tag.field.map_or(0, |field| field.cut(u64::MAX).min(1 << 50));
+    let signed = matches!(tag.data_type, DataType::Int16 | DataType::Int32 | DataType::Int64);
+    if signed { (-((most / 2) as f64), (most / 2) as f64) } else { (0.0, most as f64) }
+}
+
 /// 1, 2 or 5 times a power of ten, at least the number given.
 fn nice(number: f64) -> f64 {
     if number <= 0.0 {
@@ -182,6 +222,14 @@ fn nice(number: f64) -> f64 {
     }
     let power = 10f64.powf(number.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|times| times * power).find(|nice| *nice >= number).unwrap_or(10.0 * power)
+}
+
+/// Whole seconds after 2026-01-01T00:00:00Z.
+fn clock(since_start: Duration) -> Value {
+    const BEGIN_MS: i64 = 1_767_225_600_000;
+    let passed = i64::try_from(since_start.as_secs()).unwrap_or(0);
+    let now = Wall { unix_ms: BEGIN_MS.saturating_add(passed.saturating_mul(1000)), certainty: Certainty::Fixed };
+    Value::Text(now.to_string().into())
 }
 
 /// FNV-1a of the name, moved by the address: neighbours of one name move differently.

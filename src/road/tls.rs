@@ -258,7 +258,9 @@ fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDe
 /// A file that everybody on the box may read or replace is no secret.
 async fn read_secret(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
     let bytes = read(path, what).await?;
-    let mode = tokio::fs::metadata(path).await.map_or(0, |file| file.permissions().mode() & 0o777);
+    let owned = path.to_owned();
+    let metadata = tokio::task::spawn_blocking(move || std::fs::metadata(owned)).await;
+    let mode = metadata.ok().and_then(Result::ok).map_or(0, |file| file.permissions().mode() & 0o777);
     if mode & OTHERS != 0 {
         let path = path.display();
         return Err(RoadError::Disabled(format!(

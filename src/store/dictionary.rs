@@ -23,18 +23,7 @@ pub(super) fn row(tag: &DictionaryTag) -> TagRow {
 
 /// Reads a row back; `None` when its type does not exist.
 pub(super) fn tag(row: TagRow) -> Option<DictionaryTag> {
-    let data_type = match row.data_type.as_str() {
-        "bool" => DataType::Bool,
-        "int16" => DataType::Int16,
-        "uint16" => DataType::Uint16,
-        "int32" => DataType::Int32,
-        "uint32" => DataType::Uint32,
-        "int64" => DataType::Int64,
-        "uint64" => DataType::Uint64,
-        "float32" => DataType::Float32,
-        "float64" => DataType::Float64,
-        text => DataType::Text(text.strip_prefix("string(")?.strip_suffix(')')?.parse().ok()?),
-    };
+    let data_type = DataType::from_name(&row.data_type)?;
     Some(DictionaryTag { id: row.id, device: row.device, name: row.name, topic: row.topic, data_type })
 }
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ironbridge::config::plan::{Compression, Plan, Source};
+use ironbridge::config::plan::{Compression, Plan, Source, WriteFunction};
 use ironbridge::config::{self, HostFacts, Loaded, Problem, Problems};
 use ironbridge::model::alarm::Level;
+use ironbridge::model::registers::{BitField, Encoding, TextForm};
 use ironbridge::model::tag::{DataType, TagIx};
 use tempfile::TempDir;
 
@@ -203,6 +204,27 @@ fn a_register_map_from_csv_becomes_tags() {
     assert_eq!((level.scale.factor, level.write.limits.max, level.deadband), (0.1, Some(50.0), Some(0.5)));
     assert_eq!(level.write.verify, config::plan::Verify::TrustReply);
     assert_eq!(plan.tags[1].description, "two words");
+}
+
+#[test]
+fn every_key_of_raw_words_is_a_column() {
+    let map = "name,address,type,nan,scale_from,mask,shift,map,encoding,pad,terminator,write.function,write.retry,access\n\
+               power,holding:1,int16,0x8000|0x7FFF,power_sf,,,,,,,,,\n\
+               power_sf,holding:2,int16,,,,,,,,,,,\n\
+               mode,holding:3,uint16,,,0x0070,4,0=off | 1=by hand,,,,mask,2,read-write\n\
+               bits,holding:3.4-6,,,,,,,,,,,,\n\
+               label,holding:4,string(6),,,,,,latin-1,space,none,,,\n";
+    let plan =
+        Etc::with(&[("ironbridge.toml", &format!("{BUS}{DEVICE}profile = \"map.csv\"\n")), ("map.csv", map)]).plan();
+    let [power, _, mode, bits, label] = plan.tags.as_slice() else { panic!("{:?}", plan.tags) };
+    assert_eq!((power.nan.as_slice(), power.scale_from), (&[0x8000, 0x7FFF][..], Some(TagIx(1))));
+    assert_eq!(mode.field, Some(BitField { mask: 0x70, shift: 4 }));
+    assert_eq!((bits.field, bits.data_type), (mode.field, DataType::Uint16));
+    let words = mode.map.as_ref().expect("a map");
+    assert_eq!((words.word(0), words.number("by hand")), (Some("off"), Some(1)));
+    assert_eq!((mode.write.function, mode.write.retries), (WriteFunction::Mask, 2));
+    let form = TextForm { encoding: Encoding::Latin1, pad: b' ', terminator: None };
+    assert_eq!(label.text, form);
 }
 
 #[test]

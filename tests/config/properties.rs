@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use ironbridge::config::blocks::{self, Block};
-use ironbridge::config::plan::{BusLink, BusPlan, DevicePlan, Parity, Plan, SerialPlan, TagPlan};
+use ironbridge::config::plan::{
+    BusLink, BusPlan, DevicePlan, Extent, Grouping, Parity, Plan, SerialPlan, TagPlan, Territory,
+};
 use ironbridge::config::{self, HostFacts};
 
 use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
@@ -202,22 +204,43 @@ fn tags(device: u32) -> impl Strategy<Value = Vec<TagPlan>> {
     prop::collection::vec(one, 0..60)
 }
 
+/// What a device may say about itself.
+fn device() -> impl Strategy<Value = DevicePlan> {
+    let limit = prop::sample::select(vec![1u16, 4, 11, 125]);
+    let gap = prop::sample::select(vec![None, Some(0), Some(3), Some(125)]);
+    let one_each = prop::sample::select(vec![Grouping::Blocks, Grouping::Blocks, Grouping::OneRequestPerTag]);
+    let table = prop::sample::select(vec![Table::Holding, Table::Input, Table::Coil, Table::Discrete]);
+    let forbidden = (table, 0u16..320, 0u16..4);
+    let forbidden = forbidden.prop_map(|(table, first, more)| Extent { table, first, last: first + more });
+    let readable = prop::sample::select(vec![Vec::new(), vec![(0u16, 99u16), (100, u16::MAX)]]);
+    (limit, gap, one_each, prop::collection::vec(forbidden, 0..6), readable).prop_map(
+        |(limit, max_gap, grouping, forbidden, readable)| {
+            let tables = [Table::Holding, Table::Input, Table::Coil, Table::Discrete];
+            let everywhere = |(first, last)| tables.map(|table| Extent { table, first, last });
+            let readable = readable.into_iter().flat_map(everywhere).collect();
+            let territory = Territory { readable, forbidden };
+            let plain = DevicePlan::plain("", BusIx(0), 1);
+            DevicePlan { max_registers_per_read: limit, max_gap, grouping, territory, ..plain }
+        },
+    )
+}
+
+/// Would `check` let this tag through?
+fn may_be_read(device: &DevicePlan, tag: &TagPlan) -> bool {
+    let place = tag.register().expect("a register");
+    device.territory.allows(place.table, place.start.into(), blocks::width(tag).into())
+}
+
 /// Three devices, two of them on bus 0.
 fn plan() -> impl Strategy<Value = Plan> {
-    let limit = || prop::sample::select(vec![1u16, 4, 11, 125]);
-    (any::<bool>(), (tags(0), tags(1), tags(2)), (limit(), limit(), limit())).prop_map(|(serial, tags, limits)| {
+    (any::<bool>(), (tags(0), tags(1), tags(2)), (device(), device(), device())).prop_map(|(serial, tags, of)| {
         let lists = [tags.0, tags.1, tags.2];
-        let limits = [limits.0, limits.1, limits.2];
         let mut all = Vec::new();
         let mut devices = Vec::new();
-        for ((list, limit), bus) in lists.into_iter().zip(limits).zip([0, 1, 0]) {
+        for ((list, device), bus) in lists.into_iter().zip([of.0, of.1, of.2]).zip([0, 1, 0]) {
             let first = all.len();
-            all.extend(list);
-            devices.push(DevicePlan {
-                tags: first..all.len(),
-                max_registers_per_read: limit,
-                ..DevicePlan::plain("", BusIx(bus), 1)
-            });
+            all.extend(list.into_iter().filter(|tag| may_be_read(&device, tag)));
+            devices.push(DevicePlan { tags: first..all.len(), bus: Some(BusIx(bus)), ..device });
         }
         let bus = |serial| BusPlan::plain("", link(serial));
         Plan { buses: vec![bus(serial), bus(!serial)], devices, tags: all, ..Plan::empty("g") }
@@ -232,6 +255,7 @@ fn assert_kept(plan: &Plan, block: &Block) {
     let alone =
         block.tags.len() == 1 || block.tags.iter().all(|ix| blocks::width(&plan.tags[ix.0 as usize]) == block.count);
     assert!(u32::from(block.count) <= longest || alone, "{block:?} is longer than {longest}");
+    assert!(device.territory.allows(block.table, block.start.into(), block.count.into()), "{block:?} of {device:?}");
     let mut starts = Vec::new();
     for ix in &block.tags {
         let tag = &plan.tags[ix.0 as usize];
@@ -243,7 +267,16 @@ fn assert_kept(plan: &Plan, block: &Block) {
     }
     // It begins and ends with a value, and has no hole larger than allowed.
     let bus = device.bus.expect("a block is on a bus");
-    let gap = u32::from(blocks::max_gap(&plan.buses[bus.0 as usize].link, think(plan, bus)));
+    let measured = blocks::max_gap(&plan.buses[bus.0 as usize].link, think(plan, bus));
+    let gap = u32::from(device.max_gap.unwrap_or(measured));
+    if device.grouping == Grouping::OneRequestPerTag {
+        let places = block.tags.iter().map(|ix| &plan.tags[ix.0 as usize]);
+        assert!(
+            places
+                .map(|tag| (tag.register().map(|at| at.start), blocks::width(tag)))
+                .all(|place| place == (Some(block.start), block.count))
+        );
+    }
     let gap = if block.table.is_bits() { gap * 16 } else { gap };
     starts.sort_unstable();
     assert_eq!(starts.first().map(|(start, _)| *start), Some(block.start));

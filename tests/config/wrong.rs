@@ -160,6 +160,10 @@ fn a_bus_says_what_is_wrong() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_serial_bus_says_what_is_wrong() {
     let rtu = "[[bus]]\nname = \"r\"\ntype = \"modbus-rtu\"\n";
     for (serial, words) in [
         ("9600", "no line settings"),
@@ -273,7 +277,7 @@ error: `device[0].tag[0].address`: out of range
 16 | address = \"holding:65536\"
    |           ^^^^^^^^^^^^^^^
    = value: \"holding:65536\"
-   = allowed: holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); a bit as \"holding:7.3\"
+   = allowed: holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\"
 
 1 problem in the configuration";
     assert_eq!(shown, expected);

@@ -18,8 +18,7 @@ fn a_device_says_what_is_wrong() {
             ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «-1", "device[0].unit_id", "0 ..= 255"),
             ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «\"1\"", "device[0].unit_id", "found a text 0 ..= 255"),
             ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «1.0", "device[0].unit_id", "a whole number"),
-            ("[[device]]\nname = \"d\"\nbus = \"line\"\nunit_id = «0", "device[0].unit_id", "1 ..= 247"),
-            ("[[device]]\nname = \"d\"\nbus = \"line\"\nunit_id = «248", "device[0].unit_id", "1 ..= 247"),
+            ("[[device]]\nname = \"d\"\nbus = \"line\"\nunit_id = «248", "device[0].unit_id", "0 ..= 247"),
             (
                 "[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «9999999999999999999999999999999999999999999",
                 "device[0].unit_id",
@@ -165,8 +164,13 @@ fn a_key_of_a_tag_says_what_is_wrong() {
             ("address = «true\ntype = \"bool\"", "device[0].tag[0].address", "found true or false"),
             ("address = «\"input:65535\"\ntype = \"float32\"", "device[0].tag[0].address", "beyond register 65535"),
             ("address = \"input:1\"\ntype = «\"flaot32\"", "device[0].tag[0].type", "did you mean `float32`?"),
-            ("address = \"input:1\"\ntype = «\"float16\"", "device[0].tag[0].type", "not in this version"),
-            ("address = \"input:1\"\ntype = «\"bytes(4)\"", "device[0].tag[0].type", "not in this version"),
+            ("address = \"input:1\"\ntype = «\"mod10_5\"", "device[0].tag[0].type", "did you mean `mod10_2`?"),
+            ("address = \"input:1\"\ntype = «\"bytes(0)\"", "device[0].tag[0].type", "1 ..= 250"),
+            ("address = «\"holding:1.3-1\"", "device[0].tag[0].address", "the bits count upwards"),
+            ("address = «\"holding:1.3-16\"", "device[0].tag[0].address", "bits 0 (least significant) ..= 15"),
+            ("address = «\"coil:1.0-3\"", "device[0].tag[0].address", "one bit already"),
+            ("address = \"holding:1.0-3\"\ntype = «\"float32\"", "device[0].tag[0].type", "a number uint16"),
+            ("address = \"holding:1.0-3\"\nmask = «\"0xF\"", "device[0].tag[0].mask", "names the bits already"),
             ("address = \"input:1\"\ntype = «\"string(0)\"", "device[0].tag[0].type", "1 ..= 250"),
             ("address = \"input:1\"\ntype = «\"string(251)\"", "device[0].tag[0].type", "1 ..= 250"),
             ("address = \"coil:1\"\ntype = «\"int16\"", "device[0].tag[0].type", "always a bool bool"),
@@ -364,7 +368,7 @@ fn an_expression_is_refused_where_it_is_wrong() {
             ("expression = «\"{d/tt} * 2\"", path, "did you mean `d/t`?"),
             ("expression = «\"{t} * 2\"", path, "there is no tag {station/t}"),
             ("expression = «\"t * 2\"", path, "tags stand in braces: {t}"),
-            ("expression = «\"{d/on}\"", path, "only written, never read"),
+            ("type = \"bool\"\nexpression = «\"{d/on}\"", path, "only written, never read"),
             ("expression = «\"{sum} + 1\"", path, "depends on its own result"),
             ("expression = «\"{d/t} > 1\"", path, "write type = \"bool\""),
             ("expression = «\"{d/t} and true\"", path, "a number stands where true or false is needed"),
@@ -379,4 +383,113 @@ fn an_expression_is_refused_where_it_is_wrong() {
     let found = problems(circle);
     let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(paths, ["device[0].tag[0].expression", "device[0].tag[1].expression"], "{found}");
+}
+
+#[test]
+fn raw_words_are_read_in_one_way_only() {
+    let number = |data_type: &str, key: &str| {
+        format!("{BUS}{DEVICE}{TAG}address = \"holding:1\"\ntype = \"{data_type}\"\naccess = \"read-write\"\n{key}")
+    };
+    for (data_type, text, path, words) in [
+        ("float32", "mask = «\"0x0F\"", "mask", "for int and uint types"),
+        ("string(4)", "shift = «4", "shift", "for int and uint types"),
+        ("uint16", "mask = «\"0\"", "mask", "without bits"),
+        ("uint16", "mask = «\"0x10000\"", "mask", "more bits than a uint16"),
+        ("uint16", "mask = «\"FF\"", "mask", "write the bits as hex"),
+        ("uint16", "mask = «\"0x0FF0\"\nshift = 5", "mask", "at most 4"),
+        ("int16", "mask = «\"0x0F0F\"", "mask", "read them as a uint16"),
+        ("uint16", "shift = «16", "shift", "leaves nothing"),
+        ("uint16", "shift = «64", "shift", "0 ..= 63"),
+        ("string(4)", "nan = «[\"0x8000\"]", "nan", "for numbers and times"),
+        ("int32", "nan = [«\"0x8000\"]", "nan", "a int32 has 8 hex digits, this has 4"),
+        ("int16", "nan = [\"0x8000\", «\"ieee\"]", "nan", "no NaN of IEEE 754"),
+        ("int16", "nan = [«\"-32769\"]", "nan", "is no value of a int16"),
+        ("float32", "nan = [«\"soon\"]", "nan", "is neither"),
+        ("uint16", "nan = «\"0xFFFF\"", "nan", "a list of texts"),
+        ("float32", "map = «{ 0 = \"off\" }", "map", "whole numbers and bits"),
+        ("uint16", "map = «\"off\"", "map", "0=off|1=on"),
+        ("uint16", "map = «{}", "map", "1 ..= 256 words"),
+        ("uint16", "map = { «on = \"on\" }", "map.on", "no whole number"),
+        ("uint16", "map = { «-1 = \"on\" }", "map.-1", "is never -1 here"),
+        ("uint16", "map = { «0 = 1 }", "map.0", "found a whole number"),
+        ("uint16", "map = { 0 = \"x\", «1 = \"x\" }", "map.1", "the same word twice"),
+        ("uint16", "map = { 0 = \"x\", «0x0 = \"y\" }", "map.0x0", "the same number twice"),
+        ("uint16", "map = { 0 = \"x\" }\nscale = «2", "scale", "with a map the value is text"),
+        ("uint16", "map = { 0 = \"x\" }\nwrite = { max = «2 }", "write.max", "with a map the value is text"),
+        ("uint16", "encoding = «\"ascii\"", "encoding", "for string(N)"),
+        ("string(4)", "encoding = «\"utf8\"", "encoding", "utf-8, latin-1, ascii"),
+        ("string(4)", "pad = «\"blank\"", "pad", "nul, space"),
+        ("string(4)", "terminator = «\"0x100\"", "terminator", "none, nul"),
+        ("unix32", "scale = «2", "scale", "that is for numbers"),
+        ("bytes(4)", "deadband = «2", "deadband", "that is for numbers"),
+        ("unix32", "scale_from = «\"sf\"", "scale_from", "that is for numbers"),
+    ] {
+        assert_refused(&number(data_type, ""), &[(text, &format!("device[0].tag[0].{path}"), words)]);
+    }
+}
+
+#[test]
+fn a_scale_factor_is_an_int16_of_the_same_device() {
+    let value = format!("{BUS}{DEVICE}{TAG}address = \"holding:1\"\ntype = \"int16\"\nscale_from = ");
+    let factor = |rest: &str| format!("«\"sf\"\n[[device.tag]]\nname = \"sf\"\naddress = \"holding:2\"\n{rest}");
+    for (rest, words) in [
+        ("type = \"uint16\"", "sf is a uint16"),
+        ("type = \"int16\"\nscale = 2", "of its own"),
+        ("type = \"int16\"\nmask = \"0xFF\"", "of its own"),
+        ("type = \"int16\"\naccess = \"write\"", "is never read"),
+    ] {
+        let text = factor(rest);
+        let problems = problems(&support::marked(&format!("{value}{text}")).0);
+        let problem = problems.iter().next().expect("one at least");
+        assert_eq!(problem.path, "device[0].tag[0].scale_from");
+        assert!(problem.message.contains(words), "{problem}");
+    }
+    assert_refused(
+        &value,
+        &[
+            ("«\"nobody\"", "device[0].tag[0].scale_from", "no tag of that name"),
+            ("«\"t\"", "device[0].tag[0].scale_from", "has a scale factor itself"),
+            (
+                "\"sf\"\n[[device.tag]]\nname = \"sf\"\naddress = \"holding:2\"\ntype = \"int16\"\nscale_from = «\"t\"",
+                "device[0].tag[1].scale_from",
+                "has a scale factor itself",
+            ),
+        ],
+    );
+    let plan = parse(&support::marked(&format!("{value}{}", factor("type = \"int16\""))).0).expect("right").plan;
+    assert_eq!(plan.tags[0].scale_from, Some(ironbridge::model::tag::TagIx(1)), "also one that comes later");
+}
+
+#[test]
+fn a_write_is_one_that_modbus_has() {
+    let write = |address: &str, data_type: &str| {
+        format!("{BUS}{DEVICE}{TAG}address = \"{address}\"\ntype = \"{data_type}\"\naccess = \"read-write\"\n")
+    };
+    let path = "device[0].tag[0].write.function";
+    assert_refused(
+        &write("holding:1", "float32"),
+        &[
+            ("write = { function = «\"single\" }", path, "FC 6 writes one"),
+            ("write = { function = «\"mask\" }", path, "some bits of one register"),
+            ("write = { function = «\"fc6\" }", path, "auto, single, multiple, mask"),
+            ("write = { retry = «4 }", "device[0].tag[0].write.retry", "0 ..= 3"),
+        ],
+    );
+    assert_refused(&write("coil:1", "bool"), &[("write = { function = «\"mask\" }", path, "a coil is one bit")]);
+}
+
+#[test]
+fn a_broadcast_is_written_blindly_or_refused() {
+    let device = format!("{BUS}[[device]]\nname = \"all\"\nbus = \"line\"\nunit_id = «0\n{TAG}");
+    let path = "device[0].unit_id";
+    assert_refused(
+        &device,
+        &[
+            ("address = \"coil:1\"", path, "its tag t is read"),
+            ("address = \"coil:1\"\naccess = \"write\"\nwrite = { verify = true }", path, "is read back"),
+            ("address = \"holding:1.3\"\naccess = \"write\"", path, "read before it is written"),
+        ],
+    );
+    let blind = "address = \"holding:1.3\"\naccess = \"write\"\nwrite = { function = \"mask\" }";
+    assert!(parse(&support::marked(&format!("{device}{blind}")).0).is_ok());
 }

@@ -5,8 +5,9 @@ use crate::rig;
 
 use std::time::Duration;
 
-use ironbridge::config::plan::{BusLink, Limits, Scale, Source, Verify};
+use ironbridge::config::plan::{BusLink, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction};
 use ironbridge::model::command::{Failure, Outcome, Refusal};
+use ironbridge::model::registers::BitField;
 use ironbridge::model::tag::{Access, Address, DataType, Order, Table, TagIx};
 use ironbridge::model::value::Value;
 use plc::{Fault, Framing, Plc, Seen};
@@ -25,11 +26,7 @@ const TRUSTED: TagIx = TagIx(6);
 const BIG: TagIx = TagIx(7);
 
 fn bench(framing: Framing) -> (Plc, Rig) {
-    let link = match framing {
-        Framing::Tcp => rig::tcp("nowhere:502"),
-        _ => rig::rtu("/dev/nowhere", 19_200),
-    };
-    let mut plan = rig::plan(link);
+    let mut plan = rig::plan(rig::link(framing));
     rig::device(&mut plan, 1);
     rig::tag(&mut plan, Table::Holding, 0, DataType::Int16);
     rig::tag(&mut plan, Table::Holding, 10, DataType::Float32);
@@ -262,4 +259,217 @@ async fn the_first_write_on_a_line_that_echoes_is_not_fooled() {
     plc.revive(1);
     assert_eq!(rig.command(tag, Value::Uint(78)).await, Outcome::Done { read_back: None });
     assert_eq!(plc.register(5), 78);
+}
+
+/// A bench of one writable tag of a device.
+fn one(framing: Framing, unit: u8, tag: (Table, u16, DataType), change: impl FnOnce(&mut TagPlan)) -> (Plc, Rig) {
+    let link = match framing {
+        Framing::Tcp => rig::tcp("nowhere:502"),
+        _ => rig::rtu("/dev/nowhere", 19_200),
+    };
+    let mut plan = rig::plan(link);
+    rig::device(&mut plan, unit);
+    rig::tag(&mut plan, tag.0, tag.1, tag.2);
+    change(&mut plan.tags[0]);
+    let plc = Plc::new(framing);
+    (plc.clone(), Rig::run_over(plan, Box::new(plc)))
+}
+
+/// What happens to the next writes; reads go well.
+fn fail_writes(plc: &Plc, faults: impl IntoIterator<Item = Fault>) {
+    let mut faults: Vec<Fault> = faults.into_iter().collect();
+    plc.plan(move |seen| if seen.function() > 4 && !faults.is_empty() { faults.remove(0) } else { Fault::None });
+}
+
+fn functions(plc: &Plc) -> Vec<u8> {
+    writes(plc).iter().map(Seen::function).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_uses_the_function_that_was_chosen() {
+    use WriteFunction::{Auto, Mask, Multiple, Single};
+    let register = (Table::Holding, 3, DataType::Uint16);
+    let bits = Some(BitField { mask: 0x0FF0, shift: 4 });
+    let cases = [
+        (register, None, Auto, Value::Uint(0xABC), vec![6, 0, 3, 0x0A, 0xBC]),
+        (register, None, Single, Value::Uint(0xABC), vec![6, 0, 3, 0x0A, 0xBC]),
+        (register, None, Multiple, Value::Uint(0xABC), vec![16, 0, 3, 0, 1, 2, 0x0A, 0xBC]),
+        (register, bits, Auto, Value::Uint(0x12), vec![6, 0, 3, 0x51, 0x2A]),
+        (register, bits, Multiple, Value::Uint(0x12), vec![16, 0, 3, 0, 1, 2, 0x51, 0x2A]),
+        (register, bits, Mask, Value::Uint(0x12), vec![22, 0, 3, 0xF0, 0x0F, 0x01, 0x20]),
+        ((Table::Coil, 3, DataType::Bool), None, Single, Value::Bool(true), vec![5, 0, 3, 0xFF, 0]),
+        ((Table::Coil, 3, DataType::Bool), None, Multiple, Value::Bool(true), vec![15, 0, 3, 0, 1, 1, 1]),
+        (
+            (Table::Holding, 3, DataType::Bcd32),
+            None,
+            Auto,
+            Value::Uint(123_456),
+            vec![16, 0, 3, 0, 2, 4, 0x00, 0x12, 0x34, 0x56],
+        ),
+    ];
+    for framing in [Framing::Tcp, Framing::Rtu] {
+        for (tag, field, function, value, wire) in &cases {
+            let (plc, rig) = one(framing, 1, *tag, |tag| {
+                tag.field = *field;
+                tag.write.function = *function;
+            });
+            plc.set(3, &[0x5AAA]);
+            assert_eq!(rig.command(TagIx(0), value.clone()).await, done(value.clone()), "{function:?} {wire:02x?}");
+            let seen: Vec<Vec<u8>> = writes(&plc).into_iter().map(|seen| seen.pdu).collect();
+            assert_eq!(seen, std::slice::from_ref(wire), "{framing:?} {function:?}");
+            if field.is_some() {
+                assert_eq!(plc.register(3), 0x512A, "the other bits stay");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_refuses_the_function_for_one_is_asked_with_the_one_for_several() {
+    let (plc, rig) = one(Framing::Rtu, 1, (Table::Holding, 3, DataType::Uint16), |_| {});
+    plc.knows_not([6]);
+    assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, done(Value::Uint(7)));
+    assert_eq!(functions(&plc), [6, 16]);
+    plc.knows_not([16]);
+    assert_eq!(rig.command(TagIx(0), Value::Uint(8)).await, failed(Failure::Exception(1)));
+    let (plc, rig) = one(Framing::Tcp, 1, (Table::Coil, 3, DataType::Bool), |_| {});
+    plc.knows_not([5]);
+    assert_eq!(rig.command(TagIx(0), Value::Bool(true)).await, done(Value::Bool(true)));
+    assert_eq!(functions(&plc), [5, 15]);
+    let (plc, rig) = one(Framing::Tcp, 1, (Table::Holding, 3, DataType::Uint16), |tag| {
+        tag.write.function = WriteFunction::Single;
+    });
+    plc.knows_not([6]);
+    assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, failed(Failure::Exception(1)), "chosen is chosen");
+    assert_eq!(functions(&plc), [6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mask_write_on_a_line_that_echoes_is_not_fooled() {
+    let (plc, rig) = one(Framing::Rtu, 1, (Table::Holding, 3, DataType::Bool), |tag| {
+        tag.source = Source::Register(Address { table: Table::Holding, start: 3, bit: Some(4) });
+        tag.write.function = WriteFunction::Mask;
+        tag.write.verify = Verify::TrustReply;
+        tag.access = Access::Write;
+    });
+    plc.set(3, &[0]);
+    plc.echo_everything(true);
+    plc.kill(1);
+    assert_eq!(rig.command(TagIx(0), Value::Bool(true)).await, failed(Failure::Timeout));
+    plc.revive(1);
+    assert_eq!(rig.command(TagIx(0), Value::Bool(true)).await, Outcome::Done { read_back: None });
+    assert_eq!(plc.register(3), 0x10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_of_something_else_is_none() {
+    for function in [WriteFunction::Single, WriteFunction::Multiple, WriteFunction::Mask] {
+        let (plc, rig) = one(Framing::Tcp, 1, (Table::Holding, 3, DataType::Uint16), |tag| {
+            tag.access = Access::Write;
+            tag.write.verify = Verify::TrustReply;
+            tag.write.function = function;
+            if function == WriteFunction::Mask {
+                tag.field = Some(BitField { mask: 0xFF, shift: 0 });
+            }
+        });
+        plc.next([Fault::Flip(8 * 9 + 7)]); // the last bit of the address in an MBAP answer
+        assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, failed(Failure::Protocol), "{function:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_tag_that_allows_it_is_written_again_after_silence() {
+    for framing in [Framing::Tcp, Framing::Rtu] {
+        let tag = (Table::Holding, 3, DataType::Uint16);
+        let (plc, mut rig) = one(framing, 1, tag, |tag| tag.write.retries = 2);
+        rig.collect(SECOND).await;
+        fail_writes(&plc, [Fault::Drop, Fault::Drop]);
+        assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, done(Value::Uint(7)));
+        assert_eq!(functions(&plc), [6, 6, 6]);
+        fail_writes(&plc, [Fault::Drop, Fault::Drop, Fault::Drop]);
+        assert_eq!(rig.command(TagIx(0), Value::Uint(8)).await, failed(Failure::Timeout));
+        assert_eq!(writes(&plc).len(), 6);
+        fail_writes(&plc, [Fault::Close]);
+        assert_eq!(rig.command(TagIx(0), Value::Uint(9)).await, done(Value::Uint(9)), "over a new connection");
+        fail_writes(&plc, [Fault::Exception(4)]);
+        assert_eq!(rig.command(TagIx(0), Value::Uint(9)).await, failed(Failure::Exception(4)), "an answer is one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_does_not_outlive_the_deadline_and_does_not_hide_the_first_attempt() {
+    let tag = (Table::Holding, 3, DataType::Uint16);
+    let (plc, mut rig) = one(Framing::Tcp, 1, tag, |tag| tag.write.retries = 3);
+    rig.collect(SECOND).await;
+    plc.plan(|seen| if seen.function() > 4 { Fault::Drop } else { Fault::None });
+    let outcome = rig.command_within(TagIx(0), Value::Uint(7), 150 * MS).await.await.expect("answered");
+    assert_eq!(outcome, failed(Failure::Timeout), "not refused: it may have arrived");
+    assert_eq!(writes(&plc).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_is_sent_once_and_waits_for_nobody() {
+    let (plc, rig) = one(Framing::Rtu, 0, (Table::Holding, 3, DataType::Uint16), |tag| {
+        tag.access = Access::Write;
+        tag.write.verify = Verify::TrustReply;
+    });
+    plc.kill(0); // nobody answers
+    let begun = tokio::time::Instant::now();
+    assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, Outcome::Done { read_back: None });
+    assert_eq!(plc.seen().iter().map(|seen| (seen.unit, seen.function())).collect::<Vec<_>>(), [(0, 6)]);
+    assert!(begun.elapsed() < rig::TIMEOUT * 3, "listening, then the turnaround: {:?}", begun.elapsed());
+    assert_eq!(rig.handle.stats.timeouts.get(), 0);
+    let again = tokio::time::Instant::now();
+    assert_eq!(rig.command(TagIx(0), Value::Uint(8)).await, Outcome::Done { read_back: None });
+    assert!(again.elapsed() >= 100 * MS, "the line is given its turnaround");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scale_factor_is_read_anew_before_a_value_is_written_with_it() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let value = rig::tag(&mut plan, Table::Holding, 10, DataType::Int16);
+    let factor = rig::tag(&mut plan, Table::Holding, 11, DataType::Int16);
+    plan.tags[0].scale_from = Some(factor);
+    plan.tags[0].poll = 3600 * SECOND;
+    plan.tags[1].poll = 3600 * SECOND;
+    let plc = Plc::new(Framing::Tcp);
+    plc.set(10, &[2404, 0xFFFF]);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    rig.collect(SECOND).await;
+    assert_eq!(rig.command(value, Value::Float(230.5)).await, done(Value::Float(230.5)));
+    assert_eq!(plc.register(10), 2305);
+    plc.set(11, &[0xFFFE]);
+    assert_eq!(rig.command(value, Value::Float(230.5)).await, done(Value::Float(230.5)));
+    assert_eq!(plc.register(10), 23_050, "the factor moved meanwhile");
+    plc.set(11, &[0x8000]);
+    assert_eq!(rig.command(value, Value::Float(1.0)).await, Outcome::Refused(Refusal::Range), "not implemented");
+    assert_eq!(plc.register(10), 23_050);
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_times_and_hex_are_written_as_what_they_mean() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let state = rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    let clock = rig::tag(&mut plan, Table::Holding, 10, DataType::Cp56);
+    let key = rig::tag(&mut plan, Table::Holding, 20, DataType::Bytes(4));
+    let guarded = rig::tag(&mut plan, Table::Holding, 30, DataType::Int16);
+    let entries = vec![(0, "off".into()), (1, "on".into())];
+    plan.tags[0].map = Some(std::sync::Arc::new(ValueMap { entries }));
+    plan.tags[3].nan = vec![0x8000];
+    let plc = Plc::new(Framing::Tcp);
+    let rig = Rig::run_over(plan, Box::new(plc.clone()));
+    let text = |text: &str| Value::Text(text.into());
+    assert_eq!(rig.command(state, text("on")).await, done(text("on")));
+    assert_eq!(plc.register(0), 1);
+    assert_eq!(rig.command(state, text("auto")).await, Outcome::Refused(Refusal::Range));
+    assert_eq!(rig.command(state, Value::Uint(1)).await, Outcome::Refused(Refusal::Payload));
+    let time = rig.command(clock, text("2026-11-20T08:30:34.567Z")).await;
+    assert_eq!(time, done(text("2026-11-20T08:30:34.567Z")));
+    assert_eq!([10, 11, 12, 13].map(|at| plc.register(at)), [0x001A, 0x0B14, 0x081E, 0x8707]);
+    assert_eq!(rig.command(clock, text("soon")).await, Outcome::Refused(Refusal::Payload));
+    assert_eq!(rig.command(key, text("0A1B2C3D")).await, done(text("0a1b2c3d")));
+    assert_eq!(rig.command(key, text("0a1b")).await, Outcome::Refused(Refusal::Range));
+    assert_eq!(rig.command(guarded, Value::Int(-32_768)).await, Outcome::Refused(Refusal::Range), "the sentinel");
 }

@@ -9,7 +9,12 @@ mod rig;
 
 mod bus;
 mod commands;
+mod conditions;
+mod fairness;
+mod habits;
+mod lives;
 mod maps;
+mod profiles;
 mod soak;
 mod traps;
 mod wire;

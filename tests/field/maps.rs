@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use DataType::{Float32, Int16, Int32};
 use Order::{Abcd, Cdab};
-use ironbridge::config::plan::{BusLink, Scale};
-use ironbridge::model::tag::{DataType, Order, Table};
+use ironbridge::config::plan::{BusLink, Scale, TagPlan, ValueMap};
+use ironbridge::model::quality::{Cause, Quality};
+use ironbridge::model::registers::BitField;
+use ironbridge::model::tag::{DataType, Order, Table, TagIx};
 use ironbridge::model::value::Value;
-use plc::{Framing, Plc};
+use plc::{Fault, Framing, Plc};
 use rig::{Rig, good};
 
 /// Name, input register, type, order, scale, words, engineering value.
@@ -101,4 +103,170 @@ async fn an_sdm630_reads_exact_over_tcp_and_rtu() {
 async fn an_em24_reads_exact_over_tcp_and_rtu() {
     every_value_is_exact(EM24, rig::tcp("nowhere:502"), Framing::Tcp).await;
     every_value_is_exact(EM24, rig::rtu("/dev/nowhere", 9600), Framing::Rtu).await;
+}
+
+/// The last sample of a tag: value and quality.
+async fn last(rig: &mut Rig, tag: TagIx, time: Duration) -> (Option<Value>, Quality) {
+    let samples = rig.collect(time).await;
+    let sample = samples.into_iter().rfind(|sample| sample.tag == tag).expect("sampled");
+    (sample.value, sample.quality)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A SunSpec inverter, model 103: currents with their scale factor behind them, voltages with theirs, as in the
+/// specification's own layout (offsets 2 to 6 and 10 to 13 of the model).
+#[tokio::test(start_paused = true)]
+async fn a_sunspec_chain_is_exact_and_follows_its_scale_factor() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let amps = rig::tag(&mut plan, Table::Holding, 40_071, DataType::Uint16);
+    let phase_c = rig::tag(&mut plan, Table::Holding, 40_074, DataType::Uint16);
+    let amps_sf = rig::tag(&mut plan, Table::Holding, 40_075, Int16);
+    let volts = rig::tag(&mut plan, Table::Holding, 40_079, DataType::Uint16);
+    let volts_sf = rig::tag(&mut plan, Table::Holding, 40_082, Int16);
+    for (tag, factor) in [(amps, amps_sf), (phase_c, amps_sf), (volts, volts_sf)] {
+        let tag = &mut plan.tags[tag.0 as usize];
+        (tag.scale_from, tag.nan) = (Some(factor), vec![0xFFFF]);
+    }
+    let plc = Plc::new(Framing::Tcp);
+    plc.set(40_071, &[2077, 692, 693, 0xFFFF, 0xFFFE]); // A, AphA, AphB, AphC not implemented, A_SF -2
+    plc.set(40_079, &[2404, 2398, 2401, 0xFFFF]); // PhVphA … PhVphC, V_SF -1
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    let samples = rig.collect(3 * SECOND).await;
+    let of =
+        |tag| samples.iter().rfind(|sample| sample.tag == tag).map(|sample| (sample.value.clone(), sample.quality));
+    assert_eq!(of(amps), Some((Some(Value::Float(20.77)), Quality::Good)));
+    assert_eq!(of(volts), Some((Some(Value::Float(240.4)), Quality::Good)));
+    assert_eq!(of(phase_c), Some((None, Quality::Bad(Cause::Nan))));
+    assert_eq!(of(amps_sf), Some((Some(Value::Int(-2)), Quality::Good)));
+    plc.set(40_071, &[208]);
+    plc.set(40_075, &[0xFFFF]); // the range changed: value and factor move in one answer
+    assert_eq!(last(&mut rig, amps, 3 * SECOND).await, (Some(Value::Float(20.8)), Quality::Good));
+    plc.set(40_075, &[0x8000]);
+    assert_eq!(last(&mut rig, amps, 3 * SECOND).await, (None, Quality::Bad(Cause::Nan)));
+    plc.set(40_075, &[77]);
+    assert_eq!(last(&mut rig, amps, 3 * SECOND).await, (None, Quality::Bad(Cause::Config)), "no scale factor");
+    plc.set(40_075, &[3]);
+    assert_eq!(last(&mut rig, amps, 3 * SECOND).await, (Some(Value::Int(208_000)), Quality::Good));
+}
+
+/// The factor lies in a block of its own, which fails: values without it are never good.
+#[tokio::test(start_paused = true)]
+async fn a_value_waits_for_its_scale_factor_and_does_not_outlive_it() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let value = rig::tag(&mut plan, Table::Holding, 0, Int16);
+    let factor = rig::tag(&mut plan, Table::Input, 500, Int16);
+    plan.tags[0].scale_from = Some(factor);
+    let plc = Plc::new(Framing::Tcp);
+    plc.set(0, &[123]);
+    plc.set(500, &[0xFFFF]);
+    let held_back = |seen: &plc::Seen| if seen.function() == 4 { Fault::Exception(6) } else { Fault::None };
+    plc.plan(held_back);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    let samples = rig.collect(20 * SECOND).await;
+    assert!(samples.iter().filter(|sample| sample.tag == value).all(rig::is_bad), "{samples:?}");
+    plc.plan(|_| Fault::None);
+    assert_eq!(last(&mut rig, value, 10 * SECOND).await, (Some(Value::Float(12.3)), Quality::Good));
+    plc.plan(held_back);
+    assert_eq!(
+        last(&mut rig, value, 20 * SECOND).await,
+        (None, Quality::Bad(Cause::Exception)),
+        "its cause is the factor's"
+    );
+    plc.plan(|_| Fault::None);
+    assert_eq!(last(&mut rig, value, 10 * SECOND).await, (Some(Value::Float(12.3)), Quality::Good));
+}
+
+/// A round of the bus takes three seconds, and it was planned for a tenth of one: the factor is as fresh as it can be.
+#[tokio::test(start_paused = true)]
+async fn a_scale_factor_is_not_old_because_the_bus_is_slow() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    plan.buses[0].response_timeout = 5 * SECOND;
+    rig::device(&mut plan, 1);
+    let value = rig::tag(&mut plan, Table::Holding, 0, Int16);
+    let factor = rig::tag(&mut plan, Table::Input, 500, Int16);
+    plan.tags[0].scale_from = Some(factor);
+    plan.tags.iter_mut().for_each(|tag| tag.poll = SECOND / 10);
+    let plc = Plc::new(Framing::Tcp);
+    plc.set(0, &[123]);
+    plc.set(500, &[0xFFFF]);
+    plc.think(SECOND * 3 / 2);
+    let mut rig = Rig::run_over(plan, Box::new(plc));
+    rig.collect(10 * SECOND).await;
+    let samples: Vec<_> = rig.collect(60 * SECOND).await.into_iter().filter(|sample| sample.tag == value).collect();
+    assert!(samples.len() > 10 && samples.iter().all(good), "{samples:?}");
+}
+
+type Change<'a> = Box<dyn FnOnce(&mut TagPlan) + 'a>;
+/// Type, order, words, what else the tag says, value and quality.
+type Case<'a> = (DataType, Order, &'static [u16], Change<'a>, (Option<Value>, Quality));
+
+#[tokio::test(start_paused = true)]
+async fn counters_sentinels_fields_words_and_times_come_out_as_they_were_meant() {
+    let mut plan = rig::plan(rig::rtu("/dev/nowhere", 19_200));
+    rig::device(&mut plan, 1);
+    let plc = Plc::new(Framing::Rtu);
+    let mut expected = Vec::new();
+    let text = |text: &str| Some(Value::Text(text.into()));
+    let nan = (None, Quality::Bad(Cause::Nan));
+    let good = |value| (value, Quality::Good);
+    let none = |_: &mut TagPlan| {};
+    let counter = u64::MAX - 1;
+    let entries = vec![(0, "off".into()), (11, "hand".into())];
+    let map = std::sync::Arc::new(ValueMap { entries });
+    let field = |mask, shift| -> Change<'_> { Box::new(move |tag| tag.field = Some(BitField { mask, shift })) };
+    let cases: Vec<Case<'_>> = vec![
+        (DataType::Uint64, Cdab, &[0xFFFE, 0xFFFF, 0xFFFF, 0xFFFF], Box::new(none), good(Some(Value::Uint(counter)))),
+        (DataType::Int64, Abcd, &[0x8000, 0, 0, 1], Box::new(none), good(Some(Value::Int(i64::MIN + 1)))),
+        (
+            DataType::Uint64,
+            Abcd,
+            &[0x1000, 0, 0, 1],
+            Box::new(|tag| tag.scale.factor = 10.0),
+            good(Some(Value::Uint(((1 << 60) + 1) * 10))),
+        ),
+        (DataType::Int16, Abcd, &[0x8000], Box::new(|tag| tag.nan = vec![0x8000, 0x7FFF]), nan.clone()),
+        (DataType::Int16, Abcd, &[0x7FFF], Box::new(|tag| tag.nan = vec![0x8000, 0x7FFF]), nan.clone()),
+        (DataType::Uint32, Cdab, &[0xFFFF, 0xFFFF], Box::new(|tag| tag.nan = vec![0xFFFF_FFFF]), nan.clone()),
+        (Float32, Abcd, &[0x7FC0, 0], Box::new(none), nan.clone()),
+        (DataType::Float16, Abcd, &[0x4248], Box::new(none), good(Some(Value::Float(3.140_625)))),
+        (DataType::Bcd16, Abcd, &[0x12F4], Box::new(none), nan.clone()),
+        (
+            DataType::Bcd32,
+            Abcd,
+            &[0x0012, 0x3456],
+            Box::new(|tag| tag.scale.factor = 0.01),
+            good(Some(Value::Float(1234.56))),
+        ),
+        (DataType::Mod10(3), Abcd, &[12, 3456, 7890], Box::new(none), good(Some(Value::Int(1_234_567_890)))),
+        (DataType::Uint16, Abcd, &[0xABCD], field(0x0FF0, 4), good(Some(Value::Uint(0xBC)))),
+        (DataType::Int16, Abcd, &[0xFE12], field(0xFF00, 8), good(Some(Value::Int(-2)))),
+        (DataType::Uint16, Abcd, &[11], Box::new(|tag| tag.map = Some(map.clone())), good(text("hand"))),
+        (
+            DataType::Uint16,
+            Abcd,
+            &[12],
+            Box::new(|tag| tag.map = Some(map.clone())),
+            (text("12"), Quality::Uncertain(Cause::Range)),
+        ),
+        (DataType::Unix32, Abcd, &[0x6B00, 0xA6C0], Box::new(none), good(text("2026-11-20T20:00:00.000Z"))),
+        (DataType::Cp56, Abcd, &[0x000B, 0x013F, 0, 0], Box::new(none), good(text("2011-01-31T00:00:00.000Z"))),
+        (DataType::Cp56, Abcd, &[0x000B, 0x013F, 0x0080, 0], Box::new(none), nan),
+        (DataType::Bytes(3), Abcd, &[0x0A1B, 0x2C00], Box::new(none), good(text("0a1b2c"))),
+    ];
+    for (place, (data_type, order, words, change, value)) in (0u16..).zip(cases) {
+        plc.set(place * 8, words);
+        let tag = rig::tag(&mut plan, Table::Holding, place * 8, data_type);
+        plan.tags[tag.0 as usize].order = order;
+        change(&mut plan.tags[tag.0 as usize]);
+        expected.push((tag, value));
+    }
+    let mut rig = Rig::run_over(plan, Box::new(plc));
+    let samples = rig.collect(10 * SECOND).await;
+    for (tag, value) in expected {
+        let sample = samples.iter().rfind(|sample| sample.tag == tag).expect("sampled");
+        assert_eq!((sample.value.clone(), sample.quality), value, "{tag:?}");
+    }
 }

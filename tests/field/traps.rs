@@ -13,7 +13,7 @@ use ironbridge::field::carrier::Opener;
 use ironbridge::field::modbus::exchange::Sent;
 use ironbridge::field::modbus::session::{Reading, Session, Trouble};
 use ironbridge::field::modbus::timing::Timing;
-use ironbridge::field::modbus::write::Write;
+use ironbridge::field::modbus::write::{By, Write};
 use ironbridge::model::tag::Table;
 use plc::{Fault, Framing, Plc};
 use rig::TIMEOUT;
@@ -52,7 +52,7 @@ impl Line {
 }
 
 fn one(address: u16, word: u16) -> Write {
-    Write::Registers { address, words: vec![word] }
+    Write::Registers { address, words: vec![word], by: By::Single }
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,8 +234,11 @@ async fn a_write_to_a_dead_device_behind_an_echoing_adapter_is_no_success() {
     line.session.write(1, &one(7, 42)).await.expect("alive: echo, then answer");
     assert_eq!(line.plc.register(7), 42);
     line.plc.kill(1);
-    for write in [one(7, 43), Write::Registers { address: 7, words: vec![1, 2] }, Write::Coil { address: 7, on: true }]
-    {
+    for write in [
+        one(7, 43),
+        Write::Registers { address: 7, words: vec![1, 2], by: By::Single },
+        Write::Coil { address: 7, on: true, by: By::Single },
+    ] {
         assert!(matches!(line.session.write(1, &write).await, Err(Trouble::Timeout)), "{write:?}");
     }
 }
@@ -245,8 +248,11 @@ async fn writes_are_confirmed_on_a_line_that_does_not_echo() {
     for framing in Framing::ALL {
         let mut line = line(framing).await;
         line.session.write(1, &one(7, 42)).await.expect("FC 6");
-        line.session.write(1, &Write::Registers { address: 8, words: vec![1, 2] }).await.expect("FC 16");
-        line.session.write(1, &Write::Coil { address: 9, on: true }).await.expect("FC 5");
+        line.session
+            .write(1, &Write::Registers { address: 8, words: vec![1, 2], by: By::Single })
+            .await
+            .expect("FC 16");
+        line.session.write(1, &Write::Coil { address: 9, on: true, by: By::Single }).await.expect("FC 5");
         assert_eq!((line.plc.register(7), line.plc.register(8), line.plc.register(9)), (42, 1, 2));
         assert!(line.plc.bit(9));
         let functions: Vec<u8> = line.plc.seen().iter().map(plc::Seen::function).collect();
@@ -288,7 +294,7 @@ async fn what_is_too_long_for_one_request_never_reaches_the_wire() {
     assert!(matches!(line.read(1, 0, 0).await, Err(Trouble::TooLong)));
     assert!(matches!(line.session.read(1, Table::Coil, 0, 2001).await, Err(Trouble::TooLong)));
     let words = vec![0; 124];
-    let long = Write::Registers { address: 0, words };
+    let long = Write::Registers { address: 0, words, by: By::Single };
     assert!(matches!(line.session.write(1, &long).await, Err(Trouble::TooLong)));
     assert!(line.plc.seen().is_empty());
     let Reading::Bits(bits) = line.session.read(1, Table::Coil, 0, 2000).await.expect("the bound") else { panic!() };

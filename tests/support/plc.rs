@@ -127,6 +127,8 @@ struct State {
     seen: Vec<Seen>,
     busy_until: Option<Instant>,
     refuse_to_open: bool,
+    /// Functions that are answered with exception 1.
+    unknown: HashSet<u8>,
     /// Every request is sent back before anything else, as two-wire adapters do.
     echoes: bool,
 }
@@ -210,6 +212,11 @@ impl Plc {
         self.state().refuse_to_open = refuse;
     }
 
+    /// Functions that this device does not have.
+    pub fn knows_not(&self, functions: impl IntoIterator<Item = u8>) {
+        self.state().unknown.extend(functions);
+    }
+
     pub fn echo_everything(&self, echoes: bool) {
         self.state().echoes = echoes;
     }
@@ -266,6 +273,7 @@ impl Plc {
                 let length = match *inbox.get(1)? {
                     1..=6 => 8,
                     15 | 16 => 9 + usize::from(*inbox.get(6)?),
+                    22 => 10,
                     _ => 0,
                 };
                 let frame = inbox.get(..length)?;
@@ -359,8 +367,8 @@ impl Plc {
         if self.framing.is_ascii() {
             let sum = frame.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
             frame.push(0u8.wrapping_sub(sum));
-            let digits: String = frame.iter().map(|byte| format!("{byte:02X}")).collect();
-            frame = format!(":{digits}\r\n").into_bytes();
+            let digits: Vec<String> = frame.iter().map(|byte| format!("{byte:02X}")).collect();
+            frame = format!(":{}\r\n", digits.concat()).into_bytes();
         }
         frame
     }
@@ -389,7 +397,7 @@ async fn send<T: Wire>(writer: &Writer<T>, bytes: &[u8]) {
 
 /// What a device says to a write that it did (or says it did).
 fn confirm(pdu: &[u8]) -> Vec<u8> {
-    pdu[..5].to_vec()
+    pdu[..if pdu[0] == 22 { 7 } else { 5 }].to_vec()
 }
 
 impl State {
@@ -400,7 +408,10 @@ impl State {
     fn execute(&mut self, pdu: &[u8]) -> Vec<u8> {
         let start = u16::from_be_bytes([pdu[1], pdu[2]]);
         let count = u16::from_be_bytes([pdu[3], pdu[4]]);
-        let extent = if matches!(pdu[0], 5 | 6) { 1 } else { count };
+        let extent = if matches!(pdu[0], 5 | 6 | 22) { 1 } else { count };
+        if self.unknown.contains(&pdu[0]) {
+            return vec![pdu[0] | 0x80, 1];
+        }
         let exists = |address: u16| self.mapped.as_ref().is_none_or(|mapped| mapped.contains(&address));
         if !(0..extent).all(|offset| start.checked_add(offset).is_some_and(exists)) {
             return vec![pdu[0] | 0x80, 2];
@@ -424,6 +435,19 @@ impl State {
             }
             6 => {
                 self.registers.insert(start, count);
+                confirm(pdu)
+            }
+            15 => {
+                for offset in 0..count {
+                    let on = pdu[6 + usize::from(offset / 8)] >> (offset % 8) & 1 == 1;
+                    self.bits.insert(start + offset, on);
+                }
+                confirm(pdu)
+            }
+            22 => {
+                let (and, or) = (count, u16::from_be_bytes([pdu[5], pdu[6]]));
+                let held = self.register(start);
+                self.registers.insert(start, held & and | or & !and);
                 confirm(pdu)
             }
             16 => {

@@ -14,7 +14,7 @@ use ironbridge::config::plan::{
 use ironbridge::field::carrier::{Opener, opener};
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
-use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
+use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, EventRecord, hub};
 use ironbridge::flow::latest::Latest;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::command::Outcome;
@@ -90,6 +90,11 @@ impl TimeSource for TokioTime {
     }
 }
 
+/// A clock that follows tokio's time.
+pub fn clock() -> Clock {
+    Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0)
+}
+
 /// A running bus.
 pub struct Rig {
     pub handle: BusHandle,
@@ -103,19 +108,24 @@ pub struct Rig {
 impl Rig {
     /// Runs the only bus of a plan over the wire of its plan.
     pub fn run(plan: Plan) -> Self {
-        let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
+        let clock = clock();
         let opener = opener(&plan.buses[0].link.carrier, &clock);
         Self::run_over(plan, opener)
     }
 
     /// Runs it over another one.
     pub fn run_over(plan: Plan, opener: Box<dyn Opener>) -> Self {
+        Self::run_lanes(plan, vec![opener], |bus| bus)
+    }
+
+    /// Runs it over several at once, prepared in some way.
+    pub fn run_lanes(plan: Plan, openers: Vec<Box<dyn Opener>>, prepare: impl FnOnce(Bus) -> Bus) -> Self {
         let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
-        let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
+        let clock = clock();
         let stop = Stop::new();
         let shared = Shared { clock: clock.clone(), stop: stop.clone() };
-        let (bus, handle) = Bus::over(opener, Arc::new(plan), BusIx(0), hub, shared);
-        Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end }
+        let (bus, handle) = Bus::over_each(openers, Arc::new(plan), BusIx(0), &hub, shared);
+        Self { handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
     }
 
     /// The next batch; panics after a long time without one.
@@ -123,6 +133,17 @@ impl Rig {
         match timeout(Duration::from_secs(3600), self.end.records.recv()).await {
             Ok(Some(Durable::Batch(batch))) => batch.samples,
             other => panic!("no batch: {other:?}"),
+        }
+    }
+
+    /// The next event or alarm; batches before it are passed over.
+    pub async fn event(&mut self) -> EventRecord {
+        loop {
+            match timeout(Duration::from_secs(3600), self.end.records.recv()).await {
+                Ok(Some(Durable::Event(record))) => return record,
+                Ok(Some(Durable::Batch(_))) => {}
+                other => panic!("no event: {other:?}"),
+            }
         }
     }
 

@@ -10,12 +10,29 @@ use super::figures::{counted, device_name, millis, write_rows};
 use crate::config;
 use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
-use crate::config::plan::{BusPlan, Plan};
+use crate::config::plan::{AnswersAs, BusPlan, Plan};
 use crate::config::units::write_duration;
 use crate::model::tag::{Address, BusIx};
 
 /// Above this a bus has no room left for retries and commands.
 const LOAD_HIGH: f64 = 0.8;
+
+/// Where several units share a line without numbers on their answers, one may be taken for another.
+fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Result {
+    let devices = || plan.devices.iter().filter(|device| device.bus == Some(ix));
+    let shared = devices().any(|one| devices().any(|other| one.unit_id != other.unit_id));
+    if plan.buses[ix.0 as usize].link.framing.is_numbered() || !shared {
+        return Ok(());
+    }
+    for device in devices().filter(|device| device.manners.answers_as == AnswersAs::Anyone) {
+        let name = &device.name;
+        writeln!(
+            out,
+            "  ! {name} has ignore_unit_id on a line of several units: an answer of another may be taken for its own"
+        )?;
+    }
+    Ok(())
+}
 
 /// One bus for people.
 pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
@@ -24,6 +41,7 @@ pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
     for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
+    write_anyones_answers(out, plan, ix)?;
     if forecast.reads.is_empty() {
         return writeln!(out, "  nothing to read");
     }

@@ -59,7 +59,6 @@ pub struct Row {
 
 /// What deadbands let through when values move as `plant` assumes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(clippy::struct_field_names, reason = "what they are counted per is all that differs")]
 pub struct Likely {
     /// Samples per second.
     pub rate: f64,

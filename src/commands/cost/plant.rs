@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use crate::config::blocks;
 use crate::config::plan::{Plan, Scale, TagPlan};
 use crate::flow::clock::{Clock, FakeTime, Fix};
+use crate::model::data_type;
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::Quality;
 use crate::model::tag::{BusIx, DataType};
@@ -245,7 +246,7 @@ fn kind(tag: &TagPlan) -> Kind {
     let plain = tag.scale == Scale::IDENTITY;
     match tag.data_type {
         DataType::Bool => Kind::Bit,
-        DataType::Text(_) => Kind::Text,
+        _ if tag.kind() == data_type::Kind::Text => Kind::Text,
         DataType::Float32 | DataType::Float64 => Kind::Converter,
         DataType::Int16 | DataType::Uint16 if plain && tag.unit.is_empty() => Kind::State,
         DataType::Int32 | DataType::Uint32 | DataType::Int64 | DataType::Uint64 if plain => Kind::Counter,

@@ -1,9 +1,9 @@
-//! Addresses: `holding:100`, `input:0x64`, `holding:7.3`, and modicon numbers such as 40101 and 400101.
+//! Addresses: `holding:100`, `input:0x64`, `holding:7.3`, `holding:7.0-3`, and modicon numbers such as 40101 and 400101.
 //!
 //! The style is declared per device and never guessed: 40001 is a legal zero-based address too (SunSpec maps begin at
 //! 40000).
 
-use super::super::section::NOT_IN_THIS_VERSION;
+use crate::model::registers::BitField;
 use crate::model::tag::{Access, Address, DataType, Table};
 
 /// `address_style`
@@ -29,13 +29,13 @@ impl Style {
     pub const fn allowed(self) -> &'static str {
         match self {
             Self::ZeroBased => {
-                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); a bit as \"holding:7.3\""
+                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\""
             }
             Self::OneBased => {
-                "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); a bit as \"holding:7.3\""
+                "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); bits as \"holding:7.3\" or \"holding:7.0-3\""
             }
             Self::Modicon => {
-                "5 or 6 digits: 00001 coil, 10001 discrete, 30001 input, 40001 holding; a bit as \"40008.3\""
+                "5 or 6 digits: 00001 coil, 10001 discrete, 30001 input, 40001 holding; bits as \"40008.3\" or \"40008.0-3\""
             }
         }
     }
@@ -62,6 +62,22 @@ pub fn parse(text: &str, style: Style) -> Result<Address, String> {
         ),
     };
     Ok(Address { table, start, bit })
+}
+
+/// Reads an address that may name several bits of a register: `holding:7.0-3`, which is a field of that register.
+pub fn parse_field(text: &str, style: Style) -> Result<(Address, Option<BitField>), String> {
+    let Some((place, (low, high))) =
+        text.split_once('.').and_then(|(place, bits)| Some((place, bits.split_once('-')?)))
+    else {
+        return parse(text, style).map(|address| (address, None));
+    };
+    let bit = |bit: &str| parse(&format!("{place}.{bit}"), style).map(|address| (address, address.bit.unwrap_or(0)));
+    let ((address, low), (_, high)) = (bit(low)?, bit(high)?);
+    if low >= high {
+        return Err("the bits count upwards, such as \"holding:7.0-3\"".to_owned());
+    }
+    let mask = (u64::MAX >> (63 - (high - low))) << low;
+    Ok((Address { bit: None, ..address }, Some(BitField { mask, shift: low })))
 }
 
 fn named(place: &str, style: Style) -> Result<(Table, u16), String> {
@@ -137,7 +153,8 @@ pub const fn types_allowed(address: Address) -> &'static str {
     if is_one_bit(address) {
         "bool"
     } else {
-        "bool, int16, uint16, int32, uint32, int64, uint64, float32, float64, string(1) ..= string(250)"
+        "bool, int16, uint16, int32, uint32, int64, uint64, float16, float32, float64, bcd16, bcd32, mod10_2, mod10_3, \
+         mod10_4, unix32, unix64, cp56, string(1) ..= string(250), bytes(1) ..= bytes(250)"
     }
 }
 
@@ -147,29 +164,15 @@ const fn is_one_bit(address: Address) -> bool {
 }
 
 fn parse_type(word: &str) -> Result<DataType, String> {
-    let simple = [
-        DataType::Bool,
-        DataType::Int16,
-        DataType::Uint16,
-        DataType::Int32,
-        DataType::Uint32,
-        DataType::Int64,
-        DataType::Uint64,
-        DataType::Float32,
-        DataType::Float64,
-    ];
-    if let Some(found) = simple.into_iter().find(|data_type| data_type.to_string() == word) {
+    if let Some(found) = DataType::from_name(word) {
         return Ok(found);
     }
-    if let Some(length) = word.strip_prefix("string(").and_then(|rest| rest.strip_suffix(')')) {
-        let length = length.parse::<u8>().ok().filter(|length| (1..=250).contains(length));
-        return length.map(DataType::Text).ok_or_else(|| "the length of a string is 1 ..= 250 bytes".to_owned());
+    for (prefix, what) in [("string(", "string"), ("bytes(", "byte list")] {
+        if word.starts_with(prefix) {
+            return Err(format!("the length of a {what} is 1 ..= 250 bytes"));
+        }
     }
-    let later = ["float16", "bcd16", "bcd32", "mod10_2", "mod10_3", "mod10_4", "unix32", "unix64"];
-    if later.contains(&word) || word.starts_with("bytes(") {
-        return Err(format!("\"{word}\" is {NOT_IN_THIS_VERSION}"));
-    }
-    let names = simple.map(|data_type| data_type.to_string());
+    let names = DataType::SIMPLE.map(|data_type| data_type.to_string());
     Err(format!("unknown type{}", super::super::nearest::hint(word, names.iter().map(String::as_str))))
 }
 

@@ -10,6 +10,7 @@ use super::super::section::{Section, Spot};
 use super::super::units::write_duration;
 use super::tag::{CLASSES, only_numbers};
 use crate::model::alarm::Level;
+use crate::model::data_type::Kind;
 use crate::model::number::Class;
 use crate::model::tag::{Access, DataType};
 
@@ -34,7 +35,9 @@ pub fn alarm(section: &Section<'_, '_>, access: Access, data_type: Option<DataTy
     let limits = limits_of(&inner, data_type);
     let state = inner.flag("state").map(|spot| spot.value);
     match data_type {
-        Some(text @ DataType::Text(_)) => wrong(&format!("a {text} has no alarm: that is for numbers and switches")),
+        Some(text) if text.kind() == Kind::Text => {
+            wrong(&format!("a {text} has no alarm: that is for numbers and switches"));
+        }
         Some(DataType::Bool) if state.is_none() => inner.missing("state", "the state that is an alarm, true or false"),
         Some(kind) if kind.is_number() => {
             if let Some(state) = inner.get("state") {
@@ -90,7 +93,7 @@ fn hysteresis(inner: &Section<'_, '_>, data_type: Option<DataType>, limits: &[(L
 /// `deadband = 0.05`, or `"1%"` of the span `min..max`: in engineering units.
 pub fn deadband(section: &Section<'_, '_>, data_type: Option<DataType>, limits: Limits) -> Option<f64> {
     let node = section.get("deadband")?;
-    if let Some(text @ DataType::Text(_)) = data_type {
+    if let Some(text) = data_type.filter(|data_type| data_type.kind() == Kind::Text) {
         section.report(section.wrong("deadband", node.at, format!("a {text} has no deadband: that is for numbers")));
     }
     let percent = match &node.value {

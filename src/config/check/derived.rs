@@ -13,7 +13,20 @@ use crate::model::tag::{Access, Address, DataType, Table, TagIx};
 
 const TYPES_ALLOWED: &str = "float64 (the default), int64, uint64, bool, string(N)";
 /// Keys that say where on a wire a tag is, and how to write it there.
-const OF_THE_WIRE: [&str; 4] = ["address", "order", "access", "write"];
+const OF_THE_WIRE: [&str; 12] = [
+    "address",
+    "order",
+    "access",
+    "write",
+    "mask",
+    "shift",
+    "nan",
+    "scale_from",
+    "map",
+    "encoding",
+    "pad",
+    "terminator",
+];
 
 /// An expression whose tags are not known yet.
 #[derive(Debug)]
@@ -156,7 +169,7 @@ fn check_kind(one: &Pending, tags: &[TagPlan], findings: &Findings) {
     if derivation.inputs.len() != derivation.formula.names().len() {
         return; // reported
     }
-    let kinds: Vec<Kind> = derivation.inputs.iter().map(|ix| Kind::of(tags[ix.0 as usize].data_type)).collect();
+    let kinds: Vec<Kind> = derivation.inputs.iter().map(|ix| Kind::of_tag(&tags[ix.0 as usize])).collect();
     let wanted = Kind::of(tag.data_type);
     let message = match derivation.formula.kind(&kinds) {
         Ok(kind) if kind == wanted => return,

@@ -14,8 +14,10 @@ use super::derived::{self, Pending};
 use super::gateway::Gateway;
 use super::habits;
 use super::names::Unique;
+use super::reading::{ScaleFrom, resolve};
 use super::tag::{self, POLL_RANGE};
 use super::topics::{TopicBook, TopicNames};
+use super::writing::check_broadcast;
 use crate::model::tag::{BusIx, DeviceIx};
 
 const POLL: Duration = Duration::from_secs(1);
@@ -29,18 +31,24 @@ struct Tags<'a, 'b> {
     names: Unique<'a>,
     topics: &'b mut TopicBook,
     plans: &'b mut Vec<TagPlan>,
+    scale_factors: Vec<(usize, ScaleFrom<'a>)>,
     pending: &'b mut Vec<Pending>,
-    /// Tags that are read from the device.
+    /// Tags that are read from the device, and tags that are not.
     polled: usize,
+    computed: usize,
 }
 
 impl<'a> Tags<'a, '_> {
     fn read(&mut self, node: &'a Node, trail: &Trail<'_>) {
         if let Some(section) = Section::open(self.cx, node, trail, schema::TAG) {
             let expression = section.get("expression").and_then(|_| section.text("expression"));
-            self.polled += usize::from(section.get("expression").is_none());
-            let Some(plan) = tag::tag(&section, self.of, &mut self.names, self.topics) else { return };
+            match section.get("expression") {
+                None => self.polled += 1,
+                Some(_) => self.computed += 1,
+            }
+            let Some((plan, factor)) = tag::tag(&section, self.of, &mut self.names, self.topics) else { return };
             self.pending.extend(expression.map(|text| derived::pending(&section, text, self.plans.len())));
+            self.scale_factors.extend(factor.map(|factor| (self.plans.len(), factor)));
             self.plans.push(plan);
         }
     }
@@ -89,7 +97,8 @@ pub fn devices<'a>(
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
         let style = section.choice("address_style", &STYLES, &[]).map_or(Style::ZeroBased, |spot| spot.value);
-        let (mut plan, bus_name) = device(&section, buses, &mut names);
+        let (mut plan, bus_name, framing) = device(&section, buses, &mut names);
+        let on_a_line = framing.is_some_and(|framing| !framing.is_numbered());
         plan.territory = habits::territory(&section, style);
         let first = tags.len();
         let poll = section.duration("poll", POLL_RANGE);
@@ -104,16 +113,31 @@ pub fn devices<'a>(
             names: TopicNames { gateway: &gateway.plan.name, bus: bus_name, device: &plan.name, tag: "", group: "" },
         };
         let (names, topics) = (Unique::default(), &mut topics);
-        let mut reading = Tags { cx: root.cx, of, names, topics, plans: &mut tags, pending: &mut pending, polled: 0 };
+        let mut reading = Tags {
+            cx: root.cx,
+            of,
+            names,
+            topics,
+            plans: &mut tags,
+            pending: &mut pending,
+            polled: 0,
+            computed: 0,
+            scale_factors: Vec::new(),
+        };
         if let Some(profile) = section.text("profile")
             && let Some(map) = library.get(profile.at)
         {
             reading.read_map(map);
         }
         reading.read_list(&section);
-        if plan.bus.is_none() && (reading.polled > 0 || reading.plans.len() == first) {
+        if plan.bus.is_none() && (reading.polled > 0 || reading.computed == 0) {
             section.missing("bus", "the name of a [[bus]]; only a device whose tags all have an expression needs none");
             require_unit_id(&section);
+        }
+        let factors = reading.scale_factors.into_iter().map(|(at, factor)| (at - first, factor)).collect();
+        resolve(&mut tags[first..], first, factors, |finding| root.cx.findings.report(finding));
+        if let (0, true, Some(node)) = (plan.unit_id, on_a_line, section.get("unit_id")) {
+            check_broadcast(&section, node.at, &tags[first..]);
         }
         plan.tags = first..tags.len();
         devices.push(plan);
@@ -128,14 +152,18 @@ fn require_unit_id(section: &Section<'_, '_>) {
     }
 }
 
-/// The device without its tags, and the name of its bus.
-fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'a>) -> (DevicePlan, &'a str) {
+/// The device without its tags, the name of its bus and what is spoken there.
+fn device<'a>(
+    section: &Section<'a, '_>,
+    buses: &Buses<'a>,
+    names: &mut Unique<'a>,
+) -> (DevicePlan, &'a str, Option<Framing>) {
     let name = names.name(section, "device");
     let bus = section.get("bus").and_then(|_| section.required_text("bus", "the name of a [[bus]]"));
     let found = bus.and_then(|bus| buses.find(section, bus));
     let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
     let unit_id = match framing {
-        Some(Framing::Rtu | Framing::Ascii) => 1..=247,
+        Some(Framing::Rtu | Framing::Ascii) => 0..=247,
         Some(Framing::Mbap) | None => 0..=255,
     };
     if section.get("bus").is_some() {
@@ -158,9 +186,9 @@ fn device<'a>(section: &Section<'a, '_>, buses: &Buses<'a>, names: &mut Unique<'
     };
     if section.get("bus").is_none() {
         plan.bus = None;
-        return (plan, WITHOUT_BUS);
+        return (plan, WITHOUT_BUS, None);
     }
-    (plan, bus.map_or("", |bus| bus.value))
+    (plan, bus.map_or("", |bus| bus.value), framing)
 }
 
 /// `fill_gaps = false` is `max_gap = 0` in other words.

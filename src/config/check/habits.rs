@@ -38,12 +38,15 @@ fn misplaced(section: &Section<'_, '_>, link: &BusLink) {
             section.report(section.wrong(key, node.at, message));
         }
     };
-    if !link.framing.is_numbered() {
+    if !link.framing.is_numbered() && !matches!(link.carrier, Carrier::Listen { .. }) {
         refuse("max_connections", "is for gateways that work in parallel; behind this bus there is one line");
     }
     match link.carrier {
         Carrier::Serial(_) => refuse("close_after_cycle", "belongs to a bus on a network; a serial port stays open"),
-        Carrier::Listen { .. } => refuse("close_after_cycle", "the other side opens this connection, only it can"),
+        Carrier::Listen { .. } => {
+            refuse("close_after_cycle", "the other side opens this connection, only it can again");
+            refuse("max_connections", "the other side opens this connection, and there is one");
+        }
         Carrier::Tcp { .. } | Carrier::Udp { .. } | Carrier::Tls(_) => {}
     }
     if link.framing.is_numbered() {

@@ -16,10 +16,12 @@ mod names;
 mod path;
 mod port;
 mod reach;
+mod reading;
 mod server;
 mod tag;
 mod topics;
 mod uplink;
+mod writing;
 
 use std::path::Path;
 

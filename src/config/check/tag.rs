@@ -4,17 +4,19 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Derivation, Limits, Scale, Source, TagPlan, Territory, Verify, WritePlan};
-use super::super::raw::{Trail, Value};
-use super::super::schema;
+use super::super::plan::{Derivation, Limits, Scale, Source, TagPlan, Territory};
+use super::super::raw::Value;
 use super::super::section::{Section, Spot};
 use super::address::{self, Style};
 use super::condition;
 use super::derived;
 use super::habits;
 use super::names::Unique;
+use super::reading::{Reading, ScaleFrom, reading};
 use super::topics::{Template, TopicBook, TopicNames};
+use super::writing::{Target, write};
 use crate::model::number::Class;
+use crate::model::registers::BitField;
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
 
 /// How often something may be polled.
@@ -60,13 +62,14 @@ pub fn tag<'a>(
     of: Of<'_>,
     names: &mut Unique<'a>,
     topics: &mut TopicBook,
-) -> Option<TagPlan> {
+) -> Option<(TagPlan, Option<ScaleFrom<'a>>)> {
     let name = names.name(section, "tag");
     let expression = section.get("expression").and_then(|_| section.text("expression"));
     let derived = expression.and_then(|text| derived::source(section, text));
-    let address = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
+    let found = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
+    let (address, in_address) = found.map_or((None, None), |(spot, field)| (Some(spot), field));
     let data_type = match address {
-        Some(address) => type_of(section, address, of.registers_max),
+        Some(address) => type_of(section, address, in_address, of.registers_max),
         None if expression.is_some() => derived::data_type(section),
         None => {
             known_type(section);
@@ -82,6 +85,9 @@ pub fn tag<'a>(
         habits::within(section, of.territory, address, data_type);
     }
     check_write_length(section, access, data_type);
+    let on_wire = data_type.filter(|_| address.is_some());
+    let reading = on_wire.map_or_else(Reading::default, |data_type| reading(section, data_type, in_address));
+    let target = target(address, data_type, reading.field);
     let limits = limits(section, data_type);
     let deadband = condition::deadband(section, data_type, limits);
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
@@ -106,6 +112,11 @@ pub fn tag<'a>(
         source: source.unwrap_or(Source::Register(Address { table: Table::Holding, start: 0, bit: None })),
         data_type: data_type.unwrap_or(DataType::Uint16),
         order,
+        field: reading.field,
+        text: reading.text,
+        nan: reading.nan,
+        scale_from: None, // when all tags of the device are known
+        map: reading.map,
         scale: scale(section, data_type),
         unit: text(section, "unit"),
         group,
@@ -118,10 +129,14 @@ pub fn tag<'a>(
         limits,
         class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
         access,
-        write: write(section, access, data_type),
+        write: write(section, access, target),
         description: text(section, "description"),
     };
-    sound.then_some(plan)
+    sound.then_some((plan, reading.scale_from))
+}
+
+fn target(address: Option<Spot<Address>>, data_type: Option<DataType>, field: Option<BitField>) -> Option<Target> {
+    Some(Target { address: address?.value, data_type: data_type?, field })
 }
 
 fn text(section: &Section<'_, '_>, key: &str) -> String {
@@ -133,20 +148,20 @@ fn text(section: &Section<'_, '_>, key: &str) -> String {
     text.value.to_owned()
 }
 
-fn address_of(section: &Section<'_, '_>, style: Style) -> Option<Spot<Address>> {
+fn address_of(section: &Section<'_, '_>, style: Style) -> Option<(Spot<Address>, Option<BitField>)> {
     let node = section.get("address");
     let Some(node) = node else {
         section.missing("address", "where the tag stands in the device, such as \"holding:100\"");
         return None;
     };
     let parsed = match &node.value {
-        Value::Text(text) => address::parse(text, style),
+        Value::Text(text) => address::parse_field(text, style),
         // 40101 without quotes is how modicon numbers are usually written.
-        Value::Whole(number) => address::parse(&number.to_string(), style),
+        Value::Whole(number) => address::parse_field(&number.to_string(), style),
         other => Err(format!("expected a text such as \"holding:100\", found {}", other.kind())),
     };
     match parsed {
-        Ok(value) => Some(Spot { value, at: node.at }),
+        Ok((value, field)) => Some((Spot { value, at: node.at }, field)),
         Err(message) => {
             section.report(section.wrong("address", node.at, message).allowed(style.allowed()));
             None
@@ -164,12 +179,18 @@ fn known_type(section: &Section<'_, '_>) {
     }
 }
 
-fn type_of(section: &Section<'_, '_>, address: Spot<Address>, registers_max: u16) -> Option<DataType> {
+fn type_of(
+    section: &Section<'_, '_>,
+    address: Spot<Address>,
+    field: Option<BitField>,
+    registers_max: u16,
+) -> Option<DataType> {
     let declared = match section.get("type") {
         None => None,
         Some(_) => Some(section.text("type")?),
     };
-    let data_type = match address::data_type(declared.map(|text| text.value), address.value) {
+    let data_type = match address::data_type(declared.map(|text| text.value).or(field.map(|_| "uint16")), address.value)
+    {
         Ok(data_type) => data_type,
         Err(message) if declared.is_none() => {
             section.missing("type", message.trim_start_matches("is missing: "));
@@ -183,6 +204,12 @@ fn type_of(section: &Section<'_, '_>, address: Spot<Address>, registers_max: u16
     };
     if address.value.table.is_bits() {
         return Some(data_type);
+    }
+    if field.is_some() && !matches!(data_type, DataType::Int16 | DataType::Uint16) {
+        let at = declared.map_or(address.at, |text| text.at);
+        let message = "some bits of a register are a number";
+        section.report(section.wrong("type", at, message).allowed("uint16 (without a type), int16"));
+        return None;
     }
     let registers = data_type.registers();
     if u32::from(address.value.start) + u32::from(registers) > 0x1_0000 {
@@ -244,7 +271,8 @@ fn scale(section: &Section<'_, '_>, data_type: Option<DataType>) -> Scale {
     Scale { factor: factor.map_or(1.0, |spot| spot.value), offset: offset.map_or(0.0, |spot| spot.value) }
 }
 
-fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
+/// `min` and `max`, of a tag or of what may be written to it.
+pub fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
     only_numbers(section, "min", data_type);
     only_numbers(section, "max", data_type);
     let (min, max) = (section.number("min"), section.number("max"));
@@ -254,19 +282,4 @@ fn limits(section: &Section<'_, '_>, data_type: Option<DataType>) -> Limits {
         section.report(section.wrong("min", min.at, "min is above max").also(max.at));
     }
     Limits { min: min.map(|spot| spot.value), max: max.map(|spot| spot.value) }
-}
-
-/// Limits on a tag that is only read have no effect: they may be written down before writing is allowed.
-fn write(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> WritePlan {
-    let verify = if access.reads() { Verify::ReadBack } else { Verify::TrustReply };
-    let plan = WritePlan { limits: Limits::default(), verify };
-    let Some(node) = section.get("write") else { return plan };
-    let trail = Trail::Key(section.trail, "write");
-    let Some(inner) = Section::open(section.cx, node, &trail, schema::WRITE) else { return plan };
-    let verify = match inner.flag("verify") {
-        None => verify,
-        Some(Spot { value: true, .. }) => Verify::ReadBack,
-        Some(_) => Verify::TrustReply,
-    };
-    WritePlan { limits: limits(&inner, data_type), verify }
 }

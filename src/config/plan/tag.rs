@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::expression::Formula;
-
 use super::condition::{AlarmPlan, Compression, Freshness};
+use crate::config::expression::Formula;
+use crate::model::data_type::Kind;
 use crate::model::number::Class;
+use crate::model::registers::{BitField, Form, TextForm};
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
 
 /// `[[device.tag]]`
@@ -24,8 +25,18 @@ pub struct TagPlan {
     pub data_type: DataType,
     /// Byte order.
     pub order: Order,
+    /// The bits that are the value; only of binary integers. `None`: all.
+    pub field: Option<BitField>,
+    /// How the text of a `string(N)` lies in its bytes.
+    pub text: TextForm,
+    /// Raw values, order undone, that say "no value": null, bad, cause nan.
+    pub nan: Vec<u64>,
     /// Raw to engineering value.
     pub scale: Scale,
+    /// An int16 of the same device: the scaled value is multiplied by ten to its power.
+    pub scale_from: Option<TagIx>,
+    /// Whole numbers to words. Then the value is text, and there is no scale.
+    pub map: Option<Arc<ValueMap>>,
     /// Engineering unit, may be empty.
     pub unit: String,
     /// Group name, may be empty.
@@ -64,7 +75,12 @@ impl TagPlan {
             source: Source::Register(address),
             data_type,
             order: Order::Abcd,
+            field: None,
+            text: TextForm::default(),
+            nan: Vec::new(),
             scale: Scale::IDENTITY,
+            scale_from: None,
+            map: None,
             unit: String::new(),
             group: String::new(),
             poll: Duration::from_secs(1),
@@ -76,7 +92,7 @@ impl TagPlan {
             limits: Limits::default(),
             class: Class::Telemetry,
             access: Access::Read,
-            write: WritePlan { limits: Limits::default(), verify: Verify::ReadBack },
+            write: WritePlan::default(),
             description: String::new(),
         }
     }
@@ -87,6 +103,36 @@ impl TagPlan {
             Source::Register(address) => Some(address),
             Source::Derived(_) => None,
         }
+    }
+
+    /// How its value lies in its registers.
+    pub const fn form(&self) -> Form {
+        Form { data_type: self.data_type, order: self.order, field: self.field, text: self.text }
+    }
+
+    /// What its engineering values are.
+    pub fn kind(&self) -> Kind {
+        if self.map.is_some() { Kind::Text } else { self.data_type.kind() }
+    }
+}
+
+/// `map = { 0 = "off", 1 = "on" }`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ValueMap {
+    /// Raw numbers and their words, by number; no number twice.
+    pub entries: Vec<(i128, Arc<str>)>,
+}
+
+impl ValueMap {
+    /// The word of a number.
+    pub fn word(&self, number: i128) -> Option<&str> {
+        let at = self.entries.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(&self.entries[at].1)
+    }
+
+    /// The number of a word.
+    pub fn number(&self, word: &str) -> Option<i128> {
+        self.entries.iter().find(|(_, known)| **known == *word).map(|(number, _)| *number)
     }
 }
 
@@ -142,19 +188,39 @@ impl Limits {
     }
 }
 
-/// `write = { min, max, verify }`
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// `write = { function, min, max, verify, retry }`
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct WritePlan {
+    /// Which Modbus functions it uses.
+    pub function: WriteFunction,
     /// Engineering limits of a command.
     pub limits: Limits,
-    /// Read back and compare (default true where the tag can be read).
+    /// Read back and compare (default true where the tag can be read and does not move by itself).
     pub verify: Verify,
+    /// How often a write that got no answer is sent again, 0 ..= 3. Whoever sets it says that writing twice does no harm.
+    pub retries: u8,
+}
+
+/// `write.function`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriteFunction {
+    /// FC 5 for a coil, FC 6 for one register, FC 16 for more. A device that answers exception 1 to FC 5 or 6 has not done
+    /// it and is asked with 15 or 16.
+    #[default]
+    Auto,
+    /// FC 5 or 6, nothing else.
+    Single,
+    /// FC 15 or 16, also for one.
+    Multiple,
+    /// FC 22: the device changes some bits of a register by itself.
+    Mask,
 }
 
 /// Whether a write is read back and compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {
     /// Read back; a difference is `failed: verify`.
+    #[default]
     ReadBack,
     /// Trust the device's answer.
     TrustReply,

@@ -12,18 +12,23 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::ioctl::{Getter, Opcode, Setter, ioctl};
+use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl};
+use tokio_serial::SerialStream;
 
 use crate::config::plan::{Level, Rs485};
 
 /// Request codes of include/uapi/asm-generic/ioctls.h, which x86, ARM and RISC-V use.
-#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "powerpc", target_arch = "powerpc64")))]
-mod codes {
-    use super::Opcode;
-    pub const TIOCGSERIAL: Opcode = 0x541E;
-    pub const TIOCSSERIAL: Opcode = 0x541F;
-    pub const TIOCSRS485: Opcode = 0x542F;
-}
+const TIOCGSERIAL: Opcode = 0x541E;
+const TIOCSSERIAL: Opcode = 0x541F;
+const TIOCSRS485: Opcode = 0x542F;
+/// Some machines number their requests otherwise, and there the codes above mean something else.
+const OFFERED: bool = !cfg!(any(
+    target_arch = "mips",
+    target_arch = "mips64",
+    target_arch = "powerpc",
+    target_arch = "powerpc64",
+    target_arch = "sparc64"
+));
 
 const RS485_ENABLED: u32 = 1;
 const RS485_RTS_ON_SEND: u32 = 1 << 1;
@@ -68,15 +73,25 @@ struct SerialStruct {
 const _: () = assert!(size_of::<SerialRs485>() == 32);
 const _: () = assert!(size_of::<SerialStruct>() == if size_of::<usize>() == 8 { 72 } else { 60 });
 
+/// The descriptor of a port.
+pub(super) fn descriptor(port: &SerialStream) -> BorrowedFd<'_> {
+    // SAFETY: a `SerialStream` owns an open descriptor until it is dropped, and the result borrows it.
+    unsafe { BorrowedFd::borrow_raw(port.as_raw_fd()) }
+}
+
 /// Lets the driver switch the transmitter.
-pub(super) fn set_rs485(port: &impl AsRawFd, mode: Rs485) -> io::Result<()> {
-    let settings = settings(mode);
-    // SAFETY: TIOCSRS485 reads one `struct serial_rs485`, which `SerialRs485` is.
-    let setter = unsafe { Setter::<{ codes::TIOCSRS485 }, SerialRs485>::new(settings) };
-    // SAFETY: the descriptor belongs to `port`, which is borrowed until the end of this function; the request was built
-    // for its code just above.
-    unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), setter) }?;
+pub(super) fn set_rs485(port: BorrowedFd<'_>, mode: Rs485) -> io::Result<()> {
+    check_offered()?;
+    let mut settings = settings(mode);
+    // SAFETY: TIOCSRS485 reads one `struct serial_rs485`, which `SerialRs485` is, and writes back what it made of it.
+    let updater = unsafe { Updater::<{ TIOCSRS485 }, SerialRs485>::new(&mut settings) };
+    // SAFETY: the request was built for its code just above.
+    unsafe { ioctl(port, updater) }?;
     Ok(())
+}
+
+fn check_offered() -> io::Result<()> {
+    if OFFERED { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "not on this kind of machine")) }
 }
 
 fn settings(mode: Rs485) -> SerialRs485 {
@@ -94,16 +109,17 @@ fn settings(mode: Rs485) -> SerialRs485 {
 }
 
 /// Tells the driver to hand on bytes at once. USB adapters of FTDI otherwise wait up to 16 ms for more.
-pub(super) fn set_low_latency(port: &impl AsRawFd) -> io::Result<()> {
+pub(super) fn set_low_latency(port: BorrowedFd<'_>) -> io::Result<()> {
+    check_offered()?;
     // SAFETY: TIOCGSERIAL fills one `struct serial_struct`, which `SerialStruct` is; any bytes make a valid one.
-    let getter = unsafe { Getter::<{ codes::TIOCGSERIAL }, SerialStruct>::new() };
-    // SAFETY: as in `set_rs485`.
-    let mut settings = unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), getter) }?;
+    let getter = unsafe { Getter::<{ TIOCGSERIAL }, SerialStruct>::new() };
+    // SAFETY: the request was built for its code just above.
+    let mut settings = unsafe { ioctl(port, getter) }?;
     settings.flags |= LOW_LATENCY;
-    // SAFETY: TIOCSSERIAL reads one `struct serial_struct`; this one came from the kernel a moment ago.
-    let setter = unsafe { Setter::<{ codes::TIOCSSERIAL }, SerialStruct>::new(settings) };
-    // SAFETY: as in `set_rs485`.
-    unsafe { ioctl(BorrowedFd::borrow_raw(port.as_raw_fd()), setter) }?;
+    // SAFETY: TIOCSSERIAL reads one `struct serial_struct` and writes nothing; this one came from the kernel a moment ago.
+    let setter = unsafe { Setter::<{ TIOCSSERIAL }, SerialStruct>::new(settings) };
+    // SAFETY: as before.
+    unsafe { ioctl(port, setter) }?;
     Ok(())
 }
 
@@ -111,6 +127,7 @@ pub(super) fn set_low_latency(port: &impl AsRawFd) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::mem::offset_of;
+    use std::os::fd::AsFd as _;
     use std::time::Duration;
 
     #[test]
@@ -139,7 +156,7 @@ mod tests {
         let pty = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).expect("a pseudo-terminal");
         let mode =
             Rs485 { rts_on_send: Level::High, delay_before_send: Duration::ZERO, delay_after_send: Duration::ZERO };
-        for refused in [set_rs485(&pty, mode), set_low_latency(&pty)] {
+        for refused in [set_rs485(pty.as_fd(), mode), set_low_latency(pty.as_fd())] {
             assert_eq!(refused.expect_err("not a port").raw_os_error(), Some(25), "ENOTTY");
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::tcp;
@@ -23,6 +23,8 @@ use crate::config::plan::Network;
 
 /// How long an attempt to open waits for a call; the next attempt finds who called in between.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Strangers are told about no more often than this.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 /// Callers looked at in one go.
 const CALLERS_MAX: usize = 64;
 
@@ -37,14 +39,18 @@ struct Hall {
     allow: Vec<Network>,
     listener: Option<TcpListener>,
     waiting: Option<TcpStream>,
-    /// Who was turned away last: told once, not at each of its attempts.
-    stranger: Option<IpAddr>,
+    /// Callers turned away since that was last told.
+    strangers: u64,
+    told: Option<Instant>,
 }
 
 impl Door {
     /// Not yet listening.
     pub(super) fn new(listen: SocketAddr, allow: Vec<Network>) -> Self {
-        Self { listen, hall: Arc::new(Mutex::new(Hall { allow, listener: None, waiting: None, stranger: None })) }
+        Self {
+            listen,
+            hall: Arc::new(Mutex::new(Hall { allow, listener: None, waiting: None, strangers: 0, told: None })),
+        }
     }
 
     /// The newest caller; an error when nobody called for a while. Cancel-safe.
@@ -83,9 +89,7 @@ impl Hall {
             };
             let from = from.ip().to_canonical();
             if !is_allowed(&self.allow, from) {
-                if self.stranger.replace(from) != Some(from) {
-                    warn!(%from, "a caller that is not in the list of allowed addresses was turned away");
-                }
+                self.turn_away(from);
                 continue;
             }
             info!(%from, "a serial server has dialled in");
@@ -94,6 +98,18 @@ impl Hall {
             }
         }
         cx.waker().wake_by_ref(); // more may wait
+    }
+}
+
+impl Hall {
+    /// Told at most once a minute, however often they try.
+    fn turn_away(&mut self, from: IpAddr) {
+        self.strangers += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= BETWEEN_WARNINGS) {
+            let callers = self.strangers;
+            warn!(%from, callers, "callers that are not in the list of allowed addresses were turned away");
+            (self.strangers, self.told) = (0, Some(Instant::now()));
+        }
     }
 }
 

@@ -43,13 +43,13 @@ pub(super) fn open(plan: &PortPlan) -> io::Result<Box<dyn Wire>> {
         .exclusive(true)
         .open_native_async()?;
     if let Some(mode) = plan.rs485 {
-        ioctl::set_rs485(&stream, mode).map_err(|error| {
+        ioctl::set_rs485(ioctl::descriptor(&stream), mode).map_err(|error| {
             let text = format!("rs485: the driver of {name} cannot switch a transmitter: {error}");
             io::Error::new(error.kind(), text)
         })?;
     }
     if plan.low_latency
-        && let Err(error) = ioctl::set_low_latency(&stream)
+        && let Err(error) = ioctl::set_low_latency(ioctl::descriptor(&stream))
     {
         warn!(port = %name, %error, "low_latency: the driver of the port has no such mode");
     }

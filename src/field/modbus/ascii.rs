@@ -81,6 +81,12 @@ fn body(digits: &[u8]) -> Option<Vec<u8>> {
     (sum == lrc(&bytes)).then_some(bytes)
 }
 
+/// Unit and function at the beginning of what looks like a frame.
+pub fn head(text: &[u8]) -> Option<(u8, u8)> {
+    let byte = |at: usize| Some(digit(*text.get(at)?)? << 4 | digit(*text.get(at + 1)?)?);
+    Some((byte(1)?, byte(3)?))
+}
+
 fn digit(character: u8) -> Option<u8> {
     char::from(character).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }

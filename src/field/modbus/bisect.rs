@@ -5,6 +5,7 @@
 
 use crate::config::blocks::Block;
 use crate::config::plan::{Plan, TagPlan};
+use crate::field::memory::Boundary;
 use crate::model::tag::TagIx;
 
 /// Registers (or bits) that a tag takes, from its block's start: first and one past the last.
@@ -42,6 +43,30 @@ pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
     Some((part(block, &spans)?, part(block, &right)?))
 }
 
+/// The pieces of blocks that were found to need splitting at these places.
+pub fn split_at(blocks: Vec<Block>, boundaries: &[Boundary], plan: &Plan) -> Vec<Block> {
+    let mut pieces = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let begins = |ix: &TagIx| plan.tags.get(ix.0 as usize).and_then(span).map_or(0, |(start, _)| start);
+        let (table, period) = (block.table, block.period);
+        let own = boundaries.iter().filter(|kept| kept.table == table && kept.period == period);
+        let mut rest = block;
+        for boundary in own {
+            let behind = |ix: &TagIx| begins(ix) >= u32::from(boundary.at);
+            let (right, left): (Vec<TagIx>, Vec<TagIx>) = rest.tags.iter().copied().partition(behind);
+            let spans = |tags: &[TagIx]| -> Vec<_> {
+                tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)?))).collect()
+            };
+            if let (Some(left), Some(right)) = (part(&rest, &spans(&left)), part(&rest, &spans(&right))) {
+                pieces.push(left);
+                rest = right;
+            }
+        }
+        pieces.push(rest);
+    }
+    pieces
+}
+
 fn part(block: &Block, spans: &[(TagIx, (u32, u32))]) -> Option<Block> {
     let start = spans.iter().map(|(_, (start, _))| *start).min()?;
     let end = spans.iter().map(|(_, (_, end))| *end).max()?;
@@ -72,6 +97,20 @@ mod tests {
         let block = Block { device: DeviceIx(0), table: Table::Holding, start: 0, count: 100, period, tags };
         let (left, right) = split(&block, &plan)?;
         Some([(left.start, left.count), (right.start, right.count)])
+    }
+
+    #[test]
+    fn what_was_split_once_is_split_there_again() {
+        let starts = [0u16, 1, 9, 12, 30];
+        let plan = Plan { tags: starts.map(|at| tag((at, DataType::Float32))).to_vec(), ..Plan::empty("g") };
+        let period = Duration::from_secs(1);
+        let tags = (0..5).map(TagIx).collect();
+        let block = Block { device: DeviceIx(0), table: Table::Holding, start: 0, count: 32, period, tags };
+        let at = |at| Boundary { table: Table::Holding, period, at };
+        let other = Boundary { table: Table::Input, ..at(1) };
+        let pieces = split_at(vec![block], &[other, at(0), at(9), at(30), at(77)], &plan);
+        let pieces: Vec<_> = pieces.iter().map(|piece| (piece.start, piece.count, piece.tags.len())).collect();
+        assert_eq!(pieces, [(0, 3, 2), (9, 5, 2), (30, 2, 1)]);
     }
 
     #[test]

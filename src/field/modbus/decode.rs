@@ -1,66 +1,71 @@
-//! Cuts the value of a tag out of what a block's read brought. Pure.
+//! Cuts what belongs to a tag out of what a block's read brought. Pure; what it means is said by `pipeline::meaning`.
 
 use super::session::Reading;
 use crate::config::plan::TagPlan;
-use crate::model::registers::{self, Unreadable};
-use crate::model::tag::{DataType, Order};
-use crate::model::value::Value;
 
-/// Where a tag lies in its block and what it is there.
+/// Where a tag lies in its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     offset: usize,
+    registers: usize,
+    /// As it arrives.
     bit: Option<u8>,
-    data_type: DataType,
-    order: Order,
+}
+
+/// What a reading has of a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A coil, a discrete input or one bit of a register.
+    Bit(bool),
+    /// All its registers.
+    Words(&'a [u16]),
+    /// The reading is too short.
+    Missing,
 }
 
 impl Cut {
     /// For a tag in a block that begins at `start`, at or before the tag. `None`: it has no place on the wire.
     pub fn new(tag: &TagPlan, start: u16) -> Option<Self> {
         let address = tag.register()?;
-        let offset = usize::from(address.start.saturating_sub(start));
-        Some(Self { offset, bit: address.bit, data_type: tag.data_type, order: tag.order })
+        Some(Self {
+            offset: usize::from(address.start.saturating_sub(start)),
+            registers: tag.data_type.registers().into(),
+            bit: address.bit.map(|bit| tag.order.wire_bit(bit)),
+        })
     }
 
-    /// The raw value.
-    pub fn value(&self, reading: &Reading) -> Result<Value, Unreadable> {
+    /// The piece of this tag.
+    pub fn piece<'a>(&self, reading: &'a Reading) -> Piece<'a> {
         match reading {
-            Reading::Bits(bits) => bits.get(self.offset).map(|bit| Value::Bool(*bit)).ok_or(Unreadable::TooShort),
-            Reading::Registers(words) => {
-                let words = words.get(self.offset..).ok_or(Unreadable::TooShort)?;
-                match self.bit {
-                    None => registers::decode(words, self.data_type, self.order),
-                    Some(bit) => {
-                        let word = words.first().ok_or(Unreadable::TooShort)?;
-                        Ok(Value::Bool(word >> wire_bit(bit, self.order) & 1 == 1))
-                    }
+            Reading::Bits(bits) => bits.get(self.offset).map_or(Piece::Missing, |bit| Piece::Bit(*bit)),
+            Reading::Registers(words) => match (words.get(self.offset..self.offset + self.registers), self.bit) {
+                (None, _) => Piece::Missing,
+                (Some(words), None) => Piece::Words(words),
+                (Some(words), Some(bit)) => {
+                    words.first().map_or(Piece::Missing, |word| Piece::Bit(word >> bit & 1 == 1))
                 }
-            }
+            },
         }
     }
-}
-
-/// Where bit `bit` of a register (0 = least significant) arrives when the order swaps the bytes of each register.
-pub const fn wire_bit(bit: u8, order: Order) -> u8 {
-    if order.bytes_swapped() { (bit & 15) ^ 8 } else { bit & 15 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tag::{Address, DataType, DeviceIx, Order, Table};
 
-    fn cut(offset: usize, bit: Option<u8>, data_type: DataType, order: Order) -> Cut {
-        Cut { offset, bit, data_type, order }
+    fn cut(start: u16, bit: Option<u8>, data_type: DataType, order: Order) -> Cut {
+        let address = Address { table: Table::Holding, start, bit };
+        let tag = TagPlan { order, ..TagPlan::plain("t", DeviceIx(0), address, data_type) };
+        Cut::new(&tag, 100).expect("a place")
     }
 
     #[test]
     fn each_tag_gets_its_own_words_and_bits() {
         let words = Reading::Registers(vec![0x8001, 0x4366, 0x3333]);
-        let value = |cut: Cut| cut.value(&words);
-        assert_eq!(value(cut(1, None, DataType::Float32, Order::Abcd)), Ok(Value::Float(f64::from(230.2f32))));
-        assert_eq!(value(cut(2, None, DataType::Float32, Order::Abcd)), Err(Unreadable::TooShort));
-        assert_eq!(value(cut(9, None, DataType::Uint16, Order::Abcd)), Err(Unreadable::TooShort));
+        assert_eq!(cut(101, None, DataType::Float32, Order::Abcd).piece(&words), Piece::Words(&[0x4366, 0x3333]));
+        assert_eq!(cut(102, None, DataType::Float32, Order::Abcd).piece(&words), Piece::Missing);
+        assert_eq!(cut(109, None, DataType::Uint16, Order::Abcd).piece(&words), Piece::Missing);
         for (bit, order, set) in [
             (0, Order::Abcd, true),
             (15, Order::Abcd, true),
@@ -69,10 +74,11 @@ mod tests {
             (8, Order::Badc, true),
             (0, Order::Badc, false),
         ] {
-            assert_eq!(value(cut(0, Some(bit), DataType::Bool, order)), Ok(Value::Bool(set)), "{bit} {order:?}");
+            let cut = cut(100, Some(bit), DataType::Bool, order);
+            assert_eq!(cut.piece(&words), Piece::Bit(set), "{bit} {order:?}");
         }
         let bits = Reading::Bits(vec![false, true]);
-        assert_eq!(cut(1, None, DataType::Bool, Order::Abcd).value(&bits), Ok(Value::Bool(true)));
-        assert_eq!(cut(2, None, DataType::Bool, Order::Abcd).value(&bits), Err(Unreadable::TooShort));
+        assert_eq!(cut(101, None, DataType::Bool, Order::Abcd).piece(&bits), Piece::Bit(true));
+        assert_eq!(cut(102, None, DataType::Bool, Order::Abcd).piece(&bits), Piece::Missing);
     }
 }

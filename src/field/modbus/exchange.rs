@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::ascii;
-use super::frame::{EchoRule, Expect, MBAP_BYTES};
+use super::frame::{EchoRule, Expect, MBAP_BYTES, crc16};
 use super::inbox::{Event, Inbox, OutOfStep, Question};
-use crate::config::plan::{BusLink, Echo, Framing};
+use crate::config::plan::{AnswersAs, BusLink, Echo, Framing};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
@@ -84,6 +84,7 @@ pub struct Exchange {
     request: Vec<u8>,
     sent: usize,
     expect: Option<Expect>,
+    answers_as: AnswersAs,
     /// Of the request under way: the gate's own number, and the crate's.
     transaction: u16,
     crate_transaction: [u8; 2],
@@ -111,6 +112,7 @@ impl Exchange {
             request: Vec::new(),
             sent: 0,
             expect: None,
+            answers_as: AnswersAs::Itself,
             // Another beginning on each connection: what is late from the one before must not fit.
             transaction: rand::random(),
             crate_transaction: [0; 2],
@@ -139,6 +141,11 @@ impl Exchange {
     /// Does the line echo?
     pub const fn echo_habit(&self) -> EchoHabit {
         self.echo
+    }
+
+    /// Under which unit id the next answers may come.
+    pub const fn expect_from(&mut self, answers_as: AnswersAs) {
+        self.answers_as = answers_as;
     }
 
     /// Bytes of the next request, from the crate.
@@ -189,7 +196,7 @@ impl Exchange {
         }
         self.ready.clear();
         self.taken = 0;
-        (self.sent, self.expect) = (0, Some(expect));
+        (self.sent, self.expect) = (0, Some(expect.answering_as(self.answers_as)));
         (self.echo_seen, self.heard, self.broken) = (false, Heard::Nothing, None);
         self.stats.requests.one();
         Ok(())
@@ -304,8 +311,25 @@ impl Exchange {
         if self.framing.is_numbered() {
             self.ready[..2].copy_from_slice(&self.crate_transaction);
         }
+        if let Some(expect) = self.expect {
+            self.sign(expect.unit());
+        }
         self.learn_echo();
         self.finish();
+    }
+
+    /// Puts the unit that was asked into an answer that came under another id: the crate would refuse it.
+    fn sign(&mut self, unit: u8) {
+        let place = if self.framing.is_numbered() { MBAP_BYTES - 1 } else { 0 };
+        match self.ready.get_mut(place) {
+            Some(signed) if *signed != unit => *signed = unit,
+            _ => return,
+        }
+        if !self.framing.is_numbered()
+            && let Some((body, crc)) = self.ready.split_last_chunk_mut::<2>()
+        {
+            *crc = crc16(body).to_le_bytes();
+        }
     }
 
     /// FC 5 and 6 are answered with the request's own bytes: only the habit of the line tells the two apart.

@@ -10,6 +10,8 @@
 
 use std::ops::Range;
 
+use crate::config::plan::AnswersAs;
+
 /// Length of an MBAP header, with the unit.
 pub const MBAP_BYTES: usize = 7;
 /// Longest PDU, both framings.
@@ -21,6 +23,7 @@ const EXCEPTION: u8 = 0x80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expect {
     unit: u8,
+    answers_as: AnswersAs,
     function: u8,
     shape: Shape,
 }
@@ -31,6 +34,8 @@ enum Shape {
     Data(u8),
     /// A write: address and value (or quantity) as asked.
     Confirm([u8; 4]),
+    /// FC 22: address and both masks as asked.
+    ConfirmMask([u8; 6]),
 }
 
 impl Expect {
@@ -42,9 +47,21 @@ impl Expect {
             1 | 2 => Shape::Data(u8::try_from(quantity.div_ceil(8)).ok()?),
             3 | 4 => Shape::Data(u8::try_from(quantity.checked_mul(2)?).ok()?),
             5 | 6 | 15 | 16 => Shape::Confirm([first[0], first[1], first[2], first[3]]),
+            22 => Shape::ConfirmMask(pdu.get(1..7)?.try_into().ok()?),
             _ => return None,
         };
-        Some(Self { unit, function, shape })
+        Some(Self { unit, answers_as: AnswersAs::Itself, function, shape })
+    }
+
+    /// The same, if the unit is known to answer under this id.
+    #[must_use]
+    pub const fn answering_as(self, answers_as: AnswersAs) -> Self {
+        Self { answers_as, ..self }
+    }
+
+    /// Can a frame with this unit id be the answer?
+    pub fn is_from(self, unit: u8) -> bool {
+        unit == self.unit || self.answers_as == AnswersAs::Anyone
     }
 
     /// The unit that was asked.
@@ -52,9 +69,14 @@ impl Expect {
         self.unit
     }
 
-    /// True where a good answer is byte for byte the request: FC 5 and 6.
+    /// May an answer begin with this unit and function?
+    pub const fn fits(self, unit: u8, function: u8) -> bool {
+        unit == self.unit && (function == self.function || function == self.function | EXCEPTION)
+    }
+
+    /// True where a good answer is byte for byte the request: FC 5, 6 and 22.
     pub const fn answers_like_an_echo(self) -> bool {
-        matches!(self.function, 5 | 6)
+        matches!(self.function, 5 | 6 | 22)
     }
 
     /// Is this PDU of the right unit an answer: the reply asked for, or an exception to it?
@@ -65,6 +87,9 @@ impl Expect {
                 *function == self.function && *count == bytes && data.len() == usize::from(bytes)
             }
             ([function, confirmed @ ..], Shape::Confirm(asked)) => *function == self.function && *confirmed == asked,
+            ([function, confirmed @ ..], Shape::ConfirmMask(asked)) => {
+                *function == self.function && *confirmed == asked
+            }
             _ => false,
         }
     }
@@ -72,13 +97,15 @@ impl Expect {
     /// The whole RTU length of the answer that may begin here; `None` when what is there cannot be its beginning.
     fn rtu_length(self, bytes: &[u8]) -> Option<usize> {
         match (bytes, self.shape) {
-            ([unit, ..], _) if *unit != self.unit => None,
+            ([unit, ..], _) if !self.is_from(*unit) => None,
             ([_, function, ..], _) if *function == self.function | EXCEPTION => Some(5),
             ([_, function, ..], _) if *function != self.function => None,
             ([_, _, count, ..], Shape::Data(expected)) if *count != expected => None,
             ([_, _, rest @ ..], Shape::Confirm(asked)) if !starts_alike(rest, &asked) => None,
+            ([_, _, rest @ ..], Shape::ConfirmMask(asked)) if !starts_alike(rest, &asked) => None,
             (_, Shape::Data(expected)) => Some(5 + usize::from(expected)),
             (_, Shape::Confirm(_)) => Some(8),
+            (_, Shape::ConfirmMask(_)) => Some(10),
         }
     }
 }
@@ -92,7 +119,7 @@ fn starts_alike(one: &[u8], other: &[u8]) -> bool {
 pub enum EchoRule {
     /// Strip them: no answer of this function looks like that, or the line is known to echo.
     Strip,
-    /// They are the answer of FC 5 and 6, on a line that does not echo.
+    /// They are the answer of FC 5, 6 and 22, on a line that does not echo.
     Answer,
 }
 
@@ -137,7 +164,7 @@ pub fn hunt(bytes: &[u8], request: &[u8], expect: Expect, echo: EchoRule) -> Opt
             None => {
                 if let Some(length) = whole_reply(rest) {
                     let range = at..at + length;
-                    let ours = rest[0] == expect.unit;
+                    let ours = expect.is_from(rest[0]);
                     return Some(if ours { Found::Stale(range) } else { Found::Foreign(range) });
                 }
             }
@@ -151,6 +178,7 @@ pub fn whole_reply(bytes: &[u8]) -> Option<usize> {
     let length = match *bytes.get(1)? {
         1..=4 => 5 + usize::from(*bytes.get(2)?),
         5 | 6 | 15 | 16 => 8,
+        22 => 10,
         function if function & EXCEPTION != 0 => 5,
         _ => return None,
     };

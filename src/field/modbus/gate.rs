@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::{Abandoned, EchoHabit, Exchange};
-use crate::config::plan::BusLink;
+use crate::config::plan::{AnswersAs, BusLink};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
@@ -47,9 +47,21 @@ impl Gate {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Under which unit id the next answers may come.
+    pub fn expect_from(&self, answers_as: AnswersAs) {
+        self.exchange().expect_from(answers_as);
+    }
+
     /// Gives the request up after a timeout or an error. Drop the context too.
     pub fn abandon(&self) -> Abandoned {
         self.exchange().abandon()
+    }
+
+    /// Listens for ever and discards what comes; ends when the connection is gone. Cancel-safe.
+    pub async fn overhear(&self) -> io::Result<()> {
+        loop {
+            poll_fn(|cx| self.exchange().poll_discard(cx)).await?;
+        }
     }
 
     /// Listens until the deadline and discards what comes; an error means that the connection is gone. Cancel-safe.

@@ -150,11 +150,7 @@ impl Inbox {
     }
 
     fn next_ascii(&mut self, question: Option<Question<'_>>, ready: &mut Vec<u8>) -> Option<Event> {
-        let Some(text) = ascii::first(&self.bytes) else {
-            self.keep_within_bounds();
-            return None;
-        };
-        let (range, event) = match text {
+        let (range, event) = match self.next_text(question)? {
             Text::Broken(range) => (range, Event::Broken),
             Text::Frame(range, body) => {
                 let (unit, pdu) = (body.first().copied().unwrap_or_default(), body.get(1..).unwrap_or_default());
@@ -165,7 +161,7 @@ impl Inbox {
                     {
                         Event::Echo
                     }
-                    Some(question) if unit != question.expect.unit() => Event::Foreign,
+                    Some(question) if !question.expect.is_from(unit) => Event::Foreign,
                     Some(question) if question.expect.accepts(pdu) => {
                         ascii::to_rtu(&body, ready);
                         Event::Answer
@@ -179,6 +175,23 @@ impl Inbox {
         self.stats.garbage.add(range.start as u64);
         self.bytes.drain(..range.end);
         Some(event)
+    }
+
+    /// The next frame, or what looked like the answer and is broken; other broken ones are garbage.
+    fn next_text(&mut self, question: Option<Question<'_>>) -> Option<Text> {
+        loop {
+            let Some(text) = ascii::first(&self.bytes) else {
+                self.keep_within_bounds();
+                return None;
+            };
+            let Text::Broken(range) = &text else { return Some(text) };
+            let begins = ascii::head(&self.bytes[range.clone()]);
+            if question.zip(begins).is_some_and(|(question, (unit, function))| question.expect.fits(unit, function)) {
+                return Some(text);
+            }
+            self.stats.garbage.add(range.end as u64);
+            self.bytes.drain(..range.end);
+        }
     }
 
     fn next_mbap(&mut self, question: Option<Question<'_>>, ready: &mut Vec<u8>) -> Result<Option<Event>, OutOfStep> {
@@ -202,7 +215,7 @@ impl Inbox {
         let event = match question.filter(|question| transaction == question.transaction) {
             None => Event::Stale,
             Some(question) if *frame == *question.request && question.echo == EchoRule::Strip => Event::Echo,
-            Some(question) if unit != question.expect.unit() => Event::Foreign,
+            Some(question) if !question.expect.is_from(unit) => Event::Foreign,
             Some(question) if question.expect.accepts(&frame[MBAP_BYTES..]) => {
                 ready.extend_from_slice(frame);
                 Event::Answer

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
@@ -19,9 +19,10 @@ use super::gate::Gate;
 use super::timing::Timing;
 use super::write::Write;
 use crate::config::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
-use crate::config::plan::Framing;
+use crate::config::plan::{AnswersAs, Framing};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
+use crate::flow::timer::Timer;
 use crate::model::tag::Table;
 
 /// Most registers in one write (Application Protocol 1.1b3, section 6.12).
@@ -62,6 +63,15 @@ pub enum Reading {
     Bits(Vec<bool>),
 }
 
+/// How exactly the pauses of a line are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// By the timers of the runtime: a millisecond, and virtual where time is.
+    Runtime,
+    /// By a timer of the system: at 115200 baud a millisecond is a tenth of what can be had.
+    System,
+}
+
 /// One connection or open port.
 pub struct Session {
     gate: Gate,
@@ -71,6 +81,8 @@ pub struct Session {
     /// Units that fell silent, and until when they are not to be asked again.
     holds: Vec<(u8, Instant)>,
     worst_response: Option<Duration>,
+    last_response: Option<Duration>,
+    timer: Option<Timer>,
     stats: Arc<BusStats>,
 }
 
@@ -82,7 +94,35 @@ impl Session {
         let gate = Gate::new(wire, timing.link(), timing.settle(), Arc::clone(&stats));
         let quiet = if timing.is_numbered() { Duration::ZERO } else { timing.response_timeout().max(timing.pause()) };
         let quiet_until = Instant::now() + quiet;
-        Self { gate, context: None, timing, quiet_until, holds: Vec::new(), worst_response: None, stats }
+        Self {
+            gate,
+            context: None,
+            timing,
+            quiet_until,
+            holds: Vec::new(),
+            worst_response: None,
+            last_response: None,
+            timer: None,
+            stats,
+        }
+    }
+
+    /// With this precision. A system without such a clock has the runtime's.
+    #[must_use]
+    pub fn waiting(mut self, precision: Precision) -> Self {
+        let precise = precision == Precision::System && self.timing.link().line().is_some();
+        self.timer = precise.then(|| Timer::new().ok()).flatten();
+        self
+    }
+
+    /// How long the last answer took; `None`: the last request had none.
+    pub const fn last_response(&self) -> Option<Duration> {
+        self.last_response
+    }
+
+    /// Under which unit id the next answers may come.
+    pub fn expect_from(&self, answers_as: AnswersAs) {
+        self.gate.expect_from(answers_as);
     }
 
     /// Until when this unit is not to be asked, the silence of the line apart.
@@ -102,13 +142,24 @@ impl Session {
         let mut deadline = self.held_until(unit).map_or(self.quiet_until, |held| held.max(self.quiet_until));
         let patience = deadline.max(now) + self.timing.response_timeout(); // with a line that never stops babbling
         loop {
-            let heard = self.gate.overhear_until(deadline).await;
+            let heard = self.overhear_until(deadline).await;
             heard.map_err(|error| Trouble::Lost { error, sent: Sent::Nothing })?;
             deadline = self.gate.last_heard() + self.timing.pause();
             let now = Instant::now();
             if deadline <= now || now >= patience {
                 return Ok(());
             }
+        }
+    }
+
+    async fn overhear_until(&mut self, deadline: Instant) -> io::Result<()> {
+        let Some(timer) = &mut self.timer else {
+            return self.gate.overhear_until(deadline).await;
+        };
+        tokio::select! {
+            biased;
+            () = timer.at(deadline.into_std()) => Ok(()),
+            heard = self.gate.overhear() => heard,
         }
     }
 
@@ -138,19 +189,33 @@ impl Session {
         }
     }
 
-    /// Writes, with FC 5 for a coil, FC 6 for one register, FC 16 for more.
+    /// Writes, with the function that the write names.
     pub async fn write(&mut self, unit: u8, write: &Write) -> Result<(), Trouble> {
-        let request = match write {
-            Write::Coil { address, on } => Request::WriteSingleCoil(*address, *on),
-            Write::Registers { address, words } => match words.as_slice() {
-                [] => return Err(Trouble::TooLong),
-                [word] => Request::WriteSingleRegister(*address, *word),
-                words if words.len() > REGISTERS_PER_WRITE_MAX => return Err(Trouble::TooLong),
-                words => Request::WriteMultipleRegisters(*address, words.into()),
-            },
-        };
-        let data = u32::try_from(write.registers() * 2).unwrap_or(u32::MAX);
-        self.call(unit, request, data).await.map(drop)
+        let request = write.request().ok_or(Trouble::TooLong)?;
+        self.call(unit, request, write.data_bytes()).await.map(drop)
+    }
+
+    /// Writes to all units of a serial line at once: nobody answers, the line is given its turnaround.
+    pub async fn broadcast(&mut self, write: &Write) -> Result<(), Trouble> {
+        const EVERYBODY: u8 = 0;
+        let request = write.request().ok_or(Trouble::TooLong)?;
+        self.settle(EVERYBODY).await?;
+        let mut context = rtu::attach_slave(self.gate.clone(), Slave(EVERYBODY));
+        let over = Instant::now() + self.timing.turnaround(write.data_bytes());
+        let heard = timeout_at(over, context.call(request)).await;
+        let abandoned = self.gate.abandon();
+        self.context = None;
+        self.quiet_until = over.max(Instant::now() + self.timing.pause());
+        match heard {
+            Ok(Err(Error::Transport(error))) if error.kind() != io::ErrorKind::InvalidData => {
+                Err(Trouble::Lost { error, sent: abandoned.sent })
+            }
+            Err(_elapsed) if abandoned.sent != Sent::All => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the request could not be sent");
+                Err(Trouble::Lost { error, sent: abandoned.sent })
+            }
+            _ => Ok(()), // silence, as it should be, or somebody who answers all the same
+        }
     }
 
     /// On a serial line that may echo nobody knows yet whether the answer to FC 5 or 6 is one.
@@ -167,13 +232,15 @@ impl Session {
             Framing::Rtu | Framing::Ascii => rtu::attach_slave(gate.clone(), Slave(unit)),
         });
         context.set_slave(Slave(unit));
+        self.last_response = None;
         let asked = Instant::now();
         let wait = self.timing.wait(framing.transaction_bytes(data));
         let answer = timeout(wait, context.call(request)).await;
         self.quiet_until = Instant::now() + self.timing.pause();
         match answer {
             Ok(Ok(answer)) => {
-                self.worst_response = self.worst_response.max(Some(asked.elapsed()));
+                self.last_response = Some(asked.elapsed());
+                self.worst_response = self.worst_response.max(self.last_response);
                 answer.map_err(|code| {
                     self.stats.exceptions.one();
                     Trouble::Exception(code.into())

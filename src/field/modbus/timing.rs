@@ -15,12 +15,13 @@ const NETWORK_SLACK: Duration = Duration::from_millis(200);
 pub struct Timing {
     link: BusLink,
     response_timeout: Duration,
+    turnaround: Duration,
 }
 
 impl Timing {
     /// From the plan of the bus.
     pub fn new(bus: &BusPlan) -> Self {
-        Self { link: bus.link.clone(), response_timeout: bus.response_timeout }
+        Self { link: bus.link.clone(), response_timeout: bus.response_timeout, turnaround: bus.habits.turnaround }
     }
 
     /// How the bus is reached, and what is spoken on it.
@@ -46,6 +47,12 @@ impl Timing {
         }
         let wire = wire_time(&self.link, bytes);
         self.response_timeout.max(wire + wire / 4 + ADAPTER_SLACK)
+    }
+
+    /// How long a broadcast with this much data takes, and then is carried out by those who heard it.
+    pub fn turnaround(&self, data: u32) -> Duration {
+        let bytes = self.link.framing.transaction_bytes(data);
+        self.turnaround + self.link.line().map_or(Duration::ZERO, |_| wire_time(&self.link, bytes))
     }
 
     /// t3.5: the silence before every frame (Modbus over Serial Line 1.02, section 2.5.1.1); none on a network.

@@ -1,0 +1,195 @@
+//! Asking: one request per tag, what came back, what it means. Opens each bus once and keeps it for the next round.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use super::explain;
+use super::target::{Target, Wanted};
+use crate::commands::Failed;
+use crate::commands::decode::readings;
+use crate::config::plan::TagPlan;
+use crate::field::BusStats;
+use crate::field::carrier;
+use crate::field::driver::Driver;
+use crate::field::modbus::session::{Reading, Trouble};
+use crate::field::modbus::timing::Timing;
+use crate::field::modbus::write::read_back;
+use crate::flow::clock::Clock;
+use crate::model::quality::{Cause, Quality};
+use crate::model::tag::{Address, DataType};
+use crate::model::value::Value;
+use crate::pipeline::limits;
+
+/// A reading with another order is mentioned when it is this much more plausible than the one asked for.
+const MUCH_MORE_PLAUSIBLE: i32 = 35;
+
+/// What one request brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// As they came off the wire; `None`: nothing came.
+    pub raw: Option<Reading>,
+    /// The engineering value.
+    pub value: Option<Value>,
+    /// How far to trust it.
+    pub quality: Quality,
+    /// What to make of it, in plain words.
+    pub advice: Option<String>,
+    /// From question to answer.
+    pub took: Duration,
+}
+
+/// The open buses of a target.
+pub struct Wires {
+    clock: Clock,
+    drivers: BTreeMap<u32, Driver>,
+}
+
+impl Wires {
+    /// None open yet.
+    pub const fn new(clock: Clock) -> Self {
+        Self { clock, drivers: BTreeMap::new() }
+    }
+
+    /// The driver of a tag's bus, open.
+    pub async fn driver(&mut self, target: &Target, wanted: &Wanted) -> Result<&mut Driver, Failed> {
+        let bus = target.bus(wanted);
+        let driver = self.drivers.entry(wanted.bus.0).or_insert_with(|| {
+            let opener = carrier::opener(&bus.link.carrier, &self.clock);
+            Driver::new(opener, Timing::new(bus), Vec::new(), Arc::new(BusStats::default()))
+        });
+        if !driver.is_open() {
+            driver.open().await.map_err(|error| Failed::TryAgain(explain::not_open(&bus.link, &error)))?;
+        }
+        Ok(driver)
+    }
+
+    /// Reads one tag. Only a bus that does not open is an error; all else is an answer.
+    pub async fn read(&mut self, target: &Target, wanted: &Wanted) -> Result<Answer, Failed> {
+        let tag = target.tag(wanted);
+        let pause = target.pause(wanted);
+        let driver = self.driver(target, wanted).await?;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await; // the device asked for it
+        }
+        let asked = Instant::now();
+        let read =
+            driver.read(wanted.unit, wanted.address.table, wanted.address.start, count(tag, wanted.address)).await;
+        let took = asked.elapsed();
+        Ok(match read {
+            Ok(raw) => judge(tag, raw, took),
+            Err(trouble) => Answer {
+                raw: None,
+                value: None,
+                quality: Quality::Bad(cause(&trouble)),
+                advice: Some(explain::trouble(&trouble, &target.bus(wanted).link, wanted.address)),
+                took,
+            },
+        })
+    }
+}
+
+/// Registers or bits of one value.
+fn count(tag: &TagPlan, address: Address) -> u16 {
+    if address.table.is_bits() || address.bit.is_some() { 1 } else { tag.data_type.registers() }
+}
+
+const fn cause(trouble: &Trouble) -> Cause {
+    match trouble {
+        Trouble::Exception(10 | 11) | Trouble::Timeout => Cause::Timeout,
+        Trouble::Exception(_) => Cause::Exception,
+        Trouble::Protocol => Cause::Protocol,
+        Trouble::TooLong => Cause::Config,
+        Trouble::Lost { .. } => Cause::Transport,
+    }
+}
+
+fn judge(tag: &TagPlan, raw: Reading, took: Duration) -> Answer {
+    let value = read_back(tag, &raw);
+    let quality = value.as_ref().map_or(Quality::Bad(Cause::Nan), |value| limits::judge(tag.limits, value));
+    let advice = match quality {
+        Quality::Bad(_) => Some(format!("these words are no {}", tag.data_type)),
+        Quality::Uncertain(_) => Some("outside min and max of the configuration".to_owned()),
+        Quality::Good => None,
+    };
+    let better = better_order(tag, &raw);
+    let advice = match (advice, better) {
+        (Some(advice), Some(better)) => Some(format!("{advice}; {better}")),
+        (advice, better) => advice.or(better),
+    };
+    Answer { raw: Some(raw), value, quality, advice, took }
+}
+
+/// The usual suspect when values look absurd.
+fn better_order(tag: &TagPlan, raw: &Reading) -> Option<String> {
+    let Reading::Registers(words) = raw else { return None };
+    if words.len() < 2 || matches!(tag.data_type, DataType::Text(_)) {
+        return None;
+    }
+    let all = readings::readings(words, 0);
+    let named = |reading: &&readings::Reading, order| {
+        reading.data_type == tag.data_type && reading.order == order || reading.alike.contains(&(tag.data_type, order))
+    };
+    let own = all.iter().find(|reading| named(reading, tag.order)).map_or(0, |reading| reading.score);
+    let best = all.iter().find(|reading| reading.data_type == tag.data_type)?;
+    let value = best.values.first()?;
+    (best.score >= own + MUCH_MORE_PLAUSIBLE).then(|| {
+        format!(
+            "with order {} the registers read {}: is the word order right?",
+            best.order.as_str(),
+            readings::shown(value)
+        )
+    })
+}
+
+/// The words of a reading as people compare them with a manual.
+pub fn words(raw: &Reading) -> String {
+    match raw {
+        Reading::Registers(words) => words.iter().map(|word| format!("0x{word:04X}")).collect::<Vec<_>>().join(" "),
+        Reading::Bits(bits) => bits.iter().map(|bit| if *bit { "1" } else { "0" }).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// A value and its unit.
+pub fn value_text(tag: &TagPlan, value: Option<&Value>) -> String {
+    let value = value.map_or_else(|| "-".to_owned(), |value| readings::shown(&Some(value.clone())));
+    if tag.unit.is_empty() { value } else { format!("{value} {}", tag.unit) }
+}
+
+/// An answer for a script.
+pub fn answer_json(target: &Target, wanted: &Wanted, answer: &Answer) -> Json {
+    let tag = target.tag(wanted);
+    json!({
+        "name": wanted.label,
+        "bus": target.bus(wanted).name,
+        "unit_id": wanted.unit,
+        "address": wanted.address.to_string(),
+        "type": tag.data_type.to_string(),
+        "order": tag.order.as_str(),
+        "words": match &answer.raw {
+            Some(Reading::Registers(words)) => json!(words),
+            Some(Reading::Bits(bits)) => json!(bits),
+            None => Json::Null,
+        },
+        "value": value_json(answer.value.as_ref()),
+        "unit": tag.unit,
+        "quality": answer.quality.as_str(),
+        "cause": answer.quality.cause().map(Cause::as_str),
+        "advice": answer.advice,
+        "elapsed_ms": u64::try_from(answer.took.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// As the tag topics have it: 64-bit integers exact, null where there is no value.
+pub fn value_json(value: Option<&Value>) -> Json {
+    match value {
+        None => Json::Null,
+        Some(Value::Bool(bit)) => json!(bit),
+        Some(Value::Int(number)) => json!(number),
+        Some(Value::Uint(number)) => json!(number),
+        Some(Value::Float(number)) => json!(number),
+        Some(Value::Text(text)) => json!(text),
+    }
+}

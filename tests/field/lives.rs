@@ -1,0 +1,186 @@
+//! What a bus survives: its own panic, under supervision, and connections that come and go.
+
+use crate::plc;
+use crate::rig;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ironbridge::app::supervisor::{BusParts, WatchedBus};
+use ironbridge::config::plan::{BusPlan, DevicePlan, TagPlan};
+use ironbridge::field::carrier::{Opener, Opening, Wire};
+use ironbridge::field::{Bus, Shared};
+use ironbridge::flow::clock::{Clock, TimeSource};
+use ironbridge::flow::hub::{Durable, hub};
+use ironbridge::flow::notice::notices;
+use ironbridge::flow::stop::Stop;
+use ironbridge::model::quality::{Cause, Quality};
+use ironbridge::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
+use ironbridge::model::time::Boot;
+use plc::{Framing, Plc};
+use rig::Rig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// Works when opened for the first time, panics the second time, works from then on.
+struct Moody(Plc, Arc<AtomicUsize>);
+
+impl Opener for Moody {
+    fn open(&mut self) -> Opening<'_> {
+        assert!(self.1.fetch_add(1, Ordering::Relaxed) != 1, "a bug in a driver");
+        self.0.open()
+    }
+}
+
+struct TokioTime(Instant);
+
+impl TimeSource for TokioTime {
+    fn boot_micros(&self) -> i64 {
+        i64::try_from(self.0.elapsed().as_micros()).expect("no test takes that long")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to_be_built_anew() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    plan.buses.push(BusPlan { name: "other".into(), ..plan.buses[0].clone() });
+    for ix in 0..2 {
+        let device =
+            DevicePlan { tags: ix as usize..ix as usize + 1, ..DevicePlan::plain(&format!("d{ix}"), BusIx(ix), 1) };
+        plan.devices.push(device);
+        let address = Address { table: Table::Holding, start: 7, bit: None };
+        plan.tags.push(TagPlan::plain(&format!("t{ix}"), DeviceIx(ix), address, DataType::Uint16));
+    }
+    let (plc, opened) = (Plc::new(Framing::Tcp), Arc::new(AtomicUsize::new(0)));
+    let (steady, moody) = (Plc::new(Framing::Tcp), (plc.clone(), Arc::clone(&opened)));
+    let (hub, _latest, mut end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
+    let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
+    let (stop, (told, mut events)) = (Stop::new(), notices());
+    let parts = BusParts {
+        plan: Arc::new(plan),
+        hub,
+        clock,
+        stop: stop.clone(),
+        notices: told,
+        memory: None,
+        build: Arc::new(move |parts: &BusParts, bus| {
+            let opener: Box<dyn Opener> = match bus {
+                BusIx(0) => Box::new(Moody(moody.0.clone(), Arc::clone(&moody.1))),
+                _ => Box::new(steady.clone()),
+            };
+            let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
+            Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, shared)
+        }),
+    };
+    let tasks: Vec<_> = (0..2).map(|ix| tokio::spawn(WatchedBus::new(parts.clone(), BusIx(ix)).0.run())).collect();
+    drop(parts);
+
+    // It works, loses its connection, panics while it opens the next one, and is back.
+    let (mut moods, mut steady_goods) = (Vec::new(), 0);
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut closed = false;
+    while let Ok(Some(record)) = tokio::time::timeout_at(until, end.records.recv()).await {
+        let Durable::Batch(batch) = record else { continue };
+        for sample in batch.samples {
+            match sample.tag {
+                TagIx(0) if moods.last() != Some(&sample.quality) => moods.push(sample.quality),
+                TagIx(0) => {}
+                _ => steady_goods += usize::from(sample.quality == Quality::Good),
+            }
+        }
+        if !moods.is_empty() && !std::mem::replace(&mut closed, true) {
+            plc.next([plc::Fault::Close]);
+        }
+    }
+    assert_eq!(moods, [Quality::Good, Quality::Bad(Cause::Stale), Quality::Good]);
+    assert!(steady_goods >= 19, "the other bus heard nothing of it: {steady_goods}");
+    assert_eq!(opened.load(Ordering::Relaxed), 3);
+    let told = events.recv().await.expect("told");
+    assert_eq!((told.event, told.subject.as_str()), ("bus_restarted", "bus"));
+    stop.begin();
+    for task in tasks {
+        task.await.expect("ends");
+    }
+}
+
+/// A connection that knows how many of its kind there are.
+struct Counted {
+    wire: Box<dyn Wire>,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+}
+
+/// Opens counted connections, one at a time.
+struct Counting(Plc, Arc<AtomicUsize>);
+
+impl Opener for Counting {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async move {
+            let wire = self.0.open().await?;
+            let before = self.1.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(before, 0, "the old connection is closed before a new one is opened");
+            Ok(Box::new(Counted { wire, alive: Arc::clone(&self.1) }) as Box<dyn Wire>)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_and_goes_under_load_is_found_within_the_backoff_and_leaves_nothing_behind() {
+    for framing in [Framing::Tcp, Framing::Rtu] {
+        let mut plan = rig::plan(rig::link(framing));
+        for unit in 1..=4 {
+            rig::device(&mut plan, unit);
+            let tag = rig::tag(&mut plan, Table::Holding, 5, DataType::Uint16);
+            plan.tags[tag.0 as usize].poll = Duration::from_millis(20);
+        }
+        let (plc, alive) = (Plc::new(framing), Arc::new(AtomicUsize::new(0)));
+        plc.think(Duration::from_millis(4));
+        let mut rig = Rig::run_over(plan, Box::new(Counting(plc.clone(), Arc::clone(&alive))));
+        for outage in 0..40u64 {
+            rig.collect(Duration::from_millis(700 + 13 * outage)).await;
+            plc.refuse_to_open(true);
+            plc.next([plc::Fault::Close]);
+            rig.sample(TagIx(0), rig::is_bad).await;
+            rig.collect(Duration::from_secs(outage * outage % 97)).await;
+            assert_eq!(alive.load(Ordering::Relaxed), 0, "{framing:?}: closed while it is gone");
+            plc.refuse_to_open(false);
+            let back = Instant::now();
+            rig.sample(TagIx(3), rig::good).await;
+            let took = back.elapsed();
+            assert!(took <= Duration::from_secs(31), "{framing:?}, outage {outage}: {took:?}");
+        }
+        assert_eq!(rig.handle.stats.reconnects.get(), 40);
+        rig.stop.begin();
+        (&mut rig.task).await.expect("ends");
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+}
