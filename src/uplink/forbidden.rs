@@ -65,6 +65,7 @@ pub(super) enum Verdict {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they combine")]
 struct Suspect {
     topic: String,
     forbidden: bool,

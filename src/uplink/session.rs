@@ -119,6 +119,7 @@ pub(super) struct Session<'a, S> {
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
+        self.forbidden.begin_session(Instant::now().into_std());
         let spoken = known.spoken(Instant::now().into_std());
         self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
