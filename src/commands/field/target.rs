@@ -226,19 +226,17 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
         let bits = address.starts_with("coil") || address.starts_with("discrete") || address.contains('.');
         let bits = bits || args.style == "modicon" && address.starts_with(['0', '1']);
         let data_type = args.data_type.clone().or_else(|| (!bits).then(|| "uint16".to_owned()));
-        text += &format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}\n", quoted(address));
-        if let Some(data_type) = data_type {
-            text += &format!("type = {}\n", quoted(&data_type));
-        }
+        let mut lines = vec![format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}", quoted(address))];
+        lines.extend(data_type.map(|data_type| format!("type = {}", quoted(&data_type))));
         if !bits {
-            text += &format!("order = {}\n", quoted(&args.order));
+            lines.push(format!("order = {}", quoted(&args.order)));
         }
-        if let Some(scale) = args.scale {
-            text += &format!("scale = {scale:?}\n");
-        }
+        lines.extend(args.scale.map(|scale| format!("scale = {scale:?}")));
         if purpose == Purpose::Write {
-            text += "access = \"read-write\"\n";
+            lines.push("access = \"read-write\"".to_owned());
         }
+        lines.push(String::new());
+        text += &lines.join("\n");
     }
     text
 }
