@@ -14,19 +14,8 @@ use crate::host::journal;
 use crate::host::signals::Signals;
 
 /// Commands of the contract whose part comes with a later version; refused by name, exit 78.
-const NOT_YET: [&str; 11] = [
-    "scan",
-    "tags",
-    "capture",
-    "replay",
-    "passwd",
-    "reload",
-    "diag",
-    "factory-reset",
-    "broker",
-    "completions",
-    "man",
-];
+const NOT_YET: [&str; 11] =
+    ["scan", "tags", "capture", "replay", "passwd", "reload", "diag", "factory-reset", "broker", "completions", "man"];
 
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
 ///

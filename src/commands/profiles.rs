@@ -58,14 +58,13 @@ fn all_text() -> String {
     let heads: Vec<_> = SHIPPED.iter().map(|(name, text)| (*name, shipped::about(text))).collect();
     let name_wide = wide(&mut heads.iter().map(|(name, _)| name.chars().count()));
     let what_wide = wide(&mut heads.iter().map(|(_, about)| about.what.chars().count()));
-    let mut text = format!("{:name_wide$}  {:>4}  {:what_wide$}  maker and model\n", "name", "tags", "what");
+    let mut lines = vec![format!("{:name_wide$}  {:>4}  {:what_wide$}  maker and model", "name", "tags", "what")];
     for (name, About { maker, model, what, sources, tags }) in heads {
-        text += &format!("{name:name_wide$}  {tags:>4}  {what:what_wide$}  {maker} {model}\n");
-        for source in sources {
-            text += &format!("{:name_wide$}        from {source}\n", "");
-        }
+        lines.push(format!("{name:name_wide$}  {tags:>4}  {what:what_wide$}  {maker} {model}"));
+        lines.extend(sources.iter().map(|source| format!("{:name_wide$}        from {source}", "")));
     }
-    text + "\nA device takes one with profile = \"NAME\"; `ironbridge profiles NAME` prints the map.\n"
+    lines.push("\nA device takes one with profile = \"NAME\"; `ironbridge profiles NAME` prints the map.".to_owned());
+    lines.join("\n")
 }
 
 #[cfg(test)]

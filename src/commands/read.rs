@@ -73,19 +73,22 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
 /// Every value once; were all of them there? Each is printed as it comes.
 async fn round(args: &Args, target: &Target, wires: &mut Wires, clock: &Clock) -> Result<bool, Failed> {
     let mut all = true;
+    let mut told = None; // the same advice for every value of a dead device is said once
     let width = target.wanted.iter().map(|wanted| wanted.label.chars().count()).max().unwrap_or(0);
     for wanted in &target.wanted {
         let answer = wires.read(target, wanted).await?;
         all &= !matches!(answer.quality, Quality::Bad(_));
         let time = clock.wall_now().to_string();
+        let news = answer.advice.as_ref().filter(|advice| told.as_ref() != Some(*advice));
         let text = if args.json {
             let mut object = answer_json(target, wanted, &answer);
             object["time"] = json!(time);
             object.to_string()
         } else {
             let time = args.watch.map(|_| format!("{}  ", time.get(11..23).unwrap_or_default())).unwrap_or_default();
-            format!("{time}{}", line(target, wanted, &answer, width))
+            format!("{time}{}", line(target, wanted, (&answer, news), width))
         };
+        told = answer.advice;
         if writeln!(std::io::stdout().lock(), "{text}").is_err() {
             return Err(Failed::Verdict); // nobody reads on: no use in asking on
         }
@@ -93,16 +96,14 @@ async fn round(args: &Args, target: &Target, wires: &mut Wires, clock: &Clock) -
     Ok(all)
 }
 
-fn line(target: &Target, wanted: &Wanted, answer: &Answer, width: usize) -> String {
+fn line(target: &Target, wanted: &Wanted, (answer, advice): (&Answer, Option<&String>), width: usize) -> String {
     let tag = target.tag(wanted);
     let value = value_text(tag, answer.value.as_ref());
     let place =
         if wanted.label == wanted.address.to_string() { String::new() } else { format!("{}  ", wanted.address) };
     let raw = answer.raw.as_ref().map(words).unwrap_or_default();
     let quality = answer.quality.to_string();
-    let mut text = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label).trim_end().to_owned();
-    if let Some(advice) = &answer.advice {
-        text += &format!("\n{:width$}  {advice}", "");
-    }
-    text
+    let line = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);
+    let advice = advice.map(|advice| format!("\n{:width$}  {advice}", "")).unwrap_or_default();
+    format!("{}{advice}", line.trim_end())
 }

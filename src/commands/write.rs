@@ -15,7 +15,7 @@ use crate::config::plan::{Limits, TagPlan};
 use crate::field::command::{Order, carry_out};
 use crate::flow::clock::Clock;
 use crate::model::command::{Failure, Outcome, Refusal};
-use crate::model::tag::DataType;
+use crate::model::data_type::Kind;
 use crate::model::value::Value;
 
 /// A write that has not begun this long after it was confirmed is not carried out any more.
@@ -71,7 +71,13 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     if !args.yes && !confirmed(tag, wanted, old.as_ref(), &value)? {
         return Err(Failed::Verdict);
     }
-    let order = Order { tag, unit: wanted.unit, value: &value, deadline: clock.now().after(DEADLINE) };
+    let order = Order {
+        tag,
+        scale_from: target.scale_from(wanted),
+        unit: wanted.unit,
+        value: &value,
+        deadline: clock.now().after(DEADLINE),
+    };
     let done = carry_out(wires.driver(&target, wanted).await?, &clock, order).await;
     tell(&args, (tag, wanted), (old.as_ref(), &value), &done.outcome)
 }
@@ -88,7 +94,7 @@ fn value(tag: &TagPlan, text: &str) -> Result<Value, Failed> {
         _ => None,
     };
     match tag.data_type {
-        DataType::Text(_) => Ok(Value::Text(text.into())),
+        data_type if tag.map.is_some() || data_type.kind() == Kind::Text => Ok(Value::Text(text.into())),
         data_type => switch.or_else(number).ok_or_else(|| Failed::Usage(format!("'{text}' is no {data_type}"))),
     }
 }

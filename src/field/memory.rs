@@ -113,7 +113,9 @@ mod tests {
     #[test]
     fn what_a_whole_read_disproves_is_forgotten_and_vain_attempts_become_rare() {
         let mut learned = Learned::default();
-        [40, 10, 20, 10].into_iter().for_each(|at| learned.add(holding(at)));
+        for at in [40, 10, 20, 10] {
+            learned.add(holding(at));
+        }
         assert_eq!(learned.boundaries(), [holding(10), holding(20), holding(40)]);
         let waits: Vec<_> = (0..12)
             .map(|_| {

@@ -97,7 +97,9 @@ mod tests {
     #[test]
     fn any_time_has_a_cell_and_old_counts_fade() {
         let mut spread = Spread::default();
-        [Duration::ZERO, Duration::MAX].into_iter().for_each(|took| spread.add(took));
+        for took in [Duration::ZERO, Duration::MAX] {
+            spread.add(took);
+        }
         let mut spread = Spread::default();
         (0..COUNT_MAX).for_each(|_| spread.add(Duration::from_millis(1)));
         (0..COUNT_MAX).for_each(|_| spread.add(Duration::from_millis(100)));

@@ -65,6 +65,7 @@ pub(super) enum Verdict {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they combine")]
 struct Suspect {
     topic: String,
     forbidden: bool,
@@ -185,10 +186,10 @@ impl Forbidden {
         let first = self.suspects.iter().map(|suspect| suspect.due).min().unwrap_or(now);
         let suspect = &mut self.suspects[place];
         suspect.seen = now;
-        let may = suspect.trial.is_none() && !suspect.tried && now >= suspect.due;
+        let may = suspect.trial.is_none() && (suspect.forbidden || !suspect.tried) && now >= suspect.due;
         if may && suspect.forbidden {
             // rare enough as it is
-        } else if may && self.earned > 0 {
+        } else if may && self.earned > 0 && (suspect.others || !suspect.closes) {
             self.earned -= 1;
         } else if may && self.free && suspect.due == first {
             self.free = false;

@@ -15,7 +15,7 @@ use super::downlink::Intake;
 use super::ended::{self, Ended};
 use super::overheard::Heard;
 use super::version::Greeting;
-use super::window::{Alone, Answer, Confused, Sent, Window};
+use super::window::{Alone, Answer, Confused, PACKET_IDS, Sent, Window};
 
 /// What the feeder learns at once.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ struct State {
     said: Option<Ended>,
     /// An answer overheard before the poller came to note that its message had left.
     early: Option<(u16, Answer)>,
+    /// Refusals overheard that rumqttc has not told of.
+    refusals: Vec<(u16, Answer)>,
 }
 
 /// Shared by poller, feeder and relay.
@@ -111,9 +113,13 @@ impl Line {
                 state.ended = Some(Ended::OtherVersion("the broker answers MQTT 5 with MQTT 3.1.1".into()));
             }
             Heard::OldConnack => {}
+            Heard::Refusal(id, code) if state.refusals.len() < usize::from(PACKET_IDS) => {
+                state.refusals.push((id, answer::of_overheard(code)));
+            }
+            Heard::Refusal(..) => {}
             Heard::Disconnect(code) => state.said = Some(ended::of_disconnect(code, None)),
             Heard::Answer(id, code) => {
-                let answer = answer::of_unknown(code);
+                let answer = answer::of_overheard(code);
                 // Rumqttc ends the session either way. The relay may be ahead of the poller: a message that is not known
                 // under this id yet will be in a moment, for rumqttc tells of it before it reads the answer.
                 match state.window.answered(id, answer, Instant::now()) {
@@ -141,6 +147,16 @@ impl Line {
     pub(super) fn cause(&self) -> Option<Ended> {
         let state = self.lock();
         state.said.clone().or_else(|| state.cause.clone())
+    }
+
+    /// The connection is gone: what the broker refused before it closed is an answer, also where rumqttc lost it.
+    pub(super) fn last_words(&self) {
+        let mut state = self.lock();
+        for (id, answer) in std::mem::take(&mut state.refusals) {
+            if let Ok(what) = state.window.answered(id, answer, Instant::now()) {
+                state.answered.push((what, answer));
+            }
+        }
     }
 
     /// How the broker took our CONNECT; asked when the session is over. `None`: it was not waited for.
@@ -240,6 +256,7 @@ impl State {
                 }
             }
             Happened::Acknowledged(id, answer) => {
+                self.refusals.retain(|(told, _)| *told != id);
                 let what = self.window.answered(id, answer, Instant::now())?;
                 self.answered.push((what, answer));
             }

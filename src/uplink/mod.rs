@@ -332,7 +332,6 @@ impl<S: Source> Uplink<S> {
         self.trouble.clear_disabled();
         self.source.begin(self.plan.delivery);
         self.outage.interrupted();
-        self.forbidden.begin_session(Instant::now().into_std());
         self.source.only(self.ways.classes());
         self.ways.connected(self.road.prober());
         let session = Session {

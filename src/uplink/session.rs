@@ -119,6 +119,7 @@ pub(super) struct Session<'a, S> {
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
+        self.forbidden.begin_session(Instant::now().into_std());
         let spoken = known.spoken(Instant::now().into_std());
         self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
@@ -131,10 +132,8 @@ impl<S: Source> Session<'_, S> {
         tasks.spawn(async move {
             let (mut ear, listener) = (Ear::default(), Arc::clone(&relayed));
             let heard = move |bytes: &[u8]| {
-                if spoken == Spoken::V5
-                    && let Some(heard) = ear.hear(bytes)
-                {
-                    listener.overheard(heard);
+                if spoken == Spoken::V5 {
+                    ear.hear(bytes).into_iter().for_each(|heard| listener.overheard(heard));
                 }
             };
             match relay.run_overheard(heard).await {
@@ -153,7 +152,6 @@ impl<S: Source> Session<'_, S> {
         if let End::Ended(Ended::Narrow(_)) = end {
             leave(&client, &line).await;
         }
-        let left = line.oldest();
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
             drop(timeout(CAUSE_MAX, all).await);
@@ -161,7 +159,9 @@ impl<S: Source> Session<'_, S> {
                 end = cause.into();
             }
         }
-        self.take(&line.news(), &mut progress); // the last words may have come after the end
+        line.last_words();
+        self.take(&line.news(), &mut progress);
+        let left = line.oldest();
         if matches!(end, End::Ended(_)) && progress.moved_at.elapsed() <= FALL_MAX {
             self.fallen(left, progress.heard());
         }

@@ -60,7 +60,7 @@ impl Plant {
             timing: Timing {
                 retry_first: Duration::from_millis(20),
                 retry_max: Duration::from_millis(50),
-                refused_again: Duration::from_millis(50),
+                refused_again: Duration::from_millis(200),
                 forbidden_after: AFTER,
                 ..Timing::default()
             },
@@ -88,7 +88,7 @@ impl Plant {
         while !holds(self) {
             assert!(Instant::now() < deadline, "{what}: {:?}", self.events);
             self.poll().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -90,7 +90,7 @@ fn plain_text(words: &[u16], readings: &[Reading], all: bool) -> String {
 }
 
 fn values(reading: &Reading) -> String {
-    reading.values.iter().map(shown).collect::<Vec<_>>().join("  ")
+    reading.values.iter().map(|value| shown(value.as_ref())).collect::<Vec<_>>().join("  ")
 }
 
 fn alike(reading: &Reading) -> String {

@@ -36,9 +36,12 @@ pub fn plausibility(
     now: i64,
 ) -> Option<Look> {
     match value {
+        Ok(Value::Float(number)) if data_type == DataType::Float16 => Some(Look::plain((real(*number) - 30).max(1))),
         Ok(Value::Float(number)) => Some(Look::plain(real(*number))),
         Ok(Value::Bool(_)) => (words.first() <= Some(&1)).then(|| Look::plain(30)),
+        Ok(Value::Text(time)) if data_type.is_time() => Some(Look::plain(moment(time, now))),
         Ok(Value::Text(text)) => letters(text).map(Look::plain),
+        Ok(whole) if !data_type.is_binary_integer() => Some(Look::plain(decimal(data_type, whole))),
         Ok(whole) => Some(integer(data_type, whole, now)),
         Err(Unreadable::NotANumber) => not_a_number(words, data_type, order),
         Err(_) => None,
@@ -105,13 +108,39 @@ fn integer(data_type: DataType, value: &Value, now: i64) -> Look {
     let score = match number {
         -1_000..=-1 => score - 2,
         ..-1_000 => score - 24,
+        _ if !unsigned => score - 1, // the same number, and nothing says that it may be negative
         _ => score,
     };
     let near_now = |seconds: i128| (seconds - i128::from(now)).unsigned_abs() < NEAR_NOW_SECONDS.unsigned_abs().into();
     match i64::try_from(number) {
-        Ok(seconds) if bits >= 32 && near_now(seconds.into()) => Look::noted(60, unix(seconds.saturating_mul(1000))),
-        Ok(ms) if bits == 64 && near_now((ms / 1000).into()) => Look::noted(60, format!("{} in ms", unix(ms))),
+        Ok(seconds) if bits >= 32 && near_now(seconds.into()) => {
+            Look::noted(60 - i32::from(!unsigned), unix(seconds.saturating_mul(1000)))
+        }
+        Ok(ms) if bits == 64 && near_now((ms / 1000).into()) => {
+            Look::noted(60 - i32::from(!unsigned), format!("{} in ms", unix(ms)))
+        }
         _ => Look::plain(score),
+    }
+}
+
+/// Numbers in decimal digits: all nibbles of two registers below ten are hardly chance, those of one may be.
+fn decimal(data_type: DataType, value: &Value) -> i32 {
+    match (data_type, value.as_whole().unwrap_or_default().unsigned_abs()) {
+        (DataType::Bcd32, 10_000..) => 70,
+        (DataType::Bcd16 | DataType::Bcd32, 0..10) => 40, // as any other type has them
+        (DataType::Bcd16 | DataType::Bcd32, _) => 52,
+        _ => 42,
+    }
+}
+
+/// A clock tells about the present.
+fn moment(text: &str, now: i64) -> i32 {
+    let year = |text: &str| text.get(..4).and_then(|year| year.parse::<i32>().ok());
+    let present = year(&Wall { unix_ms: now.saturating_mul(1000), certainty: Certainty::Fixed }.to_string());
+    match (year(text), present) {
+        (Some(year), Some(present)) if (present - 2..=present + 1).contains(&year) => 78,
+        (Some(1990..=2037), _) => 8,
+        _ => 1,
     }
 }
 

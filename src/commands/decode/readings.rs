@@ -10,19 +10,6 @@ use crate::model::value::Value;
 
 use super::plausible::{Look, plausibility};
 
-/// The types that are tried. A new type is one line here.
-const TYPES: [DataType; 9] = [
-    DataType::Uint16,
-    DataType::Int16,
-    DataType::Uint32,
-    DataType::Int32,
-    DataType::Float32,
-    DataType::Uint64,
-    DataType::Int64,
-    DataType::Float64,
-    DataType::Bool,
-];
-
 /// Each order costs a little: devices follow the specification more often than not.
 const ORDERS: [(Order, i32); 4] = [(Order::Abcd, 0), (Order::Cdab, 2), (Order::Badc, 10), (Order::Dcba, 12)];
 /// A row of narrower values is this much less likely than one value.
@@ -67,7 +54,7 @@ fn candidates(count: usize) -> Vec<DataType> {
         other => count.is_multiple_of(usize::from(other.registers())),
     };
     let text = u8::try_from(2 * count).ok().filter(|bytes| *bytes <= 250).map(DataType::Text);
-    TYPES.into_iter().filter(fits).chain(text).collect()
+    DataType::SIMPLE.into_iter().filter(fits).chain(text).collect()
 }
 
 fn read(words: &[u16], data_type: DataType, order: Order, cost: i32, now: i64) -> Option<Reading> {
@@ -95,7 +82,7 @@ fn read(words: &[u16], data_type: DataType, order: Order, cost: i32, now: i64) -
 
 /// What reads the same as something found already is another name for it.
 fn add(found: &mut Vec<Reading>, new: Reading) {
-    let shown = |reading: &Reading| reading.values.iter().map(shown).collect::<Vec<_>>();
+    let shown = |reading: &Reading| reading.values.iter().map(|value| shown(value.as_ref())).collect::<Vec<_>>();
     let same = found.iter_mut().find(|old| old.values.len() == new.values.len() && shown(old) == shown(&new));
     match same {
         Some(old) if new.score > old.score => {
@@ -111,7 +98,7 @@ fn add(found: &mut Vec<Reading>, new: Reading) {
 }
 
 /// A value as text, as a person reads it.
-pub fn shown(value: &Option<Value>) -> String {
+pub fn shown(value: Option<&Value>) -> String {
     match value {
         None => "no value".to_owned(),
         Some(Value::Float(number)) => short(*number),
@@ -143,7 +130,7 @@ mod tests {
     fn best(words: &[u16]) -> (String, Order, String) {
         let all = readings(words, NOW);
         let best = all.first().expect("something can always be read");
-        let values: Vec<_> = best.values.iter().map(shown).collect();
+        let values: Vec<_> = best.values.iter().map(|value| shown(value.as_ref())).collect();
         (best.data_type.to_string(), best.order, values.join(" "))
     }
 
@@ -215,7 +202,7 @@ mod tests {
             let value = Value::Float(f64::from(tenths) / 10.0);
             let words = registers::encode(&value, DataType::Float32, ORDERS[order].0).expect("fits");
             let all = readings(&words, NOW);
-            let place = all.iter().position(|reading| shown(&reading.values[0]) == shown(&Some(value.clone())));
+            let place = all.iter().position(|reading| shown(reading.values[0].as_ref()) == shown(Some(&value)));
             proptest::prop_assert!(place.is_some_and(|place| place < 4), "{place:?} in {all:?}");
         }
     }

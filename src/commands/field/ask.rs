@@ -14,17 +14,23 @@ use crate::config::plan::TagPlan;
 use crate::field::BusStats;
 use crate::field::carrier;
 use crate::field::driver::Driver;
+use crate::field::modbus::decode::{Cut, Piece};
 use crate::field::modbus::session::{Reading, Trouble};
 use crate::field::modbus::timing::Timing;
 use crate::field::modbus::write::read_back;
+use crate::field::tags::exponent;
 use crate::flow::clock::Clock;
 use crate::model::quality::{Cause, Quality};
 use crate::model::tag::{Address, DataType};
 use crate::model::value::Value;
 use crate::pipeline::limits;
+use crate::pipeline::meaning::{Factor, Meaning};
 
 /// A reading with another order is mentioned when it is this much more plausible than the one asked for.
 const MUCH_MORE_PLAUSIBLE: i32 = 35;
+
+/// A float below this is rather something else.
+const UNLIKELY: i32 = 10;
 
 /// What one request brought.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +64,7 @@ impl Wires {
         let bus = target.bus(wanted);
         let driver = self.drivers.entry(wanted.bus.0).or_insert_with(|| {
             let opener = carrier::opener(&bus.link.carrier, &self.clock);
-            Driver::new(opener, Timing::new(bus), Vec::new(), Arc::new(BusStats::default()))
+            Driver::new(opener, Timing::new(bus), target.paces(wanted.bus), Arc::new(BusStats::default()))
         });
         if !driver.is_open() {
             driver.open().await.map_err(|error| Failed::TryAgain(explain::not_open(&bus.link, &error)))?;
@@ -69,17 +75,17 @@ impl Wires {
     /// Reads one tag. Only a bus that does not open is an error; all else is an answer.
     pub async fn read(&mut self, target: &Target, wanted: &Wanted) -> Result<Answer, Failed> {
         let tag = target.tag(wanted);
-        let pause = target.pause(wanted);
         let driver = self.driver(target, wanted).await?;
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await; // the device asked for it
-        }
+        let factor = match target.scale_from(wanted) {
+            None => Ok(Factor::None),
+            Some(holder) => factor(driver, wanted.unit, holder).await,
+        };
         let asked = Instant::now();
         let read =
             driver.read(wanted.unit, wanted.address.table, wanted.address.start, count(tag, wanted.address)).await;
         let took = asked.elapsed();
         Ok(match read {
-            Ok(raw) => judge(tag, raw, took),
+            Ok(raw) => judge(tag, raw, factor, took),
             Err(trouble) => Answer {
                 raw: None,
                 value: None,
@@ -106,10 +112,20 @@ const fn cause(trouble: &Trouble) -> Cause {
     }
 }
 
-fn judge(tag: &TagPlan, raw: Reading, took: Duration) -> Answer {
-    let value = read_back(tag, &raw);
-    let quality = value.as_ref().map_or(Quality::Bad(Cause::Nan), |value| limits::judge(tag.limits, value));
+fn judge(tag: &TagPlan, raw: Reading, factor: Result<Factor, Cause>, took: Duration) -> Answer {
+    let (value, quality) = match factor {
+        Ok(factor) => read(tag, &raw, factor),
+        Err(cause) => (None, Quality::Bad(cause)),
+    };
+    let quality = match (&value, quality) {
+        (Some(value), Quality::Good) => limits::judge(tag.limits, value),
+        (_, quality) => quality,
+    };
     let advice = match quality {
+        Quality::Bad(_) if factor.is_err() => {
+            Some("the tag with its scale factor (scale_from) has no value".to_owned())
+        }
+        Quality::Bad(Cause::Nan) => Some("the device says that there is no value (NaN)".to_owned()),
         Quality::Bad(_) => Some(format!("these words are no {}", tag.data_type)),
         Quality::Uncertain(_) => Some("outside min and max of the configuration".to_owned()),
         Quality::Good => None,
@@ -120,6 +136,25 @@ fn judge(tag: &TagPlan, raw: Reading, took: Duration) -> Answer {
         (advice, better) => advice.or(better),
     };
     Answer { raw: Some(raw), value, quality, advice, took }
+}
+
+fn read(tag: &TagPlan, raw: &Reading, factor: Factor) -> (Option<Value>, Quality) {
+    let missing = (None, Quality::Bad(Cause::Config));
+    let Some(cut) = tag.register().and_then(|address| Cut::new(tag, address.start)) else { return missing };
+    match cut.piece(raw) {
+        Piece::Bit(on) => Meaning::of(tag).read_bit(on),
+        Piece::Words(words) => Meaning::of(tag).read(words, factor),
+        Piece::Missing => missing,
+    }
+}
+
+/// The scale factor that another tag of the device holds now.
+async fn factor(driver: &mut Driver, unit: u8, holder: &TagPlan) -> Result<Factor, Cause> {
+    let place = holder.register().ok_or(Cause::Config)?;
+    let read = driver.read(unit, place.table, place.start, holder.data_type.registers()).await;
+    let reading = read.map_err(|trouble| cause(&trouble))?;
+    let value = read_back(holder, Factor::None, &reading).ok_or(Cause::Nan)?;
+    exponent(&value).map(Factor::Known)
 }
 
 /// The usual suspect when values look absurd.
@@ -134,7 +169,11 @@ fn better_order(tag: &TagPlan, raw: &Reading) -> Option<String> {
     };
     let own = all.iter().find(|reading| named(reading, tag.order)).map_or(0, |reading| reading.score);
     let best = all.iter().find(|reading| reading.data_type == tag.data_type)?;
-    let value = best.values.first()?;
+    let value = best.values.first()?.as_ref();
+    if own < UNLIKELY && best.score < own + MUCH_MORE_PLAUSIBLE && tag.data_type.is_float() {
+        let words = self::words(raw);
+        return Some(format!("an unlikely {}: `ironbridge decode {words}` shows other readings", tag.data_type));
+    }
     (best.score >= own + MUCH_MORE_PLAUSIBLE).then(|| {
         format!(
             "with order {} the registers read {}: is the word order right?",
@@ -154,7 +193,7 @@ pub fn words(raw: &Reading) -> String {
 
 /// A value and its unit.
 pub fn value_text(tag: &TagPlan, value: Option<&Value>) -> String {
-    let value = value.map_or_else(|| "-".to_owned(), |value| readings::shown(&Some(value.clone())));
+    let value = value.map_or_else(|| "-".to_owned(), |value| readings::shown(Some(value)));
     if tag.unit.is_empty() { value } else { format!("{value} {}", tag.unit) }
 }
 

@@ -52,15 +52,15 @@ pub fn trouble(trouble: &Trouble, link: &BusLink, address: Address) -> String {
     match trouble {
         Trouble::Exception(code) => format!("exception {code}: {}", exception(*code, address)),
         Trouble::Timeout if serial => {
-            "no answer: is the unit id right, are A and B swapped, do baud rate and parity fit? `ironbridge scan serial` \
-             tries them"
-                .to_owned()
+            "no answer: is the unit id right, are A and B swapped, do baud rate and parity (--line) fit?".to_owned()
         }
         Trouble::Timeout => {
-            "connected, but no answer: is the unit id right? Devices with an own address often want 1, 0 or 255".to_owned()
+            "connected, but no answer: is the unit id right? Devices with an own address often want 1, 0 or 255"
+                .to_owned()
         }
         Trouble::Protocol => {
-            "something came, but no valid answer: wrong line settings, two devices with one unit id, or noise".to_owned()
+            "something came, but no valid answer: wrong line settings, two devices with one unit id, or noise"
+                .to_owned()
         }
         Trouble::TooLong => "more registers than one request may carry".to_owned(),
         Trouble::Lost { error, .. } => format!("connection lost: {error}"),
@@ -72,9 +72,7 @@ pub fn not_open(link: &BusLink, error: &io::Error) -> String {
     let place = &link.carrier;
     let serial = link.line().is_some();
     let cure = match error.kind() {
-        io::ErrorKind::ResourceBusy if serial => PORT_TAKEN,
-        // older drivers say it otherwise
-        _ if serial && error.to_string().to_lowercase().contains("busy") => PORT_TAKEN,
+        _ if serial && is_taken(error) => PORT_TAKEN,
         io::ErrorKind::PermissionDenied if serial => "; you may have to be in the group dialout, or root",
         io::ErrorKind::NotFound if serial => "; ls -l /dev/serial/by-id/ shows the ports there are",
         io::ErrorKind::ConnectionRefused => "; nobody listens there: Modbus TCP is mostly port 502",
@@ -84,6 +82,12 @@ pub fn not_open(link: &BusLink, error: &io::Error) -> String {
         _ => "",
     };
     format!("cannot open {place}: {error}{cure}")
+}
+
+/// The serial crate calls a lock that somebody else holds "not found": only its text tells.
+fn is_taken(error: &io::Error) -> bool {
+    let text = error.to_string().to_lowercase();
+    error.kind() == io::ErrorKind::ResourceBusy || text.contains("busy") || text.contains("exclusive lock")
 }
 
 const PORT_TAKEN: &str = "; another program has this port, maybe the gateway itself: a serial line has one master. Stop it first \
@@ -110,6 +114,8 @@ mod tests {
         let rtu = BusLink::rtu("/dev/ttyUSB0", line);
         let busy = io::Error::from(io::ErrorKind::ResourceBusy);
         assert!(not_open(&rtu, &busy).contains("one master"));
+        let locked = io::Error::new(io::ErrorKind::NotFound, "Unable to acquire exclusive lock on serial port");
+        assert!(not_open(&rtu, &locked).contains("one master"));
         assert!(not_open(&BusLink::tcp("plc:502"), &io::ErrorKind::ConnectionRefused.into()).contains("port 502"));
     }
 }

@@ -8,6 +8,7 @@ use crate::commands::run::DEFAULT_CONFIG;
 use crate::commands::{self, Failed};
 use crate::config::plan::{BusPlan, Plan, Source, TagPlan};
 use crate::config::{self, Problem};
+use crate::field::driver::Pace;
 use crate::model::tag::{Address, BusIx};
 
 /// Most values of one `--count`.
@@ -108,9 +109,15 @@ impl Target {
         &self.plan.buses[wanted.bus.0 as usize]
     }
 
-    /// The pause that its device wants before a request.
-    pub fn pause(&self, wanted: &Wanted) -> Duration {
-        self.plan.devices[self.tag(wanted).device.0 as usize].manners.delay_between_requests
+    /// The tag that holds its scale factor, if it has one.
+    pub fn scale_from(&self, wanted: &Wanted) -> Option<&TagPlan> {
+        self.tag(wanted).scale_from.and_then(|ix| self.plan.tags.get(ix.0 as usize))
+    }
+
+    /// How the devices of a bus want to be asked.
+    pub fn paces(&self, bus: BusIx) -> Vec<Pace> {
+        let devices = self.plan.devices.iter().filter(|device| device.bus == Some(bus));
+        devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect()
     }
 
     fn by_tag(config: &Path, words: &[String], purpose: Purpose) -> Result<Self, Failed> {
@@ -219,19 +226,17 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
         let bits = address.starts_with("coil") || address.starts_with("discrete") || address.contains('.');
         let bits = bits || args.style == "modicon" && address.starts_with(['0', '1']);
         let data_type = args.data_type.clone().or_else(|| (!bits).then(|| "uint16".to_owned()));
-        text += &format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}\n", quoted(address));
-        if let Some(data_type) = data_type {
-            text += &format!("type = {}\n", quoted(&data_type));
-        }
+        let mut lines = vec![format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}", quoted(address))];
+        lines.extend(data_type.map(|data_type| format!("type = {}", quoted(&data_type))));
         if !bits {
-            text += &format!("order = {}\n", quoted(&args.order));
+            lines.push(format!("order = {}", quoted(&args.order)));
         }
-        if let Some(scale) = args.scale {
-            text += &format!("scale = {scale:?}\n");
-        }
+        lines.extend(args.scale.map(|scale| format!("scale = {scale:?}")));
         if purpose == Purpose::Write {
-            text += "access = \"read-write\"\n";
+            lines.push("access = \"read-write\"".to_owned());
         }
+        lines.push(String::new());
+        text += &lines.join("\n");
     }
     text
 }

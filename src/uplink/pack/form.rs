@@ -113,7 +113,7 @@ impl Form {
             return None;
         }
         self.see(tag);
-        let device = self.device_topic(owed).map(|topic| topic.to_string());
+        let device = self.device_topic(owed).map(ToString::to_string);
         Some(device.unwrap_or_else(|| format!("{}{}", self.prefix, tag.topic)))
     }
 
