@@ -206,12 +206,12 @@ impl ChunkReader {
         Ok(Self { connection })
     }
 
-    /// The same of a copy in memory, and the CRC-32 of it: what is damaged there is damaged in the file. Where the file itself
-    /// cannot be read that is another fault, and nothing is said about its content.
-    pub fn of_content(path: &Path) -> Result<(Self, u32), Fault> {
-        let (connection, crc) = image::read(path)?;
+    /// The same of a copy in memory: what is damaged there is damaged in the file. Where the medium refuses the file, that is
+    /// another fault, and nothing is said about its content.
+    pub fn of_content(path: &Path) -> Result<Self, Fault> {
+        let connection = image::read(path)?;
         LAYOUT.check(&connection)?;
-        Ok((Self { connection }, crc))
+        Ok(Self { connection })
     }
 
     /// What it says about itself.

@@ -35,8 +35,8 @@ const MAGIC: u32 = 0x377f_0682;
 /// Bytes 18 and 19 of a database say whether it is written and read by way of a log: an image has none.
 const VERSIONS: [usize; 2] = [18, 19];
 
-/// A look at the whole content, and the CRC-32 of it: two of the same are no accident of one reading.
-pub(super) fn read(path: &Path) -> Result<(Connection, u32), Fault> {
+/// The whole content, open in memory.
+pub(super) fn read(path: &Path) -> Result<Connection, Fault> {
     let before = Log::of(path)?;
     let file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -45,18 +45,17 @@ pub(super) fn read(path: &Path) -> Result<(Connection, u32), Fault> {
     if size == 0 {
         return Err(Fault::Damaged("the file is empty".into()));
     }
-    let mut pages = Pages { file: &file, log: &before, bytes, at: 0, crc: crc32fast::Hasher::new(), failed: None };
+    let mut pages = Pages { file: &file, log: &before, bytes, at: 0, failed: None };
     let mut connection = Connection::open_in_memory()?;
     let taken = connection.deserialize_read_exact("main", &mut pages, size, true);
     if let Some(error) = pages.failed {
         return Err(error.into());
     }
-    let crc = pages.crc.finalize();
     taken?;
     if Log::of(path)? != before || file.metadata()?.len() != length {
         return Err(Fault::Unavailable("it was written to while it was read".into()));
     }
-    Ok((connection, crc))
+    Ok(connection)
 }
 
 /// What the log beside a database says.
@@ -133,7 +132,6 @@ struct Pages<'a> {
     log: &'a Log,
     bytes: u64,
     at: u64,
-    crc: crc32fast::Hasher,
     failed: Option<std::io::Error>,
 }
 
@@ -167,7 +165,6 @@ impl Read for Pages<'_> {
         match self.page() {
             Ok(page) if page.len() <= into.len() => {
                 into[..page.len()].copy_from_slice(&page);
-                self.crc.update(&page);
                 self.at += page.len() as u64;
                 Ok(page.len())
             }
@@ -191,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_has_what_is_committed_in_the_log_as_well_and_is_the_same_each_time() {
+    fn an_image_has_what_is_committed_in_the_log_as_well() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("file.db");
         let writer = database::open(&path).expect("made");
@@ -201,9 +198,8 @@ mod tests {
             if round == 20 {
                 database::checkpoint(&writer).expect("moved");
             }
-            let (image, crc) = read(&path).expect("readable");
+            let image = read(&path).expect("readable");
             assert_eq!(rows(&image), Ok(round * 9000));
-            assert_eq!(read(&path).expect("readable").1, crc);
         }
     }
 
@@ -212,12 +208,12 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("file.db");
         std::fs::write(&path, vec![7; 3 * 4096]).expect("written");
-        let fault = read(&path).and_then(|(image, _)| rows(&image)).expect_err("no database");
+        let fault = read(&path).and_then(|image| rows(&image)).expect_err("no database");
         assert!(fault.is_damage(), "{fault:?}");
         std::fs::remove_file(&path).expect("removed");
         // A directory can be opened, and each read of it is refused.
         std::fs::create_dir(&path).expect("made");
-        let fault = read(&path).and_then(|(image, _)| rows(&image)).expect_err("not readable");
+        let fault = read(&path).and_then(|image| rows(&image)).expect_err("not readable");
         assert!(!fault.is_damage(), "{fault:?}");
     }
 }

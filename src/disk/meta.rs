@@ -21,6 +21,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::chunk::TagRow;
 use super::database::{self, BUSY_MOMENT, Lasting, Layout, PAGE};
 use super::fault::Fault;
+use super::image;
 use super::meter::{self, MeterRow};
 
 const LAYOUT: Layout = Layout { application: 0x4942_4D45, version: 1 };
@@ -199,10 +200,19 @@ impl Meta {
 
     /// Reads all of it beside its writer.
     pub fn look(path: &Path) -> Result<Contents, Fault> {
-        let connection = database::open_reader(path)?;
-        LAYOUT.check(&connection)?;
-        database::quick_check(&connection)?;
-        read(&connection)
+        Self::check_and_read(&database::open_reader(path)?)
+    }
+
+    /// The same of a copy in memory: what is damaged there is damaged in the file. Where the medium refuses the file, that is
+    /// another fault, and nothing is said about its content.
+    pub fn look_at_content(path: &Path) -> Result<Contents, Fault> {
+        Self::check_and_read(&image::read(path)?)
+    }
+
+    fn check_and_read(connection: &Connection) -> Result<Contents, Fault> {
+        LAYOUT.check(connection)?;
+        database::quick_check(connection)?;
+        read(connection)
     }
 
     fn keep(path: &Path, connection: Connection) -> Result<Self, Fault> {
@@ -304,24 +314,16 @@ fn make(work: &Transaction<'_>, edit: &Edit) -> rusqlite::Result<()> {
 fn put_loss(work: &Transaction<'_>, loss: &LossRow) -> rusqlite::Result<usize> {
     let (from, to) = (loss.from.unzip(), loss.to.unzip());
     let (epoch, first, last) = (loss.epoch.cast_signed(), loss.first.cast_signed(), loss.last.cast_signed());
-    work.prepare("INSERT OR REPLACE INTO loss VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
-        loss.class,
-        epoch,
-        first,
-        last,
-        loss.reason,
-        from.0,
-        from.1,
-        to.0,
-        to.1
-    ])
+    let sql = "INSERT OR REPLACE INTO loss VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    work.prepare(sql)?.execute(params![loss.class, epoch, first, last, loss.reason, from.0, from.1, to.0, to.1])
 }
 
 fn put_owed(work: &Transaction<'_>, owed: &OwedRow) -> rusqlite::Result<usize> {
     let OwedRow { id, uplink, loss } = owed;
     let (from, to) = (loss.from.unzip(), loss.to.unzip());
     let (epoch, first, last) = (loss.epoch.cast_signed(), loss.first.cast_signed(), loss.last.cast_signed());
-    work.prepare("INSERT OR REPLACE INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?.execute(params![
+    let sql = "INSERT OR REPLACE INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    work.prepare(sql)?.execute(params![
         id,
         uplink,
         loss.class,

@@ -180,16 +180,23 @@ impl Boots {
         if path.try_exists()? {
             // Looked at before it is opened for writing: one of a newer version is not to be touched.
             let open = || Meta::look(&path).and_then(|_| Meta::open(&path));
-            match sure(open) {
+            let fault = match open() {
                 Ok((meta, contents)) => return Ok((meta, Some(contents))),
-                Err(fault) if fault.is_damage() => self.set_aside(META, &fault)?,
+                Err(fault) if fault.is_damage() => fault,
                 Err(fault) => return Err(fault),
+            };
+            let sure = sure(|| Err(fault.clone()), || Meta::look_at_content(&path).map(drop));
+            if self.unreadable == Unreadable::TryAgain && !sure.as_ref().is_err_and(Fault::is_damage) {
+                let whole = || Fault::Unavailable("its content is whole, but it cannot be opened".into());
+                return Err(sure.err().unwrap_or_else(whole));
             }
+            self.set_aside(META, &fault)?;
         } else {
             self.directory.remove_database(META)?; // a log without its database
         }
         let copy = self.directory.file(META_COPY);
-        let look = if copy.try_exists()? { Some(sure(|| Meta::look(&copy))) } else { None };
+        let look =
+            if copy.try_exists()? { Some(sure(|| Meta::look(&copy), || Meta::look_at_content(&copy))) } else { None };
         if let Some(Err(fault)) = &look
             && !fault.is_damage()
             && self.unreadable == Unreadable::TryAgain
@@ -240,7 +247,7 @@ impl Boots {
         let mut looks = Vec::new();
         for (place, name) in names.iter().enumerate() {
             let last_of_class = names.get(place + 1).is_none_or(|next| next.class != name.class);
-            match sure(|| look(&self.directory, *name, all_tags || last_of_class)) {
+            match look_surely(&self.directory, *name, all_tags || last_of_class) {
                 Ok(Some(found)) => looks.push((*name, found)),
                 // Made, but nothing was ever committed to it.
                 Ok(None) => self.directory.remove_database(&name.file_name())?,
@@ -343,19 +350,32 @@ impl Boots {
     }
 }
 
-/// A read that fails at the wrong moment looks like damage to SQLite: only what stays so is believed.
-fn sure<T>(look: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
-    look().or_else(|fault| if fault.is_damage() { look() } else { Err(fault) })
+/// SQLite alone is not believed that something is damaged (see `disk::image`): only what the content, read in one piece,
+/// says twice.
+fn sure<T>(look: impl FnOnce() -> Result<T, Fault>, content: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+    let unless_damaged = |fault: Fault| if fault.is_damage() { content() } else { Err(fault) };
+    look().or_else(unless_damaged).or_else(unless_damaged)
 }
 
 /// Looks at a chunk's ends; `None` when there is nothing in it.
+fn look_surely(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
+    let content = || ends(&ChunkReader::of_content(&directory.chunk(name))?, name, with_tags);
+    match sure(|| look(directory, name, with_tags), content) {
+        Ok(None) => content(), // it will be removed
+        look => look,
+    }
+}
+
 fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
     let path = directory.chunk(name);
     ChunkReader::open(&path)?;
     if directory.has_log(name) {
         ChunkWriter::open(&path, 32)?.finish();
     }
-    let chunk = ChunkReader::open(&path)?;
+    ends(&ChunkReader::open(&path)?, name, with_tags)
+}
+
+fn ends(chunk: &ChunkReader, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
     let info = chunk.info()?;
     if info.class != name.class || info.number != name.number {
         return Err(Fault::Damaged("the file is not what its name says".into()));

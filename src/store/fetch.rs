@@ -3,9 +3,10 @@
 //! Knows no order and no cursors: it is asked for one place and answers with what lies there, or with what cannot be
 //! read. A chunk that is evicted under it simply changes the question.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +17,7 @@ use crate::model::number::{Epoch, Number, Seq};
 use crate::payload::json::Previous;
 
 use super::cursor::{Position, Span};
+use super::patience::Refused;
 use super::segment::{self, Body, Place, Record};
 use super::{Item, Owed, OwedBody, Shared, dictionary};
 
@@ -23,10 +25,8 @@ use super::{Item, Owed, OwedBody, Shared, dictionary};
 const PAGE_RECORDS: usize = 4096;
 /// Segments read in one query: a merged one fills several pages.
 const SEGMENTS: usize = 2;
-/// A chunk that cannot be opened now is tried again after this long.
+/// Nobody else is kept waiting longer for a chunk that cannot be read now.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Damage is believed at this look at a chunk, each over a connection of its own.
-const SURE_AFTER: u32 = 3;
 
 /// "Read this chunk from here, at most up to there."
 pub(super) struct Request {
@@ -52,12 +52,12 @@ pub(super) enum Page {
 pub(super) fn start(shared: Arc<Shared>, uplink: usize) -> mpsc::Sender<Request> {
     let (requests, mut asked) = mpsc::channel::<Request>(2);
     let run = move || {
-        let mut open: Option<Open> = None;
+        let mut desk = Desk::default();
         while let Some(request) = asked.blocking_recv() {
             if request.answer.is_closed() {
                 continue; // rewound meanwhile
             }
-            let page = serve(&shared, uplink, &mut open, &request);
+            let page = serve(&shared, uplink, &mut desk, &request);
             let _ = request.answer.send(page);
         }
     };
@@ -65,6 +65,14 @@ pub(super) fn start(shared: Arc<Shared>, uplink: usize) -> mpsc::Sender<Request>
         tracing::error!(error = %error, "reading thread cannot start");
     }
     requests
+}
+
+/// What is kept from request to request.
+#[derive(Default)]
+struct Desk {
+    open: Option<Open>,
+    /// Chunks that the medium refused at the last attempt; only such as are held.
+    refused: HashMap<ChunkName, Refused>,
 }
 
 /// What is kept from page to page.
@@ -75,40 +83,82 @@ struct Open {
     segment: Option<(u64, u64, Vec<Record>)>,
 }
 
-fn serve(shared: &Shared, uplink: usize, open: &mut Option<Open>, request: &Request) -> Page {
+fn serve(shared: &Shared, uplink: usize, desk: &mut Desk, request: &Request) -> Page {
     if request.name.is_tail() {
         return match read_tail(shared, request) {
             Page::Items(items, at) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
             page => page,
         };
     }
-    let lost = Span { ordinal: request.at.ordinal, first: request.at.seq, last: request.upto };
-    let mut looks = 1;
-    let page = loop {
-        match page(shared, open, request) {
-            // A read that fails at the wrong moment looks like damage to SQLite: only what stays so is lost.
-            Err(fault) if fault.is_damage() && looks < SURE_AFTER => {
-                tracing::warn!(file = request.name.file_name(), error = %fault, "chunk looks damaged; looking again");
-                looks += 1;
-                std::thread::sleep(PAUSE / 5);
-            }
-            page => break page,
-        }
+    let wait = desk.refused.get(&request.name).map_or(Duration::ZERO, |refused| refused.wait(Instant::now()));
+    if !wait.is_zero() {
+        std::thread::sleep(wait.min(PAUSE));
+        return Page::Changed;
+    }
+    // SQLite alone is not believed that something is damaged or missing: see `disk::image`.
+    let page = match page(shared, &mut desk.open, request) {
+        Ok(Page::Lost(_)) => judge(shared, request),
+        Err(fault) if fault.is_damage() => judge(shared, request),
+        page => page,
     };
-    let held = || shared.state().streams[request.name.class as usize].chunks.iter().any(|h| h.name == request.name);
+    let held = |name| shared.state().streams.iter().any(|stream| stream.chunks.iter().any(|held| held.name == name));
     match page {
-        Ok(Page::Items(items, at)) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
-        Ok(page) => page,
-        Err(_) if !held() => Page::Changed,
+        Ok(page) => {
+            if desk.refused.remove(&request.name).is_some() {
+                tracing::info!(file = request.name.file_name(), "chunk can be read again");
+            }
+            match page {
+                Page::Items(items, at) => Page::Items(without_acknowledged(shared, uplink, request, items), at),
+                page => page,
+            }
+        }
+        Err(_) if !held(request.name) => Page::Changed,
         Err(fault) if fault.is_damage() || path(shared, request).try_exists().is_ok_and(|there| !there) => {
             tracing::error!(file = request.name.file_name(), error = %fault, "chunk cannot be read");
-            Page::Lost(lost)
+            Page::Lost(whole(request))
         }
         Err(fault) => {
-            tracing::warn!(file = request.name.file_name(), error = %fault, "chunk cannot be read now");
-            std::thread::sleep(PAUSE);
-            Page::Changed
+            desk.refused.retain(|name, _| held(*name));
+            desk.refuse(request, &fault)
         }
+    }
+}
+
+impl Desk {
+    /// The medium refuses a chunk: it stays as it is and is tried again, for an hour at least.
+    fn refuse(&mut self, request: &Request, fault: &Fault) -> Page {
+        let now = Instant::now();
+        match self.refused.get_mut(&request.name) {
+            Some(refused) => refused.again(now),
+            None => {
+                tracing::warn!(file = request.name.file_name(), error = %fault, "chunk cannot be read now; trying again");
+                self.refused.insert(request.name, Refused::first(now));
+            }
+        }
+        if self.refused.get(&request.name).is_some_and(|refused| refused.is_hopeless(now)) {
+            tracing::error!(file = request.name.file_name(), error = %fault, "chunk could not be read for long; given up");
+            self.refused.remove(&request.name);
+            return Page::Lost(whole(request));
+        }
+        Page::Changed
+    }
+}
+
+/// All that was asked for.
+const fn whole(request: &Request) -> Span {
+    Span { ordinal: request.at.ordinal, first: request.at.seq, last: request.upto }
+}
+
+/// Reads a page of the content as it was read in one piece; what is lost there twice is lost.
+fn judge(shared: &Shared, request: &Request) -> Result<Page, Fault> {
+    let look = || {
+        let chunk = ChunkReader::of_content(&path(shared, request))?;
+        read(shared, &mut Open { name: request.name, chunk, segment: None }, request)
+    };
+    match look() {
+        Ok(Page::Lost(_)) => look(),
+        Err(fault) if fault.is_damage() => look(),
+        sure => sure,
     }
 }
 

@@ -34,6 +34,7 @@ pub mod purge;
 mod reader;
 mod room;
 mod routes;
+mod patience;
 mod salvage;
 mod segment;
 mod state;

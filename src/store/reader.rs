@@ -230,7 +230,9 @@ impl Reader {
     }
 
     fn has_changed(&self) -> bool {
-        let salvaging = self.shared.state().streams.iter().any(|stream| stream.salvaging);
+        let state = self.shared.state();
+        let salvaging = !state.stalled && state.streams.iter().any(|stream| stream.salvaging);
+        drop(state);
         salvaging || self.progress.has_changed().unwrap_or(false)
     }
 

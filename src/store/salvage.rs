@@ -1,21 +1,25 @@
 //! Salvage: reads chunks that were set aside, in the background, and gives what is whole back to the writer.
 //!
 //! Its own thread; polling and commits go on meanwhile. Segments whose CRC is right go into a new chunk under their old
-//! numbers and stay owed; when a file is read to its end, what is still missing is declared.
+//! numbers and stay owed; when a file is read to its end, what is still missing is declared. A file that the medium refuses is
+//! waited for (see `patience`); until then nothing of it is lost.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use crate::disk::chunk::{ChunkReader, SegmentRow, TagRow};
 use crate::disk::directory::ChunkName;
+use crate::disk::fault::Fault;
 use crate::flow::notice::Phase;
 use crate::model::number::Class;
 
 use super::cursor::Span;
 use super::open::{Disk, OpenChunk};
+use super::patience::Refused;
 use super::segment::{self, Place};
 use super::stream::{Held, Loss, Stream};
 use super::times::{Neighbours, Times};
@@ -24,6 +28,9 @@ use super::{Control, Shared, dictionary, room};
 
 /// Segments handed over at a time.
 const PIECE_SEGMENTS: usize = 32;
+
+/// While it waits for a medium, the thread sees after this long that the store has ended.
+const STEP: Duration = Duration::from_millis(500);
 
 /// What the thread hands over.
 pub(super) enum Piece {
@@ -49,10 +56,22 @@ impl Target {
 /// Starts the thread.
 pub(super) fn start(shared: Arc<Shared>, control: mpsc::WeakSender<Control>, files: Vec<(Class, PathBuf)>) {
     let run = move || {
-        for (n, (class, path)) in files.iter().enumerate() {
-            let more = files[n + 1..].iter().any(|(later, _)| later == class);
-            read(&shared, &control, *class, path);
-            if !send(&control, Piece::End { class: *class, path: path.clone(), more }) {
+        let mut files: VecDeque<_> = files.into_iter().map(|(class, path)| (class, path, None::<Refused>)).collect();
+        while let Some((class, path, mut refused)) = files.pop_front() {
+            if !wait(&shared, &control, refused) {
+                return;
+            }
+            match open(&path, &mut refused) {
+                Some(chunk) => read(&shared, &control, (class, &path), chunk),
+                None => {
+                    files.push_back((class, path, refused));
+                    // Those that wait least come first.
+                    files.make_contiguous().sort_by_key(|(.., refused)| refused.map(|refused| refused.again_at()));
+                    continue;
+                }
+            }
+            let more = files.iter().any(|(later, ..)| *later == class);
+            if !send(&control, Piece::End { class, path, more }) {
                 return;
             }
         }
@@ -67,8 +86,51 @@ fn send(control: &mpsc::WeakSender<Control>, piece: Piece) -> bool {
     control.upgrade().is_some_and(|control| control.blocking_send(Control::Salvaged(piece)).is_ok())
 }
 
-fn read(shared: &Shared, control: &mpsc::WeakSender<Control>, class: Class, path: &Path) {
-    let chunk = match ChunkReader::open(path) {
+/// Waits for the next attempt; false when the store has ended.
+fn wait(shared: &Shared, control: &mpsc::WeakSender<Control>, refused: Option<Refused>) -> bool {
+    let left = || refused.map_or(Duration::ZERO, |refused| refused.wait(Instant::now()));
+    let stalls = |stalled: bool| {
+        shared.state().stalled = stalled;
+        shared.wake_readers();
+    };
+    if left().is_zero() {
+        return true;
+    }
+    stalls(true);
+    while !left().is_zero() && control.upgrade().is_some() {
+        std::thread::sleep(left().min(STEP));
+    }
+    stalls(false);
+    control.upgrade().is_some()
+}
+
+/// Opens a file, as it was read in one piece. `None`: the medium refuses it; it stays as it is until it is tried again. When it
+/// was refused for long, what SQLite can reach of it is all there will be.
+fn open(path: &Path, refused: &mut Option<Refused>) -> Option<Result<ChunkReader, Fault>> {
+    match ChunkReader::of_content(path) {
+        Ok(chunk) => Some(Ok(chunk)),
+        Err(fault) if fault.is_damage() => Some(ChunkReader::open(path)),
+        Err(fault) => {
+            let now = Instant::now();
+            match refused {
+                Some(refused) => refused.again(now),
+                None => {
+                    tracing::warn!(file = %path.display(), error = %fault, "file in quarantine cannot be read now; trying again");
+                    *refused = Some(Refused::first(now));
+                }
+            }
+            refused.is_some_and(|refused| refused.is_hopeless(now)).then(|| ChunkReader::open(path))
+        }
+    }
+}
+
+fn read(
+    shared: &Shared,
+    control: &mpsc::WeakSender<Control>,
+    (class, path): (Class, &Path),
+    chunk: Result<ChunkReader, Fault>,
+) {
+    let chunk = match chunk {
         Ok(chunk) => chunk,
         Err(fault) => {
             tracing::error!(file = %path.display(), error = %fault, "nothing can be salvaged");

@@ -73,6 +73,8 @@ pub(super) struct State {
     pub(super) next_gap: i64,
     /// Nothing more will be committed.
     pub(super) ended: bool,
+    /// Salvage waits for a medium: nobody knows for how long.
+    pub(super) stalled: bool,
 }
 
 impl State {
@@ -87,6 +89,7 @@ impl State {
             refused_at: None,
             next_gap: 1,
             ended: false,
+            stalled: false,
         }
     }
 
