@@ -187,13 +187,13 @@ impl Directory {
     }
 
     /// Chunks in quarantine that were not yet salvaged, with their class.
-    pub fn chunks_aside(&self) -> Vec<(Class, PathBuf)> {
+    pub fn chunks_aside(&self) -> Result<Vec<(Class, PathBuf)>, Fault> {
         let aside = self.path.join(QUARANTINE);
-        let files = list(&aside).unwrap_or_default();
+        let files = if aside.try_exists()? { list(&aside)? } else { Vec::new() };
         let alone = |name: &str| !name.ends_with(SALVAGED) && !COMPANIONS.iter().any(|suffix| name.ends_with(suffix));
         let waiting = files.iter().filter(|(name, _)| alone(name));
         let class = |name: &str| Class::from_name(name.strip_prefix("chunk-")?.split('-').next()?);
-        waiting.filter_map(|(name, _)| Some((class(name)?, aside.join(name)))).collect()
+        Ok(waiting.filter_map(|(name, _)| Some((class(name)?, aside.join(name)))).collect())
     }
 
     /// A chunk in quarantine has given everything it had.

@@ -116,7 +116,7 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     work.take_chunks(looks);
     epochs::recall(&mut work.state, &marks_found, contents.is_none());
     work.take_losses(&known);
-    work.resume_salvage();
+    work.resume_salvage()?;
     work.take_tail(tail_file.as_mut(), &tail_rows);
     if let Some(contents) = &mut contents {
         acked::recall(contents, &work.state, &uplinks);
@@ -309,11 +309,12 @@ impl Boots {
     }
 
     /// Chunks in quarantine that have not been read to the end.
-    fn resume_salvage(&mut self) {
-        for (class, path) in self.directory.chunks_aside() {
+    fn resume_salvage(&mut self) -> Result<(), Fault> {
+        for (class, path) in self.directory.chunks_aside()? {
             self.state.stream_mut(class).salvaging = true;
             self.salvage.push((class, path));
         }
+        Ok(())
     }
 
     fn declare(&mut self, class: Class, span: Span) {

@@ -50,6 +50,8 @@ pub(super) struct Disk {
     /// Chunks that failed: never written to again.
     pub(super) closed: HashSet<ChunkName>,
     pub(super) salvaged: Option<salvage::Target>,
+    /// Something of the file that is being salvaged could not be written.
+    pub(super) salvage_failed: bool,
     pub(super) boot: Boot,
     pub(super) tag_ids: Vec<u32>,
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::chunk::{ChunkReader, SegmentRow, TagRow};
 use crate::disk::directory::ChunkName;
@@ -36,8 +36,9 @@ const STEP: Duration = Duration::from_millis(500);
 pub(super) enum Piece {
     /// Whole segments of an epoch.
     Segments { class: Class, epoch: u64, tags: Vec<TagRow>, rows: Vec<SegmentRow> },
-    /// One file is read to its end; `more` files of the class follow.
-    End { class: Class, path: PathBuf, more: bool },
+    /// One file is read to its end; `more` files of the class follow. The answer says whether all of it was taken; where it is
+    /// read for the `last` time, what could not be written is lost.
+    End { class: Class, path: PathBuf, more: bool, last: bool, taken: oneshot::Sender<bool> },
 }
 
 /// The chunk that salvaged segments go to.
@@ -61,18 +62,25 @@ pub(super) fn start(shared: Arc<Shared>, control: mpsc::WeakSender<Control>, fil
             if !wait(&shared, &control, refused) {
                 return;
             }
-            match open(&path, &mut refused) {
-                Some(chunk) => read(&shared, &control, (class, &path), chunk),
-                None => {
-                    files.push_back((class, path, refused));
-                    // Those that wait least come first.
-                    files.make_contiguous().sort_by_key(|(.., refused)| refused.map(|refused| refused.again_at()));
-                    continue;
+            let opened = open(&path, &mut refused);
+            let mut done = opened.is_some();
+            if let Some(chunk) = opened {
+                read(&shared, &control, (class, &path), chunk);
+                let more = files.iter().any(|(later, ..)| *later == class);
+                let last = refused.is_some_and(|refused| refused.is_hopeless(Instant::now()));
+                let (taken, answer) = oneshot::channel();
+                if !send(&control, Piece::End { class, path: path.clone(), more, last, taken }) {
+                    return;
+                }
+                done = answer.blocking_recv().unwrap_or(false);
+                if !done {
+                    refuse(&mut refused);
                 }
             }
-            let more = files.iter().any(|(later, ..)| *later == class);
-            if !send(&control, Piece::End { class, path, more }) {
-                return;
+            if !done {
+                files.push_back((class, path, refused));
+                // Those that wait least come first.
+                files.make_contiguous().sort_by_key(|(.., refused)| refused.map(|refused| refused.again_at()));
             }
         }
     };
@@ -111,16 +119,20 @@ fn open(path: &Path, refused: &mut Option<Refused>) -> Option<Result<ChunkReader
         Ok(chunk) => Some(Ok(chunk)),
         Err(fault) if fault.is_damage() => Some(ChunkReader::open(path)),
         Err(fault) => {
-            let now = Instant::now();
-            match refused {
-                Some(refused) => refused.again(now),
-                None => {
-                    tracing::warn!(file = %path.display(), error = %fault, "file in quarantine cannot be read now; trying again");
-                    *refused = Some(Refused::first(now));
-                }
+            if refused.is_none() {
+                tracing::warn!(file = %path.display(), error = %fault, "file in quarantine cannot be read now; trying again");
             }
-            refused.is_some_and(|refused| refused.is_hopeless(now)).then(|| ChunkReader::open(path))
+            refuse(refused);
+            refused.is_some_and(|refused| refused.is_hopeless(Instant::now())).then(|| ChunkReader::open(path))
         }
+    }
+}
+
+fn refuse(refused: &mut Option<Refused>) {
+    let now = Instant::now();
+    match refused {
+        Some(refused) => refused.again(now),
+        None => *refused = Some(Refused::first(now)),
     }
 }
 
@@ -170,14 +182,18 @@ pub(super) fn take(writer: &mut Writer, piece: Piece) {
     let Some(mut disk) = writer.disk.take() else { return };
     match piece {
         Piece::Segments { class, epoch, tags, rows } => store(writer, &mut disk, (class, epoch), (tags, rows)),
-        Piece::End { class, path, more } => {
-            close_target(writer, &mut disk);
-            if let Err(fault) = writer.shared.directory.mark_salvaged(&path) {
-                tracing::warn!(error = %fault, "salvaged file cannot be renamed; it will be read again");
+        Piece::End { class, path, more, last, taken } => {
+            let failed = std::mem::take(&mut disk.salvage_failed);
+            if !failed || last {
+                close_target(writer, &mut disk);
+                if let Err(fault) = writer.shared.directory.mark_salvaged(&path) {
+                    tracing::warn!(error = %fault, "salvaged file cannot be renamed; it will be read again");
+                }
+                if !more {
+                    finish(writer, class);
+                }
             }
-            if !more {
-                finish(writer, class);
-            }
+            let _ = taken.send(!failed || last); // nobody listens when the store ends
         }
     }
     writer.disk = Some(disk);
@@ -185,7 +201,8 @@ pub(super) fn take(writer: &mut Writer, piece: Piece) {
     writer.shared.wake_readers();
 }
 
-/// Writes the segments that are not held otherwise. What cannot be written stays missing and is declared at the end.
+/// Writes the segments that are not held otherwise. Where a write fails the file will come again, whole; what finds no space
+/// stays missing and is declared at the end.
 fn store(
     writer: &mut Writer,
     disk: &mut Disk,
@@ -193,6 +210,9 @@ fn store(
     (tags, mut rows): (Vec<TagRow>, Vec<SegmentRow>),
 ) {
     let Some(ordinal) = writer.shared.state().stream(class).ordinal_of(epoch) else { return };
+    if disk.salvage_failed {
+        return;
+    }
     rows.retain(|row| wanted(writer.shared.state().stream(class), ordinal, row));
     if rows.is_empty() {
         return;
@@ -215,6 +235,10 @@ fn store(
     });
     if let Err(fault) = written {
         tracing::error!(error = %fault, class = %class, "salvaged segments could not be written");
+        if !matches!(fault, Fault::Full(_)) && !writer.shared.directory.is_full() {
+            disk.salvage_failed = true;
+            drop_target(writer, disk);
+        }
     }
     let mut state = writer.shared.state();
     for tag in tags.into_iter().filter_map(dictionary::tag) {
@@ -229,6 +253,16 @@ fn wanted(stream: &Stream, ordinal: i64, row: &SegmentRow) -> bool {
             .chunks
             .iter()
             .any(|held| held.span.ordinal == ordinal && held.span.first <= row.first && row.last <= held.span.last)
+}
+
+/// Nobody knows of the target chunk yet, and what it has will come again.
+fn drop_target(writer: &Writer, disk: &mut Disk) {
+    let Some(Target { open, .. }) = disk.salvaged.take() else { return };
+    let name = open.name.file_name();
+    drop(open);
+    if let Err(fault) = writer.shared.directory.remove_database(&name) {
+        tracing::warn!(file = name, error = %fault, "an unfinished file could not be removed");
+    }
 }
 
 /// The target chunk is whole: readers may have it, and what is missing inside it is declared.

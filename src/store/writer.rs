@@ -5,8 +5,7 @@
 //! the hub counts what finds no place.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -163,6 +162,7 @@ impl Writer {
             open: [const { None }; 4],
             closed: HashSet::new(),
             salvaged: None,
+            salvage_failed: false,
             boot: opened.boot,
             tag_ids: opened.tag_ids,
         });

@@ -160,6 +160,34 @@ async fn damage_at_the_end_of_a_chunk_is_bracketed_by_what_is_whole() {
 }
 
 #[tokio::test]
+async fn a_file_in_quarantine_that_cannot_be_read_now_is_waited_for_and_costs_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    life(home.path(), 0..20, 0).await;
+    let (chunk, aside) = (chunk(home.path()), home.path().join("quarantine"));
+    let log = PathBuf::from(format!("{}-wal", chunk.display()));
+    assert!(std::fs::metadata(&log).map_or(0, |log| log.len()) == 0, "all of it is in the file");
+    std::fs::create_dir_all(&aside).expect("made");
+    let name = chunk.file_name().expect("a name").to_string_lossy().into_owned();
+    std::fs::rename(&chunk, aside.join(&name)).expect("moved");
+    // A directory can be opened, and each read of it fails, with another error than that of a bad sector.
+    let medium = aside.join(format!("{name}-wal"));
+    std::fs::create_dir(&medium).expect("made");
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    running.settled(1).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), reader.next(100)).await;
+    assert!(early.is_err(), "neither records nor gaps: {early:?}");
+    std::fs::remove_dir(&medium).expect("gone");
+    let items = drain(&mut reader, 21).await;
+    assert!(gaps(&items).is_empty(), "{items:?}");
+    let values: Vec<u64> = items.iter().filter_map(told).map(|(_, value)| value).collect();
+    assert_eq!(values, (0..20).chain([4711]).collect::<Vec<_>>());
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
 async fn flipped_bits_in_the_middle_cost_one_segment_and_the_rest_arrives() {
     let home = tempfile::tempdir().expect("a directory");
     flipped(home.path()).await;

@@ -29,7 +29,7 @@ const RECOVERY: Duration = Duration::from_secs(60);
 /// The end of a process may wait for several busy locks.
 const END: Duration = Duration::from_secs(120);
 /// At the same time: most of the time they wait.
-const LANES: usize = 4;
+const LANES: usize = 6;
 
 /// Calls, by the names they have on different machines, and the errors they get.
 const CALLS: &[(&str, &[&str])] = &[
