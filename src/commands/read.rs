@@ -103,9 +103,9 @@ fn line(target: &Target, wanted: &Wanted, (answer, advice): (&Answer, Option<&St
         if wanted.label == wanted.address.to_string() { String::new() } else { format!("{}  ", wanted.address) };
     let raw = answer.raw.as_ref().map(words).unwrap_or_default();
     let quality = answer.quality.to_string();
-    let mut text = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label).trim_end().to_owned();
-    if let Some(advice) = advice {
-        text += &format!("\n{:width$}  {advice}", "");
+    let text = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);
+    match advice {
+        Some(advice) => format!("{}\n{:width$}  {advice}", text.trim_end(), ""),
+        None => text.trim_end().to_owned(),
     }
-    text
 }
