@@ -6,6 +6,7 @@ pub mod decode;
 pub mod demo;
 pub mod field;
 pub mod interrupt;
+pub mod profiles;
 pub mod read;
 pub mod receive;
 pub mod run;

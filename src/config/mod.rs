@@ -27,6 +27,7 @@ pub mod profile;
 mod raw;
 pub mod schema;
 mod section;
+pub mod shipped;
 mod source;
 pub mod units;
 pub mod wire;

@@ -37,9 +37,9 @@ pub struct Plan {
     pub broker: BrokerPlan,
     /// `[[uplink]]`
     pub uplinks: Vec<UplinkPlan>,
-    /// `[[bus]]`; [`BusIx`] is the position.
+    /// `[[bus]]`; [`crate::model::tag::BusIx`] is the position.
     pub buses: Vec<BusPlan>,
-    /// `[[device]]`; [`DeviceIx`] is the position.
+    /// `[[device]]`; [`crate::model::tag::DeviceIx`] is the position.
     pub devices: Vec<DevicePlan>,
     /// `[[device.tag]]` and the tags of profiles, device by device; [`crate::model::tag::TagIx`] is the position.
     pub tags: Vec<TagPlan>,

@@ -1,6 +1,6 @@
 //! Profiles: register maps that several devices share, shipped in the binary or in files of the user.
 //!
-//! Shipped ones are CSV files of `config/profiles`, zero-based, with the source of the addresses in a comment. A map of
+//! Shipped ones (`shipped`) are CSV, zero-based, with the source of the addresses in a comment. A map of
 //! the user is a `.csv`, or a `.toml` with `[[tag]]` tables; its addresses are read in its own `address_style` if it
 //! declares one, else in the style of the device that uses it.
 
@@ -9,16 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::csv::{self, Row};
 use super::files;
-use super::nearest;
 use super::problem::{Finding, Findings};
 use super::raw::{Node, Trail, Value};
+use super::shipped;
 use super::source::{At, Sources};
-
-/// The shipped register maps: name and CSV.
-pub const SHIPPED: &[(&str, &str)] = &[
-    ("carlo-gavazzi-em24", include_str!("../../config/profiles/carlo-gavazzi-em24.csv")),
-    ("eastron-sdm630", include_str!("../../config/profiles/eastron-sdm630.csv")),
-];
 
 /// One register map, read but not checked.
 #[derive(Debug)]
@@ -64,13 +58,12 @@ impl Library {
                 PathBuf::from(format!("<shipped profile>/{name}.csv"))
             };
             if !library.maps.contains_key(&path) {
-                let read =
-                    if is_path { user(&path, sources, findings) } else { shipped(name, &path, sources, findings) };
+                let read = if is_path { user(&path, sources, findings) } else { ours(name, &path, sources, findings) };
                 let read = read.map_err(|message| {
                     let trail = Trail::Key(&Trail::Root, "device");
                     let trail = Trail::Index(&trail, position);
-                    let names = SHIPPED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-                    let allowed = format!("{names}, or a path that ends with .csv or .toml");
+                    let allowed =
+                        "one that `ironbridge profiles` lists, or a path that ends with .csv or .toml".to_owned();
                     findings.report(Finding::value(*at, Trail::Key(&trail, "profile"), message).allowed(allowed));
                 });
                 library.maps.insert(path.clone(), read.ok().flatten());
@@ -95,12 +88,9 @@ fn table_get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
 
 type Read = Result<Option<RegisterMap>, String>;
 
-fn shipped(name: &str, path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
-    let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) else {
-        let hint = nearest::hint(name, SHIPPED.iter().map(|(name, _)| *name));
-        return Err(format!("there is no shipped profile of this name{hint}"));
-    };
-    Ok(read_csv(path, (*text).to_owned(), Origin::Shipped, sources, findings))
+fn ours(name: &str, path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
+    let text = shipped::find(name)?;
+    Ok(read_csv(path, text.to_owned(), Origin::Shipped, sources, findings))
 }
 
 fn user(path: &Path, sources: &mut Sources, findings: &Findings) -> Read {

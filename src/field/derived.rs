@@ -1,7 +1,7 @@
 //! The derived tags: one task that listens to what the buses emit and works out what follows from it.
 //!
 //! Fed by the hub's tap with the newest sample of each tag that an expression names, emits to the hub like a bus. What
-//! arrives within [`SETTLE`] is taken together: blocks of one poll come a few milliseconds apart, and an expression over
+//! arrives within 15 ms is taken together: blocks of one poll come a few milliseconds apart, and an expression over
 //! two of them should not see half of it. Like the live lane it may lose: of values that come faster than it looks, the
 //! newest counts. A stop is heard at any time; what arrived before it is still worked out.
 

@@ -49,7 +49,9 @@ impl Drop for DialLine {
 
 async fn dial(framing: Framing, to: SocketAddr, units: Units) -> ! {
     loop {
+        // While nobody listens, one call in some 28 000 gets the called port as its own and reaches itself.
         if let Ok(stream) = TcpStream::connect(to).await
+            && stream.local_addr().is_ok_and(|own| own != to)
             && stream.set_nodelay(true).is_ok()
         {
             let _ = converse(stream, framing, &units).await; // it ended, one way or the other: dial again

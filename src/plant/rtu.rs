@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::blocks::frame_pause;
 use crate::config::plan::{Framing, SerialPlan};
 
 use super::conversation::{FRAME_PAUSE, WAITING_MAX, post, reply};
@@ -35,6 +36,16 @@ impl Pace {
                 let bits = characters as u64 * u64::from(serial.bits_per_char());
                 Duration::from_nanos(bits * 1_000_000_000 / u64::from(serial.baud.max(1)))
             }
+        }
+    }
+}
+
+impl Pace {
+    /// The silence by which a unit knows that a request is over (Modbus over Serial Line 1.02, section 2.5.1.1).
+    fn pause(self) -> Duration {
+        match self {
+            Self::Instant => Duration::ZERO,
+            Self::Line(serial) => frame_pause(serial),
         }
     }
 }
@@ -133,7 +144,8 @@ impl Far<'_> {
         if let Some((after, frame)) = reply(self.units, self.framing, request) {
             let asking = self.pace.time(request.length);
             self.count(asking);
-            post(replies, after, Spoken { frame, not_before: Instant::now() + after + asking }, self.units);
+            let not_before = Instant::now() + after + asking + self.pace.pause();
+            post(replies, after, Spoken { frame, not_before }, self.units);
         }
     }
 

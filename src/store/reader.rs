@@ -351,11 +351,11 @@ impl Reader {
         }
     }
 
-    /// The uplink's broker will never take these, taken at this time: a gap record (reason `refused`) takes their
+    /// The uplink's broker will never take these, taken between these times: a gap record (reason `refused`) takes their
     /// place. What was already acknowledged of them is not in it; a gap record that is refused itself is dropped.
-    pub fn refuse(&mut self, ack: Ack, at: Option<Stamp>) {
+    pub fn refuse(&mut self, ack: Ack, taken: Option<(Stamp, Stamp)>) {
         let mut state = self.shared.state();
-        let gaps = state.refuse(self.uplink, ack, at);
+        let gaps = state.refuse(self.uplink, ack, taken);
         drop(state);
         self.refused.extend(gaps.into_iter().map(Item::Gap));
         self.shared.cursors_due.notify_one();

@@ -204,7 +204,7 @@ impl State {
     }
 
     /// An uplink's broker will never take these: the gap records that say so, to this uplink alone.
-    pub(super) fn refuse(&mut self, uplink: usize, ack: Ack, at: Option<Stamp>) -> Vec<OwedGap> {
+    pub(super) fn refuse(&mut self, uplink: usize, ack: Ack, taken: Option<(Stamp, Stamp)>) -> Vec<OwedGap> {
         let Ack::Records { stream: class, epoch, first, last } = ack else {
             self.acknowledge(uplink, ack);
             return Vec::new();
@@ -219,7 +219,8 @@ impl State {
         let missing = mine.fold(cursor.missing_of(span), |missing, gap| gap.loss.span.take_out_of(missing));
         let mut records = Vec::new();
         for span in missing {
-            let loss = Loss { span, reason: "refused".into(), from: at, to: at };
+            let (from, to) = taken.unzip();
+            let loss = Loss { span, reason: "refused".into(), from, to };
             let owing = Owing { id: self.next_gap, class, loss };
             self.next_gap += 1;
             if let Some(loss) = stream.loss_row(&owing.loss) {

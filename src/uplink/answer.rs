@@ -9,11 +9,11 @@ pub(super) const fn is_known(code: u8) -> bool {
     matches!(code, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
 }
 
-/// The answer of one that it does not know.
-pub(super) const fn of_unknown(code: u8) -> Answer {
+/// The answer of one that it does not know, or did not come to tell.
+pub(super) const fn of_overheard(code: u8) -> Answer {
     match code {
         ..0x80 => Answer::Taken, // section 2.4: below 0x80 it is no failure
-        0x95 => Answer::Refused(code),
+        0x90 | 0x95 | 0x99 => Answer::Refused(code),
         _ => Answer::TryLater(code),
     }
 }

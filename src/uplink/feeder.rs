@@ -24,6 +24,7 @@ use super::status::Newest;
 use super::version;
 use super::ways;
 use super::window::{Answer, Sent};
+use super::withhold::Declarations;
 
 /// A session without anything to send has proved itself after this long.
 const PROVED_AFTER: Duration = Duration::from_secs(60);
@@ -56,6 +57,8 @@ pub(super) struct Progress {
     pub(super) agreed: Agreed,
     /// The last answer, or when the first message went out after a time without any in flight.
     pub(super) moved_at: Instant,
+    /// Records of forbidden topics on the way to gap records.
+    pub(super) declarations: Declarations,
     pub(super) status: StatusProgress,
     /// When the backlog figure was last worked out.
     backlog_at: Instant,
@@ -85,6 +88,7 @@ impl Progress {
             accepted_at: None,
             agreed: Agreed::default(),
             moved_at: now,
+            declarations: Declarations::default(),
             status: StatusProgress { in_flight: 0, told: None, next: now },
             backlog_at: now,
             stop_at: None,
@@ -132,6 +136,7 @@ impl<S: Source> Session<'_, S> {
             let accepted = progress.accepted_at.is_some();
             if accepted {
                 self.begin_round_when_due(line, progress);
+                self.declare_when_due(progress);
                 if let Err(end) = self.send(client, line, progress) {
                     self.take(&line.news(), progress); // what was answered before the end counts
                     return end;
@@ -180,6 +185,8 @@ impl<S: Source> Session<'_, S> {
         progress.lanes.clear();
         progress.open_records = 0;
         self.packer.clear();
+        progress.declarations.clear();
+        self.forbidden.begin_round(Instant::now().into_std());
         self.refusals.next_round();
         self.source.begin(self.plan.delivery);
     }
@@ -189,12 +196,14 @@ impl<S: Source> Session<'_, S> {
         let mut owed = 0;
         for (sent, answer) in &news.answered {
             match sent {
-                Sent::Owed(ack) => match self.refusals.answered(*ack, *answer) {
-                    Ruling::Taken => {
+                Sent::Owed(ack) => match self.ruling(*ack, *answer, progress) {
+                    None => {}
+                    Some(Ruling::Taken) => {
                         self.source.acknowledge(*ack);
+                        self.freed(*ack, progress);
                         owed += ack.count();
                     }
-                    ruling => {
+                    Some(ruling) => {
                         tracing::debug!(uplink = self.plan.name, answer = ?answer, "record not taken");
                         self.tell_of(*ack, *answer, ruling);
                         self.not_taken(*ack, ruling, progress);
@@ -213,7 +222,9 @@ impl<S: Source> Session<'_, S> {
         let opens = owed > 0 && !progress.proved;
         if owed > 0 {
             progress.proved = true;
-            self.trouble.taken(self.timing.refused_again * QUIET_ROUNDS, Instant::now());
+            if !self.forbidden.is_open() {
+                self.trouble.taken(self.timing.refused_again * QUIET_ROUNDS, Instant::now());
+            }
             self.stats.acknowledged_at(self.clock.now(), owed);
         }
         self.stats.in_flight.set(news.in_flight as u64);
@@ -292,7 +303,8 @@ impl<S: Source> Session<'_, S> {
         if in_flight > 0 {
             wake = wake.min(progress.moved_at + self.timing.stalled);
         }
-        for at in [progress.not_before, self.packer.due(), progress.round_at].into_iter().flatten() {
+        let declared = progress.declarations.due();
+        for at in [progress.not_before, self.packer.due(), progress.round_at, declared].into_iter().flatten() {
             wake = wake.min(at);
         }
         progress.stop_at.map_or(wake, |at| wake.min(at))
@@ -321,7 +333,7 @@ pub(super) fn give_up<S: Source>(source: &mut S, plan: &UplinkPlan, stats: &Upli
     let what = named(ack);
     tracing::error!(uplink = plan.name, what, "given up: the broker does not take it");
     stats.refused.add(ack.count());
-    source.refuse(ack, at);
+    source.refuse(ack, at.map(|at| (at, at)));
 }
 
 /// For people.

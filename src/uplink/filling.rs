@@ -25,7 +25,7 @@ const RECORD_BYTES: usize = 200;
 impl<S: Source> Session<'_, S> {
     /// What is useful now; `None` for nothing.
     pub(super) fn wants(&self, line: &Line, progress: &Progress) -> Option<Wants> {
-        if progress.source_ended || progress.paused {
+        if progress.source_ended || progress.paused || self.forbidden.is_full() {
             return None;
         }
         let mut above = [None; 2];
@@ -51,6 +51,7 @@ impl<S: Source> Session<'_, S> {
         let now = Instant::now();
         let Some(Pull { lane, items }) = pull else {
             progress.source_ended = true;
+            self.declare(progress.declarations.all());
             self.packer.flush();
             return;
         };
@@ -59,11 +60,12 @@ impl<S: Source> Session<'_, S> {
             self.packer.flush();
             self.fetch(progress, now);
         }
-        if lane == Lane::Backlog {
-            progress.open_records += items.len();
-        }
         let mut company = None;
         for item in items {
+            if self.withholds(&item, progress) {
+                continue;
+            }
+            progress.open_records += usize::from(lane == Lane::Backlog);
             company = self.put(item, lane, company, now);
         }
         if company.is_some() || lane == Lane::Backlog && together(line, progress) == 0 {
@@ -73,7 +75,11 @@ impl<S: Source> Session<'_, S> {
 
     /// Puts an item to others; `company`: how many more may be put to the last one, if it is suspect.
     fn put(&mut self, item: Item, lane: Lane, company: Option<u64>, now: Instant) -> Option<u64> {
-        let next = match (self.refusals.company(&item), company) {
+        let size = self.refusals.company(&item);
+        if size == Some(1) {
+            self.goes_alone(&item);
+        }
+        let next = match (size, company) {
             (None, None) => None,
             (Some(size), Some(more)) if more > 0 => Some(more.min(size) - 1),
             (size, _) => {

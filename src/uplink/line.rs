@@ -15,7 +15,7 @@ use super::downlink::Intake;
 use super::ended::{self, Ended};
 use super::overheard::Heard;
 use super::version::Greeting;
-use super::window::{Alone, Answer, Confused, Sent, Window};
+use super::window::{Alone, Answer, Confused, PACKET_IDS, Sent, Window};
 
 /// What the feeder learns at once.
 #[derive(Debug)]
@@ -45,6 +45,10 @@ struct State {
     cause: Option<Ended>,
     /// What the broker said that rumqttc did not hear.
     said: Option<Ended>,
+    /// An answer overheard before the poller came to note that its message had left.
+    early: Option<(u16, Answer)>,
+    /// Refusals overheard that rumqttc has not told of.
+    refusals: Vec<(u16, Answer)>,
 }
 
 /// Shared by poller, feeder and relay.
@@ -109,12 +113,18 @@ impl Line {
                 state.ended = Some(Ended::OtherVersion("the broker answers MQTT 5 with MQTT 3.1.1".into()));
             }
             Heard::OldConnack => {}
+            Heard::Refusal(id, code) if state.refusals.len() < usize::from(PACKET_IDS) => {
+                state.refusals.push((id, answer::of_overheard(code)));
+            }
+            Heard::Refusal(..) => {}
             Heard::Disconnect(code) => state.said = Some(ended::of_disconnect(code, None)),
             Heard::Answer(id, code) => {
-                let answer = answer::of_unknown(code);
-                // an id that is not in flight says nothing; rumqttc ends the session either way
-                if let Ok(what) = state.window.answered(id, answer, Instant::now()) {
-                    state.answered.push((what, answer));
+                let answer = answer::of_overheard(code);
+                // Rumqttc ends the session either way. The relay may be ahead of the poller: a message that is not known
+                // under this id yet will be in a moment, for rumqttc tells of it before it reads the answer.
+                match state.window.answered(id, answer, Instant::now()) {
+                    Ok(what) => state.answered.push((what, answer)),
+                    Err(Confused(_)) => _ = state.early.get_or_insert((id, answer)),
                 }
                 state.said = Some(Ended::Lost(format!("the broker answers a publish with reason 0x{code:02X}")));
             }
@@ -137,6 +147,16 @@ impl Line {
     pub(super) fn cause(&self) -> Option<Ended> {
         let state = self.lock();
         state.said.clone().or_else(|| state.cause.clone())
+    }
+
+    /// The connection is gone: what the broker refused before it closed is an answer, also where rumqttc lost it.
+    pub(super) fn last_words(&self) {
+        let mut state = self.lock();
+        for (id, answer) in std::mem::take(&mut state.refusals) {
+            if let Ok(what) = state.window.answered(id, answer, Instant::now()) {
+                state.answered.push((what, answer));
+            }
+        }
     }
 
     /// How the broker took our CONNECT; asked when the session is over. `None`: it was not waited for.
@@ -228,8 +248,15 @@ impl State {
                     tracing::warn!(refused, "the broker refuses to send commands: no right to subscribe");
                 }
             }
-            Happened::Left(id) => self.window.left(id)?,
+            Happened::Left(id) => {
+                self.window.left(id)?;
+                if let Some((_, answer)) = self.early.take_if(|(early, _)| *early == id) {
+                    let what = self.window.answered(id, answer, Instant::now())?;
+                    self.answered.push((what, answer));
+                }
+            }
             Happened::Acknowledged(id, answer) => {
+                self.refusals.retain(|(told, _)| *told != id);
                 let what = self.window.answered(id, answer, Instant::now())?;
                 self.answered.push((what, answer));
             }

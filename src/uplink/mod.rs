@@ -5,7 +5,8 @@
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
 //! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
 //! upstream · `feeder` the one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the
-//! wire · `pace` how much the link bears · `refusal` what becomes of what the broker does not take · `status` the retained
+//! wire · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
+//! `withhold` of topics that it never takes · `status` the retained
 //! status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
@@ -33,6 +34,7 @@ mod downlink;
 mod ended;
 mod feeder;
 mod filling;
+mod forbidden;
 mod lanes;
 mod line;
 mod outage;
@@ -57,6 +59,7 @@ mod watch;
 mod way;
 mod ways;
 mod window;
+mod withhold;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -83,6 +86,7 @@ use destinations::destinations;
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
+use forbidden::Forbidden;
 use outage::Outage;
 use pack::Packer;
 pub use paths::PathState;
@@ -115,6 +119,8 @@ pub struct Timing {
     pub stalled: Duration,
     /// What the broker refused is sent again after this long.
     pub refused_again: Duration,
+    /// How long the broker must refuse a topic, while it takes others, before that is given up until it is allowed again.
+    pub forbidden_after: Duration,
     /// How often the status is refreshed while the numbers in it move on.
     pub status_every: Duration,
     /// How long a stop waits for acknowledgements.
@@ -133,6 +139,7 @@ impl Default for Timing {
             files_again: Duration::from_secs(30),
             stalled: Duration::from_secs(60),
             refused_again: Duration::from_secs(30),
+            forbidden_after: forbidden::AFTER,
             status_every: Duration::from_secs(60),
             stop_wait: Duration::from_secs(10),
             path_healthy: Duration::from_secs(60),
@@ -181,6 +188,7 @@ pub struct Uplink<S> {
     downlink: Option<Downlink>,
     trouble: Trouble,
     refusals: Refusals,
+    forbidden: Forbidden,
     outage: Outage,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
@@ -213,6 +221,7 @@ impl<S: Source> Uplink<S> {
             trouble: Trouble::new(plan.name.clone(), notices),
             rotation: Rotation::new(servers.len(), timing.first_server_again),
             refusals: Refusals::default(),
+            forbidden: Forbidden::new(timing.forbidden_after),
             outage: Outage::new(&plan),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
             dice: StdRng::from_os_rng(),
@@ -337,6 +346,7 @@ impl<S: Source> Uplink<S> {
             downlink: self.downlink.as_mut(),
             ways: &mut self.ways,
             refusals: &mut self.refusals,
+            forbidden: &mut self.forbidden,
             outage: &mut self.outage,
             rate: &mut self.rate,
             device: self.device.as_ref(),

@@ -1,4 +1,4 @@
-//! Three packets from the broker that rumqttc 0.25.1 loses, read from the bytes as they pass the relay.
+//! Four packets from the broker that rumqttc 0.25.1 loses, read from the bytes as they pass the relay.
 //!
 //! * Its MQTT 5 reader waits for more after a CONNACK or DISCONNECT that has no properties. For DISCONNECT that is lawful
 //!   (MQTT 5, section 3.14.2.2.1: `E0 01 8E` is "session taken over", and what mosquitto sends); as CONNACK it is what a
@@ -6,6 +6,9 @@
 //! * It takes a PUBACK with a reason that section 3.4.2.1 does not list for a broken stream. mosquitto answers so to what
 //!   is above its `message_size_limit`, which it does not announce: `40 03 00 07 95`, "packet too large". The session ends
 //!   for it all the same, but now it is known which message it was about.
+//! * It reads as much as is there, and where that ends with the end of the connection it forgets what it had read: a broker
+//!   that refuses a publish and closes at once (mosquitto does for a topic that its access list forbids, `40 03 00 07 87`)
+//!   would seem never to have answered.
 //!
 //! Pure: bytes in, packets out; only framing is looked at, so it costs nothing beside the acknowledgements it passes.
 
@@ -20,6 +23,8 @@ pub(super) enum Heard {
     Disconnect(u8),
     /// A PUBACK for this packet id with a reason that rumqttc does not know.
     Answer(u16, u8),
+    /// A PUBACK that says no, with a reason that it knows.
+    Refusal(u16, u8),
 }
 
 /// CONNACK (section 2.1.2).
@@ -53,8 +58,8 @@ enum Step {
 
 impl Ear {
     /// The next bytes, cut wherever the network cut them.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> Option<Heard> {
-        let (mut heard, mut rest) = (None, bytes);
+    pub(super) fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        let (mut heard, mut rest) = (Vec::new(), bytes);
         while let Some((byte, after)) = rest.split_first() {
             match self.step {
                 Step::First => {
@@ -80,7 +85,7 @@ impl Ear {
                     self.taken += now;
                     rest = &rest[now..];
                     if self.taken == self.length {
-                        heard = self.packet().or(heard);
+                        heard.extend(self.packet());
                         self.step = Step::First;
                     }
                 }
@@ -94,8 +99,14 @@ impl Ear {
         match (self.first, self.length) {
             (CONNACK, 2) => Some(Heard::OldConnack),
             (DISCONNECT, 1) => Some(Heard::Disconnect(self.head[0])),
-            (PUBACK, 3..) if !answer::is_known(self.head[2]) => {
-                Some(Heard::Answer(u16::from_be_bytes([self.head[0], self.head[1]]), self.head[2]))
+            (PUBACK, 3..) => {
+                let [high, low, code] = self.head;
+                let id = u16::from_be_bytes([high, low]);
+                match code {
+                    _ if !answer::is_known(code) => Some(Heard::Answer(id, code)),
+                    0x80.. => Some(Heard::Refusal(id, code)),
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -118,19 +129,18 @@ mod tests {
         stream.extend([0xE0, 1, 0x8E]); // DISCONNECT, session taken over
         for cut in 1..stream.len() {
             let mut ear = Ear::default();
-            let heard: Vec<_> = stream.chunks(cut).filter_map(|bytes| ear.hear(bytes)).collect();
-            let both = [Heard::Answer(0x0107, 0x95), Heard::Disconnect(0x8E)];
-            // of what comes in one piece the last counts
-            assert!(heard == both || heard == both[1..], "cut every {cut}: {heard:?}");
+            let heard: Vec<_> = stream.chunks(cut).flat_map(|bytes| ear.hear(bytes)).collect();
+            let all = [Heard::Refusal(2, 0x97), Heard::Answer(0x0107, 0x95), Heard::Disconnect(0x8E)];
+            assert_eq!(heard, all, "cut every {cut}");
         }
-        assert_eq!(Ear::default().hear(&[0x20, 2, 0, 1]), Some(Heard::OldConnack));
-        assert_eq!(Ear::default().hear(&[0xE0, 2, 0x8B, 0]), None, "rumqttc reads this one");
+        assert_eq!(Ear::default().hear(&[0x20, 2, 0, 1]), [Heard::OldConnack]);
+        assert_eq!(Ear::default().hear(&[0xE0, 2, 0x8B, 0]), [], "rumqttc reads this one");
     }
 
     #[test]
     fn what_is_no_mqtt_is_left_alone() {
         let mut ear = Ear::default();
-        assert_eq!(ear.hear(b"\xff\xff\xff\xff\xff\xff HTTP/1.1 400"), None);
-        assert_eq!(ear.hear(&[0xE0, 1, 0x8E]), None);
+        assert_eq!(ear.hear(b"\xff\xff\xff\xff\xff\xff HTTP/1.1 400"), []);
+        assert_eq!(ear.hear(&[0xE0, 1, 0x8E]), []);
     }
 }

@@ -102,6 +102,7 @@ impl<S: Source> Session<'_, S> {
             progress.moved_at = Instant::now();
         }
         line.hand(Sent::Owed(ack), message.lane, bytes);
+        self.forbidden.sent(ack);
         progress.lanes.sent(message.lane, bytes);
         self.ways.sent(bytes);
         // What was withheld goes again, so nothing has to get past it.

@@ -23,7 +23,8 @@ use super::azure::Device;
 use super::client::{Client, Events, Gone, JSON, Spoken};
 use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
 use super::ended::Ended;
-use super::feeder::{Progress, give_up, named};
+use super::feeder::Progress;
+use super::forbidden::Forbidden;
 use super::line::Line;
 use super::outage::Outage;
 use super::overheard::Ear;
@@ -112,11 +113,13 @@ pub(super) struct Session<'a, S> {
     /// A session in which too few publishes fit may be given up for one with the other version.
     pub(super) may_narrow: bool,
     pub(super) refusals: &'a mut Refusals,
+    pub(super) forbidden: &'a mut Forbidden,
     pub(super) outage: &'a mut Outage,
 }
 
 impl<S: Source> Session<'_, S> {
     pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
+        self.forbidden.begin_session(Instant::now().into_std());
         let spoken = known.spoken(Instant::now().into_std());
         self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
@@ -129,10 +132,8 @@ impl<S: Source> Session<'_, S> {
         tasks.spawn(async move {
             let (mut ear, listener) = (Ear::default(), Arc::clone(&relayed));
             let heard = move |bytes: &[u8]| {
-                if spoken == Spoken::V5
-                    && let Some(heard) = ear.hear(bytes)
-                {
-                    listener.overheard(heard);
+                if spoken == Spoken::V5 {
+                    ear.hear(bytes).into_iter().for_each(|heard| listener.overheard(heard));
                 }
             };
             match relay.run_overheard(heard).await {
@@ -151,7 +152,6 @@ impl<S: Source> Session<'_, S> {
         if let End::Ended(Ended::Narrow(_)) = end {
             leave(&client, &line).await;
         }
-        let left = line.oldest();
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
             drop(timeout(CAUSE_MAX, all).await);
@@ -159,13 +159,11 @@ impl<S: Source> Session<'_, S> {
                 end = cause.into();
             }
         }
-        if matches!(end, End::Ended(_))
-            && progress.moved_at.elapsed() <= FALL_MAX
-            && let Some(ack) = self.refusals.ended(left, progress.heard())
-        {
-            let at = self.refusals.taken_at(ack);
-            give_up(self.source, self.plan, self.stats, ack, at);
-            self.trouble.record_refused(&named(ack));
+        line.last_words();
+        self.take(&line.news(), &mut progress);
+        let left = line.oldest();
+        if matches!(end, End::Ended(_)) && progress.moved_at.elapsed() <= FALL_MAX {
+            self.fallen(left, progress.heard());
         }
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }

@@ -26,8 +26,8 @@ pub trait Source: Send + Sync + 'static {
     fn save_meters(&self, rows: Vec<MeterRow>);
     /// The broker has it.
     fn acknowledge(&self, ack: Ack);
-    /// The broker will never take it: a gap record is owed instead. `at`: when it was taken, if known.
-    fn refuse(&mut self, ack: Ack, at: Option<Stamp>);
+    /// The broker will never take it: a gap record is owed instead. `taken`: between which times, if known.
+    fn refuse(&mut self, ack: Ack, taken: Option<(Stamp, Stamp)>);
     /// Puts the cursor on disk.
     fn save(&self) -> impl Future<Output = ()> + Send;
     /// Items not yet acknowledged.
@@ -85,8 +85,8 @@ impl Source for StoreSource {
         self.reader.acknowledge(ack);
     }
 
-    fn refuse(&mut self, ack: Ack, at: Option<Stamp>) {
-        self.reader.refuse(ack, at);
+    fn refuse(&mut self, ack: Ack, taken: Option<(Stamp, Stamp)>) {
+        self.reader.refuse(ack, taken);
     }
 
     async fn save(&self) {

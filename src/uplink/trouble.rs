@@ -20,6 +20,9 @@ const RECORD_REFUSED: &str = "uplink_record_refused";
 /// The broker does not take a record for now, and only a person up there can change that: it is kept and sent again.
 const NOT_TAKEN: &str = "uplink_not_taken";
 
+/// The broker takes other topics and not this one: its records become gap records until it does.
+const FORBIDDEN: &str = "uplink_topic_forbidden";
+
 /// Whether the operator has just been told, or knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -110,6 +113,19 @@ impl Trouble {
     /// A record was given up.
     pub(super) fn record_refused(&self, detail: &str) {
         self.tell(RECORD_REFUSED, Phase::Once, detail);
+    }
+
+    /// Records of this topic are given up from now on.
+    pub(super) fn forbidden(&self, topic: &str) {
+        let detail = format!(
+            "the broker takes others but not {topic}: its records are declared as gaps until it does (access list upstream?)"
+        );
+        self.tell(FORBIDDEN, Phase::Active, &detail);
+    }
+
+    /// The broker takes it again.
+    pub(super) fn allowed(&self, topic: &str) {
+        self.tell(FORBIDDEN, Phase::Cleared, &format!("the broker takes {topic} again"));
     }
 
     fn tell(&self, event: &'static str, phase: Phase, detail: &str) {

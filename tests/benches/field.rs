@@ -3,7 +3,8 @@
 //!
 //! - `line`: one device, 125 registers a read, as often as can be, on a serial line whose bytes take their time (8E1, a
 //!   pseudo-terminal; the far end is paced by absolute moments). Wire-time use is what the bytes and two pauses of 3.5
-//!   characters of each transaction take, of the time that passed. "line" is what the far end counted by itself.
+//!   characters of each transaction take, of the time that passed. "line" is what the far end counted by itself, without
+//!   pauses. On a machine that is busy otherwise this measures the machine; `chrt -f 5` in front of the command helps.
 //! - `dead`: ten units on one line at 19200, half of what it can do; the mean cycle of the living with none, one and three
 //!   of them dead, after they were found to be so.
 //! - `fresh`: a hundred reads on one connection, wanted every 10 ms from a device that needs 1 ms for each: how many come, how
@@ -97,11 +98,13 @@ fn line() {
             let mut rig = run(long_reads(BusLink::rtu(far.path(), serial(baud)), &[1], 10 * MS));
             rig.batch().await;
             let (begun, busy) = (Instant::now(), units.stats().busy_micros.get());
-            let mut reads = 0u32;
+            // From one answer to another: whole transactions.
+            let (mut reads, mut last) = (0u32, begun);
             while begun.elapsed() < Duration::from_secs(seconds) {
                 reads += rig.batch().await.iter().filter(|sample| good(sample)).count() as u32;
+                last = Instant::now();
             }
-            let passed = begun.elapsed().as_secs_f64();
+            let passed = (last - begun).as_secs_f64();
             let ideal = char_time(serial(baud)) * (8 + 255) + 2 * frame_pause(serial(baud));
             let used = ideal.as_secs_f64() * f64::from(reads) / passed;
             let line = (units.stats().busy_micros.get() - busy) as f64 / 1e6 / passed;

@@ -7,6 +7,7 @@ mod check;
 mod files;
 mod layout;
 mod meaning;
+mod profiles;
 mod properties;
 mod shipped;
 mod wrong;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use ironbridge::config::plan::Plan;
-use ironbridge::config::{self, HostFacts, Loaded, Problems, profile, schema};
+use ironbridge::config::{self, HostFacts, Loaded, Problems, schema};
 use ironbridge::model::tag::{DataType, Order, Table};
 
 const SHIPPED: &str = include_str!("../../config/ironbridge.toml");
@@ -209,12 +209,4 @@ fn the_sdm630_map_reads_the_registers_of_its_source() {
     assert!(plan.tags.iter().all(|tag| floats(tag)
         && tag.register().is_some_and(|place| place.table == Table::Input)
         && !tag.group.is_empty()));
-}
-
-#[test]
-fn every_shipped_map_checks_and_names_its_source() {
-    for (name, text) in profile::SHIPPED {
-        assert!(text.lines().any(|line| line.starts_with("# Source")), "{name}");
-        assert!(!meter(name).tags.is_empty(), "{name}");
-    }
 }

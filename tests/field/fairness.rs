@@ -49,7 +49,7 @@ proptest! {
         for (((period, _), begins), missed) in work.iter().zip(&begins).zip(&missed) {
             let period = MS * *period;
             // Once it is late everyone else may go before it once at most: they are due again after it.
-            let longest = begins.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+            let longest = begins.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default();
             prop_assert!(longest <= 2 * period + all, "{longest:?} for a period of {period:?}");
             let (asked, done) = (60_000 / u64::try_from(period.as_millis()).expect("short"), begins.len() as u64);
             prop_assert!(done <= asked + 2, "{done} reads, {asked} wanted");

@@ -14,6 +14,7 @@ mod fairness;
 mod habits;
 mod lives;
 mod maps;
+mod profiles;
 mod soak;
 mod traps;
 mod wire;

@@ -158,7 +158,7 @@ async fn a_refused_record_comes_back_as_a_gap_record_of_this_uplink_alone_and_su
         Item::Record(owed) => owed.at,
         Item::Gap(gap) => panic!("{gap:?}"),
     };
-    reader.refuse(ack(&items[3]), Some(at));
+    reader.refuse(ack(&items[3]), Some((at, at)));
     let Some(Item::Gap(gap)) = next(&mut reader, 10).await.expect("open").pop() else { panic!("a gap record") };
     assert_eq!((gap.first.0, gap.last.0, gap.reason.as_str(), gap.from), (4, 4, "refused", Some(at)));
     assert_eq!(reader.backlog(), 2, "the gap record and the last record");

@@ -39,6 +39,7 @@ pub struct Orders {
     old: Option<Old>,
     agree: Option<ConnAckProperties>,
     deny: Vec<(String, u8)>,
+    close_when_denied: bool,
     deny_payload: Option<(String, u8)>,
     fall_over: Option<String>,
     tell: (u64, Vec<u8>),
@@ -263,6 +264,16 @@ impl Cloud {
     /// Publishes on this topic are not taken: PUBACK with this reason code. 0: they are again.
     pub fn deny(&self, topic: &str, reason: u8) {
         self.order(|orders| orders.deny = vec![(topic.to_owned(), reason)]);
+    }
+
+    /// The same for several topics; for these only.
+    pub fn deny_all(&self, topics: &[String], reason: u8) {
+        self.order(|orders| orders.deny = topics.iter().map(|topic| (topic.clone(), reason)).collect());
+    }
+
+    /// After a publish that is not taken the connection is closed; in 3.1.1, where an answer says nothing, without one.
+    pub fn close_when_denied(&self, on: bool) {
+        self.order(|orders| orders.close_when_denied = on);
     }
 
     /// Publishes with this text in them are not taken: PUBACK with this reason code.

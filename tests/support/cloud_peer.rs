@@ -221,6 +221,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             self.shared.book.lock().unwrap().denied += 1;
         }
         self.publishes += 1;
+        if denied != 0 && orders.close_when_denied {
+            if self.version == Protocol::V5 {
+                let _ = self.raw(&wire::puback(publish.id, denied)).await;
+            }
+            return Next::Cut;
+        }
         if orders.cut_after_publishes.is_some_and(|limit| self.publishes >= limit) {
             return Next::Cut;
         }

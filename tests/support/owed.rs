@@ -200,7 +200,7 @@ impl Source for ListReader {
         }
     }
 
-    fn refuse(&mut self, ack: Ack, _at: Option<Stamp>) {
+    fn refuse(&mut self, ack: Ack, _taken: Option<(Stamp, Stamp)>) {
         let mut inner = self.list.inner.lock().unwrap();
         for key in keys(ack) {
             inner.refused.push(key);

@@ -101,6 +101,22 @@ impl Form {
         matches!(self.kind, Kind::List | Kind::Columns(_))
     }
 
+    /// See [`super::Packer::has_tag_topics`].
+    pub(super) const fn has_tag_topics(&self) -> bool {
+        matches!(self.kind, Kind::Single | Kind::Device { .. })
+    }
+
+    /// See [`super::Packer::tag_topic`].
+    pub(super) fn tag_topic(&mut self, owed: &Owed) -> Option<String> {
+        let OwedBody::Sample { tag, .. } = &owed.body else { return None };
+        if !self.has_tag_topics() {
+            return None;
+        }
+        self.see(tag);
+        let device = self.device_topic(owed).map(ToString::to_string);
+        Some(device.unwrap_or_else(|| format!("{}{}", self.prefix, tag.topic)))
+    }
+
     /// Bytes of a payload.
     pub(super) fn bytes_max(&self) -> usize {
         self.bytes_max

@@ -112,6 +112,19 @@ impl Packer {
         &self.status_topic
     }
 
+    /// The topic that a record of a tag would go to alone or with its device; `None` for all that has no topic of its own.
+    pub(super) fn tag_topic(&mut self, item: &Item) -> Option<String> {
+        match item {
+            Item::Record(owed) => self.form.tag_topic(owed),
+            Item::Gap(_) => None,
+        }
+    }
+
+    /// Do tags have topics of their own here?
+    pub(super) const fn has_tag_topics(&self) -> bool {
+        self.form.has_tag_topics()
+    }
+
     /// A part of a summary, as this uplink's format would have it.
     pub(super) fn summary(&self, part: Vec<u8>) -> (String, Vec<u8>) {
         (self.summary_topic.clone(), self.form.compressed(part))
