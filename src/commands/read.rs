@@ -103,15 +103,9 @@ fn line(target: &Target, wanted: &Wanted, (answer, advice): (&Answer, Option<&St
         if wanted.label == wanted.address.to_string() { String::new() } else { format!("{}  ", wanted.address) };
     let raw = answer.raw.as_ref().map(words).unwrap_or_default();
     let quality = answer.quality.to_string();
-<<<<<<< HEAD
-    let line = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);
-    let advice = advice.map(|advice| format!("\n{:width$}  {advice}", "")).unwrap_or_default();
-    format!("{}{advice}", line.trim_end())
-=======
     let text = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);
     match advice {
         Some(advice) => format!("{}\n{:width$}  {advice}", text.trim_end(), ""),
         None => text.trim_end().to_owned(),
     }
->>>>>>> tools
 }

@@ -226,12 +226,6 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
         let bits = address.starts_with("coil") || address.starts_with("discrete") || address.contains('.');
         let bits = bits || args.style == "modicon" && address.starts_with(['0', '1']);
         let data_type = args.data_type.clone().or_else(|| (!bits).then(|| "uint16".to_owned()));
-<<<<<<< HEAD
-        let mut lines = vec![format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}", quoted(address))];
-        lines.extend(data_type.map(|data_type| format!("type = {}", quoted(&data_type))));
-        if !bits {
-            lines.push(format!("order = {}", quoted(&args.order)));
-=======
         lines.push(format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}\n", quoted(address)));
         if let Some(data_type) = data_type {
             lines.push(format!("type = {}\n", quoted(&data_type)));
@@ -241,18 +235,10 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
         }
         if let Some(scale) = args.scale {
             lines.push(format!("scale = {scale:?}\n"));
->>>>>>> tools
         }
-        lines.extend(args.scale.map(|scale| format!("scale = {scale:?}")));
         if purpose == Purpose::Write {
-<<<<<<< HEAD
-            lines.push("access = \"read-write\"".to_owned());
-=======
             lines.push("access = \"read-write\"\n".to_owned());
->>>>>>> tools
         }
-        lines.push(String::new());
-        text += &lines.join("\n");
     }
     lines.concat()
 }
