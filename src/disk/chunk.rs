@@ -20,6 +20,7 @@ use crate::model::number::Class;
 
 use super::database::{self, BUSY_MOMENT, Layout, PAGE};
 use super::fault::Fault;
+use super::image;
 
 const LAYOUT: Layout = Layout { application: 0x4942_4348, version: 2 };
 
@@ -203,6 +204,14 @@ impl ChunkReader {
         let connection = database::open_reader(path)?;
         LAYOUT.check(&connection)?;
         Ok(Self { connection })
+    }
+
+    /// The same of a copy in memory, and the CRC-32 of it: what is damaged there is damaged in the file. Where the file itself
+    /// cannot be read that is another fault, and nothing is said about its content.
+    pub fn of_content(path: &Path) -> Result<(Self, u32), Fault> {
+        let (connection, crc) = image::read(path)?;
+        LAYOUT.check(&connection)?;
+        Ok((Self { connection }, crc))
     }
 
     /// What it says about itself.

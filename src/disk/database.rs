@@ -94,7 +94,8 @@ impl Lasting {
     }
 }
 
-fn companion(path: &Path, suffix: &str) -> PathBuf {
+/// A file that SQLite puts beside a database.
+pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

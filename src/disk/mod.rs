@@ -4,6 +4,7 @@
 //! thread of its own.
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
+//! `image` whether a file is damaged, beyond doubt ·
 //! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) ·
 //! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
 //! `journal` commands, before they are acknowledged · `retained` clients' retained messages · `whole` a small file beside
@@ -13,6 +14,7 @@ pub mod chunk;
 pub mod database;
 pub mod directory;
 pub mod fault;
+mod image;
 pub mod journal;
 pub mod marks;
 pub mod meta;

@@ -293,6 +293,22 @@ fn a_read_or_a_look_at_a_file_that_fails_once_is_no_damage_and_costs_neither_a_r
     }
 }
 
+/// SQLite calls a read that the medium refused "malformed" when it happens inside a statement: no number of looks that fail so
+/// says anything about the content.
+#[test]
+fn a_read_that_fails_again_and_again_is_no_damage() {
+    if !may_attach() {
+        return;
+    }
+    let manners = ["2+3", "3+3", "4+4", "2+5", "4+5", "3+6", "6+7", "5+9"];
+    let cases = manners.into_iter().zip(2000..);
+    let cases = cases.map(|(manner, number)| Case { number, calls: "pread64", error: "error=EIO", manner });
+    for (case, outcome) in suffer_all(cases.collect()) {
+        let (_, _, figures) = outcome.unwrap_or_else(|complaint| panic!("{case:?}\n    {complaint}"));
+        assert_eq!(figures.damaged, 0, "{case:?} {figures:?}");
+    }
+}
+
 #[test]
 fn no_failing_call_ends_the_process_or_costs_a_promise_and_it_recovers_by_itself() {
     if !may_attach() {

@@ -1,0 +1,223 @@
+//! A database file read as a whole by plain reads, and then looked at in memory: whether its content is damaged, beyond doubt.
+//!
+//! SQLite calls a read that the medium refuses inside a statement `SQLITE_CORRUPT` (`SQLITE_IOERR_CORRUPTFS` becomes that in
+//! `sqlite3VdbeExec`): from its word alone nobody can tell a wrong content from a cable that is loose. Here the reading is ours
+//! and each failure of it is [`Fault::Unavailable`]; what SQLite then says about the image in memory, it says about content
+//! that was read. Used only where something looks damaged: it takes memory for the whole file, a chunk is 32 MiB at most.
+//!
+//! The log beside the file is laid over it as far as it is committed (sqlite.org/fileformat2.html, section 4):
+//!
+//! ```text
+//! header 32 bytes   magic u32 0x377f0682 (checksums little-endian) or …83 (big-endian), version, page size, sequence, salt u64,
+//!                   checksum u64 over the 24 bytes before
+//! frame  24 bytes   page number u32, pages of the database after this commit u32 (0: no commit), salt u64, checksum u64 over
+//!                   everything so far: the header's 24 bytes, then of each frame its first 8 bytes and its page
+//!        + a page
+//! ```
+//!
+//! A rollback journal is not applied: one is left only where a crash hit the change of the journal mode, and opening the file
+//! in the ordinary way has rolled it back before anybody comes here.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::database::{PAGE, companion};
+use super::fault::Fault;
+
+const LOG_HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+const MAGIC: u32 = 0x377f_0682;
+/// Bytes 18 and 19 of a database say whether it is written and read by way of a log: an image has none.
+const VERSIONS: [usize; 2] = [18, 19];
+
+/// A look at the whole content, and the CRC-32 of it: two of the same are no accident of one reading.
+pub(super) fn read(path: &Path) -> Result<(Connection, u32), Fault> {
+    let before = Log::of(path)?;
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let bytes = before.pages.map_or(length, |pages| u64::from(pages) * PAGE);
+    let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if size == 0 {
+        return Err(Fault::Damaged("the file is empty".into()));
+    }
+    let mut pages = Pages { file: &file, log: &before, bytes, at: 0, crc: crc32fast::Hasher::new(), failed: None };
+    let mut connection = Connection::open_in_memory()?;
+    let taken = connection.deserialize_read_exact("main", &mut pages, size, true);
+    if let Some(error) = pages.failed {
+        return Err(error.into());
+    }
+    let crc = pages.crc.finalize();
+    taken?;
+    if Log::of(path)? != before || file.metadata()?.len() != length {
+        return Err(Fault::Unavailable("it was written to while it was read".into()));
+    }
+    Ok((connection, crc))
+}
+
+/// What the log beside a database says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Log {
+    salt: [u8; 8],
+    /// Pages of the database after the last commit; `None` when there is no log, or nothing committed in it.
+    pages: Option<u32>,
+    /// The newest committed content by page number.
+    content: HashMap<u32, Vec<u8>>,
+}
+
+impl Log {
+    fn of(path: &Path) -> Result<Self, Fault> {
+        let file = match File::open(companion(path, "-wal")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error.into()),
+        };
+        let (mut log, mut header) = (Self::default(), [0; LOG_HEADER]);
+        if !whole(&file, &mut header, 0)? || number(&header, 0) & !1 != MAGIC || u64::from(number(&header, 8)) != PAGE {
+            return Ok(log);
+        }
+        let big = number(&header, 0) & 1 == 1;
+        let mut sum = checksum((0, 0), &header[..24], big);
+        if sum != (number(&header, 24), number(&header, 28)) {
+            return Ok(log);
+        }
+        log.salt.copy_from_slice(&header[16..24]);
+        let (mut place, mut frame) = (LOG_HEADER as u64, vec![0; FRAME_HEADER + PAGE as usize]);
+        let mut open = HashMap::new(); // not committed yet
+        while whole(&file, &mut frame, place)? && frame[8..16] == log.salt {
+            sum = checksum(checksum(sum, &frame[..8], big), &frame[FRAME_HEADER..], big);
+            if sum != (number(&frame, 16), number(&frame, 20)) {
+                break;
+            }
+            open.insert(number(&frame, 0), frame[FRAME_HEADER..].to_vec());
+            if number(&frame, 4) != 0 {
+                log.pages = Some(number(&frame, 4));
+                log.content.extend(open.drain());
+            }
+            place += frame.len() as u64;
+        }
+        Ok(log)
+    }
+}
+
+/// Fills all of it; false where the file ends before.
+fn whole(file: &File, bytes: &mut [u8], place: u64) -> std::io::Result<bool> {
+    match file.read_exact_at(bytes, place) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn number(bytes: &[u8], place: usize) -> u32 {
+    bytes[place..place + 4].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+}
+
+/// Section 4.2 there: pairs of 32-bit words.
+fn checksum((mut one, mut two): (u32, u32), bytes: &[u8], big: bool) -> (u32, u32) {
+    let word = |place: usize| if big { number(bytes, place) } else { number(bytes, place).swap_bytes() };
+    for place in (0..bytes.len() / 8).map(|pair| pair * 8) {
+        one = one.wrapping_add(word(place)).wrapping_add(two);
+        two = two.wrapping_add(word(place + 4)).wrapping_add(one);
+    }
+    (one, two)
+}
+
+/// The database page by page, from its log where that has a page.
+struct Pages<'a> {
+    file: &'a File,
+    log: &'a Log,
+    bytes: u64,
+    at: u64,
+    crc: crc32fast::Hasher,
+    failed: Option<std::io::Error>,
+}
+
+impl Pages<'_> {
+    fn page(&self) -> std::io::Result<Vec<u8>> {
+        let length = usize::try_from((self.bytes - self.at).min(PAGE)).unwrap_or(0);
+        let number = u32::try_from(self.at / PAGE + 1).unwrap_or(u32::MAX);
+        let mut page = match self.log.content.get(&number) {
+            Some(page) => page[..length].to_vec(),
+            None => {
+                let mut page = vec![0; length];
+                whole(self.file, &mut page, self.at)?; // one that ends early is short of content: zeros
+                page
+            }
+        };
+        for byte in VERSIONS.into_iter().filter(|_| self.at == 0) {
+            if let Some(version) = page.get_mut(byte) {
+                *version = 1;
+            }
+        }
+        Ok(page)
+    }
+}
+
+impl Read for Pages<'_> {
+    /// A page at a time; whoever reads has room for the whole file.
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.at >= self.bytes {
+            return Ok(0);
+        }
+        match self.page() {
+            Ok(page) if page.len() <= into.len() => {
+                into[..page.len()].copy_from_slice(&page);
+                self.crc.update(&page);
+                self.at += page.len() as u64;
+                Ok(page.len())
+            }
+            Ok(_) => Err(ErrorKind::InvalidInput.into()),
+            Err(error) => {
+                let told = std::io::Error::from(error.kind());
+                self.failed = Some(error);
+                Err(told)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::database;
+
+    fn rows(connection: &Connection) -> Result<i64, Fault> {
+        Ok(connection.query_row("SELECT sum(length(body)) FROM part", [], |row| row.get(0))?)
+    }
+
+    #[test]
+    fn an_image_has_what_is_committed_in_the_log_as_well_and_is_the_same_each_time() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("file.db");
+        let writer = database::open(&path).expect("made");
+        writer.execute_batch("CREATE TABLE part (body BLOB); PRAGMA wal_checkpoint(TRUNCATE);").expect("a table");
+        for round in 1..=40 {
+            writer.execute("INSERT INTO part VALUES (zeroblob(9000))", []).expect("written");
+            if round == 20 {
+                database::checkpoint(&writer).expect("moved");
+            }
+            let (image, crc) = read(&path).expect("readable");
+            assert_eq!(rows(&image), Ok(round * 9000));
+            assert_eq!(read(&path).expect("readable").1, crc);
+        }
+    }
+
+    #[test]
+    fn a_medium_that_refuses_is_no_damage_and_a_content_that_is_wrong_is() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("file.db");
+        std::fs::write(&path, vec![7; 3 * 4096]).expect("written");
+        let fault = read(&path).and_then(|(image, _)| rows(&image)).expect_err("no database");
+        assert!(fault.is_damage(), "{fault:?}");
+        std::fs::remove_file(&path).expect("removed");
+        // A directory can be opened, and each read of it is refused.
+        std::fs::create_dir(&path).expect("made");
+        let fault = read(&path).and_then(|(image, _)| rows(&image)).expect_err("not readable");
+        assert!(!fault.is_damage(), "{fault:?}");
+    }
+}
