@@ -24,7 +24,7 @@ use crate::model::quality::Quality;
     A serial port has one master: while the gateway runs on it, look at its values over MQTT instead.\n\
     Exit codes: 0 all values are there · 1 some are not · 64 usage · 75 nobody there · 78 configuration")]
 pub struct Args {
-    /// tcp HOST[:PORT] ADDRESS…, serial PORT ADDRESS…, or with --config: tags and devices
+    /// tcp HOST or HOST:PORT ADDRESS…, serial PORT ADDRESS…, or with --config: tags and devices
     ///
     /// Also udp, rtu-over-tcp, ascii-over-tcp, rtu-over-udp HOST:PORT and ascii PORT. An address is holding:100,
     /// input:0x64, coil:3, discrete:4 or a bit such as holding:7.3; see --style for manuals that count from 1.
@@ -103,7 +103,9 @@ fn line(target: &Target, wanted: &Wanted, (answer, advice): (&Answer, Option<&St
         if wanted.label == wanted.address.to_string() { String::new() } else { format!("{}  ", wanted.address) };
     let raw = answer.raw.as_ref().map(words).unwrap_or_default();
     let quality = answer.quality.to_string();
-    let line = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);
-    let advice = advice.map(|advice| format!("\n{:width$}  {advice}", "")).unwrap_or_default();
-    format!("{}{advice}", line.trim_end())
+    let text = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);
+    match advice {
+        Some(advice) => format!("{}\n{:width$}  {advice}", text.trim_end(), ""),
+        None => text.trim_end().to_owned(),
+    }
 }

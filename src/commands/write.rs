@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
     With --config the value is in engineering units, and access and limits of the tag hold; there is no --force.\n\
     Exit codes: 0 written and read back · 1 refused or failed · 64 usage · 75 nobody there · 78 configuration")]
 pub struct Args {
-    /// tcp HOST[:PORT] ADDRESS VALUE, serial PORT ADDRESS VALUE, or with --config: TAG VALUE
+    /// tcp HOST or HOST:PORT ADDRESS VALUE, serial PORT ADDRESS VALUE, or with --config: TAG VALUE
     ///
     /// A value is a number, true, false, on or off, or text.
     #[arg(value_name = "TARGET", required = true, num_args = 2.., allow_negative_numbers = true)]

@@ -113,7 +113,7 @@ fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> boo
     let (start, block_start) = (u32::from(place.start), u32::from(block.start));
     let hole = start.saturating_sub(block_start + u32::from(block.count));
     let length = (start + u32::from(width(tag)) - block_start).max(u32::from(block.count));
-    if device.grouping == Grouping::OneRequestPerTag && (start, u32::from(width(tag))) != (block_start, length) {
+    if device.grouping == Grouping::OneRequestPerTag && (start, width(tag)) != (block_start, block.count) {
         return false; // bits of one register, or two views of it, are one request all the same
     }
     // A register's worth of wire is 16 bits.

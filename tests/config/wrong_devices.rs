@@ -38,7 +38,7 @@ fn a_device_says_what_is_wrong() {
             ("max_registers_per_read = «126", "device[0].max_registers_per_read", "1 ..= 125"),
             ("max_registers_per_read = «0", "device[0].max_registers_per_read", "1 ..= 125"),
             ("delay_between_requests = «\"5m\"", "device[0].delay_between_requests", "0s ..= 1m"),
-            ("profile = «\"eastron\"", "device[0].profile", "carlo-gavazzi-em24, eastron-sdm630"),
+            ("profile = «\"eastron\"", "device[0].profile", "ironbridge profiles"),
             ("profile = «\"eastron-sdm360\"", "device[0].profile", "did you mean `eastron-sdm630`?"),
             ("profile = «\"nowhere/map.csv\"", "device[0].profile", "there is no such file"),
             ("profile = «\"map.xls\"", "device[0].profile", "there is no such file"),

@@ -47,7 +47,7 @@ async fn read_tells_the_value_its_words_and_what_is_wrong() {
     says("read tcp PLC holding:100 --type float32", plc, 0, &["with order CDAB the registers read 123.456"]).await;
     says("read tcp PLC holding:101 --style one-based --count 2", plc, 0, &["59769", "17142", "holding:101"]).await;
     says("read tcp PLC holding:99", plc, 1, &["exception 2", "illegal data address", "--style one-based"]).await;
-    says("read tcp PLC holding:200 --unit 9 --timeout 200ms", plc, 1, &["no answer", "unit id"]).await;
+    says("read tcp PLC holding:200 --unit 9 --timeout 200ms", plc, 1, &["exception 11", "unit id"]).await;
     says("read tcp PLC holding:200 --json", plc, 0, &["\"value\":42", "\"words\":[42]", "\"quality\":\"good\""]).await;
     says("read tcp PLC holdings:1", plc, 64, &["holdings"]).await;
     line.stop().await;

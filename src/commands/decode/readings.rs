@@ -1,7 +1,7 @@
 //! All readings of some words, the plausible ones first. Pure.
 //!
 //! One value of a type that takes all the words, or a row of values of a narrower type. What several orders or types read
-//! alike is one reading. How plausible a value is says [`super::plausible`]; rows come behind single values, because who
+//! alike is one reading. How plausible a value is says `plausible`; rows come behind single values, because who
 //! copies four words mostly means one thing.
 
 use crate::model::registers;

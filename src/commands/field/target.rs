@@ -214,31 +214,33 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
     } else {
         format!("endpoint = {}", quoted(&endpoint(place)))
     };
-    let mut text = format!(
+    let mut lines = vec![format!(
         "[gateway]\nname = \"tool\"\n[[bus]]\nname = \"bus\"\ntype = {}\n{link}\nresponse_timeout = \"{}ms\"\n\
          [[device]]\nname = \"device\"\nbus = \"bus\"\nunit_id = {}\naddress_style = {}\n",
         quoted(kind),
         args.timeout.as_millis(),
         args.unit,
         quoted(&args.style),
-    );
+    )];
     for (ix, address) in addresses.iter().enumerate() {
         let bits = address.starts_with("coil") || address.starts_with("discrete") || address.contains('.');
         let bits = bits || args.style == "modicon" && address.starts_with(['0', '1']);
         let data_type = args.data_type.clone().or_else(|| (!bits).then(|| "uint16".to_owned()));
-        let mut lines = vec![format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}", quoted(address))];
-        lines.extend(data_type.map(|data_type| format!("type = {}", quoted(&data_type))));
+        lines.push(format!("[[device.tag]]\nname = \"value-{ix}\"\naddress = {}\n", quoted(address)));
+        if let Some(data_type) = data_type {
+            lines.push(format!("type = {}\n", quoted(&data_type)));
+        }
         if !bits {
-            lines.push(format!("order = {}", quoted(&args.order)));
+            lines.push(format!("order = {}\n", quoted(&args.order)));
         }
-        lines.extend(args.scale.map(|scale| format!("scale = {scale:?}")));
+        if let Some(scale) = args.scale {
+            lines.push(format!("scale = {scale:?}\n"));
+        }
         if purpose == Purpose::Write {
-            lines.push("access = \"read-write\"".to_owned());
+            lines.push("access = \"read-write\"\n".to_owned());
         }
-        lines.push(String::new());
-        text += &lines.join("\n");
     }
-    text
+    lines.concat()
 }
 
 /// With the port of Modbus TCP, unless another is given.

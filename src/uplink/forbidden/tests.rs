@@ -1,3 +1,5 @@
+//! What counts as forbidden, step by step with a time that the test tells.
+
 use super::*;
 use crate::model::number::{Class, Epoch, Seq};
 
