@@ -29,6 +29,8 @@ use rusqlite::Connection;
 use super::database::{PAGE, companion};
 use super::fault::Fault;
 
+/// Twice the largest chunk; what is larger was not written by us and does not go into memory.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
 const LOG_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
@@ -44,6 +46,9 @@ pub(super) fn read(path: &Path) -> Result<Connection, Fault> {
     let size = usize::try_from(bytes).unwrap_or(usize::MAX);
     if size == 0 {
         return Err(Fault::Damaged("the file is empty".into()));
+    }
+    if bytes > BYTES_MAX {
+        return Err(Fault::Damaged(format!("{bytes} bytes are more than any of these files has")));
     }
     let mut pages = Pages { file: &file, log: &before, bytes, at: 0, failed: None };
     let mut connection = Connection::open_in_memory()?;
@@ -85,7 +90,8 @@ impl Log {
             return Ok(log);
         }
         log.salt.copy_from_slice(&header[16..24]);
-        let (mut place, mut frame) = (LOG_HEADER as u64, vec![0; FRAME_HEADER + PAGE as usize]);
+        let page = usize::try_from(PAGE).unwrap_or_default();
+        let (mut place, mut frame) = (LOG_HEADER as u64, vec![0; FRAME_HEADER + page]);
         let mut open = HashMap::new(); // not committed yet
         while whole(&file, &mut frame, place)? && frame[8..16] == log.salt {
             sum = checksum(checksum(sum, &frame[..8], big), &frame[FRAME_HEADER..], big);
