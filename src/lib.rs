@@ -32,20 +32,23 @@
 //! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate` on the wire, `exchange` around it) |
 //! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
-//! | which registers are read together | [`config::blocks`]; after an exception `field/modbus/bisect` |
-//! | scale, limits, deadband | [`pipeline`] |
+//! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
+//! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
+//! | how long a device took to answer, and what went wrong with it | `field/spread`, `field/devices` |
+//! | sentinels, scale, scale factors, maps; limits, deadband | [`pipeline`] (`meaning`, `scale`; `limits`, `deadband`) |
 //! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
 //! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
 //! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
 //! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
-//! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`) |
+//! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); a medium that refuses a read: `store/patience` |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | the JSON of every payload | [`payload::json`] |
 //! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |
 //! | which records share a message | [`uplink`] (`pack`) |
+//! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
 //! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
 //! | which path is taken and what may still be spent | [`uplink`] (`ways`, `paths`; `allowance`, `budget`, `tally`) |
 //! | what time it was, and who vouches for it | [`flow::clock`], [`host::clock`], `app/timekeeper` |
@@ -56,6 +59,8 @@
 //! | what happens at SIGTERM | [`app::running`] |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
+//! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
+//! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`] |
 //!

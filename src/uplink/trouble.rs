@@ -97,6 +97,7 @@ impl Trouble {
             Some((at, _)) => *at = now,
             None => {
                 self.not_taken = Some((now, detail.to_owned()));
+                tracing::warn!(uplink = self.name, error = detail, "the broker does not take a record");
                 self.tell(NOT_TAKEN, Phase::Active, detail);
             }
         }
@@ -120,6 +121,7 @@ impl Trouble {
         let detail = format!(
             "the broker takes others but not {topic}: its records are declared as gaps until it does (access list upstream?)"
         );
+        tracing::warn!(uplink = self.name, topic, "the broker forbids a topic; its records become gaps");
         self.tell(FORBIDDEN, Phase::Active, &detail);
     }
 
