@@ -121,7 +121,6 @@ impl Trouble {
         let detail = format!(
             "the broker takes others but not {topic}: its records are declared as gaps until it does (access list upstream?)"
         );
-        tracing::warn!(uplink = self.name, topic, "the broker forbids a topic; its records become gaps");
         self.tell(FORBIDDEN, Phase::Active, &detail);
     }
 
