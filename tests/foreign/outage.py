@@ -53,6 +53,7 @@ def make_pki(d):
         run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", f"{name}.ext", "-out", f"{name}.pem")
     for f in os.listdir(d):
         os.chmod(f"{d}/{f}", 0o644)
+    os.chmod(f"{d}/gateway.key", 0o600)  # the gateway refuses a key that everybody may read; mosquitto's user must read its own
 
 
 class Relay(threading.Thread):
