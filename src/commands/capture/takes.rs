@@ -198,6 +198,28 @@ impl Takes {
     }
 }
 
+impl Noise {
+    fn of(stats: &BusStats) -> Self {
+        Self {
+            crc: stats.crc.get(),
+            stale: stats.stale.get(),
+            foreign: stats.foreign.get(),
+            echo: stats.echo.get(),
+            garbage: stats.garbage.get(),
+        }
+    }
+
+    const fn since(self, before: Self) -> Self {
+        Self {
+            crc: self.crc - before.crc,
+            stale: self.stale - before.stale,
+            foreign: self.foreign - before.foreign,
+            echo: self.echo - before.echo,
+            garbage: self.garbage - before.garbage,
+        }
+    }
+}
+
 impl Item {
     /// Position of its line.
     pub fn line(&self) -> u32 {
