@@ -111,7 +111,7 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
     let batches = devices.map(|(device, ix)| {
         let numbered = plan.tags.iter().zip((0..).map(TagIx));
         let own = numbered.skip(device.tags.start).take(device.tags.len());
-        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.register().is_some());
+        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.place().is_some());
         let mut polled: Vec<_> = polled.collect();
         polled.sort_by_key(|(tag, _)| tag.name.as_bytes()); // as a batch has them
         let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };

@@ -17,6 +17,7 @@ use super::topics::{Template, TopicBook, TopicNames};
 use super::writing::{Target, write};
 use crate::model::number::Class;
 use crate::model::registers::BitField;
+use crate::model::sunspec::{ModelPlace, ModelRef};
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
 
 /// How often something may be polled.
@@ -67,7 +68,8 @@ pub fn tag<'a>(
     let expression = section.get("expression").and_then(|_| section.text("expression"));
     let derived = expression.and_then(|text| derived::source(section, text));
     let found = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
-    let (address, in_address) = found.map_or((None, None), |(spot, field)| (Some(spot), field));
+    let model = found.as_ref().and_then(|found| found.model);
+    let (address, in_address) = found.map_or((None, None), |found| (Some(found.place), found.field));
     let data_type = match address {
         Some(address) => type_of(section, address, in_address, of.registers_max),
         None if expression.is_some() => derived::data_type(section),
@@ -81,6 +83,7 @@ pub fn tag<'a>(
     let access = access_of(section, address.map(|spot| spot.value));
     if let (Some(address), Some(data_type)) = (address, data_type)
         && (access.reads() || address.value.bit.is_some())
+        && model.is_none()
     {
         habits::within(section, of.territory, address, data_type);
     }
@@ -93,12 +96,7 @@ pub fn tag<'a>(
     let heartbeat = section.duration("heartbeat", HEARTBEAT_RANGE);
     let own_poll = section.duration("poll", POLL_RANGE);
     let poll = own_poll.unwrap_or(of.poll);
-    let source = match derived {
-        Some(Source::Derived(derivation)) => {
-            Some(Source::Derived(Derivation { every: own_poll.or(of.every), ..derivation }))
-        }
-        _ => address.map(|spot| Source::Register(spot.value)),
-    };
+    let source = source(derived, own_poll.or(of.every), address, model);
     let sound = name.is_some() && source.is_some() && data_type.is_some();
     let plan = TagPlan {
         name: name.map_or_else(String::new, |name| name.value.to_owned()),
@@ -135,6 +133,21 @@ pub fn tag<'a>(
     sound.then_some((plan, reading.scale_from))
 }
 
+fn source(
+    derived: Option<Source>,
+    every: Option<Duration>,
+    address: Option<Spot<Address>>,
+    model: Option<ModelRef>,
+) -> Option<Source> {
+    match (derived, model) {
+        (Some(Source::Derived(derivation)), _) => Some(Source::Derived(Derivation { every, ..derivation })),
+        (_, None) => address.map(|spot| Source::Register(spot.value)),
+        (_, Some(model)) => address.map(|Spot { value: Address { start: offset, bit, .. }, .. }| {
+            Source::Model(ModelPlace { model, offset, bit })
+        }),
+    }
+}
+
 fn target(address: Option<Spot<Address>>, data_type: Option<DataType>, field: Option<BitField>) -> Option<Target> {
     Some(Target { address: address?.value, data_type: data_type?, field })
 }
@@ -148,22 +161,39 @@ fn text(section: &Section<'_, '_>, key: &str) -> String {
     text.value.to_owned()
 }
 
-fn address_of(section: &Section<'_, '_>, style: Style) -> Option<(Spot<Address>, Option<BitField>)> {
+/// The place that an address names.
+struct Found {
+    /// On the wire, or in the model.
+    place: Spot<Address>,
+    /// The bits it names.
+    field: Option<BitField>,
+    model: Option<ModelRef>,
+}
+
+fn address_of(section: &Section<'_, '_>, style: Style) -> Option<Found> {
     let node = section.get("address");
     let Some(node) = node else {
         section.missing("address", "where the tag stands in the device, such as \"holding:100\"");
         return None;
     };
+    let at = node.at;
+    let mut allowed = style.allowed();
     let parsed = match &node.value {
-        Value::Text(text) => address::parse_field(text, style),
+        Value::Text(text) if address::is_sunspec(text) => {
+            allowed = address::SUNSPEC_ALLOWED;
+            address::parse_sunspec(text).map(|(place, field)| (place.relative(), field, Some(place.model)))
+        }
+        Value::Text(text) => address::parse_field(text, style).map(|(place, field)| (place, field, None)),
         // 40101 without quotes is how modicon numbers are usually written.
-        Value::Whole(number) => address::parse_field(&number.to_string(), style),
+        Value::Whole(number) => {
+            address::parse_field(&number.to_string(), style).map(|(place, field)| (place, field, None))
+        }
         other => Err(format!("expected a text such as \"holding:100\", found {}", other.kind())),
     };
     match parsed {
-        Ok((value, field)) => Some((Spot { value, at: node.at }, field)),
+        Ok((value, field, model)) => Some(Found { place: Spot { value, at }, field, model }),
         Err(message) => {
-            section.report(section.wrong("address", node.at, message).allowed(style.allowed()));
+            section.report(section.wrong("address", at, message).allowed(allowed));
             None
         }
     }
