@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::config::plan::Plan;
-use crate::field::{Bus, BusHandle};
+use crate::field::{AnyBus, BusHandle, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
@@ -55,7 +55,7 @@ pub struct WatchedBus {
     parts: BusParts,
     bus: BusIx,
     slot: BusSlot,
-    first: Bus,
+    first: AnyBus,
 }
 
 impl WatchedBus {
@@ -103,7 +103,7 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
     let batches = devices.map(|(device, ix)| {
         let numbered = plan.tags.iter().zip((0..).map(TagIx));
         let own = numbered.skip(device.tags.start).take(device.tags.len());
-        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.register().is_some());
+        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.is_of_device());
         let mut polled: Vec<_> = polled.collect();
         polled.sort_by_key(|(tag, _)| tag.name.as_bytes()); // as a batch has them
         let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };
@@ -135,10 +135,9 @@ pub async fn watch_broker(
     }
 }
 
-fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
-    let (life, handle) =
-        Bus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), parts.clock.clone(), parts.stop.clone());
-    (life.telling(parts.notices.clone()), handle)
+fn build(parts: &BusParts, bus: BusIx) -> (AnyBus, BusHandle) {
+    let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
+    AnyBus::new(Arc::clone(&parts.plan), bus, parts.hub.clone(), shared, parts.notices.clone())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Data: `schedule` says which poll is next → `driver` reads its block over `modbus` and a `carrier` → `tags` makes samples of it →
 //! `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its neighbours, `devices`
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
-//! counts, `outlet` sends on. `bus` is the loop that feeds them all, `outcome` what its requests lead to; schedule, standing, backoff and the frames of Modbus are pure.
+//! counts, `outlet` sends on. Instruments that speak no Modbus have a bus of their own in `line`; `kind` chooses. `bus` is the loop that feeds them all, `outcome` what its requests lead to; schedule, standing, backoff and the frames of Modbus are pure.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -16,6 +16,8 @@ pub mod command;
 pub mod derived;
 pub mod devices;
 pub mod driver;
+pub mod kind;
+pub mod line;
 pub mod modbus;
 mod outcome;
 mod outlet;
@@ -27,4 +29,5 @@ pub mod tags;
 pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
 pub use derived::DerivedTags;
+pub use kind::AnyBus;
 pub use stats::BusStats;

@@ -44,8 +44,13 @@ struct State {
 impl Tags {
     /// The tags of these blocks.
     pub fn new(plan: &Plan, blocks: &[Block]) -> Self {
+        Self::of(plan, blocks.iter().flat_map(|block| &block.tags))
+    }
+
+    /// These tags.
+    pub fn of<'a>(plan: &Plan, wanted: impl IntoIterator<Item = &'a TagIx>) -> Self {
         let mut tags = Self::default();
-        for ix in blocks.iter().flat_map(|block| &block.tags) {
+        for ix in wanted {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
                 tags.states.push(State {
@@ -68,6 +73,22 @@ impl Tags {
             }
         }
         self
+    }
+
+    /// The place of a tag.
+    pub fn slot(&self, tag: TagIx) -> Option<Slot> {
+        self.slots.get(&tag).copied()
+    }
+
+    /// What comes of one raw value; `doubt`: what its device says of it, good where it says nothing.
+    pub fn offer(&mut self, slot: Slot, raw: Result<Value, Cause>, doubt: Quality, at: Stamp, into: &mut Harvest) {
+        let Some(state) = self.states.get_mut(slot.0) else { return };
+        let (value, quality) = match raw {
+            Ok(raw) => state.scaled(raw),
+            Err(cause) => (None, Quality::Bad(cause)),
+        };
+        let quality = if quality == Quality::Good { doubt } else { quality };
+        state.point.offer(value, quality, at, into);
     }
 
     /// Where the tags of a block lie in its readings.
@@ -127,6 +148,11 @@ impl State {
             Err(Unreadable::NotText) => return (None, Quality::Bad(Cause::Config)),
             Err(Unreadable::TooShort) => return (None, Quality::Bad(Cause::Protocol)),
         };
+        self.scaled(raw)
+    }
+
+    /// Scale and limits.
+    fn scaled(&self, raw: Value) -> (Option<Value>, Quality) {
         match self.scaling.apply(raw) {
             Some(value) => {
                 let quality = limits::judge(self.limits, &value);

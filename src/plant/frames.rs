@@ -44,7 +44,7 @@ impl Request {
                 }
                 frame
             }
-            Framing::Rtu => {
+            Framing::Rtu | Framing::Line => {
                 let mut frame = [&body[..], &crc16(&body).to_le_bytes()].concat();
                 if is_damaged {
                     let middle = frame.len() / 2;
@@ -92,7 +92,7 @@ impl Frames {
     pub fn next(&mut self) -> io::Result<Option<Request>> {
         match self.framing {
             Framing::Mbap => self.next_mbap(),
-            Framing::Rtu => Ok(self.next_rtu()),
+            Framing::Rtu | Framing::Line => Ok(self.next_rtu()),
             Framing::Ascii => Ok(self.next_ascii()),
         }
     }

@@ -380,3 +380,88 @@ fn an_expression_is_refused_where_it_is_wrong() {
     let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(paths, ["device[0].tag[0].expression", "device[0].tag[1].expression"], "{found}");
 }
+
+#[test]
+fn a_line_bus_says_what_is_wrong() {
+    let bus = "[[bus]]\nname = \"l\"\ntype = \"line\"\nendpoint = \"h:4001\"\n";
+    let ended = format!("{bus}frame_end = \"\\n\"\n");
+    let refused = |prelude: &str, cases: &[(&str, &str, &str)]| assert_refused(prelude, cases);
+    refused(
+        "",
+        &[("«[[bus]]\nname = \"l\"\ntype = \"line\"\nframe_end = \"x\"", "bus[0].port", "`endpoint` or `listen`")],
+    );
+    refused(
+        bus,
+        &[
+            ("frame_end = «\"\"", "bus[0].frame_end", "must be there"),
+            ("frame_start = \"x\"\nframe_end = «\"x\"", "bus[0].frame_end", "the same as frame_start"),
+            ("frame_end = «\"hex:0\"", "bus[0].frame_end", "at most 8 bytes"),
+            ("frame_end = «\"123456789\"", "bus[0].frame_end", "at most 8 bytes"),
+            ("frame_end = \"x\"\nframe_length = «3", "bus[0].frame_length", "ends in one way"),
+            ("frame_length = «257", "bus[0].frame_length", "1 ..= 256"),
+            ("frame_idle = «\"11s\"", "bus[0].frame_idle", "1ms ..= 10s"),
+            ("frame_start = «\"x\"\nframe_idle = \"1s\"", "bus[0].frame_start", "silence cuts frames"),
+        ],
+    );
+    refused(
+        &ended,
+        &[
+            ("mode = «\"ask\"", "bus[0].mode", "poll, listen"),
+            ("max_frame = «5000", "bus[0].max_frame", "1 ..= 4096"),
+            ("checksum = «\"crc\"", "bus[0].checksum", "crc16-ccitt"),
+            ("checksum_form = «\"hex\"", "bus[0].checksum_form", "there is no `checksum`"),
+            ("checksum = \"xor\"\nchecksum_form = «\"dec\"", "bus[0].checksum_form", "binary, hex"),
+            ("checksum = \"xor\"\nchecksum_place = «\"before\"", "bus[0].checksum_place", "inside, behind"),
+            ("retries = «1", "bus[0].retries", "belongs to Modbus"),
+            ("echo = «true", "bus[0].echo", "belongs to RTU and ASCII"),
+        ],
+    );
+    let device = format!("{ended}[[device]]\nname = \"d\"\nbus = \"l\"\n");
+    let spoken = format!("{device}send = \"x\"\n");
+    refused(
+        &ended,
+        &[
+            (
+                "«[[device]]\nname = \"d\"\nbus = \"l\"\nmatch = \"(?P<a>.)\"",
+                "device[0].send",
+                "what the device is asked",
+            ),
+            ("«[[device]]\nname = \"d\"\nbus = \"l\"\nsend = \"x\"", "device[0].match", "is missing"),
+        ],
+    );
+    refused(
+        &spoken,
+        &[
+            ("match = «\"(?P<a\"", "device[0].match", "is no regular expression"),
+            ("match = «\"abc\"", "device[0].match", "no named group"),
+            ("match = «[]", "device[0].match", "1 ..= 32 patterns"),
+            ("match = \"(?P<a>.)\"\nunit_id = «1", "device[0].unit_id", "belongs to Modbus"),
+            ("match = \"(?P<a>.)\"\nstatus = { field = «\"b\" }", "device[0].status.field", "no pattern in `match` a"),
+        ],
+    );
+    refused(
+        &format!("{spoken}match = \"(?P<a>.)\"\n[[device.tag]]\nname = \"t\"\n"),
+        &[
+            ("field = «\"b\"", "device[0].tag[0].field", "no pattern in `match` a"),
+            ("field = \"a\"\ntype = «\"int16\"", "device[0].tag[0].type", "float64"),
+            ("field = \"a\"\naddress = «\"coil:1\"", "device[0].tag[0].address", "a `field` of a frame"),
+            ("field = \"a\"\naccess = «\"read-write\"", "device[0].tag[0].access", "read-only"),
+        ],
+    );
+    refused(
+        &format!("{}mode = \"listen\"\n[[device]]\nname = \"d\"\nbus = \"l\"\nmatch = \"(?P<a>.)\"\n", ended),
+        &[("send = «\"x\"", "device[0].send", "its bus listens")],
+    );
+    refused(BUS, &[("mode = «\"poll\"", "bus[1].mode", "belongs to a bus of type line")]);
+    refused(
+        &format!("{BUS}{DEVICE}"),
+        &[
+            ("send = «\"x\"", "device[0].send", "on a bus of type line"),
+            (
+                "[[device.tag]]\nname = \"t\"\naddress = \"coil:1\"\nfield = «\"a\"",
+                "device[0].tag[0].field",
+                "on a bus of type line",
+            ),
+        ],
+    );
+}

@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Derivation, Limits, Scale, Source, TagPlan, Territory, Verify, WritePlan};
+use super::super::plan::{
+    Derivation, Freshness, Limits, Pattern, Scale, Source, TagPlan, Territory, Verify, WritePlan,
+};
 use super::super::raw::{Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
@@ -12,6 +14,7 @@ use super::address::{self, Style};
 use super::condition;
 use super::derived;
 use super::habits;
+use super::line;
 use super::names::Unique;
 use super::topics::{Template, TopicBook, TopicNames};
 use crate::model::number::Class;
@@ -24,6 +27,8 @@ const HEARTBEAT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Modbus Application Protocol 1.1b3, section 6.12.
 const REGISTERS_PER_WRITE_MAX: u16 = 123;
+/// Of an instrument that speaks by itself, where nothing else is written and it does so every few seconds.
+const STALE_AFTER: Duration = Duration::from_secs(10);
 const TEXT_BYTES_MAX: usize = 1024;
 const ORDERS: [(&str, Order); 4] =
     [("ABCD", Order::Abcd), ("CDAB", Order::Cdab), ("BADC", Order::Badc), ("DCBA", Order::Dcba)];
@@ -48,10 +53,21 @@ pub struct Of<'a> {
     pub registers_max: u16,
     /// What of the device may be read.
     pub territory: &'a Territory,
+    /// On a bus of type `line`: where its fields come from.
+    pub frames: Option<Frames<'a>>,
     /// How topics are built.
     pub template: Option<&'a Template<'a>>,
     /// Gateway, bus and device of the topic.
     pub names: TopicNames<'a>,
+}
+
+/// What frames a device on a bus of type `line` sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Frames<'a> {
+    /// Their patterns.
+    pub patterns: &'a [Pattern],
+    /// They come by themselves.
+    pub listens: bool,
 }
 
 /// Reads one tag; `None` when it has no place or no name, which was reported.
@@ -64,10 +80,13 @@ pub fn tag<'a>(
     let name = names.name(section, "tag");
     let expression = section.get("expression").and_then(|_| section.text("expression"));
     let derived = expression.and_then(|text| derived::source(section, text));
-    let address = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
+    let field = field_of(section, of);
+    let is_field = of.frames.is_some() && expression.is_none();
+    let address = if section.get("expression").is_some() || is_field { None } else { address_of(section, of.style) };
     let data_type = match address {
         Some(address) => type_of(section, address, of.registers_max),
         None if expression.is_some() => derived::data_type(section),
+        None if is_field => line::data_type(section),
         None => {
             known_type(section);
             None
@@ -91,7 +110,7 @@ pub fn tag<'a>(
         Some(Source::Derived(derivation)) => {
             Some(Source::Derived(Derivation { every: own_poll.or(of.every), ..derivation }))
         }
-        _ => address.map(|spot| Source::Register(spot.value)),
+        _ => field.or(address.map(|spot| Source::Register(spot.value))),
     };
     let sound = name.is_some() && source.is_some() && data_type.is_some();
     let plan = TagPlan {
@@ -113,7 +132,7 @@ pub fn tag<'a>(
         deadband,
         heartbeat: heartbeat.or(deadband.map(|_| HEARTBEAT)),
         compression: condition::compression(section, data_type, heartbeat),
-        freshness: condition::freshness(section, poll),
+        freshness: freshness(section, poll, of.frames.is_some_and(|frames| frames.listens) && expression.is_none()),
         alarm: condition::alarm(section, access, data_type),
         limits,
         class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
@@ -122,6 +141,24 @@ pub fn tag<'a>(
         description: text(section, "description"),
     };
     sound.then_some(plan)
+}
+
+/// The field of a tag on a bus of type `line`; reports one that stands elsewhere.
+fn field_of(section: &Section<'_, '_>, of: Of<'_>) -> Option<Source> {
+    match of.frames.filter(|_| section.get("expression").is_none()) {
+        Some(frames) => line::field(section, frames.patterns),
+        None => {
+            line::refuse(section, &["field"], "belongs to a tag on a bus of type line");
+            None
+        }
+    }
+}
+
+/// An instrument that speaks by itself and falls silent would look well for ever.
+fn freshness(section: &Section<'_, '_>, poll: Duration, listens: bool) -> Freshness {
+    let plan = condition::freshness(section, poll);
+    let standard = listens.then_some((3 * poll).max(STALE_AFTER));
+    Freshness { stale_after: plan.stale_after.or(standard), ..plan }
 }
 
 fn text(section: &Section<'_, '_>, key: &str) -> String {
