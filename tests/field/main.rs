@@ -9,6 +9,7 @@ mod rig;
 
 mod bus;
 mod commands;
+mod line;
 mod maps;
 mod soak;
 mod traps;

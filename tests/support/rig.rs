@@ -12,6 +12,7 @@ use ironbridge::config::plan::{
     BusLink, BusPlan, Carrier, DevicePlan, Framing as Spoken, Parity, Plan, PortPlan, SerialPlan, TagPlan,
 };
 use ironbridge::field::carrier::{Opener, opener};
+use ironbridge::field::line::LineBus;
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, hub};
@@ -114,6 +115,10 @@ impl Rig {
         let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
         let stop = Stop::new();
         let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+        if plan.buses[0].line.is_some() {
+            let (bus, handle) = LineBus::over(opener, Arc::new(plan), BusIx(0), hub, shared);
+            return Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end };
+        }
         let (bus, handle) = Bus::over(opener, Arc::new(plan), BusIx(0), hub, shared);
         Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end }
     }
