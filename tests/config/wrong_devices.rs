@@ -436,13 +436,13 @@ fn a_line_bus_says_what_is_wrong() {
             ("match = «\"abc\"", "device[0].match", "no named group"),
             ("match = «[]", "device[0].match", "1 ..= 32 patterns"),
             ("match = \"(?P<a>.)\"\nunit_id = «1", "device[0].unit_id", "belongs to Modbus"),
-            ("match = \"(?P<a>.)\"\nstatus = { field = «\"b\" }", "device[0].status.field", "no pattern in `match` a"),
+            ("match = \"(?P<a>.)\"\nstatus = { field = «\"b\" }", "device[0].status.field", "no pattern in `match` has a group of this name a"),
         ],
     );
     refused(
         &format!("{spoken}match = \"(?P<a>.)\"\n[[device.tag]]\nname = \"t\"\n"),
         &[
-            ("field = «\"b\"", "device[0].tag[0].field", "no pattern in `match` a"),
+            ("field = «\"b\"", "device[0].tag[0].field", "no pattern in `match` has a group of this name a"),
             ("field = \"a\"\ntype = «\"int16\"", "device[0].tag[0].type", "float64"),
             ("field = \"a\"\naddress = «\"coil:1\"", "device[0].tag[0].address", "a `field` of a frame"),
             ("field = \"a\"\naccess = «\"read-write\"", "device[0].tag[0].access", "read-only"),

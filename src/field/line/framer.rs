@@ -113,6 +113,9 @@ impl Framer {
         if std::mem::take(&mut self.overlong) {
             return self.heard.push_back(Heard::Noise(held.len()));
         }
+        if held.len() > start + self.max_frame + end + behind {
+            return self.heard.push_back(Heard::Noise(held.len()));
+        }
         let mut body = held.split_off(start);
         let heard = if behind == 0 {
             body.truncate(body.len() - end);
