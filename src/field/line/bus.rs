@@ -106,7 +106,7 @@ impl LineBus {
             mode: line.mode,
             talk: Talk::new(opener, &line, Arc::clone(&stats)),
             probes: ProbeBudget::new(now.into_std()),
-            next_round: now + ROUND,
+            next_round: now + tags.look_every().map_or(ROUND, |often| often.min(ROUND)),
             plan,
             hub,
             shared,
