@@ -26,6 +26,15 @@ const LOOK_MIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot(usize);
 
+/// What a device said of one tag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Its raw value, or why it has none.
+    pub raw: Result<Value, Cause>,
+    /// How far the device itself trusts it; good where it says nothing.
+    pub doubt: Quality,
+}
+
 /// All polled tags of one bus.
 #[derive(Debug, Default)]
 pub struct Tags {
@@ -80,14 +89,14 @@ impl Tags {
         self.slots.get(&tag).copied()
     }
 
-    /// What comes of one raw value; `doubt`: what its device says of it, good where it says nothing.
-    pub fn offer(&mut self, slot: Slot, raw: Result<Value, Cause>, doubt: Quality, at: Stamp, into: &mut Harvest) {
+    /// What comes of what a device said of one tag.
+    pub fn offer(&mut self, slot: Slot, said: Said, at: Stamp, into: &mut Harvest) {
         let Some(state) = self.states.get_mut(slot.0) else { return };
-        let (value, quality) = match raw {
+        let (value, quality) = match said.raw {
             Ok(raw) => state.scaled(raw),
             Err(cause) => (None, Quality::Bad(cause)),
         };
-        let quality = if quality == Quality::Good { doubt } else { quality };
+        let quality = if quality == Quality::Good { said.doubt } else { quality };
         state.point.offer(value, quality, at, into);
     }
 

@@ -23,7 +23,7 @@ use crate::field::outlet;
 use crate::field::schedule::May;
 use crate::field::standing::{Change, ProbeBudget};
 use crate::field::stats::BusStats;
-use crate::field::tags::Tags;
+use crate::field::tags::{Said, Tags};
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::command::{Outcome, Refusal};
@@ -255,7 +255,7 @@ impl LineBus {
         self.partners[seat.0].heard = Instant::now();
         let mut harvest = Harvest::default();
         for Reading { slot, raw, doubt } in readings {
-            self.tags.offer(slot, raw, doubt, at, &mut harvest);
+            self.tags.offer(slot, Said { raw, doubt }, at, &mut harvest);
         }
         if std::mem::take(&mut self.cut) {
             info!(bus = %self.name, "bus is connected again");

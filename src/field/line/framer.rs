@@ -120,7 +120,10 @@ impl Framer {
         let heard = if behind == 0 {
             body.truncate(body.len() - end);
             // Empty lines stand between the frames of many instruments.
-            if body.is_empty() { return } else { self.checked(body) }
+            if body.is_empty() {
+                return;
+            }
+            self.checked(body)
         } else {
             let checked = self.checked(body);
             match checked {
