@@ -229,7 +229,7 @@ impl Session {
         let framing = self.timing.link().framing;
         let context = self.context.get_or_insert_with(|| match framing {
             Framing::Mbap => tcp::attach_slave(gate.clone(), Slave(unit)),
-            Framing::Rtu | Framing::Ascii => rtu::attach_slave(gate.clone(), Slave(unit)),
+            Framing::Rtu | Framing::Ascii | Framing::Line => rtu::attach_slave(gate.clone(), Slave(unit)),
         });
         context.set_slave(Slave(unit));
         self.last_response = None;
