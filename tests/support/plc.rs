@@ -83,6 +83,8 @@ pub enum Fault {
     WrongUnit,
     /// The answer in single bytes with this pause between them.
     Drip(Duration),
+    /// The right answer, and once more this much later.
+    Twice(Duration),
     /// Confirms a write without doing it.
     Pretend,
     /// TCP: bytes that are no header.
@@ -334,6 +336,13 @@ impl Plc {
             Fault::EchoAndAnswer if self.framing.is_datagrams() => send(writer, &incoming.request).await,
             Fault::EchoAndAnswer => bytes = [incoming.request, bytes].concat(),
             Fault::NoHeader => bytes = vec![0xAA; 16],
+            Fault::Twice(after) => {
+                let (writer, bytes) = (Arc::clone(writer), bytes.clone());
+                tokio::spawn(async move {
+                    sleep_until(at + after).await;
+                    send(&writer, &bytes).await;
+                });
+            }
             Fault::Drip(pause) => {
                 for byte in bytes {
                     sleep_until(at).await;

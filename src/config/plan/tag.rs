@@ -102,7 +102,7 @@ impl TagPlan {
     pub const fn register(&self) -> Option<Address> {
         match self.source {
             Source::Register(address) => Some(address),
-            Source::Model(_) | Source::Derived(_) => None,
+            Source::Model(_) | Source::Derived(_) | Source::Field(_) => None,
         }
     }
 
@@ -112,7 +112,7 @@ impl TagPlan {
         match &self.source {
             Source::Register(address) => Some(*address),
             Source::Model(place) => Some(place.relative()),
-            Source::Derived(_) => None,
+            Source::Derived(_) | Source::Field(_) => None,
         }
     }
 
@@ -120,7 +120,7 @@ impl TagPlan {
     pub const fn model(&self) -> Option<ModelRef> {
         match &self.source {
             Source::Model(place) => Some(place.model),
-            Source::Register(_) | Source::Derived(_) => None,
+            Source::Register(_) | Source::Derived(_) | Source::Field(_) => None,
         }
     }
 
@@ -130,7 +130,7 @@ impl TagPlan {
         match &self.source {
             Source::Model(place) if u32::from(place.offset) + u32::from(self.data_type.registers()) > registers => None,
             Source::Model(place) => Some(Self { source: Source::Register(place.at(model_start)?), ..self.clone() }),
-            Source::Register(_) | Source::Derived(_) => Some(self.clone()),
+            Source::Register(_) | Source::Derived(_) | Source::Field(_) => Some(self.clone()),
         }
     }
 
@@ -139,8 +139,13 @@ impl TagPlan {
         match &self.source {
             Source::Register(address) => Some(address.to_string()),
             Source::Model(place) => Some(place.to_string()),
-            Source::Derived(_) => None,
+            Source::Derived(_) | Source::Field(_) => None,
         }
+    }
+
+    /// Does it come from its device, and not from other tags?
+    pub const fn is_of_device(&self) -> bool {
+        !matches!(self.source, Source::Derived(_))
     }
 
     /// How its value lies in its registers.
@@ -183,6 +188,8 @@ pub enum Source {
     Model(ModelPlace),
     /// `expression`: computed from other tags.
     Derived(Derivation),
+    /// `field`: the group of this name in a frame of an instrument.
+    Field(String),
 }
 
 /// `expression = "{pump-1/flow} * 0.5"`
