@@ -6,7 +6,8 @@
 //! counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
 //! than time, `memory` what is wanted again after a restart. A `bus` has a `lane` for each of its connections, the loop that
 //! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds. Schedule, standing,
-//! backoff, spread, think, overload and the frames of Modbus are pure.
+//! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of their
+//! own in `line`; `kind` chooses.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -19,7 +20,9 @@ pub mod command;
 pub mod derived;
 pub mod devices;
 pub mod driver;
+pub mod kind;
 mod lane;
+pub mod line;
 pub mod memory;
 pub mod modbus;
 mod outcome;
@@ -36,4 +39,5 @@ pub mod think;
 pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
 pub use derived::DerivedTags;
+pub use kind::AnyBus;
 pub use stats::BusStats;

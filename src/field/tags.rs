@@ -34,6 +34,15 @@ const RETRY_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(usize);
 
+/// What a device said of one tag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Its raw value, or why it has none.
+    pub raw: Result<Value, Cause>,
+    /// How far the device itself trusts it; good where it says nothing.
+    pub doubt: Quality,
+}
+
 /// All polled tags of one bus.
 #[derive(Debug, Default)]
 pub struct Tags {
@@ -86,8 +95,13 @@ impl Held {
 impl Tags {
     /// The tags of these blocks.
     pub fn new(plan: &Plan, blocks: &[Block]) -> Self {
+        Self::of(plan, blocks.iter().flat_map(|block| &block.tags))
+    }
+
+    /// These tags.
+    pub fn of<'a>(plan: &Plan, wanted: impl IntoIterator<Item = &'a TagIx>) -> Self {
         let mut tags = Self::default();
-        for ix in blocks.iter().flat_map(|block| &block.tags) {
+        for ix in wanted {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
                 tags.states.push(State::new(*ix, tag));
@@ -120,6 +134,17 @@ impl Tags {
             }
         }
         self
+    }
+
+    /// What comes of what a device said of one tag.
+    pub fn offer(&mut self, slot: Slot, said: Said, at: Stamp, into: &mut Harvest) {
+        let Some(state) = self.states.get_mut(slot.0) else { return };
+        let (value, quality) = match said.raw {
+            Ok(raw) => state.limited(state.meaning.engineer(raw)),
+            Err(cause) => (None, Quality::Bad(cause)),
+        };
+        let quality = if quality == Quality::Good { said.doubt } else { quality };
+        state.point.offer(value, quality, at, into);
     }
 
     /// Where the tags of a block lie in its readings.
@@ -229,6 +254,10 @@ impl State {
             Piece::Words(words) => self.meaning.read(words, factor),
             Piece::Missing => (None, Quality::Bad(Cause::Protocol)),
         };
+        self.limited(meant)
+    }
+
+    fn limited(&self, meant: (Option<Value>, Quality)) -> (Option<Value>, Quality) {
         match meant {
             (Some(value), Quality::Good) => {
                 let quality = limits::judge(self.limits, &value);

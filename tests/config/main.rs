@@ -12,4 +12,5 @@ mod properties;
 mod shipped;
 mod wrong;
 mod wrong_devices;
+mod wrong_lines;
 mod wrong_uplinks;

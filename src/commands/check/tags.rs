@@ -20,8 +20,7 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         [
             tag.topic.to_string(),
-            tag.register()
-                .map_or_else(|| format!("= {}", expression(tag).unwrap_or_default()), |place| place.to_string()),
+            tag.register().map_or_else(|| origin(tag), |place| place.to_string()),
             tag.register().map(config::modicon).unwrap_or_default(),
             data_type,
             write_duration(tag.poll),
@@ -42,9 +41,17 @@ pub fn json(plan: &Plan, tag: &TagPlan) -> Value {
     })
 }
 
+/// Where a tag without a register comes from.
+fn origin(tag: &TagPlan) -> String {
+    match &tag.source {
+        Source::Field(field) => format!("field {field}"),
+        _ => format!("= {}", expression(tag).unwrap_or_default()),
+    }
+}
+
 fn expression(tag: &TagPlan) -> Option<&str> {
     match &tag.source {
         Source::Derived(derivation) => Some(&derivation.text),
-        Source::Register(_) => None,
+        Source::Register(_) | Source::Field(_) => None,
     }
 }

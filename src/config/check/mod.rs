@@ -11,6 +11,7 @@ mod derived;
 mod device;
 mod gateway;
 mod habits;
+mod line;
 mod money;
 mod names;
 mod path;

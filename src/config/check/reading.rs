@@ -172,7 +172,8 @@ fn whole(number: i128) -> Option<value::Value> {
     signed.or_else(|_| u64::try_from(number).map(value::Value::Uint)).ok()
 }
 
-fn map(section: &Section<'_, '_>, data_type: DataType, field: Option<BitField>) -> Option<Arc<ValueMap>> {
+/// `map`; problems are reported.
+pub fn map(section: &Section<'_, '_>, data_type: DataType, field: Option<BitField>) -> Option<Arc<ValueMap>> {
     let node = section.get("map")?;
     if !data_type.is_integer() && data_type != DataType::Bool {
         let message = format!("a {data_type} has no `map`: that is for whole numbers and bits");

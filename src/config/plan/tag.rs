@@ -101,8 +101,13 @@ impl TagPlan {
     pub const fn register(&self) -> Option<Address> {
         match self.source {
             Source::Register(address) => Some(address),
-            Source::Derived(_) => None,
+            Source::Derived(_) | Source::Field(_) => None,
         }
+    }
+
+    /// Does it come from its device, and not from other tags?
+    pub const fn is_of_device(&self) -> bool {
+        !matches!(self.source, Source::Derived(_))
     }
 
     /// How its value lies in its registers.
@@ -143,6 +148,8 @@ pub enum Source {
     Register(Address),
     /// `expression`: computed from other tags.
     Derived(Derivation),
+    /// `field`: the group of this name in a frame of an instrument.
+    Field(String),
 }
 
 /// `expression = "{pump-1/flow} * 0.5"`
