@@ -102,6 +102,7 @@ pub mod payload;
 pub mod pipeline;
 pub mod plant;
 pub mod receive;
+pub mod recording;
 pub mod road;
 pub mod store;
 pub mod uplink;

@@ -1,5 +1,6 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod capture;
 pub mod check;
 pub mod cost;
 pub mod decode;
