@@ -157,3 +157,6 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
     let unread = unread.sum();
     Ok(Survey { buses, unread, derived, write_only })
 }
+
+#[cfg(test)]
+mod tests;

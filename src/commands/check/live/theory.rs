@@ -171,6 +171,9 @@ impl Evidence<'_> {
 
     /// The best explanation, if there is a clearly better one than the configuration.
     pub fn vote(&self) -> Option<Finding> {
+        if self.troubled().is_empty() {
+            return None;
+        }
         let mut scored: Vec<(i32, Theory)> = Vec::new();
         for (view, harvest) in self.views {
             let tags: Vec<usize> = harvest.keys().copied().collect();
