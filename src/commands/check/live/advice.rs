@@ -53,6 +53,7 @@ fn proposed(device: &DeviceReport, tag: &TagPlan, proposal: &Proposal) -> Option
 fn missed(device: &DeviceReport, tag: &TagPlan, miss: &Miss) -> Option<String> {
     let address = tag.register()?;
     match miss {
+        Miss::Exception(_) if same_exception(device).is_some() => None,
         Miss::Exception(code) if *code != 2 => {
             Some(format!("exception {code}: {}", explain::exception(*code, address)))
         }
@@ -71,17 +72,25 @@ fn missed(device: &DeviceReport, tag: &TagPlan, miss: &Miss) -> Option<String> {
 }
 
 fn no_such_address(device: &DeviceReport, address: Address) -> String {
-    let code = "exception 2, illegal data address";
-    let same_table = |report: &&TagReport| !matches!(report.got, Got::Miss(_));
-    let others = device.tags.iter().filter(same_table).count();
-    let both = format!("{address} (modicon {})", config::modicon(address));
-    if others > 0 {
-        format!(
-            "{code}: this device has no {both}, though it has others; look it up in the manual, mind whether that counts from 0 or 1"
-        )
+    let what = format!("exception 2, illegal data address: no {address} (modicon {}) here", config::modicon(address));
+    let others = device.tags.iter().any(|report| !matches!(report.got, Got::Miss(_)));
+    if others && device.finding.is_none() {
+        format!("{what}, though others are; look it up in the manual, mind whether that counts from 0 or 1")
     } else {
-        format!("{code}: this device has no {both}")
+        what
     }
+}
+
+/// The one exception that answers everything, unless another explanation was found.
+fn same_exception(device: &DeviceReport) -> Option<u8> {
+    let code = |report: &TagReport| match report.got {
+        Got::Miss(Miss::Exception(code)) => Some(code),
+        _ => None,
+    };
+    let first = device.tags.first().and_then(code).filter(|code| !matches!(code, 10 | 11))?;
+    let all =
+        device.finding.is_none() && device.tags.len() > 1 && device.tags.iter().all(|tag| code(tag) == Some(first));
+    all.then_some(first)
 }
 
 /// The explanation for many tags of a device, with examples.
@@ -97,14 +106,14 @@ pub fn finding(plan: &Plan, device: &DeviceReport, finding: &Finding) -> String 
     let thin = if finding.mended.len() == 1 { " (one tag alone is thin evidence)" } else { "" };
     let first = format!(
         "{}; then {share} {sense} sense{}: {}{thin}",
-        theory(plan, finding, finding.theory),
+        theory(plan, device, finding.theory),
         examples(finding.theory, EXAMPLES),
         finding.confidence.as_str()
     );
     let moved = matches!(finding.theory.view, View::Lower | View::Higher);
     let others = if moved { ". Then what looks good below is wrong too" } else { "" };
     let rival = finding.rival.map(|rival| {
-        let (other, examples) = (theory(plan, finding, rival), examples(rival, 1));
+        let (other, examples) = (theory(plan, device, rival), examples(rival, 1));
         format!(". The registers cannot tell this from another way: {other}{examples}. The manual decides")
     });
     format!("{first}{others}{}", rival.unwrap_or_default())
@@ -120,10 +129,11 @@ fn example(evidence: &Evidence<'_>, theory: Theory, tag: usize) -> Option<String
     Some(format!("{} {} instead of {now}", of.name, value_text(of, Some(&then))))
 }
 
-fn theory(plan: &Plan, finding: &Finding, theory: Theory) -> String {
+fn theory(plan: &Plan, device: &DeviceReport, theory: Theory) -> String {
     let mut orders: Vec<&str> = Vec::new();
     let mut types: Vec<String> = Vec::new();
-    for tag in finding.mended.iter().map(|tag| &plan.tags[*tag]).filter(|tag| theory.order(tag) != tag.order) {
+    let tags = || device.tags.iter().map(|report| &plan.tags[report.tag]);
+    for tag in tags().filter(|tag| theory.order(tag) != tag.order) {
         let (order, data_type) = (theory.order(tag).as_str(), tag.data_type.to_string());
         if !orders.contains(&order) {
             orders.push(order);
@@ -159,6 +169,15 @@ pub fn notes(plan: &Plan, device: &DeviceReport) -> Vec<String> {
     let of = &plan.devices[device.device.0 as usize];
     let timeout = of.bus.map(|bus| plan.buses[bus.0 as usize].response_timeout).unwrap_or_default();
     let (survey, mut notes) = (&device.survey, Vec::new());
+    if let (Some(code), Some(first)) = (same_exception(device), device.tags.first())
+        && let Some(address) = plan.tags[first.tag].register()
+    {
+        let meaning =
+            if code == 2 { "it has none of these registers".to_owned() } else { explain::exception(code, address) };
+        notes.push(format!(
+            "it answers every request with exception {code}: {meaning}. Is it the device that is meant?"
+        ));
+    }
     if survey.neighbours_barred {
         notes.push(
             "its neighbouring registers were not looked at: fill_gaps = false (max_gap = 0) forbids it".to_owned(),

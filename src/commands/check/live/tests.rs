@@ -87,7 +87,7 @@ impl Device<'_> {
             let count = tag.data_type.registers();
             let Ok(mut words) = self.image.words(place.table, place.start, count) else { continue };
             if let (Some(dice), DataType::Float32) = (&mut self.noise, tag.data_type) {
-                let least = if tag.order.words_reversed() { 0 } else { 1 };
+                let least = usize::from(!tag.order.words_reversed());
                 words[least] ^= if words == [0, 0] { 0 } else { dice.random_range(0..0x1000) };
             }
             if self.turned && count > 1 {

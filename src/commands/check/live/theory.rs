@@ -11,6 +11,7 @@ use super::seen::{Got, Harvest, Miss, Seen, View, see};
 use crate::config::plan::{Plan, TagPlan};
 use crate::model::quality::Quality;
 use crate::model::tag::{DataType, Order};
+use crate::model::value::Value;
 
 /// What is done to the configured order of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,17 +179,8 @@ impl Evidence<'_> {
         for (view, harvest) in self.views {
             let tags: Vec<usize> = harvest.keys().copied().collect();
             let present = self.score(Theory::AS_CONFIGURED, &tags);
-            for (floats, float_cost) in CHANGES {
-                for (wholes, whole_cost) in CHANGES {
-                    if !self.makes_a_difference(&tags, floats, wholes) {
-                        continue;
-                    }
-                    let theory = Theory { view: *view, floats, wholes };
-                    let cost = float_cost + whole_cost + if *view == View::Configured { 0 } else { ELSEWHERE };
-                    if theory != Theory::AS_CONFIGURED {
-                        scored.push((self.score(theory, &tags) - present - cost, theory));
-                    }
-                }
+            for theory in self.theories(*view, &tags).into_iter().filter(|theory| *theory != Theory::AS_CONFIGURED) {
+                scored.push((self.score(theory, &tags) - present - self.cost(theory, &tags), theory));
             }
         }
         scored.sort_by_key(|(score, _)| std::cmp::Reverse(*score)); // stable: of equals the simplest, tried first
@@ -217,27 +209,31 @@ impl Evidence<'_> {
             return None;
         }
         // With one order wrong, neighbours put together wrongly look right too; and the other way round.
-        let rival = scored.iter().skip(1).find(|(other, rival)| score - other <= EVEN && self.differ(theory, *rival));
+        let other = |rival: &Theory| rival.view != theory.view || rival.floats != theory.floats;
+        let rival = scored.iter().skip(1).find(|(other_score, rival)| score - other_score <= EVEN && other(rival));
         let rival = rival.map(|(_, rival)| *rival);
         let sure = rival.is_none() && (mended.len() >= MANY || mended.len() > 1 && score >= STRIKING);
         let confidence = if sure { Confidence::Likely } else { Confidence::Possible };
         Some(Finding { theory, mended, troubled, confidence, rival })
     }
 
-    /// Would a person have to do something else?
-    fn differ(&self, one: Theory, other: Theory) -> bool {
-        one.view != other.view
-            || self.harvest(one.view).is_some_and(|harvest| {
-                harvest.keys().any(|tag| {
-                    let tag = &self.plan.tags[*tag];
-                    one.order(tag) != other.order(tag)
-                })
-            })
+    /// All that differ from each other for these tags, the simplest first.
+    fn theories(&self, view: View, tags: &[usize]) -> Vec<Theory> {
+        let changes = |wanted: Kind| {
+            let any = tags.iter().any(|tag| kind(&self.plan.tags[*tag]) == wanted);
+            CHANGES.iter().take(if any { CHANGES.len() } else { 1 }).map(|(change, _)| *change)
+        };
+        let theory = |floats| changes(Kind::Whole).map(move |wholes| Theory { view, floats, wholes });
+        changes(Kind::Float).flat_map(theory).collect()
     }
 
-    fn makes_a_difference(&self, tags: &[usize], floats: Change, wholes: Change) -> bool {
+    /// How unlikely a theory is from the start. Devices mostly keep all their numbers in one order.
+    fn cost(&self, theory: Theory, tags: &[usize]) -> i32 {
+        let of = |change: Change| CHANGES.iter().find(|(known, _)| *known == change).map_or(0, |(_, cost)| *cost);
         let any = |wanted: Kind| tags.iter().any(|tag| kind(&self.plan.tags[*tag]) == wanted);
-        (floats == Change::Keep || any(Kind::Float)) && (wholes == Change::Keep || any(Kind::Whole))
+        let unlike = any(Kind::Float) && any(Kind::Whole) && theory.floats != theory.wholes;
+        let elsewhere = if theory.view == View::Configured { 0 } else { ELSEWHERE };
+        of(theory.floats).max(of(theory.wholes)) + i32::from(unlike) + elsewhere
     }
 
     fn score(&self, theory: Theory, tags: &[usize]) -> i32 {
@@ -246,8 +242,8 @@ impl Evidence<'_> {
         for tag in tags {
             let plan = &self.plan.tags[*tag];
             let Some(seen) = self.see(theory, *tag) else { continue };
-            sum += points(&seen);
-            let number = seen.value.as_ref().and_then(crate::model::value::Value::as_f64);
+            sum += points(&seen) - i32::from(is_enormous(plan, &seen));
+            let number = seen.value.as_ref().and_then(Value::as_f64);
             if let (Some(number), "V" | "kV" | "Hz") = (number.filter(|number| *number != 0.0), plan.unit.as_str()) {
                 phases.entry((stem(&plan.name), &plan.unit)).or_default().push(number.abs());
             }
@@ -255,6 +251,15 @@ impl Evidence<'_> {
         sum + phases.values().map(|values| likeness(values)).sum::<i32>()
     }
 }
+
+/// A counter of 32 bits that is nearly full: it may be, but most are not.
+fn is_enormous(tag: &TagPlan, seen: &Seen) -> bool {
+    let number = seen.value.as_ref().and_then(Value::as_f64).unwrap_or_default();
+    kind(tag) == Kind::Whole && (number / tag.scale.factor).abs() > ENORMOUS
+}
+
+/// 2^28.
+const ENORMOUS: f64 = 268_435_456.0;
 
 fn points(seen: &Seen) -> i32 {
     match seen.look.grade {

@@ -4,7 +4,7 @@ use super::better::{self, Proposal};
 use super::look::{Grade, Look};
 use super::seen::{Got, Miss, Seen, View, see};
 use super::survey::DeviceSurvey;
-use super::theory::{Evidence, Finding};
+use super::theory::{Confidence, Evidence, Finding};
 use crate::config::plan::{Plan, TagPlan};
 use crate::model::quality::{Cause, Quality};
 use crate::model::tag::DeviceIx;
@@ -129,12 +129,18 @@ fn proposal(
 ) -> Option<Proposal> {
     let of = &plan.tags[tag];
     let evidence = Evidence { plan, views: &survey.views };
-    if let Some(finding) = finding.filter(|finding| finding.mended.contains(&tag)) {
-        let seen = evidence.see(finding.theory, tag)?;
+    if let Some(finding) = finding {
         let order = finding.theory.order(of);
         let changed = finding.theory.view == View::Configured && order != of.order;
-        let key = changed.then(|| ("order", order.as_str().to_owned()));
-        return Some(Proposal { key, reads: seen.value, confidence: finding.confidence });
+        let seen = evidence.see(finding.theory, tag).filter(|_| changed || finding.theory.view != View::Configured);
+        let now = see(plan, survey.configured(), tag, of.order).value;
+        // Also of what looks good as it is: if the others are read wrongly, so is this.
+        if let Some(reads) = seen.and_then(|seen| seen.value).filter(|reads| now.as_ref() != Some(reads)) {
+            let key = changed.then(|| ("order", order.as_str().to_owned()));
+            let mended = finding.mended.contains(&tag);
+            let confidence = if mended { finding.confidence } else { Confidence::Possible };
+            return Some(Proposal { key, reads: Some(reads), confidence });
+        }
     }
     let odd = matches!(verdict, Verdict::Suspicious | Verdict::Range | Verdict::NotANumber);
     let uneasy = of.data_type.is_integer() && matches!(survey.configured().get(&tag), Some(Got::Words(_)));
