@@ -12,6 +12,7 @@ pub mod receive;
 pub mod run;
 pub mod simulate;
 pub mod store;
+pub mod tags;
 pub mod write;
 
 use std::fmt;

@@ -6,6 +6,7 @@
 //!  tcp udp dial rtu   the lines (rtu on a pty)        tls     certificates for those that need them
 //!  conversation       requests in, replies out when they are due
 //!  units    who is behind a line                      life + waves   the tags of a plan, moving
+//!  identity who a device says it is (FC 43)
 //!  site     a whole plan served: Plan -> lines
 //!  link     a TCP relay that can be cut               cloud   rumqttd behind our TLS (feature `demo`)
 //! ```
@@ -17,6 +18,7 @@ mod conversation;
 pub mod dial;
 pub mod faults;
 mod frames;
+pub mod identity;
 pub mod image;
 pub mod life;
 pub mod link;

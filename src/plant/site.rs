@@ -17,6 +17,7 @@ use crate::model::value::Value;
 
 use super::dial::DialLine;
 use super::faults::Fault;
+use super::identity::Identity;
 use super::life::{Follow, Life};
 use super::rtu::{Pace, RtuLine};
 use super::tcp::{Manner, TcpLine};
@@ -109,6 +110,11 @@ impl Site {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         let mut secrets = None;
         for (at, bus) in plan.buses.iter().enumerate() {
+            if bus.line.is_some() {
+                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
+                let source = io::Error::new(io::ErrorKind::Unsupported, text);
+                return Err(NotServed { bus: bus.name.clone(), source });
+            }
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
@@ -119,6 +125,7 @@ impl Site {
             }
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
+                units.introduce(unit_id, introduction(plan, bus_ix(at), unit_id));
             }
             let (line, place) = Line::open(bus, &units, options, &mut secrets)
                 .await
@@ -211,6 +218,13 @@ impl Line {
             }
         }
     }
+}
+
+/// What a simulated unit says of itself: that it is one, and which devices of the plan it stands for.
+fn introduction(plan: &Plan, bus: BusIx, unit_id: u8) -> Identity {
+    let own = plan.devices.iter().filter(|device| device.bus == Some(bus) && device.unit_id == unit_id);
+    let names = own.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
+    Identity::new("Ironbridge", &names, env!("CARGO_PKG_VERSION")).with(4, &format!("simulated {names}"))
 }
 
 fn bus_ix(at: usize) -> BusIx {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::model::stats::Counter;
 
 use super::faults::Fault;
+use super::identity::{self, Identity};
 use super::image::Image;
 use super::life::Life;
 use super::pdu;
@@ -74,6 +75,7 @@ struct Unit {
     image: Image,
     life: Option<Life>,
     fault: Option<Fault>,
+    identity: Option<Identity>,
     began: Instant,
 }
 
@@ -85,14 +87,19 @@ impl Units {
 
     /// Adds a unit that just holds what it is given, or replaces it.
     pub fn insert(&self, unit_id: u8, image: Image) {
-        self.lock().insert(unit_id, Unit { image, life: None, fault: None, began: Instant::now() });
+        self.lock().insert(unit_id, Unit::new(image, None));
     }
 
     /// Adds a unit whose values move, or replaces it.
     pub fn insert_living(&self, unit_id: u8, life: Life) {
         let mut image = Image::new();
         life.begin(&mut image);
-        self.lock().insert(unit_id, Unit { image, life: Some(life), fault: None, began: Instant::now() });
+        self.lock().insert(unit_id, Unit::new(image, Some(life)));
+    }
+
+    /// Tells a unit who it is; without that it does not know FC 43. False: there is no such unit.
+    pub fn introduce(&self, unit_id: u8, identity: Identity) -> bool {
+        self.lock().get_mut(&unit_id).map(|unit| unit.identity = Some(identity)).is_some()
     }
 
     /// Sets or heals a fault. False: there is no such unit.
@@ -154,7 +161,14 @@ impl Units {
 }
 
 impl Unit {
+    fn new(image: Image, life: Option<Life>) -> Self {
+        Self { image, life, fault: None, identity: None, began: Instant::now() }
+    }
+
     fn answer(&mut self, request: &[u8]) -> Vec<u8> {
+        if let (Some(identity), Some(&identity::FUNCTION)) = (&self.identity, request.first()) {
+            return identity.answer(request);
+        }
         self.refresh();
         let response = pdu::answer(&mut self.image, request);
         if pdu::is_write(request)
