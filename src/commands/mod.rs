@@ -10,6 +10,7 @@ pub mod profiles;
 pub mod read;
 pub mod receive;
 pub mod run;
+pub mod scan;
 pub mod simulate;
 pub mod store;
 pub mod write;
