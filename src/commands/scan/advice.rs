@@ -32,6 +32,9 @@ fn alike(survey: &Survey) -> Option<String> {
     let ids = units::shown(&alike.units);
     Some(match alike.exception {
         None => format!("answers every unit id ({ids}) alike: this is one device; any of them will do"),
+        Some(code) if !survey.devices.iter().any(|device| device.unit == alike.unit) => {
+            format!("for units {ids} the gateway says exception {code} to everything: taken for nobody there")
+        }
         Some(code) => format!(
             "brings exception {code} for every unit id ({ids}): one device that has no such register (try --probe input:0), \
              or a gateway that answers so for units that are not there"

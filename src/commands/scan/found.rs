@@ -145,11 +145,13 @@ impl Survey {
         }
         let alike: Vec<u8> = self.devices.iter().filter(|found| found.is_like(&base)).map(|found| found.unit).collect();
         let unit = units::OWN.into_iter().find(|own| alike.contains(own)).unwrap_or(base.unit);
-        self.devices.retain(|found| found.unit == unit || !found.is_like(&base));
         let exception = match base.sign {
             Sign::Exception(code) => Some(code),
             _ => None,
         };
+        // Beside real devices an exception for every other id is the gateway's way to say that nobody is there.
+        let is_nobody = exception.is_some() && alike.len() < self.devices.len();
+        self.devices.retain(|found| !found.is_like(&base) || found.unit == unit && !is_nobody);
         self.alike = Some(Alike { unit, units: alike, exception });
     }
 }
@@ -216,6 +218,12 @@ mod tests {
         let alike = all.alike.as_ref().expect("noticed");
         assert_eq!((alike.unit, alike.units.len(), alike.exception), (1, 255, None));
         assert_eq!(all.devices.iter().map(|device| device.unit).collect::<Vec<_>>(), [1, 7]);
+        let mut refusing = survey((0..=255).map(|unit| Found {
+            sign: if unit == 7 { found(unit, "", "").sign } else { Sign::Exception(4) },
+            ..found(unit, "", "")
+        }));
+        refusing.take_together();
+        assert_eq!(refusing.devices.iter().map(|device| device.unit).collect::<Vec<_>>(), [7], "4 means nobody here");
         let mut gateway = survey((1..=30).map(|unit| found(unit, "", "A")));
         gateway.take_together();
         assert!(gateway.alike.is_none() && gateway.devices.len() == 30, "thirty meters of one kind");

@@ -26,7 +26,9 @@ fn text(survey: &Survey, place: &Place) -> String {
     }];
     parts.extend(survey.cut_short.iter().map(|why| format!("not finished: {why}\n")));
     if !survey.devices.is_empty() {
-        parts.push(format!("\n{}", table(&survey.devices)));
+        let table = table(&survey.devices);
+        let legend = if table.contains('(') { LEGEND } else { "" };
+        parts.push(format!("\n{table}{legend}"));
     }
     let left_out = survey.left_out.iter().map(|what| format!("not asked: {what} (--all leaves nothing out)"));
     let lines: Vec<String> = advice::notes(survey, place).into_iter().chain(left_out).collect();
@@ -38,6 +40,8 @@ fn text(survey: &Survey, place: &Place) -> String {
     }
     parts.concat()
 }
+
+const LEGEND: &str = "      (in parentheses: it knows the table, but has nothing at the address that was asked for)\n";
 
 /// A head and a row for each device, columns as wide as they must be.
 fn table(devices: &[Found]) -> String {
@@ -58,7 +62,7 @@ fn table(devices: &[Found]) -> String {
 fn row(found: &Found) -> [String; 5] {
     let (name, source) = match &found.portrait.identity {
         Some((source, identity)) => (name(identity), source.as_str()),
-        None => ("(does not say)".to_owned(), ""),
+        None => ("does not say".to_owned(), ""),
     };
     [found.unit.to_string(), found.settings.join(", "), name, tables(found), source.to_owned()]
 }
@@ -68,19 +72,27 @@ fn name(identity: &Identity) -> String {
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Those that it has: an exception other than "illegal function" (1) is one that knows the function.
+/// Those that it has. In parentheses: it knows the function, but has nothing at address 0, or says so with another
+/// exception than "illegal address" (2). Without "illegal function" (1).
 fn tables(found: &Found) -> String {
     if found.sign == Sign::OtherId {
         return "answers under another unit id".into();
     }
-    let shown = found.portrait.tables.iter().filter_map(|(table, told)| match told {
-        Told::Data => Some(table.as_str().to_owned()),
-        Told::Exception(1) | Told::Nothing => None,
-        Told::Exception(code) => Some(format!("{} (exception {code})", table.as_str())),
-        Told::Odd => Some(format!("{} (odd answers)", table.as_str())),
-    });
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    if shown.is_empty() { "none (exception 1)".into() } else { shown }
+    let (mut has, mut knows) = (Vec::new(), Vec::new());
+    for (table, told) in &found.portrait.tables {
+        match told {
+            Told::Data => has.push(table.as_str()),
+            Told::Exception(2) => knows.push(table.as_str().to_owned()),
+            Told::Exception(1) | Told::Nothing => {}
+            Told::Exception(code) => knows.push(format!("{}: exception {code}", table.as_str())),
+            Told::Odd => knows.push(format!("{}: odd answers", table.as_str())),
+        }
+    }
+    match (has.join(" "), knows.join(" ")) {
+        (has, knows) if has.is_empty() && knows.is_empty() => "none".into(),
+        (has, knows) if knows.is_empty() => has,
+        (has, knows) => format!("{has} ({knows})").trim_start().to_owned(),
+    }
 }
 
 fn object(survey: &Survey, place: &Place) -> Json {

@@ -100,7 +100,9 @@ pub async fn scan(job: &Job, clock: &Clock, survey: &mut Survey, progress: &Prog
     if !not_had.is_empty() {
         survey.notes.push(format!("this port cannot be set to {}", not_had.join(", ")));
     }
-    rest(job, clock, survey, progress).await
+    let ended = rest(job, clock, survey, progress).await;
+    survey.take_together();
+    ended
 }
 
 /// The units that are not asked at every setting.

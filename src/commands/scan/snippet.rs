@@ -89,7 +89,11 @@ fn name(found: &Found) -> String {
     }
     name.truncate(NAME_MAX);
     let name = name.trim_matches('-');
-    if name.is_empty() { format!("unit-{}", found.unit) } else { format!("{name}-{}", found.unit) }
+    match name {
+        "" => format!("unit-{}", found.unit),
+        name if name.ends_with(&format!("-{}", found.unit)) => name.to_owned(),
+        name => format!("{name}-{}", found.unit),
+    }
 }
 
 /// Two devices may have one unit id, at two settings.
