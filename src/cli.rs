@@ -14,8 +14,8 @@ use crate::host::journal;
 use crate::host::signals::Signals;
 
 /// Commands of the contract whose part comes with a later version; refused by name, exit 78.
-const NOT_YET: [&str; 10] =
-    ["tags", "capture", "replay", "passwd", "reload", "diag", "factory-reset", "broker", "completions", "man"];
+const NOT_YET: [&str; 9] =
+    ["capture", "replay", "passwd", "reload", "diag", "factory-reset", "broker", "completions", "man"];
 
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
 ///
@@ -53,6 +53,8 @@ enum Command {
     /// A device takes one with profile = "NAME". To change one, print it into a file and name that file instead:
     /// ironbridge profiles eastron-sdm630 > maps/sdm630.csv
     Profiles(commands::profiles::Args),
+    /// Tags as CSV and back: edit a device in a spreadsheet, loss-free, errors by row and column
+    Tags(commands::tags::Args),
     /// Receive on the cloud side: removes duplicates, reports what is missing
     Receive(commands::receive::ReceiveArgs),
     /// Look into a store, also while the gateway runs; prove that it is whole
@@ -108,6 +110,7 @@ fn run(command: Command) -> Result<(), Failed> {
         Command::Cost(args) => commands::cost::run(&args, &commands::host_facts()),
         Command::Simulate(args) => commands::block_on(commands::simulate::run(args, &commands::host_facts())),
         Command::Profiles(args) => commands::profiles::run(&args),
+        Command::Tags(args) => commands::tags::run(&args, &commands::host_facts()),
         Command::Receive(args) => commands::block_on(receive(args)),
         Command::Store(args) => commands::store::run(&args, store_dir),
         Command::Decode(args) => commands::decode::run(&args, &commands::plain_clock()),

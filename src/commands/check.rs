@@ -5,7 +5,7 @@
 //! go; the plan and `--json` go to standard output.
 
 mod buses;
-mod figures;
+pub(super) mod figures;
 mod store;
 mod tags;
 mod uplinks;
@@ -69,7 +69,7 @@ pub fn report(args: &Args, facts: &HostFacts) -> (String, Result<(), Failed>) {
     }
 }
 
-fn problems_json(problems: &Problems) -> Value {
+pub(super) fn problems_json(problems: &Problems) -> Value {
     let place = |place: &Place| json!({ "file": path_text(&place.file), "line": place.line, "column": place.column });
     let one = |problem: &Problem| {
         json!({

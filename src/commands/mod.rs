@@ -13,6 +13,7 @@ pub mod run;
 pub mod scan;
 pub mod simulate;
 pub mod store;
+pub mod tags;
 pub mod write;
 
 use std::fmt;

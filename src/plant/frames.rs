@@ -44,7 +44,7 @@ impl Request {
                 }
                 frame
             }
-            Framing::Rtu => {
+            Framing::Rtu | Framing::Line => {
                 let mut frame = [&body[..], &crc16(&body).to_le_bytes()].concat();
                 if is_damaged {
                     let middle = frame.len() / 2;
@@ -92,7 +92,7 @@ impl Frames {
     pub fn next(&mut self) -> io::Result<Option<Request>> {
         match self.framing {
             Framing::Mbap => self.next_mbap(),
-            Framing::Rtu => Ok(self.next_rtu()),
+            Framing::Rtu | Framing::Line => Ok(self.next_rtu()),
             Framing::Ascii => Ok(self.next_ascii()),
         }
     }
@@ -229,7 +229,7 @@ mod tests {
             let reply = request.reply(framing, &pdu, Condition::Sound);
             match framing {
                 Framing::Mbap => assert_eq!(reply, [&[0, 7, 0, 0, 0, 7, 1][..], &pdu].concat()),
-                Framing::Rtu => assert!(has_crc(&reply) && reply.starts_with(&[1, 3, 4, 0x12])),
+                Framing::Rtu | Framing::Line => assert!(has_crc(&reply) && reply.starts_with(&[1, 3, 4, 0x12])),
                 Framing::Ascii => assert_eq!(reply, b":01030412345678E4\r\n"),
             }
             assert_ne!(request.reply(framing, &pdu, Condition::Damaged), reply);

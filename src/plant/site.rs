@@ -110,6 +110,11 @@ impl Site {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         let mut secrets = None;
         for (at, bus) in plan.buses.iter().enumerate() {
+            if bus.line.is_some() {
+                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
+                let source = io::Error::new(io::ErrorKind::Unsupported, text);
+                return Err(NotServed { bus: bus.name.clone(), source });
+            }
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {

@@ -73,7 +73,8 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
                 _ => Box::new(steady.clone()),
             };
             let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
-            Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, shared)
+            let (bus, handle) = Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, shared);
+            (bus.into(), handle)
         }),
     };
     let tasks: Vec<_> = (0..2).map(|ix| tokio::spawn(WatchedBus::new(parts.clone(), BusIx(ix)).0.run())).collect();

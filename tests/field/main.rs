@@ -13,6 +13,7 @@ mod conditions;
 mod fairness;
 mod habits;
 mod identity;
+mod line;
 mod lives;
 mod maps;
 mod profiles;

@@ -88,7 +88,7 @@ impl Gate {
                 let length = u16::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
                 [&[0; 4][..], &length.to_be_bytes(), &body].concat()
             }
-            Framing::Rtu | Framing::Ascii => [&body[..], &crc16(&body).to_le_bytes()].concat(),
+            Framing::Rtu | Framing::Ascii | Framing::Line => [&body[..], &crc16(&body).to_le_bytes()].concat(),
         };
         self.write_all(&frame).await?;
         self.flush().await?;
@@ -96,7 +96,7 @@ impl Gate {
         let length = self.read(&mut answer).await?; // whole, as ever
         let pdu = match framing {
             Framing::Mbap => answer[..length].get(MBAP_BYTES..),
-            Framing::Rtu | Framing::Ascii => answer[..length].get(1..length.saturating_sub(2)),
+            Framing::Rtu | Framing::Ascii | Framing::Line => answer[..length].get(1..length.saturating_sub(2)),
         };
         pdu.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }

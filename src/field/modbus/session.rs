@@ -68,6 +68,16 @@ pub enum Reading {
     Bits(Vec<bool>),
 }
 
+impl Reading {
+    /// How many registers it has; `None`: it is bits.
+    pub const fn registers(&self) -> Option<usize> {
+        match self {
+            Self::Registers(words) => Some(words.len()),
+            Self::Bits(_) => None,
+        }
+    }
+}
+
 /// How exactly the pauses of a line are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
@@ -234,7 +244,7 @@ impl Session {
         let framing = self.timing.link().framing;
         let context = self.context.get_or_insert_with(|| match framing {
             Framing::Mbap => tcp::attach_slave(gate.clone(), Slave(unit)),
-            Framing::Rtu | Framing::Ascii => rtu::attach_slave(gate.clone(), Slave(unit)),
+            Framing::Rtu | Framing::Ascii | Framing::Line => rtu::attach_slave(gate.clone(), Slave(unit)),
         });
         context.set_slave(Slave(unit));
         self.last_response = None;
