@@ -36,6 +36,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),
     ("rcgen::", &["plant/"]),
+    ("regex::", &["config/plan/line.rs"]),
     ("tokio_tungstenite::", &["road/"]),
     ("futures_util::", &["road/"]),
     ("socket2::", &["road/"]),

@@ -12,8 +12,10 @@ pub mod read;
 pub mod receive;
 pub mod replay;
 pub mod run;
+pub mod scan;
 pub mod simulate;
 pub mod store;
+pub mod tags;
 pub mod write;
 
 use std::fmt;

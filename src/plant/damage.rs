@@ -130,7 +130,7 @@ fn noise(framing: Framing, frame: &mut [u8]) {
     let middle = frame.len() / 2;
     match framing {
         Framing::Mbap => frame[0] ^= 0x80,
-        Framing::Rtu => frame[middle] ^= 0x10,
+        Framing::Rtu | Framing::Line => frame[middle] ^= 0x10,
         Framing::Ascii => frame[middle] ^= 1, // the digit beside it, or none at all
     }
 }

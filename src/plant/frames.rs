@@ -38,7 +38,7 @@ impl Request {
                 let length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
                 [&self.numbers[..], &length, &body].concat()
             }
-            Framing::Rtu => [&body[..], &crc16(&body).to_le_bytes()].concat(),
+            Framing::Rtu | Framing::Line => [&body[..], &crc16(&body).to_le_bytes()].concat(),
             Framing::Ascii => {
                 let sum = body.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
                 let digits: Vec<u8> = body.iter().chain([&sum]).flat_map(|byte| hex(*byte)).collect();
@@ -75,7 +75,7 @@ impl Frames {
     pub fn request(&mut self) -> io::Result<Option<Request>> {
         match self.framing {
             Framing::Mbap => self.next_mbap(),
-            Framing::Rtu => Ok(self.next_rtu()),
+            Framing::Rtu | Framing::Line => Ok(self.next_rtu()),
             Framing::Ascii => Ok(self.next_ascii()),
         }
     }
@@ -213,7 +213,7 @@ mod tests {
             let reply = request.reply(framing, 1, &pdu);
             match framing {
                 Framing::Mbap => assert_eq!(reply, [&[0, 7, 0, 0, 0, 7, 1][..], &pdu].concat()),
-                Framing::Rtu => assert!(has_crc(&reply) && reply.starts_with(&[1, 3, 4, 0x12])),
+                Framing::Rtu | Framing::Line => assert!(has_crc(&reply) && reply.starts_with(&[1, 3, 4, 0x12])),
                 Framing::Ascii => assert_eq!(reply, b":01030412345678E4\r\n"),
             }
             assert_eq!(request.raw, bytes);

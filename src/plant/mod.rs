@@ -7,6 +7,7 @@
 //!  conversation       requests in, replies out when they are due
 //!  behind   what a line asks of whoever is there      front   the door of a line, whatever carries it
 //!  units    simulated devices behind a line           life + waves   the tags of a plan, moving
+//!  identity who a device says it is (FC 43)
 //!  site     a whole plan served: Plan -> lines        playback + script   a recording behind a line
 //!  link     a TCP relay that can be cut               cloud   rumqttd behind our TLS (feature `demo`)
 //! ```
@@ -21,6 +22,7 @@ pub mod dial;
 pub mod faults;
 pub mod frames;
 pub mod front;
+pub mod identity;
 pub mod image;
 pub mod life;
 pub mod link;

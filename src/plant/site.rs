@@ -13,6 +13,7 @@ use crate::model::value::Value;
 use super::faults::{Fault, Trouble};
 pub use super::front::Place;
 use super::front::{Door, Doors};
+use super::identity::Identity;
 use super::life::{Follow, Life};
 use super::units::Units;
 
@@ -71,6 +72,11 @@ impl Site {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         let mut doors = Doors::new(options.paced, options.certificates.clone(), options.links.clone());
         for (at, bus) in plan.buses.iter().enumerate() {
+            if bus.line.is_some() {
+                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
+                let source = io::Error::new(io::ErrorKind::Unsupported, text);
+                return Err(NotServed { bus: bus.name.clone(), source });
+            }
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
@@ -81,6 +87,7 @@ impl Site {
             }
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
+                units.introduce(unit_id, introduction(plan, bus_ix(at), unit_id));
             }
             let door = doors.open(&bus.name, &bus.link, Arc::new(units.clone())).await;
             let door = door.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
@@ -126,6 +133,13 @@ impl Site {
             bus.door.stop().await;
         }
     }
+}
+
+/// What a simulated unit says of itself: that it is one, and which devices of the plan it stands for.
+fn introduction(plan: &Plan, bus: BusIx, unit_id: u8) -> Identity {
+    let own = plan.devices.iter().filter(|device| device.bus == Some(bus) && device.unit_id == unit_id);
+    let names = own.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
+    Identity::new("Ironbridge simulator", &names, env!("CARGO_PKG_VERSION"))
 }
 
 fn bus_ix(at: usize) -> BusIx {

@@ -17,6 +17,7 @@ use super::behind::{Behind, Presence, Utterance};
 use super::damage;
 use super::faults::{Dice, Fault, Trouble};
 use super::frames::Request;
+use super::identity::{self, Identity};
 use super::image::Image;
 use super::life::Life;
 use super::pdu;
@@ -56,6 +57,7 @@ struct Unit {
     life: Option<Life>,
     troubles: Vec<Trouble>,
     dice: Dice,
+    identity: Option<Identity>,
     began: Instant,
 }
 
@@ -75,6 +77,11 @@ impl Units {
         let mut image = Image::new();
         life.begin(&mut image);
         self.lock().insert(unit_id, Unit::new(unit_id, image, Some(life)));
+    }
+
+    /// Tells a unit who it is; without that it does not know FC 43. False: there is no such unit.
+    pub fn introduce(&self, unit_id: u8, identity: Identity) -> bool {
+        self.lock().get_mut(&unit_id).map(|unit| unit.identity = Some(identity)).is_some()
     }
 
     /// Sets a fault that always shows and no other, or heals all. False: there is no such unit.
@@ -177,7 +184,7 @@ impl Behind for Units {
 
 impl Unit {
     fn new(unit_id: u8, image: Image, life: Option<Life>) -> Self {
-        Self { image, life, troubles: Vec::new(), dice: Dice::new(unit_id), began: Instant::now() }
+        Self { image, life, troubles: Vec::new(), dice: Dice::new(unit_id), identity: None, began: Instant::now() }
     }
 
     /// The faults that show this time.
@@ -187,6 +194,9 @@ impl Unit {
     }
 
     fn answer(&mut self, request: &[u8]) -> Vec<u8> {
+        if let (Some(identity), Some(&identity::FUNCTION)) = (&self.identity, request.first()) {
+            return identity.answer(request);
+        }
         self.refresh();
         let response = pdu::answer(&mut self.image, request);
         if pdu::is_write(request)

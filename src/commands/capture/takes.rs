@@ -356,7 +356,7 @@ fn request(framing: Framing, bytes: &[u8]) -> Option<Asked> {
     };
     match framing {
         Framing::Mbap => asked(bytes.get(MBAP_BYTES - 1..)?, u16::from_be_bytes([bytes[0], bytes[1]])),
-        Framing::Rtu => asked(bytes.split_last_chunk::<2>()?.0, 0),
+        Framing::Rtu | Framing::Line => asked(bytes.split_last_chunk::<2>()?.0, 0),
         Framing::Ascii => match ascii::first(bytes)? {
             Text::Frame(_, body) => asked(&body, 0),
             Text::Broken(_) => None,

@@ -179,7 +179,9 @@ impl Exchange {
         self.request.append(&mut self.staged);
         let addressed = match self.framing {
             Framing::Mbap => self.request.get(MBAP_BYTES - 1..),
-            Framing::Rtu | Framing::Ascii => self.request.split_last_chunk::<2>().map(|(body, _crc)| body),
+            Framing::Rtu | Framing::Ascii | Framing::Line => {
+                self.request.split_last_chunk::<2>().map(|(body, _crc)| body)
+            }
         };
         let expect = addressed.and_then(<[u8]>::split_first).and_then(|(unit, pdu)| Expect::of_request(*unit, pdu));
         let Some(expect) = expect else {
@@ -192,7 +194,7 @@ impl Exchange {
                 self.request[..2].copy_from_slice(&self.transaction.to_be_bytes());
             }
             Framing::Ascii => self.request = ascii::from_rtu(&self.request).unwrap_or_default(),
-            Framing::Rtu => {}
+            Framing::Rtu | Framing::Line => {}
         }
         self.ready.clear();
         self.taken = 0;
