@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ironbridge::plant::pty::Pty;
 use serde_json::Value;
 use tokio_modbus::ExceptionCode;
 use tokio_modbus::client::{Reader as _, Writer as _, tcp};
@@ -198,6 +199,65 @@ fn a_recorder_that_is_killed_leaves_what_it_had_recorded() {
     assert!(tail.contains("cut off"), "{tail}");
     let (code, text) = tool(&["replay", &file, "--for", "100ms"]);
     assert!(code == Some(0) && text.contains("cut off") && text.contains("0 not recorded"), "{text}");
+}
+
+/// A frame of a serial line.
+fn frame(body: &[u8]) -> Vec<u8> {
+    let one = |crc: u16, byte: &u8| {
+        (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xA001 } else { crc >> 1 })
+    };
+    [body, &body.iter().fold(0xFFFF, one).to_le_bytes()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_listens_says_nothing_and_hears_who_asked_whom() {
+    let home = tempfile::tempdir().expect("temporary directory");
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let (port, file) = (at("rs485"), at("line.capture"));
+    let line = Pty::open(Some(&home.path().join("rs485"))).expect("a pseudo-terminal");
+    let mut listener = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    let listener = listener.args(["capture", "--json", "--listen", &port, "--serial", "19200-8N1", "--output", &file]);
+    let mut listener = Process(listener.stdout(Stdio::null()).spawn().expect("starts"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let size = || std::fs::metadata(&file).map_or(0, |file| file.len());
+    let grown = async |from: u64| {
+        while size() <= from {
+            assert!(Instant::now() < deadline, "nothing is recorded");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        size()
+    };
+    let mut known = grown(100).await; // head, line, and that the port is open
+    for said in [
+        &[3, 4, 0, 0, 0, 2][..],
+        &[3, 4, 4, 0x12, 0x34, 0x56, 0x78],
+        &[9, 3, 0, 0, 0, 1],
+        &[3, 6, 0, 7, 0, 5],
+        &[3, 0x86, 2],
+        &[3, 4, 0, 0, 0, 2],
+        &[3, 4, 4, 0x12, 0x35, 0x56, 0x78],
+    ] {
+        let frame = frame(said);
+        assert_eq!(line.write(&frame).expect("open"), frame.len());
+        known = grown(known).await;
+    }
+    let mut unsaid = [0u8; 1];
+    let heard = tokio::time::timeout(Duration::from_millis(1), line.read(&mut unsaid)).await;
+    assert!(heard.is_err(), "it must not say anything");
+    let id = rustix::process::Pid::from_child(&listener.0);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signal");
+    assert!(listener.0.wait().expect("ends").success());
+
+    let shown = shown(&file);
+    let told: Vec<_> = shown.iter().filter(|item| item["kind"] == "question").map(|item| &item["result"]).collect();
+    assert_eq!(told, ["answer", "silence", "exception", "answer"]);
+    assert_eq!(questions(&shown, 3).next().expect("asked")["words"], serde_json::json!([0x1234, 0x5678]));
+    let (_play, report) = Process::start(&["replay", &file, "--json", "--speed", "1000x"]);
+    let played = report["buses"][0]["at"].as_str().expect("a path");
+    let (code, text) = tool(&["read", "serial", played, "input:1", "--unit", "3", "--line", "19200-8N1"]);
+    assert!(code == Some(0) && text.contains("0x5678"), "{text}");
+    let (code, text) = tool(&["replay", &file, "--write-config", &at("desk.toml")]);
+    assert!(code == Some(64) && text.contains("--config"), "nobody told it of devices: {text}");
 }
 
 #[test]
