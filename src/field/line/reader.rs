@@ -40,7 +40,7 @@ impl Reader {
             Source::Field(field) => {
                 Some(Wanted { slot: tags.slot(ix)?, field: field.clone(), data_type: tag.data_type })
             }
-            Source::Register(_) | Source::Derived(_) => None,
+            Source::Register(_) | Source::Model(_) | Source::Derived(_) => None,
         });
         Some(Self { talk: own.talk.clone()?, tags: wanted.collect() })
     }

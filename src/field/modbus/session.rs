@@ -68,6 +68,16 @@ pub enum Reading {
     Bits(Vec<bool>),
 }
 
+impl Reading {
+    /// How many registers it has; `None`: it is bits.
+    pub const fn registers(&self) -> Option<usize> {
+        match self {
+            Self::Registers(words) => Some(words.len()),
+            Self::Bits(_) => None,
+        }
+    }
+}
+
 /// How exactly the pauses of a line are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
