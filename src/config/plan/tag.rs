@@ -52,7 +52,7 @@ pub struct TagPlan {
     /// When it is no longer believed.
     pub freshness: Freshness,
     /// Limits that are worth an alarm.
-    pub alarm: Option<AlarmPlan>,
+    pub alarm: Option<Box<AlarmPlan>>,
     /// Outside `min..=max`: value kept, quality uncertain, cause range.
     pub limits: Limits,
     /// Its stream.
@@ -142,7 +142,7 @@ pub enum Source {
     /// `address`: polled, at this zero-based place on the wire.
     Register(Address),
     /// `expression`: computed from other tags.
-    Derived(Derivation),
+    Derived(Box<Derivation>),
 }
 
 /// `expression = "{pump-1/flow} * 0.5"`
