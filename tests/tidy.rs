@@ -38,6 +38,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_tungstenite::", &["road/"]),
     ("futures_util::", &["road/"]),
     ("socket2::", &["road/"]),
+    ("mimalloc::", &["main.rs"]),
     ("ring::digest", &["payload/batch/", "road/websocket.rs"]),
     ("ring::hmac", &["uplink/azure.rs"]),
     ("SystemTime::now", &["host/clock.rs"]),
