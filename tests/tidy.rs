@@ -37,7 +37,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rcgen::", &["plant/"]),
     ("tokio_tungstenite::", &["road/"]),
     ("futures_util::", &["road/"]),
-    ("socket2::", &["road/"]),
+    ("socket2::", &["road/", "broker/door/"]),
     ("mimalloc::", &["main.rs"]),
     ("ring::digest", &["payload/batch/", "road/websocket.rs"]),
     ("ring::hmac", &["uplink/azure.rs"]),
