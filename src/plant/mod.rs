@@ -6,7 +6,7 @@
 //!  tcp udp dial rtu   the lines (rtu on a pty)        tls     certificates for those that need them
 //!  conversation       requests in, replies out when they are due
 //!  units    who is behind a line                      life + waves   the tags of a plan, moving
-//!  identity who a device says it is (FC 43)
+//!  identity who a device says it is (FC 43)           chain   its SunSpec models, one behind the other
 //!  site     a whole plan served: Plan -> lines
 //!  link     a TCP relay that can be cut               cloud   rumqttd behind our TLS (feature `demo`)
 //! ```
@@ -14,6 +14,7 @@
 //! Nothing here is used by a gateway at work. It speaks the real protocols, written apart from the crates that the field
 //! room reads with, and promises to misbehave exactly as told.
 
+pub mod chain;
 mod conversation;
 pub mod dial;
 pub mod faults;

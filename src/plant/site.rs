@@ -11,10 +11,11 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-use crate::config::plan::{BusPlan, Carrier, Plan};
+use crate::config::plan::{BusPlan, Carrier, DevicePlan, Plan};
 use crate::model::tag::BusIx;
 use crate::model::value::Value;
 
+use super::chain::Layout;
 use super::dial::DialLine;
 use super::faults::Fault;
 use super::identity::Identity;
@@ -120,7 +121,10 @@ impl Site {
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
-                lives.entry(device.unit_id).or_default().add(plan, device, &follows);
+                let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
+                let layout = || Layout::of(plan, plan.devices.iter().filter(same));
+                let life = lives.entry(device.unit_id).or_insert_with(|| Life::laid_out(layout()));
+                life.add(plan, device, &follows);
                 site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
             }
             for (unit_id, life) in lives {
