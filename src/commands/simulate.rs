@@ -178,6 +178,16 @@ fn changes(args: &Args, site: &Site, cloud: Option<CloudChange>) -> Result<Chang
 }
 
 fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFacts) -> Result<(), Failed> {
+    let text = gathered(loaded, changes)?;
+    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
+    match config::load(out, facts) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
+    }
+}
+
+/// A configuration as one text: the main file and its fragments, with the changes made.
+pub(super) fn gathered(loaded: &Loaded, changes: &Changes) -> Result<String, Failed> {
     let mut files = Vec::new();
     let mut fragments = None;
     for path in &loaded.files {
@@ -187,12 +197,7 @@ fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFact
             files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, &error))?));
         }
     }
-    let text = rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))?;
-    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
-    match config::load(out, facts) {
-        Ok(_) => Ok(()),
-        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
-    }
+    rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))
 }
 
 fn try_again(path: &Path, error: &std::io::Error) -> Failed {

@@ -76,7 +76,7 @@ impl Lane {
             Ok(Guarded::Part(reading, head)) => self.answered(ix, &reading, head.as_ref(), at).await,
             Ok(Guarded::Moved) => self.moved(ix, at).await,
             Ok(Guarded::Unsettled) => self.unsettled(ix, at).await,
-            Err(Trouble::Exception(code)) => self.exception(ix, code, at).await,
+            Err(Trouble::Exception(code)) => self.exception(ix, code, begun, at).await,
             Err(Trouble::Timeout) => self.failed(ix, Cause::Timeout, begun).await,
             Err(Trouble::Protocol) => self.failed(ix, Cause::Protocol, begun).await,
             Err(Trouble::TooLong) => self.refused(ix, Cause::Config, at).await,
@@ -129,11 +129,11 @@ impl Lane {
         }
     }
 
-    async fn exception(&mut self, ix: PollIx, code: u8, at: Stamp) {
+    async fn exception(&mut self, ix: PollIx, code: u8, begun: Instant, at: Stamp) {
         let seat = self.roster.polls[ix].seat;
-        // 10 and 11: the gateway in between says that the unit behind it is silent.
+        // 10 and 11: the gateway in between says that the unit behind it is silent. It has waited for it as we would have.
         if matches!(code, 10 | 11) {
-            return self.failed(ix, Cause::Timeout, Instant::now()).await;
+            return self.failed(ix, Cause::Timeout, begun).await;
         }
         self.roster.devices[seat.0].count(Ending::Exception(at, code));
         self.alive(seat);

@@ -2,14 +2,17 @@
 """Modbus devices that misbehave, in Python's own words: every framing, every carrier, every fault of a bad line.
 
 Serves blocks of four registers: bus and unit, address, and a number that is another one in each answer, so that a value
-tells to which question it belongs. Writes down each question (RECORD below). Knows nothing of the gateway.
+tells to which question it belongs. Takes writes of one and two registers (functions 6 and 16), or does not. Writes down
+each question (RECORD below). Knows nothing of the gateway.
 
 usage: hostile.py PLAN.json        (runs until its standard input is closed, then prints what it did, as JSON)
 """
 import asyncio, contextlib, fcntl, json, os, random, ssl, struct, sys, time, tty
 
-# bus, unit, address, number of the answer, kind of fault; when the question came, when the answer's last byte went (0: never)
+# bus, unit, address, number of the answer (or what was to be written), kind of fault (+ DONE or NOT_DONE: a write);
+# when the question came, when the answer's last byte went (0: never)
 RECORD = struct.Struct("<BBHIBdd")
+DONE, NOT_DONE = 0x80, 0xC0
 BLOCK = 4
 FAULTS = ["none", "late", "flip", "truncate", "garbage", "lost", "twice", "transaction", "length", "foreign", "echo",
           "echo and answer", "pieces", "exception", "function"]
@@ -129,19 +132,27 @@ class Bus:
 
     def asked(self, frame, transaction, unit, pdu, send, close):
         came = time.time()
-        if unit not in self.units or len(pdu) != 5 or pdu[0] != 3:
+        if unit not in self.units:
             return
-        address, quantity = struct.unpack(">HH", pdu[1:])
-        if quantity != BLOCK:
-            raise SystemExit(f"a question for {quantity} registers")
-        self.count += 1
-        number = self.count
         fault = self.fault()
-        words = struct.pack(">BBHI", self.number, unit, address, number)
-        reply = lambda transaction=transaction, unit=unit, function=3, data=words: self.framing.frame(
-            transaction, unit, bytes([function, len(data)]) + data)
-        entry = [self.number, unit, address, number, FAULTS.index(fault), came, 0.0]
-        plan = getattr(self, "_" + fault.replace(" ", "_"))(frame, transaction, unit, reply)
+        function, address, number = struct.unpack(">BHH", pdu[:5])
+        kind = FAULTS.index(fault)
+        if function == 3 and number == BLOCK:
+            self.count += 1
+            number = self.count
+            right = bytes([3, 2 * BLOCK]) + struct.pack(">BBHI", self.number, unit, address, number)
+        elif function in (6, 16):
+            if fault == "echo" and function == 6:
+                kind, fault = 0, "none"  # no other answer than that
+            done = self.chance.random() < 0.5 if fault == "lost" else fault not in ("exception", "echo")
+            kind |= DONE if done else NOT_DONE
+            number = number if function == 6 else struct.unpack(">I", pdu[6:])[0]
+            right = pdu[:5]
+        else:
+            raise SystemExit(f"not a question for these devices: {pdu.hex()}")
+        reply = lambda transaction=transaction, unit=unit, pdu=right: self.framing.frame(transaction, unit, pdu)
+        entry = [self.number, unit, address, number, kind, came, 0.0]
+        plan = getattr(self, "_" + fault.replace(" ", "_"))(frame, transaction, unit, reply, right)
         asyncio.get_running_loop().create_task(self.answer(plan, entry, send, close))
 
     async def answer(self, plan, entry, send, close):
@@ -163,57 +174,59 @@ class Bus:
                     entry[6] = time.time()
         self.record.write(RECORD.pack(*entry))
 
-    def _none(self, frame, transaction, unit, reply):
+    def _none(self, frame, transaction, unit, reply, right):
         return [(0, reply())]
 
-    def _late(self, frame, transaction, unit, reply):
+    def _late(self, frame, transaction, unit, reply, right):
         latest = 4 if self.framing.numbered else 1.9
         return [(self.timeout * self.chance.uniform(1.001, latest), reply())]
 
-    def _flip(self, frame, transaction, unit, reply):
+    def _flip(self, frame, transaction, unit, reply, right):
         data = bytearray(reply())
         bit = self.chance.randrange(56 if self.framing.numbered else 8 * len(data))  # no check sum behind the header
         data[bit // 8] ^= 1 << bit % 8
         return [(0, bytes(data))]
 
-    def _truncate(self, frame, transaction, unit, reply):
+    def _truncate(self, frame, transaction, unit, reply, right):
         data = reply()
         torn = [(0, data[:self.chance.randrange(1, len(data))])]
         # In a numbered stream only the end of the connection tears a frame.
         return torn + [(0, None)] if self.framing.numbered and not self.datagrams else torn
 
-    def _garbage(self, frame, transaction, unit, reply):
+    def _garbage(self, frame, transaction, unit, reply, right):
         noise = self.chance.randbytes(self.chance.randrange(1, 12))
         return [(0, noise), (0, reply())] if self.datagrams and self.chance.random() < 0.5 else [(0, noise + reply())]
 
-    def _lost(self, frame, transaction, unit, reply):
+    def _lost(self, frame, transaction, unit, reply, right):
         return []
 
-    def _twice(self, frame, transaction, unit, reply):
+    def _twice(self, frame, transaction, unit, reply, right):
         if self.framing.numbered and self.chance.random() < 0.5:
             return [(0, reply()), (self.chance.uniform(0, 3) * self.timeout, reply())]
         return [(0, reply()), (0, reply())] if self.datagrams else [(0, reply() + reply())]
 
-    def _transaction(self, frame, transaction, unit, reply):
+    def _transaction(self, frame, transaction, unit, reply, right):
         wrong = self.chance.choice([transaction - 1, transaction + 1, transaction - 7, transaction ^ 0x8000, 0])
         return [(0, reply(transaction=wrong))]
 
-    def _length(self, frame, transaction, unit, reply):
+    def _length(self, frame, transaction, unit, reply, right):
         count = self.chance.choice([0, 2, 3, 5, 125])
-        return [(0, self.framing.frame(transaction, unit, bytes([3, 2 * count]) + self.chance.randbytes(2 * count)))]
+        if right[0] != 3:  # of a write: too little of it, or somebody else's
+            return [(0, reply(pdu=self.chance.choice([right[:3], right + b"\0", right[:2] + bytes([right[2] ^ 1]) + right[3:]])))]
+        return [(0, reply(pdu=bytes([3, 2 * count]) + self.chance.randbytes(2 * count)))]
 
-    def _foreign(self, frame, transaction, unit, reply):
+    def _foreign(self, frame, transaction, unit, reply, right):
         other = self.chance.choice([u for u in [*self.units, 200] if u != unit])
         first = [(0, reply(unit=other))]
         return first + [(0.002, reply())] if self.chance.random() < 0.5 else first
 
-    def _echo(self, frame, transaction, unit, reply):
+    def _echo(self, frame, transaction, unit, reply, right):
         return [(0, frame)]
 
-    def _echo_and_answer(self, frame, transaction, unit, reply):
+    def _echo_and_answer(self, frame, transaction, unit, reply, right):
         return [(0, frame), (0.001, reply())] if self.datagrams else [(0, frame + reply())]
 
-    def _pieces(self, frame, transaction, unit, reply):
+    def _pieces(self, frame, transaction, unit, reply, right):
         data, plan, at = reply(), [], 0.0
         while data:
             part = self.chance.randrange(1, len(data) + 1)
@@ -221,11 +234,11 @@ class Bus:
             data, at = data[part:], at + self.chance.uniform(0, 0.005)
         return plan
 
-    def _exception(self, frame, transaction, unit, reply):
-        return [(0, self.framing.frame(transaction, unit, bytes([0x83, self.chance.choice([4, 5, 6, 10, 11])])))]
+    def _exception(self, frame, transaction, unit, reply, right):
+        return [(0, reply(pdu=bytes([right[0] | 0x80, self.chance.choice([4, 5, 6, 10, 11])])))]
 
-    def _function(self, frame, transaction, unit, reply):
-        return [(0, reply(function=4))]
+    def _function(self, frame, transaction, unit, reply, right):
+        return [(0, reply(pdu=bytes([right[0] ^ 7]) + right[1:]))]
 
 
 class Stream(asyncio.Protocol):

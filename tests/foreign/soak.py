@@ -3,7 +3,7 @@
 
 Devices that misbehave in two of five answers (hostile.py, nothing of it is ours) on eight kinds of bus. Each value tells
 for which question it was made; a subscriber looks at every one that is published, and what was stored is compared with
-what was asked and when.
+what was asked and when. Commands meanwhile: what is said to be done was done, once.
 
 usage: soak.py IRONBRIDGE [--reads N] [--for SECONDS] [--buses N] [--only TYPE] [--seed N] [--keep]
        (needs openssl, for modbus-tls; pip: paho-mqtt)
@@ -15,7 +15,7 @@ import argparse, bisect, calendar, collections, json, os, shutil, signal, subpro
 import paho.mqtt.client as mqtt
 
 import hostile
-from hostile import FAULTS, RECORD
+from hostile import DONE, FAULTS, NOT_DONE, RECORD
 from local import check, failures, free_port, wait_port
 
 SERIAL_TIMEOUT, NETWORK_TIMEOUT = 0.05, 0.03
@@ -36,6 +36,7 @@ TYPES = [
 ]
 UNITS = (1, 3, 7, 9)
 STARTS = (100, 400, 700, 1000)  # blocks too far apart to be read as one
+WRITTEN = {"one": (5000, "uint16", 0xFFFF), "two": (5010, "uint32", 0xFFFF_FFFF)}  # by functions 6 and 16
 
 
 def certificates(work):
@@ -64,7 +65,8 @@ def plans(options, work):
 
 def configure(buses, work, port):
     text = [f'[gateway]\nname = "here"\ntopic = "p/{{device}}/{{tag}}"\ndata_dir = "{work}/data"\n[store]\nmax_size = "2GiB"\n'
-            f'[[broker.listener]]\nlisten = "127.0.0.1:{port}"\nanonymous = "read"\n']
+            f'[[broker.listener]]\nlisten = "127.0.0.1:{port}"\nanonymous = "read"\n'
+            '[[broker.acl]]\nuser = "anonymous"\nwrite = ["p/+/one/set", "p/+/two/set"]\n']
     for bus in buses:
         keys = f'endpoint = "127.0.0.1:{bus["place"]}"'
         if bus["carrier"] == "pty":
@@ -77,6 +79,8 @@ def configure(buses, work, port):
         for unit in UNITS:
             text.append(f'[[device]]\nname = "{bus["number"]}-{unit}"\nbus = "b{bus["number"]}"\nunit_id = {unit}\npoll = "20ms"\n')
             text += [f'[[device.tag]]\nname = "{start}"\naddress = "holding:{start}"\ntype = "uint64"\n' for start in STARTS]
+            text += [f'[[device.tag]]\nname = "{name}"\naddress = "holding:{address}"\ntype = "{kind}"\naccess = "write"\n'
+                     for name, (address, kind, _) in WRITTEN.items()]
     with open(f"{work}/g.toml", "w") as f:
         f.write("".join(text))
 
@@ -90,20 +94,22 @@ class Subscriber:
     """Looks at every value that is published while it runs."""
 
     def __init__(self, port):
-        self.seen, self.wrong, self.reports = collections.Counter(), [], {}
+        self.seen, self.wrong, self.results = collections.Counter(), [], collections.defaultdict(list)
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self.client.on_message = self.look
-        self.client.on_connect = lambda *_: self.client.subscribe([("p/#", 0), ("ironbridge/here/device/#", 0)])
+        self.client.on_connect = lambda *_: self.client.subscribe([("p/+/+", 0), ("p/+/+/set/result", 0)])
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
 
     def look(self, _client, _data, message):
         value = json.loads(message.payload)
-        if message.topic.startswith("ironbridge/"):
-            self.reports[message.topic] = value
+        if message.topic.endswith("/set/result"):
+            self.results[message.topic.removesuffix("/set/result")].append((time.time(), value["outcome"]))
+            return
+        device, start = message.topic.split("/")[1:]
+        if start in WRITTEN:
             return
         self.seen[value["quality"]] += 1
-        device, start = message.topic.split("/")[1:]
         bus, unit = device.split("-")
         if value["quality"] == "bad":
             right = value["value"] is None
@@ -111,6 +117,54 @@ class Subscriber:
             right = value["quality"] == "good" and identity(value["value"])[:3] == (int(bus), int(unit), int(start))
         if not right:
             self.wrong.append((message.topic, value))
+
+
+class Commander(threading.Thread):
+    """Sends commands, each with a value of its own, one at a time to each tag."""
+
+    def __init__(self, subscriber, buses):
+        super().__init__(daemon=True)
+        self.subscriber, self.over = subscriber, threading.Event()
+        self.topics = [(f"p/{bus['number']}-{unit}/{name}", bus["number"], unit, name) for bus in buses for unit in UNITS for name in WRITTEN]
+        self.sent = []  # bus, unit, address, value, when, and then when and what it is said to have come to
+
+    def run(self):
+        value, open_ones = 0, {}
+        while not self.over.wait(0.005):
+            place = value % len(self.topics)
+            topic, bus, unit, name = self.topics[place]
+            if topic in open_ones:
+                row, count = open_ones[topic]
+                results = self.subscriber.results[topic]
+                if len(results) > count:
+                    row += results[count]
+                    del open_ones[topic]
+                elif time.time() - row[4] < 40:
+                    value += 1
+                    continue
+            value += 1
+            address, _, most = WRITTEN[name]
+            number = value * 7919 & most
+            row = [bus, unit, address, number, time.time()]
+            self.sent.append(row)
+            open_ones[topic] = row, len(self.subscriber.results[topic])
+            self.subscriber.client.publish(f"{topic}/set", str(number), qos=0)
+
+
+def judge_commands(sent, questions, types):
+    outcomes, wrong = collections.defaultdict(collections.Counter), collections.defaultdict(list)
+    for bus, unit, address, number, began, *end in sent:
+        outcome = end[1] if end else "open"
+        outcomes[types[bus]][outcome] += 1
+        if not end:
+            continue
+        came = [row for row in questions.writes[bus, unit, address, number] if began - 0.01 <= row[0] <= end[0] + 0.01]
+        done = sum(row[1] for row in came)
+        if outcome == "done" and done != 1 or outcome == "refused" and came or len(came) > 1:
+            wrong[types[bus]].append((bus, unit, address, number, began, end, came))
+    for type in outcomes:
+        print(f"  {type}: commands {dict(outcomes[type])}")
+        check(f"{type}: what is said to be done was done, nothing twice", wrong[type][:3], [])
 
 
 def moment(text):
@@ -122,9 +176,13 @@ class Questions:
 
     def __init__(self, path):
         self.answers, self.asked, self.faults = {}, collections.defaultdict(list), collections.defaultdict(collections.Counter)
+        self.writes = collections.defaultdict(list)  # when, and whether it was done
         with open(path, "rb") as file:
             data = file.read()
         for bus, unit, address, number, fault, came, went in RECORD.iter_unpack(data[:len(data) - len(data) % RECORD.size]):
+            if fault >= DONE:
+                self.writes[bus, unit, address, number].append((came, fault < NOT_DONE))
+                continue
             self.answers[bus, number] = (unit, address, came, went)
             self.asked[bus, unit, address].append(came)
             self.faults[bus][FAULTS[fault]] += 1
@@ -147,16 +205,17 @@ class Questions:
         return None
 
 
-def verify(options, buses, work, binary):
+def verify(options, buses, work, binary, sent):
     questions = Questions(f"{work}/record")
     export = subprocess.Popen([binary, "store", "export", "--config", f"{work}/g.toml", "--format", "ndjson"], stdout=subprocess.PIPE)
     good, bad, wrong = collections.Counter(), collections.Counter(), collections.defaultdict(list)
     types = {bus["number"]: bus["type"] for bus in buses}
+    judge_commands(sent, questions, types)
     for line in export.stdout:
         sample = json.loads(line)
-        if not sample.get("topic", "").startswith("p/"):
+        device, _, start = sample.get("topic", "").removeprefix("p/").partition("/")
+        if not start.isdigit():
             continue
-        device, start = sample["topic"].split("/")[1:]
         bus, unit = map(int, device.split("-"))
         if sample["quality"] == "good":
             good[types[bus]] += 1
@@ -178,6 +237,7 @@ def verify(options, buses, work, binary):
         check(f"{type}: no wrong value with quality good", wrong[type][:5], [])
         # Values are lost only to faults; a fifth of the reads is a third of what comes unharmed.
         check(f"{type}: values come all the same", good[type] > reads / 5, True)
+    return sum(good.values())
 
 
 def main():
@@ -208,6 +268,8 @@ def main():
         gateway = subprocess.Popen([options.binary, "run", "--config", f"{work}/g.toml"], stderr=log)
         wait_port(port)
         subscriber = Subscriber(port)
+        commander = Commander(subscriber, buses)
+        commander.start()
         begun, counts = time.time(), []
         for line in devices.stdout:
             per_type = collections.Counter()
@@ -219,6 +281,8 @@ def main():
             if sys.stderr.isatty() or options.verbose and len(counts) % 40 == 0:
                 print(f"\r  {time.time() - begun:.0f} s: {dict(per_type)}", file=sys.stderr)
         threading.Thread(target=lambda: collections.deque(devices.stdout, 0), daemon=True).start()
+        commander.over.set()
+        commander.join()
         elapsed = time.time() - begun
         gateway.send_signal(signal.SIGTERM)
         check("SIGTERM ends it with 0", gateway.wait(30), 0)
@@ -226,7 +290,8 @@ def main():
         devices.wait(20)
         print(f"{sum(counts[-1].values())} reads in {elapsed:.0f} s, {len(buses)} buses; published: {dict(subscriber.seen)}")
         check("no wrong value is published", subscriber.wrong[:5], [])
-        verify(options, buses, work, options.binary)
+        stored = verify(options, buses, work, options.binary, commander.sent)
+        check("the subscriber has seen nearly all", subscriber.seen["good"] > 0.9 * stored, True)
     finally:
         devices.kill()
         if gateway:

@@ -73,6 +73,8 @@ pub enum Fault {
     /// Nothing.
     Drop,
     Exception(u8),
+    /// An exception, this much later.
+    LateException(u8, Duration),
     /// A well-formed read answer with this many registers, whatever was asked.
     Registers(u8),
     /// The connection is closed instead of an answer.
@@ -307,7 +309,7 @@ impl Plc {
             return Flow::Close;
         }
         let pdu = match &fault {
-            Fault::Exception(code) => vec![incoming.pdu[0] | 0x80, *code],
+            Fault::Exception(code) | Fault::LateException(code, _) => vec![incoming.pdu[0] | 0x80, *code],
             Fault::Registers(count) => {
                 let mut pdu = vec![incoming.pdu[0], count * 2];
                 pdu.resize(2 + usize::from(*count) * 2, 0xEE);
@@ -325,7 +327,7 @@ impl Plc {
         let wire = char_time * u32::try_from(incoming.request.len() + bytes.len()).expect("small");
         let mut at = Instant::now() + think + wire;
         match fault {
-            Fault::Late(by) => at += by,
+            Fault::Late(by) | Fault::LateException(_, by) => at += by,
             Fault::Truncate(length) => bytes.truncate(length % bytes.len()),
             Fault::Flip(bit) => {
                 let bit = bit % (bytes.len() * 8);

@@ -190,6 +190,24 @@ pub fn modicon(address: Address) -> String {
     format!("{digit}{:05}{bit}", u32::from(address.start) + 1)
 }
 
+/// The same place as another style writes it.
+pub fn restyled(address: Address, field: Option<BitField>, style: Style) -> String {
+    let place = Address { bit: None, ..address };
+    let number = u32::from(address.start) + u32::from(style == Style::OneBased);
+    let place = match style {
+        Style::Modicon => modicon(place),
+        Style::ZeroBased | Style::OneBased => format!("{}:{number}", address.table.as_str()),
+    };
+    match (address.bit, field) {
+        (Some(bit), _) => format!("{place}.{bit}"),
+        (None, Some(field)) => {
+            let last = u64::BITS - 1 - field.mask.leading_zeros();
+            format!("{place}.{}-{last}", field.shift)
+        }
+        (None, None) => place,
+    }
+}
+
 /// The type a tag has: declared, or bool where nothing else is possible.
 pub fn data_type(declared: Option<&str>, address: Address) -> Result<DataType, String> {
     let only_bool = is_one_bit(address);
