@@ -83,10 +83,12 @@ fn of(samples: &[Sample], tag: TagIx) -> Option<(Option<Value>, Quality)> {
     samples.iter().rfind(|sample| sample.tag == tag).map(|sample| (sample.value.clone(), sample.quality))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what `of` brings")]
 fn exactly(value: Value) -> Option<(Option<Value>, Quality)> {
     Some((Some(value), Quality::Good))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what `of` brings")]
 fn bad(cause: Cause) -> Option<(Option<Value>, Quality)> {
     Some((None, Quality::Bad(cause)))
 }
