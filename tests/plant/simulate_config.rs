@@ -65,6 +65,7 @@ fn write(folder: &Path) -> Args {
         exception: vec![("probe".into(), 6)],
         fault: Vec::new(),
         noise: Vec::new(),
+        fault: Vec::new(),
         paced: false,
         links: None,
         run_for: None,
