@@ -227,7 +227,10 @@ async fn who_only_listens_says_nothing_and_hears_who_asked_whom() {
         }
         size()
     };
-    let mut known = grown(100).await; // head, line, and that the port is open
+    while !tool(&["capture", "--show", &file]).1.contains("connected") {
+        assert!(Instant::now() < deadline, "the port is not opened");
+    }
+    let mut known = size();
     for said in [
         &[3, 4, 0, 0, 0, 2][..],
         &[3, 4, 4, 0x12, 0x34, 0x56, 0x78],
