@@ -3,6 +3,7 @@
 mod cloud;
 mod faults;
 mod lines;
+mod replay;
 mod rumqttd_rows;
 mod simulate_config;
 mod simulate_process;

@@ -201,6 +201,69 @@ fn a_recorder_that_is_killed_leaves_what_it_had_recorded() {
     assert!(code == Some(0) && text.contains("cut off") && text.contains("0 not recorded"), "{text}");
 }
 
+/// Faults of a device, and what the recording of it is to say: a bus for each, so that they do not wait for one another.
+const TRAPS: [(&str, &str, &str); 8] = [
+    ("modbus-rtu-over-tcp", "noise", "wrong check sum"),
+    ("modbus-rtu-over-tcp", "wrong-unit", "another unit"),
+    ("modbus-rtu-over-tcp", "registers:2", "another answer"),
+    ("modbus-rtu-over-tcp", "truncated", "garbage"),
+    ("modbus-tcp", "stale-id", "another answer"),
+    ("modbus-tcp", "close", "silence"),
+    ("modbus-ascii-over-tcp", "exception:6", "exception"),
+    ("modbus-tcp", "pieces:20ms", "answer"),
+];
+
+/// Four seconds: two recordings of a second each, and two sites that start.
+#[test]
+fn every_fault_that_was_recorded_is_played_and_recorded_again() {
+    let home = tempfile::tempdir().expect("temporary directory");
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let (config, live, desk) = (at("site.toml"), at("live.toml"), at("desk.toml"));
+    let mut text = "[gateway]\nname = \"seven\"\n".to_owned();
+    let mut faults = Vec::new();
+    for (ix, (kind, fault, _)) in TRAPS.iter().enumerate() {
+        text += &format!(
+            "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.1:502\"\nresponse_timeout = \"200ms\"\n\
+             [[device]]\nname = \"d{ix}\"\nbus = \"b{ix}\"\nunit_id = {unit}\n[[device.tag]]\nname = \"v\"\n\
+             address = \"holding:0\"\ntype = \"uint64\"\npoll = \"100ms\"\n",
+            unit = ix + 1
+        );
+        faults.push(format!("--fault=d{ix}={fault}"));
+    }
+    std::fs::write(&config, text).expect("written");
+    let mut args = vec!["simulate", "--json", "--config", &config, "--write-config", &live];
+    args.extend(faults.iter().map(String::as_str));
+    let (site, _) = Process::start(&args);
+    let mut from = live.clone();
+    let mut rounds = Vec::new();
+    let mut play = None;
+    for name in ["first.capture", "second.capture"] {
+        let file = at(name);
+        let (code, text) = tool(&["capture", "--config", &from, "--for", "1s", "--output", &file]);
+        assert_eq!(code, Some(0), "{text}");
+        rounds.push(shown(&file));
+        if play.is_none() {
+            play = Some(Process::start(&["replay", &file, "--json", "--write-config", &desk]));
+            from.clone_from(&desk);
+        }
+    }
+    drop((site, play));
+    for (unit, (kind, fault, result)) in (1..).zip(TRAPS) {
+        for (round, shown) in rounds.iter().enumerate() {
+            let told: Vec<_> = questions(shown, unit).collect();
+            assert!(!told.is_empty(), "{fault} on {kind}, round {round}: nothing was asked");
+            for item in told {
+                assert_eq!(item["result"], result, "{fault} on {kind}, round {round}: {item}");
+                assert_eq!(item["hung_up"], fault == "close", "{fault} on {kind}, round {round}: {item}");
+            }
+        }
+    }
+    let pieces = |round: usize| {
+        questions(&rounds[round], 8).all(|item| item["received"].as_array().is_some_and(|all| all.len() > 1))
+    };
+    assert!(pieces(0) && pieces(1), "pieces stay pieces");
+}
+
 /// A frame of a serial line.
 fn frame(body: &[u8]) -> Vec<u8> {
     let one = |crc: u16, byte: &u8| {
