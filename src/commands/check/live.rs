@@ -1,6 +1,7 @@
 //! `ironbridge check --live`: every mapped tag read once from the real devices, and what is wrong with each.
 //!
-//! `survey` goes through a bus with `ask` and brings what came (`seen`); `look` says how a value looks, `theory` whether one
+//! `survey` goes through a bus with `ask` (and `models` before it where tags are in SunSpec models; `instruments` does a bus
+//! of type line) and brings what came (`seen`); `look` says how a value looks, `theory` whether one
 //! explanation fits many odd tags, `better` whether one tag reads better in another way, `verdict` puts that together;
 //! `advice` has the sentences, `text` and `json` the two forms. Buses at the same time, the devices of a bus one after the
 //! other. Reads only, and only where the configuration lets the gateway read. The offline check comes first.
@@ -8,8 +9,10 @@
 mod advice;
 mod ask;
 mod better;
+mod instruments;
 mod json;
 mod look;
+mod models;
 mod progress;
 mod seen;
 mod survey;
@@ -123,11 +126,20 @@ fn choose(plan: &Plan, args: &Args) -> Result<Vec<(BusIx, Vec<DeviceIx>)>, Faile
 }
 
 async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: &Clock) -> Result<Survey, Failed> {
-    let reads = chosen.iter().map(|(bus, devices)| survey::blocks(plan, *bus, devices).len()).sum();
+    let is_line = |bus: BusIx| plan.buses[bus.0 as usize].line.is_some();
+    let reads = chosen
+        .iter()
+        .map(|(bus, devices)| if is_line(*bus) { devices.len() } else { survey::blocks(plan, *bus, devices).len() });
+    let reads = reads.sum();
     let progress = Progress::new(reads);
     let mut running = JoinSet::new();
     for (bus, devices) in chosen {
-        running.spawn(survey::bus(Arc::clone(plan), *bus, devices.clone(), clock.clone(), progress.clone()));
+        let (plan, devices, clock, progress) = (Arc::clone(plan), devices.clone(), clock.clone(), progress.clone());
+        if is_line(*bus) {
+            running.spawn(instruments::bus(plan, *bus, devices, clock, progress));
+        } else {
+            running.spawn(survey::bus(plan, *bus, devices, clock, progress));
+        }
     }
     let mut buses = Vec::new();
     while let Some(ended) = running.join_next().await {
@@ -142,10 +154,10 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
             .flat_map(|device| plan.devices[device.0 as usize].tags.clone().filter_map(|tag| plan.tags.get(tag)))
     };
     let derived = tags().filter(|tag| matches!(tag.source, Source::Derived(_))).count();
-    let write_only = tags().filter(|tag| tag.register().is_some() && !tag.access.reads()).count();
+    let write_only = tags().filter(|tag| tag.is_of_device() && !tag.access.reads()).count();
     let judged = |mut survey: BusSurvey| {
         let devices = std::mem::take(&mut survey.devices);
-        let devices = devices.into_iter().map(|device| verdict::device(plan, device)).collect();
+        let devices = devices.into_iter().map(verdict::device).collect();
         BusReport { survey, devices }
     };
     let buses: Vec<BusReport> = buses.into_iter().map(judged).collect();

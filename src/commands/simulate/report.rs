@@ -93,7 +93,9 @@ fn devices(plan: &Plan, bus: usize, faults: &[(String, Fault)]) -> Vec<DeviceRep
         .map(|device| {
             let own = faults.iter().filter(|(name, _)| *name == device.name);
             let fault = own.map(|(_, fault)| fault.to_string()).next_back();
-            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: device.tags.len(), fault }
+            // What is worked out from others is no device's own.
+            let served = plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device()).count();
+            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: served, fault }
         })
         .collect()
 }
