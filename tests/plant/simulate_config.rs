@@ -65,7 +65,6 @@ fn write(folder: &Path) -> Args {
         exception: vec![("probe".into(), 6)],
         fault: Vec::new(),
         noise: Vec::new(),
-        fault: Vec::new(),
         paced: false,
         links: None,
         run_for: None,

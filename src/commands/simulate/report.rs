@@ -93,7 +93,9 @@ fn devices(plan: &Plan, bus: usize, faults: &[(String, Vec<Trouble>)]) -> Vec<De
         .map(|device| {
             let own = faults.iter().find(|(name, _)| *name == device.name).map(|(_, own)| own);
             let fault = own.map(|own| own.iter().map(Trouble::to_string).collect::<Vec<_>>().join(", "));
-            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: device.tags.len(), fault }
+            // What is worked out from others is no device's own.
+            let served = plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device()).count();
+            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: served, fault }
         })
         .collect()
 }
