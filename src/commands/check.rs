@@ -1,11 +1,12 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
-//! `uplinks`, `store`, `buses` and `tags` write a section each, `figures` has the words they share.
+//! `uplinks`, `store`, `buses` (`instruments` for those of type line) and `tags` write a section each, `figures` has the words they share.
 //! Reads files, never a device (`--live` is to come). Problems are the error of this command, so they go where errors
 //! go; the plan and `--json` go to standard output.
 
 mod buses;
 mod figures;
+mod instruments;
 mod store;
 mod tags;
 mod uplinks;

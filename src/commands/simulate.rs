@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::plan::Plan;
+use crate::config::plan::{DevicePlan, Plan};
 use crate::config::{self, HostFacts, Loaded};
 use crate::plant::faults::Fault;
 use crate::plant::site::{Site, SiteOptions};
@@ -69,6 +69,12 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     let faults = faults(&args, &loaded.plan)?;
     if let Some(out) = &args.write_config {
         check_target(out, &loaded)?;
+    }
+    let is_mute = |device: &&DevicePlan| device.talk.as_ref().is_some_and(|talk| talk.examples.is_empty());
+    if let Some(device) = loaded.plan.devices.iter().find(is_mute) {
+        let name = &device.name;
+        let text = format!("device {name}: simulate speaks the `example` of an instrument, and this one has none");
+        return Err(Failed::Config(text));
     }
     let certificates = Certificates::beside(args.write_config.as_deref());
     let options = SiteOptions {
@@ -135,6 +141,12 @@ fn faults(args: &Args, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
     let late = args.late.iter().map(|(device, by)| (device.clone(), Fault::Late(*by)));
     let exception = args.exception.iter().map(|(device, code)| (device.clone(), Fault::Exception(*code)));
     let noise = args.noise.iter().map(|device| (device.clone(), Fault::Noise));
+    let instrument = |name: &String| plan.devices.iter().any(|device| device.name == *name && device.talk.is_some());
+    if let Some((device, _)) = args.exception.iter().find(|(device, _)| instrument(device)) {
+        return Err(Failed::Usage(format!(
+            "{device} is on a bus of type line: it speaks no Modbus, so it has no exceptions"
+        )));
+    }
     let faults: Vec<_> = dead.chain(late).chain(exception).chain(noise).collect();
     let known: Vec<&str> = plan.devices.iter().map(|device| device.name.as_str()).collect();
     match faults.iter().find(|(device, _)| !known.contains(&device.as_str())) {

@@ -9,7 +9,7 @@
 //! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
 //! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
 //! from it, `forecast` and `wire` what it will cost. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
-//! come from the caller. Promises: all problems at once, never a panic on any text, never a key silently ignored.
+//! come from the caller. `lines` knows the frames of instruments that speak no Modbus. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ mod csv;
 pub mod expression;
 mod files;
 pub mod forecast;
+pub mod lines;
 mod nearest;
 pub mod plan;
 pub mod preset;

@@ -13,7 +13,8 @@ pub enum Fault {
     Late(Duration),
     /// It answers everything with this Modbus exception.
     Exception(u8),
-    /// It answers, but damaged: one bit flipped on a serial line (the CRC shows it), a wrong transaction id on TCP.
+    /// It answers, but damaged: one bit flipped on a serial line (the CRC shows it), a wrong transaction id on TCP, a bit that
+    /// no text has in what an instrument says.
     Noise,
 }
 

@@ -17,8 +17,10 @@ use crate::model::value::Value;
 
 use super::dial::DialLine;
 use super::faults::Fault;
+use super::instruments::Instruments;
 use super::life::{Follow, Life};
 use super::rtu::{Pace, RtuLine};
+use super::talk::TalkLine;
 use super::tcp::{Manner, TcpLine};
 use super::tls::{self, GatewayFiles};
 use super::udp::UdpLine;
@@ -83,7 +85,7 @@ pub struct ServedBus {
     pub name: String,
     /// Where it is.
     pub place: Place,
-    /// Who is there.
+    /// Who is there; on a bus of type line nobody with an address.
     pub units: Units,
     line: Line,
 }
@@ -94,6 +96,7 @@ enum Line {
     Udp(UdpLine),
     Dial(DialLine),
     Rtu(RtuLine),
+    Talk(TalkLine, Instruments),
 }
 
 #[derive(Debug)]
@@ -109,10 +112,15 @@ impl Site {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         let mut secrets = None;
         for (at, bus) in plan.buses.iter().enumerate() {
-            if bus.line.is_some() {
-                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
-                let source = io::Error::new(io::ErrorKind::Unsupported, text);
-                return Err(NotServed { bus: bus.name.clone(), source });
+            if let Some(instruments) = Instruments::of(plan, bus_ix(at)) {
+                let not_served = |source| NotServed { bus: bus.name.clone(), source };
+                let instruments = instruments.map_err(|error| not_served(io::Error::other(error)))?;
+                let (line, place) = Line::talking(bus, instruments, options).await.map_err(not_served)?;
+                for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
+                    site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
+                }
+                site.buses.push(ServedBus { name: bus.name.clone(), place, units: Units::new(), line });
+                continue;
             }
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
@@ -143,12 +151,16 @@ impl Site {
         self.buses.iter().find(|served| served.name == bus).map(|served| &served.place)
     }
 
-    /// Sets or heals the fault of a device. False: there is no such device.
+    /// Sets or heals the fault of a device. False: there is no such device, or none that could have this fault.
     pub fn set_fault(&self, device: &str, fault: Option<Fault>) -> bool {
         self.devices
             .iter()
             .find(|served| served.name == device)
-            .is_some_and(|served| self.buses[served.bus].units.set_fault(served.unit_id, fault))
+            .map(|served| (&self.buses[served.bus], served.unit_id))
+            .is_some_and(|(bus, unit_id)| match &bus.line {
+                Line::Talk(_, instruments) => instruments.set_fault(device, fault),
+                Line::Tcp(_) | Line::Udp(_) | Line::Dial(_) | Line::Rtu(_) => bus.units.set_fault(unit_id, fault),
+            })
     }
 
     /// Did the tag with this local topic ever hold this value? `None`: no tag has this topic.
@@ -166,12 +178,37 @@ impl Site {
                 Line::Udp(line) => line.stop().await,
                 Line::Dial(line) => line.stop().await,
                 Line::Rtu(line) => line.stop().await,
+                Line::Talk(line, _) => line.stop().await,
             }
         }
     }
 }
 
 impl Line {
+    /// Of a bus of type line.
+    async fn talking(bus: &BusPlan, instruments: Instruments, options: &SiteOptions) -> io::Result<(Self, Place)> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let with = instruments.clone();
+        let (line, place) = match &bus.link.carrier {
+            Carrier::Serial(port) => {
+                let pace = if options.paced { Pace::Line(port.line) } else { Pace::Instant };
+                let link = options.links.as_ref().map(|folder| folder.join(&bus.name));
+                let (line, path) = TalkLine::on_pty(link.as_deref(), pace, with)?;
+                (line, Place::Pty(path))
+            }
+            Carrier::Listen { .. } => {
+                // A port that is free now; whoever runs the configuration listens there.
+                let to = TcpListener::bind(any).await?.local_addr()?;
+                (TalkLine::dial(to, with), Place::Dialled(to))
+            }
+            Carrier::Tcp { .. } | Carrier::Udp { .. } | Carrier::Tls(_) => {
+                let (line, address) = TalkLine::serve(any, with).await?;
+                (line, Place::Net(address))
+            }
+        };
+        Ok((Self::Talk(line, instruments), place))
+    }
+
     /// `secrets`: made when the first bus needs them, for all of them.
     async fn open(
         bus: &BusPlan,

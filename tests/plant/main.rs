@@ -1,6 +1,7 @@
 //! The simulated plant and cloud, and `ironbridge simulate`.
 
 mod cloud;
+mod instruments;
 mod lines;
 mod rumqttd_rows;
 mod simulate_config;

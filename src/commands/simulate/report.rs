@@ -33,7 +33,8 @@ struct BusReport {
 #[derive(Serialize)]
 struct DeviceReport {
     name: String,
-    unit_id: u8,
+    /// Of an instrument none.
+    unit_id: Option<u8>,
     tags: usize,
     fault: Option<String>,
 }
@@ -93,7 +94,8 @@ fn devices(plan: &Plan, bus: usize, faults: &[(String, Fault)]) -> Vec<DeviceRep
         .map(|device| {
             let own = faults.iter().filter(|(name, _)| *name == device.name);
             let fault = own.map(|(_, fault)| fault.to_string()).next_back();
-            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: device.tags.len(), fault }
+            let unit_id = device.talk.is_none().then_some(device.unit_id);
+            DeviceReport { name: device.name.clone(), unit_id, tags: device.tags.len(), fault }
         })
         .collect()
 }
@@ -105,7 +107,8 @@ fn as_text(report: &Report, site: &Site, args: &Args) -> String {
         for DeviceReport { name, unit_id, tags, fault } in &bus.devices {
             let fault = fault.as_ref().map(|fault| format!("  {fault}")).unwrap_or_default();
             let plural = if *tags == 1 { "tag" } else { "tags" };
-            let _ = writeln!(text, "    {name}  unit {unit_id}  {tags} {plural}{fault}");
+            let unit = unit_id.map(|unit| format!("unit {unit}  ")).unwrap_or_default();
+            let _ = writeln!(text, "    {name}  {unit}{tags} {plural}{fault}");
         }
     }
     if site.buses().iter().any(|bus| matches!(bus.place, Place::Pty(_))) {
