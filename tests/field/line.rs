@@ -378,7 +378,8 @@ async fn of_a_frame_whose_beginning_nobody_heard_no_part_is_a_value() {
     let (sender, mut opened) = mpsc::channel(1);
     let mut rig = Rig::run_over(plan(CODES), Box::new(Pipes(sender)));
     let mut reader = opened.recv().await.expect("opened");
-    let code = |text: &'static str| move |sample: &Sample| good(sample) && sample.value == Some(Value::Text(text.into()));
+    let code =
+        |text: &'static str| move |sample: &Sample| good(sample) && sample.value == Some(Value::Text(text.into()));
     let (first, second) = (code("4006381333931"), code("9783161484100"));
     let mut codes = Vec::new();
 
@@ -406,4 +407,22 @@ async fn of_a_frame_whose_beginning_nobody_heard_no_part_is_a_value() {
     }
     assert!(first(&codes[0]) && second(&codes[1]) && first(&codes[2]) && second(&codes[3]), "{codes:?}");
     assert_eq!(codes.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scale_that_is_alone_on_its_line_is_looked_for_every_few_seconds() {
+    let (sender, mut opened) = mpsc::channel(1);
+    let mut plan = scale(|carrier| carrier);
+    plan.buses[0].response_timeout = Duration::from_secs(2);
+    let weight = ix(&plan, "weight");
+    let mut rig = Rig::run_over(plan, Box::new(Pipes(sender)));
+    let silent = |question: usize| (3..7).contains(&question);
+    let wire = opened.recv().await.expect("opened");
+    tokio::spawn(weigh(wire, move |question| (!silent(question)).then(|| b"S S     5 g\r\n".to_vec())));
+    rig.sample(weight, is(5.0)).await;
+    rig.sample(weight, bad(Cause::Timeout)).await;
+    let down = tokio::time::Instant::now();
+    rig.sample(weight, is(5.0)).await;
+    // Two probes in vain, after 2 s and 4 s, and the third finds it after 8 s; nobody else needs the time.
+    assert!(down.elapsed() < Duration::from_secs(30), "{:?}", down.elapsed());
 }

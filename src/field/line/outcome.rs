@@ -50,10 +50,13 @@ impl LineBus {
         let now = Instant::now();
         let device = &mut self.roster.devices[seat.0];
         device.count(if cause == Cause::Timeout { Ending::Timeout } else { Ending::Error });
-        if device.unit.is_down() {
-            self.probes.spent(now.duration_since(begun), now.into_std());
-        }
+        let was_down = device.unit.is_down();
         let change = device.unit.failed(Some(ITS_POLL), now.into_std());
+        if was_down && !self.roster.devices.iter().all(|device| device.unit.is_down()) {
+            // Whoever answers has most of the time.
+            let silence = self.talk.quiet_until().saturating_duration_since(now);
+            self.probes.spent(now.duration_since(begun) + silence, now.into_std());
+        }
         self.partners[seat.0].due = now; // a second try, or a probe: the standing says when
         self.fallen(seat, change, cause).await;
         if self.talk.is_mute() {
