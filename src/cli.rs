@@ -14,8 +14,8 @@ use crate::host::journal;
 use crate::host::signals::Signals;
 
 /// Commands of the contract whose part comes with a later version; refused by name, exit 78.
-const NOT_YET: [&str; 11] =
-    ["scan", "tags", "capture", "replay", "passwd", "reload", "diag", "factory-reset", "broker", "completions", "man"];
+const NOT_YET: [&str; 9] =
+    ["scan", "replay", "passwd", "reload", "diag", "factory-reset", "broker", "completions", "man"];
 
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
 ///
@@ -38,6 +38,11 @@ enum Command {
     Demo(commands::demo::Args),
     /// Check a configuration: all problems at once, or the plan and what it costs
     Check(commands::check::Args),
+    /// Record what goes over the wires of a site, or show a recording
+    ///
+    /// Asks the devices of a configuration as the gateway would, with every habit, and keeps every request and every byte
+    /// that came back, with times. Never writes to a device.
+    Capture(commands::capture::Args),
     /// Forecast bytes and money per month, format by format
     ///
     /// From the configuration, or with --from-store from what the plant really did: how many samples, how large each
@@ -53,6 +58,8 @@ enum Command {
     /// A device takes one with profile = "NAME". To change one, print it into a file and name that file instead:
     /// ironbridge profiles eastron-sdm630 > maps/sdm630.csv
     Profiles(commands::profiles::Args),
+    /// Tags as CSV and back: edit a device in a spreadsheet, loss-free, errors by row and column
+    Tags(commands::tags::Args),
     /// Receive on the cloud side: removes duplicates, reports what is missing
     Receive(commands::receive::ReceiveArgs),
     /// Look into a store, also while the gateway runs; prove that it is whole
@@ -103,9 +110,14 @@ fn run(command: Command) -> Result<(), Failed> {
             commands::block_on(commands::demo::run(args, clock, gateway::start_in_process()))
         }
         Command::Check(args) => commands::check::run(&args, &commands::host_facts()),
+        Command::Capture(args) => {
+            let clock = commands::plain_clock();
+            commands::block_on(commands::capture::run(args, &commands::host_facts(), clock))
+        }
         Command::Cost(args) => commands::cost::run(&args, &commands::host_facts()),
         Command::Simulate(args) => commands::block_on(commands::simulate::run(args, &commands::host_facts())),
         Command::Profiles(args) => commands::profiles::run(&args),
+        Command::Tags(args) => commands::tags::run(&args, &commands::host_facts()),
         Command::Receive(args) => commands::block_on(receive(args)),
         Command::Store(args) => commands::store::run(&args, store_dir),
         Command::Decode(args) => commands::decode::run(&args, &commands::plain_clock()),

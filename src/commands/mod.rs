@@ -1,5 +1,6 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod capture;
 pub mod check;
 pub mod cost;
 pub mod decode;
@@ -12,6 +13,7 @@ pub mod receive;
 pub mod run;
 pub mod simulate;
 pub mod store;
+pub mod tags;
 pub mod write;
 
 use std::fmt;

@@ -141,14 +141,14 @@ fn faults(args: &Args, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
     let late = args.late.iter().map(|(device, by)| (device.clone(), Fault::Late(*by)));
     let exception = args.exception.iter().map(|(device, code)| (device.clone(), Fault::Exception(*code)));
     let noise = args.noise.iter().map(|device| (device.clone(), Fault::Noise));
-    let instrument = |name: &String| plan.devices.iter().any(|device| device.name == *name && device.talk.is_some());
-    if let Some((device, _)) = args.exception.iter().find(|(device, _)| instrument(device)) {
-        return Err(Failed::Usage(format!(
-            "{device} is on a bus of type line: it speaks no Modbus, so it has no exceptions"
-        )));
-    }
     let faults: Vec<_> = dead.chain(late).chain(exception).chain(noise).collect();
     let known: Vec<&str> = plan.devices.iter().map(|device| device.name.as_str()).collect();
+    let is_instrument = |name: &str| plan.devices.iter().any(|device| device.name == name && device.talk.is_some());
+    if let Some((device, fault)) =
+        faults.iter().find(|(device, fault)| is_instrument(device) && !fault.is_of_instruments())
+    {
+        return Err(Failed::Usage(format!("{device} is on a bus of type line and speaks no Modbus: it never {fault}")));
+    }
     match faults.iter().find(|(device, _)| !known.contains(&device.as_str())) {
         Some((device, _)) => Err(Failed::Usage(format!(
             "there is no device '{device}' in this configuration, only {}",
@@ -190,6 +190,16 @@ fn changes(args: &Args, site: &Site, cloud: Option<CloudChange>) -> Result<Chang
 }
 
 fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFacts) -> Result<(), Failed> {
+    let text = gathered(loaded, changes)?;
+    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
+    match config::load(out, facts) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
+    }
+}
+
+/// A configuration as one text: the main file and its fragments, with the changes made.
+pub(super) fn gathered(loaded: &Loaded, changes: &Changes) -> Result<String, Failed> {
     let mut files = Vec::new();
     let mut fragments = None;
     for path in &loaded.files {
@@ -199,12 +209,7 @@ fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFact
             files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, &error))?));
         }
     }
-    let text = rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))?;
-    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
-    match config::load(out, facts) {
-        Ok(_) => Ok(()),
-        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
-    }
+    rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))
 }
 
 fn try_again(path: &Path, error: &std::io::Error) -> Failed {

@@ -155,9 +155,7 @@ impl Tags {
 
     /// What comes of a block that was read.
     pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Harvest {
-        if !self.factors.is_empty() {
-            self.note_factors(cuts, reading, at);
-        }
+        self.note_factors(cuts, reading, at);
         let mut harvest = Harvest { samples: Vec::with_capacity(cuts.len()), ..Harvest::default() };
         for (slot, cut) in cuts {
             if let Some(state) = self.states.get_mut(slot.0) {
@@ -171,8 +169,12 @@ impl Tags {
         harvest
     }
 
-    /// Scale factors first: the values beside them are worked out with these.
-    fn note_factors(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) {
+    /// Learns the scale factors among these and makes samples of none. They come first: the values beside them are worked out
+    /// with these.
+    pub fn note_factors(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) {
+        if self.factors.is_empty() {
+            return;
+        }
         for (slot, cut) in cuts {
             if let (Some(held), Some(state)) = (self.factors.get_mut(slot), self.states.get(slot.0)) {
                 let is = match state.judge(cut, reading, Factor::None) {
@@ -252,7 +254,8 @@ impl State {
         let meant = match cut.piece(reading) {
             Piece::Bit(on) => self.meaning.read_bit(on),
             Piece::Words(words) => self.meaning.read(words, factor),
-            Piece::Missing => (None, Quality::Bad(Cause::Protocol)),
+            // Answers of the wrong length never come this far: its SunSpec model ends before it.
+            Piece::Missing => (None, Quality::Bad(Cause::Config)),
         };
         self.limited(meant)
     }

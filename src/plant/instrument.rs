@@ -18,8 +18,6 @@ use super::waves::{Span, Wave};
 
 /// Part of a number by which it moves.
 const PART: f64 = 0.05;
-/// A bit that no text has.
-const DAMAGE: u8 = 0x80;
 /// One full swing of the first number of an instrument; each further one takes this much longer.
 const SWING: Duration = Duration::from_secs(23);
 const LONGER: Duration = Duration::from_secs(7);
@@ -75,25 +73,20 @@ impl Instrument {
     }
 
     /// What it says in one period, one frame after the other.
-    pub fn period_of_frames(&mut self, frames: &LinePlan, since_start: Duration, damaged: bool) -> Vec<Vec<u8>> {
+    pub fn period_of_frames(&mut self, frames: &LinePlan, since_start: Duration) -> Vec<Vec<u8>> {
         self.next = 0;
-        (0..self.sayings.len()).map(|_| self.frame(frames, since_start, damaged)).collect()
+        (0..self.sayings.len()).map(|_| self.frame(frames, since_start)).collect()
     }
 
     /// The frame of the next example, after the last the first again.
-    pub fn frame(&mut self, frames: &LinePlan, since_start: Duration, damaged: bool) -> Vec<u8> {
+    pub fn frame(&mut self, frames: &LinePlan, since_start: Duration) -> Vec<u8> {
         let saying = &self.sayings[self.next];
         self.next = (self.next + 1) % self.sayings.len();
         let moved = saying.at(since_start);
         let values =
             |said: &[u8]| self.reader.read(said).map(|readings| readings.iter().filter(|it| it.raw.is_ok()).count());
         let said = if values(&moved) == values(&saying.said) { &moved } else { &saying.said };
-        let mut frame = compose::frame(frames, said);
-        if damaged {
-            let middle = compose::marks(&frames.cut).0.len() + said.len() / 2;
-            frame[middle] ^= DAMAGE;
-        }
-        frame
+        compose::frame(frames, said)
     }
 }
 

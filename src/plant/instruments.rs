@@ -11,7 +11,7 @@ use crate::config::plan::{FrameCut, LineMode, LinePlan, Plan};
 use crate::model::stats::Counter;
 use crate::model::tag::{BusIx, DeviceIx};
 
-use super::faults::Fault;
+use super::faults::{Dice, Fault, Trouble};
 use super::instrument::Instrument;
 
 /// A device has no `example` of what it says.
@@ -42,8 +42,42 @@ pub struct Instruments {
 #[derive(Debug)]
 struct Named {
     name: String,
-    fault: Option<Fault>,
+    troubles: Vec<Trouble>,
+    dice: Dice,
     instrument: Instrument,
+}
+
+/// Longest garbage before a frame.
+const GARBAGE_MAX: usize = 8;
+/// A bit that no text has.
+const DAMAGE: u8 = 0x80;
+
+impl Named {
+    /// A frame as the troubles that show this time leave it; `None`: nothing is heard.
+    fn spoil(&mut self, mut frame: Vec<u8>) -> Option<Spoken> {
+        let mut after = Duration::ZERO;
+        for trouble in &self.troubles {
+            if !self.dice.strikes(trouble.share) {
+                continue;
+            }
+            match trouble.fault {
+                Fault::Dead | Fault::Lost => return None,
+                Fault::Late(by) => after += by,
+                Fault::Noise | Fault::BitFlip => {
+                    let middle = frame.len() / 2;
+                    frame[middle] ^= DAMAGE;
+                }
+                Fault::Truncated => frame.truncate(1 + self.dice.below(frame.len() - 1)),
+                Fault::Garbage => {
+                    let bytes = 1 + self.dice.below(GARBAGE_MAX);
+                    let garbage = (0..bytes).map(|_| self.dice.roll().to_be_bytes()[0] | DAMAGE);
+                    frame = garbage.chain(frame.iter().copied()).collect();
+                }
+                _ => {} // not of instruments: nobody could set it
+            }
+        }
+        Some(Spoken { after, frame })
+    }
 }
 
 impl Instruments {
@@ -53,7 +87,8 @@ impl Instruments {
         let devices = (0u32..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
         let named = devices.map(|(ix, device)| {
             let instrument = Instrument::of(plan, ix).ok_or_else(|| NoExample { device: device.name.clone() })?;
-            Ok(Named { name: device.name.clone(), fault: None, instrument })
+            let dice = Dice::new(u8::try_from(ix.0 % 256).unwrap_or(0));
+            Ok(Named { name: device.name.clone(), troubles: Vec::new(), dice, instrument })
         });
         Some(named.collect::<Result<Vec<_>, _>>().map(|there| Self {
             frames: Arc::new(frames),
@@ -63,12 +98,12 @@ impl Instruments {
         }))
     }
 
-    /// Sets or heals a fault. False: there is no such instrument, or none that could have it: they know no exceptions.
-    pub fn set_fault(&self, device: &str, fault: Option<Fault>) -> bool {
-        let is_possible = !matches!(fault, Some(Fault::Exception(_)));
+    /// Sets faults, each with its share. False: there is no such instrument, or none that could have them.
+    pub fn set_troubles(&self, device: &str, troubles: &[Trouble]) -> bool {
+        let are_possible = troubles.iter().all(|trouble| trouble.fault.is_of_instruments());
         let mut there = self.lock();
-        let found = there.iter_mut().find(|named| named.name == device).filter(|_| is_possible);
-        found.map(|named| named.fault = fault).is_some()
+        let found = there.iter_mut().find(|named| named.name == device).filter(|_| are_possible);
+        found.map(|named| named.troubles = troubles.to_vec()).is_some()
     }
 
     /// Bytes that were no question, or frames that found no place.
@@ -93,14 +128,9 @@ impl Instruments {
     pub fn speak(&self, place: usize) -> Vec<Spoken> {
         let since_start = self.began.elapsed();
         let mut there = self.lock();
-        let Some(Named { fault, instrument, .. }) = there.get_mut(place) else { return Vec::new() };
-        let (after, is_damaged) = match fault {
-            Some(Fault::Dead) => return Vec::new(),
-            Some(Fault::Late(by)) => (*by, false),
-            other => (Duration::ZERO, *other == Some(Fault::Noise)),
-        };
-        let said = instrument.period_of_frames(&self.frames, since_start, is_damaged);
-        said.into_iter().map(|frame| Spoken { after, frame }).collect()
+        let Some(named) = there.get_mut(place) else { return Vec::new() };
+        let said = named.instrument.period_of_frames(&self.frames, since_start);
+        said.into_iter().filter_map(|frame| named.spoil(frame)).collect()
     }
 
     /// What is answered to bytes that came; `heard` is what has come before and was no whole question.
@@ -116,14 +146,10 @@ impl Instruments {
                 !question.is_empty() && heard.ends_with(question)
             };
             let asked = there.iter_mut().filter(asked).max_by_key(|named| named.instrument.question().len());
-            if let Some(Named { fault, instrument, .. }) = asked {
+            if let Some(named) = asked {
                 heard.clear();
-                let (after, is_damaged) = match fault {
-                    Some(Fault::Dead) => continue,
-                    Some(Fault::Late(by)) => (*by, false),
-                    other => (Duration::ZERO, *other == Some(Fault::Noise)),
-                };
-                answers.push(Spoken { after, frame: instrument.frame(&self.frames, since_start, is_damaged) });
+                let frame = named.instrument.frame(&self.frames, since_start);
+                answers.extend(named.spoil(frame));
             } else if heard.len() > longest {
                 heard.remove(0);
                 self.dropped.one();

@@ -4,6 +4,7 @@
 mod support;
 
 mod check;
+mod exchange;
 mod files;
 mod layout;
 mod meaning;

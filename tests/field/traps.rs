@@ -195,6 +195,22 @@ async fn replies_with_0_2_or_125_registers_to_a_request_for_4_are_protocol_error
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_the_network_delivers_twice_is_not_the_answer_to_the_next_question() {
+    for framing in [Framing::Udp, Framing::RtuOverUdp] {
+        let mut line = line(framing).await;
+        line.plc.think(MS);
+        for after in [Duration::ZERO, MS / 4, 3 * MS] {
+            line.plc.next([Fault::Twice(after)]);
+            line.reads_right(1, 100).await;
+            line.reads_right(1, 200).await;
+        }
+        tokio::time::sleep(5 * MS).await;
+        line.reads_right(1, 300).await;
+        assert_eq!(line.stats.stale.get(), 3, "{framing:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn garbage_before_the_answer_and_single_bytes_do_not_hide_it() {
     let mut line = line(Framing::Rtu).await;
     line.plc.next([Fault::Garbage(vec![0; 7]), Fault::Garbage(vec![1, 3, 8]), Fault::Drip(5 * MS)]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ironbridge::config::plan::{Carrier, Plan};
 use ironbridge::config::{self, HostFacts};
-use ironbridge::plant::faults::Fault;
+use ironbridge::plant::faults::{Fault, Share, Trouble};
 use ironbridge::plant::site::{Place, Site, SiteOptions};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,9 +88,21 @@ async fn a_receiver_speaks_by_itself_with_right_checksums_and_its_position_moves
             other => panic!("{other}"),
         }
     }
-    // Damaged sentences are seen by their checksum.
-    site.set_fault("gps", Some(Fault::Noise));
-    while line(&mut wire).await.iter().all(u8::is_ascii) {}
+    // Now and then one is damaged, or breaks off.
+    let often = Share::percent(50.0).expect("half of them");
+    let trouble = |fault| Trouble { fault, share: often };
+    assert!(site.set_troubles("gps", &[trouble(Fault::BitFlip), trouble(Fault::Truncated), trouble(Fault::Garbage)]));
+    let (mut sound, mut damaged, mut cut) = (0, 0, 0);
+    while sound.min(damaged).min(cut) < 3 {
+        let said = line(&mut wire).await;
+        let is_whole =
+            said.starts_with(b"$GP") && said.ends_with(b"\r\n") && said.iter().filter(|it| **it == b'$').count() == 1;
+        match (said.is_ascii(), is_whole) {
+            (true, true) => sound += 1,
+            (false, _) => damaged += 1,
+            (true, false) => cut += 1,
+        }
+    }
     site.stop().await;
 }
 

@@ -60,15 +60,22 @@ pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Json {
     forecast.talks.iter().map(talk).collect()
 }
 
-/// What a tag gets from an example.
-struct Meant<'p> {
+/// What a tag gets from a frame.
+#[derive(Debug)]
+pub struct Meant<'p> {
     tag: &'p TagPlan,
     value: Option<Value>,
     quality: Quality,
 }
 
 impl Meant<'_> {
-    fn text(&self) -> String {
+    /// A value without a doubt.
+    pub fn is_good(&self) -> bool {
+        self.quality == Quality::Good
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
         let Self { tag, value, quality } = self;
         let unit = if tag.unit.is_empty() { String::new() } else { format!(" {}", tag.unit) };
         let value = value.as_ref().map_or_else(|| "no value".to_owned(), |value| format!("{value}{unit}"));
@@ -78,7 +85,8 @@ impl Meant<'_> {
         }
     }
 
-    fn json(&self) -> Json {
+    /// For scripts.
+    pub fn json(&self) -> Json {
         let value = self.value.as_ref().map(Value::to_string);
         let cause = self.quality.cause().map(Cause::as_str);
         json!({ "tag": self.tag.name, "value": value, "quality": self.quality.as_str(), "cause": cause })
@@ -88,22 +96,24 @@ impl Meant<'_> {
 fn examples<'p>(plan: &'p Plan, talk: &Talk) -> Vec<(String, Vec<Meant<'p>>)> {
     let said = plan.devices[talk.device.0 as usize].talk.as_ref().map_or(&[][..], |talk| &talk.examples);
     let Some(reader) = Reader::new(plan, talk.device) else { return Vec::new() };
-    let meant = |reading: Reading| {
-        let tag = plan.tags.get(reading.tag.0 as usize)?;
-        let (value, quality) = match reading.raw {
-            Ok(raw) => Meaning::of(tag).engineer(raw),
-            Err(cause) => (None, Quality::Bad(cause)),
-        };
-        let limited = value.as_ref().filter(|_| quality == Quality::Good).map(|value| limits::judge(tag.limits, value));
-        let quality = limited.filter(|limited| *limited != Quality::Good).unwrap_or(match quality {
-            Quality::Good => reading.doubt,
-            worse => worse,
-        });
-        Some(Meant { tag, value, quality })
-    };
     let one = |said: &Vec<u8>| {
         let readings = reader.read(said).unwrap_or_default();
-        (said.escape_ascii().to_string(), readings.into_iter().filter_map(meant).collect())
+        (said.escape_ascii().to_string(), readings.into_iter().filter_map(|reading| meant(plan, reading)).collect())
     };
     said.iter().map(one).collect()
+}
+
+/// What a reading is to its tag.
+pub fn meant(plan: &Plan, reading: Reading) -> Option<Meant<'_>> {
+    let tag = plan.tags.get(reading.tag.0 as usize)?;
+    let (value, quality) = match reading.raw {
+        Ok(raw) => Meaning::of(tag).engineer(raw),
+        Err(cause) => (None, Quality::Bad(cause)),
+    };
+    let limited = value.as_ref().filter(|_| quality == Quality::Good).map(|value| limits::judge(tag.limits, value));
+    let quality = limited.filter(|limited| *limited != Quality::Good).unwrap_or(match quality {
+        Quality::Good => reading.doubt,
+        worse => worse,
+    });
+    Some(Meant { tag, value, quality })
 }

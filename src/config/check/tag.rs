@@ -18,6 +18,7 @@ use super::topics::{Template, TopicBook, TopicNames};
 use super::writing::{Target, write};
 use crate::model::number::Class;
 use crate::model::registers::BitField;
+use crate::model::sunspec::{ModelPlace, ModelRef};
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
 
 /// How often something may be polled.
@@ -84,6 +85,7 @@ pub fn tag<'a>(
     let access = access_of(section, address.map(|spot| spot.value));
     if let (Some(address), Some(data_type)) = (address, data_type)
         && (access.reads() || address.value.bit.is_some())
+        && told.is_none()
     {
         habits::within(section, of.territory, address, data_type);
     }
@@ -143,7 +145,7 @@ pub fn tag<'a>(
 
 /// Where a tag comes from, and its type.
 struct Origin {
-    /// The field of a frame.
+    /// The field of a frame, or a point of a SunSpec model.
     told: Option<Source>,
     address: Option<Spot<Address>>,
     /// The bits that the address names.
@@ -156,7 +158,8 @@ fn origin(section: &Section<'_, '_>, of: Of<'_>) -> Origin {
     let is_computed = section.get("expression").is_some();
     let is_told = of.frames.is_some() && !is_computed;
     let found = if is_computed || is_told { None } else { address_of(section, of.style) };
-    let (address, in_address) = found.map_or((None, None), |(spot, field)| (Some(spot), field));
+    let modelled = found.as_ref().and_then(Found::modelled);
+    let (address, in_address) = found.map_or((None, None), |found| (Some(found.place), found.field));
     let data_type = match address {
         Some(address) => type_of(section, address, in_address, of.registers_max),
         None if is_computed => derived::data_type(section),
@@ -166,7 +169,7 @@ fn origin(section: &Section<'_, '_>, of: Of<'_>) -> Origin {
             None
         }
     };
-    Origin { told, address, in_address, data_type }
+    Origin { told: told.or(modelled), address, in_address, data_type }
 }
 
 fn target(address: Option<Spot<Address>>, data_type: Option<DataType>, field: Option<BitField>) -> Option<Target> {
@@ -200,22 +203,46 @@ fn text(section: &Section<'_, '_>, key: &str) -> String {
     text.value.to_owned()
 }
 
-fn address_of(section: &Section<'_, '_>, style: Style) -> Option<(Spot<Address>, Option<BitField>)> {
+/// The place that an address names.
+struct Found {
+    /// On the wire, or in the model.
+    place: Spot<Address>,
+    /// The bits it names.
+    field: Option<BitField>,
+    model: Option<ModelRef>,
+}
+
+impl Found {
+    fn modelled(&self) -> Option<Source> {
+        let Address { start: offset, bit, .. } = self.place.value;
+        Some(Source::Model(ModelPlace { model: self.model?, offset, bit }))
+    }
+}
+
+fn address_of(section: &Section<'_, '_>, style: Style) -> Option<Found> {
     let node = section.get("address");
     let Some(node) = node else {
         section.missing("address", "where the tag stands in the device, such as \"holding:100\"");
         return None;
     };
+    let at = node.at;
+    let mut allowed = style.allowed();
     let parsed = match &node.value {
-        Value::Text(text) => address::parse_field(text, style),
+        Value::Text(text) if address::is_sunspec(text) => {
+            allowed = address::SUNSPEC_ALLOWED;
+            address::parse_sunspec(text).map(|(place, field)| (place.relative(), field, Some(place.model)))
+        }
+        Value::Text(text) => address::parse_field(text, style).map(|(place, field)| (place, field, None)),
         // 40101 without quotes is how modicon numbers are usually written.
-        Value::Whole(number) => address::parse_field(&number.to_string(), style),
+        Value::Whole(number) => {
+            address::parse_field(&number.to_string(), style).map(|(place, field)| (place, field, None))
+        }
         other => Err(format!("expected a text such as \"holding:100\", found {}", other.kind())),
     };
     match parsed {
-        Ok((value, field)) => Some((Spot { value, at: node.at }, field)),
+        Ok((value, field, model)) => Some(Found { place: Spot { value, at }, field, model }),
         Err(message) => {
-            section.report(section.wrong("address", node.at, message).allowed(style.allowed()));
+            section.report(section.wrong("address", at, message).allowed(allowed));
             None
         }
     }

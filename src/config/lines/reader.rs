@@ -42,7 +42,7 @@ impl Reader {
     pub fn of<'a>(talk: TalkPlan, tags: impl IntoIterator<Item = (TagIx, &'a TagPlan)>) -> Self {
         let wanted = tags.into_iter().filter_map(|(ix, tag)| match &tag.source {
             Source::Field(field) => Some(Wanted { tag: ix, field: field.clone(), data_type: tag.data_type }),
-            Source::Register(_) | Source::Derived(_) => None,
+            Source::Register(_) | Source::Model(_) | Source::Derived(_) => None,
         });
         Self { tags: wanted.collect(), talk }
     }

@@ -206,7 +206,7 @@ impl Talk {
         &mut self,
         question: &[u8],
         patience: Duration,
-        fits: impl Fn(&[u8]) -> Option<T>,
+        mut fits: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<T, NoAnswer> {
         self.drain(patience).await?;
         self.stats.requests.one();
