@@ -11,6 +11,7 @@ pub mod profiles;
 pub mod read;
 pub mod receive;
 pub mod run;
+pub mod scan;
 pub mod simulate;
 pub mod store;
 pub mod tags;

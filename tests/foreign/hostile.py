@@ -14,6 +14,7 @@ import asyncio, contextlib, fcntl, json, os, random, ssl, struct, sys, time, tty
 RECORD = struct.Struct("<BBHIBdd")
 DONE, NOT_DONE = 0x80, 0xC0
 BLOCK = 4
+WRITABLE = 5000
 FAULTS = ["none", "late", "flip", "truncate", "garbage", "lost", "twice", "transaction", "length", "foreign", "echo",
           "echo and answer", "pieces", "exception", "function"]
 
@@ -148,6 +149,8 @@ class Bus:
             kind |= DONE if done else NOT_DONE
             number = number if function == 6 else struct.unpack(">I", pdu[6:])[0]
             right = pdu[:5]
+        elif function == 3 and address >= WRITABLE:  # whether the line echoes is found out by a read before the first write
+            kind, right = NOT_DONE, bytes([3, 2 * number]) + bytes(2 * number)
         else:
             raise SystemExit(f"not a question for these devices: {pdu.hex()}")
         reply = lambda transaction=transaction, unit=unit, pdu=right: self.framing.frame(transaction, unit, pdu)

@@ -7,7 +7,7 @@ what was asked and when. Commands meanwhile: what is said to be done was done, o
 
 usage: soak.py IRONBRIDGE [--reads N] [--for SECONDS] [--buses N] [--only TYPE] [--seed N] [--keep]
        (needs openssl, for modbus-tls; pip: paho-mqtt)
---reads: questions on each kind of bus (default 2000; by hand: 100000). --for: no longer than this (default 35 s; then
+--reads: questions on each kind of bus (default 2000; by hand: 100000). --for: no longer than this (default 25 s; then
 what was read till then is judged). --buses: of each kind side by side.
 """
 import argparse, bisect, calendar, collections, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
@@ -244,7 +244,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("--reads", type=int, default=2000)
-    parser.add_argument("--for", type=float, default=35, dest="seconds")
+    parser.add_argument("--for", type=float, default=25, dest="seconds")
     parser.add_argument("--buses", type=int, default=6)
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)
@@ -270,7 +270,7 @@ def main():
         subscriber = Subscriber(port)
         commander = Commander(subscriber, buses)
         commander.start()
-        begun, counts = time.time(), []
+        begun, counts = time.time(), [collections.Counter()]
         for line in devices.stdout:
             per_type = collections.Counter()
             for bus, count in zip(buses, json.loads(line)):
@@ -293,6 +293,7 @@ def main():
         stored = verify(options, buses, work, options.binary, commander.sent)
         check("the subscriber has seen nearly all", subscriber.seen["good"] > 0.9 * stored, True)
     finally:
+        check("the devices do not give up", devices.poll() in (None, 0), True)
         devices.kill()
         if gateway:
             gateway.kill()
