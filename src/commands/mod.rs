@@ -10,6 +10,7 @@ pub mod interrupt;
 pub mod profiles;
 pub mod read;
 pub mod receive;
+pub mod replay;
 pub mod run;
 pub mod scan;
 pub mod simulate;

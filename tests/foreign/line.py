@@ -191,8 +191,7 @@ class Scale(Instrument):
         if self.late and self.count % 5 == 0:
             # When nobody waits for it any more, and before the next question may go out.
             self.said.discard(float(weight))
-            self.wire.write(b"")
-            time.sleep(0.24)
+            time.sleep(0.55)
             return self.wire.write(b"S S    6666.66 g\r\n")
         self.say(frame, False)
 
@@ -253,7 +252,7 @@ anonymous = "read"
         bus = f'[[bus]]\nname = "{name}"\ntype = "line"\n{place}\n'
         device = f'[[device]]\nname = "{name}"\nbus = "{name}"\n'
         if name.startswith("scale"):
-            text += bus + 'frame_end = "\\r\\n"\nresponse_timeout = "200ms"\nmax_frame = 64\n'
+            text += bus + 'frame_end = "\\r\\n"\nresponse_timeout = "500ms"\nmax_frame = 64\n'
             text += device + 'send = "SI\\r\\n"\npoll = "20ms"\nmatch = "S (?P<state>[SD]) +(?P<weight>[0-9.]+) g"\n'
             text += 'status = { field = "state", good = ["S"], uncertain = ["D"] }\n[[device.tag]]\nname = "value"\nfield = "weight"\n'
         elif name.startswith("gps"):

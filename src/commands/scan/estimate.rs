@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn times_are_shown_as_people_say_them() {
-        let shown = |seconds| shown(Duration::from_millis(seconds * 1000));
+        let shown = |seconds: u64| shown(Duration::from_millis(seconds * 1000));
         assert_eq!([shown(45), shown(380), shown(120), shown(7500)], ["45 s", "6 min 20 s", "2 min", "2 h 5 min"]);
         assert_eq!(super::shown(Duration::from_millis(100)), "1 s");
     }

@@ -112,6 +112,11 @@ impl<'a> Buses<'a> {
         self.line(bus).map(|line| line.mode)
     }
 
+    /// Are they all there, and themselves? Else they stand in for those of a file that was not read.
+    pub fn are_known(&self) -> bool {
+        self.complete == Complete::Yes
+    }
+
     /// The frames of a bus of type line, if they could be read.
     pub fn line(&self, bus: BusIx) -> Option<&LinePlan> {
         self.plans.get(bus.0 as usize)?.as_ref()?.line.as_ref()

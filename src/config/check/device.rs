@@ -109,9 +109,10 @@ pub fn devices<'a>(
             style,
             territory: &plan.territory,
             poll: poll.unwrap_or(POLL),
-            frames: plan.bus.filter(|bus| buses.is_line(*bus)).map(|_| tag::Frames {
-                patterns: plan.talk.as_ref().map_or(&[], |talk| talk.patterns.as_slice()),
-            }),
+            frames: plan
+                .bus
+                .filter(|bus| buses.is_line(*bus))
+                .map(|_| tag::Frames { patterns: plan.talk.as_ref().map_or(&[], |talk| talk.patterns.as_slice()) }),
             every: poll.filter(|_| plan.bus.is_none()),
             registers_max: plan.max_registers_per_read,
             template: gateway.template.as_ref(),
@@ -141,7 +142,8 @@ pub fn devices<'a>(
         }
         let factors = reading.scale_factors.into_iter().map(|(at, factor)| (at - first, factor)).collect();
         resolve(&mut tags[first..], first, factors, |finding| root.cx.findings.report(finding));
-        if let (Some(frames), Some(talk)) = (plan.bus.and_then(|bus| buses.line(bus)), &mut plan.talk) {
+        if let Some(talk) = &mut plan.talk {
+            let frames = plan.bus.and_then(|bus| buses.line(bus)).filter(|_| buses.are_known());
             talk.examples = example::examples(&section, frames, talk, first, &tags[first..]);
         }
         if let (0, true, Some(node)) = (plan.unit_id, on_a_line, section.get("unit_id")) {

@@ -11,10 +11,11 @@ const EXAMPLES_MAX: usize = 16;
 /// The longest frame with marks and checksum.
 const BYTES_MAX: usize = 4096 + 32;
 
-/// What the examples say, without marks and checksums; `first`: the number of the first of the device's tags.
+/// What the examples say, without marks and checksums; `first`: the number of the first of the device's tags. Without the
+/// frames of the bus nothing can be proved, and they stay as they are shown.
 pub fn examples(
     section: &Section<'_, '_>,
-    frames: &LinePlan,
+    frames: Option<&LinePlan>,
     talk: &TalkPlan,
     first: usize,
     tags: &[TagPlan],
@@ -32,6 +33,7 @@ pub fn examples(
             section.report(section.wrong("example", text.at, "are no such bytes").allowed(line::BYTES_FORM));
             return None;
         };
+        let Some(frames) = frames else { return Some(shown) };
         let said = example::said(frames, &shown).and_then(|said| {
             proved(talk, &reader, &said, |ix| tags.get((ix.0 as usize).checked_sub(first)?)).map(|()| said)
         });
