@@ -2,6 +2,7 @@
 
 mod cloud;
 mod faults;
+mod instruments;
 mod lines;
 mod rumqttd_rows;
 mod simulate_config;
