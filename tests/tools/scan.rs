@@ -327,5 +327,5 @@ async fn wrong_words_are_usage_and_a_missing_port_names_those_there_are() {
         assert!(code == Some(64) && said.contains(part), "{words}: {said}");
     }
     let (code, _, said) = scan("serial /dev/serial/by-id/nothing-here").await;
-    assert!(code == Some(75) && said.contains("serial port"), "{said}");
+    assert!(code == Some(75) && said.contains("there is no /dev") && said.contains("serial port"), "{said}");
 }
