@@ -28,6 +28,7 @@ use crate::recording::{Bounds, Line, Recorder, Told};
 pub mod show;
 mod site;
 pub mod takes;
+pub mod wires;
 
 /// Arguments of `ironbridge capture`.
 #[derive(Debug, Clone, clap::Args)]

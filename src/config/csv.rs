@@ -73,7 +73,7 @@ pub struct Lines {
 /// Reads a register map; what is wrong with the CSV itself and with its header is reported.
 pub fn read(file: FileIx, text: &str, findings: &Findings) -> Vec<Row> {
     let lines = lines(file, text, Scope::Map, Decimal::Point, findings);
-    lines.rows.iter().map(|row| Row { line: row.line, node: row.node(Owner::Tag) }).collect()
+    lines.rows.iter().map(|row| Row { line: row.line, node: row.node() }).collect()
 }
 
 /// Reads a file row by row.
@@ -149,25 +149,30 @@ fn unknown(name: &str, at: At, trail: Trail<'_>, scope: Scope) -> Finding {
 }
 
 impl Written {
-    /// The table that these cells are: of the tag, or of its device.
-    pub fn node(&self, owner: Owner) -> Node {
-        let mut tag = Table::default();
-        for Filled { column, text, at } in self.cells.iter().filter(|cell| cell.column.owner == owner) {
-            let at = *at;
-            let value = Node { at, value: value(text, column.key.kind, at) };
-            let entry = Entry { key: column.key.name.to_owned(), key_at: at, node: value };
-            let Some(table) = column.table else {
-                tag.entries.push(entry);
-                continue;
-            };
-            match tag.entries.iter_mut().find(|present| present.key == table).map(|present| &mut present.node.value) {
-                Some(Value::Table(below)) => below.entries.push(entry),
-                _ => {
-                    let below = Node { at, value: Value::Table(Table { entries: vec![entry] }) };
-                    tag.entries.push(Entry { key: table.to_owned(), key_at: at, node: below });
-                }
+    /// The tag that these cells are.
+    pub fn node(&self) -> Node {
+        table(self.at, self.cells.iter().filter(|cell| cell.column.owner == Owner::Tag))
+    }
+}
+
+/// The table that some cells are.
+pub fn table<'a>(at: At, cells: impl Iterator<Item = &'a Filled>) -> Node {
+    let mut whole = Table::default();
+    for Filled { column, text, at } in cells {
+        let at = *at;
+        let value = Node { at, value: value(text, column.key.kind, at) };
+        let entry = Entry { key: column.key.name.to_owned(), key_at: at, node: value };
+        let Some(table) = column.table else {
+            whole.entries.push(entry);
+            continue;
+        };
+        match whole.entries.iter_mut().find(|present| present.key == table).map(|present| &mut present.node.value) {
+            Some(Value::Table(below)) => below.entries.push(entry),
+            _ => {
+                let below = Node { at, value: Value::Table(Table { entries: vec![entry] }) };
+                whole.entries.push(Entry { key: table.to_owned(), key_at: at, node: below });
             }
         }
-        Node { at: self.at, value: Value::Table(tag) }
     }
+    Node { at, value: Value::Table(whole) }
 }

@@ -14,13 +14,15 @@ mod import;
 mod splice;
 mod whole;
 
+use std::path::Path;
+
 use super::HostFacts;
 use super::check::{self, Whole};
 use super::files::{Complete, FileSet};
 use super::plan::Plan;
-use super::problem::{Findings, Problems};
+use super::problem::{Findings, Problem, Problems};
 use super::profile::{Library, RegisterMap};
-use super::raw::{Node, Value};
+use super::raw::{Entry, Node, Value};
 use super::source::{At, Sources};
 
 pub use super::csv::cell::Decimal;
@@ -64,11 +66,22 @@ impl Draft {
         Self { sources, tree, library, complete, findings }
     }
 
-    /// Gives a device its tags: from this map and from nowhere else.
+    /// Gives a device these tags and no others.
+    fn set_tags(&mut self, device: usize, at: At, tags: Vec<Node>) {
+        if let Some(table) = device::table_mut(&mut self.tree, device) {
+            device::strip(table);
+            let node = Node { at, value: Value::List(tags) };
+            table.entries.push(Entry { key: "tag".to_owned(), key_at: at, node });
+        }
+    }
+
+    /// Gives a device the tags of this map and no others.
     fn set_map(&mut self, device: usize, at: At, map: RegisterMap) {
         let path = self.sources.path(at.file).to_owned();
-        if let Some(Value::Table(table)) = device::at_mut(&mut self.tree, device).map(|node| &mut node.value) {
-            device::name_map(table, at);
+        if let Some(table) = device::table_mut(&mut self.tree, device) {
+            device::strip(table);
+            let node = Node { at, value: Value::Text(String::new()) };
+            table.entries.push(Entry { key: "profile".to_owned(), key_at: at, node });
             self.library.put(at, path, map);
         }
     }
@@ -87,4 +100,16 @@ impl Draft {
             (None, None) => unreachable!("a plan is missing only where a problem was reported"),
         }
     }
+}
+
+/// `device[0].tag[3].address` is a place in TOML; in CSV it is a row and a column.
+fn path_in_csv(problem: &Problem, csv: &Path) -> Option<String> {
+    let place = problem.place.as_ref().filter(|place| place.file == csv)?;
+    let rest = problem.path.strip_prefix("device[")?;
+    let (_, key) = rest.split_once("].")?;
+    let column = match key.strip_prefix("tag[").and_then(|tag| tag.split_once("].")) {
+        Some((_, key)) => key.to_owned(),
+        None => format!("device.{key}"),
+    };
+    Some(format!("row {}, column {column}", place.line))
 }

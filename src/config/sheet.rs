@@ -5,11 +5,13 @@
 //! not kept: comments behind a value or between the keys of one tag, and the order of the keys, which is that of the schema.
 //! Fed by `exchange` with what the check found right; `tree` makes sheets of TOML, `text` makes TOML of sheets.
 
+mod layout;
 mod text;
 mod tree;
 
+pub use layout::Layout;
 pub use text::Form;
-pub use tree::{above, device_cells, first_tag, head, line, tag_headers};
+pub use tree::{device_cells, first_tag, head, line, tag_headers};
 
 use super::csv::cell::Decimal;
 use super::csv::columns::{self, Column, Owner, Scope};

@@ -15,8 +15,8 @@ use crate::config::plan::Framing;
 
 /// Somebody behind a line.
 pub trait Behind: fmt::Debug + Send + Sync {
-    /// What a request leads to; `None`: nothing, ever.
-    fn hear(&self, framing: Framing, request: &Request) -> Option<Utterance>;
+    /// What a request leads to, each at its time.
+    fn hear(&self, framing: Framing, request: &Request) -> Vec<Utterance>;
 
     /// Counters.
     fn stats(&self) -> &LineStats;
@@ -26,7 +26,7 @@ pub trait Behind: fmt::Debug + Send + Sync {
 }
 
 impl<T: Behind + ?Sized> Behind for Arc<T> {
-    fn hear(&self, framing: Framing, request: &Request) -> Option<Utterance> {
+    fn hear(&self, framing: Framing, request: &Request) -> Vec<Utterance> {
         (**self).hear(framing, request)
     }
 

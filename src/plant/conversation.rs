@@ -134,7 +134,7 @@ async fn listen(
 }
 
 fn answer(behind: &dyn Behind, framing: Framing, request: &Request, said: &mpsc::Sender<Utterance>) {
-    if let Some(utterance) = behind.hear(framing, request) {
+    for utterance in behind.hear(framing, request) {
         post(said, utterance.after, utterance, behind);
     }
 }

@@ -184,7 +184,7 @@ impl Far<'_> {
 
     /// Hands what is said, if anything is, to the line: when its request has passed the wire and it is due.
     fn answer(&self, request: &Request, said: &mpsc::Sender<Spoken>) {
-        if let Some(utterance) = self.behind.hear(self.framing, request) {
+        for utterance in self.behind.hear(self.framing, request) {
             let (after, asking) = (utterance.after, self.pace.time(request.raw.len()));
             self.count(asking);
             let not_before = Instant::now() + after + asking + self.pace.pause();

@@ -139,7 +139,7 @@ impl Site {
 fn introduction(plan: &Plan, bus: BusIx, unit_id: u8) -> Identity {
     let own = plan.devices.iter().filter(|device| device.bus == Some(bus) && device.unit_id == unit_id);
     let names = own.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
-    Identity::new("Ironbridge", &names, env!("CARGO_PKG_VERSION")).with(4, &format!("simulated {names}"))
+    Identity::new("Ironbridge simulator", &names, env!("CARGO_PKG_VERSION"))
 }
 
 fn bus_ix(at: usize) -> BusIx {

@@ -74,7 +74,7 @@ async fn listen_on(
         let request = frames.request().ok().flatten().or_else(|| frames.pause().0);
         match request {
             Some(request) => {
-                if let Some(utterance) = behind.hear(framing, &request) {
+                for utterance in behind.hear(framing, &request) {
                     post(&said, utterance.after, (utterance, from), behind);
                 }
             }

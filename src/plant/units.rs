@@ -133,23 +133,22 @@ impl Units {
 }
 
 impl Behind for Units {
-    fn hear(&self, framing: Framing, request: &Request) -> Option<Utterance> {
+    fn hear(&self, framing: Framing, request: &Request) -> Vec<Utterance> {
         if request.unit_id == 0 && !framing.is_numbered() {
             self.broadcast(&request.pdu);
-            return None;
+            return Vec::new();
         }
         let function = request.pdu.first().copied().unwrap_or(0);
         let mut units = self.lock();
         let Some(unit) = units.get_mut(&request.unit_id) else {
             let silent = pdu::exception(function, pdu::TARGET_SILENT);
-            let is_gateway = framing.is_numbered();
-            return is_gateway
-                .then(|| Utterance::frame(Duration::ZERO, request.reply(framing, request.unit_id, &silent)));
+            let frame = || Utterance::frame(Duration::ZERO, request.reply(framing, request.unit_id, &silent));
+            return if framing.is_numbered() { vec![frame()] } else { Vec::new() };
         };
         self.stats.requests.one();
         let faults = unit.strike();
         if let Some(then) = damage::end(&faults) {
-            return Some(Utterance::end(then));
+            return vec![Utterance::end(then)];
         }
         let is_dead = faults.contains(&Fault::Dead);
         let pdu = match damage::refusal(&faults, &request.pdu) {
@@ -171,7 +170,7 @@ impl Behind for Units {
             }
         };
         let pdu = pdu.filter(|_| !faults.contains(&Fault::Lost));
-        damage::said(&faults, &mut unit.dice, (framing, request), pdu.as_deref())
+        damage::said(&faults, &mut unit.dice, (framing, request), pdu.as_deref()).into_iter().collect()
     }
 
     fn stats(&self) -> &LineStats {

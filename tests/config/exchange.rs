@@ -159,6 +159,12 @@ fn the_configuration_we_ship_goes_out_and_comes_back_the_same() {
 }
 
 #[test]
+fn instruments_that_speak_lines_go_out_and_come_back_the_same() {
+    round(include_str!("../../config/scale.toml"));
+    round(include_str!("../../config/gps.toml"));
+}
+
+#[test]
 fn tags_that_stay_keep_their_text_and_so_does_everything_around_them() {
     let config = format!(
         "# the plant\n{PLANT}\n# the pump\n{DEVICE}profile = \"xy-md02\" # old\n\n# first\n[[device.tag]]\nunit = \"bar\" # why not\nname = \"a\"\n\
@@ -176,6 +182,12 @@ fn tags_that_stay_keep_their_text_and_so_does_everything_around_them() {
     assert_eq!((changes.added, changes.changed), (vec!["c".to_owned()], Vec::new()));
     assert_eq!(changes.removed, ["temperature", "humidity", "b"].map(ToOwned::to_owned).to_vec(), "{imported:?}");
     assert_eq!(imported.toml, expected);
+}
+
+#[test]
+fn the_end_of_a_text_that_looks_like_a_comment_is_none() {
+    let tag = "[[device.tag]]\nname = \"a\"\naddress = \"coil:1\"\ndescription = \"\"\"\nx\n\n# y\n\n# z\"\"\"\n";
+    round(&format!("{PLANT}{DEVICE}{tag}{}", tag.replace("\"a\"", "\"b\"")));
 }
 
 #[test]

@@ -263,17 +263,22 @@ fn span(pdu: &[u8]) -> Option<(u16, u16)> {
 }
 
 fn asked(asked: &Asked) -> String {
-    let function = asked.pdu.first().copied().unwrap_or_default();
+    question(asked.unit, &asked.pdu)
+}
+
+/// A request for people: `unit 3 FC 3 holding:100 × 2`.
+pub fn question(unit: u8, pdu: &[u8]) -> String {
+    let function = pdu.first().copied().unwrap_or_default();
     let what = match function {
         1 | 5 | 15 => "coil",
         2 => "discrete",
         3 | 6 | 16 | 22 => "holding",
         4 => "input",
-        _ => return format!("unit {} FC {function}: {}", asked.unit, hex(&asked.pdu)),
+        _ => return format!("unit {} FC {function}: {}", unit, hex(pdu)),
     };
-    let verb = if Expect::of_request(asked.unit, &asked.pdu).is_some() && function > 4 { " write" } else { "" };
-    let (start, count) = span(&asked.pdu).unwrap_or_default();
-    format!("unit {} FC {function}{verb} {what}:{start} × {count}", asked.unit)
+    let verb = if Expect::of_request(unit, pdu).is_some() && function > 4 { " write" } else { "" };
+    let (start, count) = span(pdu).unwrap_or_default();
+    format!("unit {unit} FC {function}{verb} {what}:{start} × {count}")
 }
 
 fn answer(pdu: &[u8]) -> String {

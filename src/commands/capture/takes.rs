@@ -7,56 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::plan::{BusLink, Carrier, Framing, Parity, PortPlan, SerialPlan};
+use super::wires::link;
+use crate::config::plan::{BusLink, Framing};
 use crate::field::BusStats;
 use crate::field::modbus::ascii::{self, Text};
 use crate::field::modbus::frame::{EchoRule, Expect, MBAP_BYTES};
 use crate::field::modbus::inbox::{Event as Heard, Inbox, Question};
 use crate::recording::{By, Event, Line, What};
 
-/// The types of buses, as configurations have them, and what is spoken there.
-const KINDS: [(&str, Framing, Parcel); 8] = [
-    ("modbus-tcp", Framing::Mbap, Parcel::Stream),
-    ("modbus-rtu", Framing::Rtu, Parcel::Serial),
-    ("modbus-ascii", Framing::Ascii, Parcel::Serial),
-    ("modbus-rtu-over-tcp", Framing::Rtu, Parcel::Stream),
-    ("modbus-ascii-over-tcp", Framing::Ascii, Parcel::Stream),
-    ("modbus-udp", Framing::Mbap, Parcel::Datagram),
-    ("modbus-rtu-over-udp", Framing::Rtu, Parcel::Datagram),
-    ("modbus-tls", Framing::Mbap, Parcel::Stream),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parcel {
-    Stream,
-    Datagram,
-    Serial,
-}
-
-/// How a recorded line was spoken on and what carried it, TLS as plain TCP. `None`: by nothing that this version knows.
-pub fn link(line: &Line) -> Option<BusLink> {
-    let (_, framing, parcel) = KINDS.iter().find(|(kind, _, _)| *kind == line.kind)?;
-    let carrier = match parcel {
-        Parcel::Stream => Carrier::Tcp { endpoint: line.place.clone() },
-        Parcel::Datagram => Carrier::Udp { endpoint: line.place.clone() },
-        Parcel::Serial => Carrier::Serial(PortPlan::plain(&line.place, settings(&line.settings)?)),
-    };
-    Some(BusLink::new(*framing, carrier))
-}
-
-/// `19200-8E1`
-pub fn settings(text: &str) -> Option<SerialPlan> {
-    let (baud, form) = text.split_once('-')?;
-    let [data, parity, stop] = form.as_bytes() else { return None };
-    let parity = match parity {
-        b'N' => Parity::None,
-        b'E' => Parity::Even,
-        b'O' => Parity::Odd,
-        _ => return None,
-    };
-    let digit = |digit: u8| digit.checked_sub(b'0');
-    Some(SerialPlan { baud: baud.parse().ok()?, data_bits: digit(*data)?, parity, stop_bits: digit(*stop)? })
-}
+/// A question that stays without a next one for long holds up what came after it, but no more than this.
+const WAITING_MAX: u64 = 10_000;
 
 /// A question and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +137,9 @@ struct Connection {
 pub struct Takes {
     links: Vec<Option<BusLink>>,
     connections: BTreeMap<(u32, u32), Connection>,
+    /// Known, but a question that was asked before may still get its answer.
+    waiting: BTreeMap<(Duration, u64), Item>,
+    numbered: u64,
 }
 
 impl Takes {
@@ -185,15 +148,16 @@ impl Takes {
         self.links.push(link(line));
     }
 
-    /// What is known once this has happened, in order.
+    /// Takes an event; tells what is known by now, in the order of its time.
     pub fn push(&mut self, event: Event, tell: &mut dyn FnMut(Item)) {
         let key = (event.line, event.connection);
         let Some(link) = self.links.get(event.line as usize).and_then(Option::as_ref) else { return };
         match event.what {
             What::Sent { took, bytes } => {
                 let connection = self.connections.entry(key).or_insert_with(|| Connection::new(link));
-                connection.settle(event.at, None).map(Item::take).into_iter().for_each(tell);
+                let before = connection.settle(event.at, None);
                 connection.ask(key, (event.at, took), bytes);
+                self.know(before.map(Item::take));
             }
             What::Received { took, bytes } => {
                 if let Some(connection) = self.connections.get_mut(&key) {
@@ -204,19 +168,33 @@ impl Takes {
                 let connection = self.connections.remove(&key);
                 let closed = (by != By::Us).then_some(by);
                 let take = connection.and_then(|mut connection| connection.settle(event.at, closed));
-                take.map(Item::take).into_iter().for_each(&mut *tell);
-                tell(Item::Note(event));
+                self.know(take.map(Item::take));
+                self.know(Some(Item::Note(event)));
             }
-            What::Opened | What::NotOpened(_) | What::Missed(_) => tell(Item::Note(event)),
+            What::Opened | What::NotOpened(_) | What::Missed(_) => self.know(Some(Item::Note(event))),
         }
+        let open = self.connections.values().filter_map(|connection| connection.take.as_ref()).map(|take| take.at);
+        let before = open.min().unwrap_or(Duration::MAX);
+        while let Some(first) = self.waiting.first_entry()
+            && (first.key().0 < before || self.numbered - first.key().1 > WAITING_MAX)
+        {
+            tell(first.remove());
+        }
+    }
+
+    fn know(&mut self, item: Option<Item>) {
+        let Some(item) = item else { return };
+        self.numbered += 1;
+        self.waiting.insert((item.at(), self.numbered), item);
     }
 
     /// The recording is over.
     pub fn finish(mut self, tell: &mut dyn FnMut(Item)) {
-        for connection in self.connections.values_mut() {
+        for mut connection in std::mem::take(&mut self.connections).into_values() {
             let last = connection.take.as_ref().map(Take::last);
-            last.and_then(|last| connection.settle(last, None)).map(Item::take).into_iter().for_each(&mut *tell);
+            self.know(last.and_then(|last| connection.settle(last, None)).map(Item::take));
         }
+        self.waiting.into_values().for_each(tell);
     }
 }
 
@@ -243,6 +221,22 @@ impl Noise {
 }
 
 impl Item {
+    /// Position of its line.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::Take(take) => take.line,
+            Self::Note(event) => event.line,
+        }
+    }
+
+    /// When it was, or began.
+    const fn at(&self) -> Duration {
+        match self {
+            Self::Take(take) => take.at,
+            Self::Note(event) => event.at,
+        }
+    }
+
     fn take(take: Take) -> Self {
         Self::Take(Box::new(take))
     }

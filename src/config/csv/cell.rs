@@ -263,3 +263,58 @@ pub fn quoted(text: &str) -> String {
     out.push('"');
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::config::source::FileIx;
+
+    const NOWHERE: At = At { file: FileIx(0), start: 0, end: 0 };
+
+    fn node(value: Value) -> Node {
+        Node { at: NOWHERE, value }
+    }
+
+    fn item() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec!["a", "|", "=", "\\", " ", "\t", "\n", "\"", ",", "\u{a0}", "°"]);
+        prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_in_a_cell_is_the_list_again(items in prop::collection::vec(item(), 1..5)) {
+            let list = Value::List(items.into_iter().map(|item| node(Value::Text(item))).collect());
+            let cell = written(&node(list.clone()), Kind::List, &Sources::default());
+            // An empty cell is a key that is not there.
+            prop_assert_eq!(value(&cell.unwrap_or_default(), Kind::List, NOWHERE), list);
+        }
+
+        #[test]
+        fn a_map_in_a_cell_is_the_map_again(words in prop::collection::vec((item(), item()), 1..5)) {
+            let entry = |(key, word)| Entry { key, key_at: NOWHERE, node: node(Value::Text(word)) };
+            let map = Value::Table(Table { entries: words.into_iter().map(entry).collect() });
+            let cell = written(&node(map.clone()), Kind::Words, &Sources::default()).expect("at least an equals sign");
+            prop_assert_eq!(value(&cell, Kind::Words, NOWHERE), map);
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_form_where_toml_knows_it() {
+        for (cell, number) in [
+            ("0x1F", "0x1F"),
+            ("0X1f", "0x1f"),
+            ("0.10", "0.10"),
+            ("1e3", "1e3"),
+            ("-7", "-7"),
+            (".5", "0.5"),
+            ("5.", "5.0"),
+            ("007", "7"),
+            ("99999999999999999999", "99999999999999999999.0"),
+            ("1.5%", "\"1.5%\""),
+        ] {
+            assert_eq!(toml(cell, Kind::Number), number);
+        }
+    }
+}

@@ -2,12 +2,15 @@
 
 use super::super::schema::{self, Key, Kind};
 
+/// What the columns of a device's keys begin with.
+const OF_DEVICE: &str = "device.";
+
 /// A key of a tag or of its device, as a column.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// Whose key it is.
     pub owner: Owner,
-    /// The table of a tag that the key stands in, such as `write`.
+    /// The table that the key stands in, such as `write`.
     pub table: Option<&'static str>,
     /// The key.
     pub key: &'static Key,
@@ -40,11 +43,9 @@ impl PartialEq for Column {
 impl Column {
     /// What stands in the header.
     pub fn name(&self) -> String {
-        match (self.owner, self.table) {
-            (Owner::Device, _) => format!("device.{}", self.key.name),
-            (Owner::Tag, Some(table)) => format!("{table}.{}", self.key.name),
-            (Owner::Tag, None) => self.key.name.to_owned(),
-        }
+        let owner = if self.owner == Owner::Device { OF_DEVICE } else { "" };
+        let table = self.table.map_or_else(String::new, |table| format!("{table}."));
+        format!("{owner}{table}{}", self.key.name)
     }
 
     /// Is it this key of the tag itself?
@@ -55,34 +56,41 @@ impl Column {
 
 /// Every column there is, in the order they are written in.
 pub fn all(scope: Scope) -> Vec<Column> {
-    let plain = |kind| !matches!(kind, Kind::Table(_) | Kind::Tables(_));
     let mut columns = Vec::new();
     if scope == Scope::Devices {
-        let keys = schema::DEVICE.iter().filter(|key| plain(key.kind));
-        columns.extend(keys.map(|key| Column { owner: Owner::Device, table: None, key }));
+        add(Owner::Device, schema::DEVICE, &mut columns);
     }
-    for key in schema::TAG {
-        let column = |table, key| Column { owner: Owner::Tag, table, key };
+    add(Owner::Tag, schema::TAG, &mut columns);
+    columns
+}
+
+fn add(owner: Owner, keys: &'static [Key], columns: &mut Vec<Column>) {
+    for key in keys {
+        let column = |table, key| Column { owner, table, key };
         match key.kind {
+            Kind::Tables(_) => {}
             Kind::Table(below) => columns.extend(below.iter().map(|below| column(Some(key.name), below))),
             _ => columns.push(column(None, key)),
         }
     }
-    columns
 }
 
 /// The column of this name.
 pub fn find(name: &str, scope: Scope) -> Option<Column> {
+    let (owner, keys, name) = match name.strip_prefix(OF_DEVICE) {
+        Some(name) if scope == Scope::Devices => (Owner::Device, schema::DEVICE, name),
+        _ => (Owner::Tag, schema::TAG, name),
+    };
     let of = |keys: &'static [Key], name: &str| keys.iter().find(|key| key.name == name);
-    let plain = |key: &&Key| !matches!(key.kind, Kind::Table(_) | Kind::Tables(_));
     match name.split_once('.') {
-        None => of(schema::TAG, name).filter(plain).map(|key| Column { owner: Owner::Tag, table: None, key }),
-        Some(("device", name)) if scope == Scope::Devices => {
-            of(schema::DEVICE, name).filter(plain).map(|key| Column { owner: Owner::Device, table: None, key })
-        }
-        Some((table, name)) => match of(schema::TAG, table)? {
-            Key { name: table, kind: Kind::Table(keys), .. } => {
-                of(keys, name).map(|key| Column { owner: Owner::Tag, table: Some(table), key })
+        None => of(keys, name).filter(|key| !matches!(key.kind, Kind::Table(_) | Kind::Tables(_))).map(|key| Column {
+            owner,
+            table: None,
+            key,
+        }),
+        Some((table, name)) => match of(keys, table)? {
+            Key { name: table, kind: Kind::Table(below), .. } => {
+                of(below, name).map(|key| Column { owner, table: Some(table), key })
             }
             _ => None,
         },

@@ -1,8 +1,7 @@
 //! The devices in the tree of a configuration: by name, and with their tags taken away.
 
 use super::super::nearest;
-use super::super::raw::{Entry, Node, Table, Value};
-use super::super::source::At;
+use super::super::raw::{Node, Table, Value};
 use super::Refused;
 
 /// All devices.
@@ -16,12 +15,13 @@ pub fn all(tree: &Node) -> &[Node] {
     }
 }
 
-/// One of them, to be changed.
-pub fn at_mut(tree: &mut Node, device: usize) -> Option<&mut Node> {
+/// The keys of one of them, to be changed.
+pub fn table_mut(tree: &mut Node, device: usize) -> Option<&mut Table> {
     let Value::Table(table) = &mut tree.value else { return None };
     let list = table.entries.iter_mut().find(|entry| entry.key == "device")?;
-    match &mut list.node.value {
-        Value::List(devices) => devices.get_mut(device),
+    let Value::List(devices) = &mut list.node.value else { return None };
+    match &mut devices.get_mut(device)?.value {
+        Value::Table(table) => Some(table),
         _ => None,
     }
 }
@@ -52,11 +52,4 @@ pub fn find(tree: &Node, name: &str) -> Result<usize, Refused> {
 /// Takes a device's tags and its profile away.
 pub fn strip(table: &mut Table) {
     table.entries.retain(|entry| !matches!(entry.key.as_str(), "tag" | "profile"));
-}
-
-/// Has the device name the map that is known by this place.
-pub fn name_map(table: &mut Table, at: At) {
-    strip(table);
-    let node = Node { at, value: Value::Text(String::new()) };
-    table.entries.push(Entry { key: "profile".to_owned(), key_at: at, node });
 }

@@ -1,5 +1,6 @@
 //! From a configuration to CSV: one device as a register map, or all devices.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::check::{STYLES, Style, parse_field, restyled};
@@ -9,7 +10,8 @@ use super::super::files;
 use super::super::problem::Findings;
 use super::super::profile::{Origin, RegisterMap};
 use super::super::raw::{Node, Value};
-use super::super::sheet::{self, Dialect, Line, Part, Sheet};
+use super::super::sheet::{self, Dialect, Layout, Line, Part, Sheet};
+use super::super::source::FileIx;
 use super::super::{HostFacts, csv};
 use super::{Draft, Refused, device};
 
@@ -45,10 +47,11 @@ pub fn one_device(config: &Path, name: &str, decimal: Decimal, facts: &HostFacts
     let mut sheet = map_of(&draft, node, style);
     let part = &mut sheet.parts[0];
     let tags = tags_of(node);
+    let layout = Layout::of(&draft.tree, node.at.file, &draft.sources);
     if let Some(first) = sheet::tag_headers(node, &draft.sources).and_then(sheet::first_tag) {
-        sheet.head.extend(sheet::above(draft.sources.text(node.at.file), first).head);
+        sheet.head.extend(layout.above(first).head);
     }
-    part.lines.extend(tags.iter().map(|tag| sheet::line(tag, &draft.sources)));
+    part.lines.extend(tags.iter().map(|tag| sheet::line(tag, &draft.sources, &layout)));
     let tags = part.lines.len();
     Ok(Exported { csv: sheet.to_csv(Scope::Map, Dialect { decimal }), tags, devices: 1 })
 }
@@ -57,13 +60,15 @@ pub fn one_device(config: &Path, name: &str, decimal: Decimal, facts: &HostFacts
 pub fn all_devices(config: &Path, decimal: Decimal, facts: &HostFacts) -> Result<Exported, Refused> {
     let draft = read(config, facts)?;
     let sources = &draft.sources;
+    let mut layouts: BTreeMap<FileIx, Layout<'_>> = BTreeMap::new();
     let part = |node: &Node| {
-        let header = node.at.start as usize;
+        let file = node.at.file;
+        let layout = layouts.entry(file).or_insert_with(|| Layout::of(&draft.tree, file, sources));
         let is_header = sources.excerpt(node.at).starts_with('[');
         Part {
-            comments: if is_header { sheet::above(sources.text(node.at.file), header).comments } else { Vec::new() },
+            comments: if is_header { layout.above(node.at.start as usize).comments } else { Vec::new() },
             cells: sheet::device_cells(node, sources),
-            lines: tags_of(node).iter().map(|tag| sheet::line(tag, sources)).collect(),
+            lines: tags_of(node).iter().map(|tag| sheet::line(tag, sources, layout)).collect(),
         }
     };
     let parts: Vec<Part> = device::all(&draft.tree).iter().map(part).collect();
@@ -100,7 +105,8 @@ fn map_of(draft: &Draft, node: &Node, style: Style) -> Sheet {
             (Sheet::of_map(&lines), (*origin == Origin::Shipped).then_some(Style::ZeroBased))
         }
         RegisterMap::Toml(tree) => {
-            let lines: Vec<Line> = tags_of(tree).iter().map(|tag| sheet::line(tag, &draft.sources)).collect();
+            let layout = Layout::of(tree, tree.at.file, &draft.sources);
+            let lines: Vec<Line> = tags_of(tree).iter().map(|tag| sheet::line(tag, &draft.sources, &layout)).collect();
             let head = sheet::head(draft.sources.text(tree.at.file));
             let parts = vec![Part { lines, ..Part::default() }];
             (Sheet { head, parts, tail: Vec::new() }, style_of(tree))

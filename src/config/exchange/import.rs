@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use super::super::HostFacts;
 use super::super::csv::cell::{Decimal, quoted};
 use super::super::csv::columns::{Owner, Scope};
-use super::super::csv::{self, Lines, Row};
+use super::super::csv::{self, Written};
 use super::super::files::{self, FileSet};
 use super::super::plan::{Plan, TagPlan};
 use super::super::problem::{Findings, Problems};
-use super::super::profile::{Origin, RegisterMap};
-use super::super::raw::Value;
+use super::super::profile::RegisterMap;
 use super::super::sheet::{Form, Sheet};
 use super::super::source::{At, FileIx, Sources};
-use super::{Draft, Refused, device, splice, whole};
+use super::{Draft, Refused, device, path_in_csv, splice, whole};
 
 /// A CSV file to be read.
 #[derive(Debug, Clone, Copy)]
@@ -81,22 +80,16 @@ fn scope_of(text: &str) -> Scope {
     if has_devices { Scope::Devices } else { Scope::Map }
 }
 
-/// Takes a CSV file in.
-pub(super) fn take_in(draft: &mut Draft, csv: Source<'_>, text: String, scope: Scope) -> Option<(FileIx, Lines)> {
+/// Gives a device the tags of a CSV file, and the file as it was written.
+fn take_over(draft: &mut Draft, device: usize, csv: Source<'_>, text: String) -> Sheet {
     let Some(file) = draft.sources.add(csv.path.to_owned(), text) else {
         draft.findings.unreadable(csv.path.to_owned(), "is too large".to_owned());
-        return None;
+        return Sheet::default();
     };
-    Some((file, csv::lines(file, draft.sources.text(file), scope, csv.decimal, &draft.findings)))
-}
-
-fn rows(lines: &Lines) -> Vec<Row> {
-    lines.rows.iter().map(|row| Row { line: row.line, node: row.node(Owner::Tag) }).collect()
-}
-
-/// Where the name of a map stands that no text names.
-const fn beginning(file: FileIx) -> At {
-    At { file, start: 0, end: 0 }
+    let lines = csv::lines(file, draft.sources.text(file), Scope::Map, csv.decimal, &draft.findings);
+    let tags = lines.rows.iter().map(Written::node).collect();
+    draft.set_tags(device, At { file, start: 0, end: 0 }, tags);
+    Sheet::of_map(&lines)
 }
 
 fn map_to_file(
@@ -110,12 +103,8 @@ fn map_to_file(
     let base = style.map_or_else(|| ANY_DEVICE.to_owned(), with_style);
     let draft = |findings: Findings| Draft::of(files::from_text(out, &base, &findings), findings);
     let mut with_csv = draft(Findings::default());
-    let mut sheet = Sheet::default();
-    if let Some((file, lines)) = take_in(&mut with_csv, csv, text, Scope::Map) {
-        with_csv.set_map(0, beginning(file), RegisterMap::Csv(rows(&lines), Origin::User));
-        sheet = Sheet::of_map(&lines);
-    }
-    let plan = with_csv.finish(facts)?;
+    let sheet = take_over(&mut with_csv, 0, csv, text);
+    let plan = with_csv.finish(facts).map_err(|problems| problems.renamed(|problem| path_in_csv(problem, csv.path)))?;
     let toml = sheet.to_toml(Form::Map(style));
     let mut with_toml = draft(Findings::default());
     if let Some(tree) = files::take_in(out.to_owned(), toml.clone(), &mut with_toml.sources, &with_toml.findings) {
@@ -147,18 +136,14 @@ pub fn into_config(csv: Source<'_>, config: &Path, name: &str, facts: &HostFacts
     let ix = device::find(&tree, name)?;
     let original = device::all(&tree)[ix].clone();
     let outline = splice::outline(&tree, &original, &sources);
-    if let Some(Value::Table(table)) = device::at_mut(&mut tree, ix).map(|node| &mut node.value) {
+    if let Some(table) = device::table_mut(&mut tree, ix) {
         device::strip(table);
     }
     let mut draft = Draft::of(FileSet { sources, tree, complete }, findings);
-    let mut sheet = Sheet::default();
-    if let Some((file, lines)) = take_in(&mut draft, csv, text, Scope::Map) {
-        draft.set_map(ix, beginning(file), RegisterMap::Csv(rows(&lines), Origin::User));
-        sheet = Sheet::of_map(&lines);
-    }
+    let mut sheet = take_over(&mut draft, ix, csv, text);
     let target = draft.sources.path(original.at.file).to_owned();
     let before = draft.sources.text(original.at.file).to_owned();
-    let plan = draft.finish(facts)?;
+    let plan = draft.finish(facts).map_err(|problems| problems.renamed(|problem| path_in_csv(problem, csv.path)))?;
     let outline = outline?;
     sheet.parts.iter_mut().for_each(|part| outline.keep(&mut part.lines));
     let toml = outline.with_tags(&before, &sheet.to_toml(Form::Tags));

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::super::raw::{Node, Value};
-use super::super::sheet::{self, Line};
+use super::super::sheet::{self, Layout, Line};
 use super::super::source::Sources;
 use super::{Refused, device};
 
@@ -22,7 +22,8 @@ pub struct Outline {
 
 /// Finds the tags of a device.
 pub fn outline(tree: &Node, node: &Node, sources: &Sources) -> Result<Outline, Refused> {
-    let text = sources.text(node.at.file);
+    let layout = Layout::of(tree, node.at.file, sources);
+    let text = layout.text();
     let name = device::text(node, "name").unwrap_or_default();
     let tags = sheet::tag_headers(node, sources).filter(|_| sources.excerpt(node.at).starts_with('['));
     let tags = tags.ok_or_else(|| {
@@ -33,16 +34,16 @@ pub fn outline(tree: &Node, node: &Node, sources: &Sources) -> Result<Outline, R
     let mut headers = Vec::new();
     other_headers(tree, node, sources, &mut headers);
     let next = headers.into_iter().filter(|header| *header > node.at.start as usize).min();
-    let end = content_end(text, next.unwrap_or(text.len()));
+    let end = layout.content_end(next.unwrap_or(text.len()));
     if tags.iter().any(|tag| tag.at.start as usize > end) {
         return Err(Refused::Shape(format!("the tags of the device {name} do not stand together")));
     }
-    let begin = sheet::first_tag(tags).map_or(end, |first| sheet::above(text, first).start);
+    let begin = sheet::first_tag(tags).map_or(end, |first| layout.above(first).start);
     let lines = tags.iter().zip(1..).map(|(tag, next)| {
-        let near = sheet::above(text, tag.at.start as usize).near;
-        let until = tags.get(next).map_or(end, |next| content_end(text, next.at.start as usize));
+        let near = layout.above(tag.at.start as usize).near;
+        let until = tags.get(next).map_or(end, |next| layout.content_end(next.at.start as usize));
         let verbatim = text.get(near..until).map(|text| text.replace("\r\n", "\n"));
-        Line { verbatim, ..sheet::line(tag, sources) }
+        Line { verbatim, ..sheet::line(tag, sources, &layout) }
     });
     let lines = lines.collect();
     Ok(Outline { profile: profile(text, node), tags: begin..end, lines })
@@ -65,21 +66,6 @@ fn other_headers(tree: &Node, device: &Node, sources: &Sources, headers: &mut Ve
         }
         other_headers(node, device, sources, headers);
     }
-}
-
-/// The end of the last line before `next` that is neither blank nor a comment.
-fn content_end(text: &str, next: usize) -> usize {
-    let mut end = text[..next].rfind('\n').map_or(0, |end| end + 1);
-    if next == text.len() {
-        end = next;
-    }
-    while let Some(line) = text[..end].split_inclusive('\n').next_back() {
-        if !(line.trim().is_empty() || line.trim_start().starts_with('#')) {
-            break;
-        }
-        end -= line.len();
-    }
-    end
 }
 
 fn profile(text: &str, node: &Node) -> Option<Range<usize>> {

@@ -3,6 +3,7 @@
 //! The name of the device stands in every row or only in its first one; its other keys in any of its rows, at best in the
 //! first. A row without a tag is a device that has none of its own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::HostFacts;
@@ -10,12 +11,16 @@ use super::super::csv::cell::{Decimal, quoted};
 use super::super::csv::columns::{Column, Owner, Scope};
 use super::super::csv::{self, Filled, Lines, Written};
 use super::super::files;
-use super::super::problem::{Finding, Findings, Problem};
-use super::super::raw::{Entry, Node, Table, Trail, Value};
+use super::super::problem::{Finding, Findings};
+use super::super::raw::{Entry, Node, Trail, Value};
 use super::super::sheet::{Form, Line, Part, Sheet};
-use super::super::source::At;
+use super::super::source::{At, FileIx};
 use super::import::{Imported, Source};
-use super::{Draft, Refused};
+use super::{Draft, Refused, path_in_csv};
+
+const MODBUS: &str = "type = \"modbus-tcp\"\n";
+const ASKED: &str = "type = \"line\"\nmode = \"poll\"\nframe_end = \"\\n\"\n";
+const HEARD: &str = "type = \"line\"\nmode = \"listen\"\nframe_end = \"\\n\"\n";
 
 /// The rows of one device.
 struct Group<'a> {
@@ -53,21 +58,31 @@ pub fn devices_to_file(csv: Source<'_>, text: String, out: &Path, facts: &HostFa
     Ok(Imported { path: None, toml, tags: plan.tags.len(), changes: None })
 }
 
-/// Buses of the names that the devices use, so that these can be checked without them.
+/// Buses of the names that the devices use, so that these can be checked without them: of type `line` where a device says
+/// what it understands, else Modbus.
 fn buses(text: &str) -> String {
-    let file = super::super::source::FileIx(0);
-    let lines = csv::lines(file, text, Scope::Devices, Decimal::Point, &Findings::default());
-    let mut names: Vec<&str> =
-        lines.rows.iter().filter_map(|row| device_cell(row, "bus")).map(|cell| &*cell.text).collect();
-    names.sort_unstable();
-    names.dedup();
+    let lines = csv::lines(FileIx(0), text, Scope::Devices, Decimal::Point, &Findings::default());
+    let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+    // Rows after the first one of a device may leave the bus out; a pattern stands beside it.
+    for row in &lines.rows {
+        let Some(bus) = device_cell(row, "bus") else { continue };
+        let kind = match (device_cell(row, "match"), device_cell(row, "send")) {
+            (None, _) => MODBUS,
+            (Some(_), Some(_)) => ASKED,
+            (Some(_), None) => HEARD,
+        };
+        let known = kinds.entry(&bus.text).or_insert(kind);
+        if *known == MODBUS {
+            *known = kind;
+        }
+    }
     let bus =
-        |name: &&str| format!("[[bus]]\nname = {}\ntype = \"modbus-tcp\"\nendpoint = \"localhost\"\n", quoted(name));
-    format!("[gateway]\nname = \"import\"\n{}", names.iter().map(bus).collect::<String>())
+        |(name, kind): (&&str, &&str)| format!("[[bus]]\nname = {}\nendpoint = \"localhost:1\"\n{kind}", quoted(name));
+    format!("[gateway]\nname = \"import\"\n{}", kinds.iter().map(bus).collect::<String>())
 }
 
 fn device_cell<'a>(row: &'a Written, key: &str) -> Option<&'a Filled> {
-    let is = |column: &Column| column.owner == Owner::Device && column.key.name == key;
+    let is = |column: &Column| column.owner == Owner::Device && column.table.is_none() && column.key.name == key;
     row.cells.iter().find(|cell| is(&cell.column))
 }
 
@@ -111,16 +126,13 @@ impl Group<'_> {
     }
 
     fn node(&self) -> Node {
-        let entry = |cell: &&Filled| {
-            let Filled { column, text, at } = cell;
-            let value = csv::cell::value(text, column.key.kind, *at);
-            Entry { key: column.key.name.to_owned(), key_at: *at, node: Node { at: *at, value } }
-        };
-        let mut table = Table { entries: self.cells.iter().map(entry).collect() };
-        let tags: Vec<Node> = self.with_tag().map(|row| row.node(Owner::Tag)).collect();
-        let tags = Node { at: self.at, value: Value::List(tags) };
-        table.entries.push(Entry { key: "tag".to_owned(), key_at: self.at, node: tags });
-        Node { at: self.at, value: Value::Table(table) }
+        let mut node = csv::table(self.at, self.cells.iter().copied());
+        if let Value::Table(table) = &mut node.value {
+            let tags: Vec<Node> = self.with_tag().map(Written::node).collect();
+            let tags = Node { at: self.at, value: Value::List(tags) };
+            table.entries.push(Entry { key: "tag".to_owned(), key_at: self.at, node: tags });
+        }
+        node
     }
 
     /// What stands above the first row stands above the device.
@@ -133,16 +145,4 @@ impl Group<'_> {
         };
         Part { comments, cells, lines: self.with_tag().map(line).collect() }
     }
-}
-
-/// `device[0].tag[3].address` is a place in TOML; in CSV it is a row and a column.
-fn path_in_csv(problem: &Problem, csv: &Path) -> Option<String> {
-    let place = problem.place.as_ref().filter(|place| place.file == csv)?;
-    let rest = problem.path.strip_prefix("device[")?;
-    let (_, key) = rest.split_once("].")?;
-    let column = match key.strip_prefix("tag[").and_then(|tag| tag.split_once("].")) {
-        Some((_, key)) => key.to_owned(),
-        None => format!("device.{key}"),
-    };
-    Some(format!("row {}, column {column}", place.line))
 }
