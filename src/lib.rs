@@ -59,7 +59,9 @@
 //! | what happens at SIGTERM | [`app::running`] |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
+//! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
+//! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`] |
@@ -101,6 +103,7 @@ pub mod payload;
 pub mod pipeline;
 pub mod plant;
 pub mod receive;
+pub mod recording;
 pub mod road;
 pub mod store;
 pub mod uplink;

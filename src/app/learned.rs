@@ -56,11 +56,13 @@ impl Memory for LearnedFile {
     }
 
     fn keep(&self, device: &str, map: u64, boundaries: &[Boundary]) {
+        // Those in a model are learned anew: it is looked for anew, too.
+        let boundaries: Vec<Boundary> = boundaries.iter().filter(|kept| kept.model.is_none()).copied().collect();
         let now = self.clock.wall_now();
         let row = (!boundaries.is_empty()).then(|| Row {
             topic: Arc::from(device),
             qos: 0,
-            payload: write(map, boundaries).into(),
+            payload: write(map, &boundaries).into(),
             properties: bytes::Bytes::new(),
             expires_unix_ms: (now.certainty == Certainty::Fixed).then_some(now.unix_ms + LIFE_MS),
         });
@@ -93,6 +95,7 @@ fn read(text: &str, map: u64) -> Option<Vec<Boundary>> {
         let tables = [Table::Holding, Table::Input, Table::Coil, Table::Discrete];
         Some(Boundary {
             table: tables.into_iter().find(|known| known.as_str() == table)?,
+            model: None,
             period: Duration::from_millis(words.next()?.parse().ok()?),
             at: words.next()?.parse().ok()?,
         })
@@ -107,7 +110,7 @@ mod tests {
     use crate::model::time::Boot;
 
     fn holding(at: u16) -> Boundary {
-        Boundary { table: Table::Holding, period: Duration::from_millis(500), at }
+        Boundary { table: Table::Holding, model: None, period: Duration::from_millis(500), at }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::config::plan::Plan;
 use crate::field::memory::Memory;
-use crate::field::{Bus, BusHandle};
+use crate::field::{AnyBus, BusHandle, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
@@ -56,14 +56,14 @@ pub struct BusParts {
 }
 
 /// Builds one life of a bus.
-pub type Build = Arc<dyn Fn(&BusParts, BusIx) -> (Bus, BusHandle) + Send + Sync>;
+pub type Build = Arc<dyn Fn(&BusParts, BusIx) -> (AnyBus, BusHandle) + Send + Sync>;
 
 /// One bus under supervision.
 pub struct WatchedBus {
     parts: BusParts,
     bus: BusIx,
     slot: BusSlot,
-    first: Bus,
+    first: AnyBus,
 }
 
 impl WatchedBus {
@@ -111,7 +111,7 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
     let batches = devices.map(|(device, ix)| {
         let numbered = plan.tags.iter().zip((0..).map(TagIx));
         let own = numbered.skip(device.tags.start).take(device.tags.len());
-        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.register().is_some());
+        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.is_of_device());
         let mut polled: Vec<_> = polled.collect();
         polled.sort_by_key(|(tag, _)| tag.name.as_bytes()); // as a batch has them
         let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };
@@ -144,7 +144,7 @@ pub async fn watch_broker(
 }
 
 impl BusParts {
-    fn life(&self, bus: BusIx) -> (Bus, BusHandle) {
+    fn life(&self, bus: BusIx) -> (AnyBus, BusHandle) {
         let (life, handle) = (self.build)(self, bus);
         let life = life.telling(&self.notices);
         (if let Some(memory) = &self.memory { life.remembering(memory) } else { life }, handle)
@@ -152,8 +152,9 @@ impl BusParts {
 }
 
 /// A life over the wire of the plan.
-pub fn build(parts: &BusParts, bus: BusIx) -> (Bus, BusHandle) {
-    Bus::new(Arc::clone(&parts.plan), bus, &parts.hub, parts.clock.clone(), parts.stop.clone())
+pub fn build(parts: &BusParts, bus: BusIx) -> (AnyBus, BusHandle) {
+    let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
+    AnyBus::new(Arc::clone(&parts.plan), bus, &parts.hub, shared)
 }
 
 #[cfg(test)]

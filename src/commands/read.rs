@@ -20,6 +20,7 @@ use crate::model::quality::Quality;
     ironbridge read tcp 192.168.0.10:502 holding:100 --unit 1 --type float32 --order CDAB\n  \
     ironbridge read serial /dev/ttyUSB0 input:0 --line 9600-8N1 --unit 3 --count 10\n  \
     ironbridge read tcp 192.168.0.10 40101 --style modicon\n  \
+    ironbridge read tcp 192.168.0.11 'sunspec:101|102|103:14' --type int16\n  \
     ironbridge read --config plant.toml pump-1/pressure meter-1 --watch 1s\n\n\
     A serial port has one master: while the gateway runs on it, look at its values over MQTT instead.\n\
     Exit codes: 0 all values are there · 1 some are not · 64 usage · 75 nobody there · 78 configuration")]
@@ -27,7 +28,7 @@ pub struct Args {
     /// tcp HOST or HOST:PORT ADDRESS…, serial PORT ADDRESS…, or with --config: tags and devices
     ///
     /// Also udp, rtu-over-tcp, ascii-over-tcp, rtu-over-udp HOST:PORT and ascii PORT. An address is holding:100,
-    /// input:0x64, coil:3, discrete:4 or a bit such as holding:7.3; see --style for manuals that count from 1.
+    /// input:0x64, coil:3, discrete:4, a bit such as holding:7.3 or a SunSpec point such as sunspec:103:14; see --style for manuals that count from 1.
     #[arg(value_name = "TARGET", required = true)]
     pub words: Vec<String>,
     #[command(flatten)]
@@ -99,8 +100,11 @@ async fn round(args: &Args, target: &Target, wires: &mut Wires, clock: &Clock) -
 fn line(target: &Target, wanted: &Wanted, (answer, advice): (&Answer, Option<&String>), width: usize) -> String {
     let tag = target.tag(wanted);
     let value = value_text(tag, answer.value.as_ref());
-    let place =
-        if wanted.label == wanted.address.to_string() { String::new() } else { format!("{}  ", wanted.address) };
+    let place = match answer.at.filter(|_| tag.model().is_some()) {
+        Some(found) => format!("{found}  "),
+        None if wanted.label == target.address(wanted) => String::new(),
+        None => format!("{}  ", target.address(wanted)),
+    };
     let raw = answer.raw.as_ref().map(words).unwrap_or_default();
     let quality = answer.quality.to_string();
     let text = format!("{:<width$}  {value:<14}  {quality:<18}  {place}{raw}", wanted.label);

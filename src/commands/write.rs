@@ -71,10 +71,21 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     if !args.yes && !confirmed(tag, wanted, old.as_ref(), &value)? {
         return Err(Failed::Verdict);
     }
+    let found = match tag.model() {
+        None => None,
+        Some(model) => match wires.find(&target, wanted, model).await? {
+            Ok(found) => Some(found),
+            Err(nowhere) => {
+                let advice = nowhere.answer(&target, wanted, Duration::ZERO).advice.unwrap_or_default();
+                return Err(Failed::TryAgain(format!("{}: {advice}", wanted.label)));
+            }
+        },
+    };
     let order = Order {
-        tag,
-        scale_from: target.scale_from(wanted),
+        tag: found.as_ref().map_or(tag, |found| &found.tag),
+        scale_from: found.as_ref().map_or(target.scale_from(wanted), |found| found.scale_from.as_ref()),
         unit: wanted.unit,
+        guard: found.as_ref().map(|found| found.model),
         value: &value,
         deadline: clock.now().after(DEADLINE),
     };
@@ -120,7 +131,8 @@ fn confirmed(tag: &TagPlan, wanted: &Wanted, old: Option<&Answer>, new: &Value) 
     if !stdin.is_terminal() {
         return Err(Failed::Usage("nobody can be asked here: say --yes".into()));
     }
-    eprint!("{} (unit {}, {}): {}. Write? [y/N] ", wanted.label, wanted.unit, wanted.address, change(tag, old, new));
+    let place = tag.address_text().unwrap_or_default();
+    eprint!("{} (unit {}, {}): {}. Write? [y/N] ", wanted.label, wanted.unit, place, change(tag, old, new));
     let mut answer = String::new();
     stdin
         .lock()
@@ -154,7 +166,7 @@ fn tell(
         json!({
             "name": wanted.label,
             "unit_id": wanted.unit,
-            "address": wanted.address.to_string(),
+            "address": tag.address_text(),
             "old": value_json(old.and_then(|old| old.value.as_ref())),
             "old_words": old.and_then(|old| old.raw.as_ref()).map(words),
             "new": value_json(Some(new)),

@@ -2,12 +2,16 @@
 //!
 //! Pure. `check` prints these blocks, the field room polls them; both see the same. The field room may call
 //! [`plan_blocks_with`] again with the think time it measured, and splits a block that a device refuses; that is not
-//! done here. Promises: every readable tag is in exactly one block, no value is split, no block is longer than its
-//! device allows (a single value that is longer by itself stands alone; `check` refuses such a plan).
+//! done here. The tags of a SunSpec model are planned within their model, as if it began at register 0: where it does, is found
+//! out as it runs. Such a block begins with the model's header wherever that fits, so that one read shows both what the values are
+//! and that they are this model's. Promises: every readable tag is in exactly one block, no value is split, no block is longer than its
+//! device allows (a single value that is longer by itself stands alone; `check` refuses such a plan), and none reaches over two
+//! models.
 
 use std::time::Duration;
 
 use super::plan::{BusLink, DevicePlan, Grouping, Parity, Plan, SerialPlan, TagPlan};
+use crate::model::sunspec::{HEADER_REGISTERS, ModelRef, TABLE};
 use crate::model::tag::{Address, BusIx, DeviceIx, Table, TagIx};
 
 /// Most registers in one read (Modbus Application Protocol 1.1b3, sections 6.3 and 6.4).
@@ -35,6 +39,8 @@ pub struct Block {
     pub device: DeviceIx,
     /// Which table.
     pub table: Table,
+    /// The SunSpec model it is in; then `start` counts from its first register.
+    pub model: Option<ModelRef>,
     /// Zero-based first register or bit.
     pub start: u16,
     /// Registers, or bits for bit tables.
@@ -50,6 +56,11 @@ impl Block {
     pub fn transaction_bytes(&self, link: &BusLink) -> u32 {
         let data = if self.table.is_bits() { u32::from(self.count).div_ceil(8) } else { 2 * u32::from(self.count) };
         link.framing.transaction_bytes(data)
+    }
+
+    /// Does it show by itself which model it is of?
+    pub const fn has_header(&self) -> bool {
+        self.start == 0 && self.count >= HEADER_REGISTERS
     }
 }
 
@@ -89,25 +100,64 @@ pub fn device_blocks(plan: &Plan, ix: DeviceIx, max_gap: u16) -> Vec<Block> {
         .skip(device.tags.start)
         .take(device.tags.len())
         .filter(|(_, tag)| tag.access.reads())
-        .filter_map(|(position, tag)| Some((TagIx(position), tag, tag.register()?)))
+        .filter_map(|(position, tag)| Some((TagIx(position), tag, tag.place()?)))
         .collect();
-    order.sort_by_key(|(ix, tag, place)| (place.table, tag.poll, place.start, place.bit, *ix));
+    order.sort_by_key(|(ix, tag, place)| (tag.model(), place.table, tag.poll, place.start, place.bit, *ix));
     let mut blocks: Vec<Block> = Vec::new();
     for (tag_ix, tag, Address { table, start, .. }) in order {
         let Some(block) = blocks.last_mut().filter(|block| joins(block, tag, device, max_gap)) else {
-            let count = width(tag);
-            blocks.push(Block { device: ix, table, start, count, period: tag.poll, tags: vec![tag_ix] });
+            let (start, count) = begins(tag, start, device);
+            let model = tag.model();
+            blocks.push(Block { device: ix, table, model, start, count, period: tag.poll, tags: vec![tag_ix] });
             continue;
         };
         block.count = block.count.max(start - block.start + width(tag));
         block.tags.push(tag_ix);
     }
+    let together = device.grouping == Grouping::Blocks;
+    for block in blocks.iter_mut().filter(|block| together && block.model.is_some()) {
+        take_factors_along(block, plan, longest_read(device, block.table));
+    }
     blocks
+}
+
+/// Where a block begins whose first tag is this one, and how long it is then: in a model with its header, if that fits.
+fn begins(tag: &TagPlan, start: u16, device: &DevicePlan) -> (u16, u16) {
+    let count = width(tag);
+    let end = start.checked_add(count).map(|end| end.max(HEADER_REGISTERS));
+    match end.filter(|end| *end <= longest_read(device, TABLE) && device.grouping == Grouping::Blocks) {
+        Some(end) if tag.model().is_some() => (0, end),
+        Some(_) | None => (start, count),
+    }
+}
+
+/// Makes a block reach as far as the scale factors of its tags, if that fits, although they may be polled more seldom: a
+/// value is worth only as much as the factor that was there at the same moment.
+fn take_factors_along(block: &mut Block, plan: &Plan, longest: u16) {
+    let tags = block.tags.iter().filter_map(|ix| plan.tags.get(ix.0 as usize));
+    let factors = tags.filter_map(|tag| plan.tags.get(tag.scale_from?.0 as usize));
+    let places: Vec<(u32, u32)> = factors
+        .filter(|factor| factor.model() == block.model)
+        .filter_map(|factor| {
+            let start = u32::from(factor.place()?.start);
+            Some((start, start + u32::from(width(factor))))
+        })
+        .collect();
+    for (factor_start, factor_end) in places {
+        let start = factor_start.min(block.start.into());
+        let end = factor_end.max(u32::from(block.start) + u32::from(block.count));
+        if end - start <= u32::from(longest)
+            && let (Ok(start), Ok(count)) = (u16::try_from(start), u16::try_from(end - start))
+        {
+            (block.start, block.count) = (start, count);
+        }
+    }
 }
 
 /// May this tag, which does not start before the block, be read with it?
 fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> bool {
-    let Some(place) = tag.register().filter(|place| block.table == place.table && block.period == tag.poll) else {
+    let same = |place: &Address| block.model == tag.model() && block.table == place.table && block.period == tag.poll;
+    let Some(place) = tag.place().filter(same) else {
         return false;
     };
     let (start, block_start) = (u32::from(place.start), u32::from(block.start));
@@ -116,11 +166,15 @@ fn joins(block: &Block, tag: &TagPlan, device: &DevicePlan, max_gap: u16) -> boo
     if device.grouping == Grouping::OneRequestPerTag && (start, width(tag)) != (block_start, block.count) {
         return false; // bits of one register, or two views of it, are one request all the same
     }
-    // A register's worth of wire is 16 bits.
-    let hole_max = u32::from(max_gap) * if block.table.is_bits() { 16 } else { 1 };
+    // A register's worth of wire is 16 bits. A model has no holes in it, and another read of it costs a look at its header.
+    let hole_max = match (block.model, device.max_gap) {
+        (Some(_), None) => u32::from(REGISTERS_PER_READ_MAX),
+        _ if block.table.is_bits() => u32::from(max_gap) * 16,
+        _ => u32::from(max_gap),
+    };
     hole <= hole_max
         && length <= u32::from(longest_read(device, block.table))
-        && device.territory.allows(block.table, block_start, length)
+        && (block.model.is_some() || device.territory.allows(block.table, block_start, length))
 }
 
 /// The longest read of a device, registers or bits: its own limit and the protocol's.
@@ -134,7 +188,7 @@ pub fn longest_read(device: &DevicePlan, table: Table) -> u16 {
 
 /// Registers (or bits, in bit tables) that one value takes; a bit of a register takes that register.
 pub const fn width(tag: &TagPlan) -> u16 {
-    match tag.register() {
+    match tag.place() {
         Some(place) if !place.table.is_bits() => tag.data_type.registers(),
         _ => 1,
     }

@@ -38,11 +38,29 @@ pub enum Complete {
 
 /// Reads the main file and its fragments.
 pub fn read(path: &Path, findings: &Findings) -> FileSet {
+    read_with(path, None, findings)
+}
+
+/// A text that stands for what a file holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Draft<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// What it is going to hold.
+    pub text: &'a str,
+}
+
+/// Reads the main file and its fragments, one of them as it is going to be.
+pub fn read_with(path: &Path, draft: Option<Draft<'_>>, findings: &Findings) -> FileSet {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut sources = Sources::default();
-    let mut trees = vec![read_one(&path, &mut sources, findings)];
+    let mut read = |path: &Path| match draft {
+        Some(draft) if draft.path == path => take_in(path.to_owned(), draft.text.to_owned(), &mut sources, findings),
+        _ => read_one(path, &mut sources, findings),
+    };
+    let mut trees = vec![read(&path)];
     for fragment in fragments(&path, findings) {
-        trees.push(read_one(&fragment, &mut sources, findings));
+        trees.push(read(&fragment));
     }
     join(sources, trees, findings)
 }

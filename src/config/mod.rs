@@ -8,7 +8,8 @@
 //! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key of the contract
 //! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
 //! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
-//! from it, `forecast` and `wire` what it will cost. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
+//! from it, `forecast` and `wire` what it will cost · `exchange` takes tags out to CSV and back in, `sheet` is what the two forms
+//! have in common. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
 //! come from the caller. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub mod blocks;
 mod check;
 mod csv;
+pub mod exchange;
 pub mod expression;
 mod files;
 pub mod forecast;
@@ -27,6 +29,7 @@ pub mod profile;
 mod raw;
 pub mod schema;
 mod section;
+mod sheet;
 pub mod shipped;
 mod source;
 pub mod units;

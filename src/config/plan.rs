@@ -11,6 +11,7 @@ mod bus;
 mod condition;
 mod device;
 mod habits;
+mod line;
 mod tag;
 mod uplink;
 
@@ -20,6 +21,10 @@ pub use bus::{
 pub use condition::{AlarmPlan, Compression, Freshness};
 pub use device::DevicePlan;
 pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TURNAROUND, Territory, Verdict};
+pub use line::{
+    ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumPlan, FrameCut, LineMode, LinePlan, Pattern, StatusPlan,
+    TalkPlan,
+};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,

@@ -45,6 +45,17 @@ impl Problems {
         self.list.iter()
     }
 
+    /// The same with other paths where there are better ones.
+    #[must_use]
+    pub fn renamed(mut self, better: impl Fn(&Problem) -> Option<String>) -> Self {
+        for problem in &mut self.list {
+            if let Some(path) = better(problem) {
+                problem.path = path;
+            }
+        }
+        self
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
         self.list.len()

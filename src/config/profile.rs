@@ -73,6 +73,12 @@ impl Library {
         library
     }
 
+    /// Has the `profile` value at this place name a map that is given.
+    pub fn put(&mut self, at: At, path: PathBuf, map: RegisterMap) {
+        self.meant.insert(at, path.clone());
+        self.maps.insert(path, Some(map));
+    }
+
     /// The map that the `profile` value at this place names, if it could be read.
     pub fn get(&self, at: At) -> Option<&RegisterMap> {
         self.maps.get(self.meant.get(&at)?)?.as_ref()

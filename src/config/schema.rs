@@ -177,6 +177,16 @@ pub const BUS: &[Key] = &[
     landed("ignore_unit_id", Kind::Bool),
     landed("retries", Kind::Number),
     landed("turnaround", Kind::Text),
+    landed("mode", Kind::Text),
+    landed("frame_start", Kind::Text),
+    landed("frame_end", Kind::Text),
+    landed("frame_length", Kind::Number),
+    landed("frame_idle", Kind::Text),
+    landed("max_frame", Kind::Number),
+    landed("checksum", Kind::Text),
+    landed("checksum_form", Kind::Text),
+    landed("checksum_after", Kind::Text),
+    landed("checksum_place", Kind::Text),
 ];
 
 /// `[bus.rs485]`
@@ -206,8 +216,15 @@ pub const DEVICE: &[Key] = &[
     landed("delay_on_unit_change", Kind::Text),
     landed("ignore_unit_id", Kind::Bool),
     landed("retries", Kind::Number),
+    landed("send", Kind::Text),
+    landed("match", Kind::List),
+    landed("status", Kind::Table(STATUS_TEXTS)),
     landed("tag", Kind::Tables(TAG)),
 ];
+
+/// `status = { … }` of a device on a bus of type `line`.
+pub const STATUS_TEXTS: &[Key] =
+    &[landed("field", Kind::Text), landed("good", Kind::List), landed("uncertain", Kind::List)];
 
 /// `[[device.tag]]`, and the columns of a CSV register map.
 pub const TAG: &[Key] = &[
@@ -230,6 +247,7 @@ pub const TAG: &[Key] = &[
     landed("poll", Kind::Text),
     landed("deadband", Kind::Number),
     landed("expression", Kind::Text),
+    landed("field", Kind::Text),
     landed("compression", Kind::Table(COMPRESSION)),
     landed("stale_after", Kind::Text),
     landed("unchanged_for", Kind::Text),

@@ -14,6 +14,8 @@ use super::driver::Driver;
 use super::modbus::exchange::Sent;
 use super::modbus::session::Trouble;
 use super::modbus::write::{Intent, Write, intend, read_back};
+use super::sunspec::chain::Model;
+use super::sunspec::guarded;
 use super::tags::exponent;
 use crate::config::plan::{TagPlan, Verify};
 use crate::flow::clock::Clock;
@@ -65,12 +67,22 @@ pub struct Done {
 }
 
 impl Done {
-    const fn refused(refusal: Refusal) -> Self {
+    /// Not sent.
+    pub const fn refused(refusal: Refusal) -> Self {
         Self { outcome: Outcome::Refused(refusal), contact: Contact::None }
     }
 
     const fn failed(reason: Failure, contact: Contact) -> Self {
         Self { outcome: Outcome::Failed { reason, read_back: None }, contact }
+    }
+
+    /// Trouble before anything was written.
+    pub fn unsent(trouble: &Trouble) -> Self {
+        match trouble {
+            Trouble::Timeout | Trouble::Protocol => Self::failed(Failure::Transport, Contact::Silent),
+            Trouble::Lost { .. } => Self::failed(Failure::Transport, Contact::None),
+            Trouble::Exception(_) | Trouble::TooLong => Self::of_trouble(trouble),
+        }
     }
 
     fn of_trouble(trouble: &Trouble) -> Self {
@@ -95,6 +107,8 @@ pub struct Order<'a> {
     pub scale_from: Option<&'a TagPlan>,
     /// The unit of its device.
     pub unit: u8,
+    /// The SunSpec model that has to be where it was found, or nothing is written.
+    pub guard: Option<Model>,
     /// What to write.
     pub value: &'a Value,
     /// Not to be sent after this.
@@ -230,6 +244,11 @@ async fn once(
         && let Err(lost @ Trouble::Lost { .. }) = driver.read(order.unit, table, start, count).await
     {
         return Err(lost.into());
+    }
+    if let Some(model) = order.guard
+        && !guarded::is_there(driver, order.unit, model).await?
+    {
+        return Err(Stop::Refused(Refusal::Absent));
     }
     driver.settle(order.unit).await?;
     in_time(clock, order)?;

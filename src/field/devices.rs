@@ -10,10 +10,11 @@ use super::schedule::PollIx;
 use super::spread::Spread;
 use super::standing::Unit;
 use super::stats::Noise;
+use super::sunspec::discovery::Discovery;
 use super::tags::{Slot, Tags};
 use super::think::Think;
-use crate::config::blocks::Block;
-use crate::config::plan::Plan;
+use crate::config::blocks::{Block, longest_read, width};
+use crate::config::plan::{Grouping, Plan};
 use crate::flow::hub::{DeviceReport, Diagnosis};
 use crate::model::quality::Cause;
 use crate::model::tag::{DeviceIx, TagIx};
@@ -50,6 +51,10 @@ pub struct Device {
     pub whole_again: Instant,
     /// How long it thinks.
     pub think: Think,
+    /// Where it has its SunSpec models.
+    pub discovery: Discovery,
+    /// Readings in a row that showed another model than the one that was found there.
+    pub moved: u8,
     spread: Spread,
     counts: Counts,
     reported: Option<DeviceReport>,
@@ -163,6 +168,14 @@ pub struct Poll {
     pub busy: u8,
     /// It was known to be good, and the device refuses it since then.
     pub refused_since: Option<Instant>,
+    /// When the chain of models was last put in doubt because the device refused this.
+    pub doubted: Option<Instant>,
+    /// Scale factors of its tags that are polled at another time, and lie in its readings all the same …
+    pub factors: Vec<(Slot, Cut)>,
+    /// … or near the header of its model, and where there.
+    pub head: Vec<(Slot, Cut)>,
+    /// See [`Self::head`].
+    pub steady: Vec<u16>,
 }
 
 impl Poll {
@@ -171,8 +184,48 @@ impl Poll {
         let name = |ix: &TagIx| plan.tags.get(ix.0 as usize).map(|tag| tag.name.as_bytes());
         block.tags.sort_by(|one, other| name(one).cmp(&name(other)));
         let cuts = tags.cuts(plan, &block);
-        Self { seat, block, cuts, known_good: false, busy: 0, refused_since: None }
+        let (factors, head, steady) = beside(plan, &block, tags);
+        Self {
+            seat,
+            block,
+            cuts,
+            known_good: false,
+            busy: 0,
+            refused_since: None,
+            doubted: None,
+            factors,
+            head,
+            steady,
+        }
     }
+}
+
+/// Where the scale factors of a block's tags are found that are not among its tags: in its readings, or near the header.
+#[expect(clippy::type_complexity, reason = "three columns of a poll, made in one go")]
+fn beside(plan: &Plan, block: &Block, tags: &Tags) -> (Vec<(Slot, Cut)>, Vec<(Slot, Cut)>, Vec<u16>) {
+    let (mut factors, mut head, mut steady) = (Vec::new(), Vec::new(), Vec::new());
+    let of = |ix: &TagIx| plan.tags.get(ix.0 as usize);
+    let mut wanted: Vec<TagIx> = block.tags.iter().filter_map(|ix| of(ix)?.scale_from).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let (start, end) = (block.start, u32::from(block.start) + u32::from(block.count));
+    let of_device = plan.devices.get(block.device.0 as usize);
+    let together = of_device.filter(|device| device.grouping == Grouping::Blocks);
+    let longest = together.map_or(0, |device| longest_read(device, block.table));
+    let apart = block.model.is_some() && !block.has_header();
+    for ix in wanted.into_iter().filter(|ix| !block.tags.contains(ix)) {
+        let (Some(tag), Some(slot)) = (of(&ix), tags.slot(ix)) else { continue };
+        let Some(place) = tag.place().filter(|place| place.table == block.table && tag.model() == block.model) else {
+            continue;
+        };
+        if place.start >= start && u32::from(place.start) + u32::from(width(tag)) <= end {
+            factors.extend(Cut::new(tag, start).map(|cut| (slot, cut)));
+        } else if apart && place.start < longest {
+            head.extend(Cut::new(tag, 0).map(|cut| (slot, cut)));
+            steady.push(place.start);
+        }
+    }
+    (factors, head, steady)
 }
 
 /// Devices and polls of one bus.
@@ -202,6 +255,8 @@ impl Roster {
                 map: map_of(of, plan.tags.get(of.tags.clone()).unwrap_or_default()),
                 whole_again: now,
                 think: Think::default(),
+                discovery: Discovery::default(),
+                moved: 0,
                 spread: Spread::default(),
                 counts: Counts::default(),
                 reported: None,

@@ -62,6 +62,7 @@ pub struct Driver {
     last_asked: Option<(u8, Instant)>,
     opened_at: Instant,
     resting: Resting,
+    connection: u64,
     stats: Arc<BusStats>,
 }
 
@@ -83,6 +84,7 @@ impl Driver {
             last_asked: None,
             opened_at: now,
             resting: Resting::No,
+            connection: 0,
             stats,
         }
     }
@@ -123,6 +125,11 @@ impl Driver {
         self.retry_at
     }
 
+    /// Another number for each connection; one that was only closed because nothing was due goes on under its number.
+    pub const fn connection(&self) -> u64 {
+        self.connection
+    }
+
     /// Opens the connection; sets the time of the next attempt when it fails. Cancel-safe.
     pub async fn open(&mut self) -> io::Result<()> {
         self.session = None;
@@ -135,6 +142,7 @@ impl Driver {
                 if std::mem::replace(&mut self.opened_before, true) && !rested {
                     self.stats.reconnects.one();
                 }
+                self.connection += u64::from(!rested);
                 self.stats.connected.set(1);
                 self.opened_at = Instant::now();
                 self.last_answer = self.opened_at;

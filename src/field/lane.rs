@@ -174,7 +174,7 @@ impl Lane {
                 Turn::Wait(until) => self.wait(until).await,
             }
         }
-        self.refuse_waiting();
+        self.refuse_waiting().await;
         for place in 0..self.roster.devices.len() {
             let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
             self.emit(Seat(place), held).await;
@@ -328,11 +328,13 @@ impl Lane {
         outlet::send(&self.hub, &self.clock, &self.plan, self.roster.devices[seat.0].ix, harvest).await;
     }
 
-    fn refuse_waiting(&mut self) {
+    /// Those, too, for which the router holds a place while they are still being journalled: it waits for an answer to each.
+    async fn refuse_waiting(&mut self) {
+        let refuse = |command: FieldCommand| drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
+        self.waiting.take().into_iter().for_each(refuse);
         self.commands.close();
-        let waiting = self.waiting.take();
-        for command in waiting.into_iter().chain(std::iter::from_fn(|| self.commands.try_recv().ok())) {
-            drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
+        while let Some(command) = self.commands.recv().await {
+            refuse(command);
         }
     }
 }

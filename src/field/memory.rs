@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use crate::config::blocks::{longest_read, width};
+use crate::config::blocks::{Block, longest_read, width};
 use crate::config::plan::{DevicePlan, TagPlan};
+use crate::model::sunspec::ModelRef;
 use crate::model::tag::Table;
 
 /// A block is never read across this place: what begins at or behind it is another read.
@@ -14,10 +15,19 @@ use crate::model::tag::Table;
 pub struct Boundary {
     /// In which table.
     pub table: Table,
+    /// In which SunSpec model; then `at` counts from its first register.
+    pub model: Option<ModelRef>,
     /// Of the reads with this period.
     pub period: Duration,
     /// The first register or bit behind it.
     pub at: u16,
+}
+
+impl Boundary {
+    /// Is it one of reads like this one?
+    pub fn is_of(&self, read: &Block) -> bool {
+        (self.table, self.model, self.period) == (read.table, read.model, read.period)
+    }
 }
 
 /// Keeps boundaries over restarts. Neither call may block.
@@ -34,9 +44,12 @@ pub fn map_of<'a>(device: &DevicePlan, tags: impl IntoIterator<Item = &'a TagPla
     let limits = [Table::Holding, Table::Coil].map(|table| u64::from(longest_read(device, table)));
     let own = [u64::from(device.unit_id), limits[0], limits[1], device.max_gap.map_or(u64::MAX, u64::from)];
     let tag = |tag: &TagPlan| {
-        let place = tag.register()?;
+        let place = tag.place()?;
         let period = u64::try_from(tag.poll.as_millis()).unwrap_or(u64::MAX);
-        Some([place.table as u64, u64::from(place.start), u64::from(width(tag)), period])
+        let model =
+            tag.model().into_iter().flat_map(|model| model.numbers().chain([model.nth().into()]).collect::<Vec<_>>());
+        let own = [place.table as u64, u64::from(place.start), u64::from(width(tag)), period];
+        Some(own.into_iter().chain(model.map(u64::from)))
     };
     let tags = tags.into_iter().filter_map(tag).flatten();
     own.into_iter().chain(tags).flat_map(u64::to_le_bytes).fold(FNV_OFFSET, fnv)
@@ -82,9 +95,10 @@ impl Learned {
     }
 
     /// What lies within this read is not true any more.
-    pub fn forget(&mut self, table: Table, period: Duration, start: u16, count: u16) {
-        let inside = |at: u16| at > start && u32::from(at) < u32::from(start) + u32::from(count);
-        self.boundaries.retain(|kept| !(kept.table == table && kept.period == period && inside(kept.at)));
+    pub fn forget(&mut self, read: &Block) {
+        let (start, end) = (read.start, u32::from(read.start) + u32::from(read.count));
+        let inside = |at: u16| at > start && u32::from(at) < end;
+        self.boundaries.retain(|kept| !(kept.is_of(read) && inside(kept.at)));
         self.in_vain = 0;
     }
 
@@ -107,7 +121,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn holding(at: u16) -> Boundary {
-        Boundary { table: Table::Holding, period: SECOND, at }
+        Boundary { table: Table::Holding, model: None, period: SECOND, at }
+    }
+
+    fn read(table: Table, period: Duration, start: u16, count: u16) -> Block {
+        Block { device: DeviceIx(0), table, model: None, start, count, period, tags: Vec::new() }
     }
 
     #[test]
@@ -126,11 +144,12 @@ mod tests {
             .collect();
         assert_eq!(waits[..3], [60, 120, 240]);
         assert_eq!(waits[11], 86_400);
-        learned.forget(Table::Holding, SECOND, 10, 30);
+        learned.forget(&read(Table::Holding, SECOND, 10, 30));
         assert_eq!(learned.boundaries(), [holding(10), holding(40)], "a read that begins or ends there says nothing");
         assert_eq!(learned.wait(), RETRY_FIRST);
-        learned.forget(Table::Input, SECOND, 0, 100);
-        learned.forget(Table::Holding, 2 * SECOND, 0, 100);
+        learned.forget(&read(Table::Input, SECOND, 0, 100));
+        learned.forget(&Block { model: ModelRef::new(&[103], 1), ..read(Table::Holding, SECOND, 0, 100) });
+        learned.forget(&read(Table::Holding, 2 * SECOND, 0, 100));
         assert_eq!(learned.boundaries().len(), 2);
     }
 

@@ -4,9 +4,10 @@
 //! `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its neighbours, `devices`
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
 //! counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
-//! than time, `memory` what is wanted again after a restart. A `bus` has a `lane` for each of its connections, the loop that
+//! than time, `memory` what is wanted again after a restart, `sunspec` where a device has its models (`models`: the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that
 //! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds. Schedule, standing,
-//! backoff, spread, think, overload and the frames of Modbus are pure.
+//! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of their
+//! own in `line`; `kind` chooses.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -19,9 +20,12 @@ pub mod command;
 pub mod derived;
 pub mod devices;
 pub mod driver;
+pub mod kind;
 mod lane;
+pub mod line;
 pub mod memory;
 pub mod modbus;
+mod models;
 mod outcome;
 mod outlet;
 pub mod overload;
@@ -30,10 +34,12 @@ pub mod schedule;
 pub mod spread;
 pub mod standing;
 pub mod stats;
+pub mod sunspec;
 pub mod tags;
 pub mod think;
 
 pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
 pub use derived::DerivedTags;
+pub use kind::AnyBus;
 pub use stats::BusStats;

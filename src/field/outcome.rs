@@ -16,26 +16,35 @@ use super::memory::Boundary;
 use super::modbus::bisect;
 use super::modbus::exchange::Sent;
 use super::modbus::session::{Reading, Trouble};
+use super::models::Settled;
 use super::schedule::PollIx;
 use super::standing::Change;
+use super::sunspec::guarded::Guarded;
 use crate::flow::notice::Phase;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::time::Stamp;
 
 /// A device that is busy (exceptions 5 and 6) is asked again after this long …
-const BUSY_WAIT: Duration = Duration::from_millis(200);
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(200);
 /// … so many times before its tags are bad.
-const BUSY_MAX: u8 = 3;
+pub(super) const BUSY_MAX: u8 = 3;
 /// A block that was read before may be refused for this long before it is split for good: a PLC that restarts or is being
 /// programmed says no to everything.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// A single tag that the device refuses is not asked for more often than this.
-const REFUSED_WAIT: Duration = Duration::from_secs(60);
+pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
 impl Lane {
     /// Reads one block.
     pub(super) async fn poll(&mut self, ix: PollIx) {
+        let model = match self.roster.polls[ix].block.model {
+            None => None,
+            Some(wanted) => match self.look_up(ix, wanted).await {
+                Some(model) => Some(model),
+                None => return,
+            },
+        };
         let begun = Instant::now();
         let poll = &self.roster.polls[ix];
         let (seat, block) = (poll.seat, &poll.block);
@@ -49,7 +58,12 @@ impl Lane {
             self.roster.devices[seat.0].skipped(skipped);
         }
         let before = self.stats.noise();
-        let read = self.driver.read(unit_id, table, start, count).await;
+        let read = match model {
+            // Nothing to ask for: the model ends before these tags.
+            Some(model) if model.registers() <= start.into() => return self.absent(ix).await,
+            None => self.driver.read(unit_id, table, start, count).await.map(|reading| Guarded::Part(reading, None)),
+            Some(model) => self.read_in(ix, model).await,
+        };
         let at = self.clock.now();
         self.stats.polls.one();
         let device = &mut self.roster.devices[seat.0];
@@ -59,8 +73,10 @@ impl Lane {
         }
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match read {
-            Ok(reading) => self.answered(ix, &reading, at).await,
-            Err(Trouble::Exception(code)) => self.exception(ix, code, at).await,
+            Ok(Guarded::Part(reading, head)) => self.answered(ix, &reading, head.as_ref(), at).await,
+            Ok(Guarded::Moved) => self.moved(ix, at).await,
+            Ok(Guarded::Unsettled) => self.unsettled(ix, at).await,
+            Err(Trouble::Exception(code)) => self.exception(ix, code, begun, at).await,
             Err(Trouble::Timeout) => self.failed(ix, Cause::Timeout, begun).await,
             Err(Trouble::Protocol) => self.failed(ix, Cause::Protocol, begun).await,
             Err(Trouble::TooLong) => self.refused(ix, Cause::Config, at).await,
@@ -68,23 +84,31 @@ impl Lane {
         }
     }
 
-    async fn answered(&mut self, ix: PollIx, reading: &Reading, at: Stamp) {
+    /// `head`: registers of its SunSpec model that were read apart.
+    async fn answered(&mut self, ix: PollIx, reading: &Reading, head: Option<&Reading>, at: Stamp) {
         let poll = &mut self.roster.polls[ix];
-        (poll.known_good, poll.busy, poll.refused_since) = (true, 0, None);
+        (poll.known_good, poll.busy, poll.refused_since, poll.doubted) = (true, 0, None, None);
         let (seat, block) = (poll.seat, &poll.block);
         let device = &mut self.roster.devices[seat.0];
-        if let Some(took) = self.driver.last_response().filter(|_| !block.table.is_bits()) {
+        device.moved = 0;
+        if let Some(took) =
+            self.driver.last_response().filter(|_| reading.registers() == Some(block.count.into()) && head.is_none())
+        {
             let link = &self.plan.buses[self.bus.0 as usize].link;
             device.think.learn(link, block.count, block.transaction_bytes(link), took);
         }
         device.count(Ending::Answer(at));
-        let samples = self.tags.read(&poll.cuts, reading, at);
+        if let Some(head) = head {
+            self.tags.note_factors(&poll.head, head, at);
+        }
+        self.tags.note_factors(&poll.factors, reading, at);
+        let samples = self.tags.read(&self.roster.polls[ix].cuts, reading, at);
         self.alive(seat);
         self.emit(seat, samples).await;
     }
 
     /// A device answered: tell if that is news.
-    fn alive(&mut self, seat: Seat) {
+    pub(super) fn alive(&mut self, seat: Seat) {
         if std::mem::take(&mut self.cut) {
             info!(bus = %self.name, "bus is connected again");
             self.notice("bus_down", Phase::Cleared, "connected again".into());
@@ -105,11 +129,11 @@ impl Lane {
         }
     }
 
-    async fn exception(&mut self, ix: PollIx, code: u8, at: Stamp) {
+    async fn exception(&mut self, ix: PollIx, code: u8, begun: Instant, at: Stamp) {
         let seat = self.roster.polls[ix].seat;
-        // 10 and 11: the gateway in between says that the unit behind it is silent.
+        // 10 and 11: the gateway in between says that the unit behind it is silent. It has waited for it as we would have.
         if matches!(code, 10 | 11) {
-            return self.failed(ix, Cause::Timeout, Instant::now()).await;
+            return self.failed(ix, Cause::Timeout, begun).await;
         }
         self.roster.devices[seat.0].count(Ending::Exception(at, code));
         self.alive(seat);
@@ -120,6 +144,7 @@ impl Lane {
                 self.schedule.put_off(ix, until.into_std());
                 self.emit_bad_poll(ix, Cause::Exception, at).await;
             }
+            2 | 3 if self.doubts(ix) => {}
             2 | 3 => self.refused(ix, Cause::Exception, at).await,
             5 | 6 if self.roster.polls[ix].busy < BUSY_MAX => {
                 self.roster.polls[ix].busy += 1;
@@ -156,7 +181,12 @@ impl Lane {
             let device = &mut self.roster.devices[poll.seat.0];
             let (start, count) = (poll.block.start, poll.block.count);
             info!(bus = %self.name, device = %device.name, start, count, "block split");
-            device.learned.add(Boundary { table: right.table, period: right.period, at: right.start });
+            device.learned.add(Boundary {
+                table: right.table,
+                model: right.model,
+                period: right.period,
+                at: right.start,
+            });
             device.whole_again = now + device.learned.wait();
             let seat = poll.seat;
             self.keep_learned(seat);
@@ -167,7 +197,7 @@ impl Lane {
         self.emit_bad_poll(ix, cause, at).await;
     }
 
-    async fn failed(&mut self, ix: PollIx, cause: Cause, begun: Instant) {
+    pub(super) async fn failed(&mut self, ix: PollIx, cause: Cause, begun: Instant) {
         let seat = self.roster.polls[ix].seat;
         let now = Instant::now();
         let device = &mut self.roster.devices[seat.0];
@@ -197,6 +227,7 @@ impl Lane {
                 device.down_since = Some(at);
             }
             device.cause = cause;
+            device.discovery.doubt(); // it may come back with other firmware
             for poll in &device.polls {
                 self.schedule.hasten(*poll, Instant::now().into_std()); // whichever is chosen to probe, the standing says when
             }
@@ -207,7 +238,7 @@ impl Lane {
         }
     }
 
-    async fn lost(&mut self, ix: PollIx, error: &io::Error, sent: Sent) {
+    pub(super) async fn lost(&mut self, ix: PollIx, error: &io::Error, sent: Sent) {
         let now = Instant::now();
         self.schedule.hasten(ix, now.into_std());
         if !self.driver.was_proven() {
@@ -236,8 +267,17 @@ impl Lane {
         let begun = Instant::now();
         let unit = self.roster.devices[seat.0].unit_id;
         let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));
-        let order = Order { tag, scale_from, unit, value: &command.value, deadline: command.deadline };
-        let done = carry_out(&mut self.driver, &self.clock, order).await;
+        let done = match self.settled(seat, tag, scale_from).await {
+            Ok(Settled { tag, scale_from, guard }) => {
+                let (value, deadline) = (&command.value, command.deadline);
+                let order = Order { tag: &tag, scale_from: scale_from.as_deref(), unit, guard, value, deadline };
+                carry_out(&mut self.driver, &self.clock, order).await
+            }
+            Err(done) => done,
+        };
+        if done.outcome == Outcome::Refused(Refusal::Absent) {
+            self.roster.devices[seat.0].discovery.doubt();
+        }
         let now = Instant::now();
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         let refused = match done.outcome {

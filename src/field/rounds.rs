@@ -16,6 +16,7 @@ use super::lane::{Lane, ROUND};
 use super::memory::{Learned, Memory};
 use super::modbus::bisect::split_at;
 use super::modbus::session::Trouble;
+use super::models::within;
 use super::overload::{News, Overload};
 use crate::config::blocks::{Block, device_blocks, gap_assumed, think_assumed};
 use crate::flow::notice::Phase;
@@ -124,7 +125,8 @@ impl Lane {
         if self.rounds.replan_at <= now {
             self.rounds.replan_at = now + REPLAN_EVERY;
             let pieces = self.planned();
-            let places = |block: &Block| (block.device, block.table, block.start, block.count, block.period);
+            let places =
+                |block: &Block| (block.device, block.table, block.model, block.start, block.count, block.period);
             let mut present: Vec<_> = self.roster.blocks().map(places).collect();
             let mut wanted: Vec<_> = pieces.iter().map(places).collect();
             present.sort_unstable();
@@ -148,13 +150,23 @@ impl Lane {
             return self.memory.iter().for_each(|memory| memory.keep(&name, map, &[]));
         };
         let unit = device.unit_id;
-        let read = self.driver.read(unit, block.table, block.start, block.count).await;
+        let (start, count) = match block.model.map(|wanted| device.discovery.find(wanted)) {
+            None => (block.start, block.count),
+            // Whether it is this model is seen when it is polled; here only the length is tried.
+            Some(Some(model)) => (model.start.saturating_add(block.start), within(model, &block)),
+            Some(None) => return, // another time
+        };
+        let read = if self.allows(seat, block.table, start, count) {
+            self.driver.read(unit, block.table, start, count).await
+        } else {
+            Err(Trouble::TooLong)
+        };
         let now = Instant::now();
         let device = &mut self.roster.devices[seat.0];
         match read {
             Ok(_) => {
                 info!(bus = %self.name, device = %device.name, start = block.start, count = block.count, "block is whole again");
-                device.learned.forget(block.table, block.period, block.start, block.count);
+                device.learned.forget(&block);
                 device.whole_again = now; // the next one in the next round
                 self.keep_learned(seat);
                 let pieces = self.planned();

@@ -34,6 +34,15 @@ const RETRY_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(usize);
 
+/// What a device said of one tag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Its raw value, or why it has none.
+    pub raw: Result<Value, Cause>,
+    /// How far the device itself trusts it; good where it says nothing.
+    pub doubt: Quality,
+}
+
 /// All polled tags of one bus.
 #[derive(Debug, Default)]
 pub struct Tags {
@@ -86,8 +95,13 @@ impl Held {
 impl Tags {
     /// The tags of these blocks.
     pub fn new(plan: &Plan, blocks: &[Block]) -> Self {
+        Self::of(plan, blocks.iter().flat_map(|block| &block.tags))
+    }
+
+    /// These tags.
+    pub fn of<'a>(plan: &Plan, wanted: impl IntoIterator<Item = &'a TagIx>) -> Self {
         let mut tags = Self::default();
-        for ix in blocks.iter().flat_map(|block| &block.tags) {
+        for ix in wanted {
             if let Some(tag) = plan.tags.get(ix.0 as usize) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
                 tags.states.push(State::new(*ix, tag));
@@ -122,6 +136,17 @@ impl Tags {
         self
     }
 
+    /// What comes of what a device said of one tag.
+    pub fn offer(&mut self, slot: Slot, said: Said, at: Stamp, into: &mut Harvest) {
+        let Some(state) = self.states.get_mut(slot.0) else { return };
+        let (value, quality) = match said.raw {
+            Ok(raw) => state.limited(state.meaning.engineer(raw)),
+            Err(cause) => (None, Quality::Bad(cause)),
+        };
+        let quality = if quality == Quality::Good { said.doubt } else { quality };
+        state.point.offer(value, quality, at, into);
+    }
+
     /// Where the tags of a block lie in its readings.
     pub fn cuts(&self, plan: &Plan, block: &Block) -> Vec<(Slot, Cut)> {
         let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)?));
@@ -130,9 +155,7 @@ impl Tags {
 
     /// What comes of a block that was read.
     pub fn read(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) -> Harvest {
-        if !self.factors.is_empty() {
-            self.note_factors(cuts, reading, at);
-        }
+        self.note_factors(cuts, reading, at);
         let mut harvest = Harvest { samples: Vec::with_capacity(cuts.len()), ..Harvest::default() };
         for (slot, cut) in cuts {
             if let Some(state) = self.states.get_mut(slot.0) {
@@ -146,8 +169,12 @@ impl Tags {
         harvest
     }
 
-    /// Scale factors first: the values beside them are worked out with these.
-    fn note_factors(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) {
+    /// Learns the scale factors among these and makes samples of none. They come first: the values beside them are worked out
+    /// with these.
+    pub fn note_factors(&mut self, cuts: &[(Slot, Cut)], reading: &Reading, at: Stamp) {
+        if self.factors.is_empty() {
+            return;
+        }
         for (slot, cut) in cuts {
             if let (Some(held), Some(state)) = (self.factors.get_mut(slot), self.states.get(slot.0)) {
                 let is = match state.judge(cut, reading, Factor::None) {
@@ -227,8 +254,13 @@ impl State {
         let meant = match cut.piece(reading) {
             Piece::Bit(on) => self.meaning.read_bit(on),
             Piece::Words(words) => self.meaning.read(words, factor),
-            Piece::Missing => (None, Quality::Bad(Cause::Protocol)),
+            // Answers of the wrong length never come this far: its SunSpec model ends before it.
+            Piece::Missing => (None, Quality::Bad(Cause::Config)),
         };
+        self.limited(meant)
+    }
+
+    fn limited(&self, meant: (Option<Value>, Quality)) -> (Option<Value>, Quality) {
         match meant {
             (Some(value), Quality::Good) => {
                 let quality = limits::judge(self.limits, &value);

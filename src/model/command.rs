@@ -21,6 +21,8 @@ pub enum Refusal {
     Expired,
     /// `expires` was given and the wall clock is not known.
     Clock,
+    /// The device does not have the SunSpec model that the tag is in, or not where it was.
+    Absent,
     /// The queue to the bus is full.
     Busy,
     /// The gateway is stopping.
@@ -40,6 +42,7 @@ impl Refusal {
             Self::Range => "range",
             Self::Expired => "expired",
             Self::Clock => "clock",
+            Self::Absent => "absent",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::Journal => "journal",

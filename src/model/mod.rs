@@ -1,7 +1,7 @@
 //! The words of the house: what every room talks about, and nothing that does anything.
 //!
 //! No tokio, no I/O, no clock. Every other room may import this one; this one imports nobody.
-//! `tag` what is read, `data_type` as what · `value` + `registers` what came off the wire · `quality` how far to trust it ·
+//! `tag` what is read (`sunspec`: in a chain of models), `data_type` as what · `value` + `registers` what came off the wire · `quality` how far to trust it ·
 //! `time` when · `sample` the three together · `number` its place in a stream · `topic` where it is
 //! published · `command` what may be written back · `stats` what is counted.
 
@@ -13,6 +13,7 @@ pub mod quality;
 pub mod registers;
 pub mod sample;
 pub mod stats;
+pub mod sunspec;
 pub mod tag;
 pub mod time;
 pub mod topic;

@@ -48,7 +48,7 @@ impl Meaning {
             return bad(Cause::Nan);
         }
         match self.form.read(words) {
-            Ok(raw) => self.engineer(raw, factor),
+            Ok(raw) => self.valued(raw, factor),
             Err(Unreadable::NotANumber) => bad(Cause::Nan),
             Err(Unreadable::NotText) => bad(Cause::Config),
             Err(Unreadable::TooShort) => bad(Cause::Protocol),
@@ -57,10 +57,15 @@ impl Meaning {
 
     /// A coil, or one bit of a register.
     pub fn read_bit(&self, on: bool) -> (Option<Value>, Quality) {
-        self.engineer(Value::Bool(on), Factor::None)
+        self.engineer(Value::Bool(on))
     }
 
-    fn engineer(&self, raw: Value, factor: Factor) -> (Option<Value>, Quality) {
+    /// What came as a value already: a switch, or text of an instrument.
+    pub fn engineer(&self, raw: Value) -> (Option<Value>, Quality) {
+        self.valued(raw, Factor::None)
+    }
+
+    fn valued(&self, raw: Value, factor: Factor) -> (Option<Value>, Quality) {
         let Some(map) = &self.map else {
             return self.scaled(factor).apply(raw).map_or(bad(Cause::Nan), |value| (Some(value), Quality::Good));
         };

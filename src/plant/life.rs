@@ -88,6 +88,13 @@ impl Life {
         point.get(image, self.factor(point, image))
     }
 
+    /// Puts into every tag what it holds when there is no value; tags that cannot say so keep theirs.
+    pub(super) fn blank(&self, image: &mut Image) {
+        for point in &self.points {
+            point.blank(image);
+        }
+    }
+
     /// Moves the image to a moment after start.
     pub(super) fn advance(&mut self, image: &mut Image, since_start: Duration) {
         let passed = since_start.saturating_sub(self.last.unwrap_or_default());

@@ -25,7 +25,8 @@ const BITS_WRITTEN_MAX: u16 = 1968;
 /// Section 6.12: registers per write.
 const WORDS_WRITTEN_MAX: u16 = 123;
 
-/// Answers one request (function code first, no unit id, no checksum). FC 1 to 6, 15, 16 and 22; anything else is exception 1.
+/// Answers one request (function code first, no unit id, no checksum). FC 1 to 6, 15, 16 and 22; anything else is exception 1
+/// (FC 43 is answered by [`super::identity`], if the unit has one).
 pub fn answer(image: &mut Image, request: &[u8]) -> Vec<u8> {
     let function = request.first().copied().unwrap_or(0);
     respond(image, function, request.get(1..).unwrap_or_default()).unwrap_or_else(|code| exception(function, code))
@@ -42,6 +43,9 @@ pub fn is_write(request: &[u8]) -> bool {
 }
 
 fn respond(image: &mut Image, function: u8, body: &[u8]) -> Result<Vec<u8>, u8> {
+    if !matches!(function, 1..=6 | 15 | 16 | 22) {
+        return Err(ILLEGAL_FUNCTION); // however short the request is
+    }
     let (start, second) = (word(body, 0)?, word(body, 2)?);
     let echo = || [&[function][..], &body[..4]].concat();
     match function {
@@ -100,6 +104,7 @@ fn respond(image: &mut Image, function: u8, body: &[u8]) -> Result<Vec<u8>, u8> 
 pub fn request_length(request: &[u8]) -> Option<usize> {
     match request.first()? {
         1..=6 => Some(5),
+        43 => Some(4),
         22 => Some(7),
         15 | 16 => Some(6 + usize::from(*request.get(5)?)),
         _ => None,
@@ -171,7 +176,8 @@ mod tests {
             (&[22, 0, 1, 0, 0xF0, 0, 0x0A], &[22, 0, 1, 0, 0xF0, 0, 0x0A]), // 7: nothing stays of it, 0x0A is set
             (&[22, 0, 9, 0, 0xF0, 0, 0x0A], &[0x96, 2]), // not mapped
             (&[22, 0, 1, 0, 0xF0], &[0x96, 3]),       // cut short
-            (&[43, 14, 1, 0, 0], &[0xAB, 1]),         // not ours
+            (&[43, 14, 1, 0], &[0xAB, 1]),            // not ours
+            (&[17], &[0x91, 1]),                      // nor this
             (&[3, 0], &[0x83, 3]),                    // cut short
         ];
         let mut image = image();

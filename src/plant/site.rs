@@ -2,26 +2,19 @@
 //! that dials in there.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
-
-use crate::config::plan::{BusPlan, Carrier, Plan};
+use crate::config::plan::Plan;
 use crate::model::tag::BusIx;
 use crate::model::value::Value;
 
-use super::dial::DialLine;
-use super::faults::Fault;
+use super::faults::{Fault, Trouble};
+pub use super::front::Place;
+use super::front::{Door, Doors};
+use super::identity::Identity;
 use super::life::{Follow, Life};
-use super::rtu::{Pace, RtuLine};
-use super::tcp::{Manner, TcpLine};
-use super::tls::{self, GatewayFiles};
-use super::udp::UdpLine;
 use super::units::Units;
 
 /// A bus could not be served.
@@ -47,28 +40,6 @@ pub struct SiteOptions {
     pub links: Option<PathBuf>,
 }
 
-/// Where a served bus is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// On TCP or UDP.
-    Net(SocketAddr),
-    /// On TCP with TLS.
-    Tls(SocketAddr, GatewayFiles),
-    /// Somebody dials in there.
-    Dialled(SocketAddr),
-    /// On a pseudo-terminal.
-    Pty(PathBuf),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Net(address) | Self::Tls(address, _) | Self::Dialled(address) => address.fmt(f),
-            Self::Pty(path) => path.display().fmt(f),
-        }
-    }
-}
-
 /// All buses of a plan, served until dropped or stopped.
 #[derive(Debug)]
 pub struct Site {
@@ -85,15 +56,7 @@ pub struct ServedBus {
     pub place: Place,
     /// Who is there.
     pub units: Units,
-    line: Line,
-}
-
-#[derive(Debug)]
-enum Line {
-    Tcp(TcpLine),
-    Udp(UdpLine),
-    Dial(DialLine),
-    Rtu(RtuLine),
+    door: Door,
 }
 
 #[derive(Debug)]
@@ -107,8 +70,13 @@ impl Site {
     /// Serves every bus of the plan with its devices. Must be called within a tokio runtime.
     pub async fn serve(plan: &Plan, options: &SiteOptions) -> Result<Self, NotServed> {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
-        let mut secrets = None;
+        let mut doors = Doors::new(options.paced, options.certificates.clone(), options.links.clone());
         for (at, bus) in plan.buses.iter().enumerate() {
+            if bus.line.is_some() {
+                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
+                let source = io::Error::new(io::ErrorKind::Unsupported, text);
+                return Err(NotServed { bus: bus.name.clone(), source });
+            }
             let units = Units::new();
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
@@ -119,11 +87,11 @@ impl Site {
             }
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
+                units.introduce(unit_id, introduction(plan, bus_ix(at), unit_id));
             }
-            let (line, place) = Line::open(bus, &units, options, &mut secrets)
-                .await
-                .map_err(|source| NotServed { bus: bus.name.clone(), source })?;
-            site.buses.push(ServedBus { name: bus.name.clone(), place, units, line });
+            let door = doors.open(&bus.name, &bus.link, Arc::new(units.clone())).await;
+            let door = door.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
+            site.buses.push(ServedBus { name: bus.name.clone(), place: door.place.clone(), units, door });
         }
         Ok(site)
     }
@@ -146,6 +114,12 @@ impl Site {
             .is_some_and(|served| self.buses[served.bus].units.set_fault(served.unit_id, fault))
     }
 
+    /// Sets the faults of a device, each with its share. False: there is no such device.
+    pub fn set_troubles(&self, device: &str, troubles: &[Trouble]) -> bool {
+        let served = self.devices.iter().find(|served| served.name == device);
+        served.is_some_and(|served| self.buses[served.bus].units.set_troubles(served.unit_id, troubles.to_vec()))
+    }
+
     /// Did the tag with this local topic ever hold this value? `None`: no tag has this topic.
     pub fn held(&self, topic: &str, value: &Value) -> Option<bool> {
         self.devices.iter().find_map(|served| {
@@ -156,61 +130,16 @@ impl Site {
     /// Closes all lines and waits until that has happened.
     pub async fn stop(self) {
         for bus in self.buses {
-            match bus.line {
-                Line::Tcp(line) => line.stop().await,
-                Line::Udp(line) => line.stop().await,
-                Line::Dial(line) => line.stop().await,
-                Line::Rtu(line) => line.stop().await,
-            }
+            bus.door.stop().await;
         }
     }
 }
 
-impl Line {
-    /// `secrets`: made when the first bus needs them, for all of them.
-    async fn open(
-        bus: &BusPlan,
-        units: &Units,
-        options: &SiteOptions,
-        secrets: &mut Option<(Arc<ServerConfig>, GatewayFiles)>,
-    ) -> io::Result<(Self, Place)> {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (framing, units) = (bus.link.framing, units.clone());
-        match &bus.link.carrier {
-            Carrier::Tcp { .. } => {
-                let line = TcpLine::serve_as(Manner { framing, tls: None }, any, units).await?;
-                let place = Place::Net(line.address());
-                Ok((Self::Tcp(line), place))
-            }
-            Carrier::Udp { .. } => {
-                let line = UdpLine::serve(framing, any, units).await?;
-                let place = Place::Net(line.address());
-                Ok((Self::Udp(line), place))
-            }
-            Carrier::Tls(_) => {
-                let missing = || io::Error::new(io::ErrorKind::InvalidInput, "there is no place for its certificates");
-                let (config, files) = match secrets {
-                    Some(made) => made.clone(),
-                    None => secrets.insert(tls::make(options.certificates.as_ref().ok_or_else(missing)?)?).clone(),
-                };
-                let line = TcpLine::serve_as(Manner { framing, tls: Some(config) }, any, units).await?;
-                let place = Place::Tls(line.address(), files);
-                Ok((Self::Tcp(line), place))
-            }
-            Carrier::Listen { .. } => {
-                // A port that is free now; whoever runs the configuration listens there.
-                let to = TcpListener::bind(any).await?.local_addr()?;
-                Ok((Self::Dial(DialLine::serve(framing, to, units)), Place::Dialled(to)))
-            }
-            Carrier::Serial(port) => {
-                let pace = if options.paced { Pace::Line(port.line) } else { Pace::Instant };
-                let link = options.links.as_ref().map(|folder| folder.join(&bus.name));
-                let line = RtuLine::serve_as(framing, link.as_deref(), pace, units)?;
-                let place = Place::Pty(line.path().to_path_buf());
-                Ok((Self::Rtu(line), place))
-            }
-        }
-    }
+/// What a simulated unit says of itself: that it is one, and which devices of the plan it stands for.
+fn introduction(plan: &Plan, bus: BusIx, unit_id: u8) -> Identity {
+    let own = plan.devices.iter().filter(|device| device.bus == Some(bus) && device.unit_id == unit_id);
+    let names = own.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
+    Identity::new("Ironbridge simulator", &names, env!("CARGO_PKG_VERSION"))
 }
 
 fn bus_ix(at: usize) -> BusIx {

@@ -4,6 +4,7 @@
 mod support;
 
 mod check;
+mod exchange;
 mod files;
 mod layout;
 mod meaning;
@@ -12,4 +13,5 @@ mod properties;
 mod shipped;
 mod wrong;
 mod wrong_devices;
+mod wrong_lines;
 mod wrong_uplinks;

@@ -74,7 +74,7 @@ fn the_shipped_file_names_every_key_of_the_contract() {
 #[test]
 fn everything_that_is_not_marked_works_when_it_is_switched_on() {
     let plan = plan(&switched_on(works));
-    assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 3, 3));
+    assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 4, 4));
     assert_eq!(plan.uplinks[0].client_id, "box-7");
     assert_eq!(plan.broker.acl.len(), 1);
 }
@@ -123,6 +123,14 @@ fn the_defaults_in_the_shipped_file_are_the_defaults() {
         ..full
     };
     assert_eq!(bare, same);
+}
+
+#[test]
+fn the_examples_of_instruments_check() {
+    let scale = plan(include_str!("../../config/scale.toml"));
+    let gps = plan(include_str!("../../config/gps.toml"));
+    assert_eq!((scale.tags.len(), gps.tags.len()), (2, 12));
+    assert!(scale.buses.iter().chain(&gps.buses).all(|bus| bus.line.is_some()));
 }
 
 /// Name, zero-based input register, type, order, scale: from the sources named in the maps.

@@ -133,7 +133,7 @@ fn a_bus_says_what_is_wrong() {
             ("bus = [«1]", "bus[0]", "expected a table"),
             ("«[[bus]]\ntype = \"modbus-tcp\"\nendpoint = \"x\"", "bus[0].name", "is missing"),
             ("«[[bus]]\nname = \"b\"", "bus[0].type", "is missing"),
-            ("[[bus]]\nname = \"b\"\ntype = «\"line\"", "bus[0].type", "not in this version"),
+            ("[[bus]]\nname = \"b\"\ntype = «\"lines\"", "bus[0].type", "did you mean `line`?"),
             ("[[bus]]\nname = \"b\"\ntype = «\"profibus\"", "bus[0].type", "modbus-tcp, modbus-rtu"),
             ("«[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"", "bus[0].endpoint", "is missing"),
             ("[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = «\"a b\"", "bus[0].endpoint", "no name"),

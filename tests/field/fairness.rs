@@ -1,9 +1,16 @@
-//! The schedule for any work: nobody starves, nobody is read more often than asked for, and what is missed is counted.
+//! The schedule for any work: nobody starves, nobody is read more often than asked for, and what is missed is counted. The
+//! dead take their small part, whoever says that they are.
+
+use crate::plc;
+use crate::rig;
 
 use std::time::{Duration, Instant};
 
 use ironbridge::field::schedule::{May, Next, Schedule};
+use ironbridge::model::tag::{DataType, Table};
+use plc::{Fault, Framing, Plc};
 use proptest::prelude::*;
+use rig::Rig;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -66,4 +73,25 @@ proptest! {
             prop_assert!(begins.len() as u64 >= 60_000 / u64::from(*period) - 1);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_that_a_gateway_calls_silent_after_a_while_cost_the_others_no_more_than_silent_ones() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const WATCHED: Duration = Duration::from_secs(120);
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    plan.buses[0].response_timeout = 2 * PATIENCE;
+    for unit in 1..=5 {
+        rig::device(&mut plan, unit);
+        rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    }
+    let plc = Plc::new(Framing::Tcp);
+    plc.plan(|seen| if seen.unit > 2 { Fault::LateException(11, PATIENCE) } else { Fault::None });
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    rig.collect(7 * PATIENCE).await; // till they are down
+    plc.forget_seen();
+    rig.collect(WATCHED).await;
+    let probes = plc.seen().iter().filter(|seen| seen.unit > 2).count();
+    let part = PATIENCE.as_secs_f64() * probes as f64 / WATCHED.as_secs_f64();
+    assert!((1..=4).contains(&probes), "{probes} probes took {part} of the time");
 }

@@ -13,18 +13,21 @@ use std::time::Duration;
 use ironbridge::app::supervisor::{BusParts, WatchedBus};
 use ironbridge::config::plan::{BusPlan, DevicePlan, TagPlan};
 use ironbridge::field::carrier::{Opener, Opening, Wire};
-use ironbridge::field::{Bus, Shared};
+use ironbridge::field::{Bus, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{Durable, hub};
 use ironbridge::flow::notice::notices;
 use ironbridge::flow::stop::Stop;
+use ironbridge::model::command::{Outcome, Refusal};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::time::Boot;
+use ironbridge::model::value::Value;
 use plc::{Framing, Plc};
 use rig::Rig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 /// Works when opened for the first time, panics the second time, works from then on.
 struct Moody(Plc, Arc<AtomicUsize>);
@@ -73,7 +76,8 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
                 _ => Box::new(steady.clone()),
             };
             let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
-            Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, shared)
+            let (bus, handle) = Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, shared);
+            (bus.into(), handle)
         }),
     };
     let tasks: Vec<_> = (0..2).map(|ix| tokio::spawn(WatchedBus::new(parts.clone(), BusIx(ix)).0.run())).collect();
@@ -182,5 +186,30 @@ async fn what_comes_and_goes_under_load_is_found_within_the_backoff_and_leaves_n
         rig.stop.begin();
         (&mut rig.task).await.expect("ends");
         assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_still_being_journalled_when_the_bus_ends_is_refused_not_forgotten() {
+    for lanes in 1..=2 {
+        let mut plan = rig::plan(rig::tcp("nowhere:502"));
+        for unit in 1..=2 {
+            rig::device(&mut plan, unit);
+            rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+        }
+        let openers = (0..lanes).map(|_| Box::new(Plc::new(Framing::Tcp)) as Box<dyn Opener>).collect();
+        let mut rig = Rig::run_lanes(plan, openers, |bus| bus);
+        rig.sample(TagIx(1), rig::good).await;
+        let place = rig.handle.commands.clone().try_reserve_owned().expect("room");
+        rig.stop.begin();
+        tokio::time::sleep(Duration::from_secs(5)).await; // a disk that takes its time
+        let (reply, outcome) = oneshot::channel();
+        let deadline = rig.clock.now().after(Duration::from_secs(30));
+        drop(place.send(FieldCommand { tag: TagIx(1), value: Value::Uint(1), deadline, reply }));
+        let outcome = timeout(Duration::from_secs(5), outcome)
+            .await
+            .expect("the router waits for it, and the stop for the router");
+        assert_eq!(outcome.expect("an answer"), Outcome::Refused(Refusal::Stopping), "{lanes} lanes");
+        (&mut rig.task).await.expect("ends");
     }
 }

@@ -12,6 +12,8 @@ mod commands;
 mod conditions;
 mod fairness;
 mod habits;
+mod identity;
+mod line;
 mod lives;
 mod maps;
 mod profiles;

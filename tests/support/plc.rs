@@ -73,6 +73,8 @@ pub enum Fault {
     /// Nothing.
     Drop,
     Exception(u8),
+    /// An exception, this much later.
+    LateException(u8, Duration),
     /// A well-formed read answer with this many registers, whatever was asked.
     Registers(u8),
     /// The connection is closed instead of an answer.
@@ -83,6 +85,8 @@ pub enum Fault {
     WrongUnit,
     /// The answer in single bytes with this pause between them.
     Drip(Duration),
+    /// The right answer, and once more this much later.
+    Twice(Duration),
     /// Confirms a write without doing it.
     Pretend,
     /// TCP: bytes that are no header.
@@ -305,7 +309,7 @@ impl Plc {
             return Flow::Close;
         }
         let pdu = match &fault {
-            Fault::Exception(code) => vec![incoming.pdu[0] | 0x80, *code],
+            Fault::Exception(code) | Fault::LateException(code, _) => vec![incoming.pdu[0] | 0x80, *code],
             Fault::Registers(count) => {
                 let mut pdu = vec![incoming.pdu[0], count * 2];
                 pdu.resize(2 + usize::from(*count) * 2, 0xEE);
@@ -323,7 +327,7 @@ impl Plc {
         let wire = char_time * u32::try_from(incoming.request.len() + bytes.len()).expect("small");
         let mut at = Instant::now() + think + wire;
         match fault {
-            Fault::Late(by) => at += by,
+            Fault::Late(by) | Fault::LateException(_, by) => at += by,
             Fault::Truncate(length) => bytes.truncate(length % bytes.len()),
             Fault::Flip(bit) => {
                 let bit = bit % (bytes.len() * 8);
@@ -334,6 +338,13 @@ impl Plc {
             Fault::EchoAndAnswer if self.framing.is_datagrams() => send(writer, &incoming.request).await,
             Fault::EchoAndAnswer => bytes = [incoming.request, bytes].concat(),
             Fault::NoHeader => bytes = vec![0xAA; 16],
+            Fault::Twice(after) => {
+                let (writer, bytes) = (Arc::clone(writer), bytes.clone());
+                tokio::spawn(async move {
+                    sleep_until(at + after).await;
+                    send(&writer, &bytes).await;
+                });
+            }
             Fault::Drip(pause) => {
                 for byte in bytes {
                     sleep_until(at).await;

@@ -12,6 +12,7 @@ use ironbridge::config::plan::{
     BusLink, BusPlan, Carrier, DevicePlan, Framing as Spoken, Parity, Plan, PortPlan, SerialPlan, TagPlan,
 };
 use ironbridge::field::carrier::{Opener, opener};
+use ironbridge::field::line::LineBus;
 use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, EventRecord, hub};
@@ -119,11 +120,16 @@ impl Rig {
     }
 
     /// Runs it over several at once, prepared in some way.
-    pub fn run_lanes(plan: Plan, openers: Vec<Box<dyn Opener>>, prepare: impl FnOnce(Bus) -> Bus) -> Self {
+    pub fn run_lanes(plan: Plan, mut openers: Vec<Box<dyn Opener>>, prepare: impl FnOnce(Bus) -> Bus) -> Self {
         let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
         let clock = clock();
         let stop = Stop::new();
         let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+        if plan.buses[0].line.is_some() {
+            let opener = openers.pop().expect("a wire");
+            let (bus, handle) = LineBus::over(opener, Arc::new(plan), BusIx(0), &hub, shared);
+            return Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end };
+        }
         let (bus, handle) = Bus::over_each(openers, Arc::new(plan), BusIx(0), &hub, shared);
         Self { handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
     }

@@ -1,5 +1,9 @@
 //! The tools for the person at the cabinet, as processes, against simulated devices: each points at what is wrong.
 
+mod live;
+mod scan;
+mod tags;
+
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 

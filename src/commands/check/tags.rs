@@ -20,8 +20,7 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         [
             tag.topic.to_string(),
-            tag.register()
-                .map_or_else(|| format!("= {}", expression(tag).unwrap_or_default()), |place| place.to_string()),
+            tag.address_text().unwrap_or_else(|| origin(tag)),
             tag.register().map(config::modicon).unwrap_or_default(),
             data_type,
             write_duration(tag.poll),
@@ -36,15 +35,23 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
 pub fn json(plan: &Plan, tag: &TagPlan) -> Value {
     json!({
         "device": device_name(plan, tag.device), "name": tag.name, "topic": &*tag.topic,
-        "address": tag.register().map(|place| place.to_string()), "modicon": tag.register().map(config::modicon),
+        "address": tag.address_text(), "modicon": tag.register().map(config::modicon),
         "expression": expression(tag),
         "type": tag.data_type.to_string(), "order": tag.order.as_str(), "poll_ms": millis(tag.poll), "unit": tag.unit,
     })
 }
 
+/// Where a tag without a register comes from.
+fn origin(tag: &TagPlan) -> String {
+    match &tag.source {
+        Source::Field(field) => format!("field {field}"),
+        _ => format!("= {}", expression(tag).unwrap_or_default()),
+    }
+}
+
 fn expression(tag: &TagPlan) -> Option<&str> {
     match &tag.source {
         Source::Derived(derivation) => Some(&derivation.text),
-        Source::Register(_) => None,
+        Source::Register(_) | Source::Model(_) | Source::Field(_) => None,
     }
 }

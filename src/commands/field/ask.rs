@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use super::explain;
+use super::models::Chains;
 use super::target::{Target, Wanted};
 use crate::commands::Failed;
 use crate::commands::decode::readings;
@@ -18,6 +19,7 @@ use crate::field::modbus::decode::{Cut, Piece};
 use crate::field::modbus::session::{Reading, Trouble};
 use crate::field::modbus::timing::Timing;
 use crate::field::modbus::write::read_back;
+use crate::field::sunspec::discovery::Discovery;
 use crate::field::tags::exponent;
 use crate::flow::clock::Clock;
 use crate::model::quality::{Cause, Quality};
@@ -43,6 +45,8 @@ pub struct Answer {
     pub quality: Quality,
     /// What to make of it, in plain words.
     pub advice: Option<String>,
+    /// Where it was found on the wire, for a tag in a SunSpec model.
+    pub at: Option<Address>,
     /// From question to answer.
     pub took: Duration,
 }
@@ -51,12 +55,19 @@ pub struct Answer {
 pub struct Wires {
     clock: Clock,
     drivers: BTreeMap<u32, Driver>,
+    chains: Chains,
 }
 
 impl Wires {
     /// None open yet.
     pub const fn new(clock: Clock) -> Self {
-        Self { clock, drivers: BTreeMap::new() }
+        Self { clock, drivers: BTreeMap::new(), chains: Chains::new() }
+    }
+
+    /// The driver of a device's bus, if it was opened, and what is known of the device's models.
+    pub(super) fn device(&mut self, wanted: &Wanted) -> (Option<&mut Driver>, &mut Discovery) {
+        let chain = self.chains.entry((wanted.bus.0, wanted.unit)).or_default();
+        (self.drivers.get_mut(&wanted.bus.0), chain)
     }
 
     /// The driver of a tag's bus, open.
@@ -74,6 +85,9 @@ impl Wires {
 
     /// Reads one tag. Only a bus that does not open is an error; all else is an answer.
     pub async fn read(&mut self, target: &Target, wanted: &Wanted) -> Result<Answer, Failed> {
+        if let Some(model) = target.tag(wanted).model() {
+            return self.read_in(target, wanted, model).await;
+        }
         let tag = target.tag(wanted);
         let driver = self.driver(target, wanted).await?;
         let factor = match target.scale_from(wanted) {
@@ -91,6 +105,7 @@ impl Wires {
                 value: None,
                 quality: Quality::Bad(cause(&trouble)),
                 advice: Some(explain::trouble(&trouble, &target.bus(wanted).link, wanted.address)),
+                at: None,
                 took,
             },
         })
@@ -102,7 +117,8 @@ fn count(tag: &TagPlan, address: Address) -> u16 {
     if address.table.is_bits() || address.bit.is_some() { 1 } else { tag.data_type.registers() }
 }
 
-const fn cause(trouble: &Trouble) -> Cause {
+/// The cause that a tag is bad for.
+pub(super) const fn cause(trouble: &Trouble) -> Cause {
     match trouble {
         Trouble::Exception(10 | 11) | Trouble::Timeout => Cause::Timeout,
         Trouble::Exception(_) => Cause::Exception,
@@ -112,7 +128,8 @@ const fn cause(trouble: &Trouble) -> Cause {
     }
 }
 
-fn judge(tag: &TagPlan, raw: Reading, factor: Result<Factor, Cause>, took: Duration) -> Answer {
+/// What came of the registers of a tag whose place is on the wire.
+pub(super) fn judge(tag: &TagPlan, raw: Reading, factor: Result<Factor, Cause>, took: Duration) -> Answer {
     let (value, quality) = match factor {
         Ok(factor) => read(tag, &raw, factor),
         Err(cause) => (None, Quality::Bad(cause)),
@@ -135,7 +152,7 @@ fn judge(tag: &TagPlan, raw: Reading, factor: Result<Factor, Cause>, took: Durat
         (Some(advice), Some(better)) => Some(format!("{advice}; {better}")),
         (advice, better) => advice.or(better),
     };
-    Answer { raw: Some(raw), value, quality, advice, took }
+    Answer { raw: Some(raw), value, quality, advice, at: tag.register(), took }
 }
 
 fn read(tag: &TagPlan, raw: &Reading, factor: Factor) -> (Option<Value>, Quality) {
@@ -153,7 +170,12 @@ async fn factor(driver: &mut Driver, unit: u8, holder: &TagPlan) -> Result<Facto
     let place = holder.register().ok_or(Cause::Config)?;
     let read = driver.read(unit, place.table, place.start, holder.data_type.registers()).await;
     let reading = read.map_err(|trouble| cause(&trouble))?;
-    let value = read_back(holder, Factor::None, &reading).ok_or(Cause::Nan)?;
+    factor_in(holder, &reading)
+}
+
+/// The scale factor in the register of its tag.
+pub(super) fn factor_in(holder: &TagPlan, register: &Reading) -> Result<Factor, Cause> {
+    let value = read_back(holder, Factor::None, register).ok_or(Cause::Nan)?;
     exponent(&value).map(Factor::Known)
 }
 
@@ -204,7 +226,8 @@ pub fn answer_json(target: &Target, wanted: &Wanted, answer: &Answer) -> Json {
         "name": wanted.label,
         "bus": target.bus(wanted).name,
         "unit_id": wanted.unit,
-        "address": wanted.address.to_string(),
+        "address": target.address(wanted),
+        "found_at": answer.at.filter(|_| tag.model().is_some()).map(|at| at.to_string()),
         "type": tag.data_type.to_string(),
         "order": tag.order.as_str(),
         "words": match &answer.raw {

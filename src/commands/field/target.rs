@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use crate::commands::run::DEFAULT_CONFIG;
 use crate::commands::{self, Failed};
-use crate::config::plan::{BusPlan, Plan, Source, TagPlan};
+use crate::config::plan::{BusPlan, DevicePlan, Plan, Source, TagPlan};
 use crate::config::{self, Problem};
 use crate::field::driver::Pace;
+use crate::model::sunspec::ModelPlace;
 use crate::model::tag::{Address, BusIx};
 
+/// Where Modbus TCP listens (Messaging on TCP/IP 1.0b, section 4.3.1.2).
+pub const MODBUS_PORT: u16 = 502;
 /// Most values of one `--count`.
 const COUNT_MAX: u16 = 1000;
 /// The words that say how a device is reached, and the `type` of a bus that they mean.
@@ -72,7 +75,7 @@ pub struct Wanted {
     pub bus: BusIx,
     /// The unit of its device.
     pub unit: u8,
-    /// Its place, zero-based.
+    /// Its place, zero-based; of a tag in a SunSpec model the place in that.
     pub address: Address,
 }
 
@@ -114,6 +117,16 @@ impl Target {
         self.tag(wanted).scale_from.and_then(|ix| self.plan.tags.get(ix.0 as usize))
     }
 
+    /// Its device.
+    pub fn device(&self, wanted: &Wanted) -> Option<&DevicePlan> {
+        self.plan.devices.get(self.tag(wanted).device.0 as usize)
+    }
+
+    /// Its address as it is written, zero-based.
+    pub fn address(&self, wanted: &Wanted) -> String {
+        self.tag(wanted).address_text().unwrap_or_default()
+    }
+
     /// How the devices of a bus want to be asked.
     pub fn paces(&self, bus: BusIx) -> Vec<Pace> {
         let devices = self.plan.devices.iter().filter(|device| device.bus == Some(bus));
@@ -130,7 +143,7 @@ impl Target {
                 let name = format!("{}/{}", device.name, tag.name);
                 let whole = device.name == *word && purpose == Purpose::Read;
                 let named = name == *word || *tag.topic == **word;
-                let (Some(address), Some(bus)) = (tag.register(), device.bus) else {
+                let (Some(address), Some(bus)) = (tag.place(), device.bus) else {
                     if named {
                         return Err(Failed::Usage(format!("{word} is worked out from other tags; no device has it")));
                     }
@@ -178,8 +191,12 @@ impl Target {
                 let Some(tag) = behind(&first, step) else {
                     return Err(Failed::Usage(format!("{text}: {count} values would end beyond register 65535")));
                 };
-                let Some(address) = tag.register() else { continue };
-                let label = if step == 0 { text.clone() } else { styled(address, &args.style) };
+                let Some(address) = tag.place() else { continue };
+                let label = match tag.address_text() {
+                    _ if step == 0 => text.clone(),
+                    Some(place) if tag.model().is_some() => place,
+                    _ => styled(address, &args.style),
+                };
                 wanted.push(Wanted { tag: plan.tags.len(), label, bus: BusIx(0), unit: args.unit, address });
                 plan.tags.push(tag);
             }
@@ -190,11 +207,15 @@ impl Target {
 
 /// The tag so many values behind another.
 fn behind(first: &TagPlan, step: u16) -> Option<TagPlan> {
-    let address = first.register()?;
+    let address = first.place()?;
     let width = if address.table.is_bits() || address.bit.is_some() { 1 } else { first.data_type.registers() };
     let start = address.start.checked_add(step.checked_mul(width)?)?;
     start.checked_add(width - 1)?;
-    Some(TagPlan { source: Source::Register(Address { start, ..address }), ..first.clone() })
+    let source = match first.source {
+        Source::Model(place) => Source::Model(ModelPlace { offset: start, ..place }),
+        _ => Source::Register(Address { start, ..address }),
+    };
+    Some(TagPlan { source, ..first.clone() })
 }
 
 /// An address as the user counts.
@@ -212,7 +233,7 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
     let link = if matches!(kind, "modbus-rtu" | "modbus-ascii") {
         format!("port = {}\nserial = {}", quoted(place), quoted(&args.line))
     } else {
-        format!("endpoint = {}", quoted(&endpoint(place)))
+        format!("endpoint = {}", quoted(&endpoint(place, MODBUS_PORT)))
     };
     let mut lines = vec![format!(
         "[gateway]\nname = \"tool\"\n[[bus]]\nname = \"bus\"\ntype = {}\n{link}\nresponse_timeout = \"{}ms\"\n\
@@ -243,17 +264,17 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
     lines.concat()
 }
 
-/// With the port of Modbus TCP, unless another is given.
-fn endpoint(place: &str) -> String {
+/// With this port, unless another is given.
+pub fn endpoint(place: &str, port: u16) -> String {
     let has_port = match place.rsplit_once(':') {
         Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
         None => false,
     };
-    if has_port { place.to_owned() } else { format!("{place}:502") }
+    if has_port { place.to_owned() } else { format!("{place}:{port}") }
 }
 
 /// What the check says, without the places in a file that nobody wrote.
-fn usage<'a>(problems: impl Iterator<Item = &'a Problem>) -> Failed {
+pub fn usage<'a>(problems: impl Iterator<Item = &'a Problem>) -> Failed {
     let one = |problem: &Problem| {
         let value = problem.value.as_ref().map(|value| format!("{value}: ")).unwrap_or_default();
         let allowed = problem.allowed.as_ref().map(|allowed| format!(" (allowed: {allowed})")).unwrap_or_default();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::commands::Failed;
 use crate::config::plan::{Carrier, Plan};
-use crate::plant::faults::Fault;
+use crate::plant::faults::Trouble;
 use crate::plant::site::{Place, Site};
 
 use super::Args;
@@ -58,7 +58,7 @@ pub fn print(
     args: &Args,
     plan: &Plan,
     site: &Site,
-    faults: &[(String, Fault)],
+    faults: &[(String, Vec<Trouble>)],
     cloud: Option<&SimulatedCloud>,
 ) -> Result<(), Failed> {
     let buses = plan.buses.iter().zip(site.buses()).enumerate().map(|(at, (bus, served))| {
@@ -86,13 +86,13 @@ pub fn print(
     written.map_err(|error| Failed::TryAgain(format!("cannot write to standard output: {error}")))
 }
 
-fn devices(plan: &Plan, bus: usize, faults: &[(String, Fault)]) -> Vec<DeviceReport> {
+fn devices(plan: &Plan, bus: usize, faults: &[(String, Vec<Trouble>)]) -> Vec<DeviceReport> {
     plan.devices
         .iter()
         .filter(|device| device.bus.is_some_and(|ix| usize::try_from(ix.0) == Ok(bus)))
         .map(|device| {
-            let own = faults.iter().filter(|(name, _)| *name == device.name);
-            let fault = own.map(|(_, fault)| fault.to_string()).next_back();
+            let own = faults.iter().find(|(name, _)| *name == device.name).map(|(_, own)| own);
+            let fault = own.map(|own| own.iter().map(Trouble::to_string).collect::<Vec<_>>().join(", "));
             DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: device.tags.len(), fault }
         })
         .collect()

@@ -1,9 +1,12 @@
 //! Addresses: `holding:100`, `input:0x64`, `holding:7.3`, `holding:7.0-3`, and modicon numbers such as 40101 and 400101.
 //!
+//! Also places in SunSpec models, such as `sunspec:103:14`, which are the same in every style ([`crate::model::sunspec`]).
+//!
 //! The style is declared per device and never guessed: 40001 is a legal zero-based address too (SunSpec maps begin at
 //! 40000).
 
 use crate::model::registers::BitField;
+use crate::model::sunspec::{ALTERNATIVES_MAX, END, ModelPlace, ModelRef, TABLE};
 use crate::model::tag::{Access, Address, DataType, Table};
 
 /// `address_style`
@@ -29,7 +32,7 @@ impl Style {
     pub const fn allowed(self) -> &'static str {
         match self {
             Self::ZeroBased => {
-                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\""
+                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\"; or a SunSpec place such as \"sunspec:103:14\""
             }
             Self::OneBased => {
                 "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); bits as \"holding:7.3\" or \"holding:7.0-3\""
@@ -78,6 +81,62 @@ pub fn parse_field(text: &str, style: Style) -> Result<(Address, Option<BitField
     }
     let mask = (u64::MAX >> (63 - (high - low))) << low;
     Ok((Address { bit: None, ..address }, Some(BitField { mask, shift: low })))
+}
+
+/// How a place in a SunSpec model begins.
+const SUNSPEC: &str = "sunspec:";
+/// What such a place may look like.
+pub const SUNSPEC_ALLOWED: &str = "sunspec:MODEL:OFFSET as in the published tables, offset 0 being the model's number, such as \"sunspec:103:14\"; \
+     models 1 ..= 65534, several as \"sunspec:101|102|103:14\", the second of them as \"sunspec:160#2:10\"; bits as \"sunspec:120:7.3\"";
+
+/// Is it meant to be a place in a SunSpec model?
+pub fn is_sunspec(text: &str) -> bool {
+    text.get(..SUNSPEC.len()).is_some_and(|word| word.eq_ignore_ascii_case(SUNSPEC))
+}
+
+/// Reads a place in a SunSpec model; the reason why not, for people.
+pub fn parse_sunspec(text: &str) -> Result<(ModelPlace, Option<BitField>), String> {
+    let Some(rest) = text.strip_prefix(SUNSPEC) else {
+        return Err("is written in lower case".to_owned());
+    };
+    let Some((model, place)) = rest.split_once(':') else {
+        return Err(format!("does not say which point of model {rest}, such as sunspec:{rest}:2"));
+    };
+    let model = model_ref(model)?;
+    // Within its model a point is as within a table: the same bits, the same fields of bits.
+    let (Address { start: offset, bit, .. }, field) =
+        parse_field(&format!("{}:{place}", TABLE.as_str()), Style::ZeroBased).map_err(|message| {
+            match place.split('.').next().unwrap_or(place) {
+                offset if offset.parse::<u16>().is_err() => {
+                    format!("the offset `{offset}` is no number 0 ..= 65535")
+                }
+                _ => message,
+            }
+        })?;
+    Ok((ModelPlace { model, offset, bit }, field))
+}
+
+/// `101|102|103#2`
+fn model_ref(text: &str) -> Result<ModelRef, String> {
+    let (numbers, nth) = match text.split_once('#') {
+        None => (text, 1),
+        Some((numbers, nth)) => {
+            let plain = nth.bytes().all(|byte| byte.is_ascii_digit());
+            let nth = nth.parse::<u8>().ok().filter(|nth| plain && *nth > 0);
+            (numbers, nth.ok_or("behind # stands the how manieth model of this number is meant, 1 ..= 255")?)
+        }
+    };
+    let mut all: Vec<u16> = Vec::new();
+    for number in numbers.split('|') {
+        let plain = number.bytes().all(|byte| byte.is_ascii_digit());
+        let known = number.parse::<u16>().ok().filter(|known| plain && !matches!(*known, 0 | END));
+        let known = known.ok_or_else(|| format!("`{number}` is no number of a model, which is 1 ..= 65534"))?;
+        if all.contains(&known) {
+            return Err(format!("names model {known} twice"));
+        }
+        all.push(known);
+    }
+    ModelRef::new(&all, nth).ok_or_else(|| format!("names {} models, {ALTERNATIVES_MAX} at most", all.len()))
 }
 
 fn named(place: &str, style: Style) -> Result<(Table, u16), String> {
@@ -129,6 +188,24 @@ pub fn modicon(address: Address) -> String {
     };
     let bit = address.bit.map_or_else(String::new, |bit| format!(".{bit}"));
     format!("{digit}{:05}{bit}", u32::from(address.start) + 1)
+}
+
+/// The same place as another style writes it.
+pub fn restyled(address: Address, field: Option<BitField>, style: Style) -> String {
+    let place = Address { bit: None, ..address };
+    let number = u32::from(address.start) + u32::from(style == Style::OneBased);
+    let place = match style {
+        Style::Modicon => modicon(place),
+        Style::ZeroBased | Style::OneBased => format!("{}:{number}", address.table.as_str()),
+    };
+    match (address.bit, field) {
+        (Some(bit), _) => format!("{place}.{bit}"),
+        (None, Some(field)) => {
+            let last = u64::BITS - 1 - field.mask.leading_zeros();
+            format!("{place}.{}-{last}", field.shift)
+        }
+        (None, None) => place,
+    }
 }
 
 /// The type a tag has: declared, or bool where nothing else is possible.

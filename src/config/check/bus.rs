@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Carrier, Echo, Framing, Habits};
+use super::super::plan::{BusLink, BusPlan, Carrier, Echo, Framing, Habits, LineMode};
 use super::super::raw::{Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
 use super::habits;
 use super::names::Unique;
-use super::{port, reach};
+use super::{line, port, reach};
 use crate::model::tag::BusIx;
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 const RESPONSE_TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
-const TYPES: [(&str, Kind); 8] = [
+const TYPES: [(&str, Kind); 9] = [
     ("modbus-tcp", Kind { framing: Framing::Mbap, way: Way::Tcp }),
     ("modbus-rtu", Kind { framing: Framing::Rtu, way: Way::Serial }),
     ("modbus-ascii", Kind { framing: Framing::Ascii, way: Way::Serial }),
@@ -29,8 +29,8 @@ const TYPES: [(&str, Kind); 8] = [
     ("modbus-udp", Kind { framing: Framing::Mbap, way: Way::Udp }),
     ("modbus-rtu-over-udp", Kind { framing: Framing::Rtu, way: Way::Udp }),
     ("modbus-tls", Kind { framing: Framing::Mbap, way: Way::Tls }),
+    ("line", Kind { framing: Framing::Line, way: Way::Tcp }), // or serial: its keys say which
 ];
-const TYPES_NOT_YET: [&str; 1] = ["line"];
 
 /// A type of bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ enum Way {
 /// Keys that only some types have: which keys, whose they are, and what to say to the others.
 type Owned = (&'static [&'static str], fn(Kind) -> bool, &'static str);
 
-const OWNED: [Owned; 5] = [
+const OWNED: [Owned; 6] = [
     (
         &["port", "serial", "rs485", "low_latency"],
         |kind| kind.way == Way::Serial,
@@ -61,14 +61,15 @@ const OWNED: [Owned; 5] = [
     (
         &["listen", "allow"],
         |kind| kind.way == Way::Tcp,
-        "belongs to modbus-tcp, modbus-rtu-over-tcp and modbus-ascii-over-tcp",
+        "belongs to modbus-tcp, modbus-rtu-over-tcp, modbus-ascii-over-tcp and line",
     ),
     (&["ca_file", "certificate", "key", "server_name"], |kind| kind.way == Way::Tls, "belongs to modbus-tls"),
     (
         &["echo"],
-        |kind| !kind.framing.is_numbered(),
+        |kind| matches!(kind.framing, Framing::Rtu | Framing::Ascii),
         "belongs to RTU and ASCII: nothing sends the frames of other types back",
     ),
+    (&line::BUS_KEYS, |kind| kind.framing == Framing::Line, "belongs to a bus of type line"),
 ];
 
 /// All buses.
@@ -101,6 +102,16 @@ impl<'a> Buses<'a> {
         self.habits.get(bus.0 as usize).cloned().unwrap_or_default()
     }
 
+    /// Is it one of type line?
+    pub fn is_line(&self, bus: BusIx) -> bool {
+        self.named.values().any(|(ix, framing)| *ix == bus && *framing == Some(Framing::Line))
+    }
+
+    /// The mode of a bus of type line, if it could be read.
+    pub fn mode(&self, bus: BusIx) -> Option<LineMode> {
+        self.plans.get(bus.0 as usize)?.as_ref()?.line.as_ref().map(|line| line.mode)
+    }
+
     /// For the plan; `None` when one of them has problems.
     pub fn into_plans(self) -> Option<Vec<BusPlan>> {
         self.plans.into_iter().collect()
@@ -131,14 +142,17 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         if section.get("type").is_none() {
             section.missing("type", "such as modbus-tcp or modbus-rtu");
         }
-        let kind = section.choice("type", &TYPES, &TYPES_NOT_YET).map(|spot| spot.value);
+        let kind = section.choice("type", &TYPES, &[]).map(|spot| of_line(spot.value, &section));
         let timeout = section.duration("response_timeout", RESPONSE_TIMEOUT_RANGE).unwrap_or(RESPONSE_TIMEOUT);
         let link = kind.and_then(|kind| link(&section, kind, &mut taken));
+        let is_line = kind.is_some_and(|kind| kind.framing == Framing::Line);
+        let frames = if is_line { line::frames(&section) } else { None };
         let habits = habits::of_bus(&section, link.as_ref());
         if let Some(name) = name {
             buses.named.insert(name.value, (BusIx(ix), kind.map(|kind| kind.framing)));
         }
-        buses.plans.push(name.zip(link).map(|(name, link)| BusPlan {
+        buses.plans.push(name.zip(link).filter(|_| frames.is_some() || !is_line).map(|(name, link)| BusPlan {
+            line: frames,
             response_timeout: timeout,
             habits: habits.clone(),
             ..BusPlan::plain(name.value, link)
@@ -146,6 +160,12 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         buses.habits.push(habits);
     }
     buses
+}
+
+/// A bus of type line is on whatever its keys say.
+fn of_line(kind: Kind, section: &Section<'_, '_>) -> Kind {
+    let is_serial = kind.framing == Framing::Line && section.get("port").is_some();
+    if is_serial { Kind { way: Way::Serial, ..kind } } else { kind }
 }
 
 fn link(section: &Section<'_, '_>, kind: Kind, taken: &mut Taken) -> Option<BusLink> {
@@ -156,10 +176,17 @@ fn link(section: &Section<'_, '_>, kind: Kind, taken: &mut Taken) -> Option<BusL
     if let (Some(node), None) = (section.get("allow").filter(|_| kind.way == Way::Tcp), section.get("listen")) {
         section.report(section.wrong("allow", node.at, "says who may dial in: it belongs to `listen`"));
     }
+    if kind.framing == Framing::Line && ["port", "endpoint", "listen"].iter().all(|key| section.get(key).is_none()) {
+        section.missing("port", "a serial port (`port`, `serial`), or on a network `endpoint` or `listen`");
+        return None;
+    }
     let echo = echo(section);
     let carrier = match kind.way {
         Way::Serial => port::serial(section, kind.framing, &mut taken.ports).map(Carrier::Serial),
         Way::Tcp if section.get("listen").is_some() => reach::door(section, &mut taken.doors),
+        Way::Tcp if kind.framing == Framing::Line => {
+            reach::endpoint(section, reach::SERIAL_SERVER_PORT).map(|endpoint| Carrier::Tcp { endpoint })
+        }
         Way::Tcp => reach::endpoint(section, reach::MODBUS_PORT).map(|endpoint| Carrier::Tcp { endpoint }),
         Way::Udp => reach::endpoint(section, reach::MODBUS_PORT).map(|endpoint| Carrier::Udp { endpoint }),
         Way::Tls => reach::tls(section).map(Carrier::Tls),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
-use super::super::plan::{DevicePlan, Framing, Grouping, TagPlan};
+use super::super::plan::{DevicePlan, Framing, Grouping, LineMode, TagPlan};
 use super::super::profile::{Library, Origin, RegisterMap};
 use super::super::raw::{Node, Trail};
 use super::super::schema;
@@ -13,6 +13,7 @@ use super::bus::Buses;
 use super::derived::{self, Pending};
 use super::gateway::Gateway;
 use super::habits;
+use super::line;
 use super::names::Unique;
 use super::reading::{ScaleFrom, resolve};
 use super::tag::{self, POLL_RANGE};
@@ -107,6 +108,10 @@ pub fn devices<'a>(
             style,
             territory: &plan.territory,
             poll: poll.unwrap_or(POLL),
+            frames: plan.bus.filter(|bus| buses.is_line(*bus)).map(|_| tag::Frames {
+                patterns: plan.talk.as_ref().map_or(&[], |talk| talk.patterns.as_slice()),
+                listens: plan.bus.and_then(|bus| buses.mode(bus)) == Some(LineMode::Listen),
+            }),
             every: poll.filter(|_| plan.bus.is_none()),
             registers_max: plan.max_registers_per_read,
             template: gateway.template.as_ref(),
@@ -165,9 +170,13 @@ fn device<'a>(
     let (bus_ix, framing) = found.unwrap_or((BusIx(0), None));
     let unit_id = match framing {
         Some(Framing::Rtu | Framing::Ascii) => 0..=247,
-        Some(Framing::Mbap) | None => 0..=255,
+        Some(Framing::Mbap | Framing::Line) | None => 0..=255,
     };
-    if section.get("bus").is_some() {
+    let is_line = framing == Some(Framing::Line);
+    if !is_line {
+        line::refuse(section, &line::DEVICE_KEYS, "belongs to a device on a bus of type line");
+    }
+    if section.get("bus").is_some() && !is_line {
         require_unit_id(section);
     }
     let unit_id = section.whole("unit_id", unit_id).unwrap_or(1);
@@ -183,6 +192,7 @@ fn device<'a>(
         max_gap: max_gap(section),
         grouping: if one_each { Grouping::OneRequestPerTag } else { Grouping::Blocks },
         manners: habits::manners(section, &inherited),
+        talk: if is_line { line::talk(section, buses.mode(bus_ix)) } else { None },
         ..DevicePlan::plain(name.map_or("", |name| name.value), bus_ix, u8::try_from(unit_id).unwrap_or(1))
     };
     if section.get("bus").is_none() {

@@ -11,6 +11,7 @@ mod derived;
 mod device;
 mod gateway;
 mod habits;
+mod line;
 mod money;
 mod names;
 mod path;
@@ -25,36 +26,55 @@ mod writing;
 
 use std::path::Path;
 
-pub use address::modicon;
+pub use address::{STYLES, Style, modicon, parse_field, restyled};
 
-use super::files::FileSet;
+use super::files::{Complete, FileSet};
 use super::plan::Plan;
 use super::problem::Findings;
 use super::profile::Library;
-use super::raw::Trail;
+use super::raw::{Node, Trail};
 use super::schema;
 use super::section::{Context, Section};
+use super::source::Sources;
 use super::{HostFacts, Loaded, Problems};
+
+/// What is checked: the tree, where its texts stand, and the register maps that its devices name.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole<'a> {
+    /// The tree.
+    pub tree: &'a Node,
+    /// All texts.
+    pub sources: &'a Sources,
+    /// The maps.
+    pub library: &'a Library,
+    /// Whether every file could be read.
+    pub complete: Complete,
+}
 
 /// Checks everything that was read.
 pub fn all(set: FileSet, facts: &HostFacts, findings: Findings) -> Result<Loaded, Problems> {
     let FileSet { mut sources, tree, complete } = set;
     let library = Library::read(&tree, &mut sources, &findings);
-    let cx = Context { findings: &findings, sources: &sources, facts };
-    let plan = Section::open(cx, &tree, &Trail::Root, schema::ROOT).and_then(|root| {
-        let gateway = gateway::gateway(&root);
-        let store = gateway::store(&root);
-        let broker = broker::broker(&root);
-        let buses = bus::buses(&root, complete);
-        let (devices, tags) = device::devices(&root, &library, &buses, &gateway);
-        let uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
-        let buses = buses.into_plans()?;
-        Some(Plan { gateway: gateway.plan, store, broker, uplinks, buses, devices, tags })
-    });
+    let plan = plan(Whole { tree: &tree, sources: &sources, library: &library, complete }, facts, &findings);
     let files = sources.paths().map(Path::to_owned).collect();
     match (findings.finish(&sources), plan) {
         (None, Some(plan)) => Ok(Loaded { plan, files }),
         (Some(problems), _) => Err(problems),
         (None, None) => unreachable!("a plan is missing only where a problem was reported"),
     }
+}
+
+/// The plan; where something was reported, defaults stand in for what is wrong.
+pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<Plan> {
+    let Whole { tree, sources, library, complete } = whole;
+    let cx = Context { findings, sources, facts };
+    let root = Section::open(cx, tree, &Trail::Root, schema::ROOT)?;
+    let gateway = gateway::gateway(&root);
+    let store = gateway::store(&root);
+    let broker = broker::broker(&root);
+    let buses = bus::buses(&root, complete);
+    let (devices, tags) = device::devices(&root, library, &buses, &gateway);
+    let uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
+    let buses = buses.into_plans()?;
+    Some(Plan { gateway: gateway.plan, store, broker, uplinks, buses, devices, tags })
 }

@@ -55,7 +55,8 @@ fn line(text: &str, framing: Framing) -> Result<SerialPlan, &'static str> {
     };
     let data_bits = match (data_bits, framing) {
         (b'8', _) => 8,
-        (b'7', Framing::Ascii) => 7,
+        (b'7', Framing::Ascii | Framing::Line) => 7,
+        (_, Framing::Line) => return Err("a line has 7 or 8 data bits"),
         (_, Framing::Ascii) => return Err("Modbus ASCII has 7 or 8 data bits"),
         _ => return Err("Modbus RTU has 8 data bits"),
     };

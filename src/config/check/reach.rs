@@ -9,6 +9,8 @@ use super::super::source::At;
 
 /// The port of Modbus TCP, and of Modbus over UDP.
 pub const MODBUS_PORT: u16 = 502;
+/// What most serial servers give to their first port, bytes as they are.
+pub const SERIAL_SERVER_PORT: u16 = 4001;
 /// The port of Modbus/TCP Security (Protocol Specification v36, section 5).
 const MODBUS_TLS_PORT: u16 = 802;
 const LISTEN_FORM: &str = "an address and a port, such as \"0.0.0.0:5020\" or \"[::]:5020\"";

@@ -172,7 +172,8 @@ fn whole(number: i128) -> Option<value::Value> {
     signed.or_else(|_| u64::try_from(number).map(value::Value::Uint)).ok()
 }
 
-fn map(section: &Section<'_, '_>, data_type: DataType, field: Option<BitField>) -> Option<Arc<ValueMap>> {
+/// `map`; problems are reported.
+pub fn map(section: &Section<'_, '_>, data_type: DataType, field: Option<BitField>) -> Option<Arc<ValueMap>> {
     let node = section.get("map")?;
     if !data_type.is_integer() && data_type != DataType::Bool {
         let message = format!("a {data_type} has no `map`: that is for whole numbers and bits");
@@ -295,7 +296,7 @@ pub fn resolve(
         let found = tags.iter().position(|tag| tag.name == name);
         let problem = match found.map(|at| &tags[at]) {
             None => "this device has no tag of that name".to_owned(),
-            Some(tag) if tag.data_type != DataType::Int16 || tag.register().is_none() => {
+            Some(tag) if tag.data_type != DataType::Int16 || tag.place().is_none() => {
                 format!("{name} is a {}, and a scale factor is an int16", tag.data_type)
             }
             Some(tag)
@@ -307,6 +308,10 @@ pub fn resolve(
                 format!("{name} has a scale factor itself")
             }
             Some(tag) if !tag.access.reads() => format!("{name} is never read"),
+            // Models move independently of one another, and factors change: only what is read together belongs together.
+            Some(tag) if tag.model() != tags[place].model() => {
+                format!("{name} is not in the same SunSpec model")
+            }
             Some(_) => {
                 let ix = found.and_then(|at| u32::try_from(first + at).ok()).map(crate::model::tag::TagIx);
                 tags[place].scale_from = ix;

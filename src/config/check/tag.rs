@@ -4,19 +4,21 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::plan::{Derivation, Limits, Scale, Source, TagPlan, Territory};
+use super::super::plan::{Derivation, Freshness, Limits, Pattern, Scale, Source, TagPlan, Territory};
 use super::super::raw::Value;
 use super::super::section::{Section, Spot};
 use super::address::{self, Style};
 use super::condition;
 use super::derived;
 use super::habits;
+use super::line;
 use super::names::Unique;
-use super::reading::{Reading, ScaleFrom, reading};
+use super::reading::{Reading, ScaleFrom, map, reading};
 use super::topics::{Template, TopicBook, TopicNames};
 use super::writing::{Target, write};
 use crate::model::number::Class;
 use crate::model::registers::BitField;
+use crate::model::sunspec::{ModelPlace, ModelRef};
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, Table};
 
 /// How often something may be polled.
@@ -26,6 +28,8 @@ const HEARTBEAT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Modbus Application Protocol 1.1b3, section 6.12.
 const REGISTERS_PER_WRITE_MAX: u16 = 123;
+/// Of an instrument that speaks by itself, where nothing else is written and it does so every few seconds.
+const STALE_AFTER: Duration = Duration::from_secs(10);
 const TEXT_BYTES_MAX: usize = 1024;
 const ORDERS: [(&str, Order); 4] =
     [("ABCD", Order::Abcd), ("CDAB", Order::Cdab), ("BADC", Order::Badc), ("DCBA", Order::Dcba)];
@@ -50,10 +54,21 @@ pub struct Of<'a> {
     pub registers_max: u16,
     /// What of the device may be read.
     pub territory: &'a Territory,
+    /// On a bus of type `line`: where its fields come from.
+    pub frames: Option<Frames<'a>>,
     /// How topics are built.
     pub template: Option<&'a Template<'a>>,
     /// Gateway, bus and device of the topic.
     pub names: TopicNames<'a>,
+}
+
+/// What frames a device on a bus of type `line` sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Frames<'a> {
+    /// Their patterns.
+    pub patterns: &'a [Pattern],
+    /// They come by themselves.
+    pub listens: bool,
 }
 
 /// Reads one tag; `None` when it has no place or no name, which was reported.
@@ -66,27 +81,22 @@ pub fn tag<'a>(
     let name = names.name(section, "tag");
     let expression = section.get("expression").and_then(|_| section.text("expression"));
     let derived = expression.and_then(|text| derived::source(section, text));
-    let found = if section.get("expression").is_some() { None } else { address_of(section, of.style) };
-    let (address, in_address) = found.map_or((None, None), |(spot, field)| (Some(spot), field));
-    let data_type = match address {
-        Some(address) => type_of(section, address, in_address, of.registers_max),
-        None if expression.is_some() => derived::data_type(section),
-        None => {
-            known_type(section);
-            None
-        }
-    };
+    let Origin { told, address, in_address, data_type } = origin(section, of);
     let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
     if let (Some(address), Some(data_type)) = (address, data_type)
         && (access.reads() || address.value.bit.is_some())
+        && told.is_none()
     {
         habits::within(section, of.territory, address, data_type);
     }
     check_write_length(section, access, data_type);
-    let on_wire = data_type.filter(|_| address.is_some());
-    let reading = on_wire.map_or_else(Reading::default, |data_type| reading(section, data_type, in_address));
+    let reading = match data_type {
+        Some(data_type) if address.is_some() => reading(section, data_type, in_address),
+        Some(data_type) if told.is_some() => Reading { map: map(section, data_type, None), ..Reading::default() },
+        _ => Reading::default(),
+    };
     let target = target(address, data_type, reading.field);
     let limits = limits(section, data_type);
     let deadband = condition::deadband(section, data_type, limits);
@@ -97,7 +107,7 @@ pub fn tag<'a>(
         Some(Source::Derived(derivation)) => {
             Some(Source::Derived(Box::new(Derivation { every: own_poll.or(of.every), ..*derivation })))
         }
-        _ => address.map(|spot| Source::Register(spot.value)),
+        _ => told.or(address.map(|spot| Source::Register(spot.value))),
     };
     let sound = name.is_some() && source.is_some() && data_type.is_some();
     let plan = TagPlan {
@@ -124,7 +134,7 @@ pub fn tag<'a>(
         deadband,
         heartbeat: heartbeat.or(deadband.map(|_| HEARTBEAT)),
         compression: condition::compression(section, data_type, heartbeat),
-        freshness: condition::freshness(section, poll),
+        freshness: freshness(section, poll, of.frames.is_some_and(|frames| frames.listens) && expression.is_none()),
         alarm: condition::alarm(section, access, data_type),
         limits,
         class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
@@ -135,8 +145,55 @@ pub fn tag<'a>(
     sound.then_some((plan, reading.scale_from))
 }
 
+/// Where a tag comes from, and its type.
+struct Origin {
+    /// The field of a frame, or a point of a SunSpec model.
+    told: Option<Source>,
+    address: Option<Spot<Address>>,
+    /// The bits that the address names.
+    in_address: Option<BitField>,
+    data_type: Option<DataType>,
+}
+
+fn origin(section: &Section<'_, '_>, of: Of<'_>) -> Origin {
+    let told = field_of(section, of);
+    let is_computed = section.get("expression").is_some();
+    let is_told = of.frames.is_some() && !is_computed;
+    let found = if is_computed || is_told { None } else { address_of(section, of.style) };
+    let modelled = found.as_ref().and_then(Found::modelled);
+    let (address, in_address) = found.map_or((None, None), |found| (Some(found.place), found.field));
+    let data_type = match address {
+        Some(address) => type_of(section, address, in_address, of.registers_max),
+        None if is_computed => derived::data_type(section),
+        None if is_told => line::data_type(section),
+        None => {
+            known_type(section);
+            None
+        }
+    };
+    Origin { told: told.or(modelled), address, in_address, data_type }
+}
+
 fn target(address: Option<Spot<Address>>, data_type: Option<DataType>, field: Option<BitField>) -> Option<Target> {
     Some(Target { address: address?.value, data_type: data_type?, field })
+}
+
+/// The field of a tag on a bus of type `line`; reports one that stands elsewhere.
+fn field_of(section: &Section<'_, '_>, of: Of<'_>) -> Option<Source> {
+    match of.frames.filter(|_| section.get("expression").is_none()) {
+        Some(frames) => line::field(section, frames.patterns),
+        None => {
+            line::refuse(section, &["field"], "belongs to a tag on a bus of type line");
+            None
+        }
+    }
+}
+
+/// An instrument that speaks by itself and falls silent would look well for ever.
+fn freshness(section: &Section<'_, '_>, poll: Duration, listens: bool) -> Freshness {
+    let plan = condition::freshness(section, poll);
+    let standard = listens.then_some((3 * poll).max(STALE_AFTER));
+    Freshness { stale_after: plan.stale_after.or(standard), ..plan }
 }
 
 fn text(section: &Section<'_, '_>, key: &str) -> String {
@@ -148,22 +205,46 @@ fn text(section: &Section<'_, '_>, key: &str) -> String {
     text.value.to_owned()
 }
 
-fn address_of(section: &Section<'_, '_>, style: Style) -> Option<(Spot<Address>, Option<BitField>)> {
+/// The place that an address names.
+struct Found {
+    /// On the wire, or in the model.
+    place: Spot<Address>,
+    /// The bits it names.
+    field: Option<BitField>,
+    model: Option<ModelRef>,
+}
+
+impl Found {
+    fn modelled(&self) -> Option<Source> {
+        let Address { start: offset, bit, .. } = self.place.value;
+        Some(Source::Model(ModelPlace { model: self.model?, offset, bit }))
+    }
+}
+
+fn address_of(section: &Section<'_, '_>, style: Style) -> Option<Found> {
     let node = section.get("address");
     let Some(node) = node else {
         section.missing("address", "where the tag stands in the device, such as \"holding:100\"");
         return None;
     };
+    let at = node.at;
+    let mut allowed = style.allowed();
     let parsed = match &node.value {
-        Value::Text(text) => address::parse_field(text, style),
+        Value::Text(text) if address::is_sunspec(text) => {
+            allowed = address::SUNSPEC_ALLOWED;
+            address::parse_sunspec(text).map(|(place, field)| (place.relative(), field, Some(place.model)))
+        }
+        Value::Text(text) => address::parse_field(text, style).map(|(place, field)| (place, field, None)),
         // 40101 without quotes is how modicon numbers are usually written.
-        Value::Whole(number) => address::parse_field(&number.to_string(), style),
+        Value::Whole(number) => {
+            address::parse_field(&number.to_string(), style).map(|(place, field)| (place, field, None))
+        }
         other => Err(format!("expected a text such as \"holding:100\", found {}", other.kind())),
     };
     match parsed {
-        Ok((value, field)) => Some((Spot { value, at: node.at }, field)),
+        Ok((value, field, model)) => Some(Found { place: Spot { value, at }, field, model }),
         Err(message) => {
-            section.report(section.wrong("address", node.at, message).allowed(style.allowed()));
+            section.report(section.wrong("address", at, message).allowed(allowed));
             None
         }
     }

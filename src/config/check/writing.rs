@@ -92,6 +92,8 @@ pub fn check_broadcast(section: &Section<'_, '_>, at: At, tags: &[TagPlan]) {
             "is read"
         } else if tag.write.verify == Verify::ReadBack {
             "is read back after a write"
+        } else if tag.model().is_some() {
+            "is in a SunSpec model, which is looked for before a write"
         } else if tag.scale_from.is_some() {
             "needs a scale factor that is read"
         } else if reads_first {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::habits::Habits;
+use super::line::LinePlan;
 
 /// `[[bus]]`
 #[derive(Debug, Clone, PartialEq)]
@@ -21,12 +22,20 @@ pub struct BusPlan {
     pub response_timeout: Duration,
     /// Pauses, connections, and what its devices are given.
     pub habits: Habits,
+    /// Frames of a bus of type `line`; `None` for all others.
+    pub line: Option<LinePlan>,
 }
 
 impl BusPlan {
     /// A bus that has every default.
     pub fn plain(name: &str, link: BusLink) -> Self {
-        Self { name: name.to_owned(), link, response_timeout: Duration::from_secs(1), habits: Habits::default() }
+        Self {
+            name: name.to_owned(),
+            link,
+            response_timeout: Duration::from_secs(1),
+            habits: Habits::default(),
+            line: None,
+        }
     }
 }
 
@@ -76,6 +85,7 @@ impl BusLink {
             (Framing::Rtu, _) => "modbus-rtu-over-tcp",
             (Framing::Ascii, Carrier::Serial(_)) => "modbus-ascii",
             (Framing::Ascii, _) => "modbus-ascii-over-tcp",
+            (Framing::Line, _) => "line",
         }
     }
 }
@@ -87,7 +97,7 @@ impl fmt::Display for BusLink {
     }
 }
 
-/// How a Modbus PDU becomes a frame.
+/// How a Modbus PDU becomes a frame; or that it is no Modbus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// Transaction number, length, unit (Messaging on TCP/IP 1.0b, section 3.1.3).
@@ -96,6 +106,8 @@ pub enum Framing {
     Rtu,
     /// Hexadecimal text between `:` and a line end, with an LRC (section 2.5.2).
     Ascii,
+    /// No Modbus at all: frames as [`LinePlan`] says. Nothing of the Modbus room ever sees one.
+    Line,
 }
 
 impl Framing {
@@ -110,7 +122,7 @@ impl Framing {
             // request: header 7, function, start, count; reply: header, function, length
             Self::Mbap => 12 + 9 + data,
             // request: unit, function, start, count, CRC; reply: unit, function, length, CRC
-            Self::Rtu => 8 + 5 + data,
+            Self::Rtu | Self::Line => 8 + 5 + data,
             // each byte as two characters, an LRC of one byte, and 3 for `:` and the line end
             Self::Ascii => (2 * 7 + 3) + (2 * 4 + 3) + 2 * data,
         }
@@ -119,7 +131,7 @@ impl Framing {
     /// Characters that a register's worth of data takes.
     pub const fn register_chars(self) -> u32 {
         match self {
-            Self::Mbap | Self::Rtu => 2,
+            Self::Mbap | Self::Rtu | Self::Line => 2,
             Self::Ascii => 4,
         }
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::habits::{Grouping, Manners, Territory};
+use super::line::TalkPlan;
 use crate::config::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
 use crate::model::tag::BusIx;
 
@@ -31,6 +32,8 @@ pub struct DevicePlan {
     pub territory: Territory,
     /// How it wants to be asked.
     pub manners: Manners,
+    /// What it is asked and says, on a bus of type `line`.
+    pub talk: Option<TalkPlan>,
 }
 
 impl DevicePlan {
@@ -47,6 +50,7 @@ impl DevicePlan {
             grouping: Grouping::default(),
             territory: Territory::default(),
             manners: Manners::default(),
+            talk: None,
         }
     }
 }

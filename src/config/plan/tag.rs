@@ -8,6 +8,7 @@ use crate::config::expression::Formula;
 use crate::model::data_type::Kind;
 use crate::model::number::Class;
 use crate::model::registers::{BitField, Form, TextForm};
+use crate::model::sunspec::{ModelPlace, ModelRef};
 use crate::model::tag::{Access, Address, DataType, DeviceIx, Order, TagIx};
 
 /// `[[device.tag]]`
@@ -97,12 +98,54 @@ impl TagPlan {
         }
     }
 
-    /// Its place on the wire, if it has one.
+    /// Its place on the wire, if it always has the same.
     pub const fn register(&self) -> Option<Address> {
         match self.source {
             Source::Register(address) => Some(address),
-            Source::Derived(_) => None,
+            Source::Model(_) | Source::Derived(_) | Source::Field(_) => None,
         }
+    }
+
+    /// Its place among what is read with it: on the wire, or in its model, counted from the model's first register. Only
+    /// together with [`Self::model`] does it say where the tag is.
+    pub const fn place(&self) -> Option<Address> {
+        match &self.source {
+            Source::Register(address) => Some(*address),
+            Source::Model(place) => Some(place.relative()),
+            Source::Derived(_) | Source::Field(_) => None,
+        }
+    }
+
+    /// The SunSpec model it is in, if it is in one.
+    pub const fn model(&self) -> Option<ModelRef> {
+        match &self.source {
+            Source::Model(place) => Some(place.model),
+            Source::Register(_) | Source::Derived(_) | Source::Field(_) => None,
+        }
+    }
+
+    /// The same tag where it is on the wire when its model begins at this register and has so many; one with an address of its
+    /// own is there already. `None`: the model ends before it.
+    pub fn settled(&self, model_start: u16, registers: u32) -> Option<Self> {
+        match &self.source {
+            Source::Model(place) if u32::from(place.offset) + u32::from(self.data_type.registers()) > registers => None,
+            Source::Model(place) => Some(Self { source: Source::Register(place.at(model_start)?), ..self.clone() }),
+            Source::Register(_) | Source::Derived(_) | Source::Field(_) => Some(self.clone()),
+        }
+    }
+
+    /// Its address as it would be written, zero-based.
+    pub fn address_text(&self) -> Option<String> {
+        match &self.source {
+            Source::Register(address) => Some(address.to_string()),
+            Source::Model(place) => Some(place.to_string()),
+            Source::Derived(_) | Source::Field(_) => None,
+        }
+    }
+
+    /// Does it come from its device, and not from other tags?
+    pub const fn is_of_device(&self) -> bool {
+        !matches!(self.source, Source::Derived(_))
     }
 
     /// How its value lies in its registers.
@@ -141,8 +184,12 @@ impl ValueMap {
 pub enum Source {
     /// `address`: polled, at this zero-based place on the wire.
     Register(Address),
+    /// `address = "sunspec:…"`: polled, wherever the device has put this model.
+    Model(ModelPlace),
     /// `expression`: computed from other tags.
     Derived(Box<Derivation>),
+    /// `field`: the group of this name in a frame of an instrument.
+    Field(String),
 }
 
 /// `expression = "{pump-1/flow} * 0.5"`

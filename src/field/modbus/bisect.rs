@@ -10,7 +10,7 @@ use crate::model::tag::TagIx;
 
 /// Registers (or bits) that a tag takes, from its block's start: first and one past the last.
 fn span(tag: &TagPlan) -> Option<(u32, u32)> {
-    let address = tag.register()?;
+    let address = tag.place()?;
     let width = if address.table.is_bits() { 1 } else { tag.data_type.registers() };
     let start = u32::from(address.start);
     Some((start, start + u32::from(width)))
@@ -40,7 +40,7 @@ pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
     }
     let (_, cut) = best?;
     let right = spans.split_off(cut);
-    Some((part(block, &spans)?, part(block, &right)?))
+    Some((headed(block, part(block, &spans)?), part(block, &right)?))
 }
 
 /// The pieces of blocks that were found to need splitting at these places.
@@ -48,8 +48,7 @@ pub fn split_at(blocks: Vec<Block>, boundaries: &[Boundary], plan: &Plan) -> Vec
     let mut pieces = Vec::with_capacity(blocks.len());
     for block in blocks {
         let begins = |ix: &TagIx| plan.tags.get(ix.0 as usize).and_then(span).map_or(0, |(start, _)| start);
-        let (table, period) = (block.table, block.period);
-        let own = boundaries.iter().filter(|kept| kept.table == table && kept.period == period);
+        let own: Vec<Boundary> = boundaries.iter().filter(|kept| kept.is_of(&block)).copied().collect();
         let mut rest = block;
         for boundary in own {
             let behind = |ix: &TagIx| begins(ix) >= u32::from(boundary.at);
@@ -58,13 +57,21 @@ pub fn split_at(blocks: Vec<Block>, boundaries: &[Boundary], plan: &Plan) -> Vec
                 tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)?))).collect()
             };
             if let (Some(left), Some(right)) = (part(&rest, &spans(&left)), part(&rest, &spans(&right))) {
-                pieces.push(left);
+                pieces.push(headed(&rest, left));
                 rest = right;
             }
         }
         pieces.push(rest);
     }
     pieces
+}
+
+/// The lower part of a block that begins with the header of its model begins with it too.
+fn headed(block: &Block, lower: Block) -> Block {
+    if block.model.is_none() || !block.has_header() {
+        return lower;
+    }
+    Block { start: block.start, count: lower.start - block.start + lower.count, ..lower }
 }
 
 fn part(block: &Block, spans: &[(TagIx, (u32, u32))]) -> Option<Block> {
@@ -94,7 +101,8 @@ mod tests {
         let plan = Plan { tags: tags.iter().copied().map(tag).collect(), ..Plan::empty("g") };
         let tags = (0u32..).zip(tags).map(|(ix, _)| TagIx(ix)).collect();
         let period = Duration::from_secs(1);
-        let block = Block { device: DeviceIx(0), table: Table::Holding, start: 0, count: 100, period, tags };
+        let block =
+            Block { device: DeviceIx(0), table: Table::Holding, model: None, start: 0, count: 100, period, tags };
         let (left, right) = split(&block, &plan)?;
         Some([(left.start, left.count), (right.start, right.count)])
     }
@@ -105,8 +113,9 @@ mod tests {
         let plan = Plan { tags: starts.map(|at| tag((at, DataType::Float32))).to_vec(), ..Plan::empty("g") };
         let period = Duration::from_secs(1);
         let tags = (0..5).map(TagIx).collect();
-        let block = Block { device: DeviceIx(0), table: Table::Holding, start: 0, count: 32, period, tags };
-        let at = |at| Boundary { table: Table::Holding, period, at };
+        let block =
+            Block { device: DeviceIx(0), table: Table::Holding, model: None, start: 0, count: 32, period, tags };
+        let at = |at| Boundary { table: Table::Holding, model: None, period, at };
         let other = Boundary { table: Table::Input, ..at(1) };
         let pieces = split_at(vec![block], &[other, at(0), at(9), at(30), at(77)], &plan);
         let pieces: Vec<_> = pieces.iter().map(|piece| (piece.start, piece.count, piece.tags.len())).collect();

@@ -24,14 +24,20 @@ pub enum Piece<'a> {
 }
 
 impl Cut {
-    /// For a tag in a block that begins at `start`, at or before the tag. `None`: it has no place on the wire.
+    /// For a tag in a block that begins at `start`, at or before the tag, both counted from the beginning of the table or of
+    /// the SunSpec model. `None`: it has no place on the wire.
     pub fn new(tag: &TagPlan, start: u16) -> Option<Self> {
-        let address = tag.register()?;
+        let address = tag.place()?;
         Some(Self {
             offset: usize::from(address.start.saturating_sub(start)),
             registers: tag.data_type.registers().into(),
             bit: address.bit.map(|bit| tag.order.wire_bit(bit)),
         })
+    }
+
+    /// Registers or bits a reading must have for it to be there.
+    pub const fn end(&self) -> usize {
+        self.offset + self.registers
     }
 
     /// The piece of this tag.

@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use super::identity::{self, Part};
 use crate::config::plan::AnswersAs;
 
 /// Length of an MBAP header, with the unit.
@@ -17,7 +18,7 @@ pub const MBAP_BYTES: usize = 7;
 /// Longest PDU, both framings.
 pub const PDU_BYTES_MAX: usize = 253;
 /// The exception bit of a function code.
-const EXCEPTION: u8 = 0x80;
+pub const EXCEPTION: u8 = 0x80;
 
 /// What must come back for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,21 +37,34 @@ enum Shape {
     Confirm([u8; 4]),
     /// FC 22: address and both masks as asked.
     ConfirmMask([u8; 6]),
+    /// FC 43/14: objects that say how long they are, of the category asked for.
+    Identity(u8),
+    /// FC 17: a byte count, and whatever the maker likes.
+    Counted,
 }
 
 impl Expect {
     /// From a request PDU. `None`: not one of the functions this version speaks, or no bytes to speak of.
     pub fn of_request(unit: u8, pdu: &[u8]) -> Option<Self> {
-        let (function, first) = (*pdu.first()?, pdu.get(1..5)?);
+        let function = *pdu.first()?;
+        let shape = match *pdu {
+            [identity::REPORT_SERVER_ID] => Shape::Counted,
+            [identity::FUNCTION, identity::MEI_TYPE, code, _object] => Shape::Identity(code),
+            _ => Self::shape_of_access(function, pdu)?,
+        };
+        Some(Self { unit, answers_as: AnswersAs::Itself, function, shape })
+    }
+
+    fn shape_of_access(function: u8, pdu: &[u8]) -> Option<Shape> {
+        let first = pdu.get(1..5)?;
         let quantity = u16::from_be_bytes([first[2], first[3]]);
-        let shape = match function {
+        Some(match function {
             1 | 2 => Shape::Data(u8::try_from(quantity.div_ceil(8)).ok()?),
             3 | 4 => Shape::Data(u8::try_from(quantity.checked_mul(2)?).ok()?),
             5 | 6 | 15 | 16 => Shape::Confirm([first[0], first[1], first[2], first[3]]),
             22 => Shape::ConfirmMask(pdu.get(1..7)?.try_into().ok()?),
             _ => return None,
-        };
-        Some(Self { unit, answers_as: AnswersAs::Itself, function, shape })
+        })
     }
 
     /// The same, if the unit is known to answer under this id.
@@ -90,6 +104,10 @@ impl Expect {
             ([function, confirmed @ ..], Shape::ConfirmMask(asked)) => {
                 *function == self.function && *confirmed == asked
             }
+            (_, Shape::Identity(code)) => Part::read(pdu).is_some_and(|part| part.code == code),
+            ([function, count, data @ ..], Shape::Counted) => {
+                *function == self.function && data.len() == usize::from(*count)
+            }
             _ => false,
         }
     }
@@ -106,6 +124,8 @@ impl Expect {
             (_, Shape::Data(expected)) => Some(5 + usize::from(expected)),
             (_, Shape::Confirm(_)) => Some(8),
             (_, Shape::ConfirmMask(_)) => Some(10),
+            (_, Shape::Identity(code)) => identity::rtu_length(bytes, Some(code)),
+            (_, Shape::Counted) => Some(5 + usize::from(bytes.get(2).copied().unwrap_or_default())),
         }
     }
 }
@@ -176,9 +196,10 @@ pub fn hunt(bytes: &[u8], request: &[u8], expect: Expect, echo: EchoRule) -> Opt
 /// The length of the valid RTU reply of any unit that begins here.
 pub fn whole_reply(bytes: &[u8]) -> Option<usize> {
     let length = match *bytes.get(1)? {
-        1..=4 => 5 + usize::from(*bytes.get(2)?),
+        1..=4 | identity::REPORT_SERVER_ID => 5 + usize::from(*bytes.get(2)?),
         5 | 6 | 15 | 16 => 8,
         22 => 10,
+        identity::FUNCTION => identity::rtu_length(bytes, None)?,
         function if function & EXCEPTION != 0 => 5,
         _ => return None,
     };

@@ -87,7 +87,7 @@ impl Inbox {
     pub fn next(&mut self, question: Question<'_>, ready: &mut Vec<u8>) -> Result<Option<Event>, OutOfStep> {
         match self.framing {
             Framing::Mbap => self.next_mbap(Some(question), ready),
-            Framing::Rtu => Ok(self.next_rtu(question, ready)),
+            Framing::Rtu | Framing::Line => Ok(self.next_rtu(question, ready)),
             Framing::Ascii => Ok(self.next_ascii(Some(question), ready)),
         }
     }
@@ -98,7 +98,7 @@ impl Inbox {
         match self.framing {
             Framing::Mbap => while self.next_mbap(None, &mut Vec::new())?.is_some() {},
             Framing::Ascii => while self.next_ascii(None, &mut Vec::new()).is_some() {},
-            Framing::Rtu => self.discard_rtu(),
+            Framing::Rtu | Framing::Line => self.discard_rtu(),
         }
         if self.framing != Framing::Mbap || self.parcels == Parcels::Datagrams {
             self.clear_as_garbage();

@@ -9,12 +9,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
 
 use super::exchange::{EchoHabit, Heard, OUT_OF_STEP, Sent};
+use super::frame::EXCEPTION;
 use super::gate::Gate;
 use super::timing::Timing;
 use super::write::Write;
@@ -29,6 +31,9 @@ use crate::model::tag::Table;
 pub const REGISTERS_PER_WRITE_MAX: usize = 123;
 /// Added to the worst response time seen: the line's quiet after a timeout.
 const QUIET_MARGIN: Duration = Duration::from_millis(20);
+/// Data of the longest answer: a PDU without its function and what counts its bytes.
+const ANSWER_BYTES_MAX: u32 = 251;
+
 /// Why a transaction has no answer; the variant says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -61,6 +66,16 @@ pub enum Reading {
     Registers(Vec<u16>),
     /// Coils or discrete inputs, exactly as many as asked for.
     Bits(Vec<bool>),
+}
+
+impl Reading {
+    /// How many registers it has; `None`: it is bits.
+    pub const fn registers(&self) -> Option<usize> {
+        match self {
+            Self::Registers(words) => Some(words.len()),
+            Self::Bits(_) => None,
+        }
+    }
 }
 
 /// How exactly the pauses of a line are kept.
@@ -229,37 +244,67 @@ impl Session {
         let framing = self.timing.link().framing;
         let context = self.context.get_or_insert_with(|| match framing {
             Framing::Mbap => tcp::attach_slave(gate.clone(), Slave(unit)),
-            Framing::Rtu | Framing::Ascii => rtu::attach_slave(gate.clone(), Slave(unit)),
+            Framing::Rtu | Framing::Ascii | Framing::Line => rtu::attach_slave(gate.clone(), Slave(unit)),
         });
         context.set_slave(Slave(unit));
         self.last_response = None;
         let asked = Instant::now();
         let wait = self.timing.wait(framing.transaction_bytes(data));
         let answer = timeout(wait, context.call(request)).await;
+        self.ended(unit, asked, wait, answer)?.map_err(|code| {
+            self.stats.exceptions.one();
+            Trouble::Exception(code.into())
+        })
+    }
+
+    /// Asks with a PDU of the caller's own, for functions whose answers say themselves how long they are: the PDU of the
+    /// answer.
+    pub async fn ask(&mut self, unit: u8, pdu: &[u8]) -> Result<Vec<u8>, Trouble> {
+        self.settle(unit).await?;
+        let framing = self.timing.link().framing;
+        self.last_response = None;
+        let asked = Instant::now();
+        let wait = self.timing.wait(framing.transaction_bytes(ANSWER_BYTES_MAX));
+        let answer = timeout(wait, self.gate.ask(framing, unit, pdu)).await;
+        let answer = self.ended(unit, asked, wait, answer.map(|answer| answer.map_err(Error::Transport)))?;
+        match answer.as_slice() {
+            [function, code] if Some(&(function & !EXCEPTION)) == pdu.first() && function & EXCEPTION != 0 => {
+                self.stats.exceptions.one();
+                Err(Trouble::Exception(*code))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Learns from how a request ended; of an answer, whatever it says, how long it took.
+    fn ended<T>(
+        &mut self,
+        unit: u8,
+        asked: Instant,
+        wait: Duration,
+        answer: Result<Result<T, Error>, Elapsed>,
+    ) -> Result<T, Trouble> {
         self.quiet_until = Instant::now() + self.timing.pause();
         match answer {
             Ok(Ok(answer)) => {
                 self.last_response = Some(asked.elapsed());
                 self.worst_response = self.worst_response.max(self.last_response);
-                answer.map_err(|code| {
-                    self.stats.exceptions.one();
-                    Trouble::Exception(code.into())
-                })
+                Ok(answer)
             }
-            Ok(Err(error)) => Err(self.give_up(unit, Some(error), asked + wait)),
-            Err(_elapsed) => Err(self.give_up(unit, None, asked + wait + wait)),
+            Ok(Err(error)) => Err(self.give_up(unit, Some(error), asked, wait)),
+            Err(_elapsed) => Err(self.give_up(unit, None, asked, wait + wait)),
         }
     }
 
     /// After anything but an answer: a new context for the next request; silence on a serial line, and for the unit until
-    /// what it may still have to say is over.
-    fn give_up(&mut self, unit: u8, error: Option<Error>, over: Instant) -> Trouble {
+    /// what it may still have to say is over: `patience` after the question left.
+    fn give_up(&mut self, unit: u8, error: Option<Error>, asked: Instant, patience: Duration) -> Trouble {
         self.context = None;
         let abandoned = self.gate.abandon();
         if !self.timing.is_numbered() {
             let quiet = self.quiet();
             self.quiet_until = Instant::now() + quiet;
-            self.holds.push((unit, over + quiet));
+            self.holds.push((unit, abandoned.sent_at.unwrap_or(asked) + patience + quiet));
         }
         match error {
             Some(Error::Transport(error)) if error.kind() != io::ErrorKind::InvalidData => {

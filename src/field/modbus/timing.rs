@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use crate::config::blocks::{char_time, frame_pause, wire_time};
-use crate::config::plan::{BusLink, BusPlan};
+use crate::config::plan::{BusLink, BusPlan, Carrier};
 
 /// A reply that takes longer than this much of its own wire time has not come: USB adapters and their buffers.
 const ADAPTER_SLACK: Duration = Duration::from_millis(20);
 /// A serial server sends on what came in pieces, over a network that may be a mobile one.
 const NETWORK_SLACK: Duration = Duration::from_millis(200);
+/// A network may deliver a datagram twice (RFC 8085, section 3.3), and without a number the second looks like the answer
+/// to the next question: this long it is listened for.
+const TWIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// The times of one bus.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,9 +58,14 @@ impl Timing {
         self.turnaround + self.link.line().map_or(Duration::ZERO, |_| wire_time(&self.link, bytes))
     }
 
-    /// t3.5: the silence before every frame (Modbus over Serial Line 1.02, section 2.5.1.1); none on a network.
+    /// The silence before every frame. On a line t3.5 (Modbus over Serial Line 1.02, section 2.5.1.1); on a network none,
+    /// where nothing comes twice or twins are told apart.
     pub fn pause(&self) -> Duration {
-        self.link.line().map_or(Duration::ZERO, frame_pause)
+        match (&self.link.carrier, self.link.line()) {
+            (_, Some(line)) => frame_pause(line),
+            (Carrier::Udp { .. }, None) if !self.is_numbered() => TWIN_PAUSE,
+            _ => Duration::ZERO,
+        }
     }
 
     /// How long the line has to be still before a torn frame is over.
