@@ -2,6 +2,7 @@
 
 mod cloud;
 mod faults;
+mod instruments;
 mod lines;
 mod replay;
 mod rumqttd_rows;
