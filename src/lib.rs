@@ -35,6 +35,7 @@
 //! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
 //! | how instruments that speak lines of their own are read | [`field::line`]; what a frame is and says: [`config::lines`] |
 //! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
+//! | where a SunSpec device has its models, and what if they move | [`model::sunspec`], [`field::sunspec`], `field/models` |
 //! | how long a device took to answer, and what went wrong with it | `field/spread`, `field/devices` |
 //! | sentinels, scale, scale factors, maps; limits, deadband | [`pipeline`] (`meaning`, `scale`; `limits`, `deadband`) |
 //! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
@@ -60,6 +61,7 @@
 //! | what happens at SIGTERM | [`app::running`] |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
+//! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | the register maps in the binary | [`config::shipped`], `config/profiles/` |

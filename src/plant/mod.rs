@@ -8,7 +8,7 @@
 //!  conversation       requests in, replies out when they are due
 //!  behind   what a line asks of whoever is there      front   the door of a line, whatever carries it
 //!  units    simulated devices behind a line           life + waves   the tags of a plan, moving
-//!  identity who a device says it is (FC 43)
+//!  identity who a device says it is (FC 43)           chain   its SunSpec models, one behind the other
 //!  site     a whole plan served: Plan -> lines        playback + script   a recording behind a line
 //!  link     a TCP relay that can be cut               cloud   rumqttd behind our TLS (feature `demo`)
 //! ```
@@ -17,6 +17,7 @@
 //! room reads with, and promises to misbehave exactly as told.
 
 pub mod behind;
+pub mod chain;
 mod conversation;
 mod damage;
 pub mod dial;

@@ -6,10 +6,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::plan::Plan;
+use crate::config::plan::{DevicePlan, Plan};
 use crate::model::tag::BusIx;
 use crate::model::value::Value;
 
+use super::chain::Layout;
 use super::faults::{Fault, Trouble};
 pub use super::front::Place;
 use super::front::{Door, Doors};
@@ -83,8 +84,11 @@ impl Site {
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
+                let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
+                let layout = || Layout::of(plan, plan.devices.iter().filter(same));
                 if instruments.is_none() {
-                    lives.entry(device.unit_id).or_default().add(plan, device, &follows);
+                    let life = lives.entry(device.unit_id).or_insert_with(|| Life::laid_out(layout()));
+                    life.add(plan, device, &follows);
                 }
                 site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
             }

@@ -34,6 +34,8 @@ TYPES = [
     ("modbus-ascii-over-tcp", "ascii", "tcp", COMMON),
     ("modbus-rtu-over-udp", "rtu", "udp", COMMON),
 ]
+# Of the buses of one kind, in turn; the last are not for a line, the very last is only for who can tell answers apart.
+HABITS = ["", 'delay_between_requests = "3ms"\ndelay_on_unit_change = "2ms"', "close_after_cycle = true", "max_connections = 3"]
 UNITS = (1, 3, 7, 9)
 STARTS = (100, 400, 700, 1000)  # blocks too far apart to be read as one
 WRITTEN = {"one": (5000, "uint16", 0xFFFF), "two": (5010, "uint32", 0xFFFF_FFFF)}  # by functions 6 and 16
@@ -73,7 +75,8 @@ def configure(buses, work, port):
             keys = f'port = "{bus["place"]}"\nserial = "115200-8N1"'
         if bus["carrier"] == "tls":
             keys += f'\nca_file = "{work}/ca.pem"\ncertificate = "{work}/gateway.pem"\nkey = "{work}/gateway.key"\nserver_name = "plc.example"'
-        text.append(f'[[bus]]\nname = "b{bus["number"]}"\ntype = "{bus["type"]}"\nretries = 5\n'
+        habit = HABITS[bus["number"] % (2 if bus["carrier"] == "pty" else 4 if bus["framing"] == "mbap" else 3)]
+        text.append(f'[[bus]]\nname = "b{bus["number"]}"\ntype = "{bus["type"]}"\nretries = 5\n{habit}\n'
                     f'response_timeout = "{round(bus["timeout"] * 1000)}ms"\n{keys}\n')
     for bus in buses:
         for unit in UNITS:

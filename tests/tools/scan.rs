@@ -132,7 +132,7 @@ async fn a_line_is_scanned_with_reads_only_and_says_who_is_there() {
     assert_eq!(first["vendor"], "Eastron");
     assert_eq!(first["identity_from"], "FC 43/14");
     assert_eq!(first["tables"]["holding"], "data");
-    assert_eq!(first["profiles"], serde_json::json!([]), "SDM630 is no whole name of a shipped map's type");
+    assert_eq!(first["profiles"], serde_json::json!(["eastron-sdm630"]), "by the name it gives itself");
     assert_eq!(found["devices"][1]["tables"]["holding"], "exception 2");
     assert_eq!((&found["complete"], &found["asked"]), (&Json::Bool(true), &serde_json::json!(4)));
     accepted(found["config"].as_str().expect("text"), home.path());

@@ -1,6 +1,6 @@
 //! `ironbridge check --live`: every mapped tag read once from the real devices, and what is wrong with each.
 //!
-//! `survey` goes through a bus with `ask` and brings what came (`seen`); `look` says how a value looks, `theory` whether one
+//! `models` finds the places of tags in SunSpec models, `survey` goes through a bus with `ask` and brings what came (`seen`); `look` says how a value looks, `theory` whether one
 //! explanation fits many odd tags, `better` whether one tag reads better in another way, `verdict` puts that together;
 //! `advice` has the sentences, `text` and `json` the two forms. Buses at the same time, the devices of a bus one after the
 //! other. Reads only, and only where the configuration lets the gateway read. The offline check comes first.
@@ -11,6 +11,7 @@ mod better;
 mod instruments;
 mod json;
 mod look;
+mod models;
 mod progress;
 mod seen;
 mod survey;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use self::instruments::LineSurvey;
+use self::models::Absent;
 use self::progress::Progress;
 use self::survey::BusSurvey;
 use self::verdict::{DeviceReport, TagReport};
@@ -43,6 +45,8 @@ struct Survey {
     unread: usize,
     derived: usize,
     write_only: usize,
+    /// Tags in SunSpec models that their devices do not have.
+    absent: Vec<Absent>,
 }
 
 /// One bus, judged.
@@ -69,7 +73,7 @@ impl Survey {
 
     fn is_fine(&self, plan: &Plan) -> bool {
         let fine = |bus: &BusReport| bus.survey.not_open.is_none() && bus.devices.iter().all(DeviceReport::is_fine);
-        self.buses.iter().all(fine) && self.lines.iter().all(|line| line.is_fine(plan))
+        self.absent.is_empty() && self.buses.iter().all(fine) && self.lines.iter().all(|line| line.is_fine(plan))
     }
 
     /// Nobody anywhere said a word, though somebody was asked.
@@ -77,7 +81,7 @@ impl Survey {
         let mut devices = self.buses.iter().flat_map(|bus| &bus.devices);
         let asked = self.unread > 0 || self.tags().next().is_some() || !self.lines.is_empty();
         let answered = self.lines.iter().any(LineSurvey::answered);
-        asked && !answered && !devices.any(|device| device.survey.answered())
+        asked && self.absent.is_empty() && !answered && !devices.any(|device| device.survey.answered())
     }
 }
 
@@ -85,7 +89,8 @@ impl Survey {
 pub async fn run(args: Args, loaded: Loaded, clock: Clock) -> Result<(), Failed> {
     let plan = Arc::new(loaded.plan);
     let chosen = choose(&plan, &args)?;
-    let survey = survey_all(&plan, &chosen, &clock).await?;
+    let (plan, absent) = models::settle(&plan, &chosen, &clock).await;
+    let survey = Survey { absent, ..survey_all(&plan, &chosen, &clock).await? };
     let text = if args.json {
         json::of(&plan, &survey).to_string()
     } else {
@@ -159,7 +164,7 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
             .flat_map(|device| plan.devices[device.0 as usize].tags.clone().filter_map(|tag| plan.tags.get(tag)))
     };
     let derived = tags().filter(|tag| matches!(tag.source, Source::Derived(_))).count();
-    let write_only = tags().filter(|tag| tag.register().is_some() && !tag.access.reads()).count();
+    let write_only = tags().filter(|tag| tag.place().is_some() && !tag.access.reads()).count();
     let judged = |mut survey: BusSurvey| {
         let devices = std::mem::take(&mut survey.devices);
         let devices = devices.into_iter().map(|device| verdict::device(plan, device)).collect();
@@ -172,7 +177,7 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
         .filter(|(bus, _)| closed(*bus))
         .map(|(bus, devices)| survey::blocks(plan, *bus, devices).iter().map(|block| block.tags.len()).sum::<usize>());
     let unread = unread.sum();
-    Ok(Survey { buses, lines: told, unread, derived, write_only })
+    Ok(Survey { buses, lines: told, unread, derived, write_only, absent: Vec::new() })
 }
 
 #[cfg(test)]

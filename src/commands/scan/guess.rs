@@ -1,12 +1,13 @@
 //! Which shipped register maps fit what a device says of itself. Pure.
 //!
-//! Only names are compared, whole ones: a maker's word and a type, both as the device and the map have them. A device that
-//! says nothing gets no guess, however familiar its registers look.
+//! Only names are compared, whole ones: a maker's word, and a type as the device and the map have it, or what of the map's
+//! type is before its first dash (`SDM630` of `SDM630-Modbus`). A device that says nothing gets no guess, however familiar
+//! its registers look.
 
 use super::examine::Portrait;
 use crate::config::shipped::{self, SHIPPED};
 
-/// Maps by name. More than one when a type has several.
+/// Maps by name. More than one when a type has several: then only the name plate tells.
 pub fn profiles(portrait: &Portrait) -> Vec<&'static str> {
     match portrait.sunspec_model {
         Some(101..=103) => return vec!["sunspec-inverter"],
@@ -28,19 +29,26 @@ fn fitting(said: &str) -> Vec<&'static str> {
     SHIPPED.iter().filter(|(_, text)| fits(text)).map(|(name, _)| *name).collect()
 }
 
-/// Lower-case words of letters and digits; a dash is part of a word.
+/// Lower-case words of letters and digits; a dash or a dot inside is part of a word.
 fn words(text: &str) -> Vec<String> {
-    let plain = |letter: char| letter.is_alphanumeric() || letter == '-';
-    text.split(|letter| !plain(letter)).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+    let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '.');
+    let words = text.split(|letter| !plain(letter)).map(|word| word.trim_matches(['-', '.']));
+    words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }
 
-/// The words of a map's model line that are types: with a letter and a digit, and long enough to be no accident.
+/// The words of a map's model line that are types: with a letter and a digit, and long enough to be no accident. What
+/// stands in parentheses is about them.
 fn types(model: &str) -> Vec<String> {
     let is_type = |word: &String| {
-        word.len() >= 3 && word.contains(|c: char| c.is_ascii_digit()) && word.contains(|c: char| c.is_alphabetic())
+        word.len() >= TYPE_MIN && word.contains(|c: char| c.is_ascii_digit()) && word.contains(char::is_alphabetic)
     };
-    words(model).into_iter().filter(is_type).collect()
+    let whole = words(model.split('(').next().unwrap_or_default());
+    let stems: Vec<String> =
+        whole.iter().filter_map(|word| word.split_once('-')).map(|(stem, _)| stem.to_owned()).collect();
+    whole.into_iter().chain(stems).filter(is_type).collect()
 }
+
+const TYPE_MIN: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -49,6 +57,9 @@ mod tests {
     #[test]
     fn a_map_is_named_only_when_maker_and_type_are() {
         assert_eq!(fitting("Eastron SDM630-Modbus V1.2"), ["eastron-sdm630"]);
+        assert_eq!(fitting("Eastron SDM630"), ["eastron-sdm630"]);
+        assert_eq!(fitting("Finder 7M.38"), ["finder-7m38"]);
+        assert_eq!(fitting("Carlo Gavazzi EM24"), ["carlo-gavazzi-em24", "carlo-gavazzi-em24-ethernet"]);
         assert_eq!(fitting("Schneider Electric PM3255 1.0"), ["schneider-pm3255"]);
         assert_eq!(fitting("SENTRON PAC2200 Siemens AG"), ["siemens-pac2200"]);
         for nobody in [

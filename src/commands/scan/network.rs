@@ -51,7 +51,7 @@ impl Job {
     pub fn announcement(&self) -> String {
         let count = self.first.len() + self.rest.len();
         let time = estimate::shown(self.worst());
-        format!("{count} unit ids on {}: at worst {time}; shorter if units answer", self.bus.link)
+        format!("{count} unit ids on {}: at worst {time}, and a moment for each device found", self.bus.link)
     }
 
     /// Whether the time to wait is learned: on a line without numbers silence follows each timeout anyway.

@@ -63,11 +63,14 @@ impl Job {
         let (count, time) = (self.settings.len(), estimate::shown(self.worst()));
         if self.rest.is_empty() {
             let settings = if count == 1 { self.settings[0].0.clone() } else { format!("{count} settings") };
-            return format!("{} units at {settings}: at worst {time}; shorter if units answer", self.first.len());
+            return format!(
+                "{} units at {settings}: at worst {time}, and a moment for each device found",
+                self.first.len()
+            );
         }
         format!(
-            "units {} at {count} settings, then the other {} where somebody answers: at worst {time} with one such \
-             setting; shorter if found early",
+            "units {} at {count} settings, then the other {} where somebody answers: at worst {time}, with one such \
+             setting and a moment for each device found",
             units::shown(&self.first),
             self.rest.len()
         )

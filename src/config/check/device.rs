@@ -153,6 +153,7 @@ pub fn devices<'a>(
         devices.push(plan);
     }
     derived::settle(&pending, &devices, &mut tags, root.cx.findings);
+    tags.shrink_to_fit();
     (devices, tags)
 }
 

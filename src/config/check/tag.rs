@@ -103,7 +103,7 @@ pub fn tag<'a>(
     let poll = own_poll.unwrap_or(of.poll);
     let source = match derived {
         Some(Source::Derived(derivation)) => {
-            Some(Source::Derived(Derivation { every: own_poll.or(of.every), ..derivation }))
+            Some(Source::Derived(Box::new(Derivation { every: own_poll.or(of.every), ..*derivation })))
         }
         _ => told.or(address.map(|spot| Source::Register(spot.value))),
     };

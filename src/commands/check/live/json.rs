@@ -17,6 +17,9 @@ pub fn of(plan: &Plan, survey: &Survey) -> Json {
         "buses": survey.buses.iter().map(|report| bus(plan, report)).collect::<Vec<_>>(),
         "tags": survey.tags().count() + survey.unread,
         "good": survey.tags().filter(|tag| tag.verdict.is_fine()).count(),
+        "absent": survey.absent.iter().map(|absent| json!({
+            "device": plan.devices[absent.device.0 as usize].name, "tags": absent.tags, "text": absent.why,
+        })).collect::<Vec<_>>(),
         "not_read": { "derived": survey.derived, "write_only": survey.write_only, "bus_not_open": survey.unread },
     })
 }

@@ -50,9 +50,10 @@ pub struct DeviceSurvey {
     pub neighbours_barred: bool,
 }
 
-/// The reads of the chosen devices of one bus.
+/// The reads of the chosen devices of one bus; what is in a SunSpec model that was not found has no place to read.
 pub fn blocks(plan: &Plan, bus: BusIx, chosen: &[DeviceIx]) -> Vec<Block> {
-    plan_blocks(plan, bus).into_iter().filter(|block| chosen.contains(&block.device)).collect()
+    let there = |block: &Block| block.model.is_none() && chosen.contains(&block.device);
+    plan_blocks(plan, bus).into_iter().filter(there).collect()
 }
 
 /// Reads the chosen devices of one bus.

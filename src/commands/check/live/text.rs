@@ -26,6 +26,9 @@ pub fn write(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
         let answering = bus.answering(plan);
         for device in &bus.devices {
             write_device(out, plan, device)?;
+            for absent in survey.absent.iter().filter(|absent| absent.device == device.device) {
+                writeln!(out, "    ! {}: {}", counted(absent.tags, "tag"), absent.why)?;
+            }
             if !device.survey.answered() && !device.tags.is_empty() {
                 writeln!(out, "    ! {}", advice::silence(plan, &bus.survey, device, &answering))?;
             }
