@@ -222,12 +222,13 @@ fn every_fault_that_was_recorded_is_played_and_recorded_again() {
     let mut text = "[gateway]\nname = \"seven\"\n".to_owned();
     let mut faults = Vec::new();
     for (ix, (kind, fault, _)) in TRAPS.iter().enumerate() {
-        text += &format!(
+        let part = format!(
             "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.1:502\"\nresponse_timeout = \"200ms\"\n\
              [[device]]\nname = \"d{ix}\"\nbus = \"b{ix}\"\nunit_id = {unit}\n[[device.tag]]\nname = \"v\"\n\
              address = \"holding:0\"\ntype = \"uint64\"\npoll = \"100ms\"\n",
             unit = ix + 1
         );
+        text.push_str(&part);
         faults.push(format!("--fault=d{ix}={fault}"));
     }
     std::fs::write(&config, text).expect("written");
