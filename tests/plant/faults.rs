@@ -50,8 +50,8 @@ fn frame(framing: Framing, number: u16, unit: u8, pdu: &[u8]) -> Vec<u8> {
         Framing::Rtu => [&body[..], &crc(&body)].concat(),
         Framing::Ascii => {
             let lrc = body.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
-            let digits: String = body.iter().chain([&lrc]).map(|byte| format!("{byte:02X}")).collect();
-            format!(":{digits}\r\n").into_bytes()
+            let digits: Vec<String> = body.iter().chain([&lrc]).map(|byte| format!("{byte:02X}")).collect();
+            format!(":{}\r\n", digits.concat()).into_bytes()
         }
         Framing::Line => unreachable!("no Modbus"),
     }

@@ -1,3 +1,5 @@
+//! The format byte by byte, cut off anywhere and damaged anywhere.
+
 use super::*;
 
 fn all() -> Vec<Record> {

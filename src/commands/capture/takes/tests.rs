@@ -1,3 +1,5 @@
+//! Bytes of each kind of outcome, and what is told of them.
+
 use super::*;
 use crate::field::modbus::frame::crc16;
 
