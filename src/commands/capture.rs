@@ -1,7 +1,7 @@
 //! `ironbridge capture`: records what goes over the wires of a site, for `ironbridge replay` and for whoever wonders.
 //!
 //! Runs the field side of a configuration as the gateway would, with every habit of its buses and devices, through a wire
-//! tap; no broker, no store, nothing is ever written to a device. `site` is what the file says about the configuration,
+//! tap; no broker, no store, nothing is ever written to a device. Or only listens (`passive`, `ear`). `site` is what the file says about the configuration,
 //! `takes` makes questions and answers out of bytes, `show` prints them.
 
 use std::io::{self, IsTerminal as _};
@@ -18,13 +18,16 @@ use crate::config::plan::Plan;
 use crate::config::{self, HostFacts, units};
 use crate::field::carrier::tap::Tapped;
 use crate::field::carrier::{self, Opener};
-use crate::field::{Bus, BusHandle, BusStats, Shared};
+use crate::field::line::LineBus;
+use crate::field::{AnyBus, Bus, BusHandle, BusStats, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::{self, Hub};
 use crate::flow::stop::Stop;
 use crate::model::tag::BusIx;
 use crate::recording::{Bounds, Line, Recorder, Told};
 
+mod ear;
+mod passive;
 pub mod show;
 mod site;
 pub mod takes;
@@ -35,6 +38,7 @@ pub mod wires;
 #[command(after_help = "Examples:\n  \
     ironbridge capture --config plant.toml --for 10m --output site.capture\n  \
     ironbridge capture --config plant.toml --bus rs485-1 --output line.capture\n  \
+    ironbridge capture --listen /dev/ttyUSB1 --serial 19200-8E1 --output line.capture\n  \
     ironbridge capture --show site.capture | less\n  \
     ironbridge capture --show site.capture --json | jq 'select(.result != \"answer\")'\n  \
     ironbridge replay site.capture\n\n\
@@ -50,6 +54,14 @@ pub struct Args {
     /// Only this bus (may be repeated)
     #[arg(long, value_name = "BUS")]
     pub bus: Vec<String>,
+    /// Ask nobody: only listen on this RS-485 line while somebody else asks, and never transmit (modbus-rtu)
+    ///
+    /// Requests and replies are told apart by their shape. Needs a receiver on the line, such as a second USB adapter.
+    #[arg(long, value_name = "PORT", requires = "serial", conflicts_with_all = ["config", "bus"])]
+    pub listen: Option<PathBuf>,
+    /// Settings of the line to listen on
+    #[arg(long, value_name = "BAUD-FORMAT", requires = "listen")]
+    pub serial: Option<String>,
     /// Stop after this time, such as 10m (default: at Ctrl-C or SIGTERM)
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub run_for: Option<Duration>,
@@ -60,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     pub max_size: u64,
     /// Print a recording instead: time, unit, function, address, words, and what went wrong
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "bus", "run_for", "output"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "bus", "run_for", "output", "listen"])]
     pub show: Option<PathBuf>,
     /// Print JSON: an object per line with --show, else one with the outcome
     #[arg(long)]
@@ -78,13 +90,28 @@ pub async fn run(args: Args, facts: &HostFacts, clock: Clock) -> Result<(), Fail
         return show::run(file, args.json);
     }
     let mut interrupt = Interrupt::listen()?;
-    let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
-    let buses = buses(&loaded.plan, &args.bus)?;
     let output = args.output.as_deref().unwrap_or(Path::new("site.capture"));
-    let head = site::head(&loaded, &clock)?;
-    let lines = buses.iter().map(|bus| site::line(&loaded.plan.buses[bus.0 as usize])).collect();
-    let recorder = start(output, args.max_size, head, lines)?;
-    let round = Round::start(loaded.plan, &buses, &recorder, &clock);
+    let (round, recorder) = match &args.listen {
+        Some(port) => {
+            let settings = args
+                .serial
+                .as_deref()
+                .and_then(wires::settings)
+                .ok_or_else(|| Failed::Usage("--serial tells how the line is set, such as 19200-8E1".to_owned()))?;
+            let ear = passive::open(port, settings, &clock).await?;
+            let line = ear.line();
+            let recorder = start(output, args.max_size, site::nameless(&clock), vec![line])?;
+            (Round::listen(ear, &recorder), recorder)
+        }
+        None => {
+            let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
+            let buses = buses(&loaded.plan, &args.bus)?;
+            let head = site::head(&loaded, &clock)?;
+            let lines = buses.iter().map(|bus| site::line(&loaded.plan.buses[bus.0 as usize])).collect();
+            let recorder = start(output, args.max_size, head, lines)?;
+            (Round::start(loaded.plan, &buses, &recorder, &clock), recorder)
+        }
+    };
     let why = {
         let over = interrupt.came_or_after(args.run_for);
         tokio::pin!(over);
@@ -160,13 +187,17 @@ fn bar(args: &Args) -> ProgressBar {
     bar
 }
 
-/// The buses at work.
+/// A bus for people, and what its connections count.
+type Counted = (String, Vec<Arc<BusStats>>);
+
+/// The buses at work, or an ear on a line.
 struct Round {
     stop: Stop,
     running: Vec<JoinHandle<()>>,
+    buses: Vec<Counted>,
     /// Held, so that nobody ever writes and no bus takes the end of its queue for its own.
-    buses: Vec<(String, BusHandle)>,
-    drain: JoinHandle<()>,
+    handles: Vec<BusHandle>,
+    drain: Option<JoinHandle<()>>,
 }
 
 impl Round {
@@ -178,32 +209,38 @@ impl Round {
             let _latest = latest;
             while durable.records.recv().await.is_some() {}
         });
-        let mut round = Self { stop: Stop::new(), running: Vec::new(), buses: Vec::new(), drain };
+        let mut round = Self { drain: Some(drain), ..Self::idle() };
         for (line, bus) in (0..).zip(buses) {
             let name = plan.buses[bus.0 as usize].name.clone();
-            let (bus, handle) = tapped(&plan, *bus, &hub, (recorder, line), round.shared(clock));
+            let shared = Shared { clock: clock.clone(), stop: round.stop.clone() };
+            let (bus, handle) = tapped(&plan, *bus, &hub, (recorder, line), shared);
             round.running.push(tokio::spawn(bus.run()));
-            round.buses.push((name, handle));
+            let stats = std::iter::once(&handle.stats).chain(&handle.others).map(Arc::clone);
+            round.buses.push((name, stats.collect()));
+            round.handles.push(handle);
         }
         round
     }
 
-    fn shared(&self, clock: &Clock) -> Shared {
-        Shared { clock: clock.clone(), stop: self.stop.clone() }
+    fn listen(ear: passive::Ear, recorder: &Recorder) -> Self {
+        let mut round = Self::idle();
+        round.buses.push((ear.line().name, vec![ear.stats()]));
+        round.running.push(tokio::spawn(ear.run(recorder.tape(0, 0), round.stop.clone())));
+        round
+    }
+
+    fn idle() -> Self {
+        Self { stop: Stop::new(), running: Vec::new(), buses: Vec::new(), handles: Vec::new(), drain: None }
     }
 
     fn count(&self, of: impl Fn(&BusStats) -> u64) -> u64 {
-        self.buses.iter().map(|(_, handle)| count(handle, &of)).sum()
+        self.buses.iter().map(|bus| count(bus, &of)).sum()
     }
 
     /// One line for people.
     fn progress(&self, told: &Told) -> String {
-        let quiet: Vec<&str> = self
-            .buses
-            .iter()
-            .filter(|(_, handle)| count(handle, |stats| stats.connected.get()) == 0)
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let quiet = self.buses.iter().filter(|bus| count(bus, |stats| stats.connected.get()) == 0);
+        let quiet: Vec<&str> = quiet.map(|(name, _)| name.as_str()).collect();
         let quiet = if quiet.is_empty() { String::new() } else { format!(", not connected: {}", quiet.join(", ")) };
         format!(
             "{} asked, {} answered, {} timeouts, {} exceptions, {}{quiet}",
@@ -218,37 +255,46 @@ impl Round {
     /// Ends all buses, each after the transaction under way.
     async fn stop(self) -> Outcome {
         self.stop.begin();
-        let counts = |handle: &BusHandle| {
-            [
-                count(handle, |stats| stats.requests.get()),
-                count(handle, |stats| stats.replies.get()),
-                count(handle, |stats| stats.timeouts.get()),
-                count(handle, |stats| stats.exceptions.get()),
-            ]
-        };
         for running in self.running {
             let _ = running.await; // a bus that panicked has said so
         }
-        self.drain.abort();
-        Outcome(self.buses.iter().map(|(name, handle)| (name.clone(), counts(handle))).collect())
+        drop(self.handles);
+        if let Some(drain) = self.drain {
+            drain.abort();
+        }
+        let counts = |bus: &Counted| {
+            [
+                count(bus, |stats| stats.requests.get()),
+                count(bus, |stats| stats.replies.get()),
+                count(bus, |stats| stats.timeouts.get()),
+                count(bus, |stats| stats.exceptions.get()),
+            ]
+        };
+        Outcome(self.buses.iter().map(|bus| (bus.0.clone(), counts(bus))).collect())
     }
 }
 
-fn count(handle: &BusHandle, of: impl Fn(&BusStats) -> u64) -> u64 {
-    std::iter::once(&handle.stats).chain(&handle.others).map(|stats| of(stats)).sum()
+fn count((_, stats): &Counted, of: impl Fn(&BusStats) -> u64) -> u64 {
+    stats.iter().map(|stats| of(stats)).sum()
 }
 
 /// A bus as the gateway has it, with a tap on each of its connections.
-fn tapped(plan: &Arc<Plan>, bus: BusIx, hub: &Hub, tap: (&Recorder, u32), shared: Shared) -> (Bus, BusHandle) {
+fn tapped(plan: &Arc<Plan>, bus: BusIx, hub: &Hub, tap: (&Recorder, u32), shared: Shared) -> (AnyBus, BusHandle) {
     let of = &plan.buses[bus.0 as usize];
     let openers = (0u32..).take(of.habits.max_connections.max(1).into()).map(|connection| {
         let (recorder, line) = tap;
         let opener = carrier::opener(&of.link.carrier, &shared.clock);
         Box::new(Tapped::new(opener, recorder.tape(line, connection))) as Box<dyn Opener>
     });
-    let openers = openers.collect();
+    let mut openers: Vec<_> = openers.collect();
+    if of.line.is_some()
+        && let Some(opener) = openers.pop()
+    {
+        let (line, handle) = LineBus::over(opener, Arc::clone(plan), bus, hub, shared);
+        return (AnyBus::Line(Box::new(line)), handle);
+    }
     let (bus, handle) = Bus::over_each(openers, Arc::clone(plan), bus, hub, shared);
-    (bus.precise(), handle)
+    (bus.precise().into(), handle)
 }
 
 /// Requests, replies, timeouts, exceptions of each bus.
@@ -275,8 +321,7 @@ impl Outcome {
             }
             if why == Why::Full {
                 println!("the file has the size of --max-size; the recording ends here");
-            }
-            if missed > 0 {
+            } else if missed > 0 {
                 println!("{missed} events came faster than the disk took them and are missing");
             }
             let file = output.display();

@@ -98,7 +98,12 @@ impl Point {
 
     /// It holds a scale factor of others.
     pub fn becomes_scale_factor(&mut self) {
-        (self.motion, self.initial) = (Motion::Written, Value::Int(SCALE_FACTOR));
+        self.always_is(Value::Int(SCALE_FACTOR));
+    }
+
+    /// It has this value and does not move by itself.
+    pub fn always_is(&mut self, value: Value) {
+        (self.motion, self.initial) = (Motion::Written, value);
     }
 
     /// Is its value a switch?

@@ -53,6 +53,7 @@ fn frame(framing: Framing, number: u16, unit: u8, pdu: &[u8]) -> Vec<u8> {
             let digits: String = body.iter().chain([&lrc]).map(|byte| format!("{byte:02X}")).collect();
             format!(":{digits}\r\n").into_bytes()
         }
+        Framing::Line => unreachable!("no Modbus"),
     }
 }
 

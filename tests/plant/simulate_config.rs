@@ -63,7 +63,6 @@ fn write(folder: &Path) -> Args {
         dead: vec!["dead".into()],
         late: vec![("meter".into(), Duration::from_millis(50))],
         exception: vec![("probe".into(), 6)],
-        fault: Vec::new(),
         noise: Vec::new(),
         fault: Vec::new(),
         paced: false,

@@ -1,5 +1,6 @@
 //! The tools for the person at the cabinet, as processes, against simulated devices: each points at what is wrong.
 
+mod capture;
 mod live;
 mod scan;
 mod tags;

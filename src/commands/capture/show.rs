@@ -218,7 +218,8 @@ impl Printer {
             What::Closed { by: By::Them, .. } => "the other side hung up".to_owned(),
             What::Closed { by: By::System, error } => format!("the connection broke: {error}"),
             What::Missed(count) => format!("{count} events are missing here: the disk was too slow"),
-            What::Sent { .. } | What::Received { .. } => String::new(),
+            What::Sent { bytes, .. } => format!("sent \"{}\"", bytes.escape_ascii()),
+            What::Received { bytes, .. } => format!("heard \"{}\"", bytes.escape_ascii()),
         };
         let bus = self.name(event.line, event.connection);
         if self.json {

@@ -25,7 +25,6 @@ const TLS_FILES: [&str; 3] = ["ca_file", "certificate", "key"];
 
 /// The first record.
 pub fn head(loaded: &Loaded, clock: &Clock) -> Result<Head, Failed> {
-    let wall = clock.wall_now();
     let text = simulate::gathered(loaded, &simulate::rewrite::Changes::default())?;
     let table: Table = text.parse().map_err(|error| Failed::Internal(format!("the configuration joined: {error}")))?;
     let (table, maps) = without_secrets(table);
@@ -35,8 +34,14 @@ pub fn head(loaded: &Loaded, clock: &Clock) -> Result<Head, Failed> {
             std::fs::read_to_string(&path).map_err(|error| Failed::TryAgain(format!("{}: {error}", path.display())))?;
         files.push((name, content));
     }
+    Ok(Head { files, ..nameless(clock) })
+}
+
+/// The same for a line of which nothing is known.
+pub fn nameless(clock: &Clock) -> Head {
+    let wall = clock.wall_now();
     let began_unix_ms = wall.certainty.is_fixed().then_some(wall.unix_ms);
-    Ok(Head { began_unix_ms, version: env!("CARGO_PKG_VERSION").to_owned(), files })
+    Head { began_unix_ms, version: env!("CARGO_PKG_VERSION").to_owned(), files: Vec::new() }
 }
 
 /// What is kept of a configuration, and which register maps belong to it: their new names and where they are.

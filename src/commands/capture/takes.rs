@@ -115,7 +115,7 @@ pub struct Noise {
 pub enum Item {
     /// A question and what came of it.
     Take(Box<Take>),
-    /// Anything but bytes.
+    /// Anything but the bytes of Modbus.
     Note(Event),
 }
 
@@ -151,7 +151,9 @@ impl Takes {
     /// Takes an event; tells what is known by now, in the order of its time.
     pub fn push(&mut self, event: Event, tell: &mut dyn FnMut(Item)) {
         let key = (event.line, event.connection);
-        let Some(link) = self.links.get(event.line as usize).and_then(Option::as_ref) else { return };
+        let Some(link) = self.links.get(event.line as usize).and_then(Option::as_ref) else {
+            return tell(Item::Note(event)); // no Modbus: bytes are bytes
+        };
         match event.what {
             What::Sent { took, bytes } => {
                 let connection = self.connections.entry(key).or_insert_with(|| Connection::new(link));
@@ -369,3 +371,6 @@ fn pdu_of(framing: Framing, ready: &[u8]) -> Vec<u8> {
     let pdu = if framing.is_numbered() { ready.get(MBAP_BYTES..) } else { ready.get(1..ready.len().saturating_sub(2)) };
     pdu.unwrap_or_default().to_vec()
 }
+
+#[cfg(test)]
+mod tests;
