@@ -61,6 +61,20 @@ impl Line {
         Self { path, seen }
     }
 
+    /// Scans until the line has seen all of these questions, and never another one. What a device has not read when the
+    /// port is opened anew is gone, so on a machine with more to do some may be missing.
+    async fn is_asked_for(&self, words: &str, units: &[u8]) {
+        for attempt in 0.. {
+            self.seen.lock().expect("whole").clear();
+            scan(words).await;
+            let asked: Vec<u8> = self.seen().into_iter().map(|(unit, _)| unit).collect();
+            if asked == units {
+                return;
+            }
+            assert!(attempt < 20 && asked.len() < units.len(), "{words}: {asked:?}");
+        }
+    }
+
     fn seen(&self) -> Vec<(u8, u8)> {
         self.seen.lock().expect("whole").clone()
     }
@@ -156,23 +170,19 @@ async fn usual_units_are_asked_at_every_setting_and_the_others_where_somebody_an
     let (code, text, _) = scan(&words).await;
     assert!(code == Some(1) && text.contains("nothing found") && text.contains("A and B swapped"), "{text}");
     assert!(text.contains("not asked: units 39-41 at any setting"), "{text}");
-    assert_eq!(nobody.seen(), [(3, 3), (3, 3)]);
-    let (code, ..) = scan(&format!("{words} --all")).await;
-    assert_eq!((code, nobody.seen().len()), (Some(1), 2 + 8));
+    nobody.is_asked_for(&words, &[3, 3]).await;
+    nobody.is_asked_for(&format!("{words} --all"), &[3, 39, 40, 41, 3, 39, 40, 41]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_is_told_and_never_counts_for_another_unit() {
-    let (tell, mut told) = tokio::sync::mpsc::channel::<u8>(64);
     let pty = Pty::open(None).expect("opens");
     let path = pty.path().to_str().expect("UTF-8").to_owned();
     tokio::spawn(async move {
         let mut space = [0; 300];
         loop {
             pty.read(&mut space).await.expect("open");
-            let unit = space[0];
-            tell.send(unit).await.expect("a test");
-            if unit == 5 {
+            if space[0] == 5 {
                 tokio::time::sleep(Duration::from_millis(600)).await;
                 let body = [5, 3, 2, 0, 1];
                 pty.write(&[&body[..], &crc(&body).to_le_bytes()].concat()).expect("open");
@@ -184,13 +194,11 @@ async fn a_late_answer_is_told_and_never_counts_for_another_unit() {
         let (_, found, _) = scan(&words).await;
         let found: Json = serde_json::from_str(&found).expect("an object");
         assert!(!units_of(&found).contains(&6), "{found}");
-        assert_eq!((told.recv().await, told.recv().await), (Some(5), Some(6)));
         // Where the machine stood still the answer was there when it went on.
         if units_of(&found).is_empty() && found["notes"].to_string().contains("longer --timeout") {
             return;
         }
         assert!(attempt < 10, "{found}");
-        while told.try_recv().is_ok() {}
     }
 }
 
