@@ -55,6 +55,14 @@ impl LineSurvey {
         self.heard.as_ref().is_ok_and(|heard| heard.devices.iter().all(told))
     }
 
+    /// Its tags, and those of them that are good.
+    pub fn counts(&self, plan: &Plan) -> [usize; 2] {
+        let Ok(heard) = &self.heard else { return [0, 0] };
+        let rows: Vec<_> = heard.devices.iter().flat_map(|told| rows(plan, told)).collect();
+        let good = rows.iter().filter(|(_, meant)| meant.as_ref().is_some_and(Meant::is_good)).count();
+        [rows.len(), good]
+    }
+
     /// For people.
     pub fn write(&self, out: &mut String, plan: &Plan) -> fmt::Result {
         let of = &plan.buses[self.bus.0 as usize];

@@ -37,7 +37,7 @@ pub fn write(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
     for line in &survey.lines {
         line.write(out, plan)?;
     }
-    write_sum(out, survey)
+    write_sum(out, plan, survey)
 }
 
 fn write_device(out: &mut String, plan: &Plan, device: &DeviceReport) -> fmt::Result {
@@ -95,11 +95,13 @@ pub fn raw(got: &Got) -> String {
     }
 }
 
-fn write_sum(out: &mut String, survey: &Survey) -> fmt::Result {
+fn write_sum(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
     let tags = || survey.tags();
-    let all = tags().count();
+    let lines = || survey.lines.iter().map(|line| line.counts(plan));
+    let (heard, sound) = (lines().map(|[all, _]| all).sum::<usize>(), lines().map(|[_, good]| good).sum::<usize>());
+    let all = tags().count() + heard;
     let count = |verdict: Verdict| tags().filter(|tag| tag.verdict == verdict).count();
-    let mut parts = vec![format!("{} good", count(Verdict::Good))];
+    let mut parts = vec![format!("{} good", count(Verdict::Good) + sound)];
     let kinds = [
         Verdict::NoValue,
         Verdict::Suspicious,
@@ -114,6 +116,9 @@ fn write_sum(out: &mut String, survey: &Survey) -> fmt::Result {
         if count(verdict) > 0 {
             parts.push(format!("{} {}", count(verdict), verdict.as_str()));
         }
+    }
+    if heard > sound {
+        parts.push(format!("{} of instruments not good", heard - sound));
     }
     if survey.unread > 0 {
         parts.push(format!("{} on buses that did not open", survey.unread));
