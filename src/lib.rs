@@ -66,7 +66,9 @@
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
-//! | what the simulated plant does wrong on request | [`plant::faults`] |
+//! | what the simulated plant does wrong on request | [`plant::faults`]; how it shows: `plant/damage` |
+//! | what went over the wires of a site, and the file it is kept in | [`field::carrier::tap`], [`recording`] (`record`) |
+//! | how a recording is read, shown and played back | [`commands::capture`] (`takes`, `show`), [`commands::replay`], [`plant::script`], [`plant::playback`] |
 //!
 //! ## Floors
 //!
@@ -76,7 +78,7 @@
 //!  ------------------------------------------------------------------------------------------------
 //!  floor 2   field/   broker/   store/ <- uplink/   plant/   receive/   host/
 //!  ------------------------------------------------------------------------------------------------
-//!  floor 1   config/  pipeline/  payload/  flow/  disk/  access/  road/
+//!  floor 1   config/  pipeline/  payload/  flow/  disk/  access/  road/  recording/
 //!  floor 0   model/                                   the words: no tokio, no I/O, no clock
 //! ```
 //!

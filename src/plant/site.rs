@@ -84,9 +84,9 @@ impl Site {
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
-                let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
-                let layout = || Layout::of(plan, plan.devices.iter().filter(same));
                 if instruments.is_none() {
+                    let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
+                    let layout = || Layout::of(plan, plan.devices.iter().filter(same));
                     let life = lives.entry(device.unit_id).or_insert_with(|| Life::laid_out(layout()));
                     life.add(plan, device, &follows);
                 }

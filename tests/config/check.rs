@@ -94,6 +94,23 @@ fn samples_and_bytes_lie_between_quiet_and_busy() {
 }
 
 #[test]
+fn bits_of_a_register_are_told_as_they_were_written() {
+    let field = "name = \"b\"\naddress = \"holding:7.4-11\"\ntype = \"uint16\"\n";
+    let text = LINE.replacen(
+        "name = \"a\"\naddress = \"holding:0\"\ntype = \"uint16\"",
+        &field.replace("\"b\"", "\"field\""),
+        1,
+    );
+    let mask = "type = \"uint16\"\nmask = \"0x0F0F\"\nclass = \"alarm\"";
+    let text = text.replacen("type = \"uint16\"\nclass = \"alarm\"", mask, 1);
+    let report = json(&text);
+    let address = |ix: usize| report["tag_list"][ix]["address"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((address(0).as_str(), address(2).as_str()), ("holding:7.4-11", "holding:1000 mask 0x0F0F shift 0"));
+    let (text, _) = check(&text, |args| args.tags = true);
+    assert!(text.contains("holding:7.4-11 ") && text.contains("holding:1000 mask 0x0F0F shift 0"), "{text}");
+}
+
+#[test]
 fn the_text_tells_both_forms_of_every_address() {
     let (text, ended) = check(LINE, |args| args.tags = true);
     assert!(ended.is_ok());

@@ -69,11 +69,6 @@ pub struct Meant<'p> {
 }
 
 impl Meant<'_> {
-    /// A value without a doubt.
-    pub fn is_good(&self) -> bool {
-        self.quality == Quality::Good
-    }
-
     /// For people.
     pub fn text(&self) -> String {
         let Self { tag, value, quality } = self;

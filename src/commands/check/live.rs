@@ -1,6 +1,7 @@
 //! `ironbridge check --live`: every mapped tag read once from the real devices, and what is wrong with each.
 //!
-//! `models` finds the places of tags in SunSpec models, `survey` goes through a bus with `ask` and brings what came (`seen`); `look` says how a value looks, `theory` whether one
+//! `survey` goes through a bus with `ask` (and `models` before it where tags are in SunSpec models; `instruments` does a bus
+//! of type line) and brings what came (`seen`); `look` says how a value looks, `theory` whether one
 //! explanation fits many odd tags, `better` whether one tag reads better in another way, `verdict` puts that together;
 //! `advice` has the sentences, `text` and `json` the two forms. Buses at the same time, the devices of a bus one after the
 //! other. Reads only, and only where the configuration lets the gateway read. The offline check comes first.
@@ -24,8 +25,6 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use self::instruments::LineSurvey;
-use self::models::Absent;
 use self::progress::Progress;
 use self::survey::BusSurvey;
 use self::verdict::{DeviceReport, TagReport};
@@ -39,14 +38,10 @@ use crate::model::tag::{BusIx, DeviceIx};
 /// What was found.
 struct Survey {
     buses: Vec<BusReport>,
-    /// Those of type line.
-    lines: Vec<LineSurvey>,
     /// Tags of buses that did not open.
     unread: usize,
     derived: usize,
     write_only: usize,
-    /// Tags in SunSpec models that their devices do not have.
-    absent: Vec<Absent>,
 }
 
 /// One bus, judged.
@@ -71,17 +66,16 @@ impl Survey {
         self.buses.iter().flat_map(|bus| &bus.devices).flat_map(|device| &device.tags)
     }
 
-    fn is_fine(&self, plan: &Plan) -> bool {
+    fn is_fine(&self) -> bool {
         let fine = |bus: &BusReport| bus.survey.not_open.is_none() && bus.devices.iter().all(DeviceReport::is_fine);
-        self.absent.is_empty() && self.buses.iter().all(fine) && self.lines.iter().all(|line| line.is_fine(plan))
+        self.buses.iter().all(fine)
     }
 
     /// Nobody anywhere said a word, though somebody was asked.
     fn is_unreachable(&self) -> bool {
         let mut devices = self.buses.iter().flat_map(|bus| &bus.devices);
-        let asked = self.unread > 0 || self.tags().next().is_some() || !self.lines.is_empty();
-        let answered = self.lines.iter().any(LineSurvey::answered);
-        asked && self.absent.is_empty() && !answered && !devices.any(|device| device.survey.answered())
+        let asked = self.unread > 0 || self.tags().next().is_some();
+        asked && !devices.any(|device| device.survey.answered())
     }
 }
 
@@ -89,8 +83,7 @@ impl Survey {
 pub async fn run(args: Args, loaded: Loaded, clock: Clock) -> Result<(), Failed> {
     let plan = Arc::new(loaded.plan);
     let chosen = choose(&plan, &args)?;
-    let (plan, absent) = models::settle(&plan, &chosen, &clock).await;
-    let survey = Survey { absent, ..survey_all(&plan, &chosen, &clock).await? };
+    let survey = survey_all(&plan, &chosen, &clock).await?;
     let text = if args.json {
         json::of(&plan, &survey).to_string()
     } else {
@@ -104,7 +97,7 @@ pub async fn run(args: Args, loaded: Loaded, clock: Clock) -> Result<(), Failed>
     if survey.is_unreachable() {
         return Err(Failed::TryAgain("no device could be reached".into()));
     }
-    if survey.is_fine(&plan) { Ok(()) } else { Err(Failed::Verdict) }
+    if survey.is_fine() { Ok(()) } else { Err(Failed::Verdict) }
 }
 
 /// The devices of each bus that are wanted.
@@ -133,41 +126,38 @@ fn choose(plan: &Plan, args: &Args) -> Result<Vec<(BusIx, Vec<DeviceIx>)>, Faile
 }
 
 async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: &Clock) -> Result<Survey, Failed> {
-    let is_line = |bus: &BusIx| plan.buses[bus.0 as usize].line.is_some();
-    let (lines, chosen): (Vec<_>, Vec<_>) = chosen.iter().cloned().partition(|(bus, _)| is_line(bus));
-    let mut listening = JoinSet::new();
-    for (bus, devices) in lines.iter().cloned() {
-        listening.spawn(instruments::bus(Arc::clone(plan), bus, devices, clock.clone()));
-    }
-    let reads = chosen.iter().map(|(bus, devices)| survey::blocks(plan, *bus, devices).len()).sum();
+    let is_line = |bus: BusIx| plan.buses[bus.0 as usize].line.is_some();
+    let reads = chosen
+        .iter()
+        .map(|(bus, devices)| if is_line(*bus) { devices.len() } else { survey::blocks(plan, *bus, devices).len() });
+    let reads = reads.sum();
     let progress = Progress::new(reads);
     let mut running = JoinSet::new();
-    for (bus, devices) in &chosen {
-        running.spawn(survey::bus(Arc::clone(plan), *bus, devices.clone(), clock.clone(), progress.clone()));
+    for (bus, devices) in chosen {
+        let (plan, devices, clock, progress) = (Arc::clone(plan), devices.clone(), clock.clone(), progress.clone());
+        if is_line(*bus) {
+            running.spawn(instruments::bus(plan, *bus, devices, clock, progress));
+        } else {
+            running.spawn(survey::bus(plan, *bus, devices, clock, progress));
+        }
     }
     let mut buses = Vec::new();
     while let Some(ended) = running.join_next().await {
         buses.push(ended.map_err(|error| Failed::Internal(format!("a bus was not looked at: {error}")))?);
     }
-    let mut told = Vec::new();
-    while let Some(ended) = listening.join_next().await {
-        told.push(ended.map_err(|error| Failed::Internal(format!("a bus was not looked at: {error}")))?);
-    }
-    told.sort_by_key(|line: &LineSurvey| line.bus());
     progress.finish();
     buses.sort_by_key(|bus| bus.bus);
     let tags = || {
         chosen
             .iter()
-            .chain(&lines)
             .flat_map(|(_, devices)| devices)
             .flat_map(|device| plan.devices[device.0 as usize].tags.clone().filter_map(|tag| plan.tags.get(tag)))
     };
     let derived = tags().filter(|tag| matches!(tag.source, Source::Derived(_))).count();
-    let write_only = tags().filter(|tag| tag.place().is_some() && !tag.access.reads()).count();
+    let write_only = tags().filter(|tag| tag.is_of_device() && !tag.access.reads()).count();
     let judged = |mut survey: BusSurvey| {
         let devices = std::mem::take(&mut survey.devices);
-        let devices = devices.into_iter().map(|device| verdict::device(plan, device)).collect();
+        let devices = devices.into_iter().map(verdict::device).collect();
         BusReport { survey, devices }
     };
     let buses: Vec<BusReport> = buses.into_iter().map(judged).collect();
@@ -177,7 +167,7 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
         .filter(|(bus, _)| closed(*bus))
         .map(|(bus, devices)| survey::blocks(plan, *bus, devices).iter().map(|block| block.tags.len()).sum::<usize>());
     let unread = unread.sum();
-    Ok(Survey { buses, lines: told, unread, derived, write_only, absent: Vec::new() })
+    Ok(Survey { buses, unread, derived, write_only })
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use crate::store::{DictionaryTag, Owed, OwedBody};
 /// What is assumed of values, for people.
 pub const ASSUMED: &str = "whole numbers of 16 bits with a scale or a unit move by a step or two in 3 of 10 readings, those \
      without change in 1 of 100, bits too; longer ones count 14 to 18 a reading; real numbers are those of a 14-bit converter \
-     with noise in its last 3 bits; texts stay";
+     with noise in its last 3 bits; texts stay. Tags that are worked out from others, and what a swinging door \
+     (compression) would leave out, are not played";
 
 /// Readings that are played at most.
 const READINGS_MAX: usize = 200_000;

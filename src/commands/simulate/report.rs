@@ -94,8 +94,10 @@ fn devices(plan: &Plan, bus: usize, faults: &[(String, Vec<Trouble>)]) -> Vec<De
         .map(|device| {
             let own = faults.iter().find(|(name, _)| *name == device.name).map(|(_, own)| own);
             let fault = own.map(|own| own.iter().map(Trouble::to_string).collect::<Vec<_>>().join(", "));
+            // What is worked out from others is no device's own.
+            let served = plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device()).count();
             let unit_id = device.talk.is_none().then_some(device.unit_id);
-            DeviceReport { name: device.name.clone(), unit_id, tags: device.tags.len(), fault }
+            DeviceReport { name: device.name.clone(), unit_id, tags: served, fault }
         })
         .collect()
 }

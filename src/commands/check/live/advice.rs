@@ -10,7 +10,7 @@ use crate::commands::decode::readings::shown;
 use crate::commands::field::ask::value_text;
 use crate::commands::field::explain;
 use crate::config;
-use crate::config::plan::{DevicePlan, Plan, TagPlan};
+use crate::config::plan::{DevicePlan, LineMode, Plan, TagPlan};
 use crate::config::units::write_duration;
 use crate::model::tag::Address;
 
@@ -18,8 +18,8 @@ use crate::model::tag::Address;
 const EXAMPLES: usize = 3;
 
 /// What to make of one tag; `None`: nothing, it is good.
-pub fn tag(plan: &Plan, device: &DeviceReport, report: &TagReport) -> Option<String> {
-    let of = &plan.tags[report.tag];
+pub fn tag(device: &DeviceReport, report: &TagReport) -> Option<String> {
+    let of = &device.survey.plan.tags[report.tag];
     let why = report.seen.look.why.clone();
     let reason =
         match (&report.got, report.verdict) {
@@ -51,7 +51,10 @@ fn proposed(device: &DeviceReport, tag: &TagPlan, proposal: &Proposal) -> Option
 
 /// Why a tag has no value. What holds for the whole device is said there.
 fn missed(device: &DeviceReport, tag: &TagPlan, miss: &Miss) -> Option<String> {
-    let address = tag.register()?;
+    if let Miss::Absent(text) = miss {
+        return Some(text.clone());
+    }
+    let Some(address) = tag.register() else { return unsaid(device, miss) };
     match miss {
         Miss::Exception(_) if same_exception(device).is_some() => None,
         Miss::Exception(code) if *code != 2 => {
@@ -62,12 +65,24 @@ fn missed(device: &DeviceReport, tag: &TagPlan, miss: &Miss) -> Option<String> {
             "no answer to this read, though the device answers others: does it need pauses (delay_between_requests)?"
                 .into(),
         ),
-        Miss::Timeout | Miss::NotAsked => None,
+        Miss::Timeout | Miss::NotAsked | Miss::Absent(_) => None,
         Miss::Garbled => Some(
             "something came, but no valid answer: noise, wrong line settings, or two devices with one unit id".into(),
         ),
         Miss::TooLong => Some("longer than one request may ask for".into()),
         Miss::Lost(error) => Some(format!("the connection broke: {error}")),
+    }
+}
+
+/// Of an instrument.
+fn unsaid(device: &DeviceReport, miss: &Miss) -> Option<String> {
+    match miss {
+        Miss::Timeout if device.survey.answered() => Some(
+            "not in what the instrument said meanwhile: does `match` have a group of this name in that frame?".into(),
+        ),
+        Miss::Garbled => Some("it said something that `match` does not fit".into()),
+        Miss::Lost(_) => Some("the connection was lost".into()),
+        _ => None,
     }
 }
 
@@ -94,7 +109,8 @@ fn same_exception(device: &DeviceReport) -> Option<u8> {
 }
 
 /// The explanation for many tags of a device, with examples.
-pub fn finding(plan: &Plan, device: &DeviceReport, finding: &Finding) -> String {
+pub fn finding(device: &DeviceReport, finding: &Finding) -> String {
+    let plan = &*device.survey.plan;
     let evidence = Evidence { plan, views: &device.survey.views };
     let share = format!("{} of {}", finding.mended.len(), counted(finding.troubled, "odd tag"));
     let sense = if finding.troubled == 1 { "makes" } else { "make" };
@@ -165,7 +181,8 @@ fn theory(plan: &Plan, device: &DeviceReport, theory: Theory) -> String {
 }
 
 /// What else there is to say of a device.
-pub fn notes(plan: &Plan, device: &DeviceReport) -> Vec<String> {
+pub fn notes(device: &DeviceReport) -> Vec<String> {
+    let plan = &*device.survey.plan;
     let of = &plan.devices[device.device.0 as usize];
     let timeout = of.bus.map(|bus| plan.buses[bus.0 as usize].response_timeout).unwrap_or_default();
     let (survey, mut notes) = (&device.survey, Vec::new());
@@ -189,7 +206,7 @@ pub fn notes(plan: &Plan, device: &DeviceReport) -> Vec<String> {
             "its answers take up to {slowest} ms, and response_timeout is {timeout}: leave it more time"
         ));
     }
-    if survey.noise.stale > 0 {
+    if survey.noise.stale > 0 && of.talk.is_none() {
         let late = counted(usize::try_from(survey.noise.stale).unwrap_or(usize::MAX), "answer");
         notes.push(format!("{late} came too late: raise response_timeout (now {})", write_duration(timeout)));
     }
@@ -197,7 +214,7 @@ pub fn notes(plan: &Plan, device: &DeviceReport) -> Vec<String> {
         let frames = counted(usize::try_from(survey.noise.crc).unwrap_or(usize::MAX), "frame");
         notes.push(format!("{frames} arrived damaged: look at termination, shield, line settings"));
     }
-    if survey.foreign > 0 {
+    if survey.foreign > 0 && of.talk.is_none() {
         notes.push(format!(
             "somebody answers under another unit id than {}: a gateway with an id of its own? ignore_unit_id = true",
             of.unit_id
@@ -209,7 +226,11 @@ pub fn notes(plan: &Plan, device: &DeviceReport) -> Vec<String> {
 /// What a silent device means, with what its neighbours on the line do.
 pub fn silence(plan: &Plan, bus: &BusSurvey, device: &DeviceReport, answering: &[u8]) -> String {
     let of: &DevicePlan = &plan.devices[device.device.0 as usize];
-    let link = &plan.buses[bus.bus.0 as usize].link;
+    let bus = &plan.buses[bus.bus.0 as usize];
+    if let Some(line) = &bus.line {
+        return unheard(of, line.mode, device);
+    }
+    let link = &bus.link;
     let unit = of.unit_id;
     let by_gateway = device.tags.iter().find_map(|tag| match tag.got {
         Got::Miss(Miss::Exception(code @ (10 | 11))) => Some(code),
@@ -237,6 +258,22 @@ pub fn silence(plan: &Plan, bus: &BusSurvey, device: &DeviceReport, answering: &
             list.join(", ")
         ),
     }
+}
+
+/// An instrument of a bus of type line that said nothing that could be read.
+fn unheard(device: &DevicePlan, mode: LineMode, report: &DeviceReport) -> String {
+    let noise = &report.survey.noise;
+    let heard = noise.garbage + noise.crc + noise.stale + report.survey.foreign > 0;
+    let what = match mode {
+        LineMode::Poll => "does not answer its `send`",
+        LineMode::Listen => "said nothing in the time it was listened to",
+    };
+    let why = if heard {
+        "but something came that fits no `match`: look at the marks of a frame, the checksum and the patterns"
+    } else {
+        "and nothing at all came: is it on, do baud rate and parity fit, is it set to talk this way?"
+    };
+    format!("{} {what}, {why}", device.name)
 }
 
 /// Why a bus could not be opened.

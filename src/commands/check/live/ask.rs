@@ -33,8 +33,10 @@ const SILENT_MAX: u8 = 2;
 
 /// The wire of one bus, and what it takes to use it.
 pub struct Asker<'a> {
-    plan: &'a Plan,
-    driver: Driver,
+    /// Its tags have the addresses that are read.
+    pub plan: Arc<Plan>,
+    /// The connection.
+    pub driver: Driver,
     progress: &'a Progress,
     /// What has come in besides answers.
     pub stats: Arc<BusStats>,
@@ -44,14 +46,14 @@ pub struct Asker<'a> {
 
 impl<'a> Asker<'a> {
     /// Not yet open.
-    pub fn new(plan: &'a Plan, ix: BusIx, clock: &Clock, progress: &'a Progress) -> Self {
+    pub fn new(plan: &Arc<Plan>, ix: BusIx, clock: &Clock, progress: &'a Progress) -> Self {
         let bus: &BusPlan = &plan.buses[ix.0 as usize];
         let stats = Arc::<BusStats>::default();
         let devices = plan.devices.iter().filter(|device| device.bus == Some(ix));
         let paces = devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect();
         let opener = carrier::opener(&bus.link.carrier, clock);
         let driver = Driver::new(opener, Timing::new(bus), paces, Arc::clone(&stats));
-        Self { plan, driver, progress, stats, took: Vec::new() }
+        Self { plan: Arc::clone(plan), driver, progress, stats, took: Vec::new() }
     }
 
     /// Opens the bus.
@@ -85,7 +87,7 @@ impl<'a> Asker<'a> {
                     self.cut(&mut harvest, &block, &reading);
                 }
                 Err(miss) => {
-                    let halves = bisect::split(&block, self.plan);
+                    let halves = bisect::split(&block, &self.plan);
                     if let (Miss::Exception(2 | 3), Some((left, right))) = (&miss, halves) {
                         silent = 0;
                         self.progress.more(1);

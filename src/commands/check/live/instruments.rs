@@ -1,130 +1,106 @@
-//! The live check of buses of type line: each instrument asked once, or listened to, and what of it nobody understood.
+//! Instruments on a bus of type `line`: listened to, or asked, by the gateway's own driver, until each of their tags has been
+//! said once or they have had their time. What they say is text, so that there are no words to turn round.
 
-use std::fmt::{self, Write as _};
-use std::io;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Value as Json, json};
+use tokio::time::{Instant, timeout_at};
 
-use crate::commands::check::instruments::{Meant, meant};
-use crate::config::lines::Reading;
-use crate::config::plan::{Carrier, Plan, Source};
-use crate::field::carrier::opener;
-use crate::field::line::once::{Heard, Told, once};
+use super::progress::Progress;
+use super::seen::{Got, Harvest, Miss, View};
+use super::survey::{BusSurvey, DeviceSurvey};
+use crate::config::plan::{LineMode, Plan};
+use crate::field::carrier;
+use crate::field::line::LineBus;
+use crate::field::{BusStats, Shared};
 use crate::flow::clock::Clock;
+use crate::flow::hub::{DurableEnd, hub};
+use crate::flow::stop::Stop;
+use crate::model::quality::{Cause, Quality};
+use crate::model::sample::Sample;
 use crate::model::tag::{BusIx, DeviceIx};
 
-/// Who dials in may take so many attempts of a few seconds each.
-const CALLS_MAX: usize = 6;
+/// Who talks by itself is listened to for this long.
+const LISTEN_MAX: Duration = Duration::from_secs(15);
+/// Added to the time that all questions may take.
+const MARGIN: Duration = Duration::from_secs(1);
 
-/// What was found on one bus.
-#[derive(Debug)]
-pub struct LineSurvey {
-    bus: BusIx,
-    heard: io::Result<Heard>,
+/// Listens to the chosen devices of one bus.
+pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock, progress: Progress) -> BusSurvey {
+    let of = &plan.buses[ix.0 as usize];
+    let wanted: BTreeSet<usize> = chosen.iter().flat_map(|device| tags_of(&plan, *device)).collect();
+    progress.at(format!("{}: waiting for a frame of each device", of.name));
+    let opened = carrier::opener(&of.link.carrier, &clock).open().await; // closed again at once: the driver opens its own
+    if let Err(error) = opened {
+        progress.skip(chosen.len());
+        return BusSurvey { bus: ix, not_open: Some(error), devices: Vec::new() };
+    }
+    drop(opened);
+    let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
+    let drained = tokio::spawn(drain(end));
+    let stop = Stop::new();
+    let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+    let (bus, handle) = LineBus::new(Arc::clone(&plan), ix, &hub, shared);
+    drop(hub); // so that the drain ends with the bus
+    let running = tokio::spawn(bus.run());
+    let deadline = Instant::now() + patience(&plan, ix, chosen.len());
+    let mut harvest = Harvest::new();
+    while !wanted.iter().all(|tag| harvest.contains_key(tag)) {
+        let Ok(Some(fresh)) = timeout_at(deadline, latest.take()).await else { break };
+        let own = fresh.samples.into_iter().filter(|sample| wanted.contains(&(sample.tag.0 as usize)));
+        harvest.extend(own.map(|sample| (sample.tag.0 as usize, got(sample))));
+    }
+    stop.begin();
+    let ended = tokio::join!(running, drained);
+    if let (Err(error), _) = ended {
+        tracing::error!(bus = %plan.buses[ix.0 as usize].name, error = %error, "bus panicked");
+    }
+    progress.skip(chosen.len());
+    let devices = chosen.iter().map(|device| device_survey(&plan, *device, &harvest, &handle.stats)).collect();
+    BusSurvey { bus: ix, not_open: None, devices }
 }
 
-/// Looks at the chosen instruments of one bus.
-pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock) -> LineSurvey {
-    let carrier = &plan.buses[ix.0 as usize].link.carrier;
-    let mut left = if matches!(carrier, Carrier::Listen { .. }) { CALLS_MAX } else { 1 };
-    let heard = loop {
-        left -= 1;
-        match once(&plan, ix, &chosen, opener(carrier, &clock)).await {
-            Err(error) if left > 0 && error.kind() == io::ErrorKind::TimedOut => {}
-            ended => break ended,
-        }
-    };
-    LineSurvey { bus: ix, heard }
+/// Nothing is stored: what is for the store goes nowhere.
+async fn drain(mut end: DurableEnd) {
+    while end.records.recv().await.is_some() {}
 }
 
-impl LineSurvey {
-    /// Which bus.
-    pub const fn bus(&self) -> BusIx {
-        self.bus
-    }
+/// Every tag that one device may say.
+pub fn tags_of(plan: &Plan, device: DeviceIx) -> Vec<usize> {
+    let tags = plan.devices[device.0 as usize].tags.clone();
+    tags.filter(|tag| plan.tags.get(*tag).is_some_and(|tag| tag.is_of_device() && tag.access.reads())).collect()
+}
 
-    /// Did anybody say anything that its patterns fit?
-    pub fn answered(&self) -> bool {
-        self.heard.as_ref().is_ok_and(|heard| heard.devices.iter().any(|told| !told.readings.is_empty()))
-    }
+/// How long the devices of a bus may take to say something: each question as often as it is repeated, or a while.
+fn patience(plan: &Plan, ix: BusIx, devices: usize) -> Duration {
+    let of = &plan.buses[ix.0 as usize];
+    let asked = of.line.as_ref().is_some_and(|line| line.mode == LineMode::Poll);
+    let retries = of.habits.manners.retries;
+    let questions = u32::try_from(devices).unwrap_or(u32::MAX).saturating_mul(u32::from(retries) + 1);
+    if asked { of.response_timeout * questions.saturating_add(2) + MARGIN } else { LISTEN_MAX }
+}
 
-    /// Is there nothing to mend?
-    pub fn is_fine(&self, plan: &Plan) -> bool {
-        let told = |told: &Told| rows(plan, told).iter().all(|(_, meant)| meant.as_ref().is_some_and(Meant::is_good));
-        self.heard.as_ref().is_ok_and(|heard| heard.devices.iter().all(told))
-    }
-
-    /// Its tags, and those of them that are good.
-    pub fn counts(&self, plan: &Plan) -> [usize; 2] {
-        let Ok(heard) = &self.heard else { return [0, 0] };
-        let rows: Vec<_> = heard.devices.iter().flat_map(|told| rows(plan, told)).collect();
-        let good = rows.iter().filter(|(_, meant)| meant.as_ref().is_some_and(Meant::is_good)).count();
-        [rows.len(), good]
-    }
-
-    /// For people.
-    pub fn write(&self, out: &mut String, plan: &Plan) -> fmt::Result {
-        let of = &plan.buses[self.bus.0 as usize];
-        writeln!(out, "\nbus {}: {}", of.name, of.link)?;
-        let heard = match &self.heard {
-            Ok(heard) => heard,
-            Err(error) => return writeln!(out, "  ! it cannot be looked at: {error}"),
-        };
-        for told in &heard.devices {
-            let took = told.took.map(|took| format!(" within {} ms", took.as_millis().max(1)));
-            let how = if told.readings.is_empty() { "nothing that its patterns fit" } else { "answers" };
-            writeln!(out, "  device {}: {how}{}", plan.devices[told.device.0 as usize].name, took.unwrap_or_default())?;
-            for (name, meant) in rows(plan, told).iter().filter(|_| !told.readings.is_empty()) {
-                let mark = if meant.as_ref().is_some_and(Meant::is_good) { ' ' } else { '!' };
-                let text = meant.as_ref().map_or_else(|| format!("{name}: not spoken of"), Meant::text);
-                writeln!(out, "    {mark} {text}")?;
-            }
-        }
-        for frame in &heard.strange {
-            writeln!(out, "  ! heard `{}`, which no pattern in `match` fits", frame.escape_ascii())?;
-        }
-        let noise = heard.noise;
-        if noise.crc + noise.garbage > 0 {
-            writeln!(out, "  ! {} damaged frames and {} bytes that are no frame", noise.crc, noise.garbage)?;
-        }
-        Ok(())
-    }
-
-    /// For scripts.
-    pub fn json(&self, plan: &Plan) -> Json {
-        let of = &plan.buses[self.bus.0 as usize];
-        let empty = Heard { devices: Vec::new(), strange: Vec::new(), noise: crate::field::stats::Noise::default() };
-        let heard = self.heard.as_ref().unwrap_or(&empty);
-        let device = |told: &Told| {
-            let tags = rows(plan, told).into_iter().map(|(name, meant)| match meant {
-                Some(meant) => meant.json(),
-                None => json!({ "tag": name, "value": null, "quality": null }),
-            });
-            json!({
-                "name": plan.devices[told.device.0 as usize].name,
-                "state": if told.readings.is_empty() { "silent" } else { "answering" },
-                "took_ms": told.took.map(|took| took.as_secs_f64() * 1000.0),
-                "tags": tags.collect::<Vec<_>>(),
-            })
-        };
-        json!({
-            "name": of.name, "link": of.link.to_string(), "open": self.heard.is_ok(),
-            "error": self.heard.as_ref().err().map(io::Error::to_string),
-            "devices": heard.devices.iter().map(device).collect::<Vec<_>>(),
-            "strange": heard.strange.iter().map(|frame| frame.escape_ascii().to_string()).collect::<Vec<_>>(),
-            "damaged_frames": heard.noise.crc, "stray_bytes": heard.noise.garbage,
-        })
+fn got(sample: Sample) -> Got {
+    match (sample.value, sample.quality) {
+        (None, Quality::Bad(Cause::Timeout)) => Got::Miss(Miss::Timeout),
+        (None, Quality::Bad(Cause::Transport)) => Got::Miss(Miss::Lost("by the other side".into())),
+        (None, Quality::Bad(Cause::Protocol)) => Got::Miss(Miss::Garbled),
+        (value, quality) => Got::Said(value, quality),
     }
 }
 
-/// Every tag of a device that comes in frames, and what came of it.
-fn rows<'p>(plan: &'p Plan, told: &Told) -> Vec<(&'p str, Option<Meant<'p>>)> {
-    let own = plan.devices[told.device.0 as usize].tags.clone();
-    let numbered = own.clone().zip(&plan.tags[own]).filter(|(_, tag)| matches!(tag.source, Source::Field(_)));
-    let row = |(ix, tag): (usize, &'p crate::config::plan::TagPlan)| {
-        let found = told.readings.iter().find(|reading: &&Reading| reading.tag.0 as usize == ix);
-        (tag.name.as_str(), found.and_then(|reading| meant(plan, reading.clone())))
-    };
-    numbered.map(row).collect()
+fn device_survey(plan: &Arc<Plan>, device: DeviceIx, harvest: &Harvest, stats: &BusStats) -> DeviceSurvey {
+    let silent = || Got::Miss(Miss::Timeout);
+    let own = tags_of(plan, device).into_iter();
+    let own: Harvest = own.map(|tag| (tag, harvest.get(&tag).cloned().unwrap_or_else(silent))).collect();
+    DeviceSurvey {
+        device,
+        plan: Arc::clone(plan),
+        views: vec![(View::Configured, own)],
+        slowest: None,
+        noise: stats.noise(),
+        foreign: stats.foreign.get(),
+        neighbours_barred: false,
+    }
 }

@@ -1,123 +1,98 @@
-//! Tags in SunSpec models, before the live check: each device with such tags is asked for its chain, and its tags get the
-//! addresses where their models are now. What is nowhere is told and not read.
+//! SunSpec models of a device, found before its tags are read: then they have addresses like any other. A part of `ask`.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::commands::field::explain;
-use crate::commands::field::models::absent;
-use crate::config::plan::{BusPlan, DevicePlan, Plan, TagPlan};
-use crate::field::carrier;
-use crate::field::driver::{Driver, Pace};
-use crate::field::modbus::timing::Timing;
+use super::ask::Asker;
+use super::seen::{Got, Harvest, Miss};
+use crate::config::blocks::Block;
+use crate::config::plan::{DevicePlan, Plan};
+use crate::field::modbus::session::Trouble;
+use crate::field::sunspec::chain::Chain;
 use crate::field::sunspec::discovery::Discovery;
 use crate::field::sunspec::guarded;
-use crate::flow::clock::Clock;
 use crate::model::sunspec::{ModelRef, TABLE};
-use crate::model::tag::{Address, BusIx, DeviceIx};
 
-/// Tags of a device that are nowhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Absent {
-    /// Their device.
-    pub device: DeviceIx,
-    /// How many.
-    pub tags: usize,
-    /// Why.
-    pub why: String,
+/// The tags of a device where they are on the wire, and what is nowhere.
+pub struct Settled {
+    /// The plan with these addresses.
+    pub plan: Arc<Plan>,
+    /// The reads.
+    pub blocks: Vec<Block>,
+    /// Tags without a place.
+    pub missing: Harvest,
 }
 
-/// The plan with addresses for all tags whose models were found. A bus that does not open is left to the check itself.
-pub async fn settle(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: &Clock) -> (Arc<Plan>, Vec<Absent>) {
-    let (mut settled, mut missing) = (Plan::clone(plan), Vec::new());
-    for (bus, devices) in chosen {
-        let modelled = |device: &&DeviceIx| tags(plan, **device).any(|(_, tag)| is_wanted(tag));
-        let devices: Vec<DeviceIx> = devices.iter().filter(modelled).copied().collect();
-        if devices.is_empty() {
-            continue;
-        }
-        let mut driver = driver(plan, *bus, clock);
-        if driver.open().await.is_err() {
-            continue;
-        }
-        let of = &plan.buses[bus.0 as usize];
-        for device in devices {
-            let found = find(&mut driver, plan, of, device).await;
-            for (ix, tag) in found.tags {
-                settled.tags[ix] = tag;
-            }
-            missing.extend(found.missing);
-        }
+/// Looks for the models that these blocks are of; without any nothing is asked.
+pub async fn settle(asker: &mut Asker<'_>, plan: &Arc<Plan>, device: &DevicePlan, blocks: Vec<Block>) -> Settled {
+    let mut wanted: Vec<ModelRef> = blocks.iter().filter_map(|block| block.model).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    if wanted.is_empty() {
+        return Settled { plan: Arc::clone(plan), blocks, missing: Harvest::new() };
     }
-    (Arc::new(settled), missing)
-}
-
-fn is_wanted(tag: &TagPlan) -> bool {
-    tag.model().is_some() && tag.access.reads()
-}
-
-fn tags(plan: &Plan, device: DeviceIx) -> impl Iterator<Item = (usize, &TagPlan)> {
-    let own = plan.devices[device.0 as usize].tags.clone();
-    own.filter_map(|ix| Some((ix, plan.tags.get(ix)?)))
-}
-
-fn driver(plan: &Plan, ix: BusIx, clock: &Clock) -> Driver {
-    let bus = &plan.buses[ix.0 as usize];
-    let devices = plan.devices.iter().filter(|device| device.bus == Some(ix));
-    let paces = devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect();
-    Driver::new(carrier::opener(&bus.link.carrier, clock), Timing::new(bus), paces, Arc::default())
-}
-
-#[derive(Default)]
-struct Found {
-    tags: Vec<(usize, TagPlan)>,
-    missing: Vec<Absent>,
-}
-
-async fn find(driver: &mut Driver, plan: &Plan, bus: &BusPlan, ix: DeviceIx) -> Found {
-    let device: &DevicePlan = &plan.devices[ix.0 as usize];
-    let wanted = || tags(plan, ix).filter(|(_, tag)| is_wanted(tag));
     let mut discovery = Discovery::default();
     let allows = |start: u16, count: u16| device.territory.allows(TABLE, start.into(), count.into());
-    let walked = guarded::walk(driver, device.unit_id, &mut discovery, |ask| allows(ask.start, ask.count)).await;
-    match walked {
+    let walked =
+        guarded::walk(&mut asker.driver, device.unit_id, &mut discovery, |ask| allows(ask.start, ask.count)).await;
+    let why = match walked {
         Ok(Some(chain)) => {
-            discovery.settle(chain, driver.connection(), &[], Instant::now());
+            discovery.settle(chain, asker.driver.connection(), &wanted, Instant::now());
+            None
         }
-        Ok(None) => {}
-        Err(trouble) => {
-            let place = Address { table: TABLE, start: 0, bit: None };
-            let why = format!("its SunSpec models were not found: {}", explain::trouble(&trouble, &bus.link, place));
-            return Found { tags: Vec::new(), missing: vec![Absent { device: ix, tags: wanted().count(), why }] };
-        }
+        Ok(None) => None,
+        Err(trouble) => Some(missed(trouble)),
+    };
+    place(plan, blocks, &discovery, why)
+}
+
+fn missed(trouble: Trouble) -> Miss {
+    match trouble {
+        Trouble::Exception(code) => Miss::Exception(code),
+        Trouble::Timeout => Miss::Timeout,
+        Trouble::Protocol => Miss::Garbled,
+        Trouble::TooLong => Miss::TooLong,
+        Trouble::Lost { error, .. } => Miss::Lost(error.to_string()),
     }
-    let mut found = Found::default();
-    let mut missing: Vec<(ModelRef, usize, String)> = Vec::new();
-    for (at, tag) in wanted() {
-        let Some(reference) = tag.model() else { continue };
-        let model = discovery.find(reference);
-        let settled = model.and_then(|model| tag.settled(model.start, model.registers()));
-        let allowed = settled.filter(|tag| {
-            let place = tag.register().map_or(0, |place| place.start);
-            allows(place, tag.data_type.registers())
-        });
-        match (allowed, model) {
-            (Some(settled), _) => found.tags.push((at, settled)),
-            (None, model) => {
-                let why = || match model {
-                    None => absent(reference, discovery.chain()),
-                    Some(model) => {
-                        format!("model {} ends after {} registers, or may not be read", model.number, model.registers())
-                    }
-                };
-                match missing.iter_mut().find(|(known, ..)| *known == reference) {
-                    Some((_, count, _)) => *count += 1,
-                    None => missing.push((reference, 1, why())),
-                }
+}
+
+/// Gives every tag its address; what has none is missed for this reason, or because the device has no such model.
+fn place(plan: &Arc<Plan>, blocks: Vec<Block>, discovery: &Discovery, why: Option<Miss>) -> Settled {
+    let (mut settled, mut placed, mut missing) = (Plan::clone(plan), Vec::new(), Harvest::new());
+    for block in blocks {
+        let Some(wanted) = block.model else {
+            placed.push(block);
+            continue;
+        };
+        let found = discovery.find(wanted);
+        let mut kept = Vec::new();
+        for ix in &block.tags {
+            let at = ix.0 as usize;
+            let tag = found.and_then(|model| plan.tags.get(at)?.settled(model.start, model.registers()));
+            if let (Some(tag), Some(old)) = (tag, settled.tags.get_mut(at)) {
+                *old = tag;
+                kept.push(*ix);
+            } else {
+                let absent = || Miss::Absent(absent(wanted, discovery.chain()));
+                missing.insert(at, Got::Miss(why.clone().unwrap_or_else(absent)));
             }
         }
+        let Some(model) = found.filter(|_| !kept.is_empty()) else { continue };
+        let within = u16::try_from(model.registers().saturating_sub(block.start.into())).unwrap_or(u16::MAX);
+        if let Some(start) = model.start.checked_add(block.start) {
+            placed.push(Block { model: None, start, count: block.count.min(within), tags: kept, ..block });
+        }
     }
-    found.missing = missing.into_iter().map(|(_, tags, why)| Absent { device: ix, tags, why }).collect();
-    found
+    Settled { plan: Arc::new(settled), blocks: placed, missing }
+}
+
+fn absent(model: ModelRef, chain: Option<&Chain>) -> String {
+    match chain {
+        Some(chain) if chain.base.is_some() => {
+            let flaw = chain.flaw.map(|flaw| format!("; {flaw}")).unwrap_or_default();
+            format!("its model {model} is missing or too short; models and their lengths here: {chain}{flaw}")
+        }
+        _ => "the device has no SunSpec models (no \"SunS\" at register 40000, 50000 or 0)".to_owned(),
+    }
 }

@@ -12,8 +12,10 @@ use crate::pipeline::limits;
 use crate::pipeline::meaning::{Factor, Meaning};
 
 /// What came of one tag.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Got {
+    /// What an instrument said of it: the engineering value, as the gateway would publish it.
+    Said(Option<Value>, Quality),
     /// Its registers.
     Words(Vec<u16>),
     /// A coil, a discrete input, or its bit of a register.
@@ -35,6 +37,8 @@ pub enum Miss {
     TooLong,
     /// The connection broke.
     Lost(String),
+    /// The device has no such SunSpec model.
+    Absent(String),
     /// Not asked for: its registers must not be read, or do not exist.
     NotAsked,
 }
@@ -42,7 +46,10 @@ pub enum Miss {
 impl Miss {
     /// Did somebody answer?
     pub const fn is_answer(&self) -> bool {
-        matches!(self, Self::Exception(code) if !matches!(code, 10 | 11))
+        match self {
+            Self::Exception(code) => !matches!(code, 10 | 11),
+            other => matches!(other, Self::Absent(_)),
+        }
     }
 
     /// The cause that the gateway would publish.
@@ -51,7 +58,7 @@ impl Miss {
             Self::Exception(10 | 11) | Self::Timeout | Self::NotAsked => Cause::Timeout,
             Self::Exception(_) => Cause::Exception,
             Self::Garbled => Cause::Protocol,
-            Self::TooLong => Cause::Config,
+            Self::TooLong | Self::Absent(_) => Cause::Config,
             Self::Lost(_) => Cause::Transport,
         }
     }
@@ -111,6 +118,7 @@ pub fn see_with(tag: &TagPlan, got: &Got, factor: Factor) -> Seen {
             let grade = if miss.is_answer() { Grade::Absurd } else { Grade::Mute };
             return Seen::missing(miss.cause(), Look::plain(grade));
         }
+        Got::Said(value, quality) => return said(tag, value.as_ref(), *quality),
         Got::Bit(on) => Meaning::of(tag).read_bit(*on),
         Got::Words(words) => Meaning::of(tag).read(words, factor),
     };
@@ -128,6 +136,21 @@ pub fn see_with(tag: &TagPlan, got: &Got, factor: Factor) -> Seen {
         }
         (None, quality) => Seen { value: None, quality, look: no_value(tag, quality) },
     }
+}
+
+/// Of text there is only the value to look at.
+fn said(tag: &TagPlan, value: Option<&Value>, quality: Quality) -> Seen {
+    let look = match (value, quality) {
+        (None, _) => no_value(tag, quality),
+        (Some(_), Quality::Uncertain(Cause::Range)) => {
+            Look::because(Grade::Doubtful, "outside min and max of the configuration")
+        }
+        (Some(_), Quality::Uncertain(_)) => {
+            Look::because(Grade::Doubtful, "the instrument itself has its doubts (status)")
+        }
+        (Some(_), _) => Look::plain(Grade::Mute),
+    };
+    Seen { value: value.cloned(), quality, look }
 }
 
 /// What says that it is no value: as expected, or by chance.

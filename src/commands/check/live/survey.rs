@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ask::Asker;
+use super::models;
 use super::progress::Progress;
 use super::seen::{Got, Harvest, Miss, View};
 use super::theory::Evidence;
@@ -38,6 +39,8 @@ pub struct BusSurvey {
 pub struct DeviceSurvey {
     /// Which.
     pub device: DeviceIx,
+    /// The plan, with the addresses at which its tags were read.
+    pub plan: Arc<Plan>,
     /// The harvests; that of the configured places first.
     pub views: Vec<(View, Harvest)>,
     /// Its slowest answer.
@@ -50,10 +53,9 @@ pub struct DeviceSurvey {
     pub neighbours_barred: bool,
 }
 
-/// The reads of the chosen devices of one bus; what is in a SunSpec model that was not found has no place to read.
+/// The reads of the chosen devices of one bus.
 pub fn blocks(plan: &Plan, bus: BusIx, chosen: &[DeviceIx]) -> Vec<Block> {
-    let there = |block: &Block| block.model.is_none() && chosen.contains(&block.device);
-    plan_blocks(plan, bus).into_iter().filter(there).collect()
+    plan_blocks(plan, bus).into_iter().filter(|block| chosen.contains(&block.device)).collect()
 }
 
 /// Reads the chosen devices of one bus.
@@ -87,20 +89,23 @@ async fn open(asker: &mut Asker<'_>, plan: &Plan, ix: BusIx) -> io::Result<()> {
     }
 }
 
-async fn look_at(asker: &mut Asker<'_>, plan: &Plan, ix: DeviceIx, blocks: Vec<Block>) -> DeviceSurvey {
+async fn look_at(asker: &mut Asker<'_>, plan: &Arc<Plan>, ix: DeviceIx, blocks: Vec<Block>) -> DeviceSurvey {
     let device = &plan.devices[ix.0 as usize];
     let (before, foreign) = (asker.stats.noise(), asker.stats.foreign.get());
     asker.took.clear();
-    let configured = asker.read(device, blocks.clone(), View::Configured).await;
+    let models::Settled { plan, blocks, missing } = models::settle(asker, plan, device, blocks).await;
+    asker.plan = Arc::clone(&plan);
+    let mut configured = asker.read(device, blocks.clone(), View::Configured).await;
+    configured.extend(missing);
     let slowest = asker.took.iter().max().copied();
     let mut views = vec![(View::Configured, configured)];
-    let troubled = Evidence { plan, views: &views }.troubled();
+    let troubled = Evidence { plan: &plan, views: &views }.troubled();
     // A planner that fills no gaps was told that nothing else must be read.
     let barred = device.max_gap == Some(0);
     let heard = views[0].1.values().any(|got| !matches!(got, Got::Miss(miss) if !miss.is_answer()));
     if heard && !troubled.is_empty() && !barred {
-        for (view, tags) in second_looks(plan, &views[0].1, &troubled) {
-            let narrow: Vec<Block> = blocks.iter().filter_map(|block| narrowed(plan, block, &tags)).collect();
+        for (view, tags) in second_looks(&plan, &views[0].1, &troubled) {
+            let narrow: Vec<Block> = blocks.iter().filter_map(|block| narrowed(&plan, block, &tags)).collect();
             asker.more(narrow.len());
             let harvest = asker.read(device, narrow, view).await;
             views.push((view, harvest));
@@ -108,6 +113,7 @@ async fn look_at(asker: &mut Asker<'_>, plan: &Plan, ix: DeviceIx, blocks: Vec<B
     }
     DeviceSurvey {
         device: ix,
+        plan,
         views,
         slowest,
         noise: asker.stats.noise().since(before),

@@ -1,6 +1,7 @@
 //! The judgement, without a wire: every shipped register map as a device that is healthy, or wrong in one known way.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -75,9 +76,16 @@ impl Device<'_> {
         self.spoil();
         let views = views.map(|(view, off)| (view, self.harvest(off + self.off))).to_vec();
         let noise = Noise::default();
-        let survey =
-            DeviceSurvey { device: DeviceIx(0), views, slowest: None, noise, foreign: 0, neighbours_barred: false };
-        verdict::device(self.plan, survey)
+        let survey = DeviceSurvey {
+            device: DeviceIx(0),
+            plan: Arc::new(self.plan.clone()),
+            views,
+            slowest: None,
+            noise,
+            foreign: 0,
+            neighbours_barred: false,
+        };
+        verdict::device(survey)
     }
 
     /// Changes the registers of numbers as this device has them.

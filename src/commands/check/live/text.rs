@@ -26,18 +26,12 @@ pub fn write(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
         let answering = bus.answering(plan);
         for device in &bus.devices {
             write_device(out, plan, device)?;
-            for absent in survey.absent.iter().filter(|absent| absent.device == device.device) {
-                writeln!(out, "    ! {}: {}", counted(absent.tags, "tag"), absent.why)?;
-            }
             if !device.survey.answered() && !device.tags.is_empty() {
                 writeln!(out, "    ! {}", advice::silence(plan, &bus.survey, device, &answering))?;
             }
         }
     }
-    for line in &survey.lines {
-        line.write(out, plan)?;
-    }
-    write_sum(out, plan, survey)
+    write_sum(out, survey)
 }
 
 fn write_device(out: &mut String, plan: &Plan, device: &DeviceReport) -> fmt::Result {
@@ -50,11 +44,12 @@ fn write_device(out: &mut String, plan: &Plan, device: &DeviceReport) -> fmt::Re
         all => format!("{fine} of {} good", counted(all, "tag")),
     };
     let speed = device.survey.slowest.map(|slowest| format!(", answers within {} ms", slowest.as_millis().max(1)));
-    writeln!(out, "  device {} (unit {}): {how}{}", of.name, of.unit_id, speed.unwrap_or_default())?;
+    let unit = if of.talk.is_some() { String::new() } else { format!(" (unit {})", of.unit_id) };
+    writeln!(out, "  device {}{unit}: {how}{}", of.name, speed.unwrap_or_default())?;
     if let Some(finding) = &device.finding {
-        writeln!(out, "    ! {}", advice::finding(plan, device, finding))?;
+        writeln!(out, "    ! {}", advice::finding(device, finding))?;
     }
-    for note in advice::notes(plan, device) {
+    for note in advice::notes(device) {
         writeln!(out, "    ! {note}")?;
     }
     if device.survey.answered() {
@@ -70,16 +65,23 @@ fn write_tags(out: &mut String, plan: &Plan, device: &DeviceReport) -> fmt::Resu
     let width = values.iter().map(|text| text.chars().count()).max().unwrap_or(0).min(VALUE_MAX);
     for (tag, value) in device.tags.iter().zip(&values) {
         let mark = if tag.verdict.is_fine() { ' ' } else { '!' };
-        let place = plan.tags[tag.tag].register().map(|place| place.to_string()).unwrap_or_default();
+        let place = place(plan, device, tag);
         let raw = if tag.verdict == Verdict::Good { String::new() } else { raw(&tag.got) };
         let row =
             format!("    {mark} {:names$}  {value:width$}  {:12}  {place}  {raw}", name(tag), tag.verdict.as_str());
         writeln!(out, "{}", row.trim_end())?;
-        if let Some(advice) = advice::tag(plan, device, tag) {
+        if let Some(advice) = advice::tag(device, tag) {
             writeln!(out, "      {:names$}  {advice}", "")?;
         }
     }
     Ok(())
+}
+
+/// As configured; of a tag in a SunSpec model where that is here.
+fn place(plan: &Plan, device: &DeviceReport, tag: &TagReport) -> String {
+    let configured = plan.tags[tag.tag].address_text().unwrap_or_default();
+    let found = device.survey.plan.tags[tag.tag].register().filter(|_| plan.tags[tag.tag].model().is_some());
+    found.map_or_else(|| configured.clone(), |found| format!("{configured} = {found}"))
 }
 
 fn value(plan: &Plan, tag: &TagReport) -> String {
@@ -91,17 +93,15 @@ pub fn raw(got: &Got) -> String {
     match got {
         Got::Words(registers) => words(&Reading::Registers(registers.clone())),
         Got::Bit(on) => u8::from(*on).to_string(),
-        Got::Miss(_) => String::new(),
+        Got::Said(..) | Got::Miss(_) => String::new(),
     }
 }
 
-fn write_sum(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
+fn write_sum(out: &mut String, survey: &Survey) -> fmt::Result {
     let tags = || survey.tags();
-    let lines = || survey.lines.iter().map(|line| line.counts(plan));
-    let (heard, sound) = (lines().map(|[all, _]| all).sum::<usize>(), lines().map(|[_, good]| good).sum::<usize>());
-    let all = tags().count() + heard;
+    let all = tags().count();
     let count = |verdict: Verdict| tags().filter(|tag| tag.verdict == verdict).count();
-    let mut parts = vec![format!("{} good", count(Verdict::Good) + sound)];
+    let mut parts = vec![format!("{} good", count(Verdict::Good))];
     let kinds = [
         Verdict::NoValue,
         Verdict::Suspicious,
@@ -116,9 +116,6 @@ fn write_sum(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
         if count(verdict) > 0 {
             parts.push(format!("{} {}", count(verdict), verdict.as_str()));
         }
-    }
-    if heard > sound {
-        parts.push(format!("{} of instruments not good", heard - sound));
     }
     if survey.unread > 0 {
         parts.push(format!("{} on buses that did not open", survey.unread));

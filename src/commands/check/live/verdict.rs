@@ -90,7 +90,8 @@ impl DeviceReport {
 }
 
 /// Judges what was found of a device.
-pub fn device(plan: &Plan, survey: DeviceSurvey) -> DeviceReport {
+pub fn device(survey: DeviceSurvey) -> DeviceReport {
+    let plan = &*survey.plan;
     let evidence = Evidence { plan, views: &survey.views };
     let finding = evidence.vote();
     let judge = |(tag, got): (&usize, &Got)| {
@@ -107,7 +108,7 @@ pub fn device(plan: &Plan, survey: DeviceSurvey) -> DeviceReport {
 fn verdict(tag: &TagPlan, got: &Got, seen: &Seen) -> Verdict {
     match (got, seen.quality) {
         (Got::Miss(Miss::Exception(10 | 11) | Miss::Timeout), _) => Verdict::Timeout,
-        (Got::Miss(Miss::Exception(_) | Miss::TooLong), _) => Verdict::Exception,
+        (Got::Miss(Miss::Exception(_) | Miss::TooLong | Miss::Absent(_)), _) => Verdict::Exception,
         (Got::Miss(Miss::Garbled), _) => Verdict::Garbled,
         (Got::Miss(Miss::Lost(_) | Miss::NotAsked), _) => Verdict::NotRead,
         (_, Quality::Bad(Cause::Nan)) if !tag.nan.is_empty() => Verdict::NoValue,
