@@ -33,6 +33,7 @@
 //! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
+//! | how instruments that speak lines of their own are read | [`field::line`]; what a frame is and says: [`config::lines`] |
 //! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
 //! | where a SunSpec device has its models, and what if they move | [`model::sunspec`], [`field::sunspec`], `field/models` |
 //! | how long a device took to answer, and what went wrong with it | `field/spread`, `field/devices` |

@@ -331,7 +331,9 @@ impl Lane {
     /// Those, too, for which the router holds a place while they are still being journalled: it waits for an answer to each.
     async fn refuse_waiting(&mut self) {
         let refuse = |command: FieldCommand| drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
-        self.waiting.take().into_iter().for_each(refuse);
+        if let Some(command) = self.waiting.take() {
+            refuse(command);
+        }
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             refuse(command);

@@ -138,9 +138,9 @@ async fn a_line_is_scanned_with_reads_only_and_says_who_is_there() {
     accepted(found["config"].as_str().expect("text"), home.path());
     let functions: BTreeSet<u8> = line.seen().into_iter().map(|(_, function)| function).collect();
     assert_eq!(functions, READS.into(), "all that is ever asked");
-    let (code, text, said) = scan(&format!("serial {} --serial 19200-8E1 --units 3 --timeout 5s", line.path)).await;
+    let (code, text, said) = scan(&format!("serial {} --serial 19200-8E1 --units 3 --timeout 2s", line.path)).await;
     assert!(code == Some(0) && text.contains("Eastron SDM630") && text.contains("[[device]]"), "{text}");
-    assert!(said.contains("at worst 15 s") && !said.contains('['), "an estimate, and no bar in a pipe: {said}");
+    assert!(said.contains("at worst 6 s") && !said.contains('['), "an estimate, and no bar in a pipe: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,7 +163,7 @@ async fn usual_units_are_asked_at_every_setting_and_the_others_where_somebody_an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_is_told_and_never_counts_for_another_unit() {
-    let (tell, mut told) = tokio::sync::mpsc::channel::<u8>(8);
+    let (tell, mut told) = tokio::sync::mpsc::channel::<u8>(64);
     let pty = Pty::open(None).expect("opens");
     let path = pty.path().to_str().expect("UTF-8").to_owned();
     tokio::spawn(async move {
@@ -173,16 +173,25 @@ async fn a_late_answer_is_told_and_never_counts_for_another_unit() {
             let unit = space[0];
             tell.send(unit).await.expect("a test");
             if unit == 5 {
-                tokio::time::sleep(Duration::from_millis(330)).await;
+                tokio::time::sleep(Duration::from_millis(600)).await;
                 let body = [5, 3, 2, 0, 1];
                 pty.write(&[&body[..], &crc(&body).to_le_bytes()].concat()).expect("open");
             }
         }
     });
-    let (code, text, _) = scan(&format!("serial {path} --serial 19200-8E1 --units 5,6 --timeout 300ms")).await;
-    assert!(code == Some(1) && text.contains("nothing found"), "{text}");
-    assert!(text.contains("longer --timeout"), "{text}");
-    assert_eq!((told.recv().await, told.recv().await), (Some(5), Some(6)));
+    for attempt in 0.. {
+        let words = format!("serial {path} --serial 19200-8E1 --units 5,6 --timeout 400ms --json");
+        let (_, found, _) = scan(&words).await;
+        let found: Json = serde_json::from_str(&found).expect("an object");
+        assert!(!units_of(&found).contains(&6), "{found}");
+        assert_eq!((told.recv().await, told.recv().await), (Some(5), Some(6)));
+        // Where the machine stood still the answer was there when it went on.
+        if units_of(&found).is_empty() && found["notes"].to_string().contains("longer --timeout") {
+            return;
+        }
+        assert!(attempt < 10, "{found}");
+        while told.try_recv().is_ok() {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,5 +336,5 @@ async fn wrong_words_are_usage_and_a_missing_port_names_those_there_are() {
         assert!(code == Some(64) && said.contains(part), "{words}: {said}");
     }
     let (code, _, said) = scan("serial /dev/serial/by-id/nothing-here").await;
-    assert!(code == Some(75) && said.contains("serial port"), "{said}");
+    assert!(code == Some(75) && said.contains("there is no /dev") && said.contains("serial port"), "{said}");
 }

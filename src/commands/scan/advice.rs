@@ -16,7 +16,7 @@ pub fn notes(survey: &Survey, place: &Place) -> Vec<String> {
     notes.extend(unasked(survey));
     notes.extend(survey.tallies.iter().filter_map(noisy));
     notes.extend(late(survey, place));
-    notes.extend(gateway(survey));
+    notes.extend(gateway(survey, place));
     notes.extend(twice(survey));
     if survey.devices.iter().any(|device| device.sign == Sign::OtherId) {
         notes.push("an answer under another unit id is taken only with ignore_unit_id = true at its device".into());
@@ -74,16 +74,17 @@ fn noisy(tally: &Tally) -> Option<String> {
 fn late(survey: &Survey, place: &Place) -> Option<String> {
     let late: u64 = survey.tallies.iter().map(|tally| tally.late).sum();
     (late > 0).then(|| {
+        let answers = if late == 1 { "an answer came".to_owned() } else { format!("{late} answers came") };
         format!(
-            "{late} answers came that nobody was waiting for any more: a device or gateway needs longer than {} (try a \
-             longer --timeout), or another master is at work",
+            "{answers} when nobody was waiting any more: a device or gateway needs longer than {} (try a longer \
+             --timeout), or another master is at work",
             write_duration(place.timeout)
         )
     })
 }
 
 /// What is between us and the units.
-fn gateway(survey: &Survey) -> Vec<String> {
+fn gateway(survey: &Survey, place: &Place) -> Vec<String> {
     let all = |of: fn(&Tally) -> &Vec<u8>| -> Vec<u8> { survey.tallies.iter().flat_map(of).copied().collect() };
     let (absent, hung_up) = (all(|tally| &tally.absent), all(|tally| &tally.hung_up));
     let mut notes = Vec::new();
@@ -93,8 +94,9 @@ fn gateway(survey: &Survey) -> Vec<String> {
             units::shown(&absent)
         ));
     }
-    if !hung_up.is_empty() {
-        notes.push(format!("the connection was closed at the question for units {}", units::shown(&hung_up)));
+    if !hung_up.is_empty() && !place.is_serial() {
+        let why = survey.tallies.iter().find_map(|tally| tally.hung_up_why.as_deref()).unwrap_or_default();
+        notes.push(format!("the connection ended at the question for units {} ({why})", units::shown(&hung_up)));
     }
     notes
 }
@@ -116,7 +118,7 @@ fn nothing(survey: &Survey, place: &Place) -> Option<String> {
     }
     let timeout = write_duration(place.timeout);
     Some(match place.kind {
-        "modbus-rtu" | "modbus-ascii" => format!(
+        _ if place.is_serial() => format!(
             "nobody answered within {timeout}: is the device powered, are A and B swapped, is the line terminated? Some are \
              slower (--timeout 1s), or keep quiet about registers they do not have (--probe input:0)"
         ),

@@ -37,6 +37,8 @@ pub struct Tally {
     pub absent: Vec<u8>,
     /// Units at whose question the connection was closed.
     pub hung_up: Vec<u8>,
+    /// What was said of the first of them.
+    pub hung_up_why: Option<String>,
     /// What came before anything was asked.
     pub unasked: Noise,
     /// Whole frames that answered something else.
@@ -53,10 +55,13 @@ impl Tally {
     pub fn count(&mut self, unit: u8, heard: &Heard) {
         self.asked += 1;
         self.late += heard.late;
-        match heard.sign {
+        match &heard.sign {
             Sign::Noise => self.noisy.push(unit),
             Sign::Absent(_) => self.absent.push(unit),
-            Sign::HungUp(_) => self.hung_up.push(unit),
+            Sign::HungUp(why) => {
+                self.hung_up.push(unit);
+                self.hung_up_why.get_or_insert_with(|| why.clone());
+            }
             Sign::Silence => {}
             Sign::Data(_) | Sign::Exception(_) | Sign::Odd | Sign::OtherId => self.found.push(unit),
         }

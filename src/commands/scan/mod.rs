@@ -169,6 +169,13 @@ struct Place {
     timeout: Duration,
 }
 
+impl Place {
+    /// A port of this machine.
+    fn is_serial(&self) -> bool {
+        matches!(self.kind, "modbus-rtu" | "modbus-ascii")
+    }
+}
+
 /// Scans, prints what was found.
 pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     match args.way {
@@ -196,7 +203,6 @@ async fn serial_line(args: SerialArgs, clock: &Clock) -> Result<(), Failed> {
     let lines = format!("type = \"{kind}\"\nport = {}\n{rs485}", quoted(&stable));
     let place = Place { name: port, kind, lines, timeout };
     let job = serial::Job::new(settings, &ids, args.common.all, args.common.probe);
-    eprintln!("{}", job.announcement());
     let mut survey = Survey::default();
     let (mut interrupt, progress) = (Interrupt::listen()?, Progress::new());
     let ended = tokio::select! {
@@ -226,7 +232,6 @@ async fn address(args: NetworkArgs, clock: &Clock) -> Result<(), Failed> {
     let (all, place) = (args.common.all, args.common.probe);
     let job = network::Job { bus, first, rest, all, place, timeout_told: args.common.timeout.is_some() };
     let place = Place { name: args.place, kind, lines, timeout };
-    eprintln!("{}", job.announcement());
     let mut survey = Survey::default();
     let (mut interrupt, progress) = (Interrupt::listen()?, Progress::new());
     let ended = tokio::select! {

@@ -70,6 +70,11 @@ impl Prober {
         Self { bus, clock, session: None, stats: Arc::default() }
     }
 
+    /// How it is reached, and with which patience.
+    pub const fn bus(&self) -> &BusPlan {
+        &self.bus
+    }
+
     /// From the next opening on, how long to wait for an answer.
     pub fn be_patient(&mut self, timeout: Duration) {
         self.bus.response_timeout = timeout;

@@ -25,6 +25,11 @@ impl Progress {
         Self { bar }
     }
 
+    /// What is about to be done, for the person who waits; in a pipe too.
+    pub fn announce(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
     /// So much is to come, in all.
     pub fn expect(&self, time: Duration) {
         self.bar.set_length(millis(time));

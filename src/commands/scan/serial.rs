@@ -8,10 +8,10 @@ use super::examine::examine;
 use super::found::{Found, Survey, Tally};
 use super::prober::{Prober, Sign};
 use super::progress::Progress;
-use super::units;
+use super::{ports, units};
 use crate::commands::Failed;
 use crate::commands::field::explain;
-use crate::config::plan::BusPlan;
+use crate::config::plan::{BusPlan, Carrier};
 use crate::flow::clock::Clock;
 use crate::model::tag::Address;
 
@@ -83,11 +83,11 @@ pub async fn scan(job: &Job, clock: &Clock, survey: &mut Survey, progress: &Prog
     let mut not_had = Vec::new();
     for (ix, (setting, bus)) in job.settings.iter().enumerate() {
         if survey.settings_mean_nothing() && !job.all {
-            let left: Vec<&str> = job.settings[ix..].iter().map(|(setting, _)| setting.as_str()).collect();
             survey.left_out.push(format!(
-                "{}: a device answers at several baud rates, so this port does not mind its settings (a pseudo-terminal, or \
-                 an adapter that has its own)",
-                left.join(", ")
+                "the last {} of {} settings: a device answers at several baud rates, so this port does not mind its \
+                 settings (a pseudo-terminal, or an adapter that has its own)",
+                job.settings.len() - ix,
+                job.settings.len()
             ));
             break;
         }
@@ -95,7 +95,7 @@ pub async fn scan(job: &Job, clock: &Clock, survey: &mut Survey, progress: &Prog
             Ended::Done => {}
             Ended::NotHad => not_had.push(setting.as_str()),
             Ended::Gone(why) => {
-                survey.cut_short = Some(why);
+                survey.cut_short = Some(format!("the port is gone: {why}"));
                 return Ok(());
             }
         }
@@ -127,7 +127,7 @@ async fn rest(job: &Job, clock: &Clock, survey: &mut Survey, progress: &Progress
     }
     for (setting, bus) in buses {
         if let Ended::Gone(why) = at(job, (setting, bus, &job.rest), clock, survey, progress).await? {
-            survey.cut_short = Some(why);
+            survey.cut_short = Some(format!("the port is gone: {why}"));
             break;
         }
     }
@@ -149,6 +149,9 @@ async fn at(
             _ if is_refused_setting(&error) => Ok(Ended::NotHad),
             _ => Ok(Ended::Gone(explain::not_open(&bus.link, &error))),
         };
+    }
+    if survey.tallies.is_empty() {
+        progress.announce(&job.announcement());
     }
     progress.show(setting, survey.devices.len());
     let mut tally = Tally::new(setting);
@@ -188,8 +191,10 @@ fn is_refused_setting(error: &io::Error) -> bool {
 
 fn not_open(bus: &BusPlan, error: &io::Error) -> Failed {
     let text = explain::not_open(&bus.link, error);
-    if error.kind() == io::ErrorKind::NotFound && !text.contains("one master") {
-        return Failed::TryAgain(format!("{text}; {}", super::ports::there_are()));
-    }
-    Failed::TryAgain(text)
+    // The lock of another program is "not found" too, as the serial crate has it.
+    let is_missing = error.kind() == io::ErrorKind::NotFound && !text.contains("one master");
+    Failed::TryAgain(match &bus.link.carrier {
+        Carrier::Serial(plan) if is_missing => format!("there is no {}; {}", plan.port.display(), ports::there_are()),
+        _ => text,
+    })
 }

@@ -30,7 +30,9 @@ fn all() -> Vec<Record> {
 
 fn bytes_of(records: &[Record]) -> Vec<u8> {
     let (mut codec, mut bytes) = (Codec::default(), Vec::new());
-    records.iter().for_each(|record| codec.put(record, &mut bytes));
+    for record in records {
+        codec.put(record, &mut bytes);
+    }
     bytes
 }
 
