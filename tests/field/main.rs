@@ -18,5 +18,6 @@ mod lives;
 mod maps;
 mod profiles;
 mod soak;
+mod starvation;
 mod traps;
 mod wire;
