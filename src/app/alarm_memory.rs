@@ -152,7 +152,8 @@ mod tests {
     fn what_was_active_is_found_again_and_what_has_no_limit_any_more_is_gone() {
         let address = Address { table: Table::Holding, start: 0, bit: None };
         let alarm = AlarmPlan { limits: vec![(Level::High, 1.0), (Level::Low, 0.0)], ..AlarmPlan::plain() };
-        let tag = TagPlan { alarm: Some(alarm), ..TagPlan::plain("level", DeviceIx(0), address, DataType::Int16) };
+        let tag =
+            TagPlan { alarm: Some(Box::new(alarm)), ..TagPlan::plain("level", DeviceIx(0), address, DataType::Int16) };
         let devices = vec![DevicePlan { tags: 0..1, ..DevicePlan::plain("tank", BusIx(0), 1) }];
         let mut plan = Plan { devices, tags: vec![tag], ..Plan::empty("gw") };
         let home = tempfile::TempDir::new().expect("a directory");
@@ -161,7 +162,7 @@ mod tests {
         let active = Active::from([(TagIx(0), BTreeMap::from([(Level::High, Bytes::from("{\"seq\":7}"))]))]);
         memory.write(&active, &plan);
         assert_eq!(memory.read(&plan).active, active);
-        plan.tags[0].alarm = Some(AlarmPlan { limits: vec![(Level::Low, 0.0)], ..AlarmPlan::plain() });
+        plan.tags[0].alarm = Some(Box::new(AlarmPlan { limits: vec![(Level::Low, 0.0)], ..AlarmPlan::plain() }));
         let remembered = memory.read(&plan);
         assert!(remembered.active.is_empty());
         assert_eq!((remembered.gone[0].device.as_str(), remembered.gone[0].event.as_str()), ("tank", "high"));

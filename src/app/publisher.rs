@@ -54,7 +54,8 @@ impl LivePublisher {
             for sample in &samples {
                 let topic = Arc::clone(&self.plan.tags[sample.tag.0 as usize].topic);
                 let payload = json::sample(sample.value.as_ref(), sample.quality, self.clock.wall(sample.at));
-                messages.push((topic, Bytes::from(payload)));
+                // To size: it is kept for as long as the value is.
+                messages.push((topic, Bytes::from(payload.into_boxed_slice())));
             }
             messages.extend(devices.iter().map(|report| self.device(report)));
             self.publisher.retain_many(messages);

@@ -72,7 +72,8 @@ impl Retained {
 
     /// Keeps a message in place of an older one; the gateway's own ([`Keep::Newest`]) always find room.
     pub(super) fn put(&mut self, message: Arc<Message>) -> Result<(), Full> {
-        let old = self.kept.get(&message.topic).map_or((0, 0), |kept| charge(&kept.message));
+        let place = self.kept.get_mut(&message.topic);
+        let old = place.as_ref().map_or((0, 0), |kept| charge(&kept.message));
         let new = charge(&message);
         let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
         if new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX) {
@@ -81,7 +82,7 @@ impl Retained {
         (self.client_bytes, self.client_count) = (bytes, count);
         self.version += 1;
         let version = self.version;
-        if let Some(kept) = self.kept.get_mut(&message.topic) {
+        if let Some(kept) = place {
             *kept = Kept { message, version };
         } else {
             let topic = Arc::clone(&message.topic);
@@ -105,6 +106,9 @@ impl Retained {
 
     /// Forgets what has expired and names it.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Arc<str>> {
+        if self.client_count == 0 {
+            return Vec::new(); // the gateway's own do not expire, and there may be ten thousand of them
+        }
         let expired = self.kept.iter().filter(|(_, kept)| kept.message.is_expired(now));
         let expired: Vec<Arc<str>> = expired.map(|(topic, _)| Arc::clone(topic)).collect();
         for topic in &expired {

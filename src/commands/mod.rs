@@ -1,5 +1,6 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod capture;
 pub mod check;
 pub mod cost;
 pub mod decode;
@@ -9,7 +10,9 @@ pub mod interrupt;
 pub mod profiles;
 pub mod read;
 pub mod receive;
+pub mod replay;
 pub mod run;
+pub mod scan;
 pub mod simulate;
 pub mod store;
 pub mod tags;

@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::plan::Plan;
+use crate::config::plan::DevicePlan;
 use crate::config::{self, HostFacts, Loaded};
-use crate::plant::faults::Fault;
+use crate::plant::faults::{Fault, Trouble};
 use crate::plant::site::{Site, SiteOptions};
 
 use super::Failed;
@@ -18,11 +18,13 @@ use cloud::SimulatedCloud;
 use rewrite::{Changes, CloudChange};
 
 mod cloud;
+mod faults;
 mod report;
 pub mod rewrite;
 
 /// Arguments of `ironbridge simulate`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = faults::HELP)]
 pub struct Args {
     /// The configuration whose devices are served
     #[arg(long, value_name = "FILE", default_value = "/etc/ironbridge/ironbridge.toml")]
@@ -45,6 +47,9 @@ pub struct Args {
     /// A device whose replies are damaged on the way (may be repeated)
     #[arg(long, value_name = "DEVICE")]
     pub noise: Vec<String>,
+    /// A fault, such as meter-1=bit-flip@5% (may be repeated; all faults are listed below)
+    #[arg(long, value_name = "DEVICE=FAULT", value_parser = faults::named)]
+    pub fault: Vec<(String, Trouble)>,
     /// Serial lines take the time of their baud rate
     #[arg(long)]
     pub paced: bool,
@@ -66,20 +71,28 @@ pub struct Args {
 pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     let mut interrupt = Interrupt::listen()?;
     let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
-    let faults = faults(&args, &loaded.plan)?;
+    let faults = faults::all(&args, &loaded.plan)?;
     if let Some(out) = &args.write_config {
         check_target(out, &loaded)?;
     }
+    let is_mute = |device: &&DevicePlan| device.talk.as_ref().is_some_and(|talk| talk.examples.is_empty());
+    if let Some(device) = loaded.plan.devices.iter().find(is_mute) {
+        let name = &device.name;
+        let text = format!("device {name}: simulate speaks the `example` of an instrument, and this one has none");
+        return Err(Failed::Config(text));
+    }
     let certificates = Certificates::beside(args.write_config.as_deref());
+    let unplugs = faults.iter().flat_map(|(_, own)| own).any(|trouble| matches!(trouble.fault, Fault::Unplug(_)));
+    let own_links = Folder::if_needed(unplugs && args.links.is_none())?;
     let options = SiteOptions {
         paced: args.paced,
-        links: args.links.clone(),
+        links: args.links.clone().or_else(|| own_links.as_ref().map(|folder| folder.path().to_owned())),
         certificates: Some(certificates.directory.clone()),
         ..SiteOptions::default()
     };
     let site = Site::serve(&loaded.plan, &options).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
     for (device, fault) in &faults {
-        site.set_fault(device, Some(*fault));
+        site.set_troubles(device, fault);
     }
     let cloud = if args.cloud { Some(SimulatedCloud::start(args.write_config.as_deref()).await?) } else { None };
     if let Some(out) = &args.write_config {
@@ -96,16 +109,22 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
 }
 
 /// Where the certificates of simulated devices with TLS lie: beside the rewritten configuration, or only until the end.
-struct Certificates {
+pub(super) struct Certificates {
     directory: PathBuf,
     temporary: bool,
 }
 
 impl Certificates {
-    fn beside(out: Option<&Path>) -> Self {
+    /// Beside that file.
+    pub(super) fn beside(out: Option<&Path>) -> Self {
         let temporary = std::env::temp_dir().join(format!("ironbridge-plant-{}", std::process::id()));
         let directory = out.map_or(temporary, |out| parent(out).join("plant"));
         Self { directory, temporary: out.is_none() }
+    }
+
+    /// The folder; it comes with its first certificate.
+    pub(super) fn folder(&self) -> &Path {
+        &self.directory
     }
 }
 
@@ -114,6 +133,33 @@ impl Drop for Certificates {
         if self.temporary {
             let _ = std::fs::remove_dir_all(&self.directory); // often there was none
         }
+    }
+}
+
+/// A folder that goes when it is dropped: for the links to pseudo-terminals, under which an adapter that was unplugged
+/// comes back.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it, or not.
+    pub(super) fn if_needed(is_needed: bool) -> Result<Option<Self>, Failed> {
+        if !is_needed {
+            return Ok(None);
+        }
+        let path = std::env::temp_dir().join(format!("ironbridge-ports-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| try_again(&path, &error))?;
+        Ok(Some(Self(path)))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // in the folder for temporary files it hurts nobody
     }
 }
 
@@ -129,31 +175,18 @@ fn exception(text: &str) -> Result<(String, u8), String> {
     Ok((device.to_owned(), code))
 }
 
-/// All faults by device; a device that the config does not have is a usage error.
-fn faults(args: &Args, plan: &Plan) -> Result<Vec<(String, Fault)>, Failed> {
-    let dead = args.dead.iter().map(|device| (device.clone(), Fault::Dead));
-    let late = args.late.iter().map(|(device, by)| (device.clone(), Fault::Late(*by)));
-    let exception = args.exception.iter().map(|(device, code)| (device.clone(), Fault::Exception(*code)));
-    let noise = args.noise.iter().map(|device| (device.clone(), Fault::Noise));
-    let faults: Vec<_> = dead.chain(late).chain(exception).chain(noise).collect();
-    let known: Vec<&str> = plan.devices.iter().map(|device| device.name.as_str()).collect();
-    match faults.iter().find(|(device, _)| !known.contains(&device.as_str())) {
-        Some((device, _)) => Err(Failed::Usage(format!(
-            "there is no device '{device}' in this configuration, only {}",
-            known.join(", ")
-        ))),
-        None => Ok(faults),
-    }
-}
-
-/// The rewritten configuration must not read fragments again, nor replace what it was made from.
-fn check_target(out: &Path, loaded: &Loaded) -> Result<(), Failed> {
-    let directory = parent(out);
+/// The rewritten configuration must not replace what it was made from, nor read fragments again.
+pub(super) fn check_target(out: &Path, loaded: &Loaded) -> Result<(), Failed> {
     let same = |file: &PathBuf| out.canonicalize().is_ok_and(|out| file.canonicalize().is_ok_and(|file| file == out));
     if loaded.files.iter().any(same) {
         return Err(Failed::Usage(format!("{} belongs to the configuration itself; write elsewhere", out.display())));
     }
-    let fragments = directory.join("ironbridge.d");
+    check_place(out)
+}
+
+/// A configuration that is written there must not read fragments of another one.
+pub(super) fn check_place(out: &Path) -> Result<(), Failed> {
+    let fragments = parent(out).join("ironbridge.d");
     if fragments.is_dir() {
         return Err(Failed::Usage(format!(
             "{} would be read together with {}; write to another directory",
@@ -177,7 +210,18 @@ fn changes(args: &Args, site: &Site, cloud: Option<CloudChange>) -> Result<Chang
     Ok(Changes { places, data_dir, cloud })
 }
 
-fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFacts) -> Result<(), Failed> {
+/// Writes a configuration with changes, and reads it again to be sure.
+pub(super) fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFacts) -> Result<(), Failed> {
+    let text = gathered(loaded, changes)?;
+    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
+    match config::load(out, facts) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
+    }
+}
+
+/// A configuration as one text: the main file and its fragments, with the changes made.
+pub(super) fn gathered(loaded: &Loaded, changes: &Changes) -> Result<String, Failed> {
     let mut files = Vec::new();
     let mut fragments = None;
     for path in &loaded.files {
@@ -187,12 +231,7 @@ fn write_config(out: &Path, loaded: &Loaded, changes: &Changes, facts: &HostFact
             files.push((path.clone(), std::fs::read_to_string(path).map_err(|error| try_again(path, &error))?));
         }
     }
-    let text = rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))?;
-    std::fs::write(out, text).map_err(|error| try_again(out, &error))?;
-    match config::load(out, facts) {
-        Ok(_) => Ok(()),
-        Err(problems) => Err(Failed::Internal(format!("the rewritten configuration is not right: {problems}"))),
-    }
+    rewrite::merged(&files, changes).map_err(|error| Failed::Internal(error.to_string()))
 }
 
 fn try_again(path: &Path, error: &std::io::Error) -> Failed {

@@ -115,8 +115,8 @@ pub fn device_blocks(plan: &Plan, ix: DeviceIx, max_gap: u16) -> Vec<Block> {
         block.tags.push(tag_ix);
     }
     let together = device.grouping == Grouping::Blocks;
-    for block in blocks.iter_mut().filter(|block| together && block.model.is_some()) {
-        take_factors_along(block, plan, longest_read(device, block.table));
+    for block in blocks.iter_mut().filter(|_| together) {
+        take_factors_along(block, plan, device);
     }
     blocks
 }
@@ -133,20 +133,26 @@ fn begins(tag: &TagPlan, start: u16, device: &DevicePlan) -> (u16, u16) {
 
 /// Makes a block reach as far as the scale factors of its tags, if that fits, although they may be polled more seldom: a
 /// value is worth only as much as the factor that was there at the same moment.
-fn take_factors_along(block: &mut Block, plan: &Plan, longest: u16) {
+fn take_factors_along(block: &mut Block, plan: &Plan, device: &DevicePlan) {
+    let longest = u32::from(longest_read(device, block.table));
     let tags = block.tags.iter().filter_map(|ix| plan.tags.get(ix.0 as usize));
     let factors = tags.filter_map(|tag| plan.tags.get(tag.scale_from?.0 as usize));
     let places: Vec<(u32, u32)> = factors
         .filter(|factor| factor.model() == block.model)
         .filter_map(|factor| {
-            let start = u32::from(factor.place()?.start);
-            Some((start, start + u32::from(width(factor))))
+            let place = factor.place().filter(|place| place.table == block.table)?;
+            Some((u32::from(place.start), u32::from(place.start) + u32::from(width(factor))))
         })
         .collect();
     for (factor_start, factor_end) in places {
-        let start = factor_start.min(block.start.into());
-        let end = factor_end.max(u32::from(block.start) + u32::from(block.count));
-        if end - start <= u32::from(longest)
+        let (block_start, block_end) = (u32::from(block.start), u32::from(block.start) + u32::from(block.count));
+        let (start, end) = (factor_start.min(block_start), factor_end.max(block_end));
+        let hole = block_start.saturating_sub(factor_end).max(factor_start.saturating_sub(block_end));
+        let reaches = block.model.is_some()
+            || device.max_gap.is_none_or(|max_gap| hole <= max_gap.into())
+                && device.territory.allows(block.table, start, end - start);
+        if end - start <= longest
+            && reaches
             && let (Ok(start), Ok(count)) = (u16::try_from(start), u16::try_from(end - start))
         {
             (block.start, block.count) = (start, count);

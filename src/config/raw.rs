@@ -98,7 +98,7 @@ pub fn parse(file: FileIx, text: &str) -> Result<Node, Vec<SyntaxError>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         let at = at(file, 0..0);
-        return Ok(Node { at, value: Value::Table(convert_table(file, table.get_ref())) });
+        return Ok(Node { at, value: Value::Table(convert_table(file, table.into_inner())) });
     }
     let whole = text.len().saturating_sub(1)..text.len();
     let errors = errors.into_iter().map(|error| SyntaxError {
@@ -113,26 +113,27 @@ fn at(file: FileIx, span: std::ops::Range<usize>) -> At {
     At { file, start: clip(span.start), end: clip(span.end) }
 }
 
-fn convert_table(file: FileIx, table: &DeTable<'_>) -> Table {
-    let entries = table.iter().map(|(key, value)| Entry {
-        key: key.get_ref().to_string(),
-        key_at: at(file, key.span()),
-        node: convert(file, value),
+/// Takes the parser's table apart as it goes: both trees of a large file side by side would take twice the memory.
+fn convert_table(file: FileIx, table: DeTable<'_>) -> Table {
+    let entries = table.into_iter().map(|(key, value)| {
+        let key_at = at(file, key.span());
+        Entry { key: key.into_inner().into_owned(), key_at, node: convert(file, value) }
     });
     Table { entries: entries.collect() }
 }
 
-fn convert(file: FileIx, value: &Spanned<DeValue<'_>>) -> Node {
-    let converted = match value.get_ref() {
-        DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Integer(number) => Value::Whole(whole(number)),
+fn convert(file: FileIx, value: Spanned<DeValue<'_>>) -> Node {
+    let at = at(file, value.span());
+    let converted = match value.into_inner() {
+        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::Integer(number) => Value::Whole(whole(&number)),
         DeValue::Float(number) => Value::Number(number.as_str().parse().unwrap_or(f64::NAN)),
-        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Boolean(flag) => Value::Bool(flag),
         DeValue::Datetime(_) => Value::Time,
-        DeValue::Array(items) => Value::List(items.iter().map(|item| convert(file, item)).collect()),
+        DeValue::Array(items) => Value::List(items.into_iter().map(|item| convert(file, item)).collect()),
         DeValue::Table(table) => Value::Table(convert_table(file, table)),
     };
-    Node { at: at(file, value.span()), value: converted }
+    Node { at, value: converted }
 }
 
 /// More digits than 128 bits hold are out of every range just the same.

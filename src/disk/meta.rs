@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Row, Statement, Transaction, params};
 
 use super::chunk::TagRow;
 use super::database::{self, BUSY_MOMENT, Lasting, Layout, PAGE};
@@ -249,8 +249,12 @@ impl Meta {
         }
         self.file.with(|connection| {
             let work = connection.transaction()?;
-            for edit in edits {
-                make(&work, edit)?;
+            {
+                // The tags of a new store may be ten thousand.
+                let mut put_tag = work.prepare("INSERT OR REPLACE INTO tag VALUES (?1, ?2, ?3, ?4, ?5)")?;
+                for edit in edits {
+                    make(&work, &mut put_tag, edit)?;
+                }
             }
             Ok(work.commit()?)
         })?;
@@ -267,13 +271,10 @@ impl Meta {
     }
 }
 
-fn make(work: &Transaction<'_>, edit: &Edit) -> rusqlite::Result<()> {
+fn make(work: &Transaction<'_>, put_tag: &mut Statement<'_>, edit: &Edit) -> rusqlite::Result<()> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| work.prepare(sql)?.execute(values);
     match edit {
-        Edit::PutTag(tag) => run(
-            "INSERT OR REPLACE INTO tag VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![tag.id, tag.device, tag.name, tag.topic, tag.data_type],
-        ),
+        Edit::PutTag(tag) => put_tag.execute(params![tag.id, tag.device, tag.name, tag.topic, tag.data_type]),
         Edit::PutEpoch(row) => {
             let (epoch, seq) = row.previous.map_or((None, None), |(epoch, seq)| (Some(epoch), seq));
             let (epoch, seq) = (epoch.map(u64::cast_signed), seq.map(u64::cast_signed));

@@ -90,16 +90,24 @@ impl RetainedFile {
     pub fn open(path: &Path) -> std::io::Result<(Self, Found)> {
         let mut found = Found::default();
         let mut state = State::default();
-        let connection = match open(path, &mut found) {
-            Ok(connection) => Some(connection),
+        // A new file has nothing to read: the thread makes it, and nobody waits for its first bytes to be durable.
+        let is_new = path.parent().is_some_and(Path::is_dir) && matches!(path.try_exists(), Ok(false));
+        let connection = match (!is_new).then(|| open(path, &mut found)).transpose() {
+            Ok(connection) => connection,
             Err(error) => {
                 state.trouble = Some(error.to_string());
                 None
             }
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        let writer = Writer { shared: Arc::clone(&shared), path: path.to_owned(), connection };
-        let thread = std::thread::Builder::new().name("retained".to_owned()).spawn(move || writer.run())?;
+        let mut writer = Writer { shared: Arc::clone(&shared), path: path.to_owned(), connection };
+        let work = move || {
+            if is_new {
+                writer.begin();
+            }
+            writer.run();
+        };
+        let thread = std::thread::Builder::new().name("retained".to_owned()).spawn(work)?;
         Ok((Self { shared, thread: Mutex::new(Some(thread)) }, found))
     }
 
@@ -177,6 +185,14 @@ struct Writer {
 }
 
 impl Writer {
+    /// Makes the file.
+    fn begin(&mut self) {
+        match open(&self.path, &mut Found::default()) {
+            Ok(connection) => self.connection = Some(connection),
+            Err(error) => self.shared.lock().trouble = Some(error.to_string()),
+        }
+    }
+
     fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {

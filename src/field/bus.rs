@@ -176,7 +176,8 @@ impl Desk {
             drop(command.reply.send(Outcome::Refused(refusal))); // nobody may be waiting any more
         }
         self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
+        // To the end of it, not till it is empty: the router may hold a place for a command that is still being journalled.
+        while let Some(command) = self.commands.recv().await {
             drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
         }
     }

@@ -147,6 +147,9 @@ async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result
         }
     }
     in_time(clock, order)?;
+    if order.scale_from.is_some() {
+        present(driver, order).await?; // or what follows is no scale factor
+    }
     let factor = factor(driver, order).await?;
     let intent = match early {
         Some(intent) => intent,
@@ -167,6 +170,14 @@ async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result
 
 fn intent_of(order: Order<'_>, factor: Factor) -> Result<Intent, Stop> {
     intend(order.tag, factor, order.value).map_err(Stop::Refused)
+}
+
+/// The SunSpec model of the tag is where it was found.
+async fn present(driver: &mut Driver, order: Order<'_>) -> Result<(), Stop> {
+    match order.guard {
+        Some(model) if !guarded::is_there(driver, order.unit, model).await? => Err(Stop::Refused(Refusal::Absent)),
+        _ => Ok(()),
+    }
 }
 
 fn in_time(clock: &Clock, order: Order<'_>) -> Result<(), Stop> {
@@ -245,11 +256,7 @@ async fn once(
     {
         return Err(lost.into());
     }
-    if let Some(model) = order.guard
-        && !guarded::is_there(driver, order.unit, model).await?
-    {
-        return Err(Stop::Refused(Refusal::Absent));
-    }
+    present(driver, order).await?;
     driver.settle(order.unit).await?;
     in_time(clock, order)?;
     let sent = driver.write(order.unit, &write).await;

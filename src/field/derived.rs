@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::outlet;
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
-use crate::flow::hub::Hub;
+use crate::flow::hub::{DeviceReport, Diagnosis, Hub, Standing};
 use crate::flow::latest::{Fresh, Latest};
 use crate::flow::stop::Stop;
 use crate::model::tag::DeviceIx;
@@ -47,6 +47,7 @@ impl DerivedTags {
     /// Works until the stop. Not cancel-safe.
     pub async fn run(mut self) {
         self.derive.resume(&self.hub.active_alarms());
+        self.report();
         while !self.stop.is_begun() {
             let idle = self.derive.idle(self.clock.now()).unwrap_or(IDLE);
             tokio::select! {
@@ -66,6 +67,23 @@ impl DerivedTags {
         }
         let held = self.derive.flush();
         self.send(held).await;
+    }
+
+    /// Devices of which nobody asks anything always stand well; they have their topic like any other.
+    fn report(&self) {
+        let devices = (0..).map(DeviceIx).zip(&self.plan.devices).filter(|(_, device)| device.bus.is_none());
+        for (device, _) in devices {
+            self.hub.report(DeviceReport {
+                device,
+                standing: Standing::Answering,
+                last_success: None,
+                requests: 0,
+                timeouts: 0,
+                exceptions: 0,
+                errors: 0,
+                diagnosis: Diagnosis::default(),
+            });
+        }
     }
 
     /// What has come in the meantime, without waiting for more.

@@ -70,7 +70,7 @@ impl Lane {
         found
     }
 
-    /// One step along the chain, in place of this poll, which stays due.
+    /// One step along the chain, in place of this poll, which is due again with the next one.
     async fn walk(&mut self, ix: PollIx, ask: Ask) {
         let begun = Instant::now();
         let seat = self.roster.polls[ix].seat;
@@ -86,8 +86,11 @@ impl Lane {
         } else {
             Err(Trouble::TooLong) // never sent
         };
-        let at = self.clock.now();
+        let (at, now) = (self.clock.now(), Instant::now());
         let device = &mut self.roster.devices[seat.0];
+        for poll in &device.polls {
+            self.schedule.begin_anew(*poll, now.into_std()); // the next step has its own deadline
+        }
         let ended = match asked {
             Ok(Reading::Registers(words)) => {
                 device.count(Ending::Answer(at));

@@ -80,7 +80,21 @@ impl fmt::Display for Wall {
         let (days, ms) = (self.unix_ms.div_euclid(86_400_000), self.unix_ms.rem_euclid(86_400_000));
         let (year, month, day) = civil_from_days(days);
         let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
+        // Written by hand, because every payload has one: with a format string it would be half the work of a payload.
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let parts = [(0, 4, year), (5, 2, month), (8, 2, day), (11, 2, hour), (14, 2, minute), (17, 2, second)];
+        let parts = parts.into_iter().chain([(20, 3, ms % 1000)]);
+        for (first, digits, mut number) in parts {
+            for place in (first..first + digits).rev() {
+                text[place] = b'0' + u8::try_from(number.rem_euclid(10)).unwrap_or(0);
+                number /= 10;
+            }
+            if number != 0 || year < 0 {
+                // Not of our millennia: such times come from broken clocks only.
+                return write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000);
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -117,6 +131,10 @@ mod tests {
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
             (1_795_204_800_123, "2026-11-20T20:00:00.123Z"),
             (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "10000-01-01T00:00:00.000Z"),
+            (-62_198_755_200_001, "-002-12-31T23:59:59.999Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
         ];
         for (unix_ms, text) in cases {
             assert_eq!(Wall { unix_ms, certainty: Certainty::Fixed }.to_string(), text);

@@ -39,39 +39,30 @@ pub fn fits(value: Option<&Value>, quality: Quality) -> bool {
 }
 
 /// The payload of parts that fit, sorted by name without doubles; `first` is the number of the first. Nothing for no parts.
-pub fn samples(parts: &[Part<'_>], first: Number, previous: Option<Previous>) -> Vec<u8> {
+pub fn samples<'a>(parts: &'a [Part<'a>], first: Number, previous: Option<Previous>) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + 32 * parts.len());
     let Some(earliest) = parts.iter().map(|part| part.time).min_by_key(|time| time.unix_ms) else { return out };
     let _ = write!(out, "{{\"time\":\"{earliest}\""); // memory takes everything
     write_until(&mut out, earliest);
     write_number(&mut out, first, previous);
     let _ = write!(out, ",\"count\":{}", parts.len());
-    object(&mut out, "values", parts, |out, part| {
-        let good = honest(part.quality, part.time) == Quality::Good;
-        if good {
-            write_value(out, part.value);
-        }
-        good
-    });
-    object(&mut out, "bad", parts, |out, part| {
-        let Quality::Bad(cause) = part.quality else { return false };
-        write_cause(out, cause);
-        true
-    });
-    object(&mut out, "uncertain", parts, |out, part| {
-        let Quality::Uncertain(cause) = honest(part.quality, part.time) else { return false };
+    let good = |part: &'a Part<'a>| (honest(part.quality, part.time) == Quality::Good).then_some(part.value);
+    object(&mut out, "values", parts, good, write_value);
+    let bad = |part: &'a Part<'a>| if let Quality::Bad(cause) = part.quality { Some(cause) } else { None };
+    object(&mut out, "bad", parts, bad, write_cause);
+    let doubtful = |part: &'a Part<'a>| match honest(part.quality, part.time) {
+        Quality::Uncertain(cause) => Some((part.value, cause)),
+        _ => None,
+    };
+    object(&mut out, "uncertain", parts, doubtful, |out, (value, cause)| {
         out.push(b'[');
-        write_value(out, part.value);
+        write_value(out, value);
         out.push(b',');
         write_cause(out, cause);
         out.push(b']');
-        true
     });
-    object(&mut out, "at", parts, |out, part| {
-        let later = part.time.unix_ms - earliest.unix_ms;
-        out.extend_from_slice(later.to_string().as_bytes());
-        later > 0
-    });
+    let later = |part: &'a Part<'a>| Some(part.time.unix_ms - earliest.unix_ms).filter(|later| *later > 0);
+    object(&mut out, "at", parts, later, |out, later| drop(write!(out, "{later}")));
     out.push(b'}');
     out
 }
@@ -81,10 +72,15 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) {
 }
 
 /// `,"name":{"tag":…}` of the parts that have something to say under it.
-fn object(out: &mut Vec<u8>, name: &str, parts: &[Part<'_>], say: impl Fn(&mut Vec<u8>, &Part<'_>) -> bool) {
+fn object<'a, T>(
+    out: &mut Vec<u8>,
+    name: &str,
+    parts: &'a [Part<'a>],
+    what: impl Fn(&'a Part<'a>) -> Option<T>,
+    say: impl Fn(&mut Vec<u8>, T),
+) {
     let mut empty = true;
-    for part in parts {
-        let mark = out.len();
+    for (part, said) in parts.iter().filter_map(|part| Some((part, what(part)?))) {
         if empty {
             let _ = write!(out, ",\"{name}\":{{");
         } else {
@@ -92,11 +88,8 @@ fn object(out: &mut Vec<u8>, name: &str, parts: &[Part<'_>], say: impl Fn(&mut V
         }
         write_text(out, part.name);
         out.push(b':');
-        if say(out, part) {
-            empty = false;
-        } else {
-            out.truncate(mark);
-        }
+        say(out, said);
+        empty = false;
     }
     if !empty {
         out.push(b'}');

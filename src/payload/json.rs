@@ -177,9 +177,7 @@ fn write_sample(out: &mut Vec<u8>, value: Option<&Value>, quality: Quality, time
     out.extend_from_slice(b"{\"value\":");
     write_value(out, value);
     write_quality(out, quality);
-    out.extend_from_slice(b",\"time\":\"");
-    out.extend_from_slice(time.to_string().as_bytes());
-    out.push(b'"');
+    let _ = write!(out, r#","time":"{time}""#); // memory takes everything
     write_until(out, time);
 }
 
@@ -225,18 +223,21 @@ pub(super) fn write_value(out: &mut Vec<u8>, value: Option<&Value>) {
         None => out.extend_from_slice(b"null"),
         Some(Value::Text(text)) => write_text(out, text),
         // A finite f64 as the shortest text that reads back as the same f64.
-        Some(Value::Float(number)) if number.is_finite() => {
-            out.extend_from_slice(
-                serde_json::Number::from_f64(*number).map_or("null".into(), |n| n.to_string()).as_bytes(),
-            );
-        }
+        Some(Value::Float(number)) if number.is_finite() => write_plain(out, number),
         Some(Value::Float(_)) => out.extend_from_slice(b"null"),
-        Some(exact) => out.extend_from_slice(exact.to_string().as_bytes()),
+        Some(Value::Bool(bit)) => write_plain(out, bit),
+        Some(Value::Int(number)) => write_plain(out, number),
+        Some(Value::Uint(number)) => write_plain(out, number),
     }
 }
 
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+    write_plain(out, text);
+}
+
+/// A text, a number or a truth value straight into the buffer: this is done for every value that anybody sees.
+fn write_plain(out: &mut Vec<u8>, plain: &(impl serde::Serialize + ?Sized)) {
+    let _ = serde_json::to_writer(out, plain); // memory takes everything, and these have no other way to fail
 }
 
 #[cfg(test)]

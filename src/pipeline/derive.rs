@@ -307,7 +307,7 @@ mod tests {
     fn an_alarm_with_a_delay_is_told_although_its_inputs_are_quiet() {
         let mut plan = plan();
         let limits = vec![(Level::High, 100.0)];
-        plan.tags[1].alarm = Some(AlarmPlan { limits, delay: Duration::from_secs(3), ..AlarmPlan::plain() });
+        plan.tags[1].alarm = Some(Box::new(AlarmPlan { limits, delay: Duration::from_secs(3), ..AlarmPlan::plain() }));
         plan.tags.truncate(3);
         let mut derive = Derive::new(&plan).expect("there is one");
         derive.learn(&sample(0, Value::Float(1.0), 1));

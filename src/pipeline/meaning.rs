@@ -17,7 +17,7 @@ use super::scale::{Exponent, Raw, Scaling};
 #[derive(Debug, Clone)]
 pub struct Meaning {
     form: Form,
-    nan: Arc<[u64]>,
+    nan: Box<[u64]>,
     scaling: Scaling,
     map: Option<Arc<ValueMap>>,
 }

@@ -36,10 +36,17 @@ pub struct Point {
     tag: TagIx,
     keep: Keep,
     alarm: Option<Box<Alarm>>,
+    /// There only where somebody wants to know; most tags have none, and there are thousands.
+    watch: Option<Box<Watch>>,
+    last: Option<Quality>,
+}
+
+/// How old a value is, and for how long it has been the same.
+#[derive(Debug, Clone)]
+struct Watch {
     freshness: Freshness,
     /// When the last usable value came, or when it was first asked for.
     fresh: Option<Stamp>,
-    last: Option<Quality>,
     /// Since when the value is what it is.
     unchanged: Option<(Value, Stamp)>,
 }
@@ -66,10 +73,8 @@ impl Point {
             tag: ix,
             keep,
             alarm: tag.alarm.as_ref().map(|alarm| Box::new(Alarm::new(ix, alarm))),
-            freshness: tag.freshness,
-            fresh: None,
+            watch: Watch::new(tag.freshness).map(Box::new),
             last: None,
-            unchanged: None,
         }
     }
 
@@ -108,8 +113,9 @@ impl Point {
 
     /// Looks whether the tag has been silent for too long.
     pub fn look(&mut self, at: Stamp, into: &mut Harvest) {
-        let Some(stale_after) = self.freshness.stale_after else { return };
-        let fresh = *self.fresh.get_or_insert(at);
+        let Some(watch) = &mut self.watch else { return };
+        let Some(stale_after) = watch.freshness.stale_after else { return };
+        let fresh = *watch.fresh.get_or_insert(at);
         // What is bad already has a better reason; what is stale goes on being told as such.
         let explained = self.last.is_some_and(|last| is_bad(last) && last != Quality::Bad(Cause::Stale));
         if at.since(fresh) >= stale_after && !explained {
@@ -140,20 +146,30 @@ impl Point {
 impl Point {
     /// A value that has not moved for too long is doubtful.
     fn doubt(&mut self, value: Option<&Value>, mut quality: Quality, at: Stamp) -> Quality {
-        if let Some(value) = value.filter(|_| !is_bad(quality)) {
-            self.fresh = Some(at);
-            if let Some(longest) = self.freshness.unchanged_for {
-                match &self.unchanged {
-                    Some((last, since)) if last == value => {
-                        if quality == Quality::Good && at.since(*since) >= longest {
-                            quality = Quality::Uncertain(Cause::Stale);
-                        }
-                    }
-                    _ => self.unchanged = Some((value.clone(), at)),
-                }
-            }
+        if let (Some(watch), Some(value)) = (&mut self.watch, value.filter(|_| !is_bad(quality))) {
+            quality = watch.see(value, quality, at);
         }
         self.last = Some(quality);
+        quality
+    }
+}
+
+impl Watch {
+    fn new(freshness: Freshness) -> Option<Self> {
+        (freshness != Freshness::default()).then_some(Self { freshness, fresh: None, unchanged: None })
+    }
+
+    /// A usable value, and what is to be thought of it.
+    fn see(&mut self, value: &Value, quality: Quality, at: Stamp) -> Quality {
+        self.fresh = Some(at);
+        let Some(longest) = self.freshness.unchanged_for else { return quality };
+        match &self.unchanged {
+            Some((last, since)) if last == value => {
+                let doubtful = quality == Quality::Good && at.since(*since) >= longest;
+                return if doubtful { Quality::Uncertain(Cause::Stale) } else { quality };
+            }
+            _ => self.unchanged = Some((value.clone(), at)),
+        }
         quality
     }
 }
@@ -196,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_alarm_sees_what_the_deadband_keeps_back() {
-        let alarm = Some(AlarmPlan { limits: vec![(Level::High, 10.05)], ..AlarmPlan::plain() });
+        let alarm = Some(Box::new(AlarmPlan { limits: vec![(Level::High, 10.05)], ..AlarmPlan::plain() }));
         let mut point = Point::new(TagIx(0), &TagPlan { deadband: Some(1.0), alarm, ..tag() });
         assert_eq!(offer(&mut point, 10.0, 0).samples.len(), 1);
         let harvest = offer(&mut point, 10.1, 1);

@@ -1,104 +1,140 @@
-//! One line at work: requests in, replies out when they are due, whatever carries the bytes.
+//! One connection at work: requests in, utterances out when they are due, whatever carries the bytes.
 //!
-//! Replies leave in the order of due times, not of arrival: a late unit does not hold up its neighbours. What waits is
+//! Utterances leave in the order of due times, not of arrival: a late unit does not hold up its neighbours. What waits is
 //! bounded; what finds no place is dropped and counted.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::behind::{Behind, Presence, Then, Utterance};
 use super::frames::{FRAME_MAX, Frames, Request};
-use super::pdu;
-use super::units::{Answer, Condition, Units};
 use crate::config::plan::Framing;
 
-/// Replies of one line that wait for their time; one more is dropped.
+/// Utterances of one line that wait for their time; one more is dropped.
 pub(super) const WAITING_MAX: usize = 16;
 /// A frame that has begun must go on within this time, where nothing else tells its end: half a request of a killed client
 /// hurts nobody.
 pub(super) const FRAME_PAUSE: Duration = Duration::from_millis(50);
 
-/// The frame that answers a request, if anybody does, and when it leaves the unit.
-pub(super) fn reply(units: &Units, framing: Framing, request: &Request) -> Option<(Duration, Vec<u8>)> {
-    if request.unit_id == 0 && !framing.is_numbered() {
-        units.broadcast(&request.pdu);
-        return None;
-    }
-    let (after, pdu, condition) = match units.answer(request.unit_id, &request.pdu) {
-        Answer::Reply(reply) => (reply.after, reply.pdu, reply.condition),
-        Answer::Nobody if framing.is_numbered() => {
-            let function = request.pdu.first().copied().unwrap_or(0);
-            (Duration::ZERO, pdu::exception(function, pdu::TARGET_SILENT), Condition::Sound)
-        }
-        Answer::Silence | Answer::Nobody => return None,
-    };
-    Some((after, request.reply(framing, &pdu, condition)))
-}
-
-/// Hands a reply to whoever writes: now, or when it is due.
-pub(super) fn post<T: Send + 'static>(replies: &mpsc::Sender<T>, after: Duration, reply: T, units: &Units) {
-    let Ok(place) = replies.clone().try_reserve_owned() else { return units.stats().dropped.one() };
-    units.stats().replies.one();
+/// Hands something to whoever writes: now, or when it is due.
+pub(super) fn post<T: Send + 'static>(due: &mpsc::Sender<T>, after: Duration, said: T, behind: &dyn Behind) {
+    let Ok(place) = due.clone().try_reserve_owned() else { return behind.stats().dropped.one() };
+    behind.stats().replies.one();
     if after.is_zero() {
-        place.send(reply);
+        place.send(said);
     } else {
         // Holds one of the WAITING_MAX places, so these are as bounded as the queue; ends by itself.
         tokio::spawn(async move {
             sleep(after).await;
-            place.send(reply);
+            place.send(said);
         });
     }
 }
 
-/// One connection until its client leaves or sends what is no Modbus.
+/// Waits until connections have to end. Cancel-safe.
+pub(super) async fn ended(presence: &mut watch::Receiver<Presence>, begun: Presence) {
+    if presence.wait_for(|now| *now != begun).await.is_err() {
+        std::future::pending::<()>().await; // nobody is left who could say so
+    }
+}
+
+/// Why both directions of a connection ended.
+enum End {
+    Error(io::Error),
+    Then(Then),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// One connection until its client leaves, sends what is no Modbus, or it has to end; how the caller is to end it.
 pub(super) async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     framing: Framing,
-    units: &Units,
-) -> io::Result<()> {
+    behind: &dyn Behind,
+) -> io::Result<Then> {
+    let mut presence = behind.presence();
+    let begun = *presence.borrow_and_update();
+    if begun == Presence::Away {
+        return Ok(Then::Reset);
+    }
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let (replies, mut due) = mpsc::channel::<Vec<u8>>(WAITING_MAX);
+    let (said, mut due) = mpsc::channel::<Utterance>(WAITING_MAX);
     let write = async {
-        while let Some(frame) = due.recv().await {
-            writer.write_all(&frame).await?;
-            writer.flush().await?;
+        while let Some(utterance) = due.recv().await {
+            for piece in &utterance.pieces {
+                if !piece.pause.is_zero() {
+                    sleep(piece.pause).await;
+                }
+                writer.write_all(&piece.bytes).await?;
+                writer.flush().await?;
+            }
+            if utterance.then != Then::Stay {
+                return Err(End::Then(utterance.then));
+            }
         }
         Ok(())
     };
     let read = async {
-        let mut frames = Frames::new(framing);
-        let mut buffer = [0u8; FRAME_MAX];
-        loop {
-            let is_over = framing == Framing::Rtu && !frames.is_empty();
-            match timeout(if is_over { FRAME_PAUSE } else { Duration::MAX }, reader.read(&mut buffer)).await {
-                Ok(count) => match count? {
-                    0 => break,
-                    count => frames.take(&buffer[..count]),
-                },
-                Err(_) => {
-                    let (request, dropped) = frames.pause();
-                    units.stats().dropped.add(dropped as u64);
-                    if let Some(request) = request {
-                        answer(units, framing, &request, &replies);
-                    }
-                }
-            }
-            while let Some(request) = frames.next()? {
-                answer(units, framing, &request, &replies);
-            }
-            units.stats().dropped.add(frames.overflow() as u64);
-        }
-        drop(replies);
-        io::Result::Ok(())
+        listen(&mut reader, framing, behind, &said).await?;
+        drop(said);
+        Ok(())
     };
-    tokio::try_join!(read, write).map(|_: ((), ())| ())
+    let talk = async { tokio::try_join!(read, write) };
+    let then = tokio::select! {
+        () = ended(&mut presence, begun) => Then::Reset,
+        talked = talk => match talked {
+            Ok(_) => return Ok(Then::Stay),
+            Err(End::Error(error)) => return Err(error),
+            Err(End::Then(then)) => then,
+        },
+    };
+    if then == Then::Mute {
+        let mut unheard = [0u8; FRAME_MAX];
+        while reader.read(&mut unheard).await? > 0 {}
+    }
+    Ok(then)
 }
 
-fn answer(units: &Units, framing: Framing, request: &Request, replies: &mpsc::Sender<Vec<u8>>) {
-    if let Some((after, frame)) = reply(units, framing, request) {
-        post(replies, after, frame, units);
+async fn listen(
+    reader: &mut (impl AsyncRead + Unpin),
+    framing: Framing,
+    behind: &dyn Behind,
+    said: &mpsc::Sender<Utterance>,
+) -> io::Result<()> {
+    let mut frames = Frames::new(framing);
+    let mut buffer = [0u8; FRAME_MAX];
+    loop {
+        let is_over = framing == Framing::Rtu && !frames.is_empty();
+        match timeout(if is_over { FRAME_PAUSE } else { Duration::MAX }, reader.read(&mut buffer)).await {
+            Ok(count) => match count? {
+                0 => return Ok(()),
+                count => frames.take(&buffer[..count]),
+            },
+            Err(_) => {
+                let (request, dropped) = frames.pause();
+                behind.stats().dropped.add(dropped as u64);
+                if let Some(request) = request {
+                    answer(behind, framing, &request, said);
+                }
+            }
+        }
+        while let Some(request) = frames.request()? {
+            answer(behind, framing, &request, said);
+        }
+        behind.stats().dropped.add(frames.overflow() as u64);
+    }
+}
+
+fn answer(behind: &dyn Behind, framing: Framing, request: &Request, said: &mpsc::Sender<Utterance>) {
+    for utterance in behind.hear(framing, request) {
+        post(said, utterance.after, utterance, behind);
     }
 }

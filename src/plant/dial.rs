@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::behind::{Behind, Presence, Then};
 use super::conversation::converse;
-use super::units::Units;
 use crate::config::plan::Framing;
 
 /// Between two calls.
@@ -23,12 +23,12 @@ pub struct DialLine {
 }
 
 impl DialLine {
-    /// Serves the units to whoever listens there, as soon as somebody does. Must be called within a tokio runtime.
-    pub fn serve(framing: Framing, to: SocketAddr, units: Units) -> Self {
+    /// Serves somebody to whoever listens there, as soon as anyone does. Must be called within a tokio runtime.
+    pub fn serve(framing: Framing, to: SocketAddr, behind: impl Behind + 'static) -> Self {
         let line = Self { stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let stop = line.stop.clone();
         line.tasks.spawn(async move {
-            let _ = stop.run_until_cancelled(dial(framing, to, units)).await;
+            let _ = stop.run_until_cancelled(dial(framing, to, &behind)).await;
         });
         line
     }
@@ -47,14 +47,16 @@ impl Drop for DialLine {
     }
 }
 
-async fn dial(framing: Framing, to: SocketAddr, units: Units) -> ! {
+async fn dial(framing: Framing, to: SocketAddr, behind: &dyn Behind) -> ! {
     loop {
         // While nobody listens, one call in some 28 000 gets the called port as its own and reaches itself.
-        if let Ok(stream) = TcpStream::connect(to).await
+        if *behind.presence().borrow() != Presence::Away
+            && let Ok(mut stream) = TcpStream::connect(to).await
             && stream.local_addr().is_ok_and(|own| own != to)
             && stream.set_nodelay(true).is_ok()
+            && let Ok(Then::Reset) = converse(&mut stream, framing, behind).await
         {
-            let _ = converse(stream, framing, &units).await; // it ended, one way or the other: dial again
+            let _ = stream.set_zero_linger(); // it ended, one way or the other: dial again
         }
         sleep(REDIAL).await;
     }

@@ -7,7 +7,6 @@
 use std::io;
 
 use super::pdu;
-use super::units::Condition;
 use crate::config::plan::Framing;
 
 /// Longest frame of any framing: ASCII, 513 characters; a datagram or a line that brings more brings no Modbus.
@@ -24,41 +23,25 @@ pub struct Request {
     pub unit_id: u8,
     /// Function and data.
     pub pdu: Vec<u8>,
-    /// How many bytes it had on the wire.
-    pub length: usize,
+    /// As it was on the wire.
+    pub raw: Vec<u8>,
     /// MBAP: transaction id and protocol id, which go back as they came.
-    numbers: [u8; 4],
+    pub numbers: [u8; 4],
 }
 
 impl Request {
-    /// The frame of a reply to it.
-    pub fn reply(&self, framing: Framing, pdu: &[u8], condition: Condition) -> Vec<u8> {
-        let body = [&[self.unit_id][..], pdu].concat();
-        let is_damaged = condition == Condition::Damaged;
+    /// The frame of a reply to it, signed by that unit.
+    pub fn reply(&self, framing: Framing, unit_id: u8, pdu: &[u8]) -> Vec<u8> {
+        let body = [&[unit_id][..], pdu].concat();
         match framing {
             Framing::Mbap => {
                 let length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
-                let mut frame = [&self.numbers[..], &length, &body].concat();
-                if is_damaged {
-                    frame[0] ^= 0x80;
-                }
-                frame
+                [&self.numbers[..], &length, &body].concat()
             }
-            Framing::Rtu | Framing::Line => {
-                let mut frame = [&body[..], &crc16(&body).to_le_bytes()].concat();
-                if is_damaged {
-                    let middle = frame.len() / 2;
-                    frame[middle] ^= 0x10;
-                }
-                frame
-            }
+            Framing::Rtu | Framing::Line => [&body[..], &crc16(&body).to_le_bytes()].concat(),
             Framing::Ascii => {
                 let sum = body.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
-                let mut digits: Vec<u8> = body.iter().chain([&sum]).flat_map(|byte| hex(*byte)).collect();
-                if is_damaged {
-                    let middle = digits.len() / 2;
-                    digits[middle] ^= 1; // the digit beside it, or none at all
-                }
+                let digits: Vec<u8> = body.iter().chain([&sum]).flat_map(|byte| hex(*byte)).collect();
                 [b":", digits.as_slice(), b"\r\n"].concat()
             }
         }
@@ -89,7 +72,7 @@ impl Frames {
     }
 
     /// The next whole request. An error: this is no Modbus, and never will be.
-    pub fn next(&mut self) -> io::Result<Option<Request>> {
+    pub fn request(&mut self) -> io::Result<Option<Request>> {
         match self.framing {
             Framing::Mbap => self.next_mbap(),
             Framing::Rtu | Framing::Line => Ok(self.next_rtu()),
@@ -123,7 +106,7 @@ impl Frames {
         }
         let (numbers, unit_id, length) = ([header[0], header[1], 0, 0], header[6], length + HEADER - 1);
         let Some(frame) = self.pending.get(..length) else { return Ok(None) };
-        let request = Request { unit_id, pdu: frame[HEADER..].to_vec(), length, numbers };
+        let request = Request { unit_id, pdu: frame[HEADER..].to_vec(), raw: frame.to_vec(), numbers };
         self.pending.drain(..length);
         Ok(Some(request))
     }
@@ -145,14 +128,15 @@ impl Frames {
             let Some((sum, [unit_id, pdu @ ..])) = bytes.as_deref().and_then(<[u8]>::split_last) else { continue };
             let is_right = pdu.iter().fold(*unit_id, |sum, byte| sum.wrapping_add(*byte)).wrapping_add(*sum) == 0;
             if is_right && !pdu.is_empty() {
-                return Some(Request { unit_id: *unit_id, pdu: pdu.to_vec(), length: line.len(), numbers: [0; 4] });
+                let (unit_id, pdu) = (*unit_id, pdu.to_vec());
+                return Some(Request { unit_id, pdu, raw: line, numbers: [0; 4] });
             }
         }
     }
 }
 
 fn rtu_request(frame: &[u8]) -> Request {
-    Request { unit_id: frame[0], pdu: frame[1..frame.len() - 2].to_vec(), length: frame.len(), numbers: [0; 4] }
+    Request { unit_id: frame[0], pdu: frame[1..frame.len() - 2].to_vec(), raw: frame.to_vec(), numbers: [0; 4] }
 }
 
 fn hex(byte: u8) -> [u8; 2] {
@@ -202,37 +186,37 @@ mod tests {
         for (framing, bytes) in requests() {
             let mut frames = Frames::new(framing);
             frames.take(&bytes[..bytes.len() - 1]);
-            assert_eq!(frames.next().expect("Modbus"), None, "{framing:?}: not over yet");
+            assert_eq!(frames.request().expect("Modbus"), None, "{framing:?}: not over yet");
             frames.take(&bytes[bytes.len() - 1..]);
-            let request = frames.next().expect("Modbus").expect("whole");
+            let request = frames.request().expect("Modbus").expect("whole");
             assert_eq!((request.unit_id, request.pdu.as_slice()), (1, &[3, 0, 0, 0, 2][..]), "{framing:?}");
             assert!(frames.is_empty());
             if framing != Framing::Mbap {
                 let mut damaged = bytes.clone();
                 damaged[4] ^= 1;
                 frames.take(&damaged);
-                assert_eq!(frames.next().expect("dropped"), None, "{framing:?}");
+                assert_eq!(frames.request().expect("dropped"), None, "{framing:?}");
             }
         }
         let mut frames = Frames::new(Framing::Mbap);
         frames.take(&[0, 1, 0, 9, 0, 6, 1]);
-        assert!(frames.next().is_err(), "protocol 9");
+        assert!(frames.request().is_err(), "protocol 9");
     }
 
     #[test]
-    fn replies_are_framed_and_damaged_ones_show_it() {
+    fn replies_are_framed() {
         let pdu = [3, 4, 0x12, 0x34, 0x56, 0x78];
         for (framing, bytes) in requests() {
             let mut frames = Frames::new(framing);
             frames.take(&bytes);
-            let request = frames.next().expect("Modbus").expect("whole");
-            let reply = request.reply(framing, &pdu, Condition::Sound);
+            let request = frames.request().expect("Modbus").expect("whole");
+            let reply = request.reply(framing, 1, &pdu);
             match framing {
                 Framing::Mbap => assert_eq!(reply, [&[0, 7, 0, 0, 0, 7, 1][..], &pdu].concat()),
                 Framing::Rtu | Framing::Line => assert!(has_crc(&reply) && reply.starts_with(&[1, 3, 4, 0x12])),
                 Framing::Ascii => assert_eq!(reply, b":01030412345678E4\r\n"),
             }
-            assert_ne!(request.reply(framing, &pdu, Condition::Damaged), reply);
+            assert_eq!(request.raw, bytes);
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::model::value::Value;
 use crate::pipeline::meaning::Factor;
 use crate::pipeline::scale::Exponent;
 
+use super::chain::Layout;
 use super::image::Image;
 use super::point::{Motion, Point};
 
@@ -37,21 +38,31 @@ pub struct Follow {
 pub struct Life {
     points: Vec<Point>,
     by_topic: HashMap<Arc<str>, usize>,
+    layout: Layout,
     last: Option<Duration>,
 }
 
 impl Life {
+    /// Of a unit that has its SunSpec models there.
+    pub fn laid_out(layout: Layout) -> Self {
+        Self { layout, ..Self::default() }
+    }
+
     /// Adds the tags of a device of the plan. `follows` that name no tag of the device are without effect.
     pub fn add(&mut self, plan: &Plan, device: &DevicePlan, follows: &[Follow]) {
         let (mut by_name, mut by_tag, mut factors) = (HashMap::new(), HashMap::new(), Vec::new());
         for (ix, tag) in device.tags.clone().zip(plan.tags.get(device.tags.clone()).unwrap_or_default()) {
-            let Some(address) = tag.register() else { continue }; // not the device's own
+            let Some(address) = self.layout.address(tag) else { continue }; // not the device's own
             let place = self.points.len();
             by_name.insert(tag.name.as_str(), place);
             by_tag.insert(ix, place);
             factors.extend(tag.scale_from.map(|factor| (place, factor.0 as usize)));
             self.by_topic.insert(Arc::clone(&tag.topic), place);
-            self.points.push(Point::of(tag, address));
+            let mut point = Point::of(tag, address);
+            if let Some(word) = self.layout.header(tag) {
+                point.always_is(Value::Uint(word.into()));
+            }
+            self.points.push(point);
         }
         for (place, factor) in factors {
             self.points[place].factor = by_tag.get(&factor).copied();
@@ -70,6 +81,7 @@ impl Life {
 
     /// Maps every tag at its first value, scale factors before what they scale.
     pub(super) fn begin(&self, image: &mut Image) {
+        self.layout.begin(image);
         let (plain, scaled): (Vec<_>, Vec<_>) = self.points.iter().partition(|point| point.factor.is_none());
         for point in plain.into_iter().chain(scaled) {
             let factor = self.factor(point, image);
@@ -86,6 +98,13 @@ impl Life {
 
     fn get(&self, point: &Point, image: &Image) -> Option<Value> {
         point.get(image, self.factor(point, image))
+    }
+
+    /// Puts into every tag what it holds when there is no value; tags that cannot say so keep theirs.
+    pub(super) fn blank(&self, image: &mut Image) {
+        for point in &self.points {
+            point.blank(image);
+        }
     }
 
     /// Moves the image to a moment after start.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config::plan::{Limits, Scale, TagPlan};
 use crate::model::data_type::Kind;
+use crate::model::registers::Form;
 use crate::model::tag::{Address, DataType};
 use crate::model::value::Value;
 use crate::pipeline::meaning::{Factor, Meaning};
@@ -36,6 +37,8 @@ pub struct Point {
     /// Its first value.
     pub initial: Value,
     held: Held,
+    /// What its registers hold when there is no value.
+    sentinel: Option<Vec<u16>>,
 }
 
 /// How a value moves.
@@ -89,12 +92,18 @@ impl Point {
             motion,
             initial,
             held: Held::default(),
+            sentinel: sentinel(tag),
         }
     }
 
     /// It holds a scale factor of others.
     pub fn becomes_scale_factor(&mut self) {
-        (self.motion, self.initial) = (Motion::Written, Value::Int(SCALE_FACTOR));
+        self.always_is(Value::Int(SCALE_FACTOR));
+    }
+
+    /// It has this value and does not move by itself.
+    pub fn always_is(&mut self, value: Value) {
+        (self.motion, self.initial) = (Motion::Written, value);
     }
 
     /// Is its value a switch?
@@ -130,6 +139,13 @@ impl Point {
         image.set_words(table, start, &words);
     }
 
+    /// Writes its sentinel into the image, or NaN; changes nothing where there is neither.
+    pub fn blank(&self, image: &mut Image) {
+        if let Some(words) = &self.sentinel {
+            image.set_words(self.address.table, self.address.start, words);
+        }
+    }
+
     /// Reads the engineering value back, exactly as a gateway would.
     pub fn get(&self, image: &Image, factor: Factor) -> Option<Value> {
         let Address { table, start, .. } = self.address;
@@ -156,6 +172,23 @@ impl Point {
             number => number.as_f64().is_some_and(|number| self.held.has(number)),
         }
     }
+}
+
+/// What the registers of a tag hold when there is no value.
+fn sentinel(tag: &TagPlan) -> Option<Vec<u16>> {
+    let not_a_number = match tag.data_type {
+        DataType::Float32 => Some(0x7FC0_0000),
+        DataType::Float64 => Some(0x7FF8_0000_0000_0000),
+        _ => None,
+    };
+    let raw = tag.nan.first().copied().or(not_a_number)?;
+    let bits = match tag.data_type.registers() {
+        1 => DataType::Uint16,
+        2 => DataType::Uint32,
+        4 => DataType::Uint64,
+        _ => return None,
+    };
+    Form::plain(bits, tag.order).write(&Value::Uint(raw)).ok()
 }
 
 impl Held {

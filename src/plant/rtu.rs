@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::blocks::frame_pause;
 use crate::config::plan::{Framing, SerialPlan};
 
-use super::conversation::{FRAME_PAUSE, WAITING_MAX, post, reply};
+use super::behind::{Behind, Presence, Then, Utterance};
+use super::conversation::{FRAME_PAUSE, WAITING_MAX, ended, post};
 use super::frames::{FRAME_MAX, Frames, Request};
 use super::pty::Pty;
-use super::units::Units;
 use crate::flow::timer::Timer;
 
 /// How fast bytes travel.
@@ -59,22 +59,26 @@ pub struct RtuLine {
 }
 
 impl RtuLine {
-    /// Serves the units as Modbus RTU; with `symlink` under that name too (see [`Pty::open`]). Must be called within a
+    /// Serves somebody as Modbus RTU; with `symlink` under that name too (see [`Pty::open`]). Must be called within a
     /// tokio runtime.
-    pub fn serve(symlink: Option<&Path>, pace: Pace, units: Units) -> io::Result<Self> {
-        Self::serve_as(Framing::Rtu, symlink, pace, units)
+    pub fn serve(symlink: Option<&Path>, pace: Pace, behind: impl Behind + 'static) -> io::Result<Self> {
+        Self::serve_as(Framing::Rtu, symlink, pace, behind)
     }
 
-    /// The same in another framing.
-    pub fn serve_as(framing: Framing, symlink: Option<&Path>, pace: Pace, units: Units) -> io::Result<Self> {
+    /// The same in another framing. Whoever is unplugged comes back under the symlink; without one under a name that only
+    /// the system knows.
+    pub fn serve_as(
+        framing: Framing,
+        symlink: Option<&Path>,
+        pace: Pace,
+        behind: impl Behind + 'static,
+    ) -> io::Result<Self> {
         let pty = Pty::open(symlink)?;
         let line = Self { path: pty.path().to_path_buf(), stop: CancellationToken::new(), tasks: TaskTracker::new() };
-        let stop = line.stop.clone();
+        let (stop, symlink) = (line.stop.clone(), symlink.map(Path::to_path_buf));
         line.tasks.spawn(async move {
-            let (replies, due) = mpsc::channel(WAITING_MAX);
-            let end = Far { pty: &pty, framing, pace, units: &units };
-            let talk = async { tokio::try_join!(end.listen(replies), end.speak(due)) };
-            if let Some(Err(error)) = stop.run_until_cancelled(talk).await {
+            let plugged = Plugged { framing, pace, behind: &behind, symlink: symlink.as_deref() };
+            if let Some(Err(error)) = stop.run_until_cancelled(plugged.stay(pty)).await {
                 tracing::warn!(%error, "simulated serial line ended");
             }
         });
@@ -100,10 +104,49 @@ impl Drop for RtuLine {
     }
 }
 
-/// A reply, and when the last bit of its request has passed the line and the unit has thought.
+/// An adapter that can be pulled and plugged in again.
+struct Plugged<'a> {
+    framing: Framing,
+    pace: Pace,
+    behind: &'a dyn Behind,
+    symlink: Option<&'a Path>,
+}
+
+impl Plugged<'_> {
+    /// Serves for ever.
+    async fn stay(&self, pty: Pty) -> io::Result<()> {
+        let mut presence = self.behind.presence();
+        let mut pty = Some(pty);
+        loop {
+            let begun = *presence.wait_for(|now| *now != Presence::Away).await.map_err(io::Error::other)?;
+            let port = pty.take().map_or_else(|| Pty::open(self.symlink), Ok)?;
+            let pulled = tokio::select! {
+                pulled = self.talk(&port) => pulled?,
+                () = ended(&mut presence, begun) => REPLUG,
+            };
+            drop(port); // who has the other side open reads the end, as from an adapter that was pulled
+            sleep(pulled).await;
+        }
+    }
+
+    /// Until it is pulled; for how long.
+    async fn talk(&self, pty: &Pty) -> io::Result<Duration> {
+        let (said, due) = mpsc::channel(WAITING_MAX);
+        let end = Far { pty, framing: self.framing, pace: self.pace, behind: self.behind };
+        tokio::select! {
+            heard = end.listen(said) => heard.map(|()| REPLUG),
+            pulled = end.speak(due) => pulled,
+        }
+    }
+}
+
+/// An adapter that only let go of its line is back after this.
+const REPLUG: Duration = Duration::from_millis(500);
+
+/// An utterance, and when the last bit of its request has passed the line and the unit has thought.
 #[derive(Debug)]
 struct Spoken {
-    frame: Vec<u8>,
+    utterance: Utterance,
     not_before: Instant,
 }
 
@@ -112,12 +155,12 @@ struct Far<'a> {
     pty: &'a Pty,
     framing: Framing,
     pace: Pace,
-    units: &'a Units,
+    behind: &'a dyn Behind,
 }
 
 impl Far<'_> {
     /// Reads requests for ever and hands the replies on.
-    async fn listen(&self, replies: mpsc::Sender<Spoken>) -> io::Result<()> {
+    async fn listen(&self, said: mpsc::Sender<Spoken>) -> io::Result<()> {
         let mut frames = Frames::new(self.framing);
         let mut buffer = [0u8; FRAME_MAX];
         loop {
@@ -126,54 +169,68 @@ impl Far<'_> {
                 Ok(count) => frames.take(&buffer[..count?]),
                 Err(_) => {
                     let (request, dropped) = frames.pause();
-                    self.units.stats().dropped.add(dropped as u64);
+                    self.behind.stats().dropped.add(dropped as u64);
                     if let Some(request) = request {
-                        self.answer(&request, &replies);
+                        self.answer(&request, &said);
                     }
                 }
             }
-            while let Some(request) = frames.next()? {
-                self.answer(&request, &replies);
+            while let Some(request) = frames.request()? {
+                self.answer(&request, &said);
             }
-            self.units.stats().dropped.add(frames.overflow() as u64);
+            self.behind.stats().dropped.add(frames.overflow() as u64);
         }
     }
 
-    /// Hands the reply, if there is one, to the line: when its request has passed the wire and it is due.
-    fn answer(&self, request: &Request, replies: &mpsc::Sender<Spoken>) {
-        if let Some((after, frame)) = reply(self.units, self.framing, request) {
-            let asking = self.pace.time(request.length);
+    /// Hands what is said, if anything is, to the line: when its request has passed the wire and it is due.
+    fn answer(&self, request: &Request, said: &mpsc::Sender<Spoken>) {
+        for utterance in self.behind.hear(self.framing, request) {
+            let (after, asking) = (utterance.after, self.pace.time(request.raw.len()));
             self.count(asking);
             let not_before = Instant::now() + after + asking + self.pace.pause();
-            post(replies, after, Spoken { frame, not_before }, self.units);
+            post(said, after, Spoken { utterance, not_before }, self.behind);
         }
     }
 
-    /// Puts replies on the line, each byte in its time.
-    async fn speak(&self, mut due: mpsc::Receiver<Spoken>) -> io::Result<()> {
+    /// Puts what is said on the line, each byte in its time, until the line is pulled; for how long.
+    async fn speak(&self, mut due: mpsc::Receiver<Spoken>) -> io::Result<Duration> {
         // A millisecond late with each request would be a tenth of a fast line.
         let mut timer = Timer::new().ok();
-        while let Some(Spoken { frame, not_before }) = due.recv().await {
-            let begun = not_before.max(Instant::now());
-            let piece = if self.pace == Pace::Instant { FRAME_MAX } else { 8 };
-            let mut sent = 0;
-            for bytes in frame.chunks(piece) {
-                sent += bytes.len();
-                let moment = begun + self.pace.time(sent);
-                match &mut timer {
-                    Some(timer) => timer.at(moment.into_std()).await,
-                    None => sleep_until(moment).await,
-                }
-                let written = self.pty.write(bytes)?;
-                self.units.stats().dropped.add((bytes.len() - written) as u64);
+        while let Some(Spoken { utterance, not_before }) = due.recv().await {
+            let mut begun = not_before.max(Instant::now());
+            for piece in &utterance.pieces {
+                begun += piece.pause;
+                begun = self.put(&piece.bytes, begun, &mut timer).await?;
             }
-            self.count(self.pace.time(sent));
+            match utterance.then {
+                Then::Stay | Then::Mute => {} // a port has no connection that could stand without a device
+                Then::Unplug(time) => return Ok(time),
+                Then::HangUp | Then::Reset => return Ok(REPLUG),
+            }
         }
-        Ok(())
+        std::future::pending().await
+    }
+
+    /// Bytes from a moment on; the moment when the last one has passed.
+    async fn put(&self, bytes: &[u8], begun: Instant, timer: &mut Option<Timer>) -> io::Result<Instant> {
+        let crumb = if self.pace == Pace::Instant { FRAME_MAX } else { 8 };
+        let (mut sent, mut moment) = (0, begun);
+        for bytes in bytes.chunks(crumb) {
+            sent += bytes.len();
+            moment = begun + self.pace.time(sent);
+            match timer {
+                Some(timer) => timer.at(moment.into_std()).await,
+                None => sleep_until(moment).await,
+            }
+            let written = self.pty.write(bytes)?;
+            self.behind.stats().dropped.add((bytes.len() - written) as u64);
+        }
+        self.count(self.pace.time(sent));
+        Ok(moment)
     }
 
     fn count(&self, taken: Duration) {
-        self.units.stats().busy_micros.add(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));
+        self.behind.stats().busy_micros.add(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));
     }
 }
 

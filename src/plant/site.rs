@@ -2,27 +2,21 @@
 //! that dials in there.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
-
-use crate::config::plan::{BusPlan, Carrier, Plan};
+use crate::config::plan::{DevicePlan, Plan};
 use crate::model::tag::BusIx;
 use crate::model::value::Value;
 
-use super::dial::DialLine;
-use super::faults::Fault;
+use super::chain::Layout;
+use super::faults::{Fault, Trouble};
+pub use super::front::Place;
+use super::front::{Door, Doors};
 use super::identity::Identity;
+use super::instruments::Instruments;
 use super::life::{Follow, Life};
-use super::rtu::{Pace, RtuLine};
-use super::tcp::{Manner, TcpLine};
-use super::tls::{self, GatewayFiles};
-use super::udp::UdpLine;
 use super::units::Units;
 
 /// A bus could not be served.
@@ -48,28 +42,6 @@ pub struct SiteOptions {
     pub links: Option<PathBuf>,
 }
 
-/// Where a served bus is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// On TCP or UDP.
-    Net(SocketAddr),
-    /// On TCP with TLS.
-    Tls(SocketAddr, GatewayFiles),
-    /// Somebody dials in there.
-    Dialled(SocketAddr),
-    /// On a pseudo-terminal.
-    Pty(PathBuf),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Net(address) | Self::Tls(address, _) | Self::Dialled(address) => address.fmt(f),
-            Self::Pty(path) => path.display().fmt(f),
-        }
-    }
-}
-
 /// All buses of a plan, served until dropped or stopped.
 #[derive(Debug)]
 pub struct Site {
@@ -84,17 +56,11 @@ pub struct ServedBus {
     pub name: String,
     /// Where it is.
     pub place: Place,
-    /// Who is there.
+    /// Who is there; on a bus of type line nobody with an address …
     pub units: Units,
-    line: Line,
-}
-
-#[derive(Debug)]
-enum Line {
-    Tcp(TcpLine),
-    Udp(UdpLine),
-    Dial(DialLine),
-    Rtu(RtuLine),
+    /// … but these.
+    pub instruments: Option<Instruments>,
+    door: Door,
 }
 
 #[derive(Debug)]
@@ -108,29 +74,34 @@ impl Site {
     /// Serves every bus of the plan with its devices. Must be called within a tokio runtime.
     pub async fn serve(plan: &Plan, options: &SiteOptions) -> Result<Self, NotServed> {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
-        let mut secrets = None;
+        let mut doors = Doors::new(options.paced, options.certificates.clone(), options.links.clone());
         for (at, bus) in plan.buses.iter().enumerate() {
-            if bus.line.is_some() {
-                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
-                let source = io::Error::new(io::ErrorKind::Unsupported, text);
-                return Err(NotServed { bus: bus.name.clone(), source });
-            }
             let units = Units::new();
+            let not_served = |source| NotServed { bus: bus.name.clone(), source };
+            let instruments = Instruments::of(plan, bus_ix(at)).transpose();
+            let instruments = instruments.map_err(|error| not_served(io::Error::other(error)))?;
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
-                lives.entry(device.unit_id).or_default().add(plan, device, &follows);
+                if instruments.is_none() {
+                    let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
+                    let layout = || Layout::of(plan, plan.devices.iter().filter(same));
+                    let life = lives.entry(device.unit_id).or_insert_with(|| Life::laid_out(layout()));
+                    life.add(plan, device, &follows);
+                }
                 site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
             }
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
                 units.introduce(unit_id, introduction(plan, bus_ix(at), unit_id));
             }
-            let (line, place) = Line::open(bus, &units, options, &mut secrets)
-                .await
-                .map_err(|source| NotServed { bus: bus.name.clone(), source })?;
-            site.buses.push(ServedBus { name: bus.name.clone(), place, units, line });
+            let door = match &instruments {
+                Some(instruments) => doors.open_talk(&bus.name, &bus.link, instruments.clone()).await,
+                None => doors.open(&bus.name, &bus.link, Arc::new(units.clone())).await,
+            };
+            let door = door.map_err(not_served)?;
+            site.buses.push(ServedBus { name: bus.name.clone(), place: door.place.clone(), units, instruments, door });
         }
         Ok(site)
     }
@@ -145,12 +116,20 @@ impl Site {
         self.buses.iter().find(|served| served.name == bus).map(|served| &served.place)
     }
 
-    /// Sets or heals the fault of a device. False: there is no such device.
+    /// Sets or heals the fault of a device. False: there is no such device, or none that could have it.
     pub fn set_fault(&self, device: &str, fault: Option<Fault>) -> bool {
-        self.devices
-            .iter()
-            .find(|served| served.name == device)
-            .is_some_and(|served| self.buses[served.bus].units.set_fault(served.unit_id, fault))
+        let troubles: Vec<Trouble> = fault.into_iter().map(Trouble::from).collect();
+        self.set_troubles(device, &troubles)
+    }
+
+    /// Sets the faults of a device, each with its share. False: there is no such device, or none that could have them.
+    pub fn set_troubles(&self, device: &str, troubles: &[Trouble]) -> bool {
+        let Some(served) = self.devices.iter().find(|served| served.name == device) else { return false };
+        let bus = &self.buses[served.bus];
+        match &bus.instruments {
+            Some(instruments) => instruments.set_troubles(device, troubles),
+            None => bus.units.set_troubles(served.unit_id, troubles.to_vec()),
+        }
     }
 
     /// Did the tag with this local topic ever hold this value? `None`: no tag has this topic.
@@ -163,59 +142,7 @@ impl Site {
     /// Closes all lines and waits until that has happened.
     pub async fn stop(self) {
         for bus in self.buses {
-            match bus.line {
-                Line::Tcp(line) => line.stop().await,
-                Line::Udp(line) => line.stop().await,
-                Line::Dial(line) => line.stop().await,
-                Line::Rtu(line) => line.stop().await,
-            }
-        }
-    }
-}
-
-impl Line {
-    /// `secrets`: made when the first bus needs them, for all of them.
-    async fn open(
-        bus: &BusPlan,
-        units: &Units,
-        options: &SiteOptions,
-        secrets: &mut Option<(Arc<ServerConfig>, GatewayFiles)>,
-    ) -> io::Result<(Self, Place)> {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (framing, units) = (bus.link.framing, units.clone());
-        match &bus.link.carrier {
-            Carrier::Tcp { .. } => {
-                let line = TcpLine::serve_as(Manner { framing, tls: None }, any, units).await?;
-                let place = Place::Net(line.address());
-                Ok((Self::Tcp(line), place))
-            }
-            Carrier::Udp { .. } => {
-                let line = UdpLine::serve(framing, any, units).await?;
-                let place = Place::Net(line.address());
-                Ok((Self::Udp(line), place))
-            }
-            Carrier::Tls(_) => {
-                let missing = || io::Error::new(io::ErrorKind::InvalidInput, "there is no place for its certificates");
-                let (config, files) = match secrets {
-                    Some(made) => made.clone(),
-                    None => secrets.insert(tls::make(options.certificates.as_ref().ok_or_else(missing)?)?).clone(),
-                };
-                let line = TcpLine::serve_as(Manner { framing, tls: Some(config) }, any, units).await?;
-                let place = Place::Tls(line.address(), files);
-                Ok((Self::Tcp(line), place))
-            }
-            Carrier::Listen { .. } => {
-                // A port that is free now; whoever runs the configuration listens there.
-                let to = TcpListener::bind(any).await?.local_addr()?;
-                Ok((Self::Dial(DialLine::serve(framing, to, units)), Place::Dialled(to)))
-            }
-            Carrier::Serial(port) => {
-                let pace = if options.paced { Pace::Line(port.line) } else { Pace::Instant };
-                let link = options.links.as_ref().map(|folder| folder.join(&bus.name));
-                let line = RtuLine::serve_as(framing, link.as_deref(), pace, units)?;
-                let place = Place::Pty(line.path().to_path_buf());
-                Ok((Self::Rtu(line), place))
-            }
+            bus.door.stop().await;
         }
     }
 }
@@ -224,7 +151,7 @@ impl Line {
 fn introduction(plan: &Plan, bus: BusIx, unit_id: u8) -> Identity {
     let own = plan.devices.iter().filter(|device| device.bus == Some(bus) && device.unit_id == unit_id);
     let names = own.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
-    Identity::new("Ironbridge", &names, env!("CARGO_PKG_VERSION")).with(4, &format!("simulated {names}"))
+    Identity::new("Ironbridge simulator", &names, env!("CARGO_PKG_VERSION"))
 }
 
 fn bus_ix(at: usize) -> BusIx {

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::behind::{Behind, Presence, Then};
 use super::conversation::converse;
-use super::units::Units;
 use crate::config::plan::Framing;
 
 /// Connections at a time; one more is closed at once, as a small PLC does.
@@ -41,18 +42,19 @@ pub struct TcpLine {
 }
 
 impl TcpLine {
-    /// Serves the units as Modbus TCP at an address (port 0: the system chooses).
-    pub async fn serve(listen: SocketAddr, units: Units) -> io::Result<Self> {
-        Self::serve_as(Manner { framing: Framing::Mbap, tls: None }, listen, units).await
+    /// Serves somebody as Modbus TCP at an address (port 0: the system chooses).
+    pub async fn serve(listen: SocketAddr, behind: impl Behind + 'static) -> io::Result<Self> {
+        Self::serve_as(Manner { framing: Framing::Mbap, tls: None }, listen, behind).await
     }
 
-    /// Serves the units in another manner.
-    pub async fn serve_as(manner: Manner, listen: SocketAddr, units: Units) -> io::Result<Self> {
+    /// Serves somebody in another manner.
+    pub async fn serve_as(manner: Manner, listen: SocketAddr, behind: impl Behind + 'static) -> io::Result<Self> {
+        let behind: Arc<dyn Behind> = Arc::new(behind);
         let listener = TcpListener::bind(listen).await?;
         let line = Self { address: listener.local_addr()?, stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let (stop, tasks) = (line.stop.clone(), line.tasks.clone());
         line.tasks.spawn(async move {
-            let accept = accept(listener, manner, units, stop.clone(), tasks);
+            let accept = accept(listener, manner, behind, stop.clone(), tasks);
             let _ = stop.run_until_cancelled(accept).await;
         });
         Ok(line)
@@ -77,14 +79,21 @@ impl Drop for TcpLine {
     }
 }
 
-async fn accept(listener: TcpListener, manner: Manner, units: Units, stop: CancellationToken, tasks: TaskTracker) {
+async fn accept(
+    listener: TcpListener,
+    manner: Manner,
+    behind: Arc<dyn Behind>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
     loop {
         match listener.accept().await {
+            Ok((refused, _)) if *behind.presence().borrow() == Presence::Away => drop(refused.set_zero_linger()),
             // The tracker also counts this task.
             Ok((stream, _)) if tasks.len() <= CONNECTIONS_MAX => {
-                let (manner, units, stop) = (manner.clone(), units.clone(), stop.clone());
+                let (manner, behind, stop) = (manner.clone(), Arc::clone(&behind), stop.clone());
                 tasks.spawn(async move {
-                    let _ = stop.run_until_cancelled_owned(connection(stream, manner, units)).await;
+                    let _ = stop.run_until_cancelled_owned(connection(stream, manner, &*behind)).await;
                 });
             }
             Ok((refused, _)) => drop(refused),
@@ -94,9 +103,16 @@ async fn accept(listener: TcpListener, manner: Manner, units: Units, stop: Cance
     }
 }
 
-async fn connection(stream: TcpStream, manner: Manner, units: Units) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, manner: Manner, behind: &dyn Behind) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(tls) = manner.tls else { return converse(stream, manner.framing, &units).await };
+    let Some(tls) = manner.tls else {
+        let then = converse(&mut stream, manner.framing, behind).await?;
+        return if then == Then::Reset { stream.set_zero_linger() } else { Ok(()) };
+    };
     let handshake = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(stream)).await;
-    converse(handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, manner.framing, &units).await
+    let mut stream = handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    match converse(&mut stream, manner.framing, behind).await? {
+        Then::Reset => stream.get_ref().0.set_zero_linger(),
+        _ => stream.shutdown().await,
+    }
 }

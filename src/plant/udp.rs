@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::conversation::{WAITING_MAX, post, reply};
+use super::behind::{Behind, Presence, Utterance};
+use super::conversation::{WAITING_MAX, post};
 use super::frames::{FRAME_MAX, Frames};
-use super::units::Units;
 use crate::config::plan::Framing;
 
 /// A bound line. Dropping it closes the socket.
@@ -22,14 +23,15 @@ pub struct UdpLine {
 }
 
 impl UdpLine {
-    /// Serves the units at an address (port 0: the system chooses).
-    pub async fn serve(framing: Framing, listen: SocketAddr, units: Units) -> io::Result<Self> {
+    /// Serves somebody at an address (port 0: the system chooses). Without connections nothing can be closed or reset: that
+    /// is silence here.
+    pub async fn serve(framing: Framing, listen: SocketAddr, behind: impl Behind + 'static) -> io::Result<Self> {
         let socket = UdpSocket::bind(listen).await?;
         let line = Self { address: socket.local_addr()?, stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let stop = line.stop.clone();
         line.tasks.spawn(async move {
-            let (replies, due) = mpsc::channel(WAITING_MAX);
-            let talk = async { tokio::join!(listen_on(&socket, framing, &units, replies), speak(&socket, due)) };
+            let (said, due) = mpsc::channel(WAITING_MAX);
+            let talk = async { tokio::join!(listen_on(&socket, framing, &behind, said), speak(&socket, due)) };
             stop.run_until_cancelled(talk).await;
         });
         Ok(line)
@@ -57,29 +59,38 @@ impl Drop for UdpLine {
 async fn listen_on(
     socket: &UdpSocket,
     framing: Framing,
-    units: &Units,
-    replies: mpsc::Sender<(Vec<u8>, SocketAddr)>,
+    behind: &dyn Behind,
+    said: mpsc::Sender<(Utterance, SocketAddr)>,
 ) -> ! {
     let mut buffer = [0u8; FRAME_MAX];
     loop {
         // An error here is the ICMP echo of a client that has gone.
         let Ok((count, from)) = socket.recv_from(&mut buffer).await else { continue };
+        if *behind.presence().borrow() == Presence::Away {
+            continue;
+        }
         let mut frames = Frames::new(framing);
         frames.take(&buffer[..count]);
-        let request = frames.next().ok().flatten().or_else(|| frames.pause().0);
+        let request = frames.request().ok().flatten().or_else(|| frames.pause().0);
         match request {
             Some(request) => {
-                if let Some((after, frame)) = reply(units, framing, &request) {
-                    post(&replies, after, (frame, from), units);
+                for utterance in behind.hear(framing, &request) {
+                    post(&said, utterance.after, (utterance, from), behind);
                 }
             }
-            None => units.stats().dropped.add(count as u64),
+            None => behind.stats().dropped.add(count as u64),
         }
     }
 }
 
-async fn speak(socket: &UdpSocket, mut due: mpsc::Receiver<(Vec<u8>, SocketAddr)>) {
-    while let Some((frame, to)) = due.recv().await {
-        let _ = socket.send_to(&frame, to).await; // whoever asked may have gone
+/// Each piece is a datagram.
+async fn speak(socket: &UdpSocket, mut due: mpsc::Receiver<(Utterance, SocketAddr)>) {
+    while let Some((utterance, to)) = due.recv().await {
+        for piece in &utterance.pieces {
+            if !piece.pause.is_zero() {
+                sleep(piece.pause).await;
+            }
+            let _ = socket.send_to(&piece.bytes, to).await; // whoever asked may have gone
+        }
     }
 }

@@ -7,46 +7,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::plan::Framing;
 use crate::model::stats::Counter;
 
-use super::faults::Fault;
+use super::behind::{Behind, Presence, Utterance};
+use super::damage;
+use super::faults::{Dice, Fault, Trouble};
+use super::frames::Request;
 use super::identity::{self, Identity};
 use super::image::Image;
 use super::life::Life;
 use super::pdu;
-
-/// A reply on its way to the line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// When it leaves the unit, from now.
-    pub after: Duration,
-    /// Function code and data.
-    pub pdu: Vec<u8>,
-    /// Whether the line delivers it as it is.
-    pub condition: Condition,
-}
-
-/// Whether a reply arrives as it was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
-    /// As sent.
-    Sound,
-    /// Damaged on the way ([`Fault::Noise`]).
-    Damaged,
-}
-
-/// Who answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// There is such a unit and it answers.
-    Reply(Reply),
-    /// There is such a unit; it is dead.
-    Silence,
-    /// Nobody has this unit id.
-    Nobody,
-}
 
 /// Counters of one line.
 #[derive(Debug, Default)]
@@ -64,17 +38,25 @@ pub struct LineStats {
 }
 
 /// All units of one line; cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Units {
-    units: Arc<Mutex<BTreeMap<u8, Unit>>>,
+    by_id: Arc<Mutex<BTreeMap<u8, Unit>>>,
     stats: Arc<LineStats>,
+    presence: watch::Sender<Presence>,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Self { by_id: Arc::default(), stats: Arc::default(), presence: watch::Sender::new(Presence::Here(0)) }
+    }
 }
 
 #[derive(Debug)]
 struct Unit {
     image: Image,
     life: Option<Life>,
-    fault: Option<Fault>,
+    troubles: Vec<Trouble>,
+    dice: Dice,
     identity: Option<Identity>,
     began: Instant,
 }
@@ -87,14 +69,14 @@ impl Units {
 
     /// Adds a unit that just holds what it is given, or replaces it.
     pub fn insert(&self, unit_id: u8, image: Image) {
-        self.lock().insert(unit_id, Unit::new(image, None));
+        self.lock().insert(unit_id, Unit::new(unit_id, image, None));
     }
 
     /// Adds a unit whose values move, or replaces it.
     pub fn insert_living(&self, unit_id: u8, life: Life) {
         let mut image = Image::new();
         life.begin(&mut image);
-        self.lock().insert(unit_id, Unit::new(image, Some(life)));
+        self.lock().insert(unit_id, Unit::new(unit_id, image, Some(life)));
     }
 
     /// Tells a unit who it is; without that it does not know FC 43. False: there is no such unit.
@@ -102,9 +84,14 @@ impl Units {
         self.lock().get_mut(&unit_id).map(|unit| unit.identity = Some(identity)).is_some()
     }
 
-    /// Sets or heals a fault. False: there is no such unit.
+    /// Sets a fault that always shows and no other, or heals all. False: there is no such unit.
     pub fn set_fault(&self, unit_id: u8, fault: Option<Fault>) -> bool {
-        self.lock().get_mut(&unit_id).map(|unit| unit.fault = fault).is_some()
+        self.set_troubles(unit_id, fault.into_iter().map(Trouble::from).collect())
+    }
+
+    /// Sets faults, each with its share. False: there is no such unit.
+    pub fn set_troubles(&self, unit_id: u8, troubles: Vec<Trouble>) -> bool {
+        self.lock().get_mut(&unit_id).map(|unit| unit.troubles = troubles).is_some()
     }
 
     /// Looks at or changes the image of a unit, as somebody at the device would. `None`: there is no such unit.
@@ -125,44 +112,80 @@ impl Units {
         &self.stats
     }
 
-    /// One request PDU for one unit.
-    pub fn answer(&self, unit_id: u8, request: &[u8]) -> Answer {
-        let mut units = self.lock();
-        let Some(unit) = units.get_mut(&unit_id) else { return Answer::Nobody };
-        self.stats.requests.one();
-        let function = request.first().copied().unwrap_or(0);
-        let (after, condition) = match unit.fault {
-            Some(Fault::Dead) => return Answer::Silence,
-            Some(Fault::Exception(code)) => {
-                let pdu = pdu::exception(function, code);
-                return Answer::Reply(Reply { after: Duration::ZERO, pdu, condition: Condition::Sound });
-            }
-            Some(Fault::Late(by)) => (by, Condition::Sound),
-            Some(Fault::Noise) => (Duration::ZERO, Condition::Damaged),
-            None => (Duration::ZERO, Condition::Sound),
-        };
-        let pdu = unit.answer(request);
-        if pdu::is_write(request) && pdu.first() == Some(&function) {
-            self.stats.writes.one();
-        }
-        Answer::Reply(Reply { after, pdu, condition })
-    }
-
     /// A request to unit 0 of a serial line: everybody who lives carries it out, nobody answers (serial line V1.02, 2.1).
-    pub fn broadcast(&self, request: &[u8]) {
-        for unit in self.lock().values_mut().filter(|unit| unit.fault != Some(Fault::Dead)) {
-            unit.answer(request);
+    fn broadcast(&self, request: &[u8]) {
+        for unit in self.lock().values_mut() {
+            let dead = unit.troubles.iter().any(|trouble| trouble.fault == Fault::Dead);
+            if !dead {
+                unit.answer(request);
+            }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, Unit>> {
-        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Behind for Units {
+    fn hear(&self, framing: Framing, request: &Request) -> Vec<Utterance> {
+        if request.unit_id == 0 && !framing.is_numbered() {
+            self.broadcast(&request.pdu);
+            return Vec::new();
+        }
+        let function = request.pdu.first().copied().unwrap_or(0);
+        let mut units = self.lock();
+        let Some(unit) = units.get_mut(&request.unit_id) else {
+            let silent = pdu::exception(function, pdu::TARGET_SILENT);
+            let frame = || Utterance::frame(Duration::ZERO, request.reply(framing, request.unit_id, &silent));
+            return if framing.is_numbered() { vec![frame()] } else { Vec::new() };
+        };
+        self.stats.requests.one();
+        let faults = unit.strike();
+        if let Some(then) = damage::end(&faults) {
+            return vec![Utterance::end(then)];
+        }
+        let is_dead = faults.contains(&Fault::Dead);
+        let pdu = match damage::refusal(&faults, &request.pdu) {
+            _ if is_dead => None,
+            Some(code) => Some(pdu::exception(function, code)),
+            None => {
+                let pdu = match &unit.life {
+                    Some(life) if faults.contains(&Fault::NotANumber) && !pdu::is_write(&request.pdu) => {
+                        let mut blank = unit.image.clone();
+                        life.blank(&mut blank);
+                        pdu::answer(&mut blank, &request.pdu)
+                    }
+                    _ => unit.answer(&request.pdu),
+                };
+                if pdu::is_write(&request.pdu) && pdu.first() == Some(&function) {
+                    self.stats.writes.one();
+                }
+                Some(damage::of_pdu(&faults, pdu))
+            }
+        };
+        let pdu = pdu.filter(|_| !faults.contains(&Fault::Lost));
+        damage::said(&faults, &mut unit.dice, (framing, request), pdu.as_deref()).into_iter().collect()
+    }
+
+    fn stats(&self) -> &LineStats {
+        &self.stats
+    }
+
+    fn presence(&self) -> watch::Receiver<Presence> {
+        self.presence.subscribe()
     }
 }
 
 impl Unit {
-    fn new(image: Image, life: Option<Life>) -> Self {
-        Self { image, life, fault: None, identity: None, began: Instant::now() }
+    fn new(unit_id: u8, image: Image, life: Option<Life>) -> Self {
+        Self { image, life, troubles: Vec::new(), dice: Dice::new(unit_id), identity: None, began: Instant::now() }
+    }
+
+    /// The faults that show this time.
+    fn strike(&mut self) -> Vec<Fault> {
+        let dice = &mut self.dice;
+        self.troubles.iter().filter(|trouble| dice.strikes(trouble.share)).map(|trouble| trouble.fault).collect()
     }
 
     fn answer(&mut self, request: &[u8]) -> Vec<u8> {

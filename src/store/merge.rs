@@ -123,7 +123,10 @@ pub(super) fn extend(stream: &mut Stream, held: Held) {
 /// Segments in a row as few large ones.
 fn load(place: Place, run: &[Unmerged]) -> Load {
     let (mut rows, mut tags) = (Vec::new(), HashSet::new());
-    let mut waiting = Waiting { records: Vec::new(), rows: Vec::new(), bytes: 0 };
+    // To size at once: growing, it would take twice as much for moments, and the process would keep that.
+    let count = run.iter().map(|unmerged| unmerged.span().len()).sum::<u64>().min(MERGED_MAX as u64);
+    let records = Vec::with_capacity(usize::try_from(count).unwrap_or(MERGED_MAX));
+    let mut waiting = Waiting { records, rows: Vec::new(), bytes: 0 };
     for Unmerged { row, .. } in run {
         let Ok(records) = segment::unpack(place, row) else {
             // Not as it was packed: memory has failed. It stays as it is; its CRC speaks for it.
@@ -163,6 +166,8 @@ impl Waiting {
             [alone] => rows.push(Arc::clone(alone)),
             [first, ..] => rows.push(Arc::new(segment::pack(place, first.first, &self.records))),
         }
-        *self = Self { records: Vec::new(), rows: Vec::new(), bytes: 0 };
+        self.records.clear();
+        self.rows.clear();
+        self.bytes = 0;
     }
 }

@@ -131,7 +131,7 @@ fn config(row: &Row, plcs: &[SocketAddr], mqtt: SocketAddr, upstream: Option<Soc
     );
     if let Some(upstream) = upstream {
         text += &format!(
-            "[[uplink]]\nname = \"up\"\nurl = \"mqtt://{upstream}\"\nclient_id = \"b\"\nlayout = \"device\"\nmqtt_version = \"3.1.1\"\nbatch_samples = 1000\n"
+            "[[uplink]]\nname = \"up\"\nurl = \"mqtt://{upstream}\"\nclient_id = \"b\"\nlayout = \"device\"\nmqtt_version = \"3.1.1\"\n"
         );
     }
     for (place, plc) in plcs.iter().enumerate() {

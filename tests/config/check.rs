@@ -54,7 +54,7 @@ fn check(text: &str, set: impl FnOnce(&mut Args)) -> (String, Result<(), Failed>
     let directory = TempDir::new().expect("a temporary directory");
     let config = directory.path().join("ironbridge.toml");
     std::fs::write(&config, text).expect("written");
-    let mut args = Args { config, tags: false, json: false, live: false };
+    let mut args = Args { config, tags: false, json: false, live: false, bus: Vec::new(), device: Vec::new() };
     set(&mut args);
     report(&args, &HostFacts { hostname: "box".into(), credentials_dir: None })
 }
@@ -91,6 +91,23 @@ fn samples_and_bytes_lie_between_quiet_and_busy() {
     let sample = bytes / (2.0 * 86_400.0);
     assert!((261.0..400.0).contains(&sample), "{sample}");
     assert!(report["flash_bytes_per_day"]["most"].as_f64() > report["flash_bytes_per_day"]["least"].as_f64());
+}
+
+#[test]
+fn bits_of_a_register_are_told_as_they_were_written() {
+    let field = "name = \"b\"\naddress = \"holding:7.4-11\"\ntype = \"uint16\"\n";
+    let text = LINE.replacen(
+        "name = \"a\"\naddress = \"holding:0\"\ntype = \"uint16\"",
+        &field.replace("\"b\"", "\"field\""),
+        1,
+    );
+    let mask = "type = \"uint16\"\nmask = \"0x0F0F\"\nclass = \"alarm\"";
+    let text = text.replacen("type = \"uint16\"\nclass = \"alarm\"", mask, 1);
+    let report = json(&text);
+    let address = |ix: usize| report["tag_list"][ix]["address"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((address(0).as_str(), address(2).as_str()), ("holding:7.4-11", "holding:1000 mask 0x0F0F shift 0"));
+    let (text, _) = check(&text, |args| args.tags = true);
+    assert!(text.contains("holding:7.4-11 ") && text.contains("holding:1000 mask 0x0F0F shift 0"), "{text}");
 }
 
 #[test]
@@ -194,10 +211,7 @@ fn problems_end_with_78_as_text_and_as_json() {
 }
 
 #[test]
-fn reading_live_is_refused_by_name_and_a_missing_file_is_78() {
-    let (_, ended) = check(LINE, |args| args.live = true);
-    let Err(failed) = ended else { panic!("not in this version") };
-    assert_eq!((failed.code(), failed.to_string().as_str()), (78, "check --live: not in this version"));
+fn a_missing_file_is_78() {
     let (_, ended) = check(LINE, |args| args.config = PathBuf::from("/nowhere/at/all.toml"));
     assert_eq!(ended.map_err(|failed| failed.code()), Err(78));
 }

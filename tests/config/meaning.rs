@@ -67,6 +67,24 @@ fn every_style_of_address_means_the_same_register() {
 }
 
 #[test]
+fn a_sunspec_place_means_the_same_in_every_style() {
+    for style in ["zero-based", "one-based", "modicon"] {
+        for (address, expected) in [
+            ("sunspec:103:14", "sunspec:103:14"),
+            ("sunspec:103#1:0x0E", "sunspec:103:14"),
+            ("sunspec:101|102|103:0", "sunspec:101|102|103:0"),
+            ("sunspec:160#2:10.3", "sunspec:160#2:10.3"),
+        ] {
+            let text =
+                format!("{BUS}{DEVICE}address_style = \"{style}\"\n{TAG}address = \"{address}\"\ntype = \"bool\"\n");
+            let plan = plan(&text);
+            assert_eq!(plan.tags[0].address_text().as_deref(), Some(expected), "{style}");
+            assert_eq!(plan.tags[0].register(), None, "it is on no fixed register");
+        }
+    }
+}
+
+#[test]
 fn both_forms_of_an_address_are_told() {
     let plan = plan(&format!("{BUS}{DEVICE}{TAG}address = \"input:7.3\"\n"));
     assert_eq!(ironbridge::config::modicon(plan.tags[0].register().expect("polled")), "300008.3");

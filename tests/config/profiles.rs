@@ -55,18 +55,19 @@ fn every_map_loads_and_says_whose_device_it_is_and_where_its_facts_come_from() {
 fn no_two_tags_of_a_map_share_a_register() {
     for (name, _) in SHIPPED {
         let plan = plan(name);
-        let mut taken: BTreeMap<(&str, u32), &str> = BTreeMap::new();
+        let mut taken: BTreeMap<(String, u32), &str> = BTreeMap::new();
         for tag in &plan.tags {
-            let place = tag.register().unwrap_or_else(|| panic!("{name}: {} is not polled", tag.name));
-            let table = match place.table {
-                Table::Holding => "holding",
-                Table::Input => "input",
-                Table::Coil => "coil",
-                Table::Discrete => "discrete",
+            let place = tag.place().unwrap_or_else(|| panic!("{name}: {} is not polled", tag.name));
+            let table = match (tag.model(), place.table) {
+                (Some(model), Table::Holding) => format!("sunspec:{model}"),
+                (None, Table::Holding) => "holding".into(),
+                (_, Table::Input) => "input".into(),
+                (_, Table::Coil) => "coil".into(),
+                (_, Table::Discrete) => "discrete".into(),
             };
             let width = if place.table.is_bits() { 1 } else { words(tag.data_type) };
             for register in u32::from(place.start)..u32::from(place.start) + width {
-                let other = taken.insert((table, register), &tag.name);
+                let other = taken.insert((table.clone(), register), &tag.name);
                 assert_eq!(other, None, "{name}: {} overlaps it at {table}:{register}", tag.name);
             }
         }

@@ -148,6 +148,19 @@ fn an_address_is_refused_with_the_allowed_range() {
         ("100", "holding:100"),
         ("40101", "address_style = \"modicon\""),
         ("", "which table"),
+        ("sunspec:103", "sunspec:103:2"),
+        ("sunspec:0:2", "`0` is no number of a model, which is 1 ..= 65534"),
+        ("sunspec:65535:2", "1 ..= 65534"),
+        ("sunspec:inverter:2", "`inverter` is no number of a model"),
+        ("sunspec:101|:2", "`` is no number of a model"),
+        ("sunspec:101|102|101:2", "names model 101 twice"),
+        ("sunspec:1|2|3|4|5|6|7|8|9:2", "names 9 models, 8 at most"),
+        ("sunspec:160#0:2", "1 ..= 255"),
+        ("sunspec:160#two:2", "1 ..= 255"),
+        ("sunspec:103:W", "the offset `W` is no number 0 ..= 65535"),
+        ("sunspec:103:65536", "the offset `65536` is no number"),
+        ("sunspec:103:14.16", "0 (least significant) ..= 15"),
+        ("SunSpec:103:14", "lower case"),
     ] {
         let text = format!("address = «\"{address}\"\ntype = \"bool\"");
         assert_refused(&tag, &[(&text, "device[0].tag[0].address", words)]);
@@ -171,6 +184,11 @@ fn a_key_of_a_tag_says_what_is_wrong() {
             ("address = «\"coil:1.0-3\"", "device[0].tag[0].address", "one bit already"),
             ("address = \"holding:1.0-3\"\ntype = «\"float32\"", "device[0].tag[0].type", "a number uint16"),
             ("address = \"holding:1.0-3\"\nmask = «\"0xF\"", "device[0].tag[0].mask", "names the bits already"),
+            (
+                "address = «\"sunspec:103:65535\"\ntype = \"float32\"",
+                "device[0].tag[0].address",
+                "beyond register 65535",
+            ),
             ("address = \"input:1\"\ntype = «\"string(0)\"", "device[0].tag[0].type", "1 ..= 250"),
             ("address = \"input:1\"\ntype = «\"string(251)\"", "device[0].tag[0].type", "1 ..= 250"),
             ("address = \"coil:1\"\ntype = «\"int16\"", "device[0].tag[0].type", "always a bool bool"),
@@ -448,6 +466,11 @@ fn a_scale_factor_is_an_int16_of_the_same_device() {
         &value,
         &[
             ("«\"nobody\"", "device[0].tag[0].scale_from", "no tag of that name"),
+            (
+                "«\"sf\"\n[[device.tag]]\nname = \"sf\"\naddress = \"sunspec:103:15\"\ntype = \"int16\"",
+                "device[0].tag[0].scale_from",
+                "sf is not in the same SunSpec model",
+            ),
             ("«\"t\"", "device[0].tag[0].scale_from", "has a scale factor itself"),
             (
                 "\"sf\"\n[[device.tag]]\nname = \"sf\"\naddress = \"holding:2\"\ntype = \"int16\"\nscale_from = «\"t\"",

@@ -65,7 +65,7 @@ async fn a_tag_that_was_not_read_for_too_long_is_stale_until_it_is_read_again() 
 #[tokio::test(start_paused = true)]
 async fn an_alarm_is_active_in_the_hub_as_long_as_it_lasts_and_goes_ahead_of_the_value() {
     let mut plan = one_tag();
-    plan.tags[0].alarm = Some(AlarmPlan { limits: vec![(Level::High, 10.0)], ..AlarmPlan::plain() });
+    plan.tags[0].alarm = Some(Box::new(AlarmPlan { limits: vec![(Level::High, 10.0)], ..AlarmPlan::plain() }));
     let plc = Plc::new(Framing::Tcp);
     let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
     rig.collect(5 * SECOND).await;

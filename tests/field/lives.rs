@@ -6,25 +6,28 @@ use crate::rig;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ironbridge::app::supervisor::{BusParts, WatchedBus};
 use ironbridge::config::plan::{BusPlan, DevicePlan, TagPlan};
 use ironbridge::field::carrier::{Opener, Opening, Wire};
-use ironbridge::field::{Bus, Shared};
+use ironbridge::field::{Bus, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{Durable, hub};
 use ironbridge::flow::notice::notices;
 use ironbridge::flow::stop::Stop;
+use ironbridge::model::command::{Outcome, Refusal};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::time::Boot;
+use ironbridge::model::value::Value;
 use plc::{Framing, Plc};
 use rig::Rig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 /// Works when opened for the first time, panics the second time, works from then on.
 struct Moody(Plc, Arc<AtomicUsize>);
@@ -184,4 +187,75 @@ async fn what_comes_and_goes_under_load_is_found_within_the_backoff_and_leaves_n
         (&mut rig.task).await.expect("ends");
         assert_eq!(alive.load(Ordering::Relaxed), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_still_being_journalled_when_the_bus_ends_is_refused_not_forgotten() {
+    for lanes in 1..=2 {
+        let mut plan = rig::plan(rig::tcp("nowhere:502"));
+        for unit in 1..=2 {
+            rig::device(&mut plan, unit);
+            rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+        }
+        let openers = (0..lanes).map(|_| Box::new(Plc::new(Framing::Tcp)) as Box<dyn Opener>).collect();
+        let mut rig = Rig::run_lanes(plan, openers, |bus| bus);
+        rig.sample(TagIx(1), rig::good).await;
+        let place = rig.handle.commands.clone().try_reserve_owned().expect("room");
+        rig.stop.begin();
+        tokio::time::sleep(Duration::from_secs(5)).await; // a disk that takes its time
+        let (reply, outcome) = oneshot::channel();
+        let deadline = rig.clock.now().after(Duration::from_secs(30));
+        drop(place.send(FieldCommand { tag: TagIx(1), value: Value::Uint(1), deadline, reply }));
+        let outcome = timeout(Duration::from_secs(5), outcome)
+            .await
+            .expect("the router waits for it, and the stop for the router");
+        assert_eq!(outcome.expect("an answer"), Outcome::Refused(Refusal::Stopping), "{lanes} lanes");
+        (&mut rig.task).await.expect("ends");
+    }
+}
+
+/// Can be opened only while the other side is there; else an attempt takes its five seconds.
+struct Redialled(Plc, Arc<AtomicBool>);
+
+impl Opener for Redialled {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async move {
+            for _ in 0..500 {
+                if self.1.load(Ordering::Relaxed) {
+                    return self.0.open().await;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(io::ErrorKind::TimedOut.into())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_connection_was_lost_is_not_good_for_as_long_as_an_attempt_to_open_it_takes() {
+    let mut plan = rig::plan(rig::link(Framing::RtuOverTcp));
+    rig::device(&mut plan, 1);
+    let tag = rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    plan.tags[tag.0 as usize].poll = Duration::from_millis(100);
+    let (plc, there) = (Plc::new(Framing::RtuOverTcp), Arc::new(AtomicBool::new(true)));
+    let mut rig = Rig::run_over(plan, Box::new(Redialled(plc.clone(), Arc::clone(&there))));
+    rig.sample(tag, rig::good).await;
+    let lose = |there: &AtomicBool| {
+        there.store(false, Ordering::Relaxed);
+        plc.next([plc::Fault::Close]);
+    };
+    lose(&there);
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    there.store(true, Ordering::Relaxed);
+    let meanwhile = rig.collect(Duration::from_secs(3)).await;
+    assert!(meanwhile.iter().all(rig::good), "who dials again at once costs no bad sample");
+    lose(&there);
+    let lost = Instant::now();
+    rig.sample(tag, rig::is_bad).await;
+    assert!(lost.elapsed() < Duration::from_millis(1500), "{:?}", lost.elapsed());
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    there.store(true, Ordering::Relaxed);
+    let back = Instant::now();
+    rig.sample(tag, rig::good).await;
+    assert!(back.elapsed() < Duration::from_secs(1), "the attempt goes on: {:?}", back.elapsed());
 }

@@ -19,5 +19,6 @@ mod maps;
 mod profiles;
 mod soak;
 mod starvation;
+mod sunspec;
 mod traps;
 mod wire;

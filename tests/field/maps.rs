@@ -151,6 +151,28 @@ async fn a_sunspec_chain_is_exact_and_follows_its_scale_factor() {
     assert_eq!(last(&mut rig, amps, 3 * SECOND).await, (Some(Value::Int(208_000)), Quality::Good));
 }
 
+/// The factor is wanted once a minute only, and lies further off than a hole is worth: it is read with each value all the same.
+#[tokio::test(start_paused = true)]
+async fn a_value_is_never_good_with_the_scale_factor_of_another_moment() {
+    let mut plan = rig::plan(rig::rtu("/dev/nowhere", 9600));
+    rig::device(&mut plan, 1);
+    let value = rig::tag(&mut plan, Table::Holding, 0, Int16);
+    let factor = rig::tag(&mut plan, Table::Holding, 60, Int16);
+    plan.tags[0].scale_from = Some(factor);
+    plan.tags[1].poll = 60 * SECOND;
+    let plc = Plc::new(Framing::Rtu);
+    plc.set(0, &[0; 61]);
+    plc.set(0, &[123]);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    assert_eq!(last(&mut rig, value, 5 * SECOND).await, (Some(Value::Int(123)), Quality::Good));
+    plc.set(60, &[0xFFFF]); // the device changes its range: 123.0, said with a digit more
+    plc.set(0, &[1230]);
+    let samples = rig.collect(30 * SECOND).await;
+    let torn: Vec<_> = samples.iter().filter(|sample| sample.value == Some(Value::Int(1230)) && good(sample)).collect();
+    assert!(torn.is_empty(), "{torn:?}");
+    assert_eq!(last(&mut rig, value, 5 * SECOND).await, (Some(Value::Float(123.0)), Quality::Good));
+}
+
 /// The factor lies in a block of its own, which fails: values without it are never good.
 #[tokio::test(start_paused = true)]
 async fn a_value_waits_for_its_scale_factor_and_does_not_outlive_it() {

@@ -3,13 +3,16 @@
 use crate::plc;
 use crate::rig;
 
+use std::future::Future as _;
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ironbridge::config::plan::BusLink;
 use ironbridge::field::BusStats;
-use ironbridge::field::carrier::Opener;
+use ironbridge::field::carrier::{Opener, Wire};
 use ironbridge::field::modbus::exchange::Sent;
 use ironbridge::field::modbus::session::{Reading, Session, Trouble};
 use ironbridge::field::modbus::timing::Timing;
@@ -17,8 +20,8 @@ use ironbridge::field::modbus::write::{By, Write};
 use ironbridge::model::tag::Table;
 use plc::{Fault, Framing, Plc};
 use rig::TIMEOUT;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -64,6 +67,50 @@ async fn rtu_a_late_reply_is_not_the_answer_to_the_next_question() {
         line.reads_right(1, 500).await;
     }
     assert_eq!(line.stats.stale.get(), 3);
+}
+
+/// A wire that takes its time over the next write: a busy gateway, a full buffer.
+struct Slow {
+    wire: Box<dyn Wire>,
+    stuck: Arc<Mutex<Option<Pin<Box<Sleep>>>>>,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(stuck) = self.stuck.lock().expect("nobody panics").as_mut() {
+            ready!(stuck.as_mut().poll(cx));
+        }
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rtu_what_is_late_is_late_from_when_the_question_left_not_from_when_it_was_to_leave() {
+    let mut plc = Plc::new(Framing::RtuOverTcp);
+    let stuck = Arc::<Mutex<_>>::default();
+    let wire = Slow { wire: plc.open().await.expect("memory"), stuck: Arc::clone(&stuck) };
+    let link = timing(rig::link(Framing::RtuOverTcp));
+    let mut line = Line { plc, session: Session::new(Box::new(wire), link, Arc::default()), stats: Arc::default() };
+    line.reads_right(1, 100).await;
+    *stuck.lock().expect("nobody panics") = Some(Box::pin(tokio::time::sleep(3 * TIMEOUT / 4)));
+    line.plc.next([Fault::Late(39 * TIMEOUT / 20)]);
+    assert!(matches!(line.read(1, 200, 4).await, Err(Trouble::Timeout)));
+    line.plc.next([Fault::Late(19 * TIMEOUT / 20)]); // time for the other one to be taken for it
+    line.reads_right(1, 500).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ import asyncio, contextlib, fcntl, json, os, random, ssl, struct, sys, time, tty
 RECORD = struct.Struct("<BBHIBdd")
 DONE, NOT_DONE = 0x80, 0xC0
 BLOCK = 4
+WRITABLE = 5000
 FAULTS = ["none", "late", "flip", "truncate", "garbage", "lost", "twice", "transaction", "length", "foreign", "echo",
           "echo and answer", "pieces", "exception", "function"]
 
@@ -105,6 +106,22 @@ class Ascii:
         return b":" + (body + bytes([-sum(body) & 0xFF])).hex().upper().encode() + b"\r\n"
 
 
+class Pulse:
+    """When this program was last known to be awake: on a busy machine a question may have waited since then."""
+
+    last = 0.0
+
+    @classmethod
+    async def beat(cls):
+        while True:
+            cls.last = time.time()
+            await asyncio.sleep(0.002)
+
+    @classmethod
+    def before(cls, moment):
+        return cls.last if cls.last and moment - cls.last > 0.005 else moment
+
+
 class Bus:
     """One bus with all its units. `send`, `close`: of the connection on which a question came."""
 
@@ -148,14 +165,17 @@ class Bus:
             kind |= DONE if done else NOT_DONE
             number = number if function == 6 else struct.unpack(">I", pdu[6:])[0]
             right = pdu[:5]
+        elif function == 3 and address >= WRITABLE:  # whether the line echoes is found out by a read before the first write
+            kind, right = NOT_DONE, bytes([3, 2 * number]) + bytes(2 * number)
         else:
             raise SystemExit(f"not a question for these devices: {pdu.hex()}")
         reply = lambda transaction=transaction, unit=unit, pdu=right: self.framing.frame(transaction, unit, pdu)
         entry = [self.number, unit, address, number, kind, came, 0.0]
+        since = Pulse.before(came)
         plan = getattr(self, "_" + fault.replace(" ", "_"))(frame, transaction, unit, reply, right)
-        asyncio.get_running_loop().create_task(self.answer(plan, entry, send, close))
+        asyncio.get_running_loop().create_task(self.answer(plan, entry, since, send, close))
 
-    async def answer(self, plan, entry, send, close):
+    async def answer(self, plan, entry, since, send, close):
         """Sends pieces, each this many seconds after the question; nothing that would leave the model (a slow machine)."""
         whole = contextlib.nullcontext() if len(plan) < 2 or plan[-1][0] > self.timeout else self.speaking
         async with whole:
@@ -169,7 +189,7 @@ class Bus:
                 if piece is None:
                     close()
                 # A late one goes in time to be over when its unit is asked again, any other well before the timeout.
-                elif self.framing.numbered or time.time() - entry[5] < (2 if at > self.timeout else 0.8) * self.timeout:
+                elif self.framing.numbered or time.time() - since < (2 if at > self.timeout else 0.8) * self.timeout:
                     send(piece)
                     entry[6] = time.time()
         self.record.write(RECORD.pack(*entry))
@@ -319,10 +339,10 @@ async def serve(plan, record):
             await asyncio.sleep(0.5)
             print(json.dumps([bus.count for bus in buses]), flush=True)
 
-    reporting = loop.create_task(report())
+    reporting, beating = loop.create_task(report()), loop.create_task(Pulse.beat())
     print("ready", flush=True)
     await over.wait()
-    reporting.cancel()
+    reporting.cancel(), beating.cancel()
     record.flush()
 
 

@@ -16,7 +16,7 @@ SERVER = """
 import asyncio, json, sys
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import SimData, SimDevice, DataType
-holding = [0] * 1000
+holding = [0] * int(sys.argv[3] if len(sys.argv) > 3 else 1000)
 for start, words in json.loads(sys.argv[2]):
     holding[start:start + len(words)] = words
 async def main():
@@ -126,6 +126,140 @@ WRITTEN = [
 ]
 
 
+# A SunSpec chain: model, words of its points; the tags in it: name, model, offset, type, further keys, value, quality and cause.
+def sunspec_text(text, registers):
+    return words(text.encode().ljust(registers * 2, b"\0"))
+
+
+COMMON = sunspec_text("ACME", 16) + sunspec_text("Sun 7", 16) + sunspec_text("", 8) + sunspec_text("1.2", 8) + sunspec_text("S-1", 16) + [1]
+INVERTER = [2077, 692, 693, 0xFFFF, 0xFFFE] + [0xFFFF] * 3 + [2404, 2398, 2401, 0xFFFF]  # currents, A_SF; voltages, V_SF
+INVERTER += words(struct.pack(">h", -1234)) + [1, 5001, 0xFFFE] + [0x8000] * 6 + words(struct.pack(">I", 4_000_000_001)) + [0]
+INVERTER += [0] * (50 - len(INVERTER))
+FLOATS = words(struct.pack(">ff", 20.5, float("nan"))) + [0] * 56
+STATUS = [3, 0, 1] + words(struct.pack(">QQ", 2**63 + 1, 0)) + [0] * 33
+LONG = [0] * 178 + [0x1234] + [0] * 21
+CHAIN = [(1, COMMON), (64110, [1, 2, 3]), (103, INVERTER), (113, FLOATS), (122, STATUS), (64111, LONG)]
+POINTS = [
+    ("s_maker", "1", 2, "string(32)", "", "ACME", GOOD),
+    ("s_amps", "101|102|103", 2, "uint16", 'scale_from = "s_amps_sf"\nnan = ["0xFFFF"]', 20.77, GOOD),
+    ("s_amps_c", "101|102|103", 5, "uint16", 'scale_from = "s_amps_sf"\nnan = ["0xFFFF"]', None, NAN),
+    ("s_amps_sf", "101|102|103", 6, "int16", 'nan = ["0x8000"]', -2, GOOD),
+    ("s_watts", "101|102|103", 14, "int16", 'scale_from = "s_watts_sf"\nnan = ["0x8000"]', -12340, GOOD),
+    ("s_watts_sf", "101|102|103", 15, "int16", 'nan = ["0x8000"]', 1, GOOD),
+    ("s_hertz", "101|102|103", 16, "uint16", 'scale_from = "s_hertz_sf"', 50.01, GOOD),
+    ("s_hertz_sf", "101|102|103", 17, "int16", "", -2, GOOD),
+    ("s_va", "101|102|103", 18, "int16", 'scale_from = "s_va_sf"', None, NAN),
+    ("s_va_sf", "101|102|103", 19, "int16", 'nan = ["0x8000"]', None, NAN),
+    ("s_energy", "101|102|103", 24, "uint32", 'scale_from = "s_energy_sf"\nnan = ["0x00000000"]', 4_000_000_001, GOOD),
+    ("s_energy_sf", "101|102|103", 26, "int16", "", 0, GOOD),
+    ("s_float", "111|112|113", 2, "float32", "", 20.5, GOOD),
+    ("s_float_nan", "111|112|113", 4, "float32", "", None, NAN),
+    ("s_counter", "122", 5, "uint64", 'nan = ["0x0000000000000000"]', 2**63 + 1, GOOD),
+    ("s_counter_none", "122", 9, "uint64", 'nan = ["0x0000000000000000"]', None, NAN),
+    ("s_far", "64111", 180, "uint16", "", 0x1234, GOOD),
+    ("s_absent", "203", 18, "int16", "", None, ("bad", "config")),
+    ("s_beyond", "64110", 5, "uint16", "", None, ("bad", "config")),
+]
+
+
+def chain(common=66, before=()):
+    """The registers of the chain from its base on; its first model may have 65 registers or 66."""
+    registers = [0x5375, 0x6E53]
+    for model, content in [(1, COMMON + [0] * (common - len(COMMON))), *before, *CHAIN[1:]]:
+        registers += [model, len(content), *content]
+    return registers + [0xFFFF, 0]
+
+
+def points():
+    return "".join(f'[[device.tag]]\nname = "{name}"\naddress = "sunspec:{model}:{offset}"\ntype = "{kind}"\n{keys}\n'
+                   for name, model, offset, kind, keys, _, _ in POINTS)
+
+
+def sunspec(binary):
+    """A chain at each base; then one whose registers are swapped for another layout while the gateway polls."""
+    for base, common in [(40000, 65), (50000, 66), (0, 66)]:
+        work = tempfile.mkdtemp(prefix="sunspec-")
+        plc_port, port = free_port(), free_port()
+        with open(f"{work}/g.toml", "w") as f:
+            f.write(CONFIG.format(work=work, port=port, plc_port=plc_port, tags=points()))
+        registers = chain(common)
+        # Nothing behind the chain: reads beyond it are refused.
+        server = [sys.executable, "-c", SERVER, str(plc_port), json.dumps([[base, registers]]), str(base + len(registers))]
+        plc = subprocess.Popen(server)
+        wait_port(plc_port)
+        gateway = subprocess.Popen([binary, "run", "--config", f"{work}/g.toml"], stderr=open(f"{work}/log", "w"))
+        wait_port(port)
+        try:
+            print(f"{len(POINTS)} SunSpec points, base {base}, first model of {common} registers")
+            states = lambda live, name: (live.get(name, {}).get("value"), live.get(name, {}).get("quality"), live.get(name, {}).get("cause"))
+            fits = lambda got, tag: same(got[0], tag[5]) and got[1:] == tag[6]
+            deadline, wrong = time.time() + 30, POINTS
+            while wrong and time.time() < deadline:
+                time.sleep(0.5)
+                live = {t.rsplit("/", 1)[1]: json.loads(p) for t, p in sub(port, "p/plc/+", len(POINTS)).items()}
+                wrong = [tag for tag in POINTS if not fits(states(live, tag[0]), tag)]
+            for tag in POINTS:
+                check(f"{tag[0]} = {tag[5]!r}", states(live, tag[0]), lambda got: fits(got, tag))
+            if base == 40000:
+                moved(port, plc_port, base)
+        finally:
+            plc.kill()
+            gateway.kill()
+        if not failures:
+            shutil.rmtree(work)
+
+
+def moved(port, plc_port, base):
+    """The chain is written anew, in another order, register by register over Modbus: a firmware update without a restart."""
+    seen = []
+    listener = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    listener.on_message = lambda _c, _u, message: seen.append(json.loads(message.payload))
+    listener.connect("127.0.0.1", port)
+    listener.subscribe("p/plc/s_watts")
+    listener.loop_start()
+    master = ModbusTcpClient("127.0.0.1", port=plc_port)
+    master.connect()
+    size = len(chain(65))
+    for turn in range(40):
+        # The vendor model in front is longer or shorter: all that follows moves, the chain stays as long as it was.
+        space = turn % 3
+        registers = [0x5375, 0x6E53]
+        models = [(1, COMMON[:65]), (64110, [1, 2, 3][: 3 - space] or [1]), *CHAIN[2:]]
+        for model, content in models:
+            registers += [model, len(content), *content]
+        registers += [0xFFFF, 0]
+        registers += [7] * (size - len(registers))
+        for start in range(0, size, 120):
+            master.write_registers(base + start, registers[start:start + 120], device_id=1)
+        time.sleep(0.35)
+    time.sleep(2)
+    good = [sample["value"] for sample in seen if sample["quality"] == "good"]
+    check("a chain that moves: wrong good values", sum(value != -12340 for value in good), 0)
+    check("a chain that moves: good values", len(good), lambda count: count > 20)
+    master.close()
+    listener.loop_stop()
+
+
+CONFIG = """
+[gateway]
+name = "here"
+topic = "p/{{device}}/{{tag}}"
+data_dir = "{work}/data"
+[[broker.listener]]
+listen = "127.0.0.1:{port}"
+anonymous = "read"
+[[bus]]
+name = "net"
+type = "modbus-tcp"
+endpoint = "127.0.0.1:{plc_port}"
+[[device]]
+name = "plc"
+bus = "net"
+unit_id = 1
+poll = "200ms"
+{tags}"""
+
+
 def layout():
     """The tags as TOML, and the registers they stand in."""
     toml, registers, place = [], [], 0
@@ -225,6 +359,7 @@ poll = "200ms"
     finally:
         plc.kill()
         gateway.kill()
+    sunspec(binary)
     print("PASSED" if not failures else f"FAILED {failures}: see {work}")
     if not failures:
         shutil.rmtree(work)

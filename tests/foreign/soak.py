@@ -7,7 +7,7 @@ what was asked and when. Commands meanwhile: what is said to be done was done, o
 
 usage: soak.py IRONBRIDGE [--reads N] [--for SECONDS] [--buses N] [--only TYPE] [--seed N] [--keep]
        (needs openssl, for modbus-tls; pip: paho-mqtt)
---reads: questions on each kind of bus (default 2000; by hand: 100000). --for: no longer than this (default 35 s; then
+--reads: questions on each kind of bus (default 2000; by hand: 100000). --for: no longer than this (default 25 s; then
 what was read till then is judged). --buses: of each kind side by side.
 """
 import argparse, bisect, calendar, collections, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
@@ -34,6 +34,8 @@ TYPES = [
     ("modbus-ascii-over-tcp", "ascii", "tcp", COMMON),
     ("modbus-rtu-over-udp", "rtu", "udp", COMMON),
 ]
+# Of the buses of one kind, in turn; the last are not for a line, the very last is only for who can tell answers apart.
+HABITS = ["", 'delay_between_requests = "3ms"\ndelay_on_unit_change = "2ms"', "close_after_cycle = true", "max_connections = 3"]
 UNITS = (1, 3, 7, 9)
 STARTS = (100, 400, 700, 1000)  # blocks too far apart to be read as one
 WRITTEN = {"one": (5000, "uint16", 0xFFFF), "two": (5010, "uint32", 0xFFFF_FFFF)}  # by functions 6 and 16
@@ -73,7 +75,8 @@ def configure(buses, work, port):
             keys = f'port = "{bus["place"]}"\nserial = "115200-8N1"'
         if bus["carrier"] == "tls":
             keys += f'\nca_file = "{work}/ca.pem"\ncertificate = "{work}/gateway.pem"\nkey = "{work}/gateway.key"\nserver_name = "plc.example"'
-        text.append(f'[[bus]]\nname = "b{bus["number"]}"\ntype = "{bus["type"]}"\nretries = 5\n'
+        habit = HABITS[bus["number"] % (2 if bus["carrier"] == "pty" else 4 if bus["framing"] == "mbap" else 3)]
+        text.append(f'[[bus]]\nname = "b{bus["number"]}"\ntype = "{bus["type"]}"\nretries = 5\n{habit}\n'
                     f'response_timeout = "{round(bus["timeout"] * 1000)}ms"\n{keys}\n')
     for bus in buses:
         for unit in UNITS:
@@ -244,7 +247,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("--reads", type=int, default=2000)
-    parser.add_argument("--for", type=float, default=35, dest="seconds")
+    parser.add_argument("--for", type=float, default=25, dest="seconds")
     parser.add_argument("--buses", type=int, default=6)
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)
@@ -270,7 +273,7 @@ def main():
         subscriber = Subscriber(port)
         commander = Commander(subscriber, buses)
         commander.start()
-        begun, counts = time.time(), []
+        begun, counts = time.time(), [collections.Counter()]
         for line in devices.stdout:
             per_type = collections.Counter()
             for bus, count in zip(buses, json.loads(line)):
@@ -293,6 +296,7 @@ def main():
         stored = verify(options, buses, work, options.binary, commander.sent)
         check("the subscriber has seen nearly all", subscriber.seen["good"] > 0.9 * stored, True)
     finally:
+        check("the devices do not give up", devices.poll() in (None, 0), True)
         devices.kill()
         if gateway:
             gateway.kill()

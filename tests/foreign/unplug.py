@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Adapters that are unplugged and devices that go and come back under load, again and again, while one bus is well.
 
-usage: unplug.py IRONBRIDGE [--for SECONDS] [--csv FILE]        (needs socat; pip: paho-mqtt)
+usage: unplug.py IRONBRIDGE [--for SECONDS] [--csv FILE] [--hole]        (needs socat; pip: paho-mqtt)
 Default 40 s; by hand 1800 and more. The file gets the memory, descriptors and threads of the gateway every few seconds.
+--hole: one more device, in a network of its own that swallows every packet now and then (root, unshare, ip).
 
 Each loss is followed by the same gateway, without a restart: values are bad meanwhile, right again within the wait
 that the outage has earned, and the neighbour does not notice.
@@ -17,7 +18,24 @@ from soak import identity
 
 TIMEOUT = 0.2
 START, UNITS = 100, (1, 2)
+HERE, FAR = "10.9.0.1", "10.9.0.2"  # of the network with the hole, which only this process sees
 SLACK = 3.0  # of a machine that is busy with other things
+
+
+def run(*command):
+    subprocess.run(command, check=True)
+
+
+def dig():
+    """A network behind ours; the process that keeps it."""
+    keeper = start("unshare", "-n", "sleep", "infinity")
+    time.sleep(0.5)
+    run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(keeper.pid))
+    run("ip", "addr", "add", f"{HERE}/30", "dev", "near")
+    run("ip", "link", "set", "near", "up")
+    for words in (f"addr add {FAR}/30 dev far", "link set far up", "link set lo up"):
+        run("nsenter", "-t", str(keeper.pid), "-n", "ip", *words.split())
+    return keeper
 
 
 class Nowhere:
@@ -27,7 +45,7 @@ class Nowhere:
 
 async def device(kind, place):
     """A device without faults: serves a port, the far end of a line, or whoever it dials."""
-    framing = "mbap" if kind in ("tcp", "steady") else "rtu"
+    framing = "mbap" if kind in ("tcp", "steady", "hole") else "rtu"
     bus = hostile.Bus({"number": 1, "units": UNITS, "framing": framing, "carrier": "tcp", "timeout": 100, "seed": 1, "weights": {}}, Nowhere())
     loop = asyncio.get_running_loop()
     if kind == "line":
@@ -47,7 +65,7 @@ async def device(kind, place):
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.2)
     else:
-        await loop.create_server(lambda: hostile.Stream(bus), "127.0.0.1", int(place))
+        await loop.create_server(lambda: hostile.Stream(bus), FAR if kind == "hole" else "127.0.0.1", int(place))
         await asyncio.Event().wait()
 
 
@@ -66,13 +84,16 @@ class Plug:
     def __init__(self, kind, work):
         self.kind, self.work, self.processes = kind, work, []
         self.place = f"{work}/by-id-adapter" if kind == "line" else free_port()
-        self.outages, self.returns, self.turn = [], [], 0
+        self.outages, self.turn = [], 0
+        self.keeper = dig() if kind == "hole" else None
 
     def keys(self):
         if self.kind == "line":
             return f'type = "modbus-rtu"\nport = "{self.place}"\nserial = "115200-8N1"'
         if self.kind == "modem":
             return f'type = "modbus-rtu-over-tcp"\nlisten = "127.0.0.1:{self.place}"\nallow = ["127.0.0.0/8"]'
+        if self.kind == "hole":
+            return f'type = "modbus-tcp"\nendpoint = "{FAR}:{self.place}"'
         name = {"serial server": "modbus-rtu-over-tcp"}.get(self.kind, "modbus-tcp")
         return f'type = "{name}"\nendpoint = "127.0.0.1:{self.place}"'
 
@@ -83,11 +104,12 @@ class Plug:
             self.processes.append(start("socat", f"pty,raw,echo=0,link={near}", f"pty,raw,echo=0,link={place}"))
             while not (os.path.exists(near) and os.path.exists(place)):
                 time.sleep(0.01)
-        self.processes.append(start(sys.executable, __file__, "--device", self.kind, place))
+        within = ["nsenter", "-t", str(self.keeper.pid), "-n"] if self.keeper else []
+        self.processes.append(start(*within, sys.executable, __file__, "--device", self.kind, place))
         if self.kind == "line":
             os.symlink(os.readlink(near), self.place + ".new")
             os.replace(self.place + ".new", self.place)
-        if self.kind not in ("line", "modem"):
+        if self.kind not in ("line", "modem", "hole"):
             wait_port(self.place)
 
     def pull(self):
@@ -95,6 +117,11 @@ class Plug:
         self.turn += 1
         # Waits double from 0.5 s, each at least half of that: after an outage of s the present one is 2 s + 0.5 at most.
         backoff = lambda outage: min(30, 2 * outage + 0.5) + TIMEOUT
+        if self.keeper:
+            route = ["nsenter", "-t", str(self.keeper.pid), "-n", "ip", "route"]
+            run(*route, "add", "blackhole", f"{HERE}/32")
+            # Whoever tries next, the system with what it has not got rid of or we with a probe.
+            return (lambda: run(*route, "del", "blackhole", f"{HERE}/32")), lambda outage: min(62, 2 * outage + 4)
         if self.turn % 3 == 0 and self.kind != "line":
             for process in self.processes:
                 os.kill(process.pid, signal.SIGSTOP)  # connected, and not a byte comes
@@ -107,8 +134,10 @@ class Plug:
             return release, lambda outage: min(62, outage + 2) + 4 * TIMEOUT
         while self.processes:
             stop(self.processes.pop())
-        if self.kind == "line" and self.turn % 2:
-            os.remove(self.place)  # as udev does it; or a link to nowhere stays
+        if self.kind == "line":
+            os.remove(self.place)  # as udev does it
+            if self.turn % 2:
+                os.symlink(f"{self.work}/nowhere", self.place)  # not to the old name, which soon is another's
         return self.plug, (lambda outage: 2.0) if self.kind == "modem" else backoff
 
 
@@ -177,12 +206,17 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--for", type=float, default=40, dest="seconds")
     parser.add_argument("--csv")
+    parser.add_argument("--hole", action="store_true")
     options = parser.parse_args()
     if not shutil.which("socat"):
         print("SKIPPED unplug.py: socat is not installed")
         return 0
     work = tempfile.mkdtemp(prefix="unplug-")
-    plugs = {kind.replace(" ", ""): Plug(kind, work) for kind in ("line", "tcp", "serial server", "modem", "steady")}
+    kinds = ["line", "tcp", "serial server", "modem", "steady"]
+    if options.hole:
+        run("ip", "link", "set", "lo", "up")
+        kinds.append("hole")
+    plugs = {kind.replace(" ", ""): Plug(kind, work) for kind in kinds}
     port = free_port()
     with open(f"{work}/g.toml", "w") as f:
         f.write(f'[gateway]\nname = "here"\ntopic = "p/{{device}}/{{tag}}"\ndata_dir = "{work}/data"\n'
@@ -249,7 +283,7 @@ def main():
     finally:
         over.set()
         for plug in plugs.values():
-            for process in plug.processes:
+            for process in plug.processes + ([plug.keeper] if plug.keeper else []):
                 stop(process)
         if gateway:
             gateway.kill()
@@ -262,5 +296,8 @@ def main():
 if __name__ == "__main__":
     if sys.argv[1] == "--device":
         asyncio.run(device(*sys.argv[2:4]))
+    elif "--hole" in sys.argv and "IRONBRIDGE_HOLE" not in os.environ:
+        os.environ["IRONBRIDGE_HOLE"] = "1"
+        os.execvp("unshare", ["unshare", "-n", sys.executable, *sys.argv])
     else:
         sys.exit(main())

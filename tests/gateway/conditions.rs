@@ -251,6 +251,8 @@ async fn derived_tags_follow_their_inputs_across_devices_with_quality_and_alarms
     let broker = daemon.mqtt().await;
     let watch = Watch::on_all(broker).await;
     watch.until("gw/station/total", "three", |it| it["value"] == 3.0 && it["quality"] == "good").await;
+    let standing = watch.until("ironbridge/gw/device/station", "has a topic", |it| it["state"] == "answering").await;
+    assert_eq!(standing["requests"], 0, "nobody asks it anything");
     let left = watch.until("gw/station/left", "exact", |it| it["quality"] == "good").await;
     assert_eq!(left["value"], u64::MAX - 1);
     watch.until("gw/station/busy", "not busy", |it| it["value"] == false).await;

@@ -1,7 +1,10 @@
 //! The simulated plant and cloud, and `ironbridge simulate`.
 
 mod cloud;
+mod faults;
+mod instruments;
 mod lines;
+mod replay;
 mod rumqttd_rows;
 mod simulate_config;
 mod simulate_process;

@@ -64,6 +64,7 @@ fn write(folder: &Path) -> Args {
         late: vec![("meter".into(), Duration::from_millis(50))],
         exception: vec![("probe".into(), 6)],
         noise: Vec::new(),
+        fault: Vec::new(),
         paced: false,
         links: None,
         run_for: None,

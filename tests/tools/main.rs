@@ -1,5 +1,8 @@
 //! The tools for the person at the cabinet, as processes, against simulated devices: each points at what is wrong.
 
+mod capture;
+mod live;
+mod scan;
 mod tags;
 
 use std::net::SocketAddr;
@@ -104,4 +107,6 @@ async fn decode_puts_the_likeliest_reading_first() {
     assert!(code == Some(0) && first.contains("123.456") && first.contains("order = \"CDAB\""), "{text}");
     says("decode 70000", nowhere, 64, &["'70000' is no register"]).await;
     says("decode --json -- -1", nowhere, 0, &["\"words\":[65535]", "not available"]).await;
+    let (_, text) = tool("decode --json 0x3DCC 0xCCCD", nowhere).await;
+    assert!(text.contains("\"values\":[0.1]") && !text.contains("0.10000000149"), "{text}");
 }

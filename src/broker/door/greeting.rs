@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -24,6 +25,10 @@ use crate::broker::wire::{Connect, Fault, Frame, Version, announced, frame};
 /// A client has this long to send its CONNECT.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes that may wait in the kernel for their first transmission (`TCP_NOTSENT_LOWAT`, tcp(7)). It would take megabytes for
+/// a slow reader, and what is there cannot be replaced by a newer value any more.
+const NOT_SENT_MAX: u32 = 64 << 10;
+
 /// Longest CONNECT, bytes: a will of 64 KiB and all the rest. Strangers may have this much in memory, for a short while.
 const CONNECT_BYTES_MAX: usize = 96 * 1024;
 
@@ -33,7 +38,8 @@ const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// Serves one connection from its first byte to its last.
 pub(super) async fn receive(mut arrival: Arrival) {
     // Small packets both ways; without it every QoS 1 exchange would wait for a delayed TCP acknowledgement.
-    if let Err(error) = arrival.stream.set_nodelay(true) {
+    let set = arrival.stream.set_nodelay(true);
+    if let Err(error) = set.and_then(|()| SockRef::from(&arrival.stream).set_tcp_notsent_lowat(NOT_SENT_MAX)) {
         tracing::debug!(%error, "connection gone at once");
         return;
     }

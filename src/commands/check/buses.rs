@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::figures::{counted, device_name, millis, write_rows};
+use super::instruments;
 use crate::config;
 use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
@@ -38,6 +39,9 @@ fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Resul
 pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
     let bus = &plan.buses[ix.0 as usize];
     writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
+    if bus.line.is_some() {
+        return instruments::write(out, plan, ix, forecast);
+    }
     for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
@@ -61,12 +65,16 @@ pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         })
         .collect();
     write_rows(out, ["every", "device", "read", "length", "for", "takes"], &rows)?;
+    write_load(out, &counted(forecast.reads.len(), "read"), forecast)
+}
+
+/// How long all of it takes, and how much of the bus that is.
+pub fn write_load(out: &mut String, what: &str, forecast: &BusForecast) -> fmt::Result {
     let percent = forecast.load * 100.0;
     let think = write_duration(forecast.think);
     writeln!(
         out,
-        "  {}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
-        counted(forecast.reads.len(), "read"),
+        "  {what}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
         millis(forecast.cycle)
     )?;
     if forecast.load > 1.0 {
@@ -88,6 +96,7 @@ pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Value {
     });
     json!({
         "name": bus.name, "link": bus.link.to_string(), "reads": reads.collect::<Vec<_>>(),
+        "talks": instruments::json(plan, bus, forecast),
         "cycle_ms": millis(forecast.cycle), "load": forecast.load,
     })
 }

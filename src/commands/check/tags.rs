@@ -8,6 +8,7 @@ use super::figures::{device_name, millis, write_rows};
 use crate::config;
 use crate::config::plan::{Plan, Source, TagPlan};
 use crate::config::units::write_duration;
+use crate::model::registers::BitField;
 
 /// All of them for people.
 pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
@@ -20,7 +21,7 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         [
             tag.topic.to_string(),
-            tag.address_text().unwrap_or_else(|| origin(tag)),
+            address(tag).unwrap_or_else(|| origin(tag)),
             tag.register().map(config::modicon).unwrap_or_default(),
             data_type,
             write_duration(tag.poll),
@@ -31,11 +32,24 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
     write_rows(out, ["topic", "address", "modicon", "type", "poll", "unit"], &rows)
 }
 
+/// With the bits of a field, as a configuration would have it: `holding:7.4-11`; bits that are not in a row as a mask.
+fn address(tag: &TagPlan) -> Option<String> {
+    let text = tag.address_text()?;
+    let Some(BitField { mask, shift }) = tag.field else { return Some(text) };
+    let (low, high) = (mask.trailing_zeros(), 63 - mask.leading_zeros());
+    let in_a_row = mask >> low == u64::MAX >> (63 - (high - low)) && u32::from(shift) == low;
+    Some(if in_a_row && high < 16 {
+        format!("{text}.{low}-{high}")
+    } else {
+        format!("{text} mask 0x{mask:04X} shift {shift}")
+    })
+}
+
 /// For scripts.
 pub fn json(plan: &Plan, tag: &TagPlan) -> Value {
     json!({
         "device": device_name(plan, tag.device), "name": tag.name, "topic": &*tag.topic,
-        "address": tag.address_text(), "modicon": tag.register().map(config::modicon),
+        "address": address(tag), "modicon": tag.register().map(config::modicon),
         "expression": expression(tag),
         "type": tag.data_type.to_string(), "order": tag.order.as_str(), "poll_ms": millis(tag.poll), "unit": tag.unit,
     })

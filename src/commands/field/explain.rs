@@ -73,7 +73,9 @@ pub fn not_open(link: &BusLink, error: &io::Error) -> String {
     let serial = link.line().is_some();
     let cure = match error.kind() {
         _ if serial && is_taken(error) => PORT_TAKEN,
-        io::ErrorKind::PermissionDenied if serial => "; you may have to be in the group dialout, or root",
+        io::ErrorKind::PermissionDenied if serial && !error.to_string().contains("console") => {
+            "; you may have to be in the group dialout, or root"
+        }
         io::ErrorKind::NotFound if serial => "; ls -l /dev/serial/by-id/ shows the ports there are",
         io::ErrorKind::ConnectionRefused => "; nobody listens there: Modbus TCP is mostly port 502",
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {

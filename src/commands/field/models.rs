@@ -128,7 +128,8 @@ async fn find(
     Ok(Found { tag, scale_from, model: found })
 }
 
-fn absent(model: ModelRef, chain: Option<&Chain>) -> String {
+/// Why there is no such model, for people.
+pub fn absent(model: ModelRef, chain: Option<&Chain>) -> String {
     let Some(chain) = chain else { return "the device has no SunSpec models".to_owned() };
     let flaw = chain.flaw.map(|flaw| format!("; {flaw}")).unwrap_or_default();
     if chain.base.is_none() {

@@ -12,6 +12,8 @@ use crate::field::driver::Pace;
 use crate::model::sunspec::ModelPlace;
 use crate::model::tag::{Address, BusIx};
 
+/// Where Modbus TCP listens (Messaging on TCP/IP 1.0b, section 4.3.1.2).
+pub const MODBUS_PORT: u16 = 502;
 /// Most values of one `--count`.
 const COUNT_MAX: u16 = 1000;
 /// The words that say how a device is reached, and the `type` of a bus that they mean.
@@ -231,7 +233,7 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
     let link = if matches!(kind, "modbus-rtu" | "modbus-ascii") {
         format!("port = {}\nserial = {}", quoted(place), quoted(&args.line))
     } else {
-        format!("endpoint = {}", quoted(&endpoint(place)))
+        format!("endpoint = {}", quoted(&endpoint(place, MODBUS_PORT)))
     };
     let mut lines = vec![format!(
         "[gateway]\nname = \"tool\"\n[[bus]]\nname = \"bus\"\ntype = {}\n{link}\nresponse_timeout = \"{}ms\"\n\
@@ -262,17 +264,17 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
     lines.concat()
 }
 
-/// With the port of Modbus TCP, unless another is given.
-fn endpoint(place: &str) -> String {
+/// With this port, unless another is given.
+pub fn endpoint(place: &str, port: u16) -> String {
     let has_port = match place.rsplit_once(':') {
         Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
         None => false,
     };
-    if has_port { place.to_owned() } else { format!("{place}:502") }
+    if has_port { place.to_owned() } else { format!("{place}:{port}") }
 }
 
 /// What the check says, without the places in a file that nobody wrote.
-fn usage<'a>(problems: impl Iterator<Item = &'a Problem>) -> Failed {
+pub fn usage<'a>(problems: impl Iterator<Item = &'a Problem>) -> Failed {
     let one = |problem: &Problem| {
         let value = problem.value.as_ref().map(|value| format!("{value}: ")).unwrap_or_default();
         let allowed = problem.allowed.as_ref().map(|allowed| format!(" (allowed: {allowed})")).unwrap_or_default();

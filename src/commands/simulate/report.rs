@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::commands::Failed;
 use crate::config::plan::{Carrier, Plan};
-use crate::plant::faults::Fault;
+use crate::plant::faults::Trouble;
 use crate::plant::site::{Place, Site};
 
 use super::Args;
@@ -33,7 +33,8 @@ struct BusReport {
 #[derive(Serialize)]
 struct DeviceReport {
     name: String,
-    unit_id: u8,
+    /// Of an instrument none.
+    unit_id: Option<u8>,
     tags: usize,
     fault: Option<String>,
 }
@@ -58,7 +59,7 @@ pub fn print(
     args: &Args,
     plan: &Plan,
     site: &Site,
-    faults: &[(String, Fault)],
+    faults: &[(String, Vec<Trouble>)],
     cloud: Option<&SimulatedCloud>,
 ) -> Result<(), Failed> {
     let buses = plan.buses.iter().zip(site.buses()).enumerate().map(|(at, (bus, served))| {
@@ -86,14 +87,17 @@ pub fn print(
     written.map_err(|error| Failed::TryAgain(format!("cannot write to standard output: {error}")))
 }
 
-fn devices(plan: &Plan, bus: usize, faults: &[(String, Fault)]) -> Vec<DeviceReport> {
+fn devices(plan: &Plan, bus: usize, faults: &[(String, Vec<Trouble>)]) -> Vec<DeviceReport> {
     plan.devices
         .iter()
         .filter(|device| device.bus.is_some_and(|ix| usize::try_from(ix.0) == Ok(bus)))
         .map(|device| {
-            let own = faults.iter().filter(|(name, _)| *name == device.name);
-            let fault = own.map(|(_, fault)| fault.to_string()).next_back();
-            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: device.tags.len(), fault }
+            let own = faults.iter().find(|(name, _)| *name == device.name).map(|(_, own)| own);
+            let fault = own.map(|own| own.iter().map(Trouble::to_string).collect::<Vec<_>>().join(", "));
+            // What is worked out from others is no device's own.
+            let served = plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device()).count();
+            let unit_id = device.talk.is_none().then_some(device.unit_id);
+            DeviceReport { name: device.name.clone(), unit_id, tags: served, fault }
         })
         .collect()
 }
@@ -105,7 +109,8 @@ fn as_text(report: &Report, site: &Site, args: &Args) -> String {
         for DeviceReport { name, unit_id, tags, fault } in &bus.devices {
             let fault = fault.as_ref().map(|fault| format!("  {fault}")).unwrap_or_default();
             let plural = if *tags == 1 { "tag" } else { "tags" };
-            let _ = writeln!(text, "    {name}  unit {unit_id}  {tags} {plural}{fault}");
+            let unit = unit_id.map(|unit| format!("unit {unit}  ")).unwrap_or_default();
+            let _ = writeln!(text, "    {name}  {unit}{tags} {plural}{fault}");
         }
     }
     if site.buses().iter().any(|bus| matches!(bus.place, Place::Pty(_))) {

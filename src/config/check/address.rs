@@ -32,7 +32,7 @@ impl Style {
     pub const fn allowed(self) -> &'static str {
         match self {
             Self::ZeroBased => {
-                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\"; or a SunSpec place such as \"sunspec:103:14\""
+                "holding: input: coil: or discrete: and 0 ..= 65535 (or 0x0 ..= 0xFFFF); bits as \"holding:7.3\" or \"holding:7.0-3\""
             }
             Self::OneBased => {
                 "holding: input: coil: or discrete: and 1 ..= 65536 (one-based); bits as \"holding:7.3\" or \"holding:7.0-3\""

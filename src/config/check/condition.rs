@@ -24,7 +24,7 @@ const MAX_GAP: Duration = Duration::from_secs(600);
 const RISING: [Level; 4] = [Level::LowLow, Level::Low, Level::High, Level::HighHigh];
 
 /// `alarm = { … }`
-pub fn alarm(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> Option<AlarmPlan> {
+pub fn alarm(section: &Section<'_, '_>, access: Access, data_type: Option<DataType>) -> Option<Box<AlarmPlan>> {
     let node = section.get("alarm")?;
     let trail = Trail::Key(section.trail, "alarm");
     let inner = Section::open(section.cx, node, &trail, schema::ALARM)?;
@@ -50,14 +50,14 @@ pub fn alarm(section: &Section<'_, '_>, access: Access, data_type: Option<DataTy
         }
         _ => {}
     }
-    Some(AlarmPlan {
+    Some(Box::new(AlarmPlan {
         hysteresis: hysteresis(&inner, data_type, &limits),
         limits: limits.into_iter().map(|(level, spot)| (level, spot.value)).collect(),
         state,
         delay: inner.duration("delay", DELAY_RANGE).unwrap_or_default(),
         off_delay: inner.duration("off_delay", DELAY_RANGE).unwrap_or_default(),
         class: inner.choice("class", &CLASSES, &[]).map_or(Class::Alarm, |spot| spot.value),
-    })
+    }))
 }
 
 /// The limits from the lowest to the highest.

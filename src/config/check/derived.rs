@@ -49,7 +49,8 @@ pub fn source(section: &Section<'_, '_>, text: Spot<&str>) -> Option<Source> {
     }
     match Formula::read(text.value) {
         Ok(formula) => {
-            Some(Source::Derived(Derivation { text: text.value.to_owned(), formula, inputs: Vec::new(), every: None }))
+            let text = text.value.to_owned();
+            Some(Source::Derived(Box::new(Derivation { text, formula, inputs: Vec::new(), every: None })))
         }
         Err(wrong) => {
             section.report(section.wrong("expression", text.at, told(&wrong, text.value)));

@@ -53,7 +53,7 @@ pub struct TagPlan {
     /// When it is no longer believed.
     pub freshness: Freshness,
     /// Limits that are worth an alarm.
-    pub alarm: Option<AlarmPlan>,
+    pub alarm: Option<Box<AlarmPlan>>,
     /// Outside `min..=max`: value kept, quality uncertain, cause range.
     pub limits: Limits,
     /// Its stream.
@@ -187,7 +187,7 @@ pub enum Source {
     /// `address = "sunspec:…"`: polled, wherever the device has put this model.
     Model(ModelPlace),
     /// `expression`: computed from other tags.
-    Derived(Derivation),
+    Derived(Box<Derivation>),
     /// `field`: the group of this name in a frame of an instrument.
     Field(String),
 }

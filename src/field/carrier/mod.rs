@@ -20,6 +20,7 @@ use listen::Door;
 mod ioctl;
 mod listen;
 mod serial;
+pub mod tap;
 mod tcp;
 mod tls;
 mod udp;

@@ -50,6 +50,8 @@ pub struct Abandoned {
     pub heard: Heard,
     /// How much of the request went out.
     pub sent: Sent,
+    /// When its last byte did.
+    pub sent_at: Option<Instant>,
 }
 
 /// Whether a unit that gave no answer gave a sign of life.
@@ -83,6 +85,7 @@ pub struct Exchange {
     /// The request as it goes on the wire.
     request: Vec<u8>,
     sent: usize,
+    sent_at: Option<Instant>,
     expect: Option<Expect>,
     answers_as: AnswersAs,
     /// Of the request under way: the gate's own number, and the crate's.
@@ -111,6 +114,7 @@ impl Exchange {
             staged: Vec::new(),
             request: Vec::new(),
             sent: 0,
+            sent_at: None,
             expect: None,
             answers_as: AnswersAs::Itself,
             // Another beginning on each connection: what is late from the one before must not fit.
@@ -163,7 +167,7 @@ impl Exchange {
         if sent == Sent::All {
             self.learn_echo();
         }
-        let abandoned = Abandoned { heard: self.heard, sent };
+        let abandoned = Abandoned { heard: self.heard, sent, sent_at: self.sent_at };
         self.finish();
         self.staged.clear();
         self.ready.clear();
@@ -198,7 +202,7 @@ impl Exchange {
         }
         self.ready.clear();
         self.taken = 0;
-        (self.sent, self.expect) = (0, Some(expect.answering_as(self.answers_as)));
+        (self.sent, self.sent_at, self.expect) = (0, None, Some(expect.answering_as(self.answers_as)));
         (self.echo_seen, self.heard, self.broken) = (false, Heard::Nothing, None);
         self.stats.requests.one();
         Ok(())
@@ -223,6 +227,7 @@ impl Exchange {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.sent += written,
             }
+            self.sent_at = (self.sent == self.request.len()).then(Instant::now);
         }
         // For TLS. A socket has nothing to flush, and a serial port does not get to hear of it (see `serial`).
         Pin::new(&mut self.wire).poll_flush(cx)

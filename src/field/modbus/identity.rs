@@ -175,7 +175,8 @@ pub async fn report(session: &mut Session, unit: u8) -> Result<String, Trouble> 
 }
 
 /// What of a device's bytes can be shown on a terminal: anything else separates words.
-fn printable(bytes: &[u8]) -> String {
+/// Public for texts that devices keep in registers.
+pub fn printable(bytes: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(bytes)
         .chars()
         .map(|letter| if letter.is_control() || letter == char::REPLACEMENT_CHARACTER { ' ' } else { letter })

@@ -291,20 +291,20 @@ impl Session {
                 self.worst_response = self.worst_response.max(self.last_response);
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.give_up(unit, Some(error), asked + wait)),
-            Err(_elapsed) => Err(self.give_up(unit, None, asked + wait + wait)),
+            Ok(Err(error)) => Err(self.give_up(unit, Some(error), asked, wait)),
+            Err(_elapsed) => Err(self.give_up(unit, None, asked, wait + wait)),
         }
     }
 
     /// After anything but an answer: a new context for the next request; silence on a serial line, and for the unit until
-    /// what it may still have to say is over.
-    fn give_up(&mut self, unit: u8, error: Option<Error>, over: Instant) -> Trouble {
+    /// what it may still have to say is over: `patience` after the question left.
+    fn give_up(&mut self, unit: u8, error: Option<Error>, asked: Instant, patience: Duration) -> Trouble {
         self.context = None;
         let abandoned = self.gate.abandon();
         if !self.timing.is_numbered() {
             let quiet = self.quiet();
             self.quiet_until = Instant::now() + quiet;
-            self.holds.push((unit, over + quiet));
+            self.holds.push((unit, abandoned.sent_at.unwrap_or(asked) + patience + quiet));
         }
         match error {
             Some(Error::Transport(error)) if error.kind() != io::ErrorKind::InvalidData => {
