@@ -24,7 +24,7 @@ pub fn rtu(body: &[u8]) -> Vec<u8> {
 /// As text between `:` and a line end, with the LRC of section 2.5.2.2.
 pub fn ascii(body: &[u8]) -> Vec<u8> {
     let lrc = body.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg();
-    let digits: String = body.iter().chain([&lrc]).map(|byte| format!("{byte:02X}")).collect();
+    let digits: String = body.iter().chain([&lrc]).fold(String::new(), |text, byte| text + &format!("{byte:02X}"));
     format!(":{digits}\r\n").into_bytes()
 }
 
