@@ -162,6 +162,15 @@ fn the_configuration_we_ship_goes_out_and_comes_back_the_same() {
 fn instruments_that_speak_lines_go_out_and_come_back_the_same() {
     round(include_str!("../../config/scale.toml"));
     round(include_str!("../../config/gps.toml"));
+    // One pattern, not in a list, with a bar and a backslash in it.
+    let scale = include_str!("../../config/scale.toml");
+    let (before, rest) = scale.split_once("\nmatch = ").expect("patterns");
+    let (_, behind) = rest.split_once('\n').expect("more");
+    round(&format!(
+        r"{before}
+match = '(S|\x53) (?P<state>[SD]) +(?P<weight>-?[0-9.]+) g *'
+{behind}"
+    ));
 }
 
 #[test]

@@ -14,8 +14,9 @@ fn plan(keys: &str, tags: &[(&str, &str, &str, &str)]) -> Plan {
          [[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = 1\n{keys}\n"
     );
     for (name, address, data_type, keys) in tags {
-        text +=
-            &format!("[[device.tag]]\nname = \"{name}\"\naddress = \"{address}\"\ntype = \"{data_type}\"\n{keys}\n");
+        let tag =
+            format!("[[device.tag]]\nname = \"{name}\"\naddress = \"{address}\"\ntype = \"{data_type}\"\n{keys}\n");
+        text.push_str(&tag);
     }
     let facts = HostFacts { hostname: "box-7".into(), credentials_dir: None };
     let loaded = config::parse(&text, Path::new("/etc/ironbridge/ironbridge.toml"), &facts);

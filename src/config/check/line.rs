@@ -123,7 +123,8 @@ fn cut(section: &Section<'_, '_>, max_frame: usize) -> Option<FrameCut> {
         let found = bytes(section, "frame_end", MARK_MAX)?;
         let begins_anew = !start.is_empty() && found.windows(start.len()).any(|part| part == start);
         if found.is_empty() || begins_anew {
-            let message = "must be there, and must not have frame_start in it: a new frame would begin before this one ends";
+            let message =
+                "must be there, and must not have frame_start in it: a new frame would begin before this one ends";
             section.report(section.wrong("frame_end", end.at, message).allowed(BYTES_FORM));
         }
         return Some(FrameCut::Marks { start, end: found });

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use ironbridge::config::plan::{ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumPlan, FrameCut, LineMode, LinePlan};
 use ironbridge::config::lines::framer::{Framer, Heard};
+use ironbridge::config::plan::{ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumPlan, FrameCut, LineMode, LinePlan};
 
 use super::Bytes;
 
