@@ -88,9 +88,8 @@ impl Lane {
         };
         let (at, now) = (self.clock.now(), Instant::now());
         let device = &mut self.roster.devices[seat.0];
-        for poll in &device.polls {
-            self.schedule.begin_anew(*poll, now.into_std()); // the next step has its own deadline
-        }
+        // The next step has its own deadline; what was put off stays so.
+        self.schedule.begin_anew(ix, now.into_std());
         let ended = match asked {
             Ok(Reading::Registers(words)) => {
                 device.count(Ending::Answer(at));
