@@ -33,6 +33,7 @@
 //! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
+//! | how instruments that speak lines of their own are read | [`field::line`]; what a frame is and says: [`config::lines`] |
 //! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
 //! | where a SunSpec device has its models, and what if they move | [`model::sunspec`], [`field::sunspec`], `field/models` |
 //! | how long a device took to answer, and what went wrong with it | `field/spread`, `field/devices` |
@@ -61,11 +62,14 @@
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
+//! | what is wrong with each tag of a real site, and which explanation fits most of them | [`commands::check`] (`live`: `look`, `theory`) |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
-//! | what the simulated plant does wrong on request | [`plant::faults`] |
+//! | what the simulated plant does wrong on request | [`plant::faults`]; how it shows: `plant/damage` |
+//! | what went over the wires of a site, and the file it is kept in | [`field::carrier::tap`], [`recording`] (`record`) |
+//! | how a recording is read, shown and played back | [`commands::capture`] (`takes`, `show`), [`commands::replay`], [`plant::script`], [`plant::playback`] |
 //!
 //! ## Floors
 //!
@@ -75,7 +79,7 @@
 //!  ------------------------------------------------------------------------------------------------
 //!  floor 2   field/   broker/   store/ <- uplink/   plant/   receive/   host/
 //!  ------------------------------------------------------------------------------------------------
-//!  floor 1   config/  pipeline/  payload/  flow/  disk/  access/  road/
+//!  floor 1   config/  pipeline/  payload/  flow/  disk/  access/  road/  recording/
 //!  floor 0   model/                                   the words: no tokio, no I/O, no clock
 //! ```
 //!

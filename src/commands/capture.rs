@@ -321,8 +321,7 @@ impl Outcome {
             }
             if why == Why::Full {
                 println!("the file has the size of --max-size; the recording ends here");
-            }
-            if missed > 0 {
+            } else if missed > 0 {
                 println!("{missed} events came faster than the disk took them and are missing");
             }
             let file = output.display();

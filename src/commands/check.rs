@@ -1,11 +1,12 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
-//! `uplinks`, `store`, `buses` and `tags` write a section each, `figures` has the words they share.
+//! `uplinks`, `store`, `buses` (`instruments` for type line) and `tags` write a section each, `figures` has the words they share.
 //! Reads files, and devices only with `--live`, which has a room of its own (`live`). Problems are the error of this command, so they go where errors
 //! go; the plan and `--json` go to standard output.
 
 mod buses;
 pub(super) mod figures;
+mod instruments;
 mod live;
 mod store;
 mod tags;

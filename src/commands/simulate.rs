@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::plan::DevicePlan;
 use crate::config::{self, HostFacts, Loaded};
 use crate::plant::faults::{Fault, Trouble};
 use crate::plant::site::{Site, SiteOptions};
@@ -73,6 +74,12 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     let faults = faults::all(&args, &loaded.plan)?;
     if let Some(out) = &args.write_config {
         check_target(out, &loaded)?;
+    }
+    let is_mute = |device: &&DevicePlan| device.talk.as_ref().is_some_and(|talk| talk.examples.is_empty());
+    if let Some(device) = loaded.plan.devices.iter().find(is_mute) {
+        let name = &device.name;
+        let text = format!("device {name}: simulate speaks the `example` of an instrument, and this one has none");
+        return Err(Failed::Config(text));
     }
     let certificates = Certificates::beside(args.write_config.as_deref());
     let unplugs = faults.iter().flat_map(|(_, own)| own).any(|trouble| matches!(trouble.fault, Fault::Unplug(_)));

@@ -32,7 +32,7 @@ pub struct FileSet {
 pub enum Complete {
     /// Every file was read and parsed.
     Yes,
-    /// At least one was not; "no such bus" would be noise.
+    /// At least one was not, or buses stand in for those of another file; "no such bus" would be noise.
     No,
 }
 

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::blocks::{self, Block};
-use super::plan::{Plan, TagPlan};
-use super::wire;
-use crate::model::tag::BusIx;
+use super::plan::{DevicePlan, LineMode, Plan, TagPlan};
+use super::{lines, wire};
+use crate::model::sunspec::HEADER_REGISTERS;
+use crate::model::tag::{BusIx, DeviceIx};
 
 /// Bytes on flash per commit: a block of the tail and one of the marks. From a measurement of what reaches the device
 /// (`cargo bench --bench flash`): at 1000 samples a second 11.3 bytes per sample with a commit a second, 4.4 with one in
@@ -17,6 +18,8 @@ use crate::model::tag::BusIx;
 const FLASH_BYTES_PER_COMMIT: f64 = 8000.0;
 /// And per sample in it: in the tail, in the chunk's log, in the chunk.
 const FLASH_BYTES_PER_SAMPLE: f64 = 3.6;
+/// Bytes of a frame of an instrument whose configuration shows no example.
+const FRAME_ASSUMED: usize = 24;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// A rate that depends on how often values change.
@@ -46,6 +49,8 @@ impl Rate {
 pub struct BusForecast {
     /// Its reads.
     pub reads: Vec<Read>,
+    /// What is asked and said on a bus of type `line`.
+    pub talks: Vec<Talk>,
     /// All of them once.
     pub cycle: Duration,
     /// Part of its time that is taken: 1.0 is all of it.
@@ -60,6 +65,17 @@ pub struct Read {
     /// What is read.
     pub block: Block,
     /// Wire, think time and pause together.
+    pub takes: Duration,
+}
+
+/// A device on a bus of type `line`: one question and its answer, or what it says by itself each time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Talk {
+    /// Whose.
+    pub device: DeviceIx,
+    /// How often.
+    pub period: Duration,
+    /// Wire and think time together.
     pub takes: Duration,
 }
 
@@ -81,7 +97,11 @@ pub fn forecast(plan: &Plan) -> Forecast {
     let buses: Vec<BusForecast> = (0u32..).zip(&plan.buses).map(|(ix, _)| bus(plan, BusIx(ix))).collect();
     let samples = sample_rate(plan.tags.iter());
     let uplinks = plan.uplinks.iter().map(|uplink| wire::per_day(plan, uplink));
-    let reads = buses.iter().flat_map(|bus| &bus.reads).map(|read| 1.0 / read.block.period.as_secs_f64()).sum::<f64>();
+    let periods = |bus: &BusForecast| -> Vec<Duration> {
+        let reads = bus.reads.iter().map(|read| read.block.period);
+        reads.chain(bus.talks.iter().map(|talk| talk.period)).collect()
+    };
+    let reads = buses.iter().flat_map(periods).map(|period| 1.0 / period.as_secs_f64()).sum::<f64>();
     let flash = samples.map(|samples| {
         // What comes together is committed together, at most once per interval.
         let commits = reads.min(samples).min(1.0 / plan.store.commit_interval.as_secs_f64());
@@ -95,14 +115,42 @@ fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
     let think = blocks::think_assumed(link);
     let read = |block: Block| {
         let pause = plan.devices[block.device.0 as usize].manners.delay_between_requests;
-        let takes = blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
-        Read { block, takes }
+        let takes = |block: &Block| blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
+        // Before and after what does not show by itself which SunSpec model it is of.
+        let header = Block { start: 0, count: HEADER_REGISTERS, ..block.clone() };
+        let guards = if block.model.is_some() && !block.has_header() { takes(&header) * 2 } else { Duration::ZERO };
+        Read { takes: takes(&block) + guards, block }
     };
     let reads: Vec<Read> = blocks::plan_blocks(plan, ix).into_iter().map(read).collect();
-    let cycle = reads.iter().map(|read| read.takes).sum();
-    let load: f64 = reads.iter().map(|read| read.takes.as_secs_f64() / read.block.period.as_secs_f64()).sum();
+    let talks = talks(plan, ix, think);
+    let times = || {
+        let reads = reads.iter().map(|read| (read.takes, read.block.period));
+        reads.chain(talks.iter().map(|talk| (talk.takes, talk.period)))
+    };
+    let cycle = times().map(|(takes, _)| takes).sum();
+    let load: f64 = times().map(|(takes, period)| takes.as_secs_f64() / period.as_secs_f64()).sum();
     let load = load / connections(plan, ix);
-    BusForecast { reads, cycle, load, think }
+    BusForecast { reads, talks, cycle, load, think }
+}
+
+/// What goes over a bus of type `line`, with the examples of its devices for what they say.
+fn talks(plan: &Plan, ix: BusIx, think: Duration) -> Vec<Talk> {
+    let bus = &plan.buses[ix.0 as usize];
+    let Some(frames) = &bus.line else { return Vec::new() };
+    let talk = |(device, of): (DeviceIx, &DevicePlan)| {
+        let talk = of.talk.as_ref()?;
+        let own = plan.tags.get(of.tags.clone()).unwrap_or_default().iter().filter(|tag| tag.is_of_device());
+        let lengths = || talk.examples.iter().map(|said| lines::compose::frame(frames, said).len());
+        let (said, think) = match frames.mode {
+            LineMode::Poll => (lengths().max(), think),
+            LineMode::Listen => (Some(lengths().sum()).filter(|all| *all > 0), Duration::ZERO),
+        };
+        let bytes = u32::try_from(talk.send.len() + said.unwrap_or(FRAME_ASSUMED)).unwrap_or(u32::MAX);
+        let wire = bus.link.line().map_or(Duration::ZERO, |line| blocks::char_time(line) * bytes);
+        Some(Talk { device, period: own.map(|tag| tag.poll).min()?, takes: wire + think })
+    };
+    let devices = (0u32..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| device.bus == Some(ix));
+    devices.filter_map(talk).collect()
 }
 
 /// Connections that work side by side: as many as are allowed, and no more than there are units.

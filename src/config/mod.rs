@@ -10,7 +10,7 @@
 //! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
 //! from it, `forecast` and `wire` what it will cost · `exchange` takes tags out to CSV and back in, `sheet` is what the two forms
 //! have in common. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
-//! come from the caller. Promises: all problems at once, never a panic on any text, never a key silently ignored.
+//! come from the caller. `lines` knows the frames of instruments that speak no Modbus. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod expression;
 mod files;
 pub mod forecast;
+pub mod lines;
 mod nearest;
 pub mod plan;
 pub mod preset;

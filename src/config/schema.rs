@@ -219,6 +219,7 @@ pub const DEVICE: &[Key] = &[
     landed("send", Kind::Text),
     landed("match", Kind::List),
     landed("status", Kind::Table(STATUS_TEXTS)),
+    landed("example", Kind::List),
     landed("tag", Kind::Tables(TAG)),
 ];
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::bus::Shared;
@@ -40,6 +40,9 @@ use crate::pipeline::point::Harvest;
 /// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
 /// may not be silent for long.
 pub(super) const ROUND: Duration = Duration::from_secs(10);
+/// For so long, or the response timeout if that is longer, the loss of a connection is nobody's business: a modem that dials
+/// again. An attempt to open may take longer, and what was read before is not good meanwhile.
+const REOPENING: Duration = Duration::from_secs(1);
 /// Commands that may go before a poll that is due.
 const COMMANDS_IN_A_ROW_MAX: u8 = 2;
 
@@ -245,10 +248,24 @@ impl Lane {
     }
 
     async fn open(&mut self) {
+        if self.driver.was_proven() && !self.cut && !self.driver.is_resting() {
+            let patience = self.plan.buses[self.bus.0 as usize].response_timeout.max(REOPENING);
+            tokio::select! {
+                opened = self.driver.open() => return self.opened(opened).await,
+                () = sleep(patience) => {}
+                () = self.stop.begun() => return,
+            }
+            let text = "the connection was lost, and opening it again takes long";
+            self.tell_cut(&std::io::Error::new(std::io::ErrorKind::TimedOut, text)).await;
+        }
         let opened = tokio::select! {
             opened = self.driver.open() => opened,
             () = self.stop.begun() => return,
         };
+        self.opened(opened).await;
+    }
+
+    async fn opened(&mut self, opened: std::io::Result<()>) {
         match opened {
             Ok(()) => {
                 if self.cut {
@@ -331,7 +348,9 @@ impl Lane {
     /// Those, too, for which the router holds a place while they are still being journalled: it waits for an answer to each.
     async fn refuse_waiting(&mut self) {
         let refuse = |command: FieldCommand| drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
-        self.waiting.take().into_iter().for_each(refuse);
+        if let Some(command) = self.waiting.take() {
+            refuse(command);
+        }
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             refuse(command);

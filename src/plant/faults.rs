@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::plan::{BusLink, Carrier};
+use crate::config::plan::{BusLink, Carrier, Framing};
 use crate::model::tag::Table;
 
 /// What is wrong with a unit.
@@ -31,7 +31,8 @@ pub enum Fault {
     },
     /// It gives no more registers than these at a time: exception 3.
     Limit(u16),
-    /// It answers, but damaged: one bit flipped on a serial line (the check sum shows it), a wrong transaction id on TCP.
+    /// It answers, but damaged: one bit flipped on a serial line (the check sum shows it), a wrong transaction id on TCP, in
+    /// what an instrument says a bit that no text has.
     Noise,
     /// One bit of the reply is another, anywhere.
     BitFlip,
@@ -68,6 +69,8 @@ pub enum Fault {
 pub enum Needs {
     /// Nothing: every wire can do it.
     Nothing,
+    /// Units with addresses that know exceptions.
+    Modbus,
     /// A check sum, or nobody could tell that anything is wrong: RTU or ASCII.
     CheckSum,
     /// Bytes that can be told from an answer: RTU or ASCII.
@@ -85,7 +88,10 @@ impl Needs {
     pub const fn has(self, link: &BusLink) -> bool {
         match self {
             Self::Nothing => true,
-            Self::CheckSum | Self::Echo => !link.framing.is_numbered(),
+            Self::CheckSum => !link.framing.is_numbered(),
+            _ if matches!(link.framing, Framing::Line) => false,
+            Self::Modbus => true,
+            Self::Echo => !link.framing.is_numbered(),
             Self::Numbers => link.framing.is_numbered(),
             Self::Connection => {
                 matches!(link.carrier, Carrier::Tcp { .. } | Carrier::Tls(_) | Carrier::Listen { .. })
@@ -99,18 +105,24 @@ impl fmt::Display for Needs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "any bus",
+            Self::Modbus => "Modbus",
             Self::CheckSum => {
                 "a bus with check sums (RTU, ASCII): elsewhere a flipped bit is a value that nobody can doubt"
             }
             Self::Echo => "RTU or ASCII: nothing sends the frames of other types back",
             Self::Numbers => "a bus with transaction ids (modbus-tcp, -udp, -tls); on a serial line use late",
-            Self::Connection => "a TCP connection",
-            Self::Port => "a serial port",
+            Self::Connection => "a TCP connection (Modbus)",
+            Self::Port => "a serial port (Modbus)",
         })
     }
 }
 
 impl Fault {
+    /// Can an instrument on a bus of type line have it? They have no addresses and know no exceptions.
+    pub const fn is_of_instruments(self) -> bool {
+        matches!(self.needs(), Needs::Nothing | Needs::CheckSum)
+    }
+
     /// What it needs.
     pub const fn needs(self) -> Needs {
         match self {
@@ -119,7 +131,8 @@ impl Fault {
             Self::StaleNumber => Needs::Numbers,
             Self::HangUp | Self::Reset | Self::BlackHole => Needs::Connection,
             Self::Unplug(_) => Needs::Port,
-            _ => Needs::Nothing,
+            Self::Dead | Self::Lost | Self::Late(_) | Self::Noise | Self::Truncated | Self::Garbage => Needs::Nothing,
+            _ => Needs::Modbus,
         }
     }
 }

@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 
 use super::behind::Behind;
 use super::dial::DialLine;
+use super::instruments::Instruments;
 use super::rtu::{Pace, RtuLine};
+use super::talk::TalkLine;
 use super::tcp::{Manner, TcpLine};
 use super::tls::{self, GatewayFiles};
 use super::udp::UdpLine;
@@ -96,6 +98,28 @@ impl Doors {
         Ok(Door { place, line })
     }
 
+    /// Opens the door of a line of instruments. Must be called within a tokio runtime.
+    pub async fn open_talk(&self, name: &str, link: &BusLink, instruments: Instruments) -> io::Result<Door> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (line, place) = match &link.carrier {
+            Carrier::Serial(port) => {
+                let pace = if self.paced { Pace::Line(port.line) } else { Pace::Instant };
+                let symlink = self.links.as_ref().map(|folder| folder.join(name));
+                let (line, path) = TalkLine::on_pty(symlink.as_deref(), pace, instruments)?;
+                (line, Place::Pty(path))
+            }
+            Carrier::Listen { .. } => {
+                let to = TcpListener::bind(any).await?.local_addr()?;
+                (TalkLine::dial(to, instruments), Place::Dialled(to))
+            }
+            Carrier::Tcp { .. } | Carrier::Udp { .. } | Carrier::Tls(_) => {
+                let (line, address) = TalkLine::serve(any, instruments).await?;
+                (line, Place::Net(address))
+            }
+        };
+        Ok(Door { place, line: Line::Talk(line) })
+    }
+
     fn secrets(&mut self) -> io::Result<(Arc<ServerConfig>, GatewayFiles)> {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, "there is no place for its certificates");
         match &self.secrets {
@@ -122,6 +146,7 @@ enum Line {
     Udp(UdpLine),
     Dial(DialLine),
     Rtu(RtuLine),
+    Talk(TalkLine),
 }
 
 impl Door {
@@ -132,6 +157,7 @@ impl Door {
             Line::Udp(line) => line.stop().await,
             Line::Dial(line) => line.stop().await,
             Line::Rtu(line) => line.stop().await,
+            Line::Talk(line) => line.stop().await,
         }
     }
 }

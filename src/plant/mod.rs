@@ -4,6 +4,7 @@
 //!  pdu      one request in, one response out          image   what a device holds
 //!  frames   requests and replies in each framing      faults  what can be wrong with a unit; damage: how it shows
 //!  tcp udp dial rtu   the lines (rtu on a pty)        tls     certificates for those that need them
+//!  talk               the lines of instruments (bus type line): instruments (who is asked, what is wrong) -> instrument (its words)
 //!  conversation       requests in, replies out when they are due
 //!  behind   what a line asks of whoever is there      front   the door of a line, whatever carries it
 //!  units    simulated devices behind a line           life + waves   the tags of a plan, moving
@@ -25,6 +26,8 @@ pub mod frames;
 pub mod front;
 pub mod identity;
 pub mod image;
+pub mod instrument;
+pub mod instruments;
 pub mod life;
 pub mod link;
 pub mod pdu;
@@ -34,6 +37,7 @@ pub mod pty;
 pub mod rtu;
 pub mod script;
 pub mod site;
+pub mod talk;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

@@ -15,6 +15,7 @@ use super::faults::{Fault, Trouble};
 pub use super::front::Place;
 use super::front::{Door, Doors};
 use super::identity::Identity;
+use super::instruments::Instruments;
 use super::life::{Follow, Life};
 use super::units::Units;
 
@@ -55,8 +56,10 @@ pub struct ServedBus {
     pub name: String,
     /// Where it is.
     pub place: Place,
-    /// Who is there.
+    /// Who is there; on a bus of type line nobody with an address …
     pub units: Units,
+    /// … but these.
+    pub instruments: Option<Instruments>,
     door: Door,
 }
 
@@ -73,29 +76,32 @@ impl Site {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         let mut doors = Doors::new(options.paced, options.certificates.clone(), options.links.clone());
         for (at, bus) in plan.buses.iter().enumerate() {
-            if bus.line.is_some() {
-                let text = "the simulator speaks Modbus; instruments of a bus of type line are not simulated";
-                let source = io::Error::new(io::ErrorKind::Unsupported, text);
-                return Err(NotServed { bus: bus.name.clone(), source });
-            }
             let units = Units::new();
+            let not_served = |source| NotServed { bus: bus.name.clone(), source };
+            let instruments = Instruments::of(plan, bus_ix(at)).transpose();
+            let instruments = instruments.map_err(|error| not_served(io::Error::other(error)))?;
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
             for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
-                let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
-                let layout = || Layout::of(plan, plan.devices.iter().filter(same));
-                let life = lives.entry(device.unit_id).or_insert_with(|| Life::laid_out(layout()));
-                life.add(plan, device, &follows);
+                if instruments.is_none() {
+                    let same = |other: &&DevicePlan| other.bus == device.bus && other.unit_id == device.unit_id;
+                    let layout = || Layout::of(plan, plan.devices.iter().filter(same));
+                    let life = lives.entry(device.unit_id).or_insert_with(|| Life::laid_out(layout()));
+                    life.add(plan, device, &follows);
+                }
                 site.devices.push(ServedDevice { name: device.name.clone(), bus: at, unit_id: device.unit_id });
             }
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
                 units.introduce(unit_id, introduction(plan, bus_ix(at), unit_id));
             }
-            let door = doors.open(&bus.name, &bus.link, Arc::new(units.clone())).await;
-            let door = door.map_err(|source| NotServed { bus: bus.name.clone(), source })?;
-            site.buses.push(ServedBus { name: bus.name.clone(), place: door.place.clone(), units, door });
+            let door = match &instruments {
+                Some(instruments) => doors.open_talk(&bus.name, &bus.link, instruments.clone()).await,
+                None => doors.open(&bus.name, &bus.link, Arc::new(units.clone())).await,
+            };
+            let door = door.map_err(not_served)?;
+            site.buses.push(ServedBus { name: bus.name.clone(), place: door.place.clone(), units, instruments, door });
         }
         Ok(site)
     }
@@ -110,18 +116,20 @@ impl Site {
         self.buses.iter().find(|served| served.name == bus).map(|served| &served.place)
     }
 
-    /// Sets or heals the fault of a device. False: there is no such device.
+    /// Sets or heals the fault of a device. False: there is no such device, or none that could have it.
     pub fn set_fault(&self, device: &str, fault: Option<Fault>) -> bool {
-        self.devices
-            .iter()
-            .find(|served| served.name == device)
-            .is_some_and(|served| self.buses[served.bus].units.set_fault(served.unit_id, fault))
+        let troubles: Vec<Trouble> = fault.into_iter().map(Trouble::from).collect();
+        self.set_troubles(device, &troubles)
     }
 
-    /// Sets the faults of a device, each with its share. False: there is no such device.
+    /// Sets the faults of a device, each with its share. False: there is no such device, or none that could have them.
     pub fn set_troubles(&self, device: &str, troubles: &[Trouble]) -> bool {
-        let served = self.devices.iter().find(|served| served.name == device);
-        served.is_some_and(|served| self.buses[served.bus].units.set_troubles(served.unit_id, troubles.to_vec()))
+        let Some(served) = self.devices.iter().find(|served| served.name == device) else { return false };
+        let bus = &self.buses[served.bus];
+        match &bus.instruments {
+            Some(instruments) => instruments.set_troubles(device, troubles),
+            None => bus.units.set_troubles(served.unit_id, troubles.to_vec()),
+        }
     }
 
     /// Did the tag with this local topic ever hold this value? `None`: no tag has this topic.

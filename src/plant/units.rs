@@ -112,11 +112,6 @@ impl Units {
         &self.stats
     }
 
-    /// What somebody else may say of whether anybody is there.
-    pub fn set_presence(&self, presence: Presence) {
-        self.presence.send_replace(presence);
-    }
-
     /// A request to unit 0 of a serial line: everybody who lives carries it out, nobody answers (serial line V1.02, 2.1).
     fn broadcast(&self, request: &[u8]) {
         for unit in self.lock().values_mut() {

@@ -46,7 +46,7 @@ pub struct Told {
     pub events: Counter,
     /// Events that found no place.
     pub missed: Counter,
-    /// 1 once the bound was reached.
+    /// Not 0 once the bound was reached.
     pub full: Counter,
 }
 
@@ -317,6 +317,7 @@ mod tests {
         let size = std::fs::metadata(&path).expect("there").len();
         let (events, tail) = events(&path);
         assert!(size <= 2000 && events.len() >= 10, "{size} bytes, {} events", events.len());
-        assert_eq!((told.full.get(), tail, told.bytes.get()), (1, Tail::Ended, size));
+        assert!(told.full.get() > 0);
+        assert_eq!((tail, told.bytes.get()), (Tail::Ended, size));
     }
 }

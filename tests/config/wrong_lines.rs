@@ -21,11 +21,13 @@ fn a_line_bus_says_what_is_wrong() {
         ON_TCP,
         &[
             ("frame_end = «\"\"", "bus[0].frame_end", "must be there"),
-            ("frame_start = \"x\"\nframe_end = «\"x\"", "bus[0].frame_end", "the same as frame_start"),
+            ("frame_start = \"x\"\nframe_end = «\"x\"", "bus[0].frame_end", "must not have frame_start in it"),
+            ("frame_start = \"\\n\"\nframe_end = «\"\\r\\n\"", "bus[0].frame_end", "must not have frame_start in it"),
             ("frame_end = «\"hex:0\"", "bus[0].frame_end", "at most 8 bytes"),
             ("frame_end = «\"123456789\"", "bus[0].frame_end", "at most 8 bytes"),
             ("frame_end = \"x\"\nframe_length = «3", "bus[0].frame_length", "ends in one way"),
             ("frame_length = «257", "bus[0].frame_length", "1 ..= 256"),
+            ("frame_length = «12\nmode = \"listen\"", "bus[0].frame_length", "needs frame_start"),
             ("frame_idle = «\"11s\"", "bus[0].frame_idle", "1ms ..= 10s"),
             ("frame_start = «\"x\"\nframe_idle = \"1s\"", "bus[0].frame_start", "silence cuts frames"),
         ],
@@ -102,4 +104,35 @@ fn a_device_on_a_line_bus_says_what_is_wrong() {
             ),
         ],
     );
+}
+
+#[test]
+fn an_example_must_be_a_frame_that_a_pattern_fits_and_tags_can_read() {
+    let bus = |keys: &str| {
+        format!("{ON_TCP}frame_end = \"\\r\\n\"\n{keys}[[device]]\nname = \"d\"\nbus = \"l\"\nsend = \"x\"\n")
+    };
+    let weight = "match = 'S (?P<w>[-0-9.]+) g'\n";
+    let tag = "\n[[device.tag]]\nname = \"t\"\nfield = \"w\"";
+    let path = "device[0].example";
+    let cases = [
+        (format!("example = «\"S 1.2.3 g\"{tag}"), path, "`1.2.3` for the tag t is no float64"),
+        (format!("example = «\"W 12 g\"{tag}"), path, "fits it"),
+        (format!("example = [\"S 1 g\", «\"xS 1 g\"]{tag}"), path, "fits only `S 1 g`"),
+        (format!("example = «\"S 1 g\\r\\nS 2 g\"{tag}"), path, "one of its marks"),
+        (format!("example = «\"\"{tag}"), path, "says nothing"),
+        (format!("example = «\"hex:0\"{tag}"), path, "no such bytes"),
+        (format!("example = «[]{tag}"), path, "1 ..= 16 frames"),
+    ];
+    let cases: Vec<(&str, &str, &str)> =
+        cases.iter().map(|(text, path, words)| (text.as_str(), *path, *words)).collect();
+    assert_refused(&format!("{}{weight}", bus("")), &cases);
+    let wrong = format!("example = «\"S 1 g*00\"{tag}");
+    assert_refused(
+        &format!("{}{weight}", bus("checksum = \"xor\"\n")),
+        &[(&wrong, path, "its checksum is 00, and these bytes have")],
+    );
+    let right = format!("{}{weight}example = [\"S -1.5 g\", \"S 2 g\\r\\n\"]{tag}", bus(""));
+    let plan = support::parse(&right).expect("right").plan;
+    assert_eq!(plan.devices[0].talk.as_ref().expect("speaks").examples, [&b"S -1.5 g"[..], b"S 2 g"]);
+    assert_refused(&format!("{BUS}{DEVICE}"), &[("example = «\"x\"", path, "on a bus of type line")]);
 }

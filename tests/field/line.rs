@@ -7,12 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use ironbridge::config::lines::{Framer, Heard, checksum};
 use ironbridge::config::plan::{
     Carrier, ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumPlan, FrameCut, LineMode, LinePlan, Plan,
 };
 use ironbridge::config::{self, HostFacts};
-use ironbridge::field::line::checksum;
-use ironbridge::field::line::framer::{Framer, Heard};
+use ironbridge::field::carrier::{Opener, Opening, Wire};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::sample::Sample;
 use ironbridge::model::tag::TagIx;
@@ -20,9 +20,10 @@ use ironbridge::model::value::Value;
 use proptest::prelude::*;
 use pty::Pty;
 use rig::{Rig, good};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 const SCALE: &str = include_str!("../../config/scale.toml");
 const GPS: &str = include_str!("../../config/gps.toml");
@@ -336,4 +337,92 @@ async fn a_gps_receiver_gives_positions_no_fix_gives_none_and_silence_is_stale()
     let (mut stream, _) = listener.accept().await.expect("it comes back");
     send(&mut stream, &sentence("GPGGA,123522,4807.038,S,01131.000,W,1,08,0.9,7.5,M,46.9,M,,")).await;
     rig.sample(altitude, is(7.5)).await;
+}
+
+/// A barcode reader: digits and a line end, by itself. Any part of what it says would make a code too.
+const CODES: &str = r#"
+[gateway]
+name = "gw"
+data_dir = "/nowhere"
+[[bus]]
+name = "codes"
+type = "line"
+endpoint = "nowhere:4001"
+mode = "listen"
+frame_end = "\r"
+[[device]]
+name = "reader"
+bus = "codes"
+match = '(?P<code>[0-9]+)'
+[[device.tag]]
+name = "code"
+field = "code"
+type = "string(20)"
+"#;
+
+/// Hands out one end of a pipe at each opening; the test has the other.
+struct Pipes(mpsc::Sender<DuplexStream>);
+
+impl Opener for Pipes {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async {
+            let (near, far) = duplex(4096);
+            self.0.send(far).await.expect("the test goes on");
+            Ok(Box::new(near) as Box<dyn Wire>)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_frame_whose_beginning_nobody_heard_no_part_is_a_value() {
+    let (sender, mut opened) = mpsc::channel(1);
+    let mut rig = Rig::run_over(plan(CODES), Box::new(Pipes(sender)));
+    let mut reader = opened.recv().await.expect("opened");
+    let code =
+        |text: &'static str| move |sample: &Sample| good(sample) && sample.value == Some(Value::Text(text.into()));
+    let (first, second) = (code("4006381333931"), code("9783161484100"));
+    let mut codes = Vec::new();
+
+    // The port is opened while the instrument speaks.
+    reader.write_all(b"333931\r4006381333931\r").await.expect("heard");
+    // A frame that breaks off; what comes a minute later may be its rest.
+    sleep(Duration::from_secs(5)).await;
+    reader.write_all(b"97831").await.expect("heard");
+    sleep(Duration::from_secs(60)).await;
+    reader.write_all(b"61484100\r").await.expect("heard");
+    sleep(Duration::from_secs(5)).await;
+    reader.write_all(b"9783161484100\r").await.expect("heard");
+    while !codes.last().is_some_and(&second) {
+        codes.extend(rig.batch().await.into_iter().filter(good));
+    }
+    drop(reader);
+    // On a line that is silent at first the very first frame counts, and what an open line sounds like breaks none.
+    let mut reader = opened.recv().await.expect("opened again");
+    sleep(Duration::from_secs(2)).await;
+    reader.write_all(b"4006381333931\r\n").await.expect("heard");
+    sleep(Duration::from_secs(2)).await;
+    reader.write_all(b"9783161484100\r").await.expect("heard");
+    while codes.len() < 4 {
+        codes.extend(rig.batch().await.into_iter().filter(good));
+    }
+    assert!(first(&codes[0]) && second(&codes[1]) && first(&codes[2]) && second(&codes[3]), "{codes:?}");
+    assert_eq!(codes.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scale_that_is_alone_on_its_line_is_looked_for_every_few_seconds() {
+    let (sender, mut opened) = mpsc::channel(1);
+    let mut plan = scale(|carrier| carrier);
+    plan.buses[0].response_timeout = Duration::from_secs(2);
+    let weight = ix(&plan, "weight");
+    let mut rig = Rig::run_over(plan, Box::new(Pipes(sender)));
+    let silent = |question: usize| (3..7).contains(&question);
+    let wire = opened.recv().await.expect("opened");
+    tokio::spawn(weigh(wire, move |question| (!silent(question)).then(|| b"S S     5 g\r\n".to_vec())));
+    rig.sample(weight, is(5.0)).await;
+    rig.sample(weight, bad(Cause::Timeout)).await;
+    let down = tokio::time::Instant::now();
+    rig.sample(weight, is(5.0)).await;
+    // Two probes in vain, after 2 s and 4 s, and the third finds it after 8 s; nobody else needs the time.
+    assert!(down.elapsed() < Duration::from_secs(30), "{:?}", down.elapsed());
 }

@@ -6,7 +6,7 @@ use crate::rig;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -212,4 +212,50 @@ async fn a_command_that_is_still_being_journalled_when_the_bus_ends_is_refused_n
         assert_eq!(outcome.expect("an answer"), Outcome::Refused(Refusal::Stopping), "{lanes} lanes");
         (&mut rig.task).await.expect("ends");
     }
+}
+
+/// Can be opened only while the other side is there; else an attempt takes its five seconds.
+struct Redialled(Plc, Arc<AtomicBool>);
+
+impl Opener for Redialled {
+    fn open(&mut self) -> Opening<'_> {
+        Box::pin(async move {
+            for _ in 0..500 {
+                if self.1.load(Ordering::Relaxed) {
+                    return self.0.open().await;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(io::ErrorKind::TimedOut.into())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_connection_was_lost_is_not_good_for_as_long_as_an_attempt_to_open_it_takes() {
+    let mut plan = rig::plan(rig::link(Framing::RtuOverTcp));
+    rig::device(&mut plan, 1);
+    let tag = rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    plan.tags[tag.0 as usize].poll = Duration::from_millis(100);
+    let (plc, there) = (Plc::new(Framing::RtuOverTcp), Arc::new(AtomicBool::new(true)));
+    let mut rig = Rig::run_over(plan, Box::new(Redialled(plc.clone(), Arc::clone(&there))));
+    rig.sample(tag, rig::good).await;
+    let lose = |there: &AtomicBool| {
+        there.store(false, Ordering::Relaxed);
+        plc.next([plc::Fault::Close]);
+    };
+    lose(&there);
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    there.store(true, Ordering::Relaxed);
+    let meanwhile = rig.collect(Duration::from_secs(3)).await;
+    assert!(meanwhile.iter().all(rig::good), "who dials again at once costs no bad sample");
+    lose(&there);
+    let lost = Instant::now();
+    rig.sample(tag, rig::is_bad).await;
+    assert!(lost.elapsed() < Duration::from_millis(1500), "{:?}", lost.elapsed());
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    there.store(true, Ordering::Relaxed);
+    let back = Instant::now();
+    rig.sample(tag, rig::good).await;
+    assert!(back.elapsed() < Duration::from_secs(1), "the attempt goes on: {:?}", back.elapsed());
 }

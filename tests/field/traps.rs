@@ -107,9 +107,9 @@ async fn rtu_what_is_late_is_late_from_when_the_question_left_not_from_when_it_w
     let mut line = Line { plc, session: Session::new(Box::new(wire), link, Arc::default()), stats: Arc::default() };
     line.reads_right(1, 100).await;
     *stuck.lock().expect("nobody panics") = Some(Box::pin(tokio::time::sleep(3 * TIMEOUT / 4)));
-    line.plc.next([Fault::Late(2 * TIMEOUT - 10 * MS)]);
+    line.plc.next([Fault::Late(39 * TIMEOUT / 20)]);
     assert!(matches!(line.read(1, 200, 4).await, Err(Trouble::Timeout)));
-    line.plc.next([Fault::Late(TIMEOUT - 10 * MS)]); // time for the other one to be taken for it
+    line.plc.next([Fault::Late(19 * TIMEOUT / 20)]); // time for the other one to be taken for it
     line.reads_right(1, 500).await;
 }
 

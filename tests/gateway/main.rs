@@ -9,5 +9,6 @@ mod gateway;
 
 mod commands;
 mod conditions;
+mod lines;
 mod local;
 mod upstream;

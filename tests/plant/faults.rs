@@ -47,12 +47,13 @@ fn frame(framing: Framing, number: u16, unit: u8, pdu: &[u8]) -> Vec<u8> {
             let length = u16::try_from(body.len()).expect("short").to_be_bytes();
             [&number.to_be_bytes()[..], &[0, 0], &length, &body].concat()
         }
-        Framing::Rtu | Framing::Line => [&body[..], &crc(&body)].concat(),
+        Framing::Rtu => [&body[..], &crc(&body)].concat(),
         Framing::Ascii => {
             let lrc = body.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
-            let digits: String = body.iter().chain([&lrc]).map(|byte| format!("{byte:02X}")).collect();
-            format!(":{digits}\r\n").into_bytes()
+            let digits: Vec<String> = body.iter().chain([&lrc]).map(|byte| format!("{byte:02X}")).collect();
+            format!(":{}\r\n", digits.concat()).into_bytes()
         }
+        Framing::Line => unreachable!("no Modbus"),
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod cloud;
 mod faults;
+mod instruments;
 mod lines;
+mod replay;
 mod rumqttd_rows;
 mod simulate_config;
 mod simulate_process;

@@ -338,13 +338,7 @@ impl Plc {
             Fault::EchoAndAnswer if self.framing.is_datagrams() => send(writer, &incoming.request).await,
             Fault::EchoAndAnswer => bytes = [incoming.request, bytes].concat(),
             Fault::NoHeader => bytes = vec![0xAA; 16],
-            Fault::Twice(after) => {
-                let (writer, bytes) = (Arc::clone(writer), bytes.clone());
-                tokio::spawn(async move {
-                    sleep_until(at + after).await;
-                    send(&writer, &bytes).await;
-                });
-            }
+            Fault::Twice(after) => send_at(at + after, writer, bytes.clone()),
             Fault::Drip(pause) => {
                 for byte in bytes {
                     sleep_until(at).await;
@@ -355,12 +349,7 @@ impl Plc {
             }
             _ => {}
         }
-        let writer = Arc::clone(writer);
-        // Not one after the other: a late answer must be able to fall into the next question.
-        tokio::spawn(async move {
-            sleep_until(at).await;
-            send(&writer, &bytes).await;
-        });
+        send_at(at, writer, bytes);
         Flow::GoOn
     }
 
@@ -398,6 +387,15 @@ struct Incoming {
 enum Flow {
     GoOn,
     Close,
+}
+
+/// Not one after the other: a late answer must be able to fall into the next question.
+fn send_at<T: Wire + 'static>(at: Instant, writer: &Writer<T>, bytes: Vec<u8>) {
+    let writer = Arc::clone(writer);
+    tokio::spawn(async move {
+        sleep_until(at).await;
+        send(&writer, &bytes).await;
+    });
 }
 
 async fn send<T: Wire>(writer: &Writer<T>, bytes: &[u8]) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ironbridge::plant::pty::Pty;
 use serde_json::Value;
 use tokio_modbus::ExceptionCode;
 use tokio_modbus::client::{Reader as _, Writer as _, tcp};
@@ -198,6 +199,132 @@ fn a_recorder_that_is_killed_leaves_what_it_had_recorded() {
     assert!(tail.contains("cut off"), "{tail}");
     let (code, text) = tool(&["replay", &file, "--for", "100ms"]);
     assert!(code == Some(0) && text.contains("cut off") && text.contains("0 not recorded"), "{text}");
+}
+
+/// Faults of a device, and what the recording of it is to say: a bus for each, so that they do not wait for one another.
+const TRAPS: [(&str, &str, &str); 8] = [
+    ("modbus-rtu-over-tcp", "noise", "wrong check sum"),
+    ("modbus-rtu-over-tcp", "wrong-unit", "another unit"),
+    ("modbus-rtu-over-tcp", "registers:2", "another answer"),
+    ("modbus-rtu-over-tcp", "truncated", "garbage"),
+    ("modbus-tcp", "stale-id", "another answer"),
+    ("modbus-tcp", "close", "silence"),
+    ("modbus-ascii-over-tcp", "exception:6", "exception"),
+    ("modbus-tcp", "pieces:20ms", "answer"),
+];
+
+/// Four seconds: two recordings of a second each, and two sites that start.
+#[test]
+fn every_fault_that_was_recorded_is_played_and_recorded_again() {
+    let home = tempfile::tempdir().expect("temporary directory");
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let (config, live, desk) = (at("site.toml"), at("live.toml"), at("desk.toml"));
+    let mut text = "[gateway]\nname = \"seven\"\n".to_owned();
+    let mut faults = Vec::new();
+    for (ix, (kind, fault, _)) in TRAPS.iter().enumerate() {
+        let part = format!(
+            "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.1:502\"\nresponse_timeout = \"200ms\"\n\
+             [[device]]\nname = \"d{ix}\"\nbus = \"b{ix}\"\nunit_id = {unit}\n[[device.tag]]\nname = \"v\"\n\
+             address = \"holding:0\"\ntype = \"uint64\"\npoll = \"100ms\"\n",
+            unit = ix + 1
+        );
+        text.push_str(&part);
+        faults.push(format!("--fault=d{ix}={fault}"));
+    }
+    std::fs::write(&config, text).expect("written");
+    let mut args = vec!["simulate", "--json", "--config", &config, "--write-config", &live];
+    args.extend(faults.iter().map(String::as_str));
+    let (site, _) = Process::start(&args);
+    let mut from = live.clone();
+    let mut rounds = Vec::new();
+    let mut play = None;
+    for name in ["first.capture", "second.capture"] {
+        let file = at(name);
+        let (code, text) = tool(&["capture", "--config", &from, "--for", "1s", "--output", &file]);
+        assert_eq!(code, Some(0), "{text}");
+        rounds.push(shown(&file));
+        if play.is_none() {
+            play = Some(Process::start(&["replay", &file, "--json", "--write-config", &desk]));
+            from.clone_from(&desk);
+        }
+    }
+    drop((site, play));
+    for (unit, (kind, fault, result)) in (1..).zip(TRAPS) {
+        for (round, shown) in rounds.iter().enumerate() {
+            let told: Vec<_> = questions(shown, unit).collect();
+            assert!(!told.is_empty(), "{fault} on {kind}, round {round}: nothing was asked");
+            for item in told {
+                assert_eq!(item["result"], result, "{fault} on {kind}, round {round}: {item}");
+                assert_eq!(item["hung_up"], fault == "close", "{fault} on {kind}, round {round}: {item}");
+            }
+        }
+    }
+    let pieces = |round: usize| {
+        questions(&rounds[round], 8).all(|item| item["received"].as_array().is_some_and(|all| all.len() > 1))
+    };
+    assert!(pieces(0) && pieces(1), "pieces stay pieces");
+}
+
+/// A frame of a serial line.
+fn frame(body: &[u8]) -> Vec<u8> {
+    let one = |crc: u16, byte: &u8| {
+        (0..8).fold(crc ^ u16::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xA001 } else { crc >> 1 })
+    };
+    [body, &body.iter().fold(0xFFFF, one).to_le_bytes()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_listens_says_nothing_and_hears_who_asked_whom() {
+    let home = tempfile::tempdir().expect("temporary directory");
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let (port, file) = (at("rs485"), at("line.capture"));
+    let line = Pty::open(Some(&home.path().join("rs485"))).expect("a pseudo-terminal");
+    let mut listener = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    let listener = listener.args(["capture", "--json", "--listen", &port, "--serial", "19200-8N1", "--output", &file]);
+    let mut listener = Process(listener.stdout(Stdio::null()).spawn().expect("starts"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let size = || std::fs::metadata(&file).map_or(0, |file| file.len());
+    let grown = async |from: u64| {
+        while size() <= from {
+            assert!(Instant::now() < deadline, "nothing is recorded");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        size()
+    };
+    while !tool(&["capture", "--show", &file]).1.contains("connected") {
+        assert!(Instant::now() < deadline, "the port is not opened");
+    }
+    let mut known = size();
+    for said in [
+        &[3, 4, 0, 0, 0, 2][..],
+        &[3, 4, 4, 0x12, 0x34, 0x56, 0x78],
+        &[9, 3, 0, 0, 0, 1],
+        &[3, 6, 0, 7, 0, 5],
+        &[3, 0x86, 2],
+        &[3, 4, 0, 0, 0, 2],
+        &[3, 4, 4, 0x12, 0x35, 0x56, 0x78],
+    ] {
+        let frame = frame(said);
+        assert_eq!(line.write(&frame).expect("open"), frame.len());
+        known = grown(known).await;
+    }
+    let mut unsaid = [0u8; 1];
+    let heard = tokio::time::timeout(Duration::from_millis(1), line.read(&mut unsaid)).await;
+    assert!(heard.is_err(), "it must not say anything");
+    let id = rustix::process::Pid::from_child(&listener.0);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signal");
+    assert!(listener.0.wait().expect("ends").success());
+
+    let shown = shown(&file);
+    let told: Vec<_> = shown.iter().filter(|item| item["kind"] == "question").map(|item| &item["result"]).collect();
+    assert_eq!(told, ["answer", "silence", "exception", "answer"]);
+    assert_eq!(questions(&shown, 3).next().expect("asked")["words"], serde_json::json!([0x1234, 0x5678]));
+    let (_play, report) = Process::start(&["replay", &file, "--json", "--speed", "1000x"]);
+    let played = report["buses"][0]["at"].as_str().expect("a path");
+    let (code, text) = tool(&["read", "serial", played, "input:1", "--unit", "3", "--line", "19200-8N1"]);
+    assert!(code == Some(0) && text.contains("0x5678"), "{text}");
+    let (code, text) = tool(&["replay", &file, "--write-config", &at("desk.toml")]);
+    assert!(code == Some(64) && text.contains("--config"), "nobody told it of devices: {text}");
 }
 
 #[test]

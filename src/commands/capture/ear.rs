@@ -146,7 +146,9 @@ mod tests {
         let (mut ear, mut said) = (Ear::default(), Vec::new());
         let now = Instant::now();
         for frame in frames {
-            frame.chunks(crumb).for_each(|bytes| said.extend(ear.hear(now, bytes)));
+            for bytes in frame.chunks(crumb) {
+                said.extend(ear.hear(now, bytes));
+            }
             said.extend(if ear.is_waiting() { ear.pause() } else { Vec::new() });
         }
         said.into_iter().map(|said| (said.by, said.bytes)).collect()

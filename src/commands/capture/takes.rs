@@ -371,3 +371,6 @@ fn pdu_of(framing: Framing, ready: &[u8]) -> Vec<u8> {
     let pdu = if framing.is_numbered() { ready.get(MBAP_BYTES..) } else { ready.get(1..ready.len().saturating_sub(2)) };
     pdu.unwrap_or_default().to_vec()
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,13 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::figures::{counted, device_name, millis, write_rows};
+use super::instruments;
 use crate::config;
 use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
 use crate::config::plan::{AnswersAs, BusPlan, Plan};
 use crate::config::units::write_duration;
+use crate::model::sunspec::ModelPlace;
 use crate::model::tag::{Address, BusIx};
 
 /// Above this a bus has no room left for retries and commands.
@@ -38,6 +40,9 @@ fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Resul
 pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
     let bus = &plan.buses[ix.0 as usize];
     writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
+    if bus.line.is_some() {
+        return instruments::write(out, plan, ix, forecast);
+    }
     for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
@@ -61,12 +66,16 @@ pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
         })
         .collect();
     write_rows(out, ["every", "device", "read", "length", "for", "takes"], &rows)?;
+    write_load(out, &counted(forecast.reads.len(), "read"), forecast)
+}
+
+/// How long all of it takes, and how much of the bus that is.
+pub fn write_load(out: &mut String, what: &str, forecast: &BusForecast) -> fmt::Result {
     let percent = forecast.load * 100.0;
     let think = write_duration(forecast.think);
     writeln!(
         out,
-        "  {}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
-        counted(forecast.reads.len(), "read"),
+        "  {what}, {:.1} ms for all of them once ({think} turnaround assumed), load {percent:.1} %",
         millis(forecast.cycle)
     )?;
     if forecast.load > 1.0 {
@@ -82,19 +91,23 @@ pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Value {
     let reads = forecast.reads.iter().map(|read| {
         json!({
             "device": device_name(plan, read.block.device), "table": read.block.table.as_str(),
-            "start": read.block.start, "count": read.block.count, "tags": read.block.tags.len(),
+            "model": read.block.model.map(|model| model.to_string()), "start": read.block.start, "count": read.block.count, "tags": read.block.tags.len(),
             "every_ms": millis(read.block.period), "takes_ms": millis(read.takes),
         })
     });
     json!({
         "name": bus.name, "link": bus.link.to_string(), "reads": reads.collect::<Vec<_>>(),
+        "talks": instruments::json(plan, bus, forecast),
         "cycle_ms": millis(forecast.cycle), "load": forecast.load,
     })
 }
 
-/// `holding:100 ..= 109 (400101 ..= 400110)`
+/// `holding:100 ..= 109 (400101 ..= 400110)`, `sunspec:103:0 ..= 41`
 fn span(block: &Block) -> String {
     let at = |start| Address { table: block.table, start, bit: None };
     let last = block.start + (block.count - 1);
+    if let Some(model) = block.model {
+        return format!("{} ..= {last}", ModelPlace { model, offset: block.start, bit: None });
+    }
     format!("{} ..= {last} ({} ..= {})", at(block.start), config::modicon(at(block.start)), config::modicon(at(last)))
 }

@@ -136,6 +136,7 @@ impl Stage {
             records: Vec::new(),
         };
         let mut places: HashMap<u32, i64> = HashMap::new();
+        stage.instruments(plan);
         for bus in (0u32..).zip(&plan.buses).map(|(ix, _)| BusIx(ix)) {
             for block in blocks::plan_blocks(plan, bus) {
                 let tags = block.tags.iter().map(|ix| (ix.0, &plan.tags[ix.0 as usize]));
@@ -154,6 +155,22 @@ impl Stage {
             }
         }
         stage
+    }
+
+    /// What instruments on buses of type line say: a block each.
+    fn instruments(&mut self, plan: &Plan) {
+        for device in plan.devices.iter().filter(|device| device.talk.is_some()) {
+            let tags = (0u32..).zip(&plan.tags).skip(device.tags.start).take(device.tags.len());
+            let own = tags.filter(|(_, tag)| tag.class == self.class && tag.is_of_device());
+            let mut tags: Vec<Source> = own.map(|(ix, tag)| Source::new(plan, ix, tag, &mut self.dice)).collect();
+            tags.sort_by(|one, other| one.tag.name.cmp(&other.tag.name));
+            if let Some(period) = plan.tags[device.tags.clone()].iter().map(|tag| micros(tag.poll).max(1)).min()
+                && !tags.is_empty()
+            {
+                self.due.push(Reverse((BEGIN_MICROS, self.blocks.len())));
+                self.blocks.push(Block { period, tags });
+            }
+        }
     }
 
     /// Reads a block; how many readings that were.

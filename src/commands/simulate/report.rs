@@ -33,7 +33,8 @@ struct BusReport {
 #[derive(Serialize)]
 struct DeviceReport {
     name: String,
-    unit_id: u8,
+    /// Of an instrument none.
+    unit_id: Option<u8>,
     tags: usize,
     fault: Option<String>,
 }
@@ -95,7 +96,8 @@ fn devices(plan: &Plan, bus: usize, faults: &[(String, Vec<Trouble>)]) -> Vec<De
             let fault = own.map(|own| own.iter().map(Trouble::to_string).collect::<Vec<_>>().join(", "));
             // What is worked out from others is no device's own.
             let served = plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device()).count();
-            DeviceReport { name: device.name.clone(), unit_id: device.unit_id, tags: served, fault }
+            let unit_id = device.talk.is_none().then_some(device.unit_id);
+            DeviceReport { name: device.name.clone(), unit_id, tags: served, fault }
         })
         .collect()
 }
@@ -107,7 +109,8 @@ fn as_text(report: &Report, site: &Site, args: &Args) -> String {
         for DeviceReport { name, unit_id, tags, fault } in &bus.devices {
             let fault = fault.as_ref().map(|fault| format!("  {fault}")).unwrap_or_default();
             let plural = if *tags == 1 { "tag" } else { "tags" };
-            let _ = writeln!(text, "    {name}  unit {unit_id}  {tags} {plural}{fault}");
+            let unit = unit_id.map(|unit| format!("unit {unit}  ")).unwrap_or_default();
+            let _ = writeln!(text, "    {name}  {unit}{tags} {plural}{fault}");
         }
     }
     if site.buses().iter().any(|bus| matches!(bus.place, Place::Pty(_))) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::files::Complete;
 use super::super::nearest;
-use super::super::plan::{BusLink, BusPlan, Carrier, Echo, Framing, Habits, LineMode};
+use super::super::plan::{BusLink, BusPlan, Carrier, Echo, Framing, Habits, LineMode, LinePlan};
 use super::super::raw::{Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
@@ -109,7 +109,17 @@ impl<'a> Buses<'a> {
 
     /// The mode of a bus of type line, if it could be read.
     pub fn mode(&self, bus: BusIx) -> Option<LineMode> {
-        self.plans.get(bus.0 as usize)?.as_ref()?.line.as_ref().map(|line| line.mode)
+        self.line(bus).map(|line| line.mode)
+    }
+
+    /// Are they all there, and themselves? Else they stand in for those of a file that was not read.
+    pub fn are_known(&self) -> bool {
+        self.complete == Complete::Yes
+    }
+
+    /// The frames of a bus of type line, if they could be read.
+    pub fn line(&self, bus: BusIx) -> Option<&LinePlan> {
+        self.plans.get(bus.0 as usize)?.as_ref()?.line.as_ref()
     }
 
     /// For the plan; `None` when one of them has problems.

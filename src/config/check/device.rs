@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
-use super::super::plan::{DevicePlan, Framing, Grouping, LineMode, TagPlan};
+use super::super::plan::{DevicePlan, Framing, Grouping, TagPlan};
 use super::super::profile::{Library, Origin, RegisterMap};
 use super::super::raw::{Node, Trail};
 use super::super::schema;
@@ -11,6 +11,7 @@ use super::super::section::{Context, Section, Spot};
 use super::address::{STYLES, Style};
 use super::bus::Buses;
 use super::derived::{self, Pending};
+use super::example;
 use super::gateway::Gateway;
 use super::habits;
 use super::line;
@@ -108,10 +109,10 @@ pub fn devices<'a>(
             style,
             territory: &plan.territory,
             poll: poll.unwrap_or(POLL),
-            frames: plan.bus.filter(|bus| buses.is_line(*bus)).map(|_| tag::Frames {
-                patterns: plan.talk.as_ref().map_or(&[], |talk| talk.patterns.as_slice()),
-                listens: plan.bus.and_then(|bus| buses.mode(bus)) == Some(LineMode::Listen),
-            }),
+            frames: plan
+                .bus
+                .filter(|bus| buses.is_line(*bus))
+                .map(|_| tag::Frames { patterns: plan.talk.as_ref().map_or(&[], |talk| talk.patterns.as_slice()) }),
             every: poll.filter(|_| plan.bus.is_none()),
             registers_max: plan.max_registers_per_read,
             template: gateway.template.as_ref(),
@@ -141,6 +142,10 @@ pub fn devices<'a>(
         }
         let factors = reading.scale_factors.into_iter().map(|(at, factor)| (at - first, factor)).collect();
         resolve(&mut tags[first..], first, factors, |finding| root.cx.findings.report(finding));
+        if let Some(talk) = &mut plan.talk {
+            let frames = plan.bus.and_then(|bus| buses.line(bus)).filter(|_| buses.are_known());
+            talk.examples = example::examples(&section, frames, talk, first, &tags[first..]);
+        }
         if let (0, true, Some(node)) = (plan.unit_id, on_a_line, section.get("unit_id")) {
             check_broadcast(&section, node.at, &tags[first..]);
         }

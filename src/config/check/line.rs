@@ -27,7 +27,7 @@ pub const BUS_KEYS: [&str; 10] = [
     "checksum_place",
 ];
 /// Keys of a device that only this type has.
-pub const DEVICE_KEYS: [&str; 3] = ["send", "match", "status"];
+pub const DEVICE_KEYS: [&str; 4] = ["send", "match", "status", "example"];
 /// Keys of a device that mean nothing here.
 const NOT_OF_DEVICE: [&str; 15] = [
     "unit_id",
@@ -77,7 +77,8 @@ const MAX_FRAME: u16 = 256;
 const MARK_MAX: usize = 8;
 const SEND_MAX: usize = 256;
 const PATTERNS_MAX: usize = 32;
-const BYTES_FORM: &str = "text such as \"\\r\\n\", or \"hex:02 0D\"";
+/// How bytes are written.
+pub const BYTES_FORM: &str = "text such as \"\\r\\n\", or \"hex:02 0D\"";
 const TYPES_ALLOWED: &str = "float64 (the default), int64, uint64, bool, string(N)";
 
 /// The frames of a bus; problems are reported.
@@ -87,6 +88,12 @@ pub fn frames(section: &Section<'_, '_>) -> Option<LinePlan> {
     let max_frame = usize::from(section.whole("max_frame", FRAME_RANGE).unwrap_or(MAX_FRAME));
     let checksum = checksum(section);
     let cut = cut(section, max_frame)?;
+    if let (LineMode::Listen, FrameCut::Length { start, .. }, Some(node)) = (mode, &cut, section.get("frame_length"))
+        && start.is_empty()
+    {
+        let message = "nobody could tell where a frame begins: who listens needs frame_start, or another end";
+        section.report(section.wrong("frame_length", node.at, message));
+    }
     if let (Some(node), Some(ChecksumPlan { place: ChecksumPlace::Behind, .. })) =
         (section.get("checksum_place"), &checksum)
         && !matches!(cut, FrameCut::Marks { .. })
@@ -114,8 +121,9 @@ fn cut(section: &Section<'_, '_>, max_frame: usize) -> Option<FrameCut> {
     let start = bytes(section, "frame_start", MARK_MAX).unwrap_or_default();
     if let Some(end) = section.get("frame_end") {
         let found = bytes(section, "frame_end", MARK_MAX)?;
-        if found.is_empty() || found == start {
-            let message = "must be there, and must not be the same as frame_start";
+        let begins_anew = !start.is_empty() && found.windows(start.len()).any(|part| part == start);
+        if found.is_empty() || begins_anew {
+            let message = "must be there, and must not have frame_start in it: a new frame would begin before this one ends";
             section.report(section.wrong("frame_end", end.at, message).allowed(BYTES_FORM));
         }
         return Some(FrameCut::Marks { start, end: found });
@@ -166,18 +174,15 @@ pub fn talk(section: &Section<'_, '_>, mode: Option<LineMode>) -> Option<TalkPla
     }
     let patterns = patterns(section);
     let status = status(section, &patterns);
-    (!patterns.is_empty()).then_some(TalkPlan { send, patterns, status })
+    (!patterns.is_empty()).then_some(TalkPlan { send, patterns, status, examples: Vec::new() })
 }
 
 fn patterns(section: &Section<'_, '_>) -> Vec<Pattern> {
-    let texts = match section.get("match").map(|node| &node.value) {
-        None => {
-            section.missing("match", "a regular expression with a named group for each tag");
-            return Vec::new();
-        }
-        Some(Value::Text(_)) => section.text("match").into_iter().collect(),
-        Some(_) => section.texts("match").unwrap_or_default(),
-    };
+    if section.get("match").is_none() {
+        section.missing("match", "a regular expression with a named group for each tag");
+        return Vec::new();
+    }
+    let texts = one_or_more(section, "match");
     if let (Some(node), true) = (section.get("match"), texts.is_empty() || texts.len() > PATTERNS_MAX) {
         let allowed = format!("1 ..= {PATTERNS_MAX} patterns");
         section.report(section.wrong("match", node.at, format!("has {} patterns", texts.len())).allowed(allowed));
@@ -224,6 +229,15 @@ pub fn data_type(section: &Section<'_, '_>) -> Option<DataType> {
     found
 }
 
+/// A text, or a list of them.
+pub fn one_or_more<'a>(section: &Section<'a, '_>, key: &str) -> Vec<Spot<&'a str>> {
+    match section.get(key).map(|node| &node.value) {
+        Some(Value::Text(_)) => section.text(key).into_iter().collect(),
+        Some(_) => section.texts(key).unwrap_or_default(),
+        None => Vec::new(),
+    }
+}
+
 /// Reports a group that no pattern has.
 fn known(section: &Section<'_, '_>, field: Spot<&str>, patterns: &[Pattern]) {
     if patterns.is_empty() || patterns.iter().any(|pattern| pattern.has(field.value)) {
@@ -249,8 +263,18 @@ pub fn refuse(section: &Section<'_, '_>, keys: &[&str], message: &str) {
 fn bytes(section: &Section<'_, '_>, key: &str, longest: usize) -> Option<Vec<u8>> {
     section.get(key)?;
     let text = section.text(key)?;
-    let found = match text.value.strip_prefix("hex:") {
-        None => Some(text.value.as_bytes().to_vec()),
+    let found = bytes_of(text.value, longest);
+    if found.is_none() {
+        let allowed = format!("at most {longest} bytes: {BYTES_FORM}");
+        section.report(section.wrong(key, text.at, "are no such bytes").allowed(allowed));
+    }
+    found
+}
+
+/// The same of a text alone.
+pub fn bytes_of(text: &str, longest: usize) -> Option<Vec<u8>> {
+    let found = match text.strip_prefix("hex:") {
+        None => Some(text.as_bytes().to_vec()),
         Some(digits) => {
             let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b' ').collect();
             let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -258,10 +282,5 @@ fn bytes(section: &Section<'_, '_>, key: &str, longest: usize) -> Option<Vec<u8>
             digits.chunks(2).map(pair).collect::<Option<Vec<u8>>>().filter(|_| whole)
         }
     };
-    let fits = found.filter(|bytes| bytes.len() <= longest);
-    if fits.is_none() {
-        let allowed = format!("at most {longest} bytes: {BYTES_FORM}");
-        section.report(section.wrong(key, text.at, "are no such bytes").allowed(allowed));
-    }
-    fits
+    found.filter(|bytes| bytes.len() <= longest)
 }

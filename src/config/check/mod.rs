@@ -9,6 +9,7 @@ mod bus;
 mod condition;
 mod derived;
 mod device;
+mod example;
 mod gateway;
 mod habits;
 mod line;

@@ -28,7 +28,7 @@ const HEARTBEAT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Modbus Application Protocol 1.1b3, section 6.12.
 const REGISTERS_PER_WRITE_MAX: u16 = 123;
-/// Of an instrument that speaks by itself, where nothing else is written and it does so every few seconds.
+/// Of what an instrument says, where nothing else is written and it does so every few seconds.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 const TEXT_BYTES_MAX: usize = 1024;
 const ORDERS: [(&str, Order); 4] =
@@ -67,8 +67,6 @@ pub struct Of<'a> {
 pub struct Frames<'a> {
     /// Their patterns.
     pub patterns: &'a [Pattern],
-    /// They come by themselves.
-    pub listens: bool,
 }
 
 /// Reads one tag; `None` when it has no place or no name, which was reported.
@@ -134,7 +132,7 @@ pub fn tag<'a>(
         deadband,
         heartbeat: heartbeat.or(deadband.map(|_| HEARTBEAT)),
         compression: condition::compression(section, data_type, heartbeat),
-        freshness: freshness(section, poll, of.frames.is_some_and(|frames| frames.listens) && expression.is_none()),
+        freshness: freshness(section, poll, of.frames.is_some() && expression.is_none()),
         alarm: condition::alarm(section, access, data_type),
         limits,
         class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
@@ -189,10 +187,10 @@ fn field_of(section: &Section<'_, '_>, of: Of<'_>) -> Option<Source> {
     }
 }
 
-/// An instrument that speaks by itself and falls silent would look well for ever.
-fn freshness(section: &Section<'_, '_>, poll: Duration, listens: bool) -> Freshness {
+/// What an instrument says no more (of itself, or when asked in its answers of another kind) would look well for ever.
+fn freshness(section: &Section<'_, '_>, poll: Duration, is_told: bool) -> Freshness {
     let plan = condition::freshness(section, poll);
-    let standard = listens.then_some((3 * poll).max(STALE_AFTER));
+    let standard = is_told.then_some((3 * poll).max(STALE_AFTER));
     Freshness { stale_after: plan.stale_after.or(standard), ..plan }
 }
 

@@ -10,7 +10,7 @@ use super::super::HostFacts;
 use super::super::csv::cell::{Decimal, quoted};
 use super::super::csv::columns::{Column, Owner, Scope};
 use super::super::csv::{self, Filled, Lines, Written};
-use super::super::files;
+use super::super::files::{self, Complete, FileSet};
 use super::super::problem::{Finding, Findings};
 use super::super::raw::{Entry, Node, Trail, Value};
 use super::super::sheet::{Form, Line, Part, Sheet};
@@ -34,7 +34,7 @@ struct Group<'a> {
 pub fn devices_to_file(csv: Source<'_>, text: String, out: &Path, facts: &HostFacts) -> Result<Imported, Refused> {
     let findings = Findings::default();
     let base = buses(&text);
-    let mut set = files::from_text(out, &base, &findings);
+    let mut set = FileSet { complete: Complete::No, ..files::from_text(out, &base, &findings) };
     let Some(file) = set.sources.add(csv.path.to_owned(), text) else {
         return Err(Refused::Asked(format!("{} is too large", csv.path.display())));
     };
@@ -50,7 +50,7 @@ pub fn devices_to_file(csv: Source<'_>, text: String, out: &Path, facts: &HostFa
     let parts = groups.iter().map(Group::part).collect();
     let toml = Sheet { head: lines.head.clone(), parts, tail: lines.tail.clone() }.to_toml(Form::Devices);
     let findings = Findings::default();
-    let written = files::from_text(out, &format!("{base}{toml}"), &findings);
+    let written = FileSet { complete: Complete::No, ..files::from_text(out, &format!("{base}{toml}"), &findings) };
     // What may be wrong now is a profile that lies beside the one file and not beside the other.
     if Draft::of(written, findings).finish(facts)? != plan {
         return Err(Refused::Internal("the TOML that came out means something else than the CSV".to_owned()));

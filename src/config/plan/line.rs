@@ -119,6 +119,8 @@ pub struct TalkPlan {
     pub patterns: Vec<Pattern>,
     /// `status`
     pub status: Option<StatusPlan>,
+    /// `example`: what the device says, without marks and checksums. At most 16.
+    pub examples: Vec<Vec<u8>>,
 }
 
 /// `status = { field = "state", good = ["S"], uncertain = ["D"] }`: every text that is not listed is bad.
@@ -132,10 +134,14 @@ pub struct StatusPlan {
     pub uncertain: Vec<String>,
 }
 
-/// A regular expression over the bytes of a frame, with named groups.
+/// A regular expression over the bytes of a frame, with named groups. It must fit the whole frame: of "12.5 g" with noise
+/// before it, or cut in the middle, "2.5 g" would be a wrong value that looks well.
 #[derive(Debug, Clone)]
 pub struct Pattern {
+    /// Fits whole frames only.
     regex: Regex,
+    /// As it is written.
+    alone: Regex,
 }
 
 impl PartialEq for Pattern {
@@ -147,16 +153,18 @@ impl PartialEq for Pattern {
 impl Pattern {
     /// Reads one; the error is for people. Frames are bytes: `\d` and its like are those of ASCII.
     pub fn new(text: &str) -> Result<Self, String> {
-        let built = RegexBuilder::new(text).unicode(false).size_limit(PATTERN_BYTES_MAX).build();
-        let regex = built.map_err(|error| {
+        let build = |text: &str| RegexBuilder::new(text).unicode(false).size_limit(PATTERN_BYTES_MAX).build();
+        let alone = build(text).map_err(|error| {
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default();
             format!("is no regular expression: {}", last.trim_start_matches("error: "))
         })?;
-        if regex.capture_names().flatten().next().is_none() {
+        if alone.capture_names().flatten().next().is_none() {
             return Err("has no named group: nothing of a frame would become a value".to_owned());
         }
-        Ok(Self { regex })
+        // A comment of (?x) may stand at its end.
+        let whole = build(&format!(r"\A(?:{text})\z")).or_else(|_| build(&format!("\\A(?:{text}\n)\\z")));
+        Ok(Self { regex: whole.map_err(|_| "is too long")?, alone })
     }
 
     /// Names of its groups.
@@ -167,6 +175,11 @@ impl Pattern {
     /// Has it a group of this name?
     pub fn has(&self, field: &str) -> bool {
         self.fields().any(|name| name == field)
+    }
+
+    /// The part of a frame that it would fit, if parts were enough.
+    pub fn part<'f>(&self, frame: &'f [u8]) -> Option<&'f [u8]> {
+        self.alone.find(frame).map(|found| found.as_bytes())
     }
 
     /// What its groups hold in a frame; `None`: the frame is another one.

@@ -4,73 +4,68 @@
 //! silent costs its neighbours one probe in twenty parts of the bus's time; every loss of the connection and every
 //! standing of a device is told once. Its tags are read-only: a command that comes all the same is refused.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::info;
 
-use super::reader::{Reader, Reading};
+use super::outcome::ITS_POLL;
+use super::rounds::{Load, ROUND};
 use super::talk::{NoAnswer, Talk};
+use crate::config::lines::Reader;
 use crate::config::plan::{DevicePlan, LineMode, Plan};
 use crate::field::bus::{BusHandle, Shared};
 use crate::field::carrier::{self, Opener};
 use crate::field::command::{COMMANDS_WAITING_MAX, FieldCommand};
-use crate::field::devices::{Ending, Roster, Seat};
-use crate::field::outlet;
+use crate::field::devices::{Roster, Seat};
 use crate::field::schedule::May;
-use crate::field::standing::{Change, ProbeBudget};
+use crate::field::standing::ProbeBudget;
 use crate::field::stats::BusStats;
-use crate::field::tags::{Said, Tags};
+use crate::field::tags::Tags;
 use crate::flow::hub::Hub;
-use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::notice::Notices;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
-use crate::pipeline::point::Harvest;
-
-/// Reports, heartbeats of bad tags and silent tags are looked at this often, or more often where a tag needs it.
-const ROUND: Duration = Duration::from_secs(10);
-/// The only poll of a device.
-const ITS_POLL: usize = 0;
 
 /// One bus, built and then run.
 pub struct LineBus {
-    plan: Arc<Plan>,
-    name: String,
-    hub: Hub,
-    shared: Shared,
-    notices: Option<Notices>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) name: String,
+    pub(super) hub: Hub,
+    pub(super) shared: Shared,
+    pub(super) notices: Option<Notices>,
     commands: mpsc::Receiver<FieldCommand>,
-    mode: LineMode,
-    response_timeout: Duration,
-    talk: Talk,
-    cut: bool,
-    roster: Roster,
-    partners: Vec<Partner>,
-    tags: Tags,
-    probes: ProbeBudget,
+    pub(super) mode: LineMode,
+    pub(super) response_timeout: Duration,
+    pub(super) talk: Talk,
+    pub(super) cut: bool,
+    pub(super) roster: Roster,
+    pub(super) partners: Vec<Partner>,
+    pub(super) tags: Tags,
+    pub(super) probes: ProbeBudget,
     next_round: Instant,
-    stats: Arc<BusStats>,
+    pub(super) load: Load,
+    pub(super) stats: Arc<BusStats>,
 }
 
 /// What a line bus knows of a device beside its seat.
-struct Partner {
-    reader: Reader,
-    period: Duration,
-    due: Instant,
-    heard: Instant,
+pub(super) struct Partner {
+    pub(super) reader: Reader,
+    pub(super) period: Duration,
+    pub(super) due: Instant,
+    pub(super) heard: Instant,
     /// With listening: silent for longer than this it counts as silent.
-    silent_after: Option<Duration>,
+    pub(super) silent_after: Option<Duration>,
 }
 
 /// The devices of a bus that say something, and what the bus knows of them.
-fn speakers(plan: &Plan, bus: BusIx, tags: &Tags, now: Instant) -> (Vec<DeviceIx>, Vec<Partner>) {
+fn speakers(plan: &Plan, bus: BusIx, now: Instant) -> (Vec<DeviceIx>, Vec<Partner>) {
     let own = (0..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
     let speaker = |(ix, device): (DeviceIx, &DevicePlan)| {
-        let reader = Reader::new(plan, ix, tags)?;
+        let reader = Reader::new(plan, ix)?;
         let of_device = || plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device());
         let partner = Partner {
             reader,
@@ -103,10 +98,10 @@ impl LineBus {
         let wanted: Vec<TagIx> = own.map(|(ix, _)| ix).collect();
         let tags = Tags::of(&plan, &wanted).resuming(&hub.active_alarms());
         let now = Instant::now();
-        let (speakers, partners) = speakers(&plan, bus, &tags, now);
+        let (speakers, partners) = speakers(&plan, bus, now);
         let mut roster = Roster::new(&plan, &speakers, now);
         for (device, partner) in roster.devices.iter_mut().zip(&partners) {
-            device.slots = partner.reader.slots().collect();
+            device.slots = partner.reader.tags().filter_map(|tag| tags.slot(tag)).collect();
         }
         let built = Self {
             name: bus_plan.name.clone(),
@@ -124,6 +119,7 @@ impl LineBus {
             roster,
             partners,
             tags,
+            load: Load::new(now),
             stats: Arc::clone(&stats),
         };
         (built, BusHandle { commands: sender, stats, others: Vec::new() })
@@ -140,7 +136,7 @@ impl LineBus {
         info!(bus = %self.name, devices = self.partners.len(), "bus begins");
         while !self.shared.stop.is_begun() {
             self.stats.turns.one();
-            self.refuse(Refusal::Access);
+            self.refuse();
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
@@ -161,7 +157,10 @@ impl LineBus {
             }
         }
         self.commands.close();
-        self.refuse(Refusal::Stopping);
+        // Whoever has a place in the queue already may still use it.
+        while let Some(command) = self.commands.recv().await {
+            drop(command.reply.send(Outcome::Refused(Refusal::Stopping))); // nobody may be waiting any more
+        }
         for place in 0..self.partners.len() {
             let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
             self.emit(Seat(place), held).await;
@@ -222,9 +221,17 @@ impl LineBus {
             self.stats.probes.one();
         } else {
             self.stats.polls_skipped.add(skipped.into());
+            self.roster.devices[seat.0].skipped(skipped.into());
         }
         let reader = &partner.reader;
+        let before = self.stats.noise();
         let answer = self.talk.ask(reader.question(), self.response_timeout, |frame| reader.read(frame)).await;
+        self.stats.polls.one();
+        let device = &mut self.roster.devices[seat.0];
+        device.heard(self.stats.noise().since(before));
+        if let (Ok(_), Some(took)) = (&answer, self.talk.took()) {
+            device.took(took);
+        }
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match answer {
             Ok(readings) => self.said(seat, readings).await,
@@ -258,140 +265,10 @@ impl LineBus {
         }
     }
 
-    async fn said(&mut self, seat: Seat, readings: Vec<Reading>) {
-        let at = self.shared.clock.now();
-        self.partners[seat.0].heard = Instant::now();
-        let mut harvest = Harvest::default();
-        for Reading { slot, raw, doubt } in readings {
-            self.tags.offer(slot, Said { raw, doubt }, at, &mut harvest);
-        }
-        if std::mem::take(&mut self.cut) {
-            info!(bus = %self.name, "bus is connected again");
-            self.notice(Phase::Cleared, "connected again".into());
-        }
-        let device = &mut self.roster.devices[seat.0];
-        device.count(Ending::Answer(at));
-        let change = device.unit.answered();
-        if change == Change::Back {
-            let down = device.down_since.take().map(|since| at.since(since));
-            let elapsed_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
-            info!(bus = %self.name, device = %device.name, elapsed_ms, "device answers again");
-        }
-        if change != Change::Same {
-            self.tell(seat);
-        }
-        self.emit(seat, harvest).await;
-    }
-
-    async fn failed(&mut self, seat: Seat, cause: Cause, begun: Instant) {
-        let now = Instant::now();
-        let device = &mut self.roster.devices[seat.0];
-        device.count(if cause == Cause::Timeout { Ending::Timeout } else { Ending::Error });
-        if device.unit.is_down() {
-            self.probes.spent(now.duration_since(begun), now.into_std());
-        }
-        let change = device.unit.failed(Some(ITS_POLL), now.into_std());
-        self.partners[seat.0].due = now; // a second try, or a probe: the standing says when
-        self.fallen(seat, change, cause).await;
-        if self.talk.is_mute() {
-            self.talk.close();
-        }
-    }
-
-    async fn fallen(&mut self, seat: Seat, change: Change, cause: Cause) {
-        let at = self.shared.clock.now();
-        if change == Change::Down {
-            let device = &mut self.roster.devices[seat.0];
-            if device.down_since.is_none() {
-                warn!(bus = %self.name, device = %device.name, cause = cause.as_str(), "device is down");
-                device.down_since = Some(at);
-            }
-            device.cause = cause;
-            self.emit_bad(seat).await;
-        }
-        if matches!(change, Change::Down | Change::Suspect) {
-            self.tell(seat);
-        }
-    }
-
-    /// A connection that worked is opened again at once, and only if that fails anyone is told.
-    async fn lost(&mut self, error: &io::Error) {
-        let was_proven = self.talk.was_proven();
-        self.talk.close();
-        if was_proven {
-            debug!(bus = %self.name, error = %error, "connection lost");
-        } else {
-            self.tell_cut(error).await;
-        }
-    }
-
-    async fn tell_cut(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.cut, true) {
-            warn!(bus = %self.name, error = %error, "bus has no connection");
-            self.notice(Phase::Active, format!("no connection: {error}"));
-        }
-        let at = self.shared.clock.now();
-        for place in 0..self.partners.len() {
-            let device = &mut self.roster.devices[place];
-            device.unit.cut();
-            device.cause = Cause::Transport;
-            device.down_since.get_or_insert(at);
-            self.emit_bad(Seat(place)).await;
-        }
-        self.report();
-    }
-
-    /// Counts that changed, heartbeats of what is bad, and who has fallen silent.
-    async fn round(&mut self) {
-        self.report();
-        let at = self.shared.clock.now();
-        for place in 0..self.partners.len() {
-            let (seat, partner) = (Seat(place), &self.partners[place]);
-            let silent = partner.silent_after.is_some_and(|longest| partner.heard.elapsed() >= longest);
-            let device = &mut self.roster.devices[place];
-            if device.unit.is_down() {
-                self.emit_bad(seat).await;
-            } else {
-                if self.mode == LineMode::Listen && silent && self.talk.is_open() {
-                    let change = device.unit.failed(None, Instant::now().into_std());
-                    self.fallen(seat, change, Cause::Stale).await;
-                }
-                let silent = self.tags.look(self.roster.devices[place].slots.iter().copied(), at);
-                self.emit(seat, silent).await;
-            }
-        }
-    }
-
-    fn notice(&self, phase: Phase, detail: String) {
-        if let Some(notices) = &self.notices {
-            notices.tell(Notice { event: "bus_down", phase, subject: self.name.clone(), detail });
-        }
-    }
-
-    fn report(&mut self) {
-        (0..self.roster.devices.len()).for_each(|place| self.tell(Seat(place)));
-    }
-
-    fn tell(&mut self, seat: Seat) {
-        let load = u8::try_from(self.stats.load_percent.get()).unwrap_or(100);
-        if let Some(report) = self.roster.devices[seat.0].news(load) {
-            self.hub.report(report);
-        }
-    }
-
-    async fn emit_bad(&mut self, seat: Seat) {
-        let (at, device) = (self.shared.clock.now(), &self.roster.devices[seat.0]);
-        let harvest = self.tags.bad(device.slots.iter().copied(), device.cause, at);
-        self.emit(seat, harvest).await;
-    }
-
-    async fn emit(&mut self, seat: Seat, harvest: Harvest) {
-        outlet::send(&self.hub, &self.shared.clock, &self.plan, self.roster.devices[seat.0].ix, harvest).await;
-    }
-
-    fn refuse(&mut self, reason: Refusal) {
+    /// Nothing here is ever written.
+    fn refuse(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
-            drop(command.reply.send(Outcome::Refused(reason)));
+            drop(command.reply.send(Outcome::Refused(Refusal::Access))); // nobody may be waiting any more
         }
     }
 }

@@ -1,16 +1,15 @@
 //! Instruments that speak in lines or small frames of their own: scales, GPS receivers, flow meters, barcode readers.
 //!
-//! Bytes → `framer` (where a frame begins and ends) → `checksum` → `reader` (groups of a pattern become values, a status text a
-//! quality) → the bus in `bus`, which owns the wire, asks or listens, and sends on what came of it. All but `bus` is pure.
+//! `talk` owns the wire, and takes frames out of its bytes · `bus` asks or listens · `outcome` is what answers, silence and a
+//! lost connection lead to · `rounds` what is done every ten seconds. What a frame is and says: [`crate::config::lines`].
 //!
 //! Promises: noise costs frames, never a wrong value and never memory; a frame with a wrong checksum, or one that no
 //! pattern fits, is counted and nothing else; in poll mode an answer that came too late is over before the next question
 //! goes out. What the room does not do: write. Tags of a line bus are read-only.
 
 pub mod bus;
-pub mod checksum;
-pub mod framer;
-pub mod reader;
+mod outcome;
+mod rounds;
 mod talk;
 
 pub use bus::LineBus;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::framer::{Framer, Heard};
+use crate::config::lines::{Framer, Heard};
 use crate::config::plan::{FrameCut, LinePlan};
 use crate::field::backoff::Backoff;
 use crate::field::carrier::{Opener, Wire};
@@ -18,8 +18,15 @@ const READ_BYTES: usize = 512;
 /// With nobody answering for this long a connection is opened anew, though it looks well.
 const MUTE_MAX: Duration = Duration::from_secs(60);
 
-/// Silence before a question: what the system still holds back of an older answer comes out in this time.
+/// Silence before a question: what the system still holds back of an older answer comes out in this time …
 const SETTLE: Duration = Duration::from_millis(2);
+/// … and the rest of a frame that has begun in this: adapters hand on bytes every 16 ms, and a byte at 300 baud takes 37.
+const SETTLE_WITHIN: Duration = Duration::from_millis(60);
+/// What comes sooner after opening may be the middle of a frame: the instrument did not wait for us, and a network takes
+/// its time.
+const OPENED_WITHIN: Duration = Duration::from_millis(500);
+/// A frame does not pause for so long. What follows a half one may be its other half or the next one, so it is neither.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,9 @@ pub(super) struct Talk {
     backoff: Backoff,
     proven: bool,
     opened_before: bool,
+    took: Option<Duration>,
+    /// When it was opened; until the first byte.
+    opened_at: Option<Instant>,
     stats: Arc<BusStats>,
 }
 
@@ -71,6 +81,8 @@ impl Talk {
             backoff: Backoff::default(),
             proven: false,
             opened_before: false,
+            opened_at: None,
+            took: None,
             stats,
         }
     }
@@ -106,6 +118,7 @@ impl Talk {
                 }
                 self.stats.connected.set(1);
                 let now = Instant::now();
+                self.opened_at = Some(now);
                 (self.last_answer, self.quiet_until) = (now, now + listen_first);
                 Ok(())
             }
@@ -123,6 +136,11 @@ impl Talk {
         self.stats.connected.set(0);
         let wait = if self.proven { Duration::ZERO } else { self.backoff.next(rand::random()) };
         self.retry_at = Instant::now() + wait;
+    }
+
+    /// From the last question to the end of its answer.
+    pub(super) const fn took(&self) -> Option<Duration> {
+        self.took
     }
 
     /// A frame of one of our devices came.
@@ -151,13 +169,27 @@ impl Talk {
         let heard: Vec<Heard> = match count {
             Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Some(count) => {
-                self.last_byte = Instant::now();
+                self.begin();
                 self.framer.push(&buffer[..count]).collect()
             }
             None if silence.is_some_and(|silence| silence <= wake) => self.framer.silence().into_iter().collect(),
             None => Vec::new(),
         };
         Ok(heard.into_iter().filter_map(|heard| self.count(heard)).collect())
+    }
+
+    /// Bytes have come: are they the beginning of something?
+    fn begin(&mut self) {
+        let now = Instant::now();
+        let held = self.framer.held();
+        if self.opened_at.take().is_some_and(|opened| now - opened < OPENED_WITHIN) {
+            self.framer.lose();
+        } else if held > 0 && self.idle.is_none() && now - self.last_byte > PAUSE_MAX {
+            self.stats.garbage.add(u64::try_from(held).unwrap_or(u64::MAX));
+            // Line ends in another form than expected, and what a transmitter makes of being switched, begin no frame.
+            if self.framer.holds_text() { self.framer.lose() } else { self.framer.clear() }
+        }
+        self.last_byte = now;
     }
 
     fn count(&self, heard: Heard) -> Option<Vec<u8>> {
@@ -184,7 +216,8 @@ impl Talk {
             wire.flush().await
         });
         sent.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the request could not be sent"))??;
-        let deadline = Instant::now() + patience;
+        let asked = Instant::now();
+        let deadline = asked + patience;
         let troubles = || (self.stats.crc.get(), self.stats.garbage.get(), self.stats.foreign.get());
         let before = troubles();
         loop {
@@ -192,6 +225,7 @@ impl Talk {
                 if let Some(answer) = fits(&frame) {
                     self.stats.replies.one();
                     self.prove();
+                    self.took = Some(asked.elapsed());
                     return Ok(answer);
                 }
                 self.stats.foreign.one();
@@ -212,10 +246,15 @@ impl Talk {
         let begun = Instant::now();
         loop {
             let last = self.last_byte;
-            let stale = self.hear(Instant::now() + SETTLE).await?.len();
+            let settled = if self.framer.held() > 0 { last + SETTLE_WITHIN } else { last };
+            let stale = self.hear(settled.max(Instant::now() + SETTLE)).await?.len();
             self.stats.stale.add(u64::try_from(stale).unwrap_or(u64::MAX));
-            if self.last_byte == last || begun.elapsed() >= at_most {
+            if self.last_byte == last {
                 self.framer.clear();
+                return Ok(());
+            }
+            if begun.elapsed() >= at_most {
+                self.framer.lose();
                 return Ok(());
             }
         }

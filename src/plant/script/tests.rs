@@ -1,3 +1,5 @@
+//! Small recordings, and what is answered out of them.
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);

@@ -1,3 +1,5 @@
+//! The format byte by byte, cut off anywhere and damaged anywhere.
+
 use super::*;
 
 fn all() -> Vec<Record> {
@@ -30,7 +32,9 @@ fn all() -> Vec<Record> {
 
 fn bytes_of(records: &[Record]) -> Vec<u8> {
     let (mut codec, mut bytes) = (Codec::default(), Vec::new());
-    records.iter().for_each(|record| codec.put(record, &mut bytes));
+    for record in records {
+        codec.put(record, &mut bytes);
+    }
     bytes
 }
 

@@ -1,7 +1,6 @@
 //! From a frame to values: groups of a pattern, and what a status text says of them. Pure.
 
-use crate::config::plan::{Plan, Source, StatusPlan, TalkPlan};
-use crate::field::tags::{Slot, Tags};
+use crate::config::plan::{Plan, Source, StatusPlan, TagPlan, TalkPlan};
 use crate::model::quality::{Cause, Quality};
 use crate::model::tag::{DataType, DeviceIx, TagIx};
 use crate::model::value::Value;
@@ -10,7 +9,7 @@ use crate::model::value::Value;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// Which tag.
-    pub slot: Slot,
+    pub tag: TagIx,
     /// Its raw value, or why it has none.
     pub raw: Result<Value, Cause>,
     /// What the instrument says of it.
@@ -26,23 +25,26 @@ pub struct Reader {
 
 #[derive(Debug)]
 struct Wanted {
-    slot: Slot,
+    tag: TagIx,
     field: String,
     data_type: DataType,
 }
 
 impl Reader {
     /// For a device; `None`: it does not speak lines.
-    pub fn new(plan: &Plan, device: DeviceIx, tags: &Tags) -> Option<Self> {
+    pub fn new(plan: &Plan, device: DeviceIx) -> Option<Self> {
         let own = plan.devices.get(device.0 as usize)?;
         let numbered = (0..).map(TagIx).zip(&plan.tags).skip(own.tags.start).take(own.tags.len());
-        let wanted = numbered.filter_map(|(ix, tag)| match &tag.source {
-            Source::Field(field) => {
-                Some(Wanted { slot: tags.slot(ix)?, field: field.clone(), data_type: tag.data_type })
-            }
+        Some(Self::of(own.talk.clone()?, numbered))
+    }
+
+    /// For these tags of a device that says this.
+    pub fn of<'a>(talk: TalkPlan, tags: impl IntoIterator<Item = (TagIx, &'a TagPlan)>) -> Self {
+        let wanted = tags.into_iter().filter_map(|(ix, tag)| match &tag.source {
+            Source::Field(field) => Some(Wanted { tag: ix, field: field.clone(), data_type: tag.data_type }),
             Source::Register(_) | Source::Model(_) | Source::Derived(_) => None,
         });
-        Some(Self { talk: own.talk.clone()?, tags: wanted.collect() })
+        Self { tags: wanted.collect(), talk }
     }
 
     /// What the device is asked.
@@ -50,9 +52,9 @@ impl Reader {
         &self.talk.send
     }
 
-    /// Where its tags are.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.tags.iter().map(|tag| tag.slot)
+    /// The tags that it gives values to.
+    pub fn tags(&self) -> impl Iterator<Item = TagIx> {
+        self.tags.iter().map(|tag| tag.tag)
     }
 
     /// What a frame says; `None`: it is not one of this device.
@@ -69,14 +71,14 @@ impl Reader {
             let is_status = !own(&tag.field);
             if !pattern.has(&tag.field) {
                 let lost = matches!(doubt, Quality::Bad(_)) && speaks_of_all;
-                return lost.then_some(Reading { slot: tag.slot, raw: Err(Cause::Exception), doubt });
+                return lost.then_some(Reading { tag: tag.tag, raw: Err(Cause::Exception), doubt });
             }
             let raw = match doubt {
                 Quality::Bad(cause) if !is_status => Err(cause),
                 _ => groups.name(&tag.field).map_or(Err(Cause::Nan), |group| value(group.as_bytes(), tag.data_type)),
             };
             // The status itself is what it is.
-            Some(Reading { slot: tag.slot, raw, doubt: if is_status { Quality::Good } else { doubt } })
+            Some(Reading { tag: tag.tag, raw, doubt: if is_status { Quality::Good } else { doubt } })
         };
         Some(self.tags.iter().filter_map(reading).collect())
     }

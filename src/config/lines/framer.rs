@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
+use super::checksum;
 use crate::config::plan::{ChecksumPlace, ChecksumPlan, FrameCut, LinePlan};
-use crate::field::line::checksum;
 
 /// What the stream held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +68,24 @@ impl Framer {
         self.overlong = false;
     }
 
+    /// What comes now may be the middle of a frame: where only its end is marked, it is noise up to the next end.
+    pub fn lose(&mut self) {
+        let is_marked = match &self.cut {
+            FrameCut::Marks { start, .. } | FrameCut::Length { start, .. } => !start.is_empty(),
+            FrameCut::Idle(_) => false,
+        };
+        self.clear();
+        self.overlong = !is_marked;
+    }
+
     /// Bytes held.
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Is anything of what is held more than control characters and what an open line sounds like?
+    pub fn holds_text(&self) -> bool {
+        self.held.iter().any(|byte| !byte.is_ascii_control() && *byte != 0xFF)
     }
 
     /// Looks at the stream after each byte.
