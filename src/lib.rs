@@ -62,6 +62,7 @@
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
+//! | what is wrong with each tag of a real site, and which explanation fits most of them | [`commands::check`] (`live`: `look`, `theory`) |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | the register maps in the binary | [`config::shipped`], `config/profiles/` |

@@ -114,18 +114,25 @@ pub fn device_blocks(plan: &Plan, ix: DeviceIx, max_gap: u16) -> Vec<Block> {
         block.count = block.count.max(start - block.start + width(tag));
         block.tags.push(tag_ix);
     }
-    let together = device.grouping == Grouping::Blocks;
+    let together = reads_over_holes(device);
     for block in blocks.iter_mut().filter(|_| together) {
         take_factors_along(block, plan, device);
     }
     blocks
 }
 
+/// May what lies between tags of a model be read as far as one read reaches? A model has no holes, but a device may be said to.
+pub fn reads_over_holes(device: &DevicePlan) -> bool {
+    device.grouping == Grouping::Blocks && device.max_gap.is_none()
+}
+
 /// Where a block begins whose first tag is this one, and how long it is then: in a model with its header, if that fits.
 fn begins(tag: &TagPlan, start: u16, device: &DevicePlan) -> (u16, u16) {
     let count = width(tag);
     let end = start.checked_add(count).map(|end| end.max(HEADER_REGISTERS));
-    match end.filter(|end| *end <= longest_read(device, TABLE) && device.grouping == Grouping::Blocks) {
+    let near = device.grouping == Grouping::Blocks
+        && device.max_gap.is_none_or(|gap| start <= HEADER_REGISTERS.saturating_add(gap));
+    match end.filter(|end| near && *end <= longest_read(device, TABLE)) {
         Some(end) if tag.model().is_some() => (0, end),
         Some(_) | None => (start, count),
     }

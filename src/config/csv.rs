@@ -88,8 +88,10 @@ pub fn lines(file: FileIx, text: &str, scope: Scope, decimal: Decimal, findings:
     let columns = columns(&header, scope, findings);
     let known: Vec<Column> = columns.iter().copied().flatten().collect();
     let mut lines = Lines { head: header.comments, columns: known, rows: Vec::new(), tail: scanned.tail };
+    let has = |name: &str| header.cells.iter().any(|cell| cell.text == name);
     for required in ["name", "address"] {
-        if !header.cells.iter().any(|cell| cell.text == required) {
+        // What is worked out, and what an instrument says in a line, has no address.
+        if !has(required) && !(required == "address" && (has("expression") || has("field"))) {
             let message = format!("the header has no column `{required}`");
             findings.report(Finding::line(header.at, Trail::Row(header.line), message));
             return lines;

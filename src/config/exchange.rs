@@ -26,8 +26,8 @@ use super::raw::{Entry, Node, Value};
 use super::source::{At, Sources};
 
 pub use super::csv::cell::Decimal;
-pub use export::{Exported, all_devices, one_device};
-pub use import::{Changes, Imported, Source, into_config, to_file};
+pub use export::{Exported, From, all_devices, one_device};
+pub use import::{Changes, Imported, Source, into_config, of_text, to_file};
 
 /// The words of `address_style`.
 pub const STYLES: [&str; 3] = [check::STYLES[0].0, check::STYLES[1].0, check::STYLES[2].0];

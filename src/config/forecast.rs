@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::blocks::{self, Block};
 use super::plan::{DevicePlan, LineMode, Plan, TagPlan};
 use super::{lines, wire};
+use crate::model::sunspec::HEADER_REGISTERS;
 use crate::model::tag::{BusIx, DeviceIx};
 
 /// Bytes on flash per commit: a block of the tail and one of the marks. From a measurement of what reaches the device
@@ -114,8 +115,11 @@ fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
     let think = blocks::think_assumed(link);
     let read = |block: Block| {
         let pause = plan.devices[block.device.0 as usize].manners.delay_between_requests;
-        let takes = blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
-        Read { block, takes }
+        let takes = |block: &Block| blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
+        // Before and after what does not show by itself which SunSpec model it is of.
+        let header = Block { start: 0, count: HEADER_REGISTERS, ..block.clone() };
+        let guards = if block.model.is_some() && !block.has_header() { takes(&header) * 2 } else { Duration::ZERO };
+        Read { takes: takes(&block) + guards, block }
     };
     let reads: Vec<Read> = blocks::plan_blocks(plan, ix).into_iter().map(read).collect();
     let talks = talks(plan, ix, think);

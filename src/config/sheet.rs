@@ -68,6 +68,11 @@ impl Line {
         Self { comments: row.comments.clone(), cells: cells(row, Owner::Tag), verbatim: None }
     }
 
+    /// The tag's name.
+    pub fn name(&self) -> Option<&str> {
+        self.cells.iter().find(|(column, _)| column.is_tag("name")).map(|(_, name)| name.as_str())
+    }
+
     /// Do both say the same, in whatever order?
     pub fn is_same(&self, other: &Self) -> bool {
         self.comments == other.comments

@@ -13,8 +13,8 @@ use super::stats::Noise;
 use super::sunspec::discovery::Discovery;
 use super::tags::{Slot, Tags};
 use super::think::Think;
-use crate::config::blocks::{Block, longest_read, width};
-use crate::config::plan::{Grouping, Plan};
+use crate::config::blocks::{Block, longest_read, reads_over_holes, width};
+use crate::config::plan::Plan;
 use crate::flow::hub::{DeviceReport, Diagnosis};
 use crate::model::quality::Cause;
 use crate::model::tag::{DeviceIx, TagIx};
@@ -53,8 +53,6 @@ pub struct Device {
     pub think: Think,
     /// Where it has its SunSpec models.
     pub discovery: Discovery,
-    /// Readings in a row that showed another model than the one that was found there.
-    pub moved: u8,
     spread: Spread,
     counts: Counts,
     reported: Option<DeviceReport>,
@@ -168,6 +166,8 @@ pub struct Poll {
     pub busy: u8,
     /// It was known to be good, and the device refuses it since then.
     pub refused_since: Option<Instant>,
+    /// Readings in a row that showed another model than the one that was found there.
+    pub moved: u8,
     /// When the chain of models was last put in doubt because the device refused this.
     pub doubted: Option<Instant>,
     /// Scale factors of its tags that are polled at another time, and lie in its readings all the same …
@@ -192,6 +192,7 @@ impl Poll {
             known_good: false,
             busy: 0,
             refused_since: None,
+            moved: 0,
             doubted: None,
             factors,
             head,
@@ -210,7 +211,7 @@ fn beside(plan: &Plan, block: &Block, tags: &Tags) -> (Vec<(Slot, Cut)>, Vec<(Sl
     wanted.dedup();
     let (start, end) = (block.start, u32::from(block.start) + u32::from(block.count));
     let of_device = plan.devices.get(block.device.0 as usize);
-    let together = of_device.filter(|device| device.grouping == Grouping::Blocks);
+    let together = of_device.filter(|device| reads_over_holes(device));
     let longest = together.map_or(0, |device| longest_read(device, block.table));
     let apart = block.model.is_some() && !block.has_header();
     for ix in wanted.into_iter().filter(|ix| !block.tags.contains(ix)) {
@@ -256,7 +257,6 @@ impl Roster {
                 whole_again: now,
                 think: Think::default(),
                 discovery: Discovery::default(),
-                moved: 0,
                 spread: Spread::default(),
                 counts: Counts::default(),
                 reported: None,

@@ -88,9 +88,8 @@ impl Lane {
         };
         let (at, now) = (self.clock.now(), Instant::now());
         let device = &mut self.roster.devices[seat.0];
-        for poll in &device.polls {
-            self.schedule.begin_anew(*poll, now.into_std()); // the next step has its own deadline
-        }
+        // The next step has its own deadline; what was put off stays so.
+        self.schedule.begin_anew(ix, now.into_std());
         let ended = match asked {
             Ok(Reading::Registers(words)) => {
                 device.count(Ending::Answer(at));
@@ -237,18 +236,17 @@ impl Lane {
     /// What was read is not of the model: nothing of it is used, and the chain is walked again.
     pub(super) async fn moved(&mut self, ix: PollIx, at: Stamp) {
         let now = Instant::now();
-        let poll = &self.roster.polls[ix];
-        let device = &mut self.roster.devices[poll.seat.0];
+        let poll = &mut self.roster.polls[ix];
+        let (seat, device) = (poll.seat, &mut self.roster.devices[poll.seat.0]);
         let model = poll.block.model.map(|model| model.to_string()).unwrap_or_default();
         debug!(bus = %self.name, device = %device.name, model, "sunspec model is not where it was");
         device.discovery.doubt();
         device.count(Ending::Answer(at));
-        let seat = poll.seat;
-        device.moved = device.moved.saturating_add(1);
-        if device.moved <= MOVED_MAX {
+        poll.moved = poll.moved.saturating_add(1);
+        if poll.moved <= MOVED_MAX {
             self.schedule.begin_anew(ix, now.into_std());
         } else {
-            if device.moved == MOVED_MAX + 1 {
+            if poll.moved == MOVED_MAX + 1 {
                 warn!(bus = %self.name, device = %device.name, model, "sunspec model never is where the chain has it");
             }
             self.schedule.put_off(ix, (now + MOVED_WAIT).into_std());

@@ -87,10 +87,10 @@ impl Lane {
     /// `head`: registers of its SunSpec model that were read apart.
     async fn answered(&mut self, ix: PollIx, reading: &Reading, head: Option<&Reading>, at: Stamp) {
         let poll = &mut self.roster.polls[ix];
-        (poll.known_good, poll.busy, poll.refused_since, poll.doubted) = (true, 0, None, None);
+        (poll.known_good, poll.busy, poll.refused_since) = (true, 0, None);
+        (poll.moved, poll.doubted) = (0, None);
         let (seat, block) = (poll.seat, &poll.block);
         let device = &mut self.roster.devices[seat.0];
-        device.moved = 0;
         if let Some(took) =
             self.driver.last_response().filter(|_| reading.registers() == Some(block.count.into()) && head.is_none())
         {

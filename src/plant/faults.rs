@@ -111,8 +111,8 @@ impl fmt::Display for Needs {
             }
             Self::Echo => "RTU or ASCII: nothing sends the frames of other types back",
             Self::Numbers => "a bus with transaction ids (modbus-tcp, -udp, -tls); on a serial line use late",
-            Self::Connection => "Modbus on a TCP connection",
-            Self::Port => "Modbus on a serial port",
+            Self::Connection => "a TCP connection (Modbus)",
+            Self::Port => "a serial port (Modbus)",
         })
     }
 }

@@ -215,3 +215,30 @@ fn a_missing_file_is_78() {
     let (_, ended) = check(LINE, |args| args.config = PathBuf::from("/nowhere/at/all.toml"));
     assert_eq!(ended.map_err(|failed| failed.code()), Err(78));
 }
+
+#[test]
+fn a_bus_of_instruments_shows_what_is_asked_and_what_the_examples_mean() {
+    let (text, ended) = check(include_str!("../../config/scale.toml"), |_| {});
+    assert!(ended.is_ok());
+    for line in [
+        "  device scale: asked `SI\\r\\n` every 500ms, 2 tags",
+        "    says `S S     100.00 g`: weight = 100 g, state = S",
+        "    says `S D     101.50 g`: weight = 101.5 g (uncertain, exception), state = D",
+        "    says `S +`: weight = no value (bad, exception), state = +",
+        // 4 characters out and 18 back at 9600 baud, and 10 ms to think
+        "  1 question, 32.9 ms for all of them once (10ms turnaround assumed), load 6.6 %",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("unit 1") && !text.contains("nothing to read"), "{text}");
+    let (text, _) = check(include_str!("../../config/gps.toml"), |_| {});
+    assert!(
+        text.contains("  device gps: heard about every 1s, 12 tags") && text.contains("altitude = 545.4 m"),
+        "{text}"
+    );
+    assert!(text.contains("  listens, nothing is sent; load 28.5 %"), "{text}");
+    let (text, _) = check(include_str!("../../config/scale.toml"), |args| args.json = true);
+    let json: Value = serde_json::from_str(&text).expect("JSON");
+    let weight = &json["buses"][0]["talks"][0]["examples"][2]["tags"][0];
+    assert_eq!((weight["tag"].as_str(), weight["quality"].as_str()), (Some("weight"), Some("uncertain")), "{json}");
+}

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ironbridge::config::exchange::{self, Changes, Decimal, Imported, Refused, Source};
+use ironbridge::config::exchange::{self, Changes, Decimal, From, Imported, Refused, Source};
 use ironbridge::config::plan::Plan;
 use ironbridge::config::shipped::SHIPPED;
 use ironbridge::config::{self, HostFacts, Problem};
@@ -44,12 +44,12 @@ impl Home {
     }
 
     fn export(&self, device: &str, decimal: Decimal) -> String {
-        let exported = exchange::one_device(&self.at("plant.toml"), device, decimal, &facts());
+        let exported = exchange::one_device(From::File(&self.at("plant.toml")), device, decimal, &facts());
         exported.unwrap_or_else(|refused| panic!("{refused}")).csv
     }
 
     fn export_all(&self) -> String {
-        let exported = exchange::all_devices(&self.at("plant.toml"), Decimal::Point, &facts());
+        let exported = exchange::all_devices(From::File(&self.at("plant.toml")), Decimal::Point, &facts());
         exported.unwrap_or_else(|refused| panic!("{refused}")).csv
     }
 
@@ -162,6 +162,15 @@ fn the_configuration_we_ship_goes_out_and_comes_back_the_same() {
 fn instruments_that_speak_lines_go_out_and_come_back_the_same() {
     round(include_str!("../../config/scale.toml"));
     round(include_str!("../../config/gps.toml"));
+    // One pattern, not in a list, with a bar and a backslash in it.
+    let scale = include_str!("../../config/scale.toml");
+    let (before, rest) = scale.split_once("\nmatch = ").expect("patterns");
+    let (_, behind) = rest.split_once('\n').expect("more");
+    round(&format!(
+        r"{before}
+match = '(S|\x53) (?P<state>[SD]) +(?P<weight>-?[0-9.]+) g *'
+{behind}"
+    ));
 }
 
 #[test]
@@ -182,6 +191,20 @@ fn tags_that_stay_keep_their_text_and_so_does_everything_around_them() {
     assert_eq!((changes.added, changes.changed), (vec!["c".to_owned()], Vec::new()));
     assert_eq!(changes.removed, ["temperature", "humidity", "b"].map(ToOwned::to_owned).to_vec(), "{imported:?}");
     assert_eq!(imported.toml, expected);
+}
+
+#[test]
+fn a_tag_that_only_moves_is_not_called_changed() {
+    let tag = |name: &str, rest: &str| format!("[[device.tag]]\nname = \"{name}\"\n{rest}");
+    let (factor, value) = (
+        "address = \"holding:1\"\ntype = \"int16\"\n",
+        "address = \"holding:2\"\ntype = \"int16\"\nscale_from = \"sf\"\n",
+    );
+    let double = "expression = \"{v} * 2\"\ntype = \"float64\"\n";
+    let home = Home::new(&format!("{PLANT}{DEVICE}{}{}{}", tag("sf", factor), tag("v", value), tag("w", double)));
+    let csv = "name,address,type,scale_from,expression\nnew,coil:1,,,\nv,holding:2,int16,sf,\nsf,holding:1,int16,,\nw,,float64,,{v} * 2\n";
+    let imported = home.import(csv, "d", Decimal::Point).unwrap_or_else(|refused| panic!("{refused}"));
+    assert_eq!(imported.changes, Some(Changes { added: vec!["new".to_owned()], ..Changes::default() }));
 }
 
 #[test]
@@ -293,6 +316,8 @@ fn what_cannot_be_done_is_said_and_nothing_comes_out() {
         &facts(),
     );
     assert!(problems(missing)[0].message.contains("no such file"));
+    let torn = Home::new(&format!("{PLANT}{DEVICE}{tags}]"));
+    assert!(problems(torn.import(csv, "d", Decimal::Point))[0].message.contains("not TOML"));
     // A map with device columns is no profile.
     home.write("map.csv", "device.name,name,address\nd,b,coil:2\n");
     let named = home.write("named.toml", &format!("{PLANT}{DEVICE}profile = \"map.csv\"\n"));
@@ -309,7 +334,7 @@ fn text() -> impl Strategy<Value = String> {
                 "\u{feff}", "\u{a0}", "{", "]", "-", "0x1", "1,5", "\u{7}", "\u{7f}", "\u{85}",
             ])
             .prop_map(ToOwned::to_owned),
-            1 => any::<char>().prop_filter("a text", |c| *c != '\0').prop_map(String::from),
+            1 => any::<char>().prop_filter("a text", |c| *c != '\0').prop_map(|c| c.to_string()),
         ],
         0..8,
     )

@@ -11,6 +11,7 @@ mod meaning;
 mod profiles;
 mod properties;
 mod shipped;
+mod sunspec;
 mod wrong;
 mod wrong_devices;
 mod wrong_lines;

@@ -9,6 +9,8 @@ use ironbridge::config::plan::{
     BusLink, BusPlan, DevicePlan, Extent, Grouping, Parity, Plan, SerialPlan, TagPlan, Territory,
 };
 use ironbridge::config::{self, HostFacts};
+use ironbridge::field::memory::Boundary;
+use ironbridge::field::modbus::bisect;
 
 use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use proptest::prelude::*;
@@ -309,6 +311,64 @@ proptest! {
         let readable = (0u32..).zip(&plan.tags).filter(|(_, tag)| tag.access.reads()).map(|(ix, _)| TagIx(ix));
         prop_assert_eq!(seen, readable.collect::<Vec<_>>());
     }
+}
+
+/// All tags of some blocks, once each and whole.
+fn assert_covered(plan: &Plan, blocks: &[Block], wanted: &[TagIx]) {
+    for block in blocks {
+        assert_kept(plan, block);
+    }
+    let mut seen: Vec<TagIx> = blocks.iter().flat_map(|block| block.tags.iter().copied()).collect();
+    let mut wanted = wanted.to_vec();
+    seen.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(seen, wanted);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_refused_block_is_split_down_to_single_places_and_loses_no_tag(plan in plan()) {
+        for block in [BusIx(0), BusIx(1)].iter().flat_map(|bus| blocks::plan_blocks(&plan, *bus)) {
+            let (mut whole, mut single) = (vec![block.clone()], Vec::new());
+            while let Some(refused) = whole.pop() {
+                match bisect::split(&refused, &plan) {
+                    Some((left, right)) => whole.extend([left, right]),
+                    None => single.push(refused),
+                }
+            }
+            assert_covered(&plan, &single, &block.tags);
+            let start = |ix: &TagIx| plan.tags[ix.0 as usize].register().map(|place| place.start);
+            prop_assert!(single.iter().all(|block| block.tags.iter().all(|ix| start(ix) == Some(block.start))));
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_across_a_place_where_a_device_once_refused(
+        plan in plan(),
+        places in prop::collection::btree_set(prop_oneof![0u16..300, any::<u16>()], 0..12),
+    ) {
+        for block in [BusIx(0), BusIx(1)].iter().flat_map(|bus| blocks::plan_blocks(&plan, *bus)) {
+            let (table, model, period) = (block.table, block.model, block.period);
+            let boundaries: Vec<Boundary> = places.iter().map(|at| Boundary { table, model, period, at: *at }).collect();
+            let pieces = bisect::split_at(vec![block.clone()], &boundaries, &plan);
+            assert_covered(&plan, &pieces, &block.tags);
+            for (piece, at) in pieces.iter().flat_map(|piece| places.iter().map(move |at| (piece, *at))) {
+                let starts = || piece.tags.iter().filter_map(|ix| plan.tags[ix.0 as usize].register()).map(|place| place.start);
+                prop_assert!(starts().all(|start| start < at) || starts().all(|start| start >= at), "{piece:?} over {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_text_has_the_same_problems_every_time() {
+    // Two tags are as near to the one that is not there as each other.
+    let text = include_str!("../fuzz/corpus/config/two-tags-as-near");
+    let told = || config::parse(text, Path::new("/x.toml"), &HostFacts::default()).expect_err("refused").to_string();
+    let first = told();
+    assert!(first.contains("did you mean `d/e`?") && (0..16).all(|_| told() == first), "{first}");
 }
 
 #[test]

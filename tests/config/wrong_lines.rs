@@ -21,7 +21,8 @@ fn a_line_bus_says_what_is_wrong() {
         ON_TCP,
         &[
             ("frame_end = «\"\"", "bus[0].frame_end", "must be there"),
-            ("frame_start = \"x\"\nframe_end = «\"x\"", "bus[0].frame_end", "the same as frame_start"),
+            ("frame_start = \"x\"\nframe_end = «\"x\"", "bus[0].frame_end", "must not have frame_start in it"),
+            ("frame_start = \"\\n\"\nframe_end = «\"\\r\\n\"", "bus[0].frame_end", "must not have frame_start in it"),
             ("frame_end = «\"hex:0\"", "bus[0].frame_end", "at most 8 bytes"),
             ("frame_end = «\"123456789\"", "bus[0].frame_end", "at most 8 bytes"),
             ("frame_end = \"x\"\nframe_length = «3", "bus[0].frame_length", "ends in one way"),

@@ -18,6 +18,7 @@ mod lives;
 mod maps;
 mod profiles;
 mod soak;
+mod starvation;
 mod sunspec;
 mod traps;
 mod wire;

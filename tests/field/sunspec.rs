@@ -251,6 +251,24 @@ async fn a_device_that_is_silent_where_others_refuse_is_found_all_the_same() {
     assert_eq!(of(&samples, watts), exactly(Value::Int(-12_340)));
 }
 
+/// A device whose header reads otherwise when it is read with what is behind it: never believed, and not asked for ever.
+#[tokio::test(start_paused = true)]
+async fn a_model_that_never_is_where_the_chain_has_it_is_bad_and_leaves_the_others_their_time() {
+    let (mut plan, [watts, ..]) = inverter();
+    let other = point(&mut plan, &[120], 1, 2, Uint16);
+    let plc = chain(40_000, &[model(1, 66), usual(), model(120, 26)], &END);
+    plc.plan(|seen| match (seen.start(), u8::try_from(seen.count())) {
+        (40_070, Ok(count @ 3..)) => Fault::Registers(count),
+        _ => Fault::None,
+    });
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    let samples = rig.collect(60 * SECOND).await;
+    assert_eq!(of(&samples, watts), bad(Cause::Protocol));
+    assert!(samples.iter().filter(|sample| sample.tag == other && good(sample)).count() >= 55);
+    let walks = plc.seen().iter().filter(|seen| seen.start() == 40_000).count();
+    assert!(walks <= 12, "{walks} walks in a minute");
+}
+
 /// The first fear of who plans a plant: the firmware is updated, every model lies elsewhere, and the numbers still look like
 /// numbers. Under a running connection, without a refusal, between any two requests.
 #[tokio::test(start_paused = true)]

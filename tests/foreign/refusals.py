@@ -4,7 +4,7 @@
 usage: refusals.py IRONBRIDGE [--for SECONDS] [--patience SECONDS]        (needs mosquitto_sub)
 Default 10 s of looking at the silent ones, whose gateway takes 0.3 s to say so; by hand 60 s and 1 s.
 """
-import argparse, asyncio, collections, json, shutil, signal, struct, subprocess, sys, tempfile, threading, time
+import argparse, asyncio, collections, contextlib, json, shutil, signal, struct, subprocess, sys, tempfile, threading, time
 
 from hostile import Mbap
 from local import check, failures, free_port, sub, wait_port
@@ -34,6 +34,10 @@ class Devices:
         return (11, self.patience) if unit in self.silent else (0, 0.005)
 
     async def serve(self, kind, reader, writer):
+        with contextlib.suppress(ConnectionError):  # a gateway that is killed
+            await self.converse(kind, reader, writer)
+
+    async def converse(self, kind, reader, writer):
         buffer = bytearray()
         while data := await reader.read(512):
             buffer += data

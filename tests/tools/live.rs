@@ -14,6 +14,7 @@ use ironbridge::plant::site::{Place, Site, SiteOptions};
 use ironbridge::plant::tcp::TcpLine;
 use ironbridge::plant::units::Units;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::tool;
 
@@ -165,6 +166,78 @@ async fn nothing_that_must_not_be_read_is_read_to_find_a_map_that_is_one_off() {
     // One block of three values, which exists; the bit behind it; none beside.
     assert_eq!(units.stats().requests.get() - before, 2, "{said}");
     line.stop().await;
+}
+
+/// "SunS", the models 1 and 103, the end.
+fn chain() -> Vec<u16> {
+    let mut words = vec![0x5375, 0x6E53, 1, 66];
+    words.extend([0x4142; 66]);
+    let mut inverter = [0; 52];
+    (inverter[0], inverter[1], inverter[2], inverter[6], inverter[14]) = (103, 50, 2077, 0xFFFE, 14_321);
+    words.extend(inverter);
+    words.extend([0xFFFF, 0]);
+    words
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_in_sunspec_models_are_read_where_the_device_has_put_them() {
+    let mut image = Image::new();
+    image.set_words(Table::Holding, 40_000, &chain());
+    let (line, _units) = serve(image).await;
+    let tag = |name: &str, address: &str, more: &str| {
+        format!("[[device.tag]]\nname = \"{name}\"\naddress = \"{address}\"\ntype = \"int16\"\n{more}")
+    };
+    let inverter = "[[device]]\nname = \"inverter\"\nbus = \"net\"\nunit_id = 1\n".to_owned()
+        + &tag("current", "sunspec:103:2", "scale_from = \"current_sf\"\nunit = \"A\"\n")
+        + &tag("current_sf", "sunspec:103:6", "");
+    let config = gateway(&line.address().to_string(), &inverter);
+    let (code, said) = live(&config, "").await;
+    assert!(code == Some(0) && said.contains("20.77 A") && said.contains("sunspec:103:2 = holding:40072"), "{said}");
+    let (code, said) = live(&(config + &tag("battery", "sunspec:124:5", "")), "").await;
+    assert!(
+        code == Some(1) && said.contains("its model 124 is missing") && said.contains("1 (66), 103 (50)"),
+        "{said}"
+    );
+    line.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instrument_is_asked_once_and_one_that_says_something_else_is_told_from_one_that_is_silent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let place = listener.local_addr().expect("bound");
+    let answer = std::sync::Arc::new(std::sync::Mutex::new("S S     123.45 g\r\n"));
+    let says = std::sync::Arc::clone(&answer);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let says = std::sync::Arc::clone(&says);
+            tokio::spawn(async move {
+                let mut question = [0; 64];
+                while stream.read(&mut question).await.is_ok_and(|read| read > 0) {
+                    let text = *says.lock().expect("nobody panicked");
+                    if stream.write_all(text.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let config = format!(
+        "[gateway]\nname = \"g\"\n[[bus]]\nname = \"line\"\ntype = \"line\"\nendpoint = \"{place}\"\nmode = \"poll\"\n\
+         frame_end = \"\\r\\n\"\nresponse_timeout = \"300ms\"\n[[device]]\nname = \"scale\"\nbus = \"line\"\nsend = \"SI\\r\\n\"\n\
+         match = ['^S (?P<state>[SD]) +(?P<weight>-?[0-9.]+) g *$']\nstatus = {{ field = \"state\", good = [\"S\"], uncertain = [\"D\"] }}\n\
+         [[device.tag]]\nname = \"weight\"\nfield = \"weight\"\nunit = \"g\"\n"
+    );
+    let (code, said) = live(&config, "").await;
+    assert!(code == Some(0) && said.contains("123.45 g  good"), "{said}");
+    *answer.lock().expect("nobody panicked") = "S D     123.45 g\r\n";
+    let (code, said) = live(&config, "").await;
+    assert!(code == Some(1) && said.contains("the instrument itself has its doubts"), "{said}");
+    *answer.lock().expect("nobody panicked") = "HELLO\r\n";
+    let (code, said) = live(&config, "").await;
+    assert!(code == Some(75) && said.contains("something came that fits no `match`"), "{said}");
+    *answer.lock().expect("nobody panicked") = "";
+    let (code, said) = live(&config, "").await;
+    assert!(code == Some(75) && said.contains("nothing at all came"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The tools for the person at the cabinet, as processes, against simulated devices: each points at what is wrong.
 
 mod capture;
+mod lines;
 mod live;
 mod scan;
 mod tags;

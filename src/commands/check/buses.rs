@@ -13,6 +13,7 @@ use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
 use crate::config::plan::{AnswersAs, BusPlan, Plan};
 use crate::config::units::write_duration;
+use crate::model::sunspec::ModelPlace;
 use crate::model::tag::{Address, BusIx};
 
 /// Above this a bus has no room left for retries and commands.
@@ -90,7 +91,7 @@ pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Value {
     let reads = forecast.reads.iter().map(|read| {
         json!({
             "device": device_name(plan, read.block.device), "table": read.block.table.as_str(),
-            "start": read.block.start, "count": read.block.count, "tags": read.block.tags.len(),
+            "model": read.block.model.map(|model| model.to_string()), "start": read.block.start, "count": read.block.count, "tags": read.block.tags.len(),
             "every_ms": millis(read.block.period), "takes_ms": millis(read.takes),
         })
     });
@@ -101,9 +102,12 @@ pub fn json(plan: &Plan, bus: &BusPlan, forecast: &BusForecast) -> Value {
     })
 }
 
-/// `holding:100 ..= 109 (400101 ..= 400110)`
+/// `holding:100 ..= 109 (400101 ..= 400110)`, `sunspec:103:0 ..= 41`
 fn span(block: &Block) -> String {
     let at = |start| Address { table: block.table, start, bit: None };
     let last = block.start + (block.count - 1);
+    if let Some(model) = block.model {
+        return format!("{} ..= {last}", ModelPlace { model, offset: block.start, bit: None });
+    }
     format!("{} ..= {last} ({} ..= {})", at(block.start), config::modicon(at(block.start)), config::modicon(at(last)))
 }

@@ -162,11 +162,8 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
     };
     let buses: Vec<BusReport> = buses.into_iter().map(judged).collect();
     let closed = |bus: BusIx| buses.iter().any(|report| report.survey.bus == bus && report.survey.not_open.is_some());
-    let unread = chosen
-        .iter()
-        .filter(|(bus, _)| closed(*bus))
-        .map(|(bus, devices)| survey::blocks(plan, *bus, devices).iter().map(|block| block.tags.len()).sum::<usize>());
-    let unread = unread.sum();
+    let unread = chosen.iter().filter(|(bus, _)| closed(*bus)).flat_map(|(_, devices)| devices);
+    let unread = unread.map(|device| survey::tags_of(plan, *device).len()).sum();
     Ok(Survey { buses, unread, derived, write_only })
 }
 

@@ -36,8 +36,8 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
 fn address(tag: &TagPlan) -> Option<String> {
     let text = tag.address_text()?;
     let Some(BitField { mask, shift }) = tag.field else { return Some(text) };
-    let (low, high) = (mask.trailing_zeros(), 63 - mask.leading_zeros());
-    let in_a_row = mask >> low == u64::MAX >> (63 - (high - low)) && u32::from(shift) == low;
+    let (low, high) = (mask.trailing_zeros(), mask.checked_ilog2().unwrap_or(0));
+    let in_a_row = mask != 0 && mask >> low == u64::MAX >> (63 - (high - low)) && u32::from(shift) == low;
     Some(if in_a_row && high < 16 {
         format!("{text}.{low}-{high}")
     } else {

@@ -145,7 +145,11 @@ impl Target {
                 let named = name == *word || *tag.topic == **word;
                 let (Some(address), Some(bus)) = (tag.place(), device.bus) else {
                     if named {
-                        return Err(Failed::Usage(format!("{word} is worked out from other tags; no device has it")));
+                        let why = match &tag.source {
+                            Source::Field(_) => "is what an instrument says; `ironbridge check --live` shows it",
+                            _ => "is worked out from other tags; no device has it",
+                        };
+                        return Err(Failed::Usage(format!("{word} {why}")));
                     }
                     continue;
                 };

@@ -169,6 +169,6 @@ mod tests {
         let told =
             |exception| super::alike(&Survey { alike: alike(exception), ..Survey::default() }).unwrap_or_default();
         assert!(told(None).contains("answers every unit id (0-255) alike: this is one device"));
-        assert!(told(Some(2)).contains("exception 2 for every unit id"));
+        assert!(told(Some(4)).contains("taken for nobody there"));
     }
 }

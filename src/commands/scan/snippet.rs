@@ -87,7 +87,10 @@ fn name(found: &Found) -> String {
             _ => name.push('-'),
         }
     }
-    name.truncate(NAME_MAX);
+    if name.len() > NAME_MAX {
+        name.truncate(NAME_MAX);
+        name.truncate(name.rfind('-').unwrap_or(NAME_MAX)); // at the end of a word
+    }
     let name = name.trim_matches('-');
     match name {
         "" => format!("unit-{}", found.unit),

@@ -13,7 +13,7 @@ use super::Failed;
 use super::check::figures::counted;
 use super::check::problems_json;
 use crate::config::HostFacts;
-use crate::config::exchange::{self, Changes, Decimal, Exported, Imported, Refused, Source};
+use crate::config::exchange::{self, Changes, Decimal, Exported, From, Imported, Refused, Source};
 use file::Overwrite;
 
 mod file;
@@ -141,13 +141,13 @@ enum Untold {
     Failed(Failed),
 }
 
-impl From<Refused> for Untold {
+impl std::convert::From<Refused> for Untold {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
     }
 }
 
-impl From<Failed> for Untold {
+impl std::convert::From<Failed> for Untold {
     fn from(failed: Failed) -> Self {
         Self::Failed(failed)
     }
@@ -163,9 +163,10 @@ const fn overwrite(force: bool) -> Overwrite {
 
 fn export(args: &ExportArgs, facts: &HostFacts) -> Result<Told, Untold> {
     let decimal = decimal(args.decimal_comma);
+    let config = From::File(&args.config);
     let Exported { csv, tags, devices } = match &args.device {
-        Some(device) => exchange::one_device(&args.config, device, decimal, facts)?,
-        None => exchange::all_devices(&args.config, decimal, facts)?,
+        Some(device) => exchange::one_device(config, device, decimal, facts)?,
+        None => exchange::all_devices(config, decimal, facts)?,
     };
     let Some(path) = &args.output else {
         let json = json!({ "ok": true, "tags": tags, "devices": devices, "csv": csv });

@@ -1,6 +1,6 @@
 //! `expression = "…"`: derived tags. They are read where they stand and settled when all tags of all devices are known.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::super::expression::{Formula, Kind, Wrong};
 use super::super::nearest;
@@ -87,7 +87,8 @@ fn told(wrong: &Wrong, text: &str) -> String {
 
 /// Finds the tags of all expressions; reports those that do not exist, that go round in a circle, or are of the wrong kind.
 pub fn settle(pending: &[Pending], devices: &[DevicePlan], tags: &mut [TagPlan], findings: &Findings) {
-    let mut book: HashMap<String, usize> = HashMap::with_capacity(tags.len());
+    // In order, so that of two names as near as each other the same one is meant every time.
+    let mut book: BTreeMap<String, usize> = BTreeMap::new();
     for (position, tag) in tags.iter().enumerate() {
         if let Some(device) = devices.get(tag.device.0 as usize) {
             book.insert(format!("{}/{}", device.name, tag.name), position);
@@ -120,7 +121,7 @@ pub fn settle(pending: &[Pending], devices: &[DevicePlan], tags: &mut [TagPlan],
 fn inputs(
     one: &Pending,
     own: &str,
-    book: &HashMap<String, usize>,
+    book: &BTreeMap<String, usize>,
     tags: &[TagPlan],
     findings: &Findings,
 ) -> Vec<TagIx> {

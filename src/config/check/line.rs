@@ -121,8 +121,10 @@ fn cut(section: &Section<'_, '_>, max_frame: usize) -> Option<FrameCut> {
     let start = bytes(section, "frame_start", MARK_MAX).unwrap_or_default();
     if let Some(end) = section.get("frame_end") {
         let found = bytes(section, "frame_end", MARK_MAX)?;
-        if found.is_empty() || found == start {
-            let message = "must be there, and must not be the same as frame_start";
+        let begins_anew = !start.is_empty() && found.windows(start.len()).any(|part| part == start);
+        if found.is_empty() || begins_anew {
+            let message =
+                "must be there, and must not have frame_start in it: a new frame would begin before this one ends";
             section.report(section.wrong("frame_end", end.at, message).allowed(BYTES_FORM));
         }
         return Some(FrameCut::Marks { start, end: found });

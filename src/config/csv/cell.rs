@@ -173,6 +173,8 @@ pub fn written(node: &Node, kind: Kind, sources: &Sources) -> Option<String> {
             };
             entries.iter().map(word).collect::<Vec<_>>().join("|")
         }
+        // One text is a list of one.
+        (Value::Text(item), Kind::List) => escape(item, &['|']),
         (Value::Bool(flag), _) => flag.to_string(),
         (Value::Whole(_) | Value::Number(_), Kind::Number) => sources.excerpt(node.at).replace('_', ""),
         (Value::Whole(number), _) => unquoted(sources.excerpt(node.at), *number),

@@ -26,9 +26,22 @@ pub struct Exported {
     pub devices: usize,
 }
 
-fn read(config: &Path, facts: &HostFacts) -> Result<Draft, Refused> {
+/// Where a configuration is.
+#[derive(Debug, Clone, Copy)]
+pub enum From<'a> {
+    /// In a file, with `ironbridge.d` beside it.
+    File(&'a Path),
+    /// In a text that stands (or would stand) in this file.
+    Text(&'a Path, &'a str),
+}
+
+fn read(config: From<'_>, facts: &HostFacts) -> Result<Draft, Refused> {
     let findings = Findings::default();
-    let draft = Draft::of(files::read(config, &findings), findings);
+    let set = match config {
+        From::File(path) => files::read(path, &findings),
+        From::Text(path, text) => files::from_text(path, text, &findings),
+    };
+    let draft = Draft::of(set, findings);
     draft.check(facts);
     if draft.findings.none() {
         return Ok(draft);
@@ -40,7 +53,7 @@ fn read(config: &Path, facts: &HostFacts) -> Result<Draft, Refused> {
 }
 
 /// All tags of a device as a register map: those of its profile too, addresses in the device's style.
-pub fn one_device(config: &Path, name: &str, decimal: Decimal, facts: &HostFacts) -> Result<Exported, Refused> {
+pub fn one_device(config: From<'_>, name: &str, decimal: Decimal, facts: &HostFacts) -> Result<Exported, Refused> {
     let draft = read(config, facts)?;
     let node = &device::all(&draft.tree)[device::find(&draft.tree, name)?];
     let style = style_of(node).unwrap_or(Style::ZeroBased);
@@ -57,7 +70,7 @@ pub fn one_device(config: &Path, name: &str, decimal: Decimal, facts: &HostFacts
 }
 
 /// All devices as they are written: their keys in `device.` columns, their own tags, their profiles by name.
-pub fn all_devices(config: &Path, decimal: Decimal, facts: &HostFacts) -> Result<Exported, Refused> {
+pub fn all_devices(config: From<'_>, decimal: Decimal, facts: &HostFacts) -> Result<Exported, Refused> {
     let draft = read(config, facts)?;
     let sources = &draft.sources;
     let mut layouts: BTreeMap<FileIx, Layout<'_>> = BTreeMap::new();

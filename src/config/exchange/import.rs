@@ -1,13 +1,14 @@
 //! From CSV to TOML: a register map or devices of their own, or the tags of a device in a configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::super::HostFacts;
 use super::super::csv::cell::{Decimal, quoted};
 use super::super::csv::columns::{Owner, Scope};
 use super::super::csv::{self, Written};
-use super::super::files::{self, FileSet};
-use super::super::plan::{Plan, TagPlan};
+use super::super::files::{self, Complete, FileSet};
+use super::super::plan::{self, Plan, TagPlan};
 use super::super::problem::{Findings, Problems};
 use super::super::profile::RegisterMap;
 use super::super::sheet::{Form, Sheet};
@@ -53,7 +54,17 @@ const ANY_DEVICE: &str = "[gateway]\nname = \"import\"\n[[bus]]\nname = \"bus\"\
 
 /// Makes a file of its own, `out`: a register map with `[[tag]]`s, or `[[device]]`s if the CSV has `device.` columns.
 pub fn to_file(csv: Source<'_>, style: Option<&str>, out: &Path, facts: &HostFacts) -> Result<Imported, Refused> {
-    let text = read_text(csv.path)?;
+    of_text(csv, read_text(csv.path)?, style, out, facts)
+}
+
+/// The same for a text that stands (or would stand) in the file.
+pub fn of_text(
+    csv: Source<'_>,
+    text: String,
+    style: Option<&str>,
+    out: &Path,
+    facts: &HostFacts,
+) -> Result<Imported, Refused> {
     match scope_of(&text) {
         Scope::Map => map_to_file(csv, text, style, out, facts),
         Scope::Devices if style.is_some() => Err(Refused::Asked(
@@ -133,7 +144,17 @@ pub fn into_config(csv: Source<'_>, config: &Path, name: &str, facts: &HostFacts
     }
     let findings = Findings::default();
     let FileSet { sources, mut tree, complete } = files::read(config, &findings);
-    let ix = device::find(&tree, name)?;
+    let ix = match device::find(&tree, name) {
+        Ok(ix) => ix,
+        // It may stand in the file that is no TOML.
+        Err(refused) if complete == Complete::Yes => return Err(refused),
+        Err(_) => {
+            return Draft::of(FileSet { sources, tree, complete }, findings).finish(facts).map_or_else(
+                |problems| Err(problems.into()),
+                |_| Err(Refused::Internal("a file that cannot be read has no problem".to_owned())),
+            );
+        }
+    };
     let original = device::all(&tree)[ix].clone();
     let outline = splice::outline(&tree, &original, &sources);
     if let Some(table) = device::table_mut(&mut tree, ix) {
@@ -152,7 +173,7 @@ pub fn into_config(csv: Source<'_>, config: &Path, name: &str, facts: &HostFacts
     let set = files::read_with(config, Some(draft), &findings);
     same(&plan, Draft::of(set, findings).finish(facts))?;
     let old = super::super::load(config, facts).ok().map(|loaded| loaded.plan);
-    let changes = old.map(|old| changes(tags(&old, ix), tags(&plan, ix)));
+    let changes = old.map(|old| changes(&old, &plan, ix));
     Ok(Imported { path: Some(target), toml, tags: tags(&plan, ix).len(), changes })
 }
 
@@ -160,16 +181,27 @@ fn tags(plan: &Plan, device: usize) -> &[TagPlan] {
     plan.devices.get(device).and_then(|device| plan.tags.get(device.tags.clone())).unwrap_or_default()
 }
 
-fn changes(old: &[TagPlan], new: &[TagPlan]) -> Changes {
-    let find = |tags: &[TagPlan], name: &str| tags.iter().find(|tag| tag.name == name).cloned();
+/// What a tag means, wherever the others stand: they are named instead of numbered.
+fn meaning<'a>(plan: &'a Plan, tag: &TagPlan) -> (TagPlan, Option<&'a str>) {
+    let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize)).map(|tag| tag.name.as_str());
+    let mut tag = TagPlan { scale_from: None, ..tag.clone() };
+    if let plan::Source::Derived(derivation) = &mut tag.source {
+        derivation.inputs.clear(); // its text has their names
+    }
+    (tag, scale_from)
+}
+
+fn changes(old: &Plan, new: &Plan, device: usize) -> Changes {
+    let mut before: BTreeMap<&str, &TagPlan> = tags(old, device).iter().map(|tag| (tag.name.as_str(), tag)).collect();
     let mut changes = Changes::default();
-    for tag in new {
-        match find(old, &tag.name) {
+    for tag in tags(new, device) {
+        match before.remove(tag.name.as_str()) {
             None => changes.added.push(tag.name.clone()),
-            Some(before) if before != *tag => changes.changed.push(tag.name.clone()),
+            Some(before) if meaning(old, before) != meaning(new, tag) => changes.changed.push(tag.name.clone()),
             Some(_) => {}
         }
     }
-    changes.removed = old.iter().filter(|tag| find(new, &tag.name).is_none()).map(|tag| tag.name.clone()).collect();
+    let gone = tags(old, device).iter().filter(|tag| before.contains_key(tag.name.as_str()));
+    changes.removed = gone.map(|tag| tag.name.clone()).collect();
     changes
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything else in the file stays as it is, byte by byte: comments, order, blanks.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::super::raw::{Node, Value};
@@ -80,8 +81,9 @@ fn profile(text: &str, node: &Node) -> Option<Range<usize>> {
 impl Outline {
     /// Tags that say what they said before keep their text, with what no cell holds: comments in it, the order of its keys.
     pub fn keep(&self, lines: &mut [Line]) {
+        let by_name: HashMap<&str, &Line> = self.lines.iter().filter_map(|line| Some((line.name()?, line))).collect();
         for line in lines {
-            let before = self.lines.iter().find(|before| before.is_same(line));
+            let before = line.name().and_then(|name| by_name.get(name)).filter(|before| before.is_same(line));
             line.verbatim = before.and_then(|before| before.verbatim.clone());
         }
     }

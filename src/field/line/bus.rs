@@ -136,7 +136,7 @@ impl LineBus {
         info!(bus = %self.name, devices = self.partners.len(), "bus begins");
         while !self.shared.stop.is_begun() {
             self.stats.turns.one();
-            self.refuse(Refusal::Access);
+            self.refuse();
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
@@ -157,7 +157,10 @@ impl LineBus {
             }
         }
         self.commands.close();
-        self.refuse(Refusal::Stopping);
+        // Whoever has a place in the queue already may still use it.
+        while let Some(command) = self.commands.recv().await {
+            drop(command.reply.send(Outcome::Refused(Refusal::Stopping))); // nobody may be waiting any more
+        }
         for place in 0..self.partners.len() {
             let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
             self.emit(Seat(place), held).await;
@@ -262,9 +265,10 @@ impl LineBus {
         }
     }
 
-    fn refuse(&mut self, reason: Refusal) {
+    /// Nothing here is ever written.
+    fn refuse(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
-            drop(command.reply.send(Outcome::Refused(reason)));
+            drop(command.reply.send(Outcome::Refused(Refusal::Access))); // nobody may be waiting any more
         }
     }
 }

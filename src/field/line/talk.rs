@@ -206,7 +206,7 @@ impl Talk {
         &mut self,
         question: &[u8],
         patience: Duration,
-        mut fits: impl FnMut(&[u8]) -> Option<T>,
+        fits: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<T, NoAnswer> {
         self.drain(patience).await?;
         self.stats.requests.one();

@@ -12,7 +12,7 @@ use crate::config::plan::{BusLink, Carrier, Framing};
 use crate::field::stats::BusStats;
 
 /// Most bytes kept while looking for an answer: two of the longest frames at least. More is a line that babbles.
-const BYTES_MAX: usize = 1024;
+pub const BYTES_MAX: usize = 1024;
 
 /// How bytes arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,11 @@ impl Inbox {
             Carrier::Tcp { .. } | Carrier::Tls(_) | Carrier::Listen { .. } | Carrier::Serial(_) => Parcels::Stream,
         };
         Self { framing: link.framing, parcels, bytes: Vec::new(), stats }
+    }
+
+    /// Bytes kept.
+    pub const fn held(&self) -> usize {
+        self.bytes.len()
     }
 
     /// More has come.

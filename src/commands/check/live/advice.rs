@@ -240,6 +240,19 @@ pub fn silence(plan: &Plan, bus: &BusSurvey, device: &DeviceReport, answering: &
         Some(code) => format!("the gateway says exception {code}: it has no answer from unit {unit}"),
         None => format!("unit {unit} does not answer"),
     };
+    let missed = device.tags.iter().find_map(|tag| match &tag.got {
+        Got::Miss(Miss::Garbled) => Some(
+            "something came, but no valid answer: noise, wrong line settings, or two devices with this unit id"
+                .to_owned(),
+        ),
+        Got::Miss(Miss::Lost(error)) => Some(format!(
+            "the connection broke ({error}): some devices serve one client at a time; is the gateway itself connected?"
+        )),
+        _ => None,
+    });
+    if let Some(missed) = missed {
+        return format!("unit {unit}: {missed}");
+    }
     let list: Vec<String> = answering.iter().map(u8::to_string).collect();
     match (answering.len(), link.line().is_some()) {
         (0, true) => format!(

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::progress::Progress;
 use super::seen::{Got, Harvest, Miss, View};
-use super::survey::{BusSurvey, DeviceSurvey};
+use super::survey::{BusSurvey, DeviceSurvey, tags_of};
 use crate::config::plan::{LineMode, Plan};
 use crate::field::carrier;
 use crate::field::line::LineBus;
@@ -64,12 +64,6 @@ pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock
 /// Nothing is stored: what is for the store goes nowhere.
 async fn drain(mut end: DurableEnd) {
     while end.records.recv().await.is_some() {}
-}
-
-/// Every tag that one device may say.
-pub fn tags_of(plan: &Plan, device: DeviceIx) -> Vec<usize> {
-    let tags = plan.devices[device.0 as usize].tags.clone();
-    tags.filter(|tag| plan.tags.get(*tag).is_some_and(|tag| tag.is_of_device() && tag.access.reads())).collect()
 }
 
 /// How long the devices of a bus may take to say something: each question as often as it is repeated, or a while.

@@ -238,6 +238,9 @@ fn raw_look(tag: &TagPlan, form: Form, words: &[u16]) -> Option<Look> {
         );
         return Some(Look::because(Grade::Uneasy, why));
     }
+    if bits >= 32 && !names && amount && is_rather_small(form, words, raw) && !is_swapped(form, words, raw) {
+        return Some(Look::because(Grade::Uneasy, "the counter would be nearly full"));
+    }
     if bits >= 32 && !names && is_swapped(form, words, raw) {
         // Of what has no unit only a number of many digits is surely no row of bits.
         let is_number = raw.count_ones() >= DIGITS_OF_A_NUMBER && raw.unsigned_abs() >= 1 << (bits - 4);
@@ -266,6 +269,13 @@ fn is_swapped(form: Form, words: &[u16], raw: i128) -> bool {
         raw.rem_euclid(1 << 16) == 0 && raw != 0 || raw < 0 && raw.rem_euclid(1 << 16) == 0xFFFF && size > 0xFFFF;
     let enormous = size >= 1 << (bits - 4) && other_size < 1 << 20;
     empty_end && other_size <= 0xFFFF || enormous
+}
+
+/// A counter that is nearly full, and would not be with its words the other way round: it may be, but seldom is.
+fn is_rather_small(form: Form, words: &[u16], raw: i128) -> bool {
+    let other = Form { order: turned(form.order), ..form }.read(words).ok().and_then(|value| value.as_whole());
+    let bits = 16 * u32::from(form.data_type.registers());
+    raw >= 1 << (bits - 4) && other.is_some_and(|other| (1..1 << 24).contains(&other))
 }
 
 /// The order with its words the other way round.

@@ -44,7 +44,7 @@ pub async fn settle(asker: &mut Asker<'_>, plan: &Arc<Plan>, device: &DevicePlan
         Ok(None) => None,
         Err(trouble) => Some(missed(trouble)),
     };
-    place(plan, blocks, &discovery, why)
+    place(plan, blocks, &discovery, why.as_ref())
 }
 
 fn missed(trouble: Trouble) -> Miss {
@@ -58,7 +58,7 @@ fn missed(trouble: Trouble) -> Miss {
 }
 
 /// Gives every tag its address; what has none is missed for this reason, or because the device has no such model.
-fn place(plan: &Arc<Plan>, blocks: Vec<Block>, discovery: &Discovery, why: Option<Miss>) -> Settled {
+fn place(plan: &Arc<Plan>, blocks: Vec<Block>, discovery: &Discovery, why: Option<&Miss>) -> Settled {
     let (mut settled, mut placed, mut missing) = (Plan::clone(plan), Vec::new(), Harvest::new());
     for block in blocks {
         let Some(wanted) = block.model else {
@@ -75,7 +75,7 @@ fn place(plan: &Arc<Plan>, blocks: Vec<Block>, discovery: &Discovery, why: Optio
                 kept.push(*ix);
             } else {
                 let absent = || Miss::Absent(absent(wanted, discovery.chain()));
-                missing.insert(at, Got::Miss(why.clone().unwrap_or_else(absent)));
+                missing.insert(at, Got::Miss(why.cloned().unwrap_or_else(absent)));
             }
         }
         let Some(model) = found.filter(|_| !kept.is_empty()) else { continue };

@@ -196,3 +196,9 @@ pub fn devices_of(plan: &Plan, bus: BusIx) -> Vec<(DeviceIx, &DevicePlan)> {
     let devices = (0u32..).map(DeviceIx).zip(&plan.devices);
     devices.filter(|(_, device)| device.bus == Some(bus)).collect()
 }
+
+/// Every tag that is read from a device.
+pub fn tags_of(plan: &Plan, device: DeviceIx) -> Vec<usize> {
+    let tags = plan.devices[device.0 as usize].tags.clone();
+    tags.filter(|tag| plan.tags.get(*tag).is_some_and(|tag| tag.is_of_device() && tag.access.reads())).collect()
+}

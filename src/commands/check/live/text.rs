@@ -106,6 +106,7 @@ fn write_sum(out: &mut String, survey: &Survey) -> fmt::Result {
         Verdict::NoValue,
         Verdict::Suspicious,
         Verdict::Range,
+        Verdict::Uncertain,
         Verdict::NotANumber,
         Verdict::Exception,
         Verdict::Timeout,

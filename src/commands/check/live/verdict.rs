@@ -20,6 +20,8 @@ pub enum Verdict {
     NotANumber,
     /// Outside min and max, or a number without a word.
     Range,
+    /// An instrument doubts its own value.
+    Uncertain,
     /// A value that hardly is what it is meant to be.
     Suspicious,
     /// The device refuses.
@@ -40,6 +42,7 @@ impl Verdict {
             Self::NoValue => "no value",
             Self::NotANumber => "not a number",
             Self::Range => "out of range",
+            Self::Uncertain => "uncertain",
             Self::Suspicious => "suspicious",
             Self::Exception => "exception",
             Self::Timeout => "no answer",
@@ -114,7 +117,8 @@ fn verdict(tag: &TagPlan, got: &Got, seen: &Seen) -> Verdict {
         (_, Quality::Bad(Cause::Nan)) if !tag.nan.is_empty() => Verdict::NoValue,
         (_, Quality::Bad(_)) => Verdict::NotANumber,
         (_, _) if seen.look.grade == Grade::Absurd => Verdict::Suspicious,
-        (_, Quality::Uncertain(_)) => Verdict::Range,
+        (_, Quality::Uncertain(Cause::Range)) => Verdict::Range,
+        (_, Quality::Uncertain(_)) => Verdict::Uncertain,
         (_, Quality::Good) if seen.look.grade == Grade::Doubtful => Verdict::Suspicious,
         (_, Quality::Good) => Verdict::Good,
     }
