@@ -166,6 +166,7 @@ fn instruments_that_speak_lines_go_out_and_come_back_the_same() {
     let scale = include_str!("../../config/scale.toml");
     let (before, rest) = scale.split_once("\nmatch = ").expect("patterns");
     let (_, behind) = rest.split_once('\n').expect("more");
+    let behind = behind.replace(", \"S +\"", ""); // an example of the pattern that is left out
     round(&format!(
         r"{before}
 match = '(S|\x53) (?P<state>[SD]) +(?P<weight>-?[0-9.]+) g *'
