@@ -243,7 +243,10 @@ fn everything_wrong_is_named_at_once_by_row_and_column() {
             ("row 4, column name", "a tag of this name exists already"),
             ("row 4, column address", "out of range"),
             ("row 4, column scale", "a scale of 0 makes every value 0"),
-            ("row 6, column scale", "a decimal comma: write 0.1, or say that the file has them with --decimal-comma"),
+            (
+                "row 6, column scale",
+                "a decimal comma: write 0.1 (ironbridge tags import --decimal-comma reads such files)",
+            ),
             ("row 6, column write.min", "expected a number, found a text"),
             ("row 7, column map", "expected a table such as { 0 = \"off\", 1 = \"on\" }, found a text"),
         ];

@@ -245,7 +245,7 @@ fn csv_problems_name_row_and_column() {
     let cases = [
         ("a,input:70000,int16,1\n", place("map.csv", 3, 3), "row 3, column address", "out of range"),
         ("# c\n\na,input:7,int61,1\n", place("map.csv", 5, 11), "row 5, column type", "did you mean `int16`?"),
-        ("a,input:7,int16,\"0,1\"\n", place("map.csv", 3, 17), "row 3, column scale", "expected a number"),
+        ("a,input:7,int16,\"0,1\"\n", place("map.csv", 3, 17), "row 3, column scale", "a decimal comma: write 0.1"),
         ("a,input:7,int16,1,2\n", place("map.csv", 3, 1), "row 3", "5 cells under 4 columns"),
         (",input:7,int16,1\n", place("map.csv", 3, 1), "row 3, column name", "is missing"),
         ("a,input:7\n", place("map.csv", 3, 1), "row 3, column type", "is missing"),

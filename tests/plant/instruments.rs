@@ -95,8 +95,7 @@ async fn a_receiver_speaks_by_itself_with_right_checksums_and_its_position_moves
     let (mut sound, mut damaged, mut cut) = (0, 0, 0);
     while sound.min(damaged).min(cut) < 3 {
         let said = line(&mut wire).await;
-        let is_whole =
-            said.starts_with(b"$GP") && said.ends_with(b"\r\n") && said.split(|it| *it == b'$').count() == 2;
+        let is_whole = said.starts_with(b"$GP") && said.ends_with(b"\r\n") && said.split(|it| *it == b'$').count() == 2;
         match (said.is_ascii(), is_whole) {
             (true, true) => sound += 1,
             (false, _) => damaged += 1,

@@ -31,7 +31,7 @@ pub fn misread(text: &str, kind: Kind, decimal: Decimal) -> Option<String> {
     }
     match decimal {
         Decimal::Point if text.contains(',') => is_decimal(&text.replacen(',', ".", 1)).then(|| {
-            format!("a decimal comma: write {}, or say that the file has them with --decimal-comma", text.replacen(',', ".", 1))
+            format!("a decimal comma: write {} (ironbridge tags import --decimal-comma reads such files)", text.replacen(',', ".", 1))
         }),
         Decimal::Comma if text.contains('.') => is_decimal(&text.replace('.', "").replacen(',', ".", 1)).then(|| {
             "a decimal point in a file that was declared to have commas: a number beside it could be a thousand times larger"
