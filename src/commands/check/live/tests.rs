@@ -177,7 +177,9 @@ async fn tally(off: i32, turned: bool, beside: Beside, noisy: bool) -> Tally {
     for (profile, _) in SHIPPED {
         each_moment(profile, 1, |plan, image| {
             let turnable = |tag: &TagPlan| tag.data_type.is_number() && tag.data_type.registers() > 1;
-            if turned && !plan.tags.iter().any(turnable) {
+            // Points of SunSpec models are where the chain says, in the one order that SunSpec has.
+            let in_models = plan.tags.iter().any(|tag| tag.model().is_some());
+            if in_models || turned && !plan.tags.iter().any(turnable) {
                 return;
             }
             let noise = noisy.then(|| StdRng::seed_from_u64(7));
