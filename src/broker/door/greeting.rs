@@ -1,26 +1,16 @@
-//! From the first byte to CONNACK: the version is told from CONNECT, the client admitted or refused with a reason.
-//! A client that does not get that far in time is turned away.
+//! From the first byte to a whole CONNECT: a client that does not get that far in time is turned away.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::Arrival;
-use super::connection::{Connection, Seat};
-use super::intake::Intake;
-use crate::access::{Credentials, Identity, Refused};
-use crate::broker::core::Newcomer;
-use crate::broker::outbox::Outbox;
-use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM, Session};
-use crate::broker::will::LastWill;
-use crate::broker::wire::encode::{self, Welcome};
-use crate::broker::wire::{Connect, Fault, Frame, Version, announced, frame};
+use super::welcome::{refuse, welcome};
+use crate::broker::wire::{Connect, Fault, Frame, announced, frame};
 
 /// A client has this long to send its CONNECT.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -31,9 +21,6 @@ const NOT_SENT_MAX: u32 = 64 << 10;
 
 /// Longest CONNECT, bytes: a will of 64 KiB and all the rest. Strangers may have this much in memory, for a short while.
 const CONNECT_BYTES_MAX: usize = 96 * 1024;
-
-/// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
-const CLIENT_ID_BYTES_MAX: usize = 1024;
 
 /// Serves one connection from its first byte to its last.
 pub(super) async fn receive(mut arrival: Arrival) {
@@ -89,67 +76,4 @@ async fn first_packet(stream: &mut TcpStream, arrived: &mut BytesMut) -> io::Res
             return Ok(None);
         }
     }
-}
-
-async fn refuse(mut arrival: Arrival, version: Version, reason: u8) {
-    arrival.shared.stats.connects_refused.one();
-    let mut out = BytesMut::new();
-    encode::refusal(&mut out, version, reason);
-    let told = async {
-        arrival.stream.write_all(&out).await?;
-        arrival.stream.shutdown().await
-    };
-    // Whoever does not take its refusal is not waited for.
-    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), told).await {
-        tracing::debug!(peer = %arrival.peer, %error, "refused client had gone");
-    }
-}
-
-/// What is wrong with an intelligible CONNECT: the reason for CONNACK.
-fn admit(arrival: &Arrival, connect: &Connect) -> Result<Identity, u8> {
-    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref() };
-    let identity = arrival.shared.access.admit(arrival.anonymous, shown).map_err(|refused| {
-        tracing::info!(peer = %arrival.peer, client = connect.client_id, error = %refused, "client refused");
-        match refused {
-            Refused::NotAuthorized => 0x87,
-            Refused::BadCredentials => 0x86,
-        }
-    })?;
-    let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
-    if nameless_session || connect.client_id.len() > CLIENT_ID_BYTES_MAX {
-        return Err(0x85); // 3.1.3-8: identifier rejected
-    }
-    Ok(identity)
-}
-
-async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
-    let version = connect.version;
-    let identity = match admit(&arrival, &connect) {
-        Ok(identity) => identity,
-        Err(reason) => return refuse(arrival, version, reason).await,
-    };
-    let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
-    let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
-    let will = LastWill::of(&mut connect);
-    let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
-    let newcomer = Newcomer { id: Arc::clone(&id), identity, clean_start, will, outbox: newcomer_box };
-    let Some(key) = arrival.shared.enter(newcomer) else {
-        return refuse(arrival, version, 0x8B).await; // server shutting down
-    };
-    tracing::info!(peer = %arrival.peer, client = &*id, version = ?version, "client connected");
-    let mut out = BytesMut::new();
-    let told = Welcome {
-        assigned_id: assigned.as_deref(),
-        session_expiry_overruled: connect.session_expiry > 0,
-        receive_maximum: RECEIVE_MAXIMUM,
-        alias_maximum: ALIASES_MAX,
-    };
-    encode::welcome(&mut out, version, &told);
-    arrival.shared.stats.packets_received.one();
-    arrival.shared.stats.packets_sent.one();
-    let session = Session::new(&connect, Instant::now());
-    let seat = Seat::new(Arc::clone(&arrival.shared), key, id);
-    let connection = Connection::new(seat, (outbox, session), &connect, identity);
-    connection.run(arrival.stream, Intake::new(arrived, arrival.places), out).await;
 }

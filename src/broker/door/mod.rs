@@ -3,8 +3,9 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `limits` how many at once · `greeting` from the first byte to CONNACK · `intake` bytes to packets · `connection` from there to the end ·
-//! `duty` what the connection does for each of the session's actions · `sending` what goes to the client.
+//! `limits` how many at once · `greeting` from the first byte to CONNECT · `welcome` from there to CONNACK ·
+//! `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what the connection does for each of the
+//! session's actions · `sending` what goes to the client.
 
 mod connection;
 mod duty;
@@ -12,6 +13,7 @@ mod greeting;
 mod intake;
 mod limits;
 mod sending;
+mod welcome;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
