@@ -63,7 +63,12 @@ impl Plan {
                 time_source: TimeTrust::Auto,
             },
             store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
-            broker: BrokerPlan { listeners: Vec::new(), limits: BrokerLimits::default(), acl: Vec::new() },
+            broker: BrokerPlan {
+                listeners: Vec::new(),
+                limits: BrokerLimits::default(),
+                users_file: None,
+                acl: Vec::new(),
+            },
             uplinks: Vec::new(),
             buses: Vec::new(),
             devices: Vec::new(),
@@ -113,6 +118,8 @@ pub struct BrokerPlan {
     pub listeners: Vec<ListenerPlan>,
     /// How much of everything a client, or all of them, may have.
     pub limits: BrokerLimits,
+    /// `users_file`: who may log in with name and password.
+    pub users_file: Option<PathBuf>,
     /// `[[broker.acl]]`
     pub acl: Vec<AclPlan>,
 }
@@ -120,10 +127,12 @@ pub struct BrokerPlan {
 /// `[[broker.acl]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct AclPlan {
-    /// Only `anonymous` in this version.
+    /// A user, `*` for everyone who has a name, `anonymous`, or `cert:` and the name of a certificate.
     pub user: String,
     /// Filters that may be subscribed to.
     pub read: Vec<String>,
     /// Filters that may be published on.
     pub write: Vec<String>,
+    /// Devices that may be paused, polled and reset.
+    pub operate: Vec<String>,
 }
