@@ -25,7 +25,7 @@ use crate::broker::stats::BrokerStats;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::{LastWill, Waiting};
 use crate::broker::{keeping, ruling};
-use crate::disk::retained::{Committed, RetainedFile};
+use crate::disk::ledger::{Committed, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::model::topic::Ownership;
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
     pub clock: Clock,
-    pub disk: RetainedFile,
+    pub disk: Ledger,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
@@ -60,7 +60,7 @@ pub(super) struct Surroundings {
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
     pub clock: Clock,
-    pub disk: RetainedFile,
+    pub disk: Ledger,
 }
 
 #[derive(Default)]
