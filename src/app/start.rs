@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::broker::{Broker, BrokerParts, Publisher};
 use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
@@ -199,6 +200,7 @@ async fn build_broker(
 ) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
+        access: Arc::new(Access::new(&base.plan.broker)),
         ownership,
         commands,
         clock: base.clock.clone(),

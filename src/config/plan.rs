@@ -60,7 +60,7 @@ impl Plan {
                 time_source: TimeTrust::Auto,
             },
             store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
-            broker: BrokerPlan { listeners: Vec::new(), acl: Vec::new() },
+            broker: BrokerPlan { listeners: Vec::new(), users_file: None, acl: Vec::new() },
             uplinks: Vec::new(),
             buses: Vec::new(),
             devices: Vec::new(),
@@ -108,6 +108,8 @@ pub struct StorePlan {
 pub struct BrokerPlan {
     /// At least one; the default is 127.0.0.1:1883 with anonymous read.
     pub listeners: Vec<ListenerPlan>,
+    /// `users_file`: who may log in with name and password.
+    pub users_file: Option<PathBuf>,
     /// `[[broker.acl]]`
     pub acl: Vec<AclPlan>,
 }
@@ -136,10 +138,12 @@ pub enum Anonymous {
 /// `[[broker.acl]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct AclPlan {
-    /// Only `anonymous` in this version.
+    /// A user, `*` for everyone who has a name, `anonymous`, or `cert:` and the name of a certificate.
     pub user: String,
     /// Filters that may be subscribed to.
     pub read: Vec<String>,
     /// Filters that may be published on.
     pub write: Vec<String>,
+    /// Devices that may be paused, polled and reset.
+    pub operate: Vec<String>,
 }

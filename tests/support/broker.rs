@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ironbridge::access::Access;
 use ironbridge::broker::{Broker, BrokerParts, Publisher};
 use ironbridge::config::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan};
 use ironbridge::flow::clock::{Clock, FakeTime};
@@ -74,9 +75,11 @@ impl Running {
         let (notices, told) = notice::notices();
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
         let listener = ListenerPlan { listen: setup.listen, anonymous: setup.anonymous };
-        let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write };
+        let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
+        let plan = BrokerPlan { listeners: vec![listener], users_file: None, acl: vec![acl] };
         let parts = BrokerParts {
-            plan: BrokerPlan { listeners: vec![listener], acl: vec![acl] },
+            access: Arc::new(Access::new(&plan)),
+            plan,
             ownership,
             commands: entry,
             clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),

@@ -20,7 +20,7 @@ const ANONYMOUS: [(&str, Anonymous); 3] =
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
     let standard = ListenerPlan { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), anonymous: Anonymous::Read };
-    let mut plan = BrokerPlan { listeners: Vec::new(), acl: Vec::new() };
+    let mut plan = BrokerPlan { listeners: Vec::new(), users_file: None, acl: Vec::new() };
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
@@ -87,7 +87,7 @@ fn acl(broker: &Section<'_, '_>) -> Vec<AclPlan> {
             section.report(section.wrong("user", user.at, message).allowed("\"anonymous\""));
         }
         let (read, write) = (filters(&section, "read"), filters(&section, "write"));
-        rules.push(AclPlan { user: user.value.to_owned(), read, write });
+        rules.push(AclPlan { user: user.value.to_owned(), read, write, operate: Vec::new() });
     }
     rules
 }
