@@ -19,7 +19,7 @@ use crate::broker::core::Shared;
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
-use crate::broker::session::{Action, Ending, Session, Token, Verdict};
+use crate::broker::session::{Action, Aliases, Ending, Session, Token, Verdict};
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
@@ -38,6 +38,7 @@ pub(super) struct Duty {
     pub(super) outbox: Arc<Outbox>,
     pub(super) maximum_packet: usize,
     wants_reasons: bool,
+    pub(super) aliases: Aliases,
     /// Retained messages still to be sent, by filter: subscribing again begins again.
     pub(super) walks: BTreeMap<Arc<str>, Walk>,
     /// Taken, but there was no room in the window yet.
@@ -60,6 +61,7 @@ impl Duty {
             outbox,
             maximum_packet: connect.maximum_packet as usize,
             wants_reasons: connect.wants_reasons,
+            aliases: Aliases::new(connect.alias_maximum),
             walks: BTreeMap::new(),
             taken: VecDeque::new(),
             settling: JoinSet::new(),

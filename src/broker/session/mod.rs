@@ -6,6 +6,7 @@
 //!
 //! In this version a session ends with its connection, so nothing is ever sent a second time and DUP is never set by us.
 
+mod aliases;
 mod inbound;
 mod outbound;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use inbound::Inbound;
+pub(super) use aliases::Aliases;
 pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Token, Verdict};
 use outbound::Outbound;
 
