@@ -15,9 +15,9 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 const GO_BYTES: usize = 16 * 1024;
 
 /// What lies between a socket and MQTT.
-pub(super) trait Layers: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Layers: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Layers for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Layers for S {}
 
 /// A client's connection.
 #[allow(dead_code, reason = "until the layers are here")]
