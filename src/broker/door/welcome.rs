@@ -76,6 +76,7 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
         session_expiry_overruled: connect.session_expiry > 0,
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
+        keep_alive: None,
     };
     encode::welcome(&mut out, version, &told);
     arrival.shared.stats.packets_received.one();
