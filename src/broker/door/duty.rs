@@ -148,7 +148,7 @@ impl Duty {
         stats.publishes_received.one();
         stats.publish_bytes_received.add(publish.payload.len() as u64);
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
-        match ruling::judge(access, ownership, self.identity, &publish.topic, publish.retain) {
+        match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
                 if !self.refused_before {
@@ -192,7 +192,7 @@ impl Duty {
         let forwarded = publish.forwarded.as_deref();
         let response_topic = forwarded.and_then(|forwarded| forwarded.response_topic.clone());
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
-        let answerable = |topic: &String| ruling::may_answer_on(access, ownership, self.identity, topic);
+        let answerable = |topic: &String| ruling::may_answer_on(access, ownership, &self.identity, topic);
         Request {
             tag,
             payload: publish.payload.to_vec(),
@@ -227,7 +227,7 @@ impl Duty {
     fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         for wanted in &subscribe.filters {
-            match self.shared.subscribe(self.key, self.identity, wanted, subscribe.id) {
+            match self.shared.subscribe(self.key, &self.identity, wanted, subscribe.id) {
                 Ok(subscribed) => {
                     codes.push(wanted.qos.bits());
                     if let Some(cursor) = subscribed.cursor {

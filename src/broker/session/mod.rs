@@ -47,6 +47,8 @@ pub(super) enum Ending {
     TooSlow,
     /// A publish could not be kept on disk and 3.1.1 has no way to say so.
     NotKept,
+    /// Rules or users have changed, and it would not be let in any more.
+    NotAllowed,
     /// The gateway stops.
     Stopping,
 }
@@ -63,6 +65,7 @@ impl Ending {
             Self::TakenOver => Some(0x8E),
             Self::TooSlow => Some(0x97),
             Self::NotKept => Some(0x80),
+            Self::NotAllowed => Some(0x87),
             Self::Stopping => Some(0x8B),
         }
     }
