@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub commands: CommandEntry,
     pub clock: Clock,
     pub disk: Ledger,
+    /// Longest keep alive of MQTT 5 clients, seconds.
+    pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
@@ -115,7 +117,8 @@ impl Shared {
         let Surroundings { access, ownership, commands, clock, disk } = around;
         let stats = Arc::default();
         let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, ids, queueing }
+        let (core, keep_alive_max) = (Mutex::new(core), None);
+        Self { core, stats, access, ownership, commands, clock, disk, keep_alive_max, waiting, ids, queueing }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -82,6 +82,7 @@ impl Ending {
             Self::TakenOver => "another connection came with this client id",
             Self::TooSlow => "too much waits to be read",
             Self::NotKept => "could not be kept on disk",
+            Self::NotAllowed => "no longer allowed here",
             Self::Stopping => "the gateway stops",
             Self::Goodbye | Self::GoodbyeWithWill | Self::Lost => "",
         }

@@ -47,7 +47,7 @@ pub(crate) struct Will {
     pub forwarded: Option<Box<Forwarded>>,
 }
 
-/// A CONNECT that cannot be served, and the version in which to say so, as far as it could be told.
+/// A CONNECT that cannot be served, and the version in which to say so; `None`: it gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotServed {
     pub version: Option<Version>,
@@ -64,9 +64,8 @@ impl Connect {
             Err(Fault::Protocol("the first packet is not CONNECT"))
         };
         match version {
-            Ok((version, level)) => {
-                read(reader, version, level).map_err(|fault| NotServed { version: Some(version), fault })
-            }
+            Ok((version, level)) => read(reader, version, level)
+                .map_err(|fault| NotServed { version: Some(version).filter(|_| is_told(version, fault)), fault }),
             // A version we do not speak is told in the words of 3.1.1, which all understand (3.1.2-2).
             Err(fault @ Fault::Version(level)) => {
                 let version = if level > 5 { Version::V5 } else { Version::V311 };
@@ -76,6 +75,18 @@ impl Connect {
         }
     }
 }
+
+/// Is a client of this version told what is wrong? In 3.1.1 not if its CONNECT breaks the rules (there 3.1.4-1); in
+/// MQTT 5 we may, and do (3.1.4-2), unless it takes no packet long enough to be told in.
+const fn is_told(version: Version, fault: Fault) -> bool {
+    match version {
+        Version::V311 => matches!(fault, Fault::ClientId(_) | Fault::Version(_)),
+        Version::V5 => !matches!(fault, Fault::NoRoom),
+    }
+}
+
+/// CONNACK with what every MQTT 5 client must know; who takes less than this takes nothing.
+const CONNACK_BYTES: u32 = 16;
 
 /// The level of MQTT 3.1.
 const LEVEL_31: u8 = 3;
@@ -103,6 +114,9 @@ fn read(mut reader: Reader, version: Version, level: u8) -> Result<Connect, Faul
     let said = properties::read(&mut reader, version, Place::Connect)?;
     if said.auth_method.is_some() {
         return Err(Fault::AuthMethod);
+    }
+    if said.maximum_packet.is_some_and(|most| most < CONNACK_BYTES) {
+        return Err(Fault::NoRoom);
     }
     let client_id = reader.text()?;
     if level == LEVEL_31 && !(1..=CLIENT_ID_31_MAX).contains(&client_id.chars().count()) {
