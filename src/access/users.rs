@@ -9,7 +9,6 @@
 //! A line that cannot be used is named and left out, the others count. Nothing here decides: `desk` asks, `file` reads.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ring::digest;
@@ -57,14 +56,12 @@ impl Users {
                 wrong.push(format!("line {number} {why}"));
             }
         }
-        let more = wrong.len().saturating_sub(NAMED_MAX);
-        wrong.truncate(NAMED_MAX);
-        let mut told = wrong.join("; ");
-        if more > 0 {
-            // Writing into a text cannot fail.
-            drop(write!(told, "; and {more} more"));
+        if wrong.len() > NAMED_MAX {
+            let more = wrong.len() - NAMED_MAX;
+            wrong.truncate(NAMED_MAX);
+            wrong.push(format!("and {more} more"));
         }
-        (users, (!told.is_empty()).then_some(told))
+        (users, (!wrong.is_empty()).then(|| wrong.join("; ")))
     }
 
     fn add(&mut self, line: &str) -> Result<(), String> {

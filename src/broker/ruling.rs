@@ -44,13 +44,13 @@ pub(super) fn may_answer_on(access: &Access, ownership: &Ownership, who: &Identi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{AclPlan, Anonymous, BrokerPlan};
+    use crate::config::plan::{AclPlan, Anonymous, BrokerPlan, Plan};
 
     #[test]
     fn the_gateways_topics_are_refused_even_to_a_client_that_may_write_everything() {
         let all = vec!["#".to_owned()];
         let rule = AclPlan { user: "anonymous".to_owned(), read: all.clone(), write: all, operate: Vec::new() };
-        let plan = BrokerPlan { listeners: Vec::new(), users_file: None, acl: vec![rule] };
+        let plan = BrokerPlan { acl: vec![rule], ..Plan::empty("x").broker };
         let access = Access::new(&plan);
         let ownership = Ownership::new([("p/speed".into(), TagIx(7))]);
         let who = Identity::anonymous(Anonymous::ReadWrite, "c");
