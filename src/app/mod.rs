@@ -8,6 +8,7 @@ mod alarm_memory;
 pub mod alarms;
 mod derived;
 pub mod events;
+mod forwarding;
 mod learned;
 pub mod publisher;
 pub mod request;

@@ -16,6 +16,7 @@ use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
+use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, EventRecord, Hub};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
@@ -33,6 +34,7 @@ use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
 use super::derived;
 use super::events::Events;
+use super::forwarding;
 use super::learned;
 use super::publisher::LivePublisher;
 use super::router::{Answers, Router};
@@ -73,7 +75,8 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(ownership(&plan));
-    let (mut broker, publisher) = build_broker(&base, Arc::clone(&ownership), entry.clone()).await?;
+    let forward = forwarding::entry(&plan, &base.hub);
+    let (mut broker, publisher) = build_broker(&base, Arc::clone(&ownership), (entry.clone(), forward.clone())).await?;
     let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
@@ -84,6 +87,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
+    sources.spawn(forwarding::close_at_stop(forward, stop.clone()));
     let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
 
     let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
@@ -195,12 +199,13 @@ fn commands_from_upstream(plan: &Plan, ownership: Arc<Ownership>, entry: Command
 async fn build_broker(
     base: &Base,
     ownership: Arc<Ownership>,
-    commands: CommandEntry,
+    (commands, forward): (CommandEntry, ForwardEntry),
 ) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
         ownership,
         commands,
+        forward,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
         retained_path: base.plan.gateway.data_dir.join("retained.db"),

@@ -5,7 +5,7 @@
 //!
 //! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
 //! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
-//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `keeping` clients'
+//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and comes down · `keeping` clients'
 //! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted.
 //!
 //! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
@@ -14,6 +14,7 @@
 //! and MQTT 5 clients are told Session Expiry Interval 0. A slow reader sees only the newest of the gateway's retained
 //! values; for anything else it is disconnected (0x97) once 1 MiB waits, never silently thinned.
 
+mod carried;
 mod clients;
 mod core;
 mod door;
@@ -39,6 +40,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use core::NotTaken;
 pub use publisher::Publisher;
 pub use stats::BrokerStats;
 
@@ -47,6 +49,7 @@ use crate::config::plan::BrokerPlan;
 use crate::disk::retained::{Found, RetainedFile};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
+use crate::flow::forward::ForwardEntry;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
@@ -63,6 +66,8 @@ pub struct BrokerParts {
     pub ownership: Arc<Ownership>,
     /// Where commands go.
     pub commands: CommandEntry,
+    /// Where clients' messages go that are to go upstream.
+    pub forward: ForwardEntry,
     /// For arrival times and message expiry across restarts.
     pub clock: Clock,
     /// For what the operator must know.
@@ -90,7 +95,7 @@ impl Broker {
     /// Reads the clients' retained messages (blocks for that long) and opens nothing yet. The publisher works at once.
     /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
     pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
-        let BrokerParts { plan, ownership, commands, clock, notices, retained_path } = parts;
+        let BrokerParts { plan, ownership, commands, forward, clock, notices, retained_path } = parts;
         let (disk, Found { rows, set_aside }) = RetainedFile::open(&retained_path)?;
         if let Some(aside) = set_aside {
             let detail =
@@ -107,7 +112,7 @@ impl Broker {
             }
         }
         let access = Access::new(&plan.acl);
-        let around = core::Surroundings { access, ownership, commands, clock, disk };
+        let around = core::Surroundings { access, ownership, commands, forward, clock, disk };
         let shared = Arc::new(core::Shared::new(around, kept));
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(plan.listeners, &shared, &notices);

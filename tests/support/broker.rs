@@ -79,6 +79,7 @@ impl Running {
             plan: BrokerPlan { listeners: vec![listener], acl: vec![acl] },
             ownership,
             commands: entry,
+            forward: ironbridge::flow::forward::ForwardEntry::none(),
             clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),
             notices,
             retained_path: dir.path().join("retained.db"),

@@ -4,8 +4,9 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `routing` one message to all who
-//! want it.
+//! want it · `forwarding` to the stores what goes upstream.
 
+mod forwarding;
 mod routing;
 mod subscribing;
 
@@ -28,7 +29,9 @@ use crate::broker::{keeping, ruling};
 use crate::disk::retained::{Committed, RetainedFile};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
+use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
+pub use forwarding::NotTaken;
 pub(super) use routing::delivery;
 use subscribing::split;
 
@@ -45,6 +48,7 @@ pub(super) struct Shared {
     pub access: Access,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
+    pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: RetainedFile,
     /// Bytes in all outboxes.
@@ -59,6 +63,7 @@ pub(super) struct Surroundings {
     pub access: Access,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
+    pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: RetainedFile,
 }
@@ -110,10 +115,22 @@ impl Shared {
                 break;
             }
         }
-        let Surroundings { access, ownership, commands, clock, disk } = around;
+        let Surroundings { access, ownership, commands, forward, clock, disk } = around;
         let stats = Arc::default();
         let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, ids, queueing }
+        Self {
+            core: Mutex::new(core),
+            stats,
+            access,
+            ownership,
+            commands,
+            forward,
+            clock,
+            disk,
+            waiting,
+            ids,
+            queueing,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -196,6 +213,7 @@ impl Shared {
 
     fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
         let (message, retain) = will.publish(now);
+        self.forward_alone(&message, retain);
         // Nobody waits for its commit: whoever left it has gone.
         if self.keep_and_route(core, &message, retain, None).is_err() {
             self.stats.publishes_refused.one();
