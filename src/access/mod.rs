@@ -1,16 +1,20 @@
 //! Who a client is and what it may do: asked by the broker's doors (and later by the status page).
 //!
-//! A door resolves an [`Identity`] once, at CONNECT; [`Access`] answers for that identity from then on. In this version
-//! every identity is anonymous; users and certificates become further variants, the questions stay the same. What the
-//! gateway owns is not decided here: `model::topic::Ownership` comes first, whatever a rule says.
+//! A door resolves an [`Identity`] once, at CONNECT; [`Access`] answers for that identity from then on, by the rules as
+//! they are at that moment: they can be replaced while clients are connected. What the gateway owns is not decided here:
+//! `model::topic::Ownership` comes first, whatever a rule says.
+//!
+//! `identity` who · `acl` what rules say.
 
 mod acl;
+mod identity;
 
-use crate::config::plan::{AclPlan, Anonymous};
-use acl::Rules;
+use arc_swap::ArcSwap;
 
-/// The name that stands for clients without one in `[[broker.acl]]`.
-pub const ANONYMOUS: &str = "anonymous";
+use crate::config::plan::{AclPlan, Anonymous, BrokerPlan};
+use acl::Acl;
+pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
+pub use identity::{Identity, Who};
 
 /// What a client shows at the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,13 +23,6 @@ pub struct Credentials<'a> {
     pub user: Option<&'a str>,
     /// Password, if one was sent.
     pub password: Option<&'a [u8]>,
-}
-
-/// Who a client is, for as long as it is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
-    /// Nobody in particular, with what its listener gives to such clients.
-    Anonymous(Anonymous),
 }
 
 /// Why a client is not let in.
@@ -39,90 +36,54 @@ pub enum Refused {
     BadCredentials,
 }
 
-/// The rules of the plan; immutable, shared by all connections.
+/// The rules as they are now; shared by all connections.
 #[derive(Debug, Default)]
 pub struct Access {
-    anonymous: Rules,
+    acl: ArcSwap<Acl>,
 }
 
 impl Access {
-    /// From `[[broker.acl]]`.
-    pub fn new(acl: &[AclPlan]) -> Self {
-        let mut anonymous = Rules::default();
-        for rule in acl.iter().filter(|rule| rule.user == ANONYMOUS) {
-            anonymous.add(rule);
-        }
-        Self { anonymous }
+    /// From `[broker]`.
+    pub fn new(plan: &BrokerPlan) -> Self {
+        Self { acl: ArcSwap::from_pointee(Acl::new(&plan.acl)) }
+    }
+
+    /// Other rules from now on. Whoever is connected is judged anew by the broker.
+    pub fn replace(&self, acl: &[AclPlan]) {
+        self.acl.store(std::sync::Arc::new(Acl::new(acl)));
     }
 
     /// Who is at the door of a listener that treats nameless clients like this?
     ///
     /// A client that gives a name (or, in MQTT 5, a password alone) is never taken for an anonymous one: the day users exist it must not lose rights.
-    pub fn admit(&self, door: Anonymous, shown: Credentials<'_>) -> Result<Identity, Refused> {
+    #[expect(clippy::unused_async, reason = "passwords are looked at elsewhere")]
+    pub async fn admit(&self, door: Anonymous, client: &str, shown: Credentials<'_>) -> Result<Identity, Refused> {
         if shown.user.is_some() || shown.password.is_some() {
             return Err(Refused::BadCredentials);
         }
         match door {
             Anonymous::None => Err(Refused::NotAuthorized),
-            door => Ok(Identity::Anonymous(door)),
+            door => Ok(Identity::anonymous(door, client)),
         }
+    }
+
+    /// Could it still come in, as what it is?
+    pub fn is_admitted(&self, who: &Identity) -> bool {
+        matches!(who.who(), Who::Anonymous(_))
     }
 
     /// May it subscribe to this filter (without `$share/<group>/`)?
-    pub fn may_read(&self, who: Identity, filter: &str) -> bool {
-        match who {
-            Identity::Anonymous(Anonymous::Read | Anonymous::ReadWrite) => true,
-            Identity::Anonymous(Anonymous::None) => self.anonymous.read(filter),
-        }
+    pub fn may_read(&self, who: &Identity, filter: &str) -> bool {
+        self.acl.load().read(who, filter)
     }
 
     /// May it publish on this topic? `…/set` is never covered by `read-write`, only by a rule.
-    pub fn may_write(&self, who: Identity, topic: &str) -> bool {
-        match who {
-            Identity::Anonymous(Anonymous::ReadWrite) if !topic.ends_with("/set") => true,
-            Identity::Anonymous(_) => self.anonymous.write(topic),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn access() -> Access {
-        let write = vec!["acme/+/pump-1/+/set".to_owned()];
-        Access::new(&[AclPlan { user: ANONYMOUS.to_owned(), read: vec!["a/#".to_owned()], write }])
+    pub fn may_write(&self, who: &Identity, topic: &str) -> bool {
+        self.acl.load().write(who, topic)
     }
 
-    #[test]
-    fn set_topics_need_a_rule_even_on_a_read_write_listener() {
-        let (access, who) = (access(), Identity::Anonymous(Anonymous::ReadWrite));
-        assert!(access.may_write(who, "machines/7"));
-        assert!(!access.may_write(who, "acme/x/pump-2/speed/set"));
-        assert!(access.may_write(who, "acme/x/pump-1/speed/set"));
-        let reader = Identity::Anonymous(Anonymous::Read);
-        assert!(access.may_write(reader, "acme/x/pump-1/speed/set"), "a rule adds to what the listener gives");
-        assert!(!access.may_write(reader, "machines/7"));
-    }
-
-    #[test]
-    fn reading_is_whole_for_admitted_clients_and_a_rules_worth_for_others() {
-        let access = access();
-        assert!(access.may_read(Identity::Anonymous(Anonymous::Read), "#"));
-        assert!(access.may_read(Identity::Anonymous(Anonymous::Read), "$SYS/#"));
-        assert!(access.may_read(Identity::Anonymous(Anonymous::None), "a/+/c"));
-        assert!(!access.may_read(Identity::Anonymous(Anonymous::None), "#"));
-    }
-
-    #[test]
-    fn a_name_nobody_knows_is_refused_and_not_taken_for_anonymous() {
-        let access = access();
-        let named = Credentials { user: Some("hmi"), password: Some(b"x") };
-        assert_eq!(access.admit(Anonymous::Read, named), Err(Refused::BadCredentials));
-        let token = Credentials { user: None, password: Some(b"x") };
-        assert_eq!(access.admit(Anonymous::Read, token), Err(Refused::BadCredentials));
-        assert_eq!(access.admit(Anonymous::None, Credentials::default()), Err(Refused::NotAuthorized));
-        let read = Identity::Anonymous(Anonymous::Read);
-        assert_eq!(access.admit(Anonymous::Read, Credentials::default()), Ok(read));
+    /// May it pause, poll and reset this device?
+    pub fn may_operate(&self, who: &Identity, device: &str) -> bool {
+        self.acl.load().operate(who, device)
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::broker::{Broker, BrokerParts, Publisher};
 use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
@@ -203,12 +204,13 @@ async fn build_broker(
 ) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
+        access: Arc::new(Access::new(&base.plan.broker)),
         ownership,
         commands,
         forward,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
-        retained_path: base.plan.gateway.data_dir.join("retained.db"),
+        ledger_path: base.plan.gateway.data_dir.join("broker.db"),
     };
     Ok(tokio::task::spawn_blocking(move || Broker::new(parts)).await??)
 }

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::access::Identity;
+
 use super::outbox::Outbox;
 use super::tree::ClientKey;
 use super::will::LastWill;
@@ -11,6 +13,7 @@ use super::will::LastWill;
 #[derive(Debug)]
 pub(super) struct Client {
     pub id: Arc<str>,
+    pub identity: Identity,
     pub outbox: Arc<Outbox>,
     pub will: Option<LastWill>,
     /// Filters as they came, `$share/…` included.
@@ -73,5 +76,12 @@ impl Clients {
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Client> {
         self.slots.iter().filter_map(|slot| slot.client.as_ref())
+    }
+
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (ClientKey, &mut Client)> {
+        (0..).zip(&mut self.slots).filter_map(|(slot, place)| {
+            let key = ClientKey { slot, generation: place.generation };
+            Some((key, place.client.as_mut()?))
+        })
     }
 }

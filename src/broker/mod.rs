@@ -5,8 +5,10 @@
 //!
 //! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
 //! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
-//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and comes down · `keeping` clients'
-//! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted.
+//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and
+//! comes down · `keeping` clients'
+//! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted ·
+//! `control` what the app may ask.
 //!
 //! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
 //! publish is acknowledged and dropped for 3.1.1 (as mosquitto does), refused with 0x87 for MQTT 5, counted for both.
@@ -16,6 +18,7 @@
 
 mod carried;
 mod clients;
+mod control;
 mod core;
 mod door;
 mod keeping;
@@ -40,13 +43,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use core::NotTaken;
+pub use control::Control;
+pub use core::{NotTaken, Rejudged};
 pub use publisher::Publisher;
 pub use stats::BrokerStats;
 
 use crate::access::Access;
 use crate::config::plan::BrokerPlan;
-use crate::disk::retained::{Found, RetainedFile};
+use crate::disk::ledger::{Found, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
@@ -60,8 +64,10 @@ const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
 /// What the broker is made of.
 pub struct BrokerParts {
-    /// Listeners and ACL.
+    /// Listeners.
     pub plan: BrokerPlan,
+    /// Who may what.
+    pub access: Arc<Access>,
     /// Which topics are the gateway's.
     pub ownership: Arc<Ownership>,
     /// Where commands go.
@@ -72,8 +78,8 @@ pub struct BrokerParts {
     pub clock: Clock,
     /// For what the operator must know.
     pub notices: Notices,
-    /// Clients' retained messages; created if missing.
-    pub retained_path: PathBuf,
+    /// What outlives a restart; created if missing.
+    pub ledger_path: PathBuf,
 }
 
 /// Why there is no broker.
@@ -95,8 +101,8 @@ impl Broker {
     /// Reads the clients' retained messages (blocks for that long) and opens nothing yet. The publisher works at once.
     /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
     pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
-        let BrokerParts { plan, ownership, commands, forward, clock, notices, retained_path } = parts;
-        let (disk, Found { rows, set_aside }) = RetainedFile::open(&retained_path)?;
+        let BrokerParts { plan, access, ownership, commands, forward, clock, notices, ledger_path } = parts;
+        let (disk, Found { rows, sessions: _, set_aside }) = Ledger::open(&ledger_path)?;
         if let Some(aside) = set_aside {
             let detail =
                 format!("retained messages were damaged and are lost; the file was kept as {}", aside.display());
@@ -111,12 +117,16 @@ impl Broker {
                 None => disk.change_at_leisure(topic, None),
             }
         }
-        let access = Access::new(&plan.acl);
         let around = core::Surroundings { access, ownership, commands, forward, clock, disk };
         let shared = Arc::new(core::Shared::new(around, kept));
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(plan.listeners, &shared, &notices);
         Ok((Self { shared, doors, notices }, publisher))
+    }
+
+    /// The way to it while it runs.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.shared))
     }
 
     /// Tries once to open every listener, so that addresses are known; those that fail are retried by [`Broker::run`].

@@ -20,7 +20,7 @@ pub(super) enum Ruling {
 }
 
 /// Judges a PUBLISH.
-pub(super) fn judge(access: &Access, ownership: &Ownership, who: Identity, topic: &str, retain: Retain) -> Ruling {
+pub(super) fn judge(access: &Access, ownership: &Ownership, who: &Identity, topic: &str, retain: Retain) -> Ruling {
     let owner = ownership.of(topic);
     if owner == Owner::Gateway {
         return Ruling::Refuse("this topic belongs to the gateway");
@@ -37,7 +37,7 @@ pub(super) fn judge(access: &Access, ownership: &Ownership, who: Identity, topic
 }
 
 /// May the answer to a command go to this response topic?
-pub(super) fn may_answer_on(access: &Access, ownership: &Ownership, who: Identity, topic: &str) -> bool {
+pub(super) fn may_answer_on(access: &Access, ownership: &Ownership, who: &Identity, topic: &str) -> bool {
     ownership.of(topic) == Owner::Client && access.may_write(who, topic)
 }
 
@@ -49,19 +49,21 @@ mod tests {
     #[test]
     fn the_gateways_topics_are_refused_even_to_a_client_that_may_write_everything() {
         let all = vec!["#".to_owned()];
-        let access = Access::new(&[AclPlan { user: "anonymous".to_owned(), read: all.clone(), write: all }]);
+        let rule = AclPlan { user: "anonymous".to_owned(), read: all.clone(), write: all, operate: Vec::new() };
+        let access = Access::default();
+        access.replace(&[rule]);
         let ownership = Ownership::new([("p/speed".into(), TagIx(7))]);
-        let who = Identity::Anonymous(Anonymous::ReadWrite);
-        let judge = |topic, retain| judge(&access, &ownership, who, topic, retain);
+        let who = Identity::anonymous(Anonymous::ReadWrite, "c");
+        let judge = |topic, retain| judge(&access, &ownership, &who, topic, retain);
         for topic in ["p/speed", "p/speed/set/result", "ironbridge/x/status", "$SYS/broker/uptime", "$x"] {
             assert!(matches!(judge(topic, Retain::No), Ruling::Refuse(_)), "{topic}");
         }
         assert_eq!(judge("p/speed/set", Retain::Yes), Ruling::Command(TagIx(7)));
         assert_eq!(judge("q/set", Retain::Yes), Ruling::Publish(Retain::No));
         assert_eq!(judge("q", Retain::Yes), Ruling::Publish(Retain::Yes));
-        assert!(may_answer_on(&access, &ownership, who, "answers/7"));
-        assert!(!may_answer_on(&access, &ownership, who, "p/speed"));
-        assert!(!may_answer_on(&access, &ownership, who, "p/speed/set"));
-        assert!(!may_answer_on(&access, &ownership, who, "other/set"));
+        assert!(may_answer_on(&access, &ownership, &who, "answers/7"));
+        assert!(!may_answer_on(&access, &ownership, &who, "p/speed"));
+        assert!(!may_answer_on(&access, &ownership, &who, "p/speed/set"));
+        assert!(!may_answer_on(&access, &ownership, &who, "other/set"));
     }
 }

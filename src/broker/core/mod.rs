@@ -3,10 +3,11 @@
 //! One lock, held for one message or one page of retained ones, never across an await, and nothing is written to a
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
-//! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `routing` one message to all who
-//! want it · `forwarding` to the stores what goes upstream.
+//! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `rejudging` whoever is connected,
+//! by new rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod forwarding;
+mod rejudging;
 mod routing;
 mod subscribing;
 
@@ -26,12 +27,13 @@ use crate::broker::stats::BrokerStats;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::{LastWill, Waiting};
 use crate::broker::{keeping, ruling};
-use crate::disk::retained::{Committed, RetainedFile};
+use crate::disk::ledger::{Committed, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
 pub use forwarding::NotTaken;
+pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 use subscribing::split;
 
@@ -45,12 +47,12 @@ const YIELDS_MAX: usize = 20;
 pub(super) struct Shared {
     core: Mutex<Core>,
     pub stats: Arc<BrokerStats>,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
     pub forward: ForwardEntry,
     pub clock: Clock,
-    pub disk: RetainedFile,
+    pub disk: Ledger,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
@@ -60,12 +62,12 @@ pub(super) struct Shared {
 
 /// What the room is given to work with.
 pub(super) struct Surroundings {
-    pub access: Access,
+    pub access: Arc<Access>,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
     pub forward: ForwardEntry,
     pub clock: Clock,
-    pub disk: RetainedFile,
+    pub disk: Ledger,
 }
 
 #[derive(Default)]
@@ -161,7 +163,7 @@ impl Shared {
         let Newcomer { id, identity, clean_start, mut will, outbox } = newcomer;
         let now = Instant::now();
         if let Some(left) = &mut will {
-            match ruling::judge(&self.access, &self.ownership, identity, left.topic(), left.retain()) {
+            match ruling::judge(&self.access, &self.ownership, &identity, left.topic(), left.retain()) {
                 ruling::Ruling::Publish(retain) => left.set_retain(retain),
                 _ => {
                     let topic = left.topic();
@@ -185,7 +187,7 @@ impl Shared {
         for left in wills.filter(|will| clean_start || !will.is_delayed()).collect::<Vec<_>>() {
             self.publish_will(&mut core, left, now);
         }
-        let key = core.clients.add(Client { id, outbox, will, filters: HashSet::new(), levels: 0, seen: (0, 0) });
+        let key = core.clients.add(Client { id, identity, outbox, will, filters: HashSet::new(), levels: 0, seen: (0, 0) });
         let clients = core.clients.len() as u64;
         self.stats.clients.set(clients);
         self.stats.clients_max.set(self.stats.clients_max.get().max(clients));

@@ -29,7 +29,7 @@ impl Shared {
     pub(in crate::broker) fn subscribe(
         &self,
         key: ClientKey,
-        who: Identity,
+        who: &Identity,
         wanted: &Filter,
         id: Option<u32>,
     ) -> Result<Subscribed, u8> {

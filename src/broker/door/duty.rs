@@ -19,7 +19,7 @@ use crate::broker::core::Shared;
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
-use crate::broker::session::{Action, Ending, Session, Token, Verdict};
+use crate::broker::session::{Action, Aliases, Ending, Session, Token, Verdict};
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
@@ -38,6 +38,7 @@ pub(super) struct Duty {
     pub(super) outbox: Arc<Outbox>,
     pub(super) maximum_packet: usize,
     wants_reasons: bool,
+    pub(super) aliases: Aliases,
     /// Retained messages still to be sent, by filter: subscribing again begins again.
     pub(super) walks: BTreeMap<Arc<str>, Walk>,
     /// Taken, but there was no room in the window yet.
@@ -60,6 +61,7 @@ impl Duty {
             outbox,
             maximum_packet: connect.maximum_packet as usize,
             wants_reasons: connect.wants_reasons,
+            aliases: Aliases::new(connect.alias_maximum),
             walks: BTreeMap::new(),
             taken: VecDeque::new(),
             settling: JoinSet::new(),
@@ -146,7 +148,7 @@ impl Duty {
         stats.publishes_received.one();
         stats.publish_bytes_received.add(publish.payload.len() as u64);
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
-        match ruling::judge(access, ownership, self.identity, &publish.topic, publish.retain) {
+        match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
                 if !self.refused_before {
@@ -198,7 +200,7 @@ impl Duty {
         let forwarded = publish.forwarded.as_deref();
         let response_topic = forwarded.and_then(|forwarded| forwarded.response_topic.clone());
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
-        let answerable = |topic: &String| ruling::may_answer_on(access, ownership, self.identity, topic);
+        let answerable = |topic: &String| ruling::may_answer_on(access, ownership, &self.identity, topic);
         Request {
             tag,
             payload: publish.payload.to_vec(),
@@ -233,7 +235,7 @@ impl Duty {
     fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         for wanted in &subscribe.filters {
-            match self.shared.subscribe(self.key, self.identity, wanted, subscribe.id) {
+            match self.shared.subscribe(self.key, &self.identity, wanted, subscribe.id) {
                 Ok(subscribed) => {
                     codes.push(wanted.qos.bits());
                     if let Some(cursor) = subscribed.cursor {

@@ -9,6 +9,7 @@ use crate::broker::core::delivery;
 use crate::broker::message::{Delivery, Qos, Retain};
 use crate::broker::retained::{Cursor, Rest};
 use crate::broker::tree::Subscription;
+use crate::broker::wire::Naming;
 use crate::broker::wire::encode::Outgoing;
 
 /// Messages taken out of the outbox, or from a page of retained ones, at a time.
@@ -80,12 +81,19 @@ impl Duty {
             stats.dropped_expired.one();
             return;
         }
-        let outgoing = Outgoing::new(delivery, self.version, now);
+        let topic = &delivery.message.topic;
+        let mut naming = self.aliases.look(topic);
+        let mut outgoing = Outgoing::new(delivery, (self.version, naming), now);
+        if outgoing.len() > self.maximum_packet && matches!(naming, Naming::Given(_)) {
+            naming = Naming::Full; // without the alias it may fit
+            outgoing = Outgoing::new(delivery, (self.version, naming), now);
+        }
         if outgoing.len() > self.maximum_packet {
             stats.dropped_too_large.one(); // 3.1.2-25: as if it had been sent
             return;
         }
         outgoing.write(out, self.session.launch(delivery.qos));
+        self.aliases.written(topic, naming);
         stats.packets_sent.one();
         stats.publishes_sent.one();
         stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);

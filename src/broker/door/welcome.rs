@@ -32,44 +32,45 @@ pub(super) async fn refuse(mut arrival: Arrival, version: Version, reason: u8) {
     };
     // Whoever does not take its refusal is not waited for.
     if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), told).await {
-        tracing::debug!(peer = %arrival.peer, %error, "refused client had gone");
+        tracing::debug!(peer = %arrival.shown.peer, %error, "refused client had gone");
     }
 }
 
 /// What is wrong with an intelligible CONNECT: the reason for CONNACK.
-fn admit(arrival: &Arrival, connect: &Connect) -> Result<Identity, u8> {
+async fn admit(arrival: &Arrival, connect: &Connect, id: &str) -> Result<Identity, u8> {
+    let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
+    if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
+        return Err(0x85); // 3.1.3-8: identifier rejected
+    }
     let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref() };
-    let identity = arrival.shared.access.admit(arrival.anonymous, shown).map_err(|refused| {
-        tracing::info!(peer = %arrival.peer, client = connect.client_id, error = %refused, "client refused");
+    let admitted = arrival.shared.access.admit(arrival.anonymous, id, shown).await;
+    let identity = admitted.map_err(|refused| {
+        tracing::info!(peer = %arrival.shown.peer, client = connect.client_id, error = %refused, "client refused");
         match refused {
             Refused::NotAuthorized => 0x87,
             Refused::BadCredentials => 0x86,
         }
     })?;
-    let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
-    if nameless_session || connect.client_id.len() > CLIENT_ID_BYTES_MAX {
-        return Err(0x85); // 3.1.3-8: identifier rejected
-    }
     Ok(identity)
 }
 
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
 pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
-    let identity = match admit(&arrival, &connect) {
+    let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
+    let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
+    let identity = match admit(&arrival, &connect, &id).await {
         Ok(identity) => identity,
         Err(reason) => return refuse(arrival, version, reason).await,
     };
-    let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
-    let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
-    let newcomer = Newcomer { id: Arc::clone(&id), identity, clean_start, will, outbox: newcomer_box };
+    let newcomer = Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(arrival, version, 0x8B).await; // server shutting down
     };
-    tracing::info!(peer = %arrival.peer, client = &*id, version = ?version, "client connected");
+    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
     let mut out = BytesMut::new();
     let told = Welcome {
         assigned_id: assigned.as_deref(),

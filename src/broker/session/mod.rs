@@ -6,6 +6,7 @@
 //!
 //! In this version a session ends with its connection, so nothing is ever sent a second time and DUP is never set by us.
 
+mod aliases;
 mod inbound;
 mod outbound;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use inbound::Inbound;
+pub(super) use aliases::Aliases;
 pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Token, Verdict};
 use outbound::Outbound;
 
@@ -45,6 +47,8 @@ pub(super) enum Ending {
     TooSlow,
     /// A publish could not be kept on disk and 3.1.1 has no way to say so.
     NotKept,
+    /// Rules or users have changed, and it would not be let in any more.
+    NotAllowed,
     /// The gateway stops.
     Stopping,
 }
@@ -61,6 +65,7 @@ impl Ending {
             Self::TakenOver => Some(0x8E),
             Self::TooSlow => Some(0x97),
             Self::NotKept => Some(0x80),
+            Self::NotAllowed => Some(0x87),
             Self::Stopping => Some(0x8B),
         }
     }

@@ -17,6 +17,7 @@ fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
         keep_alive,
         session_expiry: 0,
         receive_maximum,
+        alias_maximum: 0,
         maximum_packet: u32::MAX,
         wants_reasons: true,
         will: None,

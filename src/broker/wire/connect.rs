@@ -21,6 +21,8 @@ pub(crate) struct Connect {
     pub session_expiry: u32,
     /// How many QoS 1 and 2 publishes it takes before it acknowledges.
     pub receive_maximum: u16,
+    /// Topic aliases it takes from us.
+    pub alias_maximum: u16,
     /// Longest packet it takes.
     pub maximum_packet: u32,
     /// It wants reason strings in acknowledgements.
@@ -103,6 +105,7 @@ fn read(mut reader: Reader, version: Version) -> Result<Connect, Fault> {
         keep_alive,
         session_expiry: said.session_expiry.unwrap_or(0),
         receive_maximum: said.receive_maximum.unwrap_or(u16::MAX),
+        alias_maximum: said.alias_maximum.unwrap_or(0),
         maximum_packet: said.maximum_packet.unwrap_or(u32::MAX),
         wants_reasons: said.problem_info != Some(0),
         will,

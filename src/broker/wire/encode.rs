@@ -5,10 +5,10 @@
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
-use super::packet::AckKind;
+use super::packet::{AckKind, Naming};
 use super::properties::{
     ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SESSION_EXPIRY,
-    SUBSCRIPTION_ID,
+    SUBSCRIPTION_ID, TOPIC_ALIAS,
 };
 use super::{PACKET_BYTES_MAX, Version};
 use crate::broker::message::{Delivery, Qos, Retain};
@@ -136,6 +136,7 @@ pub(in crate::broker) fn disconnect(out: &mut BytesMut, version: Version, reason
 pub(in crate::broker) struct Outgoing<'a> {
     delivery: &'a Delivery,
     version: Version,
+    naming: Naming,
     expiry: Option<u32>,
     properties: usize,
     remaining: usize,
@@ -143,7 +144,8 @@ pub(in crate::broker) struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     /// Works out how long it will be.
-    pub(in crate::broker) fn new(delivery: &'a Delivery, version: Version, now: Instant) -> Self {
+    pub(in crate::broker) fn new(delivery: &'a Delivery, to: (Version, Naming), now: Instant) -> Self {
+        let (version, naming) = to;
         let message = &delivery.message;
         let left = message.expires.map(|expires| expires.saturating_duration_since(now).as_secs_f64().ceil());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it came from a u32 of seconds")]
@@ -152,12 +154,13 @@ impl<'a> Outgoing<'a> {
         if version == Version::V5 {
             properties += message.forwarded.as_ref().map_or(0, |forwarded| forwarded.encoded.len());
             properties += if expiry.is_some() { 5 } else { 0 };
+            properties += if naming == Naming::Full { 0 } else { 3 };
             properties += delivery.ids.iter().map(|id| 1 + variable_len(*id as usize)).sum::<usize>();
         }
-        let mut remaining = 2 + message.topic.len() + message.payload.len();
+        let mut remaining = 2 + named(naming, &message.topic).len() + message.payload.len();
         remaining += if delivery.qos == Qos::AtMostOnce { 0 } else { 2 };
         remaining += if version == Version::V5 { variable_len(properties) + properties } else { 0 };
-        Self { delivery, version, expiry, properties, remaining }
+        Self { delivery, version, naming, expiry, properties, remaining }
     }
 
     /// Bytes on the wire.
@@ -171,7 +174,7 @@ impl<'a> Outgoing<'a> {
         let retain = u8::from(self.delivery.retain == Retain::Yes);
         out.reserve(self.len());
         head(out, 0x30 | (self.delivery.qos.bits() << 1) | retain, self.remaining);
-        text(out, &message.topic);
+        text(out, named(self.naming, &message.topic));
         if self.delivery.qos != Qos::AtMostOnce {
             out.put_u16(packet_id);
         }
@@ -184,6 +187,10 @@ impl<'a> Outgoing<'a> {
                 out.put_u8(MESSAGE_EXPIRY);
                 out.put_u32(expiry);
             }
+            if let Naming::Given(alias) | Naming::Alias(alias) = self.naming {
+                out.put_u8(TOPIC_ALIAS);
+                out.put_u16(alias);
+            }
             for id in &self.delivery.ids {
                 out.put_u8(SUBSCRIPTION_ID);
                 variable(out, *id as usize);
@@ -191,6 +198,11 @@ impl<'a> Outgoing<'a> {
         }
         out.put_slice(&message.payload);
     }
+}
+
+/// What stands in the topic's place (3.3.2-6).
+fn named(naming: Naming, topic: &str) -> &str {
+    if let Naming::Alias(_) = naming { "" } else { topic }
 }
 
 fn reason_properties(told: &str) -> BytesMut {

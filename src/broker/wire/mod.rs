@@ -23,7 +23,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 pub(super) use connect::{Connect, Will};
 pub(super) use decode::decode;
-pub(super) use packet::{Ack, AckKind, Filter, Incoming, Publish, RetainHandling, Subscribe};
+pub(super) use packet::{Ack, AckKind, Filter, Incoming, Naming, Publish, RetainHandling, Subscribe};
 pub(super) use properties::{correlated, revive};
 
 use crate::model::topic::BadTopic;

@@ -32,6 +32,17 @@ pub(crate) struct Publish {
     pub payload: Bytes,
 }
 
+/// How a PUBLISH names its topic to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// In full.
+    Full,
+    /// In full, and from now on by this alias as well.
+    Given(u16),
+    /// By its alias alone.
+    Alias(u16),
+}
+
 /// The four acknowledgements of a PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AckKind {

@@ -1,0 +1,71 @@
+//! Who a client is, for as long as it is connected; and whose a session is, for as long as it is kept.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::plan::Anonymous;
+
+/// Made by [`super::Access::admit`] at CONNECT. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    who: Who,
+    client: Arc<str>,
+}
+
+/// How a client has shown who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Not at all; with what its listener gives to such clients.
+    Anonymous(Anonymous),
+    /// By name and password.
+    User(Arc<str>),
+    /// By a certificate of this name, verified by its listener.
+    Certificate(Arc<str>),
+}
+
+impl Identity {
+    /// A client with this id.
+    pub fn new(who: Who, client: impl Into<Arc<str>>) -> Self {
+        Self { who, client: client.into() }
+    }
+
+    /// Nobody in particular.
+    pub fn anonymous(door: Anonymous, client: impl Into<Arc<str>>) -> Self {
+        Self::new(Who::Anonymous(door), client)
+    }
+
+    /// How it has shown who it is.
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// The client id: `%c` in a filter.
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// The name of user or certificate: `%u` in a filter.
+    pub fn name(&self) -> Option<&str> {
+        match &self.who {
+            Who::Anonymous(_) => None,
+            Who::User(name) | Who::Certificate(name) => Some(name),
+        }
+    }
+
+    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME` or
+    /// `cert:NAME`. A session of another owner is none of its business.
+    pub fn owner(&self) -> Arc<str> {
+        self.to_string().into()
+    }
+}
+
+/// As [`Identity::owner`].
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Who::Anonymous(_) => f.write_str("anonymous"),
+            Who::User(name) => write!(f, "user:{name}"),
+            Who::Certificate(name) => write!(f, "cert:{name}"),
+        }
+    }
+}
