@@ -50,7 +50,6 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("[store]\ncommit_interval = «\"soon\"", "store.commit_interval", "not a duration"),
             ("[store]\nmax_age = «\"30m\"", "store.max_age", "1h ..= 3650d"),
             ("«status = { listen = \"127.0.0.1:8080\" }", "status", "not in this version"),
-            ("[[«forward]]\nfilter = \"#\"", "forward", "not in this version"),
         ],
     );
 }
