@@ -75,8 +75,12 @@ pub const STORE: &[Key] =
     &[landed("max_size", Kind::Text), landed("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
 
 /// `[broker]`
-pub const BROKER: &[Key] =
-    &[landed("users_file", Kind::Text), landed("listener", Kind::Tables(LISTENER)), landed("acl", Kind::Tables(ACL))];
+pub const BROKER: &[Key] = &[
+    landed("users_file", Kind::Text),
+    landed("keep_alive_max", Kind::Text),
+    landed("listener", Kind::Tables(LISTENER)),
+    landed("acl", Kind::Tables(ACL)),
+];
 
 /// `[[broker.listener]]`
 pub const LISTENER: &[Key] = &[

@@ -60,9 +60,20 @@ fn admit<'a>(
     }
 }
 
+/// The keep alive that an MQTT 5 client must use instead of its own (3.1.2-21); 3.1.1 has no way to tell it.
+fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16> {
+    let longest = longest.filter(|_| connect.version == Version::V5)?;
+    if (1..=longest).contains(&connect.keep_alive) {
+        return None;
+    }
+    connect.keep_alive = longest;
+    Some(longest)
+}
+
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
 pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
+    let keep_alive = server_keep_alive(&mut connect, arrival.shared.keep_alive_max);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
@@ -84,6 +95,7 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
         session_expiry_overruled: connect.session_expiry > 0,
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
+        keep_alive,
     };
     encode::welcome(&mut out, version, &told);
     arrival.shared.stats.packets_received.one();

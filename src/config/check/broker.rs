@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
 use super::super::raw::Trail;
@@ -29,12 +31,21 @@ pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
+        plan.limits.keep_alive_max = keep_alive_max(&section);
         (plan.users_file, plan.acl) = (access::users_file(&section), access::acl(&section));
     }
     if plan.listeners.is_empty() {
         plan.listeners.push(standard);
     }
     plan
+}
+
+/// What two bytes of CONNACK can say (MQTT 5, section 3.2.2.3.14).
+const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(65_535);
+
+fn keep_alive_max(broker: &Section<'_, '_>) -> Option<u16> {
+    let longest = broker.duration("keep_alive_max", KEEP_ALIVE_RANGE)?;
+    u16::try_from(longest.as_millis().div_ceil(1000)).ok()
 }
 
 fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {

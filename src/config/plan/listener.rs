@@ -127,6 +127,9 @@ pub struct BrokerLimits {
     pub queued_bytes: usize,
     /// `max_subscriptions`: of one client.
     pub subscriptions: usize,
+    /// `keep_alive_max`, seconds: MQTT 5 clients that want a longer one, or none, are told to use this; 3.1.1 has no way
+    /// to tell.
+    pub keep_alive_max: Option<u16>,
 }
 
 /// New connections per second; a burst of as many in five seconds is let through at once.
@@ -144,6 +147,7 @@ impl Default for BrokerLimits {
             inflight: 256,
             queued_bytes: 1 << 20,
             subscriptions: 16_384,
+            keep_alive_max: None,
         }
     }
 }
