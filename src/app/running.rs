@@ -19,6 +19,7 @@ use crate::store::StoreHandle;
 use crate::uplink::UplinkStats;
 
 use super::publisher::LivePublisher;
+use super::quarters::Quarters;
 
 /// What runs besides the uplinks.
 pub(super) struct Tasks {
@@ -50,6 +51,8 @@ pub struct Running {
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
+    /// Ends last.
+    pub(super) _quarters: Quarters,
 }
 
 impl Running {

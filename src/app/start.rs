@@ -36,6 +36,7 @@ use super::derived;
 use super::events::Events;
 use super::learned;
 use super::publisher::LivePublisher;
+use super::quarters::Quarters;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
 use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_store};
@@ -47,6 +48,9 @@ pub enum StartError {
     /// No private directory for sockets.
     #[error("cannot make a private runtime directory: {0}")]
     RuntimeDir(io::Error),
+    /// No threads for local clients.
+    #[error("cannot start threads for local clients: {0}")]
+    Quarters(io::Error),
     /// The broker's own files.
     #[error(transparent)]
     Broker(#[from] crate::broker::BrokerError),
@@ -74,11 +78,17 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(ownership(&plan));
+    let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let (mut broker, publisher) = build_broker(&base, Arc::clone(&ownership), entry.clone()).await?;
     let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
-    let addresses = broker.bind().await;
+    let (broker, addresses) = quarters
+        .spawn(async move {
+            let addresses = broker.bind().await;
+            (broker, addresses)
+        })
+        .await?;
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
@@ -96,12 +106,25 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let tasks = Tasks {
         sources,
         events: tokio::spawn(events),
-        live: live.start(Arc::clone(&latest), alarms),
+        live: quarters.spawn(live.run(Arc::clone(&latest), alarms)),
         store_watch: tokio::spawn(watch_store(store.clone(), stop.clone(), broken.clone())),
-        broker: tokio::spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
+        broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
     };
     let store_dir = store_dir(&plan);
-    Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir })
+    Ok(Running {
+        stop,
+        tasks,
+        events_end,
+        uplinks,
+        latest,
+        broker_end,
+        broke,
+        store,
+        addresses,
+        run_dir,
+        store_dir,
+        _quarters: quarters,
+    })
 }
 
 /// The board of alarms as the last run left it; buses that begin now begin with its alarms.
