@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ironbridge::access::Access;
 use ironbridge::broker::{Broker, BrokerParts, Publisher};
-use ironbridge::config::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan};
+use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::command::{self, Submitted};
 use ironbridge::flow::notice::{self, Notice};
@@ -74,9 +74,10 @@ impl Running {
         let (entry, commands) = command::road();
         let (notices, told) = notice::notices();
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
-        let listener = ListenerPlan { listen: setup.listen, anonymous: setup.anonymous };
+        let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
-        let plan = BrokerPlan { listeners: vec![listener], users_file: None, acl: vec![acl] };
+        let plan =
+            BrokerPlan { listeners: vec![listener], limits: BrokerLimits::default(), users_file: None, acl: vec![acl] };
         let parts = BrokerParts {
             access: Arc::new(Access::new(&plan)),
             plan,
@@ -84,7 +85,7 @@ impl Running {
             commands: entry,
             clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),
             notices,
-            retained_path: dir.path().join("retained.db"),
+            ledger_path: dir.path().join("broker.db"),
         };
         let (mut broker, publisher) = Broker::new(parts).expect("a broker");
         let address = broker.bind().await[0].unwrap_or(setup.listen);

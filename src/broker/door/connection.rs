@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::duty::Duty;
 use super::intake::Intake;
+use super::stream::Stream;
 use crate::access::Identity;
 use crate::broker::core::Shared;
 use crate::broker::outbox::Outbox;
@@ -83,7 +83,7 @@ impl Connection {
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
-    pub(super) async fn run(mut self, stream: TcpStream, mut intake: Intake, mut out: BytesMut) {
+    pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, mut out: BytesMut) {
         let (mut reader, mut writer) = stream.into_split();
         let ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
         self.seat.ending = ending;

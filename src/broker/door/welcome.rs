@@ -32,7 +32,7 @@ pub(super) async fn refuse(mut arrival: Arrival, version: Version, reason: u8) {
     };
     // Whoever does not take its refusal is not waited for.
     if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), told).await {
-        tracing::debug!(peer = %arrival.peer, %error, "refused client had gone");
+        tracing::debug!(peer = %arrival.shown.peer, %error, "refused client had gone");
     }
 }
 
@@ -45,7 +45,7 @@ async fn admit(arrival: &Arrival, connect: &Connect, id: &str) -> Result<Identit
     let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref() };
     let admitted = arrival.shared.access.admit(arrival.anonymous, id, shown).await;
     let identity = admitted.map_err(|refused| {
-        tracing::info!(peer = %arrival.peer, client = connect.client_id, error = %refused, "client refused");
+        tracing::info!(peer = %arrival.shown.peer, client = connect.client_id, error = %refused, "client refused");
         match refused {
             Refused::NotAuthorized => 0x87,
             Refused::BadCredentials => 0x86,
@@ -70,7 +70,7 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(arrival, version, 0x8B).await; // server shutting down
     };
-    tracing::info!(peer = %arrival.peer, client = &*id, version = ?version, "client connected");
+    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
     let mut out = BytesMut::new();
     let told = Welcome {
         assigned_id: assigned.as_deref(),

@@ -142,7 +142,7 @@ mod tests {
     fn the_second_half_of_the_aliases_is_kept_for_topics_that_repeat() {
         let mut aliases = Aliases::new(4);
         let mut send = |topic: &str| {
-            let topic = topic.into();
+            let topic: Arc<str> = topic.into();
             let naming = aliases.look(&topic);
             aliases.written(&topic, naming);
             naming

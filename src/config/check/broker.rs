@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::super::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan};
+use super::super::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
@@ -19,8 +19,9 @@ const ANONYMOUS: [(&str, Anonymous); 3] =
 
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
-    let standard = ListenerPlan { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), anonymous: Anonymous::Read };
-    let mut plan = BrokerPlan { listeners: Vec::new(), users_file: None, acl: Vec::new() };
+    let standard = ListenerPlan::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Anonymous::Read);
+    let mut plan =
+        BrokerPlan { listeners: Vec::new(), limits: BrokerLimits::default(), users_file: None, acl: Vec::new() };
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
@@ -47,7 +48,7 @@ fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
         {
             section.report(section.wrong("listen", text.at, "another listener has this address already").also(first));
         }
-        listeners.push(ListenerPlan { listen, anonymous: anonymous.map(|spot| spot.value).unwrap_or_default() });
+        listeners.push(ListenerPlan::plain(listen, anonymous.map(|spot| spot.value).unwrap_or_default()));
     }
     listeners
 }
