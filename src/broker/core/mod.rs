@@ -23,6 +23,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Cursor, Rest, Retained};
 use crate::broker::session::Ending;
 use crate::broker::stats::BrokerStats;
+use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::{LastWill, Waiting};
 use crate::broker::{keeping, ruling};
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub disk: Ledger,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
+    /// What the log hears of clients.
+    pub talk: Talk,
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
@@ -115,7 +118,7 @@ impl Shared {
         let Surroundings { access, ownership, commands, clock, disk } = around;
         let stats = Arc::default();
         let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, ids, queueing }
+        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, talk: Talk::default(), ids, queueing }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -150,7 +153,9 @@ impl Shared {
                 ruling::Ruling::Publish(retain) => left.set_retain(retain),
                 _ => {
                     let topic = left.topic();
-                    tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
+                    if self.talk.allows() {
+                        tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
+                    }
                     self.stats.publishes_refused.one();
                     will = None;
                 }

@@ -213,13 +213,16 @@ impl Connection {
 
     fn log(&self, ending: Ending) {
         let client = &*self.seat.id;
+        if let Ending::Fault(_) = ending {
+            self.seat.shared.stats.faults.one();
+        }
+        if !self.seat.shared.talk.allows() {
+            return;
+        }
         match ending {
             Ending::Goodbye | Ending::GoodbyeWithWill => tracing::info!(client, "client disconnected"),
             Ending::Stopping => tracing::debug!(client, "client is told that the gateway stops"),
-            Ending::Fault(fault) => {
-                self.seat.shared.stats.faults.one();
-                tracing::warn!(client, error = %fault, "client disconnected for a fault");
-            }
+            Ending::Fault(fault) => tracing::warn!(client, error = %fault, "client disconnected for a fault"),
             ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
         }
     }

@@ -45,7 +45,9 @@ async fn admit(arrival: &Arrival, connect: &Connect, id: &str) -> Result<Identit
     let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref() };
     let admitted = arrival.shared.access.admit(arrival.anonymous, id, shown).await;
     let identity = admitted.map_err(|refused| {
-        tracing::info!(peer = %arrival.shown.peer, client = connect.client_id, error = %refused, "client refused");
+        if arrival.shared.talk.allows() {
+            tracing::info!(peer = %arrival.shown.peer, client = connect.client_id, error = %refused, "client refused");
+        }
         match refused {
             Refused::NotAuthorized => 0x87,
             Refused::BadCredentials => 0x86,
@@ -70,7 +72,9 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(arrival, version, 0x8B).await; // server shutting down
     };
-    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+    if arrival.shared.talk.allows() {
+        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+    }
     let mut out = BytesMut::new();
     let told = Welcome {
         assigned_id: assigned.as_deref(),
