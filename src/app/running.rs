@@ -20,6 +20,7 @@ use crate::uplink::UplinkStats;
 
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
+use super::reload::Reloader;
 
 /// What runs besides the uplinks.
 pub(super) struct Tasks {
@@ -51,6 +52,7 @@ pub struct Running {
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
+    pub(super) reloader: Reloader,
     /// Ends last.
     pub(super) _quarters: Quarters,
 }
@@ -69,6 +71,11 @@ impl Running {
     /// Where the store lies.
     pub fn store_dir(&self) -> &Path {
         &self.store_dir
+    }
+
+    /// Takes a configuration that has changed.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The counters of every uplink, by name.

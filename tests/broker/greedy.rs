@@ -19,7 +19,7 @@ const AT_A_TIME: u64 = 256;
 #[tokio::test]
 async fn a_client_with_very_much_to_say_lets_others_speak_every_few_packets() {
     let broker = Running::start().await;
-    let mut greedy = broker.v4("greedy").await;
+    let greedy = broker.v4("greedy").await;
     let mut filters = BytesMut::new();
     for _ in 0..2000 {
         filters.extend_from_slice(&[0x82, 6, 0, 1, 0, 1, b'x', 0]);
