@@ -39,6 +39,7 @@ use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::learned;
 use super::publisher::LivePublisher;
+use super::quarters::Quarters;
 use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
@@ -51,6 +52,9 @@ pub enum StartError {
     /// No private directory for sockets.
     #[error("cannot make a private runtime directory: {0}")]
     RuntimeDir(io::Error),
+    /// No threads for local clients.
+    #[error("cannot start threads for local clients: {0}")]
+    Quarters(io::Error),
     /// The broker's own files.
     #[error(transparent)]
     Broker(#[from] crate::broker::BrokerError),
@@ -78,6 +82,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(ownership(&plan));
+    let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
     let forward = forwarding::entry(&plan, &base.hub);
     let entries = (entry.clone(), forward.clone());
@@ -87,7 +92,12 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
-    let addresses = broker.bind().await;
+    let (broker, addresses) = quarters
+        .spawn(async move {
+            let addresses = broker.bind().await;
+            (broker, addresses)
+        })
+        .await?;
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
@@ -108,12 +118,26 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let tasks = Tasks {
         sources,
         events: tokio::spawn(events),
-        live: live.start(Arc::clone(&latest), alarms),
+        live: quarters.spawn(live.run(Arc::clone(&latest), alarms)),
         store_watch: tokio::spawn(watch_store(store.clone(), stop.clone(), broken.clone())),
-        broker: tokio::spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
+        broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
     };
     let store_dir = store_dir(&plan);
-    Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir, reloader })
+    Ok(Running {
+        stop,
+        tasks,
+        events_end,
+        uplinks,
+        latest,
+        broker_end,
+        broke,
+        store,
+        addresses,
+        run_dir,
+        store_dir,
+        reloader,
+        _quarters: quarters,
+    })
 }
 
 /// The board of alarms as the last run left it; buses that begin now begin with its alarms.

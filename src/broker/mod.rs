@@ -30,6 +30,7 @@ mod ruling;
 mod session;
 mod stats;
 mod sys;
+mod talk;
 mod tree;
 mod will;
 mod wire;

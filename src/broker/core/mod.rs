@@ -24,6 +24,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Cursor, Rest, Retained};
 use crate::broker::session::Ending;
 use crate::broker::stats::BrokerStats;
+use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::{LastWill, Waiting};
 use crate::broker::{keeping, ruling};
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
+    /// What the log hears of clients.
+    pub talk: Talk,
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
@@ -122,8 +125,22 @@ impl Shared {
         let Surroundings { access, ownership, commands, forward, clock, disk } = around;
         let stats = Arc::default();
         let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        let (core, keep_alive_max) = (Mutex::new(core), None);
-        Self { core, stats, access, ownership, commands, forward, clock, disk, keep_alive_max, waiting, ids, queueing }
+        let (core, keep_alive_max, talk) = (Mutex::new(core), None, Talk::default());
+        Self {
+            core,
+            stats,
+            access,
+            ownership,
+            commands,
+            forward,
+            clock,
+            disk,
+            keep_alive_max,
+            waiting,
+            talk,
+            ids,
+            queueing,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -160,7 +177,9 @@ impl Shared {
                 ruling::Ruling::Publish(retain) => left.set_retain(retain),
                 _ => {
                     let topic = left.topic();
-                    tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
+                    if self.talk.allows() {
+                        tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
+                    }
                     self.stats.publishes_refused.one();
                     will = None;
                 }

@@ -152,7 +152,7 @@ impl Duty {
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
-                if !self.refused_before {
+                if !self.refused_before && self.shared.talk.allows() {
                     tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
                 }
                 self.refused_before = true;
@@ -246,7 +246,7 @@ impl Duty {
                     }
                 }
                 Err(reason) => {
-                    if !self.refused_before {
+                    if !self.refused_before && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
                     self.refused_before = true;

@@ -88,7 +88,9 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(arrival, version, 0x8B).await; // server shutting down
     };
-    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+    if arrival.shared.talk.allows() {
+        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+    }
     let mut out = BytesMut::new();
     let told = Welcome {
         assigned_id: assigned.as_deref(),
