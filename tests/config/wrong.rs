@@ -95,7 +95,11 @@ fn the_broker_says_what_is_wrong() {
             ),
             ("[[broker.acl]]\nuser = «\"hmi\"\nread = [\"#\"]", "broker.acl[0].user", "there is no `users_file`"),
             ("[[broker.acl]]\nuser = «\"cert:\"", "broker.acl[0].user", "names no certificate"),
-            ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"a/%u\"]", "broker.acl[0].read", "an anonymous one has none"),
+            (
+                "[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"a/%u\"]",
+                "broker.acl[0].read",
+                "an anonymous one has none",
+            ),
             ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"a/#/b\"]", "broker.acl[0].read", "# comes last"),
             ("[[broker.acl]]\nuser = \"anonymous\"\nread = [\"a\", «5]", "broker.acl[0].read", "expected a text"),
             ("[[broker.acl]]\nuser = \"anonymous\"\nwrite = «\"a\"", "broker.acl[0].write", "expected a list of texts"),

@@ -199,7 +199,8 @@ impl Shared {
         for left in wills.filter(|will| clean_start || !will.is_delayed()).collect::<Vec<_>>() {
             self.publish_will(&mut core, left, now);
         }
-        let key = core.clients.add(Client { id, identity, outbox, will, filters: HashSet::new(), levels: 0, seen: (0, 0) });
+        let key =
+            core.clients.add(Client { id, identity, outbox, will, filters: HashSet::new(), levels: 0, seen: (0, 0) });
         let clients = core.clients.len() as u64;
         self.stats.clients.set(clients);
         self.stats.clients_max.set(self.stats.clients_max.get().max(clients));

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use inbound::Inbound;
 pub(super) use aliases::Aliases;
+use inbound::Inbound;
 pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Token, Verdict};
 use outbound::Outbound;
 

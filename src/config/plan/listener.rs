@@ -26,7 +26,14 @@ pub struct ListenerPlan {
 impl ListenerPlan {
     /// MQTT on TCP, and nothing else.
     pub fn plain(address: SocketAddr, anonymous: Anonymous) -> Self {
-        Self { listen: Listen::Tcp(address), anonymous, tls: None, websocket: None, identity: NameFrom::default(), interface: None }
+        Self {
+            listen: Listen::Tcp(address),
+            anonymous,
+            tls: None,
+            websocket: None,
+            identity: NameFrom::default(),
+            interface: None,
+        }
     }
 }
 
