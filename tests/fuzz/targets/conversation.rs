@@ -95,8 +95,8 @@ const CONNECTS: [(Version, &[u8]); 3] = [
     (
         Version::Five,
         &[
-            0x10, 28, 0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 60, 11, 17, 0, 0, 0, 60, 33, 0, 2, 34, 0, 3, 0, 4, b'f', b'u',
-            b'z', b'z',
+            0x10, 28, 0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 60, 11, 17, 0, 0, 0, 60, 33, 0, 2, 34, 0, 3, 0, 4, b'f',
+            b'u', b'z', b'z',
         ],
     ),
 ];
@@ -137,7 +137,12 @@ fn version(first: Option<&(u8, &[u8])>) -> Option<Version> {
 #[derive(Debug)]
 enum Said {
     Connack,
-    Publish { topic: String, id: u16, qos: u8, payload: usize },
+    Publish {
+        topic: String,
+        id: u16,
+        qos: u8,
+        payload: usize,
+    },
     /// First byte and packet id.
     Answer(u8, u16),
     Pingresp,
@@ -206,7 +211,9 @@ fn judge(sent: &[(u8, &[u8])], said: &[Said]) {
         };
         sent.iter().filter(|(first, _)| first >> 4 == wanted).filter(of).count()
     };
-    let answers = |first: u8, id: u16| said.iter().filter(|said| matches!(said, Said::Answer(f, i) if (*f, *i) == (first, id))).count();
+    let answers = |first: u8, id: u16| {
+        said.iter().filter(|said| matches!(said, Said::Answer(f, i) if (*f, *i) == (first, id))).count()
+    };
     for (place, said) in said.iter().enumerate() {
         assert_eq!(place == 0, matches!(said, Said::Connack), "CONNACK first and once: {said:?}");
         match said {
