@@ -9,6 +9,7 @@ mod alarm_memory;
 pub mod alarms;
 mod derived;
 pub mod events;
+mod forwarding;
 mod gatekeeper;
 mod learned;
 pub mod publisher;

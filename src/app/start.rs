@@ -17,6 +17,7 @@ use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
+use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, EventRecord, Hub};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
@@ -34,6 +35,7 @@ use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
 use super::derived;
 use super::events::Events;
+use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::learned;
 use super::publisher::LivePublisher;
@@ -82,7 +84,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let ownership = Arc::new(ownership(&plan));
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
-    let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entry.clone()).await?;
+    let forward = forwarding::entry(&plan, &base.hub);
+    let entries = (entry.clone(), forward.clone());
+    let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
     let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
     gatekeeper.load().await;
     let upstream = commands_from_upstream(&plan, ownership, entry);
@@ -100,6 +104,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
+    sources.spawn(forwarding::close_at_stop(forward, stop.clone()));
     let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
 
     let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
@@ -228,13 +233,14 @@ async fn build_broker(
     base: &Base,
     access: &Arc<Access>,
     ownership: Arc<Ownership>,
-    commands: CommandEntry,
+    (commands, forward): (CommandEntry, ForwardEntry),
 ) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
         access: Arc::clone(access),
         ownership,
         commands,
+        forward,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
         ledger_path: base.plan.gateway.data_dir.join("broker.db"),

@@ -83,7 +83,8 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
-    let newcomer = Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
+    let newcomer =
+        Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(arrival, version, 0x8B).await; // server shutting down
     };
