@@ -50,7 +50,8 @@ impl Drop for Broker {
 
 impl Broker {
     fn start(name: &'static str, config: impl Fn(SocketAddr, &Path) -> String, command: &[&str]) -> Self {
-        let home = std::env::temp_dir().join(format!("ironbridge-bench-{}-{}", std::process::id(), name.replace(' ', "-")));
+        let home =
+            std::env::temp_dir().join(format!("ironbridge-bench-{}-{}", std::process::id(), name.replace(' ', "-")));
         fs::create_dir_all(&home).expect("a directory");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port");
         fs::write(home.join("config"), config(address, &home)).expect("written");
@@ -212,9 +213,12 @@ fn durable(effort: &Effort, brokers: &[&Broker]) {
         let load = load(qos, 1, 100, effort.round);
         let queue = |broker: &Broker| load::queue(broker.address, &load, AWAY);
         effort.row(&format!("durable qos{qos} away: {AWAY} queued"), brokers, queue);
-        effort.prepared(&format!("durable qos{qos} away: {AWAY} fetched"), brokers, |broker| drop(queue(broker)), |broker| {
-            load::fetch(broker.address, &load, AWAY)
-        });
+        effort.prepared(
+            &format!("durable qos{qos} away: {AWAY} fetched"),
+            brokers,
+            |broker| drop(queue(broker)),
+            |broker| load::fetch(broker.address, &load, AWAY),
+        );
     }
 }
 

@@ -17,7 +17,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4;
-use rustix::process::{Resource, Rlimit, prlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -64,7 +64,7 @@ async fn out_of_file_descriptors_it_polls_and_serves_on_says_so_once_and_recover
     let watch = Watch::on_all(broker).await;
     still_polls(&plc, &watch, 1).await;
     let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
-    let limit = |files| Rlimit { current: Some(files), maximum: None };
+    let limit = |files| Rlimit { current: Some(files), maximum: getrlimit(Resource::Nofile).maximum };
     let before = prlimit(rustix::process::Pid::from_raw(daemon.pid()), Resource::Nofile, limit(open + 8)).unwrap();
     assert!(before.current > Some(open + 8));
     let mut greedy: Vec<TcpStream> = Vec::new();

@@ -417,7 +417,11 @@ impl Wire {
                     end = true;
                     return;
                 }
-                assert_eq!((number(&payload[NUMBER_AT..NUMBER_AT + DIGITS]), qos), (count, load.qos), "the next message");
+                assert_eq!(
+                    (number(&payload[NUMBER_AT..NUMBER_AT + DIGITS]), qos),
+                    (count, load.qos),
+                    "the next message"
+                );
                 count += 1;
                 if load.rate.is_some() {
                     let sent = Duration::from_nanos(number(&payload[TIME_AT..TIME_AT + DIGITS]));

@@ -60,8 +60,6 @@ impl Drop for Seat {
 
 /// What was left for the next round, so that others get their turn.
 struct Left {
-    /// Were there packets?
-    dealt: bool,
     /// Packets that have come.
     packets: Rest,
     /// Retained messages to be looked through.
@@ -132,9 +130,9 @@ impl Connection {
                 Ok(left) => left,
                 Err(ending) => return ending,
             };
-            // Whoever is to get what has just come gets it before its sender gets its answer; and whoever has more to say
-            // lets others speak.
-            if left.dealt || out.len() >= OUT_BYTES {
+            // Whoever has more to say, or to hear, lets others have their turn: as long as sockets are ready, nothing below
+            // would give way before it has gone round a hundred times.
+            if left.packets == Rest::More || out.len() >= OUT_BYTES {
                 tokio::task::yield_now().await;
             }
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
@@ -189,7 +187,7 @@ impl Connection {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
-        Ok(Left { dealt: packets > 1, packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
+        Ok(Left { packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.

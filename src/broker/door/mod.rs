@@ -114,7 +114,7 @@ impl Door {
             None => self.open_with_patience().await,
         };
         let address = listener.address().map_or_else(|| self.plan.listen.to_string(), |address| address.to_string());
-        tracing::info!(address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
+        tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
         let (mut failing, mut turning_away) = (Trouble::default(), Trouble::default());
         loop {
             let raw = match listener.accept().await {
