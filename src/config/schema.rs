@@ -76,13 +76,18 @@ pub const STORE: &[Key] =
     &[landed("max_size", Kind::Text), landed("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
 
 /// `[broker]`
-pub const BROKER: &[Key] =
-    &[not_yet("users_file", Kind::Text), landed("listener", Kind::Tables(LISTENER)), landed("acl", Kind::Tables(ACL))];
+pub const BROKER: &[Key] = &[
+    landed("users_file", Kind::Text),
+    landed("keep_alive_max", Kind::Text),
+    landed("listener", Kind::Tables(LISTENER)),
+    landed("acl", Kind::Tables(ACL)),
+];
 
 /// `[[broker.listener]]`
 pub const LISTENER: &[Key] = &[
     landed("listen", Kind::Text),
     landed("anonymous", Kind::Text),
+    landed("identity", Kind::Text),
     not_yet("tls", Kind::Table(LISTENER_TLS)),
     not_yet("websocket", Kind::Bool),
 ];
@@ -95,7 +100,7 @@ pub const ACL: &[Key] = &[
     landed("user", Kind::Text),
     landed("read", Kind::List),
     landed("write", Kind::List),
-    not_yet("operate", Kind::List),
+    landed("operate", Kind::List),
 ];
 
 /// `[[forward]]`

@@ -35,7 +35,6 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
             "broker.listener[3].listen",
             "broker.acl[0].user",
             "broker.acl[0].operate",
-            "forward",
             "status",
         ]
     );

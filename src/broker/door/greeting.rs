@@ -33,6 +33,7 @@ pub(super) async fn receive(mut arrival: Arrival) {
             return;
         }
     };
+    arrival.shared.stats.connects.one();
     match Connect::read(first) {
         Ok(connect) => welcome(arrival, connect, arrived).await,
         Err(not_served) => {

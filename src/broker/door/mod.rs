@@ -32,6 +32,7 @@ use super::notice;
 use crate::config::plan::{Anonymous, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
+use crate::model::certificate::NameFrom;
 use limits::Limits;
 use listening::{Listening, Raw};
 use shown::{Peer, Shown};
@@ -62,6 +63,8 @@ struct Arrival {
     pub stream: Stream,
     pub shown: Shown,
     pub anonymous: Anonymous,
+    /// What of its certificate is its name.
+    pub identity: NameFrom,
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
@@ -151,7 +154,8 @@ impl Door {
                 Raw::Unix(stream) => Stream::Unix(stream),
             };
             let shown = Shown { peer, certificate: None };
-            let arrival = Arrival { stream, shown, anonymous: self.plan.anonymous, shared, places, end: end.clone() };
+            let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
+            let arrival = Arrival { stream, shown, anonymous, identity, shared, places, end: end.clone() };
             tracker.spawn(async move {
                 let _pass = pass;
                 greeting::receive(arrival).await;
