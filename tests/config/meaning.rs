@@ -32,7 +32,6 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
             "broker.listener[1].tls",
             "broker.listener[2].websocket",
             "broker.listener[3].listen",
-            "forward",
             "status",
         ]
     );
