@@ -9,6 +9,8 @@ pub struct BrokerStats {
     pub clients: Gauge,
     /// Most clients that were connected at once.
     pub clients_max: Gauge,
+    /// Sessions now, with and without a connection.
+    pub sessions: Gauge,
     /// Subscriptions now.
     pub subscriptions: Gauge,
     /// Retained messages now.
@@ -41,6 +43,10 @@ pub struct BrokerStats {
     pub dropped_slow: Counter,
     /// Messages longer than a client's Maximum Packet Size.
     pub dropped_too_large: Counter,
+    /// Messages that found no room among what their session is owed, or no disk that works.
+    pub dropped_full: Counter,
+    /// Messages that were owed to a session when it ended.
+    pub dropped_ended: Counter,
     /// Messages that expired before they could be sent.
     pub dropped_expired: Counter,
     /// Publishes of clients refused: no right to write there, the topic is the gateway's, or a limit.
@@ -52,6 +58,7 @@ pub struct BrokerStats {
 impl BrokerStats {
     /// Everything that did not reach a client it was meant for.
     pub fn dropped(&self) -> u64 {
-        self.conflated.get() + self.dropped_slow.get() + self.dropped_too_large.get() + self.dropped_expired.get()
+        let slow = self.conflated.get() + self.dropped_slow.get() + self.dropped_too_large.get();
+        slow + self.dropped_expired.get() + self.dropped_full.get() + self.dropped_ended.get()
     }
 }

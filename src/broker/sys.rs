@@ -41,10 +41,16 @@ impl Sys {
 
 fn figures(shared: &Shared, uptime: Duration) -> Vec<(&'static str, String)> {
     let stats = &shared.stats;
+    let (owed_count, owed_bytes) = shared.owed.now();
     let version = concat!("ironbridge version ", env!("CARGO_PKG_VERSION")).to_owned();
     let numbers = [
         ("clients/connected", stats.clients.get()),
-        ("clients/total", stats.clients.get()),
+        ("clients/total", stats.sessions.get()),
+        ("clients/disconnected", stats.sessions.get().saturating_sub(stats.clients.get())),
+        ("clients/inactive", stats.sessions.get().saturating_sub(stats.clients.get())),
+        ("sessions/owed/count", owed_count),
+        ("sessions/owed/bytes", owed_bytes),
+        ("sessions/dropped", stats.dropped_full.get()),
         ("clients/maximum", stats.clients_max.get()),
         ("subscriptions/count", stats.subscriptions.get()),
         ("retained messages/count", stats.retained.get()),

@@ -75,8 +75,15 @@ pub const STORE: &[Key] =
     &[landed("max_size", Kind::Text), landed("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
 
 /// `[broker]`
-pub const BROKER: &[Key] =
-    &[not_yet("users_file", Kind::Text), landed("listener", Kind::Tables(LISTENER)), landed("acl", Kind::Tables(ACL))];
+pub const BROKER: &[Key] = &[
+    not_yet("users_file", Kind::Text),
+    landed("session_max_size", Kind::Text),
+    landed("sessions_max_size", Kind::Text),
+    landed("max_sessions", Kind::Number),
+    landed("session_expiry_max", Kind::Text),
+    landed("listener", Kind::Tables(LISTENER)),
+    landed("acl", Kind::Tables(ACL)),
+];
 
 /// `[[broker.listener]]`
 pub const LISTENER: &[Key] = &[

@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use super::super::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan};
+use super::super::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan, SessionsPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
@@ -14,22 +16,47 @@ use super::super::source::At;
 use crate::model::topic;
 
 const LISTEN_ALLOWED: &str = "a literal loopback address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"";
+/// What a session may be owed: less than the smallest could not hold one longer message, more than the largest nobody reads
+/// in the end.
+const SESSION_SIZE_MIN: u64 = 64 << 10;
+const SESSION_SIZE_MAX: u64 = 1 << 30;
+const SESSIONS_SIZE_MAX: u64 = 4 << 30;
+/// Each costs some memory for as long as it lives.
+const SESSIONS_MAX: u16 = 10_000;
+const SESSION_EXPIRY: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
 const ANONYMOUS: [(&str, Anonymous); 3] =
     [("none", Anonymous::None), ("read", Anonymous::Read), ("read-write", Anonymous::ReadWrite)];
 
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
     let standard = ListenerPlan { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), anonymous: Anonymous::Read };
-    let mut plan = BrokerPlan { listeners: Vec::new(), users_file: None, acl: Vec::new() };
+    let mut plan =
+        BrokerPlan { listeners: Vec::new(), users_file: None, acl: Vec::new(), sessions: SessionsPlan::default() };
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
         plan.acl = acl(&section);
+        plan.sessions = sessions(&section);
     }
     if plan.listeners.is_empty() {
         plan.listeners.push(standard);
     }
     plan
+}
+
+/// Bounds of sessions that outlive their connections.
+fn sessions(broker: &Section<'_, '_>) -> SessionsPlan {
+    let standard = SessionsPlan::default();
+    let size = broker.size("session_max_size", SESSION_SIZE_MIN..=SESSION_SIZE_MAX);
+    let sizes = broker.size("sessions_max_size", SESSION_SIZE_MIN..=SESSIONS_SIZE_MAX);
+    let expiry = broker.duration("session_expiry_max", SESSION_EXPIRY);
+    let expiry = expiry.and_then(|expiry| u32::try_from(expiry.as_secs()).ok());
+    SessionsPlan {
+        session_max_size: size.unwrap_or(standard.session_max_size),
+        sessions_max_size: sizes.unwrap_or(standard.sessions_max_size),
+        max_sessions: broker.whole("max_sessions", 1..=SESSIONS_MAX).map_or(standard.max_sessions, usize::from),
+        session_expiry_max: expiry.unwrap_or(standard.session_expiry_max),
+    }
 }
 
 fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
