@@ -127,7 +127,9 @@ impl Broker {
             }
         }
         let around = core::Surroundings { access, ownership, commands, clock, disk, bounds: plan.sessions };
-        let shared = Arc::new(core::Shared::new(around, kept, sessions));
+        let mut shared = core::Shared::new(around, kept, sessions);
+        shared.keep_alive_max = plan.limits.keep_alive_max;
+        let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(plan.listeners, &shared, &notices);
         Ok((Self { shared, doors, notices }, publisher))

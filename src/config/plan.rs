@@ -3,7 +3,6 @@
 //! Everything here is resolved: addresses are zero-based, topics are built, profiles are expanded, paths are absolute,
 //! defaults are filled in. What cannot be expressed here cannot reach the field.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ mod condition;
 mod device;
 mod habits;
 mod line;
+mod listener;
 mod tag;
 mod uplink;
 
@@ -24,6 +24,9 @@ pub use habits::{AnswersAs, Extent, Grouping, Habits, Keep, Manners, RETRIES, TU
 pub use line::{
     ChecksumForm, ChecksumKind, ChecksumPlace, ChecksumPlan, FrameCut, LineMode, LinePlan, Pattern, StatusPlan,
     TalkPlan,
+};
+pub use listener::{
+    Anonymous, BrokerLimits, ClientCertificate, Listen, ListenerPlan, ListenerTls, Rate, WebsocketPlan,
 };
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
@@ -62,6 +65,7 @@ impl Plan {
             store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
             broker: BrokerPlan {
                 listeners: Vec::new(),
+                limits: BrokerLimits::default(),
                 users_file: None,
                 acl: Vec::new(),
                 sessions: SessionsPlan::default(),
@@ -113,6 +117,8 @@ pub struct StorePlan {
 pub struct BrokerPlan {
     /// At least one; the default is 127.0.0.1:1883 with anonymous read.
     pub listeners: Vec<ListenerPlan>,
+    /// How much of everything a client, or all of them, may have.
+    pub limits: BrokerLimits,
     /// `users_file`: who may log in with name and password.
     pub users_file: Option<PathBuf>,
     /// `[[broker.acl]]`
@@ -143,27 +149,6 @@ impl Default for SessionsPlan {
             session_expiry_max: 30 * 24 * 3600,
         }
     }
-}
-
-/// `[[broker.listener]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct ListenerPlan {
-    /// A literal loopback address in this version. Port 0: the system chooses (the bound address is logged).
-    pub listen: SocketAddr,
-    /// What clients without a name may do.
-    pub anonymous: Anonymous,
-}
-
-/// What anonymous clients may do on a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Anonymous {
-    /// They are refused at CONNECT.
-    #[default]
-    None,
-    /// Read tag topics, client topics, `ironbridge/` and `$SYS/`.
-    Read,
-    /// And write client topics; never `…/set`, which needs its own ACL rule.
-    ReadWrite,
 }
 
 /// `[[broker.acl]]`

@@ -76,7 +76,8 @@ pub const STORE: &[Key] =
 
 /// `[broker]`
 pub const BROKER: &[Key] = &[
-    not_yet("users_file", Kind::Text),
+    landed("users_file", Kind::Text),
+    landed("keep_alive_max", Kind::Text),
     landed("session_max_size", Kind::Text),
     landed("sessions_max_size", Kind::Text),
     landed("max_sessions", Kind::Number),
@@ -89,6 +90,7 @@ pub const BROKER: &[Key] = &[
 pub const LISTENER: &[Key] = &[
     landed("listen", Kind::Text),
     landed("anonymous", Kind::Text),
+    landed("identity", Kind::Text),
     not_yet("tls", Kind::Table(LISTENER_TLS)),
     not_yet("websocket", Kind::Bool),
 ];
@@ -101,7 +103,7 @@ pub const ACL: &[Key] = &[
     landed("user", Kind::Text),
     landed("read", Kind::List),
     landed("write", Kind::List),
-    not_yet("operate", Kind::List),
+    landed("operate", Kind::List),
 ];
 
 const FORWARD: &[Key] = &[not_yet("filter", Kind::Text), not_yet("class", Kind::Text), not_yet("uplinks", Kind::List)];

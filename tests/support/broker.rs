@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ironbridge::access::Access;
 use ironbridge::broker::{Broker, BrokerParts, Publisher};
-use ironbridge::config::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan, SessionsPlan};
+use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::command::{self, Submitted};
 use ironbridge::flow::notice::{self, Notice};
@@ -75,9 +75,11 @@ impl Running {
         let (entry, commands) = command::road();
         let (notices, told) = notice::notices();
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
-        let listener = ListenerPlan { listen: setup.listen, anonymous: setup.anonymous };
+        let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
-        let plan = BrokerPlan { listeners: vec![listener], users_file: None, acl: vec![acl], sessions: setup.sessions };
+        let limits = BrokerLimits::default();
+        let (acl, sessions) = (vec![acl], setup.sessions);
+        let plan = BrokerPlan { listeners: vec![listener], limits, users_file: None, acl, sessions };
         let parts = BrokerParts {
             access: Arc::new(Access::new(&plan)),
             plan,

@@ -192,6 +192,7 @@ impl Shared {
         let over: Vec<ClientKey> = core.clients.all().filter(|(_, client)| over(client)).map(|(key, _)| key).collect();
         for key in over {
             self.end_session(core, key, now);
+            self.stats.sessions_expired.one();
         }
         if let Some(wall) = self.vouched_wall() {
             for (_, client) in core.clients.all_mut() {
@@ -323,7 +324,7 @@ impl Shared {
         let connected = core.connected as u64;
         self.stats.clients.set(connected);
         self.stats.clients_max.set(self.stats.clients_max.get().max(connected));
-        self.stats.sessions.set(core.clients.len() as u64);
+        self.stats.sessions_away.set((core.clients.len() - core.connected) as u64);
         self.stats.subscriptions.set(core.tree.count() as u64);
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub owed: Arc<Total>,
     /// Version of the retained messages, all of which have been put into the outboxes they are for.
     pub in_step: AtomicU64,
+    /// Longest keep alive of MQTT 5 clients, seconds.
+    pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
@@ -149,6 +151,7 @@ impl Shared {
             clock,
             disk,
             bounds,
+            keep_alive_max: None,
             owed: Arc::default(),
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),
@@ -181,7 +184,9 @@ impl Shared {
 
     /// An id for a client that brought none.
     pub(super) fn assign_id(&self) -> String {
-        format!("auto-{:08x}-{}", rand::random::<u32>(), self.ids.fetch_add(1, Ordering::Relaxed))
+        let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
+        let (a, b, c) = (first >> 32, (first >> 16) & 0xFFFF, first & 0xFFFF);
+        format!("auto-{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (second >> 48) & 0xFFFF, second & 0xFFFF_FFFF_FFFF)
     }
 
     /// A client's message. Refused, it was neither kept nor sent on.
@@ -279,6 +284,11 @@ impl Shared {
     /// Bytes of all retained payloads.
     pub(super) fn retained_bytes(&self) -> usize {
         self.lock().retained.bytes()
+    }
+
+    /// Members of all shared groups.
+    pub(super) fn shared_subscriptions(&self) -> usize {
+        self.lock().tree.shared()
     }
 
     /// Nobody new; everybody is told that the gateway stops. Waiting wills are published.

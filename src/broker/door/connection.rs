@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::duty::Duty;
 use super::intake::Intake;
+use super::stream::Stream;
 use crate::access::Identity;
 use crate::broker::core::{Entered, Leaving, Shared};
 use crate::broker::outbox::Outbox;
@@ -80,7 +80,7 @@ impl Connection {
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
-    pub(super) async fn run(mut self, stream: TcpStream, mut intake: Intake, mut out: BytesMut) {
+    pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, mut out: BytesMut) {
         let (mut reader, mut writer) = stream.into_split();
         let ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
         self.log(ending);
@@ -91,12 +91,14 @@ impl Connection {
         // The place is free, and the will sent, before the last words: they may take a while.
         self.seat.leaving = self.duty.leaving(ending);
         let version = self.duty.version();
+        // Longer than any reason string with its packet, or it is left out.
+        let told = if self.duty.maximum_packet >= 128 { ending.told() } else { "" };
         let shared = Arc::clone(&self.seat.shared);
         drop(self);
         let Some(reason) = ending.reason() else {
             return;
         };
-        encode::disconnect(&mut out, version, reason);
+        encode::disconnect(&mut out, version, reason, told);
         let last_words = async {
             writer.write_all(&out).await?;
             writer.shutdown().await?;

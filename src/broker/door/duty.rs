@@ -29,6 +29,7 @@ use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
+use crate::model::topic::{check_filter, split_share};
 
 /// A connected client at work.
 pub(super) struct Duty {
@@ -253,8 +254,8 @@ impl Duty {
                 return Some(Verdict::NotKept(0x97, told));
             }
         };
-        // 0x10: no matching subscribers.
-        let reason = if published.receivers == 0 && retain == Retain::No { 0x10 } else { 0 };
+        // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
+        let reason = if published.receivers == 0 && qos == Qos::AtLeastOnce { 0x10 } else { 0 };
         let verdict = if published.owed { Verdict::Owed(reason) } else { Verdict::Taken(reason) };
         match published.committed {
             Some(committed) if qos != Qos::AtMostOnce => {
@@ -342,13 +343,21 @@ impl Duty {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             self.walks.remove(filter.as_str());
-            // 0x11: no subscription existed.
-            codes.push(if self.shared.unsubscribe(self.key, filter) { 0 } else { 0x11 });
+            codes.push(match self.shared.unsubscribe(self.key, filter) {
+                true => 0,
+                false if is_filter(filter) => 0x11, // no subscription existed
+                false => 0x8F,
+            });
         }
         let mut unsuback = BytesMut::new();
         encode::unsuback(&mut unsuback, self.version, packet_id, &codes);
         self.say_when_committed(unsuback, out);
     }
+}
+
+/// Could there be a subscription of this name?
+fn is_filter(raw: &str) -> bool {
+    split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
 }
 
 fn message(publish: Publish) -> Message {

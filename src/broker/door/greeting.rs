@@ -4,32 +4,21 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::SockRef;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use super::Arrival;
+use super::stream::Stream;
 use super::welcome::{refuse, welcome};
 use crate::broker::wire::{Connect, Fault, Frame, announced, frame};
 
 /// A client has this long to send its CONNECT.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Bytes that may wait in the kernel for their first transmission (`TCP_NOTSENT_LOWAT`, tcp(7)). It would take megabytes for
-/// a slow reader, and what is there cannot be replaced by a newer value any more.
-const NOT_SENT_MAX: u32 = 64 << 10;
-
 /// Longest CONNECT, bytes: a will of 64 KiB and all the rest. Strangers may have this much in memory, for a short while.
 const CONNECT_BYTES_MAX: usize = 96 * 1024;
 
 /// Serves one connection from its first byte to its last.
 pub(super) async fn receive(mut arrival: Arrival) {
-    // Small packets both ways; without it every QoS 1 exchange would wait for a delayed TCP acknowledgement.
-    let set = arrival.stream.set_nodelay(true);
-    if let Err(error) = set.and_then(|()| SockRef::from(&arrival.stream).set_tcp_notsent_lowat(NOT_SENT_MAX)) {
-        tracing::debug!(%error, "connection gone at once");
-        return;
-    }
     let mut arrived = BytesMut::new();
     let end = arrival.end.clone();
     let first = tokio::select! {
@@ -40,14 +29,15 @@ pub(super) async fn receive(mut arrival: Arrival) {
         Ok(Ok(Some(first))) => first,
         silent_or_garbled => {
             arrival.shared.stats.turned_away.one();
-            tracing::debug!(peer = %arrival.peer, ?silent_or_garbled, "no CONNECT, closed");
+            tracing::debug!(peer = %arrival.shown.peer, ?silent_or_garbled, "no CONNECT, closed");
             return;
         }
     };
+    arrival.shared.stats.connects.one();
     match Connect::read(first) {
         Ok(connect) => welcome(arrival, connect, arrived).await,
         Err(not_served) => {
-            tracing::debug!(peer = %arrival.peer, error = %not_served.fault, "CONNECT is not served");
+            tracing::debug!(peer = %arrival.shown.peer, error = %not_served.fault, "CONNECT is not served");
             // A stranger's garbage gets no answer (3.1.0-1), a client's mistake does.
             match not_served.version {
                 Some(version) => refuse(arrival, version, not_served.fault.reason()).await,
@@ -58,7 +48,7 @@ pub(super) async fn receive(mut arrival: Arrival) {
 }
 
 /// Reads until the first packet is whole; `None` when the other side closed.
-async fn first_packet(stream: &mut TcpStream, arrived: &mut BytesMut) -> io::Result<Option<Frame>> {
+async fn first_packet(stream: &mut Stream, arrived: &mut BytesMut) -> io::Result<Option<Frame>> {
     let garbled = |fault: Fault| io::Error::new(io::ErrorKind::InvalidData, fault);
     loop {
         // Not CONNECT: no reason to wait for the rest of it.

@@ -13,14 +13,16 @@ mod errands;
 mod greeting;
 mod intake;
 mod limits;
+mod listening;
 mod sending;
+mod shown;
+mod stream;
 mod welcome;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +33,11 @@ use super::notice;
 use crate::config::plan::{Anonymous, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
+use crate::model::certificate::NameFrom;
 use limits::Limits;
+use listening::{Listening, Raw};
+use shown::{Peer, Shown};
+use stream::Stream;
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -46,7 +52,7 @@ pub(super) struct Doors {
 
 struct Door {
     plan: ListenerPlan,
-    listener: Option<TcpListener>,
+    listener: Option<Listening>,
     limits: Arc<Limits>,
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
@@ -54,10 +60,12 @@ struct Door {
 }
 
 /// What a connection's task is given.
-pub(super) struct Arrival {
-    pub stream: TcpStream,
-    pub peer: SocketAddr,
+struct Arrival {
+    pub stream: Stream,
+    pub shown: Shown,
     pub anonymous: Anonymous,
+    /// What of its certificate is its name.
+    pub identity: NameFrom,
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
@@ -78,8 +86,8 @@ impl Doors {
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
         let mut bound = Vec::new();
         for door in &mut self.doors {
-            door.listener = TcpListener::bind(door.plan.listen).await.ok();
-            bound.push(door.listener.as_ref().and_then(|listener| listener.local_addr().ok()));
+            door.listener = Listening::open(&door.plan).await.ok();
+            bound.push(door.listener.as_ref().and_then(Listening::address));
         }
         bound
     }
@@ -105,13 +113,12 @@ impl Door {
             Some(listener) => listener,
             None => self.open_with_patience().await,
         };
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
-        }
+        let address = listener.address().map_or_else(|| self.plan.listen.to_string(), |address| address.to_string());
+        tracing::info!(address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
         let mut failing = false;
         let mut turning_away = false;
         loop {
-            let (stream, peer) = match listener.accept().await {
+            let raw = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     if !failing {
@@ -124,7 +131,12 @@ impl Door {
             };
             failing = false;
             self.shared.stats.connections.one();
-            let Some(pass) = self.limits.admit(peer.ip()) else {
+            let peer = raw.peer();
+            let address = match peer {
+                Peer::Address(address) => address.ip(),
+                _ => IpAddr::from(Ipv4Addr::LOCALHOST),
+            };
+            let Some(pass) = self.limits.admit(address) else {
                 self.shared.stats.turned_away.one();
                 if !turning_away {
                     tracing::warn!(%peer, "too many connections, turning away");
@@ -134,7 +146,17 @@ impl Door {
             };
             turning_away = false;
             let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-            let arrival = Arrival { stream, peer, anonymous: self.plan.anonymous, shared, places, end: end.clone() };
+            if let Err(error) = raw.prepare() {
+                tracing::debug!(%peer, %error, "connection gone at once");
+                continue;
+            }
+            let stream = match raw {
+                Raw::Tcp(stream, _) => Stream::Tcp(stream),
+                Raw::Unix(stream) => Stream::Unix(stream),
+            };
+            let shown = Shown { peer, certificate: None };
+            let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
+            let arrival = Arrival { stream, shown, anonymous, identity, shared, places, end: end.clone() };
             tracker.spawn(async move {
                 let _pass = pass;
                 greeting::receive(arrival).await;
@@ -142,11 +164,11 @@ impl Door {
         }
     }
 
-    async fn open_with_patience(&self) -> TcpListener {
+    async fn open_with_patience(&self) -> Listening {
         let (mut pause, longest) = RETRY;
         let mut failed_at = None;
         loop {
-            let error = match TcpListener::bind(self.plan.listen).await {
+            let error = match Listening::open(&self.plan).await {
                 Ok(listener) => {
                     if failed_at.is_some() {
                         self.tell(Phase::Cleared, "open now".to_owned());

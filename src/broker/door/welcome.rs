@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
-use crate::access::{Credentials, Identity, Refused};
+use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
 use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
@@ -31,31 +31,48 @@ pub(super) async fn refuse(mut arrival: Arrival, version: Version, reason: u8) {
     };
     // Whoever does not take its refusal is not waited for.
     if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), told).await {
-        tracing::debug!(peer = %arrival.peer, %error, "refused client had gone");
+        tracing::debug!(peer = %arrival.shown.peer, %error, "refused client had gone");
     }
 }
 
-/// What is wrong with an intelligible CONNECT: the reason for CONNACK.
-async fn admit(arrival: &Arrival, connect: &Connect, id: &str) -> Result<Identity, u8> {
+/// What is wrong with an intelligible CONNECT: the reason for CONNACK. Takes as long as checking a password takes.
+fn admit<'a>(
+    arrival: &'a Arrival,
+    connect: &'a Connect,
+    id: &'a str,
+) -> impl Future<Output = Result<Identity, u8>> + Send + 'a {
     let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
-    if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
-        return Err(0x85); // 3.1.3-8: identifier rejected
-    }
-    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref() };
-    let admitted = arrival.shared.access.admit(arrival.anonymous, id, shown).await;
-    let identity = admitted.map_err(|refused| {
-        tracing::info!(peer = %arrival.peer, client = connect.client_id, error = %refused, "client refused");
-        match refused {
+    let certificate = arrival.shown.certificate.as_ref().and_then(|names| names.name(arrival.identity));
+    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref(), certificate };
+    let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
+    let shared = &arrival.shared;
+    async move {
+        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
+            return Err(0x85); // 3.1.3-8: identifier rejected
+        }
+        shared.access.admit(arriving, shown).await.map_err(|refused| match refused {
             Refused::NotAuthorized => 0x87,
             Refused::BadCredentials => 0x86,
-        }
-    })?;
-    Ok(identity)
+            Refused::NoUsers => 0x88, // server unavailable
+            Refused::Busy => 0x89,
+        })
+    }
+}
+
+/// The keep alive that an MQTT 5 client must use instead of its own (3.1.2-21); 3.1.1 has no way to tell it.
+fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16> {
+    let longest = longest.filter(|_| connect.version == Version::V5)?;
+    if (1..=longest).contains(&connect.keep_alive) {
+        return None;
+    }
+    connect.keep_alive = longest;
+    Some(longest)
 }
 
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
 pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
+    let keep_alive = server_keep_alive(&mut connect, arrival.shared.keep_alive_max);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
@@ -76,13 +93,13 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
     let entered = match arrival.shared.enter(newcomer).await {
         Ok(entered) => entered,
         Err(reason) => {
-            tracing::info!(peer = %arrival.peer, client = &*id, reason, "client refused");
+            tracing::info!(peer = %arrival.shown.peer, client = &*id, reason, "client refused");
             return refuse(arrival, version, reason).await;
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), outbox);
     let (present, dropped) = (entered.present, entered.dropped);
-    tracing::info!(peer = %arrival.peer, client = &*id, version = ?version, present, "client connected");
+    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
     if dropped > 0 {
         tracing::warn!(client = &*id, dropped, "messages found no room while the client was away");
     }
@@ -94,6 +111,7 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
         dropped,
+        keep_alive,
     };
     encode::welcome(&mut out, version, &told);
     arrival.shared.stats.packets_received.one();

@@ -1,4 +1,4 @@
-//! `[broker]`: listeners on loopback, and what anonymous clients may do.
+//! `[broker]`: listeners on loopback, and what anonymous clients may do. Users and their rights: `access`.
 //!
 //! A door off loopback needs TLS and a login. Neither is in this version, so such a door is refused; anonymous access
 //! off loopback is refused for ever (contract, section 2).
@@ -8,12 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{AclPlan, Anonymous, BrokerPlan, ListenerPlan, SessionsPlan};
+use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
 use super::super::source::At;
-use crate::model::topic;
+use super::access;
 
 const LISTEN_ALLOWED: &str = "a literal loopback address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"";
 /// What a session may be owed: less than the smallest could not hold one longer message, more than the largest nobody reads
@@ -24,18 +24,28 @@ const SESSIONS_SIZE_MAX: u64 = 4 << 30;
 /// Each costs some memory for as long as it lives.
 const SESSIONS_MAX: u16 = 10_000;
 const SESSION_EXPIRY: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
-const ANONYMOUS: [(&str, Anonymous); 3] =
-    [("none", Anonymous::None), ("read", Anonymous::Read), ("read-write", Anonymous::ReadWrite)];
+const ANONYMOUS: [(&str, Anonymous); 4] = [
+    ("none", Anonymous::None),
+    ("acl", Anonymous::Acl),
+    ("read", Anonymous::Read),
+    ("read-write", Anonymous::ReadWrite),
+];
 
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
-    let standard = ListenerPlan { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), anonymous: Anonymous::Read };
-    let mut plan =
-        BrokerPlan { listeners: Vec::new(), users_file: None, acl: Vec::new(), sessions: SessionsPlan::default() };
+    let standard = ListenerPlan::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Anonymous::Read);
+    let mut plan = BrokerPlan {
+        listeners: Vec::new(),
+        limits: BrokerLimits::default(),
+        users_file: None,
+        acl: Vec::new(),
+        sessions: SessionsPlan::default(),
+    };
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
-        plan.acl = acl(&section);
+        plan.limits.keep_alive_max = keep_alive_max(&section);
+        (plan.users_file, plan.acl) = (access::users_file(&section), access::acl(&section));
         plan.sessions = sessions(&section);
     }
     if plan.listeners.is_empty() {
@@ -59,6 +69,14 @@ fn sessions(broker: &Section<'_, '_>) -> SessionsPlan {
     }
 }
 
+/// What two bytes of CONNACK can say (MQTT 5, section 3.2.2.3.14).
+const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(65_535);
+
+fn keep_alive_max(broker: &Section<'_, '_>) -> Option<u16> {
+    let longest = broker.duration("keep_alive_max", KEEP_ALIVE_RANGE)?;
+    u16::try_from(longest.as_millis().div_ceil(1000)).ok()
+}
+
 fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
     let list = Trail::Key(broker.trail, "listener");
     let mut taken: HashMap<SocketAddr, At> = HashMap::new();
@@ -74,7 +92,8 @@ fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
         {
             section.report(section.wrong("listen", text.at, "another listener has this address already").also(first));
         }
-        listeners.push(ListenerPlan { listen, anonymous: anonymous.map(|spot| spot.value).unwrap_or_default() });
+        let plain = ListenerPlan::plain(listen, anonymous.map(|spot| spot.value).unwrap_or_default());
+        listeners.push(ListenerPlan { identity: access::identity(&section), ..plain });
     }
     listeners
 }
@@ -100,37 +119,4 @@ fn listen(section: &Section<'_, '_>, text: Spot<&str>, anonymous: Option<Spot<An
         "a listener that other machines can reach needs `tls` and a login (`users_file`), which are {NOT_IN_THIS_VERSION}"
     ));
     None
-}
-
-fn acl(broker: &Section<'_, '_>) -> Vec<AclPlan> {
-    let list = Trail::Key(broker.trail, "acl");
-    let mut rules = Vec::new();
-    for (position, node) in broker.tables("acl").iter().enumerate() {
-        let trail = Trail::Index(&list, position);
-        let Some(section) = Section::open(broker.cx, node, &trail, schema::ACL) else { continue };
-        let Some(user) = section.required_text("user", "whom the rule is for") else { continue };
-        if user.value != "anonymous" {
-            let message = format!("rules for users other than \"anonymous\" are {NOT_IN_THIS_VERSION}");
-            section.report(section.wrong("user", user.at, message).allowed("\"anonymous\""));
-        }
-        let (read, write) = (filters(&section, "read"), filters(&section, "write"));
-        rules.push(AclPlan { user: user.value.to_owned(), read, write, operate: Vec::new() });
-    }
-    rules
-}
-
-fn filters(section: &Section<'_, '_>, key: &str) -> Vec<String> {
-    let mut filters = Vec::new();
-    for filter in section.texts(key).unwrap_or_default() {
-        if let Err(bad) = topic::check_filter(filter.value) {
-            section.report(section.wrong(key, filter.at, bad.to_string().replace("a topic", "a filter")));
-        } else if filter.value.starts_with("$share/") {
-            section.report(section.wrong(key, filter.at, "name the filter without $share/<group>/"));
-        } else if filter.value.chars().any(char::is_control) {
-            section.report(section.wrong(key, filter.at, "a filter must not contain control characters"));
-        } else {
-            filters.push(filter.value.to_owned());
-        }
-    }
-    filters
 }

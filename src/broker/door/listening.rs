@@ -1,0 +1,170 @@
+//! Where a door listens: a TCP port, perhaps of one interface only, or a unix socket.
+//!
+//! A unix socket has mode 0660 from its first moment (made under a name of its own and then moved into place), so the
+//! group of the process decides who may connect. What is left of an earlier run is replaced; a socket on which somebody
+//! listens, and a file that is no socket, are left alone. The directory is not made: its owner is the administrator's
+//! choice (systemd: `RuntimeDirectory=ironbridge`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+use super::shown::Peer;
+use crate::config::plan::{Listen, ListenerPlan};
+
+/// Connections that wait to be taken in: a plant that comes back after a power cut connects all at once.
+const BACKLOG: u32 = 1024;
+
+/// Bytes that may wait in the kernel for their first transmission (`TCP_NOTSENT_LOWAT`, tcp(7)). It would take megabytes for
+/// a slow reader, and what is there cannot be replaced by a newer value any more.
+const NOT_SENT_MAX: u32 = 64 << 10;
+
+/// Who may connect to a unix socket: owner and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// An open door.
+pub(super) enum Listening {
+    Tcp(TcpListener),
+    Unix { listener: UnixListener, _file: SocketFile },
+}
+
+/// A connection as it was taken in.
+pub(super) enum Raw {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+/// The name of our socket; removed when the door closes, if it is still ours.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Listening {
+    /// Opens it, once.
+    pub(super) async fn open(plan: &ListenerPlan) -> io::Result<Self> {
+        match plan.listen.clone() {
+            Listen::Tcp(address) => tcp(address, plan.interface.as_deref()).map(Self::Tcp),
+            Listen::Unix(path) => {
+                let made = tokio::task::spawn_blocking(move || unix(&path)).await.map_err(io::Error::other)?;
+                made.map(|(listener, file)| Self::Unix { listener, _file: file })
+            }
+        }
+    }
+
+    /// The address, if it is one.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// The next connection. Cancel-safe.
+    pub(super) async fn accept(&self) -> io::Result<Raw> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Raw::Tcp(stream, peer)),
+            Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Raw::Unix(stream)),
+        }
+    }
+}
+
+impl Raw {
+    pub(super) fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(_, peer) => Peer::Address(*peer),
+            Self::Unix(stream) => Peer::of(stream),
+        }
+    }
+
+    /// Options for small packets both ways; without them every QoS 1 exchange would wait for a delayed TCP
+    /// acknowledgement.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        let Self::Tcp(stream, _) = self else { return Ok(()) };
+        stream.set_nodelay(true)?;
+        SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_MAX)
+    }
+}
+
+fn tcp(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?; // else a restart would wait for connections of the last run (TIME_WAIT)
+    if let Some(name) = interface {
+        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn device(name: &str, error: &io::Error) -> io::Error {
+    let text = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::PERM) => format!(
+            "interface {name}: this kernel lets only programs with CAP_NET_RAW bind to an interface \
+             (systemd: AmbientCapabilities=CAP_NET_RAW)"
+        ),
+        Some(rustix::io::Errno::NODEV) => format!("there is no interface {name}"),
+        _ => format!("interface {name}: {error}"),
+    };
+    io::Error::new(error.kind(), text)
+}
+
+fn unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    make_room(path)?;
+    let mut own = path.as_os_str().to_owned();
+    own.push(format!(".{}", std::process::id()));
+    let own = PathBuf::from(own);
+    drop(std::fs::remove_file(&own)); // of a crashed process that had our number
+    let made = UnixListener::bind(&own).and_then(|listener| {
+        std::fs::set_permissions(&own, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        let identity = identity(&own)?;
+        std::fs::rename(&own, path)?;
+        Ok((listener, SocketFile { path: path.to_owned(), identity }))
+    });
+    made.map_err(|error| {
+        drop(std::fs::remove_file(&own)); // if it was made at all
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                let directory = path.parent().unwrap_or(path).display();
+                io::Error::new(
+                    error.kind(),
+                    format!("there is no directory {directory} (systemd makes one with RuntimeDirectory=)"),
+                )
+            }
+            _ => error,
+        }
+    })
+}
+
+/// Makes sure that nothing of value is replaced.
+fn make_room(path: &Path) -> io::Result<()> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name, and it is no socket"));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody else listens there")),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            drop(std::fs::remove_file(&self.path)); // otherwise the next start replaces it
+        }
+    }
+}
