@@ -5,7 +5,8 @@
 //!
 //! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
 //! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
-//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `keeping` clients'
+//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and
+//! comes down · `keeping` clients'
 //! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted ·
 //! `control` what the app may ask.
 //!
@@ -26,6 +27,7 @@
 //! clients that a new subscription has not yet been sent are sent after a reconnect; after a restart the client has to
 //! subscribe again for them. Wills that wait are sent when the gateway stops in order; a power cut is not their case.
 
+mod carried;
 mod clients;
 mod control;
 mod core;
@@ -40,6 +42,7 @@ mod ruling;
 mod session;
 mod stats;
 mod sys;
+mod talk;
 mod tree;
 mod will;
 mod wire;
@@ -54,7 +57,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use control::Control;
-pub use core::Rejudged;
+pub use core::{NotTaken, Rejudged};
 pub use publisher::Publisher;
 pub use stats::BrokerStats;
 
@@ -63,6 +66,7 @@ use crate::config::plan::BrokerPlan;
 use crate::disk::ledger::{Found, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
+use crate::flow::forward::ForwardEntry;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
@@ -81,6 +85,8 @@ pub struct BrokerParts {
     pub ownership: Arc<Ownership>,
     /// Where commands go.
     pub commands: CommandEntry,
+    /// Where clients' messages go that are to go upstream.
+    pub forward: ForwardEntry,
     /// For arrival times and message expiry across restarts.
     pub clock: Clock,
     /// For what the operator must know.
@@ -108,7 +114,7 @@ impl Broker {
     /// Reads what was kept (blocks for that long) and opens nothing yet. The publisher works at once.
     /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
     pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
-        let BrokerParts { plan, access, ownership, commands, clock, notices, ledger_path } = parts;
+        let BrokerParts { plan, access, ownership, commands, forward, clock, notices, ledger_path } = parts;
         let (disk, Found { rows, sessions, set_aside }) = Ledger::open(&ledger_path)?;
         if let Some(aside) = set_aside {
             let detail = format!(
@@ -126,7 +132,7 @@ impl Broker {
                 None => disk.change_at_leisure(topic, None),
             }
         }
-        let around = core::Surroundings { access, ownership, commands, clock, disk, bounds: plan.sessions };
+        let around = core::Surroundings { access, ownership, commands, forward, clock, disk, bounds: plan.sessions };
         let mut shared = core::Shared::new(around, kept, sessions);
         shared.keep_alive_max = plan.limits.keep_alive_max;
         let shared = Arc::new(shared);

@@ -107,7 +107,9 @@ impl Shared {
             Ruling::Publish(retain) => left.set_retain(retain),
             _ => {
                 let (client, topic) = (&*newcomer.id, left.topic());
-                tracing::warn!(client, topic, "last will is not allowed on this topic, it is ignored");
+                if self.talk.allows() {
+                    tracing::warn!(client, topic, "last will is not allowed on this topic, it is ignored");
+                }
                 self.stats.publishes_refused.one();
                 newcomer.will = None;
             }
@@ -245,6 +247,7 @@ impl Shared {
 
     pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
         let (message, retain) = will.publish(now);
+        self.forward_alone(&message, retain);
         // Nobody waits for its commit: whoever left it has gone.
         if self.keep_and_route(core, &message, retain, None).is_err() {
             self.stats.publishes_refused.one();

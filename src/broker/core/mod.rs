@@ -5,9 +5,10 @@
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
 //! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
-//! rules · `routing` one message to all who want it.
+//! rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
+mod forwarding;
 mod owing;
 mod rejudging;
 mod routing;
@@ -27,15 +28,18 @@ use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::retained::Retained;
 use crate::broker::session::Ending;
 use crate::broker::stats::BrokerStats;
+use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::Waiting;
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{Committed, Found as OnDisk, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
+use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub(super) use owing::Room;
+pub use forwarding::NotTaken;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 
@@ -55,6 +59,7 @@ pub(super) struct Shared {
     pub access: Arc<Access>,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
+    pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: Ledger,
     pub bounds: SessionsPlan,
@@ -66,6 +71,8 @@ pub(super) struct Shared {
     pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
+    /// What the log hears of clients.
+    pub talk: Talk,
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
@@ -78,6 +85,7 @@ pub(super) struct Surroundings {
     pub access: Arc<Access>,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
+    pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: Ledger,
     pub bounds: SessionsPlan,
@@ -141,13 +149,14 @@ impl Shared {
                 break;
             }
         }
-        let Surroundings { access, ownership, commands, clock, disk, bounds } = around;
+        let Surroundings { access, ownership, commands, forward, clock, disk, bounds } = around;
         let shared = Self {
             core: Mutex::default(),
             stats: Arc::default(),
             access,
             ownership,
             commands,
+            forward,
             clock,
             disk,
             bounds,
@@ -155,6 +164,7 @@ impl Shared {
             owed: Arc::default(),
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),
+            talk: Talk::default(),
             ids: AtomicU64::new(0),
             queueing: AtomicUsize::new(0),
             left: Notify::new(),

@@ -26,6 +26,7 @@ use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session,
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
+use crate::disk::ledger::Committed;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -220,7 +221,7 @@ impl Duty {
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
-                if !self.refused_before {
+                if !self.refused_before && self.shared.talk.allows() {
                     tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
                 }
                 self.refused_before = true;
@@ -240,10 +241,10 @@ impl Duty {
     }
 
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
-        let qos = publish.qos;
-        let packet_id = (qos == Qos::ExactlyOnce).then_some(publish.packet_id);
+        let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
+        let message = Arc::new(message(publish));
         let origin = Origin { client: self.key, packet_id };
-        let published = match self.shared.publish(&Arc::new(message(publish)), retain, origin) {
+        let published = match self.shared.publish(&message, retain, origin) {
             Ok(published) => published,
             Err(refused) => {
                 self.shared.stats.publishes_refused.one();
@@ -254,16 +255,24 @@ impl Duty {
                 return Some(Verdict::NotKept(0x97, told));
             }
         };
+        let stored = self.shared.forward(&message, retain);
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
-        let reason = if published.receivers == 0 && qos == Qos::AtLeastOnce { 0x10 } else { 0 };
+        let unseen = published.receivers == 0 && message.qos == Qos::AtLeastOnce && stored.is_none();
+        let reason = if unseen { 0x10 } else { 0 };
         let verdict = if published.owed { Verdict::Owed(reason) } else { Verdict::Taken(reason) };
-        match published.committed {
-            Some(committed) if qos != Qos::AtMostOnce => {
-                self.waits.commit(committed, Done::Settled(token, verdict));
-                None
-            }
-            _ => Some(verdict),
+        let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
+        match (stored, committed) {
+            (None, None) => return Some(verdict),
+            (None, Some(committed)) => self.waits.commit(committed, Done::Settled(token, verdict)),
+            (Some(stored), committed) => self.waits.task(async move {
+                let verdict = match stored.await {
+                    Ok(()) => kept(committed, verdict).await,
+                    Err(_refused) => Verdict::NotKept(0x97, "could not be stored for upstream"),
+                };
+                Done::Settled(token, verdict)
+            }),
         }
+        None
     }
 
     fn request(&self, tag: TagIx, publish: &Publish) -> Request {
@@ -317,7 +326,7 @@ impl Duty {
                     }
                 }
                 Err(reason) => {
-                    if !self.refused_before {
+                    if !self.refused_before && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
                     self.refused_before = true;
@@ -358,6 +367,14 @@ impl Duty {
 /// Could there be a subscription of this name?
 fn is_filter(raw: &str) -> bool {
     split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
+}
+
+/// The verdict when it is known whether it was committed.
+async fn kept(committed: Option<Committed>, verdict: Verdict) -> Verdict {
+    match committed {
+        Some(committed) if !matches!(committed.await, Ok(Ok(()))) => verdict.not_kept(),
+        _ => verdict,
+    }
 }
 
 fn message(publish: Publish) -> Message {

@@ -120,16 +120,7 @@ impl Waits {
         {
             match (told, done) {
                 (Ok(Ok(())), done) => self.done.push(done),
-                (_, Done::Settled(token, Verdict::Taken(_))) => {
-                    self.done.push(Done::Settled(token, Verdict::NotKept(0x80, "could not be kept on disk")));
-                }
-                // 0x97, quota exceeded: what a client must take for "later".
-                (_, Done::Settled(token, _)) => {
-                    self.done.push(Done::Settled(
-                        token,
-                        Verdict::NotKept(0x97, "could not be kept for all who are owed it"),
-                    ));
-                }
+                (_, Done::Settled(token, verdict)) => self.done.push(Done::Settled(token, verdict.not_kept())),
                 (_, done @ (Done::Released(_) | Done::Finished(_))) => self.insist(shared, done),
                 _ => self.done.push(Done::Failed),
             }

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Shared;
 use super::notice;
+use super::talk::Trouble;
 use crate::config::plan::{Anonymous, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
@@ -115,21 +116,18 @@ impl Door {
         };
         let address = listener.address().map_or_else(|| self.plan.listen.to_string(), |address| address.to_string());
         tracing::info!(address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
-        let mut failing = false;
-        let mut turning_away = false;
+        let (mut failing, mut turning_away) = (Trouble::default(), Trouble::default());
         loop {
             let raw = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if !failing {
+                    if failing.is_news() {
                         tracing::error!(%error, "cannot take in connections, trying on");
                     }
-                    failing = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            failing = false;
             self.shared.stats.connections.one();
             let peer = raw.peer();
             let address = match peer {
@@ -138,13 +136,11 @@ impl Door {
             };
             let Some(pass) = self.limits.admit(address) else {
                 self.shared.stats.turned_away.one();
-                if !turning_away {
+                if turning_away.is_news() {
                     tracing::warn!(%peer, "too many connections, turning away");
                 }
-                turning_away = true;
                 continue;
             };
-            turning_away = false;
             let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
             if let Err(error) = raw.prepare() {
                 tracing::debug!(%peer, %error, "connection gone at once");

@@ -93,13 +93,17 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
     let entered = match arrival.shared.enter(newcomer).await {
         Ok(entered) => entered,
         Err(reason) => {
-            tracing::info!(peer = %arrival.shown.peer, client = &*id, reason, "client refused");
+            if arrival.shared.talk.allows() {
+                tracing::info!(peer = %arrival.shown.peer, client = &*id, reason, "client refused");
+            }
             return refuse(arrival, version, reason).await;
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), outbox);
     let (present, dropped) = (entered.present, entered.dropped);
-    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
+    if arrival.shared.talk.allows() {
+        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
+    }
     if dropped > 0 {
         tracing::warn!(client = &*id, dropped, "messages found no room while the client was away");
     }

@@ -39,6 +39,17 @@ pub(in crate::broker) enum Verdict {
     NotKept(u8, &'static str),
 }
 
+impl Verdict {
+    /// What it is when its commit has failed.
+    pub(in crate::broker) fn not_kept(self) -> Self {
+        match self {
+            // 0x97, quota exceeded: what a client must take for "later".
+            Self::Owed(_) => Self::NotKept(0x97, "could not be kept for all who are owed it"),
+            _ => Self::NotKept(0x80, "could not be kept on disk"),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiting {
     token: Token,
