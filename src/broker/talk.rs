@@ -47,7 +47,8 @@ impl Supply {
         if let Some(since) = self.since {
             let more = now.saturating_duration_since(since).as_secs() / LINE_EVERY.as_secs();
             self.used = self.used.saturating_sub(u32::try_from(more).unwrap_or(u32::MAX));
-            self.since = if self.used == 0 { None } else { Some(since + Duration::from_secs(more * LINE_EVERY.as_secs())) };
+            self.since =
+                if self.used == 0 { None } else { Some(since + Duration::from_secs(more * LINE_EVERY.as_secs())) };
         }
         if self.used >= LINES_MAX {
             self.left_out += 1;

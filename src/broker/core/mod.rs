@@ -38,8 +38,8 @@ use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
-pub(super) use owing::Room;
 pub use forwarding::NotTaken;
+pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 

@@ -371,10 +371,8 @@ fn is_filter(raw: &str) -> bool {
 
 /// The verdict when it is known whether it was committed.
 async fn kept(committed: Option<Committed>, verdict: Verdict) -> Verdict {
-    match committed {
-        Some(committed) if !matches!(committed.await, Ok(Ok(()))) => verdict.not_kept(),
-        _ => verdict,
-    }
+    let Some(committed) = committed else { return verdict };
+    if matches!(committed.await, Ok(Ok(()))) { verdict } else { verdict.not_kept() }
 }
 
 fn message(publish: Publish) -> Message {
