@@ -1,27 +1,111 @@
-//! Who is connected: one slot each, found by key (from the tree) or by client id.
+//! Who has a session: one slot each, found by key (from the tree) or by client id. A session has, or has not, a connection.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::access::Identity;
 
+use super::durable::Durable;
 use super::outbox::Outbox;
-use super::tree::ClientKey;
+use super::retained::Unfinished;
+use super::session::Received;
+use super::tree::{ClientKey, Subscription};
 use super::will::LastWill;
 
-/// A connected client, as the core sees it.
+/// A client's session, as the core sees it.
 #[derive(Debug)]
 pub(super) struct Client {
     pub id: Arc<str>,
-    pub identity: Identity,
-    pub outbox: Arc<Outbox>,
-    pub will: Option<LastWill>,
-    /// Filters as they came, `$share/…` included.
-    pub filters: HashSet<Arc<str>>,
+    /// Whose it is: nobody else gets at it.
+    pub owner: Arc<str>,
+    /// Who came last; `None`: nobody since the gateway was started.
+    pub identity: Option<Identity>,
+    /// Seconds it lives on without a connection; 0: it ends with it; `u32::MAX`: for ever.
+    pub expiry: u32,
+    pub presence: Presence,
+    /// By filters as they came, `$share/…` included.
+    pub filters: HashMap<Arc<str>, Subscription>,
     /// Levels of all its filters together: what they cost the tree.
     pub levels: usize,
     /// Routing scratch: the last message that found it, and where its delivery lies.
     pub seen: (u64, usize),
+    /// What the next connection goes on with.
+    pub carried: Carried,
+    /// Its side of the ledger; there if it was begun to outlive its connection.
+    pub durable: Option<Box<Durable>>,
+}
+
+/// Is it connected?
+#[derive(Debug)]
+pub(super) enum Presence {
+    Here(Connected),
+    Away(Away),
+}
+
+/// A session without connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Away {
+    pub since: Instant,
+    pub ends: Ends,
+}
+
+/// How long a session without connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    At(Instant),
+    /// At this time, ms since 1970; not before somebody vouches for the clock: at boot it may be wrong by years.
+    AtWall(i64),
+    Never,
+}
+
+impl Away {
+    /// Since now, for so many seconds; `u32::MAX`: for ever.
+    pub(super) fn new(expiry: u32, now: Instant) -> Self {
+        let at = Ends::At(now + Duration::from_secs(expiry.into()));
+        Self { since: now, ends: if expiry == u32::MAX { Ends::Never } else { at } }
+    }
+
+    /// Is it over? `wall`: ms since 1970, if somebody vouches for it.
+    pub(super) fn is_over(&self, now: Instant, wall: Option<i64>) -> bool {
+        match self.ends {
+            Ends::At(end) => end <= now,
+            Ends::AtWall(end) => wall.is_some_and(|wall| end <= wall),
+            Ends::Never => false,
+        }
+    }
+}
+
+/// The connection of a session.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub outbox: Arc<Outbox>,
+    pub will: Option<LastWill>,
+}
+
+/// What one connection hands on to the next.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// QoS 2 publishes of the client that it has not released yet.
+    pub received: Vec<(u16, Received)>,
+    /// Retained messages it has subscribed to and not got yet.
+    pub unfinished: Vec<Unfinished>,
+    /// Version of the retained messages when it had got everything.
+    pub in_step: u64,
+    /// Lowest ordinal that was not sent; 0 says nothing.
+    pub sent_below: u64,
+}
+
+impl Client {
+    /// Its connection, if there is one.
+    pub(super) fn connected(&self) -> Option<&Connected> {
+        match &self.presence {
+            Presence::Here(connected) => Some(connected),
+            Presence::Away(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,11 +122,12 @@ struct Slot {
 }
 
 impl Clients {
+    /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Takes a client in. Nobody of this id is there: see [`Clients::with_id`].
+    /// Takes a session in. There is none of this id: see [`Clients::with_id`].
     pub(super) fn add(&mut self, client: Client) -> ClientKey {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -60,12 +145,17 @@ impl Clients {
         self.by_id.get(id).copied()
     }
 
-    pub(super) fn get(&mut self, key: ClientKey) -> Option<&mut Client> {
+    pub(super) fn get(&self, key: ClientKey) -> Option<&Client> {
+        let slot = self.slots.get(key.slot as usize)?;
+        if slot.generation == key.generation { slot.client.as_ref() } else { None }
+    }
+
+    pub(super) fn get_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
         let slot = self.slots.get_mut(key.slot as usize)?;
         if slot.generation == key.generation { slot.client.as_mut() } else { None }
     }
 
-    /// Takes a client out, unless it has been taken out before.
+    /// Takes a session out, unless it has been taken out before.
     pub(super) fn remove(&mut self, key: ClientKey) -> Option<Client> {
         let slot = self.slots.get_mut(key.slot as usize)?;
         let client = if slot.generation == key.generation { slot.client.take()? } else { return None };
@@ -74,14 +164,17 @@ impl Clients {
         Some(client)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Client> {
-        self.slots.iter().filter_map(|slot| slot.client.as_ref())
-    }
-
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (ClientKey, &mut Client)> {
         (0..).zip(&mut self.slots).filter_map(|(slot, place)| {
             let key = ClientKey { slot, generation: place.generation };
-            Some((key, place.client.as_mut()?))
+            place.client.as_mut().map(|client| (key, client))
+        })
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (ClientKey, &Client)> {
+        (0..).zip(&self.slots).filter_map(|(slot, place)| {
+            let key = ClientKey { slot, generation: place.generation };
+            place.client.as_ref().map(|client| (key, client))
         })
     }
 }

@@ -90,8 +90,12 @@ impl Message {
 
     /// What it costs a queue to hold it, bytes.
     pub(crate) fn cost(&self) -> usize {
-        let properties = self.forwarded.as_ref().map_or(0, |forwarded| forwarded.encoded.len());
-        MESSAGE_COST + self.topic.len() + self.payload.len() + properties
+        MESSAGE_COST + self.topic.len() + self.payload.len() + self.properties().len()
+    }
+
+    /// MQTT 5 properties that travel with it, encoded.
+    pub(crate) fn properties(&self) -> &[u8] {
+        self.forwarded.as_ref().map_or(&[], |forwarded| &forwarded.encoded)
     }
 
     /// Has its message expiry interval passed?
@@ -109,4 +113,39 @@ pub(crate) struct Delivery {
     pub retain: Retain,
     /// Subscription identifiers of all matching subscriptions (MQTT 5).
     pub ids: Vec<u32>,
+    /// Its row in the ledger, if it has one.
+    pub owed: Option<Owed>,
+}
+
+/// A delivery that the ledger holds until the client has acknowledged it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// Its number in its session.
+    pub ordinal: u64,
+    /// What the session's bound on disk is charged for it, bytes.
+    pub cost: u32,
+    pub stage: Stage,
+}
+
+/// What a row is charged beside its content: itself and its place in the index, bytes.
+pub(crate) const ROW_COST: u32 = 64;
+
+impl Owed {
+    /// It has arrived at QoS 2: only the row is left.
+    pub(crate) fn released(self) -> Self {
+        Self { cost: self.cost.min(ROW_COST), stage: Stage::Released, ..self }
+    }
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Entered, not known to be committed.
+    Entered,
+    /// Committed; not sent before.
+    Committed,
+    /// Committed; sent before, as far as we know: DUP.
+    SentBefore,
+    /// It has arrived at QoS 2: PUBREL is due, nothing else.
+    Released,
 }

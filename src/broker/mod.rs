@@ -12,15 +12,27 @@
 //!
 //! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
 //! publish is acknowledged and dropped for 3.1.1 (as mosquitto does), refused with 0x87 for MQTT 5, counted for both.
-//! Sessions end with their connection in this version: `clean_session = 0` is accepted, "session present" is always 0,
-//! and MQTT 5 clients are told Session Expiry Interval 0. A slow reader sees only the newest of the gateway's retained
-//! values; for anything else it is disconnected (0x97) once 1 MiB waits, never silently thinned.
+//! A slow reader sees only the newest of the gateway's retained values; for anything else it is disconnected (0x97) once
+//! 1 MiB waits, never silently thinned.
+//!
+//! Sessions that outlive their connection (MQTT 5: Session Expiry Interval; 3.1.1: `clean_session = 0`, for
+//! `session_expiry_max`) are owed every message above QoS 0 but the gateway's retained values; that lies on disk until the
+//! client has acknowledged it, and a publish is acknowledged when it lies there. Of the gateway's values such a client gets,
+//! when it comes back, the newest of each tag that has changed, with RETAIN 0. While it reads more slowly than it is sent
+//! to, it is sent from disk instead of being disconnected. Beyond its bound on disk the newest message is not kept for it:
+//! counted, noticed, and told at its next CONNACK (MQTT 5: user property `dropped`). QoS 0 is not kept for an absent client.
+//! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not. What a
+//! member is owed when its session ends is dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and
+//! demands it at QoS 2). A client id whose session belongs to another identity is refused (0x85). Retained messages of
+//! clients that a new subscription has not yet been sent are sent after a reconnect; after a restart the client has to
+//! subscribe again for them. Wills that wait are sent when the gateway stops in order; a power cut is not their case.
 
 mod carried;
 mod clients;
 mod control;
 mod core;
 mod door;
+mod durable;
 mod keeping;
 mod message;
 mod outbox;
@@ -99,15 +111,17 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Reads the clients' retained messages (blocks for that long) and opens nothing yet. The publisher works at once.
+    /// Reads what was kept (blocks for that long) and opens nothing yet. The publisher works at once.
     /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
     pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
         let BrokerParts { plan, access, ownership, commands, forward, clock, notices, ledger_path } = parts;
-        let (disk, Found { rows, sessions: _, set_aside }) = Ledger::open(&ledger_path)?;
+        let (disk, Found { rows, sessions, set_aside }) = Ledger::open(&ledger_path)?;
         if let Some(aside) = set_aside {
-            let detail =
-                format!("retained messages were damaged and are lost; the file was kept as {}", aside.display());
-            tracing::error!(file = %aside.display(), "retained messages of clients were damaged, file set aside");
+            let detail = format!(
+                "retained messages and sessions were damaged and are lost; the file was kept as {}",
+                aside.display()
+            );
+            tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
         }
         let mut kept = Vec::new();
@@ -118,8 +132,8 @@ impl Broker {
                 None => disk.change_at_leisure(topic, None),
             }
         }
-        let around = core::Surroundings { access, ownership, commands, forward, clock, disk };
-        let mut shared = core::Shared::new(around, kept);
+        let around = core::Surroundings { access, ownership, commands, forward, clock, disk, bounds: plan.sessions };
+        let mut shared = core::Shared::new(around, kept, sessions);
         shared.keep_alive_max = plan.limits.keep_alive_max;
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
@@ -171,7 +185,9 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
             _ = ticks.tick() => {}
         }
         let now = Instant::now();
-        shared.tick(now);
+        for (client, room) in shared.tick(now) {
+            tell_of_room(notices, &client, room);
+        }
         if now >= next_sys {
             sys.tell(shared, &publisher, now);
             next_sys = now + sys::PERIOD;
@@ -181,6 +197,22 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
             tell_of_disk(notices, found.as_deref());
         }
         trouble = found;
+    }
+}
+
+fn tell_of_room(notices: &Notices, client: &str, room: core::Room) {
+    let event = "broker_session_full";
+    match room {
+        core::Room::Full { dropped } => {
+            tracing::warn!(client, dropped, "no room for more of what a session is owed");
+            let detail =
+                format!("what {client} is owed has reached its bound; {dropped} messages were not kept for it");
+            notices.tell(notice(event, Phase::Active, client, detail));
+        }
+        core::Room::Again => {
+            tracing::info!(client, "room again for what a session is owed");
+            notices.tell(notice(event, Phase::Cleared, client, "there is room again".to_owned()));
+        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! a gateway-owned retained topic takes the place of the one that waits (counted), so that those never need more than
 //! one message per topic. All other messages together may take [`WAITING_BYTES_MAX`]; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
+//!
+//! What stands in the ledger does not end a connection: when it takes more than [`OWED_BYTES_MAX`], the outbox falls
+//! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
+//! it has [caught up](Outbox::catch_up). A returning session begins behind.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +23,9 @@ pub(super) const CONFLATE_ABOVE: usize = 256 * 1024;
 
 /// What may wait of messages that must all arrive.
 pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// What may wait of it that stands in the ledger.
+pub(super) const OWED_BYTES_MAX: usize = WAITING_BYTES_MAX / 2;
 
 /// What may wait for all clients together, bytes. Beyond, a client whose own queue is long is given up: some dozens of
 /// clients that hang must not fill a small box.
@@ -41,9 +48,23 @@ struct Queue {
     /// Bytes of all, and of those that must all arrive.
     bytes: usize,
     kept_bytes: usize,
+    /// Of the latter, what stands in the ledger.
+    owed_bytes: usize,
     /// Number of the newest that waits per topic; there only while the queue is long.
     newest: Option<HashMap<Arc<str>, u64>>,
+    behind: Option<Behind>,
     ending: Option<Ending>,
+}
+
+/// What only the ledger has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// The first ordinal to be read.
+    pub from: u64,
+    /// The last one, as far as it is known now.
+    pub last: u64,
+    /// What had been put in before goes first: see [`Outbox::numbers`].
+    pub after: u64,
 }
 
 /// What became of a message put in.
@@ -52,6 +73,8 @@ pub(super) enum Put {
     Waits,
     /// It took the place of an older value.
     Replaced,
+    /// It stands in the ledger and will be read from there.
+    Behind,
     /// Too much: this client's connection ends, and so many messages are lost to it.
     Overflowed(usize),
     /// The connection is ending already.
@@ -64,15 +87,46 @@ impl Outbox {
         Self { queue: Mutex::default(), bell: Notify::new(), for_all }
     }
 
+    /// For a session that is owed what lies in the ledger up to this ordinal.
+    pub(super) fn begin_behind(&self, last: u64) {
+        self.lock().behind = Some(Behind { from: 0, last, after: 0 });
+    }
+
+    /// What only the ledger has, if there is any.
+    pub(super) fn behind(&self) -> Option<Behind> {
+        self.lock().behind
+    }
+
+    /// Everything below this ordinal has been read from the ledger: is there nothing more? Then what is owed comes through
+    /// here again.
+    pub(super) fn catch_up(&self, next: u64) -> bool {
+        let mut queue = self.lock();
+        match &mut queue.behind {
+            Some(behind) if behind.last >= next => {
+                behind.from = next;
+                false
+            }
+            behind => {
+                *behind = None;
+                true
+            }
+        }
+    }
+
+    /// A delivery that the connection has at hand, such as a retained message, was entered in the ledger: must it be left to
+    /// be read from there?
+    pub(super) fn leaves_to_ledger(&self, ordinal: u64) -> bool {
+        self.lock().leaves(ordinal)
+    }
+
     /// Puts a message in.
     pub(super) fn put(&self, delivery: Delivery) -> Put {
         let crowded = self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX;
-        let put =
-            self.change(
-                |queue| {
-                    if crowded && queue.bytes > CONFLATE_ABOVE { queue.overflow() } else { queue.put(delivery) }
-                },
-            );
+        let put = self.change(|queue| match delivery.owed {
+            Some(owed) => queue.put_owed(delivery, owed.ordinal, crowded),
+            None if crowded && queue.bytes > CONFLATE_ABOVE => queue.overflow(),
+            None => queue.put(delivery),
+        });
         if put != Put::Closed {
             self.bell.notify_one();
         }
@@ -102,6 +156,12 @@ impl Outbox {
     /// Why the connection must end, if it must.
     pub(super) fn ending(&self) -> Option<Ending> {
         self.lock().ending
+    }
+
+    /// Nothing waits, here or in the ledger?
+    pub(super) fn is_clear(&self) -> bool {
+        let queue = self.lock();
+        queue.waiting.is_empty() && queue.behind.is_none()
     }
 
     /// Messages ever taken out, and ever put in: what is put in now is the next after the second number.
@@ -159,12 +219,40 @@ impl Queue {
         Put::Waits
     }
 
+    fn put_owed(&mut self, delivery: Delivery, ordinal: u64, crowded: bool) -> Put {
+        if self.ending.is_some() {
+            return Put::Closed;
+        }
+        if self.leaves(ordinal) {
+            return Put::Behind;
+        }
+        let cost = delivery.message.cost();
+        let too_much = self.owed_bytes > 0 && self.owed_bytes + cost > OWED_BYTES_MAX;
+        if too_much || crowded && self.bytes > CONFLATE_ABOVE {
+            let after = self.first + self.waiting.len() as u64;
+            self.behind = Some(Behind { from: ordinal, last: ordinal, after });
+            return Put::Behind;
+        }
+        self.kept_bytes += cost;
+        self.owed_bytes += cost;
+        self.push(delivery, cost);
+        Put::Waits
+    }
+
+    fn leaves(&mut self, ordinal: u64) -> bool {
+        if let Some(behind) = &mut self.behind {
+            behind.last = behind.last.max(ordinal);
+        }
+        self.behind.is_some()
+    }
+
     /// Too much: what waits is lost, and one more.
     fn overflow(&mut self) -> Put {
         if self.ending.is_some() {
             return Put::Closed;
         }
-        let lost = self.waiting.len() + 1;
+        // What stands in the ledger is not lost.
+        let lost = self.waiting.iter().filter(|delivery| delivery.owed.is_none()).count() + 1;
         self.end(Ending::TooSlow);
         Put::Overflowed(lost)
     }
@@ -210,6 +298,9 @@ impl Queue {
         if delivery.message.keep == Keep::Every {
             self.kept_bytes -= cost;
         }
+        if delivery.owed.is_some() {
+            self.owed_bytes -= cost;
+        }
         // Places in front of `first` are never looked at; the index goes when the queue is short again.
         if self.bytes < CONFLATE_ABOVE / 2 {
             self.newest = None;
@@ -229,91 +320,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::broker::message::{Message, Retain};
-
-    fn delivery(topic: &str, payload: &[u8], keep: Keep) -> Delivery {
-        let message = Arc::new(Message::own(topic.into(), Bytes::copy_from_slice(payload), keep));
-        Delivery { message, qos: Qos::AtMostOnce, retain: Retain::No, ids: Vec::new() }
-    }
-
-    fn drain(outbox: &Outbox) -> Vec<Delivery> {
-        let mut taken = Vec::new();
-        outbox.take(usize::MAX, usize::MAX, &mut taken);
-        taken
-    }
-
-    #[test]
-    fn a_slow_reader_of_tags_holds_one_value_per_tag_and_it_is_the_newest() {
-        let outbox = Outbox::default();
-        let mut replaced = 0;
-        for round in 0..1000_u32 {
-            for tag in 0..100 {
-                let put = outbox.put(delivery(&format!("t/{tag}"), &round.to_be_bytes(), Keep::Newest));
-                replaced += usize::from(put == Put::Replaced);
-            }
-        }
-        let taken = drain(&outbox);
-        assert_eq!(taken.len() + replaced, 100_000, "every message is delivered or counted");
-        assert!(taken.iter().map(|delivery| delivery.message.cost()).sum::<usize>() < CONFLATE_ABOVE + 100 * 200);
-        for tag in 0..100 {
-            let topic = format!("t/{tag}");
-            let last =
-                taken.iter().rev().find(|delivery| *delivery.message.topic == *topic).expect("each tag is there");
-            assert_eq!(last.message.payload[..], 999_u32.to_be_bytes());
-        }
-        assert_eq!(outbox.put(delivery("t/1", b"x", Keep::Newest)), Put::Waits, "short again: every value counts");
-    }
-
-    #[test]
-    fn values_of_one_topic_never_overtake_each_other_while_a_queue_grows_and_shrinks() {
-        let outbox = Outbox::default();
-        let mut seen = HashMap::new();
-        for round in 0..20_000_u32 {
-            outbox.put(delivery(&format!("t/{}", round % 7), &round.to_be_bytes(), Keep::Newest));
-            if round % 3 == 0 || round > 15_000 {
-                let mut taken = Vec::new();
-                outbox.take(if round > 15_000 { 3 } else { 1 }, 0, &mut taken);
-                for delivery in taken {
-                    let value = u32::from_be_bytes(delivery.message.payload[..].try_into().expect("four bytes"));
-                    let before = seen.insert(delivery.message.topic.to_string(), value);
-                    assert!(before < Some(value));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn many_readers_that_hang_are_given_up_before_they_fill_the_box_and_nothing_is_charged_for_ever() {
-        let for_all = Arc::new(AtomicUsize::new(0));
-        let outboxes: Vec<Outbox> = (0..300).map(|_| Outbox::new(Arc::clone(&for_all))).collect();
-        for tag in 0..2000 {
-            let one = delivery(&format!("t/{tag}"), &[0; 100], Keep::Newest);
-            for outbox in &outboxes {
-                outbox.put(one.clone());
-            }
-        }
-        let given_up = outboxes.iter().filter(|outbox| outbox.ending().is_some()).count();
-        assert!((1..300).contains(&given_up), "{given_up}");
-        assert!(for_all.load(Ordering::Relaxed) < WAITING_FOR_ALL_MAX + 300 * 300);
-        assert!(!drain(&outboxes[299]).is_empty() || outboxes[299].ending().is_some());
-        drop(outboxes);
-        assert_eq!(for_all.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn other_messages_are_never_thinned_the_reader_is_told_instead() {
-        let outbox = Outbox::default();
-        let mut put = Put::Waits;
-        while put == Put::Waits {
-            put = outbox.put(delivery("m", &[0; 1000], Keep::Every));
-        }
-        assert!(matches!(put, Put::Overflowed(lost) if lost > 900));
-        assert_eq!(outbox.ending(), Some(Ending::TooSlow));
-        assert_eq!(outbox.numbers(), (0, 0));
-        assert_eq!(outbox.put(delivery("m", b"", Keep::Every)), Put::Closed);
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::message::{Keep, Message};
+use super::tree::Subscription;
 use crate::model::topic::matches;
 
 /// Bounds on what clients may leave here: they share a small box with everybody else.
@@ -44,8 +45,35 @@ pub(super) struct Full;
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     filter: Arc<str>,
-    version: u64,
+    /// Of the gateway's own: what is newer than the first and not newer than the second.
+    own: (u64, u64),
+    /// Of the clients': what is not newer than this; `None`: nothing.
+    clients: Option<u64>,
     after: Option<Arc<str>>,
+}
+
+/// A walk for one subscriber.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub cursor: Cursor,
+    /// What it makes of the messages.
+    pub subscription: Subscription,
+    /// What had been put into the outbox before goes first: values of an earlier subscription that covers the same
+    /// topics are older than the retained ones.
+    pub after: u64,
+}
+
+/// A walk that was not at its end when the connection was; it begins anew on the next one.
+#[derive(Debug, Clone)]
+pub(super) struct Unfinished {
+    pub filter: Arc<str>,
+    clients: Option<u64>,
+}
+
+impl Walk {
+    pub(super) fn unfinished(&self) -> Unfinished {
+        Unfinished { filter: Arc::clone(&self.cursor.filter), clients: self.cursor.clients }
+    }
 }
 
 impl Cursor {
@@ -64,6 +92,15 @@ pub(super) enum Rest {
 impl Retained {
     pub(super) fn len(&self) -> usize {
         self.kept.len()
+    }
+
+    pub(super) fn has(&self, topic: &str) -> bool {
+        self.kept.contains_key(topic)
+    }
+
+    /// Grows with every message put in.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -119,13 +156,22 @@ impl Retained {
 
     /// A walk for someone who subscribes now.
     pub(super) fn cursor(&self, filter: &str) -> Cursor {
-        Cursor { filter: filter.into(), version: self.version, after: None }
+        let (own, clients) = ((0, self.version), Some(self.version));
+        Cursor { filter: filter.into(), own, clients, after: None }
+    }
+
+    /// A walk for someone who comes back to a subscription and has seen what was there at version `since`: the gateway's
+    /// own values that have changed, and what a walk had left to do.
+    pub(super) fn cursor_since(&self, filter: &str, since: u64, unfinished: Option<&Unfinished>) -> Cursor {
+        let since = if unfinished.is_some() { 0 } else { since };
+        let clients = unfinished.and_then(|unfinished| unfinished.clients);
+        Cursor { filter: filter.into(), own: (since, self.version), clients, after: None }
     }
 
     /// The next of them, at most `most`.
     pub(super) fn page(&self, cursor: &mut Cursor, most: usize, now: Instant, into: &mut Vec<Arc<Message>>) -> Rest {
         let Some(wildcard) = cursor.filter.find(['+', '#']) else {
-            into.extend(self.wanted(&cursor.filter, cursor.version, now));
+            into.extend(self.wanted(&cursor.filter, cursor, now));
             return Rest::Nothing;
         };
         // `a/#` matches `a` as well, so the beginning that all share ends before the slash.
@@ -145,7 +191,7 @@ impl Retained {
                 return Rest::More;
             }
             if matches(&cursor.filter, topic)
-                && let Some(message) = self.wanted(topic, cursor.version, now)
+                && let Some(message) = self.wanted(topic, cursor, now)
             {
                 into.push(message);
                 left -= 1;
@@ -155,9 +201,13 @@ impl Retained {
         Rest::Nothing
     }
 
-    fn wanted(&self, topic: &str, version: u64, now: Instant) -> Option<Arc<Message>> {
+    fn wanted(&self, topic: &str, cursor: &Cursor, now: Instant) -> Option<Arc<Message>> {
         let kept = self.kept.get(topic)?;
-        (kept.version <= version && !kept.message.is_expired(now)).then(|| Arc::clone(&kept.message))
+        let wanted = match kept.message.keep {
+            Keep::Newest => kept.version > cursor.own.0 && kept.version <= cursor.own.1,
+            Keep::Every => cursor.clients.is_some_and(|version| kept.version <= version),
+        };
+        (wanted && !kept.message.is_expired(now)).then(|| Arc::clone(&kept.message))
     }
 }
 

@@ -47,6 +47,10 @@ pub struct BrokerStats {
     pub dropped_slow: Counter,
     /// Messages longer than a client's Maximum Packet Size.
     pub dropped_too_large: Counter,
+    /// Messages that found no room among what their session is owed, or no disk that works.
+    pub dropped_full: Counter,
+    /// Messages that were owed to a session when it ended.
+    pub dropped_ended: Counter,
     /// Messages that expired before they could be sent.
     pub dropped_expired: Counter,
     /// Publishes of clients refused: no right to write there, the topic is the gateway's, or a limit.
@@ -58,6 +62,7 @@ pub struct BrokerStats {
 impl BrokerStats {
     /// Everything that did not reach a client it was meant for.
     pub fn dropped(&self) -> u64 {
-        self.conflated.get() + self.dropped_slow.get() + self.dropped_too_large.get() + self.dropped_expired.get()
+        let slow = self.conflated.get() + self.dropped_slow.get() + self.dropped_too_large.get();
+        slow + self.dropped_expired.get() + self.dropped_full.get() + self.dropped_ended.get()
     }
 }

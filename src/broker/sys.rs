@@ -103,6 +103,7 @@ impl Load {
 
 fn figures(shared: &Shared, uptime: Duration) -> Vec<(String, String)> {
     let stats = &shared.stats;
+    let (owed_count, owed_bytes) = shared.owed.now();
     let version = concat!("ironbridge version ", env!("CARGO_PKG_VERSION")).to_owned();
     let (connected, away) = (stats.clients.get(), stats.sessions_away.get());
     let numbers = [
@@ -111,6 +112,9 @@ fn figures(shared: &Shared, uptime: Duration) -> Vec<(String, String)> {
         ("clients/disconnected", away),
         ("clients/inactive", away), // likewise
         ("clients/total", connected + away),
+        ("sessions/owed/count", owed_count),
+        ("sessions/owed/bytes", owed_bytes),
+        ("sessions/dropped", stats.dropped_full.get()),
         ("clients/maximum", stats.clients_max.get()),
         ("clients/expired", stats.sessions_expired.get()),
         ("subscriptions/count", stats.subscriptions.get()),

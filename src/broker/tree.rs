@@ -110,11 +110,32 @@ impl Tree {
         removed
     }
 
-    /// All that match a valid topic; `found` is cleared first, so that it can be used again without allocating.
-    pub(super) fn find(&mut self, topic: &str, found: &mut Found) {
+    /// All that match a valid topic; `found` is cleared first, so that it can be used again without allocating. `here`: is
+    /// this client connected? Of a shared group, one who is gets the message before one who is not.
+    pub(super) fn find(&mut self, topic: &str, found: &mut Found, here: &impl Fn(ClientKey) -> bool) {
         found.single.clear();
         found.shared.clear();
-        self.root.find(topic, topic.starts_with('$'), found);
+        self.root.find(topic, topic.starts_with('$'), &mut Finding { found, here });
+    }
+}
+
+/// What is being found, and how it is chosen.
+struct Finding<'a, F> {
+    found: &'a mut Found,
+    here: &'a F,
+}
+
+impl Group {
+    /// The next who is connected; else the next who may be owed it; else the next.
+    fn choose(&mut self, here: &impl Fn(ClientKey) -> bool) -> Option<Subscription> {
+        let count = self.members.len();
+        let turn = |step: usize| (self.next + step) % count.max(1);
+        let find = |wanted: &dyn Fn(&Subscription) -> bool| {
+            (1..=count).map(turn).find(|place| self.members.get(*place).is_some_and(wanted))
+        };
+        let chosen = find(&|member| here(member.client)).or_else(|| find(&|member| member.qos > Qos::AtMostOnce));
+        self.next = chosen.unwrap_or_else(|| turn(1));
+        self.members.get(self.next).copied()
     }
 }
 
@@ -157,7 +178,7 @@ impl Node {
     }
 
     /// `rest` is what of the topic lies below this node; wildcards do not match a first level that begins with `$`.
-    fn find(&mut self, rest: &str, dollar: bool, found: &mut Found) {
+    fn find<F: Fn(ClientKey) -> bool>(&mut self, rest: &str, dollar: bool, found: &mut Finding<'_, F>) {
         let (level, below) = match rest.split_once('/') {
             Some((level, below)) => (level, Some(below)),
             None => (rest, None),
@@ -175,7 +196,7 @@ impl Node {
         }
     }
 
-    fn enter(&mut self, below: Option<&str>, found: &mut Found) {
+    fn enter<F: Fn(ClientKey) -> bool>(&mut self, below: Option<&str>, found: &mut Finding<'_, F>) {
         if let Some(below) = below {
             self.find(below, false, found);
             return;
@@ -187,11 +208,10 @@ impl Node {
         }
     }
 
-    fn take(&mut self, found: &mut Found) {
-        found.single.extend_from_slice(&self.single);
+    fn take<F: Fn(ClientKey) -> bool>(&mut self, finding: &mut Finding<'_, F>) {
+        finding.found.single.extend_from_slice(&self.single);
         for group in &mut self.groups {
-            group.next = (group.next + 1) % group.members.len().max(1);
-            found.shared.extend(group.members.get(group.next).copied());
+            finding.found.shared.extend(group.choose(finding.here));
         }
     }
 }
@@ -210,7 +230,7 @@ mod tests {
 
     fn who(tree: &mut Tree, topic: &str) -> Vec<u32> {
         let mut found = Found::default();
-        tree.find(topic, &mut found);
+        tree.find(topic, &mut found, &|_| true);
         let mut slots: Vec<u32> = found.single.iter().map(|subscription| subscription.client.slot).collect();
         slots.sort_unstable();
         slots
@@ -259,11 +279,17 @@ mod tests {
         let mut found = Found::default();
         let mut turns = Vec::new();
         for _ in 0..6 {
-            tree.find("a/b", &mut found);
+            tree.find("a/b", &mut found, &|_| true);
             assert!(found.single.is_empty());
             turns.extend(found.shared.iter().map(|subscription| subscription.client.slot));
         }
         assert_eq!(turns, [1, 2, 0, 1, 2, 0]);
+        for (connected, expected) in [(Some(2), [2, 2]), (None, [0, 1])] {
+            for turn in expected {
+                tree.find("a/b", &mut found, &|key| Some(key.slot) == connected);
+                assert_eq!(found.shared[0].client.slot, turn, "{connected:?}");
+            }
+        }
         for slot in 0..3 {
             assert!(tree.remove("a/#", Some("g"), by(slot).client));
         }

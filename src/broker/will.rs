@@ -1,9 +1,7 @@
 //! Last wills: a message left at CONNECT, published when the connection ends without a goodbye.
 //!
-//! With MQTT 5 it may wait for the client to come back: for the will delay, but not longer than the session expiry it
-//! asked for. (This version keeps no session that long; the wait is granted all the same, so that a client that drops
-//! its connection for a moment is not declared dead.) A will is never a command: it would move a pump because of a
-//! broken cable, long after anybody asked for it.
+//! With MQTT 5 it may wait for the client to come back: for the will delay, but not longer than its session lives. A
+//! will is never a command: it would move a pump because of a broken cable, long after anybody asked for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +25,7 @@ pub(super) struct LastWill {
 
 impl LastWill {
     /// Of a client that asked for this.
-    pub(super) fn new(will: Will, session_expiry: u32) -> Self {
+    pub(super) fn new(will: Will) -> Self {
         let message = Message {
             topic: will.topic.into(),
             payload: will.payload,
@@ -40,14 +38,13 @@ impl LastWill {
             message,
             expiry: will.expiry.map(|seconds| Duration::from_secs(seconds.into())),
             retain: will.retain,
-            delay: Duration::from_secs(will.delay.min(session_expiry).into()),
+            delay: Duration::from_secs(will.delay.into()),
         }
     }
 
     /// From CONNECT.
     pub(super) fn of(connect: &mut Connect) -> Option<Self> {
-        let session_expiry = connect.session_expiry;
-        connect.will.take().map(|will| Self::new(will, session_expiry))
+        connect.will.take().map(Self::new)
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -62,11 +59,6 @@ impl LastWill {
         self.retain = retain;
     }
 
-    /// May it still be called back when the client returns?
-    pub(super) fn is_delayed(&self) -> bool {
-        !self.delay.is_zero()
-    }
-
     /// Its life begins when it is published (3.1.3.2.4).
     pub(super) fn publish(mut self, now: Instant) -> (Arc<Message>, Retain) {
         self.message.expires = self.expiry.map(|expiry| now + expiry);
@@ -79,17 +71,19 @@ impl LastWill {
 pub(super) struct Waiting(Vec<(Arc<str>, Instant, LastWill)>);
 
 impl Waiting {
-    /// Lets a will wait; given back when it must be published at once.
-    pub(super) fn add(&mut self, id: Arc<str>, will: LastWill, now: Instant) -> Option<LastWill> {
-        if !will.is_delayed() || self.0.len() >= WAITING_MAX {
+    /// Lets a will wait while the session lives, for so many seconds at most; given back when it must be published at
+    /// once.
+    pub(super) fn add(&mut self, id: Arc<str>, will: LastWill, expiry: u32, now: Instant) -> Option<LastWill> {
+        let delay = will.delay.min(Duration::from_secs(expiry.into()));
+        if delay.is_zero() || self.0.len() >= WAITING_MAX {
             return Some(will);
         }
-        let due = now + will.delay;
+        let due = now + delay;
         self.0.push((id, due, will));
         None
     }
 
-    /// The client is back.
+    /// The client is back, or its session has ended.
     pub(super) fn call_back(&mut self, id: &str) -> Option<LastWill> {
         let place = self.0.iter().position(|(waiting, ..)| **waiting == *id)?;
         Some(self.0.swap_remove(place).2)

@@ -74,6 +74,7 @@ impl Plan {
                 limits: BrokerLimits::default(),
                 users_file: None,
                 acl: Vec::new(),
+                sessions: SessionsPlan::default(),
             },
             uplinks: Vec::new(),
             forwards: Vec::new(),
@@ -130,6 +131,32 @@ pub struct BrokerPlan {
     pub users_file: Option<PathBuf>,
     /// `[[broker.acl]]`
     pub acl: Vec<AclPlan>,
+    /// Bounds of sessions that outlive their connections.
+    pub sessions: SessionsPlan,
+}
+
+/// `[broker]`: bounds of sessions that outlive their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionsPlan {
+    /// Bytes on disk that one session may be owed. 64 KiB ..= 1 GiB.
+    pub session_max_size: u64,
+    /// Bytes on disk that all of them may be owed. 64 KiB ..= 4 GiB.
+    pub sessions_max_size: u64,
+    /// How many there may be. 1 ..= 10000.
+    pub max_sessions: usize,
+    /// How long one may live without a connection, seconds. 1 min ..= 10 years.
+    pub session_expiry_max: u32,
+}
+
+impl Default for SessionsPlan {
+    fn default() -> Self {
+        Self {
+            session_max_size: 16 << 20,
+            sessions_max_size: 64 << 20,
+            max_sessions: 1000,
+            session_expiry_max: 30 * 24 * 3600,
+        }
+    }
 }
 
 /// `[[broker.acl]]`

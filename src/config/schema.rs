@@ -79,6 +79,10 @@ pub const STORE: &[Key] =
 pub const BROKER: &[Key] = &[
     landed("users_file", Kind::Text),
     landed("keep_alive_max", Kind::Text),
+    landed("session_max_size", Kind::Text),
+    landed("sessions_max_size", Kind::Text),
+    landed("max_sessions", Kind::Number),
+    landed("session_expiry_max", Kind::Text),
     landed("listener", Kind::Tables(LISTENER)),
     landed("acl", Kind::Tables(ACL)),
 ];

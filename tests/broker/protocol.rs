@@ -133,7 +133,7 @@ async fn a_delayed_will_is_called_back_by_a_client_that_returns_and_sent_otherwi
         }
     };
     let (client, connack) = Client5::open(broker.address, "c", wish("first")).await;
-    assert_eq!(connack.properties.and_then(|properties| properties.session_expiry_interval), Some(0));
+    assert_eq!(connack.properties.and_then(|properties| properties.session_expiry_interval), None, "as it asked for");
     drop(client);
     until("the client has gone", || broker.publisher.stats().clients.get() == 1).await;
     drop(Client5::connect(broker.address, "c", wish("second")).await);

@@ -49,6 +49,10 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("[store]\ncommit_interval = «\"2h\"", "store.commit_interval", "100ms ..= 1m"),
             ("[store]\ncommit_interval = «\"soon\"", "store.commit_interval", "not a duration"),
             ("[store]\nmax_age = «\"30m\"", "store.max_age", "1h ..= 3650d"),
+            ("[broker]\nsession_max_size = «\"1KiB\"", "broker.session_max_size", "64KiB ..= 1GiB"),
+            ("[broker]\nsessions_max_size = «\"8GiB\"", "broker.sessions_max_size", "64KiB ..= 4GiB"),
+            ("[broker]\nmax_sessions = «0", "broker.max_sessions", "1 ..= 10000"),
+            ("[broker]\nsession_expiry_max = «\"1s\"", "broker.session_expiry_max", "1m ..= 3650d"),
             ("«status = { listen = \"127.0.0.1:8080\" }", "status", "not in this version"),
         ],
     );

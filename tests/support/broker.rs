@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ironbridge::access::Access;
 use ironbridge::broker::{Broker, BrokerParts, Publisher};
-use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
+use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::command::{self, Submitted};
 use ironbridge::flow::notice::{self, Notice};
@@ -40,12 +40,13 @@ pub struct Setup {
     pub write: Vec<String>,
     pub tags: usize,
     pub listen: SocketAddr,
+    pub sessions: SessionsPlan,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { anonymous: Anonymous::ReadWrite, write: Vec::new(), tags: 10, listen }
+        Self { anonymous: Anonymous::ReadWrite, write: Vec::new(), tags: 10, listen, sessions: SessionsPlan::default() }
     }
 }
 
@@ -76,8 +77,9 @@ impl Running {
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
         let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
-        let plan =
-            BrokerPlan { listeners: vec![listener], limits: BrokerLimits::default(), users_file: None, acl: vec![acl] };
+        let limits = BrokerLimits::default();
+        let (acl, sessions) = (vec![acl], setup.sessions);
+        let plan = BrokerPlan { listeners: vec![listener], limits, users_file: None, acl, sessions };
         let parts = BrokerParts {
             access: Arc::new(Access::new(&plan)),
             plan,

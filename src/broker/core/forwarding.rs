@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::Shared;
+use super::{Origin, Shared};
 use crate::broker::carried;
 use crate::broker::message::{Message, Qos, Retain};
 use crate::broker::tree::ClientKey;
@@ -47,7 +47,9 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let published = self.publish(&message, retain, ClientKey::NOBODY).map_err(|_| NotTaken::NoRoom)?;
+        let published = self
+            .publish(&message, retain, Origin { client: ClientKey::NOBODY, packet_id: None })
+            .map_err(|_| NotTaken::NoRoom)?;
         let stored =
             self.forward.wants(&letter.topic, letter.from.as_deref()).then(|| at_once(self.forward.submit(letter)));
         let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);

@@ -3,43 +3,51 @@
 //! One lock, held for one message or one page of retained ones, never across an await, and nothing is written to a
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
-//! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `rejudging` whoever is connected,
-//! by new rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
+//! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
+//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
+//! rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
+mod coming;
 mod forwarding;
+mod owing;
 mod rejudging;
 mod routing;
 mod subscribing;
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::access::{Access, Identity};
-use crate::broker::clients::{Client, Clients};
+use crate::access::Access;
+use crate::broker::clients::Clients;
+use crate::broker::durable::Total;
+use crate::broker::keeping;
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
-use crate::broker::outbox::Outbox;
-use crate::broker::retained::{Cursor, Rest, Retained};
+use crate::broker::retained::Retained;
 use crate::broker::session::Ending;
 use crate::broker::stats::BrokerStats;
 use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
-use crate::broker::will::{LastWill, Waiting};
-use crate::broker::{keeping, ruling};
-use crate::disk::ledger::{Committed, Ledger};
+use crate::broker::will::Waiting;
+use crate::config::plan::SessionsPlan;
+use crate::disk::ledger::{Committed, Found as OnDisk, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
+pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
+pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
-use subscribing::split;
 
 /// Deliveries of the gateway's own messages for which the lock is held at a time.
 const PAGE: usize = 256;
+
+/// Retained messages for a subscriber for which the lock is held at a time.
+const PAGE_RETAINED: usize = 64;
 
 /// How often a publisher steps back for those who wait, before it goes on all the same.
 const YIELDS_MAX: usize = 20;
@@ -54,6 +62,11 @@ pub(super) struct Shared {
     pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: Ledger,
+    pub bounds: SessionsPlan,
+    /// What all sessions are owed.
+    pub owed: Arc<Total>,
+    /// Version of the retained messages, all of which have been put into the outboxes they are for.
+    pub in_step: AtomicU64,
     /// Longest keep alive of MQTT 5 clients, seconds.
     pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
@@ -63,6 +76,8 @@ pub(super) struct Shared {
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
+    /// Rings when a connection has let go of its session.
+    left: Notify,
 }
 
 /// What the room is given to work with.
@@ -73,6 +88,7 @@ pub(super) struct Surroundings {
     pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: Ledger,
+    pub bounds: SessionsPlan,
 }
 
 #[derive(Default)]
@@ -81,22 +97,18 @@ struct Core {
     tree: Tree,
     retained: Retained,
     wills: Waiting,
+    /// Sessions with a connection.
+    connected: usize,
+    /// Sessions that the ledger knows.
+    durable: usize,
     /// Levels of all filters.
     levels: usize,
     stopping: bool,
     // Scratch of `route`, kept to spare the allocations.
     found: Found,
     deliveries: Vec<(ClientKey, Delivery)>,
+    page: Vec<Arc<Message>>,
     routed: u64,
-}
-
-/// A client that has passed the door.
-pub(super) struct Newcomer {
-    pub id: Arc<str>,
-    pub identity: Identity,
-    pub clean_start: bool,
-    pub will: Option<LastWill>,
-    pub outbox: Arc<Outbox>,
 }
 
 /// What became of a publish.
@@ -106,15 +118,30 @@ pub(super) struct Published {
     pub receivers: usize,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,
+    /// Its packet identifier stands in the ledger.
+    pub owed: bool,
 }
 
-/// No more retained messages of clients.
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    pub client: ClientKey,
+    /// At QoS 2.
+    pub packet_id: Option<u16>,
+}
+
+/// A publish that was neither kept nor sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) enum Refusal {
+    /// No more retained messages of clients.
+    NoRoom,
+    /// It would be owed to a session, and the disk does not work.
+    Disk,
+}
 
 impl Shared {
     /// With what the disk held.
-    pub(super) fn new(around: Surroundings, kept: Vec<Message>) -> Self {
+    pub(super) fn new(around: Surroundings, kept: Vec<Message>, sessions: Vec<Kept>) -> Self {
         let mut core = Core::default();
         for message in kept {
             if core.retained.put(Arc::new(message)).is_err() {
@@ -122,25 +149,29 @@ impl Shared {
                 break;
             }
         }
-        let Surroundings { access, ownership, commands, forward, clock, disk } = around;
-        let stats = Arc::default();
-        let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        let (core, keep_alive_max, talk) = (Mutex::new(core), None, Talk::default());
-        Self {
-            core,
-            stats,
+        let Surroundings { access, ownership, commands, forward, clock, disk, bounds } = around;
+        let shared = Self {
+            core: Mutex::default(),
+            stats: Arc::default(),
             access,
             ownership,
             commands,
             forward,
             clock,
             disk,
-            keep_alive_max,
-            waiting,
-            talk,
-            ids,
-            queueing,
-        }
+            bounds,
+            keep_alive_max: None,
+            owed: Arc::default(),
+            in_step: AtomicU64::new(0),
+            waiting: Arc::default(),
+            talk: Talk::default(),
+            ids: AtomicU64::new(0),
+            queueing: AtomicUsize::new(0),
+            left: Notify::new(),
+        };
+        shared.take_in(&mut core, sessions);
+        *shared.lock() = core;
+        shared
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -168,75 +199,8 @@ impl Shared {
         format!("auto-{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (second >> 48) & 0xFFFF, second & 0xFFFF_FFFF_FFFF)
     }
 
-    /// Takes a client in; whoever has the same id must go. `None`: the gateway is stopping.
-    pub(super) fn enter(&self, newcomer: Newcomer) -> Option<ClientKey> {
-        let Newcomer { id, identity, clean_start, mut will, outbox } = newcomer;
-        let now = Instant::now();
-        if let Some(left) = &mut will {
-            match ruling::judge(&self.access, &self.ownership, &identity, left.topic(), left.retain()) {
-                ruling::Ruling::Publish(retain) => left.set_retain(retain),
-                _ => {
-                    let topic = left.topic();
-                    if self.talk.allows() {
-                        tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
-                    }
-                    self.stats.publishes_refused.one();
-                    will = None;
-                }
-            }
-        }
-        let mut core = self.lock();
-        if core.stopping {
-            return None;
-        }
-        let waited = core.wills.call_back(&id);
-        let old = core.clients.with_id(&id).and_then(|key| core.take_out(key));
-        if let Some(old) = &old {
-            old.outbox.end(Ending::TakenOver);
-        }
-        // A will with a delay is called back by a client that comes to go on with its session (3.1.3-9).
-        let wills = waited.into_iter().chain(old.and_then(|old| old.will));
-        for left in wills.filter(|will| clean_start || !will.is_delayed()).collect::<Vec<_>>() {
-            self.publish_will(&mut core, left, now);
-        }
-        let key =
-            core.clients.add(Client { id, identity, outbox, will, filters: HashSet::new(), levels: 0, seen: (0, 0) });
-        let clients = core.clients.len() as u64;
-        self.stats.clients.set(clients);
-        self.stats.clients_max.set(self.stats.clients_max.get().max(clients));
-        Some(key)
-    }
-
-    /// A connection has ended; nothing happens if its client was taken over before.
-    pub(super) fn leave(&self, key: ClientKey, ending: Ending) {
-        let mut core = self.lock();
-        let Some(client) = core.take_out(key) else {
-            return;
-        };
-        if ending != Ending::Goodbye
-            && let Some(will) = client.will
-        {
-            let now = Instant::now();
-            let at_once = if core.stopping { Some(will) } else { core.wills.add(client.id, will, now) };
-            if let Some(will) = at_once {
-                self.publish_will(&mut core, will, now);
-            }
-        }
-        self.stats.clients.set(core.clients.len() as u64);
-        self.stats.subscriptions.set(core.tree.count() as u64);
-    }
-
-    fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
-        let (message, retain) = will.publish(now);
-        self.forward_alone(&message, retain);
-        // Nobody waits for its commit: whoever left it has gone.
-        if self.keep_and_route(core, &message, retain, None).is_err() {
-            self.stats.publishes_refused.one();
-        }
-    }
-
-    /// A client's message. `NoRoom`: it should have been kept, and was neither kept nor sent on.
-    pub(super) fn publish(&self, message: &Arc<Message>, retain: Retain, from: ClientKey) -> Result<Published, NoRoom> {
+    /// A client's message. Refused, it was neither kept nor sent on.
+    pub(super) fn publish(&self, message: &Arc<Message>, retain: Retain, from: Origin) -> Result<Published, Refusal> {
         self.keep_and_route(&mut self.lock(), message, retain, Some(from))
     }
 
@@ -245,26 +209,40 @@ impl Shared {
         core: &mut Core,
         message: &Arc<Message>,
         retain: Retain,
-        from: Option<ClientKey>,
-    ) -> Result<Published, NoRoom> {
-        let mut committed = None;
-        if retain == Retain::Yes {
-            let topic = Arc::clone(&message.topic);
-            let row = if message.payload.is_empty() {
-                core.retained.clear(&topic);
-                None
-            } else {
-                core.retained.put(Arc::clone(message)).map_err(|_| NoRoom)?;
-                Some(keeping::row(message, &self.clock))
-            };
-            if message.qos == Qos::AtMostOnce || from.is_none() {
-                self.disk.change_at_leisure(topic, row);
-            } else {
-                committed = Some(self.disk.change(topic, row));
+        from: Option<Origin>,
+    ) -> Result<Published, Refusal> {
+        let durable = core.find(message, retain, from.map(|from| from.client));
+        // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
+        let fails = durable && self.disk.trouble().is_some();
+        let refusal = if fails && from.is_some() { Some(Refusal::Disk) } else { core.keep(message, retain).err() };
+        if let Some(refusal) = refusal {
+            core.deliveries.clear();
+            return Err(refusal);
+        }
+        let receivers = core.deliveries.len();
+        let debts = if durable && !fails { self.number(core) } else { owing::Debts::new() };
+        let owed = !debts.is_empty();
+        let received =
+            from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
+        let row = (retain == Retain::Yes && message.keep == Keep::Every)
+            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, &self.clock)));
+        let committed = match row {
+            None if owed => Some(self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received)),
+            None => None,
+            Some(row) if owed => {
+                Some(self.disk.owe_retained(keeping::owed_row(message, &self.clock), &debts, received, row))
             }
+            Some(row) if message.qos == Qos::AtMostOnce || from.is_none() => {
+                self.disk.change_at_leisure(Arc::clone(&message.topic), row);
+                None
+            }
+            Some(row) => Some(self.disk.change(Arc::clone(&message.topic), row)),
+        };
+        if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        Ok(Published { receivers: core.route(message, retain, from, &self.stats), committed })
+        core.deliver(&self.stats);
+        Ok(Published { receivers, committed, owed })
     }
 
     /// The gateway's own messages; retained ones live in memory only.
@@ -278,38 +256,39 @@ impl Shared {
                 && deliveries < PAGE
             {
                 left = rest;
-                if retain == Retain::Yes {
-                    if message.payload.is_empty() {
-                        core.retained.clear(&message.topic);
-                    } else {
-                        let kept = core.retained.put(Arc::clone(message));
-                        debug_assert!(kept.is_ok() || message.keep == Keep::Every, "the gateway finds room");
-                    }
-                }
-                deliveries += 1 + core.route(message, retain, None, &self.stats);
+                let published = self.keep_and_route(&mut core, message, retain, None);
+                debug_assert!(published.is_ok(), "the gateway finds room");
+                deliveries += 1 + published.map_or(0, |published| published.receivers);
             }
-            self.stats.retained.set(core.retained.len() as u64);
+            self.in_step.store(core.retained.version(), Ordering::Release);
             drop(core);
             self.let_others_in();
         }
     }
 
-    /// The next retained messages for a subscriber.
-    pub(super) fn page(&self, cursor: &mut Cursor, most: usize, now: Instant, into: &mut Vec<Arc<Message>>) -> Rest {
-        self.lock().retained.page(cursor, most, now, into)
-    }
-
-    /// What time brings: wills that are due, retained messages that have expired.
-    pub(super) fn tick(&self, now: Instant) {
+    /// What time brings: wills that are due, sessions and retained messages that have expired. Says for which sessions there
+    /// is no more room, or room again.
+    pub(super) fn tick(&self, now: Instant) -> Vec<(Arc<str>, Room)> {
         let mut core = self.lock();
         for will in core.wills.due(now) {
             self.publish_will(&mut core, will, now);
+        }
+        self.end_sessions(&mut core, now);
+        if let Some(OnDisk { rows, sessions, .. }) = self.disk.found_late() {
+            self.take_in(&mut core, sessions);
+            for message in rows.into_iter().filter_map(|row| keeping::message(row, &self.clock, &self.ownership)) {
+                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message)).is_err() {
+                    tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
+                    break;
+                }
+            }
         }
         for topic in core.retained.expire(now) {
             self.stats.dropped_expired.one();
             self.disk.change_at_leisure(topic, None);
         }
         self.stats.retained.set(core.retained.len() as u64);
+        self.watch_room(&mut core)
     }
 
     /// Bytes of all retained payloads.
@@ -329,21 +308,22 @@ impl Shared {
         for will in core.wills.all() {
             self.publish_will(&mut core, will, Instant::now());
         }
-        for client in core.clients.all() {
-            client.outbox.end(Ending::Stopping);
+        for connected in core.clients.all().filter_map(|(_, client)| client.connected()) {
+            connected.outbox.end(Ending::Stopping);
         }
     }
 }
 
 impl Core {
-    fn take_out(&mut self, key: ClientKey) -> Option<Client> {
-        let client = self.clients.remove(key)?;
-        for raw in &client.filters {
-            if let Some((group, filter)) = split(raw) {
-                self.tree.remove(filter, group, key);
-            }
+    /// Keeps a message that is to be retained, or forgets its topic.
+    fn keep(&mut self, message: &Arc<Message>, retain: Retain) -> Result<(), Refusal> {
+        if retain == Retain::No {
+            return Ok(());
         }
-        self.levels -= client.levels;
-        Some(client)
+        if message.payload.is_empty() {
+            self.retained.clear(&message.topic);
+            return Ok(());
+        }
+        self.retained.put(Arc::clone(message)).map_err(|_| Refusal::NoRoom)
     }
 }

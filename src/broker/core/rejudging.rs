@@ -1,7 +1,9 @@
 //! Whoever is connected, judged by rules that have changed: who would not be let in any more must go, what a client may
 //! not read any more it gets no longer. Nobody else notices.
 
-use super::{Shared, split};
+use super::Shared;
+use super::subscribing::split;
+use crate::broker::clients::Presence;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::Ending;
 
@@ -21,22 +23,29 @@ impl Shared {
         let mut guard = self.lock();
         let core = &mut *guard;
         for (key, client) in core.clients.all_mut() {
-            if !self.access.is_admitted(&client.identity) {
-                client.outbox.end(Ending::NotAllowed);
-                rejudged.clients += 1;
-            }
+            // Nobody knows yet what the client may who has not come since the gateway was started.
+            let Some(identity) = &client.identity else { continue };
             // Whoever goes takes its will along only if it may still leave one.
             let may_leave = |topic| {
-                let judged = ruling::judge(&self.access, &self.ownership, &client.identity, topic, false.into());
+                let judged = ruling::judge(&self.access, &self.ownership, identity, topic, false.into());
                 matches!(judged, Ruling::Publish(_))
             };
-            if client.will.as_ref().is_some_and(|will| !may_leave(will.topic())) {
-                client.will = None;
+            if let Presence::Here(connected) = &mut client.presence {
+                if !self.access.is_admitted(identity) {
+                    connected.outbox.end(Ending::NotAllowed);
+                    rejudged.clients += 1;
+                }
+                if connected.will.as_ref().is_some_and(|will| !may_leave(will.topic())) {
+                    connected.will = None;
+                }
             }
-            for raw in client
+            for (raw, _) in client
                 .filters
-                .extract_if(|raw| split(raw).is_none_or(|(_, filter)| !self.access.may_read(&client.identity, filter)))
+                .extract_if(|raw, _| split(raw).is_none_or(|(_, filter)| !self.access.may_read(identity, filter)))
             {
+                if let Some(durable) = &client.durable {
+                    self.disk.subscription(durable.tally.id, raw.clone(), None);
+                }
                 if let Some((group, filter)) = split(&raw) {
                     let levels = filter.split('/').count();
                     client.levels -= levels;

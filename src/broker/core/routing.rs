@@ -3,55 +3,62 @@
 use std::sync::Arc;
 
 use super::Core;
-use crate::broker::message::{Delivery, Message, Retain};
+use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
 use crate::broker::tree::{ClientKey, Subscription};
 
 impl Core {
-    /// Puts a message into the outbox of everyone who wants it; returns how many that are.
-    pub(super) fn route(
-        &mut self,
-        message: &Arc<Message>,
-        retain: Retain,
-        from: Option<ClientKey>,
-        stats: &BrokerStats,
-    ) -> usize {
-        let mut found = std::mem::take(&mut self.found);
-        self.tree.find(&message.topic, &mut found);
+    /// Finds everyone who wants a message: what each is to get stands in `deliveries` then. May one of them be owed it?
+    pub(super) fn find(&mut self, message: &Arc<Message>, retain: Retain, from: Option<ClientKey>) -> bool {
+        let Self { found, tree, clients, .. } = self;
+        tree.find(&message.topic, found, &|key| clients.get(key).is_some_and(|client| client.connected().is_some()));
         self.routed += 1;
-        let routed = self.routed;
-        for subscription in &found.single {
+        let mut durable = false;
+        for subscription in &self.found.single {
             if subscription.no_local && from == Some(subscription.client) {
                 continue;
             }
-            let Some(client) = self.clients.get(subscription.client) else {
+            let Some(client) = self.clients.get_mut(subscription.client) else {
                 continue;
             };
-            if client.seen.0 == routed {
+            durable |= client.durable.is_some();
+            if client.seen.0 == self.routed {
                 merge(&mut self.deliveries[client.seen.1].1, message, subscription, retain);
             } else {
-                client.seen = (routed, self.deliveries.len());
+                client.seen = (self.routed, self.deliveries.len());
                 self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
             }
         }
-        for subscription in &found.shared {
+        for subscription in &self.found.shared {
+            durable |= self.clients.get(subscription.client).is_some_and(|client| client.durable.is_some());
             self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
         }
-        self.found = found;
-        let receivers = self.deliveries.len();
+        durable && message.qos > Qos::AtMostOnce && message.keep == Keep::Every
+    }
+
+    /// Puts them into the outboxes of those who are there.
+    pub(super) fn deliver(&mut self, stats: &BrokerStats) {
         for (key, delivery) in self.deliveries.drain(..) {
             let Some(client) = self.clients.get(key) else {
                 continue;
             };
-            match client.outbox.put(delivery) {
-                Put::Waits => {}
+            let Some(connected) = client.connected() else {
+                // At QoS 0, and tag values, nobody is owed anything while he is away.
+                if delivery.owed.is_none() && delivery.qos > Qos::AtMostOnce && delivery.message.keep == Keep::Every {
+                    stats.dropped_full.one();
+                }
+                continue;
+            };
+            let owed = delivery.owed.is_some();
+            match connected.outbox.put(delivery) {
+                Put::Waits | Put::Behind => {}
                 Put::Replaced => stats.conflated.one(),
                 Put::Overflowed(lost) => stats.dropped_slow.add(lost as u64),
+                Put::Closed if owed => {}
                 Put::Closed => stats.dropped_slow.one(),
             }
         }
-        receivers
     }
 }
 
@@ -62,6 +69,7 @@ pub(in crate::broker) fn delivery(message: &Arc<Message>, subscription: &Subscri
         qos: message.qos.min(subscription.qos),
         retain: if subscription.retain_as_published { retain } else { Retain::No },
         ids: subscription.id.into_iter().collect(),
+        owed: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Filters added and removed, within bounds: a filter is memory that a stranger makes us hold.
 
-use super::Shared;
+use std::sync::Arc;
+
+use super::{Core, Shared, owing};
 use crate::access::Identity;
 use crate::broker::retained::Cursor;
 use crate::broker::tree::{Added, ClientKey, Subscription};
@@ -38,19 +40,10 @@ impl Shared {
             return Err(0x87);
         }
         let levels = filter.split('/').count();
-        let mut core = self.lock();
+        let mut guard = self.lock();
+        let core = &mut *guard;
         let everybody = core.levels;
-        let client = core.clients.get(key).ok_or(0x80_u8)?;
-        let known = client.filters.contains(&*wanted.filter);
-        if !known {
-            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
-            if full || everybody + levels > LEVELS_OF_ALL_MAX {
-                return Err(0x97);
-            }
-            client.filters.insert(wanted.filter.as_str().into());
-            client.levels += levels;
-            core.levels += levels;
-        }
+        let client = core.clients.get_mut(key).ok_or(0x80_u8)?;
         let subscription = Subscription {
             client: key,
             qos: wanted.qos,
@@ -58,6 +51,21 @@ impl Shared {
             retain_as_published: wanted.retain_as_published,
             id,
         };
+        if let Some(known) = client.filters.get_mut(&*wanted.filter) {
+            *known = subscription;
+        } else {
+            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
+            if full || everybody + levels > LEVELS_OF_ALL_MAX {
+                return Err(0x97);
+            }
+            client.filters.insert(wanted.filter.as_str().into(), subscription);
+            client.levels += levels;
+            core.levels += levels;
+        }
+        if let Some(durable) = &client.durable {
+            let row = owing::subscription_row(wanted, wanted.filter.as_str().into(), id);
+            self.disk.subscription(durable.tally.id, Arc::clone(&row.filter), Some(row));
+        }
         let added = core.tree.add(filter, group, subscription);
         self.stats.subscriptions.set(core.tree.count() as u64);
         let send = match wanted.retain_handling {
@@ -72,22 +80,29 @@ impl Shared {
 
     /// Removes a filter; was it there?
     pub(in crate::broker) fn unsubscribe(&self, key: ClientKey, raw: &str) -> bool {
+        let mut core = self.lock();
+        let removed = self.remove_filter(&mut core, key, raw);
+        self.stats.subscriptions.set(core.tree.count() as u64);
+        removed
+    }
+
+    pub(super) fn remove_filter(&self, core: &mut Core, key: ClientKey, raw: &str) -> bool {
         let Some((group, filter)) = split(raw) else {
             return false;
         };
-        let mut core = self.lock();
         let levels = filter.split('/').count();
-        let Some(client) = core.clients.get(key) else {
+        let Some(client) = core.clients.get_mut(key) else {
             return false;
         };
-        if !client.filters.remove(raw) {
+        if client.filters.remove(raw).is_none() {
             return false;
         }
         client.levels -= levels;
+        if let Some(durable) = &client.durable {
+            self.disk.subscription(durable.tally.id, raw.into(), None);
+        }
         core.levels -= levels;
-        let removed = core.tree.remove(filter, group, key);
-        self.stats.subscriptions.set(core.tree.count() as u64);
-        removed
+        core.tree.remove(filter, group, key)
     }
 }
 

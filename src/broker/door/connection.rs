@@ -14,10 +14,10 @@ use super::duty::Duty;
 use super::intake::Intake;
 use super::stream::Stream;
 use crate::access::Identity;
-use crate::broker::core::Shared;
+use crate::broker::core::{Entered, Leaving, Shared};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::Rest;
-use crate::broker::session::{Ending, Session};
+use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, decode, encode};
 
@@ -43,18 +43,19 @@ pub(super) struct Seat {
     pub shared: Arc<Shared>,
     pub key: ClientKey,
     pub id: Arc<str>,
-    ending: Ending,
+    pub outbox: Arc<Outbox>,
+    leaving: Leaving,
 }
 
 impl Seat {
-    pub(super) fn new(shared: Arc<Shared>, key: ClientKey, id: Arc<str>) -> Self {
-        Self { shared, key, id, ending: Ending::Lost }
+    pub(super) fn new(shared: Arc<Shared>, key: ClientKey, id: Arc<str>, outbox: Arc<Outbox>) -> Self {
+        Self { shared, key, id, outbox, leaving: Leaving::default() }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.leave(self.key, self.ending);
+        self.shared.leave(self.key, &self.outbox, std::mem::take(&mut self.leaving));
     }
 }
 
@@ -70,27 +71,25 @@ struct Left {
 pub(super) struct Connection {
     duty: Duty,
     seat: Seat,
-    outbox: Arc<Outbox>,
 }
 
 impl Connection {
-    pub(super) fn new(seat: Seat, state: (Arc<Outbox>, Session), connect: &Connect, identity: Identity) -> Self {
-        let (outbox, session) = state;
-        let duty = Duty::new(&seat, Arc::clone(&outbox), session, (connect, identity));
-        Self { duty, seat, outbox }
+    pub(super) fn new(seat: Seat, entered: Entered, connect: &Connect, identity: Identity) -> Self {
+        let duty = Duty::new(&seat, entered, (connect, identity));
+        Self { duty, seat }
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
     pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, mut out: BytesMut) {
         let (mut reader, mut writer) = stream.into_split();
         let ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
-        self.seat.ending = ending;
         self.log(ending);
         if ending == Ending::Stopping {
             // What waits is still sent, for a short while.
             drop(tokio::time::timeout(DRAIN_MAX, self.drain(&mut writer, &mut out)).await);
         }
         // The place is free, and the will sent, before the last words: they may take a while.
+        self.seat.leaving = self.duty.leaving(ending);
         let version = self.duty.version();
         // Longer than any reason string with its packet, or it is left out.
         let told = if self.duty.maximum_packet >= 128 { ending.told() } else { "" };
@@ -158,7 +157,7 @@ impl Connection {
                     }
                     Ok(0) | Err(_) => return Ending::Lost,
                 },
-                () = self.outbox.rung() => {}
+                () = self.seat.outbox.rung() => {}
                 () = self.duty.settled() => {}
                 () = std::future::ready(()), if left.packets == Rest::More => {}
                 () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
@@ -183,7 +182,7 @@ impl Connection {
                 return Err(ending);
             }
         }
-        if let Some(ending) = self.duty.take_settled(out).or_else(|| self.outbox.ending()) {
+        if let Some(ending) = self.duty.take_settled(out).or_else(|| self.seat.outbox.ending()) {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);

@@ -1,28 +1,32 @@
 //! What a connection does for each of its session's actions: publish, subscribe, hand in a command, acknowledge.
 //!
-//! Publishes that cannot be settled at once (a command waits for the journal, a retained message for its commit) are
-//! settled in tasks of their own; the client's other packets go on meanwhile.
+//! Publishes that cannot be settled at once (a command waits for the journal, what is kept or owed for its commit) are
+//! waited for in `errands`; the client's other packets go on meanwhile.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connection::Seat;
-use super::sending::Walk;
+use super::errands::{Done, Waits};
 use crate::access::Identity;
-use crate::broker::core::Shared;
-use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
+use crate::broker::clients::Carried;
+use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared};
+use crate::broker::durable::Tally;
+use crate::broker::keeping;
+use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
+use crate::broker::retained::Walk;
 use crate::broker::ruling::{self, Ruling};
-use crate::broker::session::{Action, Aliases, Ending, Session, Token, Verdict};
-use crate::broker::tree::ClientKey;
+use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session, Token, Verdict};
+use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
+use crate::disk::ledger::Committed;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -31,7 +35,7 @@ use crate::model::topic::{check_filter, split_share};
 /// A connected client at work.
 pub(super) struct Duty {
     pub(super) shared: Arc<Shared>,
-    key: ClientKey,
+    pub(super) key: ClientKey,
     id: Arc<str>,
     identity: Identity,
     pub(super) version: Version,
@@ -42,16 +46,27 @@ pub(super) struct Duty {
     pub(super) aliases: Aliases,
     /// Retained messages still to be sent, by filter: subscribing again begins again.
     pub(super) walks: BTreeMap<Arc<str>, Walk>,
-    /// Taken, but there was no room in the window yet.
-    pub(super) taken: VecDeque<Delivery>,
-    settling: JoinSet<(Token, Verdict)>,
-    settled: Vec<(Token, Verdict)>,
+    pub(super) course: Course,
+    pub(super) waits: Waits,
+    /// What the session is owed, if it outlives the connection.
+    pub(super) tally: Option<Arc<Tally>>,
+    /// Version of the retained messages when the client had got everything.
+    pub(super) in_step: u64,
     refused_before: bool,
 }
 
 impl Duty {
-    pub(super) fn new(seat: &Seat, outbox: Arc<Outbox>, session: Session, client: (&Connect, Identity)) -> Self {
+    pub(super) fn new(seat: &Seat, entered: Entered, client: (&Connect, Identity)) -> Self {
         let (connect, identity) = client;
+        let lifetime = match (&entered.tally, entered.present) {
+            (None, _) => Lifetime::Connection,
+            (Some(_), false) => Lifetime::Begun,
+            (Some(_), true) => Lifetime::Resumed,
+        };
+        let mut session = Session::new(connect, lifetime, &entered.received, Instant::now());
+        if seat.outbox.behind().is_none() {
+            session.caught_up();
+        }
         Self {
             shared: Arc::clone(&seat.shared),
             key: seat.key,
@@ -59,16 +74,31 @@ impl Duty {
             identity,
             version: connect.version,
             session,
-            outbox,
+            outbox: Arc::clone(&seat.outbox),
             maximum_packet: connect.maximum_packet as usize,
             wants_reasons: connect.wants_reasons,
             aliases: Aliases::new(connect.alias_maximum),
-            walks: BTreeMap::new(),
-            taken: VecDeque::new(),
-            settling: JoinSet::new(),
-            settled: Vec::new(),
+            walks: entered.walks.into_iter().map(|walk| (walk.cursor.filter(), walk)).collect(),
+            course: entered.course,
+            waits: Waits::default(),
+            tally: entered.tally,
+            in_step: entered.in_step,
             refused_before: false,
         }
+    }
+
+    /// What the session goes on with when this connection has ended.
+    pub(super) fn leaving(&self, ending: Ending) -> Leaving {
+        let carried = match self.session.lifetime() {
+            Lifetime::Connection => Carried::default(),
+            Lifetime::Begun | Lifetime::Resumed => Carried {
+                received: self.session.carry(),
+                unfinished: self.walks.values().map(Walk::unfinished).collect(),
+                in_step: self.in_step,
+                sent_below: self.course.sent_below(),
+            },
+        };
+        Leaving { ending, expiry: self.session.expiry_changed(), carried }
     }
 
     pub(super) fn version(&self) -> Version {
@@ -77,7 +107,7 @@ impl Duty {
 
     /// Is so much waiting to be settled that no more should be read?
     pub(super) fn is_full(&self) -> bool {
-        self.session.is_full(self.settling.len())
+        self.session.is_full(self.waits.len())
     }
 
     /// Nothing is read for now: the client cannot be heard.
@@ -89,20 +119,34 @@ impl Duty {
         self.session.silent_at()
     }
 
-    /// Waits until something is settled; for ever when nothing waits. Cancel-safe.
+    /// Waits until something that was waited for is done; for ever when nothing is. Cancel-safe.
     pub(super) async fn settled(&mut self) {
-        match self.settling.join_next().await {
-            Some(Ok(done)) => self.settled.push(done),
-            // These tasks do not panic and are not cancelled; a publish lost that way would just not be acknowledged.
-            Some(Err(error)) => tracing::error!(%error, "a publish could not be settled"),
-            None => std::future::pending().await,
-        }
+        self.waits.any(&self.shared).await;
     }
 
-    /// Acknowledges what has been settled.
+    /// Goes on with what is done.
     pub(super) fn take_settled(&mut self, out: &mut BytesMut) -> Option<Ending> {
-        for (token, verdict) in std::mem::take(&mut self.settled) {
-            let actions = self.session.settle(token, verdict);
+        for done in self.waits.take_done() {
+            let actions = match done {
+                Done::Settled(token, verdict) => self.session.settle(token, verdict),
+                Done::Released(packet_id) => self.session.released(packet_id).into_iter().collect(),
+                Done::Finished(packet_id) => self.session.finished(packet_id).into_iter().collect(),
+                Done::Say(words) => {
+                    out.extend_from_slice(&words);
+                    Vec::new()
+                }
+                Done::Page(rows) => {
+                    let clock = &self.shared.clock;
+                    let rows = rows.into_iter().map(|row| keeping::delivery(row, clock)).collect();
+                    self.course.page(rows, &self.outbox, &mut self.session);
+                    Vec::new()
+                }
+                Done::Committed => {
+                    self.course.committed();
+                    Vec::new()
+                }
+                Done::Failed => return Some(Ending::NotKept),
+            };
             if let ending @ Some(_) = self.carry_out(actions, out) {
                 return ending;
             }
@@ -134,6 +178,14 @@ impl Duty {
                     }
                     continue;
                 }
+                Action::Confirm { token } => {
+                    self.waits.commit(self.shared.disk.committed(), Done::Settled(token, Verdict::Owed(0)));
+                    continue;
+                }
+                Action::Settle(_) | Action::Release { .. } | Action::Finish { .. } => {
+                    self.account(&action);
+                    continue;
+                }
                 Action::Subscribe(subscribe) => self.subscribe(&subscribe, out),
                 Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, out),
                 Action::Close(ending) => return Some(ending),
@@ -141,6 +193,23 @@ impl Duty {
             self.shared.stats.packets_sent.one();
         }
         None
+    }
+
+    /// Tells the ledger.
+    fn account(&mut self, action: &Action) {
+        let Some(tally) = &self.tally else {
+            return;
+        };
+        match action {
+            Action::Settle(owed) => self.shared.settle(tally, *owed),
+            Action::Release { packet_id, owed } => {
+                self.waits.commit(self.shared.release(tally, *owed), Done::Released(*packet_id));
+            }
+            Action::Finish { packet_id } => {
+                self.waits.commit(self.shared.finish(tally, *packet_id), Done::Finished(*packet_id));
+            }
+            _ => {}
+        }
     }
 
     /// The verdict, unless it has to be waited for.
@@ -160,8 +229,11 @@ impl Duty {
             }
             Ruling::Command(tag) => {
                 let request = self.request(tag, &publish);
-                // Shown to those who watch the topic; not kept, so there is always room for it.
-                drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, self.key));
+                // Shown to those who watch the topic, as far as it can be. The journal decides what becomes of it, and knows
+                // a command that comes again.
+                let origin = Origin { client: self.key, packet_id: None };
+                drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, origin));
+                self.session.may_come_again(token);
                 self.command(token, request)
             }
             Ruling::Publish(retain) => self.send_on(token, publish, retain),
@@ -169,31 +241,37 @@ impl Duty {
     }
 
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
+        let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
         let message = Arc::new(message(publish));
-        let Ok(published) = self.shared.publish(&message, retain, self.key) else {
-            self.shared.stats.publishes_refused.one();
-            return Some(Verdict::NotKept(0x97, "no room for more retained messages"));
-        };
-        // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
-        let stored = self.shared.forward(&message, retain);
-        let unseen = published.receivers == 0 && message.qos == Qos::AtLeastOnce && stored.is_none();
-        let verdict = Verdict::Taken(if unseen { 0x10 } else { 0 });
-        let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
-        if committed.is_none() && stored.is_none() {
-            return Some(verdict);
-        }
-        self.settling.spawn(async move {
-            if let Some(stored) = stored
-                && stored.await.is_err()
-            {
-                return (token, Verdict::NotKept(0x97, "could not be stored for upstream"));
+        let origin = Origin { client: self.key, packet_id };
+        let published = match self.shared.publish(&message, retain, origin) {
+            Ok(published) => published,
+            Err(refused) => {
+                self.shared.stats.publishes_refused.one();
+                let told = match refused {
+                    Refused::NoRoom => "no room for more retained messages",
+                    Refused::Disk => "could not be kept for all who are owed it",
+                };
+                return Some(Verdict::NotKept(0x97, told));
             }
-            let kept = match committed {
-                Some(committed) => matches!(committed.await, Ok(Ok(()))),
-                None => true,
-            };
-            (token, if kept { verdict } else { Verdict::NotKept(0x80, "could not be kept on disk") })
-        });
+        };
+        let stored = self.shared.forward(&message, retain);
+        // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
+        let unseen = published.receivers == 0 && message.qos == Qos::AtLeastOnce && stored.is_none();
+        let reason = if unseen { 0x10 } else { 0 };
+        let verdict = if published.owed { Verdict::Owed(reason) } else { Verdict::Taken(reason) };
+        let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
+        match (stored, committed) {
+            (None, None) => return Some(verdict),
+            (None, Some(committed)) => self.waits.commit(committed, Done::Settled(token, verdict)),
+            (Some(stored), committed) => self.waits.task(async move {
+                let verdict = match stored.await {
+                    Ok(()) => kept(committed, verdict).await,
+                    Err(_refused) => Verdict::NotKept(0x97, "could not be stored for upstream"),
+                };
+                Done::Settled(token, verdict)
+            }),
+        }
         None
     }
 
@@ -229,7 +307,7 @@ impl Duty {
         if let Poll::Ready(verdict) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Some(verdict);
         }
-        self.settling.spawn(async move { (token, answer.await) });
+        self.waits.task(async move { Done::Settled(token, answer.await) });
         None
     }
 
@@ -241,7 +319,9 @@ impl Duty {
                     codes.push(wanted.qos.bits());
                     if let Some(cursor) = subscribed.cursor {
                         let (_, after) = self.outbox.numbers();
-                        let walk = Walk { cursor, subscription: subscribed.subscription, after };
+                        // They come as what was kept, whatever the subscription says of what is published.
+                        let subscription = Subscription { retain_as_published: true, ..subscribed.subscription };
+                        let walk = Walk { cursor, subscription, after };
                         self.walks.insert(walk.cursor.filter(), walk);
                     }
                 }
@@ -254,7 +334,18 @@ impl Duty {
                 }
             }
         }
-        encode::suback(out, self.version, subscribe.packet_id, &codes);
+        let mut suback = BytesMut::new();
+        encode::suback(&mut suback, self.version, subscribe.packet_id, &codes);
+        self.say_when_committed(suback, out);
+    }
+
+    /// A client that comes back relies on its subscriptions being there.
+    fn say_when_committed(&mut self, words: BytesMut, out: &mut BytesMut) {
+        if self.tally.is_some() {
+            self.waits.commit(self.shared.disk.committed(), Done::Say(words.freeze()));
+        } else {
+            out.extend_from_slice(&words);
+        }
     }
 
     fn unsubscribe(&mut self, packet_id: u16, filters: &[String], out: &mut BytesMut) {
@@ -267,13 +358,21 @@ impl Duty {
                 false => 0x8F,
             });
         }
-        encode::unsuback(out, self.version, packet_id, &codes);
+        let mut unsuback = BytesMut::new();
+        encode::unsuback(&mut unsuback, self.version, packet_id, &codes);
+        self.say_when_committed(unsuback, out);
     }
 }
 
 /// Could there be a subscription of this name?
 fn is_filter(raw: &str) -> bool {
     split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
+}
+
+/// The verdict when it is known whether it was committed.
+async fn kept(committed: Option<Committed>, verdict: Verdict) -> Verdict {
+    let Some(committed) = committed else { return verdict };
+    if matches!(committed.await, Ok(Ok(()))) { verdict } else { verdict.not_kept() }
 }
 
 fn message(publish: Publish) -> Message {

@@ -5,10 +5,11 @@
 //!
 //! `limits` how many at once · `greeting` from the first byte to CONNECT · `welcome` from there to CONNACK ·
 //! `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what the connection does for each of the
-//! session's actions · `sending` what goes to the client.
+//! session's actions · `errands` what it waits for meanwhile · `sending` what goes to the client.
 
 mod connection;
 mod duty;
+mod errands;
 mod greeting;
 mod intake;
 mod limits;

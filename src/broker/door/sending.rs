@@ -1,54 +1,40 @@
-//! What goes to the client: retained messages for new subscriptions, then what its outbox holds, as far as its window
-//! and its socket take it.
+//! What goes to the client: retained messages for new subscriptions, then what its outbox or the ledger holds for it, as far
+//! as its window and its socket take it.
+
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::duty::Duty;
-use crate::broker::core::delivery;
-use crate::broker::message::{Delivery, Qos, Retain};
-use crate::broker::retained::{Cursor, Rest};
-use crate::broker::tree::Subscription;
-use crate::broker::wire::Naming;
-use crate::broker::wire::encode::Outgoing;
-
-/// Messages taken out of the outbox, or from a page of retained ones, at a time.
-const TAKE: usize = 64;
+use crate::broker::message::Stage;
+use crate::broker::retained::Rest;
+use crate::broker::session::{Errands, Lifetime};
+use crate::broker::wire::encode::{self, Outgoing};
+use crate::broker::wire::{AckKind, Naming};
 
 /// Pages of retained messages looked through before others get their turn.
 const PAGES: usize = 8;
-
-/// The retained messages for one new subscription.
-pub(super) struct Walk {
-    pub cursor: Cursor,
-    pub subscription: Subscription,
-    /// What had been put into the outbox before goes first: values of an earlier subscription that covers the same
-    /// topics are older than the retained ones.
-    pub after: u64,
-}
 
 impl Duty {
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
     pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
         let now = Instant::now();
+        let version = self.shared.in_step.load(Ordering::Acquire);
         while out.len() < enough {
-            if self.taken.is_empty() && self.take(now) == Rest::More {
+            if self.course.is_empty() && self.take() == Rest::More {
                 return Rest::More;
             }
-            let room = self.session.room();
-            match self.taken.front() {
-                Some(front) if front.qos == Qos::AtMostOnce || room > 0 => {}
-                _ => return Rest::Nothing,
-            }
-            if let Some(delivery) = self.taken.pop_front() {
-                self.write(&delivery, now, out);
+            if !self.write(now, out) {
+                self.look_whether_in_step(version);
+                return Rest::Nothing;
             }
         }
         Rest::Nothing
     }
 
     /// Retained messages first: whoever has just subscribed waits for them. More: come back when others had a turn.
-    fn take(&mut self, now: Instant) -> Rest {
+    fn take(&mut self) -> Rest {
         let mut pages = 0;
         while let Some(mut walk) = self.walks.first_entry() {
             if self.outbox.numbers().0 < walk.get().after {
@@ -58,28 +44,45 @@ impl Duty {
                 return Rest::More;
             }
             pages += 1;
-            let mut messages = Vec::new();
-            let rest = self.shared.page(&mut walk.get_mut().cursor, TAKE, now, &mut messages);
-            let as_kept = Subscription { retain_as_published: true, ..walk.get().subscription };
-            self.taken.extend(messages.iter().map(|message| delivery(message, &as_kept, Retain::Yes)));
+            let mut deliveries = Vec::new();
+            let rest = self.shared.page((self.key, &self.outbox), walk.get_mut(), &mut deliveries);
             if rest == Rest::Nothing {
                 walk.remove();
             }
-            if !self.taken.is_empty() {
+            if !deliveries.is_empty() {
+                let errands = self.course.add(deliveries);
+                self.run(errands);
                 return Rest::Nothing;
             }
         }
-        let mut taken = Vec::new();
-        self.outbox.take(TAKE, self.session.room(), &mut taken);
-        self.taken.extend(taken);
+        let errands = self.course.fill(&self.outbox, self.session.room());
+        self.run(errands);
         Rest::Nothing
     }
 
-    fn write(&mut self, delivery: &Delivery, now: Instant, out: &mut BytesMut) {
+    fn run(&mut self, errands: Errands) {
+        if errands.commit {
+            self.waits.gate(self.shared.disk.committed());
+        }
+        if let (Some(from), Some(tally)) = (errands.page_from, &self.tally) {
+            self.waits.read(&self.shared, tally, from);
+        }
+    }
+
+    /// Writes the next; false when nothing may be sent now.
+    fn write(&mut self, now: Instant, out: &mut BytesMut) -> bool {
         let stats = &self.shared.stats;
-        if delivery.message.is_expired(now) {
-            stats.dropped_expired.one();
-            return;
+        let Some(delivery) = self.course.next(&self.session) else {
+            return false;
+        };
+        if delivery.owed.is_some_and(|owed| owed.stage == Stage::Released) {
+            let Some(packet_id) = self.session.launch(delivery.qos, delivery.owed) else {
+                return false;
+            };
+            encode::ack(out, self.version, AckKind::Pubrel, (packet_id, 0, ""));
+            stats.packets_sent.one();
+            self.course.sent();
+            return true;
         }
         let topic = &delivery.message.topic;
         let mut naming = self.aliases.look(topic);
@@ -88,14 +91,39 @@ impl Duty {
             naming = Naming::Full; // without the alias it may fit
             outgoing = Outgoing::new(delivery, (self.version, naming), now);
         }
-        if outgoing.len() > self.maximum_packet {
-            stats.dropped_too_large.one(); // 3.1.2-25: as if it had been sent
-            return;
+        let expired = delivery.message.is_expired(now);
+        if expired || outgoing.len() > self.maximum_packet {
+            // 3.1.2-25: one that is too large for the client counts as sent.
+            if expired { &stats.dropped_expired } else { &stats.dropped_too_large }.one();
+            if let (Some(owed), Some(tally)) = (self.course.sent().and_then(|sent| sent.owed), &self.tally) {
+                self.shared.settle(tally, owed);
+            }
+            return true;
         }
-        outgoing.write(out, self.session.launch(delivery.qos));
+        let Some(packet_id) = self.session.launch(delivery.qos, delivery.owed) else {
+            return false;
+        };
+        outgoing.write(out, packet_id);
         self.aliases.written(topic, naming);
         stats.packets_sent.one();
         stats.publishes_sent.one();
         stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
+        self.course.sent();
+        true
+    }
+
+    /// Nothing is left to be sent or acknowledged: what a session is owed and has seen is known for certain now.
+    /// `version`: of the retained messages, before it was looked whether any is waiting.
+    fn look_whether_in_step(&mut self, version: u64) {
+        let lasting = self.session.lifetime() != Lifetime::Connection;
+        if !lasting || !self.walks.is_empty() || !self.course.is_empty() || self.session.has_passing() {
+            return;
+        }
+        if self.outbox.is_clear() {
+            self.in_step = version;
+            if let Some(tally) = self.tally.as_ref().filter(|_| !self.session.has_flights()) {
+                tally.clear();
+            }
+        }
     }
 }

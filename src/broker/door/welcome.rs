@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::time::Instant;
 
 use super::Arrival;
 use super::connection::{Connection, Seat};
@@ -13,7 +12,7 @@ use super::intake::Intake;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
-use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM, Session};
+use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
 use crate::broker::wire::{Connect, Version};
@@ -81,29 +80,55 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
         Err(reason) => return refuse(arrival, version, reason).await,
     };
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
-    let will = LastWill::of(&mut connect);
-    let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
-    let newcomer =
-        Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
-    let Some(key) = arrival.shared.enter(newcomer) else {
-        return refuse(arrival, version, 0x8B).await; // server shutting down
+    let expiry = expiry(&connect, arrival.shared.bounds.session_expiry_max);
+    let newcomer = Newcomer {
+        id: Arc::clone(&id),
+        identity: identity.clone(),
+        version: if version == Version::V5 { 5 } else { 4 },
+        clean_start: connect.clean_start,
+        expiry,
+        will: LastWill::of(&mut connect),
+        outbox: Arc::clone(&outbox),
     };
+    let entered = match arrival.shared.enter(newcomer).await {
+        Ok(entered) => entered,
+        Err(reason) => {
+            if arrival.shared.talk.allows() {
+                tracing::info!(peer = %arrival.shown.peer, client = &*id, reason, "client refused");
+            }
+            return refuse(arrival, version, reason).await;
+        }
+    };
+    let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), outbox);
+    let (present, dropped) = (entered.present, entered.dropped);
     if arrival.shared.talk.allows() {
-        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
+    }
+    if dropped > 0 {
+        tracing::warn!(client = &*id, dropped, "messages found no room while the client was away");
     }
     let mut out = BytesMut::new();
     let told = Welcome {
+        session_present: present,
         assigned_id: assigned.as_deref(),
-        session_expiry_overruled: connect.session_expiry > 0,
+        session_expiry: (expiry != connect.session_expiry).then_some(expiry),
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
+        dropped,
         keep_alive,
     };
     encode::welcome(&mut out, version, &told);
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
-    let session = Session::new(&connect, Instant::now());
-    let seat = Seat::new(Arc::clone(&arrival.shared), key, id);
-    let connection = Connection::new(seat, (outbox, session), &connect, identity);
+    let connection = Connection::new(seat, *entered, &connect, identity);
     connection.run(arrival.stream, Intake::new(arrived, arrival.places), out).await;
+}
+
+/// Seconds the session is to outlive the connection. In 3.1.1 a session without `clean_session` has no end; here it has one.
+fn expiry(connect: &Connect, longest: u32) -> u32 {
+    match connect.version {
+        Version::V311 if connect.clean_start => 0,
+        Version::V311 => longest,
+        Version::V5 => connect.session_expiry.min(longest),
+    }
 }

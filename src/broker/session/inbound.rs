@@ -1,5 +1,10 @@
 //! Publishes from the client: topic aliases, Receive Maximum, acknowledgements in the order of the publishes
 //! (4.6.0-2, 4.6.0-3) however long each takes to settle, and QoS 2 exactly once.
+//!
+//! Packet identifiers of QoS 2 publishes that the client has not released belong to the session, not to the connection:
+//! [`Inbound::carry`] hands them on. Those whose message left a row in the ledger lie there, too, and are taken out of
+//! it, durably, before PUBCOMP: the client may use the identifier again from then on, and after a crash its next publish
+//! must not be taken for the old one.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,6 +15,9 @@ use crate::broker::wire::{Ack, AckKind, Fault, Publish, Version};
 /// Unacknowledged QoS 1 and 2 publishes we take from a client. A command waits for the journal, a retained message for
 /// a commit of a few milliseconds: with 64 on the way a client still does thousands a second.
 pub(in crate::broker) const RECEIVE_MAXIMUM: u16 = 64;
+
+/// QoS 2 publishes of a client that wait for their PUBREL, of all its connections: beyond, something is wrong with it.
+const UNRELEASED_MAX: usize = 1024;
 
 /// Topic aliases a client may use towards us: at most 32 KiB per connection.
 pub(in crate::broker) const ALIASES_MAX: u16 = 32;
@@ -23,10 +31,23 @@ pub(in crate::broker) struct Token(u64);
 pub(in crate::broker) enum Verdict {
     /// Done; MQTT 5 clients get this reason: 0, or 0x10 when nobody subscribes.
     Taken(u8),
+    /// The same; a row of the ledger, committed, holds it and its packet identifier.
+    Owed(u8),
     /// Refused with this MQTT 5 reason and text; a 3.1.1 client sees an ordinary acknowledgement, as from mosquitto.
     Refused(u8, &'static str),
     /// It could not be kept: MQTT 5 is told this reason and text, 3.1.1 must not be acknowledged.
     NotKept(u8, &'static str),
+}
+
+impl Verdict {
+    /// What it is when its commit has failed.
+    pub(in crate::broker) fn not_kept(self) -> Self {
+        match self {
+            // 0x97, quota exceeded: what a client must take for "later".
+            Self::Owed(_) => Self::NotKept(0x97, "could not be kept for all who are owed it"),
+            _ => Self::NotKept(0x80, "could not be kept on disk"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -35,13 +56,35 @@ struct Waiting {
     packet_id: u16,
     qos: Qos,
     verdict: Option<Verdict>,
+    /// See [`Inbound::may_come_again`].
+    may_come_again: bool,
 }
 
-/// State of a QoS 2 publish between its PUBLISH and its PUBREL.
+/// A QoS 2 publish between its PUBLISH and its PUBREL, as a session keeps it from connection to connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Received {
+pub(in crate::broker) enum Received {
+    /// Sent on; the connection ended before it was known to be settled. It may stand in the ledger.
+    SentOn,
+    /// PUBREC was sent.
+    Taken,
+    /// The same, and the ledger knows it.
+    Owed,
+}
+
+/// The same, on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
     Unsettled,
-    PubrecSent,
+    Received(Received),
+    /// PUBREL has come; the ledger is being told.
+    Finishing,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    stage: Stage,
+    /// Published on this connection: only that counts against Receive Maximum (section 4.9).
+    counts: bool,
 }
 
 #[derive(Debug)]
@@ -49,14 +92,38 @@ pub(super) struct Inbound {
     version: Version,
     next: u64,
     waiting: VecDeque<Waiting>,
-    received: HashMap<u16, Received>,
+    received: HashMap<u16, Entry>,
     aliases: HashMap<u16, String>,
 }
 
 impl Inbound {
-    pub(super) fn new(version: Version) -> Self {
-        let (waiting, received, aliases) = (VecDeque::new(), HashMap::new(), HashMap::new());
+    /// Goes on with what an earlier connection of the session left.
+    pub(super) fn new(version: Version, carried: &[(u16, Received)]) -> Self {
+        let known =
+            |(id, received): &(u16, Received)| (*id, Entry { stage: Stage::Received(*received), counts: false });
+        let (waiting, received, aliases) = (VecDeque::new(), carried.iter().map(known).collect(), HashMap::new());
         Self { version, next: 0, waiting, received, aliases }
+    }
+
+    /// What the next connection of the session has to know.
+    pub(super) fn carry(&self) -> Vec<(u16, Received)> {
+        let again: Vec<u16> =
+            self.waiting.iter().filter(|waiting| waiting.may_come_again).map(|waiting| waiting.packet_id).collect();
+        let of = |(id, entry): (&u16, &Entry)| match entry.stage {
+            Stage::Unsettled if again.contains(id) => None,
+            Stage::Unsettled => Some((*id, Received::SentOn)),
+            Stage::Received(received) => Some((*id, received)),
+            // Not known to be committed: the PUBREL that comes again asks once more.
+            Stage::Finishing => Some((*id, Received::Owed)),
+        };
+        self.received.iter().filter_map(of).collect()
+    }
+
+    /// This publish may be handed in once more if the connection ends before it is settled: nothing is done twice then.
+    pub(super) fn may_come_again(&mut self, token: Token) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.token == token) {
+            waiting.may_come_again = true;
+        }
     }
 
     /// QoS 1 and 2 publishes that wait for their first acknowledgement.
@@ -68,10 +135,15 @@ impl Inbound {
         if let Err(ending) = self.resolve_alias(&mut publish) {
             return vec![Action::Close(ending)];
         }
+        let mut sent_on = false;
         if publish.qos == Qos::ExactlyOnce {
-            match self.received.get(&publish.packet_id) {
-                Some(Received::Unsettled) => return Vec::new(),
-                Some(Received::PubrecSent) => return vec![ack(AckKind::Pubrec, publish.packet_id, 0, "")],
+            match self.received.get(&publish.packet_id).map(|entry| entry.stage) {
+                Some(Stage::Unsettled) => return Vec::new(),
+                Some(Stage::Received(Received::SentOn)) => sent_on = true,
+                Some(Stage::Received(_) | Stage::Finishing) => {
+                    return vec![ack(AckKind::Pubrec, publish.packet_id, 0, "")];
+                }
+                None if self.received.len() >= UNRELEASED_MAX => return vec![Action::Close(Ending::ReceiveMaximum)],
                 None => {}
             }
         }
@@ -83,21 +155,40 @@ impl Inbound {
             }
             let (packet_id, qos) = (publish.packet_id, publish.qos);
             if qos == Qos::ExactlyOnce {
-                self.received.insert(packet_id, Received::Unsettled);
+                self.received.insert(packet_id, Entry { stage: Stage::Unsettled, counts: true });
             }
-            self.waiting.push_back(Waiting { token, packet_id, qos, verdict: None });
+            self.waiting.push_back(Waiting { token, packet_id, qos, verdict: None, may_come_again: false });
         }
-        vec![Action::Publish { token, publish }]
+        vec![if sent_on { Action::Confirm { token } } else { Action::Publish { token, publish } }]
     }
 
     /// PUBREL: the QoS 2 publish is finished on both sides.
-    pub(super) fn release(&mut self, pubrel: Ack) -> Action {
-        let known = self.received.get(&pubrel.packet_id) == Some(&Received::PubrecSent);
-        if known {
-            self.received.remove(&pubrel.packet_id);
+    pub(super) fn release(&mut self, pubrel: Ack) -> Option<Action> {
+        let packet_id = pubrel.packet_id;
+        match self.received.get_mut(&packet_id).map(|entry| &mut entry.stage) {
+            Some(Stage::Received(Received::Taken)) => {
+                self.received.remove(&packet_id);
+                Some(ack(AckKind::Pubcomp, packet_id, 0, ""))
+            }
+            Some(stage @ Stage::Received(Received::Owed)) => {
+                *stage = Stage::Finishing;
+                Some(Action::Finish { packet_id })
+            }
+            Some(Stage::Finishing) => None,
+            // 0x92: packet identifier not found.
+            Some(Stage::Unsettled | Stage::Received(Received::SentOn)) | None => {
+                Some(ack(AckKind::Pubcomp, packet_id, 0x92, ""))
+            }
         }
-        // 0x92: packet identifier not found.
-        ack(AckKind::Pubcomp, pubrel.packet_id, if known { 0 } else { 0x92 }, "")
+    }
+
+    /// The ledger has forgotten it.
+    pub(super) fn finished(&mut self, packet_id: u16) -> Option<Action> {
+        let finishing = self.received.get(&packet_id).is_some_and(|entry| entry.stage == Stage::Finishing);
+        finishing.then(|| {
+            self.received.remove(&packet_id);
+            ack(AckKind::Pubcomp, packet_id, 0, "")
+        })
     }
 
     pub(super) fn settle(&mut self, token: Token, verdict: Verdict) -> Vec<Action> {
@@ -116,8 +207,8 @@ impl Inbound {
     fn acknowledge(&mut self, packet_id: u16, qos: Qos, verdict: Verdict) -> Action {
         let (reason, told) = match (verdict, self.version) {
             (Verdict::NotKept(..), Version::V311) => return Action::Close(Ending::NotKept),
-            (Verdict::Taken(_) | Verdict::Refused(..), Version::V311) => (0, ""),
-            (Verdict::Taken(reason), Version::V5) => (reason, ""),
+            (Verdict::Taken(_) | Verdict::Owed(_) | Verdict::Refused(..), Version::V311) => (0, ""),
+            (Verdict::Taken(reason) | Verdict::Owed(reason), Version::V5) => (reason, ""),
             (Verdict::Refused(reason, told) | Verdict::NotKept(reason, told), Version::V5) => (reason, told),
         };
         if qos == Qos::ExactlyOnce {
@@ -125,7 +216,8 @@ impl Inbound {
             if reason >= 0x80 {
                 self.received.remove(&packet_id);
             } else {
-                self.received.insert(packet_id, Received::PubrecSent);
+                let received = if matches!(verdict, Verdict::Owed(_)) { Received::Owed } else { Received::Taken };
+                self.received.insert(packet_id, Entry { stage: Stage::Received(received), counts: true });
             }
             ack(AckKind::Pubrec, packet_id, reason, told)
         } else {
@@ -136,7 +228,7 @@ impl Inbound {
     /// What counts against our Receive Maximum (section 4.9): QoS 2 until its PUBREL.
     fn unfinished(&self) -> usize {
         let only_waiting = self.waiting.iter().filter(|waiting| waiting.qos == Qos::AtLeastOnce).count();
-        only_waiting + self.received.len()
+        only_waiting + self.received.values().filter(|entry| entry.counts).count()
     }
 
     /// Section 3.3.2.3.4.

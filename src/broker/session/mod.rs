@@ -4,9 +4,11 @@
 //! The connection loop feeds it and carries the actions out. What is not here: subscriptions (tree), queued messages
 //! (outbox), wills and retained messages (core).
 //!
-//! In this version a session ends with its connection, so nothing is ever sent a second time and DUP is never set by us.
+//! One of these lives as long as a connection. What a session keeps beyond it goes out with [`Session::carry`] and into
+//! the next one; what the client is owed lies in the ledger (`course` brings it in order).
 
 mod aliases;
+mod course;
 mod inbound;
 mod outbound;
 #[cfg(test)]
@@ -17,11 +19,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) use aliases::Aliases;
+pub(super) use course::{Course, Errands};
 use inbound::Inbound;
-pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Token, Verdict};
+pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Received, Token, Verdict};
 use outbound::Outbound;
+pub(super) use outbound::WINDOW_MAX;
 
-use super::message::Qos;
+use super::message::{Owed, Qos};
 use super::wire::{AckKind, Connect, Fault, Incoming, Publish, Subscribe, Version};
 
 /// Why a connection ends.
@@ -98,6 +102,14 @@ pub(super) enum Action {
     Pong,
     /// Publish it, then [`Session::settle`] its token (at QoS 0, too).
     Publish { token: Token, publish: Publish },
+    /// It was sent on by an earlier connection: make sure of its commit, then settle the token.
+    Confirm { token: Token },
+    /// The ledger need not hold this any longer.
+    Settle(Owed),
+    /// Commit that it has arrived, then call [`Session::released`].
+    Release { packet_id: u16, owed: Owed },
+    /// Commit that the client's publish is over, then call [`Session::finished`].
+    Finish { packet_id: u16 },
     /// Subscribe and write SUBACK.
     Subscribe(Subscribe),
     /// Unsubscribe and write UNSUBACK.
@@ -106,32 +118,48 @@ pub(super) enum Action {
     Close(Ending),
 }
 
+/// How long the session lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// As long as this connection.
+    Connection,
+    /// Longer; it begins with this connection.
+    Begun,
+    /// Longer; there was a connection before.
+    Resumed,
+}
+
 /// The state.
 #[derive(Debug)]
 pub(super) struct Session {
     version: Version,
     bridge: bool,
     silence_max: Option<Duration>,
+    lifetime: Lifetime,
     /// CONNECT asked for a session that ends with the connection; DISCONNECT may not change that.
     ends_with_connection: bool,
+    /// What DISCONNECT changed the session expiry interval to, seconds.
+    expiry_changed: Option<u32>,
     heard: Instant,
     inbound: Inbound,
     outbound: Outbound,
 }
 
 impl Session {
-    /// A new session, by what CONNECT asked for.
-    pub(super) fn new(connect: &Connect, now: Instant) -> Self {
+    /// By what CONNECT asked for, and what the connection before has left.
+    pub(super) fn new(connect: &Connect, lifetime: Lifetime, received: &[(u16, Received)], now: Instant) -> Self {
         // One and a half times the keep alive (3.1.2-22); 0 turns it off.
         let silence_max = (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()) * 3 / 2);
         Self {
             version: connect.version,
             bridge: connect.bridge,
             silence_max,
+            lifetime,
             ends_with_connection: connect.session_expiry == 0,
+            expiry_changed: None,
             heard: now,
-            inbound: Inbound::new(connect.version),
-            outbound: Outbound::new(connect.receive_maximum),
+            inbound: Inbound::new(connect.version, received),
+            outbound: Outbound::new(connect.receive_maximum, lifetime),
         }
     }
 
@@ -140,7 +168,7 @@ impl Session {
         self.heard = now;
         match packet {
             Incoming::Publish(publish) => self.inbound.publish(publish),
-            Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => vec![self.inbound.release(ack)],
+            Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.inbound.release(ack).into_iter().collect(),
             Incoming::Ack(ack) => self.outbound.ack(ack).into_iter().collect(),
             Incoming::Subscribe(mut subscribe) if self.bridge => {
                 for filter in &mut subscribe.filters {
@@ -155,14 +183,61 @@ impl Session {
             Incoming::Disconnect { session_expiry: Some(1..), .. } if self.ends_with_connection => {
                 vec![Action::Close(Ending::Fault(Fault::Protocol("a session that was to end now lives on")))]
             }
-            Incoming::Disconnect { reason: 0, .. } => vec![Action::Close(Ending::Goodbye)],
-            Incoming::Disconnect { .. } => vec![Action::Close(Ending::GoodbyeWithWill)],
+            Incoming::Disconnect { reason, session_expiry } => {
+                self.expiry_changed = session_expiry;
+                vec![Action::Close(if reason == 0 { Ending::Goodbye } else { Ending::GoodbyeWithWill })]
+            }
         }
+    }
+
+    /// What the next connection of the session goes on with.
+    pub(super) fn carry(&self) -> Vec<(u16, Received)> {
+        if self.lifetime == Lifetime::Connection { Vec::new() } else { self.inbound.carry() }
+    }
+
+    /// The session expiry interval that DISCONNECT has asked for, if it did.
+    pub(super) fn expiry_changed(&self) -> Option<u32> {
+        self.expiry_changed
+    }
+
+    /// Does the session end with this connection?
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.lifetime
     }
 
     /// A publish of the client has found its end: acknowledgements that may now go, in the order of their publishes.
     pub(super) fn settle(&mut self, token: Token, verdict: Verdict) -> Vec<Action> {
         self.inbound.settle(token, verdict)
+    }
+
+    /// It may be handed in once more if the connection ends before it is settled.
+    pub(super) fn may_come_again(&mut self, token: Token) {
+        self.inbound.may_come_again(token);
+    }
+
+    /// The ledger has committed that a publish of the client is over.
+    pub(super) fn finished(&mut self, packet_id: u16) -> Option<Action> {
+        self.inbound.finished(packet_id)
+    }
+
+    /// The ledger has committed that a delivery has arrived at QoS 2.
+    pub(super) fn released(&mut self, packet_id: u16) -> Option<Action> {
+        self.outbound.released(packet_id)
+    }
+
+    /// All that earlier connections left in the ledger has been read.
+    pub(super) fn caught_up(&mut self) {
+        self.outbound.caught_up();
+    }
+
+    /// Are there publishes in flight?
+    pub(super) fn has_flights(&self) -> bool {
+        self.outbound.has_flights()
+    }
+
+    /// Are there publishes in flight that the ledger does not hold?
+    pub(super) fn has_passing(&self) -> bool {
+        self.outbound.has_passing()
     }
 
     /// Are so many publishes waiting to be settled that no more should be read for now?
@@ -176,10 +251,10 @@ impl Session {
         self.outbound.room()
     }
 
-    /// A packet identifier for a publish to the client, which is in flight from now on; 0 at QoS 0.
-    /// There must be [`Session::room`].
-    pub(super) fn launch(&mut self, qos: Qos) -> u16 {
-        self.outbound.launch(qos)
+    /// A packet identifier for a publish to the client, which is in flight from now on; 0 at QoS 0. There must be
+    /// [`Session::room`]. `None`: its identifier is still in use, it has to wait.
+    pub(super) fn launch(&mut self, qos: Qos, owed: Option<Owed>) -> Option<u16> {
+        self.outbound.launch(qos, owed)
     }
 
     /// We did not listen until now: its silence begins anew.

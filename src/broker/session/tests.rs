@@ -25,7 +25,7 @@ fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
         user: None,
         password: None,
     };
-    Session::new(&connect, Instant::now())
+    Session::new(&connect, Lifetime::Connection, &[], Instant::now())
 }
 
 fn publish(qos: Qos, packet_id: u16, alias: Option<u16>, topic: &str) -> Incoming {
@@ -41,6 +41,11 @@ fn ack(kind: AckKind, packet_id: u16, reason: u8) -> Incoming {
 /// What a packet makes the session do.
 fn step(session: &mut Session, packet: Incoming) -> Vec<Action> {
     session.step(packet, Instant::now())
+}
+
+/// Sends something that does not stand in the ledger.
+fn launch(session: &mut Session, qos: Qos) -> u16 {
+    session.launch(qos, None).expect("an identifier of its own")
 }
 
 fn token(actions: &[Action]) -> Token {
@@ -129,16 +134,16 @@ fn topic_aliases_stand_for_what_they_were_given_for_and_for_nothing_else() {
 #[test]
 fn the_clients_receive_maximum_is_the_window_and_qos_2_holds_its_place_until_pubcomp() {
     let mut session = session(Version::V5, 0, 2);
-    let (first, second) = (session.launch(Qos::ExactlyOnce), session.launch(Qos::AtLeastOnce));
+    let (first, second) = (launch(&mut session, Qos::ExactlyOnce), launch(&mut session, Qos::AtLeastOnce));
     assert_eq!(session.room(), 0);
-    assert_eq!(session.launch(Qos::AtMostOnce), 0);
+    assert_eq!(launch(&mut session, Qos::AtMostOnce), 0);
     assert_eq!(step(&mut session, ack(AckKind::Pubrec, first, 0)), [sent(AckKind::Pubrel, first, 0)]);
     assert_eq!(step(&mut session, ack(AckKind::Pubrec, first, 0)), [sent(AckKind::Pubrel, first, 0)]);
     assert_eq!(session.room(), 0);
     assert_eq!(step(&mut session, ack(AckKind::Pubcomp, first, 0)), []);
     assert_eq!(step(&mut session, ack(AckKind::Puback, second, 0x80)), []);
     assert_eq!(session.room(), 2);
-    let third = session.launch(Qos::ExactlyOnce);
+    let third = launch(&mut session, Qos::ExactlyOnce);
     assert_eq!(step(&mut session, ack(AckKind::Pubrec, third, 0x97)), []);
     assert_eq!(session.room(), 2);
     assert_eq!(step(&mut session, ack(AckKind::Puback, 999, 0)), [], "a leftover is nobody's harm");
@@ -213,7 +218,7 @@ proptest! {
                     session.settle(token, verdict)
                 }
                 Op::Launch(qos) if session.room() > 0 => {
-                    let id = session.launch(qos);
+                    let id = launch(&mut session, qos);
                     prop_assert_eq!(id == 0, qos == Qos::AtMostOnce);
                     if id > 0 {
                         in_flight.insert(id, qos);

@@ -8,34 +8,38 @@ use tokio::time::Instant;
 use super::packet::{AckKind, Naming};
 use super::properties::{
     ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
-    SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS,
+    SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, USER_PROPERTY,
 };
 use super::{PACKET_BYTES_MAX, Version};
-use crate::broker::message::{Delivery, Qos, Retain};
+use crate::broker::message::{Delivery, Qos, Retain, Stage};
 
 /// What an accepted client is told (section 3.2.2.3); MQTT 5 only, but for the acceptance itself.
 #[derive(Debug, Clone, Default)]
 pub(in crate::broker) struct Welcome<'a> {
+    /// It goes on with a session that was there.
+    pub session_present: bool,
     /// The id we chose, if the client left it to us.
     pub assigned_id: Option<&'a str>,
-    /// It asked for a session that outlives the connection; this version has none.
-    pub session_expiry_overruled: bool,
+    /// How long its session outlives the connection, seconds, if not what it asked for.
+    pub session_expiry: Option<u32>,
     pub receive_maximum: u16,
     pub alias_maximum: u16,
+    /// Messages for it that found no room since it was told last: user property `dropped`.
+    pub dropped: u64,
     /// The keep alive it has to use instead of its own, seconds.
     pub keep_alive: Option<u16>,
 }
 
-/// CONNACK, accepted; never with a session present in this version.
+/// CONNACK, accepted.
 pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: &Welcome<'_>) {
     if version == Version::V311 {
-        out.put_slice(&[0x20, 2, 0, 0]);
+        out.put_slice(&[0x20, 2, welcome.session_present.into(), 0]);
         return;
     }
     let mut properties = BytesMut::new();
-    if welcome.session_expiry_overruled {
+    if let Some(seconds) = welcome.session_expiry {
         properties.put_u8(SESSION_EXPIRY);
-        properties.put_u32(0);
+        properties.put_u32(seconds);
     }
     properties.put_u8(RECEIVE_MAXIMUM);
     properties.put_u16(welcome.receive_maximum);
@@ -51,8 +55,13 @@ pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: 
         properties.put_u8(ASSIGNED_ID);
         text(&mut properties, id);
     }
+    if welcome.dropped > 0 {
+        properties.put_u8(USER_PROPERTY);
+        text(&mut properties, "dropped");
+        text(&mut properties, &welcome.dropped.to_string());
+    }
     head(out, 0x20, 2 + variable_len(properties.len()) + properties.len());
-    out.put_slice(&[0, 0]);
+    out.put_slice(&[welcome.session_present.into(), 0]);
     variable(out, properties.len());
     out.put_slice(&properties);
 }
@@ -181,7 +190,8 @@ impl<'a> Outgoing<'a> {
         let message = &self.delivery.message;
         let retain = u8::from(self.delivery.retain == Retain::Yes);
         out.reserve(self.len());
-        head(out, 0x30 | (self.delivery.qos.bits() << 1) | retain, self.remaining);
+        let again = u8::from(self.delivery.owed.is_some_and(|owed| owed.stage == Stage::SentBefore));
+        head(out, 0x30 | (again << 3) | (self.delivery.qos.bits() << 1) | retain, self.remaining);
         text(out, named(self.naming, &message.topic));
         if self.delivery.qos != Qos::AtMostOnce {
             out.put_u16(packet_id);

@@ -63,8 +63,13 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
         expires: Some(now + std::time::Duration::from_millis(9_500)),
         keep: Keep::Every,
     };
-    let delivery =
-        Delivery { message: Arc::new(message), qos: Qos::AtLeastOnce, retain: Retain::Yes, ids: vec![1, 300] };
+    let delivery = Delivery {
+        message: Arc::new(message),
+        qos: Qos::AtLeastOnce,
+        retain: Retain::Yes,
+        ids: vec![1, 300],
+        owed: None,
+    };
     let mut out = BytesMut::new();
     let outgoing = Outgoing::new(&delivery, (Version::V5, Naming::Full), now);
     outgoing.write(&mut out, 9);
@@ -86,10 +91,12 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
 fn our_answers_are_read_by_the_other_codec() {
     let mut out = BytesMut::new();
     let told = Welcome {
+        session_present: true,
         assigned_id: Some("x"),
-        session_expiry_overruled: true,
+        session_expiry: Some(60),
         receive_maximum: 64,
         alias_maximum: 32,
+        dropped: 7,
         keep_alive: Some(60),
     };
     encode::welcome(&mut out, Version::V5, &told);
@@ -101,7 +108,9 @@ fn our_answers_are_read_by_the_other_codec() {
     let mut next = || v5::Packet::read(&mut out, None).expect("readable");
     let v5::Packet::ConnAck(connack) = next() else { panic!("a CONNACK") };
     let properties = connack.properties.expect("properties");
-    assert_eq!(properties.session_expiry_interval, Some(0));
+    assert!(connack.session_present);
+    assert_eq!(properties.session_expiry_interval, Some(60));
+    assert_eq!(properties.user_properties, [("dropped".to_owned(), "7".to_owned())]);
     assert_eq!((properties.receive_max, properties.max_packet_size), (Some(64), Some(PACKET_BYTES_MAX)));
     assert_eq!((properties.topic_alias_max, properties.assigned_client_identifier.as_deref()), (Some(32), Some("x")));
     let v5::Packet::PubAck(puback) = next() else { panic!("a PUBACK") };

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
+use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
@@ -16,6 +16,14 @@ use super::super::source::At;
 use super::access;
 
 const LISTEN_ALLOWED: &str = "a literal loopback address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"";
+/// What a session may be owed: less than the smallest could not hold one longer message, more than the largest nobody reads
+/// in the end.
+const SESSION_SIZE_MIN: u64 = 64 << 10;
+const SESSION_SIZE_MAX: u64 = 1 << 30;
+const SESSIONS_SIZE_MAX: u64 = 4 << 30;
+/// Each costs some memory for as long as it lives.
+const SESSIONS_MAX: u16 = 10_000;
+const SESSION_EXPIRY: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
 const ANONYMOUS: [(&str, Anonymous); 4] = [
     ("none", Anonymous::None),
     ("acl", Anonymous::Acl),
@@ -26,18 +34,39 @@ const ANONYMOUS: [(&str, Anonymous); 4] = [
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
     let standard = ListenerPlan::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Anonymous::Read);
-    let mut plan =
-        BrokerPlan { listeners: Vec::new(), limits: BrokerLimits::default(), users_file: None, acl: Vec::new() };
+    let mut plan = BrokerPlan {
+        listeners: Vec::new(),
+        limits: BrokerLimits::default(),
+        users_file: None,
+        acl: Vec::new(),
+        sessions: SessionsPlan::default(),
+    };
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
         plan.limits.keep_alive_max = keep_alive_max(&section);
         (plan.users_file, plan.acl) = (access::users_file(&section), access::acl(&section));
+        plan.sessions = sessions(&section);
     }
     if plan.listeners.is_empty() {
         plan.listeners.push(standard);
     }
     plan
+}
+
+/// Bounds of sessions that outlive their connections.
+fn sessions(broker: &Section<'_, '_>) -> SessionsPlan {
+    let standard = SessionsPlan::default();
+    let size = broker.size("session_max_size", SESSION_SIZE_MIN..=SESSION_SIZE_MAX);
+    let sizes = broker.size("sessions_max_size", SESSION_SIZE_MIN..=SESSIONS_SIZE_MAX);
+    let expiry = broker.duration("session_expiry_max", SESSION_EXPIRY);
+    let expiry = expiry.and_then(|expiry| u32::try_from(expiry.as_secs()).ok());
+    SessionsPlan {
+        session_max_size: size.unwrap_or(standard.session_max_size),
+        sessions_max_size: sizes.unwrap_or(standard.sessions_max_size),
+        max_sessions: broker.whole("max_sessions", 1..=SESSIONS_MAX).map_or(standard.max_sessions, usize::from),
+        session_expiry_max: expiry.unwrap_or(standard.session_expiry_max),
+    }
 }
 
 /// What two bytes of CONNACK can say (MQTT 5, section 3.2.2.3.14).

@@ -1,0 +1,347 @@
+//! Clients that come and go; sessions that begin, are taken up again and end.
+//!
+//! A session has at most one connection. Who comes with the id of a connected client takes its place: the old connection is
+//! told to end, and if the session lives on, the new one waits until the old has let go of it, so that nothing of its state
+//! is known to two at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::subscribing::split;
+use super::{Core, Shared};
+use crate::access::Identity;
+use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
+use crate::broker::durable::{Durable, Tally};
+use crate::broker::message::Qos;
+use crate::broker::outbox::Outbox;
+use crate::broker::retained::{Unfinished, Walk};
+use crate::broker::ruling::{self, Ruling};
+use crate::broker::session::{Course, Ending, Received};
+use crate::broker::tree::ClientKey;
+use crate::broker::will::LastWill;
+
+/// How long a connection may take to let go of its session; it does no more than finish what it is at.
+const HANDOVER_MAX: Duration = Duration::from_secs(5);
+
+/// Reasons for CONNACK (MQTT 5, section 3.2.2.2).
+const IDENTIFIER_NOT_VALID: u8 = 0x85;
+const BUSY: u8 = 0x89;
+const SHUTTING_DOWN: u8 = 0x8B;
+const QUOTA_EXCEEDED: u8 = 0x97;
+
+/// A client that has passed the door.
+pub(in crate::broker) struct Newcomer {
+    pub id: Arc<str>,
+    pub identity: Identity,
+    /// Protocol level of its CONNECT.
+    pub version: u8,
+    pub clean_start: bool,
+    /// Seconds the session is to outlive the connection; `u32::MAX`: for ever.
+    pub expiry: u32,
+    pub will: Option<LastWill>,
+    pub outbox: Arc<Outbox>,
+}
+
+/// It is in.
+pub(in crate::broker) struct Entered {
+    pub key: ClientKey,
+    /// It goes on with a session that was there.
+    pub present: bool,
+    /// What it is owed, if its session outlives connections.
+    pub tally: Option<Arc<Tally>>,
+    pub course: Course,
+    pub received: Vec<(u16, Received)>,
+    pub walks: Vec<Walk>,
+    pub in_step: u64,
+    /// Messages that found no room for it since it was told last.
+    pub dropped: u64,
+}
+
+/// How a connection ended; if nobody says otherwise, it was lost.
+#[derive(Debug)]
+pub(in crate::broker) struct Leaving {
+    pub ending: Ending,
+    /// What DISCONNECT asked for instead of what CONNECT had.
+    pub expiry: Option<u32>,
+    pub carried: Carried,
+}
+
+impl Default for Leaving {
+    fn default() -> Self {
+        Self { ending: Ending::Lost, expiry: None, carried: Carried::default() }
+    }
+}
+
+enum Attempt {
+    In(Box<Entered>),
+    Refused(u8),
+    /// The connection before has to let go first.
+    Wait(Newcomer),
+}
+
+impl Shared {
+    /// Takes a client in; whoever has the same id must go. The error is CONNACK's reason. Cancelled, nobody has entered.
+    pub(in crate::broker) async fn enter(&self, mut newcomer: Newcomer) -> Result<Box<Entered>, u8> {
+        self.judge_will(&mut newcomer);
+        let deadline = Instant::now() + HANDOVER_MAX;
+        loop {
+            let mut left = std::pin::pin!(self.left.notified());
+            left.as_mut().enable();
+            newcomer = match self.try_to_enter(newcomer) {
+                Attempt::In(entered) => return Ok(entered),
+                Attempt::Refused(reason) => return Err(reason),
+                Attempt::Wait(newcomer) => newcomer,
+            };
+            tokio::time::timeout_at(deadline, left).await.map_err(|_| BUSY)?;
+        }
+    }
+
+    fn judge_will(&self, newcomer: &mut Newcomer) {
+        let Some(left) = &mut newcomer.will else {
+            return;
+        };
+        match ruling::judge(&self.access, &self.ownership, &newcomer.identity, left.topic(), left.retain()) {
+            Ruling::Publish(retain) => left.set_retain(retain),
+            _ => {
+                let (client, topic) = (&*newcomer.id, left.topic());
+                if self.talk.allows() {
+                    tracing::warn!(client, topic, "last will is not allowed on this topic, it is ignored");
+                }
+                self.stats.publishes_refused.one();
+                newcomer.will = None;
+            }
+        }
+    }
+
+    fn try_to_enter(&self, newcomer: Newcomer) -> Attempt {
+        let now = Instant::now();
+        let owner = newcomer.identity.owner();
+        let mut guard = self.lock();
+        let core = &mut *guard;
+        if core.stopping {
+            return Attempt::Refused(SHUTTING_DOWN);
+        }
+        if let Some((key, client)) =
+            core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
+        {
+            if client.owner != owner {
+                return Attempt::Refused(IDENTIFIER_NOT_VALID);
+            }
+            let goes_on = !newcomer.clean_start && client.expiry > 0 && !self.is_over(client, now);
+            if let Some(connected) = client.connected() {
+                connected.outbox.end(Ending::TakenOver);
+                if goes_on {
+                    return Attempt::Wait(newcomer);
+                }
+            }
+            if goes_on {
+                return self.take_up(core, key, newcomer).map_or(Attempt::Refused(BUSY), Attempt::In);
+            }
+            self.end_session(core, key, now);
+        }
+        self.begin(core, newcomer, owner)
+    }
+
+    /// A connection has ended; nothing happens if its session ended before.
+    pub(in crate::broker) fn leave(&self, key: ClientKey, outbox: &Arc<Outbox>, leaving: Leaving) {
+        let now = Instant::now();
+        let Leaving { ending, expiry, carried } = leaving;
+        let mut guard = self.lock();
+        let core = &mut *guard;
+        let Some(client) = core.clients.get_mut(key) else {
+            return;
+        };
+        let Presence::Here(connected) = &mut client.presence else {
+            return;
+        };
+        if !Arc::ptr_eq(&connected.outbox, outbox) {
+            return;
+        }
+        let will = connected.will.take().filter(|_| ending != Ending::Goodbye);
+        let expiry = expiry.map_or(client.expiry, |wanted| wanted.min(self.bounds.session_expiry_max));
+        client.expiry = expiry;
+        client.presence = Presence::Away(Away::new(expiry, now));
+        if let Some(durable) = &mut client.durable {
+            durable.sent_below = durable.sent_below.max(carried.sent_below);
+            durable.left_unix_ms = self.vouched_wall();
+        }
+        client.carried = carried;
+        if expiry > 0 {
+            self.tell_ledger(client);
+        }
+        let id = Arc::clone(&client.id);
+        core.connected -= 1;
+        let stopping = core.stopping;
+        let at_once = will.and_then(|will| if stopping { Some(will) } else { core.wills.add(id, will, expiry, now) });
+        if let Some(will) = at_once {
+            self.publish_will(core, will, now);
+        }
+        if expiry == 0 {
+            self.end_session(core, key, now);
+        }
+        self.count(core);
+        drop(guard);
+        self.left.notify_waiters();
+    }
+
+    /// Ends sessions whose clients have stayed away for too long; those that left when nobody could vouch for the clock
+    /// get the time of it now.
+    pub(super) fn end_sessions(&self, core: &mut Core, now: Instant) {
+        let over = |client: &Client| self.is_over(client, now);
+        let over: Vec<ClientKey> = core.clients.all().filter(|(_, client)| over(client)).map(|(key, _)| key).collect();
+        for key in over {
+            self.end_session(core, key, now);
+            self.stats.sessions_expired.one();
+        }
+        if let Some(wall) = self.vouched_wall() {
+            for (_, client) in core.clients.all_mut() {
+                if let Presence::Away(away) = client.presence
+                    && let Some(durable) = client.durable.as_mut().filter(|durable| durable.left_unix_ms.is_none())
+                {
+                    let ago = i64::try_from((now - away.since).as_millis()).unwrap_or(i64::MAX);
+                    durable.left_unix_ms = Some(wall.saturating_sub(ago));
+                    self.tell_ledger(client);
+                }
+            }
+        }
+        self.count(core);
+    }
+
+    fn is_over(&self, client: &Client, now: Instant) -> bool {
+        match &client.presence {
+            Presence::Here(_) => false,
+            Presence::Away(away) => away.is_over(now, self.vouched_wall()),
+        }
+    }
+
+    /// ms since 1970, if somebody vouches for it.
+    fn vouched_wall(&self) -> Option<i64> {
+        let wall = self.clock.wall_now();
+        wall.certainty.is_fixed().then_some(wall.unix_ms)
+    }
+
+    /// Takes a session out, and sends the will that waited for its end (3.1.3.2.2).
+    fn end_session(&self, core: &mut Core, key: ClientKey, now: Instant) {
+        let Some(client) = core.take_out(key) else {
+            return;
+        };
+        if let Some(durable) = &client.durable {
+            self.disk.forget(durable.tally.id);
+            let (owed, _) = durable.tally.now();
+            self.stats.dropped_ended.add(owed);
+            durable.tally.clear();
+        }
+        let mut wills = Vec::from_iter(core.wills.call_back(&client.id));
+        if let Presence::Here(connected) = client.presence {
+            core.connected -= 1;
+            wills.extend(connected.will);
+        }
+        for will in wills {
+            self.publish_will(core, will, now);
+        }
+        self.count(core);
+    }
+
+    pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
+        let (message, retain) = will.publish(now);
+        self.forward_alone(&message, retain);
+        // Nobody waits for its commit: whoever left it has gone.
+        if self.keep_and_route(core, &message, retain, None).is_err() {
+            self.stats.publishes_refused.one();
+        }
+    }
+
+    fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {
+        let Newcomer { id, identity, version, expiry, will, outbox, .. } = newcomer;
+        let identity = Some(identity);
+        if expiry > 0 && core.durable >= self.bounds.max_sessions {
+            return Attempt::Refused(QUOTA_EXCEEDED);
+        }
+        let durable = (expiry > 0).then(|| Box::new(Durable::new(self.disk.new_session(), version, &self.owed)));
+        core.durable += usize::from(durable.is_some());
+        let tally = durable.as_ref().map(|durable| Arc::clone(&durable.tally));
+        let presence = Presence::Here(Connected { outbox, will });
+        let (filters, carried) = (HashMap::new(), Carried::default());
+        let client =
+            Client { id, owner, identity, expiry, presence, filters, levels: 0, seen: (0, 0), carried, durable };
+        self.tell_ledger(&client);
+        core.connected += 1;
+        let key = core.clients.add(client);
+        self.count(core);
+        let (course, in_step) = (Course::new(0, 0), core.retained.version());
+        let (received, walks) = (Vec::new(), Vec::new());
+        Attempt::In(Box::new(Entered { key, present: false, tally, course, received, walks, in_step, dropped: 0 }))
+    }
+
+    /// Goes on with a session. A will that waited is called back (3.1.3-9).
+    fn take_up(&self, core: &mut Core, key: ClientKey, newcomer: Newcomer) -> Option<Box<Entered>> {
+        let Newcomer { id, identity, version, expiry, will, outbox, .. } = newcomer;
+        drop(core.wills.call_back(&id));
+        self.take_back(core, key, &identity);
+        let client = core.clients.get_mut(key)?;
+        client.identity = Some(identity);
+        let durable = client.durable.as_mut()?;
+        durable.version = version;
+        durable.left_unix_ms = None;
+        let course = durable.begin(&outbox);
+        let (tally, dropped) = (Arc::clone(&durable.tally), durable.tell_dropped());
+        let Carried { received, unfinished, in_step, .. } = std::mem::take(&mut client.carried);
+        let unfinished: HashMap<&str, &Unfinished> = unfinished.iter().map(|walk| (&*walk.filter, walk)).collect();
+        let walks = client.filters.iter().filter_map(|(raw, subscription)| {
+            let (None, filter) = split(raw)? else { return None };
+            // What was sent at QoS 0 may have got lost with the connection.
+            let since = if subscription.qos == Qos::AtMostOnce { 0 } else { in_step };
+            let cursor = core.retained.cursor_since(filter, since, unfinished.get(filter).copied());
+            Some(Walk { cursor, subscription: *subscription, after: 0 })
+        });
+        let walks = walks.collect();
+        client.presence = Presence::Here(Connected { outbox, will });
+        client.expiry = expiry;
+        self.tell_ledger(client);
+        core.connected += 1;
+        self.count(core);
+        Some(Box::new(Entered { key, present: true, tally: Some(tally), course, received, walks, in_step, dropped }))
+    }
+
+    /// Takes away what this identity may not read any more: rules may have changed while nobody was there.
+    fn take_back(&self, core: &mut Core, key: ClientKey, identity: &Identity) {
+        let Some(client) = core.clients.get(key) else {
+            return;
+        };
+        let lost = |raw: &str| split(raw).is_none_or(|(_, filter)| !self.access.may_read(identity, filter));
+        let lost: Vec<Arc<str>> = client.filters.keys().filter(|raw| lost(raw)).map(Arc::clone).collect();
+        for raw in lost {
+            tracing::info!(
+                client = identity.client(),
+                filter = &*raw,
+                "subscription is not allowed any more, it is removed"
+            );
+            self.remove_filter(core, key, &raw);
+        }
+    }
+
+    fn count(&self, core: &Core) {
+        let connected = core.connected as u64;
+        self.stats.clients.set(connected);
+        self.stats.clients_max.set(self.stats.clients_max.get().max(connected));
+        self.stats.sessions_away.set((core.clients.len() - core.connected) as u64);
+        self.stats.subscriptions.set(core.tree.count() as u64);
+    }
+}
+
+impl Core {
+    fn take_out(&mut self, key: ClientKey) -> Option<Client> {
+        let client = self.clients.remove(key)?;
+        for raw in client.filters.keys() {
+            if let Some((group, filter)) = split(raw) {
+                self.tree.remove(filter, group, key);
+            }
+        }
+        self.levels -= client.levels;
+        self.durable -= usize::from(client.durable.is_some());
+        Some(client)
+    }
+}

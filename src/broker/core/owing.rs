@@ -1,0 +1,216 @@
+//! The core's side of the ledger: sessions put into it, messages entered as owed, sessions found in it at start.
+//!
+//! Everything is entered under the core's lock, so that the ledger has it in the order in which it happened; entering never
+//! waits for the disk.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::subscribing::split;
+use super::{Core, Shared};
+use crate::broker::clients::{Away, Carried, Client, Ends, Presence};
+use crate::broker::durable::{Durable, Tally};
+use crate::broker::keeping;
+use crate::broker::message::{Delivery, Keep, Owed, Qos, Retain};
+use crate::broker::outbox::Outbox;
+use crate::broker::retained::{Rest, Walk};
+use crate::broker::session::Received;
+use crate::broker::tree::{ClientKey, Subscription};
+use crate::broker::wire::{Filter, RetainHandling};
+use crate::disk::ledger::{Committed, Kept, Owing, SessionId, SessionRow, SubscriptionRow};
+
+/// What one message leaves in the ledger.
+pub(super) type Debts = Vec<(SessionId, Owing)>;
+
+impl Shared {
+    /// Puts a session into the ledger as it is now, if it belongs there.
+    pub(super) fn tell_ledger(&self, client: &Client) {
+        let Some(durable) = &client.durable else {
+            return;
+        };
+        self.disk.session(SessionRow {
+            id: durable.tally.id,
+            client_id: Arc::clone(&client.id),
+            owner: Arc::clone(&client.owner),
+            version: durable.version,
+            expiry_s: client.expiry,
+            left_unix_ms: durable.left_unix_ms,
+            dropped: durable.dropped,
+        });
+    }
+
+    /// The client has acknowledged it, or it need not be sent any more.
+    pub(in crate::broker) fn settle(&self, tally: &Tally, owed: Owed) {
+        tally.less(owed.cost);
+        self.disk.settle(tally.id, owed.ordinal);
+    }
+
+    /// It has arrived at QoS 2; PUBREL waits for the commit.
+    pub(in crate::broker) fn release(&self, tally: &Tally, owed: Owed) -> Committed {
+        tally.released(owed);
+        self.disk.release(tally.id, owed.ordinal)
+    }
+
+    /// Numbers the deliveries of a message that sessions will be owed. Those that have no room are struck out.
+    pub(super) fn number(&self, core: &mut Core) -> Debts {
+        let mut debts = Debts::new();
+        let Core { clients, deliveries, .. } = core;
+        deliveries.retain_mut(|(key, delivery)| {
+            if !is_owed(delivery) {
+                return true;
+            }
+            let Some(client) = clients.get_mut(*key) else { return false };
+            let Some(durable) = &mut client.durable else { return true };
+            delivery.owed = durable.owe(&delivery.message, &self.bounds);
+            if let Some(owed) = delivery.owed {
+                debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal)));
+            } else {
+                durable.dropped += 1;
+                self.stats.dropped_full.one();
+            }
+            delivery.owed.is_some()
+        });
+        debts
+    }
+
+    /// The next retained messages for a subscriber. Clients' own are owed to a session that outlives its connection.
+    pub(in crate::broker) fn page(
+        &self,
+        seat: (ClientKey, &Outbox),
+        walk: &mut Walk,
+        into: &mut Vec<Delivery>,
+    ) -> Rest {
+        let (key, outbox) = seat;
+        let mut guard = self.lock();
+        let core = &mut *guard;
+        let mut messages = std::mem::take(&mut core.page);
+        let rest = core.retained.page(&mut walk.cursor, super::PAGE_RETAINED, Instant::now(), &mut messages);
+        let mut durable = core.clients.get_mut(key).and_then(|client| client.durable.as_mut());
+        for message in messages.drain(..) {
+            let mut delivery = super::delivery(&message, &walk.subscription, Retain::Yes);
+            if let Some(durable) = durable.as_mut().filter(|_| is_owed(&delivery))
+                && let Some(owed) = durable.owe(&message, &self.bounds)
+            {
+                let owing = keeping::owing(&delivery, owed.ordinal);
+                // Nobody waits for it: the messages themselves are on disk already.
+                drop(self.disk.owe(keeping::owed_row(&message, &self.clock), &[(durable.tally.id, owing)], None));
+                if outbox.leaves_to_ledger(owed.ordinal) {
+                    continue;
+                }
+                delivery.owed = Some(owed);
+            }
+            into.push(delivery);
+        }
+        core.page = messages;
+        rest
+    }
+
+    /// A client's publish is over; PUBCOMP waits for the commit.
+    pub(in crate::broker) fn finish(&self, tally: &Tally, packet_id: u16) -> Committed {
+        self.disk.finish(tally.id, packet_id)
+    }
+
+    /// Sessions that were on disk; none of a client that is known by now.
+    pub(super) fn take_in(&self, core: &mut Core, found: Vec<Kept>) {
+        let now = Instant::now();
+        for kept in found {
+            if core.clients.with_id(&kept.session.client_id).is_some() {
+                self.disk.forget(kept.session.id);
+                continue;
+            }
+            core.durable += 1;
+            let client = client(&kept, Durable::found(&kept, &self.owed), now);
+            let key = core.clients.add(client);
+            for row in &kept.subscriptions {
+                core.restore(key, row);
+            }
+        }
+    }
+
+    /// Tells of sessions for which there is no room, and of those for which there is room again.
+    pub(super) fn watch_room(&self, core: &mut Core) -> Vec<(Arc<str>, Room)> {
+        let mut changed = Vec::new();
+        for (_, client) in core.clients.all_mut() {
+            let Some(durable) = &mut client.durable else { continue };
+            if !durable.full && durable.dropped > durable.noticed {
+                (durable.full, durable.noticed) = (true, durable.dropped);
+                changed.push((Arc::clone(&client.id), Room::Full { dropped: durable.dropped }));
+                self.tell_ledger(client);
+            } else if durable.full && durable.has_room(&self.bounds) {
+                (durable.full, durable.noticed) = (false, durable.dropped);
+                changed.push((Arc::clone(&client.id), Room::Again));
+                self.tell_ledger(client);
+            }
+        }
+        changed
+    }
+}
+
+/// Of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::broker) enum Room {
+    Full { dropped: u64 },
+    Again,
+}
+
+impl Core {
+    /// A subscription that was on disk.
+    fn restore(&mut self, key: ClientKey, row: &SubscriptionRow) {
+        let Some((group, filter)) = split(&row.filter) else {
+            return;
+        };
+        let Some(qos) = Qos::from_bits(row.options & 3) else {
+            return;
+        };
+        let (no_local, retain_as_published) = (row.options & 4 != 0, row.options & 8 != 0);
+        let subscription = Subscription { client: key, qos, no_local, retain_as_published, id: row.identifier };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let levels = filter.split('/').count();
+        client.filters.insert(Arc::clone(&row.filter), subscription);
+        client.levels += levels;
+        self.levels += levels;
+        self.tree.add(filter, group, subscription);
+    }
+}
+
+/// Must it be kept until the client acknowledges it?
+fn is_owed(delivery: &Delivery) -> bool {
+    delivery.qos > Qos::AtMostOnce && delivery.message.keep == Keep::Every
+}
+
+fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
+    let session = &kept.session;
+    let mut away = Away::new(session.expiry_s, now);
+    if let (Some(left), Ends::At(_)) = (session.left_unix_ms, away.ends) {
+        away.ends = Ends::AtWall(left.saturating_add(i64::from(session.expiry_s) * 1000));
+    }
+    let received = kept.received.iter().map(|id| (*id, Received::Owed)).collect();
+    Client {
+        id: Arc::clone(&session.client_id),
+        owner: Arc::clone(&session.owner),
+        identity: None,
+        expiry: session.expiry_s,
+        presence: Presence::Away(away),
+        filters: HashMap::new(),
+        levels: 0,
+        seen: (0, 0),
+        carried: Carried { received, ..Carried::default() },
+        durable: Some(Box::new(durable)),
+    }
+}
+
+/// A subscription as a row.
+pub(super) fn subscription_row(wanted: &Filter, filter: Arc<str>, identifier: Option<u32>) -> SubscriptionRow {
+    let handling = match wanted.retain_handling {
+        RetainHandling::Always => 0,
+        RetainHandling::IfNew => 0x10,
+        RetainHandling::Never => 0x20,
+    };
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let options = wanted.qos.bits() | flag(wanted.no_local, 4) | flag(wanted.retain_as_published, 8) | handling;
+    SubscriptionRow { filter, options, identifier }
+}

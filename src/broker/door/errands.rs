@@ -1,0 +1,149 @@
+//! What a connection waits for while it goes on: commits of the ledger, pages of what is owed, commands being journalled.
+//!
+//! Commits come in the order in which they were entered, so one queue serves them all. What could not be committed is
+//! asked for again after a pause where nothing else can be done; a disk that does not work makes nobody spin.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::broker::core::Shared;
+use crate::broker::durable::Tally;
+use crate::broker::session::{Token, Verdict};
+use crate::disk::ledger::{Committed, OwedRow};
+
+/// Bytes of owed messages read at a time.
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// Pause before a disk that did not work is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What has been waited for, and is done.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// A publish of the client has found its end.
+    Settled(Token, Verdict),
+    /// A delivery has arrived at QoS 2, durably.
+    Released(u16),
+    /// A publish of the client is over, durably.
+    Finished(u16),
+    /// This may be written to the client.
+    Say(Bytes),
+    /// This much of what is owed.
+    Page(Vec<OwedRow>),
+    /// All that was at hand is committed.
+    Committed,
+    /// Something that must be on disk is not: the connection ends.
+    Failed,
+}
+
+type Reading = Pin<Box<dyn Future<Output = Vec<OwedRow>> + Send>>;
+
+/// What is waited for.
+#[derive(Default)]
+pub(super) struct Waits {
+    commits: VecDeque<(Done, Committed)>,
+    gate: Option<Committed>,
+    reading: Option<Reading>,
+    tasks: JoinSet<Done>,
+    done: Vec<Done>,
+}
+
+impl Waits {
+    /// How many things that the client waits for, too?
+    pub(super) fn len(&self) -> usize {
+        self.commits.len() + self.tasks.len()
+    }
+
+    /// When this is committed, that is done.
+    pub(super) fn commit(&mut self, committed: Committed, done: Done) {
+        self.commits.push_back((done, committed));
+    }
+
+    /// [`Done::Committed`] when this is; whoever waited for an earlier one waits for this one.
+    pub(super) fn gate(&mut self, committed: Committed) {
+        self.gate = Some(committed);
+    }
+
+    /// Done when its future is.
+    pub(super) fn task(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Reads a page of what is owed from this ordinal on.
+    pub(super) fn read(&mut self, shared: &Arc<Shared>, tally: &Arc<Tally>, from: u64) {
+        let (shared, id) = (Arc::clone(shared), tally.id);
+        self.reading = Some(Box::pin(async move {
+            loop {
+                match shared.disk.page(id, from, PAGE_BYTES).await {
+                    Ok(Ok(rows)) => return rows,
+                    Ok(Err(error)) => tracing::debug!(%error, "what a session is owed cannot be read, trying on"),
+                    Err(_closed) => {}
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        }));
+    }
+
+    /// It was not committed, but will be: done then.
+    pub(super) fn insist(&mut self, shared: &Arc<Shared>, done: Done) {
+        let shared = Arc::clone(shared);
+        self.task(async move {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                if matches!(shared.disk.committed().await, Ok(Ok(()))) {
+                    return done;
+                }
+            }
+        });
+    }
+
+    /// What is done, once each.
+    pub(super) fn take_done(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Waits until something is done; for ever when nothing is waited for. Cancel-safe.
+    pub(super) async fn any(&mut self, shared: &Arc<Shared>) {
+        std::future::poll_fn(|context| self.poll(shared, context)).await;
+    }
+
+    fn poll(&mut self, shared: &Arc<Shared>, context: &mut Context<'_>) -> Poll<()> {
+        while let Some((_, committed)) = self.commits.front_mut()
+            && let Poll::Ready(told) = Pin::new(committed).poll(context)
+            && let Some((done, _)) = self.commits.pop_front()
+        {
+            match (told, done) {
+                (Ok(Ok(())), done) => self.done.push(done),
+                (_, Done::Settled(token, verdict)) => self.done.push(Done::Settled(token, verdict.not_kept())),
+                (_, done @ (Done::Released(_) | Done::Finished(_))) => self.insist(shared, done),
+                _ => self.done.push(Done::Failed),
+            }
+        }
+        if let Some(gate) = &mut self.gate
+            && let Poll::Ready(told) = Pin::new(gate).poll(context)
+        {
+            self.gate = None;
+            self.done.push(if matches!(told, Ok(Ok(()))) { Done::Committed } else { Done::Failed });
+        }
+        if let Some(reading) = &mut self.reading
+            && let Poll::Ready(rows) = reading.as_mut().poll(context)
+        {
+            self.reading = None;
+            self.done.push(Done::Page(rows));
+        }
+        while let Poll::Ready(Some(finished)) = self.tasks.poll_join_next(context) {
+            match finished {
+                Ok(done) => self.done.push(done),
+                // These tasks do not panic and are not cancelled; a publish lost that way would just not be acknowledged.
+                Err(error) => tracing::error!(%error, "a publish could not be settled"),
+            }
+        }
+        if self.done.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+}

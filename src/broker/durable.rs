@@ -1,0 +1,168 @@
+//! A session's side of the ledger: what it is owed is numbered here, counted and bounded.
+//!
+//! The bounds are on bytes on disk. What is owed to several sessions is charged to each of them, though its body lies there
+//! once: so the file is never larger than the bound says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::message::{Message, Owed, ROW_COST, Stage};
+use super::outbox::Outbox;
+use super::session::{Course, WINDOW_MAX};
+use crate::config::plan::SessionsPlan;
+use crate::disk::ledger::{Kept, MessageRow, SessionId};
+
+/// A session that the ledger knows.
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub tally: Arc<Tally>,
+    /// The next ordinal.
+    next: u64,
+    /// Messages that found no room and of which the client has not been told.
+    pub dropped: u64,
+    /// Has it been noticed that there is no room, and how many had been dropped then?
+    pub full: bool,
+    pub noticed: u64,
+    /// Lowest ordinal that no connection has sent.
+    pub sent_below: u64,
+    /// The gateway was cut off while the client was connected.
+    cut_off: bool,
+    /// When the client left, as it was put in the ledger: ms since 1970.
+    pub left_unix_ms: Option<i64>,
+    /// Protocol level of its last CONNECT.
+    pub version: u8,
+}
+
+/// What one session is owed; its connection takes off what is settled.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub id: SessionId,
+    count: AtomicU64,
+    bytes: AtomicU64,
+    all: Arc<Total>,
+}
+
+/// What all sessions are owed.
+#[derive(Debug, Default)]
+pub(super) struct Total {
+    count: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Total {
+    /// Messages and their bytes.
+    pub(super) fn now(&self) -> (u64, u64) {
+        (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Tally {
+    fn more(&self, cost: u32) {
+        for (count, bytes) in [(&self.count, &self.bytes), (&self.all.count, &self.all.bytes)] {
+            count.fetch_add(1, Ordering::Relaxed);
+            bytes.fetch_add(cost.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// One is settled.
+    pub(super) fn less(&self, cost: u32) {
+        take_off(&self.count, &self.all.count, 1);
+        take_off(&self.bytes, &self.all.bytes, cost.into());
+    }
+
+    /// Only PUBREL is owed of one.
+    pub(super) fn released(&self, owed: Owed) {
+        take_off(&self.bytes, &self.all.bytes, (owed.cost - owed.released().cost).into());
+    }
+
+    /// Nothing is owed: mends what rows that were refused have left in the sum.
+    pub(super) fn clear(&self) {
+        take_off(&self.count, &self.all.count, u64::MAX);
+        take_off(&self.bytes, &self.all.bytes, u64::MAX);
+    }
+
+    /// Messages and their bytes.
+    pub(super) fn now(&self) -> (u64, u64) {
+        (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// Takes off both sums what is there of it, so that neither ever wraps.
+fn take_off(own: &AtomicU64, all: &AtomicU64, amount: u64) {
+    let less = |now: u64| Some(now.saturating_sub(amount));
+    let before = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_else(|now| now);
+    let taken = before.min(amount);
+    let less = |now: u64| Some(now.saturating_sub(taken));
+    all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_else(|now| now);
+}
+
+impl Durable {
+    /// A new session.
+    pub(super) fn new(id: SessionId, version: u8, all: &Arc<Total>) -> Self {
+        let all = Arc::clone(all);
+        let tally = Arc::new(Tally { id, count: AtomicU64::new(0), bytes: AtomicU64::new(0), all });
+        let (next, dropped, noticed, full) = (0, 0, 0, false);
+        let (sent_below, cut_off, left_unix_ms) = (0, false, None);
+        Self { tally, next, dropped, full, noticed, sent_below, cut_off, left_unix_ms, version }
+    }
+
+    /// As it was found on disk.
+    pub(super) fn found(kept: &Kept, all: &Arc<Total>) -> Self {
+        let mut durable = Self::new(kept.session.id, kept.session.version, all);
+        let bytes = kept.owed_bytes + kept.owed_count * u64::from(ROW_COST);
+        for (count_sum, byte_sum) in [(&durable.tally.count, &durable.tally.bytes), (&all.count, &all.bytes)] {
+            count_sum.fetch_add(kept.owed_count, Ordering::Relaxed);
+            byte_sum.fetch_add(bytes, Ordering::Relaxed);
+        }
+        durable.next = kept.next_ordinal;
+        (durable.dropped, durable.noticed) = (kept.session.dropped, kept.session.dropped);
+        durable.left_unix_ms = kept.session.left_unix_ms;
+        durable.cut_off = kept.session.left_unix_ms.is_none();
+        durable
+    }
+
+    /// Numbers one more message; `None`: there is no room.
+    pub(super) fn owe(&mut self, message: &Message, bounds: &SessionsPlan) -> Option<Owed> {
+        let cost = cost(message.topic.len() + message.payload.len() + message.properties().len());
+        let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
+        if !fits(self.tally.now(), bounds.session_max_size) || !fits(self.tally.all.now(), bounds.sessions_max_size) {
+            return None;
+        }
+        self.tally.more(cost);
+        let ordinal = self.next;
+        self.next += 1;
+        Some(Owed { ordinal, cost, stage: Stage::Entered })
+    }
+
+    /// Is there room again for a good while?
+    pub(super) fn has_room(&self, bounds: &SessionsPlan) -> bool {
+        let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9;
+        roomy(self.tally.now(), bounds.session_max_size) && roomy(self.tally.all.now(), bounds.sessions_max_size)
+    }
+
+    /// The client is being told how many found no room: so many.
+    pub(super) fn tell_dropped(&mut self) -> u64 {
+        self.noticed = 0;
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Prepares a connection: the outbox begins behind if anything is owed.
+    pub(super) fn begin(&mut self, outbox: &Outbox) -> Course {
+        if self.tally.now().0 > 0
+            && let Some(last) = self.next.checked_sub(1)
+        {
+            outbox.begin_behind(last);
+        }
+        let perhaps_sent = if std::mem::take(&mut self.cut_off) { usize::from(WINDOW_MAX) } else { 0 };
+        Course::new(self.sent_below, perhaps_sent)
+    }
+}
+
+/// What a row read from the ledger is charged.
+pub(super) fn cost_of(row: &MessageRow) -> u32 {
+    cost(row.bytes())
+}
+
+fn cost(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ROW_COST)
+}

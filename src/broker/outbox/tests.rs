@@ -1,0 +1,115 @@
+//! The bounds of one client's queue, and what happens at each.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::broker::message::{Message, Owed, Retain, Stage};
+
+fn delivery(topic: &str, payload: &[u8], keep: Keep) -> Delivery {
+    let message = Arc::new(Message::own(topic.into(), Bytes::copy_from_slice(payload), keep));
+    Delivery { message, qos: Qos::AtMostOnce, retain: Retain::No, ids: Vec::new(), owed: None }
+}
+
+fn drain(outbox: &Outbox) -> Vec<Delivery> {
+    let mut taken = Vec::new();
+    outbox.take(usize::MAX, usize::MAX, &mut taken);
+    taken
+}
+
+#[test]
+fn a_slow_reader_of_tags_holds_one_value_per_tag_and_it_is_the_newest() {
+    let outbox = Outbox::default();
+    let mut replaced = 0;
+    for round in 0..1000_u32 {
+        for tag in 0..100 {
+            let put = outbox.put(delivery(&format!("t/{tag}"), &round.to_be_bytes(), Keep::Newest));
+            replaced += usize::from(put == Put::Replaced);
+        }
+    }
+    let taken = drain(&outbox);
+    assert_eq!(taken.len() + replaced, 100_000, "every message is delivered or counted");
+    assert!(taken.iter().map(|delivery| delivery.message.cost()).sum::<usize>() < CONFLATE_ABOVE + 100 * 200);
+    for tag in 0..100 {
+        let topic = format!("t/{tag}");
+        let last = taken.iter().rev().find(|delivery| *delivery.message.topic == *topic).expect("each tag is there");
+        assert_eq!(last.message.payload[..], 999_u32.to_be_bytes());
+    }
+    assert_eq!(outbox.put(delivery("t/1", b"x", Keep::Newest)), Put::Waits, "short again: every value counts");
+}
+
+#[test]
+fn values_of_one_topic_never_overtake_each_other_while_a_queue_grows_and_shrinks() {
+    let outbox = Outbox::default();
+    let mut seen = HashMap::new();
+    for round in 0..20_000_u32 {
+        outbox.put(delivery(&format!("t/{}", round % 7), &round.to_be_bytes(), Keep::Newest));
+        if round % 3 == 0 || round > 15_000 {
+            let mut taken = Vec::new();
+            outbox.take(if round > 15_000 { 3 } else { 1 }, 0, &mut taken);
+            for delivery in taken {
+                let value = u32::from_be_bytes(delivery.message.payload[..].try_into().expect("four bytes"));
+                let before = seen.insert(delivery.message.topic.to_string(), value);
+                assert!(before < Some(value));
+            }
+        }
+    }
+}
+
+#[test]
+fn many_readers_that_hang_are_given_up_before_they_fill_the_box_and_nothing_is_charged_for_ever() {
+    let for_all = Arc::new(AtomicUsize::new(0));
+    let outboxes: Vec<Outbox> = (0..300).map(|_| Outbox::new(Arc::clone(&for_all))).collect();
+    for tag in 0..2000 {
+        let one = delivery(&format!("t/{tag}"), &[0; 100], Keep::Newest);
+        for outbox in &outboxes {
+            outbox.put(one.clone());
+        }
+    }
+    let given_up = outboxes.iter().filter(|outbox| outbox.ending().is_some()).count();
+    assert!((1..300).contains(&given_up), "{given_up}");
+    assert!(for_all.load(Ordering::Relaxed) < WAITING_FOR_ALL_MAX + 300 * 300);
+    assert!(!drain(&outboxes[299]).is_empty() || outboxes[299].ending().is_some());
+    drop(outboxes);
+    assert_eq!(for_all.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn other_messages_are_never_thinned_the_reader_is_told_instead() {
+    let outbox = Outbox::default();
+    let mut put = Put::Waits;
+    while put == Put::Waits {
+        put = outbox.put(delivery("m", &[0; 1000], Keep::Every));
+    }
+    assert!(matches!(put, Put::Overflowed(lost) if lost > 900));
+    assert_eq!(outbox.ending(), Some(Ending::TooSlow));
+    assert_eq!(outbox.numbers(), (0, 0));
+    assert_eq!(outbox.put(delivery("m", b"", Keep::Every)), Put::Closed);
+}
+
+fn owed(ordinal: u64, payload: &[u8]) -> Delivery {
+    let owed = Owed { ordinal, cost: 0, stage: Stage::Entered };
+    Delivery { qos: Qos::AtLeastOnce, owed: Some(owed), ..delivery("owed", payload, Keep::Every) }
+}
+
+#[test]
+fn what_stands_in_the_ledger_ends_no_connection_and_comes_through_again_when_it_is_caught_up() {
+    let outbox = Outbox::default();
+    let mut put = 0;
+    while outbox.put(owed(put, &[0; 1000])) == Put::Waits {
+        put += 1;
+    }
+    assert!((400..600).contains(&put));
+    assert_eq!(outbox.behind(), Some(Behind { from: put, last: put, after: put }));
+    assert_eq!(outbox.put(owed(put + 1, b"")), Put::Behind, "nothing overtakes");
+    assert_eq!(outbox.put(delivery("tag", b"1", Keep::Newest)), Put::Waits);
+    assert_eq!(outbox.put(delivery("m", b"1", Keep::Every)), Put::Waits);
+    assert_eq!(drain(&outbox).len() as u64, put + 2);
+    assert!(!outbox.catch_up(put + 1), "one more is there");
+    assert!(outbox.leaves_to_ledger(put + 2));
+    assert!(!outbox.catch_up(put + 2));
+    assert_eq!(outbox.put(owed(put + 3, b"")), Put::Behind);
+    assert!(outbox.catch_up(put + 4));
+    assert_eq!(outbox.put(owed(put + 4, b"")), Put::Waits);
+    assert_eq!(drain(&outbox).len(), 1);
+    assert_eq!(outbox.ending(), None);
+}
