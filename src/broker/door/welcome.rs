@@ -22,7 +22,7 @@ use crate::broker::wire::{Connect, Version};
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
 /// Tells a client why it is not let in.
-pub(super) async fn refuse(mut arrival: Arrival, version: Version, reason: u8) {
+pub(super) async fn refuse(arrival: &mut Arrival, version: Version, reason: u8) {
     arrival.shared.stats.connects_refused.one();
     let mut out = BytesMut::new();
     encode::refusal(&mut out, version, reason);
@@ -55,20 +55,20 @@ async fn admit(arrival: &Arrival, connect: &Connect, id: &str) -> Result<Identit
 }
 
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
-pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
+pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
         Ok(identity) => identity,
-        Err(reason) => return refuse(arrival, version, reason).await,
+        Err(reason) => return refuse(&mut arrival, version, reason).await,
     };
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
     let newcomer = Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
     let Some(key) = arrival.shared.enter(newcomer) else {
-        return refuse(arrival, version, 0x8B).await; // server shutting down
+        return refuse(&mut arrival, version, 0x8B).await; // server shutting down
     };
     tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
     let mut out = BytesMut::new();
