@@ -205,7 +205,7 @@ async fn build_broker(
         commands,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
-        retained_path: base.plan.gateway.data_dir.join("retained.db"),
+        ledger_path: base.plan.gateway.data_dir.join("broker.db"),
     };
     Ok(tokio::task::spawn_blocking(move || Broker::new(parts)).await??)
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::message::{Keep, Message, Qos};
 use super::wire::revive;
-use crate::disk::retained::Row;
+use crate::disk::ledger::Row;
 use crate::flow::clock::Clock;
 use crate::model::topic::{Owner, Ownership, check_topic};
 

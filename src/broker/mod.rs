@@ -48,7 +48,7 @@ pub use stats::BrokerStats;
 
 use crate::access::Access;
 use crate::config::plan::BrokerPlan;
-use crate::disk::retained::{Found, RetainedFile};
+use crate::disk::ledger::{Found, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::notice::{Notice, Notices, Phase};
@@ -73,8 +73,8 @@ pub struct BrokerParts {
     pub clock: Clock,
     /// For what the operator must know.
     pub notices: Notices,
-    /// Clients' retained messages; created if missing.
-    pub retained_path: PathBuf,
+    /// What outlives a restart; created if missing.
+    pub ledger_path: PathBuf,
 }
 
 /// Why there is no broker.
@@ -96,8 +96,8 @@ impl Broker {
     /// Reads the clients' retained messages (blocks for that long) and opens nothing yet. The publisher works at once.
     /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
     pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
-        let BrokerParts { plan, access, ownership, commands, clock, notices, retained_path } = parts;
-        let (disk, Found { rows, set_aside }) = RetainedFile::open(&retained_path)?;
+        let BrokerParts { plan, access, ownership, commands, clock, notices, ledger_path } = parts;
+        let (disk, Found { rows, sessions: _, set_aside }) = Ledger::open(&ledger_path)?;
         if let Some(aside) = set_aside {
             let detail =
                 format!("retained messages were damaged and are lost; the file was kept as {}", aside.display());

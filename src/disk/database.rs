@@ -29,11 +29,23 @@ pub fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 /// The same; waits so long for any lock.
 pub fn open_within(path: &Path, busy: Duration) -> rusqlite::Result<Connection> {
+    open_as(path, busy, "")
+}
+
+/// The same for a file that nobody else reads. Without a shared memory file beside it: so it can be opened and read on a
+/// full disk, and no reader keeps its log from being emptied.
+pub fn open_alone(path: &Path) -> rusqlite::Result<Connection> {
+    // Must come before the first look at the log.
+    open_as(path, BUSY_MOMENT, "PRAGMA locking_mode = EXCLUSIVE;")
+}
+
+fn open_as(path: &Path, busy: Duration, first: &str) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(busy)?;
+    connection.execute_batch(first)?;
     connection.execute_batch(
         "PRAGMA page_size = 4096;
          PRAGMA auto_vacuum = NONE;

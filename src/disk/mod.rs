@@ -7,7 +7,7 @@
 //! `image` whether a file is damaged, beyond doubt ·
 //! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) ·
 //! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
-//! `journal` commands, before they are acknowledged · `retained` clients' retained messages · `whole` a small file beside
+//! `journal` commands, before they are acknowledged · `ledger` what the broker keeps · `retained` small records · `whole` a small file beside
 //! them.
 
 pub mod chunk;
@@ -16,6 +16,7 @@ pub mod directory;
 pub mod fault;
 mod image;
 pub mod journal;
+pub mod ledger;
 pub mod marks;
 pub mod meta;
 pub mod meter;

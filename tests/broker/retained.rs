@@ -123,7 +123,7 @@ async fn clients_retained_messages_outlive_a_restart_and_the_gateways_do_not() {
 #[tokio::test]
 async fn a_retained_publish_that_cannot_be_kept_is_not_acknowledged_as_if_it_were() {
     let dir = Arc::new(tempfile::tempdir().expect("a directory"));
-    std::fs::create_dir(dir.path().join("retained.db")).expect("something in the way");
+    std::fs::create_dir(dir.path().join("broker.db")).expect("something in the way");
     let mut broker = Running::at(Setup::default(), dir).await;
     let (mut new, mut old) = (broker.v5("n").await, broker.v4("o").await);
     let mut publish = message("keep", 1, "x");

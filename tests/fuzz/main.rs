@@ -109,3 +109,8 @@ fn expressions_are_worked_out_or_refused_with_a_place() {
 fn payloads_are_read_or_refused() {
     keeps_its_promises("payload");
 }
+
+#[test]
+fn a_conversation_is_answered_legally_or_closed_and_nobody_else_notices() {
+    keeps_its_promises("conversation");
+}

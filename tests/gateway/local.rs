@@ -190,13 +190,13 @@ impl Found {
             }
             Self::MetaGarbage => write("data/store/meta.db"),
             Self::CommandsGarbage => write("data/commands.db"),
-            Self::RetainedGarbage => write("data/retained.db"),
+            Self::RetainedGarbage => write("data/broker.db"),
             Self::StoreIsAFile => {
                 std::fs::remove_dir_all(home.path("data/store")).unwrap();
                 write("data/store");
             }
             Self::CommandsIsADirectory => directory(home, "data/commands.db"),
-            Self::RetainedIsADirectory => directory(home, "data/retained.db"),
+            Self::RetainedIsADirectory => directory(home, "data/broker.db"),
             Self::DataDirIsAFile => {
                 std::fs::remove_dir_all(home.path("data")).unwrap();
                 write("data");

@@ -85,7 +85,7 @@ impl Running {
             commands: entry,
             clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),
             notices,
-            retained_path: dir.path().join("retained.db"),
+            ledger_path: dir.path().join("broker.db"),
         };
         let (mut broker, publisher) = Broker::new(parts).expect("a broker");
         let address = broker.bind().await[0].unwrap_or(setup.listen);

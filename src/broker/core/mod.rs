@@ -26,7 +26,7 @@ use crate::broker::stats::BrokerStats;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::{LastWill, Waiting};
 use crate::broker::{keeping, ruling};
-use crate::disk::retained::{Committed, RetainedFile};
+use crate::disk::ledger::{Committed, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::model::topic::Ownership;
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
     pub clock: Clock,
-    pub disk: RetainedFile,
+    pub disk: Ledger,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
@@ -62,7 +62,7 @@ pub(super) struct Surroundings {
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
     pub clock: Clock,
-    pub disk: RetainedFile,
+    pub disk: Ledger,
 }
 
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 mod ascii;
 mod config;
+mod conversation;
 mod csv;
 mod expression;
 mod framer;
@@ -23,7 +24,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "inbox", run: inbox::run, mutations: 20_000 },
     Target { name: "gate", run: gate::run, mutations: 10_000 },
     Target { name: "ascii", run: ascii::run, mutations: 20_000 },
@@ -32,6 +33,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "config", run: config::run, mutations: 1_000 },
     Target { name: "expression", run: expression::run, mutations: 20_000 },
     Target { name: "payload", run: payload::run, mutations: 5_000 },
+    Target { name: "conversation", run: conversation::run, mutations: 1_000 },
 ];
 
 /// Takes an input apart from the front; what is not there any more is zero.

@@ -1,0 +1,260 @@
+//! The ledger: everything the broker keeps across restarts, in one file (`broker.db`) written by one thread. Clients'
+//! retained messages; sessions that outlive their connections, with their subscriptions; what each of them is owed; the
+//! packet ids of QoS 2 messages that came in and are not yet released.
+//!
+//! Fed by the broker, which keeps in memory all but the owed messages. What it enters is gathered and committed in one
+//! transaction: after 5 ms if somebody waits, at once if many do, within a second if nobody does.
+//!
+//! **Promises.** What lies on disk is everything that was entered up to some moment, and nothing that was entered
+//! later. A [`Committed`] that says `Ok` is durable, or owed no more. A message that is settled before its commit never
+//! touches the disk. Bodies lie on disk once, and as long as somebody is owed them. Session keys and ordinals are never
+//! used again.
+//!
+//! **In trouble** (full disk, failing medium, a file that cannot be opened: [`Ledger::trouble`]) all who wait are told
+//! [`NotCommitted`] at once. What was to be owed is refused and forgotten, so nothing grows: the broker must not
+//! acknowledge it. All other changes are kept, folded to one per thing, and tried again every 5 s; pages are read if they
+//! can be.
+//!
+//! `rows` what is kept · `pending` what is not on disk yet (pure) · `tables` the format, and writing it · `load` opening and
+//! reading at start · `page` reading what is owed · `writer` the thread.
+
+mod load;
+mod page;
+mod pending;
+mod rows;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use pending::{Publish, Retained};
+pub use rows::{Found, Kept, MessageRow, OwedRow, Owing, SessionId, SessionRow, SubscriptionRow};
+use writer::{Request, Shared, State, Writer};
+
+pub use super::retained::{Committed, NotCommitted, Row};
+
+/// How many packet ids are made of ordinals, `1 + ordinal % PACKET_IDS`: the lower half of all.
+pub const PACKET_IDS: u64 = 32_767;
+
+/// Bytes of owed messages that may wait for one commit; what comes beyond is refused as on a disk in trouble. Publishers
+/// wait for their commits, so only a disk that is slower than all their windows together lets it come to this.
+const PENDING_MAX: usize = 32 * 1024 * 1024;
+
+/// What a session is owed cannot be read now; it is still owed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot be read: {0}")]
+pub struct NotRead(String);
+
+/// The file and its thread. [`Ledger::close`] or dropping it commits what waits and ends the thread.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Ledger {
+    /// Opens the file, reads it and starts the thread. Blocks for as long as reading takes. A `retained.db` beside it is
+    /// taken over. A file that cannot be opened is no error: it is reported by [`Ledger::trouble`] and tried again.
+    pub fn open(path: &Path) -> std::io::Result<(Self, Found)> {
+        let mut state = State::default();
+        let (mut found, mut connection) = (Found::default(), None);
+        // A new file has nothing to read: the thread makes it, and nobody waits for its first bytes to be durable.
+        let is_new = load::is_new(path);
+        if !is_new {
+            match load::open(path) {
+                Ok(mut opened) => {
+                    state.take_in(&mut opened);
+                    (found, connection) = (opened.found, Some(opened.connection));
+                }
+                Err(fault) => {
+                    state.trouble = Some(fault.to_string());
+                    // Keys in the file are not known: far from all of them.
+                    state.next_session = (1 << 40) + u64::from(rand::random::<u32>()) * (1 << 16);
+                }
+            }
+        }
+        let shared = Arc::new(Shared::new(state));
+        let mut writer = Writer::new(&shared, path, connection);
+        let work = move || {
+            if is_new {
+                writer.begin();
+            }
+            writer.run();
+        };
+        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
+        Ok((Self { shared, thread: Mutex::new(Some(thread)) }, found))
+    }
+
+    /// What the file held, if it could not be read at start and now was: once. Sessions and retained messages that the
+    /// broker knows by now are newer.
+    pub fn found_late(&self) -> Option<Found> {
+        self.shared.lock().late.take()
+    }
+
+    /// Why nothing can be committed at present, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.lock().trouble.clone()
+    }
+
+    /// Commits what waits and ends the thread; what comes later is answered [`NotCommitted`]. Blocks for one commit.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.wake();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A panic there has been reported by the panic hook; there is nothing left to do about it.
+            drop(thread.join());
+        }
+    }
+
+    /// Stores, replaces or, without a row, removes a retained message as soon as can be.
+    pub fn change(&self, topic: Arc<str>, row: Option<Row>) -> Committed {
+        self.awaited(|state, told| {
+            state.entered.retained(topic, row);
+            state.entered.wait(told);
+        })
+    }
+
+    /// The same within a second, for what nobody waits for.
+    pub fn change_at_leisure(&self, topic: Arc<str>, row: Option<Row>) {
+        self.enter(|state| state.entered.retained(topic, row));
+    }
+
+    /// A key for a new session.
+    pub fn new_session(&self) -> SessionId {
+        let mut state = self.shared.lock();
+        let id = SessionId(state.next_session.max(1));
+        state.next_session = id.0 + 1;
+        id
+    }
+
+    /// Adds a session, or changes it; before anything that belongs to it.
+    pub fn session(&self, row: SessionRow) {
+        self.enter(|state| state.entered.session(row));
+    }
+
+    /// Removes a session and all that belongs to it. Its key is not used again.
+    pub fn forget(&self, id: SessionId) {
+        self.enter(|state| state.entered.forget(id));
+    }
+
+    /// Adds or replaces a subscription of a session or, without a row, removes it.
+    pub fn subscription(&self, id: SessionId, filter: Arc<str>, row: Option<SubscriptionRow>) {
+        self.enter(|state| state.entered.subscription(id, filter, row));
+    }
+
+    /// A message is owed to these sessions, each once, with an ordinal higher than all before it. `received`: it came
+    /// with that packet id (QoS 2) from a session of its own. Told once it is durable, or at once when it is owed no
+    /// more; that packet id is not kept then. [`NotCommitted`]: it is not owed, and must not be acknowledged.
+    pub fn owe(
+        &self,
+        message: Arc<MessageRow>,
+        to: &[(SessionId, Owing)],
+        received: Option<(SessionId, u16)>,
+    ) -> Committed {
+        self.publish(Publish { message, to, received, retained: Retained::Untouched })
+    }
+
+    /// The same for a message that is retained as well (`row`; `None`: it clears its topic): both are committed in one
+    /// transaction. Told once that is done, even if it is owed no more. [`NotCommitted`]: it is not owed, but the
+    /// retained change is tried again.
+    pub fn owe_retained(
+        &self,
+        message: Arc<MessageRow>,
+        to: &[(SessionId, Owing)],
+        received: Option<(SessionId, u16)>,
+        row: Option<Row>,
+    ) -> Committed {
+        self.publish(Publish { message, to, received, retained: Retained::Changed(row) })
+    }
+
+    fn publish(&self, publish: Publish<'_>) -> Committed {
+        let (told, committed) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if state.closed {
+            let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
+        } else if state.trouble.is_some() || state.entered.batch().bytes >= PENDING_MAX {
+            state.entered.not_owed(publish, told);
+        } else {
+            state.entered.owe(publish, told);
+        }
+        self.shared.entered(state);
+        committed
+    }
+
+    /// The session is owed this no more (PUBACK, PUBCOMP, expired). Within a second.
+    pub fn settle(&self, id: SessionId, ordinal: u64) {
+        self.enter(|state| state.entered.settle(id, ordinal));
+    }
+
+    /// PUBREC has come: only PUBREL is owed, which may be sent once this is told. If it is not committed it is tried
+    /// again.
+    pub fn release(&self, id: SessionId, ordinal: u64) -> Committed {
+        self.awaited(|state, told| state.entered.release(id, ordinal, told))
+    }
+
+    /// PUBREL has come for a packet id of [`Ledger::owe`]: it may be used again, and PUBCOMP sent once this is told; at
+    /// once if it is not on disk.
+    pub fn finish(&self, id: SessionId, packet_id: u16) -> Committed {
+        self.awaited(|state, told| state.entered.finish(id, packet_id, told))
+    }
+
+    /// What a session is owed from this ordinal on, oldest first: at least one row if there is one, then up to so many
+    /// bytes. Everything entered before is seen. Empty: there is no more.
+    pub fn page(
+        &self,
+        id: SessionId,
+        from_ordinal: u64,
+        most_bytes: usize,
+    ) -> oneshot::Receiver<Result<Vec<OwedRow>, NotRead>> {
+        let (told, read) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if state.closed {
+            let _ = told.send(Err(NotRead("it is closed".to_owned()))); // whoever asked may be gone
+        } else {
+            state.requests.push(Request { id, from_ordinal, most_bytes, told });
+        }
+        self.shared.entered(state);
+        read
+    }
+
+    /// Told once everything entered so far is durable.
+    pub fn committed(&self) -> Committed {
+        self.awaited(|state, told| state.entered.wait(told))
+    }
+
+    fn enter(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.shared.lock();
+        if !state.closed {
+            change(&mut state);
+        }
+        self.shared.entered(state);
+    }
+
+    fn awaited(&self, change: impl FnOnce(&mut State, oneshot::Sender<Result<(), NotCommitted>>)) -> Committed {
+        let (told, committed) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if state.closed {
+            let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
+            return committed;
+        }
+        change(&mut state, told);
+        if state.trouble.is_some() {
+            // Nobody is kept waiting for a disk that is known not to work.
+            state.entered.refuse_waiting();
+        }
+        self.shared.entered(state);
+        committed
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,132 @@
+//! What lies in the ledger, row by row, in the words of the broker; what is found at start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::disk::retained::Row;
+
+/// A session's key; never used again, whatever happens to the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A session that outlives its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its key, from [`super::Ledger::new_session`].
+    pub id: SessionId,
+    /// Which client's.
+    pub client_id: Arc<str>,
+    /// Identity that owns it.
+    pub owner: Arc<str>,
+    /// 3, 4 or 5: the protocol level of the last CONNECT.
+    pub version: u8,
+    /// How long it outlives its connection, seconds; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+    /// When its client left, ms since 1970. `None`: it is connected, or was when the gateway ended, or nobody could
+    /// vouch for the clock when it left. How to use it: [`Kept`].
+    pub left_unix_ms: Option<i64>,
+    /// Messages that found no room in its queue, and of which its client was not yet told.
+    pub dropped: u64,
+}
+
+/// What a session is subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionRow {
+    /// As it came, `$share` included.
+    pub filter: Arc<str>,
+    /// As in SUBSCRIBE (MQTT 5, section 3.8.3.1).
+    pub options: u8,
+    /// Subscription identifier (MQTT 5, section 3.8.2.1.2).
+    pub identifier: Option<u32>,
+}
+
+/// A message that somebody is owed; it lies on disk once, however many are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MessageRow {
+    /// Where it was published.
+    pub topic: Arc<str>,
+    /// The publisher's: 1 or 2.
+    pub qos: u8,
+    /// May be empty.
+    pub payload: Bytes,
+    /// MQTT 5 properties that travel with it, encoded.
+    pub properties: Bytes,
+    /// End of its life, ms since 1970.
+    pub expires_unix_ms: Option<i64>,
+}
+
+impl MessageRow {
+    /// Bytes of topic, payload and properties: what [`Kept::owed_bytes`] is the sum of.
+    pub fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+}
+
+/// What one session makes of a message it is owed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owing {
+    /// Its place in the session's queue; never used again.
+    pub ordinal: u64,
+    /// 1 or 2.
+    pub qos: u8,
+    /// RETAIN on the way out.
+    pub retain: bool,
+    /// Subscription identifiers.
+    pub identifiers: Vec<u32>,
+}
+
+/// A message as a session is owed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwedRow {
+    /// Its place in the session's queue.
+    pub ordinal: u64,
+    /// What is owed. Without content when `released`: only PUBREL is owed then.
+    pub message: Arc<MessageRow>,
+    /// 1 or 2.
+    pub qos: u8,
+    /// RETAIN on the way out.
+    pub retain: bool,
+    /// Subscription identifiers.
+    pub identifiers: Vec<u32>,
+    /// PUBREC has come ([`super::Ledger::release`]).
+    pub released: bool,
+}
+
+/// A session as it was found at start, with what belongs to it.
+///
+/// **How long it has to live.** The ledger judges nothing: at boot the clock may be wrong by years. The broker must
+/// drop no session before `Clock::wall_now().certainty.is_fixed()`. From then on a session with `left_unix_ms:
+/// Some(left)` is over at `left + expiry_s`. One with `None` was connected when the gateway ended: its time starts at
+/// this open, counted by `tokio::time::Instant`, and `left_unix_ms` is put ([`super::Ledger::session`]) once the clock
+/// is fixed, as wall time of that moment. A client that leaves before the clock is fixed is put with `None` too: an
+/// unvouched time on disk could end a session years early, this can only let it live longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The session.
+    pub session: SessionRow,
+    /// By filter.
+    pub subscriptions: Vec<SubscriptionRow>,
+    /// Packet ids of QoS 2 messages from its client, acknowledged by PUBREC and not yet released; ascending.
+    pub received: Vec<u16>,
+    /// To go on with. Beyond every ordinal that was entered before the last commit by at least 1024, and a multiple of
+    /// [`super::PACKET_IDS`] plus 1024 beyond the highest on disk: packet ids made of ordinals go on as if the gateway
+    /// had not ended.
+    pub next_ordinal: u64,
+    /// Messages it is owed.
+    pub owed_count: u64,
+    /// Their [`MessageRow::bytes`], each counted whole.
+    pub owed_bytes: u64,
+}
+
+/// What was found at start.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Clients' retained messages.
+    pub rows: Vec<Row>,
+    /// Sessions, by their keys; at most one of a client id.
+    pub sessions: Vec<Kept>,
+    /// The old file was damaged and lies here now.
+    pub set_aside: Option<PathBuf>,
+}

@@ -1,0 +1,285 @@
+//! The ledger's thread: gathers what was entered, commits it, tells those who wait, reads pages.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::pending::{Batch, Entered};
+use super::rows::{Found, OwedRow, SessionId};
+use super::{NotRead, load, page, tables};
+use crate::disk::fault::Fault;
+
+/// How long a commit waits for company while somebody waits for it.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// And while nobody does: flash wears out with every commit.
+const GATHER_AT_LEISURE: Duration = Duration::from_secs(1);
+
+/// With so many waiting it does not wait for more than this to pass without anything new: whoever publishes with a window
+/// has filled it, and goes on when the commit is done.
+const MANY: usize = 16;
+const QUIET: Duration = Duration::from_micros(200);
+
+/// Pause after a failed commit or a file that could not be opened.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Condition variables cannot wait for `Duration::MAX`.
+const FOR_EVER: Duration = Duration::from_secs(86_400);
+
+/// Somebody who wants to read.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub id: SessionId,
+    pub from_ordinal: u64,
+    pub most_bytes: usize,
+    pub told: oneshot::Sender<Result<Vec<OwedRow>, NotRead>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub entered: Entered,
+    pub requests: Vec<Request>,
+    /// The next key.
+    pub next_session: u64,
+    pub closed: bool,
+    /// Why it does not work at present.
+    pub trouble: Option<String>,
+    /// What the file held that could not be read at start.
+    pub late: Option<Found>,
+    /// How often something was entered, so that a pause can be noticed.
+    entries: u64,
+    asleep: Asleep,
+}
+
+/// What the thread sleeps for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Asleep {
+    #[default]
+    No,
+    /// For anything.
+    Idle,
+    /// For somebody who waits.
+    AtLeisure,
+    /// Until its time is over, or somebody wants to read.
+    Gathering,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.entered.batch().is_empty() && self.requests.is_empty()
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.entered.batch().waiting() > 0 || !self.requests.is_empty()
+    }
+
+    /// What was found on disk is known from now on.
+    pub(super) fn take_in(&mut self, opened: &mut load::Opened) {
+        self.next_session = self.next_session.max(opened.next_session);
+        for (id, mark) in &opened.marks {
+            let kept = opened.found.sessions.iter().find(|kept| kept.session.id == *id);
+            self.entered.found(*id, *mark, kept.map_or(&[], |kept| &kept.received));
+        }
+        for id in opened.remains.drain(..) {
+            self.entered.forget(id);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the thread, whatever it sleeps for.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// To be called when something was entered.
+    pub(super) fn entered(&self, mut state: MutexGuard<'_, State>) {
+        state.entries += 1;
+        let wake = match state.asleep {
+            Asleep::No => state.closed,
+            Asleep::Idle => true,
+            Asleep::AtLeisure => state.is_awaited() || state.closed,
+            Asleep::Gathering => !state.requests.is_empty() || state.closed,
+        };
+        drop(state);
+        if wake {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sleeps while something holds, but not longer than this, and not once closed.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        asleep: Asleep,
+        longest: Duration,
+        holds: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        state.asleep = asleep;
+        let waited = self.changed.wait_timeout_while(state, longest, |state| !state.closed && holds(state));
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.asleep = Asleep::No;
+        state
+    }
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    connection: Option<Connection>,
+    /// What the file holds is known, at start or since.
+    known: bool,
+    /// End of the last commit.
+    last: Instant,
+    /// The disk is in trouble, and not asked again before this.
+    retry: Option<Instant>,
+}
+
+impl Writer {
+    /// Without a connection the file could not be opened.
+    pub(super) fn new(shared: &Arc<Shared>, path: &Path, connection: Option<Connection>) -> Self {
+        let known = connection.is_some();
+        let (shared, path, last) = (Arc::clone(shared), path.to_owned(), Instant::now());
+        Self { shared, path, connection, known, last, retry: None }
+    }
+
+    /// Makes the file.
+    pub(super) fn begin(&mut self) {
+        self.known = true;
+        match load::open(&self.path) {
+            Ok(opened) => self.connection = Some(opened.connection),
+            Err(fault) => self.shared.lock().trouble = Some(fault.to_string()),
+        }
+    }
+
+    /// Until closed.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let mut state = self.gather(&shared);
+            let closed = state.closed;
+            let requests = std::mem::take(&mut state.requests);
+            if closed || self.retry.is_none_or(|due| due <= Instant::now()) {
+                let troubled = state.trouble.is_some();
+                let batch = state.entered.take();
+                drop(state);
+                let outcome = self.commit(&batch, troubled);
+                self.last = Instant::now();
+                self.retry = outcome.is_err().then(|| self.last + RETRY);
+                self.tell(outcome, batch);
+            } else {
+                drop(state);
+            }
+            for request in requests {
+                self.answer(request);
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+
+    fn gather<'a>(&self, shared: &'a Shared) -> MutexGuard<'a, State> {
+        let mut state = shared.lock();
+        if let Some(due) = self.retry {
+            let left = due.saturating_duration_since(Instant::now());
+            return shared.sleep(state, Asleep::Gathering, left, |state| state.requests.is_empty());
+        }
+        let longest = if state.trouble.is_some() { RETRY } else { FOR_EVER };
+        state = shared.sleep(state, Asleep::Idle, longest, State::is_idle);
+        state = shared.sleep(state, Asleep::AtLeisure, GATHER_AT_LEISURE, |state| !state.is_awaited());
+        let (begun, before) = (Instant::now(), self.last);
+        while state.requests.is_empty() && !state.closed && state.entered.batch().waiting() > 0 {
+            let left = GATHER.saturating_sub(begun.elapsed());
+            let many = state.entered.batch().waiting() >= MANY;
+            if left.is_zero() || (many && before.elapsed() < GATHER) {
+                break;
+            }
+            let entries = state.entries;
+            let pause = if many { QUIET.min(left) } else { QUIET.max(left / 4).min(left) };
+            state = shared.sleep(state, Asleep::Gathering, pause, |state| state.requests.is_empty());
+            if many && state.entries == entries {
+                break;
+            }
+        }
+        state
+    }
+
+    fn commit(&mut self, batch: &Batch, troubled: bool) -> Result<u64, Fault> {
+        if !batch.has_changes() && !troubled {
+            return Ok(0);
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.open()?,
+        };
+        let written = tables::write(&mut connection, batch).and_then(|rows| {
+            if troubled {
+                tables::probe(&connection)?;
+            }
+            Ok(rows)
+        });
+        let written = written.map_err(Fault::from);
+        // On a full disk it may not be possible to open it again.
+        if matches!(written, Ok(_) | Err(Fault::Full(_))) {
+            self.connection = Some(connection);
+        }
+        written
+    }
+
+    fn open(&mut self) -> Result<Connection, Fault> {
+        if self.known {
+            return load::open_again(&self.path);
+        }
+        let mut opened = load::open(&self.path)?;
+        self.known = true;
+        let mut state = self.shared.lock();
+        state.take_in(&mut opened);
+        state.late = Some(opened.found);
+        Ok(opened.connection)
+    }
+
+    fn tell(&self, outcome: Result<u64, Fault>, batch: Batch) {
+        match outcome {
+            Ok(_) => {
+                batch.committed();
+                self.shared.lock().trouble = None;
+            }
+            Err(fault) => {
+                let mut state = self.shared.lock();
+                state.trouble = Some(fault.to_string());
+                state.entered.failed(batch);
+            }
+        }
+    }
+
+    fn answer(&self, request: Request) {
+        let Request { id, from_ordinal, most_bytes, told } = request;
+        let state = self.shared.lock();
+        let pending = state.trouble.is_some().then(|| state.entered.batch().sessions.get(&id)).flatten().cloned();
+        drop(state);
+        let read = match &self.connection {
+            Some(connection) => page::read(connection, id, from_ordinal, most_bytes, pending.as_ref())
+                .map_err(|fault| NotRead(fault.to_string())),
+            None => Err(NotRead("the file is not open".to_owned())),
+        };
+        let _ = told.send(read); // whoever asked may be gone
+    }
+}
