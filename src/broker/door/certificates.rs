@@ -9,9 +9,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::broker::notice;
+use crate::broker::outbox::Outbox;
+use crate::broker::session::Ending;
 use crate::config::plan::{ClientCertificate, ListenerPlan};
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notices, Phase};
@@ -198,14 +199,41 @@ pub(super) struct Guests(Mutex<Vec<Weak<Guest>>>);
 #[derive(Debug)]
 pub(super) struct Guest {
     chain: Vec<CertificateDer<'static>>,
-    /// Cancelled when its certificate is not accepted any more.
-    pub sent_away: CancellationToken,
+    place: Mutex<Place>,
+}
+
+/// Where it can be told.
+#[derive(Debug)]
+enum Place {
+    NotYet,
+    Connected(Weak<Outbox>),
+    Refused,
+}
+
+impl Guest {
+    /// Has its place now.
+    pub(super) fn connected(&self, outbox: &Arc<Outbox>) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        match *place {
+            Place::Refused => outbox.end(Ending::NotAllowed),
+            _ => *place = Place::Connected(Arc::downgrade(outbox)),
+        }
+    }
+
+    fn send_away(&self) {
+        let before = std::mem::replace(&mut *self.place.lock().unwrap_or_else(PoisonError::into_inner), Place::Refused);
+        if let Place::Connected(outbox) = before
+            && let Some(outbox) = outbox.upgrade()
+        {
+            outbox.end(Ending::NotAllowed);
+        }
+    }
 }
 
 impl Guests {
     /// Notes one.
     pub(super) fn note(&self, chain: Vec<CertificateDer<'static>>) -> Arc<Guest> {
-        let guest = Arc::new(Guest { chain, sent_away: CancellationToken::new() });
+        let guest = Arc::new(Guest { chain, place: Mutex::new(Place::NotYet) });
         let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if guests.len() == guests.capacity() {
             guests.retain(|guest| guest.strong_count() > 0); // before it grows
@@ -221,6 +249,6 @@ impl Guests {
         let all: Vec<_> = guests.iter().filter_map(Weak::upgrade).collect();
         drop(guests);
         let refused = all.iter().filter(|guest| !serving.accepts(&guest.chain));
-        refused.map(|guest| guest.sent_away.cancel()).count()
+        refused.map(|guest| guest.send_away()).count()
     }
 }

@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::certificates::{Guest, Secured};
+use super::certificates::Secured;
 use super::listening::Raw;
-use super::shown::Shown;
+use super::shown::{Certificate, Shown};
 use super::stream::Stream;
 use super::strangers::Stranger;
 use super::upgrade::{Reached, upgrade};
 use super::welcome::welcome;
-use super::{Arrival, Porch, greeting};
+use super::{Porch, greeting};
 use crate::road::names;
 
 /// TLS and upgrade may take this long, first byte included: five round trips of a satellite.
@@ -39,7 +39,7 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
     let end = porch.end.clone();
     let early = async {
         let entered = timeout(HANDSHAKE_MAX, enter(raw, &porch)).await.map_err(|_| io::ErrorKind::TimedOut.into());
-        let (stream, guest) = match entered.flatten() {
+        let (stream, known) = match entered.flatten() {
             Ok(entered) => entered,
             Err(error) => {
                 porch.shared.stats.turned_away.one();
@@ -51,10 +51,9 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
                 return None;
             }
         };
-        let certificate = guest.as_ref().map(|(_, names)| Arc::clone(names));
-        let mut arrival = porch.arrival(stream, Shown { peer, certificate });
+        let mut arrival = porch.arrival(stream, Shown { peer, certificate: known });
         let heard = greeting::hear(&mut arrival).await;
-        heard.map(|(connect, arrived)| (arrival, connect, arrived, guest))
+        heard.map(|(connect, arrived)| (arrival, connect, arrived))
     };
     let heard = tokio::select! {
         heard = early => heard,
@@ -66,19 +65,13 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
         }
     };
     drop(stranger);
-    let Some((arrival, connect, arrived, guest)) = heard else { return };
-    let Some((guest, _)) = guest else { return welcome(arrival, connect, arrived).await };
-    tokio::select! {
-        () = welcome(arrival, connect, arrived) => {}
-        () = guest.sent_away.cancelled() => tracing::info!(%peer, "client's certificate is not accepted any more, closed"),
+    if let Some((arrival, connect, arrived)) = heard {
+        welcome(arrival, connect, arrived).await;
     }
 }
 
-/// Who showed a certificate.
-type Known = Option<(Arc<Guest>, Arc<crate::model::certificate::CertificateNames>)>;
-
 /// Through the layers of this door.
-async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Known)> {
+async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificate>)> {
     let websocket = porch.plan.websocket.as_ref();
     let entered = match (raw, &porch.secured, websocket) {
         (Raw::Tcp(stream, _), None, None) => (Stream::Tcp(stream), None),
@@ -98,7 +91,7 @@ async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Known)> {
     Ok(entered)
 }
 
-async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<TcpStream>, Known)> {
+async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
     stream.ready(Interest::READABLE).await?;
     let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
     let acceptor = TlsAcceptor::from(secured.config().ok_or_else(closed)?);
@@ -107,8 +100,8 @@ async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<T
     session.set_buffer_limit(Some(TLS_BYTES_MAX));
     let chain = session.peer_certificates().map(|chain| chain.iter().cloned().map(CertificateDer::into_owned));
     let chain: Vec<_> = chain.into_iter().flatten().collect();
-    let known = chain.first().map(|leaf| Arc::new(names(leaf)));
-    Ok((stream, known.map(|names| (secured.guests.note(chain), names))))
+    let names = chain.first().map(|leaf| names(leaf));
+    Ok((stream, names.map(|names| Certificate { names, guest: secured.guests.note(chain) })))
 }
 
 /// When a failed handshake was last said, and how many were not.

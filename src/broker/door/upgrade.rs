@@ -101,13 +101,13 @@ fn judge(head: &str, plan: &WebsocketPlan, reached: Reached) -> Result<String, R
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
         .collect();
-    let all = |name: &str| fields.iter().filter(move |(found, _)| found == name).map(|(_, value)| *value);
-    let lists = |name: &str, word: &str| {
+    let all = |name: &'static str| fields.iter().filter(move |(found, _)| found == name).map(|(_, value)| *value);
+    let lists = |name: &'static str, word: &str| {
         all(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
     };
-    let only = |name: &str| {
-        let mut values = fields.iter().filter(|(found, _)| found == name);
-        values.next().filter(|_| values.next().is_none()).map(|(_, value)| *value)
+    let only = |name: &'static str| {
+        let mut values = all(name);
+        values.next().filter(|_| values.next().is_none())
     };
     if method != Some("GET") {
         return Err(refusal("405 Method Not Allowed", "MQTT over websocket begins with GET"));

@@ -64,6 +64,9 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         Err(reason) => return refuse(&mut arrival, version, reason).await,
     };
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
+    if let Some(certificate) = &arrival.shown.certificate {
+        certificate.guest.connected(&outbox);
+    }
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
     let newcomer = Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
