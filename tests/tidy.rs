@@ -41,8 +41,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("futures_util::", &["road/"]),
     ("socket2::", &["road/", "broker/door/"]),
     ("mimalloc::", &["main.rs"]),
-    ("ring::digest", &["payload/batch/", "road/websocket.rs"]),
-    ("ring::hmac", &["uplink/azure.rs"]),
+    ("ring::digest", &["payload/batch/", "road/websocket.rs", "access/"]),
+    ("ring::hmac", &["uplink/azure.rs", "access/"]),
+    ("ring::pbkdf2", &["access/"]),
+    ("argon2::", &["access/"]),
     ("SystemTime::now", &["host/clock.rs"]),
     ("thread::sleep", &["store/", "disk/"]), // they have threads of their own; async code must not block
     ("println!", &["commands/", "cli.rs", "host/journal.rs"]),

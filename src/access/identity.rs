@@ -10,6 +10,8 @@ use crate::config::plan::Anonymous;
 pub struct Identity {
     who: Who,
     client: Arc<str>,
+    /// Of the password it came in with.
+    proof: u64,
 }
 
 /// How a client has shown who it is.
@@ -26,12 +28,21 @@ pub enum Who {
 impl Identity {
     /// A client with this id.
     pub fn new(who: Who, client: impl Into<Arc<str>>) -> Self {
-        Self { who, client: client.into() }
+        Self { who, client: client.into(), proof: 0 }
     }
 
     /// Nobody in particular.
     pub fn anonymous(door: Anonymous, client: impl Into<Arc<str>>) -> Self {
         Self::new(Who::Anonymous(door), client)
+    }
+
+    /// A user, and the number of the password it came in with.
+    pub(super) fn user(name: &str, proof: u64, client: &str) -> Self {
+        Self { proof, ..Self::new(Who::User(name.into()), client) }
+    }
+
+    pub(super) fn proof(&self) -> u64 {
+        self.proof
     }
 
     /// How it has shown who it is.

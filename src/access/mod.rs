@@ -1,78 +1,259 @@
 //! Who a client is and what it may do: asked by the broker's doors (and later by the status page).
 //!
 //! A door resolves an [`Identity`] once, at CONNECT; [`Access`] answers for that identity from then on, by the rules as
-//! they are at that moment: they can be replaced while clients are connected. What the gateway owns is not decided here:
-//! `model::topic::Ownership` comes first, whatever a rule says.
+//! they are at that moment: users and rules can be replaced while clients are connected. What the gateway owns is not
+//! decided here: `model::topic::Ownership` comes first, whatever a rule says.
 //!
-//! `identity` who · `acl` what rules say.
+//! `identity` who · `acl` what rules say · `users` and `file` the users file, `hash` the passwords in it · `desk` where
+//! passwords are checked, `memory` those that were right lately, `brake` those that were not · `audit` what is logged.
+//!
+//! **Certificates.** A certificate that a listener has verified is a login by itself: the client is `cert:NAME`. A user
+//! name beside it changes nothing if it is the same name, and is not looked at further, as with mosquitto's
+//! `use_identity_as_username`. Another user name needs that user's password, and then the client is that user: whoever has
+//! a certificate is never taken for somebody else without a password.
 
 mod acl;
+mod audit;
+mod brake;
+mod desk;
+mod file;
+mod hash;
 mod identity;
+mod memory;
+mod users;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::config::plan::{AclPlan, Anonymous, BrokerPlan};
+use crate::config::plan::{Anonymous, BrokerPlan};
+use crate::model::stats::Counter;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
+use audit::Quiet;
+use desk::{Checked, Desk, Login};
+pub use file::{BadFile, read, replace};
+pub use hash::{BadHash, NotHashed, check_hash, hash};
 pub use identity::{Identity, Who};
+use users::Users;
+pub use users::check_name;
 
 /// What a client shows at the door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Credentials<'a> {
     /// User name, if one was sent.
     pub user: Option<&'a str>,
     /// Password, if one was sent.
     pub password: Option<&'a [u8]>,
+    /// The name in a certificate that the listener has verified.
+    pub certificate: Option<&'a str>,
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, certificate, .. } = self;
+        write!(f, "Credentials({user:?}, {certificate:?}, …)")
+    }
+}
+
+/// Who stands at which door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arriving<'a> {
+    /// What the listener gives to clients without a name.
+    pub door: Anonymous,
+    /// The client id, also one that we have chosen.
+    pub client: &'a str,
+    /// Where it comes from; `None`: a unix socket.
+    pub from: Option<IpAddr>,
 }
 
 /// Why a client is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
     /// It gave no name and this listener wants one.
     #[error("this listener does not admit anonymous clients")]
     NotAuthorized,
-    /// It gave a name, and nobody of that name is known.
+    /// It gave a name: nobody of that name is known, or the password is wrong.
     #[error("unknown user or wrong password")]
     BadCredentials,
+    /// Too many logins wait to be checked, or this one failed too often: later.
+    #[error("too many logins, try again later")]
+    Busy,
+    /// The users file cannot be read.
+    #[error("nobody can log in with a password: the users file cannot be read")]
+    NoUsers,
 }
 
-/// The rules as they are now; shared by all connections.
+impl Refused {
+    /// In one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAuthorized => "anonymous",
+            Self::BadCredentials => "credentials",
+            Self::Busy => "busy",
+            Self::NoUsers => "no_users_file",
+        }
+    }
+}
+
+/// Counters since start.
 #[derive(Debug, Default)]
+pub struct AccessStats {
+    /// Clients with a name that were let in.
+    pub logins: Counter,
+    /// Unknown users and wrong passwords.
+    pub wrong: Counter,
+    /// Told to come back later.
+    pub busy: Counter,
+    /// Anonymous clients at doors that want a name, and logins without a users file.
+    pub refused: Counter,
+}
+
+/// What came of reading the users file.
+#[derive(Debug)]
+pub enum Loading {
+    /// The plan has none.
+    NotWanted,
+    /// So many users; and what is wrong with some of its lines, if anything is.
+    Loaded(usize, Option<String>),
+    /// It cannot be used. Users that were read before stay.
+    Failed(BadFile),
+}
+
+#[derive(Debug)]
+enum State {
+    /// No `users_file`.
+    Off,
+    /// Configured, and not read yet.
+    Unavailable,
+    Loaded(Users),
+}
+
+/// Users and rules as they are now; shared by all connections.
+#[derive(Debug)]
 pub struct Access {
     acl: ArcSwap<Acl>,
+    users: ArcSwap<State>,
+    file: Mutex<Option<PathBuf>>,
+    desk: Desk,
+    quiet: Mutex<Quiet>,
+    /// What happened at the doors.
+    pub stats: AccessStats,
 }
 
 impl Access {
-    /// From `[broker]`.
+    /// From `[broker]`. The users file is not read yet: see [`Access::load_users`].
     pub fn new(plan: &BrokerPlan) -> Self {
-        Self { acl: ArcSwap::from_pointee(Acl::new(&plan.acl)) }
+        let users = if plan.users_file.is_some() { State::Unavailable } else { State::Off };
+        Self {
+            acl: ArcSwap::from_pointee(Acl::new(&plan.acl)),
+            users: ArcSwap::from_pointee(users),
+            file: Mutex::new(plan.users_file.clone()),
+            desk: Desk::new(),
+            quiet: Mutex::default(),
+            stats: AccessStats::default(),
+        }
     }
 
-    /// Other rules from now on. Whoever is connected is judged anew by the broker.
-    pub fn replace(&self, acl: &[AclPlan]) {
-        self.acl.store(std::sync::Arc::new(Acl::new(acl)));
+    /// Reads the users file (blocks for that long); nothing changes if it cannot be used.
+    pub fn load_users(&self) -> Loading {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(file) = file else {
+            self.users.store(Arc::new(State::Off));
+            return Loading::NotWanted;
+        };
+        match file::read(&file) {
+            Ok(text) => {
+                let (users, wrong) = Users::parse(&text);
+                let count = users.count();
+                self.users.store(Arc::new(State::Loaded(users)));
+                Loading::Loaded(count, wrong)
+            }
+            Err(bad) => Loading::Failed(bad),
+        }
     }
 
-    /// Who is at the door of a listener that treats nameless clients like this?
+    /// The rules and the users file of another plan, read anew (blocks for that long). Whoever is connected keeps what it
+    /// has until the broker judges anew.
+    pub fn reload(&self, plan: &BrokerPlan) -> Loading {
+        self.acl.store(Arc::new(Acl::new(&plan.acl)));
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&plan.users_file);
+        if plan.users_file.is_some() && matches!(**self.users.load(), State::Off) {
+            self.users.store(Arc::new(State::Unavailable));
+        }
+        self.load_users()
+    }
+
+    /// Who is at the door? Takes as long as checking a password takes.
     ///
-    /// A client that gives a name (or, in MQTT 5, a password alone) is never taken for an anonymous one: the day users exist it must not lose rights.
-    #[expect(clippy::unused_async, reason = "passwords are looked at elsewhere")]
-    pub async fn admit(&self, door: Anonymous, client: &str, shown: Credentials<'_>) -> Result<Identity, Refused> {
-        if shown.user.is_some() || shown.password.is_some() {
-            return Err(Refused::BadCredentials);
+    /// A client that gives a name (or, in MQTT 5, a password alone) is never taken for an anonymous one.
+    pub async fn admit(&self, arriving: Arriving<'_>, shown: Credentials<'_>) -> Result<Identity, Refused> {
+        let admitted = self.judge(arriving, shown).await;
+        let Arriving { client, from, .. } = arriving;
+        match &admitted {
+            Ok(identity) if identity.name().is_none() => {}
+            Ok(identity) => {
+                self.stats.logins.one();
+                audit::login(from, identity);
+            }
+            Err(refused) => {
+                match refused {
+                    Refused::BadCredentials => self.stats.wrong.one(),
+                    Refused::Busy => self.stats.busy.one(),
+                    Refused::NotAuthorized | Refused::NoUsers => self.stats.refused.one(),
+                }
+                let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+                quiet.login_refused(from, (client, shown.user), *refused);
+            }
         }
-        match door {
-            Anonymous::None => Err(Refused::NotAuthorized),
-            door => Ok(Identity::anonymous(door, client)),
+        admitted
+    }
+
+    async fn judge(&self, arriving: Arriving<'_>, shown: Credentials<'_>) -> Result<Identity, Refused> {
+        let Arriving { door, client, from } = arriving;
+        match (shown.certificate, shown.user) {
+            (Some(certificate), user) if user.is_none_or(|user| user == certificate) => {
+                Ok(Identity::new(Who::Certificate(certificate.into()), client))
+            }
+            (_, Some(name)) => {
+                let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                let proof = self.check(Login { name, password: shown.password, from }).await?;
+                Ok(Identity::user(name, proof, client))
+            }
+            (None, None) if shown.password.is_some() => Err(Refused::BadCredentials),
+            _ if door == Anonymous::None => Err(Refused::NotAuthorized),
+            _ => Ok(Identity::anonymous(door, client)),
         }
     }
 
-    /// Could it still come in, as what it is?
+    async fn check(&self, login: Login<'_>) -> Result<u64, Refused> {
+        let state = self.users.load_full();
+        let checked = match &*state {
+            State::Loaded(users) => self.desk.check(users, login).await,
+            State::Off => self.desk.check(&Users::default(), login).await,
+            State::Unavailable => return Err(Refused::NoUsers),
+        };
+        match checked {
+            Checked::Right(proof) => Ok(proof),
+            Checked::Wrong => Err(Refused::BadCredentials),
+            Checked::Busy => Err(Refused::Busy),
+        }
+    }
+
+    /// Could it still come in, as what it is? Not a user who is gone or has another password by now.
     pub fn is_admitted(&self, who: &Identity) -> bool {
-        matches!(who.who(), Who::Anonymous(_))
+        let Who::User(name) = who.who() else { return true };
+        match &**self.users.load() {
+            State::Loaded(users) => users.find(name).is_some_and(|user| user.proof == who.proof()),
+            State::Off | State::Unavailable => false,
+        }
     }
 
-    /// May it subscribe to this filter (without `$share/<group>/`)?
+    /// May it subscribe to this filter (without `$share/<group>/`)? One rule must cover all that the filter would bring;
+    /// a filter that is covered only in part is refused, and so is one that only several rules together would cover.
     pub fn may_read(&self, who: &Identity, filter: &str) -> bool {
         self.acl.load().read(who, filter)
     }

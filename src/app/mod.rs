@@ -2,14 +2,17 @@
 //!
 //! `start` builds · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical ends · `publisher` is
 //! the live side, `alarms` its alarms, `alarm_memory` those of the last run · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
-//! `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock.
+//! `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock ·
+//! `gatekeeper` users and rights · `reload` what can change at run time.
 
 mod alarm_memory;
 pub mod alarms;
 mod derived;
 pub mod events;
+mod gatekeeper;
 mod learned;
 pub mod publisher;
+mod reload;
 pub mod request;
 pub mod router;
 pub mod running;
@@ -17,5 +20,6 @@ pub mod start;
 pub mod supervisor;
 mod timekeeper;
 
+pub use reload::Reloader;
 pub use running::Running;
 pub use start::{start, store_dir};

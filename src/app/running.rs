@@ -19,6 +19,7 @@ use crate::store::StoreHandle;
 use crate::uplink::UplinkStats;
 
 use super::publisher::LivePublisher;
+use super::reload::Reloader;
 
 /// What runs besides the uplinks.
 pub(super) struct Tasks {
@@ -50,6 +51,7 @@ pub struct Running {
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
+    pub(super) reloader: Reloader,
 }
 
 impl Running {
@@ -66,6 +68,11 @@ impl Running {
     /// Where the store lies.
     pub fn store_dir(&self) -> &Path {
         &self.store_dir
+    }
+
+    /// Takes a configuration that has changed.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The counters of every uplink, by name.

@@ -34,8 +34,10 @@ use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
 use super::derived;
 use super::events::Events;
+use super::gatekeeper::Gatekeeper;
 use super::learned;
 use super::publisher::LivePublisher;
+use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
 use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_store};
@@ -74,7 +76,10 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(ownership(&plan));
-    let (mut broker, publisher) = build_broker(&base, Arc::clone(&ownership), entry.clone()).await?;
+    let access = Arc::new(Access::new(&plan.broker));
+    let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entry.clone()).await?;
+    let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
+    gatekeeper.load().await;
     let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
@@ -88,6 +93,8 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
 
     let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
+    let reloader = Reloader { plan: Arc::clone(&plan), gatekeeper: Arc::clone(&gatekeeper), notices: notices.clone() };
+    sources.spawn(gatekeeper.run(stop.clone()));
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices };
     sources.spawn(timekeeper.run(watch, stop.clone()));
     let events_end = Stop::new();
@@ -101,7 +108,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         broker: tokio::spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
     };
     let store_dir = store_dir(&plan);
-    Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir })
+    Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir, reloader })
 }
 
 /// The board of alarms as the last run left it; buses that begin now begin with its alarms.
@@ -195,12 +202,13 @@ fn commands_from_upstream(plan: &Plan, ownership: Arc<Ownership>, entry: Command
 
 async fn build_broker(
     base: &Base,
+    access: &Arc<Access>,
     ownership: Arc<Ownership>,
     commands: CommandEntry,
 ) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
-        access: Arc::new(Access::new(&base.plan.broker)),
+        access: Arc::clone(access),
         ownership,
         commands,
         clock: base.clock.clone(),

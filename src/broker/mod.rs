@@ -113,7 +113,9 @@ impl Broker {
             }
         }
         let around = core::Surroundings { access, ownership, commands, clock, disk };
-        let shared = Arc::new(core::Shared::new(around, kept));
+        let mut shared = core::Shared::new(around, kept);
+        shared.keep_alive_max = plan.limits.keep_alive_max;
+        let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(&plan, &shared, &notices);
         Ok((Self { shared, doors, notices }, publisher))

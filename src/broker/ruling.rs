@@ -44,14 +44,14 @@ pub(super) fn may_answer_on(access: &Access, ownership: &Ownership, who: &Identi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{AclPlan, Anonymous};
+    use crate::config::plan::{AclPlan, Anonymous, BrokerPlan, Plan};
 
     #[test]
     fn the_gateways_topics_are_refused_even_to_a_client_that_may_write_everything() {
         let all = vec!["#".to_owned()];
         let rule = AclPlan { user: "anonymous".to_owned(), read: all.clone(), write: all, operate: Vec::new() };
-        let access = Access::default();
-        access.replace(&[rule]);
+        let plan = BrokerPlan { acl: vec![rule], ..Plan::empty("x").broker };
+        let access = Access::new(&plan);
         let ownership = Ownership::new([("p/speed".into(), TagIx(7))]);
         let who = Identity::anonymous(Anonymous::ReadWrite, "c");
         let judge = |topic, retain| judge(&access, &ownership, &who, topic, retain);

@@ -9,6 +9,10 @@ pub struct BrokerStats {
     pub clients: Gauge,
     /// Most clients that were connected at once.
     pub clients_max: Gauge,
+    /// Sessions that are kept for clients which are not connected now.
+    pub sessions_away: Gauge,
+    /// Kept sessions whose client did not come back in time.
+    pub sessions_expired: Counter,
     /// Subscriptions now.
     pub subscriptions: Gauge,
     /// Retained messages now.
@@ -17,6 +21,8 @@ pub struct BrokerStats {
     pub connections: Counter,
     /// Connections turned away at the limit, or because nothing sensible came in time.
     pub turned_away: Counter,
+    /// CONNECTs that came, good or bad.
+    pub connects: Counter,
     /// CONNECTs refused.
     pub connects_refused: Counter,
     /// Packets of any kind from clients.

@@ -39,6 +39,7 @@ pub(super) enum Added {
 pub(super) struct Tree {
     root: Node,
     count: usize,
+    shared: usize,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +71,11 @@ impl Tree {
         self.count
     }
 
+    /// Of these, shared ones.
+    pub(super) fn shared(&self) -> usize {
+        self.shared
+    }
+
     /// Adds or replaces; `group` for a shared subscription. The filter is valid.
     pub(super) fn add(&mut self, filter: &str, group: Option<&str>, subscription: Subscription) -> Added {
         let mut node = &mut self.root;
@@ -86,6 +92,7 @@ impl Tree {
         }
         list.push(subscription);
         self.count += 1;
+        self.shared += usize::from(group.is_some());
         Added::New
     }
 
@@ -94,6 +101,7 @@ impl Tree {
         let levels: Vec<&str> = filter.split('/').collect();
         let removed = self.root.remove(&levels, group, client);
         self.count -= usize::from(removed);
+        self.shared -= usize::from(removed && group.is_some());
         removed
     }
 
@@ -242,6 +250,7 @@ mod tests {
         for slot in 0..3 {
             assert_eq!(tree.add("a/#", Some("g"), by(slot)), Added::New);
         }
+        assert_eq!((tree.count(), tree.shared()), (3, 3));
         let mut found = Found::default();
         let mut turns = Vec::new();
         for _ in 0..6 {
@@ -254,6 +263,6 @@ mod tests {
             assert!(tree.remove("a/#", Some("g"), by(slot).client));
         }
         assert!(tree.root.is_empty());
-        assert_eq!(tree.count(), 0);
+        assert_eq!((tree.count(), tree.shared()), (0, 0));
     }
 }

@@ -168,6 +168,7 @@ fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Arg
 const fn anonymous(anonymous: Anonymous) -> &'static str {
     match anonymous {
         Anonymous::None => "none",
+        Anonymous::Acl => "acl",
         Anonymous::Read => "read",
         Anonymous::ReadWrite => "read-write",
     }

@@ -1,5 +1,6 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
 
+pub mod broker;
 pub mod capture;
 pub mod check;
 pub mod cost;
@@ -7,6 +8,7 @@ pub mod decode;
 pub mod demo;
 pub mod field;
 pub mod interrupt;
+pub mod passwd;
 pub mod profiles;
 pub mod read;
 pub mod receive;

@@ -75,13 +75,18 @@ pub const STORE: &[Key] =
     &[landed("max_size", Kind::Text), landed("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
 
 /// `[broker]`
-pub const BROKER: &[Key] =
-    &[not_yet("users_file", Kind::Text), landed("listener", Kind::Tables(LISTENER)), landed("acl", Kind::Tables(ACL))];
+pub const BROKER: &[Key] = &[
+    landed("users_file", Kind::Text),
+    landed("keep_alive_max", Kind::Text),
+    landed("listener", Kind::Tables(LISTENER)),
+    landed("acl", Kind::Tables(ACL)),
+];
 
 /// `[[broker.listener]]`
 pub const LISTENER: &[Key] = &[
     landed("listen", Kind::Text),
     landed("anonymous", Kind::Text),
+    landed("identity", Kind::Text),
     not_yet("tls", Kind::Table(LISTENER_TLS)),
     not_yet("websocket", Kind::Bool),
 ];
@@ -94,7 +99,7 @@ pub const ACL: &[Key] = &[
     landed("user", Kind::Text),
     landed("read", Kind::List),
     landed("write", Kind::List),
-    not_yet("operate", Kind::List),
+    landed("operate", Kind::List),
 ];
 
 const FORWARD: &[Key] = &[not_yet("filter", Kind::Text), not_yet("class", Kind::Text), not_yet("uplinks", Kind::List)];

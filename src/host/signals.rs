@@ -1,6 +1,7 @@
-//! SIGTERM and SIGINT stop in order; the second one hurries. SIGHUP is answered: this version cannot reload.
+//! SIGTERM and SIGINT stop in order; the second one hurries. SIGHUP asks for a reload, if somebody listens.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::flow::stop::Stop;
 
@@ -10,6 +11,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    reload: watch::Sender<()>,
 }
 
 impl Signals {
@@ -19,7 +21,13 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            reload: watch::Sender::new(()),
         })
+    }
+
+    /// Changes with each SIGHUP.
+    pub fn reloads(&self) -> watch::Receiver<()> {
+        self.reload.subscribe()
     }
 
     /// Resolves at SIGTERM or SIGINT; cancel-safe.
@@ -29,7 +37,10 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
-                    tracing::warn!("reload is not in this version; restart to apply a changed configuration");
+                    // Asked twice while one is under way: once more afterwards.
+                    if self.reload.send(()).is_err() {
+                        tracing::warn!("there is nothing to reload here");
+                    }
                 }
             }
         }

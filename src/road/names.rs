@@ -68,7 +68,8 @@ fn common_name(mut subject: &[u8]) -> Option<String> {
 }
 
 fn string(value: &[u8]) -> Option<String> {
-    let plain = STRINGS.iter().find_map(|tag| take(value, *tag)).and_then(|(text, _)| String::from_utf8(text.into()).ok());
+    let plain =
+        STRINGS.iter().find_map(|tag| take(value, *tag)).and_then(|(text, _)| String::from_utf8(text.into()).ok());
     plain.or_else(|| wide(take(value, BMP_STRING)?.0)).filter(|name| is_clear(name))
 }
 

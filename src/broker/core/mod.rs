@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub commands: CommandEntry,
     pub clock: Clock,
     pub disk: Ledger,
+    /// Longest keep alive of MQTT 5 clients, seconds.
+    pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     ids: AtomicU64,
@@ -115,7 +117,8 @@ impl Shared {
         let Surroundings { access, ownership, commands, clock, disk } = around;
         let stats = Arc::default();
         let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        Self { core: Mutex::new(core), stats, access, ownership, commands, clock, disk, waiting, ids, queueing }
+        let (core, keep_alive_max) = (Mutex::new(core), None);
+        Self { core, stats, access, ownership, commands, clock, disk, keep_alive_max, waiting, ids, queueing }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -138,7 +141,9 @@ impl Shared {
 
     /// An id for a client that brought none.
     pub(super) fn assign_id(&self) -> String {
-        format!("auto-{:08x}-{}", rand::random::<u32>(), self.ids.fetch_add(1, Ordering::Relaxed))
+        let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
+        let (a, b, c) = (first >> 32, (first >> 16) & 0xFFFF, first & 0xFFFF);
+        format!("auto-{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (second >> 48) & 0xFFFF, second & 0xFFFF_FFFF_FFFF)
     }
 
     /// Takes a client in; whoever has the same id must go. `None`: the gateway is stopping.
@@ -284,6 +289,11 @@ impl Shared {
     /// Bytes of all retained payloads.
     pub(super) fn retained_bytes(&self) -> usize {
         self.lock().retained.bytes()
+    }
+
+    /// Members of all shared groups.
+    pub(super) fn shared_subscriptions(&self) -> usize {
+        self.lock().tree.shared()
     }
 
     /// Nobody new; everybody is told that the gateway stops. Waiting wills are published.

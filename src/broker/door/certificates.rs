@@ -179,14 +179,14 @@ impl Secured {
     /// Resolves when there are certificates. Cancel-safe.
     pub(super) async fn usable(&mut self) {
         if self.now.wait_for(Option::is_some).await.is_err() {
-            std::future::pending().await // we are stopping
+            std::future::pending::<()>().await; // we are stopping
         }
     }
 
     /// Resolves when there are none any more. Cancel-safe.
     pub(super) async fn gone(&mut self) {
         if self.now.wait_for(Option::is_none).await.is_err() {
-            std::future::pending().await // we are stopping
+            std::future::pending::<()>().await; // we are stopping
         }
     }
 }

@@ -92,12 +92,14 @@ impl Connection {
         }
         // The place is free, and the will sent, before the last words: they may take a while.
         let version = self.duty.version();
+        // Longer than any reason string with its packet, or it is left out.
+        let told = if self.duty.maximum_packet >= 128 { ending.told() } else { "" };
         let shared = Arc::clone(&self.seat.shared);
         drop(self);
         let Some(reason) = ending.reason() else {
             return;
         };
-        encode::disconnect(&mut out, version, reason);
+        encode::disconnect(&mut out, version, reason, told);
         let last_words = async {
             writer.write_all(&out).await?;
             writer.shutdown().await?;

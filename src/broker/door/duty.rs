@@ -26,6 +26,7 @@ use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
+use crate::model::topic::{check_filter, split_share};
 
 /// A connected client at work.
 pub(super) struct Duty {
@@ -174,8 +175,9 @@ impl Duty {
             self.shared.stats.publishes_refused.one();
             return Some(Verdict::NotKept(0x97, "no room for more retained messages"));
         };
-        // 0x10: no matching subscribers.
-        let verdict = Verdict::Taken(if published.receivers == 0 && retain == Retain::No { 0x10 } else { 0 });
+        // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
+        let unseen = published.receivers == 0 && qos == Qos::AtLeastOnce;
+        let verdict = Verdict::Taken(if unseen { 0x10 } else { 0 });
         match published.committed {
             Some(committed) if qos != Qos::AtMostOnce => {
                 self.settling.spawn(async move {
@@ -252,11 +254,19 @@ impl Duty {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             self.walks.remove(filter.as_str());
-            // 0x11: no subscription existed.
-            codes.push(if self.shared.unsubscribe(self.key, filter) { 0 } else { 0x11 });
+            codes.push(match self.shared.unsubscribe(self.key, filter) {
+                true => 0,
+                false if is_filter(filter) => 0x11, // no subscription existed
+                false => 0x8F,
+            });
         }
         encode::unsuback(out, self.version, packet_id, &codes);
     }
+}
+
+/// Could there be a subscription of this name?
+fn is_filter(raw: &str) -> bool {
+    split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
 }
 
 fn message(publish: Publish) -> Message {

@@ -30,6 +30,7 @@ pub(super) async fn hear(arrival: &mut Arrival) -> Option<(Connect, BytesMut)> {
             return None;
         }
     };
+    arrival.shared.stats.connects.one();
     match Connect::read(first) {
         Ok(connect) => Some((connect, arrived)),
         Err(not_served) => {

@@ -211,6 +211,7 @@ mod tests {
         assert!(limits.admit(address("2001:db8:0:1::2"), now).is_ok());
         let _mapped = limits.admit(address("::ffff:10.0.0.7"), now).expect("a place");
         assert!(limits.admit(HOST, now).is_err());
-        let _six = (limits.admit(address("::1"), now).expect("a place"), limits.admit(address("::1"), now).expect("another"));
+        let _six =
+            (limits.admit(address("::1"), now).expect("a place"), limits.admit(address("::1"), now).expect("another"));
     }
 }

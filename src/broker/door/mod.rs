@@ -41,6 +41,7 @@ use super::notice;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
+use crate::model::certificate::NameFrom;
 use certificates::{Certificates, Secured};
 use limits::Limits;
 use listening::{Listening, Raw};
@@ -58,7 +59,7 @@ const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// All listeners of the plan.
 pub(super) struct Doors {
-    doors: Vec<Door>,
+    all: Vec<Door>,
     certificates: Vec<Certificates>,
     asked: watch::Sender<u64>,
 }
@@ -94,6 +95,8 @@ struct Arrival {
     pub stream: Stream,
     pub shown: Shown,
     pub anonymous: Anonymous,
+    /// What of its certificate is its name.
+    pub identity: NameFrom,
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
@@ -119,7 +122,7 @@ impl Doors {
                 said: None,
             });
         }
-        Self { doors, certificates, asked: watch::Sender::new(0) }
+        Self { all: doors, certificates, asked: watch::Sender::new(0) }
     }
 
     /// Each change of the number asks for certificates to be read again.
@@ -132,7 +135,7 @@ impl Doors {
             certificates.look().await;
         }
         let mut bound = Vec::new();
-        for door in &mut self.doors {
+        for door in &mut self.all {
             if door.secured.as_ref().is_none_or(|secured| secured.config().is_some()) {
                 door.listener = Listening::open(&door.plan).await.ok();
             }
@@ -152,7 +155,7 @@ impl Doors {
                 }
             });
         }
-        for door in self.doors {
+        for door in self.all {
             let (connections, stop, end) = (tracker.clone(), stop.clone(), end.clone());
             tracker.spawn(async move {
                 tokio::select! {
@@ -168,7 +171,8 @@ impl Doors {
 impl Porch {
     fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
         let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-        Arrival { stream, shown, anonymous: self.plan.anonymous, shared, places }
+        let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
+        Arrival { stream, shown, anonymous, identity, shared, places }
     }
 }
 

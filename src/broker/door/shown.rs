@@ -1,7 +1,7 @@
 //! What is known of somebody at the door before the first packet: where it is, and what it has proven there.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::UnixStream;
@@ -44,6 +44,16 @@ impl Peer {
         match stream.peer_cred() {
             Ok(known) => Self::Process { pid: known.pid().unwrap_or(0), uid: known.uid() },
             Err(_) => Self::Gone,
+        }
+    }
+}
+
+impl Peer {
+    /// Of the host at the other end; `None`: it is this one.
+    pub(super) fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Process { .. } | Self::Gone => None,
         }
     }
 }

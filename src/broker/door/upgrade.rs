@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn pages_of_this_box_and_listed_ones_are_let_in_and_others_are_not() {
         let asked = |origin: &str, host: &str, origins: &[&str], reached| {
-            let head = GOOD.replace("http://127.0.0.1:8000", origin).replace("Host: localhost:9001", &format!("Host: {host}"));
+            let head =
+                GOOD.replace("http://127.0.0.1:8000", origin).replace("Host: localhost:9001", &format!("Host: {host}"));
             answered(&head, origins, reached).is_ok()
         };
         use Reached::{ByName, Plainly};
@@ -236,7 +237,10 @@ mod tests {
         assert!(!asked("https://evil.example", "gateway.plant:9001", &[], ByName));
         assert!(!asked("https://", "", &[], ByName));
         let listed = ["https://hmi.example", "null"];
-        assert!(asked("https://hmi.example", "gateway.plant", &listed, ByName) && asked("null", "localhost", &listed, Plainly));
+        assert!(
+            asked("https://hmi.example", "gateway.plant", &listed, ByName)
+                && asked("null", "localhost", &listed, Plainly)
+        );
         assert!(!asked("https://hmi.example:444", "gateway.plant", &listed, ByName), "an origin has its port");
         let without = GOOD.replace("Origin: http://127.0.0.1:8000\r\n", "");
         assert!(answered(&without, &[], Reached::Plainly).is_ok(), "no page, but a program");

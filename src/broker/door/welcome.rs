@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
-use crate::access::{Credentials, Identity, Refused};
+use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
 use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM, Session};
@@ -36,27 +36,44 @@ pub(super) async fn refuse(arrival: &mut Arrival, version: Version, reason: u8) 
     }
 }
 
-/// What is wrong with an intelligible CONNECT: the reason for CONNACK.
-async fn admit(arrival: &Arrival, connect: &Connect, id: &str) -> Result<Identity, u8> {
+/// What is wrong with an intelligible CONNECT: the reason for CONNACK. Takes as long as checking a password takes.
+fn admit<'a>(
+    arrival: &'a Arrival,
+    connect: &'a Connect,
+    id: &'a str,
+) -> impl Future<Output = Result<Identity, u8>> + Send + 'a {
     let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
-    if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
-        return Err(0x85); // 3.1.3-8: identifier rejected
-    }
-    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref() };
-    let admitted = arrival.shared.access.admit(arrival.anonymous, id, shown).await;
-    let identity = admitted.map_err(|refused| {
-        tracing::info!(peer = %arrival.shown.peer, client = connect.client_id, error = %refused, "client refused");
-        match refused {
+    let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
+    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref(), certificate };
+    let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
+    let shared = &arrival.shared;
+    async move {
+        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
+            return Err(0x85); // 3.1.3-8: identifier rejected
+        }
+        shared.access.admit(arriving, shown).await.map_err(|refused| match refused {
             Refused::NotAuthorized => 0x87,
             Refused::BadCredentials => 0x86,
-        }
-    })?;
-    Ok(identity)
+            Refused::NoUsers => 0x88, // server unavailable
+            Refused::Busy => 0x89,
+        })
+    }
+}
+
+/// The keep alive that an MQTT 5 client must use instead of its own (3.1.2-21); 3.1.1 has no way to tell it.
+fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16> {
+    let longest = longest.filter(|_| connect.version == Version::V5)?;
+    if (1..=longest).contains(&connect.keep_alive) {
+        return None;
+    }
+    connect.keep_alive = longest;
+    Some(longest)
 }
 
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
 pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
+    let keep_alive = server_keep_alive(&mut connect, arrival.shared.keep_alive_max);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
@@ -69,7 +86,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     }
     let will = LastWill::of(&mut connect);
     let (clean_start, newcomer_box) = (connect.clean_start, Arc::clone(&outbox));
-    let newcomer = Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
+    let newcomer =
+        Newcomer { id: Arc::clone(&id), identity: identity.clone(), clean_start, will, outbox: newcomer_box };
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(&mut arrival, version, 0x8B).await; // server shutting down
     };
@@ -80,6 +98,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         session_expiry_overruled: connect.session_expiry > 0,
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
+        keep_alive,
     };
     encode::welcome(&mut out, version, &told);
     arrival.shared.stats.packets_received.one();

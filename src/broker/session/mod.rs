@@ -71,6 +71,24 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// In a few words, for the reason string of DISCONNECT.
+    pub(super) const fn told(self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault.told(),
+            Self::ReceiveMaximum => "more unacknowledged publishes than the Receive Maximum",
+            Self::TopicAlias => "topic alias 0 or above the Topic Alias Maximum",
+            Self::Silent => "nothing heard for one and a half keep alives",
+            Self::TakenOver => "another connection came with this client id",
+            Self::TooSlow => "too much waits to be read",
+            Self::NotKept => "could not be kept on disk",
+            Self::NotAllowed => "no longer allowed here",
+            Self::Stopping => "the gateway stops",
+            Self::Goodbye | Self::GoodbyeWithWill | Self::Lost => "",
+        }
+    }
+}
+
 /// What the connection has to do next, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -92,6 +110,7 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Session {
     version: Version,
+    bridge: bool,
     silence_max: Option<Duration>,
     /// CONNECT asked for a session that ends with the connection; DISCONNECT may not change that.
     ends_with_connection: bool,
@@ -107,6 +126,7 @@ impl Session {
         let silence_max = (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()) * 3 / 2);
         Self {
             version: connect.version,
+            bridge: connect.bridge,
             silence_max,
             ends_with_connection: connect.session_expiry == 0,
             heard: now,
@@ -122,6 +142,12 @@ impl Session {
             Incoming::Publish(publish) => self.inbound.publish(publish),
             Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => vec![self.inbound.release(ack)],
             Incoming::Ack(ack) => self.outbound.ack(ack).into_iter().collect(),
+            Incoming::Subscribe(mut subscribe) if self.bridge => {
+                for filter in &mut subscribe.filters {
+                    (filter.no_local, filter.retain_as_published) = (true, true); // 3.1.1 has no way to ask for it
+                }
+                vec![Action::Subscribe(subscribe)]
+            }
             Incoming::Subscribe(subscribe) => vec![Action::Subscribe(subscribe)],
             Incoming::Unsubscribe { packet_id, filters } => vec![Action::Unsubscribe { packet_id, filters }],
             Incoming::Ping => vec![Action::Pong],

@@ -12,6 +12,8 @@ use crate::model::topic::check_topic;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connect {
     pub version: Version,
+    /// It is a broker that bridges, and said so: what it sends is not sent back, and it sees RETAIN as published.
+    pub bridge: bool,
     /// May be empty: the server assigns one.
     pub client_id: String,
     /// `clean_session` in 3.1.1.
@@ -45,7 +47,7 @@ pub(crate) struct Will {
     pub forwarded: Option<Box<Forwarded>>,
 }
 
-/// A CONNECT that cannot be served, and the version in which to say so, as far as it could be told.
+/// A CONNECT that cannot be served, and the version in which to say so; `None`: it gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotServed {
     pub version: Option<Version>,
@@ -62,7 +64,8 @@ impl Connect {
             Err(Fault::Protocol("the first packet is not CONNECT"))
         };
         match version {
-            Ok(version) => read(reader, version).map_err(|fault| NotServed { version: Some(version), fault }),
+            Ok((version, level)) => read(reader, version, level)
+                .map_err(|fault| NotServed { version: Some(version).filter(|_| is_told(version, fault)), fault }),
             // A version we do not speak is told in the words of 3.1.1, which all understand (3.1.2-2).
             Err(fault @ Fault::Version(level)) => {
                 let version = if level > 5 { Version::V5 } else { Version::V311 };
@@ -73,33 +76,59 @@ impl Connect {
     }
 }
 
-fn version(reader: &mut Reader) -> Result<Version, Fault> {
+/// Is a client of this version told what is wrong? In 3.1.1 not if its CONNECT breaks the rules (there 3.1.4-1); in
+/// MQTT 5 we may, and do (3.1.4-2), unless it takes no packet long enough to be told in.
+const fn is_told(version: Version, fault: Fault) -> bool {
+    match version {
+        Version::V311 => matches!(fault, Fault::ClientId(_) | Fault::Version(_)),
+        Version::V5 => !matches!(fault, Fault::NoRoom),
+    }
+}
+
+/// CONNACK with what every MQTT 5 client must know; who takes less than this takes nothing.
+const CONNACK_BYTES: u32 = 16;
+
+/// The level of MQTT 3.1.
+const LEVEL_31: u8 = 3;
+
+/// Bridges of mosquitto set the top bit of the level to say that they are one.
+const BRIDGE: u8 = 0x80;
+
+/// Longest client id of MQTT 3.1, characters (there section 3.1; "Identifier Rejected" otherwise).
+const CLIENT_ID_31_MAX: usize = 23;
+
+fn version(reader: &mut Reader) -> Result<(Version, u8), Fault> {
     let name = reader.text()?;
     let level = reader.byte()?;
     match (name.as_str(), level) {
-        ("MQTT", 4) | ("MQIsdp", 3) => Ok(Version::V311),
-        ("MQTT", 5) => Ok(Version::V5),
-        // Bridges of mosquitto set the top bit to say that they are one.
-        ("MQTT", 0x84) | ("MQIsdp", 0x83) => Ok(Version::V311),
+        ("MQTT", 4 | 0x84) | ("MQIsdp", 3 | 0x83) => Ok((Version::V311, level)),
+        ("MQTT", 5) => Ok((Version::V5, level)),
         ("MQTT" | "MQIsdp", level) => Err(Fault::Version(level)),
         _ => Err(Fault::Malformed("unknown protocol name")),
     }
 }
 
-fn read(mut reader: Reader, version: Version) -> Result<Connect, Fault> {
+fn read(mut reader: Reader, version: Version, level: u8) -> Result<Connect, Fault> {
     let flags = Flags::read(reader.byte()?, version)?;
     let keep_alive = reader.two()?;
     let said = properties::read(&mut reader, version, Place::Connect)?;
     if said.auth_method.is_some() {
         return Err(Fault::AuthMethod);
     }
+    if said.maximum_packet.is_some_and(|most| most < CONNACK_BYTES) {
+        return Err(Fault::NoRoom);
+    }
     let client_id = reader.text()?;
+    if level == LEVEL_31 && !(1..=CLIENT_ID_31_MAX).contains(&client_id.chars().count()) {
+        return Err(Fault::ClientId("MQTT 3.1 has client ids of 1 to 23 characters"));
+    }
     let will = if flags.will { Some(read_will(&mut reader, version, flags)?) } else { None };
     let user = if flags.user { Some(reader.text()?) } else { None };
     let password = if flags.password { Some(reader.binary()?) } else { None };
     reader.end()?;
     Ok(Connect {
         version,
+        bridge: level & BRIDGE != 0,
         client_id,
         clean_start: flags.clean,
         keep_alive,

@@ -70,8 +70,22 @@ fn read_ack(mut reader: Reader, kind: AckKind, version: Version) -> Result<Incom
         }
     }
     reader.end()?;
+    if !known_reasons(kind).contains(&reason) {
+        return Err(Fault::Protocol("reason code that this packet does not have"));
+    }
     Ok(Incoming::Ack(Ack { kind, packet_id, reason }))
 }
+
+/// Tables 3-4, 3-5, 3-6 and 3-7.
+const fn known_reasons(kind: AckKind) -> &'static [u8] {
+    match kind {
+        AckKind::Puback | AckKind::Pubrec => &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99],
+        AckKind::Pubrel | AckKind::Pubcomp => &[0, 0x92],
+    }
+}
+
+/// What a client may say in DISCONNECT (table 3-10).
+const GOODBYES: [u8; 14] = [0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
 
 /// Section 3.8.
 fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Fault> {
@@ -131,5 +145,8 @@ fn read_disconnect(mut reader: Reader, version: Version) -> Result<Incoming, Fau
         }
     }
     reader.end()?;
+    if !GOODBYES.contains(&reason) {
+        return Err(Fault::Protocol("reason code that only servers give"));
+    }
     Ok(Incoming::Disconnect { reason, session_expiry })
 }

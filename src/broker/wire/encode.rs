@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::packet::{AckKind, Naming};
 use super::properties::{
-    ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SESSION_EXPIRY,
-    SUBSCRIPTION_ID, TOPIC_ALIAS,
+    ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
+    SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS,
 };
 use super::{PACKET_BYTES_MAX, Version};
 use crate::broker::message::{Delivery, Qos, Retain};
@@ -22,6 +22,8 @@ pub(in crate::broker) struct Welcome<'a> {
     pub session_expiry_overruled: bool,
     pub receive_maximum: u16,
     pub alias_maximum: u16,
+    /// The keep alive it has to use instead of its own, seconds.
+    pub keep_alive: Option<u16>,
 }
 
 /// CONNACK, accepted; never with a session present in this version.
@@ -41,6 +43,10 @@ pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: 
     properties.put_u32(PACKET_BYTES_MAX);
     properties.put_u8(ALIAS_MAXIMUM);
     properties.put_u16(welcome.alias_maximum);
+    if let Some(keep_alive) = welcome.keep_alive {
+        properties.put_u8(SERVER_KEEP_ALIVE);
+        properties.put_u16(keep_alive);
+    }
     if let Some(id) = welcome.assigned_id {
         properties.put_u8(ASSIGNED_ID);
         text(&mut properties, id);
@@ -83,10 +89,9 @@ pub(in crate::broker) fn ack(out: &mut BytesMut, version: Version, kind: AckKind
         return;
     }
     let properties = reason_properties(told);
-    head(out, first, 3 + variable_len(properties.len()) + properties.len());
+    head(out, first, 3 + properties.len());
     out.put_u16(packet_id);
     out.put_u8(reason);
-    variable(out, properties.len());
     out.put_slice(&properties);
 }
 
@@ -124,10 +129,13 @@ pub(in crate::broker) fn pong(out: &mut BytesMut) {
     out.put_slice(&[0xD0, 0]);
 }
 
-/// DISCONNECT; a 3.1.1 server has none, it just closes.
-pub(in crate::broker) fn disconnect(out: &mut BytesMut, version: Version, reason: u8) {
+/// DISCONNECT, with a reason string if there is one that fits; a 3.1.1 server has none, it just closes.
+pub(in crate::broker) fn disconnect(out: &mut BytesMut, version: Version, reason: u8, told: &str) {
     if version == Version::V5 {
-        out.put_slice(&[0xE0, 2, reason, 0]);
+        let properties = reason_properties(told);
+        head(out, 0xE0, 1 + properties.len());
+        out.put_u8(reason);
+        out.put_slice(&properties);
     }
 }
 
@@ -205,9 +213,11 @@ fn named(naming: Naming, topic: &str) -> &str {
     if let Naming::Alias(_) = naming { "" } else { topic }
 }
 
+/// Properties with their length; nothing at all, not even a length, when there is nothing to tell (3.4.2.2.1 and alike).
 fn reason_properties(told: &str) -> BytesMut {
     let mut properties = BytesMut::new();
     if !told.is_empty() {
+        variable(&mut properties, 3 + told.len());
         properties.put_u8(REASON_STRING);
         text(&mut properties, told);
     }

@@ -51,12 +51,18 @@ pub(crate) enum Fault {
     /// Longer than [`PACKET_BYTES_MAX`].
     #[error("packet too large")]
     TooLarge,
+    /// A client whose Maximum Packet Size not even a CONNACK fits.
+    #[error("maximum packet size is too small for any answer")]
+    NoRoom,
     /// No topic to publish on.
     #[error("bad topic: {0}")]
     Topic(BadTopic),
     /// Neither 3.1, 3.1.1 nor 5.
     #[error("protocol version {0} is not served")]
     Version(u8),
+    /// No client id, or one that the version does not allow.
+    #[error("bad client id: {0}")]
+    ClientId(&'static str),
     /// MQTT 5 enhanced authentication.
     #[error("enhanced authentication is not served")]
     AuthMethod,
@@ -68,10 +74,22 @@ impl Fault {
         match self {
             Self::Malformed(_) => 0x81,
             Self::Protocol(_) => 0x82,
-            Self::TooLarge => 0x95,
+            Self::TooLarge | Self::NoRoom => 0x95,
             Self::Topic(_) => 0x90,
             Self::Version(_) => 0x84,
+            Self::ClientId(_) => 0x85,
             Self::AuthMethod => 0x8C,
+        }
+    }
+
+    /// In a few words, for the reason string.
+    pub(crate) const fn told(self) -> &'static str {
+        match self {
+            Self::Malformed(told) | Self::Protocol(told) | Self::ClientId(told) => told,
+            Self::TooLarge | Self::NoRoom => "longer than the Maximum Packet Size",
+            Self::Topic(_) => "no topic to publish on",
+            Self::Version(_) => "protocol version not served",
+            Self::AuthMethod => "enhanced authentication not served",
         }
     }
 }

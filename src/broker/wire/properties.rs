@@ -15,6 +15,7 @@ pub(super) const CORRELATION: u8 = 9;
 pub(super) const SUBSCRIPTION_ID: u8 = 11;
 pub(super) const SESSION_EXPIRY: u8 = 17;
 pub(super) const ASSIGNED_ID: u8 = 18;
+pub(super) const SERVER_KEEP_ALIVE: u8 = 19;
 pub(super) const AUTH_METHOD: u8 = 21;
 pub(super) const AUTH_DATA: u8 = 22;
 pub(super) const PROBLEM_INFO: u8 = 23;
@@ -124,7 +125,9 @@ const fn travels(id: u8) -> bool {
 impl Properties {
     fn take(&mut self, id: u8, part: &mut Reader) -> Result<(), Fault> {
         match id {
-            PAYLOAD_FORMAT | RESPONSE_INFO => drop(flag(part)?),
+            // Passed on as it came (3.3.2-4); only 0 and 1 mean something, and nothing is said of the others.
+            PAYLOAD_FORMAT => drop(part.byte()?),
+            RESPONSE_INFO => drop(flag(part)?),
             PROBLEM_INFO => self.problem_info = Some(flag(part)?),
             MESSAGE_EXPIRY => self.message_expiry = Some(part.four()?),
             CONTENT_TYPE | REASON_STRING => drop(part.text()?),

@@ -57,7 +57,7 @@ impl Reader {
     /// A packet identifier; zero is forbidden (2.2.1-3).
     pub(super) fn packet_id(&mut self) -> Result<u16, Fault> {
         match self.two()? {
-            0 => Err(Fault::Protocol("packet identifier is zero")),
+            0 => Err(Fault::Malformed("packet identifier is zero")),
             id => Ok(id),
         }
     }

@@ -1,21 +1,27 @@
-//! `[broker]`: listeners on loopback, and what anonymous clients may do.
+//! `[broker]`: listeners on loopback, and what anonymous clients may do. Users and their rights: `access`.
 //!
 //! A door off loopback needs TLS and a login. Neither is in this version, so such a door is refused; anonymous access
 //! off loopback is refused for ever (contract, section 2).
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use super::super::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
+use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
 use super::super::source::At;
-use crate::model::topic;
+use super::access;
 
 const LISTEN_ALLOWED: &str = "a literal loopback address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"";
-const ANONYMOUS: [(&str, Anonymous); 3] =
-    [("none", Anonymous::None), ("read", Anonymous::Read), ("read-write", Anonymous::ReadWrite)];
+const ANONYMOUS: [(&str, Anonymous); 4] = [
+    ("none", Anonymous::None),
+    ("acl", Anonymous::Acl),
+    ("read", Anonymous::Read),
+    ("read-write", Anonymous::ReadWrite),
+];
 
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
@@ -25,12 +31,21 @@ pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
         plan.listeners = listeners(&section);
-        plan.acl = acl(&section);
+        plan.limits.keep_alive_max = keep_alive_max(&section);
+        (plan.users_file, plan.acl) = (access::users_file(&section), access::acl(&section));
     }
     if plan.listeners.is_empty() {
         plan.listeners.push(standard);
     }
     plan
+}
+
+/// What two bytes of CONNACK can say (MQTT 5, section 3.2.2.3.14).
+const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(65_535);
+
+fn keep_alive_max(broker: &Section<'_, '_>) -> Option<u16> {
+    let longest = broker.duration("keep_alive_max", KEEP_ALIVE_RANGE)?;
+    u16::try_from(longest.as_millis().div_ceil(1000)).ok()
 }
 
 fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
@@ -48,7 +63,8 @@ fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
         {
             section.report(section.wrong("listen", text.at, "another listener has this address already").also(first));
         }
-        listeners.push(ListenerPlan::plain(listen, anonymous.map(|spot| spot.value).unwrap_or_default()));
+        let plain = ListenerPlan::plain(listen, anonymous.map(|spot| spot.value).unwrap_or_default());
+        listeners.push(ListenerPlan { identity: access::identity(&section), ..plain });
     }
     listeners
 }
@@ -74,37 +90,4 @@ fn listen(section: &Section<'_, '_>, text: Spot<&str>, anonymous: Option<Spot<An
         "a listener that other machines can reach needs `tls` and a login (`users_file`), which are {NOT_IN_THIS_VERSION}"
     ));
     None
-}
-
-fn acl(broker: &Section<'_, '_>) -> Vec<AclPlan> {
-    let list = Trail::Key(broker.trail, "acl");
-    let mut rules = Vec::new();
-    for (position, node) in broker.tables("acl").iter().enumerate() {
-        let trail = Trail::Index(&list, position);
-        let Some(section) = Section::open(broker.cx, node, &trail, schema::ACL) else { continue };
-        let Some(user) = section.required_text("user", "whom the rule is for") else { continue };
-        if user.value != "anonymous" {
-            let message = format!("rules for users other than \"anonymous\" are {NOT_IN_THIS_VERSION}");
-            section.report(section.wrong("user", user.at, message).allowed("\"anonymous\""));
-        }
-        let (read, write) = (filters(&section, "read"), filters(&section, "write"));
-        rules.push(AclPlan { user: user.value.to_owned(), read, write, operate: Vec::new() });
-    }
-    rules
-}
-
-fn filters(section: &Section<'_, '_>, key: &str) -> Vec<String> {
-    let mut filters = Vec::new();
-    for filter in section.texts(key).unwrap_or_default() {
-        if let Err(bad) = topic::check_filter(filter.value) {
-            section.report(section.wrong(key, filter.at, bad.to_string().replace("a topic", "a filter")));
-        } else if filter.value.starts_with("$share/") {
-            section.report(section.wrong(key, filter.at, "name the filter without $share/<group>/"));
-        } else if filter.value.chars().any(char::is_control) {
-            section.report(section.wrong(key, filter.at, "a filter must not contain control characters"));
-        } else {
-            filters.push(filter.value.to_owned());
-        }
-    }
-    filters
 }

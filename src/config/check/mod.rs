@@ -3,6 +3,7 @@
 //! One file per table. A check reads all its keys, reports what is wrong and goes on with defaults; the plan is given
 //! out only if nothing was reported, so no default ever stands in for a wrong value.
 
+mod access;
 mod address;
 mod broker;
 mod bus;

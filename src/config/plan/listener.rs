@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::model::certificate::NameFrom;
+
 /// `[[broker.listener]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerPlan {
@@ -15,6 +17,8 @@ pub struct ListenerPlan {
     pub tls: Option<ListenerTls>,
     /// `websocket = true`
     pub websocket: Option<WebsocketPlan>,
+    /// `identity`: what of a client's certificate is its name.
+    pub identity: NameFrom,
     /// `interface`: packets that came another way are not heard.
     pub interface: Option<String>,
 }
@@ -22,7 +26,14 @@ pub struct ListenerPlan {
 impl ListenerPlan {
     /// MQTT on TCP, and nothing else.
     pub fn plain(address: SocketAddr, anonymous: Anonymous) -> Self {
-        Self { listen: Listen::Tcp(address), anonymous, tls: None, websocket: None, interface: None }
+        Self {
+            listen: Listen::Tcp(address),
+            anonymous,
+            tls: None,
+            websocket: None,
+            identity: NameFrom::default(),
+            interface: None,
+        }
     }
 }
 
@@ -66,6 +77,8 @@ pub enum Anonymous {
     /// They are refused at CONNECT.
     #[default]
     None,
+    /// They are let in, with what `[[broker.acl]] user = "anonymous"` gives and nothing else.
+    Acl,
     /// Read tag topics, client topics, `ironbridge/` and `$SYS/`.
     Read,
     /// And write client topics; never `…/set`, which needs its own ACL rule.
@@ -121,6 +134,9 @@ pub struct BrokerLimits {
     pub queued_bytes: usize,
     /// `max_subscriptions`: of one client.
     pub subscriptions: usize,
+    /// `keep_alive_max`, seconds: MQTT 5 clients that want a longer one, or none, are told to use this; 3.1.1 has no way
+    /// to tell.
+    pub keep_alive_max: Option<u16>,
 }
 
 /// New connections per second; a burst of as many in five seconds is let through at once.
@@ -138,6 +154,7 @@ impl Default for BrokerLimits {
             inflight: 256,
             queued_bytes: 1 << 20,
             subscriptions: 16_384,
+            keep_alive_max: None,
         }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
-use super::PACKET_IDS;
 use super::rows::{Found, Kept, SessionId, SessionRow, SubscriptionRow};
 use super::tables::{LAYOUT, TABLES};
+use super::{PACKET_IDS, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
 use crate::disk::retained::Row;
@@ -65,9 +65,8 @@ pub(super) fn open(path: &Path) -> Result<Opened, Fault> {
 
 /// Opens it once more; everything in it is known.
 pub(super) fn open_again(path: &Path) -> Result<Connection, Fault> {
-    let connection = database::open_alone(path)?;
+    let connection = upkeep::open(path)?;
     LAYOUT.check(&connection)?;
-    connection.execute_batch("PRAGMA cache_size = -2048;")?;
     Ok(connection)
 }
 
@@ -92,7 +91,8 @@ fn read_before(before: &Path, aside: &mut Option<PathBuf>) -> Result<Vec<Row>, F
     }
 }
 
-fn create(path: &Path, rows: &[Row]) -> Result<(), Fault> {
+/// A new one.
+pub(super) fn create(path: &Path, rows: &[Row]) -> Result<(), Fault> {
     LAYOUT.create(path, TABLES, |made| {
         // Pages that a queue leaves behind are given back; VACUUM is what makes the setting hold.
         made.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM; BEGIN;")?;
@@ -116,7 +116,7 @@ fn open_and_read(path: &Path) -> Result<Opened, Fault> {
     Ok(Opened { connection, found, next_session: mark.max(highest), marks, remains })
 }
 
-fn read_retained(connection: &Connection) -> rusqlite::Result<Vec<Row>> {
+pub(super) fn read_retained(connection: &Connection) -> rusqlite::Result<Vec<Row>> {
     let mut select = connection.prepare("SELECT topic, qos, payload, properties, expires FROM retained")?;
     let rows = select.query_map([], |row| {
         Ok(Row {
@@ -130,9 +130,9 @@ fn read_retained(connection: &Connection) -> rusqlite::Result<Vec<Row>> {
     rows.collect()
 }
 
-type Sessions = (Vec<Kept>, Vec<(SessionId, u64)>, Vec<SessionId>);
+pub(super) type Sessions = (Vec<Kept>, Vec<(SessionId, u64)>, Vec<SessionId>);
 
-fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> {
+pub(super) fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> {
     let mut kept = BTreeMap::new();
     let mut newest: HashMap<Arc<str>, SessionId> = HashMap::new();
     let (mut marks, mut remains) = (Vec::new(), Vec::new());

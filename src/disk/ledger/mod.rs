@@ -16,20 +16,24 @@
 //! can be.
 //!
 //! `rows` what is kept · `pending` what is not on disk yet (pure) · `tables` the format, and writing it · `load` opening and
-//! reading at start · `page` reading what is owed · `writer` the thread.
+//! reading at start · `page` reading what is owed · `upkeep` what the file needs · `writer` the thread.
 
 mod load;
+#[cfg(test)]
+mod model;
 mod page;
 mod pending;
 mod rows;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -50,6 +54,21 @@ const PENDING_MAX: usize = 32 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be read: {0}")]
 pub struct NotRead(String);
+
+/// What the ledger has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LedgerFigures {
+    /// Commits that wrote something.
+    pub commits: u64,
+    /// Rows of owed messages written, one for each session.
+    pub rows: u64,
+    /// Messages that were to be owed and were refused, the disk being in trouble or too slow.
+    pub refused: u64,
+    /// Bytes handed to the disk, at most: log, and pages moved from it into the file.
+    pub written_bytes: u64,
+    /// How long the longest commit took.
+    pub longest_commit: Duration,
+}
 
 /// The file and its thread. [`Ledger::close`] or dropping it commits what waits and ends the thread.
 #[derive(Debug)]
@@ -100,6 +119,28 @@ impl Ledger {
     /// Why nothing can be committed at present, if so.
     pub fn trouble(&self) -> Option<String> {
         self.shared.lock().trouble.clone()
+    }
+
+    /// Was the file found to be damaged while in use? Nothing is written until [`Ledger::begin_anew`]; a restart sets the
+    /// file aside as well.
+    pub fn is_damaged(&self) -> bool {
+        self.shared.lock().damaged
+    }
+
+    /// Sets the damaged file aside (`broker.db.damaged`) and begins a new, empty one. The broker must then enter what it
+    /// has in memory: retained messages, sessions, subscriptions, packet ids received. What was owed is lost. Whoever
+    /// waits is told [`NotCommitted`]; keys are still not used again.
+    pub fn begin_anew(&self) {
+        let mut state = self.shared.lock();
+        state.entered.refuse();
+        state.entered = pending::Entered::default();
+        (state.damaged, state.anew) = (false, true);
+        self.shared.entered(state);
+    }
+
+    /// What was done so far.
+    pub fn figures(&self) -> LedgerFigures {
+        self.shared.lock().figures
     }
 
     /// Commits what waits and ends the thread; what comes later is answered [`NotCommitted`]. Blocks for one commit.
@@ -179,6 +220,7 @@ impl Ledger {
         if state.closed {
             let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
         } else if state.trouble.is_some() || state.entered.batch().bytes >= PENDING_MAX {
+            state.figures.refused += 1;
             state.entered.not_owed(publish, told);
         } else {
             state.entered.owe(publish, told);

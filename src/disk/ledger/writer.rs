@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use super::pending::{Batch, Entered};
 use super::rows::{Found, OwedRow, SessionId};
-use super::{NotRead, load, page, tables};
+use super::upkeep::{self, Upkeep};
+use super::{LedgerFigures, NotRead, load, page, tables};
 use crate::disk::fault::Fault;
 
 /// How long a commit waits for company while somebody waits for it.
@@ -24,7 +25,7 @@ const MANY: usize = 16;
 const QUIET: Duration = Duration::from_micros(200);
 
 /// Pause after a failed commit or a file that could not be opened.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 
 /// Condition variables cannot wait for `Duration::MAX`.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
@@ -55,6 +56,11 @@ pub(super) struct State {
     pub trouble: Option<String>,
     /// What the file held that could not be read at start.
     pub late: Option<Found>,
+    /// The file was found to be damaged while in use.
+    pub damaged: bool,
+    /// It is to be set aside, and a new one begun.
+    pub anew: bool,
+    pub figures: LedgerFigures,
     /// How often something was entered, so that a pause can be noticed.
     entries: u64,
     asleep: Asleep,
@@ -80,6 +86,11 @@ impl State {
 
     fn is_awaited(&self) -> bool {
         self.entered.batch().waiting() > 0 || !self.requests.is_empty()
+    }
+
+    fn in_trouble(&mut self, fault: &Fault) {
+        self.trouble = Some(fault.to_string());
+        self.damaged |= fault.is_damage() && !self.anew;
     }
 
     /// What was found on disk is known from now on.
@@ -150,6 +161,9 @@ pub(super) struct Writer {
     last: Instant,
     /// The disk is in trouble, and not asked again before this.
     retry: Option<Instant>,
+    upkeep: Upkeep,
+    /// There is something left to do for it.
+    more: bool,
 }
 
 impl Writer {
@@ -157,7 +171,7 @@ impl Writer {
     pub(super) fn new(shared: &Arc<Shared>, path: &Path, connection: Option<Connection>) -> Self {
         let known = connection.is_some();
         let (shared, path, last) = (Arc::clone(shared), path.to_owned(), Instant::now());
-        Self { shared, path, connection, known, last, retry: None }
+        Self { shared, path, connection, known, last, retry: None, upkeep: Upkeep::default(), more: false }
     }
 
     /// Makes the file.
@@ -165,7 +179,7 @@ impl Writer {
         self.known = true;
         match load::open(&self.path) {
             Ok(opened) => self.connection = Some(opened.connection),
-            Err(fault) => self.shared.lock().trouble = Some(fault.to_string()),
+            Err(fault) => self.shared.lock().in_trouble(&fault),
         }
     }
 
@@ -180,10 +194,13 @@ impl Writer {
                 let troubled = state.trouble.is_some();
                 let batch = state.entered.take();
                 drop(state);
+                let begun = Instant::now();
                 let outcome = self.commit(&batch, troubled);
                 self.last = Instant::now();
                 self.retry = outcome.is_err().then(|| self.last + RETRY);
-                self.tell(outcome, batch);
+                let rows = outcome.as_ref().copied().unwrap_or(0);
+                self.tell(outcome.map(|_| ()), batch);
+                self.keep_up(rows, self.last - begun);
             } else {
                 drop(state);
             }
@@ -202,7 +219,7 @@ impl Writer {
             let left = due.saturating_duration_since(Instant::now());
             return shared.sleep(state, Asleep::Gathering, left, |state| state.requests.is_empty());
         }
-        let longest = if state.trouble.is_some() { RETRY } else { FOR_EVER };
+        let longest = if self.more { GATHER_AT_LEISURE } else { FOR_EVER };
         state = shared.sleep(state, Asleep::Idle, longest, State::is_idle);
         state = shared.sleep(state, Asleep::AtLeisure, GATHER_AT_LEISURE, |state| !state.is_awaited());
         let (begun, before) = (Instant::now(), self.last);
@@ -226,6 +243,7 @@ impl Writer {
         if !batch.has_changes() && !troubled {
             return Ok(0);
         }
+        self.begin_anew()?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.open()?,
@@ -244,7 +262,28 @@ impl Writer {
         written
     }
 
+    /// A damaged file is not touched before the broker has asked for a new one.
+    fn begin_anew(&mut self) -> Result<(), Fault> {
+        let state = self.shared.lock();
+        let (damaged, anew) = (state.damaged, state.anew);
+        drop(state);
+        if anew {
+            self.connection = None;
+            if self.path.try_exists()? {
+                load::set_aside(&self.path)?;
+            }
+            load::create(&self.path, &[])?;
+            self.connection = Some(upkeep::open(&self.path)?);
+            (self.known, self.upkeep) = (true, Upkeep::default());
+            self.shared.lock().anew = false;
+        } else if damaged {
+            return Err(Fault::Damaged("found while in use".to_owned()));
+        }
+        Ok(())
+    }
+
     fn open(&mut self) -> Result<Connection, Fault> {
+        self.upkeep = Upkeep::default();
         if self.known {
             return load::open_again(&self.path);
         }
@@ -256,16 +295,42 @@ impl Writer {
         Ok(opened.connection)
     }
 
-    fn tell(&self, outcome: Result<u64, Fault>, batch: Batch) {
+    fn tell(&mut self, outcome: Result<(), Fault>, batch: Batch) {
         match outcome {
-            Ok(_) => {
+            Ok(()) => {
                 batch.committed();
                 self.shared.lock().trouble = None;
             }
             Err(fault) => {
                 let mut state = self.shared.lock();
-                state.trouble = Some(fault.to_string());
                 state.entered.failed(batch);
+                state.in_trouble(&fault);
+            }
+        }
+    }
+
+    /// After a commit; what fails here is trouble, though everything entered is durable.
+    fn keep_up(&mut self, rows: u64, took: Duration) {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.retry.is_none()) else { return };
+        match self.upkeep.after_commit(connection) {
+            Ok(done) => {
+                self.more = done.more;
+                let mut state = self.shared.lock();
+                let figures = &mut state.figures;
+                figures.written_bytes += done.written_bytes;
+                figures.commits += u64::from(done.written_bytes > 0);
+                figures.rows += rows;
+                figures.longest_commit = figures.longest_commit.max(took);
+            }
+            Err(fault) => {
+                self.more = false;
+                self.retry = Some(Instant::now() + RETRY);
+                if !matches!(fault, Fault::Full(_)) {
+                    self.connection = None;
+                }
+                let mut state = self.shared.lock();
+                state.entered.refuse();
+                state.in_trouble(&fault);
             }
         }
     }
@@ -276,10 +341,15 @@ impl Writer {
         let pending = state.trouble.is_some().then(|| state.entered.batch().sessions.get(&id)).flatten().cloned();
         drop(state);
         let read = match &self.connection {
-            Some(connection) => page::read(connection, id, from_ordinal, most_bytes, pending.as_ref())
-                .map_err(|fault| NotRead(fault.to_string())),
-            None => Err(NotRead("the file is not open".to_owned())),
+            Some(connection) => page::read(connection, id, from_ordinal, most_bytes, pending.as_ref()),
+            None => Err(Fault::Unavailable("the file is not open".to_owned())),
         };
+        let read = read.map_err(|fault| {
+            if fault.is_damage() {
+                self.shared.lock().in_trouble(&fault);
+            }
+            NotRead(fault.to_string())
+        });
         let _ = told.send(read); // whoever asked may be gone
     }
 }

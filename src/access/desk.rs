@@ -1,0 +1,194 @@
+//! Where passwords are checked: off the async threads, one at a time, behind a short queue.
+//!
+//! A check costs memory and a processor by intention, and whoever can open a connection can ask for one. So: passwords
+//! that were right lately are known without a check (`memory`); failures slow down what follows (`brake`); at most
+//! [`WAITING_MAX`] wait for the one check that runs, others are told to come back; and after a wrong password the desk
+//! rests for as long as the check took, so that guessing never has more than half of one processor. Unknown names cost
+//! what known ones cost.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::brake::Brake;
+use super::memory::Memory;
+use super::users::Users;
+
+/// Who may wait for the one check: at a quarter of a second each (a slow ARM), the last one has its answer before a usual
+/// client gives up.
+const WAITING_MAX: usize = 48;
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    brake: Mutex<Brake>,
+    memory: Mutex<Memory>,
+    one: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    rests_until: Mutex<Instant>,
+    salt: u64,
+}
+
+/// Who says to be whom, from where.
+#[derive(Clone, Copy)]
+pub(super) struct Login<'a> {
+    pub name: &'a str,
+    pub password: Option<&'a [u8]>,
+    pub from: IpAddr,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// The user's; with the proof of the kept password.
+    Right(u64),
+    /// Not a user, or not the password.
+    Wrong,
+    /// Too many wait.
+    Busy,
+}
+
+/// A place in the queue.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self {
+            brake: Mutex::default(),
+            memory: Mutex::new(Memory::new()),
+            one: Arc::new(Semaphore::new(1)),
+            waiting: AtomicUsize::new(0),
+            rests_until: Mutex::new(Instant::now()),
+            salt: rand::random(),
+        }
+    }
+
+    /// Checks one login; takes as long as it must. Cancelled, a check that has begun goes on to its end without a word.
+    pub(super) async fn check(&self, users: &Users, login: Login<'_>) -> Checked {
+        let Login { name, password, from } = login;
+        let user = users.find(name);
+        if let (Some(user), Some(password)) = (user, password)
+            && lock(&self.memory).remembers(user, password, Instant::now())
+        {
+            return Checked::Right(user.proof);
+        }
+        let shared_name: Arc<str> = name.into();
+        let Some(pause) = lock(&self.brake).wait(from, &shared_name, Instant::now()) else {
+            return Checked::Busy;
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let hash = user.map_or_else(|| users.decoy(name, self.salt), |user| Arc::clone(&user.hash));
+        let given = password.unwrap_or_default().to_vec();
+        let Some(fits) = self.one_at_a_time(move || hash.verify(&given)).await else {
+            return Checked::Busy;
+        };
+        match (user, password) {
+            (Some(user), Some(password)) if fits => {
+                lock(&self.brake).succeeded(from, &shared_name, Instant::now());
+                lock(&self.memory).remember(user, password, Instant::now());
+                Checked::Right(user.proof)
+            }
+            _ => {
+                lock(&self.brake).failed(from, &shared_name, Instant::now());
+                Checked::Wrong
+            }
+        }
+    }
+
+    /// `None`: too many wait already.
+    async fn one_at_a_time(&self, verify: impl FnOnce() -> bool + Send + 'static) -> Option<bool> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            drop(Place(&self.waiting));
+            return None;
+        }
+        let _place = Place(&self.waiting);
+        let permit = Arc::clone(&self.one).acquire_owned().await.ok()?;
+        let rests_until = *lock(&self.rests_until);
+        tokio::time::sleep_until(rests_until).await;
+        let began = std::time::Instant::now();
+        // The permit goes along: should nobody wait for the answer any more, the next check still waits for this one.
+        let (fits, permit) = tokio::task::spawn_blocking(move || (verify(), permit)).await.ok()?;
+        if !fits {
+            *lock(&self.rests_until) = Instant::now() + began.elapsed().min(Duration::from_secs(2));
+        }
+        drop(permit);
+        Some(fits)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cheap to check: "password".
+    const LINE: &str = "hmi:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn login<'a>(name: &'a str, password: &'a [u8]) -> Login<'a> {
+        Login { name, password: Some(password), from: HERE }
+    }
+
+    #[tokio::test]
+    async fn the_right_password_is_right_and_nothing_else_is() {
+        let (users, desk) = (Users::parse(LINE).0, Desk::new());
+        assert!(matches!(desk.check(&users, login("hmi", b"password")).await, Checked::Right(_)));
+        for (name, password) in [("hmi", &b"Password"[..]), ("hm", b"password"), ("", b""), ("hmi", b"")] {
+            assert_eq!(desk.check(&users, login(name, password)).await, Checked::Wrong, "{name}");
+        }
+        let without = Login { name: "hmi", password: None, from: HERE };
+        assert_eq!(desk.check(&users, without).await, Checked::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_clients_that_were_here_lately_costs_no_checks() {
+        let (users, desk) = (Users::parse(LINE).0, Desk::new());
+        let first = desk.check(&users, login("hmi", b"password")).await;
+        // Nobody could be checked any more: who comes in now is remembered.
+        desk.one.close();
+        for _ in 0..500 {
+            assert_eq!(desk.check(&users, login("hmi", b"password")).await, first);
+        }
+        assert_eq!(desk.check(&users, login("hmi", b"passwort")).await, Checked::Busy);
+    }
+
+    #[tokio::test]
+    async fn at_most_one_is_checked_and_few_wait() {
+        let (users, desk) = (Arc::new(Users::parse(LINE).0), Arc::new(Desk::new()));
+        let held = Arc::clone(&desk.one).acquire_owned().await.expect("nobody is there");
+        let mut crowd = tokio::task::JoinSet::new();
+        for number in 0..WAITING_MAX + 20 {
+            let (users, desk) = (Arc::clone(&users), Arc::clone(&desk));
+            let from = IpAddr::from([10, 0, 0, u8::try_from(number).expect("few")]);
+            crowd.spawn(async move {
+                let name = number.to_string();
+                desk.check(&users, Login { name: &name, password: Some(b"x"), from }).await
+            });
+        }
+        for _ in 0..20 {
+            let turned_away = crowd.join_next().await.expect("one").expect("no panic");
+            assert_eq!(turned_away, Checked::Busy);
+        }
+        assert_eq!(desk.waiting.load(Ordering::Relaxed), WAITING_MAX);
+        drop(held);
+        while let Some(checked) = crowd.join_next().await {
+            assert_eq!(checked.expect("no panic"), Checked::Wrong);
+        }
+        assert_eq!(desk.waiting.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,169 @@
+//! Who may: the users file read at the start and again when it could not be, users and rules replaced while everything
+//! runs, and the operator told.
+//!
+//! Without a users file that can be read nobody logs in with a password; the gateway runs all the same, says so, and tries
+//! again. A file that has become bad changes nothing: those who could log in still can.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::access::{Access, Loading};
+use crate::broker::{Control, Rejudged};
+use crate::config::plan::BrokerPlan;
+use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::stop::Stop;
+
+/// How often a users file that could not be read is tried again, and how often failed logins are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// More failed logins than this in a minute are no slipped fingers: somebody tries passwords, or a client has an old one.
+const WRONG_PER_MINUTE_MAX: u64 = 20;
+
+/// Quiet for so long, it is over.
+const QUIET_FOR: Duration = Duration::from_secs(300);
+
+/// Watches over [`Access`].
+#[derive(Debug)]
+pub(super) struct Gatekeeper {
+    access: Arc<Access>,
+    control: Control,
+    notices: Notices,
+    /// The users file could not be read.
+    locked: AtomicBool,
+}
+
+/// Failed logins, as far as they have been looked at.
+#[derive(Debug)]
+struct Siege {
+    minute: Instant,
+    seen: u64,
+    /// Since when it has been told, and when it was last seen.
+    told: Option<Instant>,
+}
+
+impl Gatekeeper {
+    pub(super) fn new(access: Arc<Access>, control: Control, notices: Notices) -> Self {
+        Self { access, control, notices, locked: AtomicBool::new(false) }
+    }
+
+    /// Reads the users file for the first time, or again.
+    pub(super) async fn load(&self) {
+        let access = Arc::clone(&self.access);
+        if let Ok(loading) = tokio::task::spawn_blocking(move || access.load_users()).await {
+            self.tell(&loading);
+        }
+    }
+
+    /// Users and rules of another plan from now on.
+    pub(super) async fn reload(&self, plan: &BrokerPlan) {
+        self.control.reload_certificates();
+        let (access, new) = (Arc::clone(&self.access), plan.clone());
+        let Ok(loading) = tokio::task::spawn_blocking(move || access.reload(&new)).await else { return };
+        let Rejudged { clients, subscriptions } = self.control.rejudge();
+        self.tell(&loading);
+        let users = match loading {
+            Loading::Loaded(users, _) => format!("{users} users"),
+            Loading::NotWanted => "no users file".to_owned(),
+            Loading::Failed(_) => "users as before".to_owned(),
+        };
+        let rules = plan.acl.len();
+        tracing::info!(audit = "access_reloaded", users, rules, clients, subscriptions, "users and rules reloaded");
+        let detail = format!(
+            "{users}, {rules} rules; {clients} clients and {subscriptions} subscriptions were not allowed any more"
+        );
+        self.notices.tell(notice("broker_access_reloaded", Phase::Once, detail));
+    }
+
+    /// Runs until stopping.
+    pub(super) async fn run(self: Arc<Self>, stop: Stop) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut siege = Siege { minute: Instant::now(), seen: 0, told: None };
+        loop {
+            tokio::select! {
+                () = stop.begun() => return,
+                _ = looks.tick() => {}
+            }
+            if self.locked.load(Ordering::Relaxed) {
+                self.load().await;
+            }
+            if let Some((phase, detail)) = siege.look(self.access.stats.wrong.get(), Instant::now()) {
+                self.notices.tell(notice("broker_login_failures", phase, detail));
+            }
+        }
+    }
+
+    fn tell(&self, loading: &Loading) {
+        let locked = matches!(loading, Loading::Failed(_));
+        let was_locked = self.locked.swap(locked, Ordering::Relaxed);
+        match loading {
+            Loading::NotWanted => {}
+            Loading::Loaded(users, None) => tracing::info!(users, "users file read"),
+            Loading::Loaded(users, Some(wrong)) => {
+                tracing::warn!(users, wrong, "users file read, but for some lines");
+                self.notices.tell(notice("broker_users_incomplete", Phase::Once, format!("users file: {wrong}")));
+            }
+            Loading::Failed(bad) if !was_locked => {
+                tracing::error!(error = %bad, "users file cannot be used, nobody new is known; trying on");
+                self.notices.tell(notice("broker_users_unavailable", Phase::Active, bad.to_string()));
+            }
+            Loading::Failed(_) => {}
+        }
+        if was_locked && !locked {
+            self.notices.tell(notice("broker_users_unavailable", Phase::Cleared, "the users file is read".to_owned()));
+        }
+    }
+}
+
+impl Siege {
+    /// Once in a while; what there is to tell, with the count of failed logins since start.
+    fn look(&mut self, wrong: u64, now: Instant) -> Option<(Phase, String)> {
+        if now.duration_since(self.minute) < Duration::from_secs(60) && wrong - self.seen <= WRONG_PER_MINUTE_MAX {
+            return None;
+        }
+        let count = wrong - self.seen;
+        (self.minute, self.seen) = (now, wrong);
+        let many = count > WRONG_PER_MINUTE_MAX;
+        match self.told {
+            None if many => {
+                self.told = Some(now);
+                let detail = format!("{count} failed logins within a minute; each further one is slowed down");
+                Some((Phase::Active, detail))
+            }
+            Some(_) if many => {
+                self.told = Some(now);
+                None
+            }
+            Some(last) if now.duration_since(last) >= QUIET_FOR => {
+                self.told = None;
+                Some((Phase::Cleared, format!("{wrong} failed logins in all")))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn notice(event: &'static str, phase: Phase, detail: String) -> Notice {
+    Notice { event, phase, subject: "broker".to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_failed_logins_are_told_once_and_their_end_too() {
+        let begin = Instant::now();
+        let mut siege = Siege { minute: begin, seen: 0, told: None };
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        assert_eq!(siege.look(3, at(10)), None);
+        assert!(matches!(siege.look(50, at(20)), Some((Phase::Active, _))));
+        assert_eq!(siege.look(500, at(30)), None, "told already");
+        assert_eq!(siege.look(501, at(200)), None, "not quiet for long enough");
+        assert!(matches!(siege.look(502, at(400)), Some((Phase::Cleared, _))));
+        assert_eq!(siege.look(502, at(500)), None);
+    }
+}

@@ -1,0 +1,272 @@
+//! mosquitto.conf (mosquitto 2, mosquitto.conf(5)): one `key value` per line, in the order in which it counts.
+//!
+//! `listener` and `connection` begin a part; the keys behind them belong to it. Relative paths are looked for from where
+//! the command runs, as mosquitto does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Failed, Notes, Weight};
+
+/// Nobody nests deeper.
+const INCLUDES_MAX: usize = 8;
+
+/// What counts for us.
+#[derive(Debug, Default)]
+pub(super) struct Mosquitto {
+    pub listeners: Vec<Listener>,
+    /// The file and the line that names it.
+    pub password_file: Option<(PathBuf, String)>,
+    pub acl_file: Option<(PathBuf, String)>,
+    /// Limits that have a counterpart, by mosquitto's names.
+    pub limits: BTreeMap<&'static str, (String, String)>,
+    pub bridges: Vec<Bridge>,
+}
+
+/// `listener`, or the one that `port` makes, or the one that is there when nothing is said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listener {
+    pub place: String,
+    pub port: u16,
+    pub bind: Option<String>,
+    pub anonymous: Option<bool>,
+    pub websocket: bool,
+    pub certificate: Option<String>,
+    pub key: Option<String>,
+    pub ca: Option<String>,
+    pub require_certificate: bool,
+    pub identity_is_user: bool,
+    pub interface: Option<String>,
+    password_file: Option<String>,
+    acl_file: Option<String>,
+}
+
+/// `connection`, as it stands there; passwords left out.
+#[derive(Debug, Default)]
+pub(super) struct Bridge {
+    pub place: String,
+    pub name: String,
+    pub lines: Vec<String>,
+}
+
+/// Keys without a counterpart, and why that does not matter.
+const NEEDLESS: &[(&str, &str)] = &[
+    ("persistence", "sessions and retained messages are always kept on disk here"),
+    ("persistence_file", "there is one file, broker.db in data_dir"),
+    ("persistence_location", "the file lies in data_dir; retained messages are not carried over: publish them again"),
+    ("autosave_interval", "what is acknowledged is on disk already"),
+    ("autosave_on_changes", "what is acknowledged is on disk already"),
+    ("pid_file", "systemd knows the process"),
+    ("user", "systemd runs the service as a user of its own"),
+    ("log_dest", "the log goes to the journal"),
+    ("log_type", "the log goes to the journal"),
+    ("log_facility", "the log goes to the journal"),
+    ("log_timestamp", "the journal has the times"),
+    ("log_timestamp_format", "the journal has the times"),
+    ("connection_messages", "logins are always logged"),
+    ("sys_interval", "$SYS is told every ten seconds, when it has changed"),
+    ("set_tcp_nodelay", "it is always set"),
+    ("retain_available", "retained messages are always there"),
+    ("upgrade_outgoing_qos", "messages go at the lower of both QoS, as MQTT says"),
+    ("allow_duplicate_messages", "overlapping subscriptions give one message"),
+    ("queue_qos0_messages", "QoS 0 is never kept for clients that are away"),
+    ("per_listener_settings", "anonymous access is set per listener, users and rules for all of them"),
+    ("socket_domain", "an address says by itself whether it is IPv4 or IPv6"),
+    ("tls_version", "TLS 1.2 and 1.3 are spoken"),
+    ("ciphers", "rustls has only sound ciphers"),
+    ("ciphers_tls1.3", "rustls has only sound ciphers"),
+];
+
+/// Limits with a counterpart.
+const LIMITS: &[&str] =
+    &["max_connections", "max_inflight_messages", "max_packet_size", "persistent_client_expiration"];
+
+/// Keys of a bridge that do not begin with `bridge_`, `remote_` or `local_`.
+const BRIDGE_KEYS: &[&str] = &[
+    "address",
+    "addresses",
+    "topic",
+    "cleansession",
+    "clientid",
+    "idle_timeout",
+    "keepalive_interval",
+    "notification_topic",
+    "notifications",
+    "notifications_local_only",
+    "password",
+    "restart_timeout",
+    "round_robin",
+    "start_type",
+    "threshold",
+    "try_private",
+    "username",
+];
+
+/// Reads it, and all that it includes.
+pub(super) fn read(path: &Path, notes: &mut Notes) -> Result<Mosquitto, Failed> {
+    let mut lines = Vec::new();
+    collect(path, INCLUDES_MAX, &mut lines)?;
+    let per_listener = lines.iter().any(|line| line.key == "per_listener_settings" && line.value == "true");
+    let mut reading = Reading { notes, per_listener, default: Listener::default(), found: Mosquitto::default() };
+    for line in &lines {
+        reading.take(line);
+    }
+    reading.finish()
+}
+
+struct Line {
+    place: String,
+    key: String,
+    value: String,
+}
+
+fn collect(path: &Path, depth: usize, lines: &mut Vec<Line>) -> Result<(), Failed> {
+    let broken = |error: std::io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(path).map_err(broken)?;
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let (key, value) = line.trim().split_once([' ', '\t']).unwrap_or((line.trim(), ""));
+        let line =
+            Line { place: format!("{}:{number}", path.display()), key: key.to_owned(), value: value.trim().to_owned() };
+        if line.key != "include_dir" {
+            lines.push(line);
+            continue;
+        }
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(Failed::Usage(format!("{}: include_dir goes round in a circle", line.place)));
+        };
+        let entries = fs::read_dir(&line.value).map_err(|error| Failed::TryAgain(format!("{}: {error}", line.place)))?;
+        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+        files.sort();
+        for file in files {
+            collect(&file, depth, lines)?;
+        }
+    }
+    Ok(())
+}
+
+struct Reading<'a> {
+    notes: &'a mut Notes,
+    per_listener: bool,
+    /// What stands before the first `listener`.
+    default: Listener,
+    found: Mosquitto,
+}
+
+impl Reading<'_> {
+    fn take(&mut self, line: &Line) {
+        let Line { place, key, value } = line;
+        let first = || value.split_whitespace().next().unwrap_or_default();
+        match key.as_str() {
+            "listener" => {
+                let bind = value.split_whitespace().nth(1).map(str::to_owned);
+                let port = first().parse().unwrap_or_default();
+                self.found.listeners.push(Listener { place: place.clone(), port, bind, ..Listener::default() });
+            }
+            "connection" => {
+                let (place, name) = (place.clone(), value.clone());
+                self.found.bridges.push(Bridge { place, name, lines: Vec::new() });
+            }
+            key if BRIDGE_KEYS.contains(&key) || ["bridge_", "remote_", "local_"].iter().any(|p| key.starts_with(p)) => {
+                self.take_bridge(line);
+            }
+            "allow_anonymous" | "password_file" | "acl_file" => self.take_security(line),
+            _ => self.take_listener(line),
+        }
+    }
+
+    fn take_bridge(&mut self, line: &Line) {
+        let Line { place, key, value } = line;
+        let secret = key.ends_with("password") || key.ends_with("psk");
+        match self.found.bridges.last_mut() {
+            None => self.notes.add(Weight::Loud, place, format!("{key} belongs to no connection")),
+            Some(bridge) if secret => bridge.lines.push(format!("{key} (left out: a secret belongs into a file)")),
+            Some(bridge) => bridge.lines.push(format!("{key} {value}")),
+        }
+    }
+
+    /// What counts for all listeners, or for one.
+    fn take_security(&mut self, line: &Line) {
+        let Line { place, key, value } = line;
+        let per_listener = self.per_listener;
+        let listener = match self.found.listeners.last_mut() {
+            Some(listener) if per_listener => listener,
+            _ => &mut self.default,
+        };
+        match key.as_str() {
+            "allow_anonymous" => listener.anonymous = Some(value == "true"),
+            "password_file" => {
+                listener.password_file = Some(value.clone());
+                self.found.password_file = Some((value.into(), place.clone()));
+            }
+            _ => {
+                listener.acl_file = Some(value.clone());
+                self.found.acl_file = Some((value.into(), place.clone()));
+            }
+        }
+    }
+
+    fn take_listener(&mut self, line: &Line) {
+        let Line { place, key, value } = line;
+        let listener = self.found.listeners.last_mut().unwrap_or(&mut self.default);
+        let text = || Some(value.clone());
+        match key.as_str() {
+            "port" => (listener.port, listener.place) = (value.parse().unwrap_or_default(), place.clone()),
+            "bind_address" => (listener.bind, listener.place) = (text(), place.clone()),
+            "bind_interface" => listener.interface = text(),
+            "protocol" => listener.websocket = value == "websockets",
+            "certfile" => listener.certificate = text(),
+            "keyfile" => listener.key = text(),
+            "cafile" => listener.ca = text(),
+            "require_certificate" => listener.require_certificate = value == "true",
+            "use_identity_as_username" => listener.identity_is_user = value == "true",
+            key => self.take_rest(place, key, value),
+        }
+    }
+
+    fn take_rest(&mut self, place: &str, key: &str, value: &str) {
+        if let Some(limit) = LIMITS.iter().find(|limit| **limit == key) {
+            self.found.limits.insert(limit, (value.to_owned(), place.to_owned()));
+        } else if let Some((_, why)) = NEEDLESS.iter().find(|(known, _)| *known == key) {
+            self.notes.add(Weight::Quiet, place, format!("{key} is not carried over: {why}"));
+        } else {
+            self.notes.add(Weight::Loud, place, format!("{key} is not carried over: there is no such thing here"));
+        }
+    }
+
+    fn finish(mut self) -> Result<Mosquitto, Failed> {
+        let said = self.default.port != 0 || self.default.bind.is_some();
+        // Without a word about listeners mosquitto 2 serves anybody, on loopback only.
+        let nothing_said = !said && self.found.listeners.is_empty();
+        if said || nothing_said {
+            let mut first = self.default.clone();
+            if first.port == 0 {
+                first.port = 1883;
+            }
+            if nothing_said {
+                first.bind = Some("127.0.0.1".to_owned());
+                first.anonymous = first.anonymous.or(Some(true));
+                first.place = "without a listener".to_owned();
+            }
+            self.found.listeners.insert(0, first);
+        }
+        for listener in &mut self.found.listeners {
+            if !self.per_listener {
+                listener.anonymous = listener.anonymous.or(self.default.anonymous);
+                listener.password_file = None;
+                listener.acl_file = None;
+            }
+        }
+        let with_files = |listener: &Listener| (listener.password_file.clone(), listener.acl_file.clone());
+        let mut files: Vec<_> = self.found.listeners.iter().map(with_files).collect();
+        files.dedup();
+        if self.per_listener && files.len() > 1 {
+            let message = "per_listener_settings: the listeners have different users or rules, and here one set counts for \
+                           all of them. To merge them would let somebody in where he was not before; decide by hand which \
+                           counts, and import that. Nothing was written";
+            return Err(Failed::Config(message.to_owned()));
+        }
+        Ok(self.found)
+    }
+}

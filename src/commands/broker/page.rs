@@ -1,0 +1,208 @@
+//! The configuration that comes out, with comments for what does not.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::acl::Rule;
+use super::conf::{Listener, Mosquitto};
+use super::{Notes, Users, Weight};
+use crate::config::schema::{self, Key, Landed};
+
+/// mosquitto's name of a limit, ours, and how its value is written here.
+const LIMITS: &[(&str, &str, fn(&str) -> Option<String>)] = &[
+    ("max_connections", "max_connections", number),
+    ("max_inflight_messages", "max_inflight", number),
+    ("max_packet_size", "max_packet_size", |value| number(value).map(|bytes| format!("\"{bytes}B\""))),
+    ("persistent_client_expiration", "session_expiry_max", expiry),
+];
+
+/// The whole text.
+pub(super) fn write(
+    conf: &Path,
+    mosquitto: &Mosquitto,
+    (users, rules): (&Users, &[Rule]),
+    notes: &mut Notes,
+) -> String {
+    let mut body = String::from("[broker]\n");
+    if let Some(path) = &users.path {
+        line(&mut body, "users_file", &text(path));
+    }
+    for (theirs, ours, form) in LIMITS {
+        let Some((value, place)) = mosquitto.limits.get(theirs) else { continue };
+        match form(value).filter(|_| has(schema::BROKER, ours)) {
+            Some(value) => line(&mut body, ours, &value),
+            None => notes.add(Weight::Quiet, place, format!("{theirs} is not carried over; the standard limit counts")),
+        }
+    }
+    for listener in &mosquitto.listeners {
+        body.push_str(&door(listener, mosquitto, notes));
+    }
+    for rule in rules {
+        let _ = write!(body, "\n[[broker.acl]]\nuser = {}\n", text(&rule.user));
+        for (key, filters) in [("read", &rule.read), ("write", &rule.write)] {
+            if !filters.is_empty() {
+                let filters: Vec<String> = filters.iter().map(|filter| text(filter)).collect();
+                line(&mut body, key, &format!("[{}]", filters.join(", ")));
+            }
+        }
+    }
+    general(mosquitto, rules, notes);
+    bridges(&mut body, mosquitto, notes);
+    format!("{}{body}", head(conf, notes))
+}
+
+fn head(conf: &Path, notes: &Notes) -> String {
+    let mut head = format!("# Made from {} by ironbridge broker import.\n#\n", one_line(&conf.display().to_string()));
+    for (weight, title) in [(Weight::Loud, "NOT AS IT WAS"), (Weight::Quiet, "Not needed here")] {
+        let mut of_weight = notes.0.iter().filter(|note| note.weight == weight).peekable();
+        if of_weight.peek().is_some() {
+            let _ = writeln!(head, "# {title}:");
+        }
+        for note in of_weight {
+            let _ = writeln!(head, "#   {}: {}", one_line(&note.place), one_line(&note.text));
+        }
+    }
+    head.push('\n');
+    head
+}
+
+/// What everybody must know who comes from mosquitto.
+fn general(mosquitto: &Mosquitto, rules: &[Rule], notes: &mut Notes) {
+    if mosquitto.acl_file.is_some() {
+        let text = "a client that subscribes to more than it may read is refused that filter (mosquitto accepts it and holds \
+                    messages back): let it subscribe to what its rules name";
+        notes.add(Weight::Loud, "subscriptions", text);
+    }
+    let wide = |filter: &String| filter.ends_with('#') || filter.ends_with('+') || filter.ends_with("/set");
+    for rule in rules.iter().filter(|rule| rule.write.iter().any(wide)) {
+        let text = format!("{} may also command tags that are writable, where write covers their topic and /set", rule.user);
+        notes.add(Weight::Loud, "commands", text);
+    }
+    let anonymous = mosquitto.listeners.iter().any(|listener| listener.anonymous == Some(true));
+    if anonymous && mosquitto.password_file.is_none() {
+        let text = "mosquitto lets in clients that give any name, without a look at their password; here a name needs a \
+                    password (ironbridge passwd), and clients without a name are the anonymous ones";
+        notes.add(Weight::Loud, "allow_anonymous", text);
+    }
+}
+
+fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String {
+    let Listener { place, port, bind, .. } = listener;
+    let mut out = String::from("\n[[broker.listener]]\n");
+    let unix = bind.as_deref().filter(|bind| *port == 0 && bind.starts_with('/'));
+    let tls = listener.certificate.is_some() && listener.key.is_some();
+    let address = address(listener, notes);
+    let mut loopback = address.is_loopback();
+    if let Some(path) = unix {
+        line(&mut out, "listen", &text(&format!("unix:{path}")));
+    } else if loopback || tls {
+        line(&mut out, "listen", &text(&std::net::SocketAddr::from((address, *port)).to_string()));
+    } else {
+        loopback = true;
+        line(&mut out, "listen", &text(&format!("127.0.0.1:{port}")));
+        let message = format!(
+            "the listener on port {port} HAS NO TLS AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it until \
+             it is given `tls` and their address"
+        );
+        notes.add(Weight::Loud, place, message);
+    }
+    let anonymous = match (listener.anonymous == Some(true), loopback && !listener.websocket && unix.is_none()) {
+        (false, _) => "none",
+        (true, true) if mosquitto.acl_file.is_some() => "acl",
+        (true, true) => "read-write",
+        (true, false) => {
+            notes.add(Weight::Loud, place, "anonymous clients are let in on loopback only, without websocket");
+            "none"
+        }
+    };
+    line(&mut out, "anonymous", &text(anonymous));
+    if tls {
+        secure(&mut out, listener);
+    }
+    if listener.require_certificate && !listener.identity_is_user {
+        let message = "a certificate is a login by itself here (cert:NAME, with no rights unless a rule gives them); with \
+                       user name and password beside it the client is that user, as it was";
+        notes.add(Weight::Loud, place, message);
+    }
+    if listener.websocket {
+        line(&mut out, "websocket", "true");
+    }
+    if let Some(interface) = &listener.interface {
+        line(&mut out, "interface", &text(interface));
+    }
+    out
+}
+
+fn secure(out: &mut String, listener: &Listener) {
+    let Listener { certificate, key, ca, .. } = listener;
+    let path = |path: &String| text(&absolute(Path::new(path)));
+    let written = |name: &Option<String>| name.as_ref().map_or_else(|| text(""), path);
+    let (certificate, key) = (written(certificate), written(key));
+    let client_ca = ca.as_ref().filter(|_| listener.require_certificate);
+    let client_ca = client_ca.map_or_else(String::new, |ca| format!(", client_ca = {}", path(ca)));
+    line(out, "tls", &format!("{{ certificate = {certificate}, key = {key}{client_ca} }}"));
+}
+
+fn address(listener: &Listener, notes: &mut Notes) -> IpAddr {
+    match listener.bind.as_deref() {
+        None => IpAddr::from([0, 0, 0, 0]),
+        Some("localhost") => IpAddr::from([127, 0, 0, 1]),
+        Some(bind) if bind.starts_with('/') => IpAddr::from([127, 0, 0, 1]),
+        Some(bind) => bind.trim_matches(['[', ']']).parse().unwrap_or_else(|_| {
+            notes.add(Weight::Loud, &listener.place, format!("{bind} is a name; write the address that it means"));
+            IpAddr::from([127, 0, 0, 1])
+        }),
+    }
+}
+
+/// Bridges are shown as they were; what they become is for a person to say.
+fn bridges(body: &mut String, mosquitto: &Mosquitto, notes: &mut Notes) {
+    for bridge in &mosquitto.bridges {
+        let name = one_line(&bridge.name);
+        notes.add(Weight::Loud, &bridge.place, format!("the bridge {name} is not carried over; see the end of this file"));
+        let _ = write!(body, "\n# The bridge {name} as it was. What goes up becomes [[uplink]] and [[forward]]:\n");
+        for line in &bridge.lines {
+            let _ = writeln!(body, "#   {}", one_line(line));
+        }
+    }
+}
+
+fn has(keys: &[Key], name: &str) -> bool {
+    keys.iter().any(|key| key.name == name && key.landed == Landed::Yes)
+}
+
+fn number(value: &str) -> Option<String> {
+    value.parse::<u32>().ok().filter(|number| *number > 0).map(|number| number.to_string())
+}
+
+/// Hours, days, weeks, months, years.
+fn expiry(value: &str) -> Option<String> {
+    let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let count: u32 = count.parse().ok().filter(|count| *count > 0)?;
+    match unit {
+        "h" | "d" => Some(format!("\"{count}{unit}\"")),
+        "w" => Some(format!("\"{}d\"", count.checked_mul(7)?)),
+        "m" => Some(format!("\"{}d\"", count.checked_mul(30)?)),
+        "y" => Some(format!("\"{}d\"", count.checked_mul(365)?)),
+        _ => None,
+    }
+}
+
+fn line(out: &mut String, key: &str, value: &str) {
+    let _ = writeln!(out, "{key} = {value}");
+}
+
+/// mosquitto looks from where it runs, we from where the configuration stands.
+pub(super) fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// A text as TOML writes it.
+fn text(value: &str) -> String {
+    toml::Value::String(value.to_owned()).to_string()
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}

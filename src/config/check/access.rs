@@ -1,0 +1,79 @@
+//! `users_file`, `[[broker.acl]]` and `identity`: who may log in, and what they may do then.
+
+use std::path::PathBuf;
+
+use super::super::plan::AclPlan;
+use super::super::raw::Trail;
+use super::super::schema;
+use super::super::section::{Section, Spot};
+use crate::model::certificate::NameFrom;
+use crate::model::topic;
+
+const USER_ALLOWED: &str =
+    "a user of `users_file`, \"*\" (everybody with a name), \"anonymous\", or \"cert:\" and the name of a certificate";
+
+const IDENTITIES: [(&str, NameFrom); 4] = [
+    ("cn", NameFrom::CommonName),
+    ("san-dns", NameFrom::Dns),
+    ("san-uri", NameFrom::Uri),
+    ("san-email", NameFrom::Email),
+];
+
+/// `users_file`
+pub fn users_file(broker: &Section<'_, '_>) -> Option<PathBuf> {
+    broker.path("users_file").map(|file| file.value)
+}
+
+/// `identity` of a listener: what of a certificate is its owner's name.
+pub fn identity(listener: &Section<'_, '_>) -> NameFrom {
+    listener.choice("identity", &IDENTITIES, &[]).map(|spot| spot.value).unwrap_or_default()
+}
+
+/// `[[broker.acl]]`
+pub fn acl(broker: &Section<'_, '_>) -> Vec<AclPlan> {
+    let list = Trail::Key(broker.trail, "acl");
+    let mut rules = Vec::new();
+    for (position, node) in broker.tables("acl").iter().enumerate() {
+        let trail = Trail::Index(&list, position);
+        let Some(section) = Section::open(broker.cx, node, &trail, schema::ACL) else { continue };
+        let Some(user) = section.required_text("user", "whom the rule is for") else { continue };
+        if let Err(message) = check_user(user.value, broker.get("users_file").is_some()) {
+            section.report(section.wrong("user", user.at, message).allowed(USER_ALLOWED));
+        }
+        let (read, write) = (filters(&section, "read", user), filters(&section, "write", user));
+        let operate = section.texts("operate").unwrap_or_default();
+        let operate = operate.iter().map(|device| device.value.to_owned()).collect();
+        rules.push(AclPlan { user: user.value.to_owned(), read, write, operate });
+    }
+    rules
+}
+
+fn check_user(user: &str, users: bool) -> Result<(), &'static str> {
+    match user {
+        "anonymous" | "*" => Ok(()),
+        "cert:" => Err("names no certificate"),
+        _ if user.starts_with("cert:") => Ok(()),
+        _ if user.contains(':') || user.chars().any(char::is_control) || user.trim() != user => Err("is no user"),
+        _ if users => Ok(()),
+        _ => Err("nobody can log in by this name: there is no `users_file` (ironbridge passwd writes one)"),
+    }
+}
+
+fn filters(section: &Section<'_, '_>, key: &str, user: Spot<&str>) -> Vec<String> {
+    let mut filters = Vec::new();
+    for filter in section.texts(key).unwrap_or_default() {
+        if let Err(bad) = topic::check_filter(filter.value) {
+            section.report(section.wrong(key, filter.at, bad.to_string().replace("a topic", "a filter")));
+        } else if filter.value.starts_with("$share/") {
+            section.report(section.wrong(key, filter.at, "name the filter without $share/<group>/"));
+        } else if filter.value.chars().any(char::is_control) {
+            section.report(section.wrong(key, filter.at, "a filter must not contain control characters"));
+        } else if user.value == "anonymous" && filter.value.contains("%u") {
+            let message = "%u is the name of a client, and an anonymous one has none";
+            section.report(section.wrong(key, filter.at, message).allowed("%c, the client id, or a rule for \"*\""));
+        } else {
+            filters.push(filter.value.to_owned());
+        }
+    }
+    filters
+}
