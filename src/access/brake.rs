@@ -62,7 +62,7 @@ impl Brake {
     pub(super) fn wait(&mut self, from: IpAddr, name: &Arc<str>, now: Instant) -> Option<Duration> {
         let (from, pair) = (network(from), (network(from), Arc::clone(name)));
         let mut wait = self.pairs.in_line(&pair, Duration::from_secs(4), now)?;
-        if !self.known.get(&pair).is_some_and(|since| now.duration_since(*since) < KNOWN_FOR) {
+        if self.known.get(&pair).is_none_or(|since| now.duration_since(*since) >= KNOWN_FOR) {
             wait = wait.max(self.addresses.in_line(&from, Duration::from_millis(500), now)?);
             wait = wait.max(self.names.pause(name, Duration::from_secs(1), now));
         }

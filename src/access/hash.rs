@@ -105,11 +105,9 @@ impl Hash {
     pub(super) fn verify(&self, password: &[u8]) -> bool {
         let mut tag = vec![0; self.tag.len()];
         match self.kind {
-            Kind::Argon2 { memory_kib, passes, lanes } => {
-                argon2(memory_kib, passes, lanes).is_some_and(|argon2| {
-                    argon2.hash_password_into(password, &self.salt, &mut tag).is_ok() && same(&tag, &self.tag)
-                })
-            }
+            Kind::Argon2 { memory_kib, passes, lanes } => argon2(memory_kib, passes, lanes).is_some_and(|argon2| {
+                argon2.hash_password_into(password, &self.salt, &mut tag).is_ok() && same(&tag, &self.tag)
+            }),
             Kind::Pbkdf2 { iterations } => {
                 pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA512, iterations, &self.salt, password, &self.tag).is_ok()
             }
@@ -175,7 +173,8 @@ mod tests {
 
     /// mosquitto_passwd 2.0.11 wrote the first; the second has the form of 1.6, and mosquitto 2.0.11 takes it. Both: "secret".
     const MOSQUITTO_7: &str = "$7$101$fn4sad3Gqi7Eq6G0$uE2Tjv1Whx8Y7MtoMaM0+MBsABtSeQM30qqOYmcJMgezaB76cGpHg5dB7MGMW6aVc63hHnNC7aKMVlPNdrC7+A==";
-    const MOSQUITTO_6: &str = "$6$AAECAwQFBgcICQoL$JqsxEv/ucyxjA5DKsQ+Y8CDWaQDNQI9FpAkmfwAqWfwZLk/JEGgM0EpylrJHAZKKyFQjJeZ3nFaHjPzOzPPmPw==";
+    const MOSQUITTO_6: &str =
+        "$6$AAECAwQFBgcICQoL$JqsxEv/ucyxjA5DKsQ+Y8CDWaQDNQI9FpAkmfwAqWfwZLk/JEGgM0EpylrJHAZKKyFQjJeZ3nFaHjPzOzPPmPw==";
 
     #[test]
     fn what_mosquitto_wrote_is_read_as_it_is() {
@@ -208,12 +207,14 @@ mod tests {
 
     #[test]
     fn a_line_cannot_ask_for_the_memory_of_the_box_nor_be_no_hash_at_all() {
-        let argon2 = |cost: &str| format!("$argon2id$v=19${cost}$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4");
+        let argon2 =
+            |cost: &str| format!("$argon2id$v=19${cost}$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4");
         for cost in ["m=4194304,t=1,p=1", "m=256,t=4000000000,p=1", "m=256,t=1,p=9"] {
             assert_eq!(Hash::parse(&argon2(cost)), Err(BadHash::TooCostly), "{cost}");
         }
         assert_eq!(Hash::parse(&MOSQUITTO_7.replace("$101$", "$4000000000$")), Err(BadHash::TooCostly));
-        let broken = ["", "secret", "$", "$6$$", "$7$0$AAAA$AAAA", "$5$x$y", "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$x"];
+        let broken =
+            ["", "secret", "$", "$6$$", "$7$0$AAAA$AAAA", "$5$x$y", "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$x"];
         for text in broken.map(str::to_owned).into_iter().chain(["m=0,t=1,p=1", "t=1", "m=-1,t=1,p=1"].map(argon2)) {
             assert_eq!(Hash::parse(&text), Err(BadHash::Form), "{text}");
         }

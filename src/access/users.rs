@@ -132,14 +132,16 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_used_is_named_and_the_others_count() {
-        let text =
-            format!("# plant\r\n\nhmi:{LINE}\r\nbroken\nold:$5$x\nhmi:{LINE}\nanonymous:{LINE}\ncert:x:{LINE}\nlogger:{LINE}");
+        let text = format!(
+            "# plant\r\n\nhmi:{LINE}\r\nbroken\nold:$5$x\nhmi:{LINE}\nanonymous:{LINE}\ncert:x:{LINE}\nlogger:{LINE}"
+        );
         let (users, wrong) = Users::parse(&text);
         assert_eq!(users.count(), 2);
         assert!(users.find("hmi").is_some_and(|user| user.hash.verify(b"password")));
         assert!(users.find("logger").is_some() && users.find("anonymous").is_none() && users.find("cert").is_none());
         let wrong = wrong.expect("told");
-        for part in ["line 4 has no colon", "line 5 (old) is no password", "line 6 has the name hmi a second", "line 7"] {
+        for part in ["line 4 has no colon", "line 5 (old) is no password", "line 6 has the name hmi a second", "line 7"]
+        {
             assert!(wrong.contains(part), "{part} in {wrong}");
         }
         assert!(!wrong.contains("c29tZ"), "{wrong}");
@@ -154,8 +156,9 @@ mod tests {
         let (again, _) = Users::parse(&format!("a:{LINE}"));
         assert_eq!(again.find("a").expect("there").proof, proof("a"));
         assert_eq!(users.decoy("nobody", 1), users.decoy("nobody", 1));
-        let drawn: std::collections::HashSet<bool> =
-            (0..64).map(|number| *users.decoy(&number.to_string(), 1) == *users.find("a").expect("there").hash).collect();
+        let drawn: std::collections::HashSet<bool> = (0..64)
+            .map(|number| *users.decoy(&number.to_string(), 1) == *users.find("a").expect("there").hash)
+            .collect();
         assert_eq!(drawn.len(), 2, "decoys come from all lines");
     }
 }

@@ -1,7 +1,7 @@
 //! The app knows every room: it builds them, wires them, watches them and takes them down in order.
 //!
 //! `start` builds · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical ends · `publisher` is
-//! the live side, `alarms` its alarms, `alarm_memory` those of the last run · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
+//! the live side, `alarms` its alarms, `alarm_memory` those of the last run · `quarters` threads for what local clients cause · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
 //! `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock ·
 //! `gatekeeper` users and rights · `reload` what can change at run time.
 
@@ -9,9 +9,11 @@ mod alarm_memory;
 pub mod alarms;
 mod derived;
 pub mod events;
+mod forwarding;
 mod gatekeeper;
 mod learned;
 pub mod publisher;
+mod quarters;
 mod reload;
 pub mod request;
 pub mod router;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
@@ -41,14 +40,12 @@ impl LivePublisher {
     }
 
     /// Empties the live lane in a task of its own until it closes; then the publisher comes back, for a last word.
-    pub fn start(self, latest: Arc<Latest>, alarms: AlarmBoard) -> JoinHandle<Self> {
-        tokio::spawn(async move {
-            tokio::join!(self.run(&latest), alarms.run(&latest.alarms));
-            self
-        })
+    pub async fn run(self, latest: Arc<Latest>, alarms: AlarmBoard) -> Self {
+        tokio::join!(self.values(&latest), alarms.run(&latest.alarms));
+        self
     }
 
-    async fn run(&self, latest: &Latest) {
+    async fn values(&self, latest: &Latest) {
         while let Some(Fresh { samples, devices }) = latest.take().await {
             let mut messages = Vec::with_capacity(samples.len() + devices.len());
             for sample in &samples {

@@ -19,6 +19,7 @@ use crate::store::StoreHandle;
 use crate::uplink::UplinkStats;
 
 use super::publisher::LivePublisher;
+use super::quarters::Quarters;
 use super::reload::Reloader;
 
 /// What runs besides the uplinks.
@@ -52,6 +53,8 @@ pub struct Running {
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
     pub(super) reloader: Reloader,
+    /// Ends last.
+    pub(super) _quarters: Quarters,
 }
 
 impl Running {

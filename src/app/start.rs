@@ -17,6 +17,7 @@ use crate::config::plan::{Downlink, Plan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
+use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, EventRecord, Hub};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
@@ -34,9 +35,11 @@ use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
 use super::derived;
 use super::events::Events;
+use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::learned;
 use super::publisher::LivePublisher;
+use super::quarters::Quarters;
 use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
@@ -49,6 +52,9 @@ pub enum StartError {
     /// No private directory for sockets.
     #[error("cannot make a private runtime directory: {0}")]
     RuntimeDir(io::Error),
+    /// No threads for local clients.
+    #[error("cannot start threads for local clients: {0}")]
+    Quarters(io::Error),
     /// The broker's own files.
     #[error(transparent)]
     Broker(#[from] crate::broker::BrokerError),
@@ -76,20 +82,29 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(ownership(&plan));
+    let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
-    let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entry.clone()).await?;
+    let forward = forwarding::entry(&plan, &base.hub);
+    let entries = (entry.clone(), forward.clone());
+    let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
     let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
     gatekeeper.load().await;
     let upstream = commands_from_upstream(&plan, ownership, entry);
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
     live.begin();
-    let addresses = broker.bind().await;
+    let (broker, addresses) = quarters
+        .spawn(async move {
+            let addresses = broker.bind().await;
+            (broker, addresses)
+        })
+        .await?;
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
+    sources.spawn(forwarding::close_at_stop(forward, stop.clone()));
     let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
 
     let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
@@ -103,12 +118,26 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let tasks = Tasks {
         sources,
         events: tokio::spawn(events),
-        live: live.start(Arc::clone(&latest), alarms),
+        live: quarters.spawn(live.run(Arc::clone(&latest), alarms)),
         store_watch: tokio::spawn(watch_store(store.clone(), stop.clone(), broken.clone())),
-        broker: tokio::spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
+        broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
     };
     let store_dir = store_dir(&plan);
-    Ok(Running { stop, tasks, events_end, uplinks, latest, broker_end, broke, store, addresses, run_dir, store_dir, reloader })
+    Ok(Running {
+        stop,
+        tasks,
+        events_end,
+        uplinks,
+        latest,
+        broker_end,
+        broke,
+        store,
+        addresses,
+        run_dir,
+        store_dir,
+        reloader,
+        _quarters: quarters,
+    })
 }
 
 /// The board of alarms as the last run left it; buses that begin now begin with its alarms.
@@ -204,13 +233,14 @@ async fn build_broker(
     base: &Base,
     access: &Arc<Access>,
     ownership: Arc<Ownership>,
-    commands: CommandEntry,
+    (commands, forward): (CommandEntry, ForwardEntry),
 ) -> Result<(Broker, Publisher), StartError> {
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
         access: Arc::clone(access),
         ownership,
         commands,
+        forward,
         clock: base.clock.clone(),
         notices: base.notices.clone(),
         ledger_path: base.plan.gateway.data_dir.join("broker.db"),

@@ -5,7 +5,8 @@
 //!
 //! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
 //! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
-//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `keeping` clients'
+//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and
+//! comes down · `keeping` clients'
 //! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted ·
 //! `control` what the app may ask.
 //!
@@ -15,6 +16,7 @@
 //! and MQTT 5 clients are told Session Expiry Interval 0. A slow reader sees only the newest of the gateway's retained
 //! values; for anything else it is disconnected (0x97) once 1 MiB waits, never silently thinned.
 
+mod carried;
 mod clients;
 mod control;
 mod core;
@@ -28,6 +30,7 @@ mod ruling;
 mod session;
 mod stats;
 mod sys;
+mod talk;
 mod tree;
 mod will;
 mod wire;
@@ -42,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use control::Control;
-pub use core::Rejudged;
+pub use core::{NotTaken, Rejudged};
 pub use publisher::Publisher;
 pub use stats::BrokerStats;
 
@@ -51,6 +54,7 @@ use crate::config::plan::BrokerPlan;
 use crate::disk::ledger::{Found, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
+use crate::flow::forward::ForwardEntry;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
@@ -69,6 +73,8 @@ pub struct BrokerParts {
     pub ownership: Arc<Ownership>,
     /// Where commands go.
     pub commands: CommandEntry,
+    /// Where clients' messages go that are to go upstream.
+    pub forward: ForwardEntry,
     /// For arrival times and message expiry across restarts.
     pub clock: Clock,
     /// For what the operator must know.
@@ -96,7 +102,7 @@ impl Broker {
     /// Reads the clients' retained messages (blocks for that long) and opens nothing yet. The publisher works at once.
     /// A file that cannot be opened or is damaged does not stop the broker: it is noticed, and set aside or retried.
     pub fn new(parts: BrokerParts) -> Result<(Self, Publisher), BrokerError> {
-        let BrokerParts { plan, access, ownership, commands, clock, notices, ledger_path } = parts;
+        let BrokerParts { plan, access, ownership, commands, forward, clock, notices, ledger_path } = parts;
         let (disk, Found { rows, sessions: _, set_aside }) = Ledger::open(&ledger_path)?;
         if let Some(aside) = set_aside {
             let detail =
@@ -112,7 +118,7 @@ impl Broker {
                 None => disk.change_at_leisure(topic, None),
             }
         }
-        let around = core::Surroundings { access, ownership, commands, clock, disk };
+        let around = core::Surroundings { access, ownership, commands, forward, clock, disk };
         let mut shared = core::Shared::new(around, kept);
         shared.keep_alive_max = plan.limits.keep_alive_max;
         let shared = Arc::new(shared);

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::core::Shared;
+use super::core::{NotTaken, Shared};
 use super::message::{Keep, Message, Retain};
 use super::stats::BrokerStats;
 use super::wire::correlated;
+use crate::flow::forward::Letter;
 
 /// Publishes the gateway's topics. Cheap to clone; never blocks on a client, a socket or a disk.
 #[derive(Clone)]
@@ -49,6 +50,16 @@ impl Publisher {
         let mut message = Message::own(topic, payload, Keep::Every);
         message.forwarded = correlation.and_then(correlated);
         self.shared.publish_own(&[Arc::new(message)], Retain::No);
+    }
+
+    /// A message that came down from another broker, for local clients as if one of them had published it; never on the
+    /// gateway's own topics or as a command. What is returned resolves when it may be acknowledged there: all that it is
+    /// owed to here have it on disk.
+    pub fn pass_on(
+        &self,
+        letter: Letter,
+    ) -> Result<impl Future<Output = Result<(), NotTaken>> + Send + use<>, NotTaken> {
+        self.shared.pass_on(letter)
     }
 
     /// Forgets a retained value and tells subscribers with an empty one: a tag that is no more.

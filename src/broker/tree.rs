@@ -16,6 +16,11 @@ pub(super) struct ClientKey {
     pub generation: u32,
 }
 
+impl ClientKey {
+    /// No client: what comes from elsewhere.
+    pub(super) const NOBODY: Self = Self { slot: u32::MAX, generation: u32::MAX };
+}
+
 /// What a client asked for with one filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subscription {

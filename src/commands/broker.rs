@@ -85,14 +85,14 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     match &import.out_dir {
         None => drop(std::io::stdout().lock().write_all(page.as_bytes())),
         Some(directory) => {
-            let broken = |path: &Path, error: &dyn std::fmt::Display| {
-                Failed::TryAgain(format!("{}: {error}", path.display()))
-            };
+            let broken =
+                |path: &Path, error: &dyn std::fmt::Display| Failed::TryAgain(format!("{}: {error}", path.display()));
             std::fs::create_dir_all(directory).map_err(|error| broken(directory, &error))?;
             let path = directory.join("broker.toml");
             std::fs::write(&path, page).map_err(|error| broken(&path, &error))?;
             if let Some(text) = users_text {
-                access::replace(&directory.join("users"), &text).map_err(|error| Failed::TryAgain(error.to_string()))?;
+                access::replace(&directory.join("users"), &text)
+                    .map_err(|error| Failed::TryAgain(error.to_string()))?;
             }
             eprintln!("{} written; take its tables into ironbridge.toml, or put it into ironbridge.d", path.display());
         }
@@ -113,11 +113,7 @@ struct Users {
 }
 
 /// The names in the password file, and its lines that can be used, for the copy.
-fn users(
-    mosquitto: &Mosquitto,
-    out_dir: Option<&Path>,
-    notes: &mut Notes,
-) -> Result<(Users, Option<String>), Failed> {
+fn users(mosquitto: &Mosquitto, out_dir: Option<&Path>, notes: &mut Notes) -> Result<(Users, Option<String>), Failed> {
     let Some((file, place)) = &mosquitto.password_file else { return Ok((Users::default(), None)) };
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failed::TryAgain(format!("{place}: password_file {}: {error}", file.display())))?;
@@ -129,7 +125,8 @@ fn users(
             continue;
         };
         let wrong = access::check_name(name).map_err(|why| format!("the name {why}"));
-        let wrong = wrong.and_then(|()| access::check_hash(kept.trim_end()).map_err(|bad| format!("the password {bad}")));
+        let wrong =
+            wrong.and_then(|()| access::check_hash(kept.trim_end()).map_err(|bad| format!("the password {bad}")));
         match wrong {
             Err(why) => notes.add(Weight::Loud, &place, format!("user {name:?} cannot log in: {why}")),
             Ok(()) if names.iter().any(|known| known == name) => {
@@ -137,7 +134,7 @@ fn users(
             }
             Ok(()) => {
                 names.push(name.to_owned());
-                copy.push_str(&format!("{name}:{}\n", kept.trim_end()));
+                copy.extend([name, ":", kept.trim_end(), "\n"]);
             }
         }
     }

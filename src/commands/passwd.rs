@@ -106,13 +106,13 @@ fn with(text: &str, user: &str, kept: &str) -> (String, bool) {
         if !is_of(line, user) {
             new.push_str(line);
         } else if !found {
-            new.push_str(&format!("{user}:{kept}\n"));
+            new.extend([user, ":", kept, "\n"]);
             found = true;
         }
     }
     if !found {
         let end = if new.is_empty() || new.ends_with('\n') { "" } else { "\n" };
-        new.push_str(&format!("{end}{user}:{kept}\n"));
+        new.extend([end, user, ":", kept, "\n"]);
     }
     (new, found)
 }
@@ -195,7 +195,7 @@ impl Unseen {
 impl Drop for Unseen {
     fn drop(&mut self) {
         // The terminal may be gone; nobody is left to be told then.
-        drop(tcsetattr(&self.terminal, OptionalActions::Flush, &self.before));
+        let _ = tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
     }
 }
 

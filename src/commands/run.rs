@@ -66,5 +66,5 @@ async fn reload(mut asked: watch::Receiver<()>, reloader: app::Reloader, config:
             Err(error) => tracing::error!(%error, "the configuration could not be read again"),
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod bridging;
 mod bus;
 mod condition;
 mod device;
@@ -15,6 +16,7 @@ mod listener;
 mod tag;
 mod uplink;
 
+pub use bridging::{BridgePlan, DownPlan, ForwardPlan, Notifications, OutPlan, ReceiveQos, RetainHere};
 pub use bus::{
     BusLink, BusPlan, Carrier, Echo, Framing, Level, Network, Parity, PortPlan, Rs485, SerialPlan, TlsCarrier,
 };
@@ -31,7 +33,7 @@ pub use listener::{
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
-    ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
+    ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan, Use,
 };
 
 /// The whole of it.
@@ -45,6 +47,10 @@ pub struct Plan {
     pub broker: BrokerPlan,
     /// `[[uplink]]`
     pub uplinks: Vec<UplinkPlan>,
+    /// `[[forward]]`, in order: the first whose filter matches counts.
+    pub forwards: Vec<ForwardPlan>,
+    /// `[[bridge]]`
+    pub bridges: Vec<BridgePlan>,
     /// `[[bus]]`; [`crate::model::tag::BusIx`] is the position.
     pub buses: Vec<BusPlan>,
     /// `[[device]]`; [`crate::model::tag::DeviceIx`] is the position.
@@ -70,6 +76,8 @@ impl Plan {
                 acl: Vec::new(),
             },
             uplinks: Vec::new(),
+            forwards: Vec::new(),
+            bridges: Vec::new(),
             buses: Vec::new(),
             devices: Vec::new(),
             tags: Vec::new(),

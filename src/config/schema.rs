@@ -55,9 +55,10 @@ pub const ROOT: &[Key] = &[
     landed("gateway", Kind::Table(GATEWAY)),
     landed("store", Kind::Table(STORE)),
     landed("broker", Kind::Table(BROKER)),
-    not_yet("forward", Kind::Tables(FORWARD)),
+    landed("forward", Kind::Tables(FORWARD)),
     not_yet("status", Kind::Table(STATUS)),
     landed("uplink", Kind::Tables(UPLINK)),
+    not_yet("bridge", Kind::Tables(BRIDGE)),
     landed("bus", Kind::Tables(BUS)),
     landed("device", Kind::Tables(DEVICE)),
 ];
@@ -102,7 +103,8 @@ pub const ACL: &[Key] = &[
     landed("operate", Kind::List),
 ];
 
-const FORWARD: &[Key] = &[not_yet("filter", Kind::Text), not_yet("class", Kind::Text), not_yet("uplinks", Kind::List)];
+/// `[[forward]]`
+pub const FORWARD: &[Key] = &[landed("filter", Kind::Text), landed("class", Kind::Text), landed("uplinks", Kind::List)];
 
 const STATUS: &[Key] =
     &[not_yet("listen", Kind::Text), not_yet("anonymous", Kind::Text), not_yet("tls", Kind::Table(STATUS_TLS))];
@@ -142,7 +144,52 @@ pub const UPLINK: &[Key] = &[
     landed("preset", Kind::Text),
     landed("sas_key_file", Kind::Text),
     landed("commands", Kind::Bool),
+    not_yet("session_expiry", Kind::Text),
+    not_yet("down", Kind::Tables(UPLINK_DOWN)),
     landed("path", Kind::Tables(UPLINK_PATH)),
+];
+
+/// `[[uplink.down]]`
+pub const UPLINK_DOWN: &[Key] = &[
+    landed("filter", Kind::Text),
+    landed("local_prefix", Kind::Text),
+    landed("remote_prefix", Kind::Text),
+    landed("qos", Kind::Number),
+    landed("retain", Kind::Bool),
+];
+
+/// `[[bridge]]`
+pub const BRIDGE: &[Key] = &[
+    landed("name", Kind::Text),
+    landed("url", Kind::Text),
+    landed("urls", Kind::List),
+    landed("client_id", Kind::Text),
+    landed("ca_file", Kind::Text),
+    landed("certificate", Kind::Text),
+    landed("key", Kind::Text),
+    landed("username", Kind::Text),
+    landed("password_file", Kind::Text),
+    landed("proxy", Kind::Text),
+    landed("proxy_username", Kind::Text),
+    landed("proxy_password_file", Kind::Text),
+    landed("mqtt_version", Kind::Text),
+    landed("keep_alive", Kind::Text),
+    landed("max_rate", Kind::Text),
+    landed("session_expiry", Kind::Text),
+    landed("max_size", Kind::Text),
+    landed("max_age", Kind::Text),
+    landed("notifications", Kind::Bool),
+    landed("topic", Kind::Tables(BRIDGE_TOPIC)),
+];
+
+/// `[[bridge.topic]]`
+pub const BRIDGE_TOPIC: &[Key] = &[
+    landed("filter", Kind::Text),
+    landed("direction", Kind::Text),
+    landed("qos", Kind::Number),
+    landed("local_prefix", Kind::Text),
+    landed("remote_prefix", Kind::Text),
+    landed("retain", Kind::Bool),
 ];
 
 /// `[[uplink.path]]`

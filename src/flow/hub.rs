@@ -20,6 +20,7 @@ use crate::model::tag::{DeviceIx, TagIx};
 use crate::model::time::Stamp;
 
 use super::alarms::{AlarmKey, AlarmNews};
+use super::forward::MessageRecord;
 use super::latest::Latest;
 
 /// How long a bus waits for the store before it declares a gap.
@@ -35,6 +36,8 @@ pub enum Durable {
     Batch(Batch),
     /// An opaque record: a JSON object on a topic, such as an event or a command's result.
     Event(EventRecord),
+    /// A local client's message.
+    Message(MessageRecord),
 }
 
 /// A JSON object that is stored, numbered and forwarded like a sample.
@@ -292,6 +295,21 @@ impl Hub {
         self.shared.latest.alarms.put(key, news);
     }
 
+    /// Stores a client's message; waits at most [`DURABLE_WAIT_MAX`]. Given back where there was no room for it: its sender
+    /// must not be told that it was taken, or it is to be counted by [`Hub::spill_message`].
+    pub async fn emit_message(&self, message: MessageRecord) -> Result<(), MessageRecord> {
+        match self.store(Durable::Message(message)).await {
+            Err(Durable::Message(message)) => Err(message),
+            _ => Ok(()),
+        }
+    }
+
+    /// A client's message that nobody would send again was not stored.
+    pub fn spill_message(&self, class: Class, at: Stamp) {
+        self.shared.spill.add(class, at);
+        self.shared.stats.spilled.one();
+    }
+
     /// The conditions that are active now: a bus that begins, begins with these.
     pub fn active_alarms(&self) -> Vec<AlarmKey> {
         self.shared.latest.alarms.active()
@@ -319,8 +337,10 @@ impl Hub {
             Err(mpsc::error::TrySendError::Full(record)) => {
                 let Shared { stats, store_full, stuck, .. } = &*self.shared;
                 stats.durable_waits.one();
-                // A poll must go on; an event has time.
-                let in_vain = matches!(record, Durable::Batch(_)) && stuck.load(Ordering::Relaxed);
+                // A poll must go on, and so must a client that waits for nothing; an event has time.
+                let waits =
+                    matches!(&record, Durable::Event(_) | Durable::Message(MessageRecord { committed: Some(_), .. }));
+                let in_vain = !waits && stuck.load(Ordering::Relaxed);
                 if store_full.load(Ordering::Relaxed) || in_vain {
                     return Err(record);
                 }

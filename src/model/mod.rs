@@ -3,12 +3,15 @@
 //! No tokio, no I/O, no clock. Every other room may import this one; this one imports nobody.
 //! `tag` what is read (`sunspec`: in a chain of models), `data_type` as what · `value` + `registers` what came off the wire · `quality` how far to trust it ·
 //! `time` when · `sample` the three together · `number` its place in a stream · `topic` where it is
-//! published · `command` what may be written back · `certificate` what its holder is called · `stats` what is counted.
+//! published (`mapping`: under another name elsewhere) · `message` what a client published there · `command` what may be written back ·
+//! `certificate` what its holder is called · `stats` what is counted.
 
 pub mod alarm;
 pub mod certificate;
 pub mod command;
 pub mod data_type;
+pub mod mapping;
+pub mod message;
 pub mod number;
 pub mod quality;
 pub mod registers;

@@ -100,6 +100,11 @@ impl Delivery {
         self.0.payload()
     }
 
+    /// User properties of MQTT 5.
+    pub fn user(&self) -> &[(String, String)] {
+        self.0.user()
+    }
+
     /// Safe: the broker may forget it. Without effect when its session has ended (it will come again then).
     pub fn acknowledge(self) {
         self.0.acknowledge();

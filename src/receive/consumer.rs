@@ -55,6 +55,8 @@ pub struct Arrival<'a> {
     pub topic: &'a str,
     /// What was published.
     pub payload: &'a [u8],
+    /// User properties of MQTT 5: a client's message that was forwarded has its number there.
+    pub user: &'a [(String, String)],
 }
 
 /// Messages that held no record.
@@ -238,7 +240,7 @@ where
 {
     let (mut part, mut weight) = (Vec::new(), 0);
     for arrival in rest {
-        let message = message::read(arrival.topic, arrival.payload);
+        let message = message::read_arrival(arrival);
         weight += match &message {
             Message::Records(records) => records.len(),
             Message::Batch(batch) => batch.records.len() + batch.entries.len(),

@@ -12,8 +12,10 @@ use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::value::Value;
 use crate::payload::batch::{self, BadBatch, Batch, RecordBody};
 use crate::payload::json::Previous;
+use crate::payload::letter;
 use crate::payload::packed::{self, Opened};
 
+use super::consumer::Arrival;
 use super::device;
 use super::record::{Body, GapRecord, Grade, Record};
 
@@ -62,6 +64,34 @@ fn own(topic: &str) -> Option<Own<'_>> {
     let mut levels = topic.rsplit('/');
     let (last, gateway, tree) = (levels.next()?, levels.next()?, levels.next()?);
     (tree == "ironbridge" && gateway.len() <= GATEWAY_BYTES_MAX).then_some(Own { gateway, last })
+}
+
+/// Reads one message; one with a number beside it is a client's, whatever it looks like.
+pub fn read_arrival(arrival: &Arrival<'_>) -> Message {
+    letter(arrival).unwrap_or_else(|| read(arrival.topic, arrival.payload))
+}
+
+fn letter(arrival: &Arrival<'_>) -> Option<Message> {
+    let letter::Numbered { gateway, number, previous, time } = letter::numbered(arrival.user)?;
+    if !number_fits(number.epoch.0, number.seq.0, 1) {
+        return Some(Message::Broken("a number that cannot be"));
+    }
+    if gateway.len() > GATEWAY_BYTES_MAX {
+        return Some(Message::Broken(TOO_LONG));
+    }
+    let time_ms = time.and_then(|time| time.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_millisecond);
+    let body = Body::Event(letter::object(arrival.payload, number, time));
+    let (gateway, topic) = (Some(gateway.into()), arrival.topic.into());
+    Some(Message::Records(vec![Record {
+        gateway,
+        number,
+        previous,
+        topic,
+        time_ms,
+        until_ms: None,
+        body,
+        whole: None,
+    }]))
 }
 
 /// Reads one message.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use crate::model::number::{Number, Seq};
 use crate::payload::batch::{Batch, RecordBody};
-use crate::payload::json;
+use crate::payload::{json, letter};
 
 use super::consumer::Tags;
 use super::record::{Body, Grade, Record};
@@ -29,7 +29,7 @@ pub(super) fn unfold(batch: &Batch, tags: &Tags) -> Vec<Record> {
             RecordBody::Event { topic, body } => {
                 let body = match serde_json::from_slice::<Json>(&json::numbered_event(body, number, previous)) {
                     Ok(Json::Object(object)) if !has_number(body) => object,
-                    _ => opaque(body, number),
+                    _ => letter::object(body, number, None),
                 };
                 (topic.as_str().into(), Body::Event(body))
             }
@@ -45,21 +45,4 @@ pub(super) fn unfold(batch: &Batch, tags: &Tags) -> Vec<Record> {
 fn has_number(payload: &[u8]) -> bool {
     let Ok(Json::Object(object)) = serde_json::from_slice::<Json>(payload) else { return false };
     ["stream", "epoch", "seq"].iter().any(|key| object.contains_key(*key))
-}
-
-/// A payload that is no JSON object (a client's message that was forwarded): as text where it is text, else in hex.
-fn opaque(payload: &[u8], number: Number) -> Map<String, Json> {
-    let mut object = Map::new();
-    match std::str::from_utf8(payload) {
-        Ok(text) => object.insert("payload".into(), text.into()),
-        Err(_) => {
-            let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
-            let hex: String = payload.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-            object.insert("payload_hex".into(), hex.into())
-        }
-    };
-    object.insert("stream".into(), number.stream.as_str().into());
-    object.insert("epoch".into(), number.epoch.0.into());
-    object.insert("seq".into(), number.seq.0.into());
-    object
 }

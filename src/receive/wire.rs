@@ -179,6 +179,14 @@ impl Arrived {
         }
     }
 
+    /// User properties.
+    pub(super) fn user(&self) -> &[(String, String)] {
+        match self {
+            Self::V311(..) => &[],
+            Self::V5(publish, ..) => publish.properties.as_ref().map_or(&[], |properties| &properties.user_properties),
+        }
+    }
+
     pub(super) fn acknowledge(self) {
         match self {
             Self::V311(publish, client) => drop(client.try_ack(&publish)),

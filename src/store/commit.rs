@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::disk::chunk::SegmentRow;
 use crate::disk::fault::Fault;
 use crate::disk::tail::{TailFile, TailRow};
+use crate::flow::forward::MessageRecord;
 use crate::flow::hub::{EventRecord, Lost};
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::sample::Sample;
@@ -21,10 +22,10 @@ use super::acked;
 use super::cursor::Span;
 use super::merge;
 use super::open::Disk;
-use super::segment::{self, Body, Place, RECORDS_MAX, Record};
+use super::segment::{self, BYTES_MAX, Body, Place, RECORDS_MAX, Record};
 use super::stream::{Held, Loss};
 use super::tail::Unmerged;
-use super::writer::{URGENT_CLASSES, Writer};
+use super::writer::{RECORD_BYTES, URGENT_CLASSES, Writer};
 
 /// A slot takes at most this part of the tail.
 const SLOT_PART: u64 = 4;
@@ -33,6 +34,27 @@ const SLOT_PART: u64 = 4;
 pub(super) enum Pending {
     Sample(Sample),
     Event(EventRecord),
+    Message(MessageRecord),
+}
+
+impl Pending {
+    /// Bytes beyond its place.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Sample(_) => 0,
+            Self::Event(event) => event.topic.len() + event.body.len(),
+            Self::Message(record) => record.topic.len() + record.message.bytes(),
+        }
+    }
+
+    /// Does somebody wait for its number?
+    const fn is_awaited(&self) -> bool {
+        match self {
+            Self::Sample(_) => false,
+            Self::Event(event) => event.committed.is_some(),
+            Self::Message(record) => record.committed.is_some(),
+        }
+    }
 }
 
 /// Segments for a chunk: of one epoch, without a hole.
@@ -203,7 +225,7 @@ impl Writer {
         let load = Load { ordinal, rows: Vec::new(), tags: Vec::new(), first: before + 1, last: before };
         let mut group = Group { load, told: Vec::new() };
         let mut used = std::collections::HashSet::new();
-        let mut records: Vec<Record> = Vec::new();
+        let (mut records, mut bytes) = (Vec::<Record>::new(), 0);
         for pending in std::mem::take(&mut self.pending[class as usize]) {
             let record = match pending {
                 Pending::Sample(sample) => {
@@ -217,15 +239,23 @@ impl Writer {
                     group.told.extend(event.committed.map(|told| (seq, told)));
                     Record { body: Body::Event { topic: event.topic, body: event.body.into() }, at: event.at }
                 }
+                Pending::Message(record) => {
+                    let seq = group.load.last + records.len() as u64 + 1;
+                    group.told.extend(record.committed.map(|told| (seq, told)));
+                    let body = Body::Message { topic: record.topic, message: Arc::new(record.message) };
+                    Record { body, at: record.at }
+                }
             };
             let mut record = record;
             if record.at.boot.0 == 0 {
                 record.at.boot = disk.boot; // taken before the directory could be used
             }
             let other_boot = records.last().is_some_and(|last| last.at.boot != record.at.boot);
-            if records.len() >= RECORDS_MAX || other_boot {
+            if records.len() >= RECORDS_MAX || bytes >= BYTES_MAX || other_boot {
                 group.load.close(Place { class, epoch }, &mut records);
+                bytes = 0;
             }
+            bytes += record.body.bytes();
             records.push(record);
         }
         group.load.close(Place { class, epoch }, &mut records);
@@ -262,6 +292,15 @@ impl Writer {
             // Nobody may be waiting any more; that is the sender's affair.
             let _ = told.send(Number { stream: class, epoch: Epoch(epoch), seq: Seq(seq) });
         }
+    }
+
+    /// Keeps an event or a message for the next commit; is that to be soon?
+    pub(super) fn hold(&mut self, class: Class, pending: Pending) -> bool {
+        let awaited = pending.is_awaited();
+        self.awaited[class as usize] |= awaited;
+        self.pending_bytes[class as usize] += pending.bytes() + RECORD_BYTES;
+        self.pending[class as usize].push(pending);
+        awaited || URGENT_CLASSES.contains(&class)
     }
 
     /// Classes that do not wait for the commit interval.

@@ -23,6 +23,8 @@ use super::{Item, Owed, OwedBody, Shared, dictionary};
 
 /// Records in a page: what a reader may hold ready.
 const PAGE_RECORDS: usize = 4096;
+/// And bytes of events and messages; the one that goes beyond is the last.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Segments read in one query: a merged one fills several pages.
 const SEGMENTS: usize = 2;
 /// Nobody else is kept waiting longer for a chunk that cannot be read now.
@@ -187,7 +189,7 @@ fn path(shared: &Shared, request: &Request) -> PathBuf {
 fn read_tail(shared: &Shared, request: &Request) -> Page {
     let place = Place { class: request.name.class, epoch: request.epoch };
     let (mut at, mut items) = (request.at, Vec::new());
-    while items.len() < PAGE_RECORDS && at.seq <= request.upto {
+    while !is_full(&items) && at.seq <= request.upto {
         let row = shared.state().stream(place.class).tail_at(at).map(Arc::clone);
         let Some(row) = row else { break }; // merged meanwhile
         match segment::unpack(place, &row) {
@@ -207,7 +209,7 @@ fn read(shared: &Shared, open: &mut Open, request: &Request) -> Result<Page, Fau
     let place = Place { class: request.name.class, epoch: request.epoch };
     let (mut at, mut items) = (request.at, Vec::new());
     let span = |at: Position, last: u64| Span { ordinal: at.ordinal, first: at.seq, last: last.min(request.upto) };
-    while items.len() < PAGE_RECORDS && at.seq <= request.upto {
+    while !is_full(&items) && at.seq <= request.upto {
         if let Some((first, last, records)) = &open.segment
             && (*first..=*last).contains(&at.seq)
         {
@@ -242,6 +244,20 @@ fn read(shared: &Shared, open: &mut Open, request: &Request) -> Result<Page, Fau
     Ok(Page::Items(items, at))
 }
 
+/// Bytes of a page beyond the places of its items.
+fn bytes(items: &[Item]) -> usize {
+    let bytes = |item: &Item| match item {
+        Item::Record(Owed { body: OwedBody::Event { topic, body }, .. }) => topic.len() + body.len(),
+        Item::Record(Owed { body: OwedBody::Message { topic, message }, .. }) => topic.len() + message.bytes(),
+        _ => 0,
+    };
+    items.iter().map(bytes).sum()
+}
+
+fn is_full(items: &[Item]) -> bool {
+    items.len() >= PAGE_RECORDS || bytes(items) >= PAGE_BYTES
+}
+
 /// Adds the records of a segment from seq `from` on, up to the asked end or a full page; returns the next seq.
 fn push(
     shared: &Shared,
@@ -250,18 +266,20 @@ fn push(
     records: &[Record],
     items: &mut Vec<Item>,
 ) -> u64 {
-    let mut next = from;
+    let (mut next, mut bytes) = (from, bytes(items));
     let state = shared.state();
     let skipped = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
     for (seq, record) in (from..=request.upto).zip(records.iter().skip(skipped)) {
-        if items.len() >= PAGE_RECORDS {
+        if items.len() >= PAGE_RECORDS || bytes >= PAGE_BYTES {
             break;
         }
+        bytes += record.body.bytes();
         next = seq + 1;
         let number = Number { stream: request.name.class, epoch: Epoch(request.epoch), seq: Seq(seq) };
         let previous = request.previous.filter(|_| seq == 1);
         let body = match record.body.clone() {
             Body::Event { topic, body } => OwedBody::Event { topic, body },
+            Body::Message { topic, message } => OwedBody::Message { topic, message },
             Body::Sample { tag, value, quality } => {
                 OwedBody::Sample { tag: state.tag(tag).unwrap_or_else(|| dictionary::unknown(tag)), value, quality }
             }

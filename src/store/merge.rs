@@ -136,7 +136,7 @@ fn load(place: Place, run: &[Unmerged]) -> Load {
         };
         tags.extend(records.iter().filter_map(|record| match record.body {
             Body::Sample { tag, .. } => Some(tag),
-            Body::Event { .. } => None,
+            Body::Event { .. } | Body::Message { .. } => None,
         }));
         let bytes = waiting.bytes + u64::from(row.raw);
         let other_boot = waiting.rows.first().is_some_and(|first| first.boot != row.boot);

@@ -25,6 +25,7 @@ pub mod export;
 mod fetch;
 pub mod inspect;
 mod join;
+mod letter;
 mod merge;
 mod meters;
 mod open;
@@ -60,6 +61,7 @@ use crate::disk::fault::{Fault, Unreadable};
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::DurableEnd;
 use crate::flow::notice::Notices;
+use crate::model::message::ClientMessage;
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::Quality;
 use crate::model::tag::DataType;
@@ -341,7 +343,7 @@ pub struct Owed {
     pub at: Stamp,
 }
 
-/// The two kinds of record.
+/// The kinds of record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OwedBody {
     /// A sample of a tag.
@@ -359,6 +361,13 @@ pub enum OwedBody {
         topic: Arc<str>,
         /// The object, without number.
         body: Arc<[u8]>,
+    },
+    /// A local client's message, as it is.
+    Message {
+        /// Local topic; in the store of a bridge, the topic on its other side.
+        topic: Arc<str>,
+        /// The message.
+        message: Arc<ClientMessage>,
     },
 }
 

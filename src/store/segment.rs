@@ -27,7 +27,8 @@
 //!  8 singles     fixed32 float32 bits
 //!  9 doubles     fixed64 float64 bits
 //! 10 texts       string
-//! 11 events      Event { 1 topic string, 2 body bytes, 3 time sint64 since base }
+//! 11 events      Event { 1 topic string, 2 body bytes, 3 time sint64 since base, 4 message }; where there is a message
+//!                        ([`super::letter`]), the body is a client's payload, else a JSON object
 //! 12 order       sint32  per record, in order of arrival: its column, minus that of the record before;
 //!                        column number = count of columns means "the next event"
 //! 13 stamps      sint64  runs over all samples in order of arrival (those of one reply share their time): µs since the
@@ -39,15 +40,19 @@ use std::sync::Arc;
 
 use crate::disk::chunk::SegmentRow;
 use crate::disk::fault::Fault;
+use crate::model::message::ClientMessage;
 use crate::model::number::Class;
 use crate::model::quality::Quality;
 use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 
 use super::column::{self, Cells, Times};
+use super::letter::Envelope;
 
 /// Records in one segment of a commit.
 pub(super) const RECORDS_MAX: usize = 16_384;
+/// Bytes of events and messages after which a segment of a commit ends; a reader unpacks one at a time.
+pub(super) const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Records in one merged segment; unpacked they take 4 to 5 MiB.
 pub(super) const MERGED_MAX: usize = 60_000;
 /// Bytes of a body unpacked, far above what a segment takes; larger is damage.
@@ -69,6 +74,18 @@ pub(super) struct Record {
 pub(super) enum Body {
     Sample { tag: u32, value: Option<Value>, quality: Quality },
     Event { topic: Arc<str>, body: Arc<[u8]> },
+    Message { topic: Arc<str>, message: Arc<ClientMessage> },
+}
+
+impl Body {
+    /// Bytes that it takes in memory beyond its place.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Sample { .. } => 0,
+            Self::Event { topic, body } => topic.len() + body.len(),
+            Self::Message { topic, message } => topic.len() + message.bytes(),
+        }
+    }
 }
 
 /// Where a segment belongs.
@@ -108,6 +125,8 @@ struct Event {
     body: Vec<u8>,
     #[prost(sint64, tag = "3")]
     time: i64,
+    #[prost(message, optional, tag = "4")]
+    message: Option<Envelope>,
 }
 
 /// Packs records that have the seqs `first ..`; all of one boot, at most [`MERGED_MAX`], at least one.
@@ -123,7 +142,7 @@ pub(super) fn pack(place: Place, first: u64, records: &[Record]) -> SegmentRow {
         packed.counts.push(u32::try_from(column.rows.len()).unwrap_or(u32::MAX));
         let samples = column.rows.iter().filter_map(|row| match &records[*row].body {
             Body::Sample { value, quality, .. } => Some((value.as_ref(), *quality)),
-            Body::Event { .. } => None,
+            Body::Event { .. } | Body::Message { .. } => None,
         });
         packed.cells.push(&samples.collect::<Vec<_>>());
     }
@@ -176,7 +195,13 @@ fn lay_out(records: &[Record], packed: &mut Packed) -> Vec<Column> {
             }
             Body::Event { topic, body } => {
                 let time = record.at.micros.wrapping_sub(packed.base);
-                packed.events.push(Event { topic: topic.to_string(), body: body.to_vec(), time });
+                packed.events.push(Event { topic: topic.to_string(), body: body.to_vec(), time, message: None });
+                order.push(None);
+            }
+            Body::Message { topic, message } => {
+                let time = record.at.micros.wrapping_sub(packed.base);
+                let (topic, body) = (topic.to_string(), message.payload.to_vec());
+                packed.events.push(Event { topic, body, time, message: Some(Envelope::of(message)) });
                 order.push(None);
             }
         }
@@ -239,7 +264,11 @@ fn restore(packed: &Packed, boot: Boot) -> Option<Vec<Record>> {
         let column = usize::try_from(place).ok()?;
         if column == counts.len() {
             let event = events.next()?;
-            let body = Body::Event { topic: event.topic.as_str().into(), body: event.body.as_slice().into() };
+            let (topic, body) = (event.topic.as_str().into(), event.body.as_slice().into());
+            let body = match &event.message {
+                None => Body::Event { topic, body },
+                Some(envelope) => Body::Message { topic, message: Arc::new(envelope.open(body)?) },
+            };
             records.push(Record { body, at: stamp(packed.base.wrapping_add(event.time)) });
         } else {
             let at = next.get_mut(column)?;
@@ -269,89 +298,4 @@ fn crc(place: Place, row: &SegmentRow) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::quality::Cause;
-    use proptest::prelude::*;
-
-    const PLACE: Place = Place { class: Class::Telemetry, epoch: 77 };
-
-    fn value() -> impl Strategy<Value = Option<Value>> {
-        prop_oneof![
-            Just(None),
-            any::<bool>().prop_map(|bit| Some(Value::Bool(bit))),
-            any::<i64>().prop_map(|number| Some(Value::Int(number))),
-            any::<u64>().prop_map(|number| Some(Value::Uint(number))),
-            any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(|number| Some(Value::Float(number))),
-            any::<f32>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| Some(Value::Float(f64::from(n)))),
-            (-99_999i32..99_999, 0u8..8)
-                .prop_map(|(raw, k)| Some(Value::Float(f64::from(raw) / 10f64.powi(i32::from(k))))),
-            (-99_999i32..99_999).prop_map(|raw| Some(Value::Float(f64::from(raw) * 0.1))),
-            Just(Some(Value::Float(-0.0))),
-            ".{0,12}".prop_map(|text| Some(Value::Text(text.into()))),
-        ]
-    }
-
-    fn record() -> impl Strategy<Value = Record> {
-        let body = prop_oneof![
-            9 => (0u32..6, value(), any::<bool>()).prop_map(|(tag, value, good)| Body::Sample {
-                tag,
-                value,
-                quality: if good { Quality::Good } else { Quality::Bad(Cause::Timeout) },
-            }),
-            1 => (".{0,9}", prop::collection::vec(any::<u8>(), 0..20))
-                .prop_map(|(topic, body)| Body::Event { topic: topic.into(), body: body.into() }),
-        ];
-        (body, any::<i64>()).prop_map(|(body, micros)| Record { body, at: Stamp { boot: Boot(3), micros } })
-    }
-
-    /// `==` on f64 takes 0.0 for -0.0; the bits must be the same.
-    fn bits(records: &[Record]) -> Vec<String> {
-        records.iter().map(|record| format!("{record:?}")).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-        #[test]
-        fn records_come_back_bit_by_bit_in_the_order_they_arrived(records in prop::collection::vec(record(), 1..80)) {
-            let row = pack(PLACE, 5, &records);
-            prop_assert_eq!((row.first, row.last), (5, 4 + records.len() as u64));
-            prop_assert_eq!(bits(&unpack(PLACE, &row).expect("whole")), bits(&records));
-        }
-
-        #[test]
-        fn a_flipped_bit_anywhere_is_noticed(place in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let sample = Body::Sample { tag: 1, value: Some(Value::Uint(u64::MAX)), quality: Quality::Good };
-            let record = Record { body: sample, at: Stamp { boot: Boot(3), micros: 9 } };
-            let mut row = pack(PLACE, 5, &[record]);
-            let index = place.index(row.body.len());
-            row.body[index] ^= 1 << bit;
-            prop_assert!(unpack(PLACE, &row).is_err());
-        }
-    }
-
-    #[test]
-    fn segments_of_the_version_before_with_times_by_column_are_read() {
-        let record = |tag, micros| {
-            let body = Body::Sample { tag, value: Some(Value::Int(micros)), quality: Quality::Good };
-            Record { body, at: Stamp { boot: Boot(3), micros } }
-        };
-        let records = [record(7, 100), record(9, 100), record(7, 130), record(9, 160), record(7, 131)];
-        let row = pack(PLACE, 5, &records);
-        let raw = zstd::bulk::decompress(&row.body, row.raw as usize).expect("packed");
-        let mut packed: Packed = prost::Message::decode(raw.as_slice()).expect("whole");
-        assert_eq!((packed.stamps.as_slice(), packed.shared.as_slice()), (&[0, 30, 30, -29][..], &[2, 1, 1, 1][..]));
-        (packed.stamps, packed.shared) = (Vec::new(), Vec::new());
-        packed.times = vec![0, 30, 1, 0, 60];
-        assert_eq!(restore(&packed, Boot(3)).expect("fits"), records);
-    }
-
-    #[test]
-    fn a_segment_of_another_stream_is_not_taken_for_ours() {
-        let sample = Body::Sample { tag: 1, value: Some(Value::Int(i64::MIN)), quality: Quality::Good };
-        let row = pack(PLACE, 5, &[Record { body: sample, at: Stamp { boot: Boot(3), micros: 9 } }]);
-        assert!(unpack(Place { epoch: 78, ..PLACE }, &row).is_err());
-        assert!(unpack(PLACE, &SegmentRow { first: 6, last: 6, ..row.clone() }).is_err());
-        assert!(unpack(PLACE, &row).is_ok());
-    }
-}
+mod tests;

@@ -85,6 +85,7 @@ fn owed(pages: &Pages, class: Class, page: Page) -> impl Iterator<Item = Owed> {
         at: record.at,
         body: match record.body {
             Body::Event { topic, body } => OwedBody::Event { topic, body },
+            Body::Message { topic, message } => OwedBody::Message { topic, message },
             Body::Sample { tag, value, quality } => {
                 let tag = pages.tag(tag).unwrap_or_else(|| dictionary::unknown(tag));
                 OwedBody::Sample { tag, value, quality }

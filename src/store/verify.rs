@@ -159,7 +159,7 @@ fn take(seen: &mut Seen, verdict: &mut Verdict, place: Place, (first, last): (u6
     seen.add(place.class, place.epoch, first, last);
     seen.tags.extend(records.iter().filter_map(|record| match record.body {
         Body::Sample { tag, .. } => Some(tag),
-        Body::Event { .. } => None,
+        Body::Event { .. } | Body::Message { .. } => None,
     }));
 }
 

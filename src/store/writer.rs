@@ -34,7 +34,7 @@ pub(super) const CURSORS_RECORDS: u64 = 10_000;
 const GROUP_RECORDS: usize = 16_384;
 const GROUP_BYTES: usize = 512 * 1024;
 /// What a record takes in memory, about.
-const RECORD_BYTES: usize = 64;
+pub(super) const RECORD_BYTES: usize = 64;
 /// What waits in memory while commits fail; above this the lane is left alone.
 const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -256,12 +256,8 @@ impl Writer {
                     self.pending[class as usize].push(Pending::Sample(sample));
                 }
             }
-            Durable::Event(event) => {
-                self.awaited[event.class as usize] |= event.committed.is_some();
-                urgent = URGENT_CLASSES.contains(&event.class) || event.committed.is_some();
-                self.pending_bytes[event.class as usize] += event.body.len() + event.topic.len() + RECORD_BYTES;
-                self.pending[event.class as usize].push(Pending::Event(event));
-            }
+            Durable::Event(event) => urgent = self.hold(event.class, Pending::Event(event)),
+            Durable::Message(record) => urgent = self.hold(record.class, Pending::Message(record)),
         }
         if self.failed {
             return; // the time of the next attempt stands

@@ -3,6 +3,7 @@
 //! Feeder and downlink hand in, the poller asks [`Events::next`]. The version shows only here, in what CONNACK agreed to
 //! (3.1.1 agrees to nothing: everything at its widest) and in how an acknowledgement may say no.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -113,12 +114,35 @@ pub(super) enum Retained {
 /// What a publish says beside topic and payload; MQTT 3.1.1 has no place for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Extras {
-    /// Content type; the payload is UTF-8 text when it is JSON.
-    pub(super) content_type: Option<&'static str>,
+    /// 1: the payload is UTF-8 text.
+    pub(super) payload_format: Option<u8>,
+    /// Content type.
+    pub(super) content_type: Option<Cow<'static, str>>,
     /// Seconds after which nobody needs it.
     pub(super) expiry_s: Option<u32>,
     /// Of the request that this answers.
     pub(super) correlation: Option<Vec<u8>>,
+    /// Where an answer is wanted.
+    pub(super) response_topic: Option<String>,
+    /// User properties.
+    pub(super) user: Vec<(String, String)>,
+}
+
+impl Extras {
+    /// Of JSON.
+    pub(super) fn json() -> Self {
+        Self { payload_format: Some(1), content_type: Some(JSON.into()), ..Self::default() }
+    }
+
+    /// What they take in a packet, from above.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |text: Option<usize>| text.map_or(0, |length| length + 3);
+        let user: usize = self.user.iter().map(|(name, value)| name.len() + value.len() + 5).sum();
+        let texts = text(self.content_type.as_ref().map(|text| text.len()))
+            + text(self.correlation.as_ref().map(Vec::len))
+            + text(self.response_topic.as_ref().map(String::len));
+        texts + user + 2 + 5
+    }
 }
 
 /// JSON text (RFC 8259).
@@ -158,7 +182,7 @@ impl Client {
         match self {
             Self::V4(client, device) => {
                 let topic = match device {
-                    Some(device) => device.topic(&topic, extras.content_type),
+                    Some(device) => device.topic(&topic, extras.content_type.as_deref()),
                     None => topic,
                 };
                 client.try_publish(topic, rumqttc::QoS::AtLeastOnce, retain, payload).map_err(|_| Gone)
@@ -171,10 +195,12 @@ impl Client {
                     Retained::No => aliases.lock().unwrap_or_else(PoisonError::into_inner).of(&topic),
                 };
                 let mut properties = v5::mqttbytes::v5::PublishProperties {
-                    payload_format_indicator: extras.content_type.filter(|it| *it == JSON).map(|_| 1),
-                    content_type: extras.content_type.map(str::to_owned),
+                    payload_format_indicator: extras.payload_format,
+                    content_type: extras.content_type.map(Cow::into_owned),
                     message_expiry_interval: extras.expiry_s,
                     correlation_data: extras.correlation.map(Bytes::from),
+                    response_topic: extras.response_topic,
+                    user_properties: extras.user,
                     ..Default::default()
                 };
                 let topic = match alias {

@@ -26,7 +26,7 @@ use crate::model::number::Class;
 use crate::model::time::Stamp;
 use crate::model::topic::{Owner, Ownership, check_topic, set_topic};
 
-use super::client::{Arrival, Extras, JSON, Receiver};
+use super::client::{Arrival, Extras, Receiver};
 use super::stats::UplinkStats;
 
 /// Publishes that may wait for the road; Receive Maximum in MQTT 5.
@@ -155,7 +155,7 @@ impl Downlink {
     }
 
     fn note(&mut self, reply: Reply) {
-        let json = || Extras { content_type: Some(JSON), expiry_s: Some(ANSWER_EXPIRES_S), ..Extras::default() };
+        let json = || Extras { expiry_s: Some(ANSWER_EXPIRES_S), ..Extras::json() };
         if reply.stored == Stored::No || !self.has_events {
             let topic = format!("{}{}", self.prefix, reply.result_topic);
             self.waiting.push_back(Answering { topic, payload: reply.result.clone(), extras: json() });

@@ -19,6 +19,8 @@ use super::source::{Lane, Pull, Source, Wants};
 const PULL_MAX: usize = 4096;
 /// Messages that wait where some may not be sent for a budget or a window: live values must get past all of one pull.
 const WITHHELD_MAX: usize = WAITING_MAX + PULL_MAX;
+/// Bytes of packed messages that wait, where nothing is withheld: clients' messages may be large.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a record before any was sent: JSON.
 const RECORD_BYTES: usize = 200;
 
@@ -95,6 +97,7 @@ impl<S: Source> Session<'_, S> {
     pub(super) fn fetch(&mut self, progress: &mut Progress, now: Instant) {
         let most = if progress.withheld { WITHHELD_MAX } else { WAITING_MAX };
         while progress.lanes.len() < most
+            && (progress.withheld || progress.lanes.bytes() < WAITING_BYTES_MAX)
             && let Some(message) = self.packer.next(now)
         {
             if message.lane == Lane::Backlog {

@@ -55,6 +55,11 @@ impl Lanes {
         self.waiting.iter().flatten().map(VecDeque::len).sum()
     }
 
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.iter().flatten().flatten().map(Message::bytes).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.iter().flatten().all(VecDeque::is_empty)
     }

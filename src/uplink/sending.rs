@@ -9,7 +9,7 @@ use crate::flow::stop::Stop;
 use crate::model::number::Class;
 
 use super::budget::Need;
-use super::client::{Client, Extras, JSON, Retained};
+use super::client::{Client, Extras, Retained};
 use super::costs;
 use super::feeder::{Progress, give_up, reply_waits};
 use super::line::Line;
@@ -107,7 +107,7 @@ impl<S: Source> Session<'_, S> {
         self.ways.sent(bytes);
         // What was withheld goes again, so nothing has to get past it.
         progress.withheld &= message.lane != Lane::Backlog;
-        client.publish(message.topic, message.payload, Retained::No, Extras::default())?;
+        client.publish(message.topic, message.payload, message.retained, message.extras)?;
         self.stats.published.one();
         Ok(())
     }
@@ -178,8 +178,7 @@ impl<S: Source> Session<'_, S> {
         progress.status.in_flight += 1;
         line.hand(Sent::Status, Lane::Live, topic.len() + payload.len());
         let retained = if progress.agreed.retains && self.device.is_none() { Retained::Yes } else { Retained::No };
-        let extras = Extras { content_type: Some(JSON), ..Extras::default() };
-        Ok(client.publish(topic, payload.to_vec(), retained, extras)?)
+        Ok(client.publish(topic, payload.to_vec(), retained, Extras::json())?)
     }
 
     /// Offline status, DISCONNECT, and the broker's close; each waited for a little.

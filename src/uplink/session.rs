@@ -10,7 +10,7 @@ use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport, v5};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::plan::{Format, UplinkPlan};
+use crate::config::plan::{Format, UplinkPlan, Use};
 use crate::config::preset::Limits;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
@@ -142,7 +142,9 @@ impl<S: Source> Session<'_, S> {
                 RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
             }
         });
-        let single = self.plan.format == Format::Json && self.plan.batch_samples == 1;
+        // Numbers of clients' messages stand in what only MQTT 5 has.
+        let plain = self.plan.usage != Use::Letters;
+        let single = plain && self.plan.format == Format::Json && self.plan.batch_samples == 1;
         self.may_narrow = single && known.may_narrow(Instant::now().into_std());
         let mut progress = Progress::new(self.plan.delivery, Instant::now());
         let mut end = tokio::select! {

@@ -115,7 +115,7 @@ fn seconds(messages: &[Message], target: Target) -> f64 {
     let mut consumer = Consumer::new(Ledger::new(Begin::One), target);
     let begun = cpu();
     for window in messages.chunks(WINDOW) {
-        let arrivals: Vec<_> = window.iter().map(|(topic, payload)| Arrival { topic, payload }).collect();
+        let arrivals: Vec<_> = window.iter().map(|(topic, payload)| Arrival { topic, payload, user: &[] }).collect();
         consumer.take(&arrivals, Some(TIME)).expect("taken");
     }
     let report = consumer.account(None).report;

@@ -4,6 +4,7 @@
 mod support;
 
 mod commands;
+mod greedy;
 mod hostile;
 mod protocol;
 mod retained;

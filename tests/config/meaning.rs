@@ -28,13 +28,10 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
     assert_eq!(
         paths,
         [
-            "broker.users_file",
             "broker.listener[1].listen",
             "broker.listener[1].tls",
             "broker.listener[2].websocket",
             "broker.listener[3].listen",
-            "broker.acl[0].user",
-            "broker.acl[0].operate",
             "forward",
             "status",
         ]

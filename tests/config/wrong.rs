@@ -50,7 +50,6 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("[store]\ncommit_interval = «\"soon\"", "store.commit_interval", "not a duration"),
             ("[store]\nmax_age = «\"30m\"", "store.max_age", "1h ..= 3650d"),
             ("«status = { listen = \"127.0.0.1:8080\" }", "status", "not in this version"),
-            ("[[«forward]]\nfilter = \"#\"", "forward", "not in this version"),
         ],
     );
 }
@@ -60,7 +59,7 @@ fn the_broker_says_what_is_wrong() {
     assert_refused(
         "",
         &[
-            ("[broker]\n«users_file = \"users\"", "broker.users_file", "not in this version"),
+            ("[broker]\nusers_file = «\"\"", "broker.users_file", "must be a path"),
             ("[broker]\n«password = \"x\"", "broker.password", "secrets are never values"),
             ("[broker]\nlistener = «5", "broker.listener", "[[broker.listener]]"),
             ("«[[broker.listener]]\nanonymous = \"read\"", "broker.listener[0].listen", "is missing"),
@@ -94,8 +93,9 @@ fn the_broker_says_what_is_wrong() {
                 "broker.listener[1].listen",
                 "another listener",
             ),
-            ("[[broker.acl]]\nuser = «\"hmi\"\nread = [\"#\"]", "broker.acl[0].user", "not in this version"),
-            ("[[broker.acl]]\nuser = \"anonymous\"\n«operate = []", "broker.acl[0].operate", "not in this version"),
+            ("[[broker.acl]]\nuser = «\"hmi\"\nread = [\"#\"]", "broker.acl[0].user", "there is no `users_file`"),
+            ("[[broker.acl]]\nuser = «\"cert:\"", "broker.acl[0].user", "names no certificate"),
+            ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"a/%u\"]", "broker.acl[0].read", "an anonymous one has none"),
             ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"a/#/b\"]", "broker.acl[0].read", "# comes last"),
             ("[[broker.acl]]\nuser = \"anonymous\"\nread = [\"a\", «5]", "broker.acl[0].read", "expected a text"),
             ("[[broker.acl]]\nuser = \"anonymous\"\nwrite = «\"a\"", "broker.acl[0].write", "expected a list of texts"),

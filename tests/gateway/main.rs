@@ -7,6 +7,7 @@ mod cloud;
 #[path = "../support/gateway.rs"]
 mod gateway;
 
+mod attackers;
 mod commands;
 mod conditions;
 mod lines;

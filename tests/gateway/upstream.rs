@@ -105,7 +105,7 @@ async fn sigterm_brings_everything_committed_to_the_cloud_and_says_offline() {
     let watch = Watch::on_all(daemon.mqtt().await).await;
     cloud.until("samples", |cloud| samples(cloud) > 1000).await;
     daemon.signal(Signal::HUP);
-    until("answered", || daemon.said("reload is not in this version").is_some()).await;
+    until("answered", || daemon.said("users and rules reloaded").is_some()).await;
     assert!(daemon.is_running(), "SIGHUP ends nothing");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended(PATIENCE).await.code(), Some(0));

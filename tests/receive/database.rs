@@ -123,7 +123,7 @@ fn database(path: &Path) -> Consumer {
 }
 
 fn take(consumer: &mut Consumer, messages: &[Message]) {
-    let arrivals: Vec<_> = messages.iter().map(|(topic, payload)| Arrival { topic, payload }).collect();
+    let arrivals: Vec<_> = messages.iter().map(|(topic, payload)| Arrival { topic, payload, user: &[] }).collect();
     consumer.take(&arrivals, Some(TIME + 60_000)).unwrap();
 }
 

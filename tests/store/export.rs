@@ -113,6 +113,7 @@ async fn lived(dir: &Path) -> Vec<(String, Json)> {
             OwedBody::Event { topic, body } => {
                 (topic.to_string(), json::numbered_event(body, owed.number, owed.previous))
             }
+            OwedBody::Message { .. } => panic!("none was stored"),
         };
         (topic, serde_json::from_slice(&payload).expect("json"))
     };

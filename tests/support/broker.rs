@@ -83,6 +83,7 @@ impl Running {
             plan,
             ownership,
             commands: entry,
+            forward: ironbridge::flow::forward::ForwardEntry::none(),
             clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),
             notices,
             ledger_path: dir.path().join("broker.db"),

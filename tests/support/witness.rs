@@ -316,7 +316,9 @@ pub fn id(owed: &Owed) -> Result<u64, String> {
     let found = match &owed.body {
         OwedBody::Sample { value: Some(Value::Uint(id)), tag, .. } if tag.name == owed.number.stream.as_str() => *id,
         OwedBody::Event { body, .. } => Content::id_in(body).ok_or("an event without an id")?,
-        body @ OwedBody::Sample { .. } => return Err(format!("{:?}: {body:?}", owed.number)),
+        body @ (OwedBody::Sample { .. } | OwedBody::Message { .. }) => {
+            return Err(format!("{:?}: {body:?}", owed.number));
+        }
     };
     let as_stored = Content::of(found).is(&owed.body) && owed.at.micros == Content::micros(found);
     if as_stored { Ok(found) } else { Err(format!("record {found} is not what was stored: {owed:?}")) }

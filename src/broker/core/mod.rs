@@ -4,8 +4,9 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: coming, leaving, publishing, time · `subscribing` filters added and removed · `rejudging` whoever is connected,
-//! by new rules · `routing` one message to all who want it.
+//! by new rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
+mod forwarding;
 mod rejudging;
 mod routing;
 mod subscribing;
@@ -23,13 +24,16 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Cursor, Rest, Retained};
 use crate::broker::session::Ending;
 use crate::broker::stats::BrokerStats;
+use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::{LastWill, Waiting};
 use crate::broker::{keeping, ruling};
 use crate::disk::ledger::{Committed, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
+use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
+pub use forwarding::NotTaken;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 use subscribing::split;
@@ -47,12 +51,15 @@ pub(super) struct Shared {
     pub access: Arc<Access>,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
+    pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: Ledger,
     /// Longest keep alive of MQTT 5 clients, seconds.
     pub keep_alive_max: Option<u16>,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
+    /// What the log hears of clients.
+    pub talk: Talk,
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
@@ -63,6 +70,7 @@ pub(super) struct Surroundings {
     pub access: Arc<Access>,
     pub ownership: Arc<Ownership>,
     pub commands: CommandEntry,
+    pub forward: ForwardEntry,
     pub clock: Clock,
     pub disk: Ledger,
 }
@@ -114,11 +122,25 @@ impl Shared {
                 break;
             }
         }
-        let Surroundings { access, ownership, commands, clock, disk } = around;
+        let Surroundings { access, ownership, commands, forward, clock, disk } = around;
         let stats = Arc::default();
         let (ids, queueing, waiting) = (AtomicU64::new(0), AtomicUsize::new(0), Arc::default());
-        let (core, keep_alive_max) = (Mutex::new(core), None);
-        Self { core, stats, access, ownership, commands, clock, disk, keep_alive_max, waiting, ids, queueing }
+        let (core, keep_alive_max, talk) = (Mutex::new(core), None, Talk::default());
+        Self {
+            core,
+            stats,
+            access,
+            ownership,
+            commands,
+            forward,
+            clock,
+            disk,
+            keep_alive_max,
+            waiting,
+            talk,
+            ids,
+            queueing,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -155,7 +177,9 @@ impl Shared {
                 ruling::Ruling::Publish(retain) => left.set_retain(retain),
                 _ => {
                     let topic = left.topic();
-                    tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
+                    if self.talk.allows() {
+                        tracing::warn!(client = &*id, topic, "last will is not allowed on this topic, it is ignored");
+                    }
                     self.stats.publishes_refused.one();
                     will = None;
                 }
@@ -203,6 +227,7 @@ impl Shared {
 
     fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
         let (message, retain) = will.publish(now);
+        self.forward_alone(&message, retain);
         // Nobody waits for its commit: whoever left it has gone.
         if self.keep_and_route(core, &message, retain, None).is_err() {
             self.stats.publishes_refused.one();

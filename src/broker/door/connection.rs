@@ -60,6 +60,8 @@ impl Drop for Seat {
 
 /// What was left for the next round, so that others get their turn.
 struct Left {
+    /// Were there packets?
+    dealt: bool,
     /// Packets that have come.
     packets: Rest,
     /// Retained messages to be looked through.
@@ -130,6 +132,11 @@ impl Connection {
                 Ok(left) => left,
                 Err(ending) => return ending,
             };
+            // Whoever is to get what has just come gets it before its sender gets its answer; and whoever has more to say
+            // lets others speak.
+            if left.dealt || out.len() >= OUT_BYTES {
+                tokio::task::yield_now().await;
+            }
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
             let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
             // Silence is measured only while we listen.
@@ -155,7 +162,7 @@ impl Connection {
                 },
                 () = self.outbox.rung() => {}
                 () = self.duty.settled() => {}
-                () = tokio::task::yield_now(), if left.packets == Rest::More => {}
+                () = std::future::ready(()), if left.packets == Rest::More => {}
                 () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
                 () = tokio::time::sleep_until(alarm_at), if alarm.is_some() => {
                     return if alarm == stalled_at { Ending::TooSlow } else { Ending::Silent };
@@ -182,7 +189,7 @@ impl Connection {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
-        Ok(Left { packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
+        Ok(Left { dealt: packets > 1, packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.
@@ -208,13 +215,16 @@ impl Connection {
 
     fn log(&self, ending: Ending) {
         let client = &*self.seat.id;
+        if let Ending::Fault(_) = ending {
+            self.seat.shared.stats.faults.one();
+        }
+        if !self.seat.shared.talk.allows() {
+            return;
+        }
         match ending {
             Ending::Goodbye | Ending::GoodbyeWithWill => tracing::info!(client, "client disconnected"),
             Ending::Stopping => tracing::debug!(client, "client is told that the gateway stops"),
-            Ending::Fault(fault) => {
-                self.seat.shared.stats.faults.one();
-                tracing::warn!(client, error = %fault, "client disconnected for a fault");
-            }
+            Ending::Fault(fault) => tracing::warn!(client, error = %fault, "client disconnected for a fault"),
             ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
         }
     }

@@ -152,7 +152,7 @@ impl Duty {
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
-                if !self.refused_before {
+                if !self.refused_before && self.shared.talk.allows() {
                     tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
                 }
                 self.refused_before = true;
@@ -169,25 +169,32 @@ impl Duty {
     }
 
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
-        let qos = publish.qos;
-        let published = self.shared.publish(&Arc::new(message(publish)), retain, self.key);
-        let Ok(published) = published else {
+        let message = Arc::new(message(publish));
+        let Ok(published) = self.shared.publish(&message, retain, self.key) else {
             self.shared.stats.publishes_refused.one();
             return Some(Verdict::NotKept(0x97, "no room for more retained messages"));
         };
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
-        let unseen = published.receivers == 0 && qos == Qos::AtLeastOnce;
+        let stored = self.shared.forward(&message, retain);
+        let unseen = published.receivers == 0 && message.qos == Qos::AtLeastOnce && stored.is_none();
         let verdict = Verdict::Taken(if unseen { 0x10 } else { 0 });
-        match published.committed {
-            Some(committed) if qos != Qos::AtMostOnce => {
-                self.settling.spawn(async move {
-                    let kept = matches!(committed.await, Ok(Ok(())));
-                    (token, if kept { verdict } else { Verdict::NotKept(0x80, "could not be kept on disk") })
-                });
-                None
-            }
-            _ => Some(verdict),
+        let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
+        if committed.is_none() && stored.is_none() {
+            return Some(verdict);
         }
+        self.settling.spawn(async move {
+            if let Some(stored) = stored
+                && stored.await.is_err()
+            {
+                return (token, Verdict::NotKept(0x97, "could not be stored for upstream"));
+            }
+            let kept = match committed {
+                Some(committed) => matches!(committed.await, Ok(Ok(()))),
+                None => true,
+            };
+            (token, if kept { verdict } else { Verdict::NotKept(0x80, "could not be kept on disk") })
+        });
+        None
     }
 
     fn request(&self, tag: TagIx, publish: &Publish) -> Request {
@@ -239,7 +246,7 @@ impl Duty {
                     }
                 }
                 Err(reason) => {
-                    if !self.refused_before {
+                    if !self.refused_before && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
                     self.refused_before = true;

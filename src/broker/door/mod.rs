@@ -38,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Shared;
 use super::notice;
+use super::talk::Trouble;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
@@ -53,9 +54,6 @@ use threshold::Said;
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// What is turned away is said at most so often: whoever is turned away tries again.
-const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// All listeners of the plan.
 pub(super) struct Doors {
@@ -74,7 +72,8 @@ struct Door {
     shared: Arc<Shared>,
     notices: Notices,
     taking: Taking,
-    said: Option<Instant>,
+    turning_away: Trouble,
+    crowded: Trouble,
 }
 
 /// What every connection of a door shares.
@@ -119,7 +118,8 @@ impl Doors {
                 shared: Arc::clone(shared),
                 notices: notices.clone(),
                 taking: Taking::new(),
-                said: None,
+                turning_away: Trouble::default(),
+                crowded: Trouble::default(),
             });
         }
         Self { all: doors, certificates, asked: watch::Sender::new(0) }
@@ -232,7 +232,7 @@ impl Door {
             Ok(pass) => pass,
             Err(limit) => {
                 self.shared.stats.turned_away.one();
-                if self.may_speak() {
+                if self.turning_away.is_news() {
                     tracing::warn!(listener = porch.name, %peer, %limit, "too many connections, turning away");
                 }
                 return;
@@ -243,7 +243,7 @@ impl Door {
             return;
         }
         let (stranger, room) = self.strangers.enter().await;
-        if room == Room::WasMade && self.may_speak() {
+        if room == Room::WasMade && self.crowded.is_news() {
             tracing::warn!(listener = porch.name, %peer, "too many connections without CONNECT, the oldest make room");
         }
         let porch = Arc::clone(porch);
@@ -251,15 +251,6 @@ impl Door {
             let _pass = pass;
             threshold::cross(raw, porch, stranger).await;
         });
-    }
-
-    fn may_speak(&mut self) -> bool {
-        let now = Instant::now();
-        let silent = self.said.is_some_and(|last| now < last + SAID_EVERY);
-        if !silent {
-            self.said = Some(now);
-        }
-        !silent
     }
 
     async fn open_with_patience(&self) -> Listening {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::listening::{Listening, Raw};
+use crate::broker::talk;
 
 /// Pause in a shortage, which does not get better by trying at once.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Taking {
     reserve: Option<File>,
-    short: bool,
+    shortage: talk::Trouble,
 }
 
 /// What an error of accept means.
@@ -38,7 +39,7 @@ enum Trouble {
 
 impl Taking {
     pub(super) fn new() -> Self {
-        Self { reserve: reserve(), short: false }
+        Self { reserve: reserve(), shortage: talk::Trouble::default() }
     }
 
     /// The next connection; an error: the listener is of no use any more. Cancel-safe.
@@ -46,9 +47,6 @@ impl Taking {
         loop {
             let error = match listening.accept().await {
                 Ok(raw) => {
-                    if std::mem::take(&mut self.short) {
-                        tracing::info!("connections are taken in again");
-                    }
                     self.reserve = self.reserve.take().or_else(reserve);
                     return Ok(raw);
                 }
@@ -63,7 +61,7 @@ impl Taking {
                 }
                 Trouble::NoFile | Trouble::Short => {}
             }
-            if !std::mem::replace(&mut self.short, true) {
+            if self.shortage.is_news() {
                 tracing::error!(%error, "cannot take in connections, trying on");
             }
             if trouble == Trouble::NoFile && self.reserve.take().is_some() {

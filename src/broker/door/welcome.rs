@@ -91,7 +91,9 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     let Some(key) = arrival.shared.enter(newcomer) else {
         return refuse(&mut arrival, version, 0x8B).await; // server shutting down
     };
-    tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+    if arrival.shared.talk.allows() {
+        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, "client connected");
+    }
     let mut out = BytesMut::new();
     let told = Welcome {
         assigned_id: assigned.as_deref(),

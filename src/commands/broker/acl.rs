@@ -236,7 +236,8 @@ mod tests {
         let (left, loud) = rules("user a\ntopic read #\ntopic read b/c\ntopic deny b/+\ntopic write d\n");
         assert_eq!(left, [("User(\"a\")".to_owned(), "d".to_owned())]);
         assert_eq!(loud, ["acl:2"], "b/c is denied whole and needs no word");
-        let (left, loud) = rules("user a\ntopic deny x/#\nuser b\ntopic read x/1\npattern read x/%u\npattern read y/%u\n");
+        let (left, loud) =
+            rules("user a\ntopic deny x/#\nuser b\ntopic read x/1\npattern read x/%u\npattern read y/%u\n");
         assert_eq!(left.iter().map(|(_, filter)| filter.as_str()).collect::<Vec<_>>(), ["x/1", "y/%u"]);
         assert_eq!(loud, ["acl:5"]);
         let (left, _) = rules("user b\ntopic read x/1\npattern deny x/#\npattern read +/1\n");
@@ -245,7 +246,8 @@ mod tests {
 
     #[test]
     fn lines_mean_what_mosquitto_means_by_them() {
-        let (left, loud) = rules("topic x y\n# c\nuser a b\ntopic readwrite  z/#\ntopic read a/%u\nnonsense\ntopic a+b\n");
+        let (left, loud) =
+            rules("topic x y\n# c\nuser a b\ntopic readwrite  z/#\ntopic read a/%u\nnonsense\ntopic a+b\n");
         assert_eq!(left, [("Anonymous".to_owned(), "x y".to_owned()), ("User(\"a b\")".to_owned(), "z/#".to_owned())]);
         assert_eq!(loud, ["acl:5", "acl:6", "acl:7"]);
     }

@@ -135,7 +135,8 @@ fn collect(path: &Path, depth: usize, lines: &mut Vec<Line>) -> Result<(), Faile
         let Some(depth) = depth.checked_sub(1) else {
             return Err(Failed::Usage(format!("{}: include_dir goes round in a circle", line.place)));
         };
-        let entries = fs::read_dir(&line.value).map_err(|error| Failed::TryAgain(format!("{}: {error}", line.place)))?;
+        let entries =
+            fs::read_dir(&line.value).map_err(|error| Failed::TryAgain(format!("{}: {error}", line.place)))?;
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
         files.sort();
@@ -168,7 +169,9 @@ impl Reading<'_> {
                 let (place, name) = (place.clone(), value.clone());
                 self.found.bridges.push(Bridge { place, name, lines: Vec::new() });
             }
-            key if BRIDGE_KEYS.contains(&key) || ["bridge_", "remote_", "local_"].iter().any(|p| key.starts_with(p)) => {
+            key if BRIDGE_KEYS.contains(&key)
+                || ["bridge_", "remote_", "local_"].iter().any(|p| key.starts_with(p)) =>
+            {
                 self.take_bridge(line);
             }
             "allow_anonymous" | "password_file" | "acl_file" => self.take_security(line),
@@ -247,7 +250,7 @@ impl Reading<'_> {
             if nothing_said {
                 first.bind = Some("127.0.0.1".to_owned());
                 first.anonymous = first.anonymous.or(Some(true));
-                first.place = "without a listener".to_owned();
+                "without a listener".clone_into(&mut first.place);
             }
             self.found.listeners.insert(0, first);
         }

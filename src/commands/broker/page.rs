@@ -9,8 +9,10 @@ use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
 use crate::config::schema::{self, Key, Landed};
 
+type Form = fn(&str) -> Option<String>;
+
 /// mosquitto's name of a limit, ours, and how its value is written here.
-const LIMITS: &[(&str, &str, fn(&str) -> Option<String>)] = &[
+const LIMITS: &[(&str, &str, Form)] = &[
     ("max_connections", "max_connections", number),
     ("max_inflight_messages", "max_inflight", number),
     ("max_packet_size", "max_packet_size", |value| number(value).map(|bytes| format!("\"{bytes}B\""))),
@@ -76,7 +78,8 @@ fn general(mosquitto: &Mosquitto, rules: &[Rule], notes: &mut Notes) {
     }
     let wide = |filter: &String| filter.ends_with('#') || filter.ends_with('+') || filter.ends_with("/set");
     for rule in rules.iter().filter(|rule| rule.write.iter().any(wide)) {
-        let text = format!("{} may also command tags that are writable, where write covers their topic and /set", rule.user);
+        let text =
+            format!("{} may also command tags that are writable, where write covers their topic and /set", rule.user);
         notes.add(Weight::Loud, "commands", text);
     }
     let anonymous = mosquitto.listeners.iter().any(|listener| listener.anonymous == Some(true));
@@ -160,7 +163,11 @@ fn address(listener: &Listener, notes: &mut Notes) -> IpAddr {
 fn bridges(body: &mut String, mosquitto: &Mosquitto, notes: &mut Notes) {
     for bridge in &mosquitto.bridges {
         let name = one_line(&bridge.name);
-        notes.add(Weight::Loud, &bridge.place, format!("the bridge {name} is not carried over; see the end of this file"));
+        notes.add(
+            Weight::Loud,
+            &bridge.place,
+            format!("the bridge {name} is not carried over; see the end of this file"),
+        );
         let _ = write!(body, "\n# The bridge {name} as it was. What goes up becomes [[uplink]] and [[forward]]:\n");
         for line in &bridge.lines {
             let _ = writeln!(body, "#   {}", one_line(line));

@@ -108,7 +108,9 @@ impl Seen {
         for owed in &seen.sample {
             let whole = self.message(owed, uplink);
             match &owed.body {
-                OwedBody::Event { .. } => total += wire::message(count_f64(whole) + MQTT, burst),
+                OwedBody::Event { .. } | OwedBody::Message { .. } => {
+                    total += wire::message(count_f64(whole) + MQTT, burst);
+                }
                 OwedBody::Sample { tag, quality, .. } => {
                     samples += 1.0;
                     let time = Wall { certainty: Certainty::Fixed, ..self.survey.clock.wall(owed.at) };
@@ -191,7 +193,7 @@ fn period(row: &MeterRow) -> String {
 fn tags(sample: &[Owed]) -> f64 {
     let tag = |owed: &Owed| match &owed.body {
         OwedBody::Sample { tag, .. } => Some(tag.id),
-        OwedBody::Event { .. } => None,
+        OwedBody::Event { .. } | OwedBody::Message { .. } => None,
     };
     count_f64(sample.iter().filter_map(tag).collect::<HashSet<u32>>().len())
 }

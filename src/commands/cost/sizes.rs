@@ -165,7 +165,7 @@ impl<'a> Messages<'a> {
     /// Bytes of a payload that is sent.
     fn draft(&self, encoder: &mut Encoder, message: &[Owed], clock: &Clock, now: Instant) -> usize {
         let topic = |owed: &Owed| match &owed.body {
-            OwedBody::Event { topic, .. } => format!("{}{topic}", self.prefix),
+            OwedBody::Event { topic, .. } | OwedBody::Message { topic, .. } => format!("{}{topic}", self.prefix),
             OwedBody::Sample { .. } => String::new(),
         };
         let topics: Vec<String> = message.iter().map(topic).collect();
@@ -180,6 +180,7 @@ impl<'a> Messages<'a> {
                         RowBody::Sample { tag: tag.id, value: value.as_ref(), quality: *quality }
                     }
                     OwedBody::Event { body, .. } => RowBody::Event { topic, body },
+                    OwedBody::Message { message, .. } => RowBody::Event { topic, body: &message.payload },
                 },
             })
             .collect();
@@ -190,6 +191,9 @@ impl<'a> Messages<'a> {
     }
 }
 
+/// The number of a client's message in user properties, with a gateway's name of middle length.
+const LETTER_BYTES: usize = 120;
+
 /// Topic, without its prefix, and payload of a record alone.
 pub fn single<'a>(owed: &'a Owed, clock: &Clock) -> (&'a str, Vec<u8>) {
     match &owed.body {
@@ -198,6 +202,12 @@ pub fn single<'a>(owed: &'a Owed, clock: &Clock) -> (&'a str, Vec<u8>) {
             (&tag.topic, json::numbered_sample(value.as_ref(), *quality, time, owed.number, None))
         }
         OwedBody::Event { topic, body } => (topic, json::numbered_event(body, owed.number, None)),
+        OwedBody::Message { topic, message } => {
+            // What stands beside it costs as much as if it stood in it.
+            let mut whole = message.payload.to_vec();
+            whole.resize(whole.len() + message.bytes() - message.payload.len() + LETTER_BYTES, 0);
+            (topic, whole)
+        }
     }
 }
 

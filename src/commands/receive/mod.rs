@@ -266,8 +266,12 @@ fn write(mut from: mpsc::Receiver<Waiting>, consumer: &Mutex<Consumer>, clock: &
         let of = |waiting: &Waiting| waiting.delivery.payload().clone();
         let payloads: Vec<_> = window.iter().map(of).collect();
         let arrivals = window.iter().zip(&payloads);
-        let arrivals: Vec<_> =
-            arrivals.map(|(waiting, payload)| Arrival { topic: waiting.delivery.topic(), payload }).collect();
+        let arrivals: Vec<_> = arrivals
+            .map(|(waiting, payload)| {
+                let (topic, user) = (waiting.delivery.topic(), waiting.delivery.user());
+                Arrival { topic, payload, user }
+            })
+            .collect();
         consumer.lock().unwrap_or_else(PoisonError::into_inner).take(&arrivals, now_ms(clock))?;
         drop(arrivals);
         window.drain(..).for_each(|waiting| waiting.delivery.acknowledge());

@@ -16,9 +16,12 @@ use crate::model::topic::is_reserved;
 
 const DATA_DIR: &str = "/var/lib/ironbridge";
 const STORE_SIZE: u64 = 512 << 20;
-const STORE_SIZE_MIN: u64 = 8 << 20;
-const STORE_SIZE_MAX: u64 = 16 << 40;
-const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
+/// `max_size` of a store: what one needs to work at all.
+pub const STORE_SIZE_MIN: u64 = 8 << 20;
+/// And what no disk has.
+pub const STORE_SIZE_MAX: u64 = 16 << 40;
+/// `max_age`
+pub const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(60);

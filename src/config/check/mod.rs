@@ -5,15 +5,18 @@
 
 mod access;
 mod address;
+mod bridge;
 mod broker;
 mod bus;
 mod condition;
 mod derived;
 mod device;
 mod example;
+mod forward;
 mod gateway;
 mod habits;
 mod line;
+mod loops;
 mod money;
 mod names;
 mod path;
@@ -76,7 +79,10 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let broker = broker::broker(&root);
     let buses = bus::buses(&root, complete);
     let (devices, tags) = device::devices(&root, library, &buses, &gateway);
-    let uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
+    let mut uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
+    let forwards = forward::forwards(&root, &mut uplinks);
+    let mut bridges = bridge::bridges(&root, &gateway, &uplinks);
+    loops::loops(&root, &uplinks, &forwards, &mut bridges);
     let buses = buses.into_plans()?;
-    Some(Plan { gateway: gateway.plan, store, broker, uplinks, buses, devices, tags })
+    Some(Plan { gateway: gateway.plan, store, broker, uplinks, forwards, bridges, buses, devices, tags })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::plan::{
@@ -16,13 +17,14 @@ use super::super::source::At;
 use super::gateway::Gateway;
 use super::names::Unique;
 use super::tag::CLASSES;
-use super::{money, path, server, topics};
+use super::{bridge, money, path, server, topics};
 use crate::model::number::Class;
 use crate::model::topic::{GatewayTopics, TOPIC_BYTES_MAX};
 
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// `keep_alive` when it is not written.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// MQTT keeps it as 16 bit of seconds.
-const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(18 * 3600);
+pub const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(18 * 3600);
 const CLIENT_ID_BYTES_MAX: usize = 256;
 const STARTS: [(&str, UplinkStart); 2] = [("now", UplinkStart::Now), ("oldest", UplinkStart::Oldest)];
 const FORMATS: [(&str, Format); 2] = [("json", Format::Json), ("batch", Format::Batch)];
@@ -35,7 +37,8 @@ const PRESETS: [(&str, Preset); 5] = [
     ("hivemq", Preset::HiveMq),
     ("emqx", Preset::Emqx),
 ];
-const VERSIONS: [(&str, MqttVersion); 3] =
+/// `mqtt_version`
+pub const VERSIONS: [(&str, MqttVersion); 3] =
     [("auto", MqttVersion::Auto), ("3.1.1", MqttVersion::V311), ("5", MqttVersion::V5)];
 /// What the format batch puts into one publish when nothing else is said.
 const BATCH_SAMPLES: u32 = 10_000;
@@ -61,7 +64,7 @@ pub fn uplinks(
         let name = names.name(&section, "uplink");
         let servers = server::servers(&section);
         let tls = tls(&section, &servers);
-        let client_id = client_id(&section, gateway);
+        let client_id = client_id(&section, gateway, &gateway.plan.name);
         for server in &servers {
             let place = section.get("client_id").or(section.get("url")).or(section.get("urls"));
             let at = place.map_or(section.at, |node| node.at);
@@ -72,11 +75,7 @@ pub fn uplinks(
                 section.report(section.wrong("client_id", at, message).also(first));
             }
         }
-        let (username, password_file) = (username(&section, gateway), section.path("password_file"));
-        if let (None, Some(file)) = (&username, &password_file) {
-            let message = "a password goes with a `username` (MQTT 3.1.1, section 3.1.2.9)";
-            section.report(section.wrong("password_file", file.at, message));
-        }
+        let (username, password_file) = login(&section, gateway);
         let classes = classes(&section);
         let mut plan = UplinkPlan {
             servers,
@@ -84,7 +83,7 @@ pub fn uplinks(
             proxy: server::proxy(&section),
             client_id,
             username,
-            password_file: password_file.map(|file| file.value),
+            password_file,
             topic_prefix: topic_prefix(&section, gateway, longest_topic),
             start: word(&section, "start", &STARTS, &[]),
             max_rate: money::max_rate(&section),
@@ -104,6 +103,7 @@ pub fn uplinks(
             topics::device_topics(&section, gateway, devices, tags);
         }
         broker(&section, &mut plan);
+        plan.downs = bridge::downs(&section, &mut plan);
         preset_problems(&section, &plan, gateway, tags);
         uplinks.push(plan);
     }
@@ -167,7 +167,7 @@ fn preset_problems(section: &Section<'_, '_>, plan: &UplinkPlan, gateway: &Gatew
 }
 
 /// One word of a list, or the default.
-fn word<T: Copy + Default>(section: &Section<'_, '_>, key: &str, words: &[(&str, T)], not_yet: &[&str]) -> T {
+pub fn word<T: Copy + Default>(section: &Section<'_, '_>, key: &str, words: &[(&str, T)], not_yet: &[&str]) -> T {
     section.choice(key, words, not_yet).map(|spot| spot.value).unwrap_or_default()
 }
 
@@ -179,7 +179,7 @@ fn summary_after(section: &Section<'_, '_>) -> Option<Duration> {
 }
 
 /// TLS files; `servers` is empty when the URL is wrong.
-fn tls(section: &Section<'_, '_>, servers: &[ServerPlan]) -> Option<UplinkTlsPlan> {
+pub fn tls(section: &Section<'_, '_>, servers: &[ServerPlan]) -> Option<UplinkTlsPlan> {
     let secure = servers.iter().any(|server| server.transport.is_secure());
     if secure && section.get("ca_file").is_none() {
         section.missing("ca_file", "the CAs that may vouch for this broker, PEM; nothing is trusted by default");
@@ -206,9 +206,10 @@ fn tls(section: &Section<'_, '_>, servers: &[ServerPlan]) -> Option<UplinkTlsPla
     Some(UplinkTlsPlan { ca_file: ca_file?.value, identity })
 }
 
-fn client_id(section: &Section<'_, '_>, gateway: &Gateway<'_>) -> String {
+/// `client_id`, or what stands for it when it is not written.
+pub fn client_id(section: &Section<'_, '_>, gateway: &Gateway<'_>, unwritten: &str) -> String {
     if section.get("client_id").is_none() {
-        return gateway.plan.name.clone();
+        return unwritten.to_owned();
     }
     let Some(text) = section.required_text("client_id", "") else { return String::new() };
     let client_id = gateway.expand(text.value);
@@ -217,6 +218,16 @@ fn client_id(section: &Section<'_, '_>, gateway: &Gateway<'_>) -> String {
         section.report(section.wrong("client_id", text.at, "is no client id").allowed(allowed));
     }
     client_id
+}
+
+/// `username` and `password_file`.
+pub fn login(section: &Section<'_, '_>, gateway: &Gateway<'_>) -> (Option<String>, Option<PathBuf>) {
+    let (username, password_file) = (username(section, gateway), section.path("password_file"));
+    if let (None, Some(file)) = (&username, &password_file) {
+        let message = "a password goes with a `username` (MQTT 3.1.1, section 3.1.2.9)";
+        section.report(section.wrong("password_file", file.at, message));
+    }
+    (username, password_file.map(|file| file.value))
 }
 
 fn username(section: &Section<'_, '_>, gateway: &Gateway<'_>) -> Option<String> {

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::{DownPlan, Notifications};
 use crate::model::number::Class;
+
+/// `session_expiry` when it is not written: a long weekend, and a week to notice it.
+const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
 
 /// `[[uplink]]`
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +67,12 @@ pub struct UplinkPlan {
     pub keep_alive: Duration,
     /// `commands`
     pub commands: Downlink,
+    /// `[[uplink.down]]`: topics that come down. Never together with `commands`: what waited upstream must not be one.
+    pub downs: Vec<DownPlan>,
+    /// `session_expiry`: how long the broker upstream keeps what comes down while the link is down. 1 min ..= 365 d.
+    pub session_expiry: Duration,
+    /// What it is there for.
+    pub usage: Use,
     /// `summary_after`: after an outage that left a backlog this long, one summary per tag (min, max, mean, last) goes
     /// before the raw samples. `None`: never. 1 min ..= 30 d.
     pub summary_after: Option<Duration>,
@@ -100,10 +110,26 @@ impl UplinkPlan {
             overrun: Overrun::default(),
             keep_alive: Duration::from_secs(60),
             commands: Downlink::default(),
+            downs: Vec::new(),
+            session_expiry: SESSION_EXPIRY,
+            usage: Use::default(),
             summary_after: None,
             paths: Vec::new(),
         }
     }
+}
+
+/// What an uplink is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Use {
+    /// Samples and events.
+    #[default]
+    Records,
+    /// These, and clients' messages (`[[forward]]`): numbers beside those need MQTT 5, which is not given up for speed.
+    Letters,
+    /// The connection of a bridge: clients' messages as they are, and nothing of the gateway's own; `None`: it tells
+    /// nobody its state.
+    Bridge(Notifications),
 }
 
 /// One broker of `urls`.

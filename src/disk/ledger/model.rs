@@ -88,6 +88,11 @@ fn told() -> (oneshot::Sender<Result<(), NotCommitted>>, Committed) {
     oneshot::channel()
 }
 
+/// Goes with a payload as its subscription identifier.
+fn mark(payload: u64) -> u32 {
+    u32::try_from(payload).expect("few steps")
+}
+
 fn filter(n: u8) -> Arc<str> {
     format!("f/{n}").into()
 }
@@ -211,7 +216,7 @@ impl Run {
             .map(|id| {
                 let ordinal = self.next_ordinal.entry(id).or_insert(0);
                 *ordinal += 1;
-                (id, Owing { ordinal: *ordinal, qos: 2, retain: true, identifiers: vec![payload as u32] })
+                (id, Owing { ordinal: *ordinal, qos: 2, retain: true, identifiers: vec![mark(payload)] })
             })
             .collect();
         // A packet id is in use until it is finished; the publisher is the first session.
@@ -306,7 +311,7 @@ impl Run {
             let owed = rows.into_iter().map(|row| {
                 let payload = (!row.released).then(|| number(&row.message.payload));
                 assert!(row.qos == 2 && row.retain);
-                assert!(payload.is_none_or(|payload| row.identifiers == [payload as u32]));
+                assert!(payload.is_none_or(|payload| row.identifiers == [mark(payload)]));
                 (row.ordinal, payload)
             });
             let owed = owed.collect();

@@ -79,7 +79,7 @@ impl Exported {
     pub fn topic(&self) -> &str {
         match &self.body {
             OwedBody::Sample { tag, .. } => &tag.topic,
-            OwedBody::Event { topic, .. } => topic,
+            OwedBody::Event { topic, .. } | OwedBody::Message { topic, .. } => topic,
         }
     }
 }
@@ -178,6 +178,7 @@ impl Walk<'_> {
             }
             let body = match record.body {
                 Body::Event { topic, body } => OwedBody::Event { topic, body },
+                Body::Message { topic, message } => OwedBody::Message { topic, message },
                 Body::Sample { tag, value, quality } => {
                     let tag = pages.tag(tag).unwrap_or_else(|| dictionary::unknown(tag));
                     let quality = json::honest(quality, time);
@@ -201,6 +202,6 @@ fn is_meant(glob: &Glob, body: &OwedBody) -> bool {
         OwedBody::Sample { tag, .. } => {
             glob.matches(&tag.name) || glob.matches(&format!("{}/{}", tag.device, tag.name)) || glob.matches(&tag.topic)
         }
-        OwedBody::Event { topic, .. } => glob.matches(topic),
+        OwedBody::Event { topic, .. } | OwedBody::Message { topic, .. } => glob.matches(topic),
     }
 }

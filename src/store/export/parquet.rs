@@ -135,7 +135,7 @@ impl Group {
                 bytes += doubtful.as_ref().map_or(0, Vec::len);
                 self.record.push(doubtful.map(ByteArray::from));
             }
-            OwedBody::Event { .. } => {
+            OwedBody::Event { .. } | OwedBody::Message { .. } => {
                 let payload = sheet::payload(record);
                 bytes += payload.len();
                 self.value.push(None);

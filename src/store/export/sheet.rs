@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 
 use serde_json::{Map, Value};
 
-use crate::payload::{json, table};
+use crate::payload::{json, letter, table};
 
 use super::super::OwedBody;
 use super::Exported;
@@ -70,7 +70,7 @@ impl Sheet {
     }
 }
 
-/// What the uplink would send.
+/// What the uplink would send; a client's message as an object that says its number.
 pub(super) fn payload(record: &Exported) -> Vec<u8> {
     let Exported { number, previous, time, body } = record;
     match body {
@@ -78,6 +78,9 @@ pub(super) fn payload(record: &Exported) -> Vec<u8> {
             json::numbered_sample(value.as_ref(), *quality, *time, *number, *previous)
         }
         OwedBody::Event { body, .. } => json::numbered_event(body, *number, *previous),
+        OwedBody::Message { message, .. } => {
+            Value::Object(letter::object(&message.payload, *number, Some(&time.to_string()))).to_string().into_bytes()
+        }
     }
 }
 

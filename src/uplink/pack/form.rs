@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::config::plan::{Compress, Format, Layout, UplinkPlan};
 use crate::flow::clock::Clock;
+use crate::model::message::Kept;
 use crate::model::quality::Quality;
 use crate::model::time::{Stamp, Wall};
 use crate::model::topic::{GatewayTopics, device_topic};
@@ -16,7 +17,9 @@ use crate::payload::{json, packed};
 use crate::store::{Ack, DictionaryTag, Owed, OwedBody};
 
 use super::Message;
+use super::letter::{self, Numbering};
 use super::run::{Company, Shape};
+use crate::uplink::client::{Extras, Retained};
 use crate::uplink::source::Lane;
 
 /// Of a publish, besides topic and payload: with a few properties of MQTT 5.
@@ -45,6 +48,7 @@ pub(super) struct Form {
     kind: Kind,
     compress: Compress,
     prefix: String,
+    numbering: Numbering,
     batch_topic: String,
     /// Of a payload: what is configured, and what the broker of this session takes of it.
     bytes_configured: usize,
@@ -62,7 +66,15 @@ struct Seen {
 struct Made {
     topic: String,
     payload: Vec<u8>,
+    extras: Extras,
+    retained: Retained,
     draft: Option<Draft>,
+}
+
+impl Made {
+    fn plain(topic: String, payload: Vec<u8>, draft: Option<Draft>) -> Self {
+        Self { topic, payload, extras: Extras::default(), retained: Retained::No, draft }
+    }
 }
 
 impl Form {
@@ -78,7 +90,17 @@ impl Form {
         let batch_topic = format!("{}{}", plan.topic_prefix, GatewayTopics::new(gateway).batch());
         let bytes_max = bytes_max.saturating_sub(batch_topic.len() + HEADER_BYTES).max(1);
         let (prefix, tags) = (plan.topic_prefix.clone(), HashMap::new());
-        Self { kind, compress: plan.compress, prefix, batch_topic, bytes_configured: bytes_max, bytes_max, tags }
+        let numbering = Numbering::As(gateway.to_owned());
+        Self {
+            kind,
+            compress: plan.compress,
+            prefix,
+            numbering,
+            batch_topic,
+            bytes_configured: bytes_max,
+            bytes_max,
+            tags,
+        }
     }
 
     /// The broker of this session takes packets of so many bytes.
@@ -108,10 +130,12 @@ impl Form {
 
     /// See [`super::Packer::tag_topic`].
     pub(super) fn tag_topic(&mut self, owed: &Owed) -> Option<String> {
-        let OwedBody::Sample { tag, .. } = &owed.body else { return None };
-        if !self.has_tag_topics() {
-            return None;
-        }
+        let tag = match &owed.body {
+            _ if !self.has_tag_topics() => return None,
+            OwedBody::Sample { tag, .. } => tag,
+            OwedBody::Message { topic, .. } => return Some(format!("{}{topic}", self.prefix)),
+            OwedBody::Event { .. } => return None,
+        };
         self.see(tag);
         let device = self.device_topic(owed).map(ToString::to_string);
         Some(device.unwrap_or_else(|| format!("{}{}", self.prefix, tag.topic)))
@@ -128,6 +152,9 @@ impl Form {
             OwedBody::Sample { tag, value, quality } => {
                 self.see(tag);
                 self.shape_of_sample(tag, value.as_ref(), *quality)
+            }
+            OwedBody::Message { topic, message } => {
+                Shape { bytes: topic.len() + message.bytes(), company: Company::Alone }
             }
             OwedBody::Event { topic, body } => {
                 let size = topic.len() + body.len();
@@ -209,8 +236,8 @@ impl Form {
                     encoder.sent(draft, now);
                 }
                 let ack = Ack::Records { stream: first.stream, epoch: first.epoch, first: first.seq, last: last.seq };
-                let (topic, payload) = (made.topic, made.payload);
-                return Some((Message { topic, payload, ack, class: first.stream, lane }, rest));
+                let Made { topic, payload, extras, retained, .. } = made;
+                return Some((Message { topic, payload, extras, retained, ack, class: first.stream, lane }, rest));
             }
             let mut second = records.split_off(records.len() / 2);
             second.append(&mut rest);
@@ -219,10 +246,17 @@ impl Form {
     }
 
     fn make(&mut self, records: &[Owed], clock: &Clock, now: Instant) -> Made {
+        if let [owed @ Owed { body: OwedBody::Message { topic, message }, .. }] = records {
+            let extras = letter::extras(owed, message, clock, &self.numbering);
+            let kept = self.numbering == Numbering::None && message.kept == Kept::Yes;
+            let retained = if kept { Retained::Yes } else { Retained::No };
+            let topic = format!("{}{topic}", self.prefix);
+            return Made { topic, payload: message.payload.to_vec(), extras, retained, draft: None };
+        }
         if let Kind::Columns(encoder) = &mut self.kind {
             let mut draft = columns(encoder, &self.prefix, records, clock, now);
             let payload = std::mem::take(&mut draft.payload);
-            return Made { topic: self.batch_topic.clone(), payload, draft: Some(draft) };
+            return Made::plain(self.batch_topic.clone(), payload, Some(draft));
         }
         let (topic, text) = match (&self.kind, records) {
             (Kind::List, _) => (self.batch_topic.clone(), self.list(records, clock)),
@@ -233,7 +267,7 @@ impl Form {
             (_, [first, ..]) => self.single(first, clock),
             (_, []) => (self.batch_topic.clone(), Vec::new()), // never asked for
         };
-        Made { topic, payload: self.compressed(text), draft: None }
+        Made::plain(topic, self.compressed(text), None)
     }
 
     fn device_topic(&self, owed: &Owed) -> Option<&Arc<str>> {
@@ -263,6 +297,7 @@ impl Form {
                 (tag.topic.as_str(), payload)
             }
             OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, owed.previous)),
+            OwedBody::Message { topic, message } => (&**topic, message.payload.to_vec()), // never in company
         };
         (format!("{}{topic}", self.prefix), payload)
     }
@@ -293,7 +328,7 @@ fn columns(encoder: &mut Encoder, prefix: &str, records: &[Owed], clock: &Clock,
         .iter()
         .filter_map(|owed| match &owed.body {
             OwedBody::Event { topic, .. } => Some(format!("{prefix}{topic}")),
-            OwedBody::Sample { .. } => None,
+            OwedBody::Sample { .. } | OwedBody::Message { .. } => None,
         })
         .collect();
     let mut topics = topics.iter();
@@ -304,6 +339,7 @@ fn columns(encoder: &mut Encoder, prefix: &str, records: &[Owed], clock: &Clock,
                 RowBody::Sample { tag: tag.id, value: value.as_ref(), quality: json::honest(*quality, wall) }
             }
             OwedBody::Event { body, .. } => RowBody::Event { topic: topics.next().map_or("", String::as_str), body },
+            OwedBody::Message { topic, message } => RowBody::Event { topic, body: &message.payload }, // never in company
         };
         Row { unix_ms: wall.unix_ms, until_ms: wall.until_ms(), body }
     });

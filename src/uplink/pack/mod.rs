@@ -6,6 +6,7 @@
 //! is larger; what the source gives in one go is not divided by how it was pulled.
 
 mod form;
+mod letter;
 mod run;
 
 use std::collections::VecDeque;
@@ -17,8 +18,9 @@ use crate::flow::clock::Clock;
 use crate::model::number::Class;
 use crate::model::topic::{BadTopic, GatewayTopics, check_topic};
 use crate::payload::json::{self, Gap};
-use crate::store::{Ack, Item, Owed, OwedGap};
+use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
 
+use super::client::{Extras, Retained};
 use super::source::Lane;
 use form::Form;
 use run::{Limits, Run};
@@ -29,12 +31,18 @@ const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
 pub(super) const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// Items that may wait to be fetched, besides those of open messages.
 const READY_MAX: usize = 512;
+/// And bytes of clients' messages among them.
+const READY_BYTES_MAX: usize = 2 << 20;
 
 /// One publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
+    /// For a client's message: what came beside it, and its number.
+    pub(super) extras: Extras,
+    /// To be kept by the broker: what a bridge carries, where its sender said so.
+    pub(super) retained: Retained,
     /// What its PUBACK acknowledges.
     pub(super) ack: Ack,
     pub(super) class: Class,
@@ -44,7 +52,7 @@ pub(super) struct Message {
 impl Message {
     /// Bytes on the wire before TLS.
     pub(super) fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + MQTT_BYTES
+        self.topic.len() + self.payload.len() + self.extras.bytes() + MQTT_BYTES
     }
 
     /// Would any broker take this topic? (The configuration checks topics; this guards against a store from elsewhere.)
@@ -67,6 +75,17 @@ impl Parcel {
     fn lane(&self) -> Lane {
         match self {
             Self::Records(lane, _) | Self::Gap(lane, _) => *lane,
+        }
+    }
+
+    /// Of a client's message, which goes alone; everything else is small.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Records(_, records) => records.first().map_or(0, |owed| match &owed.body {
+                OwedBody::Message { message, .. } => message.bytes(),
+                _ => 0,
+            }),
+            Self::Gap(..) => 0,
         }
     }
 
@@ -197,6 +216,9 @@ impl Packer {
     /// How many more items of a lane are useful now.
     pub(super) fn wants(&self, lane: Lane) -> usize {
         let ready: usize = self.ready.iter().filter(|parcel| parcel.lane() == lane).map(Parcel::items).sum();
+        if self.ready.iter().map(Parcel::bytes).sum::<usize>() >= READY_BYTES_MAX {
+            return 0;
+        }
         let open = self.open.iter().filter(|run| run.lane == lane).map(|run| run.records.len()).max().unwrap_or(0);
         if ready >= READY_MAX { 0 } else { self.limits.records.max(READY_MAX) - open.min(self.limits.records - 1) }
     }
@@ -226,7 +248,15 @@ impl Packer {
             reason: reason(&gap.reason),
         });
         let payload = self.form.compressed(payload);
-        Message { topic: self.gap_topic.clone(), payload, ack: Ack::Gap(gap.id), class: gap.stream, lane }
+        Message {
+            topic: self.gap_topic.clone(),
+            payload,
+            extras: Extras::default(),
+            retained: Retained::No,
+            ack: Ack::Gap(gap.id),
+            class: gap.stream,
+            lane,
+        }
     }
 }
 

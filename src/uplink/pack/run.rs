@@ -110,6 +110,6 @@ fn same_poll(first: Stamp, later: Stamp) -> bool {
 fn name(owed: &Owed) -> &[u8] {
     match &owed.body {
         OwedBody::Sample { tag, .. } => tag.name.as_bytes(),
-        OwedBody::Event { .. } => &[],
+        OwedBody::Event { .. } | OwedBody::Message { .. } => &[],
     }
 }

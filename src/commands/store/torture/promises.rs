@@ -133,7 +133,7 @@ pub(super) fn id_of(owed: &Owed) -> Option<u64> {
         OwedBody::Sample { value: Some(Value::Uint(id)), tag, .. } => {
             (tag.name == owed.number.stream.as_str() && event(*id).is_none()).then_some(*id)
         }
-        OwedBody::Sample { .. } => None,
+        OwedBody::Sample { .. } | OwedBody::Message { .. } => None,
         OwedBody::Event { topic, body } => {
             let text = std::str::from_utf8(body).ok()?;
             let id = text.strip_prefix("{\"id\":")?.split(',').next()?.parse().ok()?;

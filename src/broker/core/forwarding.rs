@@ -1,0 +1,90 @@
+//! What clients publish and the gateway is to send upstream: handed to [`crate::flow::forward`]. And what comes down from
+//! there: published as a client's message would be.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::Shared;
+use crate::broker::carried;
+use crate::broker::message::{Message, Qos, Retain};
+use crate::broker::tree::ClientKey;
+use crate::flow::forward::{Letter, Refused};
+use crate::model::message::Kept;
+use crate::model::topic::{Owner, check_topic};
+
+/// Resolves when a message is stored, or is not going to be.
+pub(in crate::broker) type Stored = Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>>;
+
+/// The same for a message that came down.
+pub(in crate::broker) type PassedOn = Pin<Box<dyn Future<Output = Result<(), NotTaken>> + Send>>;
+
+/// Why a message from elsewhere is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// No topic for anybody but the gateway, or a command: it never will be.
+    #[error("the topic belongs to the gateway")]
+    NotOurs,
+    /// Something that it is owed to could not keep it. Sent again it may be taken.
+    #[error("it could not be kept")]
+    NoRoom,
+}
+
+impl Shared {
+    /// Hands a message in where its topic goes upstream; what must be awaited before it is acknowledged, if anything.
+    pub(in crate::broker) fn forward(&self, message: &Message, retain: Retain) -> Option<Stored> {
+        if !self.forward.wants(&message.topic, None) {
+            return None;
+        }
+        at_once(self.forward.submit(carried::letter(message, retain, self.clock.now())))
+    }
+
+    /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
+    /// it is on disk that must be.
+    pub(in crate::broker) fn pass_on(&self, letter: Letter) -> Result<PassedOn, NotTaken> {
+        if check_topic(&letter.topic).is_err() || self.ownership.of(&letter.topic) != Owner::Client {
+            return Err(NotTaken::NotOurs);
+        }
+        let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
+        let message = Arc::new(carried::message(&letter));
+        let published = self.publish(&message, retain, ClientKey::NOBODY).map_err(|_| NotTaken::NoRoom)?;
+        let stored =
+            self.forward.wants(&letter.topic, letter.from.as_deref()).then(|| at_once(self.forward.submit(letter)));
+        let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
+        Ok(Box::pin(async move {
+            if let Some(Some(stored)) = stored {
+                stored.await.map_err(|_| NotTaken::NoRoom)?;
+            }
+            match committed {
+                Some(committed) => match committed.await {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(NotTaken::NoRoom),
+                },
+                None => Ok(()),
+            }
+        }))
+    }
+
+    /// What [`Shared::forward`] does, for a message whose sender is gone: a last will.
+    pub(super) fn forward_alone(&self, message: &Message, retain: Retain) {
+        let (Some(stored), Ok(runtime)) = (self.forward(message, retain), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let topic = message.topic.clone();
+        runtime.spawn(async move {
+            if let Err(refused) = stored.await {
+                tracing::warn!(topic = &*topic, error = %refused, "last will was not stored for upstream");
+            }
+        });
+    }
+}
+
+/// Polled once here, which gives it its place in the order: a task of its own might be overtaken by the next one's.
+fn at_once(stored: impl Future<Output = Result<(), Refused>> + Send + 'static) -> Option<Stored> {
+    let mut stored: Stored = Box::pin(stored);
+    match stored.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(())) => None,
+        Poll::Ready(Err(refused)) => Some(Box::pin(std::future::ready(Err(refused)))),
+        Poll::Pending => Some(stored),
+    }
+}
