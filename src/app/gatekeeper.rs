@@ -59,6 +59,7 @@ impl Gatekeeper {
 
     /// Users and rules of another plan from now on.
     pub(super) async fn reload(&self, plan: &BrokerPlan) {
+        self.control.reload_certificates();
         let (access, new) = (Arc::clone(&self.access), plan.clone());
         let Ok(loading) = tokio::task::spawn_blocking(move || access.reload(&new)).await else { return };
         let Rejudged { clients, subscriptions } = self.control.rejudge();

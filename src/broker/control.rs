@@ -1,7 +1,9 @@
-//! What the app may ask of a running broker: judge by rules that have changed.
+//! What the app may ask of a running broker: judge by rules that have changed, read certificates again.
 
 use std::fmt;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::core::{Rejudged, Shared};
 
@@ -9,6 +11,7 @@ use super::core::{Rejudged, Shared};
 #[derive(Clone)]
 pub struct Control {
     shared: Arc<Shared>,
+    certificates: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Control {
@@ -18,8 +21,14 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, certificates: watch::Sender<u64>) -> Self {
+        Self { shared, certificates }
+    }
+
+    /// Asks the doors to read their certificates again (they also look by themselves, once a minute). New ones serve the
+    /// next client; of those connected only those go whose own certificate is not accepted any more.
+    pub fn reload_certificates(&self) {
+        self.certificates.send_modify(|asked| *asked += 1);
     }
 
     /// Judges whoever is connected by the rules as they are now: those who would not be let in any more are told to go

@@ -137,13 +137,13 @@ impl Broker {
         shared.keep_alive_max = plan.limits.keep_alive_max;
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
-        let doors = Doors::new(plan.listeners, &shared, &notices);
+        let doors = Doors::new(&plan, &shared, &notices);
         Ok((Self { shared, doors, notices }, publisher))
     }
 
     /// The way to it while it runs.
     pub fn control(&self) -> Control {
-        Control::new(Arc::clone(&self.shared))
+        Control::new(Arc::clone(&self.shared), self.doors.asked())
     }
 
     /// Tries once to open every listener, so that addresses are known; those that fail are retried by [`Broker::run`].

@@ -3,7 +3,7 @@
 /// Who a certificate is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CertificateNames {
-    /// CN of the subject; the last one, if it has several (the most specific, RFC 6125, section 6.4.4).
+    /// CN of the subject; none if it has several, for they could be read in two ways.
     pub common_name: Option<String>,
     /// `subjectAltName`, in its order; kinds that name no client are left out.
     pub alternative: Vec<AlternativeName>,

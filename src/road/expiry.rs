@@ -14,9 +14,9 @@ use rustls::pki_types::pem::PemObject;
 
 use super::destination::TlsFiles;
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const VERSION: u8 = 0xA0;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const INTEGER: u8 = 0x02;
+pub(super) const VERSION: u8 = 0xA0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
@@ -39,7 +39,8 @@ pub(super) fn first_end(files: &TlsFiles, ca: &[u8], certificate: Option<&[u8]>)
     own.into_iter().chain(ca).min_by_key(|ends| ends.unix_ms)
 }
 
-fn ends(pem: &[u8]) -> impl Iterator<Item = i64> {
+/// The ends of all certificates in a file, ms since 1970.
+pub(super) fn ends(pem: &[u8]) -> impl Iterator<Item = i64> {
     CertificateDer::pem_slice_iter(pem).filter_map(|certificate| not_after(&certificate.ok()?))
 }
 
@@ -60,7 +61,7 @@ pub(super) fn not_after(der: &[u8]) -> Option<i64> {
 }
 
 /// Splits off one element of this kind: its content, and what follows it.
-fn take(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn take(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let rest = bytes.strip_prefix(&[tag])?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {

@@ -9,9 +9,10 @@
 //! `websocket` frames, `http` heads for it and the proxy · `reach` all these in their order · `wire` the TCP connection with
 //! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
 //! comes through it · `login` user and
-//! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road.
+//! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road · `server` the other end of it, for those who connect to
+//! us, `names` what their certificates call them.
 //!
-//! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` for its TLS. Promises: files are read again at each [`Road::open`]; what is
+//! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files are read again at each [`Road::open`]; what is
 //! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down; once
 //! there was a good configuration, bad files do not end it.
 
@@ -23,12 +24,14 @@ mod http;
 mod kernel;
 pub mod login;
 pub mod meter;
+mod names;
 mod overhear;
 pub mod pace;
 mod proxy;
 mod reach;
 mod relay;
 pub mod rotation;
+pub mod server;
 mod socket;
 mod tls;
 mod verify;
@@ -41,9 +44,11 @@ use std::sync::Arc;
 use destination::{Bind, Destination, RoadError};
 pub use expiry::Ends;
 use meter::Meter;
+pub use names::names;
 use pace::Pace;
 pub use relay::{Relay, RelayEnd};
 pub use tls::Now;
+pub use websocket::accept;
 
 /// One way to one broker; lives as long as its owner, so that TLS sessions can be resumed.
 pub struct Road {

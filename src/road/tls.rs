@@ -181,7 +181,7 @@ fn build(
     accepted: &Arc<Accepted>,
 ) -> Result<Arc<ClientConfig>, RoadError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = Arc::new(roots(&files.ca_file, &content.ca)?);
+    let roots = Arc::new(roots("ca_file", &files.ca_file, &content.ca)?);
     let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
         .build()
         .map_err(|error| RoadError::Disabled(format!("ca_file {}: {error}", files.ca_file.display())))?;
@@ -211,7 +211,11 @@ fn build(
 /// Our own certificate has ended: every broker would refuse it, so say it here, where a person reads it.
 fn check_not_expired(now: &Now, files: &TlsFiles, content: &Content) -> Result<(), RoadError> {
     let (Some((path, _)), Some((pem, _))) = (&files.identity, &content.identity) else { return Ok(()) };
-    let chain = certificates("certificate", path, pem)?;
+    check_leaf(now, path, &certificates("certificate", path, pem)?)
+}
+
+/// The first certificate of a chain of ours has not ended.
+pub(super) fn check_leaf(now: &Now, path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), RoadError> {
     match chain.first().and_then(|leaf| expiry::not_after(leaf)) {
         Some(end) if end < now.unix_ms() => {
             let end = Wall { unix_ms: end, certainty: Certainty::Fixed };
@@ -223,7 +227,7 @@ fn check_not_expired(now: &Now, files: &TlsFiles, content: &Content) -> Result<(
 
 /// Our certificate with its key. A certificate that WebPKI cannot read, but brokers on OpenSSL take (X.509 version 1, as
 /// the usual recipes for mosquitto make them), is sent as it is.
-fn identity(
+pub(super) fn identity(
     provider: &CryptoProvider,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -238,15 +242,15 @@ fn identity(
 }
 
 /// Public bundles hold a few certificates that WebPKI cannot read; one that can be read is enough to begin with.
-fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, RoadError> {
+pub(super) fn roots(what: &str, path: &Path, pem: &[u8]) -> Result<RootCertStore, RoadError> {
     let mut roots = RootCertStore::empty();
-    match roots.add_parsable_certificates(certificates("ca_file", path, pem)?) {
-        (0, _) => Err(RoadError::Disabled(format!("ca_file {}: no usable CA certificate in it", path.display()))),
+    match roots.add_parsable_certificates(certificates(what, path, pem)?) {
+        (0, _) => Err(RoadError::Disabled(format!("{what} {}: no usable CA certificate in it", path.display()))),
         _ => Ok(roots),
     }
 }
 
-fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, RoadError> {
+pub(super) fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, RoadError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
@@ -256,7 +260,7 @@ fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDe
 }
 
 /// A file that everybody on the box may read or replace is no secret.
-async fn read_secret(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
+pub(super) async fn read_secret(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
     let bytes = read(path, what).await?;
     let owned = path.to_owned();
     let metadata = tokio::task::spawn_blocking(move || std::fs::metadata(owned)).await;
@@ -270,7 +274,7 @@ async fn read_secret(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
     Ok(bytes)
 }
 
-async fn read(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
+pub(super) async fn read(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
     let broken = |error: &dyn fmt::Display| RoadError::Disabled(format!("{what} {}: {error}", path.display()));
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! Is this the server we mean? WebPKI's rules, and one of our own for a box that does not know the time.
+//! Is this the server we mean? (`server` asks the same of clients.) WebPKI's rules, and one of our own for a box that does not know the time.
 //!
 //! Gateways boot with a wrong clock and often learn the time through the very link that is checked here. Without a fix,
 //! time is only known to be at least the floor: certificates are then checked at max(floor, notBefore), so one that
@@ -48,6 +48,28 @@ impl Accepted {
     }
 }
 
+/// Checks at a time; on a box without a fix also at the later ones at which the certificates of the chain begin.
+pub(super) fn leniently<T>(
+    now: &Now,
+    mut at: UnixTime,
+    verify: impl Fn(UnixTime) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut result = verify(at);
+    let moves = if now.is_fixed() { 0 } else { CHAIN_MAX };
+    for _ in 0..moves {
+        match &result {
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
+                if *not_before > at =>
+            {
+                at = *not_before;
+            }
+            _ => break,
+        }
+        result = verify(at);
+    }
+    result
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -57,20 +79,8 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let mut at = now;
-        let mut result = self.webpki.verify_server_cert(leaf, chain, name, ocsp, at);
-        let moves = if self.now.is_fixed() { 0 } else { CHAIN_MAX };
-        for _ in 0..moves {
-            match &result {
-                Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
-                    if *not_before > at =>
-                {
-                    at = *not_before;
-                }
-                _ => break,
-            }
-            result = self.webpki.verify_server_cert(leaf, chain, name, ocsp, at);
-        }
+        let verify = |at| self.webpki.verify_server_cert(leaf, chain, name, ocsp, at);
+        let result = leniently(&self.now, now, verify);
         if result.is_ok() {
             self.accepted.note(leaf);
         }

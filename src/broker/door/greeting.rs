@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Arrival;
 use super::stream::Stream;
-use super::welcome::{refuse, welcome};
+use super::welcome::refuse;
 use crate::broker::wire::{Connect, Fault, Frame, announced, frame};
 
 /// A client has this long to send its CONNECT.
@@ -17,25 +17,22 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Longest CONNECT, bytes: a will of 64 KiB and all the rest. Strangers may have this much in memory, for a short while.
 const CONNECT_BYTES_MAX: usize = 96 * 1024;
 
-/// Serves one connection from its first byte to its last.
-pub(super) async fn receive(mut arrival: Arrival) {
+/// The first packet, if it is a CONNECT that can be served, and what came behind it; otherwise the client has had its
+/// answer.
+pub(super) async fn hear(arrival: &mut Arrival) -> Option<(Connect, BytesMut)> {
     let mut arrived = BytesMut::new();
-    let end = arrival.end.clone();
-    let first = tokio::select! {
-        first = tokio::time::timeout(CONNECT_MAX, first_packet(&mut arrival.stream, &mut arrived)) => first,
-        () = end.cancelled() => return,
-    };
+    let first = tokio::time::timeout(CONNECT_MAX, first_packet(&mut arrival.stream, &mut arrived)).await;
     let first = match first {
         Ok(Ok(Some(first))) => first,
         silent_or_garbled => {
             arrival.shared.stats.turned_away.one();
             tracing::debug!(peer = %arrival.shown.peer, ?silent_or_garbled, "no CONNECT, closed");
-            return;
+            return None;
         }
     };
     arrival.shared.stats.connects.one();
     match Connect::read(first) {
-        Ok(connect) => welcome(arrival, connect, arrived).await,
+        Ok(connect) => Some((connect, arrived)),
         Err(not_served) => {
             tracing::debug!(peer = %arrival.shown.peer, error = %not_served.fault, "CONNECT is not served");
             // A stranger's garbage gets no answer (3.1.0-1), a client's mistake does.
@@ -43,6 +40,7 @@ pub(super) async fn receive(mut arrival: Arrival) {
                 Some(version) => refuse(arrival, version, not_served.fault.reason()).await,
                 None => arrival.shared.stats.faults.one(),
             }
+            None
         }
     }
 }

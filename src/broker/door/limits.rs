@@ -1,65 +1,109 @@
-//! How many connections at once: in all, and per address, so that one host cannot take every place.
+//! How many connections at once, and how many new ones in a second: in all, and per address, so that one host cannot
+//! take every place or keep the door busy.
 //!
-//! Loopback has no limit per address, since every local client comes from the same one. The total stays below half of
-//! the file descriptors that the process may have: the store and the field need theirs.
+//! Loopback has no limits per address, since every local client comes from the same one. An IPv6 host has 2^64 addresses
+//! of its own (RFC 6177, section 2): a /64 counts as one. The total stays below half of the file descriptors that the
+//! process may have: the store and the field need theirs.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
+use tokio::time::Instant;
 
-/// Connections in all.
-const TOTAL_MAX: usize = 1024;
+use crate::config::plan::{BrokerLimits, Rate};
 
-/// Connections from one address that is not loopback.
-const PER_ADDRESS_MAX: usize = 256;
+/// A burst as long as this at the full rate is let through at once: after a power cut everybody comes back together.
+const BURST: Duration = Duration::from_secs(5);
 
+/// Addresses are forgotten when there are more than this and some have long been silent.
+const ADDRESSES: usize = 4096;
+
+/// The limits and what they are held against; shared by all doors.
 #[derive(Debug)]
 pub(super) struct Limits {
-    total_max: usize,
+    pub(super) total_max: usize,
+    plan: BrokerLimits,
     inside: Mutex<Inside>,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
     total: usize,
-    from: HashMap<IpAddr, usize>,
+    flow: Flow,
+    from: HashMap<IpAddr, Host>,
 }
+
+#[derive(Debug, Default)]
+struct Host {
+    count: usize,
+    flow: Flow,
+}
+
+/// A leaky bucket, as the moment at which it will be empty.
+#[derive(Debug, Default, Clone, Copy)]
+struct Flow(Option<Instant>);
 
 /// One place; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Pass {
     limits: Arc<Limits>,
-    address: IpAddr,
+    address: Option<IpAddr>,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoPlace {
+    #[error("max_connections")]
+    Full,
+    #[error("max_connections_per_address")]
+    FullFromThere,
+    #[error("max_connect_rate")]
+    TooFast,
+    #[error("max_connect_rate_per_address")]
+    TooFastFromThere,
 }
 
 impl Limits {
-    /// By the file descriptors that the process may have.
-    pub(super) fn from_system() -> Self {
+    /// By the plan, and the file descriptors that the process may have.
+    pub(super) fn new(plan: BrokerLimits) -> Self {
         let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        let total_max = files.map_or(TOTAL_MAX, |files| (files / 2).clamp(16, TOTAL_MAX));
-        if total_max < TOTAL_MAX {
-            tracing::info!(total_max, "fewer connections than usual, file descriptors are limited");
+        let total_max = files.map_or(plan.connections, |files| plan.connections.min((files / 2).max(16)));
+        if total_max < plan.connections {
+            tracing::info!(total_max, "fewer connections than max_connections, file descriptors are limited");
         }
-        Self::new(total_max)
+        Self { total_max, plan, inside: Mutex::default() }
     }
 
-    fn new(total_max: usize) -> Self {
-        Self { total_max, inside: Mutex::default() }
-    }
-
-    /// A place for a connection from this address, if there is one.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Pass> {
-        let address = address.to_canonical();
+    /// A place for a connection from this address (`None`: this box), if there is one.
+    pub(super) fn admit(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> Result<Pass, NoPlace> {
+        let address = address.map(network).filter(|address| !address.is_loopback());
         let mut inside = self.lock();
-        let from = inside.from.get(&address).copied().unwrap_or(0);
-        if inside.total >= self.total_max || from >= PER_ADDRESS_MAX && !address.is_loopback() {
-            return None;
+        if inside.total >= self.total_max {
+            return Err(NoPlace::Full);
         }
+        if !inside.flow.has_room(self.plan.rate, now) {
+            return Err(NoPlace::TooFast);
+        }
+        if let Some(address) = address {
+            if inside.from.len() > ADDRESSES {
+                inside.from.retain(|_, from| from.count > 0 || from.flow.is_running(now));
+            }
+            let from = inside.from.entry(address).or_default();
+            if from.count >= self.plan.per_address {
+                return Err(NoPlace::FullFromThere);
+            }
+            if !from.flow.has_room(self.plan.rate_per_address, now) {
+                return Err(NoPlace::TooFastFromThere);
+            }
+            from.flow.add(self.plan.rate_per_address, now);
+            from.count += 1;
+        }
+        inside.flow.add(self.plan.rate, now);
         inside.total += 1;
-        inside.from.insert(address, from + 1);
-        Some(Pass { limits: Arc::clone(self), address })
+        Ok(Pass { limits: Arc::clone(self), address })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -67,13 +111,42 @@ impl Limits {
     }
 }
 
+/// What counts as one host.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
+    }
+}
+
+impl Flow {
+    fn has_room(self, rate: Rate, now: Instant) -> bool {
+        self.0.is_none_or(|empty_at| empty_at + share(rate) <= now + BURST)
+    }
+
+    fn add(&mut self, rate: Rate, now: Instant) {
+        self.0 = Some(self.0.map_or(now, |empty_at| empty_at.max(now)) + share(rate));
+    }
+
+    fn is_running(self, now: Instant) -> bool {
+        self.0.is_some_and(|empty_at| empty_at > now)
+    }
+}
+
+/// The time of one connection at this rate.
+fn share(Rate(per_second): Rate) -> Duration {
+    Duration::from_secs(1) / u32::from(per_second.max(1))
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut inside = self.limits.lock();
         inside.total -= 1;
-        match inside.from.get_mut(&self.address) {
-            Some(from) if *from > 1 => *from -= 1,
-            _ => drop(inside.from.remove(&self.address)),
+        if let Some(from) = self.address.and_then(|address| inside.from.get_mut(&address)) {
+            from.count -= 1;
         }
     }
 }
@@ -82,18 +155,63 @@ impl Drop for Pass {
 mod tests {
     use super::*;
 
+    const HOST: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)));
+    const LOOPBACK: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    fn limits(plan: BrokerLimits) -> Arc<Limits> {
+        Arc::new(Limits { total_max: plan.connections, plan, inside: Mutex::default() })
+    }
+
     #[test]
     fn one_host_cannot_take_every_place_and_places_come_back() {
-        let limits = Arc::new(Limits::new(600));
-        let (host, loopback) = (IpAddr::from([10, 0, 0, 7]), IpAddr::from([127, 0, 0, 1]));
-        let passes: Vec<Pass> = std::iter::from_fn(|| limits.admit(host)).collect();
-        assert_eq!(passes.len(), PER_ADDRESS_MAX);
-        let local: Vec<Pass> = std::iter::from_fn(|| limits.admit(loopback)).collect();
-        assert_eq!(local.len(), 600 - PER_ADDRESS_MAX);
+        let limits = limits(BrokerLimits { connections: 600, per_address: 200, ..BrokerLimits::default() });
+        let now = Instant::now();
+        let all = |address| std::iter::from_fn(|| limits.admit(address, now).ok()).collect::<Vec<Pass>>();
+        let passes = all(HOST);
+        assert_eq!(passes.len(), 200);
+        assert_eq!(limits.admit(HOST, now).err(), Some(NoPlace::FullFromThere));
+        let local = all(LOOPBACK);
+        assert_eq!(local.len(), 400);
+        assert_eq!(limits.admit(None, now).err(), Some(NoPlace::Full));
         drop(passes);
-        assert!(limits.admit(host).is_some());
+        assert!(limits.admit(HOST, now).is_ok());
         drop(local);
-        assert!(limits.lock().from.is_empty());
         assert_eq!(limits.lock().total, 0);
+    }
+
+    #[test]
+    fn a_host_that_connects_again_and_again_is_slowed_down_alone_and_forgotten_in_the_end() {
+        let plan = BrokerLimits { rate: Rate(100), rate_per_address: Rate(10), ..BrokerLimits::default() };
+        let (limits, mut now) = (limits(plan), Instant::now());
+        let burst = (0..1000).filter(|_| limits.admit(HOST, now).is_ok()).count();
+        assert_eq!(burst, 50, "five seconds' worth");
+        assert_eq!(limits.admit(HOST, now).err(), Some(NoPlace::TooFastFromThere));
+        assert!(limits.admit(LOOPBACK, now).is_ok());
+        now += Duration::from_secs(1);
+        assert_eq!((0..1000).filter(|_| limits.admit(HOST, now).is_ok()).count(), 10);
+        now += Duration::from_secs(60);
+        assert_eq!((0..1000).filter(|_| limits.admit(LOOPBACK, now).is_ok()).count(), 500);
+        assert_eq!(limits.admit(None, now).err(), Some(NoPlace::TooFast));
+        for n in 0..=ADDRESSES {
+            now += Duration::from_secs(1);
+            let [high, low] = u16::try_from(n).expect("few").to_be_bytes();
+            drop(limits.admit(Some(IpAddr::from([10, 1, high, low])), now));
+        }
+        assert!(limits.lock().from.len() <= ADDRESSES + 1);
+        drop(limits.admit(HOST, now));
+        assert!(limits.lock().from.len() < 10);
+    }
+
+    #[test]
+    fn an_ipv6_host_is_its_network_and_a_mapped_address_is_the_one_it_maps() {
+        let limits = limits(BrokerLimits { per_address: 1, ..BrokerLimits::default() });
+        let (now, address) = (Instant::now(), |text: &str| text.parse::<IpAddr>().ok());
+        let _first = limits.admit(address("2001:db8::1"), now).expect("a place");
+        assert!(limits.admit(address("2001:db8::2"), now).is_err());
+        assert!(limits.admit(address("2001:db8:0:1::2"), now).is_ok());
+        let _mapped = limits.admit(address("::ffff:10.0.0.7"), now).expect("a place");
+        assert!(limits.admit(HOST, now).is_err());
+        let _six =
+            (limits.admit(address("::1"), now).expect("a place"), limits.admit(address("::1"), now).expect("another"));
     }
 }

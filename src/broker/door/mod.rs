@@ -3,10 +3,13 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `limits` how many at once · `greeting` from the first byte to CONNECT · `welcome` from there to CONNACK ·
-//! `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what the connection does for each of the
-//! session's actions · `errands` what it waits for meanwhile · `sending` what goes to the client.
+//! `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
+//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
+//! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
+//! to CONNECT · `welcome` from there to CONNACK · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! what the connection does for each of the session's actions · `errands` what it waits for meanwhile · `sending` what goes to the client.
 
+mod certificates;
 mod connection;
 mod duty;
 mod errands;
@@ -16,14 +19,20 @@ mod limits;
 mod listening;
 mod sending;
 mod shown;
+mod strangers;
 mod stream;
+mod taking;
+mod threshold;
+mod upgrade;
+mod websocket;
 mod welcome;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,33 +40,54 @@ use tokio_util::task::TaskTracker;
 use super::core::Shared;
 use super::notice;
 use super::talk::Trouble;
-use crate::config::plan::{Anonymous, ListenerPlan};
+use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
+use certificates::{Certificates, Secured};
 use limits::Limits;
 use listening::{Listening, Raw};
 use shown::{Peer, Shown};
+use strangers::{Room, Strangers};
 use stream::Stream;
+use taking::Taking;
+use threshold::Said;
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Pause after an accept that failed: out of file descriptors, as a rule, which does not get better by trying at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
 /// All listeners of the plan.
 pub(super) struct Doors {
-    doors: Vec<Door>,
+    all: Vec<Door>,
+    certificates: Vec<Certificates>,
+    asked: watch::Sender<u64>,
 }
 
 struct Door {
     plan: ListenerPlan,
     listener: Option<Listening>,
+    secured: Option<Secured>,
     limits: Arc<Limits>,
+    strangers: Arc<Strangers>,
     places: Arc<Semaphore>,
     shared: Arc<Shared>,
     notices: Notices,
+    taking: Taking,
+    turning_away: Trouble,
+    crowded: Trouble,
+}
+
+/// What every connection of a door shares.
+struct Porch {
+    plan: ListenerPlan,
+    /// For logs.
+    name: String,
+    secured: Option<Secured>,
+    said: Said,
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+    /// Cancelled when the gateway has nothing more to say.
+    end: CancellationToken,
 }
 
 /// What a connection's task is given.
@@ -70,32 +100,63 @@ struct Arrival {
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
-    /// Cancelled when the gateway has nothing more to say.
-    pub end: CancellationToken,
 }
 
 impl Doors {
-    pub(super) fn new(listeners: Vec<ListenerPlan>, shared: &Arc<Shared>, notices: &Notices) -> Self {
-        let (limits, places) = (Arc::new(Limits::from_system()), intake::places());
-        let door = |plan| {
-            let (limits, places) = (Arc::clone(&limits), Arc::clone(&places));
-            Door { plan, listener: None, limits, places, shared: Arc::clone(shared), notices: notices.clone() }
-        };
-        Self { doors: listeners.into_iter().map(door).collect() }
+    pub(super) fn new(plan: &BrokerPlan, shared: &Arc<Shared>, notices: &Notices) -> Self {
+        let (limits, places) = (Arc::new(Limits::new(plan.limits)), intake::places());
+        let (mut doors, mut certificates) = (Vec::new(), Vec::new());
+        for listener in &plan.listeners {
+            let (keeper, secured) = Certificates::new(listener, shared.clock.clone(), notices.clone()).unzip();
+            certificates.extend(keeper);
+            doors.push(Door {
+                plan: listener.clone(),
+                listener: None,
+                secured,
+                limits: Arc::clone(&limits),
+                strangers: Strangers::new(limits.total_max, plan.listeners.len()),
+                places: Arc::clone(&places),
+                shared: Arc::clone(shared),
+                notices: notices.clone(),
+                taking: Taking::new(),
+                turning_away: Trouble::default(),
+                crowded: Trouble::default(),
+            });
+        }
+        Self { all: doors, certificates, asked: watch::Sender::new(0) }
+    }
+
+    /// Each change of the number asks for certificates to be read again.
+    pub(super) fn asked(&self) -> watch::Sender<u64> {
+        self.asked.clone()
     }
 
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
+        for certificates in &mut self.certificates {
+            certificates.look().await;
+        }
         let mut bound = Vec::new();
-        for door in &mut self.doors {
-            door.listener = Listening::open(&door.plan).await.ok();
+        for door in &mut self.all {
+            if door.secured.as_ref().is_none_or(|secured| secured.config().is_some()) {
+                door.listener = Listening::open(&door.plan).await.ok();
+            }
             bound.push(door.listener.as_ref().and_then(Listening::address));
         }
         bound
     }
 
-    /// Starts one task per listener; they end when stopping begins.
+    /// Starts one task per listener, and one for its certificates; they end when stopping begins.
     pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
-        for door in self.doors {
+        for certificates in self.certificates {
+            let (stop, asked) = (stop.clone(), self.asked.subscribe());
+            tracker.spawn(async move {
+                tokio::select! {
+                    () = stop.begun() => {}
+                    () = certificates.keep(asked) => {}
+                }
+            });
+        }
+        for door in self.all {
             let (connections, stop, end) = (tracker.clone(), stop.clone(), end.clone());
             tracker.spawn(async move {
                 tokio::select! {
@@ -108,73 +169,105 @@ impl Doors {
     }
 }
 
+impl Porch {
+    fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
+        let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
+        let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
+        Arrival { stream, shown, anonymous, identity, shared, places }
+    }
+}
+
 impl Door {
     async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken) {
-        let listener = match self.listener.take() {
-            Some(listener) => listener,
-            None => self.open_with_patience().await,
-        };
-        let address = listener.address().map_or_else(|| self.plan.listen.to_string(), |address| address.to_string());
-        tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
-        let (mut failing, mut turning_away) = (Trouble::default(), Trouble::default());
+        let porch = Arc::new(Porch {
+            plan: self.plan.clone(),
+            name: self.plan.listen.to_string(),
+            secured: self.secured.clone(),
+            said: Said::default(),
+            shared: Arc::clone(&self.shared),
+            places: Arc::clone(&self.places),
+            end: end.clone(),
+        });
         loop {
-            let raw = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    if failing.is_news() {
-                        tracing::error!(%error, "cannot take in connections, trying on");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            self.shared.stats.connections.one();
-            let peer = raw.peer();
-            let address = match peer {
-                Peer::Address(address) => address.ip(),
-                _ => IpAddr::from(Ipv4Addr::LOCALHOST),
-            };
-            let Some(pass) = self.limits.admit(address) else {
-                self.shared.stats.turned_away.one();
-                if turning_away.is_news() {
-                    tracing::warn!(%peer, "too many connections, turning away");
-                }
-                continue;
-            };
-            let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-            if let Err(error) = raw.prepare() {
-                tracing::debug!(%peer, %error, "connection gone at once");
-                continue;
+            if let Some(secured) = &mut self.secured {
+                secured.usable().await;
             }
-            let stream = match raw {
-                Raw::Tcp(stream, _) => Stream::Tcp(stream),
-                Raw::Unix(stream) => Stream::Unix(stream),
+            let listening = match self.listener.take() {
+                Some(listening) => listening,
+                None => self.open_with_patience().await,
             };
-            let shown = Shown { peer, certificate: None };
-            let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
-            let arrival = Arrival { stream, shown, anonymous, identity, shared, places, end: end.clone() };
-            tracker.spawn(async move {
-                let _pass = pass;
-                greeting::receive(arrival).await;
-            });
+            let address = listening.address().map_or_else(|| porch.name.clone(), |address| address.to_string());
+            tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
+            if let Err(error) = self.take_in_all(&listening, &porch, tracker).await {
+                tracing::error!(%address, %error, "listener broke, opening it again");
+                tokio::time::sleep(RETRY.0).await;
+            }
         }
+    }
+
+    /// Until the door has no certificate any more, or its listener breaks.
+    async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
+        let mut secured = self.secured.clone();
+        loop {
+            let closed = async {
+                match &mut secured {
+                    Some(secured) => secured.gone().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                taken = self.taking.next(from) => self.take_in(taken?, porch, tracker).await,
+                () = closed => return Ok(()),
+            }
+        }
+    }
+
+    async fn take_in(&mut self, raw: Raw, porch: &Arc<Porch>, tracker: &TaskTracker) {
+        self.shared.stats.connections.one();
+        let peer = raw.peer();
+        let address = match peer {
+            Peer::Address(address) => Some(address.ip()),
+            Peer::Process { .. } | Peer::Gone => None,
+        };
+        let pass = match self.limits.admit(address, Instant::now()) {
+            Ok(pass) => pass,
+            Err(limit) => {
+                self.shared.stats.turned_away.one();
+                if self.turning_away.is_news() {
+                    tracing::warn!(listener = porch.name, %peer, %limit, "too many connections, turning away");
+                }
+                return;
+            }
+        };
+        if let Err(error) = raw.prepare() {
+            tracing::debug!(%peer, %error, "connection gone at once");
+            return;
+        }
+        let (stranger, room) = self.strangers.enter().await;
+        if room == Room::WasMade && self.crowded.is_news() {
+            tracing::warn!(listener = porch.name, %peer, "too many connections without CONNECT, the oldest make room");
+        }
+        let porch = Arc::clone(porch);
+        tracker.spawn(async move {
+            let _pass = pass;
+            threshold::cross(raw, porch, stranger).await;
+        });
     }
 
     async fn open_with_patience(&self) -> Listening {
         let (mut pause, longest) = RETRY;
-        let mut failed_at = None;
+        let mut failed = false;
         loop {
             let error = match Listening::open(&self.plan).await {
-                Ok(listener) => {
-                    if failed_at.is_some() {
+                Ok(listening) => {
+                    if failed {
                         self.tell(Phase::Cleared, "open now".to_owned());
                     }
-                    return listener;
+                    return listening;
                 }
                 Err(error) => error,
             };
-            if failed_at.is_none() {
-                failed_at = Some(Instant::now());
+            if !std::mem::replace(&mut failed, true) {
                 tracing::error!(address = %self.plan.listen, %error, "cannot open listener, trying on");
                 self.tell(Phase::Active, format!("cannot listen on {}: {error}", self.plan.listen));
             }

@@ -6,20 +6,30 @@ use std::sync::Arc;
 
 use tokio::net::UnixStream;
 
+use super::certificates::Guest;
 use crate::model::certificate::CertificateNames;
 
 /// What the transport knows of a client. Nothing here was claimed by it alone.
-#[derive(Debug, Clone)]
-pub(in crate::broker) struct Shown {
+#[derive(Debug)]
+pub(super) struct Shown {
     /// The other end.
     pub peer: Peer,
-    /// The names in its certificate, which was verified against `client_ca`; `None`: it has shown none.
-    pub certificate: Option<Arc<CertificateNames>>,
+    /// Its certificate, which was verified against `client_ca`; `None`: it has shown none.
+    pub certificate: Option<Certificate>,
+}
+
+/// A verified certificate.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    /// Who it is for.
+    pub names: CertificateNames,
+    /// Its holder, who is sent away when it is not accepted any more.
+    pub guest: Arc<Guest>,
 }
 
 /// The other end; written into logs as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::broker) enum Peer {
+pub(super) enum Peer {
     /// On the network.
     Address(SocketAddr),
     /// A process on this box, as the kernel vouches for it (`SO_PEERCRED`, unix(7)).

@@ -20,7 +20,6 @@ pub(super) trait Layers: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Layers for S {}
 
 /// A client's connection.
-#[allow(dead_code, reason = "until the layers are here")]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -43,7 +42,6 @@ pub(super) enum Writer {
 
 impl Stream {
     /// MQTT above layers of any kind.
-    #[allow(dead_code, reason = "until the layers are here")]
     pub(super) fn layered(layers: impl Layers + 'static) -> Self {
         Self::Layered(Whole { layers: Box::new(layers), taken: 0 })
     }

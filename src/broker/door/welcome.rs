@@ -21,7 +21,7 @@ use crate::broker::wire::{Connect, Version};
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
 /// Tells a client why it is not let in.
-pub(super) async fn refuse(mut arrival: Arrival, version: Version, reason: u8) {
+pub(super) async fn refuse(arrival: &mut Arrival, version: Version, reason: u8) {
     arrival.shared.stats.connects_refused.one();
     let mut out = BytesMut::new();
     encode::refusal(&mut out, version, reason);
@@ -42,7 +42,7 @@ fn admit<'a>(
     id: &'a str,
 ) -> impl Future<Output = Result<Identity, u8>> + Send + 'a {
     let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
-    let certificate = arrival.shown.certificate.as_ref().and_then(|names| names.name(arrival.identity));
+    let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
     let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref(), certificate };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
@@ -70,16 +70,19 @@ fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16>
 }
 
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
-pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
+pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
     let keep_alive = server_keep_alive(&mut connect, arrival.shared.keep_alive_max);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
         Ok(identity) => identity,
-        Err(reason) => return refuse(arrival, version, reason).await,
+        Err(reason) => return refuse(&mut arrival, version, reason).await,
     };
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
+    if let Some(certificate) = &arrival.shown.certificate {
+        certificate.guest.connected(&outbox);
+    }
     let expiry = expiry(&connect, arrival.shared.bounds.session_expiry_max);
     let newcomer = Newcomer {
         id: Arc::clone(&id),
@@ -96,7 +99,7 @@ pub(super) async fn welcome(arrival: Arrival, mut connect: Connect, arrived: Byt
             if arrival.shared.talk.allows() {
                 tracing::info!(peer = %arrival.shown.peer, client = &*id, reason, "client refused");
             }
-            return refuse(arrival, version, reason).await;
+            return refuse(&mut arrival, version, reason).await;
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), outbox);

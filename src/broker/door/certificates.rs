@@ -1,0 +1,254 @@
+//! The certificates of a door with TLS: read at the start, once a minute and when somebody asks, and told about.
+//!
+//! A door without usable ones is closed until there are some. New ones serve the next client; who is connected stays, but
+//! for those whose own certificate is not accepted any more. Bad new ones change nothing and are noticed.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use crate::broker::notice;
+use crate::broker::outbox::Outbox;
+use crate::broker::session::Ending;
+use crate::config::plan::{ClientCertificate, ListenerPlan};
+use crate::flow::clock::Clock;
+use crate::flow::notice::{Notices, Phase};
+use crate::model::time::{Certainty, Wall};
+use crate::road::Now;
+use crate::road::server::{Server, ServerFiles, Serving, Without};
+
+/// Files are looked at this often; reading three small ones costs nothing, and writes nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The same while there are none that can be used.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A certificate is spoken of so many days before it ends.
+const DAYS_AHEAD: i64 = 30;
+const DAY_MS: i64 = 86_400_000;
+
+/// What a client offers in the TLS handshake, where it offers anything (RFC 7301): MQTT's name, and that of the upgrade.
+const MQTT: &[u8] = b"mqtt";
+const WEBSOCKET: &[u8] = b"http/1.1";
+
+/// Keeps the certificates of one door.
+pub(super) struct Certificates {
+    server: Server,
+    clock: Clock,
+    subject: String,
+    notices: Notices,
+    now: watch::Sender<Option<Serving>>,
+    guests: Arc<Guests>,
+    missing: Told,
+    unusable: Told,
+    /// Days left when it was last said.
+    ending: Option<i64>,
+}
+
+/// What a door is given of them.
+#[derive(Clone)]
+pub(super) struct Secured {
+    now: watch::Receiver<Option<Serving>>,
+    pub guests: Arc<Guests>,
+}
+
+/// Was it said that something is wrong?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Wrong,
+}
+
+impl Certificates {
+    /// Of a listener with TLS; nothing is read yet.
+    pub(super) fn new(plan: &ListenerPlan, clock: Clock, notices: Notices) -> Option<(Self, Secured)> {
+        let tls = plan.tls.as_ref()?;
+        let without = match tls.client_certificate {
+            ClientCertificate::Required => Without::Refused,
+            ClientCertificate::Optional => Without::Accepted,
+        };
+        let files = ServerFiles {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            clients: tls.client_ca.clone().map(|path| (path, without)),
+        };
+        let alpn = if plan.websocket.is_some() { WEBSOCKET } else { MQTT };
+        let dated = clock.clone();
+        let server = Server::new(files, &[alpn], Now::new(move || dated.wall_now()));
+        let (now, seen) = watch::channel(None);
+        let guests = Arc::<Guests>::default();
+        let secured = Secured { now: seen, guests: Arc::clone(&guests) };
+        let (missing, unusable) = (Told::Nothing, Told::Nothing);
+        let subject = plan.listen.to_string();
+        Some((Self { server, clock, subject, notices, now, guests, missing, unusable, ending: None }, secured))
+    }
+
+    /// Looks now and then, and whenever `asked` changes; runs until dropped. Cancel-safe.
+    pub(super) async fn keep(mut self, mut asked: watch::Receiver<u64>) {
+        loop {
+            let pause = if self.now.borrow().is_some() { LOOK_EVERY } else { LOOK_AGAIN };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = asked.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await; // nobody can ask any more: we are stopping
+                },
+            }
+            self.look().await;
+        }
+    }
+
+    /// Reads the files and acts on what they hold.
+    pub(super) async fn look(&mut self) {
+        let serving = match self.server.load().await {
+            Ok(serving) => serving,
+            Err(error) => {
+                if self.missing == Told::Nothing {
+                    tracing::error!(listener = self.subject, %error, "listener is closed, its certificate cannot be used");
+                    self.tell("broker_listener_down", Phase::Active, error.to_string());
+                }
+                self.missing = Told::Wrong;
+                self.now.send_replace(None);
+                return;
+            }
+        };
+        if std::mem::replace(&mut self.missing, Told::Nothing) == Told::Wrong {
+            self.tell("broker_listener_down", Phase::Cleared, "the certificate can be used now".to_owned());
+        }
+        self.tell_of_files(serving.fault.as_deref());
+        self.tell_of_end(&serving, self.clock.wall_now());
+        let before = self.now.borrow().as_ref().map(|before| before.edition);
+        if before.is_some_and(|before| before != serving.edition) {
+            let sent_away = self.guests.judge(&serving);
+            tracing::info!(listener = self.subject, sent_away, "renewed certificates are in use");
+        }
+        if before != Some(serving.edition) {
+            self.now.send_replace(Some(serving));
+        }
+    }
+
+    fn tell_of_files(&mut self, fault: Option<&str>) {
+        match (fault, self.unusable) {
+            (Some(fault), Told::Nothing) => {
+                tracing::error!(listener = self.subject, error = fault, "renewed certificates cannot be used");
+                let detail = format!("{fault}; the last good files stay in use");
+                self.tell("certificate_unusable", Phase::Active, detail);
+                self.unusable = Told::Wrong;
+            }
+            (None, Told::Wrong) => {
+                tracing::info!(listener = self.subject, "certificate files can be used again");
+                self.tell("certificate_unusable", Phase::Cleared, "the files can be used again".to_owned());
+                self.unusable = Told::Nothing;
+            }
+            _ => {}
+        }
+    }
+
+    /// Said once a day; a clock without a fix would cry wolf, or keep silent.
+    fn tell_of_end(&mut self, serving: &Serving, wall: Wall) {
+        let Some(ends) = serving.ends.as_ref().filter(|_| wall.certainty == Certainty::Fixed) else { return };
+        let days = ends.unix_ms.saturating_sub(wall.unix_ms).div_euclid(DAY_MS).max(0);
+        if days >= DAYS_AHEAD {
+            if self.ending.take().is_some() {
+                self.tell("certificate_expiring", Phase::Cleared, format!("{} has been renewed", ends.what));
+            }
+        } else if self.ending.replace(days) != Some(days) {
+            let end = Wall { unix_ms: ends.unix_ms, certainty: Certainty::Fixed };
+            let detail = match days {
+                0 => format!("{} ends within a day or has ended: {end}", ends.what),
+                days => format!("{} ends in {days} days: {end}", ends.what),
+            };
+            tracing::warn!(listener = self.subject, days, error = detail, "certificate ends soon");
+            self.tell("certificate_expiring", Phase::Active, detail);
+        }
+    }
+
+    fn tell(&self, event: &'static str, phase: Phase, detail: String) {
+        self.notices.tell(notice(event, phase, &self.subject, detail));
+    }
+}
+
+impl Secured {
+    /// For the next handshake; `None`: the door is closed.
+    pub(super) fn config(&self) -> Option<Arc<ServerConfig>> {
+        self.now.borrow().as_ref().map(|serving| Arc::clone(&serving.config))
+    }
+
+    /// Resolves when there are certificates. Cancel-safe.
+    pub(super) async fn usable(&mut self) {
+        if self.now.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await; // we are stopping
+        }
+    }
+
+    /// Resolves when there are none any more. Cancel-safe.
+    pub(super) async fn gone(&mut self) {
+        if self.now.wait_for(Option::is_none).await.is_err() {
+            std::future::pending::<()>().await; // we are stopping
+        }
+    }
+}
+
+/// Clients that showed a certificate and are connected.
+#[derive(Debug, Default)]
+pub(super) struct Guests(Mutex<Vec<Weak<Guest>>>);
+
+/// One of them; forgotten when dropped.
+#[derive(Debug)]
+pub(super) struct Guest {
+    chain: Vec<CertificateDer<'static>>,
+    place: Mutex<Place>,
+}
+
+/// Where it can be told.
+#[derive(Debug)]
+enum Place {
+    NotYet,
+    Connected(Weak<Outbox>),
+    Refused,
+}
+
+impl Guest {
+    /// Has its place now.
+    pub(super) fn connected(&self, outbox: &Arc<Outbox>) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        match *place {
+            Place::Refused => outbox.end(Ending::NotAllowed),
+            _ => *place = Place::Connected(Arc::downgrade(outbox)),
+        }
+    }
+
+    fn send_away(&self) {
+        let before = std::mem::replace(&mut *self.place.lock().unwrap_or_else(PoisonError::into_inner), Place::Refused);
+        if let Place::Connected(outbox) = before
+            && let Some(outbox) = outbox.upgrade()
+        {
+            outbox.end(Ending::NotAllowed);
+        }
+    }
+}
+
+impl Guests {
+    /// Notes one.
+    pub(super) fn note(&self, chain: Vec<CertificateDer<'static>>) -> Arc<Guest> {
+        let guest = Arc::new(Guest { chain, place: Mutex::new(Place::NotYet) });
+        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if guests.len() == guests.capacity() {
+            guests.retain(|guest| guest.strong_count() > 0); // before it grows
+        }
+        guests.push(Arc::downgrade(&guest));
+        guest
+    }
+
+    /// Sends those away that would not come in now; says how many.
+    fn judge(&self, serving: &Serving) -> usize {
+        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guests.retain(|guest| guest.strong_count() > 0);
+        let all: Vec<_> = guests.iter().filter_map(Weak::upgrade).collect();
+        drop(guests);
+        let refused = all.iter().filter(|guest| !serving.accepts(&guest.chain));
+        refused.map(|guest| guest.send_away()).count()
+    }
+}
