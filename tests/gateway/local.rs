@@ -219,7 +219,7 @@ impl Found {
     fn said(self) -> &'static str {
         match self {
             Self::MetaCutShort | Self::MetaGarbage | Self::GarbageInTheStore => "set aside",
-            Self::RetainedGarbage => "retained messages of clients were damaged",
+            Self::RetainedGarbage => "retained messages and sessions of clients were damaged",
             Self::RetainedIsADirectory => "retained messages of clients cannot be kept",
             Self::StoreIsAFile | Self::DataDirIsAFile => "store cannot be opened",
             Self::CommandsGarbage => "command journal damaged and set aside",

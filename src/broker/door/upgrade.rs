@@ -210,12 +210,12 @@ mod tests {
 
     #[test]
     fn pages_of_this_box_and_listed_ones_are_let_in_and_others_are_not() {
+        use Reached::{ByName, Plainly};
         let asked = |origin: &str, host: &str, origins: &[&str], reached| {
             let head =
                 GOOD.replace("http://127.0.0.1:8000", origin).replace("Host: localhost:9001", &format!("Host: {host}"));
             answered(&head, origins, reached).is_ok()
         };
-        use Reached::{ByName, Plainly};
         for (origin, host) in [
             ("http://localhost:1880", "127.0.0.1:9001"),
             ("http://[::1]:1880", "[::1]:9001"),
@@ -253,7 +253,7 @@ mod tests {
         far.write_all(&[GOOD.as_bytes(), &frame].concat()).await.expect("room");
         let mut frames = upgrade(near, &WebsocketPlan::default(), Reached::Plainly).await.expect("granted");
         assert_eq!(frames.read_u8().await.expect("payload"), b'x');
-        for wrong in [[b'x'; HEAD_BYTES_MAX + 4096].to_vec(), b"\x10\x0c\x00\x04MQTT\r\n\r\n".to_vec()] {
+        for wrong in [vec![b'x'; HEAD_BYTES_MAX + 4096], b"\x10\x0c\x00\x04MQTT\r\n\r\n".to_vec()] {
             let (near, mut far) = tokio::io::duplex(1 << 16);
             far.write_all(&wrong).await.expect("room");
             assert!(upgrade(near, &WebsocketPlan::default(), Reached::Plainly).await.is_err());

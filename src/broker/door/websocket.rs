@@ -280,11 +280,11 @@ mod tests {
         match payload.len() {
             length @ 0..=125 => bytes.push(MASKED | u8::try_from(length).expect("small")),
             length @ 126..=0xFFFF => {
-                bytes.push(MASKED | 126);
+                bytes.push(MASKED | 0x7E);
                 bytes.extend(u16::try_from(length).expect("small").to_be_bytes());
             }
             length => {
-                bytes.push(MASKED | 127);
+                bytes.push(MASKED | 0x7F);
                 bytes.extend((length as u64).to_be_bytes());
             }
         }

@@ -1,3 +1,5 @@
+//! What a segment takes, gives back and outlives.
+
 use super::*;
 use crate::model::message::{Kept, Properties};
 use crate::model::quality::Cause;
