@@ -6,6 +6,8 @@
 //! then read in pages and settled. Beside it, what a 4 KiB write with fdatasync takes in the same directory: two commits per
 //! message and window are what a disk must give.
 
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
+
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ironbridge::disk::ledger::{Ledger, LedgerFigures, MessageRow, Owing, SessionId, SessionRow};
 
 const WINDOW: u16 = 64;
@@ -65,7 +68,7 @@ fn sync_time(home: &Path) -> Duration {
 fn message() -> Arc<MessageRow> {
     let payload = vec![b'x'; PAYLOAD].into();
     let topic = "plant/pump-1/pressure".into();
-    Arc::new(MessageRow { topic, qos: 2, payload, properties: Default::default(), expires_unix_ms: None })
+    Arc::new(MessageRow { topic, qos: 2, payload, properties: Bytes::new(), expires_unix_ms: None })
 }
 
 fn desk(path: &Path, qos: u8) -> (Arc<Desk>, u8) {
