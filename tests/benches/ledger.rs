@@ -181,7 +181,9 @@ async fn queue(path: &Path) {
         let page = desk.ledger.page(desk.to, from, PAGE).await.expect("told").expect("read");
         let Some(last) = page.last() else { break };
         (from, read) = (last.ordinal + 1, read + page.len() as u64);
-        page.iter().for_each(|row| desk.ledger.settle(desk.to, row.ordinal));
+        for row in &page {
+            desk.ledger.settle(desk.to, row.ordinal);
+        }
     }
     desk.ledger.committed().await.expect("told").expect("committed");
     assert_eq!(read, QUEUE, "all of it");
