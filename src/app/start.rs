@@ -301,6 +301,7 @@ fn start_uplinks(base: &Base, commands: &Commands, run_dir: &std::path::Path, ti
             clock: base.clock.clone(),
             notices: base.notices.clone(),
             commands: (plan.commands == Downlink::Accepted).then(|| commands.clone()),
+            pass_on: None,
             run_dir: run_dir.to_owned(),
             timing,
         };
