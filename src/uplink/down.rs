@@ -121,8 +121,12 @@ async fn first_done(waiting: &mut VecDeque<Waiting>) -> Receipt {
                 one.done = None;
             }
         }
-        match waiting.pop_front_if(|first| first.done.is_none()) {
-            Some(first) => Poll::Ready(first.receipt),
+        match waiting.pop_front() {
+            Some(Waiting { receipt, done: None }) => Poll::Ready(receipt),
+            Some(first) => {
+                waiting.push_front(first);
+                Poll::Pending
+            }
             None => Poll::Pending,
         }
     })

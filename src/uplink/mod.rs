@@ -343,8 +343,7 @@ impl<S: Source> Uplink<S> {
         self.packer.clear();
         self.stats.in_flight.set(0);
         let finished = matches!(outcome.end, End::Finished) && !stop.is_begun();
-        let left = self.ways.left();
-        if let Some(left) = left.filter(|_| finished) {
+        if let Some(left) = self.ways.left().filter(|_| finished) {
             self.ways.ended();
             tracing::info!(uplink = self.plan.name, reason = left.as_str(), "uplink disconnects");
             self.backoff.reset();

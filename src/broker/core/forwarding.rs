@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{Origin, Shared};
+use super::{Origin, Refusal, Shared};
 use crate::broker::carried;
 use crate::broker::message::{Message, Qos, Retain};
 use crate::broker::tree::ClientKey;
@@ -51,9 +51,16 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let published = self
-            .publish(&message, retain, Origin { client: ClientKey::NOBODY, packet_id: None })
-            .map_err(|_| NotTaken::NoRoom)?;
+        let origin = Origin { client: ClientKey::NOBODY, packet_id: None };
+        let published = match self.publish(&message, retain, origin) {
+            // Tried again for ever, it would hold up all that comes behind it.
+            Err(Refusal::NoRoom) => {
+                self.stats.publishes_refused.one();
+                self.publish(&message, Retain::No, origin)
+            }
+            published => published,
+        };
+        let published = published.map_err(|_| NotTaken::NoRoom)?;
         let forward = self.forward.clone();
         let stored = forward
             .wants(&letter.topic, letter.from.as_deref())
