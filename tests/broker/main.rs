@@ -3,8 +3,10 @@
 #[path = "../support/broker.rs"]
 mod support;
 
+mod access;
 mod commands;
 mod greedy;
 mod hostile;
+mod logins;
 mod protocol;
 mod retained;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ironbridge::access::Access;
-use ironbridge::broker::{Broker, BrokerParts, Publisher};
+use ironbridge::broker::{Broker, BrokerParts, Control, Publisher};
 use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::command::{self, Submitted};
@@ -41,12 +41,24 @@ pub struct Setup {
     pub tags: usize,
     pub listen: SocketAddr,
     pub sessions: SessionsPlan,
+    /// Rules beside that for anonymous clients.
+    pub acl: Vec<AclPlan>,
+    /// What stands in the users file, if there is one.
+    pub users: Option<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { anonymous: Anonymous::ReadWrite, write: Vec::new(), tags: 10, listen, sessions: SessionsPlan::default() }
+        Self {
+            anonymous: Anonymous::ReadWrite,
+            write: Vec::new(),
+            tags: 10,
+            listen,
+            sessions: SessionsPlan::default(),
+            acl: Vec::new(),
+            users: None,
+        }
     }
 }
 
@@ -59,6 +71,9 @@ pub struct Running {
     pub stop: Stop,
     pub end: CancellationToken,
     pub run: JoinHandle<()>,
+    pub access: Arc<Access>,
+    pub control: Control,
+    pub plan: BrokerPlan,
     pub dir: Arc<tempfile::TempDir>,
 }
 
@@ -78,11 +93,18 @@ impl Running {
         let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
         let limits = BrokerLimits::default();
-        let (acl, sessions) = (vec![acl], setup.sessions);
-        let plan = BrokerPlan { listeners: vec![listener], limits, users_file: None, acl, sessions };
+        let (acl, sessions) = ([vec![acl], setup.acl].concat(), setup.sessions);
+        let users_file = setup.users.map(|text| {
+            let path = dir.path().join("users");
+            ironbridge::access::replace(&path, &text).expect("the users file is written");
+            path
+        });
+        let plan = BrokerPlan { listeners: vec![listener], limits, users_file, acl, sessions };
+        let access = Arc::new(Access::new(&plan));
+        access.load_users();
         let parts = BrokerParts {
-            access: Arc::new(Access::new(&plan)),
-            plan,
+            access: Arc::clone(&access),
+            plan: plan.clone(),
             ownership,
             commands: entry,
             forward: ironbridge::flow::forward::ForwardEntry::none(),
@@ -93,8 +115,9 @@ impl Running {
         let (mut broker, publisher) = Broker::new(parts).expect("a broker");
         let address = broker.bind().await[0].unwrap_or(setup.listen);
         let (stop, end) = (Stop::new(), CancellationToken::new());
+        let control = broker.control();
         let run = tokio::spawn(broker.run(stop.clone(), end.clone()));
-        Self { address, publisher, commands, notices: told, stop, end, run, dir }
+        Self { address, publisher, commands, notices: told, stop, end, run, access, control, plan, dir }
     }
 
     /// Ends it in order; the directory is handed on.
@@ -139,7 +162,10 @@ pub struct Wishes {
 
 impl Client5 {
     pub async fn open(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        Self::over(TcpStream::connect(address).await.expect("a connection"), id, wish).await
+    }
+
+    pub async fn over(stream: TcpStream, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
         let mut client = Self { stream, arrived: BytesMut::new() };
         let connect = v5::Connect { keep_alive: 0, client_id: id.to_owned(), clean_start: true, properties: None };
         let mut wishes = Wishes { connect, properties: v5::ConnectProperties::new(), will: None, login: None };

@@ -40,9 +40,9 @@ use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use owing::Room;
-pub(super) use subscribing::NOT_AUTHORIZED;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
+pub(super) use subscribing::NOT_AUTHORIZED;
 
 /// Deliveries of the gateway's own messages for which the lock is held at a time.
 const PAGE: usize = 256;
