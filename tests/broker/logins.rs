@@ -67,7 +67,7 @@ async fn a_flood_of_wrong_logins_delays_neither_a_good_login_elsewhere_nor_messa
 async fn who_fails_again_and_again_is_told_to_come_back() {
     let broker = Arc::new(Running::with(setup()).await);
     let mut crowd = JoinSet::new();
-    for number in 0..40 {
+    for number in 0..80 {
         let broker = Arc::clone(&broker);
         crowd.spawn(async move {
             let stream = TcpStream::connect(broker.address).await.expect("a connection");
@@ -107,6 +107,10 @@ async fn a_login_that_was_on_its_way_when_its_user_was_removed_does_not_stay() {
     // Slowed down by now.
     let address = broker.address;
     let late = tokio::spawn(async move { Client5::open(address, "late", login("hmi", "password")).await });
+    let mut other = v5(&broker, "root", "other").await;
+    for _ in 0..10 {
+        other.ping().await;
+    }
     std::fs::write(broker.dir.path().join("users"), format!("root:{HASH}\n")).expect("written");
     broker.access.reload(&broker.plan);
     broker.control.rejudge();
@@ -115,7 +119,9 @@ async fn a_login_that_was_on_its_way_when_its_user_was_removed_does_not_stay() {
         v5::ConnectReturnCode::Success => {
             assert_eq!(client.disconnected().await, v5::DisconnectReasonCode::NotAuthorized);
         }
-        code => assert_eq!(code, v5::ConnectReturnCode::NotAuthorized),
+        code => {
+            assert!([v5::ConnectReturnCode::NotAuthorized, v5::ConnectReturnCode::BadUserNamePassword].contains(&code))
+        }
     }
 }
 
