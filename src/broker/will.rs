@@ -89,6 +89,11 @@ impl Waiting {
         Some(self.0.swap_remove(place).2)
     }
 
+    /// Forgets those that may not be sent any more.
+    pub(super) fn keep_only(&mut self, may_be_sent: impl Fn(&str, &LastWill) -> bool) {
+        self.0.retain(|(id, _, will)| may_be_sent(id, will));
+    }
+
     /// Those whose time has come.
     pub(super) fn due(&mut self, now: Instant) -> Vec<LastWill> {
         self.0.extract_if(.., |(_, due, _)| *due <= now).map(|(.., will)| will).collect()

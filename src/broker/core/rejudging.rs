@@ -1,8 +1,8 @@
 //! Whoever is connected, judged by rules that have changed: who would not be let in any more must go, what a client may
 //! not read any more it gets no longer. Nobody else notices.
 
-use super::Shared;
 use super::subscribing::split;
+use super::{Core, Shared};
 use crate::broker::clients::Presence;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::Ending;
@@ -60,6 +60,14 @@ impl Shared {
                 rejudged.subscriptions += 1;
             }
         }
+        let Core { wills, clients, .. } = core;
+        wills.keep_only(|id, will| {
+            let identity = clients.with_id(id).and_then(|key| clients.get(key)?.identity.as_ref());
+            identity.is_none_or(|identity| {
+                let judged = ruling::judge(&self.access, &self.ownership, identity, will.topic(), false.into());
+                self.access.is_admitted(identity) && matches!(judged, Ruling::Publish(_))
+            })
+        });
         self.stats.subscriptions.set(core.tree.count() as u64);
         rejudged
     }
