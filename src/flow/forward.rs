@@ -16,7 +16,7 @@ use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::model::mapping::Mapping;
-use crate::model::message::ClientMessage;
+use crate::model::message::{ClientMessage, Kept};
 use crate::model::number::{Class, Number};
 use crate::model::time::Stamp;
 use crate::model::topic::matches;
@@ -37,6 +37,8 @@ pub struct Route {
     pub lane: usize,
     /// Where it leads to: what came from there does not go back.
     pub bridge: Option<Arc<str>>,
+    /// Is what is to be retained here to be retained there?
+    pub kept: Kept,
 }
 
 /// A message to be stored.
@@ -193,9 +195,13 @@ impl Shared {
             let Some(topic) = route.mapping.to_remote(&letter.topic) else { continue };
             let (committed, receipt) = oneshot::channel();
             let asked = letter.wish == Wish::Receipt;
+            let mut message = letter.message.clone();
+            if route.kept == Kept::No {
+                message.kept = Kept::No;
+            }
             let record = MessageRecord {
                 topic: topic.into(),
-                message: letter.message.clone(),
+                message,
                 class: route.class,
                 at: letter.at,
                 committed: asked.then_some(committed),
@@ -226,7 +232,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::flow::hub::{DURABLE_DEPTH, Durable, DurableEnd, hub};
-    use crate::model::message::{Kept, Properties};
+    use crate::model::message::Properties;
     use crate::model::number::{Epoch, Seq};
     use crate::model::time::Boot;
 
@@ -243,7 +249,7 @@ mod tests {
     fn entry(filter: &str, bridge: Option<&str>) -> (ForwardEntry, DurableEnd) {
         let (hub, _, end) = hub(Vec::new());
         let mapping = Mapping::plain(filter);
-        let route = Route { mapping, class: Class::Bulk, lane: 0, bridge: bridge.map(Into::into) };
+        let route = Route { mapping, class: Class::Bulk, lane: 0, bridge: bridge.map(Into::into), kept: Kept::Yes };
         (ForwardEntry::new(vec![route], vec![hub]), end)
     }
 
