@@ -29,6 +29,14 @@ impl Near {
         Self { home, port, daemon }
     }
 
+    /// With another configuration, after a stop.
+    async fn again(&mut self, text: &str) {
+        let listen = format!("listen = \"127.0.0.1:{}\"", self.port);
+        self.home.configure(&text.replace("listen = \"127.0.0.1:0\"", &listen));
+        self.daemon = Some(self.home.run());
+        self.daemon.as_ref().unwrap().mqtt().await;
+    }
+
     /// SIGKILL and, after a moment without it, a new one.
     async fn kill(&mut self) {
         self.daemon = None; // dropped: killed
@@ -62,7 +70,13 @@ async fn out_in_and_both(far: Far) {
                 "filter = \"gw/#\"\ndirection = \"in\"",
             ],
         );
-    let mut near = Near::start(&text);
+    // Retained before there was a bridge.
+    let mut near = Near::start(text.split("[[bridge]]").next().unwrap());
+    near.daemon.as_ref().unwrap().mqtt().await;
+    publish(near.port, "o/before", "old", true).await;
+    publish(near.port, "quiet/before", "old", true).await;
+    assert_eq!(near.stop().await, Some(0));
+    near.again(&text).await;
     let watch = Watch::on_all(near.daemon.as_ref().unwrap().mqtt().await).await;
     watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
     let (here, there) =
@@ -105,7 +119,8 @@ async fn out_in_and_both(far: Far) {
 
     // Whoever comes later finds what is retained, and only that.
     let late = Listener::start(far.port(), "late", "#").await;
-    until("retained there", || late.on("a/o/1").len() == 1 && late.on("b/1").len() == 1).await;
+    until("retained there", || ["a/o/1", "b/1", "a/o/before"].iter().all(|topic| late.on(topic).len() == 1)).await;
+    assert!(late.on("quiet/before").is_empty());
     assert!(late.on("a/o/1")[0].retained && late.on("quiet/1").is_empty());
     assert!(there.on("quiet/1").iter().all(|seen| !seen.retained) && !there.on("quiet/1").is_empty());
     let late = Watch::on_all(([127, 0, 0, 1], near.port).into()).await;
