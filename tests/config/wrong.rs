@@ -105,6 +105,11 @@ fn the_broker_says_what_is_wrong() {
             ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"$share/g/a\"]", "broker.acl[0].read", "without $share"),
             ("[[broker.acl]]\nuser = \"anonymous\"\nread = [«\"\"]", "broker.acl[0].read", "must not be empty"),
             ("«[[broker.acl]]\nread = [\"#\"]", "broker.acl[0].user", "is missing"),
+            (
+                "[[broker.acl]]\nuser = \"anonymous\"\noperate = [\"*\", «\"pump-1\"]",
+                "broker.acl[0].operate",
+                "no device of this name",
+            ),
         ],
     );
 }

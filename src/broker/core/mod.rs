@@ -40,6 +40,7 @@ use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use owing::Room;
+pub(super) use subscribing::NOT_AUTHORIZED;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 

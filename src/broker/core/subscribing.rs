@@ -15,6 +15,9 @@ const LEVELS_MAX: usize = 100_000;
 /// And of everybody.
 const LEVELS_OF_ALL_MAX: usize = 400_000;
 
+/// Reason code of SUBACK: the client may not (MQTT 5, section 3.9.3).
+pub(in crate::broker) const NOT_AUTHORIZED: u8 = 0x87;
+
 /// A filter was added.
 #[derive(Debug)]
 pub(in crate::broker) struct Subscribed {
@@ -33,11 +36,12 @@ impl Shared {
         id: Option<u32>,
     ) -> Result<Subscribed, u8> {
         let (group, filter) = split(&wanted.filter).ok_or(0x8F_u8)?;
-        if !self.access.may_read(who, filter) {
-            return Err(0x87);
-        }
         let levels = filter.split('/').count();
         let mut guard = self.lock();
+        // Under the lock: whoever judges by new rules has it, too, and must find what was added by old ones.
+        if !self.access.may_read(who, filter) {
+            return Err(NOT_AUTHORIZED);
+        }
         let core = &mut *guard;
         let everybody = core.levels;
         let client = core.clients.get_mut(key).ok_or(0x80_u8)?;

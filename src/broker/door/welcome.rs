@@ -43,7 +43,8 @@ fn admit<'a>(
 ) -> impl Future<Output = Result<Identity, u8>> + Send + 'a {
     let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
     let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
-    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref(), certificate };
+    let password = connect.password.as_ref().map(|password| &*password.0);
+    let shown = Credentials { user: connect.user.as_deref(), password, certificate };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
     async move {
@@ -81,6 +82,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         Ok(identity) => identity,
         Err(reason) => return refuse(&mut arrival, version, reason).await,
     };
+    // Not kept for as long as the client stays.
+    connect.password = None;
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting), limits.queued_bytes));
     if let Some(certificate) = &arrival.shown.certificate {
         certificate.guest.connected(&outbox);

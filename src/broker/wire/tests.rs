@@ -206,6 +206,16 @@ fn the_version_is_told_from_connect() {
 }
 
 #[test]
+fn a_password_is_not_in_what_is_shown_of_a_connect() {
+    let bytes = [&[0x10, 24, 0, 4][..], b"MQTT", &[4, 0xC2, 0, 0], b"\0\x01x\0\x01u\0\x06canary"].concat();
+    let connect = connect(&bytes).expect("a CONNECT");
+    assert_eq!(connect.password.as_ref().map(|password| &*password.0), Some(&b"canary"[..]));
+    let shown = format!("{connect:?}");
+    let as_bytes = format!("{:?}", b"canary");
+    assert!(!shown.contains("canary") && !shown.contains(&as_bytes[1..as_bytes.len() - 1]), "{shown}");
+}
+
+#[test]
 fn a_packet_is_cut_only_when_whole_and_a_long_one_is_refused_by_its_head() {
     let mut arrived = BytesMut::from(&[0x30, 0x83][..]);
     assert_eq!(frame(&mut arrived, PACKET_BYTES_MAX), Ok(None));

@@ -78,6 +78,7 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let gateway = gateway::gateway(&root);
     let store = gateway::store(&root);
     let broker = broker::broker(&root);
+    access::operate(&root, complete);
     let buses = bus::buses(&root, complete);
     let (devices, tags) = device::devices(&root, library, &buses, &gateway);
     let mut uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
