@@ -8,121 +8,16 @@ talk to each other at QoS 1, fifty times a second (in another process, with the 
 memory (under a ceiling of 256 MiB where this user may set one), lines of log, open files. `fuzz` with 180 seconds is the
 three-minute mutation fuzz. Prints a table; what is judged stands at its end.
 """
-import os, random, resource, selectors, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import os, random, resource, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time
 
 from local import check, failures, free_port, wait_port
+from besieged import connect_packet, dial, packet, packets, patiently, publish_packet, subscribe_packet, text
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CEILING = 256 << 20
 PERIOD = 0.25            # seconds between two polls
 UNITS, TAGS = 4, 250     # a thousand tags
 CLIENTS = 1000
-
-
-def plant(port, notes):
-    """A Modbus server that answers everything at once and notes when it was asked."""
-    listener = socket.create_server(("127.0.0.1", port))
-    out, value = open(notes, "w", buffering=1), 0
-    chosen = selectors.DefaultSelector()
-    chosen.register(listener, selectors.EVENT_READ)
-    pending = {}
-    while True:
-        for key, _ in chosen.select():
-            if key.fileobj is listener:
-                stream = listener.accept()[0]
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                pending[stream] = b""
-                chosen.register(stream, selectors.EVENT_READ)
-                continue
-            stream = key.fileobj
-            data = stream.recv(4096)
-            if not data:
-                chosen.unregister(stream)
-                stream.close()
-                continue
-            pending[stream] += data
-            while len(pending[stream]) >= 12:
-                transaction, _, _, unit, function, first, count = struct.unpack(">HHHBBHH", pending[stream][:12])
-                pending[stream] = pending[stream][12:]
-                value = (value + 1) % 60000
-                out.write(f"{time.monotonic():.4f} {unit} {first}\n")
-                body = struct.pack(f">{count}H", *[value] * count)
-                stream.sendall(struct.pack(">HHHBBB", transaction, 0, 3 + len(body), unit, function, len(body)) + body)
-
-
-def text(string):
-    string = string.encode() if isinstance(string, str) else string
-    return struct.pack(">H", len(string)) + string
-
-
-def packet(first, body):
-    length, head = len(body), bytes([first])
-    while length > 0x7F:
-        head += bytes([length & 0x7F | 0x80])
-        length >>= 7
-    return head + bytes([length]) + body
-
-
-def connect_packet(name, keep_alive=0):
-    return packet(0x10, text("MQTT") + b"\4\2" + struct.pack(">H", keep_alive) + text(name))
-
-
-def publish_packet(topic, payload, qos=0, retain=0, number=1):
-    return packet(0x30 | qos << 1 | retain, text(topic) + (struct.pack(">H", number) if qos else b"") + payload)
-
-
-def subscribe_packet(filters, qos=0):
-    return packet(0x82, b"\0\1" + b"".join(text(filter) + bytes([qos]) for filter in filters))
-
-
-def dial(port, first=b""):
-    stream = socket.create_connection(("127.0.0.1", port), 10)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.sendall(first)
-    return stream
-
-
-def packets(stream, buffer):
-    """Whole packets as they come: first byte and body."""
-    while True:
-        place, length, shift = 1, 0, 0
-        while place < len(buffer):
-            length |= (buffer[place] & 0x7F) << shift
-            shift += 7
-            place += 1
-            if buffer[place - 1] & 0x80 == 0:
-                break
-        else:
-            place = None
-        if place and len(buffer) >= place + length:
-            yield buffer[0], buffer[place:place + length]
-            buffer = buffer[place + length:]
-            continue
-        data = stream.recv(65536)
-        if not data:
-            return
-        buffer += data
-
-
-def witness(port, notes):
-    """Two clients that talk to each other; every round trip is noted, and every one that did not come back in time."""
-    hears, says = dial(port, connect_packet("witness-hears") + subscribe_packet(["witness"], 1)), dial(port, connect_packet("witness-says"))
-    out, heard, said = open(notes, "w", buffering=1), packets(hears, b""), packets(says, b"")
-    assert next(heard)[0] == 0x20 and next(heard)[0] == 0x90 and next(said)[0] == 0x20
-    number = 0
-    hears.settimeout(20), says.settimeout(20)
-    while True:
-        number += 1
-        begun = time.monotonic()
-        says.sendall(publish_packet("witness", str(number).encode(), 1))
-        first, body = next(heard)
-        if first >> 4 != 3 or body[11:] != str(number).encode():
-            out.write(f"{begun:.4f} wrong\n")
-        hears.sendall(b"\x40\2" + body[9:11])
-        if next(said)[0] != 0x40:
-            out.write(f"{begun:.4f} wrong\n")
-        out.write(f"{begun:.4f} {time.monotonic() - begun:.5f}\n")
-        time.sleep(max(0, 0.02 - (time.monotonic() - begun)))
 
 
 class Gateway:
@@ -187,14 +82,6 @@ class Gateway:
     def lines(self):
         with open(self.log) as log:
             return log.read().splitlines()
-
-
-def patiently(work):
-    """Strangers are hung up on at any byte: that is the point."""
-    try:
-        return work()
-    except (OSError, StopIteration):
-        return None
 
 
 def in_threads(count, until, work):
@@ -334,6 +221,33 @@ def no_files(gateway, until):
     check("files again: one more gets in", entered, b"\x20\2\0\0")
 
 
+UPGRADE = (b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
+
+
+def frame(payload):
+    """A masked binary frame, all in one, masked with zeros."""
+    length = len(payload)
+    head = bytes([0x82, 0x80 | length]) if length < 126 else struct.pack(">BBH", 0x82, 0x80 | 126, length)
+    return head + bytes(4) + payload
+
+
+def reach(gateway, port, conversation):
+    """Says it at the door, through what that door has before MQTT, or now and then without."""
+    if port == gateway.port or random.random() < 0.2:
+        return dial(port, conversation)
+    if port == gateway.websocket:
+        spoiled = bytearray(UPGRADE + frame(conversation[:60000]))
+        if random.random() < 0.3:
+            spoiled[random.randrange(len(spoiled))] = random.randrange(256)
+        return dial(port, bytes(spoiled))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    stream = context.wrap_socket(dial(port))
+    stream.sendall(conversation)
+    return stream
+
+
 def fuzz(gateway, until):
     """Conversations of tests/fuzz, spoiled, at every door."""
     folder = f"{HERE}/../fuzz/corpus/conversation"
@@ -359,7 +273,7 @@ def fuzz(gateway, until):
                 other = random.choice(whole)
                 conversation[at:at] = other[random.randrange(len(other)):]
         rounds[place] += 1
-        with dial(random.choice(ports), bytes(conversation)) as stream:
+        with reach(gateway, random.choice(ports), bytes(conversation)) as stream:
             if random.random() < 0.5:
                 stream.settimeout(5)
                 stream.shutdown(socket.SHUT_WR)
@@ -400,10 +314,10 @@ def main():
     beside, gateway = [], Gateway(binary, work)
 
     def start(*arguments):
-        beside.append(subprocess.Popen([sys.executable, __file__, *map(str, arguments)]))
+        beside.append(subprocess.Popen([sys.executable, f"{HERE}/besieged.py", *map(str, arguments)]))
     try:
-        start("--plant", gateway.plant_port, f"{work}/polls")
-        start("--witness", gateway.port, f"{work}/trips")
+        start("plant", gateway.plant_port, f"{work}/polls")
+        start("witness", gateway.port, f"{work}/trips")
         time.sleep(3)
         print(f"{'':<16} {'trip p50':>9} {'p99':>9} {'worst':>9} {'polls':>7} {'latest':>9} {'RSS':>8} {'log':>6}")
         for attack in [attack for attack in ATTACKS if not wanted or attack.__name__ in wanted]:
@@ -444,8 +358,4 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--plant":
-        plant(int(sys.argv[2]), sys.argv[3])
-    elif sys.argv[1] == "--witness":
-        patiently(lambda: witness(int(sys.argv[2]), sys.argv[3]))
     sys.exit(main())
