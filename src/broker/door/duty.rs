@@ -15,7 +15,7 @@ use super::connection::Seat;
 use super::errands::{Done, Waits};
 use crate::access::Identity;
 use crate::broker::clients::Carried;
-use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared};
+use crate::broker::core::{Entered, Leaving, NOT_AUTHORIZED, Origin, Refusal as Refused, Shared};
 use crate::broker::durable::Tally;
 use crate::broker::keeping;
 use crate::broker::message::{Keep, Message, Qos, Retain};
@@ -221,10 +221,7 @@ impl Duty {
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
-                if !self.refused_before && self.shared.talk.allows() {
-                    tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
-                }
-                self.refused_before = true;
+                access.publish_refused(&self.identity, &publish.topic, told);
                 Some(Verdict::Refused(0x87, told))
             }
             Ruling::Command(tag) => {
@@ -326,7 +323,9 @@ impl Duty {
                     }
                 }
                 Err(reason) => {
-                    if !self.refused_before && self.shared.talk.allows() {
+                    if reason == NOT_AUTHORIZED {
+                        self.shared.access.subscribe_refused(&self.identity, &wanted.filter);
+                    } else if !self.refused_before && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
                     self.refused_before = true;
