@@ -138,8 +138,7 @@ impl Connection {
                 Ok(left) => left,
                 Err(ending) => return ending,
             };
-            // There may be more to say than has room in `out`.
-            let more = left.packets == Rest::More || out.len() >= OUT_BYTES;
+            let full = out.len() >= OUT_BYTES;
             // What goes without waiting goes first.
             if !out.is_empty()
                 && let Some(written) = at_once(writer.write(out))
@@ -147,6 +146,8 @@ impl Connection {
             {
                 return Ending::Lost;
             }
+            // There may be more to say than had room in `out`.
+            let more = left.packets == Rest::More || full && out.len() < OUT_BYTES;
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
             let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
             // Silence is measured only while we listen.
