@@ -14,8 +14,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::broker::{NotTaken, Publisher};
-use crate::config::plan::{BridgePlan, Notifications, Plan, UplinkStart};
+use crate::config::plan::{BridgePlan, Notifications, Plan, RetainHere, UplinkStart};
 use crate::flow::clock::Clock;
+use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
@@ -82,6 +83,21 @@ impl Bridges {
     /// The way into each store.
     pub(super) fn lanes(&self) -> impl Iterator<Item = (&BridgePlan, &Hub)> {
         self.opened.iter().map(|(bridge, hub, _)| (bridge, hub))
+    }
+
+    /// What is retained when a bridge is new goes out as well, as over mosquitto's. Before the first client comes: nobody
+    /// may be overtaken by what he has replaced.
+    pub(super) async fn offer_retained(&self, publisher: &Publisher, forward: &ForwardEntry) {
+        for (bridge, _, store) in &self.opened {
+            let is_new = store.newest().iter().all(|(.., seq)| seq.0 == 0);
+            for out in bridge.out.iter().filter(|out| is_new && out.retain == RetainHere::AsPublished) {
+                for letter in publisher.retained(&out.mapping.local_filter()).flatten() {
+                    if forward.wants(&letter.topic, None) && forward.offer(&bridge.uplink.name, letter).await.is_err() {
+                        return; // stopping
+                    }
+                }
+            }
+        }
     }
 
     /// Lets each connect, beside the uplinks; `sources` watch their connections until the gateway stops. Lets go of the

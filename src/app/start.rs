@@ -108,6 +108,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let forward = forwarding::entry(&plan, &base.hub, &bridges);
     let entries = (entry.clone(), forward.clone());
     let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
+    bridges.offer_retained(&publisher, &forward).await;
     let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
     gatekeeper.load().await;
     let upstream = commands_from_upstream(&plan, ownership, entry);

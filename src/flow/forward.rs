@@ -144,13 +144,20 @@ impl ForwardEntry {
         let shared = Arc::clone(&self.shared);
         unconstrained(async move {
             match letter.wish {
-                Wish::Nothing => shared.enter(&letter).await.map(drop),
+                Wish::Nothing => shared.enter(&letter, |_| true).await.map(drop),
                 Wish::Receipt => match timeout(DURABLE_WAIT_MAX, shared.keep(&letter)).await {
                     Ok(outcome) => outcome,
                     Err(_) => Err(Refused::Full),
                 },
             }
         })
+    }
+
+    /// Stores a message for one bridge alone, without waiting for more than room: what was retained before it was there.
+    pub async fn offer(&self, bridge: &str, letter: Letter) -> Result<(), Refused> {
+        let letter = Letter { wish: Wish::Nothing, ..letter };
+        let for_it = |route: &Route| route.bridge.as_deref() == Some(bridge);
+        self.shared.enter(&letter, for_it).await.map(drop)
     }
 
     /// Nothing more is taken, and the lanes are given back. Waits for the message that is just going in.
@@ -175,19 +182,24 @@ fn is_never_forwarded(topic: &str) -> bool {
 
 impl Shared {
     async fn keep(&self, letter: &Letter) -> Result<(), Refused> {
-        for committed in self.enter(letter).await? {
+        for committed in self.enter(letter, |_| true).await? {
             committed.await.map_err(|_| Refused::Full)?; // the store has given it up
         }
         Ok(())
     }
 
     /// Into each lane that it belongs to; what tells that it is committed there.
-    async fn enter(&self, letter: &Letter) -> Result<Vec<oneshot::Receiver<Number>>, Refused> {
+    async fn enter(
+        &self,
+        letter: &Letter,
+        meant: impl Fn(&Route) -> bool,
+    ) -> Result<Vec<oneshot::Receiver<Number>>, Refused> {
         let lanes = self.lanes.lock().await;
         let lanes = lanes.as_ref().ok_or(Refused::Stopping)?;
         let mut receipts = Vec::new();
         let mut done = vec![false; lanes.len()];
-        for route in self.routes.iter().filter(|route| route.takes(&letter.topic, letter.from.as_deref())) {
+        let takes = |route: &&Route| meant(route) && route.takes(&letter.topic, letter.from.as_deref());
+        for route in self.routes.iter().filter(takes) {
             let (Some(lane), Some(done)) = (lanes.get(route.lane), done.get_mut(route.lane)) else { continue };
             if std::mem::replace(done, true) {
                 continue;

@@ -32,8 +32,8 @@ fn rules() -> Vec<AclPlan> {
 
 pub fn setup() -> Setup {
     let users: Vec<String> = ["hmi", "root", "other", "+"].iter().map(|name| format!("{name}:{HASH}\n")).collect();
-    let users = Some(users.concat() + MOSQUITTO);
-    Setup { anonymous: Anonymous::Acl, acl: rules(), users, ..Setup::default() }
+    let users_file = Some(users.concat() + MOSQUITTO);
+    Setup { anonymous: Anonymous::Acl, acl: rules(), users_file, ..Setup::default() }
 }
 
 pub fn login(name: &str, password: &str) -> impl FnOnce(&mut Wishes) {

@@ -29,9 +29,9 @@ async fn logs_in(stream: TcpStream, id: &str, name: &str, password: &str) -> v5:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_wrong_logins_delays_neither_a_good_login_elsewhere_nor_messages_nor_those_known_here() {
-    let users = Some(format!("hmi:{}\nscada:{HASH}\nlogger:{HASH}\n", dear()));
+    let users_file = Some(format!("hmi:{}\nscada:{HASH}\nlogger:{HASH}\n", dear()));
     let acl = vec![rule("*", &["#"], &["#"])];
-    let broker = Arc::new(Running::with(Setup { anonymous: Anonymous::Read, users, acl, ..setup() }).await);
+    let broker = Arc::new(Running::with(Setup { anonymous: Anonymous::Read, users_file, acl, ..setup() }).await);
     let mut known = v5(&broker, "logger", "known").await;
     known.subscribe(filter("plant/#", 0), None).await;
     let mut flood = JoinSet::new();
@@ -85,7 +85,7 @@ async fn who_fails_again_and_again_is_told_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_come_back_together_are_not_checked_again() {
-    let broker = Running::with(Setup { users: Some(format!("hmi:{}\n", dear())), ..setup() }).await;
+    let broker = Running::with(Setup { users_file: Some(format!("hmi:{}\n", dear())), ..setup() }).await;
     let begun = Instant::now();
     drop(v5(&broker, "hmi", "first").await);
     let one = begun.elapsed();

@@ -10,3 +10,4 @@ mod hostile;
 mod logins;
 mod protocol;
 mod retained;
+mod sessions;

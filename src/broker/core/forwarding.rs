@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{Origin, Refusal, Shared};
+use tokio::time::Instant;
+
+use super::{Origin, PAGE_RETAINED, Refusal, Shared};
 use crate::broker::carried;
-use crate::broker::message::{Message, Qos, Retain};
+use crate::broker::message::{Keep, Message, Qos, Retain};
+use crate::broker::retained::{Cursor, Rest};
 use crate::broker::tree::ClientKey;
 use crate::flow::forward::{ForwardEntry, Letter, Refused};
 use crate::model::message::Kept;
@@ -79,6 +82,24 @@ impl Shared {
                 None => Ok(()),
             }
         }))
+    }
+
+    /// The next of clients' retained messages that a filter matches; none when the walk is over.
+    pub(in crate::broker) fn next_retained(&self, cursor: &mut Option<Cursor>) -> Vec<Letter> {
+        let mut found = Vec::new();
+        while let (true, Some(walk)) = (found.is_empty(), cursor.as_mut()) {
+            if self.lock().retained.page(walk, PAGE_RETAINED, Instant::now(), &mut found) != Rest::More {
+                *cursor = None;
+            }
+            found.retain(|message| message.keep == Keep::Every);
+        }
+        let at = self.clock.now();
+        found.iter().map(|message| carried::letter(message, Retain::Yes, at)).collect()
+    }
+
+    /// The beginning of such a walk.
+    pub(in crate::broker) fn retained(&self, filter: &str) -> Cursor {
+        self.lock().retained.cursor(filter)
     }
 
     /// What [`Shared::forward`] does, for a message whose sender is gone: a last will.

@@ -9,9 +9,6 @@ use crate::broker::tree::{Added, ClientKey, Subscription};
 use crate::broker::wire::{Filter, RetainHandling};
 use crate::model::topic::{check_filter, split_share};
 
-/// Subscriptions of one client: every tag of a large plant by name.
-const SUBSCRIPTIONS_MAX: usize = 16_384;
-
 /// Topic levels of all filters of one client: what they cost in memory is about 150 bytes each.
 const LEVELS_MAX: usize = 100_000;
 
@@ -58,7 +55,7 @@ impl Shared {
         if let Some(known) = client.filters.get_mut(&*wanted.filter) {
             *known = subscription;
         } else {
-            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
+            let full = client.filters.len() >= self.limits.subscriptions || client.levels + levels > LEVELS_MAX;
             if full || everybody + levels > LEVELS_OF_ALL_MAX {
                 return Err(0x97);
             }

@@ -16,6 +16,7 @@ mod forward;
 mod gateway;
 mod habits;
 mod line;
+mod listener;
 mod loops;
 mod money;
 mod names;
