@@ -5,12 +5,12 @@
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
+use super::Version;
 use super::packet::{AckKind, Naming};
 use super::properties::{
     ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
     SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, USER_PROPERTY,
 };
-use super::Version;
 use crate::broker::message::{Delivery, Qos, Retain, Stage};
 
 /// What an accepted client is told (section 3.2.2.3); MQTT 5 only, but for the acceptance itself.
