@@ -6,5 +6,6 @@ mod support;
 mod commands;
 mod greedy;
 mod hostile;
+mod lasting;
 mod protocol;
 mod retained;

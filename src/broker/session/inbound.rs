@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Action, Ending};
+use super::{Action, Ending, Lifetime};
 use crate::broker::message::Qos;
 use crate::broker::wire::{Ack, AckKind, Fault, Publish, Version};
 
@@ -31,7 +31,8 @@ pub(in crate::broker) struct Token(u64);
 pub(in crate::broker) enum Verdict {
     /// Done; MQTT 5 clients get this reason: 0, or 0x10 when nobody subscribes.
     Taken(u8),
-    /// The same; a row of the ledger, committed, holds it and its packet identifier.
+    /// The same; a row of the ledger, committed, holds it and, if the publisher's session outlives its connection, its
+    /// packet identifier.
     Owed(u8),
     /// Refused with this MQTT 5 reason and text; a 3.1.1 client sees an ordinary acknowledgement, as from mosquitto.
     Refused(u8, &'static str),
@@ -90,6 +91,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Inbound {
     version: Version,
+    /// The session outlives the connection, so the ledger knows its packet identifiers.
+    lasting: bool,
     next: u64,
     waiting: VecDeque<Waiting>,
     received: HashMap<u16, Entry>,
@@ -98,11 +101,12 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Goes on with what an earlier connection of the session left.
-    pub(super) fn new(version: Version, carried: &[(u16, Received)]) -> Self {
+    pub(super) fn new(version: Version, lifetime: Lifetime, carried: &[(u16, Received)]) -> Self {
         let known =
             |(id, received): &(u16, Received)| (*id, Entry { stage: Stage::Received(*received), counts: false });
         let (waiting, received, aliases) = (VecDeque::new(), carried.iter().map(known).collect(), HashMap::new());
-        Self { version, next: 0, waiting, received, aliases }
+        let lasting = lifetime != Lifetime::Connection;
+        Self { version, lasting, next: 0, waiting, received, aliases }
     }
 
     /// What the next connection of the session has to know.
@@ -216,7 +220,8 @@ impl Inbound {
             if reason >= 0x80 {
                 self.received.remove(&packet_id);
             } else {
-                let received = if matches!(verdict, Verdict::Owed(_)) { Received::Owed } else { Received::Taken };
+                let stands = self.lasting && matches!(verdict, Verdict::Owed(_));
+                let received = if stands { Received::Owed } else { Received::Taken };
                 self.received.insert(packet_id, Entry { stage: Stage::Received(received), counts: true });
             }
             ack(AckKind::Pubrec, packet_id, reason, told)

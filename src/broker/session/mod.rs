@@ -158,7 +158,7 @@ impl Session {
             ends_with_connection: connect.session_expiry == 0,
             expiry_changed: None,
             heard: now,
-            inbound: Inbound::new(connect.version, received),
+            inbound: Inbound::new(connect.version, lifetime, received),
             outbound: Outbound::new(connect.receive_maximum, lifetime),
         }
     }
