@@ -23,26 +23,25 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::Walk;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session, Token, Verdict};
-use crate::broker::tree::{ClientKey, Subscription};
+use crate::broker::tree::ClientKey;
 use crate::broker::wire::encode;
-use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
+use crate::broker::wire::{Connect, Fault, Incoming, Publish, Version};
 use crate::disk::ledger::Committed;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
-use crate::model::topic::{check_filter, split_share};
 
 /// A connected client at work.
 pub(super) struct Duty {
     pub(super) shared: Arc<Shared>,
     pub(super) key: ClientKey,
-    id: Arc<str>,
-    identity: Identity,
+    pub(super) id: Arc<str>,
+    pub(super) identity: Identity,
     pub(super) version: Version,
     pub(super) session: Session,
     pub(super) outbox: Arc<Outbox>,
     pub(super) maximum_packet: usize,
-    wants_reasons: bool,
+    pub(super) wants_reasons: bool,
     pub(super) aliases: Aliases,
     /// Retained messages still to be sent, by filter: subscribing again begins again.
     pub(super) walks: BTreeMap<Arc<str>, Walk>,
@@ -52,7 +51,7 @@ pub(super) struct Duty {
     pub(super) tally: Option<Arc<Tally>>,
     /// Version of the retained messages when the client had got everything.
     pub(super) in_step: u64,
-    refused_before: bool,
+    pub(super) refused_before: bool,
 }
 
 impl Duty {
@@ -186,8 +185,12 @@ impl Duty {
                     self.account(&action);
                     continue;
                 }
-                Action::Subscribe(subscribe) => self.subscribe(&subscribe, out),
-                Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, out),
+                Action::Subscribe(subscribe) if self.fits(subscribe.filters.len()) => self.subscribe(&subscribe, out),
+                Action::Unsubscribe { packet_id, filters } if self.fits(filters.len()) => {
+                    self.unsubscribe(packet_id, &filters, out);
+                }
+                // It could not be told what became of it.
+                Action::Subscribe(_) | Action::Unsubscribe { .. } => return Some(Ending::Fault(Fault::NoRoom)),
                 Action::Close(ending) => return Some(ending),
             }
             self.shared.stats.packets_sent.one();
@@ -310,63 +313,6 @@ impl Duty {
         self.waits.task(async move { Done::Settled(token, answer.await) });
         None
     }
-
-    fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
-        for wanted in &subscribe.filters {
-            match self.shared.subscribe(self.key, &self.identity, wanted, subscribe.id) {
-                Ok(subscribed) => {
-                    codes.push(wanted.qos.bits());
-                    if let Some(cursor) = subscribed.cursor {
-                        let (_, after) = self.outbox.numbers();
-                        // They come as what was kept, whatever the subscription says of what is published.
-                        let subscription = Subscription { retain_as_published: true, ..subscribed.subscription };
-                        let walk = Walk { cursor, subscription, after };
-                        self.walks.insert(walk.cursor.filter(), walk);
-                    }
-                }
-                Err(reason) => {
-                    if !self.refused_before && self.shared.talk.allows() {
-                        tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
-                    }
-                    self.refused_before = true;
-                    codes.push(reason);
-                }
-            }
-        }
-        let mut suback = BytesMut::new();
-        encode::suback(&mut suback, self.version, subscribe.packet_id, &codes);
-        self.say_when_committed(suback, out);
-    }
-
-    /// A client that comes back relies on its subscriptions being there.
-    fn say_when_committed(&mut self, words: BytesMut, out: &mut BytesMut) {
-        if self.tally.is_some() {
-            self.waits.commit(self.shared.disk.committed(), Done::Say(words.freeze()));
-        } else {
-            out.extend_from_slice(&words);
-        }
-    }
-
-    fn unsubscribe(&mut self, packet_id: u16, filters: &[String], out: &mut BytesMut) {
-        let mut codes = Vec::with_capacity(filters.len());
-        for filter in filters {
-            self.walks.remove(filter.as_str());
-            codes.push(match self.shared.unsubscribe(self.key, filter) {
-                true => 0,
-                false if is_filter(filter) => 0x11, // no subscription existed
-                false => 0x8F,
-            });
-        }
-        let mut unsuback = BytesMut::new();
-        encode::unsuback(&mut unsuback, self.version, packet_id, &codes);
-        self.say_when_committed(unsuback, out);
-    }
-}
-
-/// Could there be a subscription of this name?
-fn is_filter(raw: &str) -> bool {
-    split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
 }
 
 /// The verdict when it is known whether it was committed.

@@ -85,7 +85,7 @@ const fn is_told(version: Version, fault: Fault) -> bool {
     }
 }
 
-/// CONNACK with what every MQTT 5 client must know; who takes less than this takes nothing.
+/// CONNACK with what every MQTT 5 client must know, and no more; who takes less than this takes nothing.
 const CONNACK_BYTES: u32 = 16;
 
 /// The level of MQTT 3.1.
@@ -114,6 +114,9 @@ fn read(mut reader: Reader, version: Version, level: u8) -> Result<Connect, Faul
     let said = properties::read(&mut reader, version, Place::Connect)?;
     if said.auth_method.is_some() {
         return Err(Fault::AuthMethod);
+    }
+    if said.auth_data {
+        return Err(Fault::Protocol("authentication data without a method")); // section 3.1.2.11.10
     }
     if said.maximum_packet.is_some_and(|most| most < CONNACK_BYTES) {
         return Err(Fault::NoRoom);

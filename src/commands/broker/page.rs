@@ -15,6 +15,7 @@ type Form = fn(&str) -> Option<String>;
 const LIMITS: &[(&str, &str, Form)] = &[
     ("max_connections", "max_connections", number),
     ("max_inflight_messages", "max_inflight", number),
+    ("max_keepalive", "keep_alive_max", |value| number(value).map(|seconds| format!("\"{seconds}s\""))),
     ("max_packet_size", "max_packet_size", |value| number(value).map(|bytes| format!("\"{bytes}B\""))),
     ("persistent_client_expiration", "session_expiry_max", expiry),
 ];
