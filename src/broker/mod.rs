@@ -134,7 +134,7 @@ impl Broker {
         }
         let around = core::Surroundings { access, ownership, commands, forward, clock, disk, bounds: plan.sessions };
         let mut shared = core::Shared::new(around, kept, sessions);
-        shared.keep_alive_max = plan.limits.keep_alive_max;
+        shared.limits = plan.limits;
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(&plan, &shared, &notices);

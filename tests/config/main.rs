@@ -14,5 +14,6 @@ mod shipped;
 mod sunspec;
 mod wrong;
 mod wrong_devices;
+mod wrong_doors;
 mod wrong_lines;
 mod wrong_uplinks;

@@ -224,10 +224,7 @@ impl Duty {
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
-                if !self.refused_before && self.shared.talk.allows() {
-                    tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
-                }
-                self.refused_before = true;
+                access.publish_refused(&self.identity, &publish.topic, told);
                 Some(Verdict::Refused(0x87, told))
             }
             Ruling::Command(tag) => {
@@ -260,7 +257,7 @@ impl Duty {
         };
         let stored = self.shared.forward(&message, retain);
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
-        let unseen = published.receivers == 0 && message.qos == Qos::AtLeastOnce && stored.is_none();
+        let unseen = !published.wanted && message.qos == Qos::AtLeastOnce && stored.is_none();
         let reason = if unseen { 0x10 } else { 0 };
         let verdict = if published.owed { Verdict::Owed(reason) } else { Verdict::Taken(reason) };
         let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);

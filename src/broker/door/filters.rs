@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use super::duty::Duty;
 use super::errands::Done;
+use crate::broker::core::NOT_AUTHORIZED;
 use crate::broker::retained::Walk;
 use crate::broker::tree::Subscription;
 use crate::broker::wire::{Subscribe, encode};
@@ -33,7 +34,9 @@ impl Duty {
                     }
                 }
                 Err(reason) => {
-                    if !self.refused_before && self.shared.talk.allows() {
+                    if reason == NOT_AUTHORIZED {
+                        self.shared.access.subscribe_refused(&self.identity, &wanted.filter);
+                    } else if !self.refused_before && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
                     self.refused_before = true;
@@ -82,7 +85,7 @@ fn is_filter(raw: &str) -> bool {
 /// Why the first filter that was refused was refused.
 const fn told(reason: u8) -> &'static str {
     match reason {
-        0x87 => "not allowed to read all that this filter matches",
+        NOT_AUTHORIZED => "not allowed to read all that this filter matches",
         0x8F => "this is no topic filter",
         0x97 => "no room for more subscriptions",
         _ => "not subscribed",

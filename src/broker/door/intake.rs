@@ -34,18 +34,20 @@ pub(super) fn places() -> Arc<Semaphore> {
 pub(super) struct Intake {
     arrived: BytesMut,
     places: Arc<Semaphore>,
+    /// Longest packet.
+    packet_bytes: u32,
     place: Option<(OwnedSemaphorePermit, Instant)>,
 }
 
 impl Intake {
-    /// `arrived` has come already.
-    pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>) -> Self {
-        Self { arrived, places, place: None }
+    /// `arrived` has come already; no packet may be longer than `packet_bytes`.
+    pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>, packet_bytes: u32) -> Self {
+        Self { arrived, places, packet_bytes, place: None }
     }
 
     /// The next packet, if it is whole.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, Fault> {
-        let next = frame(&mut self.arrived)?;
+        let next = frame(&mut self.arrived, self.packet_bytes)?;
         if next.is_some() {
             self.place = None;
             // A buffer that one long packet blew up is not kept for the life of the connection.
@@ -90,14 +92,15 @@ mod tests {
     async fn long_packets_wait_for_a_place_and_give_it_back_and_short_ones_need_none() {
         let places = Arc::new(Semaphore::new(1));
         let begun = || BytesMut::from(&[0x30, 0x80, 0x80, 0x02][..]); // 32 KiB announced
-        let (mut first, mut second) = (Intake::new(begun(), Arc::clone(&places)), Intake::new(begun(), places));
+        let (mut first, mut second) =
+            (Intake::new(begun(), Arc::clone(&places), 1 << 20), Intake::new(begun(), places, 1 << 20));
         let body = vec![b'x'; 32 * 1024];
         assert!(first.read(&mut &body[..100]).await.is_ok_and(|count| count == 100));
         assert!(first.due().is_some());
         let mut all = &body[..];
         let waits = tokio::time::timeout(Duration::from_millis(10), second.read(&mut all));
         assert!(waits.await.is_err(), "no place");
-        let mut short = Intake::new(BytesMut::new(), Arc::clone(&second.places));
+        let mut short = Intake::new(BytesMut::new(), Arc::clone(&second.places), 1 << 20);
         assert!(short.read(&mut &[0xC0, 0][..]).await.is_ok_and(|count| count == 2));
         assert!(short.next().is_ok_and(|frame| frame.is_some()));
         let mut rest = &body[100..];

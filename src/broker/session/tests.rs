@@ -12,6 +12,7 @@ use crate::broker::wire::{Ack, Connect};
 fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
     let connect = Connect {
         version,
+        legacy: false,
         bridge: false,
         client_id: "x".to_owned(),
         clean_start: true,
