@@ -4,8 +4,10 @@
 mod support;
 
 mod commands;
+mod forbidden;
 mod greedy;
 mod hostile;
 mod lasting;
 mod protocol;
 mod retained;
+mod statements;
