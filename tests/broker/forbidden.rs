@@ -50,13 +50,19 @@ fn connect5(flags: u8, properties: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first, u8::try_from(body.len()).expect("below 128")];
+    let mut packet = match u8::try_from(body.len()).expect("below 256") {
+        short @ 0..=0x7F => vec![first, short],
+        long => vec![first, long, 1],
+    };
     packet.extend_from_slice(body);
     packet
 }
 
 #[tokio::test]
 async fn what_a_client_must_not_send_ends_its_connection_with_the_reason_the_standard_has_for_it() {
+    let slashes = [b'/'; 201];
+    let deep_topic = [b"\x00\xc9", &slashes[..], b"\x00"].concat();
+    let deep_filter = [b"\x00\x01\x00\x00\xc9", &slashes[..], b"\x00"].concat();
     let share = b"\x00\x01\x00\x00\x0a$share/g/a\x04";
     let cases: &[(&str, u8, &[u8], u8)] = &[
         ("3.1.0-2: a second CONNECT", 0x10, b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01x", 0x82),
@@ -79,6 +85,8 @@ async fn what_a_client_must_not_send_ends_its_connection_with_the_reason_the_sta
         ("3.8.3-5: reserved bits of the options", 0x82, b"\x00\x01\x00\x00\x01a\x40", 0x81),
         ("3.8.1-1: SUBSCRIBE with other flags", 0x80, b"\x00\x01\x00\x00\x01a\x00", 0x81),
         ("4.7.3-1: a filter of no characters", 0x82, b"\x00\x01\x00\x00\x00\x00", 0x81),
+        ("4.7.3: more than 200 levels, PUBLISH", 0x30, &deep_topic, 0x82),
+        ("4.7.3: more than 200 levels, SUBSCRIBE", 0x82, &deep_filter, 0x82),
         ("3.8.2.1.2: subscription identifier 0", 0x82, b"\x00\x01\x02\x0b\x00\x00\x01a\x00", 0x82),
         ("3.10.3-2: UNSUBSCRIBE without a filter", 0xA2, b"\x00\x01\x00", 0x82),
         ("3.10.1-1: UNSUBSCRIBE with other flags", 0xA0, b"\x00\x01\x00\x00\x01a", 0x81),

@@ -29,6 +29,14 @@ pub(in crate::broker) fn decode(frame: Frame, version: Version) -> Result<Incomi
     }
 }
 
+/// Slashes in a topic or filter at most; as mosquitto.
+const DEPTH_MAX: usize = 200;
+
+fn check_depth(topic: &str) -> Result<(), Fault> {
+    let depth = topic.bytes().filter(|byte| *byte == b'/').count();
+    if depth > DEPTH_MAX { Err(Fault::Protocol("more than 200 topic levels")) } else { Ok(()) }
+}
+
 /// Section 3.3.
 fn read_publish(mut reader: Reader, flags: u8, version: Version) -> Result<Incoming, Fault> {
     let qos = Qos::from_bits((flags >> 1) & 3).ok_or(Fault::Malformed("QoS 3"))?;
@@ -37,6 +45,7 @@ fn read_publish(mut reader: Reader, flags: u8, version: Version) -> Result<Incom
         return Err(Fault::Malformed("DUP at QoS 0"));
     }
     let topic = reader.text()?;
+    check_depth(&topic)?;
     let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
     let said = properties::read(&mut reader, version, Place::Publish)?;
     if topic.is_empty() && version == Version::V5 {
@@ -105,6 +114,7 @@ fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Faul
 /// Anything but nothing (4.7.3-1); whether it is a filter is answered for each by itself.
 fn read_filter(reader: &mut Reader) -> Result<String, Fault> {
     let filter = reader.text()?;
+    check_depth(&filter)?;
     if filter.is_empty() { Err(Fault::Malformed("empty topic filter")) } else { Ok(filter) }
 }
 
