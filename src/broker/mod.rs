@@ -71,6 +71,7 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
 use door::Doors;
+pub use door::files as certificate_files;
 
 /// How long clients may take at the end to read what waits for them.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);

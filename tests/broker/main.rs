@@ -10,4 +10,5 @@ mod hostile;
 mod lasting;
 mod protocol;
 mod retained;
+mod sessions;
 mod statements;

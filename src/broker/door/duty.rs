@@ -12,12 +12,11 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::connection::Seat;
-use super::errands::{Done, Waits};
+use super::errands::{Done, Waits, kept};
 use crate::access::Identity;
 use crate::broker::clients::Carried;
 use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared};
 use crate::broker::durable::Tally;
-use crate::broker::keeping;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::Walk;
@@ -26,7 +25,6 @@ use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session,
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Fault, Incoming, Publish, Version};
-use crate::disk::ledger::Committed;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -51,6 +49,8 @@ pub(super) struct Duty {
     pub(super) tally: Option<Arc<Tally>>,
     /// Version of the retained messages when the client had got everything.
     pub(super) in_step: u64,
+    /// SUBACKs that wait for their commit: no message goes before them.
+    pub(super) unsaid: usize,
     pub(super) refused_before: bool,
 }
 
@@ -82,6 +82,7 @@ impl Duty {
             waits: Waits::default(),
             tally: entered.tally,
             in_step: entered.in_step,
+            unsaid: 0,
             refused_before: false,
         }
     }
@@ -131,13 +132,12 @@ impl Duty {
                 Done::Released(packet_id) => self.session.released(packet_id).into_iter().collect(),
                 Done::Finished(packet_id) => self.session.finished(packet_id).into_iter().collect(),
                 Done::Say(words) => {
+                    self.unsaid = self.unsaid.saturating_sub(1);
                     out.extend_from_slice(&words);
                     Vec::new()
                 }
                 Done::Page(rows) => {
-                    let clock = &self.shared.clock;
-                    let rows = rows.into_iter().map(|row| keeping::delivery(row, clock)).collect();
-                    self.course.page(rows, &self.outbox, &mut self.session);
+                    self.page(rows);
                     Vec::new()
                 }
                 Done::Committed => {
@@ -177,8 +177,12 @@ impl Duty {
                     }
                     continue;
                 }
-                Action::Confirm { token } => {
-                    self.waits.commit(self.shared.disk.committed(), Done::Settled(token, Verdict::Owed(0)));
+                Action::Confirm { token, packet_id } => {
+                    let committed = match &self.tally {
+                        Some(tally) => self.shared.disk.confirm(tally.id, packet_id),
+                        None => self.shared.disk.committed(),
+                    };
+                    self.waits.commit(committed, Done::Settled(token, Verdict::Owed(0)));
                     continue;
                 }
                 Action::Settle(_) | Action::Release { .. } | Action::Finish { .. } => {
@@ -310,12 +314,6 @@ impl Duty {
         self.waits.task(async move { Done::Settled(token, answer.await) });
         None
     }
-}
-
-/// The verdict when it is known whether it was committed.
-async fn kept(committed: Option<Committed>, verdict: Verdict) -> Verdict {
-    let Some(committed) = committed else { return verdict };
-    if matches!(committed.await, Ok(Ok(()))) { verdict } else { verdict.not_kept() }
 }
 
 fn message(publish: Publish) -> Message {

@@ -55,6 +55,7 @@ impl Duty {
     /// A client that comes back relies on its subscriptions being there.
     fn say_when_committed(&mut self, words: BytesMut, out: &mut BytesMut) {
         if self.tally.is_some() {
+            self.unsaid += 1;
             self.waits.commit(self.shared.disk.committed(), Done::Say(words.freeze()));
         } else {
             out.extend_from_slice(&words);
