@@ -5,9 +5,12 @@ mod support;
 
 mod access;
 mod commands;
+mod forbidden;
 mod greedy;
 mod hostile;
+mod lasting;
 mod logins;
 mod protocol;
 mod retained;
 mod sessions;
+mod statements;

@@ -117,6 +117,8 @@ struct Core {
 pub(super) struct Published {
     /// Clients it is on its way to.
     pub receivers: usize,
+    /// Somebody subscribes to its topic, be it the publisher alone who does not want its own.
+    pub wanted: bool,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,
     /// Its packet identifier stands in the ledger.
@@ -221,6 +223,7 @@ impl Shared {
             return Err(refusal);
         }
         let receivers = core.deliveries.len();
+        let wanted = !core.found.single.is_empty() || !core.found.shared.is_empty();
         let debts = if durable && !fails { self.number(core) } else { owing::Debts::new() };
         let owed = !debts.is_empty();
         let received =
@@ -243,7 +246,7 @@ impl Shared {
             self.stats.retained.set(core.retained.len() as u64);
         }
         core.deliver(&self.stats);
-        Ok(Published { receivers, committed, owed })
+        Ok(Published { receivers, wanted, committed, owed })
     }
 
     /// The gateway's own messages; retained ones live in memory only.

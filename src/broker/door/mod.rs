@@ -13,6 +13,7 @@ mod certificates;
 mod connection;
 mod duty;
 mod errands;
+mod filters;
 mod greeting;
 mod intake;
 mod limits;
