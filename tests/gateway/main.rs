@@ -10,6 +10,7 @@ mod gateway;
 mod attackers;
 mod commands;
 mod conditions;
+mod doors;
 mod lines;
 mod local;
 mod upstream;
