@@ -1,9 +1,11 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
-//! `doors`, `uplinks`, `store`, `buses` (`instruments` for type line) and `tags` write a section each, `figures` has the words they share.
+//! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each, `figures` has the words
+//! they share.
 //! Reads files, and devices only with `--live`, which has a room of its own (`live`). Problems are the error of this command, so they go where errors
 //! go; the plan and `--json` go to standard output.
 
+mod bridges;
 mod buses;
 mod doors;
 pub(super) mod figures;
@@ -120,6 +122,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
         "tags": plan.tags.len(),
         "samples_per_second": rate_json(forecast.samples),
         "uplinks": plan.uplinks.iter().map(|uplink| uplinks::json(plan, uplink)).collect::<Vec<_>>(),
+        "bridges": plan.bridges.iter().map(bridges::json).collect::<Vec<_>>(),
         "store": store::json(&plan.store, forecast.flash),
         "flash_bytes_per_day": rate_json(forecast.flash),
     });
@@ -147,6 +150,7 @@ fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Arg
     for uplink in &plan.uplinks {
         uplinks::write(out, plan, uplink)?;
     }
+    bridges::write(out, plan)?;
     for (ix, forecast) in (0u32..).zip(&forecast.buses) {
         buses::write(out, plan, BusIx(ix), forecast)?;
     }

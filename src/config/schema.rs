@@ -58,7 +58,7 @@ pub const ROOT: &[Key] = &[
     landed("forward", Kind::Tables(FORWARD)),
     not_yet("status", Kind::Table(STATUS)),
     landed("uplink", Kind::Tables(UPLINK)),
-    not_yet("bridge", Kind::Tables(BRIDGE)),
+    landed("bridge", Kind::Tables(BRIDGE)),
     landed("bus", Kind::Tables(BUS)),
     landed("device", Kind::Tables(DEVICE)),
 ];
@@ -163,8 +163,8 @@ pub const UPLINK: &[Key] = &[
     landed("preset", Kind::Text),
     landed("sas_key_file", Kind::Text),
     landed("commands", Kind::Bool),
-    not_yet("session_expiry", Kind::Text),
-    not_yet("down", Kind::Tables(UPLINK_DOWN)),
+    landed("session_expiry", Kind::Text),
+    landed("down", Kind::Tables(UPLINK_DOWN)),
     landed("path", Kind::Tables(UPLINK_PATH)),
 ];
 

@@ -11,4 +11,5 @@ mod greedy;
 mod hostile;
 mod protocol;
 mod retained;
+mod sessions;
 mod tls;

@@ -3,6 +3,7 @@
 #[path = "../support/config.rs"]
 mod support;
 
+mod bridges;
 mod check;
 mod exchange;
 mod files;

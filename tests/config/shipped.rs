@@ -125,6 +125,7 @@ fn the_defaults_in_the_shipped_file_are_the_defaults() {
         budgets: Vec::new(),
         paths: Vec::new(),
         usage: bare.usage, // the file forwards to it
+        downs: Vec::new(),
         ..full
     };
     assert_eq!(bare, same);

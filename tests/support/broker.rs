@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses its part of it
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,23 +45,25 @@ pub struct Setup {
     /// Instead of a plain one at `listen`; then the clock has a fix, too.
     pub doors: Vec<ListenerPlan>,
     pub limits: BrokerLimits,
-    /// Further rules.
+    /// Rules beside those of `anonymous`.
     pub acl: Vec<AclPlan>,
+    /// Who may log in; the password is the name.
+    pub users: Vec<&'static str>,
+    pub clock: Clock,
+}
+
+/// A clock that nobody vouches for, and that stands still.
+pub fn still() -> Clock {
+    Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000)
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self {
-            anonymous: Anonymous::ReadWrite,
-            write: Vec::new(),
-            tags: 10,
-            listen,
-            sessions: SessionsPlan::default(),
-            doors: Vec::new(),
-            limits: BrokerLimits::default(),
-            acl: Vec::new(),
-        }
+        let (acl, users, sessions, clock) = (Vec::new(), Vec::new(), SessionsPlan::default(), still());
+        let (doors, limits) = (Vec::new(), BrokerLimits::default());
+        let (anonymous, write) = (Anonymous::ReadWrite, Vec::new());
+        Self { anonymous, write, tags: 10, listen, sessions, doors, limits, acl, users, clock }
     }
 }
 
@@ -69,8 +72,11 @@ pub struct Running {
     pub address: SocketAddr,
     /// One per door.
     pub addresses: Vec<Option<SocketAddr>>,
-    pub control: Control,
     pub publisher: Publisher,
+    pub access: Arc<Access>,
+    pub control: Control,
+    /// For [`Access::reload`].
+    pub plan: BrokerPlan,
     pub commands: mpsc::Receiver<Submitted>,
     pub notices: mpsc::Receiver<Notice>,
     pub stop: Stop,
@@ -92,19 +98,21 @@ impl Running {
         let (entry, commands) = command::road();
         let (notices, told) = notice::notices();
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
-        let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000);
-        let mut listeners = setup.doors;
+        let (clock, mut listeners) = (setup.clock, setup.doors);
         if listeners.is_empty() {
             listeners.push(ListenerPlan::plain(setup.listen, setup.anonymous));
         } else {
             clock.learn(Fix { at: clock.now(), unix_ms: 1_800_000_000_000 });
         }
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
-        let acl = std::iter::once(acl).chain(setup.acl).collect();
-        let plan = BrokerPlan { listeners, limits: setup.limits, users_file: None, acl, sessions: setup.sessions };
+        let (acl, sessions) = (setup.acl.into_iter().chain([acl]).collect(), setup.sessions);
+        let users_file = write_users(dir.path(), &setup.users);
+        let plan = BrokerPlan { listeners, limits: setup.limits, users_file, acl, sessions };
+        let access = Arc::new(Access::new(&plan));
+        access.load_users();
         let parts = BrokerParts {
-            access: Arc::new(Access::new(&plan)),
-            plan,
+            access: Arc::clone(&access),
+            plan: plan.clone(),
             ownership,
             commands: entry,
             forward: ironbridge::flow::forward::ForwardEntry::none(),
@@ -114,10 +122,10 @@ impl Running {
         };
         let (mut broker, publisher) = Broker::new(parts).expect("a broker");
         let addresses = broker.bind().await;
-        let (address, control) = (addresses[0].unwrap_or(setup.listen), broker.control());
-        let (stop, end) = (Stop::new(), CancellationToken::new());
+        let address = addresses[0].unwrap_or(setup.listen);
+        let (stop, end, control) = (Stop::new(), CancellationToken::new(), broker.control());
         let run = tokio::spawn(broker.run(stop.clone(), end.clone()));
-        Self { address, addresses, control, publisher, commands, notices: told, stop, end, run, dir }
+        Self { address, addresses, publisher, access, control, plan, commands, notices: told, stop, end, run, dir }
     }
 
     /// Ends it in order; the directory is handed on.
@@ -135,6 +143,14 @@ impl Running {
     pub async fn v4(&self, id: &str) -> Client4 {
         Client4::connect(self.address, id).await
     }
+}
+
+/// A users file, if there are users.
+fn write_users(dir: &Path, users: &[&str]) -> Option<PathBuf> {
+    let line = |name: &&str| format!("{name}:{}\n", ironbridge::access::hash(name.as_bytes()).expect("hashed"));
+    let path = (!users.is_empty()).then(|| dir.join("users"))?;
+    ironbridge::access::replace(&path, &users.iter().map(line).collect::<String>()).expect("written");
+    Some(path)
 }
 
 /// Waits until something holds.

@@ -38,6 +38,7 @@ impl Shared {
             expiry_s: client.expiry,
             left_unix_ms: durable.left_unix_ms,
             dropped: durable.dropped,
+            sent_below: durable.sent_below_of(&client.presence),
         });
     }
 

@@ -22,8 +22,9 @@ const LONG_AT_ONCE: usize = 16;
 /// How long a long packet may take, from the moment it has its place.
 const LONG_MAX: Duration = Duration::from_secs(20);
 
-/// Input is read in pieces of at least this size.
+/// Input is read in pieces of at least this size, and of at most that while more comes than they hold.
 const IN_BYTES: usize = 4 * 1024;
+const IN_BYTES_MOST: usize = 16 * 1024;
 
 /// The places for long packets.
 pub(super) fn places() -> Arc<Semaphore> {
@@ -33,6 +34,8 @@ pub(super) fn places() -> Arc<Semaphore> {
 /// The input of one connection.
 pub(super) struct Intake {
     arrived: BytesMut,
+    /// How much to read at a time.
+    piece: usize,
     places: Arc<Semaphore>,
     /// Longest packet.
     packet_bytes: u32,
@@ -42,7 +45,7 @@ pub(super) struct Intake {
 impl Intake {
     /// `arrived` has come already; no packet may be longer than `packet_bytes`.
     pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>, packet_bytes: u32) -> Self {
-        Self { arrived, places, packet_bytes, place: None }
+        Self { arrived, piece: IN_BYTES, places, packet_bytes, place: None }
     }
 
     /// The next packet, if it is whole.
@@ -69,8 +72,15 @@ impl Intake {
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
             self.place = Some((place, Instant::now() + LONG_MAX));
         }
-        self.arrived.reserve(IN_BYTES);
-        reader.read_buf(&mut self.arrived).await
+        self.arrived.reserve(self.piece);
+        let room = self.arrived.capacity() - self.arrived.len();
+        let count = reader.read_buf(&mut self.arrived).await?;
+        if count == room {
+            self.piece = IN_BYTES_MOST;
+        } else if count < IN_BYTES {
+            self.piece = IN_BYTES;
+        }
+        Ok(count)
     }
 
     /// Reads and forgets until the other side closes.

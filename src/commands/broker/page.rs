@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::acl::Rule;
+use super::bridge;
 use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
 use crate::config::schema::{self, Key, Landed};
@@ -51,7 +52,9 @@ pub(super) fn write(
         }
     }
     general(mosquitto, rules, notes);
-    bridges(&mut body, mosquitto, notes);
+    for connection in &mosquitto.bridges {
+        bridge::write(&mut body, connection, notes);
+    }
     format!("{}{body}", head(conf, notes))
 }
 
@@ -162,22 +165,6 @@ fn address(listener: &Listener, notes: &mut Notes) -> IpAddr {
     }
 }
 
-/// Bridges are shown as they were; what they become is for a person to say.
-fn bridges(body: &mut String, mosquitto: &Mosquitto, notes: &mut Notes) {
-    for bridge in &mosquitto.bridges {
-        let name = one_line(&bridge.name);
-        notes.add(
-            Weight::Loud,
-            &bridge.place,
-            format!("the bridge {name} is not carried over; see the end of this file"),
-        );
-        let _ = write!(body, "\n# The bridge {name} as it was. What goes up becomes [[uplink]] and [[forward]]:\n");
-        for line in &bridge.lines {
-            let _ = writeln!(body, "#   {}", one_line(line));
-        }
-    }
-}
-
 fn has(keys: &[Key], name: &str) -> bool {
     keys.iter().any(|key| key.name == name && key.landed == Landed::Yes)
 }
@@ -200,7 +187,7 @@ fn expiry(value: &str) -> Option<String> {
     }
 }
 
-fn line(out: &mut String, key: &str, value: &str) {
+pub(super) fn line(out: &mut String, key: &str, value: &str) {
     let _ = writeln!(out, "{key} = {value}");
 }
 
@@ -210,10 +197,10 @@ pub(super) fn absolute(path: &Path) -> String {
 }
 
 /// A text as TOML writes it.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     toml::Value::String(value.to_owned()).to_string()
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
