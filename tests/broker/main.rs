@@ -1,10 +1,13 @@
 //! The embedded broker, spoken to over real sockets.
 
+#[path = "../support/authority.rs"]
+mod authority;
 #[path = "../support/broker.rs"]
 mod support;
 
 mod access;
 mod commands;
+mod doors;
 mod forbidden;
 mod greedy;
 mod hostile;
@@ -14,3 +17,4 @@ mod protocol;
 mod retained;
 mod sessions;
 mod statements;
+mod tls;

@@ -14,6 +14,7 @@ mod attackers;
 mod bridges;
 mod commands;
 mod conditions;
+mod doors;
 mod lines;
 mod local;
 mod upstream;
