@@ -89,9 +89,9 @@ impl Waiting {
         Some(self.0.swap_remove(place).2)
     }
 
-    /// Forgets those that may not be sent any more.
-    pub(super) fn keep_only(&mut self, may_be_sent: impl Fn(&str, &LastWill) -> bool) {
-        self.0.retain(|(id, _, will)| may_be_sent(id, will));
+    /// Keeps those that may be left still: asked with client id and topic.
+    pub(super) fn retain(&mut self, may_stay: impl Fn(&str, &str) -> bool) {
+        self.0.retain(|(id, _, will)| may_stay(id, will.topic()));
     }
 
     /// Those whose time has come.

@@ -6,11 +6,16 @@ use gateway::mqtt as support;
 #[path = "../support/strace.rs"]
 mod strace;
 
+mod access;
 mod commands;
 mod faults;
+mod forbidden;
 mod greedy;
 mod hostile;
 mod kill;
+mod lasting;
+mod logins;
 mod protocol;
 mod retained;
 mod sessions;
+mod statements;
