@@ -42,6 +42,7 @@ pub struct Setup {
     pub tags: usize,
     pub listen: SocketAddr,
     pub sessions: SessionsPlan,
+    pub limits: BrokerLimits,
     /// Rules beside those of `anonymous`.
     pub acl: Vec<AclPlan>,
     /// Who may log in; the password is the name.
@@ -57,8 +58,9 @@ pub fn still() -> Clock {
 impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (acl, users, sessions, clock) = (Vec::new(), Vec::new(), SessionsPlan::default(), still());
-        Self { anonymous: Anonymous::ReadWrite, write: Vec::new(), tags: 10, listen, sessions, acl, users, clock }
+        let (sessions, limits) = (SessionsPlan::default(), BrokerLimits::default());
+        let (write, acl, users, clock) = (Vec::new(), Vec::new(), Vec::new(), still());
+        Self { anonymous: Anonymous::ReadWrite, write, tags: 10, listen, sessions, limits, acl, users, clock }
     }
 }
 
@@ -93,7 +95,7 @@ impl Running {
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
         let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
-        let limits = BrokerLimits::default();
+        let limits = setup.limits;
         let (acl, sessions) = (setup.acl.into_iter().chain([acl]).collect(), setup.sessions);
         let users_file = write_users(dir.path(), &setup.users);
         let plan = BrokerPlan { listeners: vec![listener], limits, users_file, acl, sessions };
