@@ -26,8 +26,8 @@ impl Raw {
         told
     }
 
-    /// CONNACK, whatever it says, as one packet.
-    async fn connack(&mut self) -> Vec<u8> {
+    /// What a short packet has after its head.
+    async fn packet(&mut self) -> Vec<u8> {
         let mut head = [0; 2];
         let read = async {
             self.0.read_exact(&mut head).await.expect("a head");
@@ -35,7 +35,7 @@ impl Raw {
             self.0.read_exact(&mut body).await.expect("a body");
             body
         };
-        tokio::time::timeout(PATIENCE, read).await.expect("CONNACK in time")
+        tokio::time::timeout(PATIENCE, read).await.expect("a packet in time")
     }
 }
 
@@ -100,7 +100,7 @@ async fn what_a_client_must_not_send_ends_its_connection_with_the_reason_the_sta
     let broker = Running::start().await;
     for (statement, first, body, reason) in cases {
         let mut raw = Raw::open(&broker, &connect5(2, &[], &[])).await;
-        assert_eq!(raw.connack().await[1], 0, "{statement}");
+        assert_eq!(raw.packet().await[1], 0, "{statement}");
         raw.0.write_all(&packet(*first, body)).await.expect("sent");
         let told = raw.rest().await;
         assert!(told.len() > 2 && told[0] == 0xE0, "{statement}: {told:x?}");
@@ -157,7 +157,12 @@ async fn mqtt_3_1_is_served_and_told_nothing_of_sessions() {
     let broker = Running::start().await;
     for _ in 0..2 {
         let mut raw = Raw::open(&broker, &packet(0x10, b"\x00\x06MQIsdp\x03\x00\x00\x00\x00\x03old")).await;
-        assert_eq!(raw.connack().await, [0, 0], "the byte is reserved in 3.1, though the session was there");
+        assert_eq!(raw.packet().await, [0, 0], "the byte is reserved in 3.1, though the session was there");
+        // It marks what it sends again, in packets where 3.1.1 has nothing to be marked.
+        for again in [&[0x34, 5, 0, 1, b'a', 0, 7][..], &[0x6A, 2, 0, 7]] {
+            raw.0.write_all(again).await.expect("sent");
+            assert_eq!(raw.packet().await, [0, 7], "PUBREC, PUBCOMP");
+        }
         raw.0.write_all(&packet(0xE0, &[])).await.expect("sent");
         assert!(raw.rest().await.is_empty());
     }
