@@ -47,6 +47,8 @@ pub struct Setup {
     pub acl: Vec<AclPlan>,
     /// Who may log in; the password is the name.
     pub users: Vec<&'static str>,
+    /// The users file as it is to stand there, instead.
+    pub users_file: Option<String>,
     pub clock: Clock,
 }
 
@@ -59,8 +61,9 @@ impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (sessions, limits) = (SessionsPlan::default(), BrokerLimits::default());
-        let (write, acl, users, clock) = (Vec::new(), Vec::new(), Vec::new(), still());
-        Self { anonymous: Anonymous::ReadWrite, write, tags: 10, listen, sessions, limits, acl, users, clock }
+        let (acl, users, clock) = (Vec::new(), Vec::new(), still());
+        let (anonymous, write, users_file) = (Anonymous::ReadWrite, Vec::new(), None);
+        Self { anonymous, write, tags: 10, listen, sessions, limits, acl, users, users_file, clock }
     }
 }
 
@@ -97,7 +100,14 @@ impl Running {
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
         let limits = setup.limits;
         let (acl, sessions) = (setup.acl.into_iter().chain([acl]).collect(), setup.sessions);
-        let users_file = write_users(dir.path(), &setup.users);
+        let users_file = match &setup.users_file {
+            None => write_users(dir.path(), &setup.users),
+            Some(text) => {
+                let path = dir.path().join("users");
+                ironbridge::access::replace(&path, text).expect("the users file is written");
+                Some(path)
+            }
+        };
         let plan = BrokerPlan { listeners: vec![listener], limits, users_file, acl, sessions };
         let access = Arc::new(Access::new(&plan));
         access.load_users();
@@ -168,7 +178,10 @@ pub struct Wishes {
 
 impl Client5 {
     pub async fn open(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        Self::over(TcpStream::connect(address).await.expect("a connection"), id, wish).await
+    }
+
+    pub async fn over(stream: TcpStream, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
         let mut client = Self { stream, arrived: BytesMut::new() };
         let connect = v5::Connect { keep_alive: 0, client_id: id.to_owned(), clean_start: true, properties: None };
         let mut wishes = Wishes { connect, properties: v5::ConnectProperties::new(), will: None, login: None };
