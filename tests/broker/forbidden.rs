@@ -86,7 +86,7 @@ async fn what_a_client_must_not_send_ends_its_connection_with_the_reason_the_sta
         ("3.8.1-1: SUBSCRIBE with other flags", 0x80, b"\x00\x01\x00\x00\x01a\x00", 0x81),
         ("4.7.3-1: a filter of no characters", 0x82, b"\x00\x01\x00\x00\x00\x00", 0x81),
         ("4.7.3: more than 200 levels, PUBLISH", 0x30, &deep_topic, 0x82),
-        ("4.7.3: more than 200 levels, SUBSCRIBE", 0x82, &deep_filter, 0x82),
+        ("4.7.3: more than 200 levels, SUBSCRIBE", 0x82, &deep_filter, 0x81),
         ("3.8.2.1.2: subscription identifier 0", 0x82, b"\x00\x01\x02\x0b\x00\x00\x01a\x00", 0x82),
         ("3.10.3-2: UNSUBSCRIBE without a filter", 0xA2, b"\x00\x01\x00", 0x82),
         ("3.10.1-1: UNSUBSCRIBE with other flags", 0xA0, b"\x00\x01\x00\x00\x01a", 0x81),
