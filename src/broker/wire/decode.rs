@@ -115,10 +115,10 @@ fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Faul
 /// Neither empty (4.7.3-1) nor too deep; whether it is a filter is answered for each by itself.
 fn read_filter(reader: &mut Reader) -> Result<String, Fault> {
     let filter = reader.text()?;
-    match filter.is_empty() || is_too_deep(&filter) {
-        true => Err(Fault::Malformed("topic filter of no or of more than 200 levels")),
-        false => Ok(filter),
+    if filter.is_empty() || is_too_deep(&filter) {
+        return Err(Fault::Malformed("topic filter of no or of more than 200 levels"));
     }
+    Ok(filter)
 }
 
 fn read_options(filter: String, options: u8, version: Version) -> Result<Filter, Fault> {
