@@ -43,7 +43,7 @@ async fn publish_until(taken: bool, sender: &mut Client5, next: &mut u32, accept
     loop {
         assert!(began.elapsed() < PATIENCE * 2, "in vain until one is taken: {taken}");
         let text = next.to_string();
-        let qos = if *next % 2 == 0 { 1 } else { 2 };
+        let qos = if next.is_multiple_of(2) { 1 } else { 2 };
         *next += 1;
         let was_taken = sender.give(message("q", qos, &text)).await;
         if was_taken {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use crate::gateway::mqtt::{Client5, filter, message};
@@ -73,7 +74,6 @@ async fn a_reload_changes_rights_and_removes_users_while_everybody_else_stays() 
     daemon.signal(Signal::HUP);
     until("it was refused", || daemon.said("reload refused").is_some()).await;
     home.configure(&config(plc.line.address(), "\"gw/#\""));
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(home.path("users"), std::fs::Permissions::from_mode(0o644)).unwrap();
     hup(&daemon, 2).await;
     assert!(daemon.said("users file cannot be used").is_some());
