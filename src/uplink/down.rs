@@ -96,9 +96,13 @@ impl Down {
                     } else {
                         tracing::debug!(uplink = &*desk.from, "a message from upstream could not be kept; trying again");
                         // Nobody waits in a queue meanwhile.
-                        waiting.iter_mut().for_each(|one| one.told = Told::NotKept);
+                        for one in &mut waiting {
+                            one.told = Told::NotKept;
+                        }
                         tokio::time::sleep(AGAIN).await;
-                        waiting.iter_mut().for_each(|one| one.told = desk.take(&one.arrived));
+                        for one in &mut waiting {
+                            one.told = desk.take(&one.arrived);
+                        }
                     },
                     arrived = arrivals.recv(), if room => {
                         let Some(arrived) = arrived else { return };
