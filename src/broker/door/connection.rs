@@ -22,7 +22,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
-use crate::broker::wire::{Connect, decode, encode};
+use crate::broker::wire::{Connect, encode};
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
 const OUT_BYTES: usize = 32 * 1024;
@@ -142,7 +142,7 @@ impl Connection {
             // What goes without waiting goes first.
             if !out.is_empty()
                 && let Some(written) = at_once(writer.write(out))
-                && !self.written(written, out, &mut progress)
+                && !self.written(&written, out, &mut progress)
             {
                 return Ending::Lost;
             }
@@ -176,7 +176,7 @@ impl Connection {
                 read = intake.read(reader), if may_read => if !self.has_read(&read) {
                     return Ending::Lost;
                 },
-                written = writer.write(out), if !out.is_empty() => if !self.written(written, out, &mut progress) {
+                written = writer.write(out), if !out.is_empty() => if !self.written(&written, out, &mut progress) {
                     return Ending::Lost;
                 },
                 () = self.seat.outbox.rung() => {}
@@ -197,8 +197,8 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn written(&self, written: io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
-        let Ok(count @ 1..) = written else { return false };
+    fn written(&self, written: &io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
+        let Ok(count @ 1..) = *written else { return false };
         out.advance(count);
         *progress = Instant::now();
         self.seat.shared.stats.bytes_sent.add(count as u64);
@@ -215,7 +215,7 @@ impl Connection {
         while dealt_with < PACKETS && self.takes_more(out) {
             dealt_with += 1;
             let packet = match intake.next() {
-                Ok(Some(frame)) => decode(frame, self.duty.version()),
+                Ok(Some(frame)) => self.duty.decode(frame),
                 Ok(None) => {
                     packets = Rest::Nothing;
                     break;
