@@ -37,7 +37,7 @@ use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
 use audit::Audit;
 use desk::{Checked, Desk, Login};
-pub use file::{BadFile, read, replace};
+pub use file::{BadFile, change, read, replace};
 pub use hash::{BadHash, NotHashed, check_hash, hash};
 pub use identity::{Identity, Who};
 use users::Users;
