@@ -177,13 +177,13 @@ fn a_mosquitto_is_carried_over_and_every_line_that_is_not_is_named() {
     assert!(plan.broker.listeners[1].tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     assert!(plan.broker.listeners[2].websocket.is_some());
     assert_eq!(plan.bridges.len(), 1);
+    assert_eq!(plan.broker.limits.keep_alive_max, Some(60));
     let rule = |user: &str| plan.broker.acl.iter().find(|rule| rule.user == user).unwrap_or_else(|| panic!("{user}"));
     assert_eq!((&rule("hmi").read[..], &rule("hmi").write[..]), (&["plant/+/state".to_owned()][..], &[][..]));
     assert_eq!(rule("*").write, ["u/%u/#"]);
     assert_eq!(rule("*").read, ["u/%u/#", "c/%c"]);
     // What somebody must know, by its line, on the screen and in the file.
     let loud = [
-        ("mosquitto.conf:8:", "max_keepalive"),
         ("mosquitto.conf:9:", "psk_file"),
         ("mosquitto.conf:19:", "http_dir"),
         ("mosquitto.conf:21:", "LOOPBACK ONLY"),
