@@ -193,7 +193,6 @@ fn released(n: u64) -> v5::Packet {
 /// What a subscriber has seen, and its side of the session.
 #[derive(Default)]
 struct Reader {
-    subscribed: bool,
     /// QoS 2: received and not released.
     held: HashSet<u16>,
     /// Per topic, in the order in which they came.
@@ -203,21 +202,26 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self, id: &'static str, qos: QoS, scene: Arc<Scene>) -> (&'static str, Self) {
+    /// One whose session subscribes before anybody publishes.
+    async fn begin(id: &str, qos: QoS, scene: &Scene) -> Self {
+        let (mut link, _) = scene.link(id, false).await;
+        link.subscribe("load/#", qos).await.expect("it runs");
+        assert!(matches!(link.next().await, Some(v5::Packet::SubAck(_))));
+        Self::default()
+    }
+
+    async fn run(mut self, id: &'static str, scene: Arc<Scene>) -> (&'static str, Self) {
         loop {
             let (link, present) = scene.link(id, false).await;
-            assert!(present || !self.subscribed, "{id}: the session is gone");
-            if self.talk(link, qos, &scene).await.is_some() {
+            assert!(present, "{id}: the session is gone");
+            if self.talk(link, &scene).await.is_some() {
                 return (id, self);
             }
         }
     }
 
-    async fn talk(&mut self, mut link: Link, qos: QoS, scene: &Scene) -> Option<()> {
+    async fn talk(&mut self, mut link: Link, scene: &Scene) -> Option<()> {
         let mut wanted = scene.wanted.clone();
-        if !self.subscribed {
-            link.subscribe("load/#", qos).await?;
-        }
         loop {
             if wanted.borrow().as_ref().is_some_and(|wanted| self.has(wanted)) {
                 return Some(());
@@ -227,7 +231,6 @@ impl Reader {
                 _ = wanted.changed() => continue,
             };
             match packet {
-                v5::Packet::SubAck(_) => self.subscribed = true,
                 v5::Packet::Publish(publish) => {
                     self.again += u64::from(publish.dup);
                     let once = publish.qos == QoS::ExactlyOnce;
@@ -303,16 +306,12 @@ async fn after_kill_9_under_load_nothing_acknowledged_is_lost_doubled_stale_or_o
     let scene = Arc::new(Scene { broker, enough: AtomicBool::new(false), wanted });
     let mut daemon: Daemon = home.run();
     told.send_replace(Some(daemon.mqtt().await));
-    // A reader that is there only at the beginning and at the end.
-    let mut absent = Reader::default();
-    let (mut link, _) = scene.link("absent", false).await;
-    link.subscribe("load/#", QoS::ExactlyOnce).await.expect("it runs");
-    assert!(matches!(link.next().await, Some(v5::Packet::SubAck(_))));
-    absent.subscribed = true;
-    drop(link);
-    let readers = [("once", QoS::ExactlyOnce), ("least", QoS::AtLeastOnce)];
-    let mut readers: Vec<_> =
-        readers.map(|(id, qos)| tokio::spawn(Reader::default().run(id, qos, Arc::clone(&scene)))).into();
+    // One is there only at the beginning and at the end.
+    let absent = Reader::begin("absent", QoS::ExactlyOnce, &scene).await;
+    let mut readers = Vec::new();
+    for (id, qos) in [("once", QoS::ExactlyOnce), ("least", QoS::AtLeastOnce)] {
+        readers.push(tokio::spawn(Reader::begin(id, qos, &scene).await.run(id, Arc::clone(&scene))));
+    }
     let kept = Sender::new("load/kept", QoS::AtLeastOnce, true);
     let acknowledged = Arc::clone(&kept.acknowledged);
     let senders =
@@ -336,7 +335,7 @@ async fn after_kill_9_under_load_nothing_acknowledged_is_lost_doubled_stale_or_o
         assert!(now >= before, "{now} is retained, {before} was acknowledged");
     }
     scene.enough.store(true, Ordering::Relaxed);
-    readers.push(tokio::spawn(absent.run("absent", QoS::ExactlyOnce, Arc::clone(&scene))));
+    readers.push(tokio::spawn(absent.run("absent", Arc::clone(&scene))));
     let mut published = HashMap::new();
     for sender in senders {
         let (topic, count) = tokio::time::timeout(PATIENCE, sender).await.expect("in time").expect("no panic");
