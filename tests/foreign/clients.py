@@ -103,7 +103,7 @@ def versions(broker):
     lines = broker.lines(client, word, 9)
     client.terminate()
     client.wait()
-    return lines
+    return sorted(lines)
 
 
 def properties(broker):
