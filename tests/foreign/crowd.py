@@ -193,7 +193,7 @@ def main():
         print("SKIPPED crowd.py: mosquitto-clients is not installed")
         return 0
     work = tempfile.mkdtemp(prefix="crowd-")
-    port = free_port()
+    port, websocket = free_port(), free_port()
     plan, sim = f"{work}/plan.toml", f"{work}/sim.toml"
 
     subprocess.run([binary, "passwd", f"{work}/users", "web"], input="secret\n", text=True, check=True)
