@@ -125,6 +125,7 @@ def crowd(gateway, until):
             if streams[number]:
                 break
             again += 1
+            time.sleep(0.2)  # as clients do; the connect rate is limited
             stream = come(number)
     quiet(gateway, until)
     print(f"    {again} came again")
