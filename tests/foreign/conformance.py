@@ -383,7 +383,10 @@ def main():
     reference = None if options.no_reference else shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
     if not reference and not options.no_reference:
         print("SKIPPED the reference: mosquitto is not installed")
+    # mosquitto started by root becomes a user of its own, who must be able to read and write here.
+    os.umask(0)
     work = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
+    work.chmod(0o777)
     # What the tests start as mosquitto.
     ours = work / "ironbridge-as-mosquitto"
     ours.write_text(f"#!/bin/sh\nexec {sys.executable} {pathlib.Path(__file__).resolve()} --stand-in {pathlib.Path(options.binary).resolve()} \"$@\"\n")
