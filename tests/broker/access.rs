@@ -228,7 +228,7 @@ async fn a_subscription_is_allowed_as_a_whole_or_refused_as_a_whole() {
 async fn in_one_subscribe_each_filter_has_its_own_answer() {
     let broker = Running::with(setup()).await;
     let mut client = v5(&broker, "hmi", "id").await;
-    let filters = vec![filter("machines/#", 1), filter("#", 1), filter("u/hmi/x", 2), filter("u/root/x", 2)];
+    let filters = vec![filter("machines/#", 1), filter("#", 1), filter("u/hmi/x", 2), filter("u/seven/x", 2)];
     client.send(v5::Packet::Subscribe(v5::Subscribe { pkid: 3, filters, properties: None })).await;
     let v5::Packet::SubAck(suback) = client.next().await else { panic!("a SUBACK") };
     let (one, two) = (QoS5::AtLeastOnce, QoS5::ExactlyOnce);
