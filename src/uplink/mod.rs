@@ -6,9 +6,8 @@
 //! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
 //! upstream · `feeder` the one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the
 //! wire · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
-//! `withhold` of topics that it never takes · `status` the retained
-//! status and last will · `trouble` what the operator is told ·
-//! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
+//! `withhold` of topics that it never takes · `status` the retained status and last will · `trouble` what the operator is
+//! told · `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
 //! reconnect without session it silently discards everything in flight and queued. So: one task does nothing but
@@ -242,6 +241,7 @@ impl<S: Source> Uplink<S> {
     /// offline, disconnects and saves the cursor. Never ends for any trouble. Not cancel-safe: tell `stop` instead.
     pub async fn run(mut self, stop: Stop) {
         while !stop.is_begun() {
+            feeder::turn();
             if let Some(wait) = self.choose_way() {
                 if self.stopped_while_waiting(wait, &stop).await {
                     break;
@@ -300,6 +300,7 @@ impl<S: Source> Uplink<S> {
     async fn stopped_while_waiting(&self, wait: Duration, stop: &Stop) -> bool {
         let until = Instant::now() + wait;
         while Instant::now() < until {
+            feeder::turn();
             self.stats.owes(self.source.backlog(), self.source.oldest(), &self.clock);
             tokio::select! {
                 biased;
