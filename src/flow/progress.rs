@@ -91,7 +91,7 @@ impl Progress {
         let beat = Arc::new(beat);
         beat.served();
         self.beats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&beat));
-        Watched { beat, board: self.clone(), turn: None, task: Box::pin(task) }
+        Watched { seat: Some(Seat { beat, board: self.clone() }), turn: None, task: Box::pin(task) }
     }
 
     /// Everybody who is late at this moment, in the order in which they came.
@@ -118,13 +118,17 @@ pub fn rest() {
     with_current(|beat| beat.due_ms.store(RESTING, Ordering::Relaxed));
 }
 
-/// A part of the worker that has its turn on this thread, as a worker of its own: on the same board, if there is one.
+/// A part of the worker that has its turn on this thread, as a worker of its own on the same board; nothing but the task
+/// where nobody watches.
 pub fn part<F: Future>(kind: &'static str, name: &str, task: F) -> Watched<F> {
     let board = CURRENT.with_borrow(|current| {
         let beat = current.as_deref()?;
         Some(Progress { began: beat.began, beats: beat.board.upgrade()? })
     });
-    board.unwrap_or_default().watch(kind, name, task)
+    match board {
+        Some(board) => board.watch(kind, name, task),
+        None => Watched { seat: None, turn: None, task: Box::pin(task) },
+    }
 }
 
 fn with_current(f: impl FnOnce(&Beat)) {
@@ -155,10 +159,15 @@ impl Beat {
 
 /// A task on the board.
 pub struct Watched<F> {
-    beat: Arc<Beat>,
-    board: Progress,
+    seat: Option<Seat>,
     turn: Option<Pin<Box<Sleep>>>,
     task: Pin<Box<F>>,
+}
+
+/// Its place there.
+struct Seat {
+    beat: Arc<Beat>,
+    board: Progress,
 }
 
 impl<F: Future> Future for Watched<F> {
@@ -166,20 +175,21 @@ impl<F: Future> Future for Watched<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        this.beat.served();
+        let Some(Seat { beat, .. }) = &this.seat else { return this.task.as_mut().poll(context) };
+        beat.served();
         let turn = this.turn.get_or_insert_with(|| Box::pin(tokio::time::sleep(TURN_EVERY)));
         while turn.as_mut().poll(context).is_ready() {
             turn.set(tokio::time::sleep(TURN_EVERY));
         }
-        let entered = Entered(CURRENT.replace(Some(Arc::clone(&this.beat))));
+        let entered = Entered(CURRENT.replace(Some(Arc::clone(beat))));
         let polled = this.task.as_mut().poll(context);
         drop(entered);
-        this.beat.served();
+        beat.served();
         polled
     }
 }
 
-impl<F> Drop for Watched<F> {
+impl Drop for Seat {
     fn drop(&mut self) {
         let mut beats = self.board.beats.lock().unwrap_or_else(PoisonError::into_inner);
         beats.retain(|beat| !Arc::ptr_eq(beat, &self.beat));

@@ -18,18 +18,20 @@ class Machine:
         self.leader = None
         try:
             self.wait_for("a booted systemd", self._is_up, 120)
-        except Exception:
+        except CannotBoot:
             self.log.seek(0)
             said = self.log.read().decode(errors="replace").strip().splitlines()[-3:]
+            raise CannotBoot(" / ".join(said) or "it ended without a word")
+        except BaseException:
             self.end()
-            raise CannotBoot(" / ".join(said) or "it does not come up")
+            raise
 
     def _is_up(self):
         if self.nspawn.poll() is not None:
             raise CannotBoot("it ended")
-        if self.leader is None:
-            children = open(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read().split()
-            self.leader = children[0] if children else None
+        # Looked up anew each time: the first child is only a step on the way to the machine's systemd.
+        children = open(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read().split()
+        self.leader = children[0] if children else None
         return self.leader and self.run("systemctl is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def run(self, script, check=True, timeout=180):

@@ -38,6 +38,7 @@ poll = "200ms"
 [[device.tag]]
 name = "x"
 address = "holding:0"
+type = "uint16"
 [[device]]
 name = "busy"
 bus = "plc-net"
@@ -60,6 +61,7 @@ unit_id = 1
 [[device.tag]]
 name = "power"
 address = "holding:0"
+type = "uint16"
 """
 
 
@@ -117,8 +119,8 @@ try:
 
     # The plant: simulated in the same machine.
     m.write("/srv/plan.toml", plan())
-    m.run(f"systemd-run --quiet --unit plant ironbridge simulate --config /srv/plan.toml --write-config {CONFIG} --dead dead")
-    m.wait_for("the configuration of the simulated plant", lambda: m.run(f"test -s {CONFIG}", check=False).returncode == 0)
+    m.run("systemd-run --quiet --unit plant ironbridge simulate --config /srv/plan.toml --write-config /srv/simulated.toml --dead dead")
+    m.wait_for("the simulated plant", lambda: m.run(f"cp /srv/simulated.toml {CONFIG}", check=False).returncode == 0, 20)
     m.write("/etc/ironbridge/ironbridge.d/serial.toml", SERIAL)
     m.run("chgrp -R ironbridge /etc/ironbridge")
 
@@ -239,7 +241,7 @@ try:
         for _ in range(3):
             before = pid()
             m.run(f"kill -9 {before}")
-            m.wait_for("the next process", lambda: pid() not in ("0", before))
+            m.wait_for("the next process", lambda: m.journal(f"{MATCH} _PID={pid()}"))
         waits = m.wait_for("a pause", lambda: m.journal(f"{MATCH} SECONDS=2 -p warning"))
         assert "waiting before the next start" in waits[-1]["MESSAGE"], waits
         m.wait_for("the start", lambda: m.show(UNIT, "ActiveState") == "active")
