@@ -5,7 +5,7 @@
 //! nothing: it withholds `WATCHDOG=1`, and systemd ends the process after `WatchdogSec=` and starts it again. Without
 //! systemd it looks all the same, and says what it sees.
 //!
-//! Threads that wait for questions ([`ask`]) are asked one from time to time, by a task whose step is the answer.
+//! Threads that wait for questions (store, ledger, journal of commands) are asked one from time to time, by a task whose step is the answer.
 
 use std::io;
 use std::sync::Arc;
@@ -172,13 +172,17 @@ impl Line {
 
 /// Asks a thread for a sign of life from time to time, until stopping begins.
 pub(super) async fn ask(question: impl AsyncFn(), stop: Stop) {
+    ask_patiently(question, stop, ANSWER_WITHIN).await;
+}
+
+async fn ask_patiently(question: impl AsyncFn(), stop: Stop, within: Duration) {
     loop {
         progress::rest();
         tokio::select! {
             () = stop.begun() => return,
             () = tokio::time::sleep(ASK_EVERY) => {}
         }
-        progress::step(ANSWER_WITHIN);
+        progress::step(within);
         tokio::select! {
             () = stop.begun() => return,
             () = question() => {}
@@ -292,14 +296,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thread_that_does_not_answer_is_a_step_that_does_not_end() {
-        let progress = Progress::default();
-        let later = || Instant::now() + ANSWER_WITHIN + Duration::from_secs(1);
+        let (progress, within) = (Progress::default(), Duration::from_secs(20));
         let (stop, well) = (Stop::new(), Stop::new());
-        let mute = tokio::spawn(progress.watch("store", "", ask(pending::<()>, stop.clone())));
-        let lively = tokio::spawn(progress.watch("ledger", "", ask(async || {}, well.clone())));
-        tokio::time::sleep(ASK_EVERY * 3).await;
-        let late: Vec<_> = progress.late(later()).into_iter().filter(|late| late.stuck == Stuck::Overdue).collect();
-        assert_eq!(late.iter().map(|late| late.kind).collect::<Vec<_>>(), ["store"]);
+        let mute = ask_patiently(pending::<()>, stop.clone(), within);
+        let lively = ask_patiently(async || {}, well.clone(), within);
+        let mute = tokio::spawn(progress.watch("store", "", mute));
+        let lively = tokio::spawn(progress.watch("ledger", "", lively));
+        tokio::time::sleep(ASK_EVERY * 3 + Duration::from_secs(1)).await;
+        let late = progress.late(Instant::now() + within + Duration::from_secs(1));
+        assert_eq!(late.iter().map(|late| (late.kind, late.stuck)).collect::<Vec<_>>(), [("store", Stuck::Overdue)]);
         (stop.begin(), well.begin());
         assert!(mute.await.is_ok() && lively.await.is_ok(), "a stop is heard while an answer is waited for");
     }

@@ -170,6 +170,12 @@ try:
         assert len(lines) <= 2, lines
         return f"{len(lines)} lines in 20 s"
 
+    @prove("a journal that was restarted goes on with fields and all")
+    def _():
+        m.run("systemctl restart systemd-journald && systemctl reload ironbridge.service")
+        told = m.wait_for("a line", lambda: m.journal(f"{MATCH} AUDIT=access_reloaded"))
+        assert told[-1]["PRIORITY"] == "6" and told[-1]["RULES"] == "0", told
+
     @prove("a restart within a boot keeps the boot's token")
     def _():
         before, token = pid(), m.run("cat /run/ironbridge/boot-token").stdout
