@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::brake::Brake;
 use super::memory::Memory;
-use super::users::Users;
+use super::users::{NAME_BYTES_MAX, Users};
 
 /// Who may wait for the one check: at a quarter of a second each (a slow ARM), the last one has its answer before a usual
 /// client gives up.
@@ -81,7 +81,8 @@ impl Desk {
         {
             return Checked::Right(user.proof);
         }
-        let shared_name: Arc<str> = name.into();
+        // Nobody has a longer one; what the brake keeps of it must not depend on what a stranger sends.
+        let shared_name: Arc<str> = if name.len() > NAME_BYTES_MAX { "".into() } else { name.into() };
         let Some(pause) = lock(&self.brake).wait(from, &shared_name, Instant::now()) else {
             return Checked::Busy;
         };
@@ -165,6 +166,17 @@ mod tests {
             assert_eq!(desk.check(&users, login("hmi", b"password")).await, first);
         }
         assert_eq!(desk.check(&users, login("hmi", b"passwort")).await, Checked::Busy);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_too_long_to_be_one_is_not_kept() {
+        let (users, desk) = (Users::parse(LINE).0, Desk::new());
+        for number in 0..5 {
+            let name = format!("{number}{}", "x".repeat(65_000));
+            assert_eq!(desk.check(&users, login(&name, b"password")).await, Checked::Wrong);
+        }
+        let kept = format!("{:?}", lock(&desk.brake)).len();
+        assert!(kept < 10_000, "{kept} characters");
     }
 
     #[tokio::test]

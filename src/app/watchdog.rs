@@ -13,6 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::config::plan::Plan;
@@ -20,7 +21,7 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::progress::{self, Late, Progress, Stuck};
 use crate::flow::stop::Stop;
 use crate::host::notify::Notify;
-use crate::store::StoreStats;
+use crate::store::{StoreHandle, StoreStats};
 use crate::uplink::UplinkStats;
 
 /// How often the board is looked at; more often where systemd wants to hear more often.
@@ -168,6 +169,18 @@ impl Line {
         }
         line
     }
+}
+
+/// Asks the writer of a store; of a bridge, if there is a name.
+pub(super) fn ask_store(
+    tasks: &mut JoinSet<()>,
+    progress: &Progress,
+    (name, store): (&str, &StoreHandle),
+    stop: &Stop,
+) {
+    let writer = store.clone();
+    let asking = ask(async move || writer.answers().await, stop.clone());
+    tasks.spawn(progress.watch("store", name, asking));
 }
 
 /// Asks a thread for a sign of life from time to time, until stopping begins.

@@ -8,3 +8,4 @@ mod greedy;
 mod hostile;
 mod protocol;
 mod retained;
+mod sessions;

@@ -31,7 +31,7 @@ use crate::broker::stats::BrokerStats;
 use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::Waiting;
-use crate::config::plan::SessionsPlan;
+use crate::config::plan::{BrokerLimits, SessionsPlan};
 use crate::disk::ledger::{Committed, Found as OnDisk, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
@@ -40,6 +40,7 @@ use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use owing::Room;
+pub(super) use subscribing::NOT_AUTHORIZED;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 
@@ -67,8 +68,8 @@ pub(super) struct Shared {
     pub owed: Arc<Total>,
     /// Version of the retained messages, all of which have been put into the outboxes they are for.
     pub in_step: AtomicU64,
-    /// Longest keep alive of MQTT 5 clients, seconds.
-    pub keep_alive_max: Option<u16>,
+    /// What one client may have.
+    pub limits: BrokerLimits,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     /// What the log hears of clients.
@@ -160,7 +161,7 @@ impl Shared {
             clock,
             disk,
             bounds,
-            keep_alive_max: None,
+            limits: BrokerLimits::default(),
             owed: Arc::default(),
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),

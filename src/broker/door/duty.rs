@@ -12,12 +12,11 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::connection::Seat;
-use super::errands::{Done, Waits};
+use super::errands::{Done, Waits, kept};
 use crate::access::Identity;
 use crate::broker::clients::Carried;
-use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared};
+use crate::broker::core::{Entered, Leaving, NOT_AUTHORIZED, Origin, Refusal as Refused, Shared};
 use crate::broker::durable::Tally;
-use crate::broker::keeping;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::Walk;
@@ -26,7 +25,6 @@ use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session,
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::encode;
 use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
-use crate::disk::ledger::Committed;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -37,7 +35,7 @@ pub(super) struct Duty {
     pub(super) shared: Arc<Shared>,
     pub(super) key: ClientKey,
     id: Arc<str>,
-    identity: Identity,
+    pub(super) identity: Identity,
     pub(super) version: Version,
     pub(super) session: Session,
     pub(super) outbox: Arc<Outbox>,
@@ -52,6 +50,8 @@ pub(super) struct Duty {
     pub(super) tally: Option<Arc<Tally>>,
     /// Version of the retained messages when the client had got everything.
     pub(super) in_step: u64,
+    /// SUBACKs that wait for their commit: no message goes before them.
+    pub(super) unsaid: usize,
     refused_before: bool,
 }
 
@@ -83,6 +83,7 @@ impl Duty {
             waits: Waits::default(),
             tally: entered.tally,
             in_step: entered.in_step,
+            unsaid: 0,
             refused_before: false,
         }
     }
@@ -132,13 +133,12 @@ impl Duty {
                 Done::Released(packet_id) => self.session.released(packet_id).into_iter().collect(),
                 Done::Finished(packet_id) => self.session.finished(packet_id).into_iter().collect(),
                 Done::Say(words) => {
+                    self.unsaid = self.unsaid.saturating_sub(1);
                     out.extend_from_slice(&words);
                     Vec::new()
                 }
                 Done::Page(rows) => {
-                    let clock = &self.shared.clock;
-                    let rows = rows.into_iter().map(|row| keeping::delivery(row, clock)).collect();
-                    self.course.page(rows, &self.outbox, &mut self.session);
+                    self.page(rows);
                     Vec::new()
                 }
                 Done::Committed => {
@@ -178,8 +178,12 @@ impl Duty {
                     }
                     continue;
                 }
-                Action::Confirm { token } => {
-                    self.waits.commit(self.shared.disk.committed(), Done::Settled(token, Verdict::Owed(0)));
+                Action::Confirm { token, packet_id } => {
+                    let committed = match &self.tally {
+                        Some(tally) => self.shared.disk.confirm(tally.id, packet_id),
+                        None => self.shared.disk.committed(),
+                    };
+                    self.waits.commit(committed, Done::Settled(token, Verdict::Owed(0)));
                     continue;
                 }
                 Action::Settle(_) | Action::Release { .. } | Action::Finish { .. } => {
@@ -221,10 +225,7 @@ impl Duty {
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
                 stats.publishes_refused.one();
-                if !self.refused_before && self.shared.talk.allows() {
-                    tracing::warn!(client = &*self.id, topic = publish.topic, reason = told, "publish refused");
-                }
-                self.refused_before = true;
+                access.publish_refused(&self.identity, &publish.topic, told);
                 Some(Verdict::Refused(0x87, told))
             }
             Ruling::Command(tag) => {
@@ -326,7 +327,9 @@ impl Duty {
                     }
                 }
                 Err(reason) => {
-                    if !self.refused_before && self.shared.talk.allows() {
+                    if reason == NOT_AUTHORIZED {
+                        self.shared.access.subscribe_refused(&self.identity, &wanted.filter);
+                    } else if !self.refused_before && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
                     self.refused_before = true;
@@ -342,6 +345,7 @@ impl Duty {
     /// A client that comes back relies on its subscriptions being there.
     fn say_when_committed(&mut self, words: BytesMut, out: &mut BytesMut) {
         if self.tally.is_some() {
+            self.unsaid += 1;
             self.waits.commit(self.shared.disk.committed(), Done::Say(words.freeze()));
         } else {
             out.extend_from_slice(&words);
@@ -367,12 +371,6 @@ impl Duty {
 /// Could there be a subscription of this name?
 fn is_filter(raw: &str) -> bool {
     split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
-}
-
-/// The verdict when it is known whether it was committed.
-async fn kept(committed: Option<Committed>, verdict: Verdict) -> Verdict {
-    let Some(committed) = committed else { return verdict };
-    if matches!(committed.await, Ok(Ok(()))) { verdict } else { verdict.not_kept() }
 }
 
 fn message(publish: Publish) -> Message {

@@ -45,6 +45,7 @@ use crate::flow::notice::{Notices, Phase};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
+pub use certificates::files;
 use certificates::{Certificates, Secured};
 use limits::Limits;
 use listening::{Listening, Raw};

@@ -43,7 +43,8 @@ fn admit<'a>(
 ) -> impl Future<Output = Result<Identity, u8>> + Send + 'a {
     let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
     let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
-    let shown = Credentials { user: connect.user.as_deref(), password: connect.password.as_deref(), certificate };
+    let password = connect.password.as_ref().map(|password| &*password.0);
+    let shown = Credentials { user: connect.user.as_deref(), password, certificate };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
     async move {
@@ -72,14 +73,18 @@ fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16>
 /// Serves a client whose CONNECT has come, to its end; `arrived` came behind it.
 pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
-    let keep_alive = server_keep_alive(&mut connect, arrival.shared.keep_alive_max);
+    let limits = arrival.shared.limits;
+    let keep_alive = server_keep_alive(&mut connect, limits.keep_alive_max);
+    connect.receive_maximum = connect.receive_maximum.min(limits.inflight);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
         Ok(identity) => identity,
         Err(reason) => return refuse(&mut arrival, version, reason).await,
     };
-    let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting)));
+    // Not kept for as long as the client stays.
+    connect.password = None;
+    let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting), limits.queued_bytes));
     if let Some(certificate) = &arrival.shown.certificate {
         certificate.guest.connected(&outbox);
     }
@@ -118,13 +123,14 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
         dropped,
+        maximum_packet: limits.packet_bytes,
         keep_alive,
     };
     encode::welcome(&mut out, version, &told);
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, &connect, identity);
-    connection.run(arrival.stream, Intake::new(arrived, arrival.places), out).await;
+    connection.run(arrival.stream, Intake::new(arrived, arrival.places, limits.packet_bytes), out).await;
 }
 
 /// Seconds the session is to outlive the connection. In 3.1.1 a session without `clean_session` has no end; here it has one.

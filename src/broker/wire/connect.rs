@@ -31,7 +31,17 @@ pub(crate) struct Connect {
     pub wants_reasons: bool,
     pub will: Option<Will>,
     pub user: Option<String>,
-    pub password: Option<Bytes>,
+    pub password: Option<Password>,
+}
+
+/// What must not stand in a log by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(pub Bytes);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// The last will.
@@ -124,7 +134,7 @@ fn read(mut reader: Reader, version: Version, level: u8) -> Result<Connect, Faul
     }
     let will = if flags.will { Some(read_will(&mut reader, version, flags)?) } else { None };
     let user = if flags.user { Some(reader.text()?) } else { None };
-    let password = if flags.password { Some(reader.binary()?) } else { None };
+    let password = if flags.password { Some(Password(reader.binary()?)) } else { None };
     reader.end()?;
     Ok(Connect {
         version,

@@ -5,12 +5,12 @@
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
+use super::Version;
 use super::packet::{AckKind, Naming};
 use super::properties::{
     ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
     SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, USER_PROPERTY,
 };
-use super::{PACKET_BYTES_MAX, Version};
 use crate::broker::message::{Delivery, Qos, Retain, Stage};
 
 /// What an accepted client is told (section 3.2.2.3); MQTT 5 only, but for the acceptance itself.
@@ -26,6 +26,8 @@ pub(in crate::broker) struct Welcome<'a> {
     pub alias_maximum: u16,
     /// Messages for it that found no room since it was told last: user property `dropped`.
     pub dropped: u64,
+    /// Longest packet it may send, bytes.
+    pub maximum_packet: u32,
     /// The keep alive it has to use instead of its own, seconds.
     pub keep_alive: Option<u16>,
 }
@@ -44,7 +46,7 @@ pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: 
     properties.put_u8(RECEIVE_MAXIMUM);
     properties.put_u16(welcome.receive_maximum);
     properties.put_u8(MAXIMUM_PACKET);
-    properties.put_u32(PACKET_BYTES_MAX);
+    properties.put_u32(welcome.maximum_packet);
     properties.put_u8(ALIAS_MAXIMUM);
     properties.put_u16(welcome.alias_maximum);
     if let Some(keep_alive) = welcome.keep_alive {
