@@ -313,7 +313,7 @@ fn start_buses_and_router(
         sources.spawn(watched.run());
     }
     let asked = journal.clone();
-    let asking = watchdog::ask(async move || drop(asked.recall(String::new(), None).await), base.stop.clone());
+    let asking = watchdog::ask(async move || asked.answers().await, base.stop.clone());
     sources.spawn(base.progress.watch("journal", "", asking));
     let router = Router {
         plan: Arc::clone(&base.plan),
