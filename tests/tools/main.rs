@@ -6,6 +6,7 @@ mod live;
 mod scan;
 mod tags;
 mod unit;
+mod users;
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};

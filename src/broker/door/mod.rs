@@ -13,6 +13,7 @@ mod certificates;
 mod connection;
 mod duty;
 mod errands;
+mod filters;
 mod greeting;
 mod intake;
 mod limits;
@@ -46,7 +47,7 @@ use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
 pub use certificates::files;
-use certificates::{Certificates, Secured};
+use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
 use listening::{Listening, Raw};
 use shown::{Peer, Shown};
@@ -135,11 +136,11 @@ impl Doors {
 
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
         for certificates in &mut self.certificates {
-            certificates.look().await;
+            certificates.look(Reason::Time).await;
         }
         let mut bound = Vec::new();
         for door in &mut self.all {
-            if door.secured.as_ref().is_none_or(|secured| secured.config().is_some()) {
+            if door.secured.as_ref().is_none_or(|secured| secured.serving().is_some()) {
                 door.listener = Listening::open(&door.plan).await.ok();
             }
             bound.push(door.listener.as_ref().and_then(Listening::address));
@@ -201,7 +202,7 @@ impl Door {
                 None => self.open_with_patience().await,
             };
             let address = listening.address().map_or_else(|| porch.name.clone(), |address| address.to_string());
-            tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
+            tracing::info!(%address, listener = %self.plan, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
             if let Err(error) = self.take_in_all(&listening, &porch, tracker).await {
                 tracing::error!(%address, %error, "listener broke, opening it again");
                 tokio::time::sleep(RETRY.0).await;
