@@ -11,7 +11,9 @@ IRONBRIDGE_SOURCE ?= "${THISDIR}/../../../.."
 # nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext - the source is not beside the recipe
 FILESEXTRAPATHS:prepend := "${IRONBRIDGE_SOURCE}:"
 
-SRC_URI = "\
+require ${BPN}-crates.inc
+
+SRC_URI += "\
     file://Cargo.toml;subdir=${BP} \
     file://Cargo.lock;subdir=${BP} \
     file://LICENSE;subdir=${BP} \
@@ -24,8 +26,6 @@ SRC_URI = "\
 "
 
 inherit cargo cargo-update-recipe-crates features_check ptest-cargo systemd useradd
-
-require ${BPN}-crates.inc
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 
@@ -46,8 +46,9 @@ oe_cargo_fix_env:append() {
 }
 
 do_install:append() {
-    install -d ${D}${sysconfdir}/ironbridge
-    install -m 0644 ${UNPACKDIR}/ironbridge.toml ${D}${sysconfdir}/ironbridge/ironbridge.toml
+    # As ironbridge.tmpfiles has it: keys and passwords may come to lie beside the configuration.
+    install -d -m 2750 -g ironbridge ${D}${sysconfdir}/ironbridge
+    install -m 0640 -g ironbridge ${UNPACKDIR}/ironbridge.toml ${D}${sysconfdir}/ironbridge/ironbridge.toml
 
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${S}/systemd/ironbridge.service ${D}${systemd_system_unitdir}/ironbridge.service
