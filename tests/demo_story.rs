@@ -85,6 +85,7 @@ async fn begin(plan: Arc<Plan>, lie: Lie) -> Result<Gateway, Failed> {
         clock,
         notices: hand_in,
         commands: None,
+        pass_on: None,
         run_dir: run_dir.path().to_owned(),
         timing: Timing {
             retry_first: Duration::from_millis(200),

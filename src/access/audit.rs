@@ -1,26 +1,38 @@
 //! The audit trail: what happened at the doors, as log lines with a stable id in the field `audit`.
 //!
-//! | `audit` | when |
-//! |---|---|
-//! | `login` | a client with a name was let in |
-//! | `login_refused` | somebody was not; `reason` says why |
-//! | `publish_refused`, `subscribe_refused` | a client may not; the first per client and kind, then counted |
-//! | `client_removed`, `subscription_removed` | new rules or users do not allow it any more |
-//! | `access_reloaded` | users or rules were replaced; with counts |
+//! | `audit` | level | when | fields |
+//! |---|---|---|---|
+//! | `login` | info | a client with a name was let in | `from` `client` `identity` `unsaid` |
+//! | `login_refused` | warn | somebody was not | `from` `client` `user` `reason` `unsaid` |
+//! | `publish_refused` | warn | a client may not publish (or leave a last will) there | `identity` `client` `topic` `reason` `unsaid` |
+//! | `subscribe_refused` | warn | a client may not subscribe to that | `identity` `client` `filter` `unsaid` |
+//! | `client_removed` | warn | new users do not know it any more: told to go | `identity` `client` |
+//! | `subscription_removed` | warn | new rules do not cover it any more | `identity` `client` `filter` |
+//! | `access_reloaded` | info | users or rules were replaced | `users` `rules` `clients` `subscriptions` |
 //!
-//! A flood must not fill the journal: of refusals that are alike (same address, same reason) one a minute is written, with
-//! how many there were since the one before (`unsaid`). No password, hash or payload is ever written.
+//! `reason` of a login is one of `credentials`, `anonymous`, `busy`, `no_users_file`. `from` is an address or `unix`,
+//! `identity` is `user:NAME`, `cert:NAME` or `anonymous`.
+//!
+//! A flood must not fill the journal: of lines that are alike (a login: who, with which id and from where; a refused one: same
+//! address and reason; a refusal: same owner and topic) one a minute is written, with how many there were since the one
+//! before (`unsaid`). No password, hash or payload is ever written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher as _;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Identity, Refused};
 
-/// Subjects that are kept apart; others share one line.
-const SUBJECTS_MAX: usize = 256;
+/// Refusals that are kept apart, of each kind; others share one line.
+const REFUSALS_MAX: usize = 64;
+
+/// Logins that are kept apart: as many as a broker has clients. Only who has a password can make so many lines.
+const LOGINS_MAX: usize = 1024;
 
 /// One line per subject in this time.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -29,8 +41,22 @@ const PERIOD: Duration = Duration::from_secs(60);
 const SHOWN_MAX: usize = 64;
 
 /// What was said lately.
-#[derive(Debug, Default)]
-pub(super) struct Quiet(HashMap<(Option<IpAddr>, Refused), Said>);
+#[derive(Debug)]
+pub(super) struct Audit {
+    logins: Mutex<Quiet>,
+    refused: Mutex<Quiet>,
+    publishes: Mutex<Quiet>,
+    subscriptions: Mutex<Quiet>,
+}
+
+/// Subjects, as hashes: what a stranger sends costs no more memory when it is long.
+#[derive(Debug)]
+struct Quiet {
+    said: HashMap<u64, Said>,
+    most: usize,
+    /// Lines left out of subjects that were forgotten; the next line has them.
+    carried: u64,
+}
 
 #[derive(Debug)]
 struct Said {
@@ -38,45 +64,102 @@ struct Said {
     unsaid: u64,
 }
 
+/// Stands for all subjects that are not kept apart.
+const OTHERS: u64 = 0;
+
 impl Quiet {
+    fn new(most: usize) -> Mutex<Self> {
+        Mutex::new(Self { said: HashMap::new(), most, carried: 0 })
+    }
+
     /// May it be said? Then with how many alike were not.
-    fn may_say(&mut self, subject: (Option<IpAddr>, Refused), now: Instant) -> Option<u64> {
-        let subject = if self.0.contains_key(&subject) || self.has_room(now) { subject } else { (None, subject.1) };
-        match self.0.get_mut(&subject) {
+    fn may_say(&mut self, subject: u64, now: Instant) -> Option<u64> {
+        let subject = if self.said.contains_key(&subject) || self.has_room(now) { subject } else { OTHERS };
+        match self.said.get_mut(&subject) {
             Some(said) if now.duration_since(said.at) < PERIOD => {
                 said.unsaid += 1;
                 None
             }
             said => {
                 let unsaid = said.map_or(0, |said| said.unsaid);
-                self.0.insert(subject, Said { at: now, unsaid: 0 });
-                Some(unsaid)
+                self.said.insert(subject, Said { at: now, unsaid: 0 });
+                Some(unsaid + std::mem::take(&mut self.carried))
             }
         }
     }
 
     fn has_room(&mut self, now: Instant) -> bool {
-        if self.0.len() >= SUBJECTS_MAX {
-            self.0.retain(|_, said| now.duration_since(said.at) < PERIOD);
+        if self.said.len() >= self.most {
+            for (_, gone) in self.said.extract_if(|_, said| now.duration_since(said.at) >= PERIOD) {
+                self.carried += gone.unsaid;
+            }
         }
-        self.0.len() < SUBJECTS_MAX
+        self.said.len() < self.most
+    }
+}
+
+impl Audit {
+    pub(super) fn new() -> Self {
+        let [refused, publishes, subscriptions] = [(); 3].map(|()| Quiet::new(REFUSALS_MAX));
+        Self { logins: Quiet::new(LOGINS_MAX), refused, publishes, subscriptions }
+    }
+
+    /// A client with a name was let in.
+    pub(super) fn login(&self, from: Option<IpAddr>, identity: &Identity) {
+        if let Some(unsaid) = may_say(&self.logins, (from, identity.who(), identity.client())) {
+            let (from, client, identity) = (place(from), shown(identity.client()), identity.to_string());
+            tracing::info!(audit = "login", from, client, identity, unsaid, "client logged in");
+        }
     }
 
     /// Somebody was not let in.
-    pub(super) fn login_refused(&mut self, from: Option<IpAddr>, who: (&str, Option<&str>), refused: Refused) {
-        let (client, user) = who;
-        if let Some(unsaid) = self.may_say((from, refused), Instant::now()) {
+    pub(super) fn login_refused(&self, from: Option<IpAddr>, (client, user): (&str, Option<&str>), refused: Refused) {
+        if let Some(unsaid) = may_say(&self.refused, (from, refused)) {
             let (client, user, reason) = (shown(client), shown(user.unwrap_or_default()), refused.as_str());
             let from = place(from);
             tracing::warn!(audit = "login_refused", from, client, user, reason, unsaid, "client refused");
         }
     }
+
+    /// A client may not publish there.
+    pub(super) fn publish_refused(&self, who: &Identity, topic: &str, reason: &'static str) {
+        if let Some(unsaid) = may_say(&self.publishes, (who.who(), topic)) {
+            let (client, identity, topic) = (shown(who.client()), who.to_string(), shown(topic));
+            tracing::warn!(audit = "publish_refused", identity, client, topic, reason, unsaid, "publish refused");
+        }
+    }
+
+    /// A client may not subscribe to that.
+    pub(super) fn subscribe_refused(&self, who: &Identity, filter: &str) {
+        if let Some(unsaid) = may_say(&self.subscriptions, (who.who(), filter)) {
+            let (client, identity, filter) = (shown(who.client()), who.to_string(), shown(filter));
+            tracing::warn!(audit = "subscribe_refused", identity, client, filter, unsaid, "subscription refused");
+        }
+    }
 }
 
-/// A client was let in.
-pub(super) fn login(from: Option<IpAddr>, identity: &Identity) {
-    let (from, client) = (place(from), identity.client());
-    tracing::info!(audit = "login", from, client, identity = identity.to_string(), "client logged in");
+fn may_say(quiet: &Mutex<Quiet>, subject: impl std::hash::Hash) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    quiet.lock().unwrap_or_else(PoisonError::into_inner).may_say(hasher.finish().max(OTHERS + 1), Instant::now())
+}
+
+/// New users do not know this client any more.
+pub(super) fn client_removed(who: &Identity) {
+    let (client, identity) = (shown(who.client()), who.to_string());
+    tracing::warn!(audit = "client_removed", identity, client, "client is not allowed any more, it must go");
+}
+
+/// New rules do not cover this subscription any more.
+pub(super) fn subscription_removed((identity, client): (&str, &str), filter: &str) {
+    let (client, filter) = (shown(client), shown(filter));
+    tracing::warn!(
+        audit = "subscription_removed",
+        identity,
+        client,
+        filter,
+        "subscription is not allowed any more, it is removed"
+    );
 }
 
 fn place(from: Option<IpAddr>) -> String {
@@ -94,24 +177,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_is_one_line_a_minute_and_the_rest_is_counted() {
-        let (mut quiet, now) = (Quiet::default(), Instant::now());
-        let subject = (Some(IpAddr::from([10, 0, 0, 1])), Refused::BadCredentials);
-        assert_eq!(quiet.may_say(subject, now), Some(0));
+        let (mut quiet, now) = (Quiet { said: HashMap::new(), most: 64, carried: 0 }, Instant::now());
+        assert_eq!(quiet.may_say(7, now), Some(0));
         for _ in 0..1000 {
-            assert_eq!(quiet.may_say(subject, now + PERIOD / 2), None);
+            assert_eq!(quiet.may_say(7, now + PERIOD / 2), None);
         }
-        assert_eq!(quiet.may_say(subject, now + PERIOD), Some(1000));
-        assert_eq!(quiet.may_say((subject.0, Refused::Busy), now), Some(0), "another reason is another line");
+        assert_eq!(quiet.may_say(7, now + PERIOD), Some(1000));
+        assert_eq!(quiet.may_say(8, now), Some(0), "another subject is another line");
     }
 
     #[tokio::test]
-    async fn a_flood_from_everywhere_is_bounded_too() {
-        let (mut quiet, now) = (Quiet::default(), Instant::now());
-        let lines = (0..10_000_u32).filter(|number| {
-            let from = Some(std::net::Ipv4Addr::from_bits(*number).into());
-            quiet.may_say((from, Refused::BadCredentials), now).is_some()
-        });
-        assert!(lines.count() <= SUBJECTS_MAX + 1);
-        assert!(quiet.0.len() <= SUBJECTS_MAX + 1);
+    async fn a_flood_from_everywhere_is_bounded_and_counted_too() {
+        let (mut quiet, now) = (Quiet { said: HashMap::new(), most: 64, carried: 0 }, Instant::now());
+        let flood = |quiet: &mut Quiet, from: u64, now| {
+            (from..from + 10_000).filter_map(|subject| quiet.may_say(subject, now)).collect::<Vec<_>>()
+        };
+        assert!(flood(&mut quiet, 1, now).len() <= 65);
+        let later = flood(&mut quiet, 20_000, now + 2 * PERIOD);
+        assert!(later.len() <= 65 && later.iter().sum::<u64>() > 9000, "{later:?}");
+        assert!(quiet.said.len() <= 65);
     }
 }

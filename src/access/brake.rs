@@ -3,13 +3,16 @@
 //! What is slowed down is chosen so that a stranger cannot lock anybody out:
 //!
 //! * **a name from an address** that failed there: one attempt in up to 4 s. A client with an old password stops itself.
-//! * **an address** where any names failed: two attempts a second in all. Guessing many names is no way around it.
+//! * **an address** where any names failed: two attempts a second in all of those that failed there, and two of those that
+//!   have not. Guessing many names is no way around it; and one client with an old password, however often it comes, does
+//!   not stand in the way of another that is new.
 //! * **a name** that failed anywhere: each attempt waits up to 1 s, in parallel. Many addresses gain little.
 //!
 //! The last two do not hold for a name that has logged in from that address within a day: guesses elsewhere, or of other
 //! names beside it (all of loopback is one address), do not slow down those who belong there. A right password that was
-//! checked lately does not come here at all (`memory`). Nobody is ever refused for the failures of another name, and for
-//! those of its own only while more than 10 s of attempts wait in line. Loopback is slowed down like everybody else.
+//! checked lately does not come here at all (`memory`). Whoever would have to wait for more than 10 s is told to come back:
+//! a name for its own failures, and one that was never there while hundreds of invented ones are tried from its very
+//! address. Loopback is slowed down like everybody else.
 //!
 //! The table is bounded; when it is full, the entry whose last failure is longest ago goes. Counts halve each minute.
 
@@ -20,7 +23,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Entries of each kind: 300 bytes each at most, so that a flood of names costs a megabyte.
+/// Entries of each kind: 400 bytes each at most, so that a flood of names costs three megabytes.
 const ENTRIES_MAX: usize = 2048;
 
 /// Failures that are forgiven: fingers slip.
@@ -41,7 +44,10 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Brake {
     pairs: Table<(IpAddr, Arc<str>)>,
+    /// Of names that have failed there.
     addresses: Table<IpAddr>,
+    /// Of names that had not when they came.
+    fresh: Table<IpAddr>,
     names: Table<Arc<str>>,
     known: HashMap<(IpAddr, Arc<str>), Instant>,
 }
@@ -61,9 +67,10 @@ impl Brake {
     /// How long an attempt waits before it is looked at; `None`: too many wait already.
     pub(super) fn wait(&mut self, from: IpAddr, name: &Arc<str>, now: Instant) -> Option<Duration> {
         let (from, pair) = (network(from), (network(from), Arc::clone(name)));
+        let line = if self.pairs.has(&pair) { &mut self.addresses } else { &mut self.fresh };
         let mut wait = self.pairs.in_line(&pair, Duration::from_secs(4), now)?;
         if self.known.get(&pair).is_none_or(|since| now.duration_since(*since) >= KNOWN_FOR) {
-            wait = wait.max(self.addresses.in_line(&from, Duration::from_millis(500), now)?);
+            wait = wait.max(line.in_line(&from, Duration::from_millis(500), now)?);
             wait = wait.max(self.names.pause(name, Duration::from_secs(1), now));
         }
         Some(wait)
@@ -71,8 +78,10 @@ impl Brake {
 
     pub(super) fn failed(&mut self, from: IpAddr, name: &Arc<str>, now: Instant) {
         let from = network(from);
-        self.pairs.failed((from, Arc::clone(name)), Duration::from_secs(4), now);
-        self.addresses.failed(from, Duration::from_millis(500), now);
+        let pair = (from, Arc::clone(name));
+        let line = if self.pairs.has(&pair) { &mut self.addresses } else { &mut self.fresh };
+        line.failed(from, Duration::from_millis(500), now);
+        self.pairs.failed(pair, Duration::from_secs(4), now);
         self.names.failed(Arc::clone(name), Duration::from_secs(1), now);
     }
 
@@ -92,6 +101,10 @@ impl<K> Default for Table<K> {
 }
 
 impl<K: Clone + Eq + std::hash::Hash> Table<K> {
+    fn has(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Takes a place behind those who wait already.
     fn in_line(&mut self, key: &K, longest: Duration, now: Instant) -> Option<Duration> {
         let Some(failures) = self.0.get_mut(key) else { return Some(Duration::ZERO) };
@@ -145,7 +158,7 @@ fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, age:
 }
 
 /// One host has a whole /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
         other => other,
@@ -227,6 +240,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn clients_with_an_old_password_do_not_keep_out_another_that_is_new_at_their_address() {
+        let (mut brake, now): (_, _) = (Brake::default(), Instant::now());
+        for name in ["hmi", "logger", "node-red"].map(Arc::<str>::from) {
+            for _ in 0..100 {
+                if brake.wait(address(1), &name, now).is_some() {
+                    brake.failed(address(1), &name, now);
+                }
+            }
+        }
+        let new: Arc<str> = "scada".into();
+        assert_eq!(brake.wait(address(1), &new, now), Some(Duration::ZERO));
+    }
+
+    #[tokio::test]
     async fn one_password_that_is_known_does_not_buy_guesses_at_others() {
         let (mut brake, own): (_, Arc<str>) = (Brake::default(), Arc::from("own"));
         let name: Arc<str> = Arc::from("hmi");
@@ -252,7 +279,8 @@ mod tests {
             brake.failed(IpAddr::from(std::net::Ipv4Addr::from_bits(number)), &name, now + PAUSE * number);
             brake.succeeded(address(1), &name, now + PAUSE * number);
         }
-        for length in [brake.pairs.0.len(), brake.addresses.0.len(), brake.names.0.len(), brake.known.len()] {
+        let lines = [brake.addresses.0.len(), brake.fresh.0.len()];
+        for length in [brake.pairs.0.len(), brake.names.0.len(), brake.known.len()].into_iter().chain(lines) {
             assert!(length <= ENTRIES_MAX, "{length}");
         }
         let v6 = |text: &str| network(text.parse().expect("address"));

@@ -15,7 +15,7 @@ pub struct Identity {
 }
 
 /// How a client has shown who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Who {
     /// Not at all; with what its listener gives to such clients.
     Anonymous(Anonymous),
@@ -61,6 +61,16 @@ impl Identity {
             Who::Anonymous(_) => None,
             Who::User(name) | Who::Certificate(name) => Some(name),
         }
+    }
+
+    /// Who owns a session, as far as its owner's name says; `anonymous` is what such clients may do here at most.
+    pub(super) fn of_owner(owner: &str, client: &str, anonymous: Anonymous) -> Self {
+        let who = match owner.split_once(':') {
+            Some(("user", name)) => Who::User(name.into()),
+            Some(("cert", name)) => Who::Certificate(name.into()),
+            _ => Who::Anonymous(anonymous),
+        };
+        Self::new(who, client)
     }
 
     /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME` or

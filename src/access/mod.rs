@@ -5,7 +5,8 @@
 //! decided here: `model::topic::Ownership` comes first, whatever a rule says.
 //!
 //! `identity` who · `acl` what rules say · `users` and `file` the users file, `hash` the passwords in it · `desk` where
-//! passwords are checked, `memory` those that were right lately, `brake` those that were not · `audit` what is logged.
+//! passwords are checked, `queue` who is next, `memory` those that were right lately, `brake` those that were not · `audit`
+//! what is logged.
 //!
 //! **Certificates.** A certificate that a listener has verified is a login by itself: the client is `cert:NAME`. A user
 //! name beside it changes nothing if it is the same name, and is not looked at further, as with mosquitto's
@@ -20,6 +21,7 @@ mod file;
 mod hash;
 mod identity;
 mod memory;
+mod queue;
 mod users;
 
 use std::fmt;
@@ -33,7 +35,7 @@ use crate::config::plan::{Anonymous, BrokerPlan};
 use crate::model::stats::Counter;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
-use audit::Quiet;
+use audit::Audit;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, read, replace};
 pub use hash::{BadHash, NotHashed, check_hash, hash};
@@ -138,8 +140,10 @@ pub struct Access {
     acl: ArcSwap<Acl>,
     users: ArcSwap<State>,
     file: Mutex<Option<PathBuf>>,
+    /// What the most generous listener gives to clients without a name.
+    anonymous: Anonymous,
     desk: Desk,
-    quiet: Mutex<Quiet>,
+    audit: Audit,
     /// What happened at the doors.
     pub stats: AccessStats,
 }
@@ -152,8 +156,9 @@ impl Access {
             acl: ArcSwap::from_pointee(Acl::new(&plan.acl)),
             users: ArcSwap::from_pointee(users),
             file: Mutex::new(plan.users_file.clone()),
+            anonymous: plan.listeners.iter().map(|door| door.anonymous).max().unwrap_or_default(),
             desk: Desk::new(),
-            quiet: Mutex::default(),
+            audit: Audit::new(),
             stats: AccessStats::default(),
         }
     }
@@ -197,7 +202,7 @@ impl Access {
             Ok(identity) if identity.name().is_none() => {}
             Ok(identity) => {
                 self.stats.logins.one();
-                audit::login(from, identity);
+                self.audit.login(from, identity);
             }
             Err(refused) => {
                 match refused {
@@ -205,8 +210,7 @@ impl Access {
                     Refused::Busy => self.stats.busy.one(),
                     Refused::NotAuthorized | Refused::NoUsers => self.stats.refused.one(),
                 }
-                let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-                quiet.login_refused(from, (client, shown.user), *refused);
+                self.audit.login_refused(from, (client, shown.user), *refused);
             }
         }
         admitted
@@ -252,6 +256,12 @@ impl Access {
         }
     }
 
+    /// May whoever owns this session read this, as far as can be said before he comes? Of clients without a name it is
+    /// not known by which listener they will.
+    pub fn owner_may_read(&self, (owner, client): (&str, &str), filter: &str) -> bool {
+        self.may_read(&Identity::of_owner(owner, client, self.anonymous), filter)
+    }
+
     /// May it subscribe to this filter (without `$share/<group>/`)? One rule must cover all that the filter would bring;
     /// a filter that is covered only in part is refused, and so is one that only several rules together would cover.
     pub fn may_read(&self, who: &Identity, filter: &str) -> bool {
@@ -261,6 +271,26 @@ impl Access {
     /// May it publish on this topic? `…/set` is never covered by `read-write`, only by a rule.
     pub fn may_write(&self, who: &Identity, topic: &str) -> bool {
         self.acl.load().write(who, topic)
+    }
+
+    /// For the audit trail: it was refused this topic.
+    pub fn publish_refused(&self, who: &Identity, topic: &str, reason: &'static str) {
+        self.audit.publish_refused(who, topic, reason);
+    }
+
+    /// For the audit trail: it was refused this filter.
+    pub fn subscribe_refused(&self, who: &Identity, filter: &str) {
+        self.audit.subscribe_refused(who, filter);
+    }
+
+    /// For the audit trail: it is connected and would not be let in any more.
+    pub fn client_removed(&self, who: &Identity) {
+        audit::client_removed(who);
+    }
+
+    /// For the audit trail: the owner of this session has a subscription that is not allowed any more.
+    pub fn subscription_removed(&self, (owner, client): (&str, &str), filter: &str) {
+        audit::subscription_removed((owner, client), filter);
     }
 
     /// May it pause, poll and reset this device?

@@ -20,7 +20,7 @@ use super::hash::Hash;
 const USERS_MAX: usize = 10_000;
 
 /// Longest name, bytes.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 
 /// Lines that are named before it is said how many more there are.
 const NAMED_MAX: usize = 5;

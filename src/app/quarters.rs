@@ -4,9 +4,15 @@
 //! was due, and polls were late by a second or left out. On threads of their own the system shares the processor out, and
 //! whoever sleeps most of the time, as buses, store and uplinks do, is woken at once.
 //!
+//! One processor is left to those others, so that clients never have them all. On a box with two this means one thread, and
+//! a message from client to client is handed over without waking another: with one message at a time on its way, that was
+//! half of what it cost.
+//!
 //! Not here: what these threads wait for. The core's lock is held for a message or a page at a time.
 
 use std::io;
+use std::num::NonZeroUsize;
+use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -16,9 +22,12 @@ use tokio::task::JoinHandle;
 pub(super) struct Quarters(Option<Runtime>);
 
 impl Quarters {
-    /// As many as the machine has processors.
+    /// One fewer than the machine has processors, and at least one.
     pub(super) fn new() -> io::Result<Self> {
-        Builder::new_multi_thread().thread_name("clients").enable_all().build().map(|runtime| Self(Some(runtime)))
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(processors.saturating_sub(1).max(1)).thread_name("clients").enable_all();
+        builder.build().map(|runtime| Self(Some(runtime)))
     }
 
     /// Runs a task on these threads.

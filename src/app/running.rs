@@ -18,6 +18,7 @@ use crate::host::facts::RuntimeDir;
 use crate::store::StoreHandle;
 use crate::uplink::UplinkStats;
 
+use super::bridges::BridgeStores;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
 use super::reload::Reloader;
@@ -49,6 +50,7 @@ pub struct Running {
     pub(super) broker_end: CancellationToken,
     pub(super) broke: watch::Receiver<Option<&'static str>>,
     pub(super) store: StoreHandle,
+    pub(super) bridge_stores: BridgeStores,
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
@@ -93,7 +95,9 @@ impl Running {
 
     /// Takes everything down in order; returns when all that was polled is committed and saved.
     pub async fn stop(self) {
-        let Self { stop, mut tasks, events_end, mut uplinks, latest, broker_end, store, run_dir, .. } = self;
+        let Self {
+            stop, mut tasks, events_end, mut uplinks, latest, broker_end, store, bridge_stores, run_dir, ..
+        } = self;
         stop.begin();
         let hurry = tokio::spawn(pass_hurry_on(stop, uplinks.stop.clone()));
         join_all(&mut tasks.sources, "a source").await;
@@ -102,6 +106,9 @@ impl Running {
         store.ended().await;
         for (stream, epoch, seq) in store.newest().into_iter().filter(|(_, _, seq)| seq.0 > 0) {
             tracing::info!(class = %stream, epoch = epoch.0, seq = seq.0, "everything polled is committed");
+        }
+        for bridge in &bridge_stores.stores {
+            bridge.ended().await;
         }
         uplinks.stop.begin();
         join_all(&mut uplinks.tasks, "an uplink").await;
@@ -114,6 +121,10 @@ impl Running {
         tasks.store_watch.abort();
         report(tasks.store_watch.await, "the store's watch");
         store.finish().await;
+        let BridgeStores { stores, tellers: _tellers } = bridge_stores;
+        for bridge in stores {
+            bridge.finish().await;
+        }
         hurry.abort();
         drop(run_dir);
         tracing::info!("stopped");

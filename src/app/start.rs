@@ -4,7 +4,7 @@
 //! down in the opposite spirit: sources first, then everyone else because the channel in front closed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -33,6 +33,7 @@ use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
 use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
+use super::bridges::{Around, Bridges, Connecting, pass_on};
 use super::derived;
 use super::events::Events;
 use super::forwarding;
@@ -43,7 +44,7 @@ use super::quarters::Quarters;
 use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
-use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_store};
+use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_stores};
 use super::timekeeper::Timekeeper;
 
 /// Why a gateway with a valid plan could not begin.
@@ -76,6 +77,25 @@ struct Base {
     watch: Watch,
 }
 
+impl Base {
+    fn around(&self) -> Around<'_> {
+        let boot_token = facts::boot_token(facts::systemd_runtime_dir().as_deref());
+        Around { plan: &self.plan, clock: &self.clock, notices: &self.notices, boot_token }
+    }
+
+    fn connecting<'a>(&'a self, publisher: &'a Publisher, run_dir: &Path, timing: Timing) -> Connecting<'a> {
+        Connecting {
+            gateway: &self.plan.gateway.name,
+            clock: &self.clock,
+            notices: &self.notices,
+            publisher,
+            run_dir: run_dir.to_owned(),
+            timing,
+            stop: self.stop.clone(),
+        }
+    }
+}
+
 /// Builds everything and lets it run; `stop` is heard by the sources, `patience` is the uplinks'.
 pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Running, StartError> {
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
@@ -84,9 +104,11 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let ownership = Arc::new(ownership(&plan));
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
-    let forward = forwarding::entry(&plan, &base.hub);
+    let bridges = Bridges::open(base.around()).await?;
+    let forward = forwarding::entry(&plan, &base.hub, &bridges);
     let entries = (entry.clone(), forward.clone());
     let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
+    bridges.offer_retained(&publisher, &forward).await;
     let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
     gatekeeper.load().await;
     let upstream = commands_from_upstream(&plan, ownership, entry);
@@ -105,7 +127,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
     let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
     sources.spawn(forwarding::close_at_stop(forward, stop.clone()));
-    let uplinks = start_uplinks(&base, &upstream, run_dir.path(), patience);
+    let connecting = base.connecting(&publisher, run_dir.path(), patience);
+    let mut uplinks = start_uplinks(&base, &upstream, &connecting);
+    let bridge_stores = bridges.start(&connecting, &mut uplinks, &mut sources);
 
     let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
     let reloader = Reloader { plan: Arc::clone(&plan), gatekeeper: Arc::clone(&gatekeeper), notices: notices.clone() };
@@ -119,7 +143,12 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         sources,
         events: tokio::spawn(events),
         live: quarters.spawn(live.run(Arc::clone(&latest), alarms)),
-        store_watch: tokio::spawn(watch_store(store.clone(), stop.clone(), broken.clone())),
+        store_watch: tokio::spawn(watch_stores(
+            store.clone(),
+            bridge_stores.stores.clone(),
+            stop.clone(),
+            broken.clone(),
+        )),
         broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
     };
     let store_dir = store_dir(&plan);
@@ -132,6 +161,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         broker_end,
         broke,
         store,
+        bridge_stores,
         addresses,
         run_dir,
         store_dir,
@@ -289,7 +319,7 @@ fn start_buses_and_router(
     sources
 }
 
-fn start_uplinks(base: &Base, commands: &Commands, run_dir: &std::path::Path, timing: Timing) -> Uplinks {
+fn start_uplinks(base: &Base, commands: &Commands, connecting: &Connecting<'_>) -> Uplinks {
     let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
     for plan in &base.plan.uplinks {
         let source = StoreSource::new(base.store.clone(), &plan.name);
@@ -301,8 +331,9 @@ fn start_uplinks(base: &Base, commands: &Commands, run_dir: &std::path::Path, ti
             clock: base.clock.clone(),
             notices: base.notices.clone(),
             commands: (plan.commands == Downlink::Accepted).then(|| commands.clone()),
-            run_dir: run_dir.to_owned(),
-            timing,
+            pass_on: Some(pass_on(connecting.publisher.clone())),
+            run_dir: connecting.run_dir.clone(),
+            timing: connecting.timing,
         };
         let (uplink, counted) = Uplink::new(parts);
         stats.push((plan.name.clone(), counted));

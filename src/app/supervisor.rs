@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -120,11 +121,23 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
     batches.filter(|batch| !batch.samples.is_empty()).collect()
 }
 
-/// Tells when the store's writer is gone although nobody asked it to end.
-pub async fn watch_store(store: StoreHandle, stop: Stop, broken: watch::Sender<Option<&'static str>>) {
-    store.ended().await;
+/// Tells when the writer of the store, or of a bridge's, is gone although nobody asked it to end.
+pub async fn watch_stores(
+    store: StoreHandle,
+    of_bridges: Vec<StoreHandle>,
+    stop: Stop,
+    broken: watch::Sender<Option<&'static str>>,
+) {
+    let mut bridges = JoinSet::new();
+    for bridge in of_bridges {
+        bridges.spawn(async move { bridge.ended().await });
+    }
+    let what = tokio::select! {
+        () = store.ended() => "the store",
+        Some(_) = bridges.join_next() => "the store of a bridge",
+    };
     if !stop.is_begun() {
-        broken.send_replace(Some("the store"));
+        broken.send_replace(Some(what));
     }
 }
 

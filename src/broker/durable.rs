@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::clients::Presence;
 use super::message::{Message, Owed, ROW_COST, Stage};
 use super::outbox::Outbox;
 use super::session::{Course, WINDOW_MAX};
@@ -117,8 +118,14 @@ impl Durable {
         durable.next = kept.next_ordinal;
         (durable.dropped, durable.noticed) = (kept.session.dropped, kept.session.dropped);
         durable.left_unix_ms = kept.session.left_unix_ms;
-        durable.cut_off = kept.session.left_unix_ms.is_none();
+        (durable.sent_below, durable.cut_off) =
+            (kept.session.sent_below.unwrap_or(0), kept.session.sent_below.is_none());
         durable
+    }
+
+    /// For its row.
+    pub(super) fn sent_below_of(&self, presence: &Presence) -> Option<u64> {
+        (matches!(presence, Presence::Away(_)) && !self.cut_off).then_some(self.sent_below)
     }
 
     /// Numbers one more message; `None`: there is no room.

@@ -71,6 +71,7 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
 use door::Doors;
+pub use door::files as certificate_files;
 
 /// How long clients may take at the end to read what waits for them.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
@@ -134,7 +135,7 @@ impl Broker {
         }
         let around = core::Surroundings { access, ownership, commands, forward, clock, disk, bounds: plan.sessions };
         let mut shared = core::Shared::new(around, kept, sessions);
-        shared.keep_alive_max = plan.limits.keep_alive_max;
+        shared.limits = plan.limits;
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(&plan, &shared, &notices);

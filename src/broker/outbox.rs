@@ -2,10 +2,10 @@
 //!
 //! Bounds (architecture, section 4). Up to [`CONFLATE_ABOVE`] bytes every message waits its turn. Above, a new value of
 //! a gateway-owned retained topic takes the place of the one that waits (counted), so that those never need more than
-//! one message per topic. All other messages together may take [`WAITING_BYTES_MAX`]; one more ends the connection:
+//! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
 //!
-//! What stands in the ledger does not end a connection: when it takes more than [`OWED_BYTES_MAX`], the outbox falls
+//! What stands in the ledger does not end a connection: when it takes more than half of that, the outbox falls
 //! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
 //! it has [caught up](Outbox::catch_up). A returning session begins behind.
 
@@ -19,13 +19,7 @@ use super::message::{Delivery, Keep, Qos};
 use super::session::Ending;
 
 /// From here on only the newest of a tag's values is kept: about 1000 of them.
-pub(super) const CONFLATE_ABOVE: usize = 256 * 1024;
-
-/// What may wait of messages that must all arrive.
-pub(super) const WAITING_BYTES_MAX: usize = 1024 * 1024;
-
-/// What may wait of it that stands in the ledger.
-pub(super) const OWED_BYTES_MAX: usize = WAITING_BYTES_MAX / 2;
+const CONFLATE_ABOVE: usize = 256 * 1024;
 
 /// What may wait for all clients together, bytes. Beyond, a client whose own queue is long is given up: some dozens of
 /// clients that hang must not fill a small box.
@@ -42,6 +36,8 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// Bytes of those that must all arrive.
+    most: usize,
     waiting: VecDeque<Delivery>,
     /// Number of the first in `waiting`; they are numbered through.
     first: u64,
@@ -82,9 +78,11 @@ pub(super) enum Put {
 }
 
 impl Outbox {
-    /// An empty one; `for_all` is shared by the outboxes of all clients.
-    pub(super) fn new(for_all: Arc<AtomicUsize>) -> Self {
-        Self { queue: Mutex::default(), bell: Notify::new(), for_all }
+    /// An empty one; `for_all` is shared by the outboxes of all clients. Of messages that must all arrive `most` bytes may
+    /// wait, and half as many of those that stand in the ledger.
+    pub(super) fn new(for_all: Arc<AtomicUsize>, most: usize) -> Self {
+        let queue = Mutex::new(Queue { most, ..Queue::default() });
+        Self { queue, bell: Notify::new(), for_all }
     }
 
     /// For a session that is owed what lies in the ledger up to this ordinal.
@@ -199,18 +197,22 @@ impl Drop for Outbox {
 }
 
 impl Queue {
+    fn conflate_above(&self) -> usize {
+        CONFLATE_ABOVE.min(self.most)
+    }
+
     fn put(&mut self, delivery: Delivery) -> Put {
         if self.ending.is_some() {
             return Put::Closed;
         }
         let cost = delivery.message.cost();
         if delivery.message.keep == Keep::Newest {
-            if self.bytes + cost > CONFLATE_ABOVE {
+            if self.bytes + cost > self.conflate_above() {
                 return self.conflate(delivery, cost);
             }
         } else {
             // One message alone may be longer than the bound.
-            if self.kept_bytes > 0 && self.kept_bytes + cost > WAITING_BYTES_MAX {
+            if self.kept_bytes > 0 && self.kept_bytes + cost > self.most {
                 return self.overflow();
             }
             self.kept_bytes += cost;
@@ -227,7 +229,7 @@ impl Queue {
             return Put::Behind;
         }
         let cost = delivery.message.cost();
-        let too_much = self.owed_bytes > 0 && self.owed_bytes + cost > OWED_BYTES_MAX;
+        let too_much = self.owed_bytes > 0 && self.owed_bytes + cost > self.most / 2;
         if too_much || crowded && self.bytes > CONFLATE_ABOVE {
             let after = self.first + self.waiting.len() as u64;
             self.behind = Some(Behind { from: ordinal, last: ordinal, after });
@@ -302,7 +304,7 @@ impl Queue {
             self.owed_bytes -= cost;
         }
         // Places in front of `first` are never looked at; the index goes when the queue is short again.
-        if self.bytes < CONFLATE_ABOVE / 2 {
+        if self.bytes < self.conflate_above() / 2 {
             self.newest = None;
         }
         Some(delivery)

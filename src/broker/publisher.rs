@@ -62,6 +62,12 @@ impl Publisher {
         self.shared.pass_on(letter)
     }
 
+    /// What clients have left retained and a filter matches, page by page.
+    pub fn retained(&self, filter: &str) -> impl Iterator<Item = Vec<Letter>> + use<> {
+        let (shared, mut cursor) = (Arc::clone(&self.shared), Some(self.shared.retained(filter)));
+        std::iter::from_fn(move || Some(shared.next_retained(&mut cursor)).filter(|page| !page.is_empty()))
+    }
+
     /// Forgets a retained value and tells subscribers with an empty one: a tag that is no more.
     pub fn clear(&self, topic: Arc<str>) {
         self.retain(topic, Bytes::new());

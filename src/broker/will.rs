@@ -89,6 +89,11 @@ impl Waiting {
         Some(self.0.swap_remove(place).2)
     }
 
+    /// Keeps those that may be left still: asked with client id and topic.
+    pub(super) fn retain(&mut self, may_stay: impl Fn(&str, &str) -> bool) {
+        self.0.retain(|(id, _, will)| may_stay(id, will.topic()));
+    }
+
     /// Those whose time has come.
     pub(super) fn due(&mut self, now: Instant) -> Vec<LastWill> {
         self.0.extract_if(.., |(_, due, _)| *due <= now).map(|(.., will)| will).collect()

@@ -4,9 +4,11 @@
 //! and what it means for the plant. Every other line that is not carried over is named, too. What is printed passes
 //! `ironbridge check`: it is checked before it is printed.
 //!
-//! `conf` reads mosquitto.conf · `acl` its acl_file, and what a deny rule does to it · `page` writes ours.
+//! `conf` reads mosquitto.conf · `acl` its acl_file, and what a deny rule does to it · `bridge` its
+//! connections · `page` writes ours.
 
 mod acl;
+mod bridge;
 mod conf;
 mod page;
 
@@ -28,7 +30,7 @@ pub struct Args {
 enum Command {
     /// Print the [broker] part of a configuration that does what this mosquitto.conf does
     ///
-    /// Listeners, TLS, users, rules, limits. What is not carried over is named, line by line, in comments and on stderr.
+    /// Listeners, TLS, users, rules, limits, bridges. What is not carried over is named, line by line, in comments and on stderr.
     Import(Import),
 }
 

@@ -1,10 +1,13 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
-//! `uplinks`, `store`, `buses` (`instruments` for type line) and `tags` write a section each, `figures` has the words they share.
+//! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each, `figures` has the words
+//! they share.
 //! Reads files, and devices only with `--live`, which has a room of its own (`live`). Problems are the error of this command, so they go where errors
 //! go; the plan and `--json` go to standard output.
 
+mod bridges;
 mod buses;
+mod doors;
 pub(super) mod figures;
 mod instruments;
 mod live;
@@ -21,7 +24,6 @@ use serde_json::{Value, json};
 use self::figures::{counted, rate_json, span};
 use super::{self as commands, Failed};
 use crate::config::forecast::{self, Forecast};
-use crate::config::plan::Anonymous;
 use crate::config::{self, HostFacts, Loaded, Place, Problem, Problems};
 use crate::model::tag::BusIx;
 
@@ -115,10 +117,12 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
         "ok": true,
         "files": loaded.files.iter().map(|file| path_text(file)).collect::<Vec<_>>(),
         "gateway": plan.gateway.name,
+        "listeners": doors::json(&doors::look(plan, &commands::plain_clock())),
         "buses": buses.map(|(bus, forecast)| buses::json(plan, bus, forecast)).collect::<Vec<_>>(),
         "tags": plan.tags.len(),
         "samples_per_second": rate_json(forecast.samples),
         "uplinks": plan.uplinks.iter().map(|uplink| uplinks::json(plan, uplink)).collect::<Vec<_>>(),
+        "bridges": plan.bridges.iter().map(bridges::json).collect::<Vec<_>>(),
         "store": store::json(&plan.store, forecast.flash),
         "flash_bytes_per_day": rate_json(forecast.flash),
     });
@@ -142,12 +146,11 @@ fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Arg
     }
     writeln!(out, "\ngateway {}: data in {}", plan.gateway.name, plan.gateway.data_dir.display())?;
     store::write(out, &plan.store, forecast.flash)?;
-    for listener in &plan.broker.listeners {
-        writeln!(out, "broker  mqtt://{} (anonymous: {})", listener.listen, anonymous(listener.anonymous))?;
-    }
+    doors::write(out, &doors::look(plan, &commands::plain_clock()))?;
     for uplink in &plan.uplinks {
         uplinks::write(out, plan, uplink)?;
     }
+    bridges::write(out, plan)?;
     for (ix, forecast) in (0u32..).zip(&forecast.buses) {
         buses::write(out, plan, BusIx(ix), forecast)?;
     }
@@ -163,15 +166,6 @@ fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Arg
         )?;
     }
     Ok(())
-}
-
-const fn anonymous(anonymous: Anonymous) -> &'static str {
-    match anonymous {
-        Anonymous::None => "none",
-        Anonymous::Acl => "acl",
-        Anonymous::Read => "read",
-        Anonymous::ReadWrite => "read-write",
-    }
 }
 
 /// A path that is not UTF-8 is shown as well as can be.

@@ -58,7 +58,7 @@ pub const ROOT: &[Key] = &[
     landed("forward", Kind::Tables(FORWARD)),
     not_yet("status", Kind::Table(STATUS)),
     landed("uplink", Kind::Tables(UPLINK)),
-    not_yet("bridge", Kind::Tables(BRIDGE)),
+    landed("bridge", Kind::Tables(BRIDGE)),
     landed("bus", Kind::Tables(BUS)),
     landed("device", Kind::Tables(DEVICE)),
 ];
@@ -79,6 +79,14 @@ pub const STORE: &[Key] =
 pub const BROKER: &[Key] = &[
     landed("users_file", Kind::Text),
     landed("keep_alive_max", Kind::Text),
+    landed("max_connections", Kind::Number),
+    landed("max_connections_per_address", Kind::Number),
+    landed("max_connect_rate", Kind::Number),
+    landed("max_connect_rate_per_address", Kind::Number),
+    landed("max_packet_size", Kind::Text),
+    landed("max_inflight", Kind::Number),
+    landed("max_queued_size", Kind::Text),
+    landed("max_subscriptions", Kind::Number),
     landed("session_max_size", Kind::Text),
     landed("sessions_max_size", Kind::Text),
     landed("max_sessions", Kind::Number),
@@ -92,12 +100,19 @@ pub const LISTENER: &[Key] = &[
     landed("listen", Kind::Text),
     landed("anonymous", Kind::Text),
     landed("identity", Kind::Text),
-    not_yet("tls", Kind::Table(LISTENER_TLS)),
-    not_yet("websocket", Kind::Bool),
+    landed("tls", Kind::Table(LISTENER_TLS)),
+    landed("websocket", Kind::Bool),
+    landed("origins", Kind::List),
+    landed("interface", Kind::Text),
 ];
 
-const LISTENER_TLS: &[Key] =
-    &[not_yet("certificate", Kind::Text), not_yet("key", Kind::Text), not_yet("client_ca", Kind::Text)];
+/// `tls = { … }` of a listener.
+pub const LISTENER_TLS: &[Key] = &[
+    landed("certificate", Kind::Text),
+    landed("key", Kind::Text),
+    landed("client_ca", Kind::Text),
+    landed("client_certificate", Kind::Text),
+];
 
 /// `[[broker.acl]]`
 pub const ACL: &[Key] = &[
@@ -148,8 +163,8 @@ pub const UPLINK: &[Key] = &[
     landed("preset", Kind::Text),
     landed("sas_key_file", Kind::Text),
     landed("commands", Kind::Bool),
-    not_yet("session_expiry", Kind::Text),
-    not_yet("down", Kind::Tables(UPLINK_DOWN)),
+    landed("session_expiry", Kind::Text),
+    landed("down", Kind::Tables(UPLINK_DOWN)),
     landed("path", Kind::Tables(UPLINK_PATH)),
 ];
 

@@ -16,7 +16,7 @@ use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use crate::model::mapping::Mapping;
-use crate::model::message::ClientMessage;
+use crate::model::message::{ClientMessage, Kept};
 use crate::model::number::{Class, Number};
 use crate::model::time::Stamp;
 use crate::model::topic::matches;
@@ -37,6 +37,8 @@ pub struct Route {
     pub lane: usize,
     /// Where it leads to: what came from there does not go back.
     pub bridge: Option<Arc<str>>,
+    /// Is what is to be retained here to be retained there?
+    pub kept: Kept,
 }
 
 /// A message to be stored.
@@ -142,13 +144,20 @@ impl ForwardEntry {
         let shared = Arc::clone(&self.shared);
         unconstrained(async move {
             match letter.wish {
-                Wish::Nothing => shared.enter(&letter).await.map(drop),
+                Wish::Nothing => shared.enter(&letter, |_| true).await.map(drop),
                 Wish::Receipt => match timeout(DURABLE_WAIT_MAX, shared.keep(&letter)).await {
                     Ok(outcome) => outcome,
                     Err(_) => Err(Refused::Full),
                 },
             }
         })
+    }
+
+    /// Stores a message for one bridge alone, without waiting for more than room: what was retained before it was there.
+    pub async fn offer(&self, bridge: &str, letter: Letter) -> Result<(), Refused> {
+        let letter = Letter { wish: Wish::Nothing, ..letter };
+        let for_it = |route: &Route| route.bridge.as_deref() == Some(bridge);
+        self.shared.enter(&letter, for_it).await.map(drop)
     }
 
     /// Nothing more is taken, and the lanes are given back. Waits for the message that is just going in.
@@ -173,19 +182,24 @@ fn is_never_forwarded(topic: &str) -> bool {
 
 impl Shared {
     async fn keep(&self, letter: &Letter) -> Result<(), Refused> {
-        for committed in self.enter(letter).await? {
+        for committed in self.enter(letter, |_| true).await? {
             committed.await.map_err(|_| Refused::Full)?; // the store has given it up
         }
         Ok(())
     }
 
     /// Into each lane that it belongs to; what tells that it is committed there.
-    async fn enter(&self, letter: &Letter) -> Result<Vec<oneshot::Receiver<Number>>, Refused> {
+    async fn enter(
+        &self,
+        letter: &Letter,
+        meant: impl Fn(&Route) -> bool,
+    ) -> Result<Vec<oneshot::Receiver<Number>>, Refused> {
         let lanes = self.lanes.lock().await;
         let lanes = lanes.as_ref().ok_or(Refused::Stopping)?;
         let mut receipts = Vec::new();
         let mut done = vec![false; lanes.len()];
-        for route in self.routes.iter().filter(|route| route.takes(&letter.topic, letter.from.as_deref())) {
+        let takes = |route: &&Route| meant(route) && route.takes(&letter.topic, letter.from.as_deref());
+        for route in self.routes.iter().filter(takes) {
             let (Some(lane), Some(done)) = (lanes.get(route.lane), done.get_mut(route.lane)) else { continue };
             if std::mem::replace(done, true) {
                 continue;
@@ -193,9 +207,13 @@ impl Shared {
             let Some(topic) = route.mapping.to_remote(&letter.topic) else { continue };
             let (committed, receipt) = oneshot::channel();
             let asked = letter.wish == Wish::Receipt;
+            let mut message = letter.message.clone();
+            if route.kept == Kept::No {
+                message.kept = Kept::No;
+            }
             let record = MessageRecord {
                 topic: topic.into(),
-                message: letter.message.clone(),
+                message,
                 class: route.class,
                 at: letter.at,
                 committed: asked.then_some(committed),
@@ -226,7 +244,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::flow::hub::{DURABLE_DEPTH, Durable, DurableEnd, hub};
-    use crate::model::message::{Kept, Properties};
+    use crate::model::message::Properties;
     use crate::model::number::{Epoch, Seq};
     use crate::model::time::Boot;
 
@@ -243,7 +261,7 @@ mod tests {
     fn entry(filter: &str, bridge: Option<&str>) -> (ForwardEntry, DurableEnd) {
         let (hub, _, end) = hub(Vec::new());
         let mapping = Mapping::plain(filter);
-        let route = Route { mapping, class: Class::Bulk, lane: 0, bridge: bridge.map(Into::into) };
+        let route = Route { mapping, class: Class::Bulk, lane: 0, bridge: bridge.map(Into::into), kept: Kept::Yes };
         (ForwardEntry::new(vec![route], vec![hub]), end)
     }
 

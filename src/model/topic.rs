@@ -162,6 +162,11 @@ impl GatewayTopics {
     }
 }
 
+/// Whether a bridge of this client id is connected, as mosquitto has it.
+pub fn bridge_state(client_id: &str) -> String {
+    format!("$SYS/broker/connection/{client_id}/state")
+}
+
 /// The command topic of a tag.
 pub fn set_topic(tag_topic: &str) -> String {
     format!("{tag_topic}/set")

@@ -8,13 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{Event, Outgoing, Packet, v5};
+use rumqttc::v5;
 
 use super::alias::{Alias, Aliases};
-use super::answer;
 use super::azure::Device;
 use super::ended::{self, Ended};
+use super::incoming;
 use super::window::Answer;
+use crate::config::plan::ReceiveQos;
+use crate::model::message::Properties;
 
 /// A ping is sent this often to a broker that asks for none (Server Keep Alive 0): rumqttc would ping without a pause.
 const KEEP_ALIVE_OF_NONE: Duration = Duration::from_secs(300);
@@ -75,9 +77,28 @@ pub(super) struct Arrival {
     pub(super) retain: bool,
     pub(super) dup: bool,
     pub(super) expiry: Option<Duration>,
-    pub(super) correlation: Option<Bytes>,
-    pub(super) response_topic: Option<String>,
+    /// Of MQTT 5.
+    pub(super) properties: Properties,
     pub(super) receipt: Receipt,
+}
+
+impl Arrival {
+    /// Does the broker wait for its acknowledgement, and send it again if there is none?
+    pub(super) fn is_owed(&self) -> bool {
+        match &self.receipt {
+            Receipt::V4(publish) => publish.qos != rumqttc::QoS::AtMostOnce,
+            Receipt::V5(publish) => publish.qos != v5::mqttbytes::QoS::AtMostOnce,
+        }
+    }
+}
+
+/// One filter of the SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) filter: String,
+    pub(super) qos: ReceiveQos,
+    /// Is what is retained at the broker of use, the first time? (3.1.1 cannot say no, and not "the first time".)
+    pub(super) retained: Retained,
 }
 
 /// What acknowledges an [`Arrival`].
@@ -219,24 +240,36 @@ impl Client {
         }
     }
 
-    /// One SUBSCRIBE with all filters, QoS 1. Handed in before CONNACK it is the first packet after it.
-    pub(super) fn subscribe(&self, filters: &[String]) -> Result<(), Gone> {
+    /// One SUBSCRIBE with all filters. Handed in before CONNACK it is the first packet after it.
+    pub(super) fn subscribe(&self, wanted: &[Wanted]) -> Result<(), Gone> {
         match self {
             Self::V4(client, _) => {
-                let filter = |path: &String| rumqttc::SubscribeFilter::new(path.clone(), rumqttc::QoS::AtLeastOnce);
-                client.try_subscribe_many(filters.iter().map(filter)).map_err(|_| Gone)
+                let filter = |wanted: &Wanted| {
+                    let qos = match wanted.qos {
+                        ReceiveQos::AtMostOnce => rumqttc::QoS::AtMostOnce,
+                        ReceiveQos::AtLeastOnce => rumqttc::QoS::AtLeastOnce,
+                    };
+                    rumqttc::SubscribeFilter::new(wanted.filter.clone(), qos)
+                };
+                client.try_subscribe_many(wanted.iter().map(filter)).map_err(|_| Gone)
             }
             Self::V5(client, _) => {
                 use v5::mqttbytes::v5::{Filter, RetainForwardRule};
-                // Retain As Published: a live command with RETAIN shows it and is refused. What is retained at the
-                // broker already need not even come.
-                let filter = |path: &String| Filter {
-                    nolocal: true,
-                    preserve_retain: true,
-                    retain_forward_rule: RetainForwardRule::Never,
-                    ..Filter::new(path.clone(), v5::mqttbytes::QoS::AtLeastOnce)
+                // Retain As Published: a live command with RETAIN shows it and is refused. No Local: nothing of ours
+                // comes back.
+                let filter = |wanted: &Wanted| {
+                    let qos = match wanted.qos {
+                        ReceiveQos::AtMostOnce => v5::mqttbytes::QoS::AtMostOnce,
+                        ReceiveQos::AtLeastOnce => v5::mqttbytes::QoS::AtLeastOnce,
+                    };
+                    let retain_forward_rule = match wanted.retained {
+                        Retained::Yes => RetainForwardRule::OnNewSubscribe,
+                        Retained::No => RetainForwardRule::Never,
+                    };
+                    let filter = Filter::new(wanted.filter.clone(), qos);
+                    Filter { nolocal: true, preserve_retain: true, retain_forward_rule, ..filter }
                 };
-                client.try_subscribe_many(filters.iter().map(filter)).map_err(|_| Gone)
+                client.try_subscribe_many(wanted.iter().map(filter)).map_err(|_| Gone)
             }
         }
     }
@@ -286,113 +319,18 @@ impl Events {
     /// What happens next. Not cancel-safe: polled by one task that does nothing else.
     pub(super) async fn next(&mut self) -> Result<Happened, Ended> {
         match self {
-            Self::V4(events) => events.poll().await.map(of_v4).map_err(|error| ended::of_v4(&error)),
+            Self::V4(events) => events.poll().await.map(incoming::of_v4).map_err(|error| ended::of_v4(&error)),
             Self::V5(events) => match events.poll().await {
                 Ok(v5::Event::Incoming(v5::Incoming::ConnAck(ack))) => {
-                    let properties = ack.properties.unwrap_or_else(no_properties);
+                    let properties = ack.properties.unwrap_or_else(incoming::no_properties);
                     if properties.server_keep_alive == Some(0) {
                         events.options.set_keep_alive(KEEP_ALIVE_OF_NONE);
                     }
-                    agreed(properties).map(Happened::Accepted)
+                    incoming::agreed(properties).map(Happened::Accepted)
                 }
-                Ok(event) => Ok(of_v5(event)),
+                Ok(event) => Ok(incoming::of_v5(event)),
                 Err(error) => Err(ended::of_v5(&error)),
             },
         }
-    }
-}
-
-fn of_v4(event: Event) -> Happened {
-    match event {
-        Event::Incoming(Packet::ConnAck(_)) => Happened::Accepted(Agreed::default()),
-        Event::Outgoing(Outgoing::Publish(id)) => Happened::Left(id),
-        Event::Incoming(Packet::PubAck(ack)) => Happened::Acknowledged(ack.pkid, Answer::Taken),
-        Event::Incoming(Packet::SubAck(ack)) => {
-            let failed = |code: &&rumqttc::SubscribeReasonCode| matches!(code, rumqttc::SubscribeReasonCode::Failure);
-            Happened::Subscribed { refused: ack.return_codes.iter().filter(failed).count() }
-        }
-        Event::Incoming(Packet::Publish(publish)) => Happened::Asked(Box::new(Arrival {
-            topic: publish.topic.clone(),
-            payload: publish.payload.clone(),
-            retain: publish.retain,
-            dup: publish.dup,
-            expiry: None,
-            correlation: None,
-            response_topic: None,
-            receipt: Receipt::V4(publish),
-        })),
-        _ => Happened::Nothing,
-    }
-}
-
-fn of_v5(event: v5::Event) -> Happened {
-    use v5::Incoming as In;
-    match event {
-        v5::Event::Outgoing(Outgoing::Publish(id)) => Happened::Left(id),
-        v5::Event::Incoming(In::PubAck(ack)) => Happened::Acknowledged(ack.pkid, answer::of_puback(ack.reason)),
-        v5::Event::Incoming(In::SubAck(ack)) => {
-            let granted = |code: &v5::mqttbytes::v5::SubscribeReasonCode| {
-                matches!(code, v5::mqttbytes::v5::SubscribeReasonCode::Success(_))
-            };
-            Happened::Subscribed { refused: ack.return_codes.iter().filter(|code| !granted(code)).count() }
-        }
-        v5::Event::Incoming(In::Publish(publish)) => {
-            let properties = publish.properties.clone().unwrap_or_default();
-            Happened::Asked(Box::new(Arrival {
-                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-                payload: publish.payload.clone(),
-                retain: publish.retain,
-                dup: publish.dup,
-                expiry: properties.message_expiry_interval.map(|s| Duration::from_secs(u64::from(s))),
-                correlation: properties.correlation_data,
-                response_topic: properties.response_topic,
-                receipt: Receipt::V5(publish),
-            }))
-        }
-        _ => Happened::Nothing,
-    }
-}
-
-fn agreed(properties: v5::mqttbytes::v5::ConnAckProperties) -> Result<Agreed, Ended> {
-    if properties.max_qos == Some(0) {
-        return Err(Ended::Refused(
-            "the broker takes QoS 0 only; QoS 1 is needed, or nothing would be acknowledged".into(),
-        ));
-    }
-    let any = Agreed::default();
-    // 0 in either is a protocol error of the broker (sections 3.2.2.3.3 and 3.2.2.3.6)
-    let receive_max = properties.receive_max.unwrap_or(any.receive_max);
-    let packet_bytes_max = properties.max_packet_size.map_or(any.packet_bytes_max, |bytes| bytes as usize);
-    if receive_max == 0 || packet_bytes_max == 0 {
-        return Err(Ended::Lost("the broker's CONNACK takes nothing: a maximum in it is 0".into()));
-    }
-    Ok(Agreed {
-        receive_max,
-        packet_bytes_max,
-        alias_max: properties.topic_alias_max.unwrap_or(0),
-        retains: properties.retain_available != Some(0),
-        assigned_id: properties.assigned_client_identifier,
-    })
-}
-
-fn no_properties() -> v5::mqttbytes::v5::ConnAckProperties {
-    v5::mqttbytes::v5::ConnAckProperties {
-        session_expiry_interval: None,
-        receive_max: None,
-        max_qos: None,
-        retain_available: None,
-        max_packet_size: None,
-        assigned_client_identifier: None,
-        topic_alias_max: None,
-        reason_string: None,
-        user_properties: Vec::new(),
-        wildcard_subscription_available: None,
-        subscription_identifiers_available: None,
-        shared_subscription_available: None,
-        server_keep_alive: None,
-        response_information: None,
-        server_reference: None,
-        authentication_method: None,
-        authentication_data: None,
     }
 }

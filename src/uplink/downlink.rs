@@ -13,24 +13,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::config::plan::UplinkPlan;
+use crate::config::plan::{ReceiveQos, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::command::{
     self, Admission, CommandEntry, Redelivery, Replies, Reply, Request, Retained as Retain, Stored,
 };
 use crate::model::number::Class;
-use crate::model::time::Stamp;
 use crate::model::topic::{Owner, Ownership, check_topic, set_topic};
 
-use super::client::{Arrival, Extras, Receiver};
+use super::client::{Extras, Receiver, Retained, Wanted};
+use super::intake::{Arrived, Intake};
 use super::stats::UplinkStats;
 
-/// Publishes that may wait for the road; Receive Maximum in MQTT 5.
-pub(super) const ARRIVALS_MAX: u16 = 64;
 /// Filters in the SUBSCRIBE, before wildcards stand for many: AWS IoT Core takes 8 (Service quotas, MQTT).
 const FILTERS_MAX: usize = 8;
 
@@ -52,7 +49,7 @@ pub struct Commands {
 /// Of one uplink; outlives its sessions.
 pub(super) struct Downlink {
     commands: Commands,
-    filters: Vec<String>,
+    filters: Vec<Wanted>,
     prefix: String,
     origin: String,
     clock: Clock,
@@ -76,7 +73,7 @@ impl Downlink {
     pub(super) fn new(commands: Commands, plan: &UplinkPlan, clock: Clock, stats: Arc<UplinkStats>) -> Self {
         let (replies, coming) = command::replies(Arc::clone(&stats.replies_lost));
         Self {
-            filters: filters(&plan.topic_prefix, &commands.writable),
+            filters: filters(&plan.topic_prefix, &commands.writable).into_iter().map(wanted).collect(),
             commands,
             prefix: plan.topic_prefix.clone(),
             origin: format!("uplink:{}", plan.name),
@@ -90,15 +87,13 @@ impl Downlink {
     }
 
     /// For the SUBSCRIBE; never empty unless nothing may be written.
-    pub(super) fn filters(&self) -> &[String] {
+    pub(super) fn filters(&self) -> &[Wanted] {
         &self.filters
     }
 
     /// The two ends of one session's way in.
     pub(super) fn intake(&self) -> (Intake, mpsc::Receiver<Arrived>) {
-        let (queue, arrivals) = mpsc::channel(usize::from(ARRIVALS_MAX));
-        let (clock, stats) = (self.clock.clone(), Arc::clone(&self.stats));
-        (Intake { queue, clock, stats, told: AtomicBool::new(false) }, arrivals)
+        Intake::of_commands(self.clock.clone(), Arc::clone(&self.stats))
     }
 
     /// Takes arrivals to the road, one after the other, and acknowledges each when it is journalled or refused. Runs
@@ -167,34 +162,6 @@ impl Downlink {
     }
 }
 
-/// An arrival with its time.
-pub(super) struct Arrived {
-    arrival: Arrival,
-    at: Stamp,
-}
-
-/// The poller's end of the way in.
-pub(super) struct Intake {
-    queue: mpsc::Sender<Arrived>,
-    clock: Clock,
-    stats: Arc<UplinkStats>,
-    /// Dropping has been logged in this session.
-    told: AtomicBool,
-}
-
-impl Intake {
-    /// Never waits. A broker that keeps to what was agreed cannot fill the queue at QoS 1; what does not fit is dropped,
-    /// counted, and not acknowledged.
-    pub(super) fn take(&self, arrival: Arrival) {
-        if self.queue.try_send(Arrived { arrival, at: self.clock.now() }).is_err() {
-            self.stats.commands_dropped.one();
-            if !self.told.swap(true, Ordering::Relaxed) {
-                tracing::warn!("commands from upstream dropped: too many at once");
-            }
-        }
-    }
-}
-
 /// Turns arrivals into requests.
 struct Desk {
     commands: Commands,
@@ -204,7 +171,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn request(&self, Arrived { arrival, at }: Arrived) -> Option<Request> {
+    fn request(&self, Arrived { arrival, at, .. }: Arrived) -> Option<Request> {
         let ownership = &self.commands.ownership;
         let Owner::Command(tag) = ownership.of(arrival.topic.strip_prefix(&self.prefix)?) else {
             return None;
@@ -219,13 +186,18 @@ impl Desk {
             retained: if arrival.retain { Retain::Yes } else { Retain::No },
             redelivery: if arrival.dup { Redelivery::Again } else { Redelivery::First },
             expiry: arrival.expiry,
-            correlation: arrival.correlation.map(|data| data.to_vec()),
-            response_topic: arrival.response_topic.filter(may_answer_on),
+            correlation: arrival.properties.correlation,
+            response_topic: arrival.properties.response_topic.filter(may_answer_on),
             origin: self.origin.clone(),
             replies: Some(self.replies.clone()),
             at,
         })
     }
+}
+
+/// What is retained at the broker is no command.
+fn wanted(filter: String) -> Wanted {
+    Wanted { filter, qos: ReceiveQos::AtLeastOnce, retained: Retained::No }
 }
 
 /// Filters that match `<prefix><topic>/set` of every topic: each by name while they are few; then one per number of

@@ -5,8 +5,9 @@
 
 use tokio::time::Instant;
 
+use crate::config::plan::Use;
 use crate::model::number::Class;
-use crate::store::Item;
+use crate::store::{Ack, Item};
 
 use super::feeder::Progress;
 use super::lanes::WAITING_MAX;
@@ -64,7 +65,7 @@ impl<S: Source> Session<'_, S> {
         }
         let mut company = None;
         for item in items {
-            if self.withholds(&item, progress) {
+            if self.withholds(&item, progress) || self.keeps_to_itself(&item) {
                 continue;
             }
             progress.open_records += usize::from(lane == Lane::Backlog);
@@ -73,6 +74,17 @@ impl<S: Source> Session<'_, S> {
         if company.is_some() || lane == Lane::Backlog && together(line, progress) == 0 {
             self.packer.flush();
         }
+    }
+
+    /// A bridge carries clients' messages and nothing else: what is missing among them is told here.
+    fn keeps_to_itself(&mut self, item: &Item) -> bool {
+        let (Use::Bridge(_), Item::Gap(gap)) = (self.plan.usage, item) else { return false };
+        let count = (gap.last.0 + 1).saturating_sub(gap.first.0);
+        tracing::error!(uplink = self.plan.name, count, reason = gap.reason, "messages for the other broker are lost");
+        self.stats.bridge_lost.add(count);
+        self.trouble.lost(count, &gap.reason);
+        self.source.acknowledge(Ack::Gap(gap.id));
+        true
     }
 
     /// Puts an item to others; `company`: how many more may be put to the last one, if it is suspect.

@@ -11,8 +11,8 @@ use crate::store::{Ack, Lane};
 
 use super::answer;
 use super::client::{Agreed, Events, Happened};
-use super::downlink::Intake;
 use super::ended::{self, Ended};
+use super::intake::{Intake, Taken};
 use super::overheard::Heard;
 use super::version::Greeting;
 use super::window::{Alone, Answer, Confused, PACKET_IDS, Sent, Window};
@@ -70,17 +70,21 @@ impl Line {
         let _gone = Gone(self);
         let begun = Instant::now();
         loop {
-            let happened = events.next().await;
+            let mut happened = events.next().await;
+            if let Ok(Happened::Asked(arrival)) = happened {
+                let taken = match &intake {
+                    Some(intake) => intake.take(*arrival).await,
+                    None => Taken::Done,
+                };
+                if taken == Taken::Done {
+                    continue;
+                }
+                let why = "more comes down than is kept here in time; the broker sends it again";
+                happened = Err(Ended::Lost(why.into()));
+            }
             let mut state = self.lock();
             match happened {
                 Ok(Happened::Nothing) => continue,
-                Ok(Happened::Asked(arrival)) => {
-                    drop(state);
-                    if let Some(intake) = &intake {
-                        intake.take(*arrival);
-                    }
-                    continue;
-                }
                 Ok(happened) => {
                     if let Err(confused) = state.note(happened, begun) {
                         state.ended = Some(Ended::Lost(confused.to_string()));
@@ -245,7 +249,10 @@ impl State {
             Happened::Subscribed { refused } => {
                 self.subscribing = false;
                 if refused > 0 {
-                    tracing::warn!(refused, "the broker refuses to send commands: no right to subscribe");
+                    tracing::warn!(
+                        refused,
+                        "the broker refuses subscriptions: no right to commands or what comes down"
+                    );
                 }
             }
             Happened::Left(id) => {

@@ -3,9 +3,10 @@
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
 //! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end, `client` both versions of MQTT behind one face, `version` which of them is spoken · `downlink` commands from
-//! upstream · `feeder` the one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the
-//! wire · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
+//! end, `client` both versions of MQTT behind one face, `incoming` what rumqttc says happened, `version` which of them is
+//! spoken · `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the
+//! one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
+//! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
 //! `withhold` of topics that it never takes · `status` the retained
 //! status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
@@ -30,11 +31,14 @@ mod certificates;
 mod client;
 mod costs;
 mod destinations;
+mod down;
 mod downlink;
 mod ended;
 mod feeder;
 mod filling;
 mod forbidden;
+mod incoming;
+mod intake;
 mod lanes;
 mod line;
 mod outage;
@@ -53,6 +57,7 @@ mod status;
 mod summary;
 mod tally;
 mod thrift;
+mod timing;
 mod trouble;
 mod version;
 mod watch;
@@ -76,13 +81,15 @@ use crate::flow::notice::Notices;
 use crate::flow::stop::Stop;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
-use crate::road::rotation::{self, Rotation};
+use crate::road::rotation::Rotation;
 use crate::road::{Now, Relay, Road};
 
 use azure::{Device, Pass};
 use budget::Save;
 use certificates::{Certificates, Fault};
 use destinations::destinations;
+use down::Down;
+pub use down::{PassOn, PassedOn};
 pub use downlink::Commands;
 use downlink::Downlink;
 use ended::Ended;
@@ -95,6 +102,7 @@ use refusal::Refusals;
 use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use stats::{UplinkState, UplinkStats, WayFigures};
+pub use timing::Timing;
 use trouble::Trouble;
 use version::Known;
 use watch::{Reason, Watch};
@@ -105,48 +113,6 @@ use ways::Ways;
 const ENVELOPE_BYTES: usize = 2 << 10;
 /// How fresh the backlog figure is, at least.
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
-
-/// How patient an uplink is. The defaults are for links with seconds of round trip; tests shorten them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// Ceiling of the first wait before a reconnect; doubles with each failure.
-    pub retry_first: Duration,
-    /// Ceiling of all waits.
-    pub retry_max: Duration,
-    /// How often missing or broken files are looked at again (that costs nothing on the wire).
-    pub files_again: Duration,
-    /// A session without an acknowledgement for this long, while it is owed one, is thrown away.
-    pub stalled: Duration,
-    /// What the broker refused is sent again after this long.
-    pub refused_again: Duration,
-    /// How long the broker must refuse a topic, while it takes others, before that is given up until it is allowed again.
-    pub forbidden_after: Duration,
-    /// How often the status is refreshed while the numbers in it move on.
-    pub status_every: Duration,
-    /// How long a stop waits for acknowledgements.
-    pub stop_wait: Duration,
-    /// How long a path that was down must be healthy before it is taken again; also the least time on a path.
-    pub path_healthy: Duration,
-    /// How long a later server is kept before the first one is tried again.
-    pub first_server_again: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            retry_first: Duration::from_secs(1),
-            retry_max: Duration::from_secs(15 * 60),
-            files_again: Duration::from_secs(30),
-            stalled: Duration::from_secs(60),
-            refused_again: Duration::from_secs(30),
-            forbidden_after: forbidden::AFTER,
-            status_every: Duration::from_secs(60),
-            stop_wait: Duration::from_secs(10),
-            path_healthy: Duration::from_secs(60),
-            first_server_again: rotation::DWELL,
-        }
-    }
-}
 
 /// What an uplink is made of.
 pub struct UplinkParts<S> {
@@ -162,6 +128,8 @@ pub struct UplinkParts<S> {
     pub notices: Notices,
     /// The road for commands, where the plan accepts them; without it nothing is subscribed to.
     pub commands: Option<Commands>,
+    /// Where topics that come down are published, where the plan has any.
+    pub pass_on: Option<PassOn>,
     /// A directory for its private socket, short (a socket's path has at most 107 bytes).
     pub run_dir: PathBuf,
     /// How patient it is.
@@ -186,6 +154,7 @@ pub struct Uplink<S> {
     limits: &'static Limits,
     rate: Rate,
     downlink: Option<Downlink>,
+    down: Option<Down>,
     trouble: Trouble,
     refusals: Refusals,
     forbidden: Forbidden,
@@ -200,7 +169,7 @@ pub struct Uplink<S> {
 impl<S: Source> Uplink<S> {
     /// Builds it; nothing is touched yet.
     pub fn new(parts: UplinkParts<S>) -> (Self, Arc<UplinkStats>) {
-        let UplinkParts { plan, gateway, source, clock, notices, commands, run_dir, timing } = parts;
+        let UplinkParts { plan, gateway, source, clock, notices, commands, pass_on, run_dir, timing } = parts;
         let limits = preset::limits(plan.preset);
         let servers = destinations(&plan, limits.alpn_on_443);
         let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
@@ -209,6 +178,7 @@ impl<S: Source> Uplink<S> {
         let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
+        let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
         let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
@@ -216,6 +186,7 @@ impl<S: Source> Uplink<S> {
             limits,
             rate: Rate::new(limits.publishes_per_s),
             downlink,
+            down,
             packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
@@ -344,6 +315,7 @@ impl<S: Source> Uplink<S> {
             stats: &self.stats,
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
+            down: self.down.as_ref(),
             ways: &mut self.ways,
             refusals: &mut self.refusals,
             forbidden: &mut self.forbidden,
@@ -371,8 +343,7 @@ impl<S: Source> Uplink<S> {
         self.packer.clear();
         self.stats.in_flight.set(0);
         let finished = matches!(outcome.end, End::Finished) && !stop.is_begun();
-        let left = self.ways.left();
-        if let Some(left) = left.filter(|_| finished) {
+        if let Some(left) = self.ways.left().filter(|_| finished) {
             self.ways.ended();
             tracing::info!(uplink = self.plan.name, reason = left.as_str(), "uplink disconnects");
             self.backoff.reset();

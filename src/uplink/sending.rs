@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::config::plan::{Notifications, Use};
 use crate::flow::stop::Stop;
 use crate::model::number::Class;
 
@@ -35,10 +36,15 @@ impl<S: Source> Session<'_, S> {
     /// The status when it is due, then records while the window has room.
     pub(super) fn send(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         if Instant::now() >= progress.status.next && progress.status.in_flight == 0 {
-            let newest = self.newest();
+            // A bridge says that it is there, once.
+            let newest = if matches!(self.packer.usage(), Use::Bridge(_)) { Newest::new() } else { self.newest() };
             progress.status.next = Instant::now() + self.timing.status_every;
             if progress.status.told.as_ref() != Some(&newest) {
-                self.send_status(client, line, progress, &status::online(self.clock.wall_now(), &newest))?;
+                let payload = match self.packer.usage() {
+                    Use::Bridge(_) => status::BRIDGE_UP.to_vec(),
+                    Use::Records | Use::Letters => status::online(self.clock.wall_now(), &newest),
+                };
+                self.send_status(client, line, progress, &payload)?;
                 progress.status.told = Some(newest);
             }
         }
@@ -168,6 +174,9 @@ impl<S: Source> Session<'_, S> {
     }
 
     fn send_status(&self, client: &Client, line: &Line, progress: &mut Progress, payload: &[u8]) -> Result<(), End> {
+        if self.packer.usage() == Use::Bridge(Notifications::None) {
+            return Ok(());
+        }
         let topic = self.packer.status_topic().to_owned();
         if topic.len() + payload.len() + ENVELOPE_BYTES > progress.agreed.packet_bytes_max {
             return Ok(()); // the records matter more, and rumqttc would end the session
@@ -178,12 +187,16 @@ impl<S: Source> Session<'_, S> {
         progress.status.in_flight += 1;
         line.hand(Sent::Status, Lane::Live, topic.len() + payload.len());
         let retained = if progress.agreed.retains && self.device.is_none() { Retained::Yes } else { Retained::No };
-        Ok(client.publish(topic, payload.to_vec(), retained, Extras::json())?)
+        let extras = if matches!(self.packer.usage(), Use::Bridge(_)) { Extras::default() } else { Extras::json() };
+        Ok(client.publish(topic, payload.to_vec(), retained, extras)?)
     }
 
     /// Offline status, DISCONNECT, and the broker's close; each waited for a little.
     pub(super) async fn farewell(&mut self, client: &Client, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
-        let payload = status::offline(self.clock.wall_now(), &self.newest());
+        let payload = match self.packer.usage() {
+            Use::Bridge(_) => status::BRIDGE_DOWN.to_vec(),
+            Use::Records | Use::Letters => status::offline(self.clock.wall_now(), &self.newest()),
+        };
         if self.send_status(client, line, progress, &payload).is_err() {
             return End::Finished;
         }

@@ -1,7 +1,8 @@
 //! One MQTT connection from CONNECT to its end: how rumqttc is set up, and what the end means for the next attempt.
 //!
 //! Poller, relay and downlink run beside the feeder and end with it. Both versions begin clean and leave nothing at the
-//! broker (MQTT 5: no session expiry): what is owed stands in the store, and no command may wait out an outage.
+//! broker (MQTT 5: no session expiry): what is owed stands in the store, and no command may wait out an outage. Only where
+//! topics come down, and so no commands, does the session persist.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,12 @@ use super::Timing;
 use super::alias::Aliases;
 use super::azure::Device;
 use super::client::{Client, Events, Gone, JSON, Spoken};
-use super::downlink::{ARRIVALS_MAX, Downlink, Intake};
+use super::down::{self, Down};
+use super::downlink::Downlink;
 use super::ended::Ended;
 use super::feeder::Progress;
 use super::forbidden::Forbidden;
+use super::intake::{ARRIVALS_MAX, Intake};
 use super::line::Line;
 use super::outage::Outage;
 use super::overheard::Ear;
@@ -33,7 +36,6 @@ use super::rate::Rate;
 use super::refusal::Refusals;
 use super::source::Source;
 use super::stats::UplinkStats;
-use super::status;
 use super::trouble::Trouble;
 use super::version::{Greeting, Known};
 use super::ways::Ways;
@@ -46,6 +48,11 @@ const ANSWER_MAX_S: u64 = 60;
 const SUBSCRIBED_MAX: Duration = Duration::from_secs(2 * ANSWER_MAX_S);
 /// Commands are small; nothing else comes in.
 const INCOMING_BYTES_MAX: u32 = 64 << 10;
+/// What comes down: as large as the local broker takes, with its properties.
+#[expect(clippy::cast_possible_truncation, reason = "a mebibyte and a bit")]
+const DOWN_BYTES_MAX: u32 = (down::MESSAGE_BYTES_MAX + (64 << 10)) as u32;
+/// And from a broker that cannot be told so; what is larger than that is forgotten as it comes.
+const ANY_BYTES_MAX: usize = OUTGOING_BYTES_MAX + 5;
 /// MQTT's own limit (3.1.1, section 2.2.3): what the store holds must never be too large for rumqttc.
 const OUTGOING_BYTES_MAX: usize = 268_435_455;
 /// rumqttc's MQTT 5 client panics below this.
@@ -104,6 +111,8 @@ pub(super) struct Session<'a, S> {
     pub(super) stats: &'a UplinkStats,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
+    /// Never beside a downlink (checked with the configuration): its session persists.
+    pub(super) down: Option<&'a Down>,
     pub(super) ways: &'a mut Ways,
     pub(super) rate: &'a mut Rate,
     /// Where the uplink leads to Azure IoT Hub.
@@ -142,8 +151,8 @@ impl<S: Source> Session<'_, S> {
                 RelayEnd::Distrusted(cause) => relayed.broke(Ended::Refused(cause)),
             }
         });
-        // Numbers of clients' messages stand in what only MQTT 5 has.
-        let plain = self.plan.usage != Use::Letters;
+        // Numbers of clients' messages, and what stands beside those that come down, are in what only MQTT 5 has.
+        let plain = self.plan.usage == Use::Records && self.down.is_none();
         let single = plain && self.plan.format == Format::Json && self.plan.batch_samples == 1;
         self.may_narrow = single && known.may_narrow(Instant::now().into_std());
         let mut progress = Progress::new(self.plan.delivery, Instant::now());
@@ -187,6 +196,12 @@ impl<S: Source> Session<'_, S> {
 
     /// Hands in the one SUBSCRIBE, before anything else, and lets the downlink run.
     fn subscribe(&self, client: &Client, tasks: &mut JoinSet<()>) -> Option<Intake> {
+        if let Some(down) = self.down {
+            client.subscribe(&down.filters()).ok()?;
+            let (intake, arrivals) = down.intake();
+            tasks.spawn(down.serve(arrivals, client.receiver()));
+            return Some(intake);
+        }
         let downlink = self.downlink.as_deref().filter(|downlink| !downlink.filters().is_empty())?;
         // the queue is empty and has room for it; if it were closed, the poller would say so in a moment
         client.subscribe(downlink.filters()).ok()?;
@@ -199,15 +214,20 @@ impl<S: Source> Session<'_, S> {
         let mut options = MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
         let topic = self.packer.status_topic();
         let topic = self.device.map_or_else(|| topic.to_owned(), |device| device.topic(topic, Some(JSON)));
-        let will = LastWill::new(topic, status::WILL, QoS::AtLeastOnce, self.device.is_none());
+        let payload = self.packer.will();
+        let will = payload.map(|payload| LastWill::new(topic, payload, QoS::AtLeastOnce, self.device.is_none()));
+        // A 3.1.1 broker cannot be told; one larger message than we take would end every session that it comes in.
+        let incoming = if self.down.is_some() { ANY_BYTES_MAX } else { INCOMING_BYTES_MAX as usize };
         options
             .set_transport(Transport::Unix)
-            .set_clean_session(true)
+            .set_clean_session(self.down.is_none())
             .set_keep_alive(self.plan.keep_alive.max(Duration::from_secs(1)))
             .set_inflight(PACKET_IDS)
-            .set_max_packet_size(INCOMING_BYTES_MAX as usize, OUTGOING_BYTES_MAX)
-            .set_manual_acks(true)
-            .set_last_will(will);
+            .set_max_packet_size(incoming, OUTGOING_BYTES_MAX)
+            .set_manual_acks(true);
+        if let Some(will) = will {
+            options.set_last_will(will);
+        }
         if let Some(login) = login {
             options.set_credentials(login.username, login.password);
         }
@@ -217,17 +237,24 @@ impl<S: Source> Session<'_, S> {
     fn options_v5(&self, relay: &Relay, login: Option<Login>, known: &Known) -> v5::MqttOptions {
         let mut options = v5::MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
         let (topic, qos) = (self.packer.status_topic(), v5::mqttbytes::QoS::AtLeastOnce);
-        let will = v5::mqttbytes::v5::LastWill::new(topic, status::WILL, qos, known.retains, None);
+        let payload = self.packer.will();
+        let will = payload.map(|payload| v5::mqttbytes::v5::LastWill::new(topic, payload, qos, known.retains, None));
+        let incoming = if self.down.is_some() { DOWN_BYTES_MAX } else { INCOMING_BYTES_MAX };
         options
             .set_transport(Transport::Unix)
-            .set_clean_start(true)
+            .set_clean_start(self.down.is_none())
             .set_keep_alive(self.plan.keep_alive.max(KEEP_ALIVE_MIN_V5))
             .set_outgoing_inflight_upper_limit(PACKET_IDS)
-            .set_max_packet_size(Some(INCOMING_BYTES_MAX))
+            .set_max_packet_size(Some(incoming))
             .set_receive_maximum(Some(ARRIVALS_MAX))
             .set_connection_timeout(ANSWER_MAX_S)
-            .set_manual_acks(true)
-            .set_last_will(will);
+            .set_manual_acks(true);
+        if self.down.is_some() {
+            options.set_session_expiry_interval(u32::try_from(self.plan.session_expiry.as_secs()).ok());
+        }
+        if let Some(will) = will {
+            options.set_last_will(will);
+        }
         if let Some(login) = login {
             options.set_credentials(login.username, login.password);
         }

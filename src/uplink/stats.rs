@@ -95,6 +95,14 @@ pub struct UplinkStats {
     pub commands_foreign: Counter,
     /// Commands from upstream dropped because too many came at once.
     pub commands_dropped: Counter,
+    /// Messages on topics that come down.
+    pub down: Counter,
+    /// Those that no rule means, that are too large, or whose topic belongs to the gateway.
+    pub down_refused: Counter,
+    /// Those of QoS 0 dropped because too many came at once.
+    pub down_dropped: Counter,
+    /// Messages of a bridge that were not kept, or that the other broker would not take.
+    pub bridge_lost: Counter,
     /// Answers to commands that found no session in time.
     pub replies_lost: Arc<Counter>,
     /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.

@@ -8,6 +8,12 @@ use crate::model::time::Wall;
 /// The last will: the broker says it for us, so it knows neither time nor numbers.
 pub(super) const WILL: &[u8] = br#"{"state":"offline"}"#;
 
+/// A bridge's state, as mosquitto tells it: connected.
+pub(super) const BRIDGE_UP: &[u8] = b"1";
+
+/// Not connected.
+pub(super) const BRIDGE_DOWN: &[u8] = b"0";
+
 /// Newest number per stream.
 pub(super) type Newest = Vec<(Class, Epoch, Seq)>;
 

@@ -23,6 +23,9 @@ const NOT_TAKEN: &str = "uplink_not_taken";
 /// The broker takes other topics and not this one: its records become gap records until it does.
 const FORBIDDEN: &str = "uplink_topic_forbidden";
 
+/// Messages that a bridge should have carried are gone.
+const BRIDGE_LOST: &str = "bridge_lost";
+
 /// Whether the operator has just been told, or knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -127,6 +130,11 @@ impl Trouble {
     /// The broker takes it again.
     pub(super) fn allowed(&self, topic: &str) {
         self.tell(FORBIDDEN, Phase::Cleared, &format!("the broker takes {topic} again"));
+    }
+
+    /// So many messages of a bridge were not kept, or not taken.
+    pub(super) fn lost(&self, count: u64, reason: &str) {
+        self.tell(BRIDGE_LOST, Phase::Once, &format!("{count} messages did not reach the other broker ({reason})"));
     }
 
     fn tell(&self, event: &'static str, phase: Phase, detail: &str) {

@@ -169,6 +169,7 @@ fn uplink(running: &Running, row: &Row, to: SocketAddr, run_dir: &std::path::Pat
         clock: running.clock.clone(),
         notices: notices().0,
         commands: None,
+        pass_on: None,
         run_dir: run_dir.to_owned(),
         timing: Timing::default(),
     });

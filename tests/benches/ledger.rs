@@ -81,7 +81,16 @@ fn desk(path: &Path, qos: u8) -> (Arc<Desk>, u8) {
 fn session(ledger: &Ledger, client: &str) -> SessionId {
     let id = ledger.new_session();
     let (client_id, owner) = (client.into(), "anonymous".into());
-    ledger.session(SessionRow { id, client_id, owner, version: 5, expiry_s: 9, left_unix_ms: None, dropped: 0 });
+    ledger.session(SessionRow {
+        id,
+        client_id,
+        owner,
+        version: 5,
+        expiry_s: 9,
+        left_unix_ms: None,
+        dropped: 0,
+        sent_below: None,
+    });
     id
 }
 

@@ -1,5 +1,6 @@
 //! `ironbridge check`: the plan and what it costs, for people and for scripts.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use ironbridge::commands::Failed;
@@ -241,4 +242,58 @@ fn a_bus_of_instruments_shows_what_is_asked_and_what_the_examples_mean() {
     let json: Value = serde_json::from_str(&text).expect("JSON");
     let weight = &json["buses"][0]["talks"][0]["examples"][2]["tags"][0];
     assert_eq!((weight["tag"].as_str(), weight["quality"].as_str()), (Some("weight"), Some("uncertain")), "{json}");
+}
+
+#[test]
+fn what_is_wrong_with_the_certificate_of_a_door_is_said_and_makes_no_configuration_wrong() {
+    let home = TempDir::new().expect("a temporary directory");
+    let made = |name: &str, years: (i32, i32)| {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        (params.self_signed(&key).expect("signed").pem(), key.serialize_pem())
+    };
+    let put = |name: &str, content: &str, mode: u32| {
+        let path = home.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its own");
+    };
+    let ((good, key), (ended, ended_key), (_, foreign)) =
+        (made("a", (2020, 2090)), made("b", (2020, 2021)), made("c", (2020, 2090)));
+    put("good.crt", &good, 0o644);
+    put("good.key", &key, 0o640);
+    put("open.key", &key, 0o644);
+    put("ended.crt", &ended, 0o644);
+    put("ended.key", &ended_key, 0o600);
+    put("foreign.key", &foreign, 0o600);
+    put("text.crt", "no PEM", 0o644);
+    let door = |certificate: &str, key: &str, more: &str| {
+        let path = |name: &str| home.path().join(name).display().to_string();
+        let (certificate, key) = (path(certificate), path(key));
+        let text = format!(
+            "[[broker.listener]]\nlisten = \"127.0.0.1:8883\"\ntls = {{ certificate = \"{certificate}\", key = \"{key}\"{more} }}\n"
+        );
+        let (text_form, ended) = check(&text, |_| {});
+        assert!(ended.is_ok(), "{text_form}");
+        let json = check(&text, |args| args.json = true).0;
+        (text_form, serde_json::from_str::<Value>(&json).expect("JSON")["listeners"][0].clone())
+    };
+    let (text, json) = door("good.crt", "good.key", "");
+    assert!(text.contains("broker  mqtts://127.0.0.1:8883 (anonymous: none)\n") && !text.contains('!'), "{text}");
+    assert_eq!((&json["trouble"], json["ends"]["time"].as_str()), (&Value::Null, Some("2090-01-01T00:00:00.000Z")));
+    for (certificate, key, more, words) in [
+        ("missing.crt", "good.key", "", "missing.crt: No such file"),
+        ("text.crt", "good.key", "", "no certificate in it"),
+        ("ended.crt", "ended.key", "", "has expired: it ended 2021-01-01"),
+        ("good.crt", "foreign.key", "", "do not work together"),
+        ("good.crt", "open.key", "", "everybody on this machine may use it (mode 644); chmod 640"),
+        ("good.crt", "good.crt", "", "everybody on this machine"),
+        ("good.crt", "good.key", ", client_ca = \"/nowhere/ca.pem\"", "client_ca /nowhere/ca.pem: No such file"),
+    ] {
+        let (text, json) = door(certificate, key, more);
+        let line = text.lines().find(|line| line.contains("! closed until this is put right")).expect("it is said");
+        assert!(line.contains(words), "{line}");
+        assert!(json["trouble"].as_str().is_some_and(|trouble| trouble.contains(words)), "{json}");
+    }
 }

@@ -3,6 +3,7 @@
 #[path = "../support/config.rs"]
 mod support;
 
+mod bridges;
 mod check;
 mod exchange;
 mod files;
@@ -14,5 +15,6 @@ mod shipped;
 mod sunspec;
 mod wrong;
 mod wrong_devices;
+mod wrong_doors;
 mod wrong_lines;
 mod wrong_uplinks;

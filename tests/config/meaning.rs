@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ironbridge::config::plan::{
-    Anonymous, Bind, Budget, BusLink, Carrier, Delivery, Downlink, Echo, Format, Framing, Level, MqttVersion, Network,
-    Overrun, Parity, Period, Plan, Preset, ProxyKind, Schedule, SerialPlan, Verify,
+    Anonymous, Bind, BrokerLimits, Budget, BusLink, Carrier, ClientCertificate, Delivery, Downlink, Echo, Format,
+    Framing, Level, MqttVersion, Network, Overrun, Parity, Period, Plan, Preset, ProxyKind, Rate, Schedule, SerialPlan,
+    Verify,
 };
+use ironbridge::model::certificate::NameFrom;
 use ironbridge::model::number::Class;
 use ironbridge::model::tag::{Access, DataType, Order};
 
@@ -25,16 +27,47 @@ fn the_whole_contract_parses_and_only_what_has_not_landed_is_refused() {
         assert!(problem.message.contains("not in this version"), "{problem}");
     }
     let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["status"]);
+}
+
+#[test]
+fn doors_are_as_written() {
+    let text = "[broker]\nusers_file = \"users\"\nmax_connections = 10\nmax_connections_per_address = 3\n\
+        max_connect_rate = 20\nmax_connect_rate_per_address = 2\nmax_packet_size = \"64KiB\"\nmax_inflight = 20\n\
+        max_queued_size = \"2MiB\"\nmax_subscriptions = 100\n\
+        [[broker.listener]]\nlisten = \"[::]:8883\"\ninterface = \"eth0\"\nidentity = \"san-uri\"\n\
+        tls = { certificate = \"tls/server.crt\", key = \"$CREDENTIALS_DIRECTORY/server.key\", client_ca = \"/ca.pem\", client_certificate = \"optional\" }\n\
+        [[broker.listener]]\nlisten = \"127.0.0.1:9001\"\nwebsocket = true\norigins = [\"https://a.example:8443\", \"null\"]\n\
+        [[broker.listener]]\nlisten = \"unix:mqtt.sock\"\nwebsocket = false\n\
+        [[broker.listener]]\nlisten = \"127.0.0.1:0\"\nanonymous = \"acl\"\ntls = { certificate = \"a\", key = \"b\" }\n";
+    let plan = plan(text).broker;
+    let shown: Vec<String> = plan.listeners.iter().map(ToString::to_string).collect();
+    let expected =
+        ["mqtts://[::]:8883", "ws://127.0.0.1:9001", "mqtt+unix:/etc/ironbridge/mqtt.sock", "mqtts://127.0.0.1:0"];
+    assert_eq!(shown, expected);
+    let tls = plan.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(tls.certificate.as_os_str(), "/etc/ironbridge/tls/server.crt");
+    assert_eq!(tls.key.as_os_str(), "/run/credentials/ironbridge.service/server.key");
     assert_eq!(
-        paths,
-        [
-            "broker.listener[1].listen",
-            "broker.listener[1].tls",
-            "broker.listener[2].websocket",
-            "broker.listener[3].listen",
-            "status",
-        ]
+        (tls.client_ca.as_deref(), tls.client_certificate),
+        (Some("/ca.pem".as_ref()), ClientCertificate::Optional)
     );
+    assert_eq!((plan.listeners[0].identity, plan.listeners[0].interface.as_deref()), (NameFrom::Uri, Some("eth0")));
+    assert_eq!(plan.listeners[0].anonymous, Anonymous::None);
+    assert_eq!(plan.listeners[1].websocket.as_ref().expect("websocket").origins, ["https://a.example:8443", "null"]);
+    assert_eq!((&plan.listeners[2].websocket, plan.listeners[3].anonymous), (&None, Anonymous::Acl));
+    let limits = BrokerLimits {
+        connections: 10,
+        per_address: 3,
+        rate: Rate(20),
+        rate_per_address: Rate(2),
+        packet_bytes: 64 << 10,
+        inflight: 20,
+        queued_bytes: 2 << 20,
+        subscriptions: 100,
+        keep_alive_max: None,
+    };
+    assert_eq!(plan.limits, limits);
 }
 
 #[test]

@@ -19,13 +19,12 @@ TARGET = os.path.abspath(os.path.join(HERE, "../../target/foreign"))
 DEVICES, TAGS, IDLE = 20, 500, 1000
 
 
-def config(port, websocket, data):
-    """A plant of ten thousand tags, and doors for everybody."""
-    text = f'[gateway]\nname = "crowd"\ntopic = "plant/{{device}}/{{tag}}"\ndata_dir = "{data}"\n'
-    for place, more in ((port, ""), (websocket, "websocket = true\n")):
-        if place:
-            text += f'[[broker.listener]]\nlisten = "127.0.0.1:{place}"\nanonymous = "read-write"\n{more}'
-    text += '[[broker.acl]]\nuser = "anonymous"\nwrite = ["#"]\n'
+def config(port, websocket, work):
+    """A plant of ten thousand tags, and doors for everybody: browsers and their like need a login."""
+    text = f'[gateway]\nname = "crowd"\ntopic = "plant/{{device}}/{{tag}}"\ndata_dir = "{work}/data"\n[broker]\nmax_connections = 1200\n'
+    text += f'users_file = "{work}/users"\n[[broker.listener]]\nlisten = "127.0.0.1:{port}"\nanonymous = "read-write"\n'
+    text += f'[[broker.listener]]\nlisten = "127.0.0.1:{websocket}"\nwebsocket = true\n'
+    text += '[[broker.acl]]\nuser = "anonymous"\nwrite = ["#"]\n[[broker.acl]]\nuser = "web"\nread = ["#"]\nwrite = ["#"]\n'
     for device in range(DEVICES):
         text += (f'[[bus]]\nname = "line-{device}"\ntype = "modbus-tcp"\nendpoint = "127.0.0.1:{5020 + device}"\n'
                  f'[[device]]\nname = "d{device}"\nbus = "line-{device}"\nunit_id = 1\npoll = "2s"\n')
@@ -64,6 +63,8 @@ def paho(port, transport="tcp"):
         print(f"paho {label} over {transport}")
         inbox, granted = queue.Queue(), queue.Queue()
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"paho/{label}", protocol=version, transport=transport)
+        if transport == "websockets":
+            client.username_pw_set("web", "secret")
         client.on_message = lambda _c, _u, message: inbox.put(message)
         client.on_subscribe = lambda *given: granted.put(given[3])
         client.connect("127.0.0.1", port, keepalive=10)
@@ -194,15 +195,10 @@ def main():
     port, websocket = free_port(), free_port()
     plan, sim = f"{work}/plan.toml", f"{work}/sim.toml"
 
-    def write(websocket):
-        with open(plan, "w") as file:
-            file.write(config(port, websocket, f"{work}/data"))
-        return subprocess.run([binary, "check", "--config", plan], capture_output=True, text=True)
-    if write(websocket).returncode:
-        print("SKIPPED websockets: this binary has none yet")
-        websocket = None
-        if (checked := write(None)).returncode:
-            sys.exit(checked.stdout + checked.stderr)
+    subprocess.run([binary, "passwd", f"{work}/users", "web"], input="secret\n", text=True, check=True)
+    with open(plan, "w") as file:
+        file.write(config(port, websocket, work))
+    subprocess.run([binary, "check", "--config", plan], check=True, stdout=subprocess.DEVNULL)
     plant = subprocess.Popen([binary, "simulate", "--config", plan, "--write-config", sim], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 60
     while not os.path.exists(sim) and time.time() < deadline:
@@ -213,12 +209,10 @@ def main():
         wait_port(port)
         mosquitto_clients(port)
         paho(port)
-        if websocket:
-            paho(websocket, "websockets")
+        paho(websocket, "websockets")
         if folder := modules("mqtt@5"):
             mqtt_js(folder, f"mqtt://127.0.0.1:{port}")
-            if websocket:
-                mqtt_js(folder, f"ws://127.0.0.1:{websocket}/mqtt")
+            mqtt_js(folder, f"ws://web:secret@127.0.0.1:{websocket}/mqtt")
             explorer(folder, f"mqtt://127.0.0.1:{port}")
         idle(port, gateway)
         if long:

@@ -6,8 +6,11 @@ mod authority;
 mod cloud;
 #[path = "../support/gateway.rs"]
 mod gateway;
+#[path = "../support/peers.rs"]
+mod peers;
 
 mod attackers;
+mod bridges;
 mod commands;
 mod conditions;
 mod lines;

@@ -4,12 +4,13 @@
 #![allow(dead_code)] // each test file uses its part of it
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use ironbridge::access::Access;
-use ironbridge::broker::{Broker, BrokerParts, Publisher};
+use ironbridge::broker::{Broker, BrokerParts, Control, Publisher};
 use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::command::{self, Submitted};
@@ -41,12 +42,26 @@ pub struct Setup {
     pub tags: usize,
     pub listen: SocketAddr,
     pub sessions: SessionsPlan,
+    /// Rules beside those of `anonymous`.
+    pub acl: Vec<AclPlan>,
+    /// Who may log in; the password is the name.
+    pub users: Vec<&'static str>,
+    /// The users file as it is to stand there, instead.
+    pub users_file: Option<String>,
+    pub clock: Clock,
+}
+
+/// A clock that nobody vouches for, and that stands still.
+pub fn still() -> Clock {
+    Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000)
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { anonymous: Anonymous::ReadWrite, write: Vec::new(), tags: 10, listen, sessions: SessionsPlan::default() }
+        let (acl, users, sessions, clock) = (Vec::new(), Vec::new(), SessionsPlan::default(), still());
+        let (anonymous, write, users_file) = (Anonymous::ReadWrite, Vec::new(), None);
+        Self { anonymous, write, tags: 10, listen, sessions, acl, users, users_file, clock }
     }
 }
 
@@ -54,6 +69,10 @@ impl Default for Setup {
 pub struct Running {
     pub address: SocketAddr,
     pub publisher: Publisher,
+    pub access: Arc<Access>,
+    pub control: Control,
+    /// For [`Access::reload`].
+    pub plan: BrokerPlan,
     pub commands: mpsc::Receiver<Submitted>,
     pub notices: mpsc::Receiver<Notice>,
     pub stop: Stop,
@@ -78,23 +97,33 @@ impl Running {
         let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
         let limits = BrokerLimits::default();
-        let (acl, sessions) = (vec![acl], setup.sessions);
-        let plan = BrokerPlan { listeners: vec![listener], limits, users_file: None, acl, sessions };
+        let (acl, sessions) = (setup.acl.into_iter().chain([acl]).collect(), setup.sessions);
+        let users_file = match &setup.users_file {
+            None => write_users(dir.path(), &setup.users),
+            Some(text) => {
+                let path = dir.path().join("users");
+                ironbridge::access::replace(&path, text).expect("the users file is written");
+                Some(path)
+            }
+        };
+        let plan = BrokerPlan { listeners: vec![listener], limits, users_file, acl, sessions };
+        let access = Arc::new(Access::new(&plan));
+        access.load_users();
         let parts = BrokerParts {
-            access: Arc::new(Access::new(&plan)),
-            plan,
+            access: Arc::clone(&access),
+            plan: plan.clone(),
             ownership,
             commands: entry,
             forward: ironbridge::flow::forward::ForwardEntry::none(),
-            clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 1_800_000_000_000),
+            clock: setup.clock,
             notices,
             ledger_path: dir.path().join("broker.db"),
         };
         let (mut broker, publisher) = Broker::new(parts).expect("a broker");
         let address = broker.bind().await[0].unwrap_or(setup.listen);
-        let (stop, end) = (Stop::new(), CancellationToken::new());
+        let (stop, end, control) = (Stop::new(), CancellationToken::new(), broker.control());
         let run = tokio::spawn(broker.run(stop.clone(), end.clone()));
-        Self { address, publisher, commands, notices: told, stop, end, run, dir }
+        Self { address, publisher, access, control, plan, commands, notices: told, stop, end, run, dir }
     }
 
     /// Ends it in order; the directory is handed on.
@@ -112,6 +141,14 @@ impl Running {
     pub async fn v4(&self, id: &str) -> Client4 {
         Client4::connect(self.address, id).await
     }
+}
+
+/// A users file, if there are users.
+fn write_users(dir: &Path, users: &[&str]) -> Option<PathBuf> {
+    let line = |name: &&str| format!("{name}:{}\n", ironbridge::access::hash(name.as_bytes()).expect("hashed"));
+    let path = (!users.is_empty()).then(|| dir.join("users"))?;
+    ironbridge::access::replace(&path, &users.iter().map(line).collect::<String>()).expect("written");
+    Some(path)
 }
 
 /// Waits until something holds.
@@ -139,7 +176,10 @@ pub struct Wishes {
 
 impl Client5 {
     pub async fn open(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        Self::over(TcpStream::connect(address).await.expect("a connection"), id, wish).await
+    }
+
+    pub async fn over(stream: TcpStream, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
         let mut client = Self { stream, arrived: BytesMut::new() };
         let connect = v5::Connect { keep_alive: 0, client_id: id.to_owned(), clean_start: true, properties: None };
         let mut wishes = Wishes { connect, properties: v5::ConnectProperties::new(), will: None, login: None };

@@ -78,6 +78,7 @@ impl Plant {
             clock: running.clock.clone(),
             notices: hand_in,
             commands: None,
+            pass_on: None,
             run_dir: run_dir.path().to_owned(),
             timing,
         });

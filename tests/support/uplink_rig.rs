@@ -76,6 +76,7 @@ impl Rig {
             clock: clock(),
             notices: hand_in,
             commands: None,
+            pass_on: None,
             run_dir: run_dir.path().to_owned(),
             timing,
         };

@@ -56,6 +56,7 @@ impl Plant {
             clock: running.clock.clone(),
             notices: hand_in,
             commands: None,
+            pass_on: None,
             run_dir: home.path().to_owned(),
             timing: Timing {
                 retry_first: Duration::from_millis(20),

@@ -83,6 +83,7 @@ impl Gateway {
             clock,
             notices: hand_in,
             commands: None,
+            pass_on: None,
             run_dir: dir.to_owned(),
             timing,
         });

@@ -46,6 +46,7 @@ fn sending(running: &Running, uplink: &str, to: SocketAddr) -> Sending {
         clock: running.clock.clone(),
         notices: notices().0,
         commands: None,
+        pass_on: None,
         run_dir: run_dir.path().to_owned(),
         timing: Timing {
             retry_first: Duration::from_millis(100),

@@ -21,6 +21,7 @@ mod toll;
 
 mod budget;
 mod commands;
+mod down;
 mod forbidden;
 mod from_store;
 mod live_first;

@@ -86,6 +86,7 @@ async fn after(
         clock: clock.clone(),
         notices: hand_in,
         commands: None,
+        pass_on: None,
         run_dir: dir.path().to_owned(),
         timing: Timing {
             retry_first: Duration::from_millis(50),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::subscribing::split;
-use super::{Core, Shared};
+use super::{Core, NOT_AUTHORIZED, Shared};
 use crate::access::Identity;
 use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
 use crate::broker::durable::{Durable, Tally};
@@ -106,10 +106,8 @@ impl Shared {
         match ruling::judge(&self.access, &self.ownership, &newcomer.identity, left.topic(), left.retain()) {
             Ruling::Publish(retain) => left.set_retain(retain),
             _ => {
-                let (client, topic) = (&*newcomer.id, left.topic());
-                if self.talk.allows() {
-                    tracing::warn!(client, topic, "last will is not allowed on this topic, it is ignored");
-                }
+                let reason = "last will is not allowed on this topic, it is ignored";
+                self.access.publish_refused(&newcomer.identity, left.topic(), reason);
                 self.stats.publishes_refused.one();
                 newcomer.will = None;
             }
@@ -123,6 +121,10 @@ impl Shared {
         let core = &mut *guard;
         if core.stopping {
             return Attempt::Refused(SHUTTING_DOWN);
+        }
+        // Checking its password took a while; users may have been replaced since, and those inside judged already.
+        if !self.access.is_admitted(&newcomer.identity) {
+            return Attempt::Refused(NOT_AUTHORIZED);
         }
         if let Some((key, client)) =
             core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
@@ -314,11 +316,7 @@ impl Shared {
         let lost = |raw: &str| split(raw).is_none_or(|(_, filter)| !self.access.may_read(identity, filter));
         let lost: Vec<Arc<str>> = client.filters.keys().filter(|raw| lost(raw)).map(Arc::clone).collect();
         for raw in lost {
-            tracing::info!(
-                client = identity.client(),
-                filter = &*raw,
-                "subscription is not allowed any more, it is removed"
-            );
+            self.access.subscription_removed((&identity.owner(), identity.client()), &raw);
             self.remove_filter(core, key, &raw);
         }
     }

@@ -4,14 +4,21 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use super::{Origin, Shared};
+use tokio::time::Instant;
+
+use super::{Origin, PAGE_RETAINED, Refusal, Shared};
 use crate::broker::carried;
-use crate::broker::message::{Message, Qos, Retain};
+use crate::broker::message::{Keep, Message, Qos, Retain};
+use crate::broker::retained::{Cursor, Rest};
 use crate::broker::tree::ClientKey;
-use crate::flow::forward::{Letter, Refused};
+use crate::flow::forward::{ForwardEntry, Letter, Refused};
 use crate::model::message::Kept;
 use crate::model::topic::{Owner, check_topic};
+
+/// What a store did not take is handed in again after this long.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Resolves when a message is stored, or is not going to be.
 pub(in crate::broker) type Stored = Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>>;
@@ -47,15 +54,25 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let published = self
-            .publish(&message, retain, Origin { client: ClientKey::NOBODY, packet_id: None })
-            .map_err(|_| NotTaken::NoRoom)?;
-        let stored =
-            self.forward.wants(&letter.topic, letter.from.as_deref()).then(|| at_once(self.forward.submit(letter)));
+        let origin = Origin { client: ClientKey::NOBODY, packet_id: None };
+        let published = match self.publish(&message, retain, origin) {
+            // Tried again for ever, it would hold up all that comes behind it.
+            Err(Refusal::NoRoom) => {
+                self.stats.publishes_refused.one();
+                self.publish(&message, Retain::No, origin)
+            }
+            published => published,
+        };
+        let published = published.map_err(|_| NotTaken::NoRoom)?;
+        let forward = self.forward.clone();
+        let stored = forward
+            .wants(&letter.topic, letter.from.as_deref())
+            .then(|| at_once(forward.submit(letter.clone())))
+            .flatten();
         let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
         Ok(Box::pin(async move {
-            if let Some(Some(stored)) = stored {
-                stored.await.map_err(|_| NotTaken::NoRoom)?;
+            if let Some(stored) = stored {
+                stored_at_last(stored, &forward, &letter).await;
             }
             match committed {
                 Some(committed) => match committed.await {
@@ -65,6 +82,24 @@ impl Shared {
                 None => Ok(()),
             }
         }))
+    }
+
+    /// The next of clients' retained messages that a filter matches; none when the walk is over.
+    pub(in crate::broker) fn next_retained(&self, cursor: &mut Option<Cursor>) -> Vec<Letter> {
+        let mut found = Vec::new();
+        while let (true, Some(walk)) = (found.is_empty(), cursor.as_mut()) {
+            if self.lock().retained.page(walk, PAGE_RETAINED, Instant::now(), &mut found) != Rest::More {
+                *cursor = None;
+            }
+            found.retain(|message| message.keep == Keep::Every);
+        }
+        let at = self.clock.now();
+        found.iter().map(|message| carried::letter(message, Retain::Yes, at)).collect()
+    }
+
+    /// The beginning of such a walk.
+    pub(in crate::broker) fn retained(&self, filter: &str) -> Cursor {
+        self.lock().retained.cursor(filter)
     }
 
     /// What [`Shared::forward`] does, for a message whose sender is gone: a last will.
@@ -78,6 +113,18 @@ impl Shared {
                 tracing::warn!(topic = &*topic, error = %refused, "last will was not stored for upstream");
             }
         });
+    }
+}
+
+/// Local clients have it already: only the store is asked again, not they. Nothing is acknowledged while the gateway stops.
+async fn stored_at_last(stored: Stored, forward: &ForwardEntry, letter: &Letter) {
+    let mut outcome = stored.await;
+    while let Err(refused) = outcome {
+        if refused == Refused::Stopping {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(AGAIN).await;
+        outcome = forward.submit(letter.clone()).await;
     }
 }
 

@@ -31,7 +31,7 @@ use crate::broker::stats::BrokerStats;
 use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::Waiting;
-use crate::config::plan::SessionsPlan;
+use crate::config::plan::{BrokerLimits, SessionsPlan};
 use crate::disk::ledger::{Committed, Found as OnDisk, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
@@ -42,6 +42,7 @@ pub use forwarding::NotTaken;
 pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
+pub(super) use subscribing::NOT_AUTHORIZED;
 
 /// Deliveries of the gateway's own messages for which the lock is held at a time.
 const PAGE: usize = 256;
@@ -67,8 +68,8 @@ pub(super) struct Shared {
     pub owed: Arc<Total>,
     /// Version of the retained messages, all of which have been put into the outboxes they are for.
     pub in_step: AtomicU64,
-    /// Longest keep alive of MQTT 5 clients, seconds.
-    pub keep_alive_max: Option<u16>,
+    /// What one client may have.
+    pub limits: BrokerLimits,
     /// Bytes in all outboxes.
     pub waiting: Arc<AtomicUsize>,
     /// What the log hears of clients.
@@ -116,6 +117,8 @@ struct Core {
 pub(super) struct Published {
     /// Clients it is on its way to.
     pub receivers: usize,
+    /// Somebody subscribes to its topic, be it the publisher alone who does not want its own.
+    pub wanted: bool,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,
     /// Its packet identifier stands in the ledger.
@@ -160,7 +163,7 @@ impl Shared {
             clock,
             disk,
             bounds,
-            keep_alive_max: None,
+            limits: BrokerLimits::default(),
             owed: Arc::default(),
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),
@@ -220,6 +223,7 @@ impl Shared {
             return Err(refusal);
         }
         let receivers = core.deliveries.len();
+        let wanted = !core.found.single.is_empty() || !core.found.shared.is_empty();
         let debts = if durable && !fails { self.number(core) } else { owing::Debts::new() };
         let owed = !debts.is_empty();
         let received =
@@ -242,7 +246,7 @@ impl Shared {
             self.stats.retained.set(core.retained.len() as u64);
         }
         core.deliver(&self.stats);
-        Ok(Published { receivers, committed, owed })
+        Ok(Published { receivers, wanted, committed, owed })
     }
 
     /// The gateway's own messages; retained ones live in memory only.

@@ -38,6 +38,7 @@ impl Shared {
             expiry_s: client.expiry,
             left_unix_ms: durable.left_unix_ms,
             dropped: durable.dropped,
+            sent_below: durable.sent_below_of(&client.presence),
         });
     }
 
@@ -85,6 +86,10 @@ impl Shared {
         let (key, outbox) = seat;
         let mut guard = self.lock();
         let core = &mut *guard;
+        // New rules may have taken the subscription away meanwhile.
+        if core.clients.get(key).is_none_or(|client| !client.filters.contains_key(&walk.cursor.filter())) {
+            return Rest::Nothing;
+        }
         let mut messages = std::mem::take(&mut core.page);
         let rest = core.retained.page(&mut walk.cursor, super::PAGE_RETAINED, Instant::now(), &mut messages);
         let mut durable = core.clients.get_mut(key).and_then(|client| client.durable.as_mut());
@@ -123,8 +128,15 @@ impl Shared {
             core.durable += 1;
             let client = client(&kept, Durable::found(&kept, &self.owed), now);
             let key = core.clients.add(client);
+            // Rules may have changed while the gateway was off, and what comes from now on is owed to it.
+            let whose = (&*kept.session.owner, &*kept.session.client_id);
             for row in &kept.subscriptions {
-                core.restore(key, row);
+                if split(&row.filter).is_some_and(|(_, filter)| self.access.owner_may_read(whose, filter)) {
+                    core.restore(key, row);
+                } else {
+                    self.access.subscription_removed(whose, &row.filter);
+                    self.disk.subscription(kept.session.id, Arc::clone(&row.filter), None);
+                }
             }
         }
     }

@@ -1,11 +1,18 @@
-//! Whoever is connected, judged by rules that have changed: who would not be let in any more must go, what a client may
-//! not read any more it gets no longer. Nobody else notices.
+//! Everybody judged by rules that have changed: who would not be let in any more must go, what a client may not read any
+//! more it gets no longer, wills that it may not leave any more are dropped. Nobody else notices.
+//!
+//! Sessions without a connection keep what they are owed already: it was theirs when it came.
 
-use super::Shared;
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::subscribing::split;
-use crate::broker::clients::Presence;
+use super::{Core, Shared};
+use crate::access::Identity;
+use crate::broker::clients::{Client, Presence};
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::Ending;
+use crate::broker::tree::ClientKey;
 
 /// What new rules came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,45 +29,54 @@ impl Shared {
         let mut rejudged = Rejudged::default();
         let mut guard = self.lock();
         let core = &mut *guard;
+        let mut lost: Vec<(ClientKey, Arc<str>)> = Vec::new();
         for (key, client) in core.clients.all_mut() {
-            // Nobody knows yet what the client may who has not come since the gateway was started.
-            let Some(identity) = &client.identity else { continue };
-            // Whoever goes takes its will along only if it may still leave one.
-            let may_leave = |topic| {
-                let judged = ruling::judge(&self.access, &self.ownership, identity, topic, false.into());
-                matches!(judged, Ruling::Publish(_))
+            rejudged.clients += usize::from(self.send_away(client));
+            let may_read = |filter: &str| match &client.identity {
+                Some(identity) => self.access.may_read(identity, filter),
+                None => self.access.owner_may_read((&client.owner, &client.id), filter),
             };
-            if let Presence::Here(connected) = &mut client.presence {
-                if !self.access.is_admitted(identity) {
-                    connected.outbox.end(Ending::NotAllowed);
-                    rejudged.clients += 1;
+            for raw in client.filters.keys() {
+                if split(raw).is_none_or(|(_, filter)| !may_read(filter)) {
+                    self.access.subscription_removed((&client.owner, &client.id), raw);
+                    lost.push((key, Arc::clone(raw)));
                 }
-                if connected.will.as_ref().is_some_and(|will| !may_leave(will.topic())) {
-                    connected.will = None;
-                }
-            }
-            for (raw, _) in client
-                .filters
-                .extract_if(|raw, _| split(raw).is_none_or(|(_, filter)| !self.access.may_read(identity, filter)))
-            {
-                if let Some(durable) = &client.durable {
-                    self.disk.subscription(durable.tally.id, raw.clone(), None);
-                }
-                if let Some((group, filter)) = split(&raw) {
-                    let levels = filter.split('/').count();
-                    client.levels -= levels;
-                    core.levels -= levels;
-                    core.tree.remove(filter, group, key);
-                }
-                tracing::info!(
-                    client = &*client.id,
-                    filter = &*raw,
-                    "subscription is not allowed any more, it is removed"
-                );
-                rejudged.subscriptions += 1;
             }
         }
+        for (key, raw) in &lost {
+            self.remove_filter(core, *key, raw);
+        }
+        rejudged.subscriptions = lost.len();
+        self.drop_wills(core);
         self.stats.subscriptions.set(core.tree.count() as u64);
         rejudged
+    }
+
+    /// Is this client told to go? Its will, if it goes or stays, must be one that it may still leave.
+    fn send_away(&self, client: &mut Client) -> bool {
+        let (Presence::Here(connected), Some(identity)) = (&mut client.presence, &client.identity) else {
+            return false;
+        };
+        if connected.will.as_ref().is_some_and(|will| !self.may_leave(identity, will.topic())) {
+            connected.will = None;
+        }
+        let leaves = !self.access.is_admitted(identity);
+        if leaves {
+            connected.outbox.end(Ending::NotAllowed);
+            self.access.client_removed(identity);
+        }
+        leaves
+    }
+
+    /// Wills that wait for their clients to come back.
+    fn drop_wills(&self, core: &mut Core) {
+        let Core { clients, wills, .. } = core;
+        let known: HashMap<&str, &Identity> =
+            clients.all().filter_map(|(_, client)| Some((&*client.id, client.identity.as_ref()?))).collect();
+        wills.retain(|id, topic| known.get(id).is_some_and(|identity| self.may_leave(identity, topic)));
+    }
+
+    fn may_leave(&self, identity: &Identity, topic: &str) -> bool {
+        matches!(ruling::judge(&self.access, &self.ownership, identity, topic, false.into()), Ruling::Publish(_))
     }
 }

@@ -9,14 +9,14 @@ use crate::broker::tree::{Added, ClientKey, Subscription};
 use crate::broker::wire::{Filter, RetainHandling};
 use crate::model::topic::{check_filter, split_share};
 
-/// Subscriptions of one client: every tag of a large plant by name.
-const SUBSCRIPTIONS_MAX: usize = 16_384;
-
 /// Topic levels of all filters of one client: what they cost in memory is about 150 bytes each.
 const LEVELS_MAX: usize = 100_000;
 
 /// And of everybody.
 const LEVELS_OF_ALL_MAX: usize = 400_000;
+
+/// Reason code of SUBACK: the client may not (MQTT 5, section 3.9.3).
+pub(in crate::broker) const NOT_AUTHORIZED: u8 = 0x87;
 
 /// A filter was added.
 #[derive(Debug)]
@@ -36,11 +36,12 @@ impl Shared {
         id: Option<u32>,
     ) -> Result<Subscribed, u8> {
         let (group, filter) = split(&wanted.filter).ok_or(0x8F_u8)?;
-        if !self.access.may_read(who, filter) {
-            return Err(0x87);
-        }
         let levels = filter.split('/').count();
         let mut guard = self.lock();
+        // Under the lock: whoever judges by new rules has it, too, and must find what was added by old ones.
+        if !self.access.may_read(who, filter) {
+            return Err(NOT_AUTHORIZED);
+        }
         let core = &mut *guard;
         let everybody = core.levels;
         let client = core.clients.get_mut(key).ok_or(0x80_u8)?;
@@ -54,7 +55,7 @@ impl Shared {
         if let Some(known) = client.filters.get_mut(&*wanted.filter) {
             *known = subscription;
         } else {
-            let full = client.filters.len() >= SUBSCRIPTIONS_MAX || client.levels + levels > LEVELS_MAX;
+            let full = client.filters.len() >= self.limits.subscriptions || client.levels + levels > LEVELS_MAX;
             if full || everybody + levels > LEVELS_OF_ALL_MAX {
                 return Err(0x97);
             }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::broker::notice;
 use crate::broker::outbox::Outbox;
 use crate::broker::session::Ending;
-use crate::config::plan::{ClientCertificate, ListenerPlan};
+use crate::config::plan::{ClientCertificate, ListenerPlan, ListenerTls};
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notices, Phase};
 use crate::model::time::{Certainty, Wall};
@@ -62,22 +62,23 @@ enum Told {
     Wrong,
 }
 
+/// What a listener with TLS shows, and whom it trusts.
+pub fn files(tls: &ListenerTls) -> ServerFiles {
+    let without = match tls.client_certificate {
+        ClientCertificate::Required => Without::Refused,
+        ClientCertificate::Optional => Without::Accepted,
+    };
+    let clients = tls.client_ca.clone().map(|path| (path, without));
+    ServerFiles { certificate: tls.certificate.clone(), key: tls.key.clone(), clients }
+}
+
 impl Certificates {
     /// Of a listener with TLS; nothing is read yet.
     pub(super) fn new(plan: &ListenerPlan, clock: Clock, notices: Notices) -> Option<(Self, Secured)> {
         let tls = plan.tls.as_ref()?;
-        let without = match tls.client_certificate {
-            ClientCertificate::Required => Without::Refused,
-            ClientCertificate::Optional => Without::Accepted,
-        };
-        let files = ServerFiles {
-            certificate: tls.certificate.clone(),
-            key: tls.key.clone(),
-            clients: tls.client_ca.clone().map(|path| (path, without)),
-        };
         let alpn = if plan.websocket.is_some() { WEBSOCKET } else { MQTT };
         let dated = clock.clone();
-        let server = Server::new(files, &[alpn], Now::new(move || dated.wall_now()));
+        let server = Server::new(files(tls), &[alpn], Now::new(move || dated.wall_now()));
         let (now, seen) = watch::channel(None);
         let guests = Arc::<Guests>::default();
         let secured = Secured { now: seen, guests: Arc::clone(&guests) };

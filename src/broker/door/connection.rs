@@ -3,7 +3,10 @@
 //! Input is read only while there is room for what it may cause: publishes that wait to be settled, and output that
 //! the client has not taken. So a client that sends without reading stops itself, and nobody else.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -27,6 +30,9 @@ const OUT_BYTES: usize = 32 * 1024;
 /// A client that does not take a single byte of what is there for it is given up after this long: it hangs, or its
 /// host is gone without a word, and all that time its values cost memory.
 const STALLED_MAX: Duration = Duration::from_secs(60);
+
+/// When nothing will be due, it is looked again after this long.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
 
 /// Pause of a client whose filters match next to nothing among very many retained messages.
 const BREATH: Duration = Duration::from_millis(1);
@@ -61,7 +67,7 @@ impl Drop for Seat {
 
 /// What was left for the next round, so that others get their turn.
 struct Left {
-    /// Packets that have come.
+    /// Packets that may have come.
     packets: Rest,
     /// Retained messages to be looked through.
     retained: Rest,
@@ -117,6 +123,9 @@ impl Connection {
     {
         let ((reader, intake), (writer, out)) = (input, output);
         let mut progress = Instant::now();
+        // Lives as long as the connection and is set anew only for something earlier: a timer per packet costs more than
+        // the packet.
+        let mut watch = pin!(tokio::time::sleep_until(progress + NOTHING_DUE));
         loop {
             // A stall begins when there is something to take.
             if out.is_empty() {
@@ -129,64 +138,104 @@ impl Connection {
                 Ok(left) => left,
                 Err(ending) => return ending,
             };
-            // Whoever has more to say, or to hear, lets others have their turn: as long as sockets are ready, nothing below
-            // would give way before it has gone round a hundred times.
-            if left.packets == Rest::More || out.len() >= OUT_BYTES {
-                tokio::task::yield_now().await;
+            let full = out.len() >= OUT_BYTES;
+            // What goes without waiting goes first.
+            if !out.is_empty()
+                && let Some(written) = at_once(writer.write(out))
+                && !self.written(written, out, &mut progress)
+            {
+                return Ending::Lost;
             }
+            // There may be more to say than had room in `out`.
+            let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
-            let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
+            let may_read = left.packets == Rest::Nothing && !full && self.takes_more(out);
             // Silence is measured only while we listen.
             if !may_read {
                 self.duty.excuse();
             }
+            let read = if may_read { at_once(intake.read(reader)) } else { None };
+            if read.as_ref().is_some_and(|read| !self.has_read(read)) {
+                return Ending::Lost;
+            }
+            // Whoever has more to say, or to hear, lets others have their turn: as long as sockets are ready, nothing below
+            // would give way before it has gone round a hundred times.
+            if more {
+                tokio::task::yield_now().await;
+            }
+            if more || read.is_some() {
+                continue;
+            }
             let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| may_read);
             let stalled_at = (!out.is_empty()).then(|| progress + STALLED_MAX);
             let alarm = silent_at.into_iter().chain(stalled_at).min();
-            let alarm_at = alarm.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
+                watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
+            }
             tokio::select! {
-                read = intake.read(reader), if may_read => match read {
-                    Ok(count @ 1..) => self.seat.shared.stats.bytes_received.add(count as u64),
-                    Ok(0) | Err(_) => return Ending::Lost,
+                read = intake.read(reader), if may_read => if !self.has_read(&read) {
+                    return Ending::Lost;
                 },
-                written = writer.write(out), if !out.is_empty() => match written {
-                    Ok(count @ 1..) => {
-                        out.advance(count);
-                        progress = Instant::now();
-                        self.seat.shared.stats.bytes_sent.add(count as u64);
-                    }
-                    Ok(0) | Err(_) => return Ending::Lost,
+                written = writer.write(out), if !out.is_empty() => if !self.written(written, out, &mut progress) {
+                    return Ending::Lost;
                 },
                 () = self.seat.outbox.rung() => {}
                 () = self.duty.settled() => {}
-                () = std::future::ready(()), if left.packets == Rest::More => {}
                 () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
-                () = tokio::time::sleep_until(alarm_at), if alarm.is_some() => {
+                () = &mut watch => if alarm.is_some_and(|alarm| alarm <= Instant::now()) {
                     return if alarm == stalled_at { Ending::TooSlow } else { Ending::Silent };
-                }
+                },
             }
         }
     }
 
+    /// False: the connection is gone.
+    fn has_read(&self, read: &io::Result<usize>) -> bool {
+        let Ok(count @ 1..) = *read else { return false };
+        self.seat.shared.stats.bytes_received.add(count as u64);
+        true
+    }
+
+    /// False: the connection is gone.
+    fn written(&self, written: io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
+        let Ok(count @ 1..) = written else { return false };
+        out.advance(count);
+        *progress = Instant::now();
+        self.seat.shared.stats.bytes_sent.add(count as u64);
+        true
+    }
+
     /// What can be done without waiting, up to a measure.
     fn work(&mut self, intake: &mut Intake, out: &mut BytesMut) -> Result<Left, Ending> {
-        let mut packets = 0;
-        while packets < PACKETS && !self.duty.is_full() && out.len() < OUT_BYTES {
-            packets += 1;
+        // First: it may make room for more packets.
+        if let Some(ending) = self.duty.take_settled(out) {
+            return Err(ending);
+        }
+        let (mut dealt_with, mut packets) = (0, Rest::More);
+        while dealt_with < PACKETS && self.takes_more(out) {
+            dealt_with += 1;
             let packet = match intake.next() {
                 Ok(Some(frame)) => decode(frame, self.duty.version()),
-                Ok(None) => break,
+                Ok(None) => {
+                    packets = Rest::Nothing;
+                    break;
+                }
                 Err(fault) => Err(fault),
             };
             if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
                 return Err(ending);
             }
         }
-        if let Some(ending) = self.duty.take_settled(out).or_else(|| self.seat.outbox.ending()) {
+        if let Some(ending) = self.seat.outbox.ending() {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
-        Ok(Left { packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
+        Ok(Left { packets, retained })
+    }
+
+    /// Is there room for what a packet may cause?
+    fn takes_more(&self, out: &BytesMut) -> bool {
+        !self.duty.is_full() && out.len() < OUT_BYTES
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.
@@ -224,5 +273,13 @@ impl Connection {
             Ending::Fault(fault) => tracing::warn!(client, error = %fault, "client disconnected for a fault"),
             ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
         }
+    }
+}
+
+/// Its result, if it has one without waiting; it must be safe to cancel.
+fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
     }
 }

@@ -147,3 +147,9 @@ impl Waits {
         if self.done.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
+
+/// The verdict when it is known whether it was committed.
+pub(super) async fn kept(committed: Option<Committed>, verdict: Verdict) -> Verdict {
+    let Some(committed) = committed else { return verdict };
+    if matches!(committed.await, Ok(Ok(()))) { verdict } else { verdict.not_kept() }
+}

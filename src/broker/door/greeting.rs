@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use super::Arrival;
 use super::stream::Stream;
 use super::welcome::refuse;
-use crate::broker::wire::{Connect, Fault, Frame, announced, frame};
+use crate::broker::wire::{Connect, Fault, Frame, PACKET_BYTES_MAX, announced, frame};
 
 /// A client has this long to send its CONNECT.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ async fn first_packet(stream: &mut Stream, arrived: &mut BytesMut) -> io::Result
         if announced(arrived) > CONNECT_BYTES_MAX {
             return Err(garbled(Fault::TooLarge));
         }
-        if let Some(frame) = frame(arrived).map_err(garbled)? {
+        if let Some(frame) = frame(arrived, PACKET_BYTES_MAX).map_err(garbled)? {
             return Ok(Some(frame));
         }
         arrived.reserve(512);

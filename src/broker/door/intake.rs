@@ -22,8 +22,9 @@ const LONG_AT_ONCE: usize = 16;
 /// How long a long packet may take, from the moment it has its place.
 const LONG_MAX: Duration = Duration::from_secs(20);
 
-/// Input is read in pieces of at least this size.
+/// Input is read in pieces of at least this size, and of at most that while more comes than they hold.
 const IN_BYTES: usize = 4 * 1024;
+const IN_BYTES_MOST: usize = 16 * 1024;
 
 /// The places for long packets.
 pub(super) fn places() -> Arc<Semaphore> {
@@ -33,19 +34,23 @@ pub(super) fn places() -> Arc<Semaphore> {
 /// The input of one connection.
 pub(super) struct Intake {
     arrived: BytesMut,
+    /// How much to read at a time.
+    piece: usize,
     places: Arc<Semaphore>,
+    /// Longest packet.
+    packet_bytes: u32,
     place: Option<(OwnedSemaphorePermit, Instant)>,
 }
 
 impl Intake {
-    /// `arrived` has come already.
-    pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>) -> Self {
-        Self { arrived, places, place: None }
+    /// `arrived` has come already; no packet may be longer than `packet_bytes`.
+    pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>, packet_bytes: u32) -> Self {
+        Self { arrived, piece: IN_BYTES, places, packet_bytes, place: None }
     }
 
     /// The next packet, if it is whole.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, Fault> {
-        let next = frame(&mut self.arrived)?;
+        let next = frame(&mut self.arrived, self.packet_bytes)?;
         if next.is_some() {
             self.place = None;
             // A buffer that one long packet blew up is not kept for the life of the connection.
@@ -67,8 +72,15 @@ impl Intake {
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
             self.place = Some((place, Instant::now() + LONG_MAX));
         }
-        self.arrived.reserve(IN_BYTES);
-        reader.read_buf(&mut self.arrived).await
+        self.arrived.reserve(self.piece);
+        let room = self.arrived.capacity() - self.arrived.len();
+        let count = reader.read_buf(&mut self.arrived).await?;
+        if count == room {
+            self.piece = IN_BYTES_MOST;
+        } else if count < IN_BYTES {
+            self.piece = IN_BYTES;
+        }
+        Ok(count)
     }
 
     /// Reads and forgets until the other side closes.
@@ -90,14 +102,15 @@ mod tests {
     async fn long_packets_wait_for_a_place_and_give_it_back_and_short_ones_need_none() {
         let places = Arc::new(Semaphore::new(1));
         let begun = || BytesMut::from(&[0x30, 0x80, 0x80, 0x02][..]); // 32 KiB announced
-        let (mut first, mut second) = (Intake::new(begun(), Arc::clone(&places)), Intake::new(begun(), places));
+        let (mut first, mut second) =
+            (Intake::new(begun(), Arc::clone(&places), 1 << 20), Intake::new(begun(), places, 1 << 20));
         let body = vec![b'x'; 32 * 1024];
         assert!(first.read(&mut &body[..100]).await.is_ok_and(|count| count == 100));
         assert!(first.due().is_some());
         let mut all = &body[..];
         let waits = tokio::time::timeout(Duration::from_millis(10), second.read(&mut all));
         assert!(waits.await.is_err(), "no place");
-        let mut short = Intake::new(BytesMut::new(), Arc::clone(&second.places));
+        let mut short = Intake::new(BytesMut::new(), Arc::clone(&second.places), 1 << 20);
         assert!(short.read(&mut &[0xC0, 0][..]).await.is_ok_and(|count| count == 2));
         assert!(short.next().is_ok_and(|frame| frame.is_some()));
         let mut rest = &body[100..];

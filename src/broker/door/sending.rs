@@ -7,11 +7,13 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::duty::Duty;
-use crate::broker::message::Stage;
+use crate::broker::keeping;
+use crate::broker::message::{Delivery, Stage};
 use crate::broker::retained::Rest;
 use crate::broker::session::{Errands, Lifetime};
 use crate::broker::wire::encode::{self, Outgoing};
 use crate::broker::wire::{AckKind, Naming};
+use crate::disk::ledger::OwedRow;
 
 /// Pages of retained messages looked through before others get their turn.
 const PAGES: usize = 8;
@@ -19,6 +21,9 @@ const PAGES: usize = 8;
 impl Duty {
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
     pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
+        if self.unsaid > 0 {
+            return Rest::Nothing;
+        }
         let now = Instant::now();
         let version = self.shared.in_step.load(Ordering::Acquire);
         while out.len() < enough {
@@ -110,6 +115,31 @@ impl Duty {
         stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
         self.course.sent();
         true
+    }
+
+    /// A page of what the session is owed has been read.
+    pub(super) fn page(&mut self, rows: Vec<OwedRow>) {
+        let last = rows.last().map(|row| row.ordinal);
+        let deliveries = self.readable(rows);
+        self.course.page((deliveries, last), &self.outbox, &mut self.session);
+    }
+
+    /// What of a page may still be sent: rights may have changed since it was owed. Of the rest it is owed nothing any more.
+    fn readable(&self, rows: Vec<OwedRow>) -> Vec<Delivery> {
+        let Self { shared, identity, tally, .. } = self;
+        let deliveries = rows.into_iter().map(|row| keeping::delivery(row, &shared.clock));
+        let may_read = |delivery: &Delivery| {
+            let released = delivery.owed.is_some_and(|owed| owed.stage == Stage::Released);
+            released || shared.access.may_read(identity, &delivery.message.topic)
+        };
+        let (readable, taken_back): (Vec<_>, Vec<_>) = deliveries.partition(may_read);
+        for owed in taken_back.into_iter().filter_map(|delivery| delivery.owed) {
+            shared.stats.dropped_ended.one();
+            if let Some(tally) = tally {
+                shared.settle(tally, owed);
+            }
+        }
+        readable
     }
 
     /// Nothing is left to be sent or acknowledged: what a session is owed and has seen is known for certain now.

@@ -10,6 +10,10 @@ fn delivery(topic: &str, payload: &[u8], keep: Keep) -> Delivery {
     Delivery { message, qos: Qos::AtMostOnce, retain: Retain::No, ids: Vec::new(), owed: None }
 }
 
+fn empty() -> Outbox {
+    Outbox::new(Arc::default(), 1 << 20)
+}
+
 fn drain(outbox: &Outbox) -> Vec<Delivery> {
     let mut taken = Vec::new();
     outbox.take(usize::MAX, usize::MAX, &mut taken);
@@ -18,7 +22,7 @@ fn drain(outbox: &Outbox) -> Vec<Delivery> {
 
 #[test]
 fn a_slow_reader_of_tags_holds_one_value_per_tag_and_it_is_the_newest() {
-    let outbox = Outbox::default();
+    let outbox = empty();
     let mut replaced = 0;
     for round in 0..1000_u32 {
         for tag in 0..100 {
@@ -39,7 +43,7 @@ fn a_slow_reader_of_tags_holds_one_value_per_tag_and_it_is_the_newest() {
 
 #[test]
 fn values_of_one_topic_never_overtake_each_other_while_a_queue_grows_and_shrinks() {
-    let outbox = Outbox::default();
+    let outbox = empty();
     let mut seen = HashMap::new();
     for round in 0..20_000_u32 {
         outbox.put(delivery(&format!("t/{}", round % 7), &round.to_be_bytes(), Keep::Newest));
@@ -58,7 +62,7 @@ fn values_of_one_topic_never_overtake_each_other_while_a_queue_grows_and_shrinks
 #[test]
 fn many_readers_that_hang_are_given_up_before_they_fill_the_box_and_nothing_is_charged_for_ever() {
     let for_all = Arc::new(AtomicUsize::new(0));
-    let outboxes: Vec<Outbox> = (0..300).map(|_| Outbox::new(Arc::clone(&for_all))).collect();
+    let outboxes: Vec<Outbox> = (0..300).map(|_| Outbox::new(Arc::clone(&for_all), 1 << 20)).collect();
     for tag in 0..2000 {
         let one = delivery(&format!("t/{tag}"), &[0; 100], Keep::Newest);
         for outbox in &outboxes {
@@ -75,7 +79,7 @@ fn many_readers_that_hang_are_given_up_before_they_fill_the_box_and_nothing_is_c
 
 #[test]
 fn other_messages_are_never_thinned_the_reader_is_told_instead() {
-    let outbox = Outbox::default();
+    let outbox = empty();
     let mut put = Put::Waits;
     while put == Put::Waits {
         put = outbox.put(delivery("m", &[0; 1000], Keep::Every));
@@ -93,7 +97,7 @@ fn owed(ordinal: u64, payload: &[u8]) -> Delivery {
 
 #[test]
 fn what_stands_in_the_ledger_ends_no_connection_and_comes_through_again_when_it_is_caught_up() {
-    let outbox = Outbox::default();
+    let outbox = empty();
     let mut put = 0;
     while outbox.put(owed(put, &[0; 1000])) == Put::Waits {
         put += 1;
@@ -112,4 +116,22 @@ fn what_stands_in_the_ledger_ends_no_connection_and_comes_through_again_when_it_
     assert_eq!(outbox.put(owed(put + 4, b"")), Put::Waits);
     assert_eq!(drain(&outbox).len(), 1);
     assert_eq!(outbox.ending(), None);
+}
+
+#[test]
+fn a_smaller_bound_holds_for_messages_and_for_the_newest_values_alike() {
+    let outbox = Outbox::new(Arc::default(), 64 << 10);
+    while outbox.put(delivery("m", &[0; 1000], Keep::Every)) == Put::Waits {}
+    assert_eq!(outbox.ending(), Some(Ending::TooSlow));
+    let outbox = Outbox::new(Arc::default(), 64 << 10);
+    for round in 0..1000_u32 {
+        outbox.put(delivery("t", &round.to_be_bytes(), Keep::Newest));
+        outbox.put(delivery("u", &[0; 1000], Keep::Newest));
+    }
+    let taken = drain(&outbox);
+    assert!(taken.iter().map(|delivery| delivery.message.cost()).sum::<usize>() < (64 << 10) + 2000);
+    assert_eq!(
+        taken.iter().rfind(|delivery| &*delivery.message.topic == "t").expect("a value").message.payload[..],
+        999_u32.to_be_bytes()
+    );
 }

@@ -79,13 +79,18 @@ impl Course {
         errands
     }
 
-    /// A page has been read: rows in the order of their ordinals, all that there are between the one asked for and the
-    /// last of them.
-    pub(in crate::broker) fn page(&mut self, rows: Vec<Delivery>, outbox: &Outbox, session: &mut Session) {
+    /// A page has been read: rows in the order of their ordinals, all that there are between the one asked for and `last`;
+    /// `None`: there are no more.
+    pub(in crate::broker) fn page(
+        &mut self,
+        (rows, last): (Vec<Delivery>, Option<u64>),
+        outbox: &Outbox,
+        session: &mut Session,
+    ) {
         let Some(through) = self.reading.take() else {
             return;
         };
-        let last = rows.last().and_then(|row| row.owed).map_or(through, |owed| owed.ordinal);
+        let last = last.unwrap_or(through);
         for mut row in rows {
             if let Some(owed) = &mut row.owed {
                 let perhaps = self.perhaps_sent > 0;

@@ -19,8 +19,8 @@ pub(in crate::broker) const RECEIVE_MAXIMUM: u16 = 64;
 /// QoS 2 publishes of a client that wait for their PUBREL, of all its connections: beyond, something is wrong with it.
 const UNRELEASED_MAX: usize = 1024;
 
-/// Topic aliases a client may use towards us: at most 32 KiB per connection.
-pub(in crate::broker) const ALIASES_MAX: u16 = 32;
+/// Topic aliases a client may use towards us: as with mosquitto, and at most 10 KiB per connection.
+pub(in crate::broker) const ALIASES_MAX: u16 = 10;
 
 /// Names a publish until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +31,8 @@ pub(in crate::broker) struct Token(u64);
 pub(in crate::broker) enum Verdict {
     /// Done; MQTT 5 clients get this reason: 0, or 0x10 when nobody subscribes.
     Taken(u8),
-    /// The same; a row of the ledger, committed, holds it and its packet identifier.
+    /// The same; a row of the ledger, committed, holds it and, if the session outlives its connection, its packet
+    /// identifier.
     Owed(u8),
     /// Refused with this MQTT 5 reason and text; a 3.1.1 client sees an ordinary acknowledgement, as from mosquitto.
     Refused(u8, &'static str),
@@ -90,6 +91,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Inbound {
     version: Version,
+    /// The session outlives its connection: the ledger knows its packet identifiers.
+    lasting: bool,
     next: u64,
     waiting: VecDeque<Waiting>,
     received: HashMap<u16, Entry>,
@@ -98,11 +101,11 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Goes on with what an earlier connection of the session left.
-    pub(super) fn new(version: Version, carried: &[(u16, Received)]) -> Self {
+    pub(super) fn new(version: Version, lasting: bool, carried: &[(u16, Received)]) -> Self {
         let known =
             |(id, received): &(u16, Received)| (*id, Entry { stage: Stage::Received(*received), counts: false });
         let (waiting, received, aliases) = (VecDeque::new(), carried.iter().map(known).collect(), HashMap::new());
-        Self { version, next: 0, waiting, received, aliases }
+        Self { version, lasting, next: 0, waiting, received, aliases }
     }
 
     /// What the next connection of the session has to know.
@@ -159,7 +162,8 @@ impl Inbound {
             }
             self.waiting.push_back(Waiting { token, packet_id, qos, verdict: None, may_come_again: false });
         }
-        vec![if sent_on { Action::Confirm { token } } else { Action::Publish { token, publish } }]
+        let packet_id = publish.packet_id;
+        vec![if sent_on { Action::Confirm { token, packet_id } } else { Action::Publish { token, publish } }]
     }
 
     /// PUBREL: the QoS 2 publish is finished on both sides.
@@ -206,7 +210,13 @@ impl Inbound {
 
     fn acknowledge(&mut self, packet_id: u16, qos: Qos, verdict: Verdict) -> Action {
         let (reason, told) = match (verdict, self.version) {
-            (Verdict::NotKept(..), Version::V311) => return Action::Close(Ending::NotKept),
+            (Verdict::NotKept(..), Version::V311) => {
+                // When it comes again it is a new one: it was not sent on.
+                if qos == Qos::ExactlyOnce {
+                    self.received.remove(&packet_id);
+                }
+                return Action::Close(Ending::NotKept);
+            }
             (Verdict::Taken(_) | Verdict::Owed(_) | Verdict::Refused(..), Version::V311) => (0, ""),
             (Verdict::Taken(reason) | Verdict::Owed(reason), Version::V5) => (reason, ""),
             (Verdict::Refused(reason, told) | Verdict::NotKept(reason, told), Version::V5) => (reason, told),
@@ -216,7 +226,8 @@ impl Inbound {
             if reason >= 0x80 {
                 self.received.remove(&packet_id);
             } else {
-                let received = if matches!(verdict, Verdict::Owed(_)) { Received::Owed } else { Received::Taken };
+                let known = self.lasting && matches!(verdict, Verdict::Owed(_));
+                let received = if known { Received::Owed } else { Received::Taken };
                 self.received.insert(packet_id, Entry { stage: Stage::Received(received), counts: true });
             }
             ack(AckKind::Pubrec, packet_id, reason, told)

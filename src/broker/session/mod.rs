@@ -103,7 +103,7 @@ pub(super) enum Action {
     /// Publish it, then [`Session::settle`] its token (at QoS 0, too).
     Publish { token: Token, publish: Publish },
     /// It was sent on by an earlier connection: make sure of its commit, then settle the token.
-    Confirm { token: Token },
+    Confirm { token: Token, packet_id: u16 },
     /// The ledger need not hold this any longer.
     Settle(Owed),
     /// Commit that it has arrived, then call [`Session::released`].
@@ -158,7 +158,7 @@ impl Session {
             ends_with_connection: connect.session_expiry == 0,
             expiry_changed: None,
             heard: now,
-            inbound: Inbound::new(connect.version, received),
+            inbound: Inbound::new(connect.version, lifetime != Lifetime::Connection, received),
             outbound: Outbound::new(connect.receive_maximum, lifetime),
         }
     }

@@ -10,8 +10,13 @@ use crate::broker::message::Retain;
 use crate::broker::wire::{Ack, Connect};
 
 fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
+    of(Lifetime::Connection, version, keep_alive, receive_maximum)
+}
+
+fn of(lifetime: Lifetime, version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
     let connect = Connect {
         version,
+        legacy: false,
         bridge: false,
         client_id: "x".to_owned(),
         clean_start: true,
@@ -25,7 +30,7 @@ fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
         user: None,
         password: None,
     };
-    Session::new(&connect, Lifetime::Connection, &[], Instant::now())
+    Session::new(&connect, lifetime, &[], Instant::now())
 }
 
 fn publish(qos: Qos, packet_id: u16, alias: Option<u16>, topic: &str) -> Incoming {
@@ -79,6 +84,26 @@ fn a_qos_2_publish_that_comes_again_is_published_once() {
     assert_eq!(step(&mut session, ack(AckKind::Pubrel, 6, 0)), [sent(AckKind::Pubcomp, 6, 0)]);
     assert_eq!(step(&mut session, ack(AckKind::Pubrel, 6, 0)), [sent(AckKind::Pubcomp, 6, 0x92)]);
     token(&step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")));
+}
+
+#[test]
+fn pubrel_in_a_session_that_ends_with_its_connection_is_answered_at_once_though_others_are_owed_the_message() {
+    let mut clean = session(Version::V311, 0, 10);
+    let taken = token(&step(&mut clean, publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert_eq!(clean.settle(taken, Verdict::Owed(0)), [sent(AckKind::Pubrec, 6, 0)]);
+    assert_eq!(step(&mut clean, ack(AckKind::Pubrel, 6, 0)), [sent(AckKind::Pubcomp, 6, 0)]);
+    let mut lasting = of(Lifetime::Begun, Version::V311, 0, 10);
+    let taken = token(&step(&mut lasting, publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert_eq!(lasting.settle(taken, Verdict::Owed(0)), [sent(AckKind::Pubrec, 6, 0)]);
+    assert_eq!(step(&mut lasting, ack(AckKind::Pubrel, 6, 0)), [Action::Finish { packet_id: 6 }]);
+}
+
+#[test]
+fn a_qos_2_publish_that_was_not_kept_is_a_new_one_when_it_comes_again() {
+    let mut old = of(Lifetime::Begun, Version::V311, 0, 10);
+    let lost = token(&step(&mut old, publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert_eq!(old.settle(lost, Verdict::NotKept(0x97, "no")), [Action::Close(Ending::NotKept)]);
+    assert_eq!(old.carry(), [], "it was not sent on");
 }
 
 #[test]

@@ -28,8 +28,8 @@ pub(super) use properties::{correlated, revive};
 
 use crate::model::topic::BadTopic;
 
-/// Longest packet we take, bytes (announced to MQTT 5 clients). An HMI's largest recipe fits; 1024 clients' worth of
-/// half packets still fits a small box, since a buffer only grows with what has really arrived.
+/// Longest packet we ever take, bytes. An HMI's largest recipe fits; 1024 clients' worth of half packets still fits a small
+/// box, since a buffer only grows with what has really arrived. `max_packet_size` may make it less.
 pub(super) const PACKET_BYTES_MAX: u32 = 1024 * 1024;
 
 /// Which protocol a client speaks. MQTT 3.1 (`MQIsdp`) is served as 3.1.1.
@@ -48,7 +48,7 @@ pub(crate) enum Fault {
     /// It can be parsed, but may not be sent, or not now.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
-    /// Longer than [`PACKET_BYTES_MAX`].
+    /// Longer than what is taken.
     #[error("packet too large")]
     TooLarge,
     /// A client whose Maximum Packet Size not even a CONNACK fits.
@@ -115,8 +115,9 @@ pub(super) fn announced(arrived: &[u8]) -> usize {
     0
 }
 
-/// Cuts the next packet off what has arrived; `None` until it is whole. Too long is known from its first bytes.
-pub(super) fn frame(arrived: &mut BytesMut) -> Result<Option<Frame>, Fault> {
+/// Cuts the next packet off what has arrived; `None` until it is whole. That it is longer than `most` is known from its
+/// first bytes.
+pub(super) fn frame(arrived: &mut BytesMut, most: u32) -> Result<Option<Frame>, Fault> {
     let mut length = 0_usize;
     for place in 0..4 {
         let Some(byte) = arrived.get(1 + place) else {
@@ -127,7 +128,7 @@ pub(super) fn frame(arrived: &mut BytesMut) -> Result<Option<Frame>, Fault> {
             continue;
         }
         let head = 2 + place;
-        if head + length > PACKET_BYTES_MAX as usize {
+        if head + length > most as usize {
             return Err(Fault::TooLarge);
         }
         if arrived.len() < head + length {

@@ -14,7 +14,7 @@ use crate::broker::message::{Delivery, Forwarded, Keep, Message, Qos, Retain};
 
 fn cut(bytes: &[u8]) -> Result<Frame, Fault> {
     let mut arrived = BytesMut::from(bytes);
-    frame(&mut arrived).map(|frame| frame.expect("a whole packet"))
+    frame(&mut arrived, PACKET_BYTES_MAX).map(|frame| frame.expect("a whole packet"))
 }
 
 fn read(bytes: &[u8], version: Version) -> Result<Incoming, Fault> {
@@ -97,11 +97,12 @@ fn our_answers_are_read_by_the_other_codec() {
         receive_maximum: 64,
         alias_maximum: 32,
         dropped: 7,
+        maximum_packet: PACKET_BYTES_MAX,
         keep_alive: Some(60),
     };
     encode::welcome(&mut out, Version::V5, &told);
     encode::ack(&mut out, Version::V5, AckKind::Puback, (5, 0x87, "because"));
-    encode::suback(&mut out, Version::V5, 6, &[1, 0x87]);
+    encode::suback(&mut out, Version::V5, (6, &[1, 0x87], "why not"));
     encode::unsuback(&mut out, Version::V5, 7, &[0, 0x11]);
     encode::pong(&mut out);
     encode::disconnect(&mut out, Version::V5, 0x8E, "somebody else came");
@@ -118,6 +119,7 @@ fn our_answers_are_read_by_the_other_codec() {
     assert_eq!(puback.properties.expect("properties").reason_string.as_deref(), Some("because"));
     let v5::Packet::SubAck(suback) = next() else { panic!("a SUBACK") };
     assert_eq!(suback.return_codes.len(), 2);
+    assert_eq!(suback.properties.expect("properties").reason_string.as_deref(), Some("why not"));
     assert!(matches!(next(), v5::Packet::UnsubAck(_)));
     assert!(matches!(next(), v5::Packet::PingResp(_)));
     let v5::Packet::Disconnect(disconnect) = next() else { panic!("a DISCONNECT") };
@@ -205,16 +207,29 @@ fn the_version_is_told_from_connect() {
 }
 
 #[test]
+fn a_password_is_not_in_what_is_shown_of_a_connect() {
+    let bytes = [&[0x10, 24, 0, 4][..], b"MQTT", &[4, 0xC2, 0, 0], b"\0\x01x\0\x01u\0\x06canary"].concat();
+    let connect = connect(&bytes).expect("a CONNECT");
+    assert_eq!(connect.password.as_ref().map(|password| &*password.0), Some(&b"canary"[..]));
+    let shown = format!("{connect:?}");
+    let as_bytes = format!("{:?}", b"canary");
+    assert!(!shown.contains("canary") && !shown.contains(&as_bytes[1..as_bytes.len() - 1]), "{shown}");
+}
+
+#[test]
 fn a_packet_is_cut_only_when_whole_and_a_long_one_is_refused_by_its_head() {
     let mut arrived = BytesMut::from(&[0x30, 0x83][..]);
-    assert_eq!(frame(&mut arrived), Ok(None));
+    assert_eq!(frame(&mut arrived, PACKET_BYTES_MAX), Ok(None));
     arrived.extend_from_slice(&[0x00, 1, 2]);
-    assert_eq!(frame(&mut arrived), Ok(None));
+    assert_eq!(frame(&mut arrived, PACKET_BYTES_MAX), Ok(None));
     arrived.extend_from_slice(&[3, 0xC0]);
-    assert_eq!(frame(&mut arrived), Ok(Some(Frame { first: 0x30, body: Bytes::from_static(&[1, 2, 3]) })));
+    assert_eq!(
+        frame(&mut arrived, PACKET_BYTES_MAX),
+        Ok(Some(Frame { first: 0x30, body: Bytes::from_static(&[1, 2, 3]) }))
+    );
     assert_eq!(&arrived[..], [0xC0]);
-    assert_eq!(frame(&mut BytesMut::from(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F][..])), Err(Fault::TooLarge));
-    assert!(frame(&mut BytesMut::from(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF][..])).is_err());
+    assert_eq!(frame(&mut BytesMut::from(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F][..]), PACKET_BYTES_MAX), Err(Fault::TooLarge));
+    assert!(frame(&mut BytesMut::from(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF][..]), PACKET_BYTES_MAX).is_err());
 }
 
 proptest! {
@@ -229,7 +244,7 @@ proptest! {
         drop(Connect::read(Frame { first: 0x10, body: body.clone() }));
         drop(revive(body));
         let mut arrived = BytesMut::from(&bytes[..]);
-        while let Ok(Some(_)) = frame(&mut arrived) {}
+        while let Ok(Some(_)) = frame(&mut arrived, PACKET_BYTES_MAX) {}
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::acl::Rule;
+use super::bridge;
 use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
 use crate::config::schema::{self, Key, Landed};
@@ -13,9 +15,10 @@ type Form = fn(&str) -> Option<String>;
 
 /// mosquitto's name of a limit, ours, and how its value is written here.
 const LIMITS: &[(&str, &str, Form)] = &[
-    ("max_connections", "max_connections", number),
-    ("max_inflight_messages", "max_inflight", number),
-    ("max_packet_size", "max_packet_size", |value| number(value).map(|bytes| format!("\"{bytes}B\""))),
+    ("max_connections", "max_connections", |value| within(value, 1..=65_535).map(|count| count.to_string())),
+    ("max_inflight_messages", "max_inflight", |value| within(value, 1..=256).map(|count| count.to_string())),
+    ("max_keepalive", "keep_alive_max", |value| within(value, 1..=65_535).map(|seconds| format!("\"{seconds}s\""))),
+    ("max_packet_size", "max_packet_size", |value| within(value, 1024..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
     ("persistent_client_expiration", "session_expiry_max", expiry),
 ];
 
@@ -50,7 +53,9 @@ pub(super) fn write(
         }
     }
     general(mosquitto, rules, notes);
-    bridges(&mut body, mosquitto, notes);
+    for connection in &mosquitto.bridges {
+        bridge::write(&mut body, connection, notes);
+    }
     format!("{}{body}", head(conf, notes))
 }
 
@@ -94,19 +99,21 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     let Listener { place, port, bind, .. } = listener;
     let mut out = String::from("\n[[broker.listener]]\n");
     let unix = bind.as_deref().filter(|bind| *port == 0 && bind.starts_with('/'));
-    let tls = listener.certificate.is_some() && listener.key.is_some();
+    let tls = listener.certificate.is_some() && listener.key.is_some() && unix.is_none();
+    let login = mosquitto.password_file.is_some() || listener.require_certificate && listener.ca.is_some();
     let address = address(listener, notes);
     let mut loopback = address.is_loopback();
     if let Some(path) = unix {
         line(&mut out, "listen", &text(&format!("unix:{path}")));
-    } else if loopback || tls {
+    } else if loopback || tls && login {
         line(&mut out, "listen", &text(&std::net::SocketAddr::from((address, *port)).to_string()));
     } else {
         loopback = true;
         line(&mut out, "listen", &text(&format!("127.0.0.1:{port}")));
+        let missing = if tls { "LOGIN" } else { "TLS" };
         let message = format!(
-            "the listener on port {port} HAS NO TLS AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it until \
-             it is given `tls` and their address"
+            "the listener on port {port} HAS NO {missing} AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it \
+             until it is given `tls`, users or a client_ca, and their address"
         );
         notes.add(Weight::Loud, place, message);
     }
@@ -131,7 +138,7 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     if listener.websocket {
         line(&mut out, "websocket", "true");
     }
-    if let Some(interface) = &listener.interface {
+    if let Some(interface) = listener.interface.as_ref().filter(|_| unix.is_none()) {
         line(&mut out, "interface", &text(interface));
     }
     out
@@ -159,28 +166,13 @@ fn address(listener: &Listener, notes: &mut Notes) -> IpAddr {
     }
 }
 
-/// Bridges are shown as they were; what they become is for a person to say.
-fn bridges(body: &mut String, mosquitto: &Mosquitto, notes: &mut Notes) {
-    for bridge in &mosquitto.bridges {
-        let name = one_line(&bridge.name);
-        notes.add(
-            Weight::Loud,
-            &bridge.place,
-            format!("the bridge {name} is not carried over; see the end of this file"),
-        );
-        let _ = write!(body, "\n# The bridge {name} as it was. What goes up becomes [[uplink]] and [[forward]]:\n");
-        for line in &bridge.lines {
-            let _ = writeln!(body, "#   {}", one_line(line));
-        }
-    }
-}
-
 fn has(keys: &[Key], name: &str) -> bool {
     keys.iter().any(|key| key.name == name && key.landed == Landed::Yes)
 }
 
-fn number(value: &str) -> Option<String> {
-    value.parse::<u32>().ok().filter(|number| *number > 0).map(|number| number.to_string())
+/// What our key takes of it; theirs may be more, or no limit at all.
+fn within(value: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    value.parse().ok().filter(|number| range.contains(number))
 }
 
 /// Hours, days, weeks, months, years.
@@ -196,7 +188,7 @@ fn expiry(value: &str) -> Option<String> {
     }
 }
 
-fn line(out: &mut String, key: &str, value: &str) {
+pub(super) fn line(out: &mut String, key: &str, value: &str) {
     let _ = writeln!(out, "{key} = {value}");
 }
 
@@ -206,10 +198,10 @@ pub(super) fn absolute(path: &Path) -> String {
 }
 
 /// A text as TOML writes it.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     toml::Value::String(value.to_owned()).to_string()
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::super::files::Complete;
+use super::super::nearest;
 use super::super::plan::AclPlan;
-use super::super::raw::Trail;
+use super::super::problem::Finding;
+use super::super::raw::{Node, Table, Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use crate::model::certificate::NameFrom;
@@ -11,6 +14,9 @@ use crate::model::topic;
 
 const USER_ALLOWED: &str =
     "a user of `users_file`, \"*\" (everybody with a name), \"anonymous\", or \"cert:\" and the name of a certificate";
+
+/// In `operate`.
+const EVERY_DEVICE: &str = "*";
 
 const IDENTITIES: [(&str, NameFrom); 4] = [
     ("cn", NameFrom::CommonName),
@@ -46,6 +52,44 @@ pub fn acl(broker: &Section<'_, '_>) -> Vec<AclPlan> {
         rules.push(AclPlan { user: user.value.to_owned(), read, write, operate });
     }
     rules
+}
+
+/// `operate`: the devices are there. Everything else about these tables is checked where they are read.
+pub fn operate(root: &Section<'_, '_>, complete: Complete) {
+    if complete == Complete::No {
+        return;
+    }
+    let names: Vec<&str> = items(root.get("device")).filter_map(|device| text(device.get("name")?)).collect();
+    let broker = Trail::Key(root.trail, "broker");
+    let list = Trail::Key(&broker, "acl");
+    let rules = root.get("broker").and_then(|node| table(node)?.get("acl"));
+    for (position, rule) in items(rules).enumerate() {
+        let trail = Trail::Index(&list, position);
+        for device in rule.get("operate").into_iter().flat_map(list_of) {
+            let Some(name) = text(device) else { continue };
+            if name != EVERY_DEVICE && !names.contains(&name) {
+                let message = format!("there is no device of this name{}", nearest::hint(name, names.iter().copied()));
+                let finding = Finding::value(device.at, Trail::Key(&trail, "operate"), message);
+                root.report(finding.allowed("names of [[device]], or \"*\" for all of them"));
+            }
+        }
+    }
+}
+
+fn table(node: &Node) -> Option<&Table> {
+    if let Value::Table(table) = &node.value { Some(table) } else { None }
+}
+
+fn text(node: &Node) -> Option<&str> {
+    if let Value::Text(text) = &node.value { Some(text) } else { None }
+}
+
+fn list_of(node: &Node) -> &[Node] {
+    if let Value::List(list) = &node.value { list } else { &[] }
+}
+
+fn items(list: Option<&Node>) -> impl Iterator<Item = &Table> {
+    list.into_iter().flat_map(list_of).filter_map(table)
 }
 
 fn check_user(user: &str, users: bool) -> Result<(), &'static str> {

@@ -1,21 +1,15 @@
-//! `[broker]`: listeners on loopback, and what anonymous clients may do. Users and their rights: `access`.
-//!
-//! A door off loopback needs TLS and a login. Neither is in this version, so such a door is refused; anonymous access
-//! off loopback is refused for ever (contract, section 2).
+//! `[broker]`: what each client, and all of them, may have. Doors: `listener`; users and their rights: `access`.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
+use super::super::plan::{Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, Rate, SessionsPlan};
 use super::super::raw::Trail;
 use super::super::schema;
-use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
-use super::super::source::At;
-use super::access;
+use super::super::section::Section;
+use super::{access, listener};
 
-const LISTEN_ALLOWED: &str = "a literal loopback address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"";
 /// What a session may be owed: less than the smallest could not hold one longer message, more than the largest nobody reads
 /// in the end.
 const SESSION_SIZE_MIN: u64 = 64 << 10;
@@ -24,12 +18,14 @@ const SESSIONS_SIZE_MAX: u64 = 4 << 30;
 /// Each costs some memory for as long as it lives.
 const SESSIONS_MAX: u16 = 10_000;
 const SESSION_EXPIRY: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
-const ANONYMOUS: [(&str, Anonymous); 4] = [
-    ("none", Anonymous::None),
-    ("acl", Anonymous::Acl),
-    ("read", Anonymous::Read),
-    ("read-write", Anonymous::ReadWrite),
-];
+/// A CONNECT with a will must fit, and what is forwarded must fit into a segment of the store.
+const PACKET_SIZE: RangeInclusive<u64> = (1 << 10)..=(1 << 20);
+/// The queue of one client: below, a page of retained values would not fit, above, some clients would fill a small box.
+const QUEUED_SIZE: RangeInclusive<u64> = (64 << 10)..=(16 << 20);
+/// Publishes on their way to one client; each may have to be sent again.
+const INFLIGHT_MAX: u16 = 256;
+/// Each is memory that a client makes us hold.
+const SUBSCRIPTIONS_MAX: u16 = 50_000;
 
 /// `[broker]`; without any listener there is one on 127.0.0.1:1883 that anonymous clients may read from.
 pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
@@ -43,8 +39,8 @@ pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
     };
     let trail = Trail::Key(root.trail, "broker");
     if let Some(section) = root.get("broker").and_then(|node| Section::open(root.cx, node, &trail, schema::BROKER)) {
-        plan.listeners = listeners(&section);
-        plan.limits.keep_alive_max = keep_alive_max(&section);
+        plan.listeners = listener::listeners(&section);
+        plan.limits = limits(&section);
         (plan.users_file, plan.acl) = (access::users_file(&section), access::acl(&section));
         plan.sessions = sessions(&section);
     }
@@ -52,6 +48,27 @@ pub fn broker(root: &Section<'_, '_>) -> BrokerPlan {
         plan.listeners.push(standard);
     }
     plan
+}
+
+/// What each client, and all of them, may have.
+fn limits(broker: &Section<'_, '_>) -> BrokerLimits {
+    let standard = BrokerLimits::default();
+    let count = |key, standard| broker.whole(key, 1..=u16::MAX).map_or(standard, usize::from);
+    let rate = |key, standard| broker.whole(key, 1..=u16::MAX).map_or(standard, Rate);
+    let packet = broker.size("max_packet_size", PACKET_SIZE).and_then(|bytes| u32::try_from(bytes).ok());
+    let queued = broker.size("max_queued_size", QUEUED_SIZE).and_then(|bytes| usize::try_from(bytes).ok());
+    let subscriptions = broker.whole("max_subscriptions", 1..=SUBSCRIPTIONS_MAX);
+    BrokerLimits {
+        connections: count("max_connections", standard.connections),
+        per_address: count("max_connections_per_address", standard.per_address),
+        rate: rate("max_connect_rate", standard.rate),
+        rate_per_address: rate("max_connect_rate_per_address", standard.rate_per_address),
+        packet_bytes: packet.unwrap_or(standard.packet_bytes),
+        inflight: broker.whole("max_inflight", 1..=INFLIGHT_MAX).unwrap_or(standard.inflight),
+        queued_bytes: queued.unwrap_or(standard.queued_bytes),
+        subscriptions: subscriptions.map_or(standard.subscriptions, usize::from),
+        keep_alive_max: keep_alive_max(broker),
+    }
 }
 
 /// Bounds of sessions that outlive their connections.
@@ -75,48 +92,4 @@ const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Dura
 fn keep_alive_max(broker: &Section<'_, '_>) -> Option<u16> {
     let longest = broker.duration("keep_alive_max", KEEP_ALIVE_RANGE)?;
     u16::try_from(longest.as_millis().div_ceil(1000)).ok()
-}
-
-fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
-    let list = Trail::Key(broker.trail, "listener");
-    let mut taken: HashMap<SocketAddr, At> = HashMap::new();
-    let mut listeners = Vec::new();
-    for (position, node) in broker.tables("listener").iter().enumerate() {
-        let trail = Trail::Index(&list, position);
-        let Some(section) = Section::open(broker.cx, node, &trail, schema::LISTENER) else { continue };
-        let anonymous = section.choice("anonymous", &ANONYMOUS, &[]);
-        let Some(text) = section.required_text("listen", "an address and a port") else { continue };
-        let Some(listen) = listen(&section, text, anonymous) else { continue };
-        if listen.port() != 0
-            && let Some(first) = taken.insert(listen, text.at)
-        {
-            section.report(section.wrong("listen", text.at, "another listener has this address already").also(first));
-        }
-        let plain = ListenerPlan::plain(listen, anonymous.map(|spot| spot.value).unwrap_or_default());
-        listeners.push(ListenerPlan { identity: access::identity(&section), ..plain });
-    }
-    listeners
-}
-
-fn listen(section: &Section<'_, '_>, text: Spot<&str>, anonymous: Option<Spot<Anonymous>>) -> Option<SocketAddr> {
-    let refuse = |message: &str| section.report(section.wrong("listen", text.at, message).allowed(LISTEN_ALLOWED));
-    if text.value.starts_with("unix:") {
-        refuse(&format!("a listener on a unix socket is {NOT_IN_THIS_VERSION}"));
-        return None;
-    }
-    let Ok(address) = text.value.parse::<SocketAddr>() else {
-        refuse("is no address with a port; a name does not do, because what it means can change");
-        return None;
-    };
-    if address.ip().is_loopback() {
-        return Some(address);
-    }
-    if let Some(spot) = anonymous.filter(|spot| spot.value != Anonymous::None) {
-        let message = "anonymous clients are let in on loopback only; there is no switch for it";
-        section.report(section.wrong("anonymous", spot.at, message).allowed("none").also(text.at));
-    }
-    refuse(&format!(
-        "a listener that other machines can reach needs `tls` and a login (`users_file`), which are {NOT_IN_THIS_VERSION}"
-    ));
-    None
 }

@@ -16,6 +16,7 @@ mod forward;
 mod gateway;
 mod habits;
 mod line;
+mod listener;
 mod loops;
 mod money;
 mod names;
@@ -77,6 +78,7 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let gateway = gateway::gateway(&root);
     let store = gateway::store(&root);
     let broker = broker::broker(&root);
+    access::operate(&root, complete);
     let buses = bus::buses(&root, complete);
     let (devices, tags) = device::devices(&root, library, &buses, &gateway);
     let mut uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);

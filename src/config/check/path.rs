@@ -3,7 +3,7 @@
 use super::super::plan::{Bind, PathPlan};
 use super::super::raw::Trail;
 use super::super::schema;
-use super::super::section::Section;
+use super::super::section::{Section, Spot};
 use super::names::Unique;
 use super::{money, uplink};
 use crate::model::number::Class;
@@ -46,14 +46,7 @@ pub fn paths(uplink: &Section<'_, '_>, classes: &[Class]) -> Vec<PathPlan> {
 fn bind(section: &Section<'_, '_>) -> Bind {
     let (interface, source) = (section.text("interface"), section.text("source"));
     match (interface, source) {
-        (Some(interface), None) => {
-            let name = interface.value;
-            if name.is_empty() || name.len() > INTERFACE_BYTES_MAX || name.contains(['/', ' ']) || !name.is_ascii() {
-                let allowed = "1 ..= 15 bytes, as `ip link` shows it";
-                section.report(section.wrong("interface", interface.at, "is no interface").allowed(allowed));
-            }
-            Bind::Interface(name.to_owned())
-        }
+        (Some(interface), None) => Bind::Interface(self::interface(section, interface).unwrap_or_default()),
         (None, Some(source)) => match source.value.parse() {
             Ok(address) => Bind::Source(address),
             Err(_) => {
@@ -73,4 +66,15 @@ fn bind(section: &Section<'_, '_>) -> Bind {
             Bind::System
         }
     }
+}
+
+/// The name of a network interface.
+pub fn interface(section: &Section<'_, '_>, name: Spot<&str>) -> Option<String> {
+    let Spot { value, at } = name;
+    if value.is_empty() || value.len() > INTERFACE_BYTES_MAX || value.contains(['/', ' ']) || !value.is_ascii() {
+        let allowed = "1 ..= 15 bytes, as `ip link` shows it";
+        section.report(section.wrong("interface", at, "is no interface").allowed(allowed));
+        return None;
+    }
+    Some(value.to_owned())
 }

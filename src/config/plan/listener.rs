@@ -72,7 +72,7 @@ impl fmt::Display for Listen {
 }
 
 /// What anonymous clients may do on a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Anonymous {
     /// They are refused at CONNECT.
     #[default]

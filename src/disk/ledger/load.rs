@@ -138,10 +138,10 @@ pub(super) fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> 
     let (mut marks, mut remains) = (Vec::new(), Vec::new());
     each(
         connection,
-        "SELECT id, client, owner, version, expiry, left, dropped, mark FROM session ORDER BY id",
+        "SELECT id, client, owner, version, expiry, left, dropped, sent, mark FROM session ORDER BY id",
         |row| {
             let session = read_session(row)?;
-            let mark = unsigned(row, 7)?;
+            let mark = unsigned(row, 8)?;
             marks.push((session.id, mark));
             if let Some(older) = newest.insert(session.client_id.clone(), session.id) {
                 kept.remove(&older);
@@ -224,6 +224,7 @@ fn read_session(row: &SqlRow<'_>) -> rusqlite::Result<SessionRow> {
         expiry_s: row.get(4)?,
         left_unix_ms: row.get(5)?,
         dropped: unsigned(row, 6)?,
+        sent_below: row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned),
     })
 }
 

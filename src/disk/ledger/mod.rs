@@ -265,6 +265,12 @@ impl Ledger {
         read
     }
 
+    /// A message that was entered with this packet id is asked for once more, by a client that has not heard what became
+    /// of it: told once it is durable, or owed no more. [`NotCommitted`]: it was refused, and is not owed.
+    pub fn confirm(&self, id: SessionId, packet_id: u16) -> Committed {
+        self.awaited(|state, told| state.entered.confirm(id, packet_id, told))
+    }
+
     /// Told once everything entered so far is durable.
     pub fn committed(&self) -> Committed {
         self.awaited(|state, told| state.entered.wait(told))

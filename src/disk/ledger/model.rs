@@ -204,7 +204,16 @@ impl Run {
         self.count += 1;
         let (client_id, owner) = (format!("c{of}").into(), "o".into());
         let dropped = self.count;
-        self.entered.session(SessionRow { id, client_id, owner, version: 5, expiry_s: 9, left_unix_ms: None, dropped });
+        self.entered.session(SessionRow {
+            id,
+            client_id,
+            owner,
+            version: 5,
+            expiry_s: 9,
+            left_unix_ms: None,
+            dropped,
+            sent_below: None,
+        });
         self.world.sessions.entry(id).or_default().dropped = dropped;
     }
 

@@ -107,6 +107,8 @@ pub(super) struct Entered {
 struct Known {
     mark: u64,
     received: HashSet<u16>,
+    /// Packet ids that came with a message which was refused, until they are used again.
+    refused: HashSet<u16>,
 }
 
 impl Batch {
@@ -204,7 +206,7 @@ impl Changes {
 impl Entered {
     /// What a session that was found on disk has there.
     pub(super) fn found(&mut self, id: SessionId, mark: u64, received: &[u16]) {
-        self.known.insert(id, Known { mark, received: received.iter().copied().collect() });
+        self.known.insert(id, Known { mark, received: received.iter().copied().collect(), refused: HashSet::new() });
     }
 
     pub(super) fn batch(&self) -> &Batch {
@@ -266,6 +268,9 @@ impl Entered {
             && let Some(known) = self.known.get_mut(&received.from)
         {
             known.received.remove(&received.packet_id);
+            if outcome.is_err() {
+                known.refused.insert(received.packet_id);
+            }
         }
     }
 
@@ -281,6 +286,15 @@ impl Entered {
 
     pub(super) fn wait(&mut self, told: Told) {
         self.batch.waiters.push(told);
+    }
+
+    /// For a message that was entered before with this packet id: was it refused?
+    pub(super) fn confirm(&mut self, id: SessionId, packet_id: u16, told: Told) {
+        if self.known.get_mut(&id).is_some_and(|known| known.refused.remove(&packet_id)) {
+            let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
+        } else {
+            self.wait(told);
+        }
     }
 
     pub(super) fn retained(&mut self, topic: Arc<str>, row: Option<Row>) {
@@ -325,7 +339,9 @@ impl Entered {
             changes.owed.insert(owing.ordinal, (number, owing.clone()));
         }
         let received = received.map(|(from, packet_id)| {
-            self.known.entry(from).or_default().received.insert(packet_id);
+            let known = self.known.entry(from).or_default();
+            known.received.insert(packet_id);
+            known.refused.remove(&packet_id);
             let before = self.batch.changes(from).received.insert(packet_id, true);
             Received { from, packet_id, before }
         });
@@ -336,6 +352,9 @@ impl Entered {
 
     /// For a message that is not to be owed: its topic is changed all the same.
     pub(super) fn not_owed(&mut self, publish: Publish<'_>, told: Told) {
+        if let Some((from, packet_id)) = publish.received {
+            self.known.entry(from).or_default().refused.insert(packet_id);
+        }
         self.retain(&publish.message.topic, publish.retained);
         let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
     }

@@ -29,6 +29,9 @@ pub struct SessionRow {
     pub left_unix_ms: Option<i64>,
     /// Messages that found no room in its queue, and of which its client was not yet told.
     pub dropped: u64,
+    /// Ordinals from this one on have not been sent to its client. `None`: it is connected, or was when the gateway ended,
+    /// and nobody knows.
+    pub sent_below: Option<u64>,
 }
 
 /// What a session is subscribed to.

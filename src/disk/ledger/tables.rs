@@ -13,6 +13,7 @@
 //!               expiry      seconds, 4294967295: never
 //!               left        ms since 1970, NULL: connected, or nobody vouches for the time
 //!               dropped     messages that found no room, not yet told to the client
+//!               sent        ordinals from here on were not sent, NULL: connected, nobody knows
 //!               mark        all its ordinals so far are below
 //! subscription  session, filter  key
 //!               options     as in SUBSCRIBE (MQTT 5, section 3.8.3.1)
@@ -47,7 +48,7 @@ pub(super) const TABLES: &str = "
     CREATE TABLE retained (topic TEXT PRIMARY KEY, qos INTEGER NOT NULL, payload BLOB NOT NULL,
         properties BLOB NOT NULL, expires INTEGER) WITHOUT ROWID;
     CREATE TABLE session (id INTEGER PRIMARY KEY, client TEXT NOT NULL, owner TEXT NOT NULL, version INTEGER NOT NULL,
-        expiry INTEGER NOT NULL, left INTEGER, dropped INTEGER NOT NULL, mark INTEGER NOT NULL);
+        expiry INTEGER NOT NULL, left INTEGER, dropped INTEGER NOT NULL, sent INTEGER, mark INTEGER NOT NULL);
     CREATE TABLE subscription (session INTEGER, filter TEXT, options INTEGER NOT NULL, identifier INTEGER,
         PRIMARY KEY (session, filter)) WITHOUT ROWID;
     CREATE TABLE received (session INTEGER, packet INTEGER, PRIMARY KEY (session, packet)) WITHOUT ROWID;
@@ -126,11 +127,14 @@ fn forget(work: &Transaction<'_>, id: SessionId) -> Done {
 
 fn write_session(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> Done {
     let key = id.0.cast_signed();
-    if let Some(SessionRow { id: _, client_id, owner, version, expiry_s, left_unix_ms, dropped }) = &changes.row {
-        let sql = "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0) ON CONFLICT DO UPDATE SET client = ?2,
-            owner = ?3, version = ?4, expiry = ?5, left = ?6, dropped = ?7";
-        let dropped = dropped.cast_signed();
-        work.execute(sql, params![key, &**client_id, &**owner, version, expiry_s, left_unix_ms, dropped])?;
+    if let Some(SessionRow { id: _, client_id, owner, version, expiry_s, left_unix_ms, dropped, sent_below }) =
+        &changes.row
+    {
+        let sql =
+            "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0) ON CONFLICT DO UPDATE SET client = ?2,
+            owner = ?3, version = ?4, expiry = ?5, left = ?6, dropped = ?7, sent = ?8";
+        let (dropped, sent) = (dropped.cast_signed(), sent_below.map(u64::cast_signed));
+        work.execute(sql, params![key, &**client_id, &**owner, version, expiry_s, left_unix_ms, dropped, sent])?;
         let sql = "INSERT INTO mark VALUES ('session', ?1) ON CONFLICT DO UPDATE SET number = ?1 WHERE number < ?1";
         work.execute(sql, [key + 1])?;
     }

@@ -19,7 +19,7 @@ fn owing(ordinal: u64) -> Owing {
 
 fn session(id: SessionId, client: &str) -> SessionRow {
     let (client_id, owner) = (client.into(), "anonymous".into());
-    SessionRow { id, client_id, owner, version: 5, expiry_s: 60, left_unix_ms: None, dropped: 0 }
+    SessionRow { id, client_id, owner, version: 5, expiry_s: 60, left_unix_ms: None, dropped: 0, sent_below: None }
 }
 
 #[tokio::test]
@@ -106,6 +106,28 @@ async fn on_a_full_disk_nothing_is_promised_nothing_grows_what_is_there_is_read_
     assert_eq!(ledger.committed().await.expect("told"), Ok(()));
     let page = ledger.page(id, 0, 1).await.expect("told").expect("read");
     assert_eq!((page.len(), page[0].ordinal), (1, 3));
+}
+
+#[tokio::test]
+async fn a_publish_that_was_refused_is_not_confirmed_when_its_sender_asks_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = limited(&dir.path().join("broker.db"), 40);
+    let (to, from) = (ledger.new_session(), ledger.new_session());
+    ledger.session(session(to, "a"));
+    ledger.session(session(from, "b"));
+    let taken = ledger.owe(message("small"), &[(to, owing(1))], Some((from, 1)));
+    assert_eq!(taken.await.expect("told"), Ok(()));
+    let large = message(&"x".repeat(1_000_000));
+    // The second is refused at once, the disk being known to be full.
+    for packet_id in [2, 3] {
+        let refused = ledger.owe(large.clone(), &[(to, owing(packet_id.into()))], Some((from, packet_id)));
+        assert_eq!(refused.await.expect("told"), Err(NotCommitted));
+    }
+    until("there is room", || ledger.trouble().is_none()).await;
+    assert_eq!(ledger.confirm(from, 1).await.expect("told"), Ok(()));
+    for packet_id in [2, 3] {
+        assert_eq!(ledger.confirm(from, packet_id).await.expect("told"), Err(NotCommitted));
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::plan::{Compress, Format, Layout, UplinkPlan};
+use crate::config::plan::{Compress, Format, Layout, UplinkPlan, Use};
 use crate::flow::clock::Clock;
 use crate::model::message::Kept;
 use crate::model::quality::Quality;
@@ -90,7 +90,10 @@ impl Form {
         let batch_topic = format!("{}{}", plan.topic_prefix, GatewayTopics::new(gateway).batch());
         let bytes_max = bytes_max.saturating_sub(batch_topic.len() + HEADER_BYTES).max(1);
         let (prefix, tags) = (plan.topic_prefix.clone(), HashMap::new());
-        let numbering = Numbering::As(gateway.to_owned());
+        let numbering = match plan.usage {
+            Use::Bridge(_) => Numbering::None,
+            Use::Records | Use::Letters => Numbering::As(gateway.to_owned()),
+        };
         Self {
             kind,
             compress: plan.compress,

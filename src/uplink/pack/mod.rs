@@ -13,15 +13,16 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::config::plan::UplinkPlan;
+use crate::config::plan::{Notifications, UplinkPlan, Use};
 use crate::flow::clock::Clock;
 use crate::model::number::Class;
-use crate::model::topic::{BadTopic, GatewayTopics, check_topic};
+use crate::model::topic::{BadTopic, GatewayTopics, bridge_state, check_topic};
 use crate::payload::json::{self, Gap};
 use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
 
 use super::client::{Extras, Retained};
 use super::source::Lane;
+use super::status;
 use form::Form;
 use run::{Limits, Run};
 
@@ -105,6 +106,7 @@ pub(super) struct Packer {
     ready: VecDeque<Parcel>,
     gap_topic: String,
     status_topic: String,
+    usage: Use,
     summary_topic: String,
     clock: Clock,
 }
@@ -120,10 +122,28 @@ impl Packer {
             open: Vec::new(),
             ready: VecDeque::new(),
             gap_topic: format!("{prefix}{}", topics.gap()),
-            status_topic: format!("{prefix}{}", topics.status()),
+            status_topic: match plan.usage {
+                Use::Bridge(_) => bridge_state(&plan.client_id),
+                Use::Records | Use::Letters => format!("{prefix}{}", topics.status()),
+            },
+            usage: plan.usage,
             summary_topic: format!("{prefix}{}", topics.summary()),
             clock,
         }
+    }
+
+    /// What the broker is to say where the status goes when we are gone; `None`: nothing.
+    pub(super) const fn will(&self) -> Option<&'static [u8]> {
+        match self.usage {
+            Use::Bridge(Notifications::None) => None,
+            Use::Bridge(Notifications::Told) => Some(status::BRIDGE_DOWN),
+            Use::Records | Use::Letters => Some(status::WILL),
+        }
+    }
+
+    /// What it is there for.
+    pub(super) const fn usage(&self) -> Use {
+        self.usage
     }
 
     /// Where the status goes.

@@ -1,0 +1,194 @@
+//! `connection` of a mosquitto.conf as our `[[bridge]]`.
+//!
+//! What came out is checked before it is taken; where it is no configuration of ours, or something in it has no
+//! counterpart that a plant could do without, it is shown as it was, and why.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::conf::Bridge;
+use super::page::{absolute, line, one_line, text};
+use super::{Notes, Weight};
+use crate::commands::host_facts;
+use crate::config;
+
+/// Keys whose meaning is ours without being said.
+const NEEDLESS: [(&str, &str); 9] = [
+    ("bridge_protocol_version", "5 is spoken where the other broker does, else 3.1.1"),
+    ("try_private", "MQTT 5 says itself what must not come back"),
+    ("bridge_attempt_unsubscribe", "nothing is unsubscribed from"),
+    ("start_type", "a bridge connects at once and keeps trying"),
+    ("restart_timeout", "a bridge tries again after 1 s, and more and more rarely"),
+    ("idle_timeout", "a bridge stays connected"),
+    ("threshold", "a bridge stays connected"),
+    ("local_clientid", "a bridge is no client of the local broker"),
+    ("local_username", "a bridge is no client of the local broker"),
+];
+
+#[derive(Default)]
+struct Draft {
+    addresses: Vec<String>,
+    /// `[[bridge.topic]]`, whole.
+    topics: Vec<String>,
+    /// Of `[[bridge]]`, beside name and address.
+    keys: String,
+    secure: bool,
+    retains: bool,
+}
+
+/// Carries it over, or shows it.
+pub(super) fn write(body: &mut String, bridge: &Bridge, notes: &mut Notes) {
+    let mut draft = Draft { retains: true, ..Draft::default() };
+    draft.retains = !bridge.lines.iter().any(|line| line == "bridge_outgoing_retain false");
+    draft.secure = bridge.lines.iter().any(|line| line.starts_with("bridge_cafile "));
+    for line in &bridge.lines {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        draft.take(key, value.trim(), &bridge.place, notes);
+    }
+    let page = draft.page(&name(&bridge.name));
+    match config::parse(&page, Path::new("broker.toml"), &host_facts()) {
+        Ok(_) => {
+            let carried = "what goes out waits on disk here, and is sent at least once, also at QoS 0 and 2";
+            notes.add(Weight::Quiet, &bridge.place, format!("the bridge {}: {carried}", one_line(&bridge.name)));
+            body.push_str(&page);
+        }
+        Err(problems) => show(body, bridge, &problems.to_string(), notes),
+    }
+}
+
+fn show(body: &mut String, bridge: &Bridge, why: &str, notes: &mut Notes) {
+    let name = one_line(&bridge.name);
+    let problem = why.lines().next().unwrap_or_default();
+    let told = format!("the bridge {name} is not carried over ({}); see the end of this file", one_line(problem));
+    notes.add(Weight::Loud, &bridge.place, told);
+    let _ = write!(body, "\n# The bridge {name} as it was:\n");
+    for line in &bridge.lines {
+        let _ = writeln!(body, "#   {}", one_line(line));
+    }
+}
+
+impl Draft {
+    fn take(&mut self, key: &str, value: &str, place: &str, notes: &mut Notes) {
+        let first = value.split_whitespace().next().unwrap_or_default();
+        match key {
+            "address" | "addresses" => self.addresses.extend(value.split_whitespace().map(str::to_owned)),
+            "topic" => self.topics.push(topic(value, self.retains)),
+            "remote_clientid" | "clientid" => line(&mut self.keys, "client_id", &text(value)),
+            "remote_username" | "username" => line(&mut self.keys, "username", &text(value)),
+            "remote_password" | "password" => {
+                let told = "the password of a bridge stands in a file here: put it there and name it as password_file";
+                notes.add(Weight::Loud, place, told);
+            }
+            "keepalive_interval" => line(&mut self.keys, "keep_alive", &text(&format!("{first}s"))),
+            "bridge_cafile" => line(&mut self.keys, "ca_file", &text(&absolute(Path::new(value)))),
+            "bridge_certfile" => line(&mut self.keys, "certificate", &text(&absolute(Path::new(value)))),
+            "bridge_keyfile" => line(&mut self.keys, "key", &text(&absolute(Path::new(value)))),
+            "notifications" if first == "false" => line(&mut self.keys, "notifications", "false"),
+            "notifications" | "bridge_outgoing_retain" => {}
+            "cleansession" if first == "false" => {}
+            "cleansession" => {
+                let told = "a session with the other broker always persists here: what comes in waits there for session_expiry";
+                notes.add(Weight::Loud, place, told);
+            }
+            _ => match NEEDLESS.iter().find(|(needless, _)| *needless == key) {
+                Some((_, why)) => notes.add(Weight::Quiet, place, format!("{key} is not carried over: {why}")),
+                None => notes.add(Weight::Loud, place, format!("{key} of a bridge is not carried over")),
+            },
+        }
+    }
+
+    fn page(&self, name: &str) -> String {
+        let mut out = String::from("\n[[bridge]]\n");
+        line(&mut out, "name", &text(name));
+        let scheme = if self.secure { "mqtts" } else { "mqtt" };
+        let url = |address: &String| {
+            // theirs is 1883 with TLS, too
+            let port = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+                ""
+            } else {
+                ":1883"
+            };
+            text(&format!("{scheme}://{address}{port}"))
+        };
+        let urls: Vec<String> = self.addresses.iter().map(url).collect();
+        match urls.as_slice() {
+            [url] => line(&mut out, "url", url),
+            urls => line(&mut out, "urls", &format!("[{}]", urls.join(", "))),
+        }
+        out + &self.keys + &self.topics.concat()
+    }
+}
+
+/// `topic <filter> [<direction> [<qos> [<local prefix> [<remote prefix>]]]]`; `""` stands for nothing.
+fn topic(value: &str, retains: bool) -> String {
+    let mut words = value.split_whitespace().map(|word| if word == "\"\"" { "" } else { word });
+    let mut out = String::from("[[bridge.topic]]\n");
+    line(&mut out, "filter", &text(words.next().unwrap_or_default()));
+    let direction = words.next().unwrap_or("out");
+    line(&mut out, "direction", &text(direction));
+    if let Some(qos) = words.next() {
+        line(&mut out, "qos", &qos.parse::<u8>().map_or_else(|_| text(qos), |qos| qos.to_string()));
+    }
+    for key in ["local_prefix", "remote_prefix"] {
+        if let Some(prefix) = words.next().filter(|prefix| !prefix.is_empty()) {
+            line(&mut out, key, &text(prefix));
+        }
+    }
+    if !retains && direction == "out" {
+        line(&mut out, "retain", "false");
+    }
+    out
+}
+
+/// Theirs may have anything in it.
+fn name(theirs: &str) -> String {
+    theirs.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(lines: &[&str]) -> (String, Vec<String>) {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        let bridge = Bridge { place: "mosquitto.conf:1".into(), name: "hall 2".into(), lines };
+        let (mut body, mut notes) = (String::new(), Notes::default());
+        write(&mut body, &bridge, &mut notes);
+        let loud = notes.0.into_iter().filter(|note| note.weight == Weight::Loud);
+        (body, loud.map(|note| note.text).collect())
+    }
+
+    #[test]
+    fn a_connection_becomes_a_bridge_that_does_the_same() {
+        let (page, loud) = carried(&[
+            "address 10.0.0.2 10.0.0.3:1884",
+            "remote_clientid gw",
+            "remote_username u",
+            "remote_password (left out: a secret belongs into a file)",
+            "keepalive_interval 30",
+            "bridge_protocol_version mqttv311",
+            "cleansession false",
+            "topic a/# out 1 \"\" up/",
+            "topic b",
+            "topic # both 0 l/ r/",
+        ]);
+        let plan = config::parse(&page, Path::new("x.toml"), &host_facts()).expect("checks").plan;
+        let bridge = &plan.bridges[0];
+        assert_eq!((bridge.uplink.name.as_str(), bridge.uplink.client_id.as_str()), ("hall-2", "gw"));
+        let servers: Vec<String> = bridge.uplink.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["mqtt://10.0.0.2:1883", "mqtt://10.0.0.3:1884"]);
+        let out: Vec<String> = bridge.out.iter().map(|out| out.mapping.remote_filter()).collect();
+        assert_eq!(out, ["up/a/#", "b", "r/#"]);
+        assert_eq!(bridge.uplink.downs[0].mapping.local_filter(), "l/#");
+        assert!(matches!(loud.as_slice(), [password] if password.contains("password_file")), "{loud:?}");
+    }
+
+    #[test]
+    fn a_connection_that_has_no_counterpart_is_shown_as_it_was() {
+        let (page, loud) =
+            carried(&["address x", "topic a/# sideways", "bridge_psk (left out: a secret belongs into a file)"]);
+        assert!(page.lines().all(|line| line.is_empty() || line.starts_with('#')), "{page}");
+        assert!(loud.iter().any(|told| told.contains("is not carried over (")), "{loud:?}");
+        assert!(loud.iter().any(|told| told.contains("bridge_psk of a bridge")), "{loud:?}");
+    }
+}

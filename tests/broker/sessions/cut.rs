@@ -1,0 +1,204 @@
+//! Connections that break in the middle of a handshake, and gateways that are started again there.
+
+use super::*;
+
+/// What is done to the middle of a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Connection,
+    Gateway,
+}
+
+/// The client's connection is gone, without a word; or the whole gateway.
+async fn cut(broker: Running, client: Client5, how: Cut) -> Running {
+    drop(client);
+    match how {
+        Cut::Connection => broker,
+        Cut::Gateway => again(broker).await,
+    }
+}
+
+async fn both(mut test: impl AsyncFnMut(Cut)) {
+    for how in [Cut::Connection, Cut::Gateway] {
+        test(how).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_comes_again_with_its_packet_id_marked_as_such_and_before_what_is_newer() {
+    both(async |how| {
+        let broker = Running::start().await;
+        let (mut reader, _) = back(&broker, "reader").await;
+        reader.subscribe(filter("q", 2), None).await;
+        let mut sender = broker.v5("sender").await;
+        let mut first = Vec::new();
+        for n in 0..20 {
+            assert!(sender.give(message("q", 1 + n % 2, &format!("{n}"))).await);
+            first.push(reader.message().await);
+        }
+        assert!(first.iter().all(|seen| !seen.dup));
+        // One of them is acknowledged, out of its turn.
+        let done = first.remove(4);
+        assert_eq!(done.qos, QoS5::AtLeastOnce);
+        reader.send(v5::Packet::PubAck(v5::PubAck::new(done.pkid, None))).await;
+        reader.ping().await;
+        let broker = cut(broker, reader, how).await;
+        assert!(broker.v5("sender").await.give(message("q", 1, "newer")).await);
+        let (mut reader, present) = back(&broker, "reader").await;
+        assert!(present);
+        for seen in &first {
+            let once_more = reader.message().await;
+            assert_eq!(
+                (once_more.pkid, &once_more.payload, once_more.dup),
+                (seen.pkid, &seen.payload, true),
+                "{how:?}"
+            );
+        }
+        let newer = reader.message().await;
+        assert_eq!((&newer.payload[..], newer.dup), (&b"newer"[..], false));
+        assert!(first.iter().all(|seen| seen.pkid != newer.pkid));
+        broker.stop().await;
+    })
+    .await;
+}
+
+/// How far the client has gone with a delivery of QoS 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Publish,
+    PubrecSent,
+    Pubrel,
+    PubcompSent,
+}
+
+#[tokio::test]
+async fn qos_2_reaches_a_client_once_wherever_the_handshake_is_cut() {
+    for reached in [Reached::Publish, Reached::PubrecSent, Reached::Pubrel, Reached::PubcompSent] {
+        both(async |how| {
+            let broker = Running::start().await;
+            let (mut reader, _) = back(&broker, "reader").await;
+            reader.subscribe(filter("q", 2), None).await;
+            assert!(broker.v5("sender").await.give(message("q", 2, "once")).await);
+            let seen = reader.message().await;
+            let (pubrec, pubrel) = (v5::PubRec::new(seen.pkid, None), v5::PubRel::new(seen.pkid, None));
+            if reached != Reached::Publish {
+                reader.send(v5::Packet::PubRec(pubrec.clone())).await;
+            }
+            if matches!(reached, Reached::Pubrel | Reached::PubcompSent) {
+                assert_eq!(reader.next().await, v5::Packet::PubRel(pubrel.clone()));
+            }
+            if reached == Reached::PubcompSent {
+                reader.send(v5::Packet::PubComp(v5::PubComp::new(seen.pkid, None))).await;
+                reader.ping().await;
+            }
+            let broker = cut(broker, reader, how).await;
+            let (mut reader, _) = back(&broker, "reader").await;
+            let mut next = if reached == Reached::PubcompSent { None } else { Some(reader.next().await) };
+            if let Some(v5::Packet::Publish(once_more)) = &next {
+                // The same identifier: the client knows that it has it.
+                assert!(matches!(reached, Reached::Publish | Reached::PubrecSent), "{reached:?} {how:?}");
+                assert_eq!((once_more.pkid, once_more.dup, &once_more.payload[..]), (seen.pkid, true, &b"once"[..]));
+                reader.send(v5::Packet::PubRec(pubrec)).await;
+                next = Some(reader.next().await);
+            }
+            if let Some(next) = next {
+                assert_eq!(next, v5::Packet::PubRel(pubrel), "{reached:?} {how:?}");
+                reader.send(v5::Packet::PubComp(v5::PubComp::new(seen.pkid, None))).await;
+            }
+            reader.ping().await;
+            let broker = cut(broker, reader, how).await;
+            let (mut reader, _) = back(&broker, "reader").await;
+            reader.ping().await;
+            broker.stop().await;
+        })
+        .await;
+    }
+}
+
+/// How far the client has gone with a publish of QoS 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    Published,
+    Pubrec,
+    Released,
+    Pubcomp,
+}
+
+#[tokio::test]
+async fn qos_2_from_a_client_is_taken_once_wherever_the_handshake_is_cut_and_its_identifier_is_free_afterwards() {
+    for gone in [Gone::Published, Gone::Pubrec, Gone::Released, Gone::Pubcomp] {
+        both(async |how| {
+            let broker = Running::start().await;
+            absent(&broker, "reader", "q", 2).await;
+            let (mut sender, _) = back(&broker, "sender").await;
+            let (release, complete) = (v5::PubRel::new(77, None), v5::PubComp::new(77, None));
+            sender.send(v5::Packet::Publish(message("q", 2, "once"))).await;
+            if gone != Gone::Published {
+                assert_eq!(sender.next().await, v5::Packet::PubRec(v5::PubRec::new(77, None)));
+            }
+            if matches!(gone, Gone::Released | Gone::Pubcomp) {
+                sender.send(v5::Packet::PubRel(release.clone())).await;
+            }
+            if gone == Gone::Pubcomp {
+                assert_eq!(sender.next().await, v5::Packet::PubComp(complete.clone()));
+            }
+            if gone == Gone::Published {
+                sender.ping_behind_acknowledgements().await;
+            }
+            let broker = cut(broker, sender, how).await;
+            let (mut sender, present) = back(&broker, "sender").await;
+            assert!(present);
+            if gone == Gone::Published {
+                let again = v5::Publish { dup: true, ..message("q", 2, "once") };
+                sender.send(v5::Packet::Publish(again)).await;
+                assert_eq!(sender.next().await, v5::Packet::PubRec(v5::PubRec::new(77, None)));
+            }
+            if gone != Gone::Pubcomp {
+                sender.send(v5::Packet::PubRel(release)).await;
+                // That it is not known any more is as good.
+                assert!(matches!(sender.next().await, v5::Packet::PubComp(pubcomp) if pubcomp.pkid == 77));
+            }
+            assert!(sender.give(message("q", 2, "another, with the same identifier")).await);
+            let (mut reader, _) = back(&broker, "reader").await;
+            let texts = reader.take_texts(2).await;
+            assert_eq!(texts, ["once", "another, with the same identifier"], "{gone:?} {how:?}");
+            reader.ping().await;
+            broker.stop().await;
+        })
+        .await;
+    }
+}
+
+trait Behind {
+    /// A round trip; acknowledgements on the way are let by.
+    async fn ping_behind_acknowledgements(&mut self);
+}
+
+impl Behind for Client5 {
+    async fn ping_behind_acknowledgements(&mut self) {
+        self.send(v5::Packet::PingReq(v5::PingReq)).await;
+        while self.next().await != v5::Packet::PingResp(v5::PingResp) {}
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_whose_session_lasts_is_not_disconnected_and_misses_nothing() {
+    let broker = Running::start().await;
+    let (mut slow, _) = back(&broker, "slow").await;
+    slow.subscribe(filter("q", 1), None).await;
+    let mut sender = broker.v5("sender").await;
+    // 4 MB: more than its memory and the system's buffers take.
+    let body = "x".repeat(20_000);
+    for n in 0..200 {
+        assert!(sender.give(message("q", 1, &format!("{n} {body}"))).await);
+    }
+    assert_eq!(broker.publisher.stats().dropped(), 0);
+    for n in 0..200 {
+        let seen = slow.take().await;
+        let text = std::str::from_utf8(&seen.payload).expect("text");
+        assert_eq!((text.split(' ').next(), seen.dup), (Some(&*n.to_string()), false));
+    }
+    assert!(sender.give(message("q", 1, "live")).await);
+    assert_eq!(slow.take().await.payload, "live");
+    broker.stop().await;
+}

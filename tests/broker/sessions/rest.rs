@@ -1,0 +1,208 @@
+//! What a session is not owed, or not any more: values that are no news, what has no room, what another member got, what its
+//! client may not read now.
+
+use super::*;
+
+use ironbridge::config::plan::{AclPlan, Anonymous, SessionsPlan};
+
+#[tokio::test]
+async fn of_the_gateways_values_a_client_that_returns_gets_the_newest_of_each_that_changed_and_no_stale_one() {
+    let broker = Running::start().await;
+    for n in 0..3 {
+        broker.publisher.retain(tag(n), "0".into());
+    }
+    let (mut client, _) = back(&broker, "hmi").await;
+    client.subscribe(filter("plant/#", 1), None).await;
+    for _ in 0..3 {
+        assert!(client.take().await.retain);
+    }
+    client.ping().await;
+    client.leave().await;
+    for round in 1..=50 {
+        broker.publisher.retain(tag(0), format!("{round}").into());
+        broker.publisher.retain(tag(1), format!("{round}").into());
+    }
+    let (mut client, _) = back(&broker, "hmi").await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let value = client.take().await;
+        assert!(!value.retain && value.payload == "50", "{value:?}");
+        seen.push(value.topic);
+    }
+    assert!(seen[0] != seen[1]);
+    client.ping().await;
+    client.leave().await;
+    // The gateway begins with what it knows of its tags: nothing that was true before.
+    let broker = again(broker).await;
+    for n in 0..3 {
+        broker.publisher.retain(tag(n), "starting".into());
+    }
+    let (mut client, _) = back(&broker, "hmi").await;
+    for _ in 0..3 {
+        assert_eq!(client.take().await.payload, "starting");
+    }
+    client.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_others_have_room() {
+    let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };
+    let mut broker = Running::with(Setup { sessions, ..Setup::default() }).await;
+    absent(&broker, "full", "q", 1).await;
+    absent(&broker, "other", "r", 1).await;
+    let mut sender = broker.v5("sender").await;
+    let body = "x".repeat(1000);
+    for n in 0..100 {
+        assert!(sender.give(message("q", 1, &format!("{n} {body}"))).await);
+    }
+    assert!(sender.give(message("r", 1, "room")).await);
+    let notice = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");
+    assert_eq!((notice.event, notice.subject.as_str()), ("broker_session_full", "full"));
+    let dropped = broker.publisher.stats().dropped_full.get();
+    assert!((30..50).contains(&dropped), "{dropped}");
+    let mut watch = broker.v5("watch").await;
+    watch.subscribe(filter("$SYS/broker/sessions/dropped", 0), None).await;
+    while watch.message().await.payload != dropped.to_string() {}
+    // It is told though the gateway was started again.
+    let setup = Setup { sessions, ..Setup::default() };
+    let mut broker = Running::at(setup, broker.stop().await).await;
+    let (mut full, connack) = Client5::open(broker.address, "full", lasting(3600)).await;
+    let told = connack.properties.expect("properties").user_properties;
+    assert_eq!(told, [("dropped".to_owned(), dropped.to_string())]);
+    for n in 0..100 - dropped {
+        let seen = full.take().await;
+        assert!(seen.payload.starts_with(format!("{n} ").as_bytes()));
+    }
+    full.ping().await;
+    full.leave().await;
+    let (_, connack) = Client5::open(broker.address, "full", lasting(3600)).await;
+    assert_eq!(connack.properties.expect("properties").user_properties, [], "once");
+    let (mut other, _) = back(&broker, "other").await;
+    assert_eq!(other.take().await.payload, "room");
+    broker.notices.close();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn of_a_shared_subscription_whoever_is_there_gets_it_and_if_nobody_is_one_is_owed_it() {
+    let broker = Running::start().await;
+    absent(&broker, "away", "$share/g/q", 1).await;
+    let (mut here, _) = back(&broker, "here").await;
+    here.subscribe(filter("$share/g/q", 1), None).await;
+    let mut sender = broker.v5("sender").await;
+    for n in 0..20 {
+        assert!(sender.give(message("q", 1, &format!("{n}"))).await);
+        assert_eq!(here.take().await.payload, format!("{n}"));
+    }
+    here.ping().await;
+    here.leave().await;
+    for n in 0..20 {
+        assert!(sender.give(message("q", 2, &format!("{n}"))).await);
+    }
+    let broker = again(broker).await;
+    let mut all = Vec::new();
+    for id in ["away", "here"] {
+        let (mut client, present) = back(&broker, id).await;
+        assert!(present);
+        client.send(v5::Packet::PingReq(v5::PingReq)).await;
+        let mut newest = None;
+        // What it is owed is read from disk: its first message may come after the answer to its ping.
+        loop {
+            let done = newest.is_some() && all.len() % 10 == 0;
+            if done {
+                break;
+            }
+            match client.next().await {
+                v5::Packet::Publish(seen) => {
+                    client.send(v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None))).await;
+                    let n: u32 = std::str::from_utf8(&seen.payload).expect("text").parse().expect("a number");
+                    assert!(newest < Some(n), "in order");
+                    newest = Some(n);
+                    all.push(n);
+                }
+                v5::Packet::PingResp(_) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+    all.sort_unstable();
+    assert_eq!(all, (0..20).collect::<Vec<_>>(), "each once, to one of them");
+    broker.stop().await;
+}
+
+/// Anonymous clients may read these topics and nothing else.
+fn readable(filters: &[&str]) -> Setup {
+    let read = filters.iter().map(|filter| (*filter).to_owned()).collect();
+    let acl = AclPlan { user: "anonymous".to_owned(), read, write: Vec::new(), operate: Vec::new() };
+    Setup { anonymous: Anonymous::Acl, acl: vec![acl], write: vec!["#".to_owned()], ..Setup::default() }
+}
+
+#[tokio::test]
+async fn who_may_read_less_than_before_gets_no_more_of_it_though_it_is_owed() {
+    for restart in [false, true] {
+        let mut broker = Running::with(readable(&["a", "b"])).await;
+        let (mut client, _) = back(&broker, "c").await;
+        client.subscribe(filter("a", 1), None).await;
+        client.subscribe(filter("b", 1), None).await;
+        client.leave().await;
+        let mut sender = broker.v5("sender").await;
+        for n in 0..4 {
+            assert!(sender.give(message(["a", "b"][n % 2], 1, &format!("{n}"))).await);
+        }
+        if restart {
+            broker = Running::at(readable(&["b"]), broker.stop().await).await;
+        } else {
+            let mut plan = broker.plan.clone();
+            plan.acl[0].read.remove(0);
+            broker.access.reload(&plan);
+            assert_eq!(broker.control.rejudge().subscriptions, 1);
+        }
+        assert!(broker.v5("sender").await.give(message("a", 1, "not any more")).await);
+        let (mut client, present) = back(&broker, "c").await;
+        assert!(present);
+        assert_eq!(client.take_texts(2).await, ["1", "3"]);
+        client.ping().await;
+        client.leave().await;
+        let (mut client, _) = back(&broker, "c").await;
+        client.ping().await;
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_will_that_waits_is_not_sent_if_its_client_may_not_publish_it_any_more() {
+    let broker = Running::with(readable(&["#"])).await;
+    let (mut watcher, _) = back(&broker, "watcher").await;
+    watcher.subscribe(filter("will", 1), None).await;
+    let properties = v5::LastWillProperties {
+        delay_interval: Some(1000),
+        payload_format_indicator: None,
+        message_expiry_interval: None,
+        content_type: None,
+        response_topic: None,
+        correlation_data: None,
+        user_properties: Vec::new(),
+    };
+    let will = v5::LastWill::new("will", "gone", QoS5::AtLeastOnce, false, Some(properties));
+    let leaves = |id: &'static str| {
+        let (address, will) = (broker.address, will.clone());
+        Client5::connect(address, id, |wishes| {
+            lasting(2)(wishes);
+            wishes.will = Some(will);
+        })
+    };
+    drop(leaves("c").await);
+    let stats = broker.publisher.stats();
+    until("it has left", || stats.sessions_away.get() == 1).await;
+    let mut plan = broker.plan.clone();
+    for acl in &mut plan.acl {
+        acl.write.clear();
+    }
+    broker.access.reload(&plan);
+    broker.control.rejudge();
+    until("its session ends", || stats.sessions_expired.get() == 1).await;
+    broker.publisher.publish("will".into(), "own".into());
+    assert_eq!(watcher.take().await.payload, "own");
+    broker.stop().await;
+}

@@ -1,0 +1,210 @@
+//! Bridges and topics that come down, between whole gateways and to a real mosquitto: prefixes, retained messages, no
+//! circles; and nothing acknowledged lost, whatever is cut and killed.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use crate::gateway;
+use crate::peers;
+
+use std::time::Duration;
+
+use gateway::{Daemon, Home, PATIENCE, Plc, Watch, config, tag, until};
+use ironbridge::plant::link::{Link, LinkState};
+use peers::{Far, Listener, Pour, free_port, publish};
+use rustix::process::Signal;
+use serde_json::json;
+
+/// A gateway that listens on a port of its own, so that its clients find it again after a kill.
+struct Near {
+    home: Home,
+    port: u16,
+    daemon: Option<Daemon>,
+}
+
+impl Near {
+    fn start(text: &str) -> Self {
+        let port = free_port();
+        let home = Home::new(&text.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:{port}\"")));
+        let daemon = Some(home.run());
+        Self { home, port, daemon }
+    }
+
+    /// With another configuration, after a stop.
+    async fn again(&mut self, text: &str) {
+        let listen = format!("listen = \"127.0.0.1:{}\"", self.port);
+        self.home.configure(&text.replace("listen = \"127.0.0.1:0\"", &listen));
+        self.daemon = Some(self.home.run());
+        self.daemon.as_ref().unwrap().mqtt().await;
+    }
+
+    /// SIGKILL and, after a moment without it, a new one.
+    async fn kill(&mut self) {
+        self.daemon = None; // dropped: killed
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.daemon = Some(self.home.run());
+        self.daemon.as_ref().unwrap().mqtt().await;
+    }
+
+    async fn stop(&mut self) -> Option<i32> {
+        self.daemon.take().unwrap().stop().await
+    }
+}
+
+fn bridge(to: u16, topics: &[&str]) -> String {
+    let topics: String = topics.iter().map(|keys| format!("[[bridge.topic]]\n{keys}\n")).collect();
+    format!("[[bridge]]\nname = \"far\"\nurl = \"mqtt://127.0.0.1:{to}\"\n{topics}")
+}
+
+async fn out_in_and_both(far: Far) {
+    let plc = Plc::start().await;
+    plc.set(0, &[7]);
+    let text = config(plc.line.address())
+        + &tag("speed", "holding:0", "uint16", "access = \"read-write\"\nwrite = { min = 0, max = 100 }")
+        + &bridge(
+            far.port(),
+            &[
+                "filter = \"o/#\"\nremote_prefix = \"a/\"",
+                "filter = \"quiet/#\"\nretain = false",
+                "filter = \"i/#\"\ndirection = \"in\"\nlocal_prefix = \"far/\"",
+                "filter = \"b/#\"\ndirection = \"both\"",
+                "filter = \"gw/#\"\ndirection = \"in\"",
+            ],
+        );
+    // Retained before there was a bridge.
+    let mut near = Near::start(text.split("[[bridge]]").next().unwrap());
+    near.daemon.as_ref().unwrap().mqtt().await;
+    publish(near.port, "o/before", "old", true).await;
+    publish(near.port, "quiet/before", "old", true).await;
+    assert_eq!(near.stop().await, Some(0));
+    near.again(&text).await;
+    let watch = Watch::on_all(near.daemon.as_ref().unwrap().mqtt().await).await;
+    watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
+    let (here, there) =
+        (Listener::start(near.port, "here", "#").await, Listener::start(far.port(), "there", "#").await);
+
+    publish(near.port, "o/1", "out", true).await;
+    publish(near.port, "quiet/1", "out", true).await;
+    publish(far.port(), "i/1", "in", true).await;
+    publish(near.port, "b/1", "from here", true).await;
+    publish(far.port(), "b/2", "from there", true).await;
+    // What is the gateway's own is not to be had from outside, and no command waits in a session.
+    publish(far.port(), "gw/plc/speed", "{\"value\":99}", true).await;
+    publish(far.port(), "gw/plc/speed/set", "99", false).await;
+    // What went round would have been there before these: each way keeps its order.
+    publish(near.port, "b/end", "of here", false).await;
+    publish(far.port(), "b/over", "of there", false).await;
+    for (topic, listener) in [("b/over", &here), ("b/end", &there), ("a/o/1", &there), ("far/i/1", &here)] {
+        until(topic, || !listener.on(topic).is_empty()).await;
+    }
+    publish(near.port, "b/end", "again", false).await;
+    publish(far.port(), "b/over", "again", false).await;
+    until("the end there", || there.on("b/end").len() == 2).await;
+    until("the end here", || here.on("b/over").len() == 2).await;
+
+    let of = |listener: &Listener, topic: &str| -> Vec<String> {
+        listener.on(topic).iter().map(|seen| String::from_utf8_lossy(&seen.payload).into_owned()).collect()
+    };
+    for listener in [&here, &there] {
+        assert_eq!(of(listener, "b/1"), ["from here"], "once on either side");
+        assert_eq!(of(listener, "b/2"), ["from there"], "once on either side");
+    }
+    assert_eq!((of(&there, "a/o/1"), of(&here, "far/i/1")), (vec!["out".into()], vec!["in".into()]));
+    let carried = there.on("a/o/1").remove(0);
+    assert_eq!(carried.user, [("unit".to_owned(), "bar".to_owned())], "properties as they are, no numbers");
+    assert!(there.on("o/1").is_empty() && here.on("i/1").is_empty(), "by their names on the other side only");
+    assert_eq!(here.on("gw/plc/speed/set").len(), 0, "no command");
+    let speed = here.on("gw/plc/speed");
+    assert!(speed.iter().all(|seen| !seen.payload.starts_with(b"{\"value\":99")), "the gateway's own stays its own");
+    assert_eq!((plc.word(0), plc.writes()), (7, 0));
+
+    // Whoever comes later finds what is retained, and only that.
+    let late = Listener::start(far.port(), "late", "#").await;
+    until("retained there", || ["a/o/1", "b/1", "a/o/before"].iter().all(|topic| late.on(topic).len() == 1)).await;
+    assert!(late.on("quiet/before").is_empty());
+    assert!(late.on("a/o/1")[0].retained && late.on("quiet/1").is_empty());
+    assert!(there.on("quiet/1").iter().all(|seen| !seen.retained) && !there.on("quiet/1").is_empty());
+    let late = Watch::on_all(([127, 0, 0, 1], near.port).into()).await;
+    until("retained here", || late.on("far/i/1").len() == 1 && late.on("b/2").len() == 1).await;
+    assert!(late.on("far/i/1")[0].retained);
+    assert_eq!(near.stop().await, Some(0));
+    until("told that it is gone", || late.newest("$SYS/broker/connection/gw.far/state") == Some(json!(0))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_between_two_gateways_carries_out_in_and_both_and_nothing_goes_round() {
+    out_in_and_both(Far::gateway().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_to_a_mosquitto_carries_out_in_and_both_and_nothing_goes_round() {
+    let Some(far) = Far::mosquitto().await else { return };
+    out_in_and_both(far).await;
+}
+
+/// Clients on either side publish all the time, over a bridge and over an uplink with topics that come down, while the
+/// link is cut, the gateway is killed and the other broker restarted.
+async fn everything_acknowledged_arrives(mut far: Far) {
+    let plc = Plc::start().await;
+    let link = Link::to(([127, 0, 0, 1], far.port()).into()).await.unwrap();
+    let to = link.address().port();
+    let text = config(plc.line.address())
+        + &bridge(to, &["filter = \"o/#\"", "filter = \"i/#\"\ndirection = \"in\"\nlocal_prefix = \"far/\""])
+        + &format!(
+            "[[uplink]]\nname = \"up\"\nurl = \"mqtt://127.0.0.1:{to}\"\ntopic_prefix = \"site/\"\nclasses = [\"bulk\"]\n"
+        )
+        + "[[uplink.down]]\nfilter = \"r/#\"\nlocal_prefix = \"up/\"\n"
+        + "[[forward]]\nfilter = \"m/#\"\nclass = \"bulk\"\n";
+    let mut near = Near::start(&text);
+    let watch = Watch::on_all(near.daemon.as_ref().unwrap().mqtt().await).await;
+    watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
+    let (here, there) =
+        (Listener::start(near.port, "here", "#").await, Listener::start(far.port(), "there", "#").await);
+    until("the uplink is connected", || !there.on("site/ironbridge/gw/status").is_empty()).await;
+    let pours = [(near.port, "o/"), (near.port, "m/"), (far.port(), "i/"), (far.port(), "site/r/")];
+    let pours = pours.map(|(port, topic)| Pour::start(port, topic));
+    let some_more = || {
+        let before: Vec<usize> = pours.iter().map(|pour| pour.acknowledged().len()).collect();
+        move |pours: &[Pour]| pours.iter().zip(&before).all(|(pour, before)| pour.acknowledged().len() > before + 20)
+    };
+    until("traffic both ways", || here.count("far/i/") > 20 && here.count("up/r/") > 20 && there.count("o/") > 20)
+        .await;
+    for turn in 0..3 {
+        link.set(if turn == 1 { LinkState::BlackHole } else { LinkState::Cut });
+        let enough = some_more();
+        until("published while the link is down", || enough(&pours)).await;
+        near.kill().await;
+        let enough = some_more();
+        until("published after the kill", || enough(&pours)).await;
+        if turn == 2 {
+            far.restart().await;
+        }
+        link.set(LinkState::Up);
+        let (o, i) = (there.count("o/"), here.count("far/i/"));
+        until("traffic again", || there.count("o/") > o + 20 && here.count("far/i/") > i + 20).await;
+        near.kill().await; // in the middle of it
+    }
+    let mut acknowledged = Vec::new();
+    for pour in pours {
+        acknowledged.push(pour.stop().await);
+    }
+    let arrives = [(&there, "o/"), (&there, "site/m/"), (&here, "far/i/"), (&here, "up/r/")];
+    for ((listener, prefix), acknowledged) in arrives.into_iter().zip(&acknowledged) {
+        let missing = || acknowledged.iter().filter(|number| !listener.has(prefix, **number)).count();
+        let what = format!("all of {} acknowledged {prefix}", acknowledged.len());
+        gateway::within(2 * PATIENCE, &what, || missing() == 0).await;
+        println!("{prefix}: {} acknowledged, {} arrivals", acknowledged.len(), listener.count(prefix));
+    }
+    near.daemon.as_ref().unwrap().signal(Signal::TERM);
+    assert_eq!(near.daemon.as_mut().unwrap().ended(PATIENCE).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_two_gateways_nothing_acknowledged_is_lost_whatever_is_cut_and_killed() {
+    everything_acknowledged_arrives(Far::gateway().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_bridge_to_a_mosquitto_nothing_acknowledged_is_lost_whatever_is_cut_and_killed() {
+    let Some(far) = Far::mosquitto().await else { return };
+    everything_acknowledged_arrives(far).await;
+}

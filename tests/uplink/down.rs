@@ -1,0 +1,151 @@
+//! Topics that come down, against a broker in the test's hands: acknowledged when they are kept here and not before, each
+//! by its name here, on a session that persists.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use crate::cloud;
+use crate::owed;
+use crate::rig;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ironbridge::config::plan::{DownPlan, MqttVersion, ReceiveQos, RetainHere};
+use ironbridge::flow::forward::Letter;
+use ironbridge::model::mapping::Mapping;
+use ironbridge::model::message::Kept;
+use ironbridge::uplink::{PassOn, PassedOn};
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use tokio::sync::oneshot;
+
+use cloud::Cloud;
+use owed::OwedList;
+use rig::Rig;
+
+/// The local broker: what it was given, and what it has not yet said about it.
+#[derive(Default)]
+struct Local {
+    letters: Mutex<Vec<Letter>>,
+    open: Mutex<Vec<oneshot::Sender<bool>>>,
+}
+
+impl Local {
+    fn pass_on(self: &Arc<Self>) -> PassOn {
+        let local = Arc::clone(self);
+        Arc::new(move |letter: Letter| {
+            if letter.topic.starts_with("own/") {
+                return None;
+            }
+            let (said, told) = oneshot::channel();
+            local.letters.lock().unwrap().push(letter);
+            local.open.lock().unwrap().push(said);
+            let kept: PassedOn = Box::pin(async move { told.await.unwrap_or(false) });
+            Some(kept)
+        })
+    }
+
+    fn topics(&self) -> Vec<String> {
+        self.letters.lock().unwrap().iter().map(|letter| letter.topic.to_string()).collect()
+    }
+
+    fn answer(&self, place: usize, kept: bool) {
+        self.open.lock().unwrap().remove(place).send(kept).unwrap();
+    }
+}
+
+fn down(filter: &str, local_prefix: &str) -> DownPlan {
+    let mapping = Mapping { local_prefix: local_prefix.into(), remote_prefix: "up/".into(), ..Mapping::plain(filter) };
+    DownPlan { mapping, qos: ReceiveQos::AtLeastOnce, retain: RetainHere::AsPublished }
+}
+
+/// An uplink that is owed nothing, and so ends at once when it may.
+fn start(cloud: &Cloud, local: &Arc<Local>, version: MqttVersion) -> (Rig, OwedList) {
+    let owed = OwedList::default();
+    let rig = Rig::start_with(cloud, &owed, |parts| {
+        parts.plan.mqtt_version = version;
+        parts.plan.session_expiry = Duration::from_secs(3600);
+        parts.plan.downs = vec![down("a/#", "cloud/"), down("o/#", "own/")];
+        parts.pass_on = Some(local.pass_on());
+    });
+    (rig, owed)
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_down_is_acknowledged_in_order_and_when_it_is_kept_here() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+        let (rig, owed) = start(&cloud, &local, version);
+        cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
+        assert_eq!(cloud.subscriptions()[0].1, ["up/a/#", "up/o/#"]);
+        assert!(!cloud.connects()[0].clean_session, "its session persists");
+        if version == MqttVersion::V5 {
+            let properties = cloud.connect_properties()[0].clone().unwrap();
+            assert_eq!(properties.session_expiry_interval, Some(3600));
+        }
+        let user = vec![("k".to_owned(), "v".to_owned())];
+        cloud.deliver_with("up/a/1", b"first", |it| {
+            it.retain = true;
+            it.properties = Some(PublishProperties { user_properties: user.clone(), ..PublishProperties::default() });
+        });
+        cloud.deliver("up/a/2", b"second");
+        until("both are handed on", || local.topics() == ["cloud/a/1", "cloud/a/2"]).await;
+        {
+            let letters = local.letters.lock().unwrap();
+            assert_eq!((&*letters[0].message.payload, letters[0].message.kept), (&b"first"[..], Kept::Yes));
+            if version == MqttVersion::V5 {
+                assert_eq!(letters[0].message.properties.user, user);
+            }
+        }
+        local.answer(1, true); // the second one is kept before the first
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(cloud.acknowledged(), 0, "not before the first");
+        local.answer(0, false); // it could not be kept: once more
+        until("tried again", || local.topics().len() == 3).await;
+        assert_eq!((cloud.acknowledged(), local.topics()[2].as_str()), (0, "cloud/a/1"));
+        local.answer(0, true);
+        cloud.until("acknowledged", |cloud| cloud.acknowledged() == 2).await;
+        owed.end();
+        rig.finished().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_belongs_to_the_gateway_or_is_too_large_is_acknowledged_and_counted_and_holds_nothing_up() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+        let (rig, owed) = start(&cloud, &local, version);
+        cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
+        cloud.deliver("up/o/1", b"the gateway's own");
+        cloud.deliver("up/a/large", &vec![7; (1 << 20) + 1]);
+        cloud.deliver("up/a/1", b"x");
+        until("handed on", || local.topics() == ["cloud/a/1"]).await;
+        local.answer(0, true);
+        cloud.until("all acknowledged", |cloud| cloud.acknowledged() == 3).await;
+        assert_eq!((rig.stats.down.get(), rig.stats.down_refused.get()), (1, 2));
+        owed.end();
+        rig.finished().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_acknowledged_comes_again_after_a_cut() {
+    let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+    let (rig, owed) = start(&cloud, &local, MqttVersion::V5);
+    cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
+    cloud.deliver("up/a/1", b"x");
+    until("handed on", || local.topics().len() == 1).await;
+    cloud.cut();
+    until("handed on again", || local.topics().len() == 2).await;
+    local.answer(1, true);
+    cloud.until("acknowledged", |cloud| cloud.acknowledged() == 1).await;
+    owed.end();
+    rig.finished().await;
+}
