@@ -147,19 +147,19 @@ mod tests {
     }
 
     /// Waits in the background; says who it was when it has its turn.
-    fn wait(queue: &Arc<Queue>, from: u8, name: &str, turns: &tokio::sync::mpsc::UnboundedSender<String>) {
+    fn wait(queue: &Arc<Queue>, from: u8, name: &str, turns: &tokio::sync::mpsc::Sender<String>) {
         let (queue, name, turns) = (Arc::clone(queue), name.to_owned(), turns.clone());
         tokio::spawn(async move {
             let turn = queue.turn(address(from), &name).await;
             let told = if turn.is_some() { format!("{from} {name}") } else { format!("{from} {name} goes") };
-            turns.send(told).expect("the test listens");
+            turns.try_send(told).expect("the test listens");
         });
     }
 
     #[tokio::test]
     async fn a_crowd_waits_for_itself() {
         let queue = Arc::<Queue>::default();
-        let (turns, mut had) = tokio::sync::mpsc::unbounded_channel();
+        let (turns, mut had) = tokio::sync::mpsc::channel(4 * WAITING_MAX);
         let held = queue.turn(address(1), "a").await.expect("nobody is there");
         for _ in 0..WAITING_MAX {
             wait(&queue, 1, "a", &turns);

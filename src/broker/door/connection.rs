@@ -142,7 +142,7 @@ impl Connection {
             // What goes without waiting goes first.
             if !out.is_empty()
                 && let Some(written) = at_once(writer.write(out))
-                && !self.written(written, out, &mut progress)
+                && !self.written(&written, out, &mut progress)
             {
                 return Ending::Lost;
             }
@@ -176,7 +176,7 @@ impl Connection {
                 read = intake.read(reader), if may_read => if !self.has_read(&read) {
                     return Ending::Lost;
                 },
-                written = writer.write(out), if !out.is_empty() => if !self.written(written, out, &mut progress) {
+                written = writer.write(out), if !out.is_empty() => if !self.written(&written, out, &mut progress) {
                     return Ending::Lost;
                 },
                 () = self.seat.outbox.rung() => {}
@@ -197,8 +197,8 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn written(&self, written: io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
-        let Ok(count @ 1..) = written else { return false };
+    fn written(&self, written: &io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
+        let Ok(count @ 1..) = *written else { return false };
         out.advance(count);
         *progress = Instant::now();
         self.seat.shared.stats.bytes_sent.add(count as u64);

@@ -10,6 +10,7 @@ use crate::model::topic::check_topic;
 
 /// CONNECT, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the packet, each of its own")]
 pub(crate) struct Connect {
     pub version: Version,
     /// It speaks MQTT 3.1, whose CONNACK says nothing of sessions.
