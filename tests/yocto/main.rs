@@ -1,10 +1,10 @@
 //! The layer in yocto/meta-ironbridge: it names what Cargo.lock, Cargo.toml and the tree name, and its scripts decide as
 //! they promise. No BitBake is needed, and no network.
 //!
-//! After a change of Cargo.lock:
+//! After a change of Cargo.lock, for the list of crates and the bill of materials:
 //!
 //! ```text
-//! IRONBRIDGE_WRITE=1 cargo test --test yocto crates
+//! IRONBRIDGE_WRITE=1 cargo test --test yocto cargo_lock
 //! ```
 
 mod boxes;
@@ -13,6 +13,7 @@ mod health;
 mod hook;
 mod lock;
 mod recipe;
+mod sbom;
 mod seed;
 mod trial;
 

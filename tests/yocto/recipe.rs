@@ -79,6 +79,24 @@ fn an_appliance_is_built_without_the_simulated_cloud() {
 }
 
 #[test]
+fn the_configuration_of_the_image_is_valid() {
+    let file = layer("recipes-ironbridge/ironbridge/files/ironbridge.toml");
+    let check = Command::new(env!("CARGO_BIN_EXE_ironbridge")).args(["check", "--config"]).arg(file).output();
+    let check = check.expect("the program runs");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+}
+
+#[test]
+fn the_user_of_the_image_is_the_one_sysusers_knows() {
+    let sysusers = read(&tree("systemd/ironbridge.sysusers"));
+    let user = sysusers.lines().find(|line| line.starts_with("u ironbridge ")).expect("the user");
+    assert!(user.contains(" /var/lib/ironbridge "), "{user}");
+    assert!(sysusers.lines().any(|line| line == "m ironbridge dialout"));
+    let recipe = recipe();
+    assert!(recipe.contains("--home-dir ${localstatedir}/lib/ironbridge ") && recipe.contains("--groups dialout "));
+}
+
+#[test]
 fn slots_and_partitions_have_the_same_names_everywhere() {
     let disk = read(&layer("recipes-core/images/ironbridge-efi.wks.in"));
     let names: Vec<&str> = disk.split("--part-name ").skip(1).filter_map(|part| part.split(' ').next()).collect();
@@ -91,6 +109,7 @@ fn slots_and_partitions_have_the_same_names_everywhere() {
         let kernel = format!("linux ($system,gpt{number})/boot/@KERNEL@ root=PARTLABEL={name} ro");
         assert!(menu.lines().any(|line| line.contains(&kernel) && line.contains(&format!("rauc.slot={slot} "))));
     }
+    assert!(menu.contains("= A ]; then set fallback=1; else set fallback=0; fi"), "entry 0 is A, entry 1 is B");
     let data = read(&layer("recipes-ironbridge/ironbridge-data/files/data.mount"));
     assert!(data.contains("What=/dev/disk/by-partlabel/data\n"));
     let efi = read(&layer("recipes-bsp/ironbridge-boot/files/efi.mount"));

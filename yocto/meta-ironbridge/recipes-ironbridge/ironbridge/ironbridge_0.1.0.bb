@@ -58,7 +58,7 @@ do_install:append() {
     install -m 0644 ${S}/systemd/ironbridge.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/ironbridge.conf
 
     install -d ${D}${docdir}/${BPN}
-    install -m 0644 ${S}/config/*.toml ${S}/config/*.proto ${D}${docdir}/${BPN}
+    install -m 0644 ${S}/config/*.toml ${S}/config/*.proto ${S}/config/*.cdx.json ${D}${docdir}/${BPN}
 }
 
 # Of the test programs only the unit tests need nothing but themselves: the others look for the source tree and for the
