@@ -40,6 +40,7 @@
 //! | sentinels, scale, scale factors, maps; limits, deadband | [`pipeline`] (`meaning`, `scale`; `limits`, `deadband`) |
 //! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
 //! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
+//! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`); the keys: `config/check/listener` |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
 //! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
 //! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |

@@ -185,6 +185,43 @@ async fn a_publisher_that_is_the_only_subscriber_and_wants_no_echo_is_not_told_t
     broker.stop().await;
 }
 
+/// What mosquitto 2 tells, but for `heap/…`: dashboards rely on the names.
+const SYS: &[&str] = &[
+    "version",
+    "uptime",
+    "clients/total",
+    "clients/connected",
+    "clients/active",
+    "clients/disconnected",
+    "clients/inactive",
+    "clients/maximum",
+    "clients/expired",
+    "messages/received",
+    "messages/sent",
+    "messages/stored",
+    "store/messages/count",
+    "store/messages/bytes",
+    "subscriptions/count",
+    "shared_subscriptions/count",
+    "retained messages/count",
+    "publish/messages/dropped",
+    "publish/messages/received",
+    "publish/messages/sent",
+    "publish/bytes/received",
+    "publish/bytes/sent",
+    "bytes/received",
+    "bytes/sent",
+    "load/messages/received/1min",
+    "load/messages/sent/5min",
+    "load/publish/received/15min",
+    "load/publish/sent/1min",
+    "load/publish/dropped/1min",
+    "load/bytes/received/1min",
+    "load/bytes/sent/1min",
+    "load/sockets/1min",
+    "load/connections/1min",
+];
+
 #[tokio::test]
 async fn sys_is_read_by_its_own_filter_and_never_by_a_wildcard_in_the_first_level() {
     let broker = Running::start().await;
@@ -195,7 +232,7 @@ async fn sys_is_read_by_its_own_filter_and_never_by_a_wildcard_in_the_first_leve
     explorer.ping().await; // 4.7.2-1: not one retained figure of $SYS before the answer
     explorer.subscribe("$SYS/#", QoS::AtMostOnce).await;
     let mut seen = std::collections::HashMap::new();
-    while !seen.contains_key("$SYS/broker/version") || !seen.contains_key("$SYS/broker/bytes/sent") {
+    while SYS.iter().any(|name| !seen.contains_key(&format!("$SYS/broker/{name}"))) {
         let message = explorer.message().await;
         assert!(message.retain && message.topic.starts_with("$SYS/broker/"), "{}", message.topic);
         seen.insert(message.topic, String::from_utf8(message.payload.to_vec()).expect("text"));
@@ -214,5 +251,47 @@ async fn a_refused_publish_is_acknowledged_in_3_1_1_and_changes_nothing() {
     client.send(v4::Packet::Publish(publish)).await;
     assert_eq!(client.next().await, v4::Packet::PubAck(v4::PubAck { pkid: 3 }), "3.3.5-2");
     client.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_keep_alive_above_the_servers_is_replaced_by_it_and_one_below_is_kept() {
+    let limits = ironbridge::config::plan::BrokerLimits { keep_alive_max: Some(10), ..Default::default() };
+    let broker = Running::with(Setup { limits, ..Setup::default() }).await;
+    // 3.1.2-21, 3.2.2-21; 0 is no keep alive at all.
+    for (asked, told) in [(0, Some(10)), (11, Some(10)), (10, None), (3, None)] {
+        let (_client, connack) = Client5::open(broker.address, "c", |wishes| wishes.connect.keep_alive = asked).await;
+        assert_eq!(connack.properties.expect("properties").server_keep_alive, told, "asked for {asked}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_will_carries_its_properties_its_qos_and_its_retain_flag() {
+    let broker = Running::start().await;
+    let mut watcher = broker.v5("watcher").await;
+    let mut wanted = filter("will", 2);
+    wanted.preserve_retain = true;
+    watcher.subscribe(wanted, None).await;
+    let properties = v5::LastWillProperties {
+        delay_interval: None,
+        payload_format_indicator: Some(1),
+        message_expiry_interval: Some(60),
+        content_type: Some("text".to_owned()),
+        response_topic: Some("answer".to_owned()),
+        correlation_data: Some("7".into()),
+        user_properties: vec![("k".to_owned(), "v".to_owned())],
+    };
+    let will = v5::LastWill::new("will", "gone", QoS5::ExactlyOnce, true, Some(properties));
+    drop(Client5::connect(broker.address, "c", |wishes| wishes.will = Some(will)).await);
+    let seen = watcher.message().await;
+    assert_eq!((seen.qos, seen.retain, &seen.payload[..]), (QoS5::ExactlyOnce, true, &b"gone"[..]));
+    let properties = seen.properties.expect("properties");
+    assert_eq!((properties.payload_format_indicator, properties.message_expiry_interval), (Some(1), Some(60)));
+    assert_eq!(
+        (properties.content_type.as_deref(), properties.response_topic.as_deref()),
+        (Some("text"), Some("answer"))
+    );
+    assert_eq!(properties.user_properties, [("k".to_owned(), "v".to_owned())]);
     broker.stop().await;
 }

@@ -36,10 +36,12 @@ REASONS = {
 MISSES = {
     "5 test_subscribe_failure": ("choice", "it wants 0x80; Ironbridge says 0x87, not authorized"),
     "5 test_dollar_topics": ("client", "a PUBACK with a reason string (0x87 on a $ topic)"),
+    "01-connect-uname-or-anon.py": ("choice", "a name without a password is nobody, where names are not looked at as well"),
     "01-connect-zero-length-id.py": ("option", "allow_zero_length_clientid"),
     "02-subpub-qos0-oversize-payload.py": ("option", "message_size_limit"),
     "02-subpub-qos1-oversize-payload.py": ("option", "message_size_limit"),
     "07-will-oversize-payload.py": ("option", "message_size_limit"),
+    "03-publish-c2b-disconnect-qos2.py": ("choice", "PUBCOMP 0x92 for a PUBREL after its PUBCOMP, as in table 3-7; it wants 0"),
     "03-publish-dollar-v5.py": ("dollar", "0x87 instead of 0x10"),
     "03-publish-qos1-retain-disabled.py": ("option", "retain_available"),
     "04-retain-check-source.py": ("option", "check_retain_source"),
@@ -61,19 +63,19 @@ MISSES = {
     "09-plugin-auth-acl-sub-denied.py": ("plugin", "rules"),
     "09-plugin-auth-acl-sub.py": ("plugin", "rules"),
     "09-plugin-auth-context-params.py": ("plugin", "client parameters"),
-    "09-plugin-auth-defer-unpwd-fail.py": ("plugin", "users"),
     "09-plugin-auth-defer-unpwd-success.py": ("plugin", "users"),
-    "09-plugin-auth-msg-params.py": ("plugin", "message parameters"),
-    "09-plugin-auth-unpwd-fail.py": ("plugin", "users"),
     "09-plugin-auth-unpwd-success.py": ("plugin", "users"),
-    "09-plugin-auth-v2-unpwd-fail.py": ("plugin", "users"),
     "09-plugin-auth-v2-unpwd-success.py": ("plugin", "users"),
     "09-plugin-publish.py": ("plugin", "publishing"),
+    "09-pwfile-parse-invalid.py": ("choice", "wrong logins are slowed down: its hundreds of them take longer than it has"),
     "10-listener-mount-point.py": ("option", "mount_point"),
+    "11-persistent-subscription-no-local.py": ("numbers", "the packet identifier of the first message after a restart"),
     "12-prop-assigned-client-identifier.py": ("numbers", "it compares the first bytes of CONNACK, which are limits"),
     "12-prop-maximum-packet-size-broker.py": ("option", "max_packet_size of 30 bytes; Ironbridge takes at least 1 KiB"),
     "12-prop-maximum-packet-size-publish-qos1.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
     "12-prop-maximum-packet-size-publish-qos2.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
+    "13-malformed-subscribe-v5.py": ("standard", "0x81 for a SUBSCRIBE without a filter (3.8.3-2: a protocol error)"),
+    "13-malformed-unsubscribe-v5.py": ("choice", "a filter that is none is refused in UNSUBACK, the connection stays"),
     "13-malformed-publish-v5.py": ("option", "maximum_qos, retain_available"),
 }
 
@@ -243,11 +245,13 @@ def run_mosquitto_tests(source, tests, broker, jobs, work):
     """Each test once; one that failed beside others is run again by itself, so that load is not what is judged."""
     work.mkdir(parents=True)
     shutil.copytree(source / "test", work / "test")
+    library = work / "test/mosq_test.py"
+    # A broker may take its time to come up: on a busy machine two seconds are not enough for anybody.
+    library.write_text(library.read_text().replace("range(0, 20)", "range(0, 300)"))
     (work / "src").mkdir()
     (work / "src/mosquitto").symlink_to(broker)
     if broker.name != "mosquitto":
-        with open(work / "test/mosq_test.py", "a") as f:
-            f.write(PATCH)
+        library.write_text(library.read_text() + PATCH)
     ports = queue.Queue()
     for port in free_ports(jobs * 2):
         ports.put(port)
@@ -269,7 +273,7 @@ def run_mosquitto_tests(source, tests, broker, jobs, work):
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         found = dict(pool.map(one, tests))
     for test in tests:
-        if not found[test[1]]:
+        if not found[test[1]] and (broker.name == "mosquitto" or test[1] not in MISSES):
             found[test[1]] = one(test)[1]
     return found
 
@@ -285,10 +289,14 @@ def wait_port(port):
 
 
 def run_paho(source, script, broker, only, jobs, work):
-    """Each test once, with a broker of its own; one that failed is run again by itself: some of them take it for granted
-    that a SUBSCRIBE on one connection is dealt with before a PUBLISH on another."""
+    """Each test once, with a broker of its own; one that failed beside others is run again by itself. They run from a copy
+    in which the second client's SUBACK is waited for as well: the tests wait for the first one's twice, and then rely on
+    one connection's SUBSCRIBE being dealt with before another one's PUBLISH."""
     work.mkdir(parents=True, exist_ok=True)
-    folder = source / "interoperability"
+    folder = work / script.removesuffix(".py")
+    shutil.copytree(source / "interoperability", folder)
+    text = (folder / script).read_text()
+    (folder / script).write_text(re.sub(r"(bclient\.subscribe\([^\n]*\n\s*self\.waitfor\(callback)\.subscribeds", r"\g<1>2.subscribeds", text))
     names = re.findall(r"^    def (test\w+)", (folder / script).read_text(), re.M)
     label = {"client_test.py": "3.1.1", "client_test5.py": "5"}[script]
     names = [name for name in names if only in f"{label} {name}"]
@@ -323,7 +331,8 @@ def run_paho(source, script, broker, only, jobs, work):
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         found = dict(zip(names, pool.map(one, names)))
-    return {f"{label} {name}": good or one(name) for name, good in found.items()}
+    again = lambda name: (broker.name == "mosquitto" or f"{label} {name}" not in MISSES) and one(name)
+    return {f"{label} {name}": good or again(name) for name, good in found.items()}
 
 
 PAHO_NAMES = (

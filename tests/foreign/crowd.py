@@ -58,7 +58,7 @@ def mosquitto_clients(port):
     check("mosquitto_rr: the answer", asked.communicate(timeout=30)[0].strip(), "42")
 
 
-def paho(port, transport="tcp"):
+def paho(port, transport="tcp", host="127.0.0.1", prepare=lambda client: None):
     for version, label in ((mqtt.MQTTv311, "3.1.1"), (mqtt.MQTTv5, "5")):
         print(f"paho {label} over {transport}")
         inbox, granted = queue.Queue(), queue.Queue()
@@ -67,7 +67,8 @@ def paho(port, transport="tcp"):
             client.username_pw_set("web", "secret")
         client.on_message = lambda _c, _u, message: inbox.put(message)
         client.on_subscribe = lambda *given: granted.put(given[3])
-        client.connect("127.0.0.1", port, keepalive=10)
+        prepare(client)
+        client.connect(host, port, keepalive=10)
         client.loop_start()
         client.subscribe("py/#", 2)
         granted.get(timeout=10)
@@ -192,7 +193,7 @@ def main():
         print("SKIPPED crowd.py: mosquitto-clients is not installed")
         return 0
     work = tempfile.mkdtemp(prefix="crowd-")
-    port, websocket = free_port(), free_port()
+    port = free_port()
     plan, sim = f"{work}/plan.toml", f"{work}/sim.toml"
 
     subprocess.run([binary, "passwd", f"{work}/users", "web"], input="secret\n", text=True, check=True)

@@ -9,10 +9,12 @@ mod gateway;
 #[path = "../support/peers.rs"]
 mod peers;
 
+mod access;
 mod attackers;
 mod bridges;
 mod commands;
 mod conditions;
+mod doors;
 mod lines;
 mod local;
 mod upstream;

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use ironbridge::access::Access;
 use ironbridge::broker::{Broker, BrokerParts, Control, Publisher};
 use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
-use ironbridge::flow::clock::{Clock, FakeTime};
+use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::flow::command::{self, Submitted};
 use ironbridge::flow::notice::{self, Notice};
 use ironbridge::flow::stop::Stop;
@@ -21,7 +21,7 @@ use ironbridge::model::time::Boot;
 use ironbridge::model::topic::Ownership;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -42,6 +42,9 @@ pub struct Setup {
     pub tags: usize,
     pub listen: SocketAddr,
     pub sessions: SessionsPlan,
+    /// Instead of a plain one at `listen`; then the clock has a fix, too.
+    pub doors: Vec<ListenerPlan>,
+    pub limits: BrokerLimits,
     /// Rules beside those of `anonymous`.
     pub acl: Vec<AclPlan>,
     /// Who may log in; the password is the name.
@@ -60,14 +63,17 @@ impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (acl, users, sessions, clock) = (Vec::new(), Vec::new(), SessionsPlan::default(), still());
+        let (doors, limits) = (Vec::new(), BrokerLimits::default());
         let (anonymous, write, users_file) = (Anonymous::ReadWrite, Vec::new(), None);
-        Self { anonymous, write, tags: 10, listen, sessions, acl, users, users_file, clock }
+        Self { anonymous, write, tags: 10, listen, sessions, doors, limits, acl, users, users_file, clock }
     }
 }
 
 /// A running broker.
 pub struct Running {
     pub address: SocketAddr,
+    /// One per door.
+    pub addresses: Vec<Option<SocketAddr>>,
     pub publisher: Publisher,
     pub access: Arc<Access>,
     pub control: Control,
@@ -94,9 +100,13 @@ impl Running {
         let (entry, commands) = command::road();
         let (notices, told) = notice::notices();
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
-        let listener = ListenerPlan::plain(setup.listen, setup.anonymous);
+        let (clock, mut listeners) = (setup.clock, setup.doors);
+        if listeners.is_empty() {
+            listeners.push(ListenerPlan::plain(setup.listen, setup.anonymous));
+        } else {
+            clock.learn(Fix { at: clock.now(), unix_ms: 1_800_000_000_000 });
+        }
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
-        let limits = BrokerLimits::default();
         let (acl, sessions) = (setup.acl.into_iter().chain([acl]).collect(), setup.sessions);
         let users_file = match &setup.users_file {
             None => write_users(dir.path(), &setup.users),
@@ -106,7 +116,7 @@ impl Running {
                 Some(path)
             }
         };
-        let plan = BrokerPlan { listeners: vec![listener], limits, users_file, acl, sessions };
+        let plan = BrokerPlan { listeners, limits: setup.limits, users_file, acl, sessions };
         let access = Arc::new(Access::new(&plan));
         access.load_users();
         let parts = BrokerParts {
@@ -115,15 +125,16 @@ impl Running {
             ownership,
             commands: entry,
             forward: ironbridge::flow::forward::ForwardEntry::none(),
-            clock: setup.clock,
+            clock,
             notices,
             ledger_path: dir.path().join("broker.db"),
         };
         let (mut broker, publisher) = Broker::new(parts).expect("a broker");
-        let address = broker.bind().await[0].unwrap_or(setup.listen);
+        let addresses = broker.bind().await;
+        let address = addresses[0].unwrap_or(setup.listen);
         let (stop, end, control) = (Stop::new(), CancellationToken::new(), broker.control());
         let run = tokio::spawn(broker.run(stop.clone(), end.clone()));
-        Self { address, publisher, access, control, plan, commands, notices: told, stop, end, run, dir }
+        Self { address, addresses, publisher, access, control, plan, commands, notices: told, stop, end, run, dir }
     }
 
     /// Ends it in order; the directory is handed on.
@@ -161,8 +172,8 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// An MQTT 5 client; every packet by hand.
-pub struct Client5 {
-    pub stream: TcpStream,
+pub struct Client5<S = TcpStream> {
+    pub stream: S,
     arrived: BytesMut,
 }
 
@@ -179,7 +190,16 @@ impl Client5 {
         Self::over(TcpStream::connect(address).await.expect("a connection"), id, wish).await
     }
 
-    pub async fn over(stream: TcpStream, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
+    pub async fn connect(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> Self {
+        let (client, connack) = Self::open(address, id, wish).await;
+        assert_eq!(connack.code, v5::ConnectReturnCode::Success);
+        client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client5<S> {
+    /// Over any stream that is there already.
+    pub async fn over(stream: S, id: &str, wish: impl FnOnce(&mut Wishes)) -> (Self, v5::ConnAck) {
         let mut client = Self { stream, arrived: BytesMut::new() };
         let connect = v5::Connect { keep_alive: 0, client_id: id.to_owned(), clean_start: true, properties: None };
         let mut wishes = Wishes { connect, properties: v5::ConnectProperties::new(), will: None, login: None };
@@ -190,16 +210,11 @@ impl Client5 {
         (client, connack)
     }
 
-    pub async fn connect(address: SocketAddr, id: &str, wish: impl FnOnce(&mut Wishes)) -> Self {
-        let (client, connack) = Self::open(address, id, wish).await;
-        assert_eq!(connack.code, v5::ConnectReturnCode::Success);
-        client
-    }
-
     pub async fn send(&mut self, packet: v5::Packet) {
         let mut bytes = BytesMut::new();
         packet.write(&mut bytes, None).expect("encodable");
         self.stream.write_all(&bytes).await.expect("sent");
+        self.stream.flush().await.expect("sent");
     }
 
     /// The next packet; `None` when the connection was closed.

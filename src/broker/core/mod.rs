@@ -278,7 +278,10 @@ impl Shared {
             self.publish_will(&mut core, will, now);
         }
         self.end_sessions(&mut core, now);
-        if let Some(OnDisk { rows, sessions, .. }) = self.disk.found_late() {
+        if let Some(OnDisk { rows, sessions, set_aside }) = self.disk.found_late() {
+            if let Some(aside) = set_aside {
+                tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
+            }
             self.take_in(&mut core, sessions);
             for message in rows.into_iter().filter_map(|row| keeping::message(row, &self.clock, &self.ownership)) {
                 if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message)).is_err() {

@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -55,6 +54,15 @@ pub(super) struct Secured {
     pub guests: Arc<Guests>,
 }
 
+/// Why files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It is time.
+    Time,
+    /// A reload: who is connected is judged anew, whatever the files hold.
+    Asked,
+}
+
 /// Was it said that something is wrong?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
@@ -91,18 +99,19 @@ impl Certificates {
     pub(super) async fn keep(mut self, mut asked: watch::Receiver<u64>) {
         loop {
             let pause = if self.now.borrow().is_some() { LOOK_EVERY } else { LOOK_AGAIN };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                changed = asked.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await; // nobody can ask any more: we are stopping
+            let reason = tokio::select! {
+                () = tokio::time::sleep(pause) => Reason::Time,
+                changed = asked.changed() => match changed {
+                    Ok(()) => Reason::Asked,
+                    Err(_) => std::future::pending().await, // nobody can ask any more: we are stopping
                 },
-            }
-            self.look().await;
+            };
+            self.look(reason).await;
         }
     }
 
     /// Reads the files and acts on what they hold.
-    pub(super) async fn look(&mut self) {
+    pub(super) async fn look(&mut self, reason: Reason) {
         let serving = match self.server.load().await {
             Ok(serving) => serving,
             Err(error) => {
@@ -121,12 +130,17 @@ impl Certificates {
         self.tell_of_files(serving.fault.as_deref());
         self.tell_of_end(&serving, self.clock.wall_now());
         let before = self.now.borrow().as_ref().map(|before| before.edition);
-        if before.is_some_and(|before| before != serving.edition) {
+        if before == Some(serving.edition) {
+            if reason == Reason::Asked {
+                self.guests.judge(&serving); // time has passed: theirs may have ended
+            }
+            return;
+        }
+        // New ones first: a handshake that ends meanwhile is judged here, or judges itself by them.
+        self.now.send_replace(Some(serving.clone()));
+        if before.is_some() {
             let sent_away = self.guests.judge(&serving);
             tracing::info!(listener = self.subject, sent_away, "renewed certificates are in use");
-        }
-        if before != Some(serving.edition) {
-            self.now.send_replace(Some(serving));
         }
     }
 
@@ -173,8 +187,8 @@ impl Certificates {
 
 impl Secured {
     /// For the next handshake; `None`: the door is closed.
-    pub(super) fn config(&self) -> Option<Arc<ServerConfig>> {
-        self.now.borrow().as_ref().map(|serving| Arc::clone(&serving.config))
+    pub(super) fn serving(&self) -> Option<Serving> {
+        self.now.borrow().clone()
     }
 
     /// Resolves when there are certificates. Cancel-safe.

@@ -22,7 +22,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
-use crate::broker::wire::{Connect, decode, encode};
+use crate::broker::wire::{Connect, encode};
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
 const OUT_BYTES: usize = 32 * 1024;
@@ -215,7 +215,7 @@ impl Connection {
         while dealt_with < PACKETS && self.takes_more(out) {
             dealt_with += 1;
             let packet = match intake.next() {
-                Ok(Some(frame)) => decode(frame, self.duty.version()),
+                Ok(Some(frame)) => self.duty.decode(frame),
                 Ok(None) => {
                     packets = Rest::Nothing;
                     break;

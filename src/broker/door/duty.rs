@@ -23,8 +23,7 @@ use crate::broker::retained::Walk;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session, Token, Verdict};
 use crate::broker::tree::ClientKey;
-use crate::broker::wire::encode;
-use crate::broker::wire::{Connect, Fault, Incoming, Publish, Version};
+use crate::broker::wire::{Connect, Fault, Frame, Incoming, Publish, Version, decode, encode};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -36,6 +35,8 @@ pub(super) struct Duty {
     pub(super) id: Arc<str>,
     pub(super) identity: Identity,
     pub(super) version: Version,
+    /// It speaks MQTT 3.1.
+    legacy: bool,
     pub(super) session: Session,
     pub(super) outbox: Arc<Outbox>,
     pub(super) maximum_packet: usize,
@@ -72,6 +73,7 @@ impl Duty {
             id: Arc::clone(&seat.id),
             identity,
             version: connect.version,
+            legacy: connect.legacy,
             session,
             outbox: Arc::clone(&seat.outbox),
             maximum_packet: connect.maximum_packet as usize,
@@ -103,6 +105,11 @@ impl Duty {
 
     pub(super) fn version(&self) -> Version {
         self.version
+    }
+
+    /// Reads a packet as the client's version has it.
+    pub(super) fn decode(&self, frame: Frame) -> Result<Incoming, Fault> {
+        decode(if self.legacy { frame.without_dup() } else { frame }, self.version)
     }
 
     /// Is so much waiting to be settled that no more should be read?

@@ -7,7 +7,8 @@
 //! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
 //! to CONNECT · `welcome` from there to CONNACK · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
-//! what the connection does for each of the session's actions · `errands` what it waits for meanwhile · `sending` what goes to the client.
+//! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE · `errands` what it
+//! waits for meanwhile · `sending` what goes to the client.
 
 mod certificates;
 mod connection;
@@ -46,7 +47,7 @@ use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
 pub use certificates::files;
-use certificates::{Certificates, Secured};
+use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
 use listening::{Listening, Raw};
 use shown::{Peer, Shown};
@@ -135,11 +136,11 @@ impl Doors {
 
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
         for certificates in &mut self.certificates {
-            certificates.look().await;
+            certificates.look(Reason::Time).await;
         }
         let mut bound = Vec::new();
         for door in &mut self.all {
-            if door.secured.as_ref().is_none_or(|secured| secured.config().is_some()) {
+            if door.secured.as_ref().is_none_or(|secured| secured.serving().is_some()) {
                 door.listener = Listening::open(&door.plan).await.ok();
             }
             bound.push(door.listener.as_ref().and_then(Listening::address));
@@ -199,7 +200,7 @@ impl Door {
                 None => self.open_with_patience().await,
             };
             let address = listening.address().map_or_else(|| porch.name.clone(), |address| address.to_string());
-            tracing::info!(%address, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
+            tracing::info!(%address, listener = %self.plan, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
             if let Err(error) = self.take_in_all(&listening, &porch, tracker).await {
                 tracing::error!(%address, %error, "listener broke, opening it again");
                 tokio::time::sleep(RETRY.0).await;

@@ -94,14 +94,21 @@ async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificat
 async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
     stream.ready(Interest::READABLE).await?;
     let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
-    let acceptor = TlsAcceptor::from(secured.config().ok_or_else(closed)?);
+    let serving = secured.serving().ok_or_else(closed)?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&serving.config));
     let mut stream = acceptor.accept(stream).await?;
     let session = stream.get_mut().1;
     session.set_buffer_limit(Some(TLS_BYTES_MAX));
     let chain = session.peer_certificates().map(|chain| chain.iter().cloned().map(CertificateDer::into_owned));
     let chain: Vec<_> = chain.into_iter().flatten().collect();
-    let names = chain.first().map(|leaf| names(leaf));
-    Ok((stream, names.map(|names| Certificate { names, guest: secured.guests.note(chain) })))
+    let Some(names) = chain.first().map(|leaf| names(leaf)) else { return Ok((stream, None)) };
+    let guest = secured.guests.note(chain.clone());
+    // From here on whoever is not accepted any more is sent away; a handshake may have begun before that was known.
+    let now = secured.serving().ok_or_else(closed)?;
+    if now.edition != serving.edition && !now.accepts(&chain) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "its certificate is not accepted any more"));
+    }
+    Ok((stream, Some(Certificate { names, guest })))
 }
 
 /// When a failed handshake was last said, and how many were not.

@@ -32,9 +32,8 @@ pub(in crate::broker) fn decode(frame: Frame, version: Version) -> Result<Incomi
 /// Slashes in a topic or filter at most; as mosquitto.
 const DEPTH_MAX: usize = 200;
 
-fn check_depth(topic: &str) -> Result<(), Fault> {
-    let depth = topic.bytes().filter(|byte| *byte == b'/').count();
-    if depth > DEPTH_MAX { Err(Fault::Protocol("more than 200 topic levels")) } else { Ok(()) }
+fn is_too_deep(topic: &str) -> bool {
+    topic.bytes().filter(|byte| *byte == b'/').count() > DEPTH_MAX
 }
 
 /// Section 3.3.
@@ -45,7 +44,9 @@ fn read_publish(mut reader: Reader, flags: u8, version: Version) -> Result<Incom
         return Err(Fault::Malformed("DUP at QoS 0"));
     }
     let topic = reader.text()?;
-    check_depth(&topic)?;
+    if is_too_deep(&topic) {
+        return Err(Fault::Protocol("more than 200 topic levels"));
+    }
     let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
     let said = properties::read(&mut reader, version, Place::Publish)?;
     if topic.is_empty() && version == Version::V5 {
@@ -111,11 +112,13 @@ fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Faul
     Ok(Incoming::Subscribe(Subscribe { packet_id, id: said.subscription_id, filters }))
 }
 
-/// Anything but nothing (4.7.3-1); whether it is a filter is answered for each by itself.
+/// Neither empty (4.7.3-1) nor too deep; whether it is a filter is answered for each by itself.
 fn read_filter(reader: &mut Reader) -> Result<String, Fault> {
     let filter = reader.text()?;
-    check_depth(&filter)?;
-    if filter.is_empty() { Err(Fault::Malformed("empty topic filter")) } else { Ok(filter) }
+    if filter.is_empty() || is_too_deep(&filter) {
+        return Err(Fault::Malformed("topic filter of no or of more than 200 levels"));
+    }
+    Ok(filter)
 }
 
 fn read_options(filter: String, options: u8, version: Version) -> Result<Filter, Fault> {
