@@ -137,7 +137,8 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     if listener.websocket {
         line(&mut out, "websocket", "true");
     }
-    if let Some(interface) = listener.interface.as_ref().filter(|_| unix.is_none()) {
+    if let Some(interface) = listener.interface.as_ref().filter(|_| unix.is_none() && loopback == address.is_loopback())
+    {
         line(&mut out, "interface", &text(interface));
     }
     out
