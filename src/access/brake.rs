@@ -158,7 +158,7 @@ fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, age:
 }
 
 /// One host has a whole /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
         other => other,

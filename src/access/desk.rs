@@ -1,33 +1,26 @@
 //! Where passwords are checked: off the async threads, one at a time, behind a short queue.
 //!
 //! A check costs memory and a processor by intention, and whoever can open a connection can ask for one. So: passwords
-//! that were right lately are known without a check (`memory`); failures slow down what follows (`brake`); at most
-//! [`WAITING_MAX`] wait for the one check that runs, others are told to come back; and after a wrong password the desk
-//! rests for as long as the check took, so that guessing never has more than half of one processor. Unknown names cost
-//! what known ones cost.
+//! that were right lately are known without a check (`memory`); failures slow down what follows (`brake`); few wait for the
+//! one check that runs, and a crowd waits for itself (`queue`); and after a wrong password the desk rests for as long as the
+//! check took, so that guessing never has more than half of one processor. Unknown names cost what known ones cost.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::brake::Brake;
+use super::brake::{Brake, network};
 use super::memory::Memory;
+use super::queue::{Queue, Turn};
 use super::users::{NAME_BYTES_MAX, Users};
-
-/// Who may wait for the one check: at a quarter of a second each (a slow ARM), the last one has its answer before a usual
-/// client gives up.
-const WAITING_MAX: usize = 48;
 
 #[derive(Debug)]
 pub(super) struct Desk {
     brake: Mutex<Brake>,
     memory: Mutex<Memory>,
-    one: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    queue: Arc<Queue>,
     rests_until: Mutex<Instant>,
     salt: u64,
 }
@@ -51,22 +44,12 @@ pub(super) enum Checked {
     Busy,
 }
 
-/// A place in the queue.
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Desk {
     pub(super) fn new() -> Self {
         Self {
             brake: Mutex::default(),
             memory: Mutex::new(Memory::new()),
-            one: Arc::new(Semaphore::new(1)),
-            waiting: AtomicUsize::new(0),
+            queue: Arc::default(),
             rests_until: Mutex::new(Instant::now()),
             salt: rand::random(),
         }
@@ -91,7 +74,10 @@ impl Desk {
         }
         let hash = user.map_or_else(|| users.decoy(name, self.salt), |user| Arc::clone(&user.hash));
         let given = password.unwrap_or_default().to_vec();
-        let Some(fits) = self.one_at_a_time(move || hash.verify(&given)).await else {
+        let Some(turn) = self.queue.turn(network(from), &shared_name).await else {
+            return Checked::Busy;
+        };
+        let Some(fits) = self.look(turn, move || hash.verify(&given)).await else {
             return Checked::Busy;
         };
         match (user, password) {
@@ -107,23 +93,17 @@ impl Desk {
         }
     }
 
-    /// `None`: too many wait already.
-    async fn one_at_a_time(&self, verify: impl FnOnce() -> bool + Send + 'static) -> Option<bool> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            drop(Place(&self.waiting));
-            return None;
-        }
-        let _place = Place(&self.waiting);
-        let permit = Arc::clone(&self.one).acquire_owned().await.ok()?;
+    /// `None`: the process is ending.
+    async fn look(&self, turn: Turn, verify: impl FnOnce() -> bool + Send + 'static) -> Option<bool> {
         let rests_until = *lock(&self.rests_until);
         tokio::time::sleep_until(rests_until).await;
         let began = std::time::Instant::now();
-        // The permit goes along: should nobody wait for the answer any more, the next check still waits for this one.
-        let (fits, permit) = tokio::task::spawn_blocking(move || (verify(), permit)).await.ok()?;
+        // The turn goes along: should nobody wait for the answer any more, the next check still waits for this one.
+        let (fits, turn) = tokio::task::spawn_blocking(move || (verify(), turn)).await.ok()?;
         if !fits {
             *lock(&self.rests_until) = Instant::now() + began.elapsed().min(Duration::from_secs(2));
         }
-        drop(permit);
+        drop(turn);
         Some(fits)
     }
 }
@@ -134,6 +114,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::queue::WAITING_MAX;
     use super::*;
 
     /// Cheap to check: "password".
@@ -160,12 +141,13 @@ mod tests {
     async fn a_storm_of_clients_that_were_here_lately_costs_no_checks() {
         let (users, desk) = (Users::parse(LINE).0, Desk::new());
         let first = desk.check(&users, login("hmi", b"password")).await;
-        // Nobody could be checked any more: who comes in now is remembered.
-        desk.one.close();
+        // Nobody is checked any more: who comes in now is remembered.
+        let _held = desk.queue.turn(HERE, "").await;
         for _ in 0..500 {
             assert_eq!(desk.check(&users, login("hmi", b"password")).await, first);
         }
-        assert_eq!(desk.check(&users, login("hmi", b"passwort")).await, Checked::Busy);
+        let unknown = desk.check(&users, login("hmi", b"passwort"));
+        assert!(tokio::time::timeout(Duration::ZERO, unknown).await.is_err(), "that one waits");
     }
 
     #[tokio::test]
@@ -182,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn at_most_one_is_checked_and_few_wait() {
         let (users, desk) = (Arc::new(Users::parse(LINE).0), Arc::new(Desk::new()));
-        let held = Arc::clone(&desk.one).acquire_owned().await.expect("nobody is there");
+        let held = desk.queue.turn(HERE, "").await.expect("nobody is there");
         let mut crowd = tokio::task::JoinSet::new();
         for number in 0..WAITING_MAX + 20 {
             let (users, desk) = (Arc::clone(&users), Arc::clone(&desk));
@@ -196,11 +178,10 @@ mod tests {
             let turned_away = crowd.join_next().await.expect("one").expect("no panic");
             assert_eq!(turned_away, Checked::Busy);
         }
-        assert_eq!(desk.waiting.load(Ordering::Relaxed), WAITING_MAX);
         drop(held);
         while let Some(checked) = crowd.join_next().await {
             assert_eq!(checked.expect("no panic"), Checked::Wrong);
         }
-        assert_eq!(desk.waiting.load(Ordering::Relaxed), 0);
+        assert!(tokio::time::timeout(Duration::from_secs(5), desk.queue.turn(HERE, "")).await.is_ok());
     }
 }

@@ -46,6 +46,28 @@ pub fn read(path: &Path) -> Result<String, BadFile> {
     String::from_utf8(bytes).map_err(|_| BadFile::NoText(path.display().to_string()))
 }
 
+/// Reads the text, changes it and puts it back, with nobody else doing the same in between; a file that is not there is
+/// empty. Blocks for that long.
+pub fn change<T>(path: &Path, change: impl FnOnce(&str) -> (String, T)) -> Result<T, BadFile> {
+    let broken = |error| BadFile::Io { path: path.to_owned(), error };
+    let directory = File::open(directory_of(path)).map_err(broken)?;
+    // The directory, because the file is another one afterwards. Gone with this handle.
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).map_err(|error| broken(error.into()))?;
+    let old = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        old => old.map_err(broken)?,
+    };
+    let (new, told) = change(&old);
+    if new != old || !path.exists() {
+        replace(path, &new)?;
+    }
+    Ok(told)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Puts another text in its place: after a power cut there is the old one or the new one. Mode 0600, or that of the old
 /// file without the rights of everybody; the owner stays, so that root can write the file of a daemon that is not root.
 pub fn replace(path: &Path, text: &str) -> Result<(), BadFile> {
@@ -54,7 +76,7 @@ pub fn replace(path: &Path, text: &str) -> Result<(), BadFile> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let old = fs::metadata(&target).ok();
     let mode = old.as_ref().map_or(0o600, |old| old.permissions().mode() & 0o660);
-    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory_of(&target);
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = directory.join(format!(".{name}.{:08x}.new", rand::random::<u32>()));
     let written = (|| {

@@ -5,7 +5,8 @@
 //! decided here: `model::topic::Ownership` comes first, whatever a rule says.
 //!
 //! `identity` who · `acl` what rules say · `users` and `file` the users file, `hash` the passwords in it · `desk` where
-//! passwords are checked, `memory` those that were right lately, `brake` those that were not · `audit` what is logged.
+//! passwords are checked, `queue` who is next, `memory` those that were right lately, `brake` those that were not · `audit`
+//! what is logged.
 //!
 //! **Certificates.** A certificate that a listener has verified is a login by itself: the client is `cert:NAME`. A user
 //! name beside it changes nothing if it is the same name, and is not looked at further, as with mosquitto's
@@ -20,6 +21,7 @@ mod file;
 mod hash;
 mod identity;
 mod memory;
+mod queue;
 mod users;
 
 use std::fmt;
@@ -35,7 +37,7 @@ use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
 use audit::Audit;
 use desk::{Checked, Desk, Login};
-pub use file::{BadFile, read, replace};
+pub use file::{BadFile, change, read, replace};
 pub use hash::{BadHash, NotHashed, check_hash, hash};
 pub use identity::{Identity, Who};
 use users::Users;
@@ -222,7 +224,9 @@ impl Access {
             }
             (_, Some(name)) => {
                 let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-                let proof = self.check(Login { name, password: shown.password, from }).await?;
+                // An empty password proves nothing, even where its hash stands in the file (as with mosquitto).
+                let password = shown.password.filter(|password| !password.is_empty());
+                let proof = self.check(Login { name, password, from }).await?;
                 Ok(Identity::user(name, proof, client))
             }
             (None, None) if shown.password.is_some() => Err(Refused::BadCredentials),

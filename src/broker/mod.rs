@@ -186,6 +186,9 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
             _ = ticks.tick() => {}
         }
         let now = Instant::now();
+        if shared.disk.is_damaged() {
+            tell_of_damage(notices, shared.begin_anew());
+        }
         for (client, room) in shared.tick(now) {
             tell_of_room(notices, &client, room);
         }
@@ -199,6 +202,12 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
         }
         trouble = found;
     }
+}
+
+fn tell_of_damage(notices: &Notices, lost: u64) {
+    tracing::error!(lost, "the file of retained messages and sessions was damaged while in use, a new one is begun");
+    let detail = format!("broker.db was damaged while in use and begun anew; {lost} messages that were owed are lost");
+    notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
 }
 
 fn tell_of_room(notices: &Notices, client: &str, room: core::Room) {

@@ -129,6 +129,11 @@ impl Retained {
         Ok(())
     }
 
+    /// What clients have left here.
+    pub(super) fn of_clients(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.kept.values().map(|kept| &kept.message).filter(|message| message.keep == Keep::Every)
+    }
+
     /// Forgets a topic; was there something?
     pub(super) fn clear(&mut self, topic: &str) -> bool {
         let Some(kept) = self.kept.remove(topic) else {

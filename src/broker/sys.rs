@@ -104,6 +104,7 @@ impl Load {
 fn figures(shared: &Shared, uptime: Duration) -> Vec<(String, String)> {
     let stats = &shared.stats;
     let (owed_count, owed_bytes) = shared.owed.now();
+    let ledger = shared.disk.figures();
     let version = concat!("ironbridge version ", env!("CARGO_PKG_VERSION")).to_owned();
     let (connected, away) = (stats.clients.get(), stats.sessions_away.get());
     let numbers = [
@@ -133,6 +134,11 @@ fn figures(shared: &Shared, uptime: Duration) -> Vec<(String, String)> {
         ("bytes/received", stats.bytes_received.get()),
         ("bytes/sent", stats.bytes_sent.get()),
         ("connections/socket/count", stats.connections.get()),
+        ("ledger/commits", ledger.commits),
+        ("ledger/rows", ledger.rows),
+        ("ledger/refused", ledger.refused),
+        ("ledger/written bytes", ledger.written_bytes),
+        ("ledger/longest commit ms", u64::try_from(ledger.longest_commit.as_millis()).unwrap_or(u64::MAX)),
     ];
     let texts = [("version", version), ("uptime", format!("{} seconds", uptime.as_secs()))];
     let numbers = numbers.map(|(name, number)| (name, number.to_string()));

@@ -58,6 +58,7 @@ struct Node {
 struct Group {
     name: Box<str>,
     members: Vec<Subscription>,
+    /// Whose turn it is, unless it is beyond the last: then the first one's.
     next: usize,
 }
 
@@ -131,11 +132,12 @@ impl Group {
         let count = self.members.len();
         let turn = |step: usize| (self.next + step) % count.max(1);
         let find = |wanted: &dyn Fn(&Subscription) -> bool| {
-            (1..=count).map(turn).find(|place| self.members.get(*place).is_some_and(wanted))
+            (0..count).map(turn).find(|place| self.members.get(*place).is_some_and(wanted))
         };
         let chosen = find(&|member| here(member.client)).or_else(|| find(&|member| member.qos > Qos::AtMostOnce));
-        self.next = chosen.unwrap_or_else(|| turn(1));
-        self.members.get(self.next).copied()
+        let chosen = chosen.unwrap_or_else(|| turn(0));
+        self.next = chosen + 1;
+        self.members.get(chosen).copied()
     }
 }
 
@@ -283,7 +285,7 @@ mod tests {
             assert!(found.single.is_empty());
             turns.extend(found.shared.iter().map(|subscription| subscription.client.slot));
         }
-        assert_eq!(turns, [1, 2, 0, 1, 2, 0]);
+        assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
         for (connected, expected) in [(Some(2), [2, 2]), (None, [0, 1])] {
             for turn in expected {
                 tree.find("a/b", &mut found, &|key| Some(key.slot) == connected);

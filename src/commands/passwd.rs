@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
@@ -55,36 +55,21 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     }
     let user = args.user.as_str();
     access::check_name(user).map_err(|why| Failed::Usage(format!("user {user:?}: the name {why}")))?;
-    let old = read(&args.file)?;
+    let change = |change: &dyn Fn(&str) -> (String, bool)| {
+        access::change(&args.file, change).map_err(|error| Failed::TryAgain(error.to_string()))
+    };
     let told = if args.delete {
-        let (new, found) = without(&old, user);
-        if !found {
+        if !args.file.exists() || !change(&|text| without(text, user))? {
             return Err(Failed::Usage(format!("{}: there is no user {user}", args.file.display())));
         }
-        write(&args.file, &new)?;
         "deleted from"
     } else {
         let password = if io::stdin().is_terminal() { typed(user)? } else { piped(&mut io::stdin().lock())? };
         let kept = access::hash(&password).map_err(|error| Failed::TryAgain(error.to_string()))?;
-        // What came in meanwhile stays: typing takes a while.
-        let (new, found) = with(&read(&args.file)?, user, &kept);
-        write(&args.file, &new)?;
-        if found { "has a new password in" } else { "added to" }
+        if change(&|text| with(text, user, &kept))? { "has a new password in" } else { "added to" }
     };
     eprintln!("{user} {told} {}; a running gateway takes it at its next reload (SIGHUP)", args.file.display());
     Ok(())
-}
-
-fn read(file: &Path) -> Result<String, Failed> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(Failed::TryAgain(format!("{}: {error}", file.display()))),
-    }
-}
-
-fn write(file: &Path, text: &str) -> Result<(), Failed> {
-    access::replace(file, text).map_err(|error| Failed::TryAgain(error.to_string()))
 }
 
 fn is_of(line: &str, user: &str) -> bool {

@@ -1,13 +1,14 @@
-//! Clients' retained messages on disk, so that they survive a restart (contract, section 3).
+//! A few hundred named values on disk, each replaced now and then: what has been learned of devices (`learned.db`).
 //!
-//! Fed by the broker, which keeps them all in memory too: what waits for the disk is at most one change per topic,
+//! It is also what clients' retained messages lay in before there was a ledger; [`super::ledger`] takes such a file over,
+//! and shares the row. Fed by `app::learned`, which keeps all of it in memory too: what waits for the disk is at most one change per topic,
 //! newest wins, so nothing here needs a bound of its own. A thread commits what has gathered every few milliseconds
 //! and only then tells those who wait. A failed commit is told at once and tried again with what came since.
 //!
-//! `retained.db`: `user_version` 1, one table
+//! The file: `user_version` 1, one table
 //! `retained(topic TEXT PRIMARY KEY, qos INTEGER, payload BLOB, properties BLOB, expires INTEGER)`:
 //! `properties` as on the wire of MQTT 5, `expires` in ms since 1970 or NULL. A file that SQLite calls damaged is
-//! renamed to `retained.db.damaged` (replacing an older one) and a new one is begun.
+//! renamed to `….damaged` (replacing an older one) and a new one is begun.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const GATHER_AT_LEISURE: Duration = Duration::from_secs(1);
 /// Pause after a failed commit or a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// One retained message.
+/// One value: for the broker a retained message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Its topic, the key.

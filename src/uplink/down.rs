@@ -5,7 +5,7 @@
 //! is a command or a topic of the gateway is refused by the local broker, whatever it is called upstream.
 //!
 //! A publish of QoS 1 is acknowledged upstream when everything that it is owed to here has it on disk; where that fails it
-//! is tried again, and what comes behind it waits. Acknowledged in the order of arrival, at least once.
+//! is handed on again, with all that came behind it. Acknowledged in the order of arrival, at least once.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::client::{Receipt, Receiver, Retained, Wanted};
+use super::client::{Receiver, Retained, Wanted};
 use super::intake::{ARRIVALS_MAX, Arrived, Intake};
 use super::stats::UplinkStats;
 use crate::config::plan::{DownPlan, RetainHere, UplinkPlan};
@@ -88,15 +88,28 @@ impl Down {
                 let room = waiting.len() < usize::from(ARRIVALS_MAX);
                 tokio::select! {
                     biased;
-                    receipt = first_done(&mut waiting) => {
-                        if receiver.acknowledge(&receipt).is_err() {
+                    kept = first_told(&mut waiting) => if kept {
+                        let Some(first) = waiting.pop_front() else { return };
+                        if receiver.acknowledge(&first.arrived.arrival.receipt).is_err() {
                             return; // the session is over
                         }
-                    }
+                    } else {
+                        tracing::debug!(uplink = &*desk.from, "a message from upstream could not be kept; trying again");
+                        // Nobody waits in a queue meanwhile.
+                        for one in &mut waiting {
+                            one.told = Told::NotKept;
+                        }
+                        tokio::time::sleep(AGAIN).await;
+                        for one in &mut waiting {
+                            one.told = desk.take(&one.arrived);
+                        }
+                    },
                     arrived = arrivals.recv(), if room => {
                         let Some(arrived) = arrived else { return };
-                        let receipt = arrived.arrival.receipt.clone();
-                        waiting.push_back(Waiting { receipt, done: Some(desk.clone().take(arrived)) });
+                        let told = desk.take(&arrived);
+                        let taken = if matches!(told, Told::Kept) { &desk.stats.down_refused } else { &desk.stats.down };
+                        taken.one();
+                        waiting.push_back(Waiting { arrived, told });
                     }
                 }
             }
@@ -104,36 +117,42 @@ impl Down {
     }
 }
 
-/// One that is not yet acknowledged; `None`: it may be.
+/// One that is not yet acknowledged; its room is free when it is.
 struct Waiting {
-    receipt: Receipt,
-    done: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    arrived: Arrived,
+    told: Told,
+}
+
+/// What is known of it.
+enum Told {
+    /// Not yet.
+    Open(PassedOn),
+    /// It may be acknowledged: it is on disk where it is owed, or nobody here may have it.
+    Kept,
+    /// It could not be kept. Then it is handed on again, and all that came behind it: nothing newer may be overtaken.
+    NotKept,
 }
 
 /// Moves all of them on: each may have a place in a queue that others stand in, whatever becomes of the first. Resolves
-/// when the first of them may be acknowledged. Cancel-safe.
-async fn first_done(waiting: &mut VecDeque<Waiting>) -> Receipt {
+/// when the first of them is told of: true, it may be acknowledged. Cancel-safe.
+async fn first_told(waiting: &mut VecDeque<Waiting>) -> bool {
     std::future::poll_fn(|context| {
         for one in waiting.iter_mut() {
-            if let Some(done) = &mut one.done
-                && done.as_mut().poll(context).is_ready()
+            if let Told::Open(passed_on) = &mut one.told
+                && let Poll::Ready(kept) = passed_on.as_mut().poll(context)
             {
-                one.done = None;
+                one.told = if kept { Told::Kept } else { Told::NotKept };
             }
         }
-        match waiting.pop_front() {
-            Some(Waiting { receipt, done: None }) => Poll::Ready(receipt),
-            Some(first) => {
-                waiting.push_front(first);
-                Poll::Pending
-            }
-            None => Poll::Pending,
+        match waiting.front().map(|first| &first.told) {
+            Some(Told::Kept) => Poll::Ready(true),
+            Some(Told::NotKept) => Poll::Ready(false),
+            Some(Told::Open(_)) | None => Poll::Pending,
         }
     })
     .await
 }
 
-#[derive(Clone)]
 struct Desk {
     pass_on: PassOn,
     rules: Arc<[DownPlan]>,
@@ -142,26 +161,9 @@ struct Desk {
 }
 
 impl Desk {
-    /// Publishes it at once; what is returned resolves when it is kept, however long that takes.
-    fn take(self, arrived: Arrived) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let letter = self.letter(&arrived);
-        let first = letter.as_ref().and_then(|letter| (self.pass_on)(letter.clone()));
-        let (Some(letter), Some(mut done)) = (letter, first) else {
-            self.stats.down_refused.one();
-            return Box::pin(std::future::ready(()));
-        };
-        self.stats.down.one();
-        Box::pin(async move {
-            let _arrived = arrived; // its room is free when it is done
-            while !done.await {
-                tracing::debug!(uplink = &*self.from, "a message from upstream could not be kept; trying again");
-                tokio::time::sleep(AGAIN).await;
-                match (self.pass_on)(letter.clone()) {
-                    Some(again) => done = again,
-                    None => return,
-                }
-            }
-        })
+    /// Publishes it at once.
+    fn take(&self, arrived: &Arrived) -> Told {
+        self.letter(arrived).and_then(|letter| (self.pass_on)(letter)).map_or(Told::Kept, Told::Open)
     }
 
     /// What it is here; `None` where no rule means it, or it is larger than the local broker takes.

@@ -251,7 +251,7 @@ impl State {
                 if refused > 0 {
                     tracing::warn!(
                         refused,
-                        "the broker refuses subscriptions: no right to commands or what comes down"
+                        "the broker refuses to send commands, or what is to come down: no right to subscribe"
                     );
                 }
             }

@@ -51,8 +51,9 @@ const INCOMING_BYTES_MAX: u32 = 64 << 10;
 /// What comes down: as large as the local broker takes, with its properties.
 #[expect(clippy::cast_possible_truncation, reason = "a mebibyte and a bit")]
 const DOWN_BYTES_MAX: u32 = (down::MESSAGE_BYTES_MAX + (64 << 10)) as u32;
-/// And from a broker that cannot be told so; what is larger than that is forgotten as it comes.
-const ANY_BYTES_MAX: usize = OUTGOING_BYTES_MAX + 5;
+/// And from a broker that cannot be told so: what is larger than we take is acknowledged and counted, so that it does not
+/// come again for ever; memory sets the bound.
+const ANY_BYTES_MAX: usize = 32 << 20;
 /// MQTT's own limit (3.1.1, section 2.2.3): what the store holds must never be too large for rumqttc.
 const OUTGOING_BYTES_MAX: usize = 268_435_455;
 /// rumqttc's MQTT 5 client panics below this.
@@ -216,7 +217,6 @@ impl<S: Source> Session<'_, S> {
         let topic = self.device.map_or_else(|| topic.to_owned(), |device| device.topic(topic, Some(JSON)));
         let payload = self.packer.will();
         let will = payload.map(|payload| LastWill::new(topic, payload, QoS::AtLeastOnce, self.device.is_none()));
-        // A 3.1.1 broker cannot be told; one larger message than we take would end every session that it comes in.
         let incoming = if self.down.is_some() { ANY_BYTES_MAX } else { INCOMING_BYTES_MAX as usize };
         options
             .set_transport(Transport::Unix)

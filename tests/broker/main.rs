@@ -2,14 +2,24 @@
 
 #[path = "../support/authority.rs"]
 mod authority;
-#[path = "../support/broker.rs"]
-mod support;
+#[path = "../support/gateway.rs"]
+mod gateway;
+use gateway::mqtt as support;
+#[path = "../support/strace.rs"]
+mod strace;
 
+mod access;
 mod commands;
 mod doors;
+mod faults;
+mod forbidden;
 mod greedy;
 mod hostile;
+mod kill;
+mod lasting;
+mod logins;
 mod protocol;
 mod retained;
 mod sessions;
+mod statements;
 mod tls;

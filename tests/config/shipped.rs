@@ -93,9 +93,7 @@ fn everything_that_is_marked_is_refused_by_name() {
         .map(|problem| problem.path.as_str())
         .collect();
     assert_eq!(problems.count(), refused.len(), "{problems}");
-    for path in ["status"] {
-        assert!(refused.contains(path), "{path} in {refused:?}");
-    }
+    assert!(refused.contains("status"), "{refused:?}");
 }
 
 #[test]

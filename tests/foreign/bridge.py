@@ -3,8 +3,8 @@
 while it is cut and again while it catches up. What was acknowledged to a publisher and never came to the subscriber on
 the other side is lost.
 
-    paho  o/n --> near broker === relay === far broker --> paho, a session that persists       (out)
-    paho, a session that persists <-- near broker === relay === far broker <-- paho  i/n       (in)
+    paho  o/n --> near broker === link === far broker --> paho, a session that persists       (out)
+    paho, a session that persists <-- near broker === link === far broker <-- paho  i/n       (in)
 
 The far broker is a mosquitto that is never killed. The near one is Ironbridge with [[bridge]]; a mosquitto with a
 connection and persistence, as it comes; and one that saves on every change and has no bound on its queue. Each has its
@@ -12,14 +12,64 @@ own far broker, and all run side by side.
 
 usage: bridge.py IRONBRIDGE [--seconds N] [--kills N]     (needs mosquitto; pip: paho-mqtt)
 """
-import argparse, collections, os, shutil, subprocess, sys, tempfile, threading, time
+import argparse, collections, os, shutil, socket, subprocess, sys, tempfile, threading, time
 
 import paho.mqtt.client as mqtt
 
-from outage import Relay, free_port, wait_port
+from local import free_port, wait_port
 
 RATE = 150          # messages a second and direction
 SETTLE_S = 40       # patience for what is still on its way at the end
+
+
+class Link:
+    """A TCP relay that can be cut: connections are closed, and new ones at once."""
+
+    def __init__(self, target):
+        self.target, self.is_up, self.pairs = target, True, []
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            near, _ = self.server.accept()
+            try:
+                if not self.is_up:
+                    raise OSError
+                far = socket.create_connection(("127.0.0.1", self.target), 2)
+            except OSError:
+                near.close()
+                continue
+            self.pairs.append((near, far))
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=self.carry, args=ends, daemon=True).start()
+
+    @staticmethod
+    def carry(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        Link.close(source, sink)
+
+    @staticmethod
+    def close(*ends):
+        for end in ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        self.is_up = False
+        for pair in self.pairs:
+            self.close(*pair)
+        self.pairs.clear()
+
+    def mend(self):
+        self.is_up = True
 
 
 class Publisher(threading.Thread):
@@ -96,9 +146,8 @@ class Setup(threading.Thread):
         self.far_port, self.near_port = free_port(), free_port()
         self.far = subprocess.Popen(mosquitto(home, "far", f"listener {self.far_port} 127.0.0.1\nmax_queued_messages 0\n"),
                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.relay = Relay(self.far_port)
-        self.relay.start()
-        self.command = near(home, self.near_port, self.relay.port)
+        self.link = Link(self.far_port)
+        self.command = near(home, self.near_port, self.link.port)
         self.process, self.rows = None, []
 
     def begin(self):
@@ -124,11 +173,11 @@ class Setup(threading.Thread):
             publisher.start()
         time.sleep(2)
         for _ in range(self.options.kills):
-            self.relay.set("cut")
+            self.link.cut()
             time.sleep(self.options.seconds)
             self.kill()
             time.sleep(2)
-            self.relay.set("up")
+            self.link.mend()
             time.sleep(2)
             self.kill()      # while it catches up
             time.sleep(2)

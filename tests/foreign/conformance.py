@@ -8,12 +8,15 @@ The suites are not part of this repository. To get them:
     git clone https://github.com/eclipse-paho/paho.mqtt.testing                     --paho DIR       or PAHO_TESTING
     git clone --branch v2.0.11 https://github.com/eclipse/mosquitto                 --mosquitto DIR  or MOSQUITTO_SOURCE
 
-mosquitto's tests start their broker themselves; they find this script instead, which reads the mosquitto.conf they
-wrote and runs Ironbridge with what says the same in ours. One thing in them is changed: a CONNACK of MQTT 5 is compared
-property by property, and what a broker says about its own limits (Receive Maximum, Topic Alias Maximum, Maximum Packet
-Size) is its own business; the tests expect mosquitto's numbers, byte by byte.
+mosquitto's tests start their broker themselves; they find this script instead, which has `ironbridge broker import` make
+a configuration of ours from the mosquitto.conf that they wrote, and runs Ironbridge with that. Their library (PATCH
+below, in a copy) is more tolerant in what the standard leaves to a broker, and in nothing else: a CONNACK of MQTT 5 is
+compared property by property, its own limits aside (session expiry, Receive Maximum, Topic Alias Maximum, Maximum
+Packet Size: the tests expect mosquitto's numbers, byte by byte); an answer may have a reason string; where the
+connection is to be closed, CONNACK or DISCONNECT may say why before; and what the gateway itself tells everybody
+(`ironbridge/…`) is let by.
 
-Fails when a test that mosquitto passes is not passed here and has no reason in MISSES below.
+Fails when a test is not passed here and has no reason in MISSES below. mosquitto runs with the same tests as they are.
 """
 import argparse, concurrent.futures, itertools, json, os, pathlib, queue, re, shutil, signal, socket, subprocess, sys, tempfile, time
 
@@ -24,16 +27,61 @@ REASONS = {
     "plugin": "loads a mosquitto plugin (a C library)",
     "option": "needs an option of mosquitto.conf that has no counterpart",
     "dollar": "$ topics belong to the gateway: no client writes there",
-    "own": "the gateway's own retained topics are there as well",
     "choice": "the standard leaves it open, and Ironbridge chose otherwise",
-    "suite": "the test itself is at fault",
+    "standard": "the test wants what the standard forbids",
+    "numbers": "the test wants mosquitto's own numbers",
+    "client": "the client of the test cannot read it",
 }
 # Test -> (reason, what exactly).
-MISSES = {}
+MISSES = {
+    "5 test_subscribe_failure": ("choice", "it wants 0x80; Ironbridge says 0x87, not authorized"),
+    "5 test_dollar_topics": ("client", "a PUBACK with a reason string (0x87 on a $ topic)"),
+    "01-connect-uname-or-anon.py": ("choice", "a name without a password is nobody, where names are not looked at as well"),
+    "01-connect-zero-length-id.py": ("option", "allow_zero_length_clientid"),
+    "02-subpub-qos0-oversize-payload.py": ("option", "message_size_limit"),
+    "02-subpub-qos1-oversize-payload.py": ("option", "message_size_limit"),
+    "07-will-oversize-payload.py": ("option", "message_size_limit"),
+    "03-publish-c2b-disconnect-qos2.py": ("choice", "PUBCOMP 0x92 for a PUBREL after its PUBCOMP, as in table 3-7; it wants 0"),
+    "03-publish-dollar-v5.py": ("dollar", "0x87 instead of 0x10"),
+    "03-publish-qos1-retain-disabled.py": ("option", "retain_available"),
+    "04-retain-check-source.py": ("option", "check_retain_source"),
+    "04-retain-check-source-persist.py": ("option", "check_retain_source"),
+    "04-retain-check-source-persist-diff-port.py": ("option", "check_retain_source"),
+    "04-retain-upgrade-outgoing-qos.py": ("option", "upgrade_outgoing_qos"),
+    "07-will-delay.py": ("standard", "a will that outlives its session (3.1.3.2.2: it is sent when the session ends)"),
+    "07-will-delay-reconnect.py": ("standard", "a will that outlives its session (3.1.3.2.2)"),
+    "07-will-delay-recover.py": ("standard", "a will that outlives its session (3.1.3.2.2)"),
+    "07-will-takeover.py": ("standard", "no will at a takeover although its delay is 0 (3.1.4-3)"),
+    "09-acl-access-variants.py": ("choice", "a name without a password is nobody; rules give and never deny"),
+    "09-acl-change.py": ("choice", "a name without a password is nobody"),
+    "09-acl-empty-file.py": ("choice", "a filter that may not be read is refused in SUBACK, not accepted and left silent"),
+    "09-extended-auth-change-username.py": ("plugin", "enhanced authentication"),
+    "09-extended-auth-multistep-reauth.py": ("plugin", "enhanced authentication"),
+    "09-extended-auth-multistep.py": ("plugin", "enhanced authentication"),
+    "09-extended-auth-single.py": ("plugin", "enhanced authentication"),
+    "09-plugin-auth-acl-pub.py": ("plugin", "rules"),
+    "09-plugin-auth-acl-sub-denied.py": ("plugin", "rules"),
+    "09-plugin-auth-acl-sub.py": ("plugin", "rules"),
+    "09-plugin-auth-context-params.py": ("plugin", "client parameters"),
+    "09-plugin-auth-defer-unpwd-success.py": ("plugin", "users"),
+    "09-plugin-auth-unpwd-success.py": ("plugin", "users"),
+    "09-plugin-auth-v2-unpwd-success.py": ("plugin", "users"),
+    "09-plugin-publish.py": ("plugin", "publishing"),
+    "09-pwfile-parse-invalid.py": ("choice", "wrong logins are slowed down: its hundreds of them take longer than it has"),
+    "10-listener-mount-point.py": ("option", "mount_point"),
+    "11-persistent-subscription-no-local.py": ("numbers", "the packet identifier of the first message after a restart"),
+    "12-prop-assigned-client-identifier.py": ("numbers", "it compares the first bytes of CONNACK, which are limits"),
+    "12-prop-maximum-packet-size-broker.py": ("option", "max_packet_size of 30 bytes; Ironbridge takes at least 1 KiB"),
+    "12-prop-maximum-packet-size-publish-qos1.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
+    "12-prop-maximum-packet-size-publish-qos2.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
+    "13-malformed-subscribe-v5.py": ("standard", "0x81 for a SUBSCRIBE without a filter (3.8.3-2: a protocol error)"),
+    "13-malformed-unsubscribe-v5.py": ("choice", "a filter that is none is refused in UNSUBACK, the connection stays"),
+    "13-malformed-publish-v5.py": ("option", "maximum_qos, retain_available"),
+}
 
 PATCH = '''
 
-# --- appended: a CONNACK of MQTT 5 is compared by what it says, see tests/foreign/conformance.py
+# --- appended: what a broker may say in its own way, see tests/foreign/conformance.py
 def _properties(data):
     sizes = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35: 2, 36: 1, 37: 1, 39: 4, 40: 1, 41: 1, 42: 1}
     found, place = [], 0
@@ -48,67 +96,93 @@ def _properties(data):
         found.append((kind, data[start:place]))
     return found
 
-_plain_expect = expect_packet
+_plain_connect, _plain_socket = do_client_connect, socket.socket
 
-def expect_packet(sock, name, expected):
-    if not (expected[:1] == b"\\x20" and len(expected) > 5 and expected[3] < 128):
-        return _plain_expect(sock, name, expected)
-    def exactly(count):
+class _Socket(_plain_socket):
+    __slots__ = ()
+
+    def _exactly(self, count):
         got = b""
         while len(got) < count:
-            more = sock.recv(count - len(got))
+            more = _plain_socket.recv(self, count - len(got))
             if not more:
-                return got
+                break
             got += more
         return got
-    head = exactly(2)
-    got = head + (exactly(head[1]) if len(head) == 2 else b"")
-    own = (33, 34, 39)
-    said = sorted(p for p in _properties(got[5:]) if p[0] not in own)
-    wanted = [p for p in _properties(expected[5:]) if p[0] not in own]
-    # One test cuts the assigned identifier off, since it cannot know it.
-    same = len(said) == len(wanted) and all(s[0] == w[0] and (s[1] == w[1] or (w[0] == 18 and len(w[1]) < 12 and w[1][3:] == s[1][3:len(w[1])])) for s, w in zip(said, sorted(wanted)))
-    if got[:1] + got[2:4] == expected[:1] + expected[2:4] and same:
+
+    def _packet(self):
+        head = self._exactly(2)
+        return head + (self._exactly(head[1]) if len(head) == 2 and head[1] < 128 else b"")
+
+    def _skip_own(self):
+        # PUBLISH, at any QoS, on a topic of the gateway.
+        while True:
+            seen = _plain_socket.recv(self, 64, socket.MSG_PEEK)
+            if seen[:1] not in (b"\\x30", b"\\x31") or b"ironbridge/" not in seen[:16]:
+                return seen
+            self._packet()
+
+    def recv(self, count, *flags):
+        seen = self._skip_own()
+        if count and seen[:1] == b"\\xe0":
+            said = self._packet()
+            if _plain_socket.recv(self, 1) == b"":
+                return b""
+            raise TestError
+        return _plain_socket.recv(self, count, *flags)
+
+def do_client_connect(*args, **kwargs):
+    sock = _plain_connect(*args, **kwargs)
+    sock.__class__ = _Socket
+    return sock
+
+def expect_packet(sock, name, expected):
+    sock.__class__ = _Socket
+    kind = expected[:1]
+    if kind == b"":
+        try:
+            got = sock._skip_own() and sock._packet()
+            refused = got[:1] == b"\\x20" and got[3] != 0 or got[:1] == b"\\xe0"
+            if got == b"" or refused and _plain_socket.recv(sock, 1) == b"":
+                return True
+        except ConnectionResetError:
+            return True
+        packet_matches(name, got, expected)
+        raise TestError
+    sock._skip_own()
+    welcome = kind == b"\\x20" and len(expected) > 4 and expected[1] == len(expected) - 2
+    reasoned = kind in (b"\\x40", b"\\x50", b"\\x62", b"\\x70", b"\\xe0")
+    if reasoned:
+        got = sock._packet()
+        said = 3 if kind == b"\\xe0" else 5
+        if got[:1] == kind and [kind for kind, _ in _properties(got[said + 1:])] == [31]:
+            got = bytes([got[0], said - 2]) + got[2:said]
+    elif welcome:
+        got = sock._packet()
+        own = (17, 31, 33, 34, 39)
+        said = sorted(p for p in _properties(got[5:]) if p[0] not in own)
+        wanted = sorted(p for p in _properties(expected[5:]) if p[0] not in own)
+        if got[:1] + got[2:4] == expected[:1] + expected[2:4] and said == wanted:
+            return True
+    else:
+        got = _plain_socket.recv(sock, len(expected))
+    if packet_matches(name, got, expected):
         return True
-    packet_matches(name, got, expected)
     raise TestError
 '''
 
 
 # ---------------------------------------------------------------- standing in for src/mosquitto
 
-def translate(conf, port, data):
+def translate(binary, conf, port, data):
     """A mosquitto.conf, or a port, in our words."""
-    listeners, options, acl, users = [], {}, None, None
-    if conf:
-        for line in pathlib.Path(conf).read_text().splitlines():
-            key, _, value = line.strip().partition(" ")
-            value = value.strip()
-            if key in ("port", "listener"):
-                listeners.append({"port": value.split()[0]})
-            elif key == "allow_anonymous":
-                (listeners[-1] if listeners else options)["allow_anonymous"] = value
-            elif key == "acl_file":
-                acl = value
-            elif key == "password_file":
-                users = value
-            elif key:
-                options[key] = value
-    else:
-        listeners.append({"port": str(port), "allow_anonymous": "true"})
-    out = ["[gateway]", 'name = "judged"', 'topic = "gateway/{device}/{tag}"', f"data_dir = {json.dumps(str(data))}", "[broker]"]
-    for theirs, ours in (("max_keepalive", "keep_alive_max"),):
-        if theirs in options:
-            out.append(f'{ours} = "{options[theirs]}s"')
-    for theirs, ours in (("max_packet_size", "max_packet_size"),):
-        if theirs in options:
-            out.append(f'{ours} = "{options[theirs]}B"')
-    if users:
-        out.append(f"users_file = {json.dumps(str(pathlib.Path(users).resolve()))}")
-    for listener in listeners:
-        allowed = listener.get("allow_anonymous", options.get("allow_anonymous", "false")) == "true"
-        out += ["[[broker.listener]]", f'listen = "127.0.0.1:{listener["port"]}"', f'anonymous = "{"read-write" if allowed else "none"}"']
-    return "\n".join(out) + "\n"
+    head = ["[gateway]", 'name = "judged"', 'topic = "gateway/{device}/{tag}"', f"data_dir = {json.dumps(str(data))}", ""]
+    if not conf:
+        door = ["[[broker.listener]]", f'listen = "127.0.0.1:{port}"', 'anonymous = "read-write"', ""]
+        return "\n".join(head + door)
+    for users in re.findall(r"^password_file (\S+)", pathlib.Path(conf).read_text(), re.M):
+        pathlib.Path(users).chmod(0o600)  # ours are not for everybody to read
+    return "\n".join(head) + subprocess.run([binary, "broker", "import", conf], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def stand_in(binary, arguments):
@@ -126,12 +200,12 @@ def stand_in(binary, arguments):
         kept.write_text("")
     data.mkdir(exist_ok=True)
     config = data / "judged.toml"
-    config.write_text(translate(conf, port, data))
+    config.write_text(translate(binary, conf, port, data))
     child = subprocess.Popen([binary, "run", "--config", str(config)])
 
     def pass_on(number, _frame):
-        if number == signal.SIGHUP:
-            config.write_text(translate(conf, port, data))
+        if number == signal.SIGHUP and pathlib.Path(conf or "").is_file():
+            config.write_text(translate(binary, conf, port, data))
         child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -171,11 +245,13 @@ def run_mosquitto_tests(source, tests, broker, jobs, work):
     """Each test once; one that failed beside others is run again by itself, so that load is not what is judged."""
     work.mkdir(parents=True)
     shutil.copytree(source / "test", work / "test")
+    library = work / "test/mosq_test.py"
+    # A broker may take its time to come up: on a busy machine two seconds are not enough for anybody.
+    library.write_text(library.read_text().replace("range(0, 20)", "range(0, 300)"))
     (work / "src").mkdir()
     (work / "src/mosquitto").symlink_to(broker)
     if broker.name != "mosquitto":
-        with open(work / "test/mosq_test.py", "a") as f:
-            f.write(PATCH)
+        library.write_text(library.read_text() + PATCH)
     ports = queue.Queue()
     for port in free_ports(jobs * 2):
         ports.put(port)
@@ -197,7 +273,7 @@ def run_mosquitto_tests(source, tests, broker, jobs, work):
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         found = dict(pool.map(one, tests))
     for test in tests:
-        if not found[test[1]]:
+        if not found[test[1]] and (broker.name == "mosquitto" or test[1] not in MISSES):
             found[test[1]] = one(test)[1]
     return found
 
@@ -212,24 +288,33 @@ def wait_port(port):
     raise SystemExit(f"nothing listens on port {port}")
 
 
-def run_paho(source, script, broker, only, work):
-    """Every test of a file against one running broker, one after the other."""
+def run_paho(source, script, broker, only, jobs, work):
+    """Each test once, with a broker of its own; one that failed beside others is run again by itself. They run from a copy
+    in which the second client's SUBACK is waited for as well: the tests wait for the first one's twice, and then rely on
+    one connection's SUBSCRIBE being dealt with before another one's PUBLISH."""
     work.mkdir(parents=True, exist_ok=True)
-    [port] = free_ports(1)
-    conf = work / f"{script}.conf"
-    # What the suite expects of its broker: a keep alive of at most 60 s.
-    conf.write_text(f"port {port}\nallow_anonymous true\nmax_keepalive 60\n")
-    with open(work / f"{script}.broker.log", "w") as log:
-        running = subprocess.Popen([broker, "-c", str(conf)], stdout=log, stderr=log, cwd=work)
-    wait_port(port)
-    found = {}
-    folder = source / "interoperability"
+    folder = work / script.removesuffix(".py")
+    shutil.copytree(source / "interoperability", folder)
+    text = (folder / script).read_text()
+    (folder / script).write_text(re.sub(r"(bclient\.subscribe\([^\n]*\n\s*self\.waitfor\(callback)\.subscribeds", r"\g<1>2.subscribeds", text))
     names = re.findall(r"^    def (test\w+)", (folder / script).read_text(), re.M)
     label = {"client_test.py": "3.1.1", "client_test5.py": "5"}[script]
-    try:
-        for name in names:
-            if only not in f"{label} {name}":
-                continue
+    names = [name for name in names if only in f"{label} {name}"]
+
+    def one(name):
+        [port] = free_ports(1)
+        conf = work / f"{script}.{name}.conf"
+        # What the suite expects of its broker: a keep alive of at most 60 s; a filter that may not be subscribed to.
+        text = f"port {port}\nallow_anonymous true\nmax_keepalive 60\n"
+        if name == "test_subscribe_failure":
+            rules = work / f"{script}.{name}.acl"
+            rules.write_text("topic readwrite TopicA/#\n")
+            text += f"acl_file {rules}\n"
+        conf.write_text(text)
+        with open(work / f"{script}.{name}.broker.log", "w") as log:
+            running = subprocess.Popen([broker, "-c", str(conf)], stdout=log, stderr=log, cwd=work)
+        try:
+            wait_port(port)
             # It reads its options by itself and leaves the rest to unittest, in its own way each.
             call = f"import sys,runpy; sys.path.insert(0,'.'); import {script[:-3]} as t, unittest; t.host='localhost'; t.port={port}; " + PAHO_NAMES + f"; unittest.main(t, argv=['x','Test.{name}'])"
             try:
@@ -239,11 +324,15 @@ def run_paho(source, script, broker, only, work):
             except subprocess.TimeoutExpired as late:
                 good, said = False, (late.stdout or b"") + b"\nnot finished in time"
             (work / f"{script}.{name}.log").write_bytes(said)
-            found[f"{label} {name}"] = good
-    finally:
-        running.terminate()
-        running.wait(20)
-    return found
+        finally:
+            running.terminate()
+            running.wait(20)
+        return good
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        found = dict(zip(names, pool.map(one, names)))
+    again = lambda name: (broker.name == "mosquitto" or f"{label} {name}" not in MISSES) and one(name)
+    return {f"{label} {name}": good or again(name) for name, good in found.items()}
 
 
 PAHO_NAMES = (
@@ -256,24 +345,29 @@ PAHO_NAMES = (
 # ---------------------------------------------------------------- the verdict
 
 def table(title, ours, reference):
-    """Prints a suite's results; returns the tests that failed without a reason."""
+    """Prints a suite's results, test by test and group by group; returns the tests that failed without a reason."""
     print(f"\n{title}")
     unexplained = []
     word = lambda good: "-" if good is None else "passed" if good else "FAILED"
     for name in ours:
-        beside = reference.get(name)
         miss = ""
         if not ours[name]:
             reason, detail = MISSES.get(name, (None, ""))
-            miss = f"  {REASONS[reason]}: {detail}" if reason else ""
-            if not reason and beside is not False:
+            miss = f"  {REASONS[reason]}: {detail}" if reason else "  NO REASON"
+            if not reason:
                 unexplained.append(name)
-                miss = "  NO REASON"
         elif name in MISSES:
             miss = "  (has a reason in MISSES that it no longer needs)"
-        print(f"  {name:52} {word(ours[name])}  {word(beside)}{miss}")
-    count = lambda found: f"{sum(map(bool, found.values()))} of {len(found)}"
-    print(f"  {'':52} ours {count(ours)}, mosquitto {count(reference) if reference else 'not run'}")
+        print(f"  {name:52} {word(ours[name])}  {word(reference.get(name))}{miss}")
+    group = lambda name: name.split(" ")[0] if " " in name else name[:2]
+    print(f"\n  {'group':6} {'tests':>5} {'ours':>5} {'mosquitto':>9}")
+    for kind in [*dict.fromkeys(map(group, ours)), ""]:
+        of = [name for name in ours if not kind or group(name) == kind]
+        theirs = sum(bool(reference.get(name)) for name in of) if reference else "not run"
+        print(f"  {kind or 'all':6} {len(of):5} {sum(ours[name] for name in of):5} {theirs:>9}")
+    reasons = [MISSES[name][0] for name in ours if not ours[name] and name in MISSES]
+    for reason in dict.fromkeys(reasons):
+        print(f"  {reasons.count(reason):3} {REASONS[reason]}")
     return unexplained
 
 
@@ -289,7 +383,10 @@ def main():
     reference = None if options.no_reference else shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
     if not reference and not options.no_reference:
         print("SKIPPED the reference: mosquitto is not installed")
+    # mosquitto started by root becomes a user of its own, who must be able to read and write here.
+    os.umask(0)
     work = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
+    work.chmod(0o777)
     # What the tests start as mosquitto.
     ours = work / "ironbridge-as-mosquitto"
     ours.write_text(f"#!/bin/sh\nexec {sys.executable} {pathlib.Path(__file__).resolve()} --stand-in {pathlib.Path(options.binary).resolve()} \"$@\"\n")
@@ -300,7 +397,7 @@ def main():
         for script in ("client_test.py", "client_test5.py"):
             source = pathlib.Path(options.paho)
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                runs = {name: pool.submit(run_paho, source, script, broker, options.only, work / f"paho-{name}") for name, broker in brokers.items()}
+                runs = {name: pool.submit(run_paho, source, script, broker, options.only, options.jobs, work / f"paho-{name}") for name, broker in brokers.items()}
                 found = {name: run.result() for name, run in runs.items()}
             unexplained += table(f"paho.mqtt.testing, {script}", found["ours"], found.get("mosquitto", {}))
     else:

@@ -19,11 +19,12 @@ TARGET = os.path.abspath(os.path.join(HERE, "../../target/foreign"))
 DEVICES, TAGS, IDLE = 20, 500, 1000
 
 
-def config(port, data):
-    """A plant of ten thousand tags, and a door for everybody."""
-    text = f'[gateway]\nname = "crowd"\ntopic = "plant/{{device}}/{{tag}}"\ndata_dir = "{data}"\n'
-    text += f'[[broker.listener]]\nlisten = "127.0.0.1:{port}"\nanonymous = "read-write"\n'
-    text += '[[broker.acl]]\nuser = "anonymous"\nwrite = ["#"]\n'
+def config(port, websocket, work):
+    """A plant of ten thousand tags, and doors for everybody: browsers and their like need a login."""
+    text = f'[gateway]\nname = "crowd"\ntopic = "plant/{{device}}/{{tag}}"\ndata_dir = "{work}/data"\n[broker]\nmax_connections = 1200\n'
+    text += f'users_file = "{work}/users"\n[[broker.listener]]\nlisten = "127.0.0.1:{port}"\nanonymous = "read-write"\n'
+    text += f'[[broker.listener]]\nlisten = "127.0.0.1:{websocket}"\nwebsocket = true\n'
+    text += '[[broker.acl]]\nuser = "anonymous"\nwrite = ["#"]\n[[broker.acl]]\nuser = "web"\nread = ["#"]\nwrite = ["#"]\n'
     for device in range(DEVICES):
         text += (f'[[bus]]\nname = "line-{device}"\ntype = "modbus-tcp"\nendpoint = "127.0.0.1:{5020 + device}"\n'
                  f'[[device]]\nname = "d{device}"\nbus = "line-{device}"\nunit_id = 1\npoll = "2s"\n')
@@ -62,6 +63,8 @@ def paho(port, transport="tcp", host="127.0.0.1", prepare=lambda client: None):
         print(f"paho {label} over {transport}")
         inbox, granted = queue.Queue(), queue.Queue()
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"paho/{label}", protocol=version, transport=transport)
+        if transport == "websockets":
+            client.username_pw_set("web", "secret")
         client.on_message = lambda _c, _u, message: inbox.put(message)
         client.on_subscribe = lambda *given: granted.put(given[3])
         prepare(client)
@@ -190,13 +193,13 @@ def main():
         print("SKIPPED crowd.py: mosquitto-clients is not installed")
         return 0
     work = tempfile.mkdtemp(prefix="crowd-")
-    port = free_port()
+    port, websocket = free_port(), free_port()
     plan, sim = f"{work}/plan.toml", f"{work}/sim.toml"
+
+    subprocess.run([binary, "passwd", f"{work}/users", "web"], input="secret\n", text=True, check=True)
     with open(plan, "w") as file:
-        file.write(config(port, f"{work}/data"))
-    checked = subprocess.run([binary, "check", "--config", plan], capture_output=True, text=True)
-    if checked.returncode:
-        sys.exit(checked.stdout + checked.stderr)
+        file.write(config(port, websocket, work))
+    subprocess.run([binary, "check", "--config", plan], check=True, stdout=subprocess.DEVNULL)
     plant = subprocess.Popen([binary, "simulate", "--config", plan, "--write-config", sim], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 60
     while not os.path.exists(sim) and time.time() < deadline:
@@ -207,8 +210,10 @@ def main():
         wait_port(port)
         mosquitto_clients(port)
         paho(port)
+        paho(websocket, "websockets")
         if folder := modules("mqtt@5"):
             mqtt_js(folder, f"mqtt://127.0.0.1:{port}")
+            mqtt_js(folder, f"ws://web:secret@127.0.0.1:{websocket}/mqtt")
             explorer(folder, f"mqtt://127.0.0.1:{port}")
         idle(port, gateway)
         if long:

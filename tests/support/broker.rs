@@ -49,6 +49,8 @@ pub struct Setup {
     pub acl: Vec<AclPlan>,
     /// Who may log in; the password is the name.
     pub users: Vec<&'static str>,
+    /// The users file as it is to stand there, instead.
+    pub users_file: Option<String>,
     pub clock: Clock,
 }
 
@@ -62,8 +64,8 @@ impl Default for Setup {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (acl, users, sessions, clock) = (Vec::new(), Vec::new(), SessionsPlan::default(), still());
         let (doors, limits) = (Vec::new(), BrokerLimits::default());
-        let (anonymous, write) = (Anonymous::ReadWrite, Vec::new());
-        Self { anonymous, write, tags: 10, listen, sessions, doors, limits, acl, users, clock }
+        let (anonymous, write, users_file) = (Anonymous::ReadWrite, Vec::new(), None);
+        Self { anonymous, write, tags: 10, listen, sessions, doors, limits, acl, users, users_file, clock }
     }
 }
 
@@ -106,7 +108,14 @@ impl Running {
         }
         let acl = AclPlan { user: "anonymous".to_owned(), read: Vec::new(), write: setup.write, operate: Vec::new() };
         let (acl, sessions) = (setup.acl.into_iter().chain([acl]).collect(), setup.sessions);
-        let users_file = write_users(dir.path(), &setup.users);
+        let users_file = match &setup.users_file {
+            None => write_users(dir.path(), &setup.users),
+            Some(text) => {
+                let path = dir.path().join("users");
+                ironbridge::access::replace(&path, text).expect("the users file is written");
+                Some(path)
+            }
+        };
         let plan = BrokerPlan { listeners, limits: setup.limits, users_file, acl, sessions };
         let access = Arc::new(Access::new(&plan));
         access.load_users();

@@ -316,6 +316,13 @@ impl Watch {
         found.unwrap()
     }
 
+    /// The topic of a message that has this in it.
+    pub fn contains(&self, text: &str) -> Option<String> {
+        let seen = self.seen.lock().unwrap();
+        let has = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        seen.iter().find(|seen| has(&seen.payload) || seen.topic.contains(text)).map(|seen| seen.topic.clone())
+    }
+
     /// Waits for this event on `ironbridge/gw/event`.
     pub async fn event(&self, name: &str, state: &str) -> Json {
         let fits = |event: &Json| event["event"] == name && event["state"] == state;

@@ -5,6 +5,7 @@ mod lines;
 mod live;
 mod scan;
 mod tags;
+mod users;
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};

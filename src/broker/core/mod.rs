@@ -40,9 +40,9 @@ use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use owing::Room;
-pub(super) use subscribing::NOT_AUTHORIZED;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
+pub(super) use subscribing::NOT_AUTHORIZED;
 
 /// Deliveries of the gateway's own messages for which the lock is held at a time.
 const PAGE: usize = 256;
@@ -117,6 +117,8 @@ struct Core {
 pub(super) struct Published {
     /// Clients it is on its way to.
     pub receivers: usize,
+    /// Somebody subscribes to its topic, be it the publisher alone who does not want its own.
+    pub wanted: bool,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,
     /// Its packet identifier stands in the ledger.
@@ -221,6 +223,7 @@ impl Shared {
             return Err(refusal);
         }
         let receivers = core.deliveries.len();
+        let wanted = !core.found.single.is_empty() || !core.found.shared.is_empty();
         let debts = if durable && !fails { self.number(core) } else { owing::Debts::new() };
         let owed = !debts.is_empty();
         let received =
@@ -243,7 +246,7 @@ impl Shared {
             self.stats.retained.set(core.retained.len() as u64);
         }
         core.deliver(&self.stats);
-        Ok(Published { receivers, committed, owed })
+        Ok(Published { receivers, wanted, committed, owed })
     }
 
     /// The gateway's own messages; retained ones live in memory only.
@@ -275,7 +278,10 @@ impl Shared {
             self.publish_will(&mut core, will, now);
         }
         self.end_sessions(&mut core, now);
-        if let Some(OnDisk { rows, sessions, .. }) = self.disk.found_late() {
+        if let Some(OnDisk { rows, sessions, set_aside }) = self.disk.found_late() {
+            if let Some(aside) = set_aside {
+                tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
+            }
             self.take_in(&mut core, sessions);
             for message in rows.into_iter().filter_map(|row| keeping::message(row, &self.clock, &self.ownership)) {
                 if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message)).is_err() {

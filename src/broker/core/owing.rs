@@ -141,6 +141,30 @@ impl Shared {
         }
     }
 
+    /// The ledger was damaged: a new one is begun with what is known here; says how many messages that were owed are lost.
+    ///
+    /// Packet identifiers that were received are not entered again: should the gateway be cut off before their PUBREL, such
+    /// a message may be taken twice.
+    pub(in crate::broker) fn begin_anew(&self) -> u64 {
+        let core = self.lock();
+        self.disk.begin_anew();
+        for message in core.retained.of_clients() {
+            self.disk.change_at_leisure(Arc::clone(&message.topic), Some(keeping::row(message, &self.clock)));
+        }
+        let mut lost = 0;
+        for (client, durable) in core.clients.all().filter_map(|(_, client)| Some((client, client.durable.as_ref()?))) {
+            lost += durable.tally.now().0;
+            durable.tally.clear();
+            self.tell_ledger(client);
+            for (raw, subscription) in &client.filters {
+                let row = row_of(Arc::clone(raw), subscription);
+                self.disk.subscription(durable.tally.id, Arc::clone(raw), Some(row));
+            }
+        }
+        self.stats.dropped_ended.add(lost);
+        lost
+    }
+
     /// Tells of sessions for which there is no room, and of those for which there is room again.
     pub(super) fn watch_room(&self, core: &mut Core) -> Vec<(Arc<str>, Room)> {
         let mut changed = Vec::new();
@@ -213,6 +237,13 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
         carried: Carried { received, ..Carried::default() },
         durable: Some(Box::new(durable)),
     }
+}
+
+/// A subscription that is there, as a row; how it wanted retained messages is of no use any more.
+fn row_of(filter: Arc<str>, subscription: &Subscription) -> SubscriptionRow {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let options = subscription.qos.bits() | flag(subscription.no_local, 4) | flag(subscription.retain_as_published, 8);
+    SubscriptionRow { filter, options, identifier: subscription.id }
 }
 
 /// A subscription as a row.

@@ -1,7 +1,7 @@
 //! Everybody judged by rules that have changed: who would not be let in any more must go, what a client may not read any
 //! more it gets no longer, wills that it may not leave any more are dropped. Nobody else notices.
 //!
-//! Sessions without a connection keep what they are owed already: it was theirs when it came.
+//! What a session without a connection is owed already is judged when it is sent: when its client comes back.
 
 use std::collections::HashMap;
 use std::sync::Arc;

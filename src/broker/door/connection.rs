@@ -22,7 +22,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
-use crate::broker::wire::{Connect, decode, encode};
+use crate::broker::wire::{Connect, encode};
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
 const OUT_BYTES: usize = 32 * 1024;
@@ -67,7 +67,7 @@ impl Drop for Seat {
 
 /// What was left for the next round, so that others get their turn.
 struct Left {
-    /// Packets that have come.
+    /// Packets that may have come.
     packets: Rest,
     /// Retained messages to be looked through.
     retained: Rest,
@@ -142,14 +142,14 @@ impl Connection {
             // What goes without waiting goes first.
             if !out.is_empty()
                 && let Some(written) = at_once(writer.write(out))
-                && !self.written(written, out, &mut progress)
+                && !self.written(&written, out, &mut progress)
             {
                 return Ending::Lost;
             }
             // There may be more to say than had room in `out`.
-            let more = left.packets == Rest::More || full && out.len() < OUT_BYTES;
+            let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
-            let may_read = left.packets == Rest::Nothing && !self.duty.is_full() && out.len() < OUT_BYTES;
+            let may_read = left.packets == Rest::Nothing && !full && self.takes_more(out);
             // Silence is measured only while we listen.
             if !may_read {
                 self.duty.excuse();
@@ -176,7 +176,7 @@ impl Connection {
                 read = intake.read(reader), if may_read => if !self.has_read(&read) {
                     return Ending::Lost;
                 },
-                written = writer.write(out), if !out.is_empty() => if !self.written(written, out, &mut progress) {
+                written = writer.write(out), if !out.is_empty() => if !self.written(&written, out, &mut progress) {
                     return Ending::Lost;
                 },
                 () = self.seat.outbox.rung() => {}
@@ -197,8 +197,8 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn written(&self, written: io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
-        let Ok(count @ 1..) = written else { return false };
+    fn written(&self, written: &io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
+        let Ok(count @ 1..) = *written else { return false };
         out.advance(count);
         *progress = Instant::now();
         self.seat.shared.stats.bytes_sent.add(count as u64);
@@ -207,23 +207,35 @@ impl Connection {
 
     /// What can be done without waiting, up to a measure.
     fn work(&mut self, intake: &mut Intake, out: &mut BytesMut) -> Result<Left, Ending> {
-        let mut packets = 0;
-        while packets < PACKETS && !self.duty.is_full() && out.len() < OUT_BYTES {
-            packets += 1;
+        // First: it may make room for more packets.
+        if let Some(ending) = self.duty.take_settled(out) {
+            return Err(ending);
+        }
+        let (mut dealt_with, mut packets) = (0, Rest::More);
+        while dealt_with < PACKETS && self.takes_more(out) {
+            dealt_with += 1;
             let packet = match intake.next() {
-                Ok(Some(frame)) => decode(frame, self.duty.version()),
-                Ok(None) => break,
+                Ok(Some(frame)) => self.duty.decode(frame),
+                Ok(None) => {
+                    packets = Rest::Nothing;
+                    break;
+                }
                 Err(fault) => Err(fault),
             };
             if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
                 return Err(ending);
             }
         }
-        if let Some(ending) = self.duty.take_settled(out).or_else(|| self.seat.outbox.ending()) {
+        if let Some(ending) = self.seat.outbox.ending() {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
-        Ok(Left { packets: if packets == PACKETS { Rest::More } else { Rest::Nothing }, retained })
+        Ok(Left { packets, retained })
+    }
+
+    /// Is there room for what a packet may cause?
+    fn takes_more(&self, out: &BytesMut) -> bool {
+        !self.duty.is_full() && out.len() < OUT_BYTES
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.

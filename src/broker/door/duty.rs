@@ -15,32 +15,32 @@ use super::connection::Seat;
 use super::errands::{Done, Waits, kept};
 use crate::access::Identity;
 use crate::broker::clients::Carried;
-use crate::broker::core::{Entered, Leaving, NOT_AUTHORIZED, Origin, Refusal as Refused, Shared};
+use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared};
 use crate::broker::durable::Tally;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::Walk;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session, Token, Verdict};
-use crate::broker::tree::{ClientKey, Subscription};
-use crate::broker::wire::encode;
-use crate::broker::wire::{Connect, Incoming, Publish, Subscribe, Version};
+use crate::broker::tree::ClientKey;
+use crate::broker::wire::{Connect, Fault, Frame, Incoming, Publish, Version, decode, encode};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
-use crate::model::topic::{check_filter, split_share};
 
 /// A connected client at work.
 pub(super) struct Duty {
     pub(super) shared: Arc<Shared>,
     pub(super) key: ClientKey,
-    id: Arc<str>,
+    pub(super) id: Arc<str>,
     pub(super) identity: Identity,
     pub(super) version: Version,
+    /// It speaks MQTT 3.1.
+    legacy: bool,
     pub(super) session: Session,
     pub(super) outbox: Arc<Outbox>,
     pub(super) maximum_packet: usize,
-    wants_reasons: bool,
+    pub(super) wants_reasons: bool,
     pub(super) aliases: Aliases,
     /// Retained messages still to be sent, by filter: subscribing again begins again.
     pub(super) walks: BTreeMap<Arc<str>, Walk>,
@@ -52,7 +52,7 @@ pub(super) struct Duty {
     pub(super) in_step: u64,
     /// SUBACKs that wait for their commit: no message goes before them.
     pub(super) unsaid: usize,
-    refused_before: bool,
+    pub(super) refused_before: bool,
 }
 
 impl Duty {
@@ -73,6 +73,7 @@ impl Duty {
             id: Arc::clone(&seat.id),
             identity,
             version: connect.version,
+            legacy: connect.legacy,
             session,
             outbox: Arc::clone(&seat.outbox),
             maximum_packet: connect.maximum_packet as usize,
@@ -104,6 +105,11 @@ impl Duty {
 
     pub(super) fn version(&self) -> Version {
         self.version
+    }
+
+    /// Reads a packet as the client's version has it.
+    pub(super) fn decode(&self, frame: Frame) -> Result<Incoming, Fault> {
+        decode(if self.legacy { frame.without_dup() } else { frame }, self.version)
     }
 
     /// Is so much waiting to be settled that no more should be read?
@@ -190,8 +196,12 @@ impl Duty {
                     self.account(&action);
                     continue;
                 }
-                Action::Subscribe(subscribe) => self.subscribe(&subscribe, out),
-                Action::Unsubscribe { packet_id, filters } => self.unsubscribe(packet_id, &filters, out),
+                Action::Subscribe(subscribe) if self.fits(subscribe.filters.len()) => self.subscribe(&subscribe, out),
+                Action::Unsubscribe { packet_id, filters } if self.fits(filters.len()) => {
+                    self.unsubscribe(packet_id, &filters, out);
+                }
+                // It could not be told what became of it.
+                Action::Subscribe(_) | Action::Unsubscribe { .. } => return Some(Ending::Fault(Fault::NoRoom)),
                 Action::Close(ending) => return Some(ending),
             }
             self.shared.stats.packets_sent.one();
@@ -258,7 +268,7 @@ impl Duty {
         };
         let stored = self.shared.forward(&message, retain);
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
-        let unseen = published.receivers == 0 && message.qos == Qos::AtLeastOnce && stored.is_none();
+        let unseen = !published.wanted && message.qos == Qos::AtLeastOnce && stored.is_none();
         let reason = if unseen { 0x10 } else { 0 };
         let verdict = if published.owed { Verdict::Owed(reason) } else { Verdict::Taken(reason) };
         let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
@@ -311,66 +321,6 @@ impl Duty {
         self.waits.task(async move { Done::Settled(token, answer.await) });
         None
     }
-
-    fn subscribe(&mut self, subscribe: &Subscribe, out: &mut BytesMut) {
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
-        for wanted in &subscribe.filters {
-            match self.shared.subscribe(self.key, &self.identity, wanted, subscribe.id) {
-                Ok(subscribed) => {
-                    codes.push(wanted.qos.bits());
-                    if let Some(cursor) = subscribed.cursor {
-                        let (_, after) = self.outbox.numbers();
-                        // They come as what was kept, whatever the subscription says of what is published.
-                        let subscription = Subscription { retain_as_published: true, ..subscribed.subscription };
-                        let walk = Walk { cursor, subscription, after };
-                        self.walks.insert(walk.cursor.filter(), walk);
-                    }
-                }
-                Err(reason) => {
-                    if reason == NOT_AUTHORIZED {
-                        self.shared.access.subscribe_refused(&self.identity, &wanted.filter);
-                    } else if !self.refused_before && self.shared.talk.allows() {
-                        tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
-                    }
-                    self.refused_before = true;
-                    codes.push(reason);
-                }
-            }
-        }
-        let mut suback = BytesMut::new();
-        encode::suback(&mut suback, self.version, subscribe.packet_id, &codes);
-        self.say_when_committed(suback, out);
-    }
-
-    /// A client that comes back relies on its subscriptions being there.
-    fn say_when_committed(&mut self, words: BytesMut, out: &mut BytesMut) {
-        if self.tally.is_some() {
-            self.unsaid += 1;
-            self.waits.commit(self.shared.disk.committed(), Done::Say(words.freeze()));
-        } else {
-            out.extend_from_slice(&words);
-        }
-    }
-
-    fn unsubscribe(&mut self, packet_id: u16, filters: &[String], out: &mut BytesMut) {
-        let mut codes = Vec::with_capacity(filters.len());
-        for filter in filters {
-            self.walks.remove(filter.as_str());
-            codes.push(match self.shared.unsubscribe(self.key, filter) {
-                true => 0,
-                false if is_filter(filter) => 0x11, // no subscription existed
-                false => 0x8F,
-            });
-        }
-        let mut unsuback = BytesMut::new();
-        encode::unsuback(&mut unsuback, self.version, packet_id, &codes);
-        self.say_when_committed(unsuback, out);
-    }
-}
-
-/// Could there be a subscription of this name?
-fn is_filter(raw: &str) -> bool {
-    split_share(raw).is_ok_and(|shared| check_filter(shared.map_or(raw, |(_, filter)| filter)).is_ok())
 }
 
 fn message(publish: Publish) -> Message {

@@ -20,11 +20,37 @@ use crate::broker::wire::{Connect, Version};
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
+/// Who takes packets of this length takes a CONNACK with a reason string.
+const REASONED_BYTES: u32 = 128;
+
 /// Tells a client why it is not let in.
 pub(super) async fn refuse(arrival: &mut Arrival, version: Version, reason: u8) {
+    say_no(arrival, version, (reason, "")).await;
+}
+
+/// The same, to a client whose CONNECT was understood.
+async fn turn_away(arrival: &mut Arrival, connect: &Connect, reason: u8) {
+    let told = if connect.maximum_packet >= REASONED_BYTES { why(reason) } else { "" };
+    say_no(arrival, connect.version, (reason, told)).await;
+}
+
+/// For the reason string of CONNACK.
+const fn why(reason: u8) -> &'static str {
+    match reason {
+        0x85 => "this client id is not valid, or somebody else's",
+        0x87 => "not authorized: user name, password or certificate",
+        0x88 => "nobody can be let in for the moment",
+        0x89 => "too busy, try again",
+        0x8B => "the gateway stops",
+        0x97 => "no room for more sessions that outlive their connection",
+        _ => "",
+    }
+}
+
+async fn say_no(arrival: &mut Arrival, version: Version, (reason, told): (u8, &str)) {
     arrival.shared.stats.connects_refused.one();
     let mut out = BytesMut::new();
-    encode::refusal(&mut out, version, reason);
+    encode::refusal(&mut out, version, reason, told);
     let told = async {
         arrival.stream.write_all(&out).await?;
         arrival.stream.shutdown().await
@@ -52,8 +78,8 @@ fn admit<'a>(
             return Err(0x85); // 3.1.3-8: identifier rejected
         }
         shared.access.admit(arriving, shown).await.map_err(|refused| match refused {
-            Refused::NotAuthorized => 0x87,
-            Refused::BadCredentials => 0x86,
+            // As mosquitto says it; in 3.1.1 the other code means credentials that are malformed (there table 3.1).
+            Refused::NotAuthorized | Refused::BadCredentials => 0x87,
             Refused::NoUsers => 0x88, // server unavailable
             Refused::Busy => 0x89,
         })
@@ -80,15 +106,28 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let identity = match admit(&arrival, &connect, &id).await {
         Ok(identity) => identity,
-        Err(reason) => return refuse(&mut arrival, version, reason).await,
+        Err(reason) => return turn_away(&mut arrival, &connect, reason).await,
     };
+    let expiry = expiry(&connect, arrival.shared.bounds.session_expiry_max);
+    let told = Welcome {
+        assigned_id: assigned.as_deref(),
+        session_expiry: (expiry != connect.session_expiry).then_some(expiry),
+        receive_maximum: RECEIVE_MAXIMUM,
+        alias_maximum: ALIASES_MAX,
+        maximum_packet: limits.packet_bytes,
+        keep_alive,
+        ..Welcome::default()
+    };
+    if encoded(version, &told).len() > connect.maximum_packet as usize {
+        tracing::debug!(peer = %arrival.shown.peer, client = &*id, "its maximum packet size is too small for CONNACK");
+        return arrival.shared.stats.connects_refused.one();
+    }
     // Not kept for as long as the client stays.
     connect.password = None;
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting), limits.queued_bytes));
     if let Some(certificate) = &arrival.shown.certificate {
         certificate.guest.connected(&outbox);
     }
-    let expiry = expiry(&connect, arrival.shared.bounds.session_expiry_max);
     let newcomer = Newcomer {
         id: Arc::clone(&id),
         identity: identity.clone(),
@@ -104,7 +143,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
             if arrival.shared.talk.allows() {
                 tracing::info!(peer = %arrival.shown.peer, client = &*id, reason, "client refused");
             }
-            return refuse(&mut arrival, version, reason).await;
+            return turn_away(&mut arrival, &connect, reason).await;
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), outbox);
@@ -115,22 +154,21 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     if dropped > 0 {
         tracing::warn!(client = &*id, dropped, "messages found no room while the client was away");
     }
-    let mut out = BytesMut::new();
-    let told = Welcome {
-        session_present: present,
-        assigned_id: assigned.as_deref(),
-        session_expiry: (expiry != connect.session_expiry).then_some(expiry),
-        receive_maximum: RECEIVE_MAXIMUM,
-        alias_maximum: ALIASES_MAX,
-        dropped,
-        maximum_packet: limits.packet_bytes,
-        keep_alive,
-    };
-    encode::welcome(&mut out, version, &told);
+    let told = Welcome { session_present: present && !connect.legacy, dropped, ..told };
+    let mut out = encoded(version, &told);
+    if out.len() > connect.maximum_packet as usize {
+        out = encoded(version, &Welcome { dropped: 0, ..told }); // user properties go first (3.2.2-20)
+    }
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, &connect, identity);
     connection.run(arrival.stream, Intake::new(arrived, arrival.places, limits.packet_bytes), out).await;
+}
+
+fn encoded(version: Version, told: &Welcome<'_>) -> BytesMut {
+    let mut out = BytesMut::new();
+    encode::welcome(&mut out, version, told);
+    out
 }
 
 /// Seconds the session is to outlive the connection. In 3.1.1 a session without `clean_session` has no end; here it has one.

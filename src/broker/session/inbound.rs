@@ -19,8 +19,8 @@ pub(in crate::broker) const RECEIVE_MAXIMUM: u16 = 64;
 /// QoS 2 publishes of a client that wait for their PUBREL, of all its connections: beyond, something is wrong with it.
 const UNRELEASED_MAX: usize = 1024;
 
-/// Topic aliases a client may use towards us: at most 32 KiB per connection.
-pub(in crate::broker) const ALIASES_MAX: u16 = 32;
+/// Topic aliases a client may use towards us: as with mosquitto, and at most 10 KiB per connection.
+pub(in crate::broker) const ALIASES_MAX: u16 = 10;
 
 /// Names a publish until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -16,6 +16,7 @@ fn session(version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
 fn of(lifetime: Lifetime, version: Version, keep_alive: u16, receive_maximum: u16) -> Session {
     let connect = Connect {
         version,
+        legacy: false,
         bridge: false,
         client_id: "x".to_owned(),
         clean_start: true,

@@ -10,8 +10,11 @@ use crate::model::topic::check_topic;
 
 /// CONNECT, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the packet, each of its own")]
 pub(crate) struct Connect {
     pub version: Version,
+    /// It speaks MQTT 3.1, whose CONNACK says nothing of sessions.
+    pub legacy: bool,
     /// It is a broker that bridges, and said so: what it sends is not sent back, and it sees RETAIN as published.
     pub bridge: bool,
     /// May be empty: the server assigns one.
@@ -95,7 +98,7 @@ const fn is_told(version: Version, fault: Fault) -> bool {
     }
 }
 
-/// CONNACK with what every MQTT 5 client must know; who takes less than this takes nothing.
+/// CONNACK with what every MQTT 5 client must know, and no more; who takes less than this takes nothing.
 const CONNACK_BYTES: u32 = 16;
 
 /// The level of MQTT 3.1.
@@ -125,11 +128,14 @@ fn read(mut reader: Reader, version: Version, level: u8) -> Result<Connect, Faul
     if said.auth_method.is_some() {
         return Err(Fault::AuthMethod);
     }
+    if said.auth_data {
+        return Err(Fault::Protocol("authentication data without a method")); // section 3.1.2.11.10
+    }
     if said.maximum_packet.is_some_and(|most| most < CONNACK_BYTES) {
         return Err(Fault::NoRoom);
     }
     let client_id = reader.text()?;
-    if level == LEVEL_31 && !(1..=CLIENT_ID_31_MAX).contains(&client_id.chars().count()) {
+    if level & !BRIDGE == LEVEL_31 && !(1..=CLIENT_ID_31_MAX).contains(&client_id.chars().count()) {
         return Err(Fault::ClientId("MQTT 3.1 has client ids of 1 to 23 characters"));
     }
     let will = if flags.will { Some(read_will(&mut reader, version, flags)?) } else { None };
@@ -138,6 +144,7 @@ fn read(mut reader: Reader, version: Version, level: u8) -> Result<Connect, Faul
     reader.end()?;
     Ok(Connect {
         version,
+        legacy: level & !BRIDGE == LEVEL_31,
         bridge: level & BRIDGE != 0,
         client_id,
         clean_start: flags.clean,

@@ -29,6 +29,13 @@ pub(in crate::broker) fn decode(frame: Frame, version: Version) -> Result<Incomi
     }
 }
 
+/// Slashes in a topic or filter at most; as mosquitto.
+const DEPTH_MAX: usize = 200;
+
+fn is_too_deep(topic: &str) -> bool {
+    topic.bytes().filter(|byte| *byte == b'/').count() > DEPTH_MAX
+}
+
 /// Section 3.3.
 fn read_publish(mut reader: Reader, flags: u8, version: Version) -> Result<Incoming, Fault> {
     let qos = Qos::from_bits((flags >> 1) & 3).ok_or(Fault::Malformed("QoS 3"))?;
@@ -37,6 +44,9 @@ fn read_publish(mut reader: Reader, flags: u8, version: Version) -> Result<Incom
         return Err(Fault::Malformed("DUP at QoS 0"));
     }
     let topic = reader.text()?;
+    if is_too_deep(&topic) {
+        return Err(Fault::Protocol("more than 200 topic levels"));
+    }
     let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
     let said = properties::read(&mut reader, version, Place::Publish)?;
     if topic.is_empty() && version == Version::V5 {
@@ -93,13 +103,22 @@ fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Faul
     let said = properties::read(&mut reader, version, Place::Subscribe)?;
     let mut filters = Vec::new();
     while !reader.is_empty() {
-        let filter = reader.text()?;
+        let filter = read_filter(&mut reader)?;
         filters.push(read_options(filter, reader.byte()?, version)?);
     }
     if filters.is_empty() {
         return Err(Fault::Protocol("SUBSCRIBE without a filter"));
     }
     Ok(Incoming::Subscribe(Subscribe { packet_id, id: said.subscription_id, filters }))
+}
+
+/// Neither empty (4.7.3-1) nor too deep; whether it is a filter is answered for each by itself.
+fn read_filter(reader: &mut Reader) -> Result<String, Fault> {
+    let filter = reader.text()?;
+    if filter.is_empty() || is_too_deep(&filter) {
+        return Err(Fault::Malformed("topic filter of no or of more than 200 levels"));
+    }
+    Ok(filter)
 }
 
 fn read_options(filter: String, options: u8, version: Version) -> Result<Filter, Fault> {
@@ -112,7 +131,7 @@ fn read_options(filter: String, options: u8, version: Version) -> Result<Filter,
         0 => RetainHandling::Always,
         1 => RetainHandling::IfNew,
         2 => RetainHandling::Never,
-        _ => return Err(Fault::Protocol("retain handling 3")),
+        _ => return Err(Fault::Malformed("retain handling 3")),
     };
     let no_local = options & 4 != 0;
     if no_local && filter.starts_with("$share/") {
@@ -127,7 +146,7 @@ fn read_unsubscribe(mut reader: Reader, version: Version) -> Result<Incoming, Fa
     properties::read(&mut reader, version, Place::Unsubscribe)?;
     let mut filters = Vec::new();
     while !reader.is_empty() {
-        filters.push(reader.text()?);
+        filters.push(read_filter(&mut reader)?);
     }
     if filters.is_empty() {
         return Err(Fault::Protocol("UNSUBSCRIBE without a filter"));

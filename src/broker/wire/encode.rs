@@ -68,10 +68,19 @@ pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: 
     out.put_slice(&properties);
 }
 
-/// CONNACK, refused: `reason` in MQTT 5 terms, told to 3.1.1 clients in theirs (section 3.2.2.3 there).
-pub(in crate::broker) fn refusal(out: &mut BytesMut, version: Version, reason: u8) {
+/// CONNACK, refused: `reason` in MQTT 5 terms, told to 3.1.1 clients in theirs (section 3.2.2.3 there). `told` is a reason
+/// string that fits.
+pub(in crate::broker) fn refusal(out: &mut BytesMut, version: Version, reason: u8, told: &str) {
     match version {
-        Version::V5 => out.put_slice(&[0x20, 3, 0, reason, 0]),
+        Version::V5 => {
+            let mut properties = reason_properties(told);
+            if properties.is_empty() {
+                properties.put_u8(0);
+            }
+            head(out, 0x20, 2 + properties.len());
+            out.put_slice(&[0, reason]);
+            out.put_slice(&properties);
+        }
         Version::V311 => {
             let code = match reason {
                 0x84 => 1,        // unacceptable protocol version
@@ -106,12 +115,19 @@ pub(in crate::broker) fn ack(out: &mut BytesMut, version: Version, kind: AckKind
     out.put_slice(&properties);
 }
 
-/// SUBACK: one code per filter, in order.
-pub(in crate::broker) fn suback(out: &mut BytesMut, version: Version, packet_id: u16, codes: &[u8]) {
-    let properties = usize::from(version == Version::V5);
-    head(out, 0x90, 2 + properties + codes.len());
+/// SUBACK: one code per filter, in order. `told` is a reason string that the client asked for and that fits.
+pub(in crate::broker) fn suback(out: &mut BytesMut, version: Version, answer: (u16, &[u8], &str)) {
+    let (packet_id, codes, told) = answer;
+    let mut properties = BytesMut::new();
+    if version == Version::V5 {
+        properties = reason_properties(told);
+        if properties.is_empty() {
+            properties.put_u8(0);
+        }
+    }
+    head(out, 0x90, 2 + properties.len() + codes.len());
     out.put_u16(packet_id);
-    out.put_bytes(0, properties);
+    out.put_slice(&properties);
     match version {
         Version::V5 => out.put_slice(codes),
         // 3.1.1 knows one failure (section 3.9.3).

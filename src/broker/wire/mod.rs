@@ -103,6 +103,17 @@ pub(super) struct Frame {
     pub body: Bytes,
 }
 
+impl Frame {
+    /// MQTT 3.1 sets DUP on PUBREL, SUBSCRIBE and UNSUBSCRIBE that it sends again (there section 2.1); later versions have
+    /// that bit reserved.
+    pub(super) fn without_dup(mut self) -> Self {
+        if matches!(self.first >> 4, 6 | 8 | 10) {
+            self.first &= !8;
+        }
+        self
+    }
+}
+
 /// How long the packet will be that has begun to arrive; 0 as long as that is not known.
 pub(super) fn announced(arrived: &[u8]) -> usize {
     let mut length = 0_usize;

@@ -76,6 +76,7 @@ pub(super) struct Properties {
     pub subscription_id: Option<u32>,
     pub session_expiry: Option<u32>,
     pub auth_method: Option<String>,
+    pub auth_data: bool,
     pub problem_info: Option<u8>,
     pub will_delay: Option<u32>,
     pub receive_maximum: Option<u16>,
@@ -98,6 +99,9 @@ pub(super) fn read(reader: &mut Reader, version: Version, place: Place) -> Resul
     while !part.is_empty() {
         let before = part.peek();
         let id = part.byte()?;
+        if (place, id) == (Place::Publish, SUBSCRIPTION_ID) {
+            return Err(Fault::Protocol("a subscription identifier from a client")); // 3.3.4-6
+        }
         if !place.allowed().contains(&id) {
             return Err(Fault::Malformed("property that does not belong here"));
         }
@@ -132,7 +136,10 @@ impl Properties {
             MESSAGE_EXPIRY => self.message_expiry = Some(part.four()?),
             CONTENT_TYPE | REASON_STRING => drop(part.text()?),
             AUTH_METHOD => self.auth_method = Some(part.text()?),
-            AUTH_DATA => drop(part.binary()?),
+            AUTH_DATA => {
+                part.binary()?;
+                self.auth_data = true;
+            }
             USER_PROPERTY => {
                 part.text()?;
                 part.text()?;

@@ -102,7 +102,7 @@ fn our_answers_are_read_by_the_other_codec() {
     };
     encode::welcome(&mut out, Version::V5, &told);
     encode::ack(&mut out, Version::V5, AckKind::Puback, (5, 0x87, "because"));
-    encode::suback(&mut out, Version::V5, 6, &[1, 0x87]);
+    encode::suback(&mut out, Version::V5, (6, &[1, 0x87], "why not"));
     encode::unsuback(&mut out, Version::V5, 7, &[0, 0x11]);
     encode::pong(&mut out);
     encode::disconnect(&mut out, Version::V5, 0x8E, "somebody else came");
@@ -119,6 +119,7 @@ fn our_answers_are_read_by_the_other_codec() {
     assert_eq!(puback.properties.expect("properties").reason_string.as_deref(), Some("because"));
     let v5::Packet::SubAck(suback) = next() else { panic!("a SUBACK") };
     assert_eq!(suback.return_codes.len(), 2);
+    assert_eq!(suback.properties.expect("properties").reason_string.as_deref(), Some("why not"));
     assert!(matches!(next(), v5::Packet::UnsubAck(_)));
     assert!(matches!(next(), v5::Packet::PingResp(_)));
     let v5::Packet::Disconnect(disconnect) = next() else { panic!("a DISCONNECT") };

@@ -80,7 +80,7 @@ const NEEDLESS: &[(&str, &str)] = &[
 
 /// Limits with a counterpart.
 const LIMITS: &[&str] =
-    &["max_connections", "max_inflight_messages", "max_packet_size", "persistent_client_expiration"];
+    &["max_connections", "max_inflight_messages", "max_keepalive", "max_packet_size", "persistent_client_expiration"];
 
 /// Keys of a bridge that do not begin with `bridge_`, `remote_` or `local_`.
 const BRIDGE_KEYS: &[&str] = &[

@@ -17,6 +17,7 @@ type Form = fn(&str) -> Option<String>;
 const LIMITS: &[(&str, &str, Form)] = &[
     ("max_connections", "max_connections", |value| within(value, 1..=65_535).map(|count| count.to_string())),
     ("max_inflight_messages", "max_inflight", |value| within(value, 1..=256).map(|count| count.to_string())),
+    ("max_keepalive", "keep_alive_max", |value| within(value, 1..=65_535).map(|seconds| format!("\"{seconds}s\""))),
     ("max_packet_size", "max_packet_size", |value| within(value, 1024..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
     ("persistent_client_expiration", "session_expiry_max", expiry),
 ];

@@ -349,7 +349,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn whatever_is_cut_or_fails_the_disk_holds_what_had_been_entered_and_nobody_is_told_otherwise(steps in steps()) {
         let mut run = Run::new();

@@ -24,7 +24,7 @@ pub(super) fn read(
     if pending.is_some_and(|changes| changes.forget) {
         return Ok(Vec::new());
     }
-    let mut query = connection.prepare(
+    let mut query = connection.prepare_cached(
         "SELECT ordinal, flags, identifiers, topic, qos, payload, properties, expires FROM owed
          LEFT JOIN message ON message.id = owed.message WHERE session = ?1 AND ordinal >= ?2 ORDER BY ordinal",
     )?;

@@ -36,7 +36,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Statement, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
 use super::pending::{Batch, Changes};
 use super::rows::{MessageRow, Owing, SessionId, SessionRow};
@@ -95,8 +95,8 @@ fn write_retained(work: &Transaction<'_>, batch: &Batch) -> Done {
     if batch.retained.is_empty() {
         return Ok(());
     }
-    let mut put = work.prepare("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?)")?;
-    let mut clear = work.prepare("DELETE FROM retained WHERE topic = ?")?;
+    let mut put = work.prepare_cached("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?)")?;
+    let mut clear = work.prepare_cached("DELETE FROM retained WHERE topic = ?")?;
     for (topic, row) in &batch.retained {
         match row {
             Some(row) => {
@@ -113,7 +113,7 @@ fn write_retained(work: &Transaction<'_>, batch: &Batch) -> Done {
 fn forget(work: &Transaction<'_>, id: SessionId) -> Done {
     let key = id.0.cast_signed();
     let mut strike = Strike::prepare(work)?;
-    let mut owed = work.prepare("SELECT message, flags FROM owed WHERE session = ?1 AND message IS NOT NULL")?;
+    let mut owed = work.prepare_cached("SELECT message, flags FROM owed WHERE session = ?1 AND message IS NOT NULL")?;
     let messages = owed.query_map([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for message in messages {
         let (message, flags) = message?;
@@ -134,18 +134,28 @@ fn write_session(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> Do
             "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0) ON CONFLICT DO UPDATE SET client = ?2,
             owner = ?3, version = ?4, expiry = ?5, left = ?6, dropped = ?7, sent = ?8";
         let (dropped, sent) = (dropped.cast_signed(), sent_below.map(u64::cast_signed));
-        work.execute(sql, params![key, &**client_id, &**owner, version, expiry_s, left_unix_ms, dropped, sent])?;
+        work.prepare_cached(sql)?.execute(params![
+            key,
+            &**client_id,
+            &**owner,
+            version,
+            expiry_s,
+            left_unix_ms,
+            dropped,
+            sent
+        ])?;
         let sql = "INSERT INTO mark VALUES ('session', ?1) ON CONFLICT DO UPDATE SET number = ?1 WHERE number < ?1";
-        work.execute(sql, [key + 1])?;
+        work.prepare_cached(sql)?.execute([key + 1])?;
     }
     if let Some(mark) = changes.mark {
-        work.execute("UPDATE session SET mark = max(mark, ?2) WHERE id = ?1", [key, mark.cast_signed()])?;
+        let mut raise = work.prepare_cached("UPDATE session SET mark = max(mark, ?2) WHERE id = ?1")?;
+        raise.execute([key, mark.cast_signed()])?;
     }
     if changes.subscriptions.is_empty() {
         return Ok(());
     }
-    let mut put = work.prepare("INSERT OR REPLACE INTO subscription VALUES (?1, ?2, ?3, ?4)")?;
-    let mut end = work.prepare("DELETE FROM subscription WHERE session = ?1 AND filter = ?2")?;
+    let mut put = work.prepare_cached("INSERT OR REPLACE INTO subscription VALUES (?1, ?2, ?3, ?4)")?;
+    let mut end = work.prepare_cached("DELETE FROM subscription WHERE session = ?1 AND filter = ?2")?;
     for (filter, row) in &changes.subscriptions {
         match row {
             Some(row) => put.execute(params![key, &**filter, row.options, row.identifier])?,
@@ -160,8 +170,8 @@ fn write_received(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> D
         return Ok(());
     }
     let key = id.0.cast_signed();
-    let mut put = work.prepare("INSERT OR IGNORE INTO received VALUES (?1, ?2)")?;
-    let mut end = work.prepare("DELETE FROM received WHERE session = ?1 AND packet = ?2")?;
+    let mut put = work.prepare_cached("INSERT OR IGNORE INTO received VALUES (?1, ?2)")?;
+    let mut end = work.prepare_cached("DELETE FROM received WHERE session = ?1 AND packet = ?2")?;
     for (packet_id, there) in &changes.received {
         let of = if *there { &mut put } else { &mut end };
         of.execute(params![key, packet_id])?;
@@ -177,9 +187,9 @@ fn write_messages(work: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Bod
     if batch.debts.is_empty() {
         return Ok(bodies);
     }
-    let mut put =
-        work.prepare("INSERT INTO message (topic, qos, payload, properties, expires) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let mut share = work.prepare("INSERT INTO share VALUES (?1, ?2)")?;
+    let mut put = work
+        .prepare_cached("INSERT INTO message (topic, qos, payload, properties, expires) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut share = work.prepare_cached("INSERT INTO share VALUES (?1, ?2)")?;
     for (number, debt) in batch.debts.iter().filter(|(_, debt)| debt.rows > 0) {
         let MessageRow { topic, qos, payload, properties, expires_unix_ms } = &*debt.message;
         let body = put.insert(params![&**topic, qos, &payload[..], &properties[..], expires_unix_ms])?;
@@ -195,7 +205,7 @@ fn write_messages(work: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Bod
 fn write_owed(work: &Transaction<'_>, id: SessionId, changes: &Changes, bodies: &Bodies) -> rusqlite::Result<u64> {
     let key = id.0.cast_signed();
     if !changes.owed.is_empty() {
-        let mut put = work.prepare("INSERT INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let mut put = work.prepare_cached("INSERT INTO owed VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         for (number, owing) in changes.owed.values() {
             let Some((body, flag, bytes)) = bodies.get(number) else { continue };
             let Owing { ordinal, qos, retain, identifiers } = owing;
@@ -218,26 +228,27 @@ fn write_owed(work: &Transaction<'_>, id: SessionId, changes: &Changes, bodies: 
 
 /// Takes rows away from `owed`, and the message with its last one.
 struct Strike<'work> {
-    row: Statement<'work>,
-    find: Statement<'work>,
-    reduce: Statement<'work>,
-    body: Statement<'work>,
-    shared: Statement<'work>,
-    less: Statement<'work>,
+    row: CachedStatement<'work>,
+    find: CachedStatement<'work>,
+    reduce: CachedStatement<'work>,
+    body: CachedStatement<'work>,
+    shared: CachedStatement<'work>,
+    less: CachedStatement<'work>,
 }
 
 impl<'work> Strike<'work> {
     fn prepare(work: &'work Transaction<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            row: work.prepare("DELETE FROM owed WHERE session = ?1 AND ordinal = ?2 RETURNING message, flags")?,
-            find: work.prepare("SELECT message, flags FROM owed WHERE session = ?1 AND ordinal = ?2")?,
-            reduce: work.prepare(
+            row: work
+                .prepare_cached("DELETE FROM owed WHERE session = ?1 AND ordinal = ?2 RETURNING message, flags")?,
+            find: work.prepare_cached("SELECT message, flags FROM owed WHERE session = ?1 AND ordinal = ?2")?,
+            reduce: work.prepare_cached(
                 "UPDATE owed SET message = NULL, bytes = 0, identifiers = x'', flags = (flags & 7) | 8
                  WHERE session = ?1 AND ordinal = ?2",
             )?,
-            body: work.prepare("DELETE FROM message WHERE id = ?1")?,
-            less: work.prepare("UPDATE share SET rows = rows - 1 WHERE message = ?1 RETURNING rows")?,
-            shared: work.prepare("DELETE FROM share WHERE message = ?1")?,
+            body: work.prepare_cached("DELETE FROM message WHERE id = ?1")?,
+            less: work.prepare_cached("UPDATE share SET rows = rows - 1 WHERE message = ?1 RETURNING rows")?,
+            shared: work.prepare_cached("DELETE FROM share WHERE message = ?1")?,
         })
     }
 

@@ -16,6 +16,9 @@ const FREE_MAX: u64 = 256;
 /// Free pages given back at a time, so that no commit waits long.
 const STEP: u64 = 256;
 
+/// Statements that stay prepared: all there are.
+const STATEMENTS: usize = 48;
+
 /// The file, open, with settings of its own.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = open_alone(path)?;
@@ -23,6 +26,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
         "PRAGMA cache_size = -2048; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {};",
         LOG_MAX * PAGE
     ))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
@@ -46,24 +50,25 @@ pub(super) struct Done {
 impl Upkeep {
     /// To be called after each commit, and again while there is more to do.
     pub(super) fn after_commit(&mut self, connection: &Connection) -> Result<Done, Fault> {
-        let mut written_bytes = self.look(connection, "NOOP")?;
-        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let (free, all) = (number("freelist_count")?.unsigned_abs(), number("page_count")?.unsigned_abs());
+        let mut written_bytes = self.look(connection, "PRAGMA wal_checkpoint(NOOP)")?;
+        let number = |sql| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+        let free = number("PRAGMA freelist_count")?.unsigned_abs();
+        let all = number("PRAGMA page_count")?.unsigned_abs();
         let mut more = false;
         if free > FREE_MAX.max(all / 4) {
             connection.execute_batch(&format!("PRAGMA incremental_vacuum({STEP})"))?;
-            written_bytes += self.look(connection, "NOOP")?;
+            written_bytes += self.look(connection, "PRAGMA wal_checkpoint(NOOP)")?;
             more = free - STEP.min(free) > FREE_MAX;
         }
         if self.log > LOG_MAX {
-            written_bytes += self.look(connection, "PASSIVE")?;
+            written_bytes += self.look(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
         }
         Ok(Done { written_bytes, more })
     }
 
     fn look(&mut self, connection: &Connection, how: &str) -> Result<u64, Fault> {
         let frames = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let (log, moved) = connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], frames)?;
+        let (log, moved) = connection.prepare_cached(how)?.query_row([], frames)?;
         let (log, moved) = (log.unsigned_abs(), moved.unsigned_abs());
         // Once all of it was moved into the file, the next commit writes the log from its begin again.
         let begun_again = moved < self.moved;

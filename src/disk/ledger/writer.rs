@@ -186,6 +186,8 @@ impl Writer {
     /// Until closed.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        // What could not be opened is tried again, also when nothing is ever entered.
+        self.retry = shared.lock().trouble.is_some().then(|| Instant::now() + RETRY);
         loop {
             let mut state = self.gather(&shared);
             let closed = state.closed;

@@ -1,0 +1,161 @@
+//! A disk that is full, fails, or loses what it has: what could not be kept is refused and never acknowledged, what was
+//! acknowledged arrives, and it works again by itself once the disk does.
+
+use crate::gateway::{Daemon, Home, PATIENCE};
+use crate::sessions::{More as _, back, lasting};
+use crate::strace;
+use crate::support;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rumqttc::mqttbytes::v4;
+use rumqttc::v5::mqttbytes::v5;
+use support::{Client4, Client5, Running, Setup, filter, message, tag, until};
+
+/// strace, attached; detached when dropped.
+struct Injection(Child);
+
+impl Injection {
+    fn begin(daemon: &Daemon, home: &Home, calls: &str, error: &str) -> Self {
+        let mut command = Command::new("strace");
+        for file in ["broker.db", "broker.db-wal"] {
+            command.arg("-P").arg(home.path("data").join(file));
+        }
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={calls}:error={error}"), "-p"]);
+        command.arg(daemon.pid().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("strace runs"))
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT); // it may be gone
+        let _ = self.0.wait();
+    }
+}
+
+/// Publishes one after the other, until one is (not) taken; all that were are noted. At QoS 1 while the disk may fail at any
+/// moment: PUBCOMP cannot refuse, it waits for the disk.
+async fn publish_until(taken: bool, sender: &mut Client5, next: &mut u32, accepted: &mut Vec<String>) {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < PATIENCE * 2, "in vain until one is taken: {taken}");
+        let text = next.to_string();
+        let qos = if taken && next.is_multiple_of(2) { 2 } else { 1 };
+        *next += 1;
+        let was_taken = sender.give(message("q", qos, &text)).await;
+        if was_taken {
+            accepted.push(text);
+        }
+        if was_taken == taken {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_the_disk_fails_what_would_be_owed_is_refused_and_afterwards_it_works_by_itself() {
+    if !strace::available() {
+        return;
+    }
+    let home = Home::new(&crate::kill::config());
+    let daemon = home.run();
+    let address = daemon.mqtt().await;
+    let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
+    reader.subscribe(filter("q", 2), None).await;
+    reader.leave().await;
+    let mut sender = Client5::connect(address, "sender", lasting(3600)).await;
+    let (mut next, mut accepted) = (0, Vec::new());
+    for (calls, error) in [("pwrite64,write", "ENOSPC"), ("fdatasync,fsync", "EIO"), ("pwrite64", "EROFS")] {
+        publish_until(true, &mut sender, &mut next, &mut accepted).await;
+        let injection = Injection::begin(&daemon, &home, calls, error);
+        publish_until(false, &mut sender, &mut next, &mut accepted).await;
+        assert!(!sender.give(message("q", 2, "never")).await);
+        // 3.1.1 has no word for it: the connection ends, without an acknowledgement.
+        let mut old = Client4::connect(address, "old").await;
+        let mut publish = v4::Publish::new("q", rumqttc::QoS::AtLeastOnce, "never");
+        publish.pkid = 5;
+        old.send(v4::Packet::Publish(publish)).await;
+        assert_eq!(old.try_next().await, None, "{calls} {error}");
+        assert!(sender.give(message("elsewhere", 1, "owed to nobody")).await);
+        drop(injection);
+        publish_until(true, &mut sender, &mut next, &mut accepted).await;
+    }
+    let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
+    assert_eq!(reader.take_texts(accepted.len()).await, accepted);
+    reader.ping().await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_at_first_is_taken_in_when_it_can_sessions_and_all() {
+    let broker = Running::start().await;
+    let (mut client, _) = back(&broker, "c").await;
+    client.subscribe(filter("q", 1), None).await;
+    client.leave().await;
+    assert!(broker.v5("sender").await.give(message("q", 1, "owed")).await);
+    let dir = broker.stop().await;
+    let (path, away) = (dir.path().join("broker.db"), dir.path().join("away"));
+    std::fs::rename(&path, &away).expect("moved");
+    std::fs::create_dir(&path).expect("something in the way");
+    let broker = Running::at(Setup::default(), dir).await;
+    let stats = broker.publisher.stats();
+    assert_eq!(stats.sessions_away.get(), 0);
+    std::fs::remove_dir(&path).expect("out of the way");
+    std::fs::rename(&away, &path).expect("moved back");
+    until("the session is known", || stats.sessions_away.get() == 1).await;
+    assert!(broker.v5("sender").await.give(message("q", 1, "and this")).await);
+    let (mut client, present) = back(&broker, "c").await;
+    assert!(present);
+    assert_eq!(client.take_texts(2).await, ["owed", "and this"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_while_in_use_is_begun_anew_with_all_that_is_known() {
+    let mut broker = Running::start().await;
+    for id in ["c", "d"] {
+        let (mut client, _) = back(&broker, id).await;
+        client.subscribe(filter("q", 1), Some(7)).await;
+        client.leave().await;
+    }
+    let mut sender = broker.v5("sender").await;
+    assert!(sender.give(v5::Publish { retain: true, ..message("kept", 1, "x") }).await);
+    // More than SQLite has in memory, and than waits in its log.
+    let body = "x".repeat(60_000);
+    for n in 0..120 {
+        assert!(sender.give(message("q", 1, &format!("{n} {body}"))).await);
+    }
+    let path = broker.dir.path().join("broker.db");
+    let bytes = std::fs::metadata(&path).expect("a file").len();
+    assert!(bytes > 1_000_000, "{bytes}");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
+    let rubbish = vec![0xA5; usize::try_from(bytes - 4096).expect("small")];
+    std::os::unix::fs::FileExt::write_all_at(&file, &rubbish, 4096).expect("written");
+    let (mut client, present) = back(&broker, "c").await;
+    assert!(present);
+    let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");
+    assert!(told.event == "broker_retained_damaged" || told.event == "broker_retained_not_kept", "{told:?}");
+    let began = Instant::now();
+    while !broker.v5("again").await.give(message("q", 1, "after")).await {
+        assert!(began.elapsed() < PATIENCE * 2, "it is begun anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    while client.take().await.payload != "after" {}
+    client.leave().await;
+    let dir: Arc<_> = broker.stop().await;
+    assert!(dir.path().join("broker.db.damaged").exists());
+    let broker = Running::at(Setup::default(), dir).await;
+    broker.publisher.retain(tag(1), "1".into());
+    let (mut other, present) = back(&broker, "d").await;
+    assert!(present);
+    let seen = other.take().await;
+    let ids = seen.properties.expect("properties").subscription_identifiers;
+    assert_eq!((&seen.payload[..], ids), (&b"after"[..], vec![7]));
+    other.subscribe(filter("kept", 1), None).await;
+    assert!(other.message().await.retain);
+    broker.stop().await;
+}

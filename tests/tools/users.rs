@@ -1,0 +1,261 @@
+//! `passwd` and `broker import` as processes: what is written, who may read it, and that nothing is dropped in silence.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ironbridge::access::{Access, Arriving, Credentials, Refused};
+use ironbridge::config::plan::{Anonymous, BrokerPlan};
+use ironbridge::config::{self, HostFacts};
+
+/// Exit code, standard output, standard error.
+fn run(words: &[&str], input: &str, home: &Path) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    command.args(words).current_dir(home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("runs");
+    // It may have ended without a look at it.
+    drop(child.stdin.take().expect("piped").write_all(input.as_bytes()));
+    let told = child.wait_with_output().expect("ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (told.status.code(), text(&told.stdout), text(&told.stderr))
+}
+
+fn plan(home: &Path) -> BrokerPlan {
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    let loaded = config::parse("[broker]\nusers_file = \"users\"\n", &home.join("x.toml"), &facts).expect("checks");
+    loaded.plan.broker
+}
+
+async fn log_in(access: &Access, user: &str, password: &[u8]) -> Result<(), Refused> {
+    let arriving = Arriving { door: Anonymous::None, client: "c", from: None };
+    let shown = Credentials { user: Some(user), password: Some(password), certificate: None };
+    access.admit(arriving, shown).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_user_that_passwd_adds_changes_and_deletes_can_log_in_and_then_cannot() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("users"), "# plant\nold:$6$x\n").expect("written");
+    for (user, password) in [("hmi", "first\n"), ("logger", " blanks and $%:é \r\n"), ("hmi", "second")] {
+        let (code, told, error) = run(&["passwd", "users", user], password, home);
+        assert_eq!((code, told.as_str()), (Some(0), ""), "{error}");
+        assert!(error.contains(user) && !error.contains(password.trim()), "{error}");
+    }
+    let text = fs::read_to_string(home.join("users")).expect("readable");
+    assert!(text.starts_with("# plant\nold:$6$x\nhmi:$argon2id$") && text.lines().count() == 4, "{text}");
+    assert!(!text.contains("second") && !text.contains("blanks"));
+    let mode = |name: &str| fs::metadata(home.join(name)).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode("users") & 0o007, 0, "what was everybody's is not any more");
+    let access = Access::new(&plan(home));
+    access.load_users();
+    assert_eq!(log_in(&access, "hmi", b"second").await, Ok(()));
+    assert_eq!(log_in(&access, "hmi", b"first").await, Err(Refused::BadCredentials));
+    assert_eq!(log_in(&access, "logger", " blanks and $%:é ".as_bytes()).await, Ok(()));
+    assert_eq!(run(&["passwd", "-D", "users", "hmi"], "", home).0, Some(0));
+    access.load_users();
+    assert_eq!(log_in(&access, "hmi", b"second").await, Err(Refused::BadCredentials));
+    assert_eq!(run(&["passwd", "new", "a"], "x", home).0, Some(0));
+    assert_eq!(mode("new"), 0o600);
+    let mut left: Vec<_> = fs::read_dir(home).expect("listed").map(|entry| entry.expect("entry").file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["new", "users"], "nothing is left lying about");
+}
+
+#[test]
+fn passwd_refuses_what_would_be_a_mistake_and_leaves_the_file_alone() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("users"), "hmi:x\n").expect("written");
+    let wrong: [(&[&str], &str, &str); 8] = [
+        (&["passwd", "users", "hmi", "hunter2"], "", "does not belong on the command line"),
+        (&["passwd", "-b", "users", "hmi", "hunter2"], "", "does not belong on the command line"),
+        (&["passwd", "-c", "users", "hmi"], "x", "-c is not needed"),
+        (&["passwd", "users", "hmi"], "", "empty"),
+        (&["passwd", "users", "hmi"], "two\nlines\n", "one line"),
+        (&["passwd", "users", "a:b"], "x", "colon"),
+        (&["passwd", "users", "anonymous"], "x", "means something else"),
+        (&["passwd", "-D", "users", "nobody"], "", "no user nobody"),
+    ];
+    for (words, input, part) in wrong {
+        let (code, _, told) = run(words, input, home);
+        assert!(code == Some(64) && told.contains(part) && !told.contains("hunter2"), "{words:?}: {code:?} {told}");
+    }
+    let (code, _, told) = run(&["passwd", "no/users", "hmi"], "x", home);
+    assert!(code == Some(75) && told.contains("no/users"), "{told}");
+    assert_eq!(fs::read_to_string(home.join("users")).expect("readable"), "hmi:x\n");
+}
+
+#[test]
+fn users_who_are_added_at_the_same_time_are_all_there() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || assert_eq!(run(&["passwd", "users", &format!("u{number}")], "x", home).0, Some(0)));
+        }
+    });
+    assert_eq!(fs::read_to_string(home.join("users")).expect("readable").lines().count(), 8);
+}
+
+const CONF: &str = "\
+# a plant
+per_listener_settings false
+allow_anonymous false
+password_file passwords
+acl_file rules
+persistence true
+max_connections 200
+max_keepalive 60
+psk_file secrets
+listener 1883 127.0.0.1
+listener 8883 0.0.0.0
+certfile server.crt
+keyfile server.key
+cafile clients.crt
+require_certificate true
+use_identity_as_username true
+listener 9001 127.0.0.1
+protocol websockets
+http_dir /srv/www
+listener 0 /run/mosquitto.sock
+listener 1884
+connection up
+address broker.example.com:8883
+bridge_cafile ca.crt
+remote_username gw
+remote_password hunter2
+topic machines/# out 1
+topic commands/# in 1
+bridge_psk deadbeef
+plugin /usr/lib/x.so
+";
+
+const RULES: &str = "\
+topic read public/#
+user hmi
+topic machines/#
+topic deny machines/secret
+topic read plant/+/state
+nonsense line
+user nobody
+topic x
+pattern readwrite u/%u/#
+pattern read c/%c
+";
+
+const PASSWORDS: &str = "\
+hmi:$7$101$BvuWeUkv7+YRjiZt$e3U55Eiik04AHrfzILsRyAERZQw7AgXZV+oHMjpIXaqdx7hChWe6sK9FF15VNmMjzaNbDXQMEp2r2kBG3tu4nw==
+broken:$5$x
+";
+
+#[test]
+fn a_mosquitto_is_carried_over_and_every_line_that_is_not_is_named() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    for (name, text) in [("mosquitto.conf", CONF), ("rules", RULES), ("passwords", PASSWORDS)] {
+        fs::write(home.join(name), text).expect("written");
+    }
+    let (code, page, told) = run(&["broker", "import", "mosquitto.conf"], "", home);
+    assert_eq!(code, Some(0), "{told}");
+    let (code, _, told_too) = run(&["broker", "import", "mosquitto.conf", "--out-dir", "out"], "", home);
+    assert_eq!(code, Some(0), "{told_too}");
+    let copy = fs::read_to_string(home.join("out/users")).expect("a copy of the users");
+    assert!(copy.starts_with("hmi:$7$101$") && copy.lines().count() == 1, "{copy}");
+    assert_eq!(fs::metadata(home.join("out/users")).expect("there").permissions().mode() & 0o777, 0o600);
+    let written = fs::read_to_string(home.join("out/broker.toml")).expect("written");
+    let (code, _, error) = run(&["check", "--config", "out/broker.toml"], "", home);
+    assert_eq!(code, Some(0), "{error}\n{written}");
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    let plan = config::parse(&page, &home.join("x.toml"), &facts).expect("checks").plan;
+    let listeners: Vec<String> = plan.broker.listeners.iter().map(|door| door.listen.to_string()).collect();
+    let doors = ["127.0.0.1:1883", "0.0.0.0:8883", "127.0.0.1:9001", "unix:/run/mosquitto.sock", "127.0.0.1:1884"];
+    assert_eq!(listeners, doors);
+    assert!(plan.broker.listeners.iter().all(|door| door.anonymous == Anonymous::None));
+    assert!(plan.broker.listeners[1].tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
+    assert!(plan.broker.listeners[2].websocket.is_some());
+    assert_eq!(plan.bridges.len(), 1);
+    assert_eq!(plan.broker.limits.keep_alive_max, Some(60));
+    let rule = |user: &str| plan.broker.acl.iter().find(|rule| rule.user == user).unwrap_or_else(|| panic!("{user}"));
+    assert_eq!((&rule("hmi").read[..], &rule("hmi").write[..]), (&["plant/+/state".to_owned()][..], &[][..]));
+    assert_eq!(rule("*").write, ["u/%u/#"]);
+    assert_eq!(rule("*").read, ["u/%u/#", "c/%c"]);
+    // What somebody must know, by its line, on the screen and in the file.
+    let loud = [
+        ("mosquitto.conf:9:", "psk_file"),
+        ("mosquitto.conf:19:", "http_dir"),
+        ("mosquitto.conf:21:", "LOOPBACK ONLY"),
+        ("mosquitto.conf:22:", "password"),
+        ("mosquitto.conf:30:", "plugin"),
+        ("rules:3:", "LEFT OUT WHOLE"),
+        ("rules:6:", "nonsense"),
+        ("passwords:2:", "broken"),
+    ];
+    for (place, part) in loud {
+        let named = |text: &str| text.lines().any(|line| line.contains(place) && line.contains(part));
+        assert!(named(&told), "{place} {part} in\n{told}");
+        assert!(named(&page), "{place} {part} in\n{page}");
+    }
+    assert!(![&page, &told, &written].iter().any(|text| text.contains("hunter2") || text.contains("deadbeef")));
+}
+
+#[test]
+fn every_line_of_a_mosquitto_conf_is_carried_over_or_named() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    // One of each, with a value that means something.
+    let keys = [
+        "auto_id_prefix x",
+        "autosave_interval 5",
+        "check_retain_source true",
+        "clientid_prefixes a",
+        "log_dest stdout",
+        "max_inflight_bytes 5",
+        "max_queued_messages 5",
+        "max_queued_bytes 5",
+        "memory_limit 5",
+        "message_size_limit 5",
+        "queue_qos0_messages true",
+        "retain_available false",
+        "sys_interval 1",
+        "websockets_headers_size 5",
+        "allow_zero_length_clientid false",
+        "max_qos 1",
+        "max_topic_alias 3",
+        "mount_point x/",
+        "crlfile c",
+        "dhparamfile d",
+        "tls_engine x",
+        "use_subject_as_username true",
+        "use_username_as_clientid true",
+        "ciphers x",
+        "tls_version tlsv1.2",
+        "auth_plugin x",
+        "psk_hint x",
+        "nonsense",
+    ];
+    for key in keys {
+        fs::write(home.join("m.conf"), format!("\n{key}\n")).expect("written");
+        let (code, page, told) = run(&["broker", "import", "m.conf"], "", home);
+        assert_eq!(code, Some(0), "{key}: {told}");
+        assert!(page.lines().any(|line| line.starts_with("#   m.conf:2: ")), "{key} in\n{page}");
+    }
+}
+
+#[test]
+fn what_an_import_cannot_read_is_said_and_nothing_is_written() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let (code, page, told) = run(&["broker", "import", "none.conf", "--out-dir", "out"], "", home);
+    assert!(code == Some(75) && page.is_empty() && told.contains("none.conf"), "{told}");
+    fs::write(home.join("m.conf"), "password_file none\n").expect("written");
+    let (code, page, told) = run(&["broker", "import", "m.conf", "--out-dir", "out"], "", home);
+    assert!(code == Some(75) && page.is_empty() && told.contains("m.conf:1") && told.contains("none"), "{told}");
+    let two = "per_listener_settings true\nlistener 1\npassword_file a\nlistener 2\npassword_file b\n";
+    fs::write(home.join("m.conf"), two).expect("written");
+    let (code, _, told) = run(&["broker", "import", "m.conf", "--out-dir", "out"], "", home);
+    assert!(code == Some(78) && told.contains("per_listener_settings"), "{told}");
+    assert!(!home.join("out").exists());
+}
