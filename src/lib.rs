@@ -64,6 +64,7 @@
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
 //! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |
+//! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |

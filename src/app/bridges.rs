@@ -19,12 +19,14 @@ use crate::flow::clock::Clock;
 use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, Hub};
 use crate::flow::notice::{self, Notice, Notices};
+use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
 use crate::store::{self, Opening, Route, StoreHandle};
 use crate::uplink::{PassOn, PassedOn, StoreSource, Timing, Uplink, UplinkParts, UplinkStats};
 
 use super::running::Uplinks;
+use super::watchdog;
 
 /// How often the state of a connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -51,6 +53,7 @@ pub(super) struct Connecting<'a> {
     pub clock: &'a Clock,
     pub notices: &'a Notices,
     pub publisher: &'a Publisher,
+    pub progress: &'a Progress,
     pub run_dir: PathBuf,
     pub timing: Timing,
     pub stop: Stop,
@@ -130,7 +133,9 @@ impl Bridges {
                 sources.spawn(tell_state(topic, Arc::clone(&stats), publisher, connecting.stop.clone()));
             }
             uplinks.stats.push((bridge.uplink.name.clone(), stats));
-            uplinks.tasks.spawn(uplink.run(uplinks.stop.clone()));
+            let name = bridge.uplink.name.as_str();
+            uplinks.tasks.spawn(connecting.progress.watch("bridge", name, uplink.run(uplinks.stop.clone())));
+            watchdog::ask_store(sources, connecting.progress, (name, &store), &connecting.stop);
             stores.push(store);
         }
         BridgeStores { stores, tellers: self.tellers }

@@ -29,7 +29,7 @@ pub async fn watch(parts: BusParts, derive: Derive, tap: Arc<Latest>) {
             clock: parts.clock.clone(),
             stop: parts.stop.clone(),
         };
-        let Err(panic) = tokio::spawn(life.run()).await else { return };
+        let Err(panic) = tokio::spawn(parts.progress.watch("derived", "", life.run())).await else { return };
         tracing::error!(error = %panic, "derived tags panicked and are built anew");
         let detail =
             format!("the derived tags failed inside the gateway and begin again in {} s", RESTART_PAUSE.as_secs());

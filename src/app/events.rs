@@ -9,6 +9,7 @@ use crate::broker::Publisher;
 use crate::flow::clock::Clock;
 use crate::flow::hub::{EventRecord, Hub};
 use crate::flow::notice::Notice;
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::number::Class;
 use crate::model::topic::GatewayTopics;
@@ -16,6 +17,9 @@ use crate::payload::json;
 
 /// How long an event waits for its number before it is published without one (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// The store's lane and the number are both waited for, each for seconds; what takes longer than this never ends.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Turns notices into events.
 pub struct Events {
@@ -36,11 +40,15 @@ impl Events {
     /// Runs until `end`, then stores what still waits and lets go of the hub, so that the store can finish.
     pub async fn run(self, mut notices: mpsc::Receiver<Notice>, hub: Hub, end: Stop) {
         loop {
+            progress::rest();
             tokio::select! {
                 biased;
                 () = end.begun() => break,
                 notice = notices.recv() => match notice {
-                    Some(notice) => self.tell(notice, &hub).await,
+                    Some(notice) => {
+                        progress::step(TOLD_WITHIN);
+                        self.tell(notice, &hub).await;
+                    }
                     None => break,
                 },
             }

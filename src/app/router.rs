@@ -19,6 +19,7 @@ use crate::field::{BusHandle, FieldCommand};
 use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, Redelivery, Replies, Reply, Request, Retained, Stored, Submitted};
 use crate::flow::hub::{EventRecord, Hub};
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::number::Class;
@@ -31,6 +32,9 @@ use super::request::{self, Wanted};
 
 /// A command without a deadline of its own is dropped after this long (contract, section 3).
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A disk that takes longer than this to journal a command does not take it at all.
+const JOURNALLED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Where the bus of a device is reached; swapped when a bus is restarted.
 pub type BusSlot = Arc<ArcSwap<BusHandle>>;
@@ -101,12 +105,16 @@ impl Router {
         let router = Arc::new(self);
         let mut open = JoinSet::new();
         loop {
+            progress::rest();
             tokio::select! {
                 biased;
                 () = stop.begun() => break,
                 Some(_) = open.join_next(), if !open.is_empty() => {}
                 submitted = commands.recv() => match submitted {
-                    Some(submitted) => router.take(submitted, &mut open).await,
+                    Some(submitted) => {
+                        progress::step(JOURNALLED_WITHIN);
+                        router.take(submitted, &mut open).await;
+                    }
                     None => break,
                 },
             }

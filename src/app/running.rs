@@ -7,14 +7,19 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::plan::Plan;
 use crate::flow::latest::Latest;
+use crate::flow::notice::Notices;
+use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::host::facts::RuntimeDir;
+use crate::host::notify::{self, Notify};
 use crate::store::StoreHandle;
 use crate::uplink::UplinkStats;
 
@@ -22,6 +27,15 @@ use super::bridges::BridgeStores;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
 use super::reload::Reloader;
+use super::watchdog::{Line, Watchdog};
+
+/// What stopping may take at most, as the unit file gives it (`TimeoutStopSec=`): a transaction with the longest timeout that
+/// is common on slow lines (15 s), the store's last commit (5 s), acknowledgements (10 s) and farewells upstream (6 s) and
+/// of local clients (3 s), then what the disk needs to save and close.
+pub const STOP_MAX: Duration = Duration::from_secs(60);
+
+/// Then it hurries by itself, as after a second SIGTERM: uplinks get no more time, the rest is the disk's.
+const HURRY_AFTER: Duration = Duration::from_secs(35);
 
 /// What runs besides the uplinks.
 pub(super) struct Tasks {
@@ -55,6 +69,8 @@ pub struct Running {
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
     pub(super) reloader: Reloader,
+    pub(super) progress: Progress,
+    pub(super) notices: Notices,
     /// Ends last.
     pub(super) _quarters: Quarters,
 }
@@ -78,6 +94,13 @@ impl Running {
     /// Takes a configuration that has changed.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
+    }
+
+    /// Begins to tell systemd that every worker makes progress, or that one does not; until what it returns is dropped.
+    pub fn watchdog(&self, plan: &Plan, notify: Notify) -> std::io::Result<Watchdog> {
+        let line = Line::new(plan, self.store.stats(), &self.uplinks.stats);
+        let (progress, notices) = (self.progress.clone(), self.notices.clone());
+        Watchdog::start((progress, notices, notify), notify::watchdog_interval(), move || line.now())
     }
 
     /// The counters of every uplink, by name.
@@ -132,7 +155,10 @@ impl Running {
 }
 
 async fn pass_hurry_on(from: Stop, to: Stop) {
-    from.hurried().await;
+    if tokio::time::timeout(HURRY_AFTER, from.hurried()).await.is_err() {
+        tracing::warn!("stopping takes long; the uplinks get no more time");
+        from.hurry();
+    }
     to.hurry();
 }
 

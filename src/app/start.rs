@@ -21,6 +21,7 @@ use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, EventRecord, Hub};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
+use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::host::clock::{self as host_clock, Told, Watch};
 use crate::host::facts;
@@ -46,6 +47,7 @@ use super::router::{Answers, Router};
 use super::running::{Running, Tasks, Uplinks};
 use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_stores};
 use super::timekeeper::Timekeeper;
+use super::watchdog;
 
 /// Why a gateway with a valid plan could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,7 @@ struct Base {
     notices: Notices,
     told: mpsc::Receiver<Notice>,
     watch: Watch,
+    progress: Progress,
 }
 
 impl Base {
@@ -89,6 +92,7 @@ impl Base {
             clock: &self.clock,
             notices: &self.notices,
             publisher,
+            progress: &self.progress,
             run_dir: run_dir.to_owned(),
             timing,
             stop: self.stop.clone(),
@@ -109,6 +113,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let entries = (entry.clone(), forward.clone());
     let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
     bridges.offer_retained(&publisher, &forward).await;
+    let control = broker.control();
     let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
     gatekeeper.load().await;
     let upstream = commands_from_upstream(&plan, ownership, entry);
@@ -131,27 +136,24 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let mut uplinks = start_uplinks(&base, &upstream, &connecting);
     let bridge_stores = bridges.start(&connecting, &mut uplinks, &mut sources);
 
-    let Base { clock, store, hub, latest, told, watch, notices, .. } = base;
+    let Base { clock, store, hub, latest, told, watch, notices, progress, .. } = base;
     let reloader = Reloader { plan: Arc::clone(&plan), gatekeeper: Arc::clone(&gatekeeper), notices: notices.clone() };
-    sources.spawn(gatekeeper.run(stop.clone()));
-    let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices };
-    sources.spawn(timekeeper.run(watch, stop.clone()));
+    sources.spawn(progress.watch("users", "", gatekeeper.run(stop.clone())));
+    watchdog::ask_store(&mut sources, &progress, ("", &store), &stop);
+    let ledger = watchdog::ask(async move || control.disk_answers().await, stop.clone());
+    sources.spawn(progress.watch("ledger", "", ledger));
+    let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
+    sources.spawn(progress.watch("clock", "", timekeeper.run(watch, stop.clone())));
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
-    let (broken, broke) = watch::channel(None);
+    let ((broken, broke), bridged) = (watch::channel(None), bridge_stores.stores.clone());
     let tasks = Tasks {
         sources,
-        events: tokio::spawn(events),
-        live: quarters.spawn(live.run(Arc::clone(&latest), alarms)),
-        store_watch: tokio::spawn(watch_stores(
-            store.clone(),
-            bridge_stores.stores.clone(),
-            stop.clone(),
-            broken.clone(),
-        )),
-        broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken)),
+        events: tokio::spawn(progress.watch("events", "", events)),
+        live: quarters.spawn(progress.watch("publisher", "", live.run(Arc::clone(&latest), alarms))),
+        store_watch: tokio::spawn(watch_stores(store.clone(), bridged, stop.clone(), broken.clone())),
+        broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken, progress.clone())),
     };
-    let store_dir = store_dir(&plan);
     Ok(Running {
         stop,
         tasks,
@@ -164,8 +166,10 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         bridge_stores,
         addresses,
         run_dir,
-        store_dir,
+        store_dir: store_dir(&plan),
         reloader,
+        progress,
+        notices,
         _quarters: quarters,
     })
 }
@@ -214,7 +218,7 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     for fix in floor.into_iter().chain(first_fix) {
         store.record_fix(fix);
     }
-    Ok(Base { plan, stop, clock, store, hub, latest, notices, told, watch })
+    Ok(Base { plan, stop, clock, store, hub, latest, notices, told, watch, progress: Progress::default() })
 }
 
 fn opening(plan: &Plan, boot_token: String) -> Opening {
@@ -293,6 +297,7 @@ fn start_buses_and_router(
         clock: base.clock.clone(),
         stop: base.stop.clone(),
         notices: base.notices.clone(),
+        progress: base.progress.clone(),
         memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
         build: Arc::new(build),
     };
@@ -306,6 +311,9 @@ fn start_buses_and_router(
         buses.push(slot);
         sources.spawn(watched.run());
     }
+    let asked = journal.clone();
+    let asking = watchdog::ask(async move || asked.answers().await, base.stop.clone());
+    sources.spawn(base.progress.watch("journal", "", asking));
     let router = Router {
         plan: Arc::clone(&base.plan),
         buses,
@@ -315,7 +323,7 @@ fn start_buses_and_router(
         hub: base.hub.clone(),
         end: end.clone(),
     };
-    sources.spawn(router.run(commands, base.stop.clone()));
+    sources.spawn(base.progress.watch("router", "", router.run(commands, base.stop.clone())));
     sources
 }
 
@@ -337,7 +345,7 @@ fn start_uplinks(base: &Base, commands: &Commands, connecting: &Connecting<'_>) 
         };
         let (uplink, counted) = Uplink::new(parts);
         stats.push((plan.name.clone(), counted));
-        tasks.spawn(uplink.run(stop.clone()));
+        tasks.spawn(base.progress.watch("uplink", &plan.name, uplink.run(stop.clone())));
     }
     Uplinks { tasks, stats, stop }
 }

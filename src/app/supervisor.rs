@@ -19,6 +19,7 @@ use crate::field::{AnyBus, BusHandle, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::{Batch, Sample};
@@ -50,6 +51,8 @@ pub struct BusParts {
     pub stop: Stop,
     /// Told when it has no connection, or had to be restarted.
     pub notices: Notices,
+    /// Where its beat is seen.
+    pub progress: Progress,
     /// What its devices taught its earlier lives.
     pub memory: Option<Arc<dyn Memory>>,
     /// How its lives are built; [`build`] but for tests.
@@ -82,7 +85,7 @@ impl WatchedBus {
         let (mut life, mut pause) = (first.run(), RESTART_PAUSE / 2);
         loop {
             let began = Instant::now();
-            let Err(panic) = tokio::spawn(life).await else { return };
+            let Err(panic) = tokio::spawn(parts.progress.watch("bus", name, life)).await else { return };
             pause = next_pause(pause, began.elapsed());
             tracing::error!(bus = name, error = %panic, "bus panicked and is built anew");
             let detail = format!("bus {name} failed inside the gateway and is restarted in {} s", pause.as_secs());
@@ -147,8 +150,9 @@ pub async fn watch_broker(
     stop: Stop,
     end: CancellationToken,
     broken: watch::Sender<Option<&'static str>>,
+    progress: Progress,
 ) {
-    if let Err(error) = tokio::spawn(broker.run(stop, end.clone())).await {
+    if let Err(error) = tokio::spawn(progress.watch("broker", "", broker.run(stop, end.clone()))).await {
         tracing::error!(%error, "broker panicked");
     }
     if !end.is_cancelled() {

@@ -2,11 +2,17 @@
 //!
 //! Tells the operator when nobody has vouched for the wall clock for long, because values stay uncertain until then.
 
+use std::time::Duration;
+
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::host::clock::{COMPARE_EVERY, Told, Watch};
 use crate::store::StoreHandle;
+
+/// A look takes a fraction of a second, and a thread for what blocks; where there is none for so long there never will be.
+const LOOKED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Who learns of the time.
 pub(super) struct Timekeeper {
@@ -19,6 +25,7 @@ impl Timekeeper {
     /// Watches until stopping begins.
     pub(super) async fn run(self, mut watch: Watch, stop: Stop) {
         loop {
+            progress::step(LOOKED_WITHIN);
             tokio::select! {
                 () = stop.begun() => return,
                 () = tokio::time::sleep(COMPARE_EVERY) => {}

@@ -31,6 +31,12 @@ impl Control {
         self.certificates.send_modify(|asked| *asked += 1);
     }
 
+    /// Resolves when the thread that keeps what outlives a restart has come to it, or says that its disk does not work.
+    /// Cancel-safe.
+    pub async fn disk_answers(&self) {
+        drop(self.shared.disk.committed().await); // whether it could commit is told elsewhere
+    }
+
     /// Judges whoever is connected by the rules as they are now: those who would not be let in any more are told to go
     /// (MQTT 5: 0x87), subscriptions that are not allowed any more end. Nobody else notices.
     pub fn rejudge(&self) -> Rejudged {

@@ -92,6 +92,7 @@ enum Request {
     Begin(Entry, oneshot::Sender<Result<Begun, Fault>>),
     Close(EntryId, Vec<u8>, oneshot::Sender<Result<(), Fault>>),
     Unfinished(oneshot::Sender<Vec<UnfinishedEntry>>),
+    Answer(oneshot::Sender<()>), // a sign of life
 }
 
 /// The journal; cheap to clone. Its thread ends with the last clone.
@@ -135,6 +136,12 @@ impl CommandJournal {
         Ok(answered.await.map_err(|_| JournalError::Closed)??)
     }
 
+    /// Resolves when the thread has come to it, or is gone: it is not stuck. Touches no disk. Cancel-safe.
+    pub async fn answers(&self) {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.requests.send(Request::Answer(answer)).await.is_ok() && answered.await.is_ok();
+    }
+
     /// What an earlier run began and did not close, oldest first. Ask once, at start.
     pub async fn unfinished(&self) -> Vec<UnfinishedEntry> {
         let (answer, answered) = oneshot::channel();
@@ -169,6 +176,7 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
                 drop(answer.send(journal.attempt(|journal| journal.end(id, &result))));
             }
             Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
+            Request::Answer(answer) => drop(answer.send(())),
         }
     }
     if let Some(connection) = &journal.connection {
@@ -281,4 +289,20 @@ fn unfinished(connection: &Connection) -> Result<Vec<UnfinishedEntry>, Fault> {
         Ok(UnfinishedEntry { id: EntryId(row.get(0)?), entry })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_thread_that_is_gone_is_not_waited_for_and_one_that_works_answers() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (requests, inbox) = mpsc::channel(1);
+        drop(inbox);
+        for journal in [CommandJournal { requests }, CommandJournal::open(&home.path().join("commands.db"))] {
+            tokio::time::timeout(Duration::from_secs(30), journal.answers()).await.expect("it answers");
+        }
+    }
 }

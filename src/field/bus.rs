@@ -20,6 +20,7 @@ use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::Notices;
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::tag::{BusIx, DeviceIx};
@@ -119,7 +120,10 @@ impl Bus {
 
     /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
     pub async fn run(self) {
-        let lanes = self.lanes.into_iter().map(|lane| Box::pin(lane.run()) as Running);
+        let lanes = self.lanes.into_iter().map(|lane| {
+            let name = lane.name.clone();
+            Box::pin(progress::part("bus", &name, lane.run())) as Running
+        });
         let desk = self.desk.map(|desk| Box::pin(desk.run()) as Running);
         let mut running: Vec<Running> = lanes.chain(desk).collect();
         poll_fn(|cx| {

@@ -30,6 +30,7 @@ use crate::config::plan::{Keep, Plan};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
@@ -45,6 +46,16 @@ pub(super) const ROUND: Duration = Duration::from_secs(10);
 const REOPENING: Duration = Duration::from_secs(1);
 /// Commands that may go before a poll that is due.
 const COMMANDS_IN_A_ROW_MAX: u8 = 2;
+
+/// A turn that takes longer than this is one that never ends. Not counted in it: waiting for answers.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+/// Waits for an answer in one turn: a block, tried twice and taken apart to single registers.
+const ANSWERS_IN_A_TURN: u32 = 40;
+
+/// How long a turn of a bus may take whose devices may take so long to answer.
+pub(in crate::field) fn turn_max(response_timeout: Duration) -> Duration {
+    STUCK_AFTER.saturating_add(response_timeout.saturating_mul(ANSWERS_IN_A_TURN))
+}
 
 /// What a lane is built for.
 pub(super) struct Site {
@@ -164,6 +175,7 @@ impl Lane {
     pub(super) async fn run(mut self) {
         info!(bus = %self.name, polls = self.roster.polls.len(), "bus begins");
         while !self.stop.is_begun() {
+            progress::step(self.turn_max());
             self.stats.turns.one();
             let now = Instant::now();
             if now >= self.next_round {
@@ -184,6 +196,11 @@ impl Lane {
         }
         self.report();
         info!(bus = %self.name, "bus ends");
+    }
+
+    /// What one turn may take at most, by the patience that the plan asks for.
+    fn turn_max(&self) -> Duration {
+        turn_max(self.plan.buses[self.bus.0 as usize].response_timeout)
     }
 
     fn decide(&mut self, now: Instant) -> Turn {

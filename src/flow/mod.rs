@@ -3,7 +3,7 @@
 //! `hub` forks samples into the live and the durable lane · `latest` is the live lane (newest wins), `alarms` that of
 //! alarms ·
 //! `command` is the one road for a command, from broker, uplink or page · `forward` that of clients' messages into the
-//! stores · `clock` is the handle that rooms take
+//! stores · `progress` who is stuck · `clock` is the handle that rooms take
 //! instead of asking the system · `timer` wakes to fractions of a millisecond ·
 //! `stop` tells sources to end (everyone else ends when the channel in front closes).
 
@@ -14,5 +14,6 @@ pub mod forward;
 pub mod hub;
 pub mod latest;
 pub mod notice;
+pub mod progress;
 pub mod stop;
 pub mod timer;

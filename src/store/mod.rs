@@ -216,10 +216,14 @@ const CONTROL_WAITING_MAX: usize = 64;
 enum Control {
     /// Save the cursors now.
     Save(oneshot::Sender<()>),
+    Answer(oneshot::Sender<()>), // a sign of life
     /// Remember a clock fix.
     Fix(Fix),
     /// These numbers cannot be read: declare them lost.
-    Lost { class: Class, span: Span },
+    Lost {
+        class: Class,
+        span: Span,
+    },
     /// Something out of a damaged chunk.
     Salvaged(salvage::Piece),
 }
@@ -281,6 +285,12 @@ impl StoreHandle {
             gauge.set(state.backlog(place));
         }
         Arc::clone(&self.shared.stats)
+    }
+
+    /// Resolves when the writer has come to it, or is gone: it is not stuck. Cancel-safe.
+    pub async fn answers(&self) {
+        let (done, answered) = oneshot::channel();
+        let _ = self.control.send(Control::Answer(done)).await.is_ok() && answered.await.is_ok();
     }
 
     /// Remembers a clock fix for this and later runs; never waits.

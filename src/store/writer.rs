@@ -366,6 +366,7 @@ impl Writer {
                 self.save_now();
                 let _ = done.send(()); // the asker may be gone
             }
+            Control::Answer(done) => drop(done.send(())), // the asker may be gone
             Control::Fix(fix) => self.remember(fix),
             Control::Lost { class, span } => self.declare_unreadable(class, span),
             Control::Salvaged(piece) => salvage::take(self, piece),

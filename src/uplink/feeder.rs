@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::plan::{Delivery, UplinkPlan};
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::time::Stamp;
 use crate::store::Ack;
@@ -28,6 +29,8 @@ use super::withhold::Declarations;
 
 /// A session without anything to send has proved itself after this long.
 const PROVED_AFTER: Duration = Duration::from_secs(60);
+/// Name, connection, proxy, TLS and websocket may each take a minute; a turn that takes longer than all of them never ends.
+const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// A broker that is busy is told of when it is waited for as long as this.
 const BUSY_LONG: Duration = Duration::from_secs(30);
 /// Rounds without a complaint after which the broker takes everything again.
@@ -111,6 +114,7 @@ impl<S: Source> Session<'_, S> {
     /// The feeder's loop: news, then sending, then waiting for whatever comes first.
     pub(super) async fn feed(&mut self, client: &Client, line: &Line, progress: &mut Progress, stop: &Stop) -> End {
         loop {
+            turn();
             let news = line.news();
             self.take(&news, progress);
             if let Some(ended) = news.ended {
@@ -309,6 +313,11 @@ impl<S: Source> Session<'_, S> {
         }
         progress.stop_at.map_or(wake, |at| wake.min(at))
     }
+}
+
+/// The uplink begins another turn, whether it is connected or not: it is not stuck.
+pub(super) fn turn() {
+    progress::step(STUCK_AFTER);
 }
 
 /// Is there nothing left to do here, or no time left to do it?

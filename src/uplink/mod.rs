@@ -213,6 +213,7 @@ impl<S: Source> Uplink<S> {
     /// offline, disconnects and saves the cursor. Never ends for any trouble. Not cancel-safe: tell `stop` instead.
     pub async fn run(mut self, stop: Stop) {
         while !stop.is_begun() {
+            feeder::turn();
             if let Some(wait) = self.choose_way() {
                 if self.stopped_while_waiting(wait, &stop).await {
                     break;
@@ -271,6 +272,7 @@ impl<S: Source> Uplink<S> {
     async fn stopped_while_waiting(&self, wait: Duration, stop: &Stop) -> bool {
         let until = Instant::now() + wait;
         while Instant::now() < until {
+            feeder::turn();
             self.stats.owes(self.source.backlog(), self.source.oldest(), &self.clock);
             tokio::select! {
                 biased;

@@ -17,6 +17,7 @@ use ironbridge::field::{Bus, FieldCommand, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{Durable, hub};
 use ironbridge::flow::notice::notices;
+use ironbridge::flow::progress::Progress;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::command::{Outcome, Refusal};
 use ironbridge::model::quality::{Cause, Quality};
@@ -69,6 +70,7 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
         clock,
         stop: stop.clone(),
         notices: told,
+        progress: Progress::default(),
         memory: None,
         build: Arc::new(move |parts: &BusParts, bus| {
             let opener: Box<dyn Opener> = match bus {

@@ -5,6 +5,7 @@ mod lines;
 mod live;
 mod scan;
 mod tags;
+mod unit;
 mod users;
 
 use std::net::SocketAddr;

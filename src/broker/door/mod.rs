@@ -44,6 +44,7 @@ use super::notice;
 use super::talk::Trouble;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
 pub use certificates::files;
@@ -161,13 +162,15 @@ impl Doors {
         }
         for door in self.all {
             let (connections, stop, end) = (tracker.clone(), stop.clone(), end.clone());
-            tracker.spawn(async move {
+            let name = door.plan.listen.to_string();
+            let serving = async move {
                 tokio::select! {
                     () = stop.begun() => {}
                     () = end.cancelled() => {}
                     () = door.serve(&connections, &end) => {}
                 }
-            });
+            };
+            tracker.spawn(progress::part("door", &name, serving));
         }
     }
 }

@@ -20,12 +20,14 @@ use crate::field::bus::{BusHandle, Shared};
 use crate::field::carrier::{self, Opener};
 use crate::field::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use crate::field::devices::{Roster, Seat};
+use crate::field::lane::turn_max;
 use crate::field::schedule::May;
 use crate::field::standing::ProbeBudget;
 use crate::field::stats::BusStats;
 use crate::field::tags::Tags;
 use crate::flow::hub::Hub;
 use crate::flow::notice::Notices;
+use crate::flow::progress;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
@@ -135,6 +137,7 @@ impl LineBus {
     pub async fn run(mut self) {
         info!(bus = %self.name, devices = self.partners.len(), "bus begins");
         while !self.shared.stop.is_begun() {
+            progress::step(turn_max(self.response_timeout));
             self.stats.turns.one();
             self.refuse();
             let now = Instant::now();
