@@ -175,7 +175,6 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         store_watch: tokio::spawn(watch_stores(store.clone(), bridged, stop.clone(), broken.clone())),
         broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken, progress.clone())),
     };
-    let store_dir = store_dir(&plan);
     Ok(Running {
         stop,
         tasks,
@@ -189,7 +188,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         addresses,
         status,
         run_dir,
-        store_dir,
+        store_dir: store_dir(&plan),
         reloader,
         progress,
         notices,

@@ -202,6 +202,34 @@ fn a_mosquitto_is_carried_over_and_every_line_that_is_not_is_named() {
 }
 
 #[test]
+fn a_door_that_is_moved_to_loopback_is_held_to_no_interface_and_that_is_said() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    let conf = "password_file passwords\nlistener 1884\nbind_interface eth0\n\
+        listener 1885 plant.example.com\nbind_interface eth1\n\
+        listener 8883 0.0.0.0\nbind_interface eth2\ncertfile server.crt\nkeyfile server.key\n\
+        listener 1886 127.0.0.1\nbind_interface lo\n";
+    fs::write(home.join("m.conf"), conf).expect("written");
+    let (code, page, told) = run(&["broker", "import", "m.conf"], "", home);
+    assert_eq!(code, Some(0), "{told}");
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    let plan = config::parse(&page, &home.join("x.toml"), &facts).expect("checks").plan;
+    let doors: Vec<_> =
+        plan.broker.listeners.iter().map(|door| (door.listen.to_string(), door.interface.as_deref())).collect();
+    let wanted =
+        [("127.0.0.1:1884", None), ("127.0.0.1:1885", None), ("0.0.0.0:8883", Some("eth2")), ("127.0.0.1:1886", None)];
+    assert_eq!(doors, wanted.map(|(address, interface)| (address.to_owned(), interface)));
+    for (place, part) in [("m.conf:2:", "eth0"), ("m.conf:4:", "eth1")] {
+        let is_said = |line: &str| line.contains(place) && line.contains(part);
+        assert!(told.lines().any(is_said), "{place} {part} in\n{told}");
+    }
+    for (place, part) in [("m.conf:2:", "eth0"), ("m.conf:4:", "eth1"), ("m.conf:10:", "bind_interface lo")] {
+        assert!(page.lines().any(|line| line.contains(place) && line.contains(part)), "{place} {part} in\n{page}");
+    }
+}
+
+#[test]
 fn every_line_of_a_mosquitto_conf_is_carried_over_or_named() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();

@@ -138,8 +138,17 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     if listener.websocket {
         line(&mut out, "websocket", "true");
     }
-    if let Some(interface) = listener.interface.as_ref().filter(|_| unix.is_none()) {
-        line(&mut out, "interface", &text(interface));
+    match &listener.interface {
+        // Held to another interface, an address of loopback would hear nobody.
+        Some(interface) if loopback => {
+            let weight = if interface == "lo" { Weight::Quiet } else { Weight::Loud };
+            let message = format!(
+                "bind_interface {interface} is not carried over: a door on loopback, and a unix socket, hears no other interface"
+            );
+            notes.add(weight, place, message);
+        }
+        Some(interface) => line(&mut out, "interface", &text(interface)),
+        None => {}
     }
     out
 }
