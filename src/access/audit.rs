@@ -158,7 +158,16 @@ impl Audit {
         let (from, identity) = (place(Some(deed.from)), who.to_string());
         let (device, tag) = (shown(deed.device), shown(deed.tag));
         if outcome != NOT_ALLOWED {
-            tracing::info!(audit = "operated", from, identity, device, tag, operation, outcome, "command from the page");
+            tracing::info!(
+                audit = "operated",
+                from,
+                identity,
+                device,
+                tag,
+                operation,
+                outcome,
+                "command from the page"
+            );
         } else if let Some(unsaid) = may_say(&self.publishes, (who.who(), deed.device, deed.tag)) {
             tracing::warn!(
                 audit = "operate_refused",
