@@ -6,4 +6,8 @@ mod authority;
 mod gateway;
 
 mod health;
+mod login;
+mod operate;
+mod page;
+mod visit;
 mod web;

@@ -164,17 +164,18 @@ async function round() {
     if (trouble.status === 401 || trouble.status === 403) {
       board.heard = performance.now();
       await session().catch(() => {});
-      wanted(trouble);
+      wanted();
     }
   }
 }
 
-function wanted(trouble) {
+function wanted() {
   at("board").hidden = true;
   tone(at("verdict"), "idle");
   change(at("verdict").firstElementChild, "idle");
-  say(at("verdict-title"), trouble.status === 401 ? "Log in to see this gateway" : "You may not see this gateway");
-  list(at("reasons"), [], String, make, () => {});
+  const nobody = !board.session.may_log_in;
+  say(at("verdict-title"), nobody ? "This gateway shows nothing to strangers" : "Log in to see this gateway");
+  list(at("reasons"), nobody ? ["It has no users yet. Add one with: ironbridge passwd"] : [], String, () => make("li"), say);
   board.status = null;
 }
 
