@@ -70,6 +70,7 @@ impl Lane {
         device.heard(self.stats.noise().since(before));
         if let (Ok(_) | Err(Trouble::Exception(_)), Some(took)) = (&read, self.driver.last_response()) {
             device.took(took);
+            self.stats.response.add(took);
         }
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match read {

@@ -234,6 +234,7 @@ impl LineBus {
         device.heard(self.stats.noise().since(before));
         if let (Ok(_), Some(took)) = (&answer, self.talk.took()) {
             device.took(took);
+            self.stats.response.add(took);
         }
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match answer {
