@@ -38,6 +38,7 @@ use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
 use audit::Audit;
 pub use audit::{Deed, NOT_ALLOWED};
+pub use brake::network;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, change, read, replace};
 pub use hash::{BadHash, NotHashed, check_hash, hash};
