@@ -8,11 +8,14 @@
 mod alarm_memory;
 pub mod alarms;
 mod bridges;
+mod buses;
 mod derived;
 pub mod events;
 mod forwarding;
 mod gatekeeper;
+mod house;
 mod learned;
+mod means;
 pub mod publisher;
 mod quarters;
 mod reload;
@@ -22,9 +25,12 @@ pub mod running;
 pub mod start;
 pub mod supervisor;
 mod timekeeper;
+mod trial;
+mod uplinks;
 pub mod watchdog;
 
 pub use bridges::bridge_store_dir;
-pub use reload::Reloader;
+pub use reload::{Outcome, Reloader};
 pub use running::Running;
 pub use start::{start, store_dir};
+pub use uplinks::UplinkRoster;

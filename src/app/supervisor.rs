@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -124,21 +123,14 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
     batches.filter(|batch| !batch.samples.is_empty()).collect()
 }
 
-/// Tells when the writer of the store, or of a bridge's, is gone although nobody asked it to end.
-pub async fn watch_stores(
+/// Tells when the writer of a store is gone although nobody asked it to end.
+pub async fn watch_store(
     store: StoreHandle,
-    of_bridges: Vec<StoreHandle>,
+    what: &'static str,
     stop: Stop,
     broken: watch::Sender<Option<&'static str>>,
 ) {
-    let mut bridges = JoinSet::new();
-    for bridge in of_bridges {
-        bridges.spawn(async move { bridge.ended().await });
-    }
-    let what = tokio::select! {
-        () = store.ended() => "the store",
-        Some(_) = bridges.join_next() => "the store of a bridge",
-    };
+    store.ended().await;
     if !stop.is_begun() {
         broken.send_replace(Some(what));
     }

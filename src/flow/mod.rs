@@ -1,6 +1,6 @@
 //! How things move between rooms: every channel of the house is made here, bounded, with a rule for "full".
 //!
-//! `hub` forks samples into the live and the durable lane · `latest` is the live lane (newest wins), `alarms` that of
+//! `hub` forks samples into the live and the durable lane (what that has no room for: `spill`) · `latest` is the live lane (newest wins), `alarms` that of
 //! alarms ·
 //! `command` is the one road for a command, from broker, uplink or page · `forward` that of clients' messages into the
 //! stores · `progress` who is stuck · `clock` is the handle that rooms take
@@ -15,5 +15,6 @@ pub mod hub;
 pub mod latest;
 pub mod notice;
 pub mod progress;
+mod spill;
 pub mod stop;
 pub mod timer;
