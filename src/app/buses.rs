@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
+use crate::field::can_follow;
 use crate::flow::stop::Stop;
 use crate::model::tag::BusIx;
 use crate::pipeline::derive::Derive;
@@ -52,11 +53,15 @@ impl Buses {
             let known = self.end_derived().await;
             self.derive(means, new, known);
         }
+        means.plans.send_replace(Arc::clone(new)); // heard by those that go on with other devices
         let touched = touched(old, new, changes);
-        let ended: Vec<_> = touched.iter().filter_map(|name| self.parts.remove(name)).collect();
-        ended.iter().for_each(|part| part.stop.begin()); // all of them at once: each finishes its transaction
-        for part in ended {
+        let ended: Vec<_> = touched.iter().filter_map(|name| Some((name, self.parts.remove(name)?))).collect();
+        for (_, part) in &ended {
+            part.stop.begin(); // all of them at once: each finishes its transaction
+        }
+        for (name, part) in ended {
             report(part.task.await, "a bus");
+            means.over(name);
         }
         for (ix, bus) in new.buses.iter().enumerate().filter(|(_, bus)| touched.contains(&bus.name)) {
             self.begin_one(means, new, ix, &bus.name);
@@ -105,8 +110,13 @@ impl Buses {
     }
 }
 
-/// The names of the buses that are not what they were, in either plan.
+/// The names of the buses that end or begin, in either plan: those that are not what they were, and those that cannot go
+/// on with other devices.
 fn touched(old: &Plan, new: &Plan, changes: &Changes) -> BTreeSet<String> {
+    let goes_on = |name: &String| {
+        let place = new.buses.iter().position(|bus| bus.name == *name).and_then(|place| u32::try_from(place).ok());
+        changes.of(Part::Bus, name).is_none() && place.is_some_and(|place| can_follow(new, BusIx(place)))
+    };
     let mut touched = BTreeSet::new();
     for change in &changes.touched {
         match change.part {
@@ -114,7 +124,7 @@ fn touched(old: &Plan, new: &Plan, changes: &Changes) -> BTreeSet<String> {
             Part::Device => {
                 let in_old = (change.how != How::Added).then(|| bus_of(old, &change.name)).flatten();
                 let in_new = (change.how != How::Removed).then(|| bus_of(new, &change.name)).flatten();
-                touched.extend(in_old.into_iter().chain(in_new));
+                touched.extend(in_old.into_iter().chain(in_new).filter(|name| !goes_on(name)));
             }
             _ => {}
         }

@@ -5,10 +5,10 @@
 //! what clients and clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
 //! the new file would write too: a crash halfway is a start.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::broker::Control;
-use crate::config::difference::{Changes, Part};
+use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
 use crate::flow::hub::EventRecord;
 use crate::model::tag::DeviceIx;
@@ -22,7 +22,7 @@ use super::buses::Buses;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::means::{Means, topics};
-use super::publisher::{Standings, Turn};
+use super::publisher::Turn;
 use super::start::{routes, tag_metas};
 use super::trial::Trial;
 use super::uplinks::{UplinkRoster, Uplinks};
@@ -37,7 +37,6 @@ pub(super) struct House {
     pub bridges: Bridges,
     pub roster: UplinkRoster,
     pub gatekeeper: Arc<Gatekeeper>,
-    pub standings: Standings,
     /// The last reload may still be taken back.
     pub trial: Option<Trial>,
     /// How many there were.
@@ -107,13 +106,13 @@ impl House {
 
     /// How touched devices stood says nothing of how they stand.
     fn forget_standings(&self, changes: &Changes) {
-        let touched = |ix: &DeviceIx| {
-            let device = self.plan.devices.get(ix.0 as usize)?;
+        let touched = |ix: DeviceIx| {
+            let device = self.plan.devices.get(ix.0 as usize).filter(|device| !device.is_hole());
+            let Some(device) = device else { return Some(How::Removed) };
             let bus = device.bus.and_then(|bus| self.plan.buses.get(bus.0 as usize)).map_or("", |bus| &bus.name);
             changes.of(Part::Device, &device.name).or(changes.of(Part::Bus, bus))
         };
-        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
-        standings.retain(|ix, _| touched(ix).is_none());
+        self.means.latest.forget(|ix| touched(ix).is_some());
     }
 
     /// The live side takes the plan over: topics come and go.

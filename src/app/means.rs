@@ -14,7 +14,7 @@ use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::Hub;
 use crate::flow::latest::Latest;
-use crate::flow::notice::Notices;
+use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::tag::TagIx;
@@ -43,6 +43,8 @@ pub(super) struct Means {
     pub memory: Option<Arc<dyn Memory>>,
     /// The plan as publisher, router and answers see it.
     pub plan: PlanNow,
+    /// The same for buses that go on with other devices.
+    pub plans: watch::Sender<Arc<Plan>>,
     /// Where the router finds the buses.
     pub slots: Slots,
     /// Where the live side is told of another plan.
@@ -59,6 +61,7 @@ impl Means {
     pub fn of_bus(&self, plan: &Arc<Plan>, stop: Stop) -> BusParts {
         BusParts {
             plan: Arc::clone(plan),
+            plans: self.plans.subscribe(),
             hub: self.hub.clone(),
             clock: self.clock.clone(),
             stop,
@@ -74,6 +77,18 @@ impl Means {
         let writable = plan.tags.iter().filter(|tag| tag.access.writes() && !tag.is_hole());
         let writable = writable.map(|tag| Arc::clone(&tag.topic)).collect();
         Commands { entry: self.entry.clone(), ownership: Arc::clone(&self.ownership), writable }
+    }
+}
+
+impl Means {
+    /// What still held of a part that has ended holds no more; the one that comes after it speaks for itself.
+    pub fn over(&self, part: &str) {
+        let of_part =
+            |subject: &str| subject.strip_prefix(part).is_some_and(|lane| lane.is_empty() || lane.starts_with('/'));
+        for told in self.notices.standing().into_iter().filter(|told| of_part(&told.notice.subject)) {
+            let detail = "the configuration has changed".to_owned();
+            self.notices.tell(Notice { phase: Phase::Cleared, detail, ..told.notice });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,17 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
-use crate::flow::hub::{DeviceReport, Standing};
+use crate::flow::hub::DeviceReport;
 use crate::flow::latest::{Fresh, Latest};
 use crate::model::quality::{Cause, Quality};
-use crate::model::tag::DeviceIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
+use crate::status::values::Values;
 
 use super::alarms::AlarmBoard;
-
-/// How each device stood when it last said so.
-pub type Standings = Arc<Mutex<BTreeMap<DeviceIx, Standing>>>;
 
 /// Another plan, arranged after the one before.
 pub struct Turn {
@@ -79,14 +76,15 @@ pub struct LivePublisher {
     clock: Clock,
     publisher: Publisher,
     topics: GatewayTopics,
-    standings: Standings,
+    /// The status page's, if there is one.
+    values: Option<Arc<Values>>,
 }
 
 impl LivePublisher {
     /// For one plan.
-    pub fn new(plan: Arc<Plan>, clock: Clock, publisher: Publisher, standings: Standings) -> Self {
+    pub fn new(plan: Arc<Plan>, clock: Clock, publisher: Publisher, values: Option<Arc<Values>>) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
-        Self { plan, clock, publisher, topics, standings }
+        Self { plan, clock, publisher, topics, values }
     }
 
     /// At start: every tag null, bad, starting; the gateway online.
@@ -140,13 +138,16 @@ impl LivePublisher {
         let gone_devices = before.into_iter().filter(|name| !kept.contains(name));
         let gone = gone.chain(gone_devices.map(|name| self.topics.device(&name).into()));
         self.publisher.retain_many(gone.map(|topic| (topic, Bytes::new())));
-        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
-        standings.retain(|ix, _| plan.devices.get(ix.0 as usize).is_some_and(|device| !device.is_hole()));
-        drop(standings);
+        if let Some(values) = &self.values {
+            values.show_plan(Arc::clone(&plan));
+        }
         self.plan = plan;
     }
 
     fn show(&self, Fresh { samples, devices }: &Fresh) {
+        if let Some(values) = &self.values {
+            values.show(samples);
+        }
         let mut messages = Vec::with_capacity(samples.len() + devices.len());
         for sample in samples {
             let tag = self.plan.tags.get(sample.tag.0 as usize).filter(|tag| !tag.is_hole());
@@ -167,7 +168,6 @@ impl LivePublisher {
 
     fn device(&self, report: &DeviceReport) -> Option<(Arc<str>, Bytes)> {
         let device = self.plan.devices.get(report.device.0 as usize).filter(|device| !device.is_hole())?;
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner).insert(report.device, report.standing);
         let diagnosis = &report.diagnosis;
         let tenths = |took: Duration| (took.as_secs_f64() * 10_000.0).round() / 10.0;
         let response = diagnosis.response.map(|took| {

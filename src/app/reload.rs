@@ -19,6 +19,7 @@ use super::trial::{Health, Trial, worse};
 use crate::config::Problems;
 use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
+use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::GatewayTopics;
@@ -90,7 +91,7 @@ impl Reloader {
             tracing::info!("the configuration has not changed");
             return Outcome::Unchanged;
         }
-        house.audit(&changes);
+        audit(&changes);
         let (before, stood) = match house.trial.take() {
             Some(trial) => (trial.before, trial.stood),
             None => (Arc::clone(&house.plan), house.health()),
@@ -146,10 +147,17 @@ impl Reloader {
         tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
         let back = arranged(&house.plan, before);
         let changes = difference(&house.plan, &back);
-        house.audit(&changes);
+        audit(&changes);
         house.change(back, &changes).await;
         house.end_trial(Configuration::RolledBack).await;
         house.tell("config_rolled_back", format!("{reason}; the configuration before is back in force"));
+    }
+}
+
+fn audit(changes: &Changes) {
+    for change in &changes.touched {
+        let (part, name, how) = (change.part.as_str(), change.name.as_str(), change.how.as_str());
+        tracing::info!(audit = "config_changed", part, name, how, detail = change.detail, "configuration changed");
     }
 }
 
@@ -168,13 +176,6 @@ impl House {
         tracing::error!(audit = "config_refused", keys, "reload refused, this needs a restart");
         self.tell("reload_refused", format!("nothing was changed: {keys}: needs a restart"));
         Outcome::NeedsRestart { changes }
-    }
-
-    fn audit(&self, changes: &Changes) {
-        for change in &changes.touched {
-            let (part, name, how) = (change.part.as_str(), change.name.as_str(), change.how.as_str());
-            tracing::info!(audit = "config_changed", part, name, how, detail = change.detail, "configuration changed");
-        }
     }
 
     fn begin_trial(&mut self, before: Arc<Plan>, stood: Health) -> u64 {
@@ -197,10 +198,10 @@ impl House {
     }
 
     fn health(&self) -> Health {
-        let name = |ix: &crate::model::tag::DeviceIx| Some(self.plan.devices.get(ix.0 as usize)?.name.clone());
-        let standings = self.standings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let devices = standings.iter().filter_map(|(ix, standing)| Some((name(ix)?, *standing))).collect();
-        drop(standings);
+        let named = |report: DeviceReport| {
+            Some((self.plan.devices.get(report.device.0 as usize)?.name.clone(), report.standing))
+        };
+        let devices = self.means.latest.reports().into_iter().filter_map(named).collect();
         let uplinks = self.roster.load().iter().map(|(name, stats)| (name.clone(), stats.standing())).collect();
         let doors = self.means.control.doors();
         let mut listeners = BTreeMap::new();

@@ -5,7 +5,7 @@
 //! down in the opposite spirit: sources first, then everyone else because the channel in front closed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::broker::{Broker, BrokerParts, Publisher};
+use crate::broker::{Broker, BrokerParts, Control, Publisher};
 use crate::config::plan::{Plan, TagPlan, UplinkPlan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
@@ -28,11 +28,13 @@ use crate::host::clock::{self as host_clock, Told, Watch};
 use crate::host::facts;
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
+use crate::status::values::Values;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
-use super::alarms::AlarmBoard;
+use super::alarms::{AlarmBoard, Shown};
+use super::board::Sources;
 use super::bridges::Bridges;
 use super::buses::Buses;
 use super::events::Events;
@@ -41,11 +43,12 @@ use super::gatekeeper::Gatekeeper;
 use super::house::House;
 use super::learned;
 use super::means::{Means, plan_now, topics};
-use super::publisher::{self, LivePublisher, Standings};
+use super::publisher::{self, LivePublisher, Turns};
 use super::quarters::Quarters;
 use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks};
+use super::status;
 use super::supervisor::{watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
 use super::uplinks::{UplinkRoster, Uplinks};
@@ -95,31 +98,11 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
     let (turns, turned) = publisher::turns();
     let (broken, broke) = watch::channel(None);
-    let means = Means {
-        stop: stop.clone(),
-        clock: base.clock.clone(),
-        notices: base.notices.clone(),
-        progress: base.progress.clone(),
-        store: base.store.clone(),
-        hub: base.hub.clone(),
-        latest: Arc::clone(&base.latest),
-        publisher: publisher.clone(),
-        control: broker.control(),
-        forward,
-        entry,
-        ownership,
-        memory: learned::open(&plan.gateway.data_dir, &base.clock),
-        plan: plan_now(&plan),
-        slots: Arc::default(),
-        turns,
-        run_dir: run_dir.path().to_owned(),
-        boot_token: boot_token(),
-        timing: patience,
-        broken: broken.clone(),
-    };
-    let standings = Standings::default();
-    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), Arc::clone(&standings));
-    let mut house = house(&base, means, access, standings);
+    let roads = (broker.control(), publisher.clone(), entry.clone());
+    let means = means(&base, roads, (forward, ownership), (turns, broken.clone()), (run_dir.path(), patience));
+    let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
+    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
+    let mut house = house(&base, means, Arc::clone(&access));
     house.bridges.open(&house.means, &plan).await?;
     house.lead().await;
     house.bridges.offer_retained(&house.means).await;
@@ -134,12 +117,16 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
+    let shown = alarms.shown();
     let broker_end = CancellationToken::new();
     house.buses.begin(&house.means, &plan);
     let mut sources = start_sources(&base, &house, commands, &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
+    let figures = figures(&base, &house, &access, shown);
+    let renew = house.gatekeeper.renewals();
+    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await?;
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
@@ -155,7 +142,6 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         store_watch: tokio::spawn(watch_store(store.clone(), "the store", stop.clone(), broken.clone())),
         broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken, progress.clone())),
     };
-    let store_dir = store_dir(&plan);
     Ok(Running {
         stop,
         tasks,
@@ -167,8 +153,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         broke,
         store,
         addresses,
+        status,
         run_dir,
-        store_dir,
+        store_dir: store_dir(&plan),
         reloader,
         progress,
         notices,
@@ -176,12 +163,64 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     })
 }
 
+/// What the status page shows.
+fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> Sources {
+    Sources {
+        plan: Arc::clone(&house.means.plan),
+        clock: base.clock.clone(),
+        started: base.clock.now(),
+        buses: Arc::clone(&house.means.slots),
+        latest: Arc::clone(&base.latest),
+        uplinks: Arc::clone(&house.roster),
+        store: base.store.stats(),
+        broker: house.means.publisher.stats(),
+        access: Arc::clone(access),
+        notices: base.notices.clone(),
+        progress: base.progress.clone(),
+        alarms,
+        status: Arc::default(),
+    }
+}
+
 fn boot_token() -> String {
     facts::boot_token(facts::systemd_runtime_dir().as_deref())
 }
 
+/// What parts are built from.
+fn means(
+    base: &Base,
+    (control, publisher, entry): (Control, Publisher, CommandEntry),
+    (forward, ownership): (ForwardEntry, Arc<Ownership>),
+    (turns, broken): (Turns, watch::Sender<Option<&'static str>>),
+    (run_dir, timing): (&Path, Timing),
+) -> Means {
+    Means {
+        stop: base.stop.clone(),
+        clock: base.clock.clone(),
+        notices: base.notices.clone(),
+        progress: base.progress.clone(),
+        store: base.store.clone(),
+        hub: base.hub.clone(),
+        latest: Arc::clone(&base.latest),
+        publisher,
+        control,
+        forward,
+        entry,
+        ownership,
+        memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
+        plan: plan_now(&base.plan),
+        plans: watch::Sender::new(Arc::clone(&base.plan)),
+        slots: Arc::default(),
+        turns,
+        run_dir: run_dir.to_owned(),
+        boot_token: boot_token(),
+        timing,
+        broken,
+    }
+}
+
 /// Without a part yet.
-fn house(base: &Base, means: Means, access: Arc<Access>, standings: Standings) -> House {
+fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
     let gatekeeper = Arc::new(Gatekeeper::new(access, means.control.clone(), means.notices.clone()));
     House {
         plan: Arc::clone(&base.plan),
@@ -191,7 +230,6 @@ fn house(base: &Base, means: Means, access: Arc<Access>, standings: Standings) -
         bridges: Bridges::new(),
         roster: UplinkRoster::default(),
         gatekeeper,
-        standings,
         trial: None,
         trials: 0,
     }
@@ -234,7 +272,7 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     for fix in floor.into_iter().chain(first_fix) {
         clock.learn(fix);
     }
-    let (notices, told) = notice::notices();
+    let (notices, told) = notice::remembered(clock.clone());
     let (hub, latest, durable) = hub::hub(plan.tags.iter().map(|tag| tag.class).collect());
     let store = store.start(durable, clock.clone(), notices.clone());
     for fix in floor.into_iter().chain(first_fix) {

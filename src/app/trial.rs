@@ -39,7 +39,8 @@ pub(super) fn worse(before: &Health, now: &Health, changes: &Changes, new: &Plan
         let bus = device.bus.and_then(|bus| new.buses.get(bus.0 as usize)).map_or("", |bus| bus.name.as_str());
         let touched = changes.of(Part::Device, &device.name).is_some() || changes.of(Part::Bus, bus).is_some();
         let answered = before.devices.get(&device.name) == Some(&Standing::Answering);
-        if touched && answered && now.devices.get(&device.name) != Some(&Standing::Answering) {
+        let well = matches!(now.devices.get(&device.name), Some(Standing::Answering | Standing::Paused));
+        if touched && answered && !well {
             reasons.push(format!("device {} answered and does not now", device.name));
         }
     }

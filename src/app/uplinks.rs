@@ -55,6 +55,9 @@ impl Uplinks {
         let gone = touched.iter().filter(|change| change.how != How::Added);
         let gone: Vec<_> = gone.filter_map(|change| self.parts.remove(&change.name)).collect();
         end_all(gone).await;
+        for change in &touched {
+            means.over(&change.name);
+        }
         for uplink in new.uplinks.iter().filter(|uplink| touched.iter().any(|change| change.name == uplink.name)) {
             self.begin_one(means, new, uplink);
         }
@@ -126,7 +129,9 @@ impl UplinkPart {
 
 /// All at once, each with a moment for what is in flight.
 async fn end_all(parts: Vec<UplinkPart>) {
-    parts.iter().for_each(|part| part.stop.begin());
+    for part in &parts {
+        part.stop.begin();
+    }
     let hurry: Vec<Stop> = parts.iter().map(|part| part.stop.clone()).collect();
     let hurrying = tokio::spawn(async move {
         tokio::time::sleep(FAREWELL_MAX).await;

@@ -322,7 +322,8 @@ mod tests {
         tokio::time::sleep(ASK_EVERY * 3 + Duration::from_secs(1)).await;
         let late = progress.late(Instant::now() + within + Duration::from_secs(1));
         assert_eq!(late.iter().map(|late| (late.kind, late.stuck)).collect::<Vec<_>>(), [("store", Stuck::Overdue)]);
-        (stop.begin(), well.begin());
+        stop.begin();
+        well.begin();
         assert!(mute.await.is_ok() && lively.await.is_ok(), "a stop is heard while an answer is waited for");
     }
 

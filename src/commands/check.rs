@@ -36,6 +36,7 @@ use crate::model::tag::BusIx;
     ironbridge check --config plant.toml --live --device pump-1 --json\n\n\
     Exit codes: 0 no problems (with --live: every tag has a value that makes sense) · 1 --live found something ·\n\
     75 --live reached nobody · 78 the configuration is wrong")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// The configuration; `ironbridge.d/*.toml` beside it is read too
     #[arg(long, value_name = "FILE", default_value = "/etc/ironbridge/ironbridge.toml")]

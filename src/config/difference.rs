@@ -180,7 +180,7 @@ impl fmt::Display for Changes {
 pub fn difference(old: &Plan, new: &Plan) -> Changes {
     let mut changes = Changes { restart: restart(old, new), touched: Vec::new() };
     // Taken apart whole, so that no part of a plan is ever forgotten here.
-    let Plan { gateway, store, broker, uplinks, forwards, bridges, buses, devices, tags } = new;
+    let Plan { gateway, store, broker, status: _, uplinks, forwards, bridges, buses, devices, tags } = new;
     let buses_of = |buses: &[super::plan::BusPlan]| -> Vec<_> {
         buses.iter().filter(|bus| !bus.name.is_empty()).map(|bus| (bus.name.clone(), bus.clone())).collect()
     };
@@ -248,6 +248,7 @@ fn restart(old: &Plan, new: &Plan) -> Vec<&'static str> {
     key(old.gateway.name != *name, "gateway.name");
     key(old.gateway.data_dir != *data_dir, "gateway.data_dir");
     key(old.gateway.time_source != *time_source, "gateway.time_source");
+    key(old.status != new.status, "status");
     key(old.broker.limits != new.broker.limits, "broker (limits of clients and packets)");
     key(old.broker.sessions != new.broker.sessions, "broker (limits of sessions)");
     keys

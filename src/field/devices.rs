@@ -115,6 +115,12 @@ impl Device {
         diagnosis.garbage += noise.garbage;
     }
 
+    /// Nothing of what was counted and measured is worth anything any more: somebody has worked on it.
+    pub fn forget(&mut self) {
+        (self.spread, self.counts, self.think) = (Spread::default(), Counts::default(), Think::default());
+        self.discovery.doubt();
+    }
+
     /// Periods of a poll were missed.
     pub fn skipped(&mut self, periods: u64) {
         self.counts.diagnosis.skipped += periods;
@@ -198,6 +204,17 @@ impl Poll {
             head,
             steady,
         }
+    }
+}
+
+impl Poll {
+    /// What its readings had shown before its bus went on with other devices.
+    pub fn go_on(&mut self, before: &Self) {
+        self.known_good = before.known_good;
+        self.busy = before.busy;
+        self.refused_since = before.refused_since;
+        self.moved = before.moved;
+        self.doubted = before.doubted;
     }
 }
 

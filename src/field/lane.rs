@@ -8,15 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
+use super::adopt::{Plans, news, paces};
 use super::bus::Shared;
 use super::carrier::Opener;
 use super::command::FieldCommand;
 use super::devices::{Roster, Seat};
-use super::driver::{Driver, Pace};
+use super::driver::Driver;
 use super::memory::Memory;
 use super::modbus::timing::Timing;
 use super::outlet;
@@ -24,6 +25,7 @@ use super::rounds::Rounds;
 use super::schedule::{Next, PollIx, Schedule};
 use super::standing::ProbeBudget;
 use super::stats::BusStats;
+use super::switches::Switches;
 use super::tags::Tags;
 use crate::config::blocks::plan_blocks;
 use crate::config::plan::{Keep, Plan};
@@ -69,6 +71,8 @@ pub(super) struct Site {
     pub devices: Vec<DeviceIx>,
     /// Where it counts.
     pub stats: Arc<BusStats>,
+    /// What is asked of them.
+    pub switches: Arc<Switches>,
 }
 
 /// One connection and the devices behind it, built and then run.
@@ -79,6 +83,7 @@ pub(super) struct Lane {
     pub(super) hub: Hub,
     pub(super) clock: Clock,
     notices: Option<Notices>,
+    pub(super) plans: Option<Plans>,
     pub(super) stop: Stop,
     keep: Keep,
     commands: mpsc::Receiver<FieldCommand>,
@@ -95,6 +100,8 @@ pub(super) struct Lane {
     pub(super) rounds: Rounds,
     pub(super) memory: Option<Arc<dyn Memory>>,
     pub(super) stats: Arc<BusStats>,
+    pub(super) switches: Arc<Switches>,
+    pub(super) switched: watch::Receiver<()>,
 }
 
 /// What the loop does next.
@@ -114,7 +121,7 @@ impl Lane {
         shared: Shared,
         commands: mpsc::Receiver<FieldCommand>,
     ) -> Self {
-        let Site { plan, bus, place, devices, stats } = site;
+        let Site { plan, bus, place, devices, stats, switches } = site;
         let of = &plan.buses[bus.0 as usize];
         let now = Instant::now();
         let blocks: Vec<_> =
@@ -122,8 +129,7 @@ impl Lane {
         let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
         let mut roster = Roster::new(&plan, &devices, now);
         roster.set_polls(&plan, blocks, &tags);
-        let paces = devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize));
-        let paces = paces.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect();
+        let paces = paces(&plan, &devices);
         let mut lane = Self {
             bus,
             name: if place == 0 { of.name.clone() } else { format!("{}/{}", of.name, place + 1) },
@@ -137,6 +143,7 @@ impl Lane {
             hub,
             clock: shared.clock,
             notices: None,
+            plans: None,
             memory: None,
             stop: shared.stop,
             commands,
@@ -146,6 +153,8 @@ impl Lane {
             roster,
             tags,
             stats,
+            switched: switches.changes(),
+            switches,
         };
         lane.schedule = lane.scheduled(now);
         lane
@@ -154,6 +163,11 @@ impl Lane {
     /// See [`super::Bus::telling`].
     pub(super) fn telling(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
+    }
+
+    /// See [`super::Bus::following`].
+    pub(super) fn following(self, plans: Plans) -> Self {
+        Self { plans: Some(plans), ..self }
     }
 
     /// See [`super::Bus::precise`].
@@ -177,6 +191,8 @@ impl Lane {
         while !self.stop.is_begun() {
             progress::step(self.turn_max());
             self.stats.turns.one();
+            self.follow().await;
+            self.heed_switches().await;
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
@@ -260,6 +276,8 @@ impl Lane {
         tokio::select! {
             command = self.commands.recv(), if listen => self.waiting = command,
             () = self.stop.begun() => {}
+            _ = self.switched.changed() => self.switched.mark_changed(),
+            () = news(self.plans.as_mut()) => {}
             () = sleep_until(until) => {}
         }
     }
@@ -304,6 +322,9 @@ impl Lane {
         let at = self.clock.now();
         for place in 0..self.roster.devices.len() {
             let device = &mut self.roster.devices[place];
+            if device.unit.is_paused() {
+                continue;
+            }
             device.unit.cut();
             device.cause = Cause::Transport;
             device.down_since.get_or_insert(at);

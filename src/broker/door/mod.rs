@@ -113,6 +113,8 @@ struct Porch {
     places: Arc<Semaphore>,
     /// Cancelled when the gateway has nothing more to say.
     end: CancellationToken,
+    /// Cancelled when there is no such door any more.
+    closed: CancellationToken,
 }
 
 /// What a connection's task is given.
@@ -125,6 +127,8 @@ struct Arrival {
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
+    /// See [`Porch`].
+    pub closed: CancellationToken,
 }
 
 impl Site {
@@ -200,7 +204,7 @@ impl Porch {
     fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
         let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
         let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
-        Arrival { stream, shown, anonymous, identity, shared, places }
+        Arrival { stream, shown, anonymous, identity, shared, places, closed: self.closed.clone() }
     }
 }
 
@@ -217,7 +221,7 @@ impl Door {
         self.listener.as_ref().and_then(Listening::address)
     }
 
-    async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken) {
+    async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken, closed: &CancellationToken) {
         let porch = Arc::new(Porch {
             plan: self.plan.clone(),
             name: self.plan.listen.to_string(),
@@ -226,6 +230,7 @@ impl Door {
             shared: Arc::clone(&self.shared),
             places: Arc::clone(&self.places),
             end: end.clone(),
+            closed: closed.clone(),
         });
         loop {
             if let Some(secured) = &mut self.secured {

@@ -1,7 +1,7 @@
 //! Opens and closes doors while the broker runs: a reload has other listeners than before.
 //!
 //! A door that stays is not touched, and nobody who came in through it. One that goes is closed, and who came in through it
-//! is told to go (MQTT 5: 0x8B): its rights were the door's. One that changed is closed before its address is opened
+//! is told to go (MQTT 5: 0x87): its rights were the door's. One that changed is closed before its address is opened
 //! again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
 use super::{Door, Site};
+use crate::broker::notice;
 use crate::config::plan::ListenerPlan;
+use crate::flow::notice::Phase;
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 
@@ -27,7 +29,10 @@ pub(in crate::broker) struct Order {
 
 /// Which doors there are, and whether they are open.
 #[derive(Debug, Clone, Default)]
-pub(in crate::broker) struct DoorList(Arc<Mutex<Vec<(ListenerPlan, Arc<AtomicBool>)>>>);
+pub(in crate::broker) struct DoorList(Arc<Mutex<Vec<Known>>>);
+
+/// A door, and whether it is open.
+type Known = (ListenerPlan, Arc<AtomicBool>);
 
 impl DoorList {
     /// In no order.
@@ -41,7 +46,7 @@ impl DoorList {
 struct Served {
     plan: ListenerPlan,
     open: Arc<AtomicBool>,
-    end: CancellationToken,
+    closed: CancellationToken,
     serving: JoinHandle<()>,
 }
 
@@ -68,9 +73,9 @@ impl Warden {
 
     /// Serves a door until it is closed or stopping begins, and keeps its certificates.
     pub(super) fn begin(&mut self, door: Door, certificates: Option<Certificates>) {
-        let end = self.end.child_token();
+        let closed = CancellationToken::new();
         if let Some(certificates) = certificates {
-            let (stop, closed, asked) = (self.stop.clone(), end.clone(), self.asked.subscribe());
+            let (stop, closed, asked) = (self.stop.clone(), closed.clone(), self.asked.subscribe());
             self.tracker.spawn(async move {
                 tokio::select! {
                     () = stop.begun() => {}
@@ -79,17 +84,19 @@ impl Warden {
                 }
             });
         }
-        let (connections, stop, closed) = (self.tracker.clone(), self.stop.clone(), end.clone());
+        let (connections, stop, end, gone) =
+            (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
         let (plan, open, name) = (door.plan.clone(), Arc::clone(&door.open), door.plan.listen.to_string());
         let serving = async move {
             tokio::select! {
                 () = stop.begun() => {}
-                () = closed.cancelled() => {}
-                () = door.serve(&connections, &closed) => {}
+                () = end.cancelled() => {}
+                () = gone.cancelled() => {}
+                () = door.serve(&connections, &end, &gone) => {}
             }
         };
         let serving = self.tracker.spawn(progress::part("door", &name, serving));
-        self.doors.push(Served { plan, open, end, serving });
+        self.doors.push(Served { plan, open, closed, serving });
         self.tell();
     }
 
@@ -116,11 +123,16 @@ impl Warden {
         }
         self.doors = kept;
         for served in gone {
-            served.end.cancel();
+            served.closed.cancel();
             if served.serving.await.is_err() {
                 tracing::error!(listener = %served.plan, "the task of a listener ended badly");
             }
             tracing::info!(listener = %served.plan, "listener closed");
+            if !served.open.load(Ordering::Relaxed) {
+                let detail = "there is no such listener any more".to_owned();
+                let place = served.plan.listen.to_string();
+                self.site.notices.tell(notice("broker_listener_down", Phase::Cleared, &place, detail));
+            }
         }
         for plan in new {
             let (mut door, mut certificates) = self.site.door(&plan, doors);

@@ -1,3 +1,5 @@
+//! Two plans side by side: what is told of them, and what stays in place, for many small plants.
+
 use std::path::Path;
 
 use proptest::prelude::*;
