@@ -153,11 +153,10 @@ impl Durable {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Prepares a connection: the outbox begins behind if anything is owed.
+    /// Prepares a connection: the outbox begins behind if anything was ever owed. What the sums say is not asked: should they
+    /// ever be too low, a message that was acknowledged to its publisher would lie there unsent.
     pub(super) fn begin(&mut self, outbox: &Outbox) -> Course {
-        if self.tally.now().0 > 0
-            && let Some(last) = self.next.checked_sub(1)
-        {
+        if let Some(last) = self.next.checked_sub(1) {
             outbox.begin_behind(last);
         }
         let perhaps_sent = if std::mem::take(&mut self.cut_off) { usize::from(WINDOW_MAX) } else { 0 };

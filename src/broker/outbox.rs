@@ -156,10 +156,10 @@ impl Outbox {
         self.lock().ending
     }
 
-    /// Nothing waits, here or in the ledger?
+    /// Nothing waits, here or in the ledger? Of a connection that is told to go nobody knows: what waited was dropped.
     pub(super) fn is_clear(&self) -> bool {
         let queue = self.lock();
-        queue.waiting.is_empty() && queue.behind.is_none()
+        queue.waiting.is_empty() && queue.behind.is_none() && queue.ending.is_none()
     }
 
     /// Messages ever taken out, and ever put in: what is put in now is the next after the second number.

@@ -54,6 +54,19 @@ impl Shared {
         self.disk.release(tally.id, owed.ordinal)
     }
 
+    /// A connection has nothing at hand, and nothing in flight: mends what may have been left in the sum. Whoever enters a
+    /// message has the lock from its charge until it lies in the outbox, so here nothing is between the two.
+    pub(in crate::broker) fn nothing_is_owed(&self, tally: &Tally, outbox: &Outbox) {
+        if tally.now() == (0, 0) {
+            return;
+        }
+        let core = self.lock();
+        if outbox.is_clear() {
+            tally.clear();
+        }
+        drop(core);
+    }
+
     /// Numbers the deliveries of a message that sessions will be owed. Those that have no room are struck out.
     pub(super) fn number(&self, core: &mut Core) -> Debts {
         let mut debts = Debts::new();

@@ -119,6 +119,16 @@ fn what_stands_in_the_ledger_ends_no_connection_and_comes_through_again_when_it_
 }
 
 #[test]
+fn whoever_is_told_to_go_is_not_known_to_have_got_everything() {
+    let outbox = empty();
+    assert!(outbox.is_clear());
+    outbox.begin_behind(5);
+    outbox.put(delivery("tag", b"1", Keep::Newest));
+    outbox.end(Ending::TakenOver);
+    assert!(!outbox.is_clear(), "rows are owed, and a value was dropped");
+}
+
+#[test]
 fn a_smaller_bound_holds_for_messages_and_for_the_newest_values_alike() {
     let outbox = Outbox::new(Arc::default(), 64 << 10);
     while outbox.put(delivery("m", &[0; 1000], Keep::Every)) == Put::Waits {}
