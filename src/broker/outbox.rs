@@ -49,6 +49,8 @@ struct Queue {
     /// Number of the newest that waits per topic; there only while the queue is long.
     newest: Option<HashMap<Arc<str>, u64>>,
     behind: Option<Behind>,
+    /// All lower ordinals have been read from the ledger.
+    read_below: u64,
     ending: Option<Ending>,
 }
 
@@ -99,6 +101,7 @@ impl Outbox {
     /// here again.
     pub(super) fn catch_up(&self, next: u64) -> bool {
         let mut queue = self.lock();
+        queue.read_below = next;
         match &mut queue.behind {
             Some(behind) if behind.last >= next => {
                 behind.from = next;
@@ -225,7 +228,8 @@ impl Queue {
         if self.ending.is_some() {
             return Put::Closed;
         }
-        if self.leaves(ordinal) {
+        // A page may have been read between its being entered in the ledger and its being put in here.
+        if self.leaves(ordinal) || ordinal < self.read_below {
             return Put::Behind;
         }
         let cost = delivery.message.cost();

@@ -119,6 +119,18 @@ fn what_stands_in_the_ledger_ends_no_connection_and_comes_through_again_when_it_
 }
 
 #[test]
+fn what_has_been_read_from_the_ledger_is_not_put_in_once_more_by_whoever_entered_it() {
+    let outbox = empty();
+    outbox.begin_behind(5);
+    // The seventh was entered while the page was read, found in it, and is only now being put in.
+    assert!(outbox.catch_up(8));
+    assert_eq!(outbox.put(owed(7, b"")), Put::Behind);
+    assert_eq!(outbox.put(owed(8, b"")), Put::Waits);
+    let ordinals = drain(&outbox).into_iter().map(|delivery| delivery.owed.expect("owed").ordinal);
+    assert_eq!(ordinals.collect::<Vec<_>>(), [8]);
+}
+
+#[test]
 fn whoever_is_told_to_go_is_not_known_to_have_got_everything() {
     let outbox = empty();
     assert!(outbox.is_clear());
