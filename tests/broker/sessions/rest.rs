@@ -46,6 +46,31 @@ async fn of_the_gateways_values_a_client_that_returns_gets_the_newest_of_each_th
 }
 
 #[tokio::test]
+async fn retained_values_that_a_new_subscription_did_not_get_before_the_connection_broke_come_on_the_next() {
+    let broker = Running::start().await;
+    for n in 0..5 {
+        broker.publisher.retain(tag(n), "steady".into());
+    }
+    let (mut client, _) = back(&broker, "hmi").await;
+    client.subscribe(filter("plant/#", 1), None).await;
+    // They are on their way, and not one is acknowledged.
+    for _ in 0..5 {
+        assert!(client.message().await.retain);
+    }
+    drop(client);
+    let (mut client, present) = back(&broker, "hmi").await;
+    assert!(present);
+    for _ in 0..5 {
+        assert_eq!(client.take().await.payload, "steady");
+    }
+    client.ping().await;
+    client.leave().await;
+    let (mut client, _) = back(&broker, "hmi").await;
+    client.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_others_have_room() {
     let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };
     let mut broker = Running::with(Setup { sessions, ..Setup::default() }).await;
