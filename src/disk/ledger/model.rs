@@ -177,8 +177,8 @@ impl Run {
                 {
                     let (told, mut committed) = told();
                     self.entered.finish(id, packet.into(), told);
-                    let was = self.world.sessions.get_mut(&id).expect("known").received.remove(&packet.into());
-                    assert_eq!(committed.try_recv().is_ok(), !was, "at once exactly if there is nothing to remove");
+                    self.world.sessions.get_mut(&id).expect("known").received.remove(&packet.into());
+                    assert!(committed.try_recv().is_err(), "an earlier removal may be on its way to the disk");
                 }
             }
             Step::Retain(topic, there) => {

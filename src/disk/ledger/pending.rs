@@ -389,12 +389,10 @@ impl Entered {
     }
 
     pub(super) fn finish(&mut self, id: SessionId, packet_id: u16, told: Told) {
-        let known = self.known.get_mut(&id);
-        if !known.is_some_and(|known| known.received.remove(&packet_id)) {
-            let _ = told.send(Ok(())); // it was never written, or is gone already
-            return;
+        if self.known.get_mut(&id).is_some_and(|known| known.received.remove(&packet_id)) {
+            self.batch.changes(id).received.insert(packet_id, false);
         }
-        self.batch.changes(id).received.insert(packet_id, false);
+        // Whoever asks once more, its connection having broken, must wait as well: that removal may not be on disk yet.
         self.wait(told);
     }
 }

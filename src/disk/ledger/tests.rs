@@ -57,7 +57,34 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     assert!(page.len() == 1 && page[0].released && page[0].ordinal == 2);
     assert!(ledger.new_session() > b);
     assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()));
-    assert_eq!(ready(ledger.finish(b, 5)), Some(Ok(())), "it is gone already");
+    assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()), "it is gone already");
+}
+
+#[test]
+fn a_packet_id_may_be_used_again_only_when_its_removal_is_on_disk_however_often_that_is_asked_for() {
+    let (to, from) = (SessionId(1), SessionId(2));
+    let mut entered = pending::Entered::default();
+    let untouched = || pending::Retained::Untouched;
+    let publish =
+        Publish { message: message("1"), to: &[(to, owing(1))], received: Some((from, 7)), retained: untouched() };
+    entered.owe(publish, oneshot::channel().0);
+    entered.take().committed();
+    let ask = |entered: &mut pending::Entered| {
+        let (told, committed) = oneshot::channel();
+        entered.finish(from, 7, told);
+        committed
+    };
+    let (mut first, mut again) = (ask(&mut entered), ask(&mut entered));
+    let batch = entered.take();
+    let mut under_way = ask(&mut entered);
+    for waits in [&mut first, &mut again, &mut under_way] {
+        assert!(waits.try_recv().is_err());
+    }
+    batch.committed();
+    assert_eq!((ready(first), ready(again)), (Some(Ok(())), Some(Ok(()))));
+    assert!(under_way.try_recv().is_err());
+    entered.take().committed();
+    assert_eq!(ready(under_way), Some(Ok(())));
 }
 
 /// A ledger on an open file that has been limited to so many pages: a full disk.
