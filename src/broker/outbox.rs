@@ -208,7 +208,7 @@ impl Queue {
         if self.ending.is_some() {
             return Put::Closed;
         }
-        let cost = delivery.message.cost();
+        let cost = delivery.cost();
         if delivery.message.keep == Keep::Newest {
             if self.bytes + cost > self.conflate_above() {
                 return self.conflate(delivery, cost);
@@ -232,7 +232,7 @@ impl Queue {
         if self.leaves(ordinal) || ordinal < self.read_below {
             return Put::Behind;
         }
-        let cost = delivery.message.cost();
+        let cost = delivery.cost();
         let too_much = self.owed_bytes > 0 && self.owed_bytes + cost > self.most / 2;
         if too_much || crowded && self.bytes > CONFLATE_ABOVE {
             let after = self.first + self.waiting.len() as u64;
@@ -285,7 +285,7 @@ impl Queue {
         let place = number.and_then(|number| usize::try_from(number.checked_sub(first)?).ok());
         match place.and_then(|place| self.waiting.get_mut(place)) {
             Some(old) => {
-                self.bytes = self.bytes + cost - old.message.cost();
+                self.bytes = self.bytes + cost - old.cost();
                 *old = delivery;
                 Put::Replaced
             }
@@ -299,7 +299,7 @@ impl Queue {
     fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.waiting.pop_front()?;
         self.first += 1;
-        let cost = delivery.message.cost();
+        let cost = delivery.cost();
         self.bytes -= cost;
         if delivery.message.keep == Keep::Every {
             self.kept_bytes -= cost;

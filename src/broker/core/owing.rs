@@ -77,7 +77,7 @@ impl Shared {
             }
             let Some(client) = clients.get_mut(*key) else { return false };
             let Some(durable) = &mut client.durable else { return true };
-            delivery.owed = durable.owe(&delivery.message, &self.bounds);
+            delivery.owed = durable.owe(delivery, &self.bounds);
             if let Some(owed) = delivery.owed {
                 debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal)));
             } else {
@@ -109,7 +109,7 @@ impl Shared {
         for message in messages.drain(..) {
             let mut delivery = super::delivery(&message, &walk.subscription, Retain::Yes);
             if let Some(durable) = durable.as_mut().filter(|_| is_owed(&delivery))
-                && let Some(owed) = durable.owe(&message, &self.bounds)
+                && let Some(owed) = durable.owe(&delivery, &self.bounds)
             {
                 let owing = keeping::owing(&delivery, owed.ordinal);
                 // Nobody waits for it: the messages themselves are on disk already.

@@ -141,6 +141,25 @@ fn whoever_is_told_to_go_is_not_known_to_have_got_everything() {
 }
 
 #[test]
+fn thousands_of_subscription_identifiers_are_charged_to_the_client_that_chose_them() {
+    let outbox = empty();
+    let with = |delivery: Delivery| Delivery { ids: vec![1; 4096], ..delivery };
+    let mut put = 0;
+    while outbox.put(with(delivery("m", b"x", Keep::Every))) == Put::Waits {
+        put += 1;
+    }
+    assert!(put <= 64, "1 MiB, 16 KiB each: {put}");
+    let outbox = empty();
+    let mut put = 0;
+    while outbox.put(with(owed(put, b"x"))) == Put::Waits {
+        put += 1;
+    }
+    assert!(put <= 32, "{put}");
+    drain(&outbox);
+    assert_eq!(outbox.for_all.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_smaller_bound_holds_for_messages_and_for_the_newest_values_alike() {
     let outbox = Outbox::new(Arc::default(), 64 << 10);
     while outbox.put(delivery("m", &[0; 1000], Keep::Every)) == Put::Waits {}

@@ -314,7 +314,7 @@ impl Run {
             let rows = page::read(&self.connection, id, 0, usize::MAX, None).expect("read");
             assert!(rows.is_sorted_by_key(|row| row.ordinal));
             assert!(rows.last().is_none_or(|row| row.ordinal + 1024 <= kept.next_ordinal));
-            let bytes: usize = rows.iter().map(|row| row.message.bytes()).sum();
+            let bytes: usize = rows.iter().map(|row| row.message.bytes_with(&row.identifiers)).sum();
             assert_eq!((kept.owed_count, kept.owed_bytes), (rows.len() as u64, bytes as u64));
             let number = |text: &[u8]| std::str::from_utf8(text).expect("text").parse::<u64>().expect("a number");
             let owed = rows.into_iter().map(|row| {

@@ -39,10 +39,10 @@ pub(super) fn read(
                 continue;
             }
             if pending.released.contains(&row.ordinal) {
-                (row.released, row.message) = (true, Arc::default());
+                (row.released, row.message, row.identifiers) = (true, Arc::default(), Vec::new());
             }
         }
-        bytes += ROW_COST + row.message.bytes();
+        bytes += ROW_COST + row.message.bytes_with(&row.identifiers);
         found.push(row);
     }
     Ok(found)
