@@ -110,7 +110,7 @@ impl Durable {
     /// As it was found on disk.
     pub(super) fn found(kept: &Kept, all: &Arc<Total>) -> Self {
         let mut durable = Self::new(kept.session.id, kept.session.version, all);
-        let bytes = kept.owed_bytes + kept.owed_count * u64::from(ROW_COST);
+        let bytes = kept.owed_bytes.saturating_add(kept.owed_count.saturating_mul(ROW_COST.into()));
         for (count_sum, byte_sum) in [(&durable.tally.count, &durable.tally.bytes), (&all.count, &all.bytes)] {
             count_sum.fetch_add(kept.owed_count, Ordering::Relaxed);
             byte_sum.fetch_add(bytes, Ordering::Relaxed);

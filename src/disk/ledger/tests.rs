@@ -223,6 +223,38 @@ async fn a_damaged_file_is_set_aside_at_start_and_an_emptied_one_too() {
 }
 
 #[tokio::test]
+async fn a_number_on_disk_that_nobody_can_have_counted_to_is_damage_and_no_panic() {
+    let wrong = [
+        "UPDATE session SET mark = -1",
+        "UPDATE session SET mark = 9223372036854775807",
+        "UPDATE session SET sent = -5",
+        "UPDATE session SET id = -7",
+        "UPDATE session SET id = 9223372036854775807",
+        "UPDATE owed SET ordinal = -1",
+        "UPDATE owed SET ordinal = 9223372036854775807",
+        "UPDATE owed SET bytes = -9223372036854775808",
+        "UPDATE mark SET number = 9223372036854775807",
+    ];
+    for sql in wrong {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("broker.db");
+        let (ledger, _) = Ledger::open(&path).expect("a thread");
+        let id = ledger.new_session();
+        ledger.session(session(id, "a"));
+        assert_eq!(ledger.owe(message("1"), &[(id, owing(1))], None).await.expect("told"), Ok(()));
+        drop(ledger);
+        let connection = rusqlite::Connection::open(&path).expect("open");
+        connection.execute(sql, []).expect("changed");
+        drop(connection);
+        let (ledger, found) = Ledger::open(&path).expect("a thread");
+        assert!(found.set_aside.is_some() && found.sessions.is_empty(), "{sql}");
+        let id = ledger.new_session();
+        ledger.session(session(id, "a"));
+        assert_eq!(ledger.committed().await.expect("told"), Ok(()), "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn damage_found_in_use_stops_all_promises_until_a_new_file_is_asked_for() {
     use std::os::unix::fs::FileExt as _;
     let dir = tempfile::tempdir().expect("a directory");
