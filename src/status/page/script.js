@@ -220,8 +220,8 @@ function wrong() {
   const { gateway, devices, buses, uplinks, alarms } = board.status;
   const found = (findings, state) => (findings ?? []).map(({ part, name, text }) => ({ state, part: name ? `${part} ${name}` : String(part), name, text }));
   const reasons = [...found(gateway.health?.reasons, "bad"), ...found(gateway.health?.notes, "warn")];
-  for (const note of reasons) if (note.part.startsWith("device ")) note.state = "bad"; // no fault of the box, but somebody has to go there
-  const told = name => reasons.some(reason => reason.name === name || reason.part === name);
+  for (const note of reasons) if (/^devices?\b/.test(note.part)) note.state = "bad"; // no fault of the box, but somebody has to go there
+  const told = name => reasons.some(reason => reason.name === name || reason.part === "devices" && devices.some(device => device.name === name && device.state === "down"));
   const many = (state, names, one, others) => {
     const left = names.filter(name => !told(name));
     if (left.length > 3) reasons.push({ state, part: plural(left.length, one[0], one[1]), text: others });
