@@ -275,6 +275,8 @@ def work(browser, base):
     page.click("#write-send")
     page.click("#ask-box button[value=yes]")
     visit.until("a value is written and read back", "document.getElementById('write-result').textContent.includes('now says 4.25')")
+    if pictures:
+        page.screenshot(path=f"{pictures}/write.png")
     page.fill("#write-value", "99")
     page.click("#write-send")
     page.click("#ask-box button[value=yes]")
@@ -291,7 +293,7 @@ def work(browser, base):
     page.click("#ask-box button[value=yes]")
     visit.until("a paused device says so", "[...document.querySelectorAll('.device')].some(row => row.innerText.includes('pump-1') && row.innerText.includes('paused'))")
     visit.until("its values are bad, and why", "[...document.querySelectorAll('#rows .quality')].every(cell => cell.innerText.includes('paused'))")
-    visit.until("it is among the events", "document.getElementById('events').innerText.includes('asked for on the status page by hmi')")
+    visit.until("it is among the events", "document.getElementById('events').innerText.includes('paused on the status page by hmi')")
     page.click("[data-operation=resume]")
     visit.until("and it comes back", "[...document.querySelectorAll('#rows .quality')].every(cell => cell.innerText.includes('good'))")
     page.click("[data-operation=poll]")
