@@ -14,7 +14,7 @@ use ironbridge::model::tag::{Access, DataType, Order};
 
 use crate::support;
 
-use support::{BUS, DEVICE, TAG, UPLINK, parse, problems};
+use support::{BUS, DEVICE, TAG, UPLINK, parse};
 
 fn plan(text: &str) -> Plan {
     parse(text).unwrap_or_else(|problems| panic!("{problems}")).plan

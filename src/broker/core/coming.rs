@@ -20,7 +20,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Unfinished, Walk};
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Course, Ending, Received};
-use crate::broker::tree::ClientKey;
+use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::will::LastWill;
 
 /// How long a connection may take to let go of its session; it does no more than finish what it is at.
@@ -297,7 +297,10 @@ impl Shared {
             // What was sent at QoS 0 may have got lost with the connection.
             let since = if subscription.qos == Qos::AtMostOnce { 0 } else { in_step };
             let cursor = core.retained.cursor_since(filter, since, unfinished.get(filter).copied());
-            Some(Walk { cursor, subscription: *subscription, after: 0 })
+            // What a walk had left to do comes as what was kept.
+            let kept = subscription.retain_as_published || unfinished.contains_key(filter);
+            let subscription = Subscription { retain_as_published: kept, ..*subscription };
+            Some(Walk { cursor, subscription, after: 0 })
         });
         let walks = walks.collect();
         client.presence = Presence::Here(Connected { outbox, will });
