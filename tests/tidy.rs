@@ -50,6 +50,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ring::hmac", &["uplink/azure.rs", "access/"]),
     ("ring::pbkdf2", &["access/"]),
     ("argon2::", &["access/"]),
+    ("clap_complete::", &["commands/completions.rs"]),
+    ("clap_mangen::", &["commands/man.rs"]),
     ("SystemTime::now", &["host/clock.rs"]),
     ("thread::sleep", &["store/", "disk/"]), // they have threads of their own; async code must not block
     ("println!", &["commands/", "cli.rs", "host/journal.rs"]),

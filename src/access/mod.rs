@@ -36,6 +36,7 @@ use crate::model::stats::Counter;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
 use audit::Audit;
+pub use brake::network;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, change, read, replace};
 pub use hash::{BadHash, NotHashed, check_hash, hash};

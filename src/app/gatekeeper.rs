@@ -60,8 +60,13 @@ impl Gatekeeper {
     /// Reads the users file for the first time, or again.
     pub(super) async fn load(&self) {
         let access = Arc::clone(&self.access);
-        if let Ok(loading) = tokio::task::spawn_blocking(move || access.load_users()).await {
-            self.tell(&loading);
+        let Ok(loading) = tokio::task::spawn_blocking(move || access.load_users()).await else { return };
+        self.tell(&loading);
+        if let Loading::Loaded(users, _) = loading {
+            let Rejudged { clients, subscriptions } = self.control.rejudge();
+            if clients + subscriptions > 0 {
+                tracing::info!(audit = "access_reloaded", users, clients, subscriptions, "users reloaded");
+            }
         }
     }
 

@@ -85,7 +85,6 @@ enum Attempt {
 impl Shared {
     /// Takes a client in; whoever has the same id must go. The error is CONNACK's reason. Cancelled, nobody has entered.
     pub(in crate::broker) async fn enter(&self, mut newcomer: Newcomer) -> Result<Box<Entered>, u8> {
-        self.judge_will(&mut newcomer);
         let deadline = Instant::now() + HANDOVER_MAX;
         loop {
             let mut left = std::pin::pin!(self.left.notified());
@@ -114,7 +113,7 @@ impl Shared {
         }
     }
 
-    fn try_to_enter(&self, newcomer: Newcomer) -> Attempt {
+    fn try_to_enter(&self, mut newcomer: Newcomer) -> Attempt {
         let now = Instant::now();
         let owner = newcomer.identity.owner();
         let mut guard = self.lock();
@@ -126,6 +125,7 @@ impl Shared {
         if !self.access.is_admitted(&newcomer.identity) {
             return Attempt::Refused(NOT_AUTHORIZED);
         }
+        self.judge_will(&mut newcomer);
         if let Some((key, client)) =
             core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
         {

@@ -224,7 +224,7 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
     if let (Some(left), Ends::At(_)) = (session.left_unix_ms, away.ends) {
         away.ends = Ends::AtWall(left.saturating_add(i64::from(session.expiry_s) * 1000));
     }
-    let received = kept.received.iter().map(|id| (*id, Received::Owed)).collect();
+    let received = kept.received.iter().map(|id| (*id, Received::Found)).collect();
     Client {
         id: Arc::clone(&session.client_id),
         owner: Arc::clone(&session.owner),
