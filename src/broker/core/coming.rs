@@ -259,7 +259,7 @@ impl Shared {
     fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {
         let Newcomer { id, identity, version, expiry, will, outbox, .. } = newcomer;
         let identity = Some(identity);
-        if expiry > 0 && core.durable >= self.bounds.max_sessions {
+        if expiry > 0 && (core.durable >= self.bounds.max_sessions || self.disk.is_crowded()) {
             return Attempt::Refused(QUOTA_EXCEEDED);
         }
         let durable = (expiry > 0).then(|| Box::new(Durable::new(self.disk.new_session(), version, &self.owed)));
