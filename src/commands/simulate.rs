@@ -17,6 +17,7 @@ use super::interrupt::Interrupt;
 use cloud::SimulatedCloud;
 use rewrite::{Changes, CloudChange};
 
+mod broker_files;
 mod cloud;
 mod faults;
 mod report;

@@ -84,6 +84,10 @@ async fn while_the_disk_fails_what_would_be_owed_is_refused_and_afterwards_it_wo
         drop(injection);
         publish_until(true, &mut sender, &mut next, &mut accepted).await;
     }
+    // What was refused takes no room: the sum is that of what was accepted.
+    let mut watch = Client5::connect(address, "watch", |_| {}).await;
+    watch.subscribe(filter("$SYS/broker/sessions/owed/count", 0), None).await;
+    while watch.message().await.payload != accepted.len().to_string() {}
     let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
     assert_eq!(reader.take_texts(accepted.len()).await, accepted);
     reader.ping().await;

@@ -117,6 +117,25 @@ async fn a_sender_that_never_reads_its_acknowledgements_stops_only_itself() {
     }
 }
 
+/// Each of them waits for the disk, and the broker takes in no more of them than a window at a time.
+#[tokio::test]
+async fn a_burst_beyond_every_window_is_all_acknowledged_though_nothing_more_is_sent() {
+    const BURST: u16 = 1000;
+    let broker = Running::start().await;
+    let mut client = broker.v4("burst").await;
+    let mut bytes = BytesMut::new();
+    for n in 1..=BURST {
+        let mut publish = v4::Publish::new(format!("kept/{}", n % 7), QoS::AtLeastOnce, n.to_string());
+        (publish.pkid, publish.retain) = (n, true);
+        publish.write(&mut bytes).expect("encodable");
+    }
+    client.stream.write_all(&bytes).await.expect("sent");
+    for n in 1..=BURST {
+        assert!(matches!(client.next().await, v4::Packet::PubAck(ack) if ack.pkid == n));
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn packets_that_come_one_byte_at_a_time_are_packets_all_the_same() {
     let broker = Running::start().await;

@@ -115,6 +115,33 @@ async fn the_written_config_leads_to_the_simulated_devices_and_their_faults() {
 }
 
 #[tokio::test]
+async fn the_written_config_opens_the_same_doors_with_the_same_files_from_another_directory() {
+    const USERS: &str = "[broker]\nusers_file = \"users\"\n";
+    const DOORS: &str = r#"
+[[broker.listener]]
+listen = "127.0.0.1:8883"
+tls    = { certificate = "tls/server.crt", key = "../server.key", client_ca = "clients.crt" }
+[[broker.listener]]
+listen = "unix:mqtt.sock"
+"#;
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let args = write(folder.path());
+    std::fs::write(&args.config, format!("{MAIN}{USERS}")).expect("main");
+    std::fs::write(folder.path().join("etc/ironbridge.d/doors.toml"), DOORS).expect("fragment");
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    let before = config::load(&args.config, &facts).expect("checks").plan.broker;
+    let args = Args { run_for: Some(Duration::from_millis(50)), ..args };
+    tokio::time::timeout(Duration::from_secs(10), run(args, &facts)).await.expect("ends").expect("well");
+    let after = config::load(&folder.path().join("out.toml"), &facts).expect("checks").plan.broker;
+    assert_eq!(before.users_file, Some(folder.path().join("etc/users")));
+    assert_eq!(after.users_file, before.users_file);
+    assert_eq!(after.listeners, before.listeners);
+    let sockets: Vec<String> = after.listeners.iter().map(|door| door.listen.to_string()).collect();
+    let socket = folder.path().join("etc/ironbridge.d/mqtt.sock");
+    assert_eq!(sockets, ["127.0.0.1:8883".to_owned(), format!("unix:{}", socket.display())]);
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_before_anything_is_served() {
     let folder = tempfile::tempdir().expect("temporary directory");
     let right = write(folder.path());

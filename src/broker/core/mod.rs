@@ -39,6 +39,7 @@ use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
+pub(super) use forwarding::Stored;
 pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
@@ -215,27 +216,28 @@ impl Shared {
         from: Option<Origin>,
     ) -> Result<Published, Refusal> {
         let durable = core.find(message, retain, from.map(|from| from.client));
-        // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
-        let fails = durable && self.disk.trouble().is_some();
-        let refusal = if fails && from.is_some() { Some(Refusal::Disk) } else { core.keep(message, retain).err() };
-        if let Some(refusal) = refusal {
+        if retain == Retain::Yes && !core.retained.has_room(message) {
             core.deliveries.clear();
-            return Err(refusal);
+            return Err(Refusal::NoRoom);
         }
         let receivers = core.deliveries.len();
         let wanted = !core.found.single.is_empty() || !core.found.shared.is_empty();
-        let debts = if durable && !fails { self.number(core) } else { owing::Debts::new() };
-        let owed = !debts.is_empty();
         let received =
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
         let row = (retain == Retain::Yes && message.keep == Keep::Every)
             .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, &self.clock)));
+        let entered = if durable { self.owe(core, message, received, row.clone()) } else { Ok(None) };
+        // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
+        if entered.is_err() && from.is_some() {
+            core.deliveries.clear();
+            return Err(Refusal::Disk);
+        }
+        core.keep(message, retain);
+        let entered = entered.unwrap_or(None);
+        let owed = entered.is_some();
         let committed = match row {
-            None if owed => Some(self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received)),
-            None => None,
-            Some(row) if owed => {
-                Some(self.disk.owe_retained(keeping::owed_row(message, &self.clock), &debts, received, row))
-            }
+            None => entered,
+            Some(_) if owed => entered,
             Some(row) if message.qos == Qos::AtMostOnce || from.is_none() => {
                 self.disk.change_at_leisure(Arc::clone(&message.topic), row);
                 None
@@ -277,6 +279,7 @@ impl Shared {
         for will in core.wills.due(now) {
             self.publish_will(&mut core, will, now);
         }
+        self.give_up(&core);
         self.end_sessions(&mut core, now);
         if let Some(OnDisk { rows, sessions, set_aside }) = self.disk.found_late() {
             if let Some(aside) = set_aside {
@@ -322,15 +325,16 @@ impl Shared {
 }
 
 impl Core {
-    /// Keeps a message that is to be retained, or forgets its topic.
-    fn keep(&mut self, message: &Arc<Message>, retain: Retain) -> Result<(), Refusal> {
+    /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
+    fn keep(&mut self, message: &Arc<Message>, retain: Retain) {
         if retain == Retain::No {
-            return Ok(());
+            return;
         }
         if message.payload.is_empty() {
             self.retained.clear(&message.topic);
-            return Ok(());
+        } else {
+            let kept = self.retained.put(Arc::clone(message));
+            debug_assert!(kept.is_ok(), "it was looked before whether there is room");
         }
-        self.retained.put(Arc::clone(message)).map_err(|_| Refusal::NoRoom)
     }
 }

@@ -100,21 +100,28 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     let mut out = String::from("\n[[broker.listener]]\n");
     let unix = bind.as_deref().filter(|bind| *port == 0 && bind.starts_with('/'));
     let tls = listener.certificate.is_some() && listener.key.is_some() && unix.is_none();
-    let login = mosquitto.password_file.is_some() || listener.require_certificate && listener.ca.is_some();
+    let certificates = listener.require_certificate && listener.ca.is_some();
+    let login = certificates || mosquitto.password_file.is_some() && !listener.require_certificate;
     let address = address(listener, notes);
     let mut loopback = address.is_loopback();
     if let Some(path) = unix {
         line(&mut out, "listen", &text(&format!("unix:{path}")));
-    } else if loopback || tls && login {
+    } else if loopback || tls && login && listener.restricted.is_none() {
         line(&mut out, "listen", &text(&std::net::SocketAddr::from((address, *port)).to_string()));
     } else {
         loopback = true;
         line(&mut out, "listen", &text(&format!("127.0.0.1:{port}")));
-        let missing = if tls { "LOGIN" } else { "TLS" };
-        let message = format!(
-            "the listener on port {port} HAS NO {missing} AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it \
-             until it is given `tls`, users or a client_ca, and their address"
-        );
+        let message = match &listener.restricted {
+            Some(key) => format!(
+                "the listener on port {port} IS CARRIED OVER TO LOOPBACK ONLY: {key} kept clients out or apart there, and has no \
+                 counterpart here; see that its users and rules do the same before you give it its address"
+            ),
+            None => format!(
+                "the listener on port {port} HAS NO {} AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it \
+                 until it is given `tls`, users or a client_ca, and their address",
+                if tls { "LOGIN" } else { "TLS" }
+            ),
+        };
         notes.add(Weight::Loud, place, message);
     }
     let anonymous = match (listener.anonymous == Some(true), loopback && !listener.websocket && unix.is_none()) {
@@ -138,8 +145,17 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     if listener.websocket {
         line(&mut out, "websocket", "true");
     }
-    if let Some(interface) = listener.interface.as_ref().filter(|_| unix.is_none()) {
-        line(&mut out, "interface", &text(interface));
+    match &listener.interface {
+        // Held to another interface, an address of loopback would hear nobody.
+        Some(interface) if loopback => {
+            let weight = if interface == "lo" { Weight::Quiet } else { Weight::Loud };
+            let message = format!(
+                "bind_interface {interface} is not carried over: a door on loopback, and a unix socket, hears no other interface"
+            );
+            notes.add(weight, place, message);
+        }
+        Some(interface) => line(&mut out, "interface", &text(interface)),
+        None => {}
     }
     out
 }

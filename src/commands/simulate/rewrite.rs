@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use toml::{Table, Value};
 
+use super::broker_files::Broker;
 use crate::plant::site::Place;
 
 /// What is to be different.
@@ -52,6 +53,7 @@ pub struct CannotRewrite {
 #[derive(Debug, Deserialize)]
 struct Document {
     gateway: Option<Gateway>,
+    broker: Option<Broker>,
     #[serde(default)]
     bus: Vec<Bus>,
     #[serde(default)]
@@ -188,6 +190,7 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
     }
     edits.append(&mut urls);
     edits.append(&mut settled);
+    edits.extend(document.broker.iter().flat_map(|broker| broker.edits(|path| self::absolute(path, directory))));
     edits
 }
 
@@ -322,6 +325,27 @@ password_file = "$CREDENTIALS_DIRECTORY/cloud"
         assert!(text.contains("# the carrier's"), "comments stay: {text}");
         let untouched = merged(&files, &Changes::default()).expect("rewritten");
         assert!(untouched.contains("ca_file = \"/etc/x/ca.pem\""), "{untouched}");
+    }
+
+    #[test]
+    fn files_and_sockets_of_the_broker_stay_where_they_are() {
+        let broker = r#"[broker]
+users_file = "users"
+[[broker.listener]]
+listen = "127.0.0.1:8883"   # stays
+tls = { certificate = "tls/server.crt", key = "$CREDENTIALS_DIRECTORY/key", client_ca = "/ca.pem" }
+[[broker.listener]]
+listen = "unix:mqtt.sock"
+"#;
+        let text = merged(&[("/etc/x/main.toml".into(), broker.to_owned())], &Changes::default()).expect("rewritten");
+        for line in [
+            "users_file = \"/etc/x/users\"",
+            "listen = \"127.0.0.1:8883\"   # stays",
+            "certificate = \"/etc/x/tls/server.crt\", key = \"$CREDENTIALS_DIRECTORY/key\", client_ca = \"/ca.pem\"",
+            "listen = \"unix:/etc/x/mqtt.sock\"",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::pending::{Batch, Entered};
+use super::batch::Batch;
+use super::pending::Entered;
 use super::rows::{Found, OwedRow, SessionId};
 use super::upkeep::{self, Upkeep};
 use super::{LedgerFigures, NotRead, load, page, tables};
@@ -305,7 +306,7 @@ impl Writer {
             }
             Err(fault) => {
                 let mut state = self.shared.lock();
-                state.entered.failed(batch);
+                state.figures.refused += state.entered.failed(batch);
                 state.in_trouble(&fault);
             }
         }
@@ -331,7 +332,7 @@ impl Writer {
                     self.connection = None;
                 }
                 let mut state = self.shared.lock();
-                state.entered.refuse();
+                state.figures.refused += state.entered.refuse();
                 state.in_trouble(&fault);
             }
         }
