@@ -213,7 +213,15 @@ fn add_daemon(plan: Option<&Plan>, data_dir: &Path, bundle: &mut Bundle) {
     bundle.add("journal.txt", patiently(daemon::journal).and_then(|text| text), Keep::End);
 }
 
-/// Where the running gateway can be asked without a login.
-fn status_address(_plan: Option<&Plan>) -> Result<SocketAddr, String> {
-    Ok(STATUS)
+/// Where the running gateway can be asked without a login; without a plan, where it usually is.
+fn status_address(plan: Option<&Plan>) -> Result<SocketAddr, String> {
+    let Some(plan) = plan else { return Ok(STATUS) };
+    match &plan.status {
+        None => Err("there is no [status] in the configuration".to_owned()),
+        Some(page) if page.tls.is_some() => Err(format!("{page} is behind TLS: ask it with a browser and a login")),
+        Some(page) if page.listen.port() == 0 => {
+            Err(format!("{page}: the system chose the port, the journal names it"))
+        }
+        Some(page) => Ok(page.listen),
+    }
 }

@@ -133,11 +133,12 @@ impl<'a> Censor<'a> {
 
     fn mark(&mut self, mark: char) {
         self.out.text.push(mark);
+        let nested = self.open.len() > 1;
         match (mark, self.open.last_mut()) {
             ('[', _) => self.open.push(Open::List),
             ('{', _) => self.open.push(Open::Table(None)),
             (']', Some(Open::List)) => drop(self.open.pop()),
-            ('}', Some(Open::Table(_))) if self.open.len() > 1 => drop(self.open.pop()),
+            ('}', Some(Open::Table(_))) if nested => drop(self.open.pop()),
             (',', Some(Open::Table(key))) => *key = None,
             _ => {}
         }

@@ -18,6 +18,8 @@ const PART_BYTES_MAX: usize = 4 << 20;
 const MANIFEST_BYTES: usize = 64 << 10;
 /// Parts beyond that are only counted: a directory full of fragments.
 const PARTS_MAX: usize = 200;
+/// Looked for everywhere; more has only a file that is no configuration at all.
+const SECRETS_MAX: usize = 1000;
 /// No part takes longer; the box may be as sick as it likes.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// All of it lies in one folder.
@@ -53,6 +55,7 @@ impl Bundle {
         self.secrets.extend(secrets);
         self.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len())); // the longer one first: it may hold a shorter
         self.secrets.dedup();
+        self.secrets.truncate(SECRETS_MAX);
     }
 
     /// A part, or why there is none.
@@ -125,7 +128,7 @@ mod tests {
         let mut bundle = Bundle::new(Moment::of(""));
         bundle.hide(vec!["hunter2".into()]);
         for part in 0..300 {
-            bundle.add(&format!("{part}.txt"), Ok("ä".repeat(PART_BYTES_MAX)), Keep::End);
+            bundle.add(&format!("{part}.txt"), Ok("ä line\n".repeat(20_000)), Keep::End);
         }
         bundle.add("why-hunter2.txt", Err("hunter2 is not there".into()), Keep::Front);
         assert!(bundle.manifest().contains("101 more parts were left out"), "{}", bundle.manifest());

@@ -91,27 +91,35 @@ pub(super) fn urls(line: &str) -> String {
 /// Values behind words that say what they are, and hashes.
 fn named(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((begin, end)) = next_secret(rest) {
-        out.push_str(&rest[..begin]);
-        out.push_str(REMOVED);
-        rest = &rest[end..];
+    let mut done = 0;
+    for (begin, end) in secrets(line) {
+        // Inside of what went already, or gone before.
+        if begin >= done && begin < end && !line[begin..].starts_with(REMOVED) {
+            out.push_str(&line[done..begin]);
+            out.push_str(REMOVED);
+            done = end;
+        }
     }
-    out + rest
+    out + &line[done..]
 }
 
-/// Where the next value begins and ends.
-fn next_secret(line: &str) -> Option<(usize, usize)> {
+/// Where values begin and end, in order; looked for once, however many there are.
+fn secrets(line: &str) -> Vec<(usize, usize)> {
     let lower = line.to_ascii_lowercase(); // of the same length: positions stay
-    let hash = HASHES.iter().filter_map(|hash| lower.find(hash)).min().map(|begin| (begin, word_end(line, begin)));
-    let named = WORDS.iter().flat_map(|word| lower.match_indices(word).map(|(at, word)| at + word.len()));
-    let value = named.filter_map(|at| Some((value_begin(line, at)?, false)));
     let line_end = line.trim_end_matches(['\r', '\n']).len();
-    let whole = lower.match_indices(REST_OF_LINE).map(|(at, word)| at + word.len());
-    let whole = whole.filter_map(|at| Some((value_begin(line, at)?, true)));
-    let named = value.chain(whole).map(|(begin, whole)| (begin, if whole { line_end } else { value_end(line, begin) }));
-    let fresh = |(begin, end): &(usize, usize)| begin < end && !line[*begin..].starts_with(REMOVED);
-    named.chain(hash).filter(fresh).min()
+    let behind = |word: &'static str| {
+        let ends = lower.match_indices(word).map(|(at, word)| at + word.len());
+        ends.filter_map(|end| value_begin(line, end)).collect::<Vec<_>>()
+    };
+    let mut found: Vec<_> = behind(REST_OF_LINE).into_iter().map(|begin| (begin, line_end)).collect();
+    for word in WORDS {
+        found.extend(behind(word).into_iter().map(|begin| (begin, value_end(line, begin))));
+    }
+    for hash in HASHES {
+        found.extend(lower.match_indices(hash).map(|(begin, _)| (begin, word_end(line, begin))));
+    }
+    found.sort_unstable();
+    found
 }
 
 /// Behind a word, its closing quotation mark, `=` or `:`, and the opening one.
