@@ -40,7 +40,7 @@
 //! | sentinels, scale, scale factors, maps; limits, deadband | [`pipeline`] (`meaning`, `scale`; `limits`, `deadband`) |
 //! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
 //! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
-//! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`); the keys: `config/check/listener` |
+//! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`, `door/terms`); the keys: `config/check/listener` |
 //! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
 //! | what changes at SIGHUP | `app/reload`, `app/gatekeeper` |
 //! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`) → [`disk`] (`ledger`) |

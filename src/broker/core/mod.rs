@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::access::Access;
+use crate::access::{Access, Identity};
 use crate::broker::clients::Clients;
 use crate::broker::durable::Total;
 use crate::broker::keeping;
@@ -133,6 +133,15 @@ pub(super) struct Origin {
     pub packet_id: Option<u16>,
 }
 
+/// Who a message is from.
+#[derive(Debug, Clone, Copy)]
+enum Sender<'a> {
+    Gateway,
+    Client(Origin),
+    /// It has left the message as its will.
+    Gone(&'a Identity),
+}
+
 /// A publish that was neither kept nor sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -144,10 +153,10 @@ pub(super) enum Refusal {
 
 impl Shared {
     /// With what the disk held.
-    pub(super) fn new(around: Surroundings, kept: Vec<Message>, sessions: Vec<Kept>) -> Self {
+    pub(super) fn new(around: Surroundings, kept: Vec<(Message, Option<Identity>)>, sessions: Vec<Kept>) -> Self {
         let mut core = Core::default();
-        for message in kept {
-            if core.retained.put(Arc::new(message)).is_err() {
+        for (message, source) in kept {
+            if core.retained.put(Arc::new(message), source).is_err() {
                 tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
                 break;
             }
@@ -195,6 +204,11 @@ impl Shared {
         }
     }
 
+    /// Is what a client has left retained still to be sent? Rules may have changed since.
+    fn stands(&self, source: &Identity, topic: &str) -> bool {
+        !self.limits.check_retain_source || self.access.may_write(source, topic)
+    }
+
     /// An id for a client that brought none.
     pub(super) fn assign_id(&self) -> String {
         let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
@@ -204,7 +218,7 @@ impl Shared {
 
     /// A client's message. Refused, it was neither kept nor sent on.
     pub(super) fn publish(&self, message: &Arc<Message>, retain: Retain, from: Origin) -> Result<Published, Refusal> {
-        self.keep_and_route(&mut self.lock(), message, retain, Some(from))
+        self.keep_and_route(&mut self.lock(), message, retain, Sender::Client(from))
     }
 
     fn keep_and_route(
@@ -212,13 +226,16 @@ impl Shared {
         core: &mut Core,
         message: &Arc<Message>,
         retain: Retain,
-        from: Option<Origin>,
+        sender: Sender<'_>,
     ) -> Result<Published, Refusal> {
+        let from = if let Sender::Client(from) = sender { Some(from) } else { None };
+        let source = if retain == Retain::Yes { core.source(sender) } else { None };
         let durable = core.find(message, retain, from.map(|from| from.client));
         // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
         let fails = durable && self.disk.trouble().is_some();
-        let refusal = if fails && from.is_some() { Some(Refusal::Disk) } else { core.keep(message, retain).err() };
-        if let Some(refusal) = refusal {
+        let kept =
+            if fails && from.is_some() { Err(Refusal::Disk) } else { core.keep(message, retain, source.as_ref()) };
+        if let Err(refusal) = kept {
             core.deliveries.clear();
             return Err(refusal);
         }
@@ -229,7 +246,7 @@ impl Shared {
         let received =
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
         let row = (retain == Retain::Yes && message.keep == Keep::Every)
-            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, &self.clock)));
+            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, source.as_ref(), &self.clock)));
         let committed = match row {
             None if owed => Some(self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received)),
             None => None,
@@ -260,7 +277,7 @@ impl Shared {
                 && deliveries < PAGE
             {
                 left = rest;
-                let published = self.keep_and_route(&mut core, message, retain, None);
+                let published = self.keep_and_route(&mut core, message, retain, Sender::Gateway);
                 debug_assert!(published.is_ok(), "the gateway finds room");
                 deliveries += 1 + published.map_or(0, |published| published.receivers);
             }
@@ -283,8 +300,10 @@ impl Shared {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
             self.take_in(&mut core, sessions);
-            for message in rows.into_iter().filter_map(|row| keeping::message(row, &self.clock, &self.ownership)) {
-                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message)).is_err() {
+            for row in rows.into_iter().filter(|_| self.limits.retain_available) {
+                let source = keeping::source(&row, &self.access);
+                let Some(message) = keeping::message(row, &self.clock, &self.ownership) else { continue };
+                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message), source).is_err() {
                     tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
                     break;
                 }
@@ -322,8 +341,17 @@ impl Shared {
 }
 
 impl Core {
+    /// The client behind a message.
+    fn source(&self, sender: Sender<'_>) -> Option<Identity> {
+        match sender {
+            Sender::Gateway => None,
+            Sender::Client(from) => self.clients.get(from.client)?.identity.clone(),
+            Sender::Gone(source) => Some(source.clone()),
+        }
+    }
+
     /// Keeps a message that is to be retained, or forgets its topic.
-    fn keep(&mut self, message: &Arc<Message>, retain: Retain) -> Result<(), Refusal> {
+    fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) -> Result<(), Refusal> {
         if retain == Retain::No {
             return Ok(());
         }
@@ -331,6 +359,6 @@ impl Core {
             self.retained.clear(&message.topic);
             return Ok(());
         }
-        self.retained.put(Arc::clone(message)).map_err(|_| Refusal::NoRoom)
+        self.retained.put(Arc::clone(message), source.cloned()).map_err(|_| Refusal::NoRoom)
     }
 }
