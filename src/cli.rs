@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::app;
 use crate::commands::demo::gateway;
@@ -14,7 +14,7 @@ use crate::host::journal;
 use crate::host::signals::Signals;
 
 /// Commands of the contract whose part comes with a later version; refused by name, exit 78.
-const NOT_YET: [&str; 5] = ["reload", "diag", "factory-reset", "completions", "man"];
+const NOT_YET: [&str; 3] = ["reload", "diag", "factory-reset"];
 
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
 ///
@@ -85,6 +85,12 @@ enum Command {
     Passwd(commands::passwd::Args),
     /// The local broker: take over what mosquitto is configured to do
     Broker(commands::broker::Args),
+    /// Print the completions of a shell
+    ///
+    /// For bash: ironbridge completions bash > /usr/share/bash-completion/completions/ironbridge
+    Completions(commands::completions::Args),
+    /// Print the manual page, or write the pages of all commands into a directory
+    Man(commands::man::Args),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -140,6 +146,8 @@ fn run(command: Command) -> Result<(), Failed> {
         Command::Write(args) => commands::block_on(commands::write::run(args, commands::plain_clock())),
         Command::Passwd(args) => commands::passwd::run(&args),
         Command::Broker(args) => commands::broker::run(&args),
+        Command::Completions(args) => commands::completions::run(&args, Cli::command()),
+        Command::Man(args) => commands::man::run(&args, Cli::command()),
         Command::Other(words) => Err(other(&words)),
     }
 }
@@ -170,11 +178,29 @@ fn other(words: &[OsString]) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_its_manual_page_and_is_completed_in_every_shell() {
+        let pages = commands::man::pages(Cli::command());
+        let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(names.starts_with(&["ironbridge.1"]) && names.ends_with(&["ironbridge.toml.5"]), "{names:?}");
+        assert!(names.contains(&"ironbridge-store-status.1") && !names.iter().any(|name| name.contains("help")));
+        for command in Cli::command().get_subcommands().map(|command| command.get_name().to_owned()) {
+            assert!(names.contains(&format!("ironbridge-{command}.1").as_str()), "{command}");
+            for shell in shells() {
+                let script = commands::completions::script(shell, Cli::command());
+                assert!(String::from_utf8_lossy(&script).contains(&command), "{shell:?} {command}");
+            }
+        }
+    }
+
+    fn shells() -> Vec<commands::completions::Shell> {
+        clap::ValueEnum::value_variants().to_vec()
     }
 
     #[test]

@@ -83,7 +83,7 @@
 //!  floor 4   main  cli  commands/ (one file per subcommand)
 //!  floor 3   app/       wiring · supervision · command routing                       knows every room
 //!  ------------------------------------------------------------------------------------------------
-//!  floor 2   field/   broker/   store/ <- uplink/   plant/   receive/   host/
+//!  floor 2   field/   broker/   store/ <- uplink/   status/   plant/   receive/   host/
 //!  ------------------------------------------------------------------------------------------------
 //!  floor 1   config/  pipeline/  payload/  flow/  disk/  access/  road/  recording/
 //!  floor 0   model/                                   the words: no tokio, no I/O, no clock
@@ -116,5 +116,6 @@ pub mod plant;
 pub mod receive;
 pub mod recording;
 pub mod road;
+pub mod status;
 pub mod store;
 pub mod uplink;

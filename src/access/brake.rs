@@ -1,6 +1,7 @@
 //! Failed logins slow down those that follow; pure: time is an argument.
 //!
-//! What is slowed down is chosen so that a stranger cannot lock anybody out:
+//! What is slowed down is chosen so that a stranger elsewhere cannot lock anybody out, and one at the same address nobody
+//! who has logged in within a day (`memory`):
 //!
 //! * **a name from an address** that failed there: one attempt in up to 4 s. A client with an old password stops itself.
 //! * **an address** where any names failed: two attempts a second in all of those that failed there, and two of those that
@@ -36,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const HALVED_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a name is known at an address.
-const KNOWN_FOR: Duration = Duration::from_secs(86_400);
+pub(super) const KNOWN_FOR: Duration = Duration::from_secs(86_400);
 
 /// Nobody waits longer than this; beyond, come back later.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -157,8 +158,8 @@ fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, age:
     table.retain(|_, entry| age(entry) > limit);
 }
 
-/// One host has a whole /64 of IPv6.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+/// What counts as one host: it has a whole /64 of IPv6 (RFC 6177, section 2).
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
         other => other,

@@ -17,8 +17,9 @@ use super::users::User;
 /// As many as a broker has clients.
 const REMEMBERED_MAX: usize = 1024;
 
-/// From the last full check on; being remembered does not prolong it.
-const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
+/// From the last full check on; being remembered does not prolong it. As long as `brake` knows a name: else somebody who
+/// tries passwords from the very address of an HMI could keep it out when it comes back.
+const REMEMBERED_FOR: Duration = super::brake::KNOWN_FOR;
 
 pub(super) struct Memory {
     key: Option<hmac::Key>,

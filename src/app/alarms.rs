@@ -5,7 +5,7 @@
 //! kept; when the last one is over the topic is cleared. So whoever subscribes to `ironbridge/+/alarm/#` is given what
 //! is active now, and nothing else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,13 +28,16 @@ const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
 /// again.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 
+/// What is active now, for whoever wants to look.
+pub type Shown = Arc<Mutex<Active>>;
+
 /// What is active.
 pub struct AlarmBoard {
     plan: Arc<Plan>,
     publisher: Publisher,
     topics: GatewayTopics,
     memory: AlarmMemory,
-    active: Active,
+    active: Shown,
     /// Something is remembered that does not hold any more, or the other way round.
     changed: bool,
 }
@@ -44,12 +47,22 @@ impl AlarmBoard {
     pub fn new(plan: Arc<Plan>, publisher: Publisher, memory: AlarmMemory, remembered: Remembered) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
         let Remembered { active, gone } = remembered;
+        let active = Arc::new(Mutex::new(active));
         Self { plan, publisher, topics, memory, active, changed: !gone.is_empty() }
+    }
+
+    /// What is active, now and later.
+    pub fn shown(&self) -> Shown {
+        Arc::clone(&self.active)
+    }
+
+    fn active(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes what is active, and what changes until the slots are closed.
     pub async fn run(mut self, slots: &AlarmSlots) {
-        for (tag, levels) in &self.active {
+        for (tag, levels) in &*self.active() {
             if let (Some(topic), Some((_, shown))) = (self.topic(*tag), levels.first_key_value()) {
                 self.publisher.retain(topic, shown.clone());
             }
@@ -85,7 +98,7 @@ impl AlarmBoard {
     /// The disk may be slow: it has a thread of its own for this.
     async fn remember(&mut self) {
         self.changed = false;
-        let (memory, active, plan) = (self.memory.clone(), self.active.clone(), Arc::clone(&self.plan));
+        let (memory, active, plan) = (self.memory.clone(), self.active().clone(), Arc::clone(&self.plan));
         if let Err(error) = tokio::task::spawn_blocking(move || memory.write(&active, &plan)).await {
             tracing::error!(%error, "active alarms cannot be remembered");
         }
@@ -99,7 +112,8 @@ impl AlarmBoard {
 
     fn show(&mut self, tag: TagIx, level: Level, condition: Condition, payload: Bytes) {
         let Some(topic) = self.topic(tag) else { return };
-        let active = self.active.entry(tag).or_default();
+        let mut all = self.active();
+        let active = all.entry(tag).or_default();
         match condition {
             Condition::Active => _ = active.insert(level, payload.clone()),
             Condition::Cleared => _ = active.remove(&level),

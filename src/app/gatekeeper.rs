@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::access::{Access, Loading};
@@ -33,6 +34,8 @@ pub(super) struct Gatekeeper {
     notices: Notices,
     /// The users file could not be read.
     locked: AtomicBool,
+    /// Each change asks the status page for its certificates.
+    renewals: watch::Sender<u64>,
 }
 
 /// Failed logins, as far as they have been looked at.
@@ -46,20 +49,31 @@ struct Siege {
 
 impl Gatekeeper {
     pub(super) fn new(access: Arc<Access>, control: Control, notices: Notices) -> Self {
-        Self { access, control, notices, locked: AtomicBool::new(false) }
+        Self { access, control, notices, locked: AtomicBool::new(false), renewals: watch::Sender::new(0) }
+    }
+
+    /// Changes whenever certificates are to be read again.
+    pub(super) fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
     }
 
     /// Reads the users file for the first time, or again.
     pub(super) async fn load(&self) {
         let access = Arc::clone(&self.access);
-        if let Ok(loading) = tokio::task::spawn_blocking(move || access.load_users()).await {
-            self.tell(&loading);
+        let Ok(loading) = tokio::task::spawn_blocking(move || access.load_users()).await else { return };
+        self.tell(&loading);
+        if let Loading::Loaded(users, _) = loading {
+            let Rejudged { clients, subscriptions } = self.control.rejudge();
+            if clients + subscriptions > 0 {
+                tracing::info!(audit = "access_reloaded", users, clients, subscriptions, "users reloaded");
+            }
         }
     }
 
     /// Users and rules of another plan from now on.
     pub(super) async fn reload(&self, plan: &BrokerPlan) {
         self.control.reload_certificates();
+        self.renewals.send_modify(|asked| *asked += 1);
         let (access, new) = (Arc::clone(&self.access), plan.clone());
         let Ok(loading) = tokio::task::spawn_blocking(move || access.reload(&new)).await else { return };
         let Rejudged { clients, subscriptions } = self.control.rejudge();

@@ -3,15 +3,17 @@
 //! `start` builds · `bridges` connects to other brokers, `forwarding` what clients' messages go there · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical ends · `publisher` is
 //! the live side, `alarms` its alarms, `alarm_memory` those of the last run · `quarters` threads for what local clients cause · `events` turns notices into stored events · `router` carries commands · `request` reads their payload ·
 //! `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock ·
-//! `watchdog` who makes progress, for systemd · `gatekeeper` users and rights · `reload` what can change at run time.
+//! `watchdog` who makes progress, for systemd · `gatekeeper` users and rights · `status` opens the status page, `board` and `health` what it shows · `reload` what can change at run time.
 
 mod alarm_memory;
 pub mod alarms;
+mod board;
 mod bridges;
 mod derived;
 pub mod events;
 mod forwarding;
 mod gatekeeper;
+mod health;
 mod learned;
 pub mod publisher;
 mod quarters;
@@ -20,6 +22,7 @@ pub mod request;
 pub mod router;
 pub mod running;
 pub mod start;
+mod status;
 pub mod supervisor;
 mod timekeeper;
 pub mod watchdog;

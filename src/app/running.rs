@@ -66,6 +66,7 @@ pub struct Running {
     pub(super) store: StoreHandle,
     pub(super) bridge_stores: BridgeStores,
     pub(super) addresses: Vec<Option<SocketAddr>>,
+    pub(super) status: Option<SocketAddr>,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
     pub(super) reloader: Reloader,
@@ -79,6 +80,11 @@ impl Running {
     /// Where local MQTT clients connect: one entry per listener, `None` while an address cannot be bound.
     pub fn mqtt_addresses(&self) -> &[Option<SocketAddr>] {
         &self.addresses
+    }
+
+    /// Where the status page is; `None` where there is none, or its address cannot be bound.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status
     }
 
     /// The store, for its newest numbers and counters. Dropped before [`Running::stop`], or the store cannot end.

@@ -29,11 +29,13 @@ use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
 use crate::pipeline::derive::Derive;
+use crate::status::values::Values;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
 use super::alarm_memory::AlarmMemory;
 use super::alarms::AlarmBoard;
+use super::board::Sources;
 use super::bridges::{Around, Bridges, Connecting, pass_on};
 use super::derived;
 use super::events::Events;
@@ -43,8 +45,9 @@ use super::learned;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
 use super::reload::Reloader;
-use super::router::{Answers, Router};
+use super::router::{Answers, BusSlot, Router};
 use super::running::{Running, Tasks, Uplinks};
+use super::status;
 use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_stores};
 use super::timekeeper::Timekeeper;
 use super::watchdog;
@@ -114,10 +117,11 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
     bridges.offer_retained(&publisher, &forward).await;
     let control = broker.control();
-    let gatekeeper = Arc::new(Gatekeeper::new(access, broker.control(), base.notices.clone()));
+    let gatekeeper = Arc::new(Gatekeeper::new(Arc::clone(&access), broker.control(), base.notices.clone()));
     gatekeeper.load().await;
-    let upstream = commands_from_upstream(&plan, ownership, entry);
-    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
+    let upstream = commands_from_upstream(&plan, ownership, entry.clone());
+    let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
+    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
     live.begin();
     let (broker, addresses) = quarters
         .spawn(async move {
@@ -128,13 +132,32 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
+    let shown = alarms.shown();
     let broker_end = CancellationToken::new();
     let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
-    let mut sources = start_buses_and_router(&base, commands, answers, &broker_end);
+    let (mut sources, buses) = start_buses_and_router(&base, commands, answers, &broker_end);
     sources.spawn(forwarding::close_at_stop(forward, stop.clone()));
     let connecting = base.connecting(&publisher, run_dir.path(), patience);
     let mut uplinks = start_uplinks(&base, &upstream, &connecting);
     let bridge_stores = bridges.start(&connecting, &mut uplinks, &mut sources);
+
+    let figures = Sources {
+        plan: Arc::clone(&plan),
+        clock: base.clock.clone(),
+        started: base.clock.now(),
+        buses,
+        latest: Arc::clone(&base.latest),
+        uplinks: uplinks.stats.clone(),
+        store: base.store.stats(),
+        broker: publisher.stats(),
+        access: Arc::clone(&access),
+        notices: base.notices.clone(),
+        progress: base.progress.clone(),
+        alarms: shown,
+        status: Arc::default(),
+    };
+    let renew = gatekeeper.renewals();
+    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await?;
 
     let Base { clock, store, hub, latest, told, watch, notices, progress, .. } = base;
     let reloader = Reloader { plan: Arc::clone(&plan), gatekeeper: Arc::clone(&gatekeeper), notices: notices.clone() };
@@ -165,6 +188,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         store,
         bridge_stores,
         addresses,
+        status,
         run_dir,
         store_dir: store_dir(&plan),
         reloader,
@@ -212,7 +236,7 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     for fix in floor.into_iter().chain(first_fix) {
         clock.learn(fix);
     }
-    let (notices, told) = notice::notices();
+    let (notices, told) = notice::remembered(clock.clone());
     let (hub, latest, durable) = hub::hub(plan.tags.iter().map(|tag| tag.class).collect());
     let store = store.start(durable, clock.clone(), notices.clone());
     for fix in floor.into_iter().chain(first_fix) {
@@ -287,7 +311,7 @@ fn start_buses_and_router(
     commands: mpsc::Receiver<command::Submitted>,
     answers: Answers,
     end: &CancellationToken,
-) -> JoinSet<()> {
+) -> (JoinSet<()>, Vec<BusSlot>) {
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let mut sources = JoinSet::new();
     let mut buses = Vec::with_capacity(base.plan.buses.len());
@@ -316,7 +340,7 @@ fn start_buses_and_router(
     sources.spawn(base.progress.watch("journal", "", asking));
     let router = Router {
         plan: Arc::clone(&base.plan),
-        buses,
+        buses: buses.clone(),
         journal,
         clock: base.clock.clone(),
         answers,
@@ -324,7 +348,7 @@ fn start_buses_and_router(
         end: end.clone(),
     };
     sources.spawn(base.progress.watch("router", "", router.run(commands, base.stop.clone())));
-    sources
+    (sources, buses)
 }
 
 fn start_uplinks(base: &Base, commands: &Commands, connecting: &Connecting<'_>) -> Uplinks {

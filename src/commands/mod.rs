@@ -3,11 +3,13 @@
 pub mod broker;
 pub mod capture;
 pub mod check;
+pub mod completions;
 pub mod cost;
 pub mod decode;
 pub mod demo;
 pub mod field;
 pub mod interrupt;
+pub mod man;
 pub mod passwd;
 pub mod profiles;
 pub mod read;

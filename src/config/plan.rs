@@ -13,6 +13,7 @@ mod device;
 mod habits;
 mod line;
 mod listener;
+mod page;
 mod tag;
 mod uplink;
 
@@ -30,6 +31,7 @@ pub use line::{
 pub use listener::{
     Anonymous, BrokerLimits, ClientCertificate, Listen, ListenerPlan, ListenerTls, Rate, WebsocketPlan,
 };
+pub use page::PagePlan;
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
@@ -45,6 +47,8 @@ pub struct Plan {
     pub store: StorePlan,
     /// `[broker]`
     pub broker: BrokerPlan,
+    /// `[status]`; `None`: there is no status page.
+    pub status: Option<PagePlan>,
     /// `[[uplink]]`
     pub uplinks: Vec<UplinkPlan>,
     /// `[[forward]]`, in order: the first whose filter matches counts.
@@ -76,6 +80,7 @@ impl Plan {
                 acl: Vec::new(),
                 sessions: SessionsPlan::default(),
             },
+            status: None,
             uplinks: Vec::new(),
             forwards: Vec::new(),
             bridges: Vec::new(),

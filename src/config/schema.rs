@@ -48,17 +48,13 @@ const fn landed(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, landed: Landed::Yes }
 }
 
-const fn not_yet(name: &'static str, kind: Kind) -> Key {
-    Key { name, kind, landed: Landed::NotYet }
-}
-
 /// The top of the file.
 pub const ROOT: &[Key] = &[
     landed("gateway", Kind::Table(GATEWAY)),
     landed("store", Kind::Table(STORE)),
     landed("broker", Kind::Table(BROKER)),
     landed("forward", Kind::Tables(FORWARD)),
-    not_yet("status", Kind::Table(STATUS)),
+    landed("status", Kind::Table(STATUS)),
     landed("uplink", Kind::Tables(UPLINK)),
     landed("bridge", Kind::Tables(BRIDGE)),
     landed("bus", Kind::Tables(BUS)),
@@ -132,10 +128,16 @@ pub const ACL: &[Key] = &[
 /// `[[forward]]`
 pub const FORWARD: &[Key] = &[landed("filter", Kind::Text), landed("class", Kind::Text), landed("uplinks", Kind::List)];
 
-const STATUS: &[Key] =
-    &[not_yet("listen", Kind::Text), not_yet("anonymous", Kind::Text), not_yet("tls", Kind::Table(STATUS_TLS))];
+/// `[status]`
+pub const STATUS: &[Key] = &[
+    landed("listen", Kind::Text),
+    landed("anonymous", Kind::Text),
+    landed("hosts", Kind::List),
+    landed("tls", Kind::Table(STATUS_TLS)),
+];
 
-const STATUS_TLS: &[Key] = &[not_yet("certificate", Kind::Path), not_yet("key", Kind::Path)];
+/// `tls = { … }` of the status page.
+pub const STATUS_TLS: &[Key] = &[landed("certificate", Kind::Path), landed("key", Kind::Path)];
 
 /// `[[uplink]]`
 pub const UPLINK: &[Key] = &[

@@ -70,6 +70,7 @@ impl Lane {
         device.heard(self.stats.noise().since(before));
         if let (Ok(_) | Err(Trouble::Exception(_)), Some(took)) = (&read, self.driver.last_response()) {
             device.took(took);
+            self.stats.response.add(took);
         }
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match read {
@@ -264,6 +265,9 @@ impl Lane {
         let Some(seat) = self.roster.seat_of(tag.device) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
+        if self.roster.devices[seat.0].unit.is_paused() {
+            return drop(command.reply.send(Outcome::Refused(Refusal::Paused)));
+        }
         let begun = Instant::now();
         let unit = self.roster.devices[seat.0].unit_id;
         let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));

@@ -2,7 +2,7 @@
 //!
 //! Per-device counts are in the device reports; these are of the whole bus.
 
-use crate::model::stats::{Counter, Gauge};
+use crate::model::stats::{Counter, Gauge, Histogram};
 
 /// What comes in besides answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +65,8 @@ pub struct BusStats {
     pub turns: Counter,
     /// Polls that were carried out, whatever came of them.
     pub polls: Counter,
+    /// How long answers took, wire included; exceptions are answers too.
+    pub response: Histogram,
     /// How much of its time was taken during the last ten seconds, percent.
     pub load_percent: Gauge,
     /// 1 while there is a connection (or an open port), else 0.

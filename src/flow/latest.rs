@@ -3,6 +3,7 @@
 //! Fed by the hub, emptied by the one publisher. Bounded by the number of tags; what was replaced is counted.
 //! The lock is held to move values in or out, never across an await, and nobody computes under it.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -39,6 +40,8 @@ struct Inner {
     waiting: Fresh,
     /// Per tag: its place in `waiting.samples`, or `NONE`.
     places: Vec<u32>,
+    /// What was last heard of each device that has been heard of.
+    reports: BTreeMap<DeviceIx, DeviceReport>,
     closed: bool,
 }
 
@@ -73,6 +76,7 @@ impl Latest {
     pub fn put_device(&self, report: DeviceReport) {
         {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.reports.insert(report.device, report.clone());
             let waiting = &mut inner.waiting.devices;
             let same = |slot: &&mut DeviceReport| slot.device == DeviceIx(report.device.0);
             match waiting.iter_mut().find(same) {
@@ -81,6 +85,11 @@ impl Latest {
             }
         }
         self.changed.notify_one();
+    }
+
+    /// What was last heard of each device, whether it was taken or not; in the order of the plan.
+    pub fn reports(&self) -> Vec<DeviceReport> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).reports.values().cloned().collect()
     }
 
     /// No more will come; [`Latest::take`] returns `None` once all is taken.

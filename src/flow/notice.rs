@@ -1,14 +1,25 @@
 //! Notices: what a room wants the operator to know. The app turns each into a stored event on
 //! `ironbridge/<gateway>/event` and a log line. Bounded; a notice that finds the queue full is counted, never waited for.
+//!
+//! Where they are handed in they are also remembered, for the status page and for health: what holds now, and the newest.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::clock::Clock;
 use crate::model::stats::Counter;
+use crate::model::time::Stamp;
 
 /// Notices that may wait for the app.
 pub const NOTICES_WAITING_MAX: usize = 256;
+
+/// The newest that are remembered.
+pub const NOTICES_KEPT: usize = 100;
+
+/// Conditions that are remembered at most; there are a few for each bus, listener and uplink.
+const STANDING_MAX: usize = 1024;
 
 /// Whether a condition begins, ends or is a single happening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,24 +61,132 @@ pub struct Notice {
 pub struct Notices {
     queue: mpsc::Sender<Notice>,
     dropped: Arc<Counter>,
+    memory: Option<Arc<Memory>>,
+}
+
+/// A notice and when it was handed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// When.
+    pub at: Stamp,
+    /// What.
+    pub notice: Notice,
+}
+
+struct Memory {
+    clock: Clock,
+    told: Mutex<Remembered>,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Memory")
+    }
+}
+
+#[derive(Default)]
+struct Remembered {
+    /// By event and subject; since when it holds stays as its words change.
+    standing: BTreeMap<(&'static str, String), Told>,
+    newest: VecDeque<Told>,
 }
 
 /// Makes the queue.
 pub fn notices() -> (Notices, mpsc::Receiver<Notice>) {
     let (queue, taken) = mpsc::channel(NOTICES_WAITING_MAX);
-    (Notices { queue, dropped: Arc::default() }, taken)
+    (Notices { queue, dropped: Arc::default(), memory: None }, taken)
+}
+
+/// Makes a queue that remembers what went through it.
+pub fn remembered(clock: Clock) -> (Notices, mpsc::Receiver<Notice>) {
+    let (notices, taken) = notices();
+    let memory = Some(Arc::new(Memory { clock, told: Mutex::default() }));
+    (Notices { memory, ..notices }, taken)
+}
+
+impl Memory {
+    fn note(&self, notice: &Notice) {
+        let told = Told { at: self.clock.now(), notice: notice.clone() };
+        let mut remembered = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Remembered { standing, newest } = &mut *remembered;
+        let key = (notice.event, notice.subject.clone());
+        match notice.phase {
+            Phase::Active => {
+                let at = standing.get(&key).map_or(told.at, |known| known.at);
+                if standing.len() < STANDING_MAX || standing.contains_key(&key) {
+                    standing.insert(key, Told { at, ..told.clone() });
+                }
+            }
+            Phase::Cleared => drop(standing.remove(&key)),
+            Phase::Once => {}
+        }
+        newest.truncate(NOTICES_KEPT - 1);
+        newest.push_front(told);
+    }
 }
 
 impl Notices {
     /// Hands one in; never waits.
     pub fn tell(&self, notice: Notice) {
+        if let Some(memory) = &self.memory {
+            memory.note(&notice);
+        }
         if self.queue.try_send(notice).is_err() {
             self.dropped.one();
         }
     }
 
+    /// What holds now, and since when; nothing where it is not remembered.
+    pub fn standing(&self) -> Vec<Told> {
+        self.look(|remembered| remembered.standing.values().cloned().collect())
+    }
+
+    /// The newest, the last one first; nothing where it is not remembered.
+    pub fn newest(&self) -> Vec<Told> {
+        self.look(|remembered| remembered.newest.iter().cloned().collect())
+    }
+
+    fn look(&self, at: impl FnOnce(&Remembered) -> Vec<Told>) -> Vec<Told> {
+        let memory = self.memory.as_ref();
+        memory.map_or_else(Vec::new, |memory| at(&memory.told.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// Notices that found the queue full or closed.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::clock::FakeTime;
+    use crate::model::time::Boot;
+
+    fn notice(event: &'static str, phase: Phase, subject: &str, detail: &str) -> Notice {
+        Notice { event, phase, subject: subject.into(), detail: detail.into() }
+    }
+
+    #[test]
+    fn what_holds_is_remembered_since_it_began_until_it_is_over_even_when_nobody_takes_the_notices() {
+        let time = Arc::new(FakeTime::default());
+        let (notices, _full) = remembered(Clock::new(time.clone(), Boot(1), 0));
+        notices.tell(notice("bus_down", Phase::Active, "a", "no connection"));
+        let began = notices.standing()[0].at;
+        time.advance(std::time::Duration::from_secs(1));
+        notices.tell(notice("bus_down", Phase::Active, "a", "still none"));
+        notices.tell(notice("bus_down", Phase::Active, "b", "no connection"));
+        let standing = notices.standing();
+        let seen: Vec<_> = standing.iter().map(|told| (&*told.notice.subject, &*told.notice.detail)).collect();
+        assert_eq!(seen, [("a", "still none"), ("b", "no connection")]);
+        assert!(standing[0].at == began && standing[1].at > began);
+        for _ in 0..NOTICES_WAITING_MAX * 2 {
+            notices.tell(notice("store_damaged", Phase::Once, "store", "a file"));
+        }
+        notices.tell(notice("bus_down", Phase::Cleared, "a", "connected"));
+        assert!(notices.dropped() > 0);
+        assert_eq!(notices.standing().len(), 1);
+        let newest = notices.newest();
+        assert_eq!((newest.len(), newest[0].notice.phase), (NOTICES_KEPT, Phase::Cleared));
     }
 }

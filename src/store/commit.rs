@@ -81,7 +81,9 @@ impl Writer {
         let started = Instant::now();
         let outcome = self.commit_to(&mut disk, classes, lost);
         self.disk = Some(disk);
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        self.shared.stats.commit_times.add(took);
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.shared.stats.commit_ms_last.set(elapsed_ms);
         self.shared.stats.commit_ms_max.set(elapsed_ms.max(self.shared.stats.commit_ms_max.get()));
         outcome

@@ -9,8 +9,8 @@
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `wear` what was written; `survey` what a plant did. `inspect` and `verify` look at a
-//! store from outside, also while it is used, `detail` closer; `pages` reads records there, for `export` and `preview`; `purge` removes them.
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `wear` what was written; `survey` what a plant did.
+//! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and `preview`; `purge` removes them.
 
 mod acked;
 mod age;
@@ -163,8 +163,7 @@ pub struct Store {
 
 /// Opens the store of a directory, whatever lies there: what is damaged is set aside and declared. Where the directory
 /// cannot be used at all, or a file cannot be read though it may be whole, the store starts in the failed state and tries
-/// again every second; after some attempts it goes on without what cannot be read. Blocks for as long as the ends of
-/// the chunk files take to read.
+/// again every second; after some attempts it goes on without what cannot be read. Blocks while the ends of chunks are read.
 pub fn open(opening: Opening) -> Store {
     let opened = boot::open(&opening, Unreadable::TryAgain).map(Box::new);
     if let Err(fault) = &opened {
@@ -216,14 +215,12 @@ const CONTROL_WAITING_MAX: usize = 64;
 enum Control {
     /// Save the cursors now.
     Save(oneshot::Sender<()>),
-    Answer(oneshot::Sender<()>), // a sign of life
+    /// Give a sign of life.
+    Answer(oneshot::Sender<()>),
     /// Remember a clock fix.
     Fix(Fix),
     /// These numbers cannot be read: declare them lost.
-    Lost {
-        class: Class,
-        span: Span,
-    },
+    Lost { class: Class, span: Span },
     /// Something out of a damaged chunk.
     Salvaged(salvage::Piece),
 }

@@ -1,6 +1,6 @@
 //! What the store counts.
 
-use crate::model::stats::{Counter, Gauge};
+use crate::model::stats::{Counter, Gauge, Histogram};
 
 /// Counters and gauges of a store; by class where the name says so (`Class as usize`).
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub struct StoreStats {
     pub written_bytes: Counter,
     /// Commits that failed.
     pub commit_failures: Counter,
+    /// How long commits took, failed ones included.
+    pub commit_times: Histogram,
     /// Duration of the last commit, ms.
     pub commit_ms_last: Gauge,
     /// Duration of the longest commit, ms.

@@ -113,6 +113,7 @@ pub struct UplinkStats {
     last_acknowledged: ArcSwapOption<Stamp>,
     meter: Arc<Meter>,
     drain: Mutex<Drain>,
+    since: Mutex<Option<Instant>>,
 }
 
 impl UplinkStats {
@@ -129,6 +130,11 @@ impl UplinkStats {
             4 => UplinkState::Paused,
             _ => UplinkState::Connecting,
         }
+    }
+
+    /// How long it has stood there; `None` before it began.
+    pub fn standing_for(&self) -> Option<Duration> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
     }
 
     /// Bytes sent, TLS included.
@@ -167,7 +173,11 @@ impl UplinkStats {
     }
 
     pub(super) fn state(&self, phase: UplinkState) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+        let before = self.phase.swap(phase as u8, Ordering::Relaxed);
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if before != phase as u8 || since.is_none() {
+            *since = Some(Instant::now());
+        }
         self.connected.set(u64::from(phase == UplinkState::Connected));
     }
 

@@ -277,7 +277,7 @@ impl Reader {
 
 /// A gateway whose sessions may be owed much.
 pub fn config() -> String {
-    "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n\
+    "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n[status]\nlisten = \"off\"\n\
      [broker]\nsession_max_size = \"512MiB\"\nsessions_max_size = \"1GiB\"\n\
      [[broker.listener]]\nlisten = \"127.0.0.1:0\"\nanonymous = \"read-write\"\n\
      [[bus]]\nname = \"line\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:9\"\n\

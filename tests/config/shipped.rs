@@ -33,7 +33,7 @@ fn is_alternative(line: &str) -> bool {
 }
 
 fn works(line: &str) -> bool {
-    !line.contains("not in this version") && !is_alternative(line)
+    !is_alternative(line)
 }
 
 fn paths(table: &toml::Table, above: &str, into: &mut BTreeSet<String>) {
@@ -72,28 +72,17 @@ fn the_shipped_file_names_every_key_of_the_contract() {
 }
 
 #[test]
-fn everything_that_is_not_marked_works_when_it_is_switched_on() {
+fn everything_works_when_it_is_switched_on() {
     let plan = plan(&switched_on(works));
     assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 4, 4));
     assert_eq!(plan.uplinks[0].client_id, "box-7");
     assert_eq!(plan.broker.acl.len(), 1);
+    assert_eq!(plan.status.as_ref().map(ToString::to_string).as_deref(), Some("https://127.0.0.1:8080"));
     let doors: Vec<String> = plan.broker.listeners.iter().map(ToString::to_string).collect();
     let expected =
         ["mqtt://127.0.0.1:1883", "mqtts://0.0.0.0:8883", "ws://127.0.0.1:9001", "mqtt+unix:/run/ironbridge/mqtt.sock"];
     assert_eq!(doors, expected);
     assert_eq!(plan.broker.limits, BrokerLimits { keep_alive_max: Some(600), ..BrokerLimits::default() });
-}
-
-#[test]
-fn everything_that_is_marked_is_refused_by_name() {
-    let problems = parse(&switched_on(|line| !is_alternative(line))).expect_err("keys are refused");
-    let refused: BTreeSet<&str> = problems
-        .iter()
-        .filter(|problem| problem.message == "not in this version")
-        .map(|problem| problem.path.as_str())
-        .collect();
-    assert_eq!(problems.count(), refused.len(), "{problems}");
-    assert!(refused.contains("status"), "{refused:?}");
 }
 
 #[test]
@@ -105,6 +94,7 @@ fn the_defaults_in_the_shipped_file_are_the_defaults() {
     assert_eq!(bare.gateway, shipped.gateway);
     assert_eq!(bare.store, shipped.store);
     assert_eq!(bare.broker, shipped.broker);
+    assert_eq!(bare.status, shipped.status);
     assert_eq!(bare.buses[0].response_timeout, shipped.buses[0].response_timeout);
     assert_eq!(bare.devices[0].max_registers_per_read, shipped.devices[0].max_registers_per_read);
     assert_eq!(bare.devices[0].manners, shipped.devices[0].manners);

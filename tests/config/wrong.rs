@@ -71,7 +71,34 @@ fn the_gateway_and_the_store_say_what_is_wrong() {
             ("[broker]\nmax_inflight = «257", "broker.max_inflight", "1 ..= 256"),
             ("[broker]\nmax_queued_size = «\"1KiB\"", "broker.max_queued_size", "64KiB ..= 16MiB"),
             ("[broker]\nmax_subscriptions = «0", "broker.max_subscriptions", "1 ..= 50000"),
-            ("«status = { listen = \"127.0.0.1:8080\" }", "status", "not in this version"),
+        ],
+    );
+}
+
+#[test]
+fn the_status_page_says_what_is_wrong() {
+    let far = "[broker]\nusers_file = \"users\"\n[status]\nlisten = \"0.0.0.0:8443\"\n";
+    assert_refused(
+        "",
+        &[
+            ("[status]\nlisten = «\"localhost:8080\"", "status.listen", "literal address and a port"),
+            ("[status]\nlisten = «\"unix:/run/page\"", "status.listen", "no address with a port"),
+            ("[status]\nlisten = «\"0.0.0.0:8080\"", "status.listen", "needs `tls` and a login"),
+            (
+                "[status]\nlisten = «\"0.0.0.0:8080\"\ntls = { certificate = \"a\", key = \"b\" }",
+                "status.listen",
+                "nobody could log in here",
+            ),
+            (
+                &format!("{far}tls = {{ certificate = \"a\", key = \"b\" }}\nanonymous = «\"read\""),
+                "status.anonymous",
+                "on loopback only",
+            ),
+            (&format!("{far}tls = «{{ certificate = \"a\" }}"), "status.tls.key", "is missing"),
+            ("[status]\nanonymous = «\"all\"", "status.anonymous", "read-write"),
+            ("[status]\nhosts = [«\"https://box\"]", "status.hosts", "no name of a host"),
+            ("[status]\nlisten = «\"127.0.0.1:1883\"", "status.listen", "a listener of the broker"),
+            ("[status]\n«port = 8080", "status.port", "unknown key"),
         ],
     );
 }

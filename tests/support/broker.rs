@@ -14,6 +14,7 @@ use ironbridge::broker::{Broker, BrokerParts, Control, Publisher};
 use ironbridge::config::plan::{AclPlan, Anonymous, BrokerLimits, BrokerPlan, ListenerPlan, SessionsPlan};
 use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::flow::command::{self, Submitted};
+use ironbridge::flow::forward::ForwardEntry;
 use ironbridge::flow::notice::{self, Notice};
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::tag::TagIx;
@@ -52,6 +53,8 @@ pub struct Setup {
     /// The users file as it is to stand there, instead.
     pub users_file: Option<String>,
     pub clock: Clock,
+    /// What becomes of clients' messages beyond local clients.
+    pub forward: ForwardEntry,
 }
 
 /// A clock that nobody vouches for, and that stands still.
@@ -65,7 +68,8 @@ impl Default for Setup {
         let (acl, users, sessions, clock) = (Vec::new(), Vec::new(), SessionsPlan::default(), still());
         let (doors, limits) = (Vec::new(), BrokerLimits::default());
         let (anonymous, write, users_file) = (Anonymous::ReadWrite, Vec::new(), None);
-        Self { anonymous, write, tags: 10, listen, sessions, doors, limits, acl, users, users_file, clock }
+        let forward = ForwardEntry::none();
+        Self { anonymous, write, tags: 10, listen, sessions, doors, limits, acl, users, users_file, clock, forward }
     }
 }
 
@@ -124,7 +128,7 @@ impl Running {
             plan: plan.clone(),
             ownership,
             commands: entry,
-            forward: ironbridge::flow::forward::ForwardEntry::none(),
+            forward: setup.forward,
             clock,
             notices,
             ledger_path: dir.path().join("broker.db"),

@@ -90,6 +90,9 @@ name = "gw"
 data_dir = "data"
 [store]
 commit_interval = "100ms"
+[status]
+listen = "127.0.0.1:0"
+anonymous = "read"
 [[broker.listener]]
 listen = "127.0.0.1:0"
 anonymous = "read-write"
@@ -195,6 +198,15 @@ impl Daemon {
     pub async fn mqtt(&self) -> SocketAddr {
         let line = || self.said("listening for MQTT clients address=");
         until("the broker listens", || line().is_some()).await;
+        let line = line().unwrap();
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        address.parse().unwrap()
+    }
+
+    /// Where its status page is.
+    pub async fn page(&self) -> SocketAddr {
+        let line = || self.said("status page is open address=");
+        until("the status page is open", || line().is_some()).await;
         let line = line().unwrap();
         let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
         address.parse().unwrap()

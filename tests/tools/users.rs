@@ -130,7 +130,7 @@ remote_password hunter2
 topic machines/# out 1
 topic commands/# in 1
 bridge_psk deadbeef
-plugin /usr/lib/x.so
+tls_engine x
 ";
 
 const RULES: &str = "\
@@ -188,7 +188,7 @@ fn a_mosquitto_is_carried_over_and_every_line_that_is_not_is_named() {
         ("mosquitto.conf:19:", "http_dir"),
         ("mosquitto.conf:21:", "LOOPBACK ONLY"),
         ("mosquitto.conf:22:", "password"),
-        ("mosquitto.conf:30:", "plugin"),
+        ("mosquitto.conf:30:", "tls_engine"),
         ("rules:3:", "LEFT OUT WHOLE"),
         ("rules:6:", "nonsense"),
         ("passwords:2:", "broken"),
@@ -229,6 +229,70 @@ fn a_door_that_is_moved_to_loopback_is_held_to_no_interface_and_that_is_said() {
     }
 }
 
+/// The plan of an import.
+fn imported(home: &Path, conf: &str) -> (ironbridge::config::plan::Plan, String) {
+    fs::write(home.join("m.conf"), conf).expect("written");
+    let (code, page, told) = run(&["broker", "import", "m.conf"], "", home);
+    assert_eq!(code, Some(0), "{told}");
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    (config::parse(&page, &home.join("x.toml"), &facts).expect("checks").plan, told)
+}
+
+#[test]
+fn what_let_in_less_and_has_no_counterpart_leaves_the_door_on_loopback() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    let tls = "password_file passwords\nlistener 8883 0.0.0.0\ncertfile server.crt\nkeyfile server.key\n";
+    let listen = |conf: &str| {
+        let (plan, told) = imported(home, conf);
+        (plan.broker.listeners[0].listen.to_string(), plan.broker.acl.len(), told)
+    };
+    let (address, rules, _) = listen(tls);
+    assert_eq!((address.as_str(), rules), ("0.0.0.0:8883", 1));
+    for key in
+        ["capath /etc/certs\nrequire_certificate true", "crlfile revoked.pem", "mount_point x/", "clientid_prefixes a"]
+    {
+        let (address, _, told) = listen(&format!("{tls}{key}\n"));
+        let word = key.split(' ').next().expect("a key");
+        assert!(address == "127.0.0.1:8883" && told.contains(word), "{key}: {address}\n{told}");
+    }
+    let (address, rules, _) = listen(&format!("{tls}plugin /usr/lib/rules.so\n"));
+    assert_eq!((address.as_str(), rules), ("127.0.0.1:8883", 0), "the plugin said who may what");
+}
+
+#[test]
+fn a_certificate_does_not_get_the_rights_that_needed_a_password_beside_it() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    fs::write(home.join("rules"), "user hmi\ntopic machines/#\n").expect("written");
+    let door = |port: u16, more: &str| {
+        format!(
+            "listener {port} 0.0.0.0\ncertfile s.crt\nkeyfile s.key\ncafile c.crt\nrequire_certificate true\n{more}"
+        )
+    };
+    let base = "password_file passwords\nacl_file rules\n";
+    let users =
+        |conf: &str| -> Vec<String> { imported(home, conf).0.broker.acl.into_iter().map(|rule| rule.user).collect() };
+    let by_certificate = door(8883, "use_identity_as_username true\n");
+    assert_eq!(users(&format!("{base}{by_certificate}")), ["hmi", "cert:hmi"]);
+    assert_eq!(users(&format!("{base}{by_certificate}{}", door(8884, ""))), ["hmi"]);
+}
+
+#[test]
+fn a_bridge_with_tls_is_never_carried_over_in_the_clear() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    for key in ["bridge_capath /etc/ssl/certs", "bridge_tls_use_os_certs true", "bridge_psk 00"] {
+        let conf = format!("connection up\naddress cloud:8883\nremote_username u\n{key}\ntopic a/# out 1\n");
+        let (plan, told) = imported(home, &conf);
+        assert!(plan.bridges.is_empty() && told.contains("is not carried over"), "{key}: {told}");
+    }
+    let conf = "connection up\naddress cloud:8883\nbridge_cafile ca.crt\ntopic a/# out 1\n";
+    assert_eq!(imported(home, conf).0.bridges.len(), 1);
+}
+
 #[test]
 fn a_door_that_would_be_moved_to_where_another_one_is_is_left_out_and_that_is_said() {
     let home = tempfile::tempdir().expect("a directory");
@@ -255,11 +319,9 @@ fn what_clients_may_do_is_carried_over_with_the_listener_it_belongs_to() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
     let import = |conf: &str| {
-        fs::write(home.join("m.conf"), conf).expect("written");
-        let (code, page, told) = run(&["broker", "import", "m.conf"], "", home);
-        assert_eq!((code, told.contains("not carried over")), (Some(0), false), "{told}\n{page}");
-        let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
-        config::parse(&page, &home.join("x.toml"), &facts).expect("checks").plan.broker
+        let (plan, told) = imported(home, conf);
+        assert!(!told.contains("not carried over"), "{told}");
+        plan.broker
     };
     let conf = "message_size_limit 5\nmax_packet_size 20\nretain_available false\ncheck_retain_source false\n\
         listener 1883 127.0.0.1\nmax_qos 1\nlistener 1884 127.0.0.1\nmaximum_qos 0\nlistener 1885 127.0.0.1\n\

@@ -20,7 +20,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Unfinished, Walk};
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Course, Ending, Received};
-use crate::broker::tree::ClientKey;
+use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::will::LastWill;
 
 /// How long a connection may take to let go of its session; it does no more than finish what it is at.
@@ -85,7 +85,6 @@ enum Attempt {
 impl Shared {
     /// Takes a client in; whoever has the same id must go. The error is CONNACK's reason. Cancelled, nobody has entered.
     pub(in crate::broker) async fn enter(&self, mut newcomer: Newcomer) -> Result<Box<Entered>, u8> {
-        self.judge_will(&mut newcomer);
         let deadline = Instant::now() + HANDOVER_MAX;
         loop {
             let mut left = std::pin::pin!(self.left.notified());
@@ -114,7 +113,7 @@ impl Shared {
         }
     }
 
-    fn try_to_enter(&self, newcomer: Newcomer) -> Attempt {
+    fn try_to_enter(&self, mut newcomer: Newcomer) -> Attempt {
         let now = Instant::now();
         let owner = newcomer.identity.owner();
         let mut guard = self.lock();
@@ -126,6 +125,7 @@ impl Shared {
         if !self.access.is_admitted(&newcomer.identity) {
             return Attempt::Refused(NOT_AUTHORIZED);
         }
+        self.judge_will(&mut newcomer);
         if let Some((key, client)) =
             core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
         {
@@ -297,7 +297,10 @@ impl Shared {
             // What was sent at QoS 0 may have got lost with the connection.
             let since = if subscription.qos == Qos::AtMostOnce { 0 } else { in_step };
             let cursor = core.retained.cursor_since(filter, since, unfinished.get(filter).copied());
-            Some(Walk { cursor, subscription: *subscription, after: 0 })
+            // What a walk had left to do comes as what was kept.
+            let kept = subscription.retain_as_published || unfinished.contains_key(filter);
+            let subscription = Subscription { retain_as_published: kept, ..*subscription };
+            Some(Walk { cursor, subscription, after: 0 })
         });
         let walks = walks.collect();
         client.presence = Presence::Here(Connected { outbox, will });

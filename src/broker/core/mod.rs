@@ -39,6 +39,7 @@ use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
+pub(super) use forwarding::Stored;
 pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;

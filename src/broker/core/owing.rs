@@ -55,6 +55,19 @@ impl Shared {
         self.disk.release(tally.id, owed.ordinal)
     }
 
+    /// A connection has nothing at hand, and nothing in flight: mends what may have been left in the sum. Whoever enters a
+    /// message has the lock from its charge until it lies in the outbox, so here nothing is between the two.
+    pub(in crate::broker) fn nothing_is_owed(&self, tally: &Tally, outbox: &Outbox) {
+        if tally.now() == (0, 0) {
+            return;
+        }
+        let core = self.lock();
+        if outbox.is_clear() {
+            tally.clear();
+        }
+        drop(core);
+    }
+
     /// Numbers the deliveries of a message that sessions will be owed. Those that have no room are struck out.
     pub(super) fn number(&self, core: &mut Core) -> Debts {
         let mut debts = Debts::new();
@@ -65,7 +78,7 @@ impl Shared {
             }
             let Some(client) = clients.get_mut(*key) else { return false };
             let Some(durable) = &mut client.durable else { return true };
-            delivery.owed = durable.owe(&delivery.message, &self.bounds);
+            delivery.owed = durable.owe(delivery, &self.bounds);
             if let Some(owed) = delivery.owed {
                 debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal)));
             } else {
@@ -99,7 +112,7 @@ impl Shared {
         for message in messages.drain(..) {
             let mut delivery = super::delivery(&message, &walk.subscription, Retain::Yes);
             if let Some(durable) = durable.as_mut().filter(|_| is_owed(&delivery))
-                && let Some(owed) = durable.owe(&message, &self.bounds)
+                && let Some(owed) = durable.owe(&delivery, &self.bounds)
             {
                 let owing = keeping::owing(&delivery, owed.ordinal);
                 // Nobody waits for it: the messages themselves are on disk already.
@@ -228,7 +241,7 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
     if let (Some(left), Ends::At(_)) = (session.left_unix_ms, away.ends) {
         away.ends = Ends::AtWall(left.saturating_add(i64::from(session.expiry_s) * 1000));
     }
-    let received = kept.received.iter().map(|id| (*id, Received::Owed)).collect();
+    let received = kept.received.iter().map(|id| (*id, Received::Found)).collect();
     Client {
         id: Arc::clone(&session.client_id),
         owner: Arc::clone(&session.owner),

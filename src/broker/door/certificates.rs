@@ -15,8 +15,8 @@ use crate::broker::session::Ending;
 use crate::config::plan::{ClientCertificate, ListenerPlan, ListenerTls};
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notices, Phase};
-use crate::model::time::{Certainty, Wall};
 use crate::road::Now;
+use crate::road::renewal::{About, Holds, News, Renewal};
 use crate::road::server::{Server, ServerFiles, Serving, Without};
 
 /// Files are looked at this often; reading three small ones costs nothing, and writes nothing.
@@ -25,26 +25,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The same while there are none that can be used.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// A certificate is spoken of so many days before it ends.
-const DAYS_AHEAD: i64 = 30;
-const DAY_MS: i64 = 86_400_000;
-
 /// What a client offers in the TLS handshake, where it offers anything (RFC 7301): MQTT's name, and that of the upgrade.
 const MQTT: &[u8] = b"mqtt";
 const WEBSOCKET: &[u8] = b"http/1.1";
 
 /// Keeps the certificates of one door.
 pub(super) struct Certificates {
-    server: Server,
+    files: Renewal,
     clock: Clock,
     subject: String,
     notices: Notices,
     now: watch::Sender<Option<Serving>>,
     guests: Arc<Guests>,
-    missing: Told,
-    unusable: Told,
-    /// Days left when it was last said.
-    ending: Option<i64>,
 }
 
 /// What a door is given of them.
@@ -61,13 +53,6 @@ pub(super) enum Reason {
     Time,
     /// A reload: who is connected is judged anew, whatever the files hold.
     Asked,
-}
-
-/// Was it said that something is wrong?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Wrong,
 }
 
 /// What a listener with TLS shows, and whom it trusts.
@@ -90,9 +75,8 @@ impl Certificates {
         let (now, seen) = watch::channel(None);
         let guests = Arc::<Guests>::default();
         let secured = Secured { now: seen, guests: Arc::clone(&guests) };
-        let (missing, unusable) = (Told::Nothing, Told::Nothing);
-        let subject = plan.listen.to_string();
-        Some((Self { server, clock, subject, notices, now, guests, missing, unusable, ending: None }, secured))
+        let (files, subject) = (Renewal::new(server), plan.listen.to_string());
+        Some((Self { files, clock, subject, notices, now, guests }, secured))
     }
 
     /// Looks now and then, and whenever `asked` changes; runs until dropped. Cancel-safe.
@@ -112,23 +96,14 @@ impl Certificates {
 
     /// Reads the files and acts on what they hold.
     pub(super) async fn look(&mut self, reason: Reason) {
-        let serving = match self.server.load().await {
-            Ok(serving) => serving,
-            Err(error) => {
-                if self.missing == Told::Nothing {
-                    tracing::error!(listener = self.subject, %error, "listener is closed, its certificate cannot be used");
-                    self.tell("broker_listener_down", Phase::Active, error.to_string());
-                }
-                self.missing = Told::Wrong;
-                self.now.send_replace(None);
-                return;
-            }
-        };
-        if std::mem::replace(&mut self.missing, Told::Nothing) == Told::Wrong {
-            self.tell("broker_listener_down", Phase::Cleared, "the certificate can be used now".to_owned());
+        let (serving, news) = self.files.look(self.clock.wall_now()).await;
+        for news in news {
+            self.tell(news);
         }
-        self.tell_of_files(serving.fault.as_deref());
-        self.tell_of_end(&serving, self.clock.wall_now());
+        let Some(serving) = serving else {
+            self.now.send_replace(None);
+            return;
+        };
         let before = self.now.borrow().as_ref().map(|before| before.edition);
         if before == Some(serving.edition) {
             if reason == Reason::Asked {
@@ -144,44 +119,26 @@ impl Certificates {
         }
     }
 
-    fn tell_of_files(&mut self, fault: Option<&str>) {
-        match (fault, self.unusable) {
-            (Some(fault), Told::Nothing) => {
-                tracing::error!(listener = self.subject, error = fault, "renewed certificates cannot be used");
-                let detail = format!("{fault}; the last good files stay in use");
-                self.tell("certificate_unusable", Phase::Active, detail);
-                self.unusable = Told::Wrong;
+    fn tell(&self, News { about, holds, detail }: News) {
+        let listener = self.subject.as_str();
+        match (about, holds) {
+            (About::Missing, Holds::Now) => {
+                tracing::error!(listener, error = detail, "listener is closed, its certificate cannot be used");
             }
-            (None, Told::Wrong) => {
-                tracing::info!(listener = self.subject, "certificate files can be used again");
-                self.tell("certificate_unusable", Phase::Cleared, "the files can be used again".to_owned());
-                self.unusable = Told::Nothing;
+            (About::Unusable, Holds::Now) => {
+                tracing::error!(listener, error = detail, "renewed certificates cannot be used");
             }
-            _ => {}
+            (About::Unusable, Holds::NoMore) => tracing::info!(listener, "certificate files can be used again"),
+            (About::Ending, Holds::Now) => tracing::warn!(listener, error = detail, "certificate ends soon"),
+            (About::Missing | About::Ending, Holds::NoMore) => {}
         }
-    }
-
-    /// Said once a day; a clock without a fix would cry wolf, or keep silent.
-    fn tell_of_end(&mut self, serving: &Serving, wall: Wall) {
-        let Some(ends) = serving.ends.as_ref().filter(|_| wall.certainty == Certainty::Fixed) else { return };
-        let days = ends.unix_ms.saturating_sub(wall.unix_ms).div_euclid(DAY_MS).max(0);
-        if days >= DAYS_AHEAD {
-            if self.ending.take().is_some() {
-                self.tell("certificate_expiring", Phase::Cleared, format!("{} has been renewed", ends.what));
-            }
-        } else if self.ending.replace(days) != Some(days) {
-            let end = Wall { unix_ms: ends.unix_ms, certainty: Certainty::Fixed };
-            let detail = match days {
-                0 => format!("{} ends within a day or has ended: {end}", ends.what),
-                days => format!("{} ends in {days} days: {end}", ends.what),
-            };
-            tracing::warn!(listener = self.subject, days, error = detail, "certificate ends soon");
-            self.tell("certificate_expiring", Phase::Active, detail);
-        }
-    }
-
-    fn tell(&self, event: &'static str, phase: Phase, detail: String) {
-        self.notices.tell(notice(event, phase, &self.subject, detail));
+        let event = match about {
+            About::Missing => "broker_listener_down",
+            About::Unusable => "certificate_unusable",
+            About::Ending => "certificate_expiring",
+        };
+        let phase = if holds == Holds::Now { Phase::Active } else { Phase::Cleared };
+        self.notices.tell(notice(event, phase, listener, detail));
     }
 }
 

@@ -151,11 +151,12 @@ impl Connection {
             let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
             let may_read = left.packets == Rest::Nothing && !full && self.takes_more(out);
+            let read = if may_read { at_once(intake.read(reader)) } else { None };
             // Silence is measured only while we listen.
-            if !may_read {
+            let listens = may_read && !intake.is_in_line();
+            if !listens {
                 self.duty.excuse();
             }
-            let read = if may_read { at_once(intake.read(reader)) } else { None };
             if read.as_ref().is_some_and(|read| !self.has_read(read)) {
                 return Ending::Lost;
             }
@@ -167,7 +168,7 @@ impl Connection {
             if more || read.is_some() {
                 continue;
             }
-            let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| may_read);
+            let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| listens);
             let stalled_at = (!out.is_empty()).then(|| progress + STALLED_MAX);
             let alarm = silent_at.into_iter().chain(stalled_at).min();
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {

@@ -16,7 +16,7 @@ use super::errands::{Done, Waits, kept};
 use super::terms::Terms;
 use crate::access::Identity;
 use crate::broker::clients::Carried;
-use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared};
+use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared, Stored};
 use crate::broker::durable::Tally;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
@@ -25,6 +25,7 @@ use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session, Token, Verdict};
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, Fault, Frame, Incoming, Publish, Version, decode, encode};
+use crate::disk::ledger::Committed;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
@@ -194,12 +195,8 @@ impl Duty {
                     }
                     continue;
                 }
-                Action::Confirm { token, packet_id } => {
-                    let committed = match &self.tally {
-                        Some(tally) => self.shared.disk.confirm(tally.id, packet_id),
-                        None => self.shared.disk.committed(),
-                    };
-                    self.waits.commit(committed, Done::Settled(token, Verdict::Owed(0)));
+                Action::Confirm { token, publish } => {
+                    self.confirm(token, publish);
                     continue;
                 }
                 Action::Settle(_) | Action::Release { .. } | Action::Finish { .. } => {
@@ -292,15 +289,54 @@ impl Duty {
         match (stored, committed) {
             (None, None) => return Some(verdict),
             (None, Some(committed)) => self.waits.commit(committed, Done::Settled(token, verdict)),
-            (Some(stored), committed) => self.waits.task(async move {
-                let verdict = match stored.await {
-                    Ok(()) => kept(committed, verdict).await,
-                    Err(_refused) => Verdict::NotKept(0x97, "could not be stored for upstream"),
-                };
-                Done::Settled(token, verdict)
-            }),
+            (Some(stored), committed) => self.wait_for_both(token, packet_id, stored, (committed, verdict)),
         }
         None
+    }
+
+    /// A QoS 2 publish that an earlier connection sent on to local clients, and whose PUBREC never went: is it committed?
+    /// The store upstream is asked once more, since it may not have had the time; there it may come twice.
+    fn confirm(&mut self, token: Token, publish: Publish) {
+        let packet_id = publish.packet_id;
+        let committed = match &self.tally {
+            Some(tally) => self.shared.disk.confirm(tally.id, packet_id),
+            None => self.shared.disk.committed(),
+        };
+        let (access, ownership) = (&self.shared.access, &self.shared.ownership);
+        let stored = match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
+            Ruling::Publish(retain) => self.shared.forward(&message(publish), retain),
+            Ruling::Refuse(_) | Ruling::Command(_) => None,
+        };
+        let verdict = Verdict::Owed(0);
+        match stored {
+            None => self.waits.commit(committed, Done::Settled(token, verdict)),
+            Some(stored) => self.wait_for_both(token, Some(packet_id), stored, (Some(committed), verdict)),
+        }
+    }
+
+    /// Settled when the store upstream and the ledger have it. What the store refuses is published anew under any packet
+    /// identifier, so the ledger must forget this one first: after a restart it would pass for one that has arrived.
+    fn wait_for_both(
+        &mut self,
+        token: Token,
+        packet_id: Option<u16>,
+        stored: Stored,
+        local: (Option<Committed>, Verdict),
+    ) {
+        let (shared, tally) = (Arc::clone(&self.shared), self.tally.clone());
+        self.waits.task(async move {
+            let (committed, verdict) = local;
+            let verdict = match stored.await {
+                Ok(()) => kept(committed, verdict).await,
+                Err(_refused) => {
+                    if let (Some(tally), Some(packet_id), Verdict::Owed(_)) = (tally, packet_id, verdict) {
+                        let _forgotten = shared.finish(&tally, packet_id).await; // a disk that fails has kept neither
+                    }
+                    Verdict::NotForwarded
+                }
+            };
+            Done::Settled(token, verdict)
+        });
     }
 
     fn request(&self, tag: TagIx, publish: &Publish) -> Request {

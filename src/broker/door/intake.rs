@@ -3,12 +3,13 @@
 //! connection needs one of a few places, and has to be quick about it.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::broker::wire::{Fault, Frame, announced, frame};
@@ -40,12 +41,16 @@ pub(super) struct Intake {
     /// Longest packet.
     packet_bytes: u32,
     place: Option<(OwnedSemaphorePermit, Instant)>,
+    /// In line for one; kept from call to call, or it would go to the end of the line each time.
+    in_line: Option<InLine>,
 }
+
+type InLine = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
 impl Intake {
     /// `arrived` has come already; no packet may be longer than `packet_bytes`.
     pub(super) fn new(arrived: BytesMut, places: Arc<Semaphore>, packet_bytes: u32) -> Self {
-        Self { arrived, piece: IN_BYTES, places, packet_bytes, place: None }
+        Self { arrived, piece: IN_BYTES, places, packet_bytes, place: None, in_line: None }
     }
 
     /// The next packet, if it is whole.
@@ -66,11 +71,19 @@ impl Intake {
         self.place.as_ref().map(|(_, due)| *due)
     }
 
+    /// Does it wait for a place? Nothing is read meanwhile.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.in_line.is_some()
+    }
+
     /// Reads more; first waits for a place if a long packet has begun. The result is 0 at the end. Cancel-safe.
     pub(super) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
         if self.place.is_none() && announced(&self.arrived) > LONG_BYTES {
-            let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
-            self.place = Some((place, Instant::now() + LONG_MAX));
+            let places = Arc::clone(&self.places);
+            let in_line = self.in_line.get_or_insert_with(|| Box::pin(places.acquire_owned()));
+            let place = in_line.await;
+            self.in_line = None;
+            self.place = Some((place.map_err(io::Error::other)?, Instant::now() + LONG_MAX));
         }
         self.arrived.reserve(self.piece);
         let room = self.arrived.capacity() - self.arrived.len();

@@ -6,13 +6,14 @@
 //! process may have: the store and the field need theirs.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::time::Instant;
 
+use crate::access::network;
 use crate::config::plan::{BrokerLimits, Rate};
 
 /// A burst as long as this at the full rate is let through at once: after a power cut everybody comes back together.
@@ -108,17 +109,6 @@ impl Limits {
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What counts as one host.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
     }
 }
 

@@ -9,8 +9,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::shown::Peer;
@@ -83,10 +84,14 @@ impl Raw {
 
     /// Options for small packets both ways; without them every QoS 1 exchange would wait for a delayed TCP
     /// acknowledgement.
+    /// And probes: a client without a keep alive that loses its power would else hold its place for ever.
     pub(super) fn prepare(&self) -> io::Result<()> {
         let Self::Tcp(stream, _) = self else { return Ok(()) };
         stream.set_nodelay(true)?;
-        SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT_MAX)
+        let socket = SockRef::from(stream);
+        let (silence, apart) = (Duration::from_secs(60), Duration::from_secs(10));
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(apart).with_retries(3))?;
+        socket.set_tcp_notsent_lowat(NOT_SENT_MAX)
     }
 }
 
@@ -149,7 +154,9 @@ fn make_room(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name, and it is no socket"));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    // Not waiting for it: one that hangs, with its queue full, would hold up the start of the whole gateway.
+    let asking = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match asking.connect(&SockAddr::unix(path)?) {
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody else listens there")),
@@ -166,5 +173,41 @@ impl Drop for SocketFile {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
             drop(std::fs::remove_file(&self.path)); // otherwise the next start replaces it
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_loses_its_power_is_noticed_although_it_asked_for_no_keep_alive() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
+        let (stream, peer) = listener.accept().await.expect("taken in");
+        let raw = Raw::Tcp(stream, peer);
+        raw.prepare().expect("set");
+        let Raw::Tcp(stream, _) = &raw else { panic!("it is TCP") };
+        assert!(SockRef::from(stream).keepalive().expect("readable"));
+        drop(client);
+    }
+
+    #[test]
+    fn a_process_that_hangs_on_the_socket_does_not_hold_up_the_start() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("mqtt.sock");
+        // It never accepts, and its queue is full.
+        let hung = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        hung.bind(&SockAddr::unix(&path).expect("short enough")).expect("bound");
+        hung.listen(0).expect("listening");
+        let mut waiting = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).expect("a socket");
+            if client.connect(&SockAddr::unix(&path).expect("short enough")).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        assert_eq!(make_room(&path).expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
     }
 }

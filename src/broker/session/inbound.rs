@@ -38,6 +38,8 @@ pub(in crate::broker) enum Verdict {
     Refused(u8, &'static str),
     /// It could not be kept: MQTT 5 is told this reason and text, 3.1.1 must not be acknowledged.
     NotKept(u8, &'static str),
+    /// The same; local clients have it nevertheless, what is missing is the store for upstream.
+    NotForwarded,
 }
 
 impl Verdict {
@@ -70,6 +72,9 @@ pub(in crate::broker) enum Received {
     Taken,
     /// The same, and the ledger knows it.
     Owed,
+    /// The ledger knew it when the gateway began. Whether PUBREC was sent is not known, nor whether a store upstream has
+    /// the message: that is committed apart.
+    Found,
 }
 
 /// The same, on this connection.
@@ -142,7 +147,7 @@ impl Inbound {
         if publish.qos == Qos::ExactlyOnce {
             match self.received.get(&publish.packet_id).map(|entry| entry.stage) {
                 Some(Stage::Unsettled) => return Vec::new(),
-                Some(Stage::Received(Received::SentOn)) => sent_on = true,
+                Some(Stage::Received(Received::SentOn | Received::Found)) => sent_on = true,
                 Some(Stage::Received(_) | Stage::Finishing) => {
                     return vec![ack(AckKind::Pubrec, publish.packet_id, 0, "")];
                 }
@@ -162,8 +167,7 @@ impl Inbound {
             }
             self.waiting.push_back(Waiting { token, packet_id, qos, verdict: None, may_come_again: false });
         }
-        let packet_id = publish.packet_id;
-        vec![if sent_on { Action::Confirm { token, packet_id } } else { Action::Publish { token, publish } }]
+        vec![if sent_on { Action::Confirm { token, publish } } else { Action::Publish { token, publish } }]
     }
 
     /// PUBREL: the QoS 2 publish is finished on both sides.
@@ -174,7 +178,7 @@ impl Inbound {
                 self.received.remove(&packet_id);
                 Some(ack(AckKind::Pubcomp, packet_id, 0, ""))
             }
-            Some(stage @ Stage::Received(Received::Owed)) => {
+            Some(stage @ Stage::Received(Received::Owed | Received::Found)) => {
                 *stage = Stage::Finishing;
                 Some(Action::Finish { packet_id })
             }
@@ -217,9 +221,12 @@ impl Inbound {
                 }
                 return Action::Close(Ending::NotKept);
             }
+            // When it comes again only the store is asked again.
+            (Verdict::NotForwarded, Version::V311) => return Action::Close(Ending::NotKept),
             (Verdict::Taken(_) | Verdict::Owed(_) | Verdict::Refused(..), Version::V311) => (0, ""),
             (Verdict::Taken(reason) | Verdict::Owed(reason), Version::V5) => (reason, ""),
             (Verdict::Refused(reason, told) | Verdict::NotKept(reason, told), Version::V5) => (reason, told),
+            (Verdict::NotForwarded, Version::V5) => (0x97, "could not be stored for upstream"),
         };
         if qos == Qos::ExactlyOnce {
             // With 0x80 or more the exchange is over and the identifier free (4.3.3-8, 3.5.2.1).

@@ -110,8 +110,8 @@ pub(super) enum Action {
     Pong,
     /// Publish it, then [`Session::settle`] its token (at QoS 0, too).
     Publish { token: Token, publish: Publish },
-    /// It was sent on by an earlier connection: make sure of its commit, then settle the token.
-    Confirm { token: Token, packet_id: u16 },
+    /// Local clients were sent it by an earlier connection: make sure of its commit, here and upstream, then settle the token.
+    Confirm { token: Token, publish: Publish },
     /// The ledger need not hold this any longer.
     Settle(Owed),
     /// Commit that it has arrived, then call [`Session::released`].

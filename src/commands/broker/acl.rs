@@ -77,8 +77,11 @@ pub(super) fn translate(mosquitto: &Mosquitto, users: &Users, notes: &mut Notes)
     Ok(rules)
 }
 
-/// Then everybody may do everything.
+/// Then everybody may do everything; unless a plugin says what they may.
 fn without_a_file(mosquitto: &Mosquitto) -> Vec<Entry> {
+    if mosquitto.plugin {
+        return Vec::new();
+    }
     let entry = |filter: &str, write| Entry {
         place: "without an acl_file".to_owned(),
         of: Of::Everybody,
@@ -182,6 +185,8 @@ fn overlap(one: &str, other: &str) -> bool {
 fn names(entry: &Entry, mosquitto: &Mosquitto, users: &Users, notes: &mut Notes) -> Vec<String> {
     let certificates = mosquitto.listeners.iter().any(|door| door.identity_is_user);
     let anonymous = mosquitto.listeners.iter().any(|door| door.anonymous == Some(true));
+    // A certificate is a login here; where it was not one, it must not get what everybody, or the user of its name, has.
+    let only_users = mosquitto.listeners.iter().any(|door| door.require_certificate && !door.identity_is_user);
     match &entry.of {
         Of::Anonymous if anonymous => vec![ANONYMOUS.to_owned()],
         Of::Anonymous => {
@@ -197,7 +202,12 @@ fn names(entry: &Entry, mosquitto: &Mosquitto, users: &Users, notes: &mut Notes)
             if users.path.is_some() {
                 of.push(name.clone());
             }
-            if certificates {
+            if certificates && only_users {
+                let text = format!(
+                    "cert:{name} is given no rule: at another listener a certificate alone was no login, and here it is one"
+                );
+                notes.add(Weight::Loud, &entry.place, text);
+            } else if certificates {
                 of.push(format!("{CERTIFICATE}{name}"));
             }
             if of.is_empty() {
@@ -207,8 +217,6 @@ fn names(entry: &Entry, mosquitto: &Mosquitto, users: &Users, notes: &mut Notes)
             of
         }
         Of::Everybody => {
-            // A certificate is a login here; where it was not one, it must not get what everybody has.
-            let only_users = mosquitto.listeners.iter().any(|door| door.require_certificate && !door.identity_is_user);
             let mut of = if only_users { users.names.clone() } else { vec![EVERYONE.to_owned()] };
             if anonymous && mosquitto.acl_file.is_some() && !entry.filter.contains("%u") {
                 of.push(ANONYMOUS.to_owned());

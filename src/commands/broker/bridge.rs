@@ -25,6 +25,21 @@ const NEEDLESS: [(&str, &str); 9] = [
     ("local_username", "a bridge is no client of the local broker"),
 ];
 
+/// How keys begin that are said of a bridge with TLS only. Without a CA file it is shown and not carried over: in the clear
+/// it must not go.
+const OF_TLS: &[&str] = &[
+    "bridge_alpn",
+    "bridge_ca",
+    "bridge_certfile",
+    "bridge_ciphers",
+    "bridge_identity",
+    "bridge_insecure",
+    "bridge_keyfile",
+    "bridge_psk",
+    "bridge_require_ocsp",
+    "bridge_tls_",
+];
+
 #[derive(Default)]
 struct Draft {
     addresses: Vec<String>,
@@ -40,7 +55,7 @@ struct Draft {
 pub(super) fn write(body: &mut String, bridge: &Bridge, notes: &mut Notes) {
     let mut draft = Draft { retains: true, ..Draft::default() };
     draft.retains = !bridge.lines.iter().any(|line| line == "bridge_outgoing_retain false");
-    draft.secure = bridge.lines.iter().any(|line| line.starts_with("bridge_cafile "));
+    draft.secure = bridge.lines.iter().any(|line| OF_TLS.iter().any(|key| line.starts_with(key)));
     for line in &bridge.lines {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         draft.take(key, value.trim(), &bridge.place, notes);

@@ -21,6 +21,8 @@ pub(super) struct Mosquitto {
     pub acl_file: Option<(PathBuf, String)>,
     /// Limits that have a counterpart, by mosquitto's names.
     pub limits: BTreeMap<&'static str, (String, String)>,
+    /// A plugin decides who may what.
+    pub plugin: bool,
     pub bridges: Vec<Bridge>,
 }
 
@@ -41,6 +43,8 @@ pub(super) struct Listener {
     /// The value and the line that says it.
     pub max_qos: Option<(String, String)>,
     pub zero_length_id: Option<bool>,
+    /// A key that keeps clients out, or apart, and has no counterpart.
+    pub restricted: Option<String>,
     password_file: Option<String>,
     acl_file: Option<String>,
 }
@@ -80,6 +84,12 @@ const NEEDLESS: &[(&str, &str)] = &[
     ("ciphers_tls1.3", "rustls has only sound ciphers"),
 ];
 
+/// Keys without a counterpart that let in less, or show less, at one listener.
+const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point"];
+
+/// The same, at all of them.
+const RESTRICTING_ALL: &[&str] = &["clientid_prefixes", "plugin", "auth_plugin", "global_plugin"];
+
 /// Limits with a counterpart.
 const LIMITS: &[&str] = &[
     "check_retain_source",
@@ -118,7 +128,8 @@ pub(super) fn read(path: &Path, notes: &mut Notes) -> Result<Mosquitto, Failed> 
     let mut lines = Vec::new();
     collect(path, INCLUDES_MAX, &mut lines)?;
     let per_listener = lines.iter().any(|line| line.key == "per_listener_settings" && line.value == "true");
-    let mut reading = Reading { notes, per_listener, default: Listener::default(), found: Mosquitto::default() };
+    let (default, found) = (Listener::default(), Mosquitto::default());
+    let mut reading = Reading { notes, per_listener, default, restricted: None, found };
     for line in &lines {
         reading.take(line);
     }
@@ -162,6 +173,8 @@ struct Reading<'a> {
     per_listener: bool,
     /// What stands before the first `listener`.
     default: Listener,
+    /// See [`RESTRICTING_ALL`].
+    restricted: Option<String>,
     found: Mosquitto,
 }
 
@@ -236,6 +249,15 @@ impl Reading<'_> {
             "cafile" => listener.ca = text(),
             "require_certificate" => listener.require_certificate = value == "true",
             "use_identity_as_username" => listener.identity_is_user = value == "true",
+            key if RESTRICTING.contains(&key) => {
+                listener.restricted = Some(key.to_owned());
+                self.take_rest(place, key, value);
+            }
+            key if RESTRICTING_ALL.contains(&key) => {
+                self.restricted = Some(key.to_owned());
+                self.found.plugin |= key.ends_with("plugin");
+                self.take_rest(place, key, value);
+            }
             key => self.take_rest(place, key, value),
         }
     }
@@ -267,6 +289,7 @@ impl Reading<'_> {
             self.found.listeners.insert(0, first);
         }
         for listener in &mut self.found.listeners {
+            listener.restricted = listener.restricted.take().or_else(|| self.restricted.clone());
             if !self.per_listener {
                 listener.anonymous = listener.anonymous.or(self.default.anonymous);
                 listener.zero_length_id = self.default.zero_length_id;

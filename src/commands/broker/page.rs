@@ -155,10 +155,19 @@ fn seat(listener: &Listener, mosquitto: &Mosquitto) -> Seat {
             format!("{} is a name; write the address that it means", listener.bind.as_deref().unwrap_or_default());
         return Seat::Moved { to, why, then: "" };
     };
-    let login = mosquitto.password_file.is_some() || listener.require_certificate && listener.ca.is_some();
+    let certificates = listener.require_certificate && listener.ca.is_some();
+    let login = certificates || mosquitto.password_file.is_some() && !listener.require_certificate;
     let tls = has_tls(listener);
-    if address.is_loopback() || tls && login {
+    if address.is_loopback() || tls && login && listener.restricted.is_none() {
         return Seat::There(Listen::Tcp((address, port).into()));
+    }
+    if let Some(key) = &listener.restricted {
+        let why = format!(
+            "the listener on port {port} had {key}, which kept clients out or apart and has no counterpart here"
+        );
+        let then = ": IT IS CARRIED OVER TO LOOPBACK ONLY; see that its users and rules do the same before you give it its \
+                    address";
+        return Seat::Moved { to, why, then };
     }
     let why = format!("the listener on port {port} HAS NO {}", if tls { "LOGIN" } else { "TLS" });
     let then = " AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it until it is given `tls`, users or a \

@@ -17,7 +17,7 @@ use super::{access, path};
 const LISTEN_ALLOWED: &str =
     "a literal address and a port, such as \"127.0.0.1:1883\" or \"[::]:8883\", or \"unix:/run/ironbridge/mqtt.sock\"";
 const ORIGIN_ALLOWED: &str = "as browsers write it, such as \"https://hmi.example.com\" or \"http://10.0.0.7:1880\"";
-const ANONYMOUS: [(&str, Anonymous); 4] = [
+pub(super) const ANONYMOUS: [(&str, Anonymous); 4] = [
     ("none", Anonymous::None),
     ("acl", Anonymous::Acl),
     ("read", Anonymous::Read),
@@ -200,7 +200,8 @@ fn collide(one: &ListenerPlan, other: &ListenerPlan) -> bool {
         && (covers(one_at, other_at) || covers(other_at, one_at))
 }
 
-fn covers(one: &SocketAddr, other: &SocketAddr) -> bool {
+/// Does a socket for the one address take what is meant for the other too?
+pub(super) fn covers(one: &SocketAddr, other: &SocketAddr) -> bool {
     one.ip() == other.ip()
         || match one.ip() {
             IpAddr::V4(address) => address.is_unspecified() && other.is_ipv4(),

@@ -67,8 +67,16 @@ pub fn loops(root: &Section<'_, '_>, uplinks: &[UplinkPlan], forwards: &[Forward
     let hops = hops(root, uplinks, forwards, bridges);
     for first in 0..hops.len() {
         let mut walk = Walk { hops: &hops, first, path: Vec::new(), steps: 0 };
-        if let Some(circle) = walk.follow(first, &hops[first].source()) {
-            let message = format!("these topics would go round for ever: {circle}");
+        let circle = walk.follow(first, &hops[first].source());
+        let message = match circle {
+            Some(circle) => Some(format!("these topics would go round for ever: {circle}")),
+            None if walk.steps > STEPS_MAX => Some(
+                "too many ways overlap here to say that no topic goes round for ever; make their filters narrower"
+                    .to_owned(),
+            ),
+            None => None,
+        };
+        if let Some(message) = message {
             let key = if hops[first].bridge.is_some() { "bridge" } else { "forward" };
             let list = Trail::Key(root.trail, key);
             root.report(Finding::line(hops[first].node.at, list, message));

@@ -25,6 +25,7 @@ mod port;
 mod reach;
 mod reading;
 mod server;
+mod status;
 mod tag;
 mod topics;
 mod uplink;
@@ -78,6 +79,7 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let gateway = gateway::gateway(&root);
     let store = gateway::store(&root);
     let broker = broker::broker(&root);
+    let status = status::status(&root, &broker);
     access::operate(&root, complete);
     let buses = bus::buses(&root, complete);
     let (devices, tags) = device::devices(&root, library, &buses, &gateway);
@@ -86,5 +88,5 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let mut bridges = bridge::bridges(&root, &gateway, &uplinks);
     loops::loops(&root, &uplinks, &forwards, &mut bridges);
     let buses = buses.into_plans()?;
-    Some(Plan { gateway: gateway.plan, store, broker, uplinks, forwards, bridges, buses, devices, tags })
+    Some(Plan { gateway: gateway.plan, store, broker, status, uplinks, forwards, bridges, buses, devices, tags })
 }

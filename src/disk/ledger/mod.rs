@@ -240,8 +240,7 @@ impl Ledger {
         self.awaited(|state, told| state.entered.release(id, ordinal, told))
     }
 
-    /// PUBREL has come for a packet id of [`Ledger::owe`]: it may be used again, and PUBCOMP sent once this is told; at
-    /// once if it is not on disk.
+    /// PUBREL has come for a packet id of [`Ledger::owe`]: it may be used again, and PUBCOMP sent once this is told.
     pub fn finish(&self, id: SessionId, packet_id: u16) -> Committed {
         self.awaited(|state, told| state.entered.finish(id, packet_id, told))
     }

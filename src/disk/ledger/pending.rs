@@ -139,10 +139,10 @@ impl Batch {
     }
 
     /// One session fewer is owed a debt. With the last one the debt goes, and is given back.
-    fn strike(&mut self, number: u64) -> Option<Debt> {
+    fn strike(&mut self, number: u64, owing: &Owing) -> Option<Debt> {
         let debt = self.debts.get_mut(&number)?;
         debt.rows = debt.rows.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(ROW_COST);
+        self.bytes = self.bytes.saturating_sub(cost_of(owing));
         if debt.rows > 0 || debt.retained {
             return None;
         }
@@ -167,6 +167,11 @@ impl Batch {
             self.sessions.remove(&id);
         }
     }
+}
+
+/// What a row takes in memory, bytes.
+fn cost_of(owing: &Owing) -> usize {
+    ROW_COST + size_of_val(owing.identifiers.as_slice())
 }
 
 impl Changes {
@@ -275,8 +280,8 @@ impl Entered {
     }
 
     /// The session is owed this no more.
-    fn strike(&mut self, number: u64) {
-        if let Some(debt) = self.batch.strike(number) {
+    fn strike(&mut self, number: u64, owing: &Owing) {
+        if let Some(debt) = self.batch.strike(number, owing) {
             if let Some(received) = &debt.received {
                 self.batch.not_received(received);
             }
@@ -310,8 +315,8 @@ impl Entered {
     pub(super) fn forget(&mut self, id: SessionId) {
         self.known.remove(&id);
         let gone = std::mem::take(self.batch.changes(id));
-        for (number, _) in gone.owed.into_values() {
-            self.strike(number);
+        for (number, owing) in gone.owed.into_values() {
+            self.strike(number, &owing);
         }
         *self.batch.changes(id) = Changes { forget: true, ..Changes::default() };
     }
@@ -345,7 +350,7 @@ impl Entered {
             let before = self.batch.changes(from).received.insert(packet_id, true);
             Received { from, packet_id, before }
         });
-        self.batch.bytes += message.bytes() + to.len() * ROW_COST;
+        self.batch.bytes += message.bytes() + to.iter().map(|(_, owing)| cost_of(owing)).sum::<usize>();
         let debt = Debt { message, rows: to.len(), received, retained, told: Some(told) };
         self.batch.debts.insert(number, debt);
     }
@@ -371,9 +376,9 @@ impl Entered {
 
     pub(super) fn settle(&mut self, id: SessionId, ordinal: u64) {
         let changes = self.batch.changes(id);
-        if let Some((number, _)) = changes.owed.remove(&ordinal) {
+        if let Some((number, owing)) = changes.owed.remove(&ordinal) {
             self.batch.tidy(id);
-            self.strike(number);
+            self.strike(number, &owing);
         } else {
             changes.released.remove(&ordinal);
             changes.settled.insert(ordinal);
@@ -389,12 +394,10 @@ impl Entered {
     }
 
     pub(super) fn finish(&mut self, id: SessionId, packet_id: u16, told: Told) {
-        let known = self.known.get_mut(&id);
-        if !known.is_some_and(|known| known.received.remove(&packet_id)) {
-            let _ = told.send(Ok(())); // it was never written, or is gone already
-            return;
+        if self.known.get_mut(&id).is_some_and(|known| known.received.remove(&packet_id)) {
+            self.batch.changes(id).received.insert(packet_id, false);
         }
-        self.batch.changes(id).received.insert(packet_id, false);
+        // Whoever asks once more, its connection having broken, must wait as well: that removal may not be on disk yet.
         self.wait(told);
     }
 }

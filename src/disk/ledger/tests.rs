@@ -49,7 +49,7 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     let (ledger, found) = Ledger::open(&path).expect("a thread");
     let kept = &found.sessions;
     assert_eq!(kept.iter().map(|kept| kept.session.clone()).collect::<Vec<_>>(), [session(a, "a"), session(b, "b")]);
-    assert_eq!((kept[0].owed_count, kept[0].owed_bytes, kept[1].owed_count, kept[1].owed_bytes), (1, 0, 1, 2));
+    assert_eq!((kept[0].owed_count, kept[0].owed_bytes, kept[1].owed_count, kept[1].owed_bytes), (1, 0, 1, 10));
     assert_eq!((kept[1].received.as_slice(), kept[1].subscriptions.len()), (&[5][..], 1));
     assert!(kept[0].next_ordinal >= 1027, "{}", kept[0].next_ordinal);
     assert_eq!(kept[0].next_ordinal % PACKET_IDS, (2 + 1024) % PACKET_IDS);
@@ -57,7 +57,34 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     assert!(page.len() == 1 && page[0].released && page[0].ordinal == 2);
     assert!(ledger.new_session() > b);
     assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()));
-    assert_eq!(ready(ledger.finish(b, 5)), Some(Ok(())), "it is gone already");
+    assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()), "it is gone already");
+}
+
+#[test]
+fn a_packet_id_may_be_used_again_only_when_its_removal_is_on_disk_however_often_that_is_asked_for() {
+    let (to, from) = (SessionId(1), SessionId(2));
+    let mut entered = pending::Entered::default();
+    let untouched = || pending::Retained::Untouched;
+    let publish =
+        Publish { message: message("1"), to: &[(to, owing(1))], received: Some((from, 7)), retained: untouched() };
+    entered.owe(publish, oneshot::channel().0);
+    entered.take().committed();
+    let ask = |entered: &mut pending::Entered| {
+        let (told, committed) = oneshot::channel();
+        entered.finish(from, 7, told);
+        committed
+    };
+    let (mut first, mut again) = (ask(&mut entered), ask(&mut entered));
+    let batch = entered.take();
+    let mut under_way = ask(&mut entered);
+    for waits in [&mut first, &mut again, &mut under_way] {
+        assert!(waits.try_recv().is_err());
+    }
+    batch.committed();
+    assert_eq!((ready(first), ready(again)), (Some(Ok(())), Some(Ok(()))));
+    assert!(under_way.try_recv().is_err());
+    entered.take().committed();
+    assert_eq!(ready(under_way), Some(Ok(())));
 }
 
 /// A ledger on an open file that has been limited to so many pages: a full disk.
@@ -231,6 +258,38 @@ async fn a_damaged_file_is_set_aside_at_start_and_an_emptied_one_too() {
         assert_eq!(aside, dir.path().join("broker.db.damaged"));
         assert!(aside.exists());
         assert_eq!(ledger.change("a".into(), None).await.expect("told"), Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_number_on_disk_that_nobody_can_have_counted_to_is_damage_and_no_panic() {
+    let wrong = [
+        "UPDATE session SET mark = -1",
+        "UPDATE session SET mark = 9223372036854775807",
+        "UPDATE session SET sent = -5",
+        "UPDATE session SET id = -7",
+        "UPDATE session SET id = 9223372036854775807",
+        "UPDATE owed SET ordinal = -1",
+        "UPDATE owed SET ordinal = 9223372036854775807",
+        "UPDATE owed SET bytes = -9223372036854775808",
+        "UPDATE mark SET number = 9223372036854775807",
+    ];
+    for sql in wrong {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("broker.db");
+        let (ledger, _) = Ledger::open(&path).expect("a thread");
+        let id = ledger.new_session();
+        ledger.session(session(id, "a"));
+        assert_eq!(ledger.owe(message("1"), &[(id, owing(1))], None).await.expect("told"), Ok(()));
+        drop(ledger);
+        let connection = rusqlite::Connection::open(&path).expect("open");
+        connection.execute(sql, []).expect("changed");
+        drop(connection);
+        let (ledger, found) = Ledger::open(&path).expect("a thread");
+        assert!(found.set_aside.is_some() && found.sessions.is_empty(), "{sql}");
+        let id = ledger.new_session();
+        ledger.session(session(id, "a"));
+        assert_eq!(ledger.committed().await.expect("told"), Ok(()), "{sql}");
     }
 }
 

@@ -1,0 +1,250 @@
+//! Gathers the status page's board from the counters of all rooms.
+//!
+//! Everything here is read, nothing is asked: no room waits for the page. It holds counters only, never a handle that
+//! would keep a store or a lane open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::Access;
+use crate::broker::BrokerStats;
+use crate::config::plan::{BusPlan, DevicePlan, Period, Plan};
+use crate::field::BusStats;
+use crate::flow::clock::Clock;
+use crate::flow::hub::DeviceReport;
+use crate::flow::latest::Latest;
+use crate::flow::notice::{Notices, Told};
+use crate::flow::progress::Progress;
+use crate::model::stats::Times;
+use crate::model::time::{Certainty, Stamp, Wall};
+use crate::status::StatusStats;
+use crate::status::board::{
+    ALARMS_MAX, Alarm, Board, Broker, Budget, Bus, Device, Event, Gateway, Listener, Spread, Store, Uplink,
+};
+use crate::store::StoreStats;
+use crate::uplink::UplinkStats;
+
+use super::alarms::Shown;
+use super::health;
+use super::router::BusSlot;
+
+const DAY_S: u64 = 86_400;
+const DAY_MS: i64 = 86_400_000;
+
+/// Shorter than this, what was written says nothing about a day.
+const WRITTEN_AFTER_S: u64 = 60;
+
+/// Where figures come from. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub plan: Arc<Plan>,
+    pub clock: Clock,
+    /// When the gateway was.
+    pub started: Stamp,
+    pub buses: Vec<BusSlot>,
+    pub latest: Arc<Latest>,
+    /// Bridges too.
+    pub uplinks: Vec<(String, Arc<UplinkStats>)>,
+    pub store: Arc<StoreStats>,
+    pub broker: Arc<BrokerStats>,
+    pub access: Arc<Access>,
+    pub notices: Notices,
+    pub progress: Progress,
+    pub alarms: Shown,
+    pub status: Arc<StatusStats>,
+}
+
+impl Sources {
+    /// How everything stands now.
+    pub(super) fn board(&self) -> Board {
+        let mut board = Board {
+            gateway: self.gateway(),
+            buses: self.plan.buses.iter().zip(&self.buses).map(|(plan, slot)| bus(plan, slot)).collect(),
+            devices: self.devices(),
+            uplinks: self.uplinks.iter().map(|(name, stats)| self.uplink(name, stats)).collect(),
+            store: self.store(),
+            broker: self.broker(),
+            alarms: self.alarms(),
+            events: self.notices.newest().into_iter().map(|told| self.event(told)).collect(),
+        };
+        board.gateway.health = health::judge(self, &board);
+        board
+    }
+
+    fn time(&self, at: Stamp) -> String {
+        self.clock.wall(at).to_string()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.clock.now().since(self.started)
+    }
+
+    fn gateway(&self) -> Gateway {
+        let now = self.clock.wall_now();
+        Gateway {
+            name: self.plan.gateway.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.time(self.started),
+            uptime_s: self.uptime().as_secs(),
+            time: now.to_string(),
+            clock: if now.certainty == Certainty::Fixed { "fixed" } else { "unknown" },
+            ..Gateway::default()
+        }
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let reports = self.latest.reports();
+        let mut reports = reports.into_iter().peekable();
+        let devices = self.plan.devices.iter().enumerate();
+        let devices = devices.map(|(place, plan)| {
+            let report = reports.next_if(|report| report.device.0 as usize == place);
+            self.device(plan, report)
+        });
+        devices.collect()
+    }
+
+    fn device(&self, plan: &DevicePlan, report: Option<DeviceReport>) -> Device {
+        let bus = plan.bus.and_then(|bus| self.plan.buses.get(bus.0 as usize)).map(|bus| bus.name.clone());
+        let device = Device { name: plan.name.clone(), bus, state: "starting", ..Device::default() };
+        let Some(report) = report else { return device };
+        let response = report.diagnosis.response;
+        Device {
+            state: report.standing.as_str(),
+            last_success: report.last_success.map(|at| self.time(at)),
+            polls: report.requests,
+            timeouts: report.timeouts,
+            exceptions: report.exceptions,
+            other_errors: report.errors,
+            response_ms: response.map(|took| Spread { p50: millis(took.p50), p99: millis(took.p99) }),
+            ..device
+        }
+    }
+
+    fn uplink(&self, name: &str, stats: &UplinkStats) -> Uplink {
+        let plans = self.plan.uplinks.iter().chain(self.plan.bridges.iter().map(|bridge| &bridge.uplink));
+        let server = plans.filter(|plan| plan.name == name).find_map(|plan| plan.servers.first());
+        let now = self.clock.wall_now();
+        let (ways, backlog) = (stats.ways(), stats.backlog.get());
+        let own = stats.budgets();
+        let own = own.iter().map(|(plan, used)| (None, plan, used));
+        let of_ways = ways.iter().flat_map(|way| way.budgets.iter().map(|(plan, used)| (Some(&way.path), plan, used)));
+        let budgets = own.chain(of_ways).map(|(path, plan, used)| Budget {
+            path: path.cloned(),
+            span: if plan.period == Period::Day { "day" } else { "month" },
+            limit_bytes: plan.bytes,
+            used_bytes: *used,
+        });
+        Uplink {
+            name: name.to_owned(),
+            url: server.map(ToString::to_string).unwrap_or_default(),
+            state: stats.standing().as_str(),
+            since: stats.standing_for().map(|time| ago(now, time)),
+            error: stats.last_error().map(|error| error.as_str().to_owned()),
+            path: ways.iter().find(|way| way.current && !way.path.is_empty()).map(|way| way.path.clone()),
+            waiting_records: backlog,
+            waiting_bytes: stats.bytes_up().saturating_mul(backlog).checked_div(stats.published.get()),
+            oldest_age_s: stats.backlog_age_s.get(),
+            drain_s: stats.drain_estimate().map(|left| left.as_secs()),
+            sent_bytes: stats.bytes_up(),
+            budgets: budgets.collect(),
+            certificate_days_left: days_left(stats.certificate_ends.get(), now),
+        }
+    }
+
+    fn store(&self) -> Store {
+        let (stats, uptime) = (&self.store, self.uptime().as_secs());
+        let written = u128::from(stats.written_bytes.get()) * u128::from(DAY_S);
+        let written = written.checked_div(u128::from(uptime)).and_then(|bytes| u64::try_from(bytes).ok());
+        let trouble = self.notices.standing().into_iter().find(|told| told.notice.event == "store_failed");
+        Store {
+            bytes: stats.bytes.get(),
+            max_bytes: self.plan.store.max_size,
+            written_per_day: written.filter(|_| uptime >= WRITTEN_AFTER_S),
+            trouble: trouble.map(|told| told.notice.detail),
+            gaps: stats.gaps_owed.get(),
+        }
+    }
+
+    fn broker(&self) -> Broker {
+        let stats = &self.broker;
+        let down = self.notices.standing();
+        let down = |listen: &str| {
+            down.iter().any(|told| told.notice.event == "broker_listener_down" && told.notice.subject == listen)
+        };
+        let listeners = self.plan.broker.listeners.iter().map(|plan| Listener {
+            listen: plan.to_string(),
+            state: if down(&plan.listen.to_string()) { "closed" } else { "open" },
+        });
+        Broker {
+            connections: stats.clients.get(),
+            sessions: stats.clients.get() + stats.sessions_away.get(),
+            messages_in: stats.publishes_received.get(),
+            messages_out: stats.publishes_sent.get(),
+            dropped: stats.dropped(),
+            listeners: listeners.collect(),
+        }
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        let active = self.alarms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = active.iter().flat_map(|(tag, levels)| levels.iter().map(move |(level, body)| (*tag, *level, body)));
+        let shown = all.take(ALARMS_MAX).filter_map(|(tag, level, body)| {
+            let tag = self.plan.tags.get(tag.0 as usize)?;
+            let device = self.plan.devices.get(tag.device.0 as usize)?;
+            let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            Some(Alarm {
+                device: device.name.clone(),
+                tag: tag.name.clone(),
+                event: level.to_string(),
+                state: "active",
+                value: body.get("value").cloned().unwrap_or_default(),
+                since: body.get("time").and_then(|time| time.as_str()).map(ToOwned::to_owned),
+            })
+        });
+        shown.collect()
+    }
+
+    fn event(&self, Told { at, notice }: Told) -> Event {
+        Event {
+            time: self.time(at),
+            event: notice.event,
+            state: notice.phase.as_str(),
+            part: notice.subject,
+            text: notice.detail,
+        }
+    }
+}
+
+fn bus(plan: &BusPlan, slot: &BusSlot) -> Bus {
+    let handle = slot.load();
+    let lanes = || std::iter::once(&handle.stats).chain(&handle.others);
+    let sum = |count: fn(&BusStats) -> u64| lanes().map(|stats| count(stats)).sum::<u64>();
+    let connected = lanes().all(|stats| stats.connected.get() == 1);
+    let times = lanes().fold(Times::default(), |sum, stats| sum.and(&stats.response.times()));
+    let response = times.percentile(50).zip(times.percentile(99));
+    Bus {
+        name: plan.name.clone(),
+        kind: plan.link.kind(),
+        endpoint: plan.link.carrier.to_string(),
+        state: if connected { "connected" } else { "down" },
+        load: lanes().map(|stats| stats.load_percent.get()).max().unwrap_or(0),
+        response_ms: response.map(|(p50, p99)| Spread { p50: millis(p50), p99: millis(p99) }),
+        late: sum(|stats| stats.polls_skipped.get()),
+    }
+}
+
+/// To a tenth.
+fn millis(took: Duration) -> f64 {
+    (took.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+fn ago(now: Wall, time: Duration) -> String {
+    let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    Wall { unix_ms: now.unix_ms.saturating_sub(millis), ..now }.to_string()
+}
+
+/// `ends`: seconds since 1970, 0 when it is not known.
+fn days_left(ends: u64, now: Wall) -> Option<i64> {
+    let ends = i64::try_from(ends).ok().filter(|ends| *ends > 0)?;
+    (now.certainty == Certainty::Fixed).then(|| (ends.saturating_mul(1000) - now.unix_ms).div_euclid(DAY_MS))
+}

@@ -1,0 +1,111 @@
+//! What is wrong, and what is only worth knowing: from what rooms have told and from how everything stands.
+//!
+//! A condition that a room has told and not taken back counts by its name; see [`REASONS`]. `status::health` says what the
+//! difference between a reason and a note is.
+
+use std::time::Instant;
+
+use crate::config::plan::{BusPlan, Carrier};
+use crate::flow::notice::Told;
+use crate::flow::progress::{Late, Stuck};
+use crate::status::board::{Board, Device};
+use crate::status::health::{Finding, Health};
+
+use super::board::Sources;
+
+/// Conditions that somebody has to mend, and the part they are of.
+const REASONS: &[(&str, &str)] = &[
+    ("store_failed", "store"),
+    ("broker_listener_down", "broker"),
+    ("broker_users_unavailable", "broker"),
+    ("broker_retained_not_kept", "broker"),
+    ("certificate_unusable", "certificate"),
+    ("status_listener_down", "status"),
+    ("uplink_disabled", "uplink"),
+];
+
+/// Conditions that are seen better elsewhere.
+const SEEN_ELSEWHERE: &[&str] = &["bus_down", "worker_stuck"];
+
+/// Devices that are named; of more there is the number.
+const NAMED_MAX: usize = 5;
+
+/// Judges a board that is otherwise complete.
+pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
+    let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+    let late = sources.progress.late(Instant::now());
+    reasons.extend(late.iter().map(stuck));
+    for Told { notice, .. } in sources.notices.standing() {
+        let (event, name) = (notice.event, notice.subject);
+        if let Some((_, part)) = REASONS.iter().find(|(known, _)| *known == event) {
+            reasons.push(Finding { part, name, text: notice.detail });
+        } else if !SEEN_ELSEWHERE.contains(&event) {
+            notes.push(Finding { part: part_of(event), name, text: notice.detail });
+        }
+    }
+    for (bus, plan) in board.buses.iter().zip(&sources.plan.buses).filter(|(bus, _)| bus.state == "down") {
+        let text = format!("no connection: {}", bus.endpoint);
+        let finding = Finding { part: "bus", name: bus.name.clone(), text };
+        if is_ours(plan) { reasons.push(finding) } else { notes.push(finding) }
+    }
+    for uplink in &board.uplinks {
+        let finding = |text| Finding { part: "uplink", name: uplink.name.clone(), text };
+        if uplink.certificate_days_left.is_some_and(|days| days < 0) {
+            reasons.push(finding("its certificate has ended".to_owned()));
+        }
+        if uplink.state == "connecting" || uplink.state == "paused" {
+            let why = uplink.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+            notes.push(finding(format!("{}, {} records wait{why}", uplink.state, uplink.waiting_records)));
+        }
+    }
+    notes.extend(silent(&board.devices));
+    if board.gateway.clock == "unknown" {
+        let text = "nobody vouches for the time".to_owned();
+        notes.push(Finding { part: "clock", name: String::new(), text });
+    }
+    Health::new(reasons, notes)
+}
+
+/// Is what carries it on this box? A port that is missing is for somebody here to mend; a controller that is switched off
+/// is no fault of the gateway.
+fn is_ours(bus: &BusPlan) -> bool {
+    matches!(bus.link.carrier, Carrier::Serial(_))
+}
+
+fn stuck(late: &Late) -> Finding {
+    let why = match late.stuck {
+        Stuck::Unserved => "is given no turn any more",
+        Stuck::Overdue => "waits for something that takes longer than it may",
+    };
+    let text = format!("{} {why}, for {} s", late.kind, late.by.as_secs());
+    Finding { part: "worker", name: late.name.clone(), text }
+}
+
+/// `store_evicting` is of the store.
+fn part_of(event: &'static str) -> &'static str {
+    event.split_once('_').map_or(event, |(part, _)| part)
+}
+
+fn silent(devices: &[Device]) -> Option<Finding> {
+    let silent: Vec<&str> =
+        devices.iter().filter(|device| device.state == "down").map(|device| device.name.as_str()).collect();
+    let named = silent.get(..NAMED_MAX).map_or_else(|| silent.join(", "), |some| format!("{} …", some.join(", ")));
+    let text = format!("{} of {} do not answer: {named}", silent.len(), devices.len());
+    (!silent.is_empty()).then_some(Finding { part: "devices", name: String::new(), text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_do_not_answer_are_one_note_however_many_they_are() {
+        let device = |n: usize, state| Device { name: format!("d{n}"), state, ..Device::default() };
+        let devices: Vec<_> = (0..500).map(|n| device(n, if n < 3 { "down" } else { "answering" })).collect();
+        let text = |devices: &[Device]| silent(devices).map(|finding| finding.text);
+        assert_eq!(text(&devices).as_deref(), Some("3 of 500 do not answer: d0, d1, d2"));
+        let all: Vec<_> = (0..500).map(|n| device(n, "down")).collect();
+        assert_eq!(text(&all).as_deref(), Some("500 of 500 do not answer: d0, d1, d2, d3, d4 …"));
+        assert_eq!(text(&devices[3..]), None);
+    }
+}

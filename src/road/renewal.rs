@@ -1,0 +1,105 @@
+//! The certificates of a server over the years: what they are now, and what there is to say of them.
+//!
+//! Whoever serves with TLS looks from time to time and acts on what it is given; this file remembers what was said, so that
+//! each change is told once. Nothing is logged here: the caller knows whose certificates they are.
+
+use super::server::{Server, Serving};
+use crate::model::time::{Certainty, Wall};
+
+/// A certificate is spoken of so many days before it ends.
+const DAYS_AHEAD: i64 = 30;
+const DAY_MS: i64 = 86_400_000;
+
+/// Watches over the files of one server.
+pub struct Renewal {
+    server: Server,
+    missing: bool,
+    unusable: bool,
+    /// Days left when it was last said.
+    ending: Option<i64>,
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// About what.
+    pub about: About,
+    /// Does it hold from now on, or no more?
+    pub holds: Holds,
+    /// For a person; names files and dates.
+    pub detail: String,
+}
+
+/// What may be wrong with certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// There is nothing to serve with.
+    Missing,
+    /// The files as they are cannot be used; the last good ones are.
+    Unusable,
+    /// One of them ends within [`DAYS_AHEAD`]; told anew each day.
+    Ending,
+}
+
+/// Whether it is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// From now on.
+    Now,
+    /// No more.
+    NoMore,
+}
+
+impl Renewal {
+    /// Nothing is read yet.
+    pub fn new(server: Server) -> Self {
+        Self { server, missing: false, unusable: false, ending: None }
+    }
+
+    /// What to serve with, if there is anything, and what there is to tell. Reads the files. Cancel-safe.
+    pub async fn look(&mut self, wall: Wall) -> (Option<Serving>, Vec<News>) {
+        let mut news = Vec::new();
+        let mut tell = |about, holds, detail| news.push(News { about, holds, detail });
+        let serving = match self.server.load().await {
+            Ok(serving) => serving,
+            Err(error) => {
+                if !std::mem::replace(&mut self.missing, true) {
+                    tell(About::Missing, Holds::Now, error.to_string());
+                }
+                return (None, news);
+            }
+        };
+        if std::mem::take(&mut self.missing) {
+            tell(About::Missing, Holds::NoMore, "the certificate can be used now".to_owned());
+        }
+        match (serving.fault.as_deref(), self.unusable) {
+            (Some(fault), false) => {
+                tell(About::Unusable, Holds::Now, format!("{fault}; the last good files stay in use"));
+            }
+            (None, true) => tell(About::Unusable, Holds::NoMore, "the files can be used again".to_owned()),
+            _ => {}
+        }
+        self.unusable = serving.fault.is_some();
+        news.extend(self.end(&serving, wall));
+        (Some(serving), news)
+    }
+
+    /// Said once a day; a clock without a fix would cry wolf, or keep silent.
+    fn end(&mut self, serving: &Serving, wall: Wall) -> Option<News> {
+        let ends = serving.ends.as_ref().filter(|_| wall.certainty == Certainty::Fixed)?;
+        let days = ends.unix_ms.saturating_sub(wall.unix_ms).div_euclid(DAY_MS).max(0);
+        if days >= DAYS_AHEAD {
+            let detail = format!("{} has been renewed", ends.what);
+            return self.ending.take().map(|_| News { about: About::Ending, holds: Holds::NoMore, detail });
+        }
+        if self.ending.replace(days) == Some(days) {
+            return None;
+        }
+        let end = Wall { unix_ms: ends.unix_ms, certainty: Certainty::Fixed };
+        let detail = match days {
+            0 => format!("{} ends within a day or has ended: {end}", ends.what),
+            days => format!("{} ends in {days} days: {end}", ends.what),
+        };
+        Some(News { about: About::Ending, holds: Holds::Now, detail })
+    }
+}

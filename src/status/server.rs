@@ -1,0 +1,332 @@
+//! The listener of the status page: HTTP/1.1, with TLS where the configuration has it, and everything bounded.
+//!
+//! A port that cannot be opened is tried again with growing pauses and told; it never ends the process. A connection is a
+//! task of its own. It has [`HEAD_WITHIN`] for each request's head, which also ends it when it is idle, [`ANSWER_WITHIN`]
+//! for the answer, and is cut off when the other side takes nothing for [`STALLED_FOR`]. Places are few; one address that
+//! is not this machine's has some of them only, so that nobody shuts the others out.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use super::StatusStats;
+use super::certificates::Certificates;
+use super::stall::Patient;
+use super::visitor::From;
+use crate::config::plan::PagePlan;
+use crate::flow::clock::Clock;
+use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::stop::Stop;
+use crate::road::server::Serving;
+
+/// First and longest pause between two attempts to open the listener.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Connections at once, and from one address that is not this machine's.
+const CONNECTIONS_MAX: usize = 128;
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 32;
+
+/// Waiting to be taken in.
+const BACKLOG: u32 = 64;
+
+/// TLS has this long.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// For the head of a request, from the end of the one before.
+const HEAD_WITHIN: Duration = Duration::from_secs(15);
+
+/// Bytes of a head, and lines in it.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const HEADERS_MAX: usize = 64;
+
+/// For an answer to begin; a password may wait in a queue.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Who takes nothing of an answer for so long is gone.
+const STALLED_FOR: Duration = Duration::from_secs(20);
+
+/// What is in flight when the gateway stops.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// After an error of accept that trying at once does not mend.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// So many of them in a row, and the listener is opened anew.
+const FAILURES_MAX: u32 = 25;
+
+/// Not yet open.
+pub(super) struct Server {
+    listen: SocketAddr,
+    name: String,
+    listener: Option<TcpListener>,
+    secured: Option<(Certificates, watch::Receiver<Option<Serving>>)>,
+    renew: watch::Receiver<u64>,
+    notices: Notices,
+    stats: Arc<StatusStats>,
+}
+
+/// What connections share.
+struct Hall {
+    router: Router,
+    serving: Option<watch::Receiver<Option<Serving>>>,
+    places: Arc<Places>,
+    tracker: TaskTracker,
+    stop: Stop,
+}
+
+impl Server {
+    pub(super) fn new(
+        plan: &PagePlan,
+        clock: Clock,
+        notices: Notices,
+        (stats, renew): (Arc<StatusStats>, watch::Receiver<u64>),
+    ) -> Self {
+        let name = plan.to_string();
+        let tls = plan.tls.as_ref();
+        let secured = tls.map(|tls| Certificates::new(tls, name.clone(), clock, notices.clone()));
+        Self { listen: plan.listen, name, listener: None, secured, renew, notices, stats }
+    }
+
+    pub(super) async fn bind(&mut self) -> Option<SocketAddr> {
+        if let Some((certificates, serving)) = &mut self.secured {
+            certificates.look().await;
+            if serving.borrow().is_none() {
+                return None;
+            }
+        }
+        self.listener = open(self.listen).ok();
+        self.listener.as_ref()?.local_addr().ok()
+    }
+
+    pub(super) async fn run(mut self, router: Router, stop: Stop) {
+        let (keeper, serving) = self.secured.take().unzip();
+        let (tracker, places) = (TaskTracker::new(), Arc::default());
+        let hall = Arc::new(Hall { router, serving, places, tracker, stop: stop.clone() });
+        let keeping = async {
+            match keeper {
+                Some(certificates) => certificates.keep(self.renew.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.begun() => {}
+            () = keeping => {}
+            () = self.serve(&hall) => {}
+        }
+        hall.tracker.close();
+        if timeout(FAREWELL_MAX, hall.tracker.wait()).await.is_err() {
+            tracing::info!(connections = hall.tracker.len(), "visitors of the status page were cut off");
+        }
+    }
+
+    async fn serve(&self, hall: &Arc<Hall>) {
+        let mut listener = self.listener.as_ref();
+        let mut reopened;
+        loop {
+            if let Some(mut serving) = hall.serving.clone() {
+                if serving.wait_for(Option::is_some).await.is_err() {
+                    return std::future::pending().await; // we are stopping
+                }
+            }
+            let open = match listener.take() {
+                Some(open) => open,
+                None => {
+                    reopened = self.open_with_patience().await;
+                    &reopened
+                }
+            };
+            let address = open.local_addr().map_or_else(|_| self.name.clone(), |address| address.to_string());
+            tracing::info!(%address, listener = self.name, "status page is open");
+            let error = self.take_in_all(open, hall).await;
+            tracing::error!(%address, %error, "the status page's listener broke, opening it again");
+        }
+    }
+
+    /// Until the listener is of no use any more.
+    async fn take_in_all(&self, listener: &TcpListener, hall: &Arc<Hall>) -> io::Error {
+        let mut failures = 0;
+        loop {
+            let (stream, from) = match listener.accept().await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(%error, listener = self.name, "cannot take in a visitor, trying on");
+                    }
+                    if failures >= FAILURES_MAX {
+                        return error;
+                    }
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            failures = 0;
+            self.stats.connections.one();
+            let Some(place) = Place::take(&hall.places, from.ip()) else {
+                self.stats.turned_away.one();
+                continue;
+            };
+            let inside = Arc::clone(hall);
+            hall.tracker.spawn(async move {
+                let _place = place;
+                if let Err(error) = inside.receive(stream, from).await {
+                    tracing::debug!(peer = %from, %error, "a visitor of the status page is gone");
+                }
+            });
+        }
+    }
+
+    async fn open_with_patience(&self) -> TcpListener {
+        let (mut pause, longest) = RETRY;
+        let mut failed = false;
+        loop {
+            let error = match open(self.listen) {
+                Ok(listener) => {
+                    if failed {
+                        self.tell(Phase::Cleared, "open now".to_owned());
+                    }
+                    return listener;
+                }
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut failed, true) {
+                tracing::warn!(listener = self.name, %error, "cannot open the status page, trying on");
+                self.tell(Phase::Active, format!("cannot listen on {}: {error}", self.listen));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn tell(&self, phase: Phase, detail: String) {
+        self.notices.tell(Notice { event: "status_listener_down", phase, subject: self.name.clone(), detail });
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?; // else a restart would wait for connections of the last run (TIME_WAIT)
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Hall {
+    /// One connection, from its first byte to its last.
+    async fn receive(&self, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let stream = Patient::new(stream, STALLED_FOR);
+        let Some(serving) = &self.serving else { return self.answer(stream, from).await };
+        let Some(config) = serving.borrow().as_ref().map(|serving| Arc::clone(&serving.config)) else {
+            return Ok(()); // the certificates have just gone
+        };
+        let accepted = timeout(HANDSHAKE_MAX, TlsAcceptor::from(config).accept(stream)).await;
+        self.answer(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten()?, from).await
+    }
+
+    async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin, from: SocketAddr) -> io::Result<()> {
+        let service = service_fn(|request| answer(self.router.clone(), from, request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(io::Error::other),
+            () = self.stop.begun() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await.map_err(io::Error::other)
+    }
+}
+
+async fn answer(
+    router: Router,
+    from: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    request.extensions_mut().insert(From(from));
+    match timeout(ANSWER_WITHIN, TowerToHyperService::new(router).call(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Ok((StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response()),
+    }
+}
+
+/// Who is inside, by address.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<IpAddr, usize>>);
+
+/// One place; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+impl Place {
+    /// A place for this address, if there is one.
+    fn take(places: &Arc<Places>, address: IpAddr) -> Option<Self> {
+        let address = address.to_canonical();
+        let mut inside = places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = if address.is_loopback() { CONNECTIONS_MAX } else { CONNECTIONS_PER_ADDRESS_MAX };
+        let mine = inside.get(&address).copied().unwrap_or(0);
+        if inside.values().sum::<usize>() >= CONNECTIONS_MAX || mine >= most {
+            return None;
+        }
+        inside.insert(address, mine + 1);
+        Some(Self { places: Arc::clone(places), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inside = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match inside.get_mut(&self.address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(inside.remove(&self.address)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_every_place_and_places_come_back() {
+        let places = Arc::<Places>::default();
+        let all = |address: &str| {
+            let address = address.parse().expect("an address");
+            std::iter::from_fn(|| Place::take(&places, address)).collect::<Vec<_>>()
+        };
+        let far = all("10.0.0.7");
+        assert_eq!(far.len(), CONNECTIONS_PER_ADDRESS_MAX);
+        assert!(all("::ffff:10.0.0.7").is_empty(), "the same");
+        let near = all("127.0.0.1");
+        assert_eq!(near.len(), CONNECTIONS_MAX - CONNECTIONS_PER_ADDRESS_MAX);
+        drop(far);
+        assert_eq!(all("10.0.0.8").len(), CONNECTIONS_PER_ADDRESS_MAX);
+        drop(near);
+        assert!(places.0.lock().expect("whole").is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! `/health` and `/api/status`: what they say of a gateway, and to whom.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::authority::{Authority, VALID};
+use crate::gateway::{Home, Plc, config, tag, until};
+use crate::web::{Answer, ask, get};
+
+/// Asks until the answer is as it should be.
+async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = get(page, "/health", "").await;
+        if holds(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < crate::gateway::PATIENCE, "in vain: {what}: {answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_missing_is_a_reason_and_a_controller_that_is_away_is_a_note() {
+    let plc = Plc::start().await;
+    let serial = "[[bus]]\nname = \"rs485\"\ntype = \"modbus-rtu\"\nport = \"/nonexistent/tty\"\nserial = \"9600-8E1\"\n\
+        [[device]]\nname = \"meter\"\nbus = \"rs485\"\nunit_id = 3\npoll = \"1s\"\n";
+    let tags = tag("x", "holding:0", "uint16", "");
+    let home = Home::new(&format!("{}{tags}", config(plc.line.address())));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let well = until_health(page, "it is well", |answer| answer.status == 200).await.json();
+    assert_eq!((&well["ok"], &well["reasons"]), (&true.into(), &serde_json::json!([])));
+    drop(plc);
+    let noted = until_health(page, "the controller is noted", |answer| answer.body.contains("\"bus\"")).await;
+    assert_eq!(noted.status, 200, "{noted:?}");
+    assert_eq!(noted.json()["notes"][0]["name"], "line");
+    assert_eq!(daemon.stop().await, Some(0));
+
+    home.configure(&format!("{}{tags}{serial}{tags}", config(([127, 0, 0, 1], 9).into())));
+    let daemon = home.run();
+    let ill = until_health(daemon.page().await, "a port is missing", |answer| answer.status == 503).await.json();
+    assert_eq!(ill["ok"], false);
+    assert_eq!((&ill["reasons"][0]["part"], &ill["reasons"][0]["name"]), (&"bus".into(), &"rs485".into()));
+    assert!(ill["reasons"][0]["text"].as_str().unwrap().contains("/nonexistent/tty"), "{ill}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_page_whose_port_is_taken_is_told_and_opens_when_it_is_free() {
+    let plc = Plc::start().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let text = config(plc.line.address())
+        .replace("[status]\nlisten = \"127.0.0.1:0\"", &format!("[status]\nlisten = \"127.0.0.1:{port}\""));
+    let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
+    let daemon = home.run();
+    until("it is told", || daemon.said("cannot open the status page, trying on").is_some()).await;
+    until("polled all the same", || plc.requests() > 0).await;
+    drop(taken);
+    assert_eq!(daemon.page().await.port(), port);
+    let board = get(([127, 0, 0, 1], port).into(), "/api/status", "").await.json();
+    let events: Vec<_> =
+        board["events"].as_array().unwrap().iter().map(|event| (&event["event"], &event["state"])).collect();
+    let down = serde_json::Value::from("status_listener_down");
+    assert_eq!(events.iter().filter(|(event, _)| **event == down).count(), 2, "begun and over: {events:?}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_board_shows_buses_devices_and_alarms() {
+    let plc = Plc::start().await;
+    plc.set(0, &[90]);
+    let tags = tag("level", "holding:0", "uint16", "alarm = { high = 80.0 }");
+    let home = Home::new(&format!("{}{tags}", config(plc.line.address())));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let mut board = serde_json::Value::Null;
+    let begun = std::time::Instant::now();
+    while board["alarms"].as_array().is_none_or(Vec::is_empty) {
+        assert!(begun.elapsed() < crate::gateway::PATIENCE, "{board:#}");
+        board = get(page, "/api/status", "").await.json();
+    }
+    assert_eq!(board["gateway"]["name"], "gw");
+    let bus = &board["buses"][0];
+    assert_eq!(
+        (&bus["name"], &bus["type"], &bus["state"]),
+        (&"line".into(), &"modbus-tcp".into(), &"connected".into())
+    );
+    assert!(bus["response_ms"]["p99"].as_f64().unwrap() > 0.0);
+    let device = &board["devices"][0];
+    assert_eq!(
+        (&device["name"], &device["bus"], &device["state"]),
+        (&"plc".into(), &"line".into(), &"answering".into())
+    );
+    assert!(device["polls"].as_u64().unwrap() > 0 && device["last_success"].is_string());
+    let alarm = &board["alarms"][0];
+    assert_eq!((&alarm["device"], &alarm["tag"], &alarm["event"]), (&"plc".into(), &"level".into(), &"high".into()));
+    assert_eq!(alarm["value"], 90);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
+    let plc = Plc::start().await;
+    let text = config(plc.line.address())
+        .replace(
+            "[status]\nlisten = \"127.0.0.1:0\"\nanonymous = \"read\"\n",
+            "[status]\nlisten = \"127.0.0.1:0\"\ntls = { certificate = \"server.crt\", key = \"server.key\" }\n",
+        )
+        .replace("[[broker.listener]]", "[broker]\nusers_file = \"users\"\n[[broker.listener]]");
+    let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
+    let authority = Authority::new();
+    let (certificate, key) = authority.server_pem("localhost", VALID);
+    std::fs::write(home.path("server.crt"), certificate).unwrap();
+    std::fs::write(home.path("server.key"), key).unwrap();
+    let users = ironbridge::access::hash(b"secret").unwrap();
+    std::fs::write(home.path("users"), format!("hmi:{users}\n")).unwrap();
+    for name in ["server.key", "users"] {
+        std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let connector = TlsConnector::from(trusting(&authority));
+    let ask_for = async |path: &str, more: &str| {
+        let stream = TcpStream::connect(page).await.unwrap();
+        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n")).await
+    };
+    assert_eq!(ask_for("/api/status", "").await.status, 401);
+    // hmi:wrong, hmi:secret
+    assert_eq!(ask_for("/api/status", "Authorization: Basic aG1pOndyb25n\r\n").await.status, 401);
+    let board = ask_for("/api/status", "Authorization: Basic aG1pOnNlY3JldA==\r\n").await;
+    assert_eq!((board.status, &board.json()["gateway"]["name"]), (200, &"gw".into()));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+fn trusting(authority: &Authority) -> Arc<ClientConfig> {
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = RootCertStore::empty();
+    let pem = authority.pem();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}

@@ -1,0 +1,13 @@
+//! The status page of a real gateway, asked over real connections.
+
+#[path = "../support/authority.rs"]
+mod authority;
+#[path = "../support/gateway.rs"]
+mod gateway;
+
+mod health;
+mod login;
+mod operate;
+mod page;
+mod visit;
+mod web;
