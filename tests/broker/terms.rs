@@ -198,6 +198,29 @@ fn users(acl: Vec<AclPlan>) -> Setup {
 }
 
 #[tokio::test]
+async fn a_publisher_whose_session_is_taken_from_it_at_that_moment_is_known_all_the_same() {
+    let acl = |write: &[&str]| vec![rule("anonymous", &["#"], write)];
+    let broker = Running::with(Setup { anonymous: Anonymous::Acl, acl: acl(&["x/#"]), ..Setup::default() }).await;
+    let mut held = Vec::new();
+    for round in 0..20 {
+        let id = format!("same {round}");
+        let mut first = broker.v5(&id).await;
+        let second = tokio::net::TcpStream::connect(broker.address).await.expect("a connection");
+        broker.v5("in between").await.ping().await; // the second one has been taken in by now
+        let mut connect = bytes::BytesMut::new();
+        v4::Connect::new(id).write(&mut connect).expect("encodable");
+        // Both at once; whichever is looked at first.
+        second.try_write(&connect).expect("sent");
+        first.send(v5::Packet::Publish(retained(&format!("x/{round}"), "x"))).await;
+        held.push((first, second));
+    }
+    broker.v5("in between").await.ping().await;
+    broker.access.reload(&ironbridge::config::plan::BrokerPlan { acl: acl(&[]), ..broker.plan.clone() });
+    assert_eq!(seen_by(&broker, |_| {}).await, [""; 0]);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_left_by_somebody_who_may_not_write_there_any_more_is_not_sent_to_new_subscriptions() {
     let broker = Running::with(users(ruled(&["x/#", "y"]))).await;
     let mut pump = Client5::connect(broker.address, "p-1", |wishes| {

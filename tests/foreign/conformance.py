@@ -11,10 +11,11 @@ The suites are not part of this repository. To get them:
 mosquitto's tests start their broker themselves; they find this script instead, which has `ironbridge broker import` make
 a configuration of ours from the mosquitto.conf that they wrote, and runs Ironbridge with that. Their library (PATCH
 below, in a copy) is more tolerant in what the standard leaves to a broker, and in nothing else: a CONNACK of MQTT 5 is
-compared property by property, its own limits aside (session expiry, Receive Maximum, Topic Alias Maximum, Maximum
-Packet Size: the tests expect mosquitto's numbers, byte by byte); an answer may have a reason string; where the
-connection is to be closed, CONNACK or DISCONNECT may say why before; and what the gateway itself tells everybody
-(`ironbridge/…`) is let by. After a SIGHUP a test goes on when the import has been made anew and read.
+compared property by property (where a test expects the beginning of one: those), its own limits aside (session expiry,
+Receive Maximum, Topic Alias Maximum, Maximum Packet Size: the tests expect mosquitto's numbers, byte by byte); an answer
+may have a reason string; where the connection is to be closed, CONNACK or DISCONNECT may say why before; and what the
+gateway itself tells everybody (`ironbridge/…`) is let by. After a SIGHUP a test goes on when the import has been made
+anew and read.
 
 Fails when a test is not passed here and has no reason in MISSES below. mosquitto runs with the same tests as they are.
 """
@@ -65,12 +66,11 @@ MISSES = {
     "09-pwfile-parse-invalid.py": ("choice", "wrong logins are slowed down: its hundreds of them take longer than it has"),
     "10-listener-mount-point.py": ("option", "mount_point"),
     "11-persistent-subscription-no-local.py": ("numbers", "the packet identifier of the first message after a restart"),
-    "12-prop-assigned-client-identifier.py": ("numbers", "it compares the first bytes of CONNACK, which are limits"),
     "12-prop-maximum-packet-size-publish-qos1.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
     "12-prop-maximum-packet-size-publish-qos2.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
     "13-malformed-subscribe-v5.py": ("standard", "0x81 for a SUBSCRIBE without a filter (3.8.3-2: a protocol error)"),
     "13-malformed-unsubscribe-v5.py": ("choice", "a filter that is none is refused in UNSUBACK, the connection stays"),
-    "13-malformed-publish-v5.py": ("option", "maximum_qos, retain_available"),
+    "13-malformed-publish-v5.py": ("choice", "0x81 for packet identifier 0, as it wants itself of SUBSCRIBE, and 0x90 for a topic with a wildcard"),
 }
 
 PATCH = '''
@@ -160,6 +160,8 @@ def expect_packet(sock, name, expected):
         raise TestError
     sock._skip_own()
     welcome = kind == b"\\x20" and len(expected) > 4 and expected[1] == len(expected) - 2
+    cut = kind == b"\\x20" and len(expected) > 5 and expected[1] > len(expected) - 2
+    own = (17, 31, 33, 34, 39)
     reasoned = kind in (b"\\x40", b"\\x50", b"\\x62", b"\\x70", b"\\xe0")
     if reasoned:
         got = sock._packet()
@@ -168,10 +170,15 @@ def expect_packet(sock, name, expected):
             got = bytes([got[0], said - 2]) + got[2:said]
     elif welcome:
         got = sock._packet()
-        own = (17, 31, 33, 34, 39)
         said = sorted(p for p in _properties(got[5:]) if p[0] not in own)
         wanted = sorted(p for p in _properties(expected[5:]) if p[0] not in own)
         if got[:1] + got[2:4] == expected[:1] + expected[2:4] and said == wanted:
+            return True
+    elif cut:
+        got = sock._packet()
+        said = [p for _, p in _properties(got[5:])]
+        wanted = [p for kind, p in _properties(expected[5:]) if kind not in own]
+        if got[2:4] == expected[2:4] and all(any(mine.startswith(p) for mine in said) for p in wanted):
             return True
     else:
         got = _plain_socket.recv(sock, len(expected))

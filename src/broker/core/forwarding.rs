@@ -55,7 +55,7 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let origin = Origin { client: ClientKey::NOBODY, packet_id: None };
+        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None };
         let published = match self.publish(&message, retain, origin) {
             // Tried again for ever, it would hold up all that comes behind it.
             Err(Refusal::NoRoom) => {

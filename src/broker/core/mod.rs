@@ -128,8 +128,10 @@ pub(super) struct Published {
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origin {
+pub(super) struct Origin<'a> {
     pub client: ClientKey,
+    /// Who that is, also when its session has just been taken from it; `None`: nobody of this broker's.
+    pub who: Option<&'a Identity>,
     /// At QoS 2.
     pub packet_id: Option<u16>,
 }
@@ -138,7 +140,7 @@ pub(super) struct Origin {
 #[derive(Debug, Clone, Copy)]
 enum Sender<'a> {
     Gateway,
-    Client(Origin),
+    Client(Origin<'a>),
     /// It has left the message as its will.
     Gone(&'a Identity),
 }
@@ -218,7 +220,12 @@ impl Shared {
     }
 
     /// A client's message. Refused, it was neither kept nor sent on.
-    pub(super) fn publish(&self, message: &Arc<Message>, retain: Retain, from: Origin) -> Result<Published, Refusal> {
+    pub(super) fn publish(
+        &self,
+        message: &Arc<Message>,
+        retain: Retain,
+        from: Origin<'_>,
+    ) -> Result<Published, Refusal> {
         self.keep_and_route(&mut self.lock(), message, retain, Sender::Client(from))
     }
 
@@ -230,12 +237,15 @@ impl Shared {
         sender: Sender<'_>,
     ) -> Result<Published, Refusal> {
         let from = if let Sender::Client(from) = sender { Some(from) } else { None };
-        let source = if retain == Retain::Yes { core.source(sender) } else { None };
+        let source = match sender {
+            Sender::Gateway => None,
+            Sender::Client(from) => from.who,
+            Sender::Gone(who) => Some(who),
+        };
         let durable = core.find(message, retain, from.map(|from| from.client));
         // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
         let fails = durable && self.disk.trouble().is_some();
-        let kept =
-            if fails && from.is_some() { Err(Refusal::Disk) } else { core.keep(message, retain, source.as_ref()) };
+        let kept = if fails && from.is_some() { Err(Refusal::Disk) } else { core.keep(message, retain, source) };
         if let Err(refusal) = kept {
             core.deliveries.clear();
             return Err(refusal);
@@ -247,7 +257,7 @@ impl Shared {
         let received =
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
         let row = (retain == Retain::Yes && message.keep == Keep::Every)
-            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, source.as_ref(), &self.clock)));
+            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, source, &self.clock)));
         let committed = match row {
             None if owed => Some(self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received)),
             None => None,
@@ -342,15 +352,6 @@ impl Shared {
 }
 
 impl Core {
-    /// The client behind a message.
-    fn source(&self, sender: Sender<'_>) -> Option<Identity> {
-        match sender {
-            Sender::Gateway => None,
-            Sender::Client(from) => self.clients.get(from.client)?.identity.clone(),
-            Sender::Gone(source) => Some(source.clone()),
-        }
-    }
-
     /// Keeps a message that is to be retained, or forgets its topic.
     fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) -> Result<(), Refusal> {
         if retain == Retain::No {

@@ -256,7 +256,7 @@ impl Duty {
                 let request = self.request(tag, &publish);
                 // Shown to those who watch the topic, as far as it can be. The journal decides what becomes of it, and knows
                 // a command that comes again.
-                let origin = Origin { client: self.key, packet_id: None };
+                let origin = Origin { client: self.key, who: Some(&self.identity), packet_id: None };
                 drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, origin));
                 self.session.may_come_again(token);
                 self.command(token, request)
@@ -268,7 +268,7 @@ impl Duty {
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
         let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
         let message = Arc::new(message(publish));
-        let origin = Origin { client: self.key, packet_id };
+        let origin = Origin { client: self.key, who: Some(&self.identity), packet_id };
         let published = match self.shared.publish(&message, retain, origin) {
             Ok(published) => published,
             Err(refused) => {
