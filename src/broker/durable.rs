@@ -11,7 +11,7 @@ use super::message::{Delivery, Message, Owed, ROW_COST, Stage};
 use super::outbox::Outbox;
 use super::session::{Course, WINDOW_MAX};
 use crate::config::plan::SessionsPlan;
-use crate::disk::ledger::{Kept, MessageRow, SessionId};
+use crate::disk::ledger::{GivenUp, Kept, MessageRow, SessionId};
 
 /// A session that the ledger knows.
 #[derive(Debug)]
@@ -69,6 +69,13 @@ impl Tally {
     pub(super) fn less(&self, cost: u32) {
         take_off(&self.count, &self.all.count, 1);
         take_off(&self.bytes, &self.all.bytes, cost.into());
+    }
+
+    /// These were to be owed and are not.
+    pub(super) fn given_up(&self, given_up: GivenUp) {
+        take_off(&self.count, &self.all.count, given_up.rows);
+        let costs = given_up.rows.saturating_mul(ROW_COST.into());
+        take_off(&self.bytes, &self.all.bytes, given_up.bytes.saturating_add(costs));
     }
 
     /// Only PUBREL is owed of one.

@@ -42,6 +42,12 @@ struct Kept {
     version: u64,
 }
 
+impl Kept {
+    fn charge(&self) -> (usize, usize) {
+        charge(&self.message, self.source.as_ref())
+    }
+}
+
 /// What is to come of a look at them.
 pub(super) struct Look<'a> {
     /// So many at most.
@@ -121,19 +127,26 @@ impl Retained {
         self.kept.values().map(|kept| kept.message.payload.len()).sum()
     }
 
+    /// Is there room for it, or does it clear its topic?
+    pub(super) fn has_room(&self, message: &Message, source: Option<&Identity>) -> bool {
+        message.payload.is_empty() || self.charged(message, source).is_ok()
+    }
+
+    /// What clients' messages take with this one in place of an older one: bytes and number.
+    fn charged(&self, message: &Message, source: Option<&Identity>) -> Result<(usize, usize), Full> {
+        let old = self.kept.get(&message.topic).map_or((0, 0), Kept::charge);
+        let new = charge(message, source);
+        let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
+        let full = new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX);
+        if full { Err(Full) } else { Ok((bytes, count)) }
+    }
+
     /// Keeps a message in place of an older one; the gateway's own ([`Keep::Newest`]) always find room.
     pub(super) fn put(&mut self, message: Arc<Message>, source: Option<Identity>) -> Result<(), Full> {
-        let place = self.kept.get_mut(&message.topic);
-        let old = place.as_ref().map_or((0, 0), |kept| charge(kept));
-        let kept = Kept { message, source, version: self.version + 1 };
-        let new = charge(&kept);
-        let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
-        if new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX) {
-            return Err(Full);
-        }
-        (self.client_bytes, self.client_count) = (bytes, count);
-        self.version = kept.version;
-        if let Some(place) = place {
+        (self.client_bytes, self.client_count) = self.charged(&message, source.as_ref())?;
+        self.version += 1;
+        let kept = Kept { message, source, version: self.version };
+        if let Some(place) = self.kept.get_mut(&kept.message.topic) {
             *place = kept;
         } else {
             let topic = Arc::clone(&kept.message.topic);
@@ -154,7 +167,7 @@ impl Retained {
         let Some(kept) = self.kept.remove(topic) else {
             return false;
         };
-        let (bytes, count) = charge(&kept);
+        let (bytes, count) = kept.charge();
         self.client_bytes -= bytes;
         self.client_count -= count;
         self.order.remove(topic);
@@ -233,11 +246,11 @@ impl Retained {
 }
 
 /// What a message takes of the clients' room: bytes and number. After a restart each has its publisher's names to itself.
-fn charge(kept: &Kept) -> (usize, usize) {
+fn charge(message: &Message, source: Option<&Identity>) -> (usize, usize) {
     let names = |source: &Identity| source.client().len() + source.name().map_or(0, str::len);
-    match kept.message.keep {
+    match message.keep {
         Keep::Newest => (0, 0),
-        Keep::Every => (kept.message.cost() + kept.source.as_ref().map_or(0, names), 1),
+        Keep::Every => (message.cost() + source.map_or(0, names), 1),
     }
 }
 

@@ -81,12 +81,10 @@ impl Logins {
 }
 
 /// Who may change something: he is logged in, and it is his own browser that asks.
-pub(super) fn operator(lobby: &Lobby, parts: &Parts) -> Result<Identity, Response> {
+pub(super) fn operator(lobby: &Lobby, parts: &Parts) -> Result<Identity, Denied> {
     may_post(lobby, parts)?;
-    lobby
-        .logins
-        .visitor(lobby, &parts.headers)
-        .ok_or_else(|| problem(StatusCode::UNAUTHORIZED, "log in first; the session may have ended"))
+    let who = lobby.logins.visitor(lobby, &parts.headers);
+    who.ok_or(Denied(StatusCode::UNAUTHORIZED, "log in first; the session may have ended"))
 }
 
 /// `GET /api/session`
@@ -127,8 +125,8 @@ struct Login {
 
 /// `POST /api/login`. Takes as long as checking a password takes.
 pub(super) async fn login(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
-    if let Err(refused) = may_post(&lobby, &parts) {
-        return refused;
+    if let Err(denied) = may_post(&lobby, &parts) {
+        return denied.answer();
     }
     let Ok(Login { user, password }) = serde_json::from_slice(&body) else {
         return problem(StatusCode::BAD_REQUEST, "this is no login");
@@ -156,8 +154,8 @@ async fn admit(access: &Access, parts: &Parts, (user, password): (&str, &str)) -
 
 /// `POST /api/logout`
 pub(super) async fn logout(State(lobby): State<Lobby>, parts: Parts, _body: Bytes) -> Response {
-    if let Err(refused) = may_post(&lobby, &parts) {
-        return refused;
+    if let Err(denied) = may_post(&lobby, &parts) {
+        return denied.answer();
     }
     let door = Door::of(&lobby);
     let ended = cookie(&parts.headers, door).and_then(|name| lobby.logins.sessions.end(name));
@@ -175,20 +173,20 @@ fn give(answer: &mut Response, door: Door, name: &str) {
     }
 }
 
-fn may_post(lobby: &Lobby, parts: &Parts) -> Result<(), Response> {
+fn may_post(lobby: &Lobby, parts: &Parts) -> Result<(), Denied> {
     let (headers, door) = (&parts.headers, Door::of(lobby));
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
     if !kind.trim_ascii().eq_ignore_ascii_case(b"application/json") {
-        return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only application/json is taken"));
+        return Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only application/json is taken"));
     }
     if !is_own_origin(headers, door) {
-        return Err(problem(StatusCode::FORBIDDEN, "this was asked by another page"));
+        return Err(Denied(StatusCode::FORBIDDEN, "this was asked by another page"));
     }
     let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
     match cookie(headers, door) {
         Some(name) if lobby.logins.seal.is_mark(name, token) => Ok(()),
-        _ => Err(problem(StatusCode::FORBIDDEN, "the token of GET /api/session is missing or old")),
+        _ => Err(Denied(StatusCode::FORBIDDEN, "the token of GET /api/session is missing or old")),
     }
 }
 
@@ -210,6 +208,16 @@ fn cookie(headers: &HeaderMap, door: Door) -> Option<&str> {
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut ours = pairs.filter(|(name, _)| *name == door.cookie()).map(|(_, value)| value);
     ours.find(|value| value.len() == NAME_LETTERS && value.bytes().all(|letter| letter.is_ascii_hexdigit()))
+}
+
+/// Why a request may not change anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Denied(StatusCode, &'static str);
+
+impl Denied {
+    pub(super) fn answer(self) -> Response {
+        problem(self.0, self.1)
+    }
 }
 
 /// `{"error":"…"}`

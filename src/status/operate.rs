@@ -57,7 +57,7 @@ struct Write {
 pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
     let who = match operator(&lobby, &parts) {
         Ok(who) => who,
-        Err(refused) => return refused,
+        Err(denied) => return denied.answer(),
     };
     let word = parts.uri.path().rsplit('/').next().unwrap_or_default();
     let (Some(operation), Ok(Wish { device })) = (Operation::named(word), serde_json::from_slice(&body)) else {
@@ -87,13 +87,13 @@ pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes
 
 /// Others want to know why a device is silent; that it was polled is no news.
 fn tell(lobby: &Lobby, who: &Identity, device: &str, operation: Operation) {
-    let event = match operation {
+    let (event, done) = match operation {
         Operation::Poll => return,
-        Operation::Pause => "device_paused",
-        Operation::Resume => "device_resumed",
-        Operation::Reset => "device_reset",
+        Operation::Pause => ("device_paused", "paused"),
+        Operation::Resume => ("device_resumed", "resumed"),
+        Operation::Reset => ("device_reset", "reset"),
     };
-    let detail = format!("asked for on the status page by {}", who.name().unwrap_or_default());
+    let detail = format!("{done} on the status page by {}", who.name().unwrap_or_default());
     lobby.notices.tell(Notice { event, phase: Phase::Once, subject: device.to_owned(), detail });
 }
 
@@ -101,7 +101,7 @@ fn tell(lobby: &Lobby, who: &Identity, device: &str, operation: Operation) {
 pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
     let who = match operator(&lobby, &parts) {
         Ok(who) => who,
-        Err(refused) => return refused,
+        Err(denied) => return denied.answer(),
     };
     let Ok(Write { device, tag, value, id }) = serde_json::from_slice(&body) else {
         let text = "the body is {\"device\":\"NAME\",\"tag\":\"NAME\",\"value\":…}";

@@ -64,7 +64,7 @@ impl Values {
 
     /// Shows another plan from now on; nothing is known of a tag that is another one than before.
     pub fn show_plan(&self, plan: Arc<Plan>) {
-        let before = self.plan.swap(Arc::clone(&plan));
+        let before = self.plan.load_full();
         let mut inner = self.inner();
         inner.points = share(plan.tags.len());
         inner.tags.resize(plan.tags.len(), Seen::default());
@@ -75,6 +75,7 @@ impl Values {
                 *seen = Seen::default();
             }
         }
+        self.plan.store(plan);
     }
 
     /// These are the newest.

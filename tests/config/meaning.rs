@@ -27,7 +27,8 @@ fn the_whole_contract_parses() {
 
 #[test]
 fn the_status_page_is_on_loopback_until_it_is_moved_or_switched_off() {
-    let page = |text: &str| plan(&format!("{BUS}{DEVICE}{TAG}{text}")).status;
+    let tag = format!("{TAG}address = \"coil:0\"\n");
+    let page = |text: &str| plan(&format!("{BUS}{DEVICE}{tag}{text}")).status;
     let standard = page("").expect("without a word");
     assert_eq!(standard.to_string(), "http://127.0.0.1:8080");
     assert_eq!(standard.anonymous, Anonymous::Read);

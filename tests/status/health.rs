@@ -143,7 +143,7 @@ async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-fn trusting(authority: &Authority) -> Arc<ClientConfig> {
+pub fn trusting(authority: &Authority) -> Arc<ClientConfig> {
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = RootCertStore::empty();
     let pem = authority.pem();

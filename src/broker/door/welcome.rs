@@ -43,7 +43,7 @@ const fn why(reason: u8) -> &'static str {
         CLIENT_ID_REQUIRED => "a client id is required here",
         0x85 => "this client id is not valid, or somebody else's",
         0x87 => "not authorized: user name, password or certificate",
-        0x88 => "nobody can be let in for the moment",
+        0x88 => "cannot be let in for the moment, try again",
         0x89 => "too busy, try again",
         0x8B => "the gateway stops",
         0x95 => "the content of the will is longer than max_payload_size",

@@ -1,14 +1,15 @@
 //! Random operations against a plain model: transactions cut anywhere, failed before and after they were written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::pending::{Batch, Entered, Publish, Retained};
-use super::rows::{MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
+use super::batch::Batch;
+use super::pending::{Entered, Publish, Retained};
+use super::rows::{GivenUp, MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
 use super::{Committed, NotCommitted, Row, Source, load, page, tables};
 
 #[derive(Debug, Clone)]
@@ -161,7 +162,7 @@ impl Run {
             Step::Owe { to, received, retained } => self.owe(to, received, retained),
             Step::Settle(of, which) => {
                 if let Some((id, ordinal)) = self.nth(of, which) {
-                    self.entered.settle(id, ordinal);
+                    assert!(self.entered.settle(id, ordinal), "it was owed");
                     self.world.sessions.get_mut(&id).expect("known").owed.remove(&ordinal);
                     self.check_waits();
                 }
@@ -294,15 +295,22 @@ impl Run {
             tables::write(&mut self.connection, &batch).expect("written");
         }
         self.entered.failed(batch);
+        let mut given_up: HashMap<SessionId, GivenUp> = HashMap::new();
         for wait in std::mem::take(&mut self.waits) {
             assert_eq!(wait.committed.blocking_recv(), Ok(Err(NotCommitted)), "nobody is left waiting");
             for (id, ordinal) in wait.to {
-                self.world.sessions.get_mut(&id).map(|session| session.owed.remove(&ordinal));
+                let was_owed = self.world.sessions.get_mut(&id).and_then(|session| session.owed.remove(&ordinal));
+                given_up.entry(id).or_default().rows += u64::from(was_owed.is_some());
+                assert!(was_owed.is_none() || !self.entered.settle(id, ordinal));
             }
             if let Some((id, packet)) = wait.received {
                 self.world.sessions.get_mut(&id).map(|session| session.received.remove(&packet));
             }
         }
+        given_up.retain(|_, given_up| given_up.rows > 0);
+        let told = self.entered.take_given_up().into_iter().filter(|(_, given_up)| given_up.rows > 0);
+        let told: HashMap<_, _> = told.map(|(id, given_up)| (id, GivenUp { bytes: 0, ..given_up })).collect();
+        assert_eq!(told, given_up, "exactly what sessions were owed until now");
         assert_eq!(self.entered.batch().bytes, 0, "nothing of them is kept");
         assert!(self.entered.batch().debts.is_empty());
     }

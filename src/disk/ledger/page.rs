@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
+use super::batch::Changes;
 use super::load::counted;
-use super::pending::Changes;
 use super::rows::{MessageRow, OwedRow, SessionId};
 use super::tables::{QOS, RELEASED, RETAIN};
 use crate::disk::fault::Fault;

@@ -86,6 +86,15 @@ pub struct Owing {
     pub identifiers: Vec<u32>,
 }
 
+/// Of a session: what it was to be owed and is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GivenUp {
+    /// How many messages.
+    pub rows: u64,
+    /// Their [`MessageRow::bytes_with`].
+    pub bytes: u64,
+}
+
 /// A message as a session is owed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwedRow {

@@ -44,7 +44,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
-use super::pending::{Batch, Changes};
+use super::batch::{Batch, Changes};
 use super::rows::{MessageRow, Owing, SessionId, SessionRow};
 use crate::disk::database::Layout;
 use crate::disk::retained::Source;

@@ -2,7 +2,7 @@
 // devices, clients, users) goes into the page as text only: nothing here writes HTML.
 "use strict";
 
-const EVERY_MS = 1000, PATIENCE_MS = 5000, LOST_AFTER_MS = 4000, POINTS_EVERY_MS = 20000;
+const EVERY_MS = 1000, PATIENCE_MS = 5000, LOST_AFTER_MS = 4000, POINTS_EVERY_MS = 20000, SESSION_EVERY_MS = 60000;
 const PAGE = 50, DEVICES_SHOWN = 12, EVENTS_SHOWN = 12, POINTS_MAX = 120;
 
 const at = id => document.getElementById(id);
@@ -139,12 +139,14 @@ async function ask(path, body) {
   const text = await reply.text();
   let said = {};
   try { said = exact(text); } catch { said = { error: text.slice(0, 200) }; }
+  if (reply.status === 401 && body !== undefined) board.knownAt = -Infinity; // the session has ended
   if (!reply.ok) throw Object.assign(new Error(said.error || `the gateway says ${reply.status}`), { status: reply.status, said });
   return said;
 }
 
 async function session() {
   board.session = await ask("/api/session");
+  board.knownAt = performance.now();
   const { user, may_log_in: may } = board.session;
   say(at("user"), user ? user : "");
   at("login").hidden = !!user || !may;
@@ -153,7 +155,7 @@ async function session() {
 
 async function round() {
   try {
-    if (!board.session.csrf) await session();
+    if (!board.session.csrf || performance.now() - board.knownAt > SESSION_EVERY_MS) await session();
     const status = await ask("/api/status");
     board.heard = performance.now();
     board.status = status;
@@ -220,8 +222,8 @@ function wrong() {
   const { gateway, devices, buses, uplinks, alarms } = board.status;
   const found = (findings, state) => (findings ?? []).map(({ part, name, text }) => ({ state, part: name ? `${part} ${name}` : String(part), name, text }));
   const reasons = [...found(gateway.health?.reasons, "bad"), ...found(gateway.health?.notes, "warn")];
-  for (const note of reasons) if (note.part.startsWith("device ")) note.state = "bad"; // no fault of the box, but somebody has to go there
-  const told = name => reasons.some(reason => reason.name === name || reason.part === name);
+  for (const note of reasons) if (/^devices?\b/.test(note.part)) note.state = "bad"; // no fault of the box, but somebody has to go there
+  const told = name => reasons.some(reason => reason.name === name || reason.part === "devices" && devices.some(device => device.name === name && device.state === "down"));
   const many = (state, names, one, others) => {
     const left = names.filter(name => !told(name));
     if (left.length > 3) reasons.push({ state, part: plural(left.length, one[0], one[1]), text: others });
@@ -248,7 +250,7 @@ function verdict() {
   say(at("verdict-title"), title[state] ?? plural(reasons.length, "thing needs", "things need") + " attention");
   const shown = reasons.slice(0, 6);
   if (reasons.length > 6) shown.push({ part: `and ${reasons.length - 6} more`, text: "see below" });
-  list(at("reasons"), shown, ({ part, text }) => part + "\n" + text, () => make("li", "", make("b"), make("span")),
+  list(at("reasons"), shown.map((reason, place) => ({ ...reason, place })), ({ place }) => "reason " + place, () => make("li", "", make("b"), make("span")),
     (row, { part, text }) => { say(row.firstChild, part); say(row.lastChild, `: ${text}`); });
   return state === "good";
 }
@@ -317,14 +319,15 @@ function showDevice(row, device) {
   if (device.state === "down" && !device.last_success) parts.push("never answered");
   if (errors) parts.push(plural(errors, "failed poll", "failed polls"));
   say(detail, parts.join(" · "));
-  row.firstChild.setAttribute("aria-pressed", String(device.name === board.device));
+  const pressed = String(device.name === board.device);
+  if (row.firstChild.getAttribute("aria-pressed") !== pressed) row.firstChild.setAttribute("aria-pressed", pressed);
 }
 
 function choice(devices) {
   const names = devices.map(device => device.name), select = at("device");
   if (!names.includes(board.device) && !(board.device === "*" && names.length > 1)) board.device = names[0] ?? "";
   const options = names.length > 1 ? ["*", ...names] : names;
-  list(select, options, String, name => { const option = make("option"); option.value = name; option.textContent = name === "*" ? "all devices" : name; return option; }, () => {});
+  if (select.names !== (select.names = options.join("\n"))) list(select, options, String, name => { const option = make("option"); option.value = name; option.textContent = name === "*" ? "all devices" : name; return option; }, () => {});
   if (select.value !== board.device) select.value = board.device;
   const may = board.session.operate ?? [], device = devices.find(device => device.name === board.device);
   const allowed = device && (may.includes("*") || may.includes(device.name)) && device.bus;
@@ -348,7 +351,7 @@ function uplinks() {
     say(url, uplink.url ?? "");
     const waiting = uplink.waiting_records ?? 0;
     facts(row.children[1], [
-      ["Backlog", waiting ? `${plural(waiting, "value", "values")}, ${bytes(uplink.waiting_bytes)}` : "nothing waits"],
+      ["Backlog", waiting ? `${plural(waiting, "value", "values")}${uplink.waiting_bytes == null ? "" : `, about ${bytes(uplink.waiting_bytes)}`}` : "nothing waits"],
       ["Oldest", waiting && uplink.oldest_age_s != null ? `${span(uplink.oldest_age_s)} old` : ""],
       ["Done in", waiting > 0 ? uplink.drain_s == null ? UPLINK[uplink.state] === "good" ? "still measuring" : "when it is connected" : `about ${span(uplink.drain_s)}` : ""],
       ["Trouble", uplink.error ?? ""],
