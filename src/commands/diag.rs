@@ -76,7 +76,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     if to_stdout {
         return io::stdout().lock().write_all(&bytes).map_err(|error| Failed::TryAgain(error.to_string()));
     }
-    let stamp: String = now.chars().take(19).filter(|c| c.is_ascii_digit()).collect();
+    let stamp: String = now.chars().take(19).filter(char::is_ascii_digit).collect();
     let path = args.output.clone().unwrap_or_else(|| format!("ironbridge-diag-{}-{stamp}.zip", facts.hostname).into());
     write(&path, &bytes).map_err(|error| Failed::TryAgain(format!("cannot write {}: {error}", path.display())))?;
     println!("{manifest}\n{} bytes in {}; readable by you alone", bytes.len(), path.display());

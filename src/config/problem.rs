@@ -200,7 +200,7 @@ fn tells_a_secret(line: &str) -> bool {
     let words = ["passw", "passphrase", "secret", "token", "api_key", "apikey", "access_key", "accesskey"];
     let sets =
         |word: &&str| lower.split(*word).skip(1).any(|rest| !rest.trim_start_matches("ord").starts_with("_file"));
-    words.iter().any(|word| sets(&word)) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
+    words.iter().any(sets) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
 }
 
 /// What a user wrote is repeated, but never as control characters.
