@@ -141,7 +141,9 @@ fn add_files(config: &Path, files: &[PathBuf], bundle: &mut Bundle) {
         texts.push((format!("config/{shown}"), text.map(|(path, text)| blanked(&path, &text, bundle))));
     }
     // Only now: what was taken out of the last one may be repeated in the first.
-    texts.into_iter().for_each(|(name, text)| bundle.add(&name, text, Keep::Front));
+    for (name, text) in texts {
+        bundle.add(&name, text, Keep::Front);
+    }
 }
 
 fn blanked(path: &Path, text: &str, bundle: &mut Bundle) -> String {
