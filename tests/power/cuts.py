@@ -135,7 +135,7 @@ poll = "100ms"
     subprocess.run(openssl, check=True, capture_output=True)
     shutil.copy(f"{config}/server.crt", f"{run}/ca.crt")
     chroot("ironbridge", "passwd", "/etc/ironbridge/users", "machine", input=b"a-secret-of-the-plant\n", stdout=log, stderr=log)
-    chroot("sh", "-c", "chgrp -R ironbridge /etc/ironbridge && chmod 640 /etc/ironbridge/*.* /etc/ironbridge/users && chmod 2750 /etc/ironbridge/ironbridge.d "
+    chroot("sh", "-c", "chgrp -R ironbridge /etc/ironbridge && find /etc/ironbridge -type f -exec chmod 640 {} + "
            "&& systemctl enable systemd-networkd && systemctl mask serial-getty@ttyS0 serial-getty@ttyS1 getty@tty1 apt-daily.timer apt-daily-upgrade.timer",
            stdout=log, stderr=log)
     write(f"{tree}/etc/systemd/network/wire.network", "[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n")
