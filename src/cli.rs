@@ -13,9 +13,6 @@ use crate::flow::stop::Stop;
 use crate::host::journal;
 use crate::host::signals::Signals;
 
-/// Commands of the contract whose part comes with a later version; refused by name, exit 78.
-const NOT_YET: [&str; 1] = ["reload"];
-
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
 ///
 /// Polls Modbus devices, publishes every tag on its own MQTT broker, keeps every sample in SQLite and forwards it over
@@ -37,6 +34,11 @@ enum Command {
     Demo(commands::demo::Args),
     /// Check a configuration: all problems at once, or the plan and what it costs
     Check(commands::check::Args),
+    /// Let the running gateway read its configuration again; other parts than the changed ones go on undisturbed
+    ///
+    /// Only touched buses, devices, listeners and uplinks begin anew. A configuration that is wrong changes nothing. For a
+    /// minute the new one is on trial ([gateway] rollback, rollback_after).
+    Reload(commands::reload::Args),
     /// Record what goes over the wires of a site, or show a recording
     ///
     /// Asks the devices of a configuration as the gateway would, with every habit, and keeps every request and every byte
@@ -138,6 +140,7 @@ fn run(command: Command) -> Result<(), Failed> {
             commands::block_on(commands::demo::run(args, clock, gateway::start_in_process()))
         }
         Command::Check(args) => commands::check::run(&args, &commands::host_facts()),
+        Command::Reload(args) => commands::reload::run(&args, &commands::host_facts()),
         Command::Capture(args) => {
             let clock = commands::plain_clock();
             commands::block_on(commands::capture::run(args, &commands::host_facts(), clock))
@@ -179,11 +182,7 @@ fn store_dir(config: Option<&Path>) -> Result<PathBuf, Failed> {
 
 fn other(words: &[OsString]) -> Failed {
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-    if NOT_YET.contains(&name.as_str()) {
-        Failed::not_in_this_version(&format!("ironbridge {name}"))
-    } else {
-        Failed::Usage(format!("there is no command {name:?}; see ironbridge --help"))
-    }
+    Failed::Usage(format!("there is no command {name:?}; see ironbridge --help"))
 }
 
 #[cfg(test)]
@@ -215,9 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_landed_is_refused_by_name_and_nonsense_is_usage() {
-        assert_eq!(other(&["reload".into(), "x".into()]).code(), 78);
-        assert_eq!(other(&["reload".into()]).to_string(), "ironbridge reload: not in this version");
+    fn nonsense_is_usage() {
         assert_eq!(other(&["scam".into()]).code(), 64);
     }
 }

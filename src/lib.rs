@@ -42,7 +42,9 @@
 //! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
 //! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`); the keys: `config/check/listener` |
 //! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
-//! | what changes at SIGHUP | `app/reload`, `app/gatekeeper` |
+//! | what a reload changes, and what it leaves alone | [`config::difference`]; the order of it: `app/house`, its parts `app/buses`, `app/uplinks`, `app/bridges`, [`broker`] (`door/warden`), [`store`] (`revise`) |
+//! | when a reload is taken back | `app/trial`, `app/reload`; users and rights: `app/gatekeeper` |
+//! | how `ironbridge reload` finds the daemon and waits for it | [`host::control`], [`commands::reload`], [`commands::run`] |
 //! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`) → [`disk`] (`ledger`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
@@ -67,6 +69,8 @@
 //! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
+//! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
+//! | who is logged in there, what a request must show, which commands there are | [`status`] (`login`, `sessions`, `guard`, `operate`) → [`flow::command`], [`flow::operate`] → [`field::switches`] |
 //! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
 //! | what is wrong with each tag of a real site, and which explanation fits most of them | [`commands::check`] (`live`: `look`, `theory`) |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
@@ -76,6 +80,10 @@
 //! | what the simulated plant does wrong on request | [`plant::faults`]; how it shows: `plant/damage` |
 //! | what went over the wires of a site, and the file it is kept in | [`field::carrier::tap`], [`recording`] (`record`) |
 //! | how a recording is read, shown and played back | [`commands::capture`] (`takes`, `show`), [`commands::replay`], [`plant::script`], [`plant::playback`] |
+//! | what whoever helps is sent, and what is taken out of it first | [`commands::diag`] (`blank`, `scrub`; `bundle`) |
+//! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`) |
+//! | every id of the audit trail | [`access`] (`audit`) |
+//! | the manual and the completions | [`commands::man`], [`commands::completions`] |
 //!
 //! ## Floors
 //!

@@ -169,6 +169,8 @@ fn plan_text(config: &Path, facts: &HostFacts, loaded: Result<Loaded, Problems>)
             tags: false,
             json: false,
             live: false,
+            against_running: false,
+            socket: None,
             bus: Vec::new(),
             device: Vec::new(),
         };

@@ -216,7 +216,8 @@ impl Shared {
         from: Option<Origin>,
     ) -> Result<Published, Refusal> {
         let durable = core.find(message, retain, from.map(|from| from.client));
-        if retain == Retain::Yes && !core.retained.has_room(message) {
+        let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
+        if is_kept && (!core.retained.has_room(message) || self.disk.is_crowded()) {
             core.deliveries.clear();
             return Err(Refusal::NoRoom);
         }
@@ -224,7 +225,8 @@ impl Shared {
         let wanted = !core.found.single.is_empty() || !core.found.shared.is_empty();
         let received =
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
-        let row = (retain == Retain::Yes && message.keep == Keep::Every)
+        // Nothing is entered for a topic that nobody has kept anything on: there would be no end to them.
+        let row = (is_kept && (!message.payload.is_empty() || self.may_be_kept(core, &message.topic)))
             .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, &self.clock)));
         let entered = if durable { self.owe(core, message, received, row.clone()) } else { Ok(None) };
         // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
@@ -249,6 +251,11 @@ impl Shared {
         }
         core.deliver(&self.stats);
         Ok(Published { receivers, wanted, committed, owed })
+    }
+
+    /// Is there a retained message, or may there be one in a file that could not be read yet?
+    fn may_be_kept(&self, core: &Core, topic: &str) -> bool {
+        core.retained.has(topic) || !self.disk.is_known()
     }
 
     /// The gateway's own messages; retained ones live in memory only.

@@ -16,7 +16,7 @@ use crate::broker::keeping;
 use crate::broker::message::{Delivery, Keep, Message, Owed, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Rest, Walk};
-use crate::broker::session::Received;
+use crate::broker::session::{Ending, Received};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::{Filter, RetainHandling};
 use crate::config::plan::SessionsPlan;
@@ -159,13 +159,24 @@ impl Shared {
         self.disk.finish(tally.id, packet_id)
     }
 
-    /// Sessions that were on disk; none of a client that is known by now.
+    /// Sessions that were on disk. Should the file have been read late, a client that came meanwhile without a session has
+    /// ended its own; a stranger that came with the client id of a session must go.
     pub(super) fn take_in(&self, core: &mut Core, found: Vec<Kept>) {
         let now = Instant::now();
         for kept in found {
-            if core.clients.with_id(&kept.session.client_id).is_some() {
-                self.disk.forget(kept.session.id);
-                continue;
+            if let Some(key) = core.clients.with_id(&kept.session.client_id)
+                && let Some(client) = core.clients.get(key)
+            {
+                if client.owner == kept.session.owner {
+                    self.disk.forget(kept.session.id);
+                    self.stats.dropped_ended.add(kept.owed_count);
+                    continue;
+                }
+                if let Some(connected) = client.connected() {
+                    connected.outbox.end(Ending::NotAllowed);
+                }
+                tracing::warn!(client = &*client.id, "client must go, its id is that of somebody else's session");
+                self.end_session(core, key, now);
             }
             core.durable += 1;
             let client = client(&kept, Durable::found(&kept, &self.owed), now);

@@ -10,6 +10,8 @@ use crate::disk::retained::{NotCommitted, Row};
 
 /// What a row costs in memory beside its content, bytes.
 const ROW_COST: usize = 200;
+/// What the changes of a session cost in memory, bytes.
+const SESSION_COST: usize = 1000;
 
 pub(super) type Told = oneshot::Sender<Result<(), NotCommitted>>;
 
@@ -24,11 +26,15 @@ pub(super) struct Batch {
     pub waiters: Vec<Told>,
     /// Bytes in memory that debts take.
     pub bytes: usize,
+    /// Bytes in memory that all else takes, at most.
+    pub loose_bytes: usize,
 }
 
 /// Changes of one session.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Changes {
+    /// It was begun in this batch: there is nothing of it on disk.
+    pub new: bool,
     /// Before all else: remove it with all that belongs to it.
     pub forget: bool,
     pub row: Option<SessionRow>,
@@ -90,7 +96,36 @@ impl Batch {
     }
 
     pub(super) fn changes(&mut self, id: SessionId) -> &mut Changes {
-        self.sessions.entry(id).or_default()
+        self.sessions.entry(id).or_insert_with(|| {
+            self.loose_bytes += SESSION_COST;
+            Changes::default()
+        })
+    }
+
+    /// Keeps, replaces or, without a row, removes a retained message.
+    pub(super) fn change(&mut self, topic: Arc<str>, row: Option<Row>) {
+        self.loose_bytes += cost_of_retained(&topic, row.as_ref());
+        if let Some(before) = self.retained.insert(Arc::clone(&topic), row) {
+            self.loose_bytes = self.loose_bytes.saturating_sub(cost_of_retained(&topic, before.as_ref()));
+        }
+    }
+
+    /// Adds, replaces or, without a row, removes a subscription.
+    pub(super) fn subscription(&mut self, id: SessionId, filter: Arc<str>, row: Option<SubscriptionRow>) {
+        let cost = ROW_COST + filter.len();
+        if self.changes(id).subscriptions.insert(filter, row).is_none() {
+            self.loose_bytes += cost;
+        }
+    }
+
+    /// Counts anew what all but debts takes: what went away is not taken off while it gathers.
+    pub(super) fn weigh(&mut self) {
+        let retained = self.retained.iter().map(|(topic, row)| cost_of_retained(topic, row.as_ref()));
+        let sessions = self.sessions.values().map(|changes| {
+            let filters = changes.subscriptions.keys().map(|filter| ROW_COST + filter.len());
+            SESSION_COST + filters.sum::<usize>()
+        });
+        self.loose_bytes = retained.sum::<usize>() + sessions.sum::<usize>();
     }
 
     /// One session fewer is owed a debt. With the last one the debt goes, and is given back.
@@ -124,6 +159,11 @@ impl Batch {
     }
 }
 
+/// What a retained change takes in memory, bytes.
+pub(super) fn cost_of_retained(topic: &str, row: Option<&Row>) -> usize {
+    ROW_COST + topic.len() + row.map_or(0, |row| row.payload.len() + row.properties.len())
+}
+
 /// What a row takes in memory, bytes.
 pub(super) fn cost_of(owing: &Owing) -> usize {
     ROW_COST + size_of_val(owing.identifiers.as_slice())
@@ -131,7 +171,7 @@ pub(super) fn cost_of(owing: &Owing) -> usize {
 
 impl Changes {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { forget, row, mark, subscriptions, received, owed, settled, released } = self;
+        let Self { new: _, forget, row, mark, subscriptions, received, owed, settled, released } = self;
         !forget
             && row.is_none()
             && mark.is_none()

@@ -52,6 +52,10 @@ pub const PACKET_IDS: u64 = 32_767;
 /// wait for their commits, so only a disk that is slower than all their windows together lets it come to this.
 const PENDING_MAX: usize = 32 * 1024 * 1024;
 
+/// Bytes of all other changes that may wait for one commit. On a disk in trouble they are kept until it works again, and
+/// clients can name ever new topics, filters and sessions.
+const LOOSE_MAX: usize = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
+
 /// What a session is owed cannot be read now; it is still owed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be read: {0}")]
@@ -87,10 +91,12 @@ impl Ledger {
         let (mut found, mut connection) = (Found::default(), None);
         // A new file has nothing to read: the thread makes it, and nobody waits for its first bytes to be durable.
         let is_new = load::is_new(path);
+        state.known = is_new;
         if !is_new {
             match load::open(path) {
                 Ok(mut opened) => {
                     state.take_in(&mut opened);
+                    state.known = true;
                     (found, connection) = (opened.found, Some(opened.connection));
                 }
                 Err(fault) => {
@@ -118,6 +124,13 @@ impl Ledger {
         self.shared.lock().late.take()
     }
 
+    /// Is it known what the file held at start, and has the broker been told? Until then there may be sessions and retained
+    /// messages that nobody knows of.
+    pub fn is_known(&self) -> bool {
+        let state = self.shared.lock();
+        state.known && state.late.is_none()
+    }
+
     /// Why nothing can be committed at present, if so.
     pub fn trouble(&self) -> Option<String> {
         self.shared.lock().trouble.clone()
@@ -136,8 +149,14 @@ impl Ledger {
         let mut state = self.shared.lock();
         state.entered.refuse();
         state.entered = pending::Entered::default();
-        (state.damaged, state.anew) = (false, true);
+        (state.damaged, state.anew, state.known) = (false, true, true);
         self.shared.entered(state);
+    }
+
+    /// Does so much wait for the disk that nothing should be begun that would make it more: sessions, subscriptions, retained
+    /// messages?
+    pub fn is_crowded(&self) -> bool {
+        self.shared.lock().entered.batch().loose_bytes >= LOOSE_MAX
     }
 
     /// What was done so far.
@@ -158,6 +177,7 @@ impl Ledger {
     /// Stores, replaces or, without a row, removes a retained message as soon as can be.
     pub fn change(&self, topic: Arc<str>, row: Option<Row>) -> Committed {
         self.awaited(|state, told| {
+            state.supersede(&topic);
             state.entered.retained(topic, row);
             state.entered.wait(told);
         })
@@ -165,7 +185,10 @@ impl Ledger {
 
     /// The same within a second, for what nobody waits for.
     pub fn change_at_leisure(&self, topic: Arc<str>, row: Option<Row>) {
-        self.enter(|state| state.entered.retained(topic, row));
+        self.enter(|state| {
+            state.supersede(&topic);
+            state.entered.retained(topic, row);
+        });
     }
 
     /// A key for a new session.
@@ -226,6 +249,9 @@ impl Ledger {
             state.figures.refused += 1;
             state.entered.not_owed(publish.received);
             return Err(NotCommitted);
+        }
+        if matches!(publish.retained, Retained::Changed(_)) {
+            state.supersede(&publish.message.topic);
         }
         let (told, committed) = oneshot::channel();
         state.entered.owe(publish, told);

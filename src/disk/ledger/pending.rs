@@ -98,6 +98,7 @@ impl Entered {
             self.batch.changes(id).follow(earlier);
             self.batch.tidy(id);
         }
+        self.batch.weigh();
         refused
     }
 
@@ -192,14 +193,22 @@ impl Entered {
         }
     }
 
+    /// Is a retained message of this topic being changed?
+    pub(super) fn changes(&self, topic: &str) -> bool {
+        self.batch.retained.contains_key(topic)
+    }
+
     pub(super) fn retained(&mut self, topic: Arc<str>, row: Option<Row>) {
-        self.batch.retained.insert(topic, row);
+        self.batch.change(topic, row);
     }
 
     pub(super) fn session(&mut self, row: SessionRow) {
         let id = row.id;
+        let new = !self.known.contains_key(&id);
         self.known.entry(id).or_default();
-        self.batch.changes(id).row = Some(row);
+        let changes = self.batch.changes(id);
+        changes.new |= new;
+        changes.row = Some(row);
     }
 
     pub(super) fn forget(&mut self, id: SessionId) {
@@ -209,11 +218,15 @@ impl Entered {
         for (number, owing) in gone.owed.into_values() {
             self.strike(number, &owing);
         }
-        *self.batch.changes(id) = Changes { forget: true, ..Changes::default() };
+        if gone.new {
+            self.batch.sessions.remove(&id);
+        } else {
+            *self.batch.changes(id) = Changes { forget: true, ..Changes::default() };
+        }
     }
 
     pub(super) fn subscription(&mut self, id: SessionId, filter: Arc<str>, row: Option<SubscriptionRow>) {
-        self.batch.changes(id).subscriptions.insert(filter, row);
+        self.batch.subscription(id, filter, row);
     }
 
     pub(super) fn owe(&mut self, publish: Publish<'_>, told: Told) {
@@ -227,7 +240,7 @@ impl Entered {
         self.next_debt += 1;
         for (id, owing) in to {
             let known = self.known.entry(*id).or_default();
-            let changes = self.batch.sessions.entry(*id).or_default();
+            let changes = self.batch.changes(*id);
             if owing.ordinal.saturating_add(MARK_AHEAD_LEAST) > known.mark {
                 known.mark = owing.ordinal.saturating_add(MARK_AHEAD);
                 changes.mark = Some(known.mark);

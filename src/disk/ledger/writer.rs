@@ -25,6 +25,9 @@ const GATHER_AT_LEISURE: Duration = Duration::from_secs(1);
 const MANY: usize = 16;
 const QUIET: Duration = Duration::from_micros(200);
 
+/// Bytes of changes that are committed without delay, though nobody waits.
+const HEAVY: usize = 8 * 1024 * 1024;
+
 /// Pause after a failed commit or a file that could not be opened.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 
@@ -55,6 +58,8 @@ pub(super) struct State {
     pub closed: bool,
     /// Why it does not work at present.
     pub trouble: Option<String>,
+    /// What the file held at start is known.
+    pub known: bool,
     /// What the file held that could not be read at start.
     pub late: Option<Found>,
     /// The file was found to be damaged while in use.
@@ -86,12 +91,20 @@ impl State {
     }
 
     fn is_awaited(&self) -> bool {
-        self.entered.batch().waiting() > 0 || !self.requests.is_empty()
+        let batch = self.entered.batch();
+        batch.waiting() > 0 || batch.loose_bytes > HEAVY || !self.requests.is_empty()
     }
 
     fn in_trouble(&mut self, fault: &Fault) {
         self.trouble = Some(fault.to_string());
         self.damaged |= fault.is_damage() && !self.anew;
+    }
+
+    /// A retained message is changed: what the file held of its topic is older.
+    pub(super) fn supersede(&mut self, topic: &str) {
+        if let Some(late) = &mut self.late {
+            late.rows.retain(|row| *row.topic != *topic);
+        }
     }
 
     /// What was found on disk is known from now on.
@@ -249,7 +262,7 @@ impl Writer {
         self.begin_anew()?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.open()?,
+            None => self.open(batch)?,
         };
         let written = tables::write(&mut connection, batch).and_then(|rows| {
             if troubled {
@@ -285,7 +298,7 @@ impl Writer {
         Ok(())
     }
 
-    fn open(&mut self) -> Result<Connection, Fault> {
+    fn open(&mut self, batch: &Batch) -> Result<Connection, Fault> {
         self.upkeep = Upkeep::default();
         if self.known {
             return load::open_again(&self.path);
@@ -294,6 +307,9 @@ impl Writer {
         self.known = true;
         let mut state = self.shared.lock();
         state.take_in(&mut opened);
+        state.known = true;
+        // What was changed meanwhile is newer.
+        opened.found.rows.retain(|row| !batch.retained.contains_key(&row.topic) && !state.entered.changes(&row.topic));
         state.late = Some(opened.found);
         Ok(opened.connection)
     }

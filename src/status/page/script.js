@@ -250,7 +250,7 @@ function verdict() {
   say(at("verdict-title"), title[state] ?? plural(reasons.length, "thing needs", "things need") + " attention");
   const shown = reasons.slice(0, 6);
   if (reasons.length > 6) shown.push({ part: `and ${reasons.length - 6} more`, text: "see below" });
-  list(at("reasons"), shown, ({ part, text }) => part + "\n" + text, () => make("li", "", make("b"), make("span")),
+  list(at("reasons"), shown.map((reason, place) => ({ ...reason, place })), ({ place }) => "reason " + place, () => make("li", "", make("b"), make("span")),
     (row, { part, text }) => { say(row.firstChild, part); say(row.lastChild, `: ${text}`); });
   return state === "good";
 }
