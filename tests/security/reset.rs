@@ -18,7 +18,7 @@ async fn used(elsewhere: &Path) -> Home {
     let plc = Plc::start().await;
     let more = format!(
         "{}[[uplink]]\nname = \"cloud\"\nurl = \"mqtts://127.0.0.1:1\"\nca_file = \"ca.pem\"\ncertificate = \"gw.crt\"\n\
-         key = {:?}\npassword_file = \"cloud.password\"\n\
+         key = {:?}\nusername = \"box\"\npassword_file = \"cloud.password\"\n\
          [[bridge]]\nname = \"hall\"\nurl = \"mqtt://127.0.0.1:1\"\n[[bridge.topic]]\nfilter = \"x/#\"\n",
         tag("a", "holding:0", "uint16", ""),
         elsewhere.display().to_string()
