@@ -76,7 +76,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     if to_stdout {
         return io::stdout().lock().write_all(&bytes).map_err(|error| Failed::TryAgain(error.to_string()));
     }
-    let stamp: String = now.chars().take(19).filter(|c| c.is_ascii_digit()).collect();
+    let stamp: String = now.chars().take(19).filter(char::is_ascii_digit).collect();
     let path = args.output.clone().unwrap_or_else(|| format!("ironbridge-diag-{}-{stamp}.zip", facts.hostname).into());
     write(&path, &bytes).map_err(|error| Failed::TryAgain(format!("cannot write {}: {error}", path.display())))?;
     println!("{manifest}\n{} bytes in {}; readable by you alone", bytes.len(), path.display());
@@ -141,7 +141,9 @@ fn add_files(config: &Path, files: &[PathBuf], bundle: &mut Bundle) {
         texts.push((format!("config/{shown}"), text.map(|(path, text)| blanked(&path, &text, bundle))));
     }
     // Only now: what was taken out of the last one may be repeated in the first.
-    texts.into_iter().for_each(|(name, text)| bundle.add(&name, text, Keep::Front));
+    for (name, text) in texts {
+        bundle.add(&name, text, Keep::Front);
+    }
 }
 
 fn blanked(path: &Path, text: &str, bundle: &mut Bundle) -> String {
@@ -168,9 +170,9 @@ fn plan_text(config: &Path, facts: &HostFacts, loaded: Result<Loaded, Problems>)
             config: config.to_owned(),
             tags: false,
             json: false,
-            live: false,
             against_running: false,
             socket: None,
+            live: false,
             bus: Vec::new(),
             device: Vec::new(),
         };

@@ -147,7 +147,7 @@ fn show(intent: &Intent, config: &Path, keeps_config: bool) {
         Some(_) => println!("reset  {config}, to what was delivered"),
         None if keeps_config => println!("stays  {config}, with users, passwords and keys (--keep-config)"),
         None => {
-            println!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)")
+            println!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)");
         }
     }
 }

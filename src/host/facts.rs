@@ -43,7 +43,7 @@ pub fn boot_token(runtime_dir: Option<&Path>) -> String {
 /// is lower already.
 pub fn forbid_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    drop(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
+    let _refused = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
 /// `$RUNTIME_DIRECTORY` of systemd, if we run under it.

@@ -13,6 +13,9 @@ pub const POINT_BYTES: usize = 4 + 8;
 /// See above.
 pub const EMPTY_BYTES: usize = size_of::<History>();
 
+/// Fewer points are no line.
+const LEAST: usize = 4;
+
 /// The points of one tag. Times are tenths of a second since some beginning; NaN stands for "no value".
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -24,7 +27,7 @@ pub struct History {
 impl History {
     /// A new point, not older than the ones before. `most`: so many points may be kept.
     pub fn push(&mut self, time: u32, value: f64, most: usize) {
-        if most < 4 {
+        if most < LEAST {
             return;
         }
         let last = self.times.len().wrapping_sub(1);
@@ -53,6 +56,19 @@ impl History {
         }
         self.times.push(time);
         self.values.push(value);
+    }
+
+    /// So many points may be kept from now on; memory for more is given back.
+    pub fn shrink(&mut self, most: usize) {
+        if most < LEAST {
+            *self = Self::default();
+            return;
+        }
+        while self.times.len() > most {
+            self.halve();
+        }
+        self.times.shrink_to(most);
+        self.values.shrink_to(most);
     }
 
     /// Every two slots become one.
@@ -124,7 +140,7 @@ mod tests {
             let times: Vec<u32> = history.points().map(|(time, _)| time).collect();
             assert!(times.is_sorted());
             let covered = times[times.len() - 1] - times[0];
-            assert!(covered >= SPAN / 2 && covered <= SPAN * 3, "{most} points cover {covered}");
+            assert!((SPAN / 2..=SPAN * 3).contains(&covered), "{most} points cover {covered}");
         }
     }
 
@@ -142,6 +158,18 @@ mod tests {
         let values: Vec<Option<f64>> = history.points().map(|(_, value)| value).collect();
         assert!(values.contains(&Some(99.0)) && values.contains(&None), "{values:?}");
         assert!(values.iter().filter(|value| **value == Some(5.0)).count() >= 10, "{values:?}");
+    }
+
+    #[test]
+    fn a_history_that_has_to_do_with_less_gives_memory_back_and_covers_the_same_time() {
+        let mut history = History::default();
+        (0..600).for_each(|second| history.push(second * 10, 1.0, 600));
+        history.shrink(29);
+        assert!(history.len() <= 29 && history.bytes() <= EMPTY_BYTES + 29 * POINT_BYTES);
+        let times: Vec<u32> = history.points().map(|(time, _)| time).collect();
+        assert!(times[0] == 0 && times[times.len() - 1] >= 5000, "{times:?}");
+        history.shrink(0);
+        assert!(history.is_empty() && history.bytes() == EMPTY_BYTES);
     }
 
     #[test]

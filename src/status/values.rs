@@ -67,11 +67,14 @@ impl Values {
         let before = self.plan.load_full();
         let mut inner = self.inner();
         inner.points = share(plan.tags.len());
+        let points = inner.points;
         inner.tags.resize(plan.tags.len(), Seen::default());
         let same = |one: &TagPlan, other: &TagPlan| one.topic == other.topic && one.data_type == other.data_type;
         for (place, seen) in inner.tags.iter_mut().enumerate() {
             let kept = before.tags.get(place).zip(plan.tags.get(place)).is_some_and(|(one, other)| same(one, other));
-            if !kept {
+            if kept {
+                seen.history.shrink(points);
+            } else {
                 *seen = Seen::default();
             }
         }

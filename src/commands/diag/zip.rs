@@ -35,7 +35,7 @@ impl Moment {
         let (Some(year @ 1980..=2107), Some(month), Some(day), Some(hour), Some(minute), Some(second)) = parts else {
             return Self { date: 1 << 5 | 1, time: 0 };
         };
-        Self { date: (year - 1980) << 9 | month << 5 | day, time: hour << 11 | minute << 5 | second / 2 }
+        Self { date: (year - 1980) << 9 | month << 5 | day, time: hour << 11 | minute << 5 | (second / 2) }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
                 // Last: until then no gateway can begin here.
                 "lock" => locks.push(path),
                 name if !kind.is_dir() && (name.starts_with(CHUNKS) || is_one_of(name, &STORE)) => {
-                    found.goes.push(path)
+                    found.goes.push(path);
                 }
                 _ => found.stays.push((path, "is not the gateway's")),
             }
