@@ -13,9 +13,6 @@ use crate::flow::stop::Stop;
 use crate::host::journal;
 use crate::host::signals::Signals;
 
-/// Commands of the contract whose part comes with a later version; refused by name, exit 78.
-const NOT_YET: [&str; 2] = ["diag", "factory-reset"];
-
 /// Turns an industrial gateway box into a PLC-to-MQTT edge appliance
 ///
 /// Polls Modbus devices, publishes every tag on its own MQTT broker, keeps every sample in SQLite and forwards it over
@@ -90,6 +87,15 @@ enum Command {
     Passwd(commands::passwd::Args),
     /// The local broker: take over what mosquitto is configured to do
     Broker(commands::broker::Args),
+    /// Put everything that helps to find a fault into one file, without secrets
+    ///
+    /// Configuration, plan, state of the stores, log lines, counters, versions, clock, memory, disks, ports. Also when the
+    /// gateway does not run, or its configuration does not parse.
+    Diag(commands::diag::Args),
+    /// Delete state, users, passwords, keys and configuration, before a box is given away
+    ///
+    /// Says what goes and asks. Not while the gateway runs.
+    FactoryReset(commands::factory_reset::Args),
     /// Print the completions of a shell
     ///
     /// For bash: ironbridge completions bash > /usr/share/bash-completion/completions/ironbridge
@@ -152,6 +158,8 @@ fn run(command: Command) -> Result<(), Failed> {
         Command::Write(args) => commands::block_on(commands::write::run(args, commands::plain_clock())),
         Command::Passwd(args) => commands::passwd::run(&args),
         Command::Broker(args) => commands::broker::run(&args),
+        Command::Diag(args) => commands::diag::run(&args, &commands::host_facts()),
+        Command::FactoryReset(args) => commands::factory_reset::run(&args, &commands::host_facts()),
         Command::Completions(args) => commands::completions::run(&args, Cli::command()),
         Command::Man(args) => commands::man::run(&args, Cli::command()),
         Command::Other(words) => Err(other(&words)),
@@ -174,11 +182,7 @@ fn store_dir(config: Option<&Path>) -> Result<PathBuf, Failed> {
 
 fn other(words: &[OsString]) -> Failed {
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-    if NOT_YET.contains(&name.as_str()) {
-        Failed::not_in_this_version(&format!("ironbridge {name}"))
-    } else {
-        Failed::Usage(format!("there is no command {name:?}; see ironbridge --help"))
-    }
+    Failed::Usage(format!("there is no command {name:?}; see ironbridge --help"))
 }
 
 #[cfg(test)]
@@ -211,8 +215,8 @@ mod tests {
 
     #[test]
     fn what_has_not_landed_is_refused_by_name_and_nonsense_is_usage() {
-        assert_eq!(other(&["diag".into(), "x".into()]).code(), 78);
-        assert_eq!(other(&["diag".into()]).to_string(), "ironbridge diag: not in this version");
+        assert_eq!(other(&["reload".into(), "x".into()]).code(), 78);
+        assert_eq!(other(&["reload".into()]).to_string(), "ironbridge reload: not in this version");
         assert_eq!(other(&["scam".into()]).code(), 64);
     }
 }

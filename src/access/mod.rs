@@ -263,10 +263,15 @@ impl Access {
         }
     }
 
-    /// May whoever owns this session read this, as far as can be said before he comes? Of clients without a name it is
-    /// not known by which listener they will.
-    pub fn owner_may_read(&self, (owner, client): (&str, &str), filter: &str) -> bool {
-        self.may_read(&Identity::of_owner(owner, client, **self.anonymous.load()), filter)
+    /// Whoever is behind an owner's name ([`Identity::owner`]) and a client id, as far as they say. Of clients without a
+    /// name it is not known by which listener they come: it is the most generous one.
+    pub fn owner(&self, (owner, client): (&str, &str)) -> Identity {
+        Identity::of_owner(owner, client, **self.anonymous.load())
+    }
+
+    /// May whoever owns this session read this, as far as can be said before he comes?
+    pub fn owner_may_read(&self, whose: (&str, &str), filter: &str) -> bool {
+        self.may_read(&self.owner(whose), filter)
     }
 
     /// May it subscribe to this filter (without `$share/<group>/`)? One rule must cover all that the filter would bring;

@@ -65,6 +65,7 @@ impl Memory for LearnedFile {
             payload: write(map, &boundaries).into(),
             properties: bytes::Bytes::new(),
             expires_unix_ms: (now.certainty == Certainty::Fixed).then_some(now.unix_ms + LIFE_MS),
+            source: None,
         });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &row {

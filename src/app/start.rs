@@ -5,6 +5,7 @@
 //! down in the opposite spirit: sources first, then everyone else because the channel in front closed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,7 +96,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let access = Arc::new(Access::new(&plan.broker));
     let forward = ForwardEntry::none();
     let entries = (entry.clone(), forward.clone());
-    let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
+    let (broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
     let (turns, turned) = publisher::turns();
     let (broken, broke) = watch::channel(None);
     let roads = (broker.control(), publisher.clone(), entry.clone());
@@ -108,12 +109,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     house.bridges.offer_retained(&house.means).await;
     house.gatekeeper.load().await;
     live.begin();
-    let (broker, addresses) = quarters
-        .spawn(async move {
-            let addresses = broker.bind().await;
-            (broker, addresses)
-        })
-        .await?;
+    let (broker, addresses) = bind(&quarters, broker).await?;
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
@@ -161,6 +157,15 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         notices,
         _quarters: quarters,
     })
+}
+
+/// Tries to open the listeners, on the threads of the clients.
+async fn bind(quarters: &Quarters, mut broker: Broker) -> Result<(Broker, Vec<Option<SocketAddr>>), StartError> {
+    let binding = async move {
+        let addresses = broker.bind().await;
+        (broker, addresses)
+    };
+    Ok(quarters.spawn(binding).await?)
 }
 
 /// What the status page shows.

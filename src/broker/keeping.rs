@@ -9,20 +9,28 @@ use tokio::time::Instant;
 use super::durable::cost_of;
 use super::message::{Delivery, Keep, Message, Owed, Qos, Retain, Stage};
 use super::wire::revive;
-use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row};
+use crate::access::{Access, Identity};
+use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, Source};
 use crate::flow::clock::Clock;
 use crate::model::time::{Boot, Stamp};
 use crate::model::topic::{Owner, Ownership, check_topic};
 
-/// A retained message as a row; its end of life becomes wall time, or that of this boot's clock.
-pub(super) fn row(message: &Message, clock: &Clock) -> Row {
+/// A retained message as a row, with the client that has left it; its end of life becomes wall time, or that of this
+/// boot's clock.
+pub(super) fn row(message: &Message, source: Option<&Identity>, clock: &Clock) -> Row {
     Row {
         topic: message.topic.clone(),
         qos: message.qos.bits(),
         payload: message.payload.clone(),
         properties: properties(message),
         expires_unix_ms: ends_at(message, clock),
+        source: source.map(|source| Source { owner: source.owner(), client: source.client().into() }),
     }
+}
+
+/// Who has left what is in this row, if it says so.
+pub(super) fn source(row: &Row, access: &Access) -> Option<Identity> {
+    row.source.as_ref().map(|source| access.owner((&source.owner, &source.client)))
 }
 
 /// A row as a retained message; `None` when it must not be served any more: expired, or the topic is the gateway's by now.

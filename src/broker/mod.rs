@@ -13,7 +13,8 @@
 //! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
 //! publish is acknowledged and dropped for 3.1.1 (as mosquitto does), refused with 0x87 for MQTT 5, counted for both.
 //! A slow reader sees only the newest of the gateway's retained values; for anything else it is disconnected (0x97) once
-//! 1 MiB waits, never silently thinned.
+//! 1 MiB waits, never silently thinned. What a client has left retained goes with its name: it is sent to a new subscription
+//! only while that client may still write there.
 //!
 //! Sessions that outlive their connection (MQTT 5: Session Expiry Interval; 3.1.1: `clean_session = 0`, for
 //! `session_expiry_max`) are owed every message above QoS 0 but the gateway's retained values; that lies on disk until the
@@ -126,10 +127,10 @@ impl Broker {
             notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
         }
         let mut kept = Vec::new();
-        for row in rows {
-            let topic = Arc::clone(&row.topic);
+        for row in rows.into_iter().filter(|_| plan.limits.retain_available) {
+            let (topic, source) = (Arc::clone(&row.topic), keeping::source(&row, &access));
             match keeping::message(row, &clock, &ownership) {
-                Some(message) => kept.push(message),
+                Some(message) => kept.push((message, source)),
                 None => disk.change_at_leisure(topic, None),
             }
         }

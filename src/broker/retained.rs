@@ -3,6 +3,8 @@
 //! A [`Cursor`] is one subscriber's walk through them. It remembers how old the newest message was when it subscribed:
 //! what changed since then has reached it through its subscription and is skipped, so that nothing is sent twice, and
 //! no value after a newer one. Between pages nothing is held but the place.
+//!
+//! A client's message goes with who left it: whoever sends it asks whether that one may still write there.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 
 use super::message::{Keep, Message};
 use super::tree::Subscription;
+use crate::access::Identity;
 use crate::model::topic::matches;
 
 /// Bounds on what clients may leave here: they share a small box with everybody else.
@@ -34,7 +37,24 @@ pub(super) struct Retained {
 #[derive(Debug)]
 struct Kept {
     message: Arc<Message>,
+    /// The client that has left it; `None`: the gateway, somebody upstream, or nobody knows.
+    source: Option<Identity>,
     version: u64,
+}
+
+impl Kept {
+    fn charge(&self) -> (usize, usize) {
+        charge(&self.message, self.source.as_ref())
+    }
+}
+
+/// What is to come of a look at them.
+pub(super) struct Look<'a> {
+    /// So many at most.
+    pub most: usize,
+    pub now: Instant,
+    /// Is what this client has left on this topic still to be sent?
+    pub stands: &'a dyn Fn(&Identity, &str) -> bool,
 }
 
 /// No more room for clients' messages.
@@ -108,37 +128,38 @@ impl Retained {
     }
 
     /// Is there room for it, or does it clear its topic?
-    pub(super) fn has_room(&self, message: &Message) -> bool {
-        message.payload.is_empty() || self.charged(message).is_ok()
+    pub(super) fn has_room(&self, message: &Message, source: Option<&Identity>) -> bool {
+        message.payload.is_empty() || self.charged(message, source).is_ok()
     }
 
     /// What clients' messages take with this one in place of an older one: bytes and number.
-    fn charged(&self, message: &Message) -> Result<(usize, usize), Full> {
-        let old = self.kept.get(&message.topic).map_or((0, 0), |kept| charge(&kept.message));
-        let new = charge(message);
+    fn charged(&self, message: &Message, source: Option<&Identity>) -> Result<(usize, usize), Full> {
+        let old = self.kept.get(&message.topic).map_or((0, 0), Kept::charge);
+        let new = charge(message, source);
         let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
         let full = new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX);
         if full { Err(Full) } else { Ok((bytes, count)) }
     }
 
     /// Keeps a message in place of an older one; the gateway's own ([`Keep::Newest`]) always find room.
-    pub(super) fn put(&mut self, message: Arc<Message>) -> Result<(), Full> {
-        (self.client_bytes, self.client_count) = self.charged(&message)?;
+    pub(super) fn put(&mut self, message: Arc<Message>, source: Option<Identity>) -> Result<(), Full> {
+        (self.client_bytes, self.client_count) = self.charged(&message, source.as_ref())?;
         self.version += 1;
-        let version = self.version;
-        if let Some(kept) = self.kept.get_mut(&message.topic) {
-            *kept = Kept { message, version };
+        let kept = Kept { message, source, version: self.version };
+        if let Some(place) = self.kept.get_mut(&kept.message.topic) {
+            *place = kept;
         } else {
-            let topic = Arc::clone(&message.topic);
+            let topic = Arc::clone(&kept.message.topic);
             self.order.insert(Arc::clone(&topic));
-            self.kept.insert(topic, Kept { message, version });
+            self.kept.insert(topic, kept);
         }
         Ok(())
     }
 
-    /// What clients have left here.
-    pub(super) fn of_clients(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.kept.values().map(|kept| &kept.message).filter(|message| message.keep == Keep::Every)
+    /// What clients have left here, and which.
+    pub(super) fn of_clients(&self) -> impl Iterator<Item = (&Arc<Message>, Option<&Identity>)> {
+        let of_clients = self.kept.values().filter(|kept| kept.message.keep == Keep::Every);
+        of_clients.map(|kept| (&kept.message, kept.source.as_ref()))
     }
 
     /// Forgets a topic; was there something?
@@ -146,7 +167,7 @@ impl Retained {
         let Some(kept) = self.kept.remove(topic) else {
             return false;
         };
-        let (bytes, count) = charge(&kept.message);
+        let (bytes, count) = kept.charge();
         self.client_bytes -= bytes;
         self.client_count -= count;
         self.order.remove(topic);
@@ -180,10 +201,10 @@ impl Retained {
         Cursor { filter: filter.into(), own: (since, self.version), clients, after: None }
     }
 
-    /// The next of them, at most `most`.
-    pub(super) fn page(&self, cursor: &mut Cursor, most: usize, now: Instant, into: &mut Vec<Arc<Message>>) -> Rest {
+    /// The next of them.
+    pub(super) fn page(&self, cursor: &mut Cursor, look: &Look<'_>, into: &mut Vec<Arc<Message>>) -> Rest {
         let Some(wildcard) = cursor.filter.find(['+', '#']) else {
-            into.extend(self.wanted(&cursor.filter, cursor, now));
+            into.extend(self.wanted(&cursor.filter, cursor, look));
             return Rest::Nothing;
         };
         // `a/#` matches `a` as well, so the beginning that all share ends before the slash.
@@ -192,7 +213,7 @@ impl Retained {
             Some(after) => Bound::Excluded(&**after),
             None => Bound::Included(&*beginning),
         };
-        let mut left = most;
+        let mut left = look.most;
         let mut last: Option<&Arc<str>> = None;
         for (looked, topic) in self.order.range::<str, _>((from, Bound::Unbounded)).enumerate() {
             if !topic.starts_with(&beginning) {
@@ -203,7 +224,7 @@ impl Retained {
                 return Rest::More;
             }
             if matches(&cursor.filter, topic)
-                && let Some(message) = self.wanted(topic, cursor, now)
+                && let Some(message) = self.wanted(topic, cursor, look)
             {
                 into.push(message);
                 left -= 1;
@@ -213,21 +234,23 @@ impl Retained {
         Rest::Nothing
     }
 
-    fn wanted(&self, topic: &str, cursor: &Cursor, now: Instant) -> Option<Arc<Message>> {
+    fn wanted(&self, topic: &str, cursor: &Cursor, look: &Look<'_>) -> Option<Arc<Message>> {
         let kept = self.kept.get(topic)?;
         let wanted = match kept.message.keep {
             Keep::Newest => kept.version > cursor.own.0 && kept.version <= cursor.own.1,
             Keep::Every => cursor.clients.is_some_and(|version| kept.version <= version),
         };
-        (wanted && !kept.message.is_expired(now)).then(|| Arc::clone(&kept.message))
+        let stands = || kept.source.as_ref().is_none_or(|source| (look.stands)(source, topic));
+        (wanted && !kept.message.is_expired(look.now) && stands()).then(|| Arc::clone(&kept.message))
     }
 }
 
-/// What a message takes of the clients' room: bytes and number.
-fn charge(message: &Message) -> (usize, usize) {
+/// What a message takes of the clients' room: bytes and number. After a restart each has its publisher's names to itself.
+fn charge(message: &Message, source: Option<&Identity>) -> (usize, usize) {
+    let names = |source: &Identity| source.client().len() + source.name().map_or(0, str::len);
     match message.keep {
         Keep::Newest => (0, 0),
-        Keep::Every => (message.cost(), 1),
+        Keep::Every => (message.cost() + source.map_or(0, names), 1),
     }
 }
 
@@ -242,9 +265,13 @@ mod tests {
         Arc::new(Message::own(topic.into(), Bytes::from_static(b"1"), keep))
     }
 
+    fn look(most: usize) -> Look<'static> {
+        Look { most, now: Instant::now(), stands: &|who, _| who.client() == "stands" }
+    }
+
     fn all(retained: &Retained, filter: &str) -> Vec<String> {
         let (mut cursor, mut found) = (retained.cursor(filter), Vec::new());
-        while retained.page(&mut cursor, 3, Instant::now(), &mut found) == Rest::More {}
+        while retained.page(&mut cursor, &look(3), &mut found) == Rest::More {}
         let mut topics: Vec<String> = found.iter().map(|message| message.topic.to_string()).collect();
         topics.sort();
         topics
@@ -258,7 +285,7 @@ mod tests {
         ) {
             let mut retained = Retained::default();
             for topic in &topics {
-                prop_assert_eq!(retained.put(message(topic, Keep::Every)), Ok(()));
+                prop_assert_eq!(retained.put(message(topic, Keep::Every), None), Ok(()));
             }
             let wanted: Vec<String> = topics.iter().filter(|topic| matches(filter, topic)).cloned().collect();
             prop_assert_eq!(all(&retained, filter), wanted);
@@ -269,13 +296,13 @@ mod tests {
     fn what_changed_after_the_subscription_is_left_to_the_subscription() {
         let mut retained = Retained::default();
         for topic in ["a", "b", "c"] {
-            retained.put(message(topic, Keep::Newest)).expect("room");
+            retained.put(message(topic, Keep::Newest), None).expect("room");
         }
         let (mut cursor, mut found) = (retained.cursor("#"), Vec::new());
-        retained.put(message("b", Keep::Newest)).expect("room");
-        retained.put(message("bb", Keep::Newest)).expect("room");
+        retained.put(message("b", Keep::Newest), None).expect("room");
+        retained.put(message("bb", Keep::Newest), None).expect("room");
         assert!(retained.clear("c"));
-        assert_eq!(retained.page(&mut cursor, 9, Instant::now(), &mut found), Rest::Nothing);
+        assert_eq!(retained.page(&mut cursor, &look(9), &mut found), Rest::Nothing);
         assert_eq!(found.iter().map(|message| &*message.topic).collect::<Vec<_>>(), ["a"]);
     }
 
@@ -286,11 +313,28 @@ mod tests {
             let payload = Bytes::from(vec![0; 1024 * 1024]);
             Arc::new(Message::own(format!("{n}").into(), payload, Keep::Every))
         };
-        let kept = (0..40).take_while(|n| retained.put(large(*n)).is_ok()).count();
+        let kept = (0..40).take_while(|n| retained.put(large(*n), None).is_ok()).count();
         assert_eq!(kept, 31);
-        assert_eq!(retained.put(message("tag", Keep::Newest)), Ok(()));
-        assert_eq!(retained.put(large(0)), Ok(()), "one in place of another of the same size");
+        assert_eq!(retained.put(message("tag", Keep::Newest), None), Ok(()));
+        assert_eq!(retained.put(large(0), None), Ok(()), "one in place of another of the same size");
         assert!(retained.clear("0"));
-        assert_eq!(retained.put(large(99)), Ok(()));
+        assert_eq!(retained.put(large(99), None), Ok(()));
+    }
+
+    #[test]
+    fn what_does_not_stand_any_more_is_passed_over_and_still_takes_its_room() {
+        let mut retained = Retained::default();
+        for (topic, client) in [("a", "stands"), ("b", "fell"), ("c", "stands")] {
+            let source = Identity::anonymous(crate::config::plan::Anonymous::Read, client);
+            retained.put(message(topic, Keep::Every), Some(source)).expect("room");
+        }
+        assert_eq!(all(&retained, "+"), ["a", "c"]);
+        assert_eq!((all(&retained, "b").len(), retained.client_count), (0, 3));
+        retained.put(message("b", Keep::Every), None).expect("room");
+        assert_eq!(all(&retained, "b"), ["b"], "whoever leaves it next counts");
+        for topic in ["a", "b", "c"] {
+            retained.clear(topic);
+        }
+        assert_eq!((retained.client_bytes, retained.client_count), (0, 0));
     }
 }

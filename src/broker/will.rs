@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::message::{Keep, Message, Retain};
 use super::wire::{Connect, Will};
+use crate::access::Identity;
 
 /// Wills that may wait at once; one more is published at once.
 const WAITING_MAX: usize = 1024;
@@ -21,11 +22,13 @@ pub(super) struct LastWill {
     expiry: Option<Duration>,
     retain: Retain,
     delay: Duration,
+    /// Who leaves it.
+    source: Identity,
 }
 
 impl LastWill {
     /// Of a client that asked for this.
-    pub(super) fn new(will: Will) -> Self {
+    pub(super) fn new(will: Will, source: Identity) -> Self {
         let message = Message {
             topic: will.topic.into(),
             payload: will.payload,
@@ -39,12 +42,13 @@ impl LastWill {
             expiry: will.expiry.map(|seconds| Duration::from_secs(seconds.into())),
             retain: will.retain,
             delay: Duration::from_secs(will.delay.into()),
+            source,
         }
     }
 
     /// From CONNECT.
-    pub(super) fn of(connect: &mut Connect) -> Option<Self> {
-        connect.will.take().map(Self::new)
+    pub(super) fn of(connect: &mut Connect, source: &Identity) -> Option<Self> {
+        connect.will.take().map(|will| Self::new(will, source.clone()))
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -59,10 +63,10 @@ impl LastWill {
         self.retain = retain;
     }
 
-    /// Its life begins when it is published (3.1.3.2.4).
-    pub(super) fn publish(mut self, now: Instant) -> (Arc<Message>, Retain) {
+    /// Its life begins when it is published (3.1.3.2.4). And who has left it.
+    pub(super) fn publish(mut self, now: Instant) -> (Arc<Message>, Retain, Identity) {
         self.message.expires = self.expiry.map(|expiry| now + expiry);
-        (Arc::new(self.message), self.retain)
+        (Arc::new(self.message), self.retain, self.source)
     }
 }
 

@@ -7,6 +7,8 @@ pub mod completions;
 pub mod cost;
 pub mod decode;
 pub mod demo;
+pub mod diag;
+pub mod factory_reset;
 pub mod field;
 pub mod interrupt;
 pub mod man;
@@ -25,7 +27,7 @@ pub mod write;
 
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::plan::Plan;
@@ -33,6 +35,9 @@ use crate::config::{self, HostFacts, units};
 use crate::flow::clock::Clock;
 use crate::host::{clock, facts};
 use crate::model::time::Boot;
+
+/// Where the state of a gateway lies when its configuration does not say.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/ironbridge";
 
 /// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
 #[derive(Debug)]
@@ -107,6 +112,14 @@ pub fn load(path: &Path) -> Result<Plan, Failed> {
         Ok(loaded) => Ok(loaded.plan),
         Err(problems) => Err(Failed::Config(problems.to_string())),
     }
+}
+
+/// `data_dir` of a configuration that may be wrong elsewhere; `None` when the main file is no TOML at all.
+pub fn data_dir_of(config: &Path) -> Option<PathBuf> {
+    let document: toml::Table = std::fs::read_to_string(config).ok()?.parse().ok()?;
+    let named = document.get("gateway").and_then(|gateway| gateway.get("data_dir")).and_then(toml::Value::as_str);
+    let config = std::path::absolute(config).ok()?;
+    Some(config.parent()?.join(named.unwrap_or(DEFAULT_DATA_DIR)))
 }
 
 impl fmt::Display for Failed {

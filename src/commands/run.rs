@@ -35,6 +35,7 @@ pub struct Args {
 
 /// Runs until a signal says stop, or something critical ends.
 pub fn run(args: &Args) -> Result<(), Failed> {
+    facts::forbid_core_dumps();
     let plan = Arc::new(super::load(&args.config)?);
     journal::begin(journal::Verbosity::Daemon)
         .map_err(|error| Failed::Internal(format!("cannot begin logging: {error}")))?;

@@ -17,9 +17,9 @@ use super::interrupt::Interrupt;
 use cloud::SimulatedCloud;
 use rewrite::{Changes, CloudChange};
 
-mod broker_files;
 mod cloud;
 mod faults;
+mod files;
 mod report;
 pub mod rewrite;
 

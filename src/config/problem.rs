@@ -178,7 +178,8 @@ impl Finding {
     }
 
     fn resolve(self, sources: &Sources) -> Problem {
-        let value = (self.shown == Shown::Value).then(|| shorten(sources.excerpt(self.at)));
+        let tells = tells_a_secret(sources.line_of(self.at));
+        let value = (self.shown == Shown::Value && !tells).then(|| shorten(sources.excerpt(self.at)));
         Problem {
             place: Some(sources.place(self.at)),
             file: sources.path(self.at.file).to_owned(),
@@ -187,9 +188,19 @@ impl Finding {
             message: one_line(&self.message),
             allowed: self.allowed,
             also: self.also.map(|at| sources.place(at)),
-            snippet: (self.shown != Shown::Nothing).then(|| sources.snippet(self.at)),
+            snippet: (self.shown != Shown::Nothing && !tells).then(|| sources.snippet(self.at)),
         }
     }
+}
+
+/// May a line hold a secret, because it sets a key that sounds like one, or has a user in a URL? Such a line is wrong more
+/// often than not, and what is wrong with it is asked about in public.
+fn tells_a_secret(line: &str) -> bool {
+    let lower = line.to_ascii_lowercase();
+    let words = ["passw", "passphrase", "secret", "token", "api_key", "apikey", "access_key", "accesskey"];
+    let sets =
+        |word: &&str| lower.split(*word).skip(1).any(|rest| !rest.trim_start_matches("ord").starts_with("_file"));
+    words.iter().any(sets) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
 }
 
 /// What a user wrote is repeated, but never as control characters.

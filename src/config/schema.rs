@@ -19,6 +19,8 @@ pub struct Key {
 pub enum Kind {
     /// A text, also with a unit in it.
     Text,
+    /// A text: the path of a file or directory, as seen from the file it stands in.
+    Path,
     /// A whole or real number.
     Number,
     /// `true` or `false`.
@@ -63,7 +65,7 @@ pub const ROOT: &[Key] = &[
 pub const GATEWAY: &[Key] = &[
     landed("name", Kind::Text),
     landed("topic", Kind::Text),
-    landed("data_dir", Kind::Text),
+    landed("data_dir", Kind::Path),
     landed("time_source", Kind::Text),
     landed("rollback", Kind::Bool),
     landed("rollback_after", Kind::Text),
@@ -75,16 +77,19 @@ pub const STORE: &[Key] =
 
 /// `[broker]`
 pub const BROKER: &[Key] = &[
-    landed("users_file", Kind::Text),
+    landed("users_file", Kind::Path),
     landed("keep_alive_max", Kind::Text),
     landed("max_connections", Kind::Number),
     landed("max_connections_per_address", Kind::Number),
     landed("max_connect_rate", Kind::Number),
     landed("max_connect_rate_per_address", Kind::Number),
     landed("max_packet_size", Kind::Text),
+    landed("max_payload_size", Kind::Text),
     landed("max_inflight", Kind::Number),
     landed("max_queued_size", Kind::Text),
     landed("max_subscriptions", Kind::Number),
+    landed("retain_available", Kind::Bool),
+    landed("check_retain_source", Kind::Bool),
     landed("session_max_size", Kind::Text),
     landed("sessions_max_size", Kind::Text),
     landed("max_sessions", Kind::Number),
@@ -102,13 +107,15 @@ pub const LISTENER: &[Key] = &[
     landed("websocket", Kind::Bool),
     landed("origins", Kind::List),
     landed("interface", Kind::Text),
+    landed("max_qos", Kind::Number),
+    landed("require_client_id", Kind::Bool),
 ];
 
 /// `tls = { … }` of a listener.
 pub const LISTENER_TLS: &[Key] = &[
-    landed("certificate", Kind::Text),
-    landed("key", Kind::Text),
-    landed("client_ca", Kind::Text),
+    landed("certificate", Kind::Path),
+    landed("key", Kind::Path),
+    landed("client_ca", Kind::Path),
     landed("client_certificate", Kind::Text),
 ];
 
@@ -132,7 +139,7 @@ pub const STATUS: &[Key] = &[
 ];
 
 /// `tls = { … }` of the status page.
-pub const STATUS_TLS: &[Key] = &[landed("certificate", Kind::Text), landed("key", Kind::Text)];
+pub const STATUS_TLS: &[Key] = &[landed("certificate", Kind::Path), landed("key", Kind::Path)];
 
 /// `[[uplink]]`
 pub const UPLINK: &[Key] = &[
@@ -140,14 +147,14 @@ pub const UPLINK: &[Key] = &[
     landed("url", Kind::Text),
     landed("urls", Kind::List),
     landed("client_id", Kind::Text),
-    landed("ca_file", Kind::Text),
-    landed("certificate", Kind::Text),
-    landed("key", Kind::Text),
+    landed("ca_file", Kind::Path),
+    landed("certificate", Kind::Path),
+    landed("key", Kind::Path),
     landed("username", Kind::Text),
-    landed("password_file", Kind::Text),
+    landed("password_file", Kind::Path),
     landed("proxy", Kind::Text),
     landed("proxy_username", Kind::Text),
-    landed("proxy_password_file", Kind::Text),
+    landed("proxy_password_file", Kind::Path),
     landed("mqtt_version", Kind::Text),
     landed("format", Kind::Text),
     landed("layout", Kind::Text),
@@ -165,7 +172,7 @@ pub const UPLINK: &[Key] = &[
     landed("overrun", Kind::Text),
     landed("keep_alive", Kind::Text),
     landed("preset", Kind::Text),
-    landed("sas_key_file", Kind::Text),
+    landed("sas_key_file", Kind::Path),
     landed("commands", Kind::Bool),
     landed("session_expiry", Kind::Text),
     landed("down", Kind::Tables(UPLINK_DOWN)),
@@ -187,14 +194,14 @@ pub const BRIDGE: &[Key] = &[
     landed("url", Kind::Text),
     landed("urls", Kind::List),
     landed("client_id", Kind::Text),
-    landed("ca_file", Kind::Text),
-    landed("certificate", Kind::Text),
-    landed("key", Kind::Text),
+    landed("ca_file", Kind::Path),
+    landed("certificate", Kind::Path),
+    landed("key", Kind::Path),
     landed("username", Kind::Text),
-    landed("password_file", Kind::Text),
+    landed("password_file", Kind::Path),
     landed("proxy", Kind::Text),
     landed("proxy_username", Kind::Text),
-    landed("proxy_password_file", Kind::Text),
+    landed("proxy_password_file", Kind::Path),
     landed("mqtt_version", Kind::Text),
     landed("keep_alive", Kind::Text),
     landed("max_rate", Kind::Text),
@@ -239,9 +246,9 @@ pub const BUS: &[Key] = &[
     landed("echo", Kind::Text),
     landed("listen", Kind::Text),
     landed("allow", Kind::List),
-    landed("ca_file", Kind::Text),
-    landed("certificate", Kind::Text),
-    landed("key", Kind::Text),
+    landed("ca_file", Kind::Path),
+    landed("certificate", Kind::Path),
+    landed("key", Kind::Path),
     landed("server_name", Kind::Text),
     landed("response_timeout", Kind::Text),
     landed("pause_after_connect", Kind::Text),

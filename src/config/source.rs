@@ -122,6 +122,12 @@ impl Sources {
         Snippet { line, before, width }
     }
 
+    /// The whole line a stretch begins on.
+    pub fn line_of(&self, at: At) -> &str {
+        let (_, _, start) = self.locate(at);
+        self.text(at.file).get(start..).and_then(|rest| rest.split('\n').next()).unwrap_or("")
+    }
+
     /// Line and column from 0, and the first byte of that line.
     fn locate(&self, at: At) -> (usize, usize, usize) {
         let Some(source) = self.files.get(usize::from(at.file.0)) else { return (0, 0, 0) };

@@ -22,6 +22,11 @@ pub const DRAFT: &str = ".draft";
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
 
+/// The version of SQLite that is linked.
+pub fn version() -> &'static str {
+    rusqlite::version()
+}
+
 /// Opens (and creates, if need be) a database for its one writer.
 pub fn open(path: &Path) -> rusqlite::Result<Connection> {
     open_within(path, BUSY_TIMEOUT)

@@ -43,6 +43,17 @@ pub struct Row {
     pub properties: bytes::Bytes,
     /// End of its life, ms since 1970; below zero: by the clock of a boot, see the head of `ledger::tables`.
     pub expires_unix_ms: Option<i64>,
+    /// Who has left it; only the ledger keeps that.
+    pub source: Option<Source>,
+}
+
+/// Who has left a retained message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The name of its identity.
+    pub owner: Arc<str>,
+    /// Its client id.
+    pub client: Arc<str>,
 }
 
 /// It is not on disk (and is being tried again).
@@ -301,6 +312,7 @@ fn open_and_read(path: &Path) -> rusqlite::Result<(Connection, Vec<Row>)> {
             payload: row.get::<_, Vec<u8>>(2)?.into(),
             properties: row.get::<_, Vec<u8>>(3)?.into(),
             expires_unix_ms: row.get(4)?,
+            source: None,
         })
     })?;
     let rows = rows.collect::<rusqlite::Result<Vec<Row>>>()?;
@@ -314,7 +326,7 @@ mod tests {
 
     fn row(topic: &str, payload: &'static [u8]) -> Row {
         let (payload, properties) = (payload.into(), bytes::Bytes::new());
-        Row { topic: topic.into(), qos: 1, payload, properties, expires_unix_ms: Some(5) }
+        Row { topic: topic.into(), qos: 1, payload, properties, expires_unix_ms: Some(5), source: None }
     }
 
     #[tokio::test]

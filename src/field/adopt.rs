@@ -17,7 +17,7 @@ use super::devices::{Device, Roster, Seat};
 use super::driver::Pace;
 use super::lane::Lane;
 use super::memory::Learned;
-use super::schedule::{PollIx, Schedule};
+use super::schedule::PollIx;
 use super::tags::Tags;
 use crate::config::blocks::Block;
 use crate::config::plan::{Plan, TagPlan};
@@ -120,7 +120,7 @@ impl Lane {
 
     /// The schedule, and what the polls had shown.
     fn go_on(&mut self, before: HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>>, now: Instant) {
-        let earlier = std::mem::replace(&mut self.schedule, Schedule::default());
+        let earlier = std::mem::take(&mut self.schedule);
         self.schedule = self.scheduled(now);
         let mut moved: HashMap<PollIx, PollIx> = HashMap::new();
         for (was, poll) in before.into_values().flatten() {

@@ -38,6 +38,14 @@ pub fn boot_token(runtime_dir: Option<&Path>) -> String {
     }
 }
 
+/// No memory image of this process is written when it dies: passwords and keys would lie in it. What the unit says with
+/// `LimitCORE=0`, for daemons without one; systemd-coredump and apport keep to it too. Where the system refuses, the limit
+/// is lower already.
+pub fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _refused = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
 /// `$RUNTIME_DIRECTORY` of systemd, if we run under it.
 pub fn systemd_runtime_dir() -> Option<PathBuf> {
     let dirs = std::env::var_os("RUNTIME_DIRECTORY")?;

@@ -48,6 +48,23 @@ pub fn begin(verbosity: Verbosity) -> Result<(), TryInitError> {
     }
 }
 
+/// A line of the audit trail from a command: into the journal of this machine wherever it was typed, or on stderr where
+/// there is none. Not subject to `RUST_LOG`.
+pub fn audit(id: &str, message: &str, fields: &[(&str, String)]) {
+    let mut line = Fields { message: message.to_owned(), pairs: vec![("audit".to_owned(), id.to_owned())] };
+    line.pairs.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.trim().to_owned())));
+    let text = line.text();
+    let log = JournalLog::empty().map(|log| log.with_syslog_identifier("ironbridge".to_owned()));
+    let record = Record::builder().level(log::Level::Warn).target("ironbridge").key_values(&line).build();
+    let sent = log.and_then(|log| {
+        let mut record = record.to_builder();
+        log.journal_send(&record.args(format_args!("{text}")).build())
+    });
+    if sent.is_err() {
+        eprintln!("{text}");
+    }
+}
+
 fn journal() -> Option<JournalLayer> {
     if !connected_to_journal() {
         return None;

@@ -140,7 +140,7 @@ mod tests {
             let times: Vec<u32> = history.points().map(|(time, _)| time).collect();
             assert!(times.is_sorted());
             let covered = times[times.len() - 1] - times[0];
-            assert!(covered >= SPAN / 2 && covered <= SPAN * 3, "{most} points cover {covered}");
+            assert!((SPAN / 2..=SPAN * 3).contains(&covered), "{most} points cover {covered}");
         }
     }
 

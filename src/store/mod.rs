@@ -223,7 +223,10 @@ enum Control {
     /// Remember a clock fix.
     Fix(Fix),
     /// These numbers cannot be read: declare them lost.
-    Lost { class: Class, span: Span },
+    Lost {
+        class: Class,
+        span: Span,
+    },
     /// Something out of a damaged chunk.
     Salvaged(salvage::Piece),
 }

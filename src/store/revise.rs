@@ -72,7 +72,7 @@ impl Writer {
             state.edits.extend(changed.iter().map(|tag| Edit::PutTag(dictionary::row(tag))));
         }
         self.opening.tags.extend(new);
-        let routes = settled(&self.opening.uplinks, uplinks);
+        let routes = settled(&self.opening.uplinks, &uplinks);
         if state.opened {
             route(&mut state, &routes);
         }
@@ -87,7 +87,7 @@ impl Writer {
 }
 
 /// The uplinks of before at their places, the new ones behind them.
-fn settled(before: &[Route], now: Vec<Route>) -> Vec<Route> {
+fn settled(before: &[Route], now: &[Route]) -> Vec<Route> {
     let gone = || Route { name: String::new(), classes: Vec::new(), start: UplinkStart::Now };
     let stays = |old: &Route| now.iter().find(|route| route.name == old.name).cloned().unwrap_or_else(gone);
     let mut routes: Vec<Route> = before.iter().map(stays).collect();
@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn uplinks_keep_their_places_and_one_that_is_back_is_new() {
         let names = |routes: &[Route]| routes.iter().map(|route| route.name.clone()).collect::<Vec<_>>();
-        let first = settled(&[], vec![route_to("a", &[]), route_to("b", &[])]);
-        let second = settled(&first, vec![route_to("c", &[]), route_to("b", &[])]);
+        let first = settled(&[], &[route_to("a", &[]), route_to("b", &[])]);
+        let second = settled(&first, &[route_to("c", &[]), route_to("b", &[])]);
         assert_eq!(names(&second), ["", "b", "c"]);
-        assert_eq!(names(&settled(&second, vec![route_to("a", &[])])), ["", "", "", "a"]);
+        assert_eq!(names(&settled(&second, &[route_to("a", &[])])), ["", "", "", "a"]);
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
             Class::ALL.map(|class| u8::from(state.ledgers[place].cursors[class as usize].is_some()))
         };
         assert_eq!((has(&state, 0), has(&state, 1)), ([0, 1, 0, 1], [0, 0, 0, 1]));
-        route(&mut state, &settled(&both, vec![route_to("b", &[Class::Bulk, Class::Alarm])]));
+        route(&mut state, &settled(&both, &[route_to("b", &[Class::Bulk, Class::Alarm])]));
         assert_eq!((has(&state, 0), has(&state, 1)), ([0; 4], [1, 0, 0, 1]));
         let dropped = |edit: &&Edit| matches!(edit, Edit::DropCursor(name, _) if name == "a");
         assert_eq!(state.edits.iter().filter(dropped).count(), 2);

@@ -22,4 +22,5 @@ mod protocol;
 mod retained;
 mod sessions;
 mod statements;
+mod terms;
 mod tls;

@@ -225,6 +225,13 @@ const SYS: &[&str] = &[
 #[tokio::test]
 async fn sys_is_read_by_its_own_filter_and_never_by_a_wildcard_in_the_first_level() {
     let broker = Running::start().await;
+    let named = |name: &&str| format!("$SYS/broker/{name}");
+    let mut missing: std::collections::HashSet<String> = SYS.iter().map(named).collect();
+    let mut early = broker.v4("early").await; // perhaps before they are told for the first time
+    early.subscribe("$SYS/#", QoS::AtMostOnce).await;
+    while !missing.is_empty() {
+        missing.remove(&early.message().await.topic);
+    }
     let mut explorer = broker.v4("explorer").await;
     for path in ["#", "+/broker/#", "+/+/uptime", "/#"] {
         explorer.subscribe(path, QoS::AtMostOnce).await;
@@ -234,7 +241,8 @@ async fn sys_is_read_by_its_own_filter_and_never_by_a_wildcard_in_the_first_leve
     let mut seen = std::collections::HashMap::new();
     while SYS.iter().any(|name| !seen.contains_key(&format!("$SYS/broker/{name}"))) {
         let message = explorer.message().await;
-        assert!(message.retain && message.topic.starts_with("$SYS/broker/"), "{}", message.topic);
+        assert!(message.topic.starts_with("$SYS/broker/"), "{}", message.topic);
+        assert!(message.retain || seen.contains_key(&message.topic), "{}", message.topic);
         seen.insert(message.topic, String::from_utf8(message.payload.to_vec()).expect("text"));
     }
     assert!(seen["$SYS/broker/version"].starts_with("ironbridge version "), "{seen:?}");

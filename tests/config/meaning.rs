@@ -46,8 +46,9 @@ fn the_status_page_is_on_loopback_until_it_is_moved_or_switched_off() {
 fn doors_are_as_written() {
     let text = "[broker]\nusers_file = \"users\"\nmax_connections = 10\nmax_connections_per_address = 3\n\
         max_connect_rate = 20\nmax_connect_rate_per_address = 2\nmax_packet_size = \"64KiB\"\nmax_inflight = 20\n\
-        max_queued_size = \"2MiB\"\nmax_subscriptions = 100\n\
-        [[broker.listener]]\nlisten = \"[::]:8883\"\ninterface = \"eth0\"\nidentity = \"san-uri\"\n\
+        max_queued_size = \"2MiB\"\nmax_subscriptions = 100\nmax_payload_size = \"3B\"\nretain_available = false\n\
+        check_retain_source = false\n\
+        [[broker.listener]]\nlisten = \"[::]:8883\"\ninterface = \"eth0\"\nidentity = \"san-uri\"\nmax_qos = 0\nrequire_client_id = true\n\
         tls = { certificate = \"tls/server.crt\", key = \"$CREDENTIALS_DIRECTORY/server.key\", client_ca = \"/ca.pem\", client_certificate = \"optional\" }\n\
         [[broker.listener]]\nlisten = \"127.0.0.1:9001\"\nwebsocket = true\norigins = [\"https://a.example:8443\", \"null\"]\n\
         [[broker.listener]]\nlisten = \"unix:mqtt.sock\"\nwebsocket = false\n\
@@ -67,6 +68,8 @@ fn doors_are_as_written() {
     assert_eq!((plan.listeners[0].identity, plan.listeners[0].interface.as_deref()), (NameFrom::Uri, Some("eth0")));
     assert_eq!(plan.listeners[0].anonymous, Anonymous::None);
     assert_eq!(plan.listeners[1].websocket.as_ref().expect("websocket").origins, ["https://a.example:8443", "null"]);
+    let terms: Vec<_> = plan.listeners.iter().map(|door| (door.max_qos, door.require_client_id)).collect();
+    assert_eq!(terms, [(0, true), (2, false), (2, false), (2, false)]);
     assert_eq!((&plan.listeners[2].websocket, plan.listeners[3].anonymous), (&None, Anonymous::Acl));
     let limits = BrokerLimits {
         connections: 10,
@@ -74,6 +77,9 @@ fn doors_are_as_written() {
         rate: Rate(20),
         rate_per_address: Rate(2),
         packet_bytes: 64 << 10,
+        payload_bytes: 3,
+        retain_available: false,
+        check_retain_source: false,
         inflight: 20,
         queued_bytes: 2 << 20,
         subscriptions: 100,

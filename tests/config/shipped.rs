@@ -9,6 +9,9 @@ use ironbridge::model::tag::{DataType, Order, Table};
 
 const SHIPPED: &str = include_str!("../../config/ironbridge.toml");
 
+/// What packages install as the configuration of a new box.
+const MINIMAL: &str = include_str!("../../config/minimal.toml");
+
 fn parse(text: &str) -> Result<Loaded, Problems> {
     let facts = HostFacts { hostname: "box-7".into(), credentials_dir: None };
     config::parse(text, Path::new("/etc/ironbridge/ironbridge.toml"), &facts)
@@ -117,6 +120,20 @@ fn the_defaults_in_the_shipped_file_are_the_defaults() {
         ..full
     };
     assert_eq!(bare, same);
+}
+
+#[test]
+fn a_new_box_serves_itself_only_and_what_its_file_proposes_checks() {
+    let new = plan(MINIMAL);
+    assert_eq!((new.buses.len(), new.tags.len(), new.uplinks.len(), new.broker.listeners.len()), (0, 0, 0, 1));
+    assert!(MINIMAL.contains("\"127.0.0.1:1883\""));
+    let setting = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    let edited = plan(&MINIMAL.lines().map(setting).collect::<Vec<_>>().join("\n"));
+    assert_eq!((edited.buses.len(), edited.devices.len()), (2, 2));
+    assert!(edited.tags.len() > 20);
 }
 
 #[test]

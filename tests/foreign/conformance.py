@@ -11,14 +11,15 @@ The suites are not part of this repository. To get them:
 mosquitto's tests start their broker themselves; they find this script instead, which has `ironbridge broker import` make
 a configuration of ours from the mosquitto.conf that they wrote, and runs Ironbridge with that. Their library (PATCH
 below, in a copy) is more tolerant in what the standard leaves to a broker, and in nothing else: a CONNACK of MQTT 5 is
-compared property by property, its own limits aside (session expiry, Receive Maximum, Topic Alias Maximum, Maximum
-Packet Size: the tests expect mosquitto's numbers, byte by byte); an answer may have a reason string; where the
-connection is to be closed, CONNACK or DISCONNECT may say why before; and what the gateway itself tells everybody
-(`ironbridge/…`) is let by.
+compared property by property (where a test expects the beginning of one: those), its own limits aside (session expiry,
+Receive Maximum, Topic Alias Maximum, Maximum Packet Size: the tests expect mosquitto's numbers, byte by byte); an answer
+may have a reason string; where the connection is to be closed, CONNACK or DISCONNECT may say why before; and what the
+gateway itself tells everybody (`ironbridge/…`) is let by. After a SIGHUP a test goes on when the import has been made
+anew and read.
 
 Fails when a test is not passed here and has no reason in MISSES below. mosquitto runs with the same tests as they are.
 """
-import argparse, concurrent.futures, itertools, json, os, pathlib, queue, re, shutil, signal, socket, subprocess, sys, tempfile, time
+import argparse, concurrent.futures, contextlib, itertools, json, os, pathlib, queue, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 GROUPS = ("01", "02", "03", "04", "05", "07", "09", "10", "11", "12", "13")
 TEST_MAX = 150  # seconds; the longest one waits for wills and expiry for about 40
@@ -37,17 +38,12 @@ MISSES = {
     "5 test_subscribe_failure": ("choice", "it wants 0x80; Ironbridge says 0x87, not authorized"),
     "5 test_dollar_topics": ("client", "a PUBACK with a reason string (0x87 on a $ topic)"),
     "01-connect-uname-or-anon.py": ("choice", "a name without a password is nobody, where names are not looked at as well"),
-    "01-connect-zero-length-id.py": ("option", "allow_zero_length_clientid"),
-    "02-subpub-qos0-oversize-payload.py": ("option", "message_size_limit"),
-    "02-subpub-qos1-oversize-payload.py": ("option", "message_size_limit"),
-    "07-will-oversize-payload.py": ("option", "message_size_limit"),
+    "02-subpub-qos1-oversize-payload.py": ("standard", "0x95 in a PUBACK, which has no such code (3.4.2-1, table 3-4); Ironbridge says 0x97"),
     "03-publish-c2b-disconnect-qos2.py": ("choice", "PUBCOMP 0x92 for a PUBREL after its PUBCOMP, as in table 3-7; it wants 0"),
     "03-publish-dollar-v5.py": ("dollar", "0x87 instead of 0x10"),
-    "03-publish-qos1-retain-disabled.py": ("option", "retain_available"),
-    "04-retain-check-source.py": ("option", "check_retain_source"),
-    "04-retain-check-source-persist.py": ("option", "check_retain_source"),
-    "04-retain-check-source-persist-diff-port.py": ("option", "check_retain_source"),
-    "04-retain-upgrade-outgoing-qos.py": ("option", "upgrade_outgoing_qos"),
+    "04-retain-check-source-persist.py": ("choice", "a name without a password is nobody"),
+    "04-retain-check-source-persist-diff-port.py": ("choice", "a name without a password is nobody; users and rules count for all listeners"),
+    "04-retain-upgrade-outgoing-qos.py": ("standard", "a QoS above the publisher's (3.8.4-8)"),
     "07-will-delay.py": ("standard", "a will that outlives its session (3.1.3.2.2: it is sent when the session ends)"),
     "07-will-delay-reconnect.py": ("standard", "a will that outlives its session (3.1.3.2.2)"),
     "07-will-delay-recover.py": ("standard", "a will that outlives its session (3.1.3.2.2)"),
@@ -71,12 +67,11 @@ MISSES = {
     "10-listener-mount-point.py": ("option", "mount_point"),
     "11-persistent-subscription-no-local.py": ("numbers", "the packet identifier of the first message after a restart"),
     "12-prop-assigned-client-identifier.py": ("numbers", "it compares the first bytes of CONNACK, which are limits"),
-    "12-prop-maximum-packet-size-broker.py": ("option", "max_packet_size of 30 bytes; Ironbridge takes at least 1 KiB"),
     "12-prop-maximum-packet-size-publish-qos1.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
     "12-prop-maximum-packet-size-publish-qos2.py": ("standard", "a packet of 21 bytes to a client that takes 20 (2.1.4 counts the head)"),
     "13-malformed-subscribe-v5.py": ("standard", "0x81 for a SUBSCRIBE without a filter (3.8.3-2: a protocol error)"),
     "13-malformed-unsubscribe-v5.py": ("choice", "a filter that is none is refused in UNSUBACK, the connection stays"),
-    "13-malformed-publish-v5.py": ("option", "maximum_qos, retain_available"),
+    "13-malformed-publish-v5.py": ("choice", "0x81 for packet identifier 0, as it wants itself of SUBSCRIBE, and 0x90 for a topic with a wildcard"),
 }
 
 PATCH = '''
@@ -131,6 +126,21 @@ class _Socket(_plain_socket):
             raise TestError
         return _plain_socket.recv(self, count, *flags)
 
+import signal
+_plain_start = start_broker
+
+class _Broker(subprocess.Popen):
+    def send_signal(self, number):
+        super().send_signal(number)
+        until = time.time() + 30
+        while number == signal.SIGHUP and not os.path.exists(f"reloaded.{self.pid}") and time.time() < until:
+            time.sleep(0.05)
+
+def start_broker(*args, **kwargs):
+    broker = _plain_start(*args, **kwargs)
+    broker.__class__ = _Broker
+    return broker
+
 def do_client_connect(*args, **kwargs):
     sock = _plain_connect(*args, **kwargs)
     sock.__class__ = _Socket
@@ -151,6 +161,8 @@ def expect_packet(sock, name, expected):
         raise TestError
     sock._skip_own()
     welcome = kind == b"\\x20" and len(expected) > 4 and expected[1] == len(expected) - 2
+    cut = kind == b"\\x20" and len(expected) > 5 and expected[1] > len(expected) - 2
+    own = (17, 31, 33, 34, 39)
     reasoned = kind in (b"\\x40", b"\\x50", b"\\x62", b"\\x70", b"\\xe0")
     if reasoned:
         got = sock._packet()
@@ -159,10 +171,15 @@ def expect_packet(sock, name, expected):
             got = bytes([got[0], said - 2]) + got[2:said]
     elif welcome:
         got = sock._packet()
-        own = (17, 31, 33, 34, 39)
         said = sorted(p for p in _properties(got[5:]) if p[0] not in own)
         wanted = sorted(p for p in _properties(expected[5:]) if p[0] not in own)
         if got[:1] + got[2:4] == expected[:1] + expected[2:4] and said == wanted:
+            return True
+    elif cut:
+        got = sock._packet()
+        said = [p for _, p in _properties(got[5:])]
+        wanted = [p for kind, p in _properties(expected[5:]) if kind not in own]
+        if got[2:4] == expected[2:4] and all(any(mine.startswith(p) for mine in said) for p in wanted):
             return True
     else:
         got = _plain_socket.recv(sock, len(expected))
@@ -176,13 +193,25 @@ def expect_packet(sock, name, expected):
 
 def translate(binary, conf, port, data):
     """A mosquitto.conf, or a port, in our words."""
-    head = ["[gateway]", 'name = "judged"', 'topic = "gateway/{device}/{tag}"', f"data_dir = {json.dumps(str(data))}", ""]
+    head = ["[gateway]", 'name = "judged"', 'topic = "gateway/{device}/{tag}"', f"data_dir = {json.dumps(str(data))}", "[status]", 'listen = "off"', ""]
     if not conf:
         door = ["[[broker.listener]]", f'listen = "127.0.0.1:{port}"', 'anonymous = "read-write"', ""]
         return "\n".join(head + door)
     for users in re.findall(r"^password_file (\S+)", pathlib.Path(conf).read_text(), re.M):
         pathlib.Path(users).chmod(0o600)  # ours are not for everybody to read
     return "\n".join(head) + subprocess.run([binary, "broker", "import", conf], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def listen_for_reloads(heard):
+    """Makes a file where a test waits for it, see PATCH."""
+    reloading = False
+    while True:
+        with contextlib.suppress(TimeoutError):
+            said = heard.recv(4096)
+            if reloading and b"READY=1" in said:
+                pathlib.Path(f"reloaded.{os.getpid()}").touch()
+                reloading = False
+            reloading |= b"RELOADING=1" in said
 
 
 def stand_in(binary, arguments):
@@ -201,7 +230,14 @@ def stand_in(binary, arguments):
     data.mkdir(exist_ok=True)
     config = data / "judged.toml"
     config.write_text(translate(binary, conf, port, data))
-    child = subprocess.Popen([binary, "run", "--config", str(config)])
+    heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # what a daemon tells systemd
+    told = data / "notify"
+    with contextlib.suppress(FileNotFoundError):
+        told.unlink()
+    heard.bind(str(told))
+    heard.settimeout(20)
+    child = subprocess.Popen([binary, "run", "--config", str(config)], env=os.environ | {"NOTIFY_SOCKET": str(told)})
+    threading.Thread(target=listen_for_reloads, args=(heard,), daemon=True).start()
 
     def pass_on(number, _frame):
         if number == signal.SIGHUP and pathlib.Path(conf or "").is_file():
@@ -279,7 +315,7 @@ def run_mosquitto_tests(source, tests, broker, jobs, work):
 
 
 def wait_port(port):
-    until = time.time() + 20
+    until = time.time() + 60
     while time.time() < until:
         try:
             return socket.create_connection(("127.0.0.1", port), 0.5).close()

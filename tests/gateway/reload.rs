@@ -402,6 +402,44 @@ async fn killed_in_the_middle_of_a_reload_it_starts_with_the_new_file_and_has_lo
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alarms_and_derived_tags_go_with_their_tags_and_end_with_them() {
+    let plcs = plcs(2).await;
+    plcs[0].set(0, &[20]);
+    let all = addresses(&plcs);
+    let text = |keys: &str, derived: &str| {
+        let text = plant(&all, NO_TRIAL).replacen(&device(0, ""), &device(0, keys), 1);
+        format!("{text}[[device]]\nname = \"sum\"\n{derived}")
+    };
+    let derived =
+        |expression: &str| format!("[[device.tag]]\nname = \"x\"\nexpression = \"{expression}\"\ntype = \"int64\"\n");
+    let (high, twice) = ("alarm = { high = 10.0 }", derived("{d0/v} * 2"));
+    let home = Home::new(&text(high, &twice));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    let alarm = "ironbridge/gw/alarm/d0/v";
+    watch.until(alarm, "active", |json| json["event"] == "high" && json["state"] == "active").await;
+    watch.until("gw/sum/x", "worked out", good(40)).await;
+
+    // Other places for the tags of the device: the alarm is not told a second time, and what is derived goes on.
+    let more = format!("{high}\n[[device.tag]]\nname = \"w\"\naddress = \"holding:1\"\ntype = \"uint16\"");
+    home.configure(&text(&more, &derived("{d0/v} * 3 + {d1/v}")));
+    applied(&home).await;
+    watch.until("gw/sum/x", "the new expression", good(60)).await;
+    plcs[1].set(0, &[7]);
+    watch.until("gw/sum/x", "its other input", good(67)).await;
+    let began = watch.on(alarm).iter().map(gateway::Seen::json).filter(|json| json["seq"].is_u64()).collect::<Vec<_>>();
+    assert!(began.iter().all(|json| json["seq"] == began[0]["seq"]), "told once: {began:?}");
+
+    home.configure(&text("", &twice));
+    applied(&home).await;
+    until("the alarm is cleared", || watch.on(alarm).last().is_some_and(|seen| seen.payload.is_empty())).await;
+    watch.until("gw/sum/x", "again", |json| json["value"] == 40).await;
+    plcs[0].set(0, &[21]);
+    watch.until("gw/sum/x", "goes on", good(42)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
 /// Not one of 199 buses begins anew while the other one is changed over and over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_many_devices_is_reloaded_under_load() {

@@ -60,7 +60,7 @@ async fn a_page_whose_port_is_taken_is_told_and_opens_when_it_is_free() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let text = config(plc.line.address())
-        .replace("[status]\nlisten = \"127.0.0.1:0\"", &format!("[status]\nlisten = \"127.0.0.1:{port}\""));
+        .replace("[status]\nlisten = \"127.0.0.2:0\"", &format!("[status]\nlisten = \"127.0.0.1:{port}\""));
     let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
     let daemon = home.run();
     until("it is told", || daemon.said("cannot open the status page, trying on").is_some()).await;
@@ -113,8 +113,8 @@ async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
     let plc = Plc::start().await;
     let text = config(plc.line.address())
         .replace(
-            "[status]\nlisten = \"127.0.0.1:0\"\nanonymous = \"read\"\n",
-            "[status]\nlisten = \"127.0.0.1:0\"\ntls = { certificate = \"server.crt\", key = \"server.key\" }\n",
+            "[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n",
+            "[status]\nlisten = \"127.0.0.2:0\"\ntls = { certificate = \"server.crt\", key = \"server.key\" }\n",
         )
         .replace("[[broker.listener]]", "[broker]\nusers_file = \"users\"\n[[broker.listener]]");
     let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));

@@ -91,7 +91,7 @@ data_dir = "data"
 [store]
 commit_interval = "100ms"
 [status]
-listen = "127.0.0.1:0"
+listen = "127.0.0.2:0"
 anonymous = "read"
 [[broker.listener]]
 listen = "127.0.0.1:0"

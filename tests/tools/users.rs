@@ -294,6 +294,51 @@ fn a_bridge_with_tls_is_never_carried_over_in_the_clear() {
 }
 
 #[test]
+fn a_door_that_would_be_moved_to_where_another_one_is_is_left_out_and_that_is_said() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let conf = "listener 1883\nlistener 1883 127.0.0.1\nlistener 1884 10.0.0.1\nlistener 1884 10.0.0.2\n\
+        listener 1885 plant.example.com\nlistener 1885 127.0.0.1\n";
+    fs::write(home.join("m.conf"), conf).expect("written");
+    let (code, page, told) = run(&["broker", "import", "m.conf"], "", home);
+    assert_eq!(code, Some(0), "{told}");
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    let plan = config::parse(&page, &home.join("x.toml"), &facts).expect("checks").plan;
+    let doors: Vec<String> = plan.broker.listeners.iter().map(|door| door.listen.to_string()).collect();
+    assert_eq!(doors, ["127.0.0.1:1883", "127.0.0.1:1884", "127.0.0.1:1885"]);
+    for line in [1, 4, 5] {
+        let is_said = |text: &str| {
+            text.lines().any(|said| said.contains(&format!("m.conf:{line}:")) && said.contains("LEFT OUT"))
+        };
+        assert!(is_said(&told) && is_said(&page), "line {line} in\n{told}\n{page}");
+    }
+}
+
+#[test]
+fn what_clients_may_do_is_carried_over_with_the_listener_it_belongs_to() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let import = |conf: &str| {
+        let (plan, told) = imported(home, conf);
+        assert!(!told.contains("not carried over"), "{told}");
+        plan.broker
+    };
+    let conf = "message_size_limit 5\nmax_packet_size 20\nretain_available false\ncheck_retain_source false\n\
+        listener 1883 127.0.0.1\nmax_qos 1\nlistener 1884 127.0.0.1\nmaximum_qos 0\nlistener 1885 127.0.0.1\n\
+        allow_zero_length_clientid false\n";
+    let broker = import(conf);
+    let limits = broker.limits;
+    assert_eq!((limits.payload_bytes, limits.packet_bytes), (5, 20));
+    assert!(!limits.retain_available && !limits.check_retain_source);
+    let doors = |broker: &BrokerPlan| -> Vec<(u8, bool)> {
+        broker.listeners.iter().map(|door| (door.max_qos, door.require_client_id)).collect()
+    };
+    assert_eq!(doors(&broker), [(1, true), (0, true), (2, true)]);
+    let broker = import(&format!("per_listener_settings true\n{conf}"));
+    assert_eq!(doors(&broker), [(1, false), (0, false), (2, true)]);
+}
+
+#[test]
 fn every_line_of_a_mosquitto_conf_is_carried_over_or_named() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
@@ -301,20 +346,17 @@ fn every_line_of_a_mosquitto_conf_is_carried_over_or_named() {
     let keys = [
         "auto_id_prefix x",
         "autosave_interval 5",
-        "check_retain_source true",
         "clientid_prefixes a",
         "log_dest stdout",
         "max_inflight_bytes 5",
         "max_queued_messages 5",
         "max_queued_bytes 5",
         "memory_limit 5",
-        "message_size_limit 5",
+        "message_size_limit 0",
         "queue_qos0_messages true",
-        "retain_available false",
         "sys_interval 1",
         "websockets_headers_size 5",
-        "allow_zero_length_clientid false",
-        "max_qos 1",
+        "max_qos 3",
         "max_topic_alias 3",
         "mount_point x/",
         "crlfile c",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::subscribing::split;
-use super::{Core, NOT_AUTHORIZED, Shared};
+use super::{Core, NOT_AUTHORIZED, Sender, Shared};
 use crate::access::Identity;
 use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
 use crate::broker::durable::{Durable, Tally};
@@ -80,7 +80,7 @@ enum Attempt {
     In(Box<Entered>),
     Refused(u8),
     /// The connection before has to let go first.
-    Wait(Newcomer),
+    Wait(Box<Newcomer>),
 }
 
 impl Shared {
@@ -93,7 +93,7 @@ impl Shared {
             newcomer = match self.try_to_enter(newcomer) {
                 Attempt::In(entered) => return Ok(entered),
                 Attempt::Refused(reason) => return Err(reason),
-                Attempt::Wait(newcomer) => newcomer,
+                Attempt::Wait(newcomer) => *newcomer,
             };
             tokio::time::timeout_at(deadline, left).await.map_err(|_| BUSY)?;
         }
@@ -141,7 +141,7 @@ impl Shared {
             if let Some(connected) = client.connected() {
                 connected.outbox.end(Ending::TakenOver);
                 if goes_on {
-                    return Attempt::Wait(newcomer);
+                    return Attempt::Wait(Box::new(newcomer));
                 }
             }
             if goes_on {
@@ -253,10 +253,10 @@ impl Shared {
     }
 
     pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
-        let (message, retain) = will.publish(now);
+        let (message, retain, source) = will.publish(now);
         self.forward_alone(&message, retain);
         // Nobody waits for its commit: whoever left it has gone.
-        if self.keep_and_route(core, &message, retain, None).is_err() {
+        if self.keep_and_route(core, &message, retain, Sender::Gone(&source)).is_err() {
             self.stats.publishes_refused.one();
         }
     }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Origin, PAGE_RETAINED, Refusal, Shared};
+use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
-use crate::broker::retained::{Cursor, Rest};
+use crate::broker::retained::{Cursor, Look, Rest};
 use crate::broker::tree::ClientKey;
 use crate::flow::forward::{ForwardEntry, Letter, Refused};
 use crate::model::message::Kept;
@@ -54,7 +55,7 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let origin = Origin { client: ClientKey::NOBODY, packet_id: None };
+        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None };
         let published = match self.publish(&message, retain, origin) {
             // Tried again for ever, it would hold up all that comes behind it.
             Err(Refusal::NoRoom) => {
@@ -87,8 +88,10 @@ impl Shared {
     /// The next of clients' retained messages that a filter matches; none when the walk is over.
     pub(in crate::broker) fn next_retained(&self, cursor: &mut Option<Cursor>) -> Vec<Letter> {
         let mut found = Vec::new();
+        let stands = |source: &Identity, topic: &str| self.stands(source, topic);
+        let look = Look { most: PAGE_RETAINED, now: Instant::now(), stands: &stands };
         while let (true, Some(walk)) = (found.is_empty(), cursor.as_mut()) {
-            if self.lock().retained.page(walk, PAGE_RETAINED, Instant::now(), &mut found) != Rest::More {
+            if self.lock().retained.page(walk, &look, &mut found) != Rest::More {
                 *cursor = None;
             }
             found.retain(|message| message.keep == Keep::Every);

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::access::Access;
+use crate::access::{Access, Identity};
 use crate::broker::clients::Clients;
 use crate::broker::durable::Total;
 use crate::broker::keeping;
@@ -128,10 +128,21 @@ pub(super) struct Published {
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origin {
+pub(super) struct Origin<'a> {
     pub client: ClientKey,
+    /// Who that is, also when its session has just been taken from it; `None`: nobody of this broker's.
+    pub who: Option<&'a Identity>,
     /// At QoS 2.
     pub packet_id: Option<u16>,
+}
+
+/// Who a message is from.
+#[derive(Debug, Clone, Copy)]
+enum Sender<'a> {
+    Gateway,
+    Client(Origin<'a>),
+    /// It has left the message as its will.
+    Gone(&'a Identity),
 }
 
 /// A publish that was neither kept nor sent on.
@@ -145,10 +156,10 @@ pub(super) enum Refusal {
 
 impl Shared {
     /// With what the disk held.
-    pub(super) fn new(around: Surroundings, kept: Vec<Message>, sessions: Vec<Kept>) -> Self {
+    pub(super) fn new(around: Surroundings, kept: Vec<(Message, Option<Identity>)>, sessions: Vec<Kept>) -> Self {
         let mut core = Core::default();
-        for message in kept {
-            if core.retained.put(Arc::new(message)).is_err() {
+        for (message, source) in kept {
+            if core.retained.put(Arc::new(message), source).is_err() {
                 tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
                 break;
             }
@@ -196,6 +207,11 @@ impl Shared {
         }
     }
 
+    /// Is what a client has left retained still to be sent? Rules may have changed since.
+    fn stands(&self, source: &Identity, topic: &str) -> bool {
+        !self.limits.check_retain_source || self.access.may_write(source, topic)
+    }
+
     /// An id for a client that brought none.
     pub(super) fn assign_id(&self) -> String {
         let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
@@ -204,8 +220,13 @@ impl Shared {
     }
 
     /// A client's message. Refused, it was neither kept nor sent on.
-    pub(super) fn publish(&self, message: &Arc<Message>, retain: Retain, from: Origin) -> Result<Published, Refusal> {
-        self.keep_and_route(&mut self.lock(), message, retain, Some(from))
+    pub(super) fn publish(
+        &self,
+        message: &Arc<Message>,
+        retain: Retain,
+        from: Origin<'_>,
+    ) -> Result<Published, Refusal> {
+        self.keep_and_route(&mut self.lock(), message, retain, Sender::Client(from))
     }
 
     fn keep_and_route(
@@ -213,11 +234,17 @@ impl Shared {
         core: &mut Core,
         message: &Arc<Message>,
         retain: Retain,
-        from: Option<Origin>,
+        sender: Sender<'_>,
     ) -> Result<Published, Refusal> {
+        let from = if let Sender::Client(from) = sender { Some(from) } else { None };
+        let source = match sender {
+            Sender::Gateway => None,
+            Sender::Client(from) => from.who,
+            Sender::Gone(who) => Some(who),
+        };
         let durable = core.find(message, retain, from.map(|from| from.client));
         let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
-        if is_kept && (!core.retained.has_room(message) || self.disk.is_crowded()) {
+        if is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded()) {
             core.deliveries.clear();
             return Err(Refusal::NoRoom);
         }
@@ -227,14 +254,14 @@ impl Shared {
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
         // Nothing is entered for a topic that nobody has kept anything on: there would be no end to them.
         let row = (is_kept && (!message.payload.is_empty() || self.may_be_kept(core, &message.topic)))
-            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, &self.clock)));
+            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, source, &self.clock)));
         let entered = if durable { self.owe(core, message, received, row.clone()) } else { Ok(None) };
         // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
         if entered.is_err() && from.is_some() {
             core.deliveries.clear();
             return Err(Refusal::Disk);
         }
-        core.keep(message, retain);
+        core.keep(message, retain, source);
         let entered = entered.unwrap_or(None);
         let owed = entered.is_some();
         let committed = match row {
@@ -269,7 +296,7 @@ impl Shared {
                 && deliveries < PAGE
             {
                 left = rest;
-                let published = self.keep_and_route(&mut core, message, retain, None);
+                let published = self.keep_and_route(&mut core, message, retain, Sender::Gateway);
                 debug_assert!(published.is_ok(), "the gateway finds room");
                 deliveries += 1 + published.map_or(0, |published| published.receivers);
             }
@@ -293,8 +320,10 @@ impl Shared {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
             self.take_in(&mut core, sessions);
-            for message in rows.into_iter().filter_map(|row| keeping::message(row, &self.clock, &self.ownership)) {
-                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message)).is_err() {
+            for row in rows.into_iter().filter(|_| self.limits.retain_available) {
+                let source = keeping::source(&row, &self.access);
+                let Some(message) = keeping::message(row, &self.clock, &self.ownership) else { continue };
+                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message), source).is_err() {
                     tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
                     break;
                 }
@@ -333,14 +362,14 @@ impl Shared {
 
 impl Core {
     /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
-    fn keep(&mut self, message: &Arc<Message>, retain: Retain) {
+    fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
         if retain == Retain::No {
             return;
         }
         if message.payload.is_empty() {
             self.retained.clear(&message.topic);
         } else {
-            let kept = self.retained.put(Arc::clone(message));
+            let kept = self.retained.put(Arc::clone(message), source.cloned());
             debug_assert!(kept.is_ok(), "it was looked before whether there is room");
         }
     }

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use super::subscribing::split;
 use super::{Core, Shared};
+use crate::access::Identity;
 use crate::broker::clients::{Away, Carried, Client, Ends, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::keeping;
 use crate::broker::message::{Delivery, Keep, Message, Owed, Qos, Retain};
 use crate::broker::outbox::Outbox;
-use crate::broker::retained::{Rest, Walk};
+use crate::broker::retained::{Look, Rest, Walk};
 use crate::broker::session::{Ending, Received};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::{Filter, RetainHandling};
@@ -132,7 +133,9 @@ impl Shared {
             return Rest::Nothing;
         }
         let mut messages = std::mem::take(&mut core.page);
-        let rest = core.retained.page(&mut walk.cursor, super::PAGE_RETAINED, Instant::now(), &mut messages);
+        let stands = |source: &Identity, topic: &str| self.stands(source, topic);
+        let look = Look { most: super::PAGE_RETAINED, now: Instant::now(), stands: &stands };
+        let rest = core.retained.page(&mut walk.cursor, &look, &mut messages);
         let mut durable = core.clients.get_mut(key).and_then(|client| client.durable.as_mut());
         for message in messages.drain(..) {
             let mut delivery = super::delivery(&message, &walk.subscription, Retain::Yes);
@@ -201,8 +204,9 @@ impl Shared {
     pub(in crate::broker) fn begin_anew(&self) -> u64 {
         let core = self.lock();
         self.disk.begin_anew();
-        for message in core.retained.of_clients() {
-            self.disk.change_at_leisure(Arc::clone(&message.topic), Some(keeping::row(message, &self.clock)));
+        for (message, source) in core.retained.of_clients() {
+            let row = keeping::row(message, source, &self.clock);
+            self.disk.change_at_leisure(Arc::clone(&message.topic), Some(row));
         }
         let mut lost = 0;
         for (client, durable) in core.clients.all().filter_map(|(_, client)| Some((client, client.durable.as_ref()?))) {

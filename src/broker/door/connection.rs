@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::duty::Duty;
 use super::intake::Intake;
 use super::stream::Stream;
+use super::terms::Terms;
 use crate::access::Identity;
 use crate::broker::core::{Entered, Leaving, Shared};
 use crate::broker::outbox::Outbox;
@@ -80,8 +81,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(seat: Seat, entered: Entered, connect: &Connect, identity: Identity) -> Self {
-        let duty = Duty::new(&seat, entered, (connect, identity));
+    pub(super) fn new(seat: Seat, entered: Entered, client: (&Connect, Identity), terms: Terms) -> Self {
+        let duty = Duty::new(&seat, entered, client, terms);
         Self { duty, seat }
     }
 

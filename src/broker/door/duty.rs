@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::connection::Seat;
 use super::errands::{Done, Waits, kept};
+use super::terms::Terms;
 use crate::access::Identity;
 use crate::broker::clients::Carried;
 use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared, Stored};
@@ -29,6 +30,10 @@ use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRe
 use crate::model::command::Refusal;
 use crate::model::tag::TagIx;
 
+/// "An implementation or administrative imposed limit": PUBACK and PUBREC have no 0x95 (3.4.2-1, 3.5.2-1), and clients that
+/// know their tables give a connection up that says it.
+const QUOTA_EXCEEDED: u8 = 0x97;
+
 /// A connected client at work.
 pub(super) struct Duty {
     pub(super) shared: Arc<Shared>,
@@ -36,6 +41,7 @@ pub(super) struct Duty {
     pub(super) id: Arc<str>,
     pub(super) identity: Identity,
     pub(super) version: Version,
+    terms: Terms,
     /// It speaks MQTT 3.1.
     legacy: bool,
     pub(super) session: Session,
@@ -57,7 +63,7 @@ pub(super) struct Duty {
 }
 
 impl Duty {
-    pub(super) fn new(seat: &Seat, entered: Entered, client: (&Connect, Identity)) -> Self {
+    pub(super) fn new(seat: &Seat, entered: Entered, client: (&Connect, Identity), terms: Terms) -> Self {
         let (connect, identity) = client;
         let lifetime = match (&entered.tally, entered.present) {
             (None, _) => Lifetime::Connection,
@@ -74,6 +80,7 @@ impl Duty {
             id: Arc::clone(&seat.id),
             identity,
             version: connect.version,
+            terms,
             legacy: connect.legacy,
             session,
             outbox: Arc::clone(&seat.outbox),
@@ -162,8 +169,11 @@ impl Duty {
     }
 
     /// A packet has arrived.
-    pub(super) fn packet(&mut self, packet: Incoming, out: &mut BytesMut) -> Option<Ending> {
+    pub(super) fn packet(&mut self, mut packet: Incoming, out: &mut BytesMut) -> Option<Ending> {
         self.shared.stats.packets_received.one();
+        if let Err(ending) = self.terms.judge(&mut packet) {
+            return Some(ending);
+        }
         let actions = self.session.step(packet, Instant::now());
         self.carry_out(actions, out)
     }
@@ -228,6 +238,13 @@ impl Duty {
         let stats = &self.shared.stats;
         stats.publishes_received.one();
         stats.publish_bytes_received.add(publish.payload.len() as u64);
+        if self.terms.is_too_long(&publish.payload) {
+            stats.publishes_refused.one();
+            if !std::mem::replace(&mut self.refused_before, true) && self.shared.talk.allows() {
+                tracing::warn!(client = &*self.id, topic = publish.topic, "content longer than max_payload_size");
+            }
+            return Some(Verdict::Refused(QUOTA_EXCEEDED, "content longer than max_payload_size"));
+        }
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
         match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Refuse(told) => {
@@ -239,7 +256,7 @@ impl Duty {
                 let request = self.request(tag, &publish);
                 // Shown to those who watch the topic, as far as it can be. The journal decides what becomes of it, and knows
                 // a command that comes again.
-                let origin = Origin { client: self.key, packet_id: None };
+                let origin = Origin { client: self.key, who: Some(&self.identity), packet_id: None };
                 drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, origin));
                 self.session.may_come_again(token);
                 self.command(token, request)
@@ -251,7 +268,7 @@ impl Duty {
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
         let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
         let message = Arc::new(message(publish));
-        let origin = Origin { client: self.key, packet_id };
+        let origin = Origin { client: self.key, who: Some(&self.identity), packet_id };
         let published = match self.shared.publish(&message, retain, origin) {
             Ok(published) => published,
             Err(refused) => {

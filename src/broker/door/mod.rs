@@ -6,7 +6,7 @@
 //! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
 //! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
-//! to CONNECT · `welcome` from there to CONNACK · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! to CONNECT · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE · `errands` what it
 //! waits for meanwhile · `sending` what goes to the client.
 
@@ -24,6 +24,7 @@ mod shown;
 mod strangers;
 mod stream;
 mod taking;
+mod terms;
 mod threshold;
 mod upgrade;
 mod warden;
@@ -57,6 +58,7 @@ use shown::{Peer, Shown};
 use strangers::{Room, Strangers};
 use stream::Stream;
 use taking::Taking;
+use terms::Terms;
 use threshold::Said;
 use warden::Warden;
 pub(super) use warden::{DoorList, Order};
@@ -124,6 +126,9 @@ struct Arrival {
     pub anonymous: Anonymous,
     /// What of its certificate is its name.
     pub identity: NameFrom,
+    /// Nobody is given an id here.
+    pub require_client_id: bool,
+    pub terms: Terms,
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
@@ -203,8 +208,19 @@ impl Doors {
 impl Porch {
     fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
         let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-        let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
-        Arrival { stream, shown, anonymous, identity, shared, places, closed: self.closed.clone() }
+        let ListenerPlan { anonymous, identity, require_client_id, max_qos, .. } = self.plan;
+        let terms = Terms::new(max_qos, &shared.limits);
+        Arrival {
+            stream,
+            shown,
+            anonymous,
+            identity,
+            require_client_id,
+            terms,
+            shared,
+            places,
+            closed: self.closed.clone(),
+        }
     }
 }
 

@@ -25,6 +25,9 @@ const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// Who takes packets of this length takes a CONNACK with a reason string.
 const REASONED_BYTES: u32 = 128;
 
+/// As mosquitto says it: an id of no length is valid, and only not wanted.
+const CLIENT_ID_REQUIRED: u8 = 0x80;
+
 /// Tells a client why it is not let in.
 pub(super) async fn refuse(arrival: &mut Arrival, version: Version, reason: u8) {
     say_no(arrival, version, (reason, "")).await;
@@ -39,12 +42,16 @@ async fn turn_away(arrival: &mut Arrival, connect: &Connect, reason: u8) {
 /// For the reason string of CONNACK.
 const fn why(reason: u8) -> &'static str {
     match reason {
+        CLIENT_ID_REQUIRED => "a client id is required here",
         0x85 => "this client id is not valid, or somebody else's",
         0x87 => "not authorized: user name, password or certificate",
         0x88 => "cannot be let in for the moment, try again",
         0x89 => "too busy, try again",
         0x8B => "the gateway stops",
+        0x95 => "the content of the will is longer than max_payload_size",
         0x97 => "no room for more sessions that outlive their connection",
+        0x9A => "no retained messages here, not as a will either",
+        0x9B => "the QoS of the will is higher than the Maximum QoS",
         _ => "",
     }
 }
@@ -69,7 +76,10 @@ fn admit<'a>(
     connect: &'a Connect,
     id: &'a str,
 ) -> impl Future<Output = Result<Identity, u8>> + Send + 'a {
-    let nameless_session = connect.version == Version::V311 && connect.client_id.is_empty() && !connect.clean_start;
+    let nameless = connect.client_id.is_empty();
+    let nameless_session = nameless && connect.version == Version::V311 && !connect.clean_start;
+    let required = nameless && arrival.require_client_id;
+    let terms = arrival.terms;
     let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
     let password = connect.password.as_ref().map(|password| &*password.0);
     let shown = Credentials { user: connect.user.as_deref(), password, certificate };
@@ -79,12 +89,17 @@ fn admit<'a>(
         if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
             return Err(0x85); // 3.1.3-8: identifier rejected
         }
-        shared.access.admit(arriving, shown).await.map_err(|refused| match refused {
+        if required {
+            return Err(if connect.version == Version::V5 { CLIENT_ID_REQUIRED } else { 0x85 });
+        }
+        let admitted = shared.access.admit(arriving, shown).await.map_err(|refused| match refused {
             // As mosquitto says it; in 3.1.1 the other code means credentials that are malformed (there table 3.1).
             Refused::NotAuthorized | Refused::BadCredentials => 0x87,
             Refused::NoUsers => 0x88, // server unavailable
             Refused::Busy => 0x89,
-        })
+        })?;
+        terms.judge_will(connect.will.as_ref())?;
+        Ok(admitted)
     }
 }
 
@@ -117,6 +132,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         receive_maximum: RECEIVE_MAXIMUM,
         alias_maximum: ALIASES_MAX,
         maximum_packet: limits.packet_bytes,
+        max_qos: Some(arrival.terms.max_qos),
+        no_retain: !arrival.terms.retain_available,
         keep_alive,
         ..Welcome::default()
     };
@@ -136,7 +153,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         version: if version == Version::V5 { 5 } else { 4 },
         clean_start: connect.clean_start,
         expiry,
-        will: LastWill::of(&mut connect),
+        will: LastWill::of(&mut connect, &identity),
         outbox: Arc::clone(&outbox),
     };
     let entered = match arrival.shared.enter(newcomer).await {
@@ -163,7 +180,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     }
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
-    let connection = Connection::new(seat, *entered, &connect, identity);
+    let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
     let intake = Intake::new(arrived, arrival.places, limits.packet_bytes);
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
 }

@@ -43,6 +43,10 @@ pub(super) enum Ending {
     ReceiveMaximum,
     /// A topic alias of 0 or above our limit.
     TopicAlias,
+    /// A publish above our Maximum QoS.
+    QosNotSupported,
+    /// A publish with RETAIN where there are no retained messages.
+    RetainNotSupported,
     /// Nothing heard for one and a half keep alives.
     Silent,
     /// Somebody else connected with the same client id.
@@ -65,6 +69,8 @@ impl Ending {
             Self::Fault(fault) => Some(fault.reason()),
             Self::ReceiveMaximum => Some(0x93),
             Self::TopicAlias => Some(0x94),
+            Self::RetainNotSupported => Some(0x9A),
+            Self::QosNotSupported => Some(0x9B),
             Self::Silent => Some(0x8D),
             Self::TakenOver => Some(0x8E),
             Self::TooSlow => Some(0x97),
@@ -82,6 +88,8 @@ impl Ending {
             Self::Fault(fault) => fault.told(),
             Self::ReceiveMaximum => "more unacknowledged publishes than the Receive Maximum",
             Self::TopicAlias => "topic alias 0 or above the Topic Alias Maximum",
+            Self::QosNotSupported => "QoS above the Maximum QoS",
+            Self::RetainNotSupported => "no retained messages here",
             Self::Silent => "nothing heard for one and a half keep alives",
             Self::TakenOver => "another connection came with this client id",
             Self::TooSlow => "too much waits to be read",

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::Version;
 use super::packet::{AckKind, Naming};
 use super::properties::{
-    ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE,
-    SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, USER_PROPERTY,
+    ALIAS_MAXIMUM, ASSIGNED_ID, MAXIMUM_PACKET, MAXIMUM_QOS, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM,
+    RETAIN_AVAILABLE, SERVER_KEEP_ALIVE, SESSION_EXPIRY, SUBSCRIPTION_ID, TOPIC_ALIAS, USER_PROPERTY,
 };
 use crate::broker::message::{Delivery, Qos, Retain, Stage};
 
@@ -28,6 +28,10 @@ pub(in crate::broker) struct Welcome<'a> {
     pub dropped: u64,
     /// Longest packet it may send, bytes.
     pub maximum_packet: u32,
+    /// Up to which QoS it may publish, if not all.
+    pub max_qos: Option<Qos>,
+    /// It may leave no retained messages.
+    pub no_retain: bool,
     /// The keep alive it has to use instead of its own, seconds.
     pub keep_alive: Option<u16>,
 }
@@ -49,6 +53,12 @@ pub(in crate::broker) fn welcome(out: &mut BytesMut, version: Version, welcome: 
     properties.put_u32(welcome.maximum_packet);
     properties.put_u8(ALIAS_MAXIMUM);
     properties.put_u16(welcome.alias_maximum);
+    if let Some(most) = welcome.max_qos.filter(|most| *most < Qos::ExactlyOnce) {
+        properties.put_slice(&[MAXIMUM_QOS, most.bits()]);
+    }
+    if welcome.no_retain {
+        properties.put_slice(&[RETAIN_AVAILABLE, 0]);
+    }
     if let Some(keep_alive) = welcome.keep_alive {
         properties.put_u8(SERVER_KEEP_ALIVE);
         properties.put_u16(keep_alive);
@@ -83,11 +93,11 @@ pub(in crate::broker) fn refusal(out: &mut BytesMut, version: Version, reason: u
         }
         Version::V311 => {
             let code = match reason {
-                0x84 => 1,        // unacceptable protocol version
-                0x85 => 2,        // identifier rejected
-                0x86 => 4,        // bad user name or password
-                0x87 | 0x8C => 5, // not authorized
-                _ => 3,           // server unavailable
+                0x84 => 1,                             // unacceptable protocol version
+                0x85 => 2,                             // identifier rejected
+                0x86 => 4,                             // bad user name or password
+                0x87 | 0x8C | 0x95 | 0x9A | 0x9B => 5, // not authorized, or not with this will
+                _ => 3,                                // server unavailable
             };
             out.put_slice(&[0x20, 2, 0, code]);
         }

@@ -25,6 +25,8 @@ pub(super) const REASON_STRING: u8 = 31;
 pub(super) const RECEIVE_MAXIMUM: u8 = 33;
 pub(super) const ALIAS_MAXIMUM: u8 = 34;
 pub(super) const TOPIC_ALIAS: u8 = 35;
+pub(super) const MAXIMUM_QOS: u8 = 36;
+pub(super) const RETAIN_AVAILABLE: u8 = 37;
 pub(super) const USER_PROPERTY: u8 = 38;
 pub(super) const MAXIMUM_PACKET: u8 = 39;
 

@@ -99,6 +99,8 @@ fn our_answers_are_read_by_the_other_codec() {
         dropped: 7,
         maximum_packet: PACKET_BYTES_MAX,
         keep_alive: Some(60),
+        max_qos: Some(Qos::AtLeastOnce),
+        no_retain: true,
     };
     encode::welcome(&mut out, Version::V5, &told);
     encode::ack(&mut out, Version::V5, AckKind::Puback, (5, 0x87, "because"));
@@ -110,6 +112,7 @@ fn our_answers_are_read_by_the_other_codec() {
     let v5::Packet::ConnAck(connack) = next() else { panic!("a CONNACK") };
     let properties = connack.properties.expect("properties");
     assert!(connack.session_present);
+    assert_eq!((properties.max_qos, properties.retain_available), (Some(1), Some(0)));
     assert_eq!(properties.session_expiry_interval, Some(60));
     assert_eq!(properties.user_properties, [("dropped".to_owned(), "7".to_owned())]);
     assert_eq!((properties.receive_max, properties.max_packet_size), (Some(64), Some(PACKET_BYTES_MAX)));

@@ -40,6 +40,9 @@ pub(super) struct Listener {
     pub require_certificate: bool,
     pub identity_is_user: bool,
     pub interface: Option<String>,
+    /// The value and the line that says it.
+    pub max_qos: Option<(String, String)>,
+    pub zero_length_id: Option<bool>,
     /// A key that keeps clients out, or apart, and has no counterpart.
     pub restricted: Option<String>,
     password_file: Option<String>,
@@ -71,7 +74,6 @@ const NEEDLESS: &[(&str, &str)] = &[
     ("connection_messages", "logins are always logged"),
     ("sys_interval", "$SYS is told every ten seconds, when it has changed"),
     ("set_tcp_nodelay", "it is always set"),
-    ("retain_available", "retained messages are always there"),
     ("upgrade_outgoing_qos", "messages go at the lower of both QoS, as MQTT says"),
     ("allow_duplicate_messages", "overlapping subscriptions give one message"),
     ("queue_qos0_messages", "QoS 0 is never kept for clients that are away"),
@@ -89,8 +91,16 @@ const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point"];
 const RESTRICTING_ALL: &[&str] = &["clientid_prefixes", "plugin", "auth_plugin", "global_plugin"];
 
 /// Limits with a counterpart.
-const LIMITS: &[&str] =
-    &["max_connections", "max_inflight_messages", "max_keepalive", "max_packet_size", "persistent_client_expiration"];
+const LIMITS: &[&str] = &[
+    "check_retain_source",
+    "max_connections",
+    "max_inflight_messages",
+    "max_keepalive",
+    "max_packet_size",
+    "message_size_limit",
+    "persistent_client_expiration",
+    "retain_available",
+];
 
 /// Keys of a bridge that do not begin with `bridge_`, `remote_` or `local_`.
 const BRIDGE_KEYS: &[&str] = &[
@@ -187,7 +197,7 @@ impl Reading<'_> {
             {
                 self.take_bridge(line);
             }
-            "allow_anonymous" | "password_file" | "acl_file" => self.take_security(line),
+            "allow_anonymous" | "allow_zero_length_clientid" | "password_file" | "acl_file" => self.take_security(line),
             _ => self.take_listener(line),
         }
     }
@@ -212,6 +222,7 @@ impl Reading<'_> {
         };
         match key.as_str() {
             "allow_anonymous" => listener.anonymous = Some(value == "true"),
+            "allow_zero_length_clientid" => listener.zero_length_id = Some(value == "true"),
             "password_file" => {
                 listener.password_file = Some(value.clone());
                 self.found.password_file = Some((value.into(), place.clone()));
@@ -231,6 +242,7 @@ impl Reading<'_> {
             "port" => (listener.port, listener.place) = (value.parse().unwrap_or_default(), place.clone()),
             "bind_address" => (listener.bind, listener.place) = (text(), place.clone()),
             "bind_interface" => listener.interface = text(),
+            "max_qos" | "maximum_qos" => listener.max_qos = Some((value.clone(), place.clone())),
             "protocol" => listener.websocket = value == "websockets",
             "certfile" => listener.certificate = text(),
             "keyfile" => listener.key = text(),
@@ -280,6 +292,7 @@ impl Reading<'_> {
             listener.restricted = listener.restricted.take().or_else(|| self.restricted.clone());
             if !self.per_listener {
                 listener.anonymous = listener.anonymous.or(self.default.anonymous);
+                listener.zero_length_id = self.default.zero_length_id;
                 listener.password_file = None;
                 listener.acl_file = None;
             }

@@ -1,7 +1,7 @@
 //! The configuration that comes out, with comments for what does not.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use super::acl::Rule;
 use super::bridge;
 use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
+use crate::config::plan::Listen;
 use crate::config::schema::{self, Key, Landed};
 
 type Form = fn(&str) -> Option<String>;
@@ -18,8 +19,11 @@ const LIMITS: &[(&str, &str, Form)] = &[
     ("max_connections", "max_connections", |value| within(value, 1..=65_535).map(|count| count.to_string())),
     ("max_inflight_messages", "max_inflight", |value| within(value, 1..=256).map(|count| count.to_string())),
     ("max_keepalive", "keep_alive_max", |value| within(value, 1..=65_535).map(|seconds| format!("\"{seconds}s\""))),
-    ("max_packet_size", "max_packet_size", |value| within(value, 1024..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
+    ("max_packet_size", "max_packet_size", |value| within(value, 20..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
+    ("message_size_limit", "max_payload_size", |value| within(value, 1..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
     ("persistent_client_expiration", "session_expiry_max", expiry),
+    ("retain_available", "retain_available", flag),
+    ("check_retain_source", "check_retain_source", flag),
 ];
 
 /// The whole text.
@@ -40,8 +44,8 @@ pub(super) fn write(
             None => notes.add(Weight::Quiet, place, format!("{theirs} is not carried over; the standard limit counts")),
         }
     }
-    for listener in &mosquitto.listeners {
-        body.push_str(&door(listener, mosquitto, notes));
+    for (listener, listen) in doors(mosquitto, notes) {
+        body.push_str(&door(listener, &listen, mosquitto, notes));
     }
     for rule in rules {
         let _ = write!(body, "\n[[broker.acl]]\nuser = {}\n", text(&rule.user));
@@ -95,36 +99,94 @@ fn general(mosquitto: &Mosquitto, rules: &[Rule], notes: &mut Notes) {
     }
 }
 
-fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String {
-    let Listener { place, port, bind, .. } = listener;
-    let mut out = String::from("\n[[broker.listener]]\n");
-    let unix = bind.as_deref().filter(|bind| *port == 0 && bind.starts_with('/'));
-    let tls = listener.certificate.is_some() && listener.key.is_some() && unix.is_none();
+/// Each listener that is carried over, and where it listens here. One that has to be moved to loopback and finds its place
+/// taken there is left out.
+fn doors<'a>(mosquitto: &'a Mosquitto, notes: &mut Notes) -> Vec<(&'a Listener, Listen)> {
+    let found = mosquitto.listeners.iter().map(|listener| (listener, seat(listener, mosquitto)));
+    let found: Vec<(&Listener, Seat)> = found.collect();
+    let mut taken: Vec<SocketAddr> = found.iter().filter_map(|(_, seat)| seat.address()).collect();
+    let mut doors = Vec::new();
+    for (listener, seat) in found {
+        let (to, why, then) = match seat {
+            Seat::There(listen) => {
+                doors.push((listener, listen));
+                continue;
+            }
+            Seat::Moved { to, why, then } => (to, why, then),
+        };
+        if taken.iter().any(|other| other.port() == to.port() && (other.ip() == to.ip() || other.ip().is_unspecified()))
+        {
+            let message = format!("{why}: LEFT OUT, another listener has {to} already");
+            notes.add(Weight::Loud, &listener.place, message);
+        } else {
+            notes.add(Weight::Loud, &listener.place, why + then);
+            taken.push(to);
+            doors.push((listener, Listen::Tcp(to)));
+        }
+    }
+    doors
+}
+
+/// Where a listener comes to.
+enum Seat {
+    There(Listen),
+    /// To loopback.
+    Moved {
+        to: SocketAddr,
+        why: String,
+        then: &'static str,
+    },
+}
+
+impl Seat {
+    fn address(&self) -> Option<SocketAddr> {
+        if let Self::There(Listen::Tcp(address)) = self { Some(*address) } else { None }
+    }
+}
+
+fn seat(listener: &Listener, mosquitto: &Mosquitto) -> Seat {
+    let port = listener.port;
+    if let Some(path) = listener.bind.as_deref().filter(|bind| port == 0 && bind.starts_with('/')) {
+        return Seat::There(Listen::Unix(path.into()));
+    }
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
+    let Some(address) = address(listener) else {
+        let why =
+            format!("{} is a name; write the address that it means", listener.bind.as_deref().unwrap_or_default());
+        return Seat::Moved { to, why, then: "" };
+    };
     let certificates = listener.require_certificate && listener.ca.is_some();
     let login = certificates || mosquitto.password_file.is_some() && !listener.require_certificate;
-    let address = address(listener, notes);
-    let mut loopback = address.is_loopback();
-    if let Some(path) = unix {
-        line(&mut out, "listen", &text(&format!("unix:{path}")));
-    } else if loopback || tls && login && listener.restricted.is_none() {
-        line(&mut out, "listen", &text(&std::net::SocketAddr::from((address, *port)).to_string()));
-    } else {
-        loopback = true;
-        line(&mut out, "listen", &text(&format!("127.0.0.1:{port}")));
-        let message = match &listener.restricted {
-            Some(key) => format!(
-                "the listener on port {port} IS CARRIED OVER TO LOOPBACK ONLY: {key} kept clients out or apart there, and has no \
-                 counterpart here; see that its users and rules do the same before you give it its address"
-            ),
-            None => format!(
-                "the listener on port {port} HAS NO {} AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it \
-                 until it is given `tls`, users or a client_ca, and their address",
-                if tls { "LOGIN" } else { "TLS" }
-            ),
-        };
-        notes.add(Weight::Loud, place, message);
+    let tls = has_tls(listener);
+    if address.is_loopback() || tls && login && listener.restricted.is_none() {
+        return Seat::There(Listen::Tcp((address, port).into()));
     }
-    let anonymous = match (listener.anonymous == Some(true), loopback && !listener.websocket && unix.is_none()) {
+    if let Some(key) = &listener.restricted {
+        let why = format!(
+            "the listener on port {port} had {key}, which kept clients out or apart and has no counterpart here"
+        );
+        let then = ": IT IS CARRIED OVER TO LOOPBACK ONLY; see that its users and rules do the same before you give it its \
+                    address";
+        return Seat::Moved { to, why, then };
+    }
+    let why = format!("the listener on port {port} HAS NO {}", if tls { "LOGIN" } else { "TLS" });
+    let then = " AND IS CARRIED OVER TO LOOPBACK ONLY: other machines cannot reach it until it is given `tls`, users or a \
+                client_ca, and their address";
+    Seat::Moved { to, why, then }
+}
+
+fn has_tls(listener: &Listener) -> bool {
+    listener.certificate.is_some() && listener.key.is_some()
+}
+
+fn door(listener: &Listener, listen: &Listen, mosquitto: &Mosquitto, notes: &mut Notes) -> String {
+    let place = &listener.place;
+    let mut out = String::from("\n[[broker.listener]]\n");
+    let unix = matches!(listen, Listen::Unix(_));
+    let tls = has_tls(listener) && !unix;
+    let loopback = if let Listen::Tcp(address) = listen { address.ip().is_loopback() } else { true };
+    line(&mut out, "listen", &text(&listen.to_string()));
+    let anonymous = match (listener.anonymous == Some(true), loopback && !listener.websocket && !unix) {
         (false, _) => "none",
         (true, true) if mosquitto.acl_file.is_some() => "acl",
         (true, true) => "read-write",
@@ -145,6 +207,7 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     if listener.websocket {
         line(&mut out, "websocket", "true");
     }
+    terms(&mut out, listener, notes);
     match &listener.interface {
         // Held to another interface, an address of loopback would hear nobody.
         Some(interface) if loopback => {
@@ -160,6 +223,19 @@ fn door(listener: &Listener, mosquitto: &Mosquitto, notes: &mut Notes) -> String
     out
 }
 
+/// What its clients may do.
+fn terms(out: &mut String, listener: &Listener, notes: &mut Notes) {
+    if let Some((value, place)) = &listener.max_qos {
+        match within(value, 0..=2) {
+            Some(qos) => line(out, "max_qos", &qos.to_string()),
+            None => notes.add(Weight::Loud, place, format!("max_qos {value} is not carried over: it is 0, 1 or 2")),
+        }
+    }
+    if listener.zero_length_id == Some(false) {
+        line(out, "require_client_id", "true");
+    }
+}
+
 fn secure(out: &mut String, listener: &Listener) {
     let Listener { certificate, key, ca, .. } = listener;
     let path = |path: &String| text(&absolute(Path::new(path)));
@@ -170,15 +246,12 @@ fn secure(out: &mut String, listener: &Listener) {
     line(out, "tls", &format!("{{ certificate = {certificate}, key = {key}{client_ca} }}"));
 }
 
-fn address(listener: &Listener, notes: &mut Notes) -> IpAddr {
+/// `None`: it is a name.
+fn address(listener: &Listener) -> Option<IpAddr> {
     match listener.bind.as_deref() {
-        None => IpAddr::from([0, 0, 0, 0]),
-        Some("localhost") => IpAddr::from([127, 0, 0, 1]),
-        Some(bind) if bind.starts_with('/') => IpAddr::from([127, 0, 0, 1]),
-        Some(bind) => bind.trim_matches(['[', ']']).parse().unwrap_or_else(|_| {
-            notes.add(Weight::Loud, &listener.place, format!("{bind} is a name; write the address that it means"));
-            IpAddr::from([127, 0, 0, 1])
-        }),
+        None => Some(IpAddr::from([0, 0, 0, 0])),
+        Some("localhost") => Some(IpAddr::from([127, 0, 0, 1])),
+        Some(bind) => bind.trim_matches(['[', ']']).parse().ok(),
     }
 }
 
@@ -189,6 +262,10 @@ fn has(keys: &[Key], name: &str) -> bool {
 /// What our key takes of it; theirs may be more, or no limit at all.
 fn within(value: &str, range: RangeInclusive<u32>) -> Option<u32> {
     value.parse().ok().filter(|number| range.contains(number))
+}
+
+fn flag(value: &str) -> Option<String> {
+    matches!(value, "true" | "false").then(|| value.to_owned())
 }
 
 /// Hours, days, weeks, months, years.

@@ -31,7 +31,7 @@ mod examine;
 mod found;
 mod guess;
 mod network;
-mod ports;
+pub(super) mod ports;
 mod prober;
 mod progress;
 mod report;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use toml::{Table, Value};
 
-use super::broker_files::Broker;
+use super::files;
 use crate::plant::site::Place;
 
 /// What is to be different.
@@ -53,7 +53,6 @@ pub struct CannotRewrite {
 #[derive(Debug, Deserialize)]
 struct Document {
     gateway: Option<Gateway>,
-    broker: Option<Broker>,
     #[serde(default)]
     bus: Vec<Bus>,
     #[serde(default)]
@@ -104,7 +103,7 @@ pub fn merged(files: &[(PathBuf, String)], changes: &Changes) -> Result<String, 
     for (path, content) in files {
         let cannot = |error: toml::de::Error| CannotRewrite { file: path.clone(), reason: error.to_string() };
         let document: Document = toml::from_str(content).map_err(cannot)?;
-        let edited = apply(content, edits(&document, path.parent().unwrap_or(Path::new("/")), changes));
+        let edited = apply(content, edits((&document, content), path.parent().unwrap_or(Path::new("/")), changes));
         join(&mut whole, edited.parse().map_err(cannot)?);
         if !text.is_empty() {
             let name = path.file_name().unwrap_or_default().display();
@@ -124,8 +123,8 @@ pub fn merged(files: &[(PathBuf, String)], changes: &Changes) -> Result<String, 
     Ok(if text.parse::<Table>().is_ok_and(|table| table == whole) { text } else { whole.to_string() })
 }
 
-fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> {
-    let (mut edits, mut urls) = (Vec::new(), Vec::new());
+fn edits((document, content): (&Document, &str), directory: &Path, changes: &Changes) -> Vec<Edit> {
+    let (mut edits, mut urls): (Vec<Edit>, _) = (Vec::new(), Vec::new());
     let mut settled: Vec<Edit> = Vec::new();
     let mut put = |old: Option<&Spanned<String>>, new: String| {
         if let Some(old) = old {
@@ -136,9 +135,8 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
         settled.extend(old.map(|old| (old.span(), new.to_owned())));
     };
     let absolute = |old: &Spanned<String>| absolute(old.get_ref(), directory);
-    if let Some(data_dir) = document.gateway.as_ref().and_then(|gateway| gateway.data_dir.as_ref()) {
-        let new = changes.data_dir.as_ref().map_or_else(|| absolute(data_dir), |new| new.display().to_string());
-        put(Some(data_dir), new);
+    if let (Some(gateway), Some(new)) = (&document.gateway, &changes.data_dir) {
+        put(gateway.data_dir.as_ref(), new.display().to_string());
     }
     for bus in &document.bus {
         let served = changes.places.iter().find(|(name, _)| *name == bus.name).map(|(_, place)| place);
@@ -153,9 +151,7 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
                 put(bus.key.as_ref(), files.key.display().to_string());
                 put(bus.server_name.as_ref(), "localhost".to_owned());
             }
-            None => [&bus.ca_file, &bus.certificate, &bus.key].into_iter().flatten().for_each(|file| {
-                put(Some(file), absolute(file));
-            }),
+            None => {}
         }
         if served.is_some() {
             // Nobody has to switch a transmitter here, and callers are on this machine.
@@ -170,12 +166,8 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
             put(Some(profile), absolute(profile));
         }
     }
-    for uplink in &document.uplink {
+    for (uplink, cloud) in document.uplink.iter().filter_map(|uplink| Some((uplink, changes.cloud.as_ref()?))) {
         let files = [&uplink.ca_file, &uplink.certificate, &uplink.key, &uplink.password_file];
-        let Some(cloud) = &changes.cloud else {
-            files.into_iter().flatten().for_each(|file| put(Some(file), absolute(file)));
-            continue;
-        };
         let new = [&cloud.ca, &cloud.certificate, &cloud.key, &cloud.password];
         for (old, new) in files.into_iter().zip(new) {
             put(old.as_ref(), new.display().to_string());
@@ -190,7 +182,10 @@ fn edits(document: &Document, directory: &Path, changes: &Changes) -> Vec<Edit> 
     }
     edits.append(&mut urls);
     edits.append(&mut settled);
-    edits.extend(document.broker.iter().flat_map(|broker| broker.edits(|path| self::absolute(path, directory))));
+    let left = files::edits(content, |path| self::absolute(path, directory));
+    let left = left.into_iter().filter(|(place, _)| !edits.iter().any(|(changed, _)| changed == place));
+    let left: Vec<Edit> = left.collect();
+    edits.extend(left);
     edits
 }
 
@@ -328,17 +323,38 @@ password_file = "$CREDENTIALS_DIRECTORY/cloud"
     }
 
     #[test]
-    fn files_and_sockets_of_the_broker_stay_where_they_are() {
-        let broker = r#"[broker]
+    fn files_and_sockets_that_are_named_stay_where_they_are() {
+        let named = r#"[gateway]
+data_dir = "data"
+[broker]
 users_file = "users"
 [[broker.listener]]
 listen = "127.0.0.1:8883"   # stays
 tls = { certificate = "tls/server.crt", key = "$CREDENTIALS_DIRECTORY/key", client_ca = "/ca.pem" }
 [[broker.listener]]
 listen = "unix:mqtt.sock"
+[[uplink]]
+sas_key_file = "sas"
+proxy_password_file = "proxy"
+[[bridge]]
+name = "unix:x"
+ca_file = "b/ca.pem"
+certificate = "b.crt"
+key = "b.key"
+password_file = "$CREDENTIALS_DIRECTORY/b"
+proxy_password_file = "p"
 "#;
-        let text = merged(&[("/etc/x/main.toml".into(), broker.to_owned())], &Changes::default()).expect("rewritten");
+        let text = merged(&[("/etc/x/main.toml".into(), named.to_owned())], &Changes::default()).expect("rewritten");
         for line in [
+            "data_dir = \"/etc/x/data\"",
+            "sas_key_file = \"/etc/x/sas\"",
+            "proxy_password_file = \"/etc/x/proxy\"",
+            "name = \"unix:x\"",
+            "ca_file = \"/etc/x/b/ca.pem\"",
+            "certificate = \"/etc/x/b.crt\"",
+            "key = \"/etc/x/b.key\"",
+            "password_file = \"$CREDENTIALS_DIRECTORY/b\"",
+            "proxy_password_file = \"/etc/x/p\"",
             "users_file = \"/etc/x/users\"",
             "listen = \"127.0.0.1:8883\"   # stays",
             "certificate = \"/etc/x/tls/server.crt\", key = \"$CREDENTIALS_DIRECTORY/key\", client_ca = \"/ca.pem\"",

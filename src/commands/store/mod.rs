@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use crate::model::number::Class;
 use crate::store::inspect::LookError;
 
+pub(super) use status::text as status_text;
+
 use super::Failed;
 
 /// `ironbridge store …`

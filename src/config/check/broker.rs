@@ -18,8 +18,9 @@ const SESSIONS_SIZE_MAX: u64 = 4 << 30;
 /// Each costs some memory for as long as it lives.
 const SESSIONS_MAX: u16 = 10_000;
 const SESSION_EXPIRY: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
-/// A CONNECT with a will must fit, and what is forwarded must fit into a segment of the store.
-const PACKET_SIZE: RangeInclusive<u64> = (1 << 10)..=(1 << 20);
+/// From what mosquitto takes (CONNECT is not measured by it); what is forwarded must fit into a segment of the store.
+const PACKET_SIZE: RangeInclusive<u64> = 20..=(1 << 20);
+const PAYLOAD_SIZE: RangeInclusive<u64> = 1..=(1 << 20);
 /// The queue of one client: below, a page of retained values would not fit, above, some clients would fill a small box.
 const QUEUED_SIZE: RangeInclusive<u64> = (64 << 10)..=(16 << 20);
 /// Publishes on their way to one client; each may have to be sent again.
@@ -56,6 +57,8 @@ fn limits(broker: &Section<'_, '_>) -> BrokerLimits {
     let count = |key, standard| broker.whole(key, 1..=u16::MAX).map_or(standard, usize::from);
     let rate = |key, standard| broker.whole(key, 1..=u16::MAX).map_or(standard, Rate);
     let packet = broker.size("max_packet_size", PACKET_SIZE).and_then(|bytes| u32::try_from(bytes).ok());
+    let payload = broker.size("max_payload_size", PAYLOAD_SIZE).and_then(|bytes| u32::try_from(bytes).ok());
+    let flag = |key, standard| broker.flag(key).map_or(standard, |flag| flag.value);
     let queued = broker.size("max_queued_size", QUEUED_SIZE).and_then(|bytes| usize::try_from(bytes).ok());
     let subscriptions = broker.whole("max_subscriptions", 1..=SUBSCRIPTIONS_MAX);
     BrokerLimits {
@@ -64,6 +67,9 @@ fn limits(broker: &Section<'_, '_>) -> BrokerLimits {
         rate: rate("max_connect_rate", standard.rate),
         rate_per_address: rate("max_connect_rate_per_address", standard.rate_per_address),
         packet_bytes: packet.unwrap_or(standard.packet_bytes),
+        payload_bytes: payload.unwrap_or(standard.payload_bytes),
+        retain_available: flag("retain_available", standard.retain_available),
+        check_retain_source: flag("check_retain_source", standard.check_retain_source),
         inflight: broker.whole("max_inflight", 1..=INFLIGHT_MAX).unwrap_or(standard.inflight),
         queued_bytes: queued.unwrap_or(standard.queued_bytes),
         subscriptions: subscriptions.map_or(standard.subscriptions, usize::from),

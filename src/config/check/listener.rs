@@ -28,6 +28,9 @@ const CLIENT_CERTIFICATES: [(&str, ClientCertificate); 2] =
 /// `sun_path` of unix(7) with its NUL, less the suffix of the name under which a socket is made.
 const SOCKET_BYTES_MAX: usize = 99;
 
+/// The highest there is (MQTT 5, section 4.3).
+const QOS_MAX: u8 = 2;
+
 /// All of them.
 pub fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
     let list = Trail::Key(broker.trail, "listener");
@@ -51,6 +54,9 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
     let anonymous = section.choice("anonymous", &ANONYMOUS, &[]);
     let (tls, websocket) = (tls(section), websocket(section));
     let interface = section.text("interface").and_then(|name| path::interface(section, name));
+    let max_qos = section.whole("max_qos", 0..=QOS_MAX.into()).and_then(|qos| u8::try_from(qos).ok());
+    let max_qos = max_qos.unwrap_or(QOS_MAX);
+    let require_client_id = section.flag("require_client_id").is_some_and(|flag| flag.value);
     let identity = access::identity(section);
     let text = section.required_text("listen", "an address and a port, or a unix socket")?;
     let listen = listen(section, text)?;
@@ -75,7 +81,8 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
         check_reachable(section, broker, text.at, tls.as_ref());
     }
     let anonymous = anonymous.map(|spot| spot.value).unwrap_or_default();
-    Some((ListenerPlan { listen, anonymous, tls, websocket, identity, interface }, text.at))
+    let listener = ListenerPlan { listen, anonymous, tls, websocket, identity, interface, max_qos, require_client_id };
+    Some((listener, text.at))
 }
 
 fn listen(section: &Section<'_, '_>, text: Spot<&str>) -> Option<Listen> {

@@ -21,6 +21,10 @@ pub struct ListenerPlan {
     pub identity: NameFrom,
     /// `interface`: packets that came another way are not heard.
     pub interface: Option<String>,
+    /// `max_qos`: 0, 1 or 2; clients may publish up to it and are granted no more when they subscribe.
+    pub max_qos: u8,
+    /// `require_client_id`: whoever brings none is refused instead of being given one.
+    pub require_client_id: bool,
 }
 
 impl ListenerPlan {
@@ -33,6 +37,8 @@ impl ListenerPlan {
             websocket: None,
             identity: NameFrom::default(),
             interface: None,
+            max_qos: 2,
+            require_client_id: false,
         }
     }
 }
@@ -128,6 +134,12 @@ pub struct BrokerLimits {
     pub rate_per_address: Rate,
     /// `max_packet_size`: bytes of a packet that a client may send.
     pub packet_bytes: u32,
+    /// `max_payload_size`: bytes of a message's content.
+    pub payload_bytes: u32,
+    /// `retain_available`: clients may leave retained messages, and get those of other clients.
+    pub retain_available: bool,
+    /// `check_retain_source`: a retained message is sent only while its publisher may still write there.
+    pub check_retain_source: bool,
     /// `max_inflight`: publishes that may be on the way to a client unacknowledged.
     pub inflight: u16,
     /// `max_queued_size`: bytes that may wait for one connected client.
@@ -151,6 +163,9 @@ impl Default for BrokerLimits {
             rate: Rate(500),
             rate_per_address: Rate(50),
             packet_bytes: 1 << 20,
+            payload_bytes: 1 << 20,
+            retain_available: true,
+            check_retain_source: true,
             inflight: 256,
             queued_bytes: 1 << 20,
             subscriptions: 16_384,

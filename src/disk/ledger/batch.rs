@@ -161,7 +161,8 @@ impl Batch {
 
 /// What a retained change takes in memory, bytes.
 pub(super) fn cost_of_retained(topic: &str, row: Option<&Row>) -> usize {
-    ROW_COST + topic.len() + row.map_or(0, |row| row.payload.len() + row.properties.len())
+    let source = |row: &Row| row.source.as_ref().map_or(0, |source| source.owner.len() + source.client.len());
+    ROW_COST + topic.len() + row.map_or(0, |row| row.payload.len() + row.properties.len() + source(row))
 }
 
 /// What a row takes in memory, bytes.

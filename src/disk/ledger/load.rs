@@ -8,11 +8,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::rows::{Found, Kept, SessionId, SessionRow, SubscriptionRow};
-use super::tables::{LAYOUT, TABLES};
+use super::tables::{LAYOUT, SOURCE, TABLES};
 use super::{PACKET_IDS, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
-use crate::disk::retained::Row;
+use crate::disk::retained::{Row, Source};
 
 /// The least distance between the highest ordinal on disk and the first one after a restart.
 const JUMP: u64 = 1024;
@@ -70,6 +70,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Fault> {
 pub(super) fn open_again(path: &Path) -> Result<Connection, Fault> {
     let connection = upkeep::open(path)?;
     LAYOUT.check(&connection)?;
+    connection.execute_batch(SOURCE)?;
     Ok(connection)
 }
 
@@ -84,7 +85,7 @@ pub(super) fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
 }
 
 fn read_before(before: &Path, aside: &mut Option<PathBuf>) -> Result<Vec<Row>, Fault> {
-    let read = || -> Result<Vec<Row>, Fault> { Ok(read_retained(&database::open(before)?)?) };
+    let read = || -> Result<Vec<Row>, Fault> { Ok(read_rows(&database::open(before)?, RETAINED_BEFORE)?) };
     match read() {
         Err(fault) if fault.is_damage() => {
             *aside = Some(set_aside(before)?);
@@ -99,6 +100,7 @@ pub(super) fn create(path: &Path, rows: &[Row]) -> Result<(), Fault> {
     LAYOUT.create(path, TABLES, |made| {
         // Pages that a queue leaves behind are given back; VACUUM is what makes the setting hold.
         made.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM; BEGIN;")?;
+        made.execute_batch(SOURCE)?;
         let mut put = made.prepare("INSERT INTO retained VALUES (?, ?, ?, ?, ?)")?;
         for row in rows {
             let (payload, properties) = (&row.payload[..], &row.properties[..]);
@@ -119,15 +121,25 @@ fn open_and_read(path: &Path) -> Result<Opened, Fault> {
     Ok(Opened { connection, found, next_session: mark.max(highest), marks, remains })
 }
 
+const RETAINED: &str = "SELECT retained.topic, qos, payload, properties, expires, owner, client
+    FROM retained LEFT JOIN source ON source.topic = retained.topic";
+const RETAINED_BEFORE: &str = "SELECT topic, qos, payload, properties, expires, NULL, NULL FROM retained";
+
 pub(super) fn read_retained(connection: &Connection) -> rusqlite::Result<Vec<Row>> {
-    let mut select = connection.prepare("SELECT topic, qos, payload, properties, expires FROM retained")?;
+    read_rows(connection, RETAINED)
+}
+
+fn read_rows(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<Row>> {
+    let mut select = connection.prepare(sql)?;
     let rows = select.query_map([], |row| {
+        let (owner, client): (Option<String>, Option<String>) = (row.get(5)?, row.get(6)?);
         Ok(Row {
             topic: row.get::<_, String>(0)?.into(),
             qos: row.get(1)?,
             payload: row.get::<_, Vec<u8>>(2)?.into(),
             properties: row.get::<_, Vec<u8>>(3)?.into(),
             expires_unix_ms: row.get(4)?,
+            source: owner.zip(client).map(|(owner, client)| Source { owner: owner.into(), client: client.into() }),
         })
     })?;
     rows.collect()

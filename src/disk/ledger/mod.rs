@@ -43,7 +43,7 @@ use pending::{Publish, Retained};
 pub use rows::{Found, GivenUp, Kept, MessageRow, OwedRow, Owing, SessionId, SessionRow, SubscriptionRow};
 use writer::{Request, Shared, State, Writer};
 
-pub use super::retained::{Committed, NotCommitted, Row};
+pub use super::retained::{Committed, NotCommitted, Row, Source};
 
 /// How many packet ids are made of ordinals, `1 + ordinal % PACKET_IDS`: the lower half of all.
 pub const PACKET_IDS: u64 = 32_767;

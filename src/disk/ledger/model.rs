@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::batch::Batch;
 use super::pending::{Entered, Publish, Retained};
 use super::rows::{GivenUp, MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
-use super::{Committed, NotCommitted, Row, load, page, tables};
+use super::{Committed, NotCommitted, Row, Source, load, page, tables};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -102,6 +102,7 @@ impl Run {
     fn new() -> Self {
         let connection = Connection::open_in_memory().expect("memory");
         connection.execute_batch(tables::TABLES).expect("tables");
+        connection.execute_batch(tables::SOURCE).expect("one more");
         Self {
             connection,
             entered: Entered::default(),
@@ -124,7 +125,9 @@ impl Run {
         }
         self.world.retained.insert(name.clone(), self.count);
         let (payload, properties) = (self.count.to_string().into(), bytes::Bytes::new());
-        Some(Row { topic: name.into(), qos: 1, payload, properties, expires_unix_ms: None })
+        // Every other one has somebody who left it.
+        let source = (self.count % 2 == 0).then(|| Source { owner: "o".into(), client: self.count.to_string().into() });
+        Some(Row { topic: name.into(), qos: 1, payload, properties, expires_unix_ms: None, source })
     }
 
     /// The nth row that a session is owed, if it has one.
@@ -337,7 +340,9 @@ impl Run {
             world.sessions.insert(id, Session { dropped: kept.session.dropped, filters, received, owed });
         }
         for row in load::read_retained(&self.connection).expect("read") {
-            let payload = std::str::from_utf8(&row.payload).expect("text").parse().expect("a number");
+            let payload: u64 = std::str::from_utf8(&row.payload).expect("text").parse().expect("a number");
+            let left_by = row.source.map(|source| source.client.to_string());
+            assert_eq!(left_by, (payload % 2 == 0).then(|| payload.to_string()), "of this message, or of nobody");
             world.retained.insert(row.topic.to_string(), payload);
         }
         self.check_bodies();

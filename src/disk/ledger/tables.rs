@@ -9,6 +9,9 @@
 //!               properties  as on the wire of MQTT 5
 //!               expires     ms since 1970, NULL: never; below zero, nobody having vouched for the clock:
 //!                           −1 − (number of the boot × 2⁴³ + ms since that boot)
+//! source        topic       key: who has left the retained message, if that was noted
+//!               owner       name of the identity
+//!               client      its id
 //! session       id          never used again
 //!               client, owner, version (3, 4, 5)
 //!               expiry      seconds, 4294967295: never
@@ -33,6 +36,9 @@
 //!               number      the disk works again
 //! ```
 //!
+//! `source` came later, and the version stayed: a program that does not know the table goes on with the file, and what it
+//! puts there has no source, which is what the triggers are for.
+//!
 //! Most messages are owed to one session and have no row in `share`: two pages per message and commit, not three.
 
 use std::collections::BTreeMap;
@@ -42,6 +48,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction,
 use super::batch::{Batch, Changes};
 use super::rows::{MessageRow, Owing, SessionId, SessionRow};
 use crate::disk::database::Layout;
+use crate::disk::retained::Source;
 
 pub(super) const LAYOUT: Layout = Layout { application: 0x4942_4252, version: 2 };
 
@@ -59,6 +66,14 @@ pub(super) const TABLES: &str = "
     CREATE TABLE owed (session INTEGER, ordinal INTEGER, message INTEGER, flags INTEGER NOT NULL,
         bytes INTEGER NOT NULL, identifiers BLOB NOT NULL, PRIMARY KEY (session, ordinal)) WITHOUT ROWID;
     CREATE TABLE mark (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// Made where it is not there yet.
+pub(super) const SOURCE: &str = "
+    CREATE TABLE IF NOT EXISTS source (topic TEXT PRIMARY KEY, owner TEXT NOT NULL, client TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER IF NOT EXISTS retained_anew AFTER INSERT ON retained
+        BEGIN DELETE FROM source WHERE topic = NEW.topic; END;
+    CREATE TRIGGER IF NOT EXISTS retained_gone AFTER DELETE ON retained
+        BEGIN DELETE FROM source WHERE topic = OLD.topic; END;";
 
 pub(super) const QOS: u8 = 0b0000_0011;
 pub(super) const RETAIN: u8 = 0b0000_0100;
@@ -97,15 +112,19 @@ fn write_retained(work: &Transaction<'_>, batch: &Batch) -> Done {
         return Ok(());
     }
     let mut put = work.prepare_cached("INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?)")?;
+    let mut by = work.prepare_cached("INSERT INTO source VALUES (?, ?, ?)")?;
     let mut clear = work.prepare_cached("DELETE FROM retained WHERE topic = ?")?;
     for (topic, row) in &batch.retained {
         match row {
             Some(row) => {
                 let (payload, properties) = (&row.payload[..], &row.properties[..]);
-                put.execute(params![&**topic, row.qos, payload, properties, row.expires_unix_ms])?
+                put.execute(params![&**topic, row.qos, payload, properties, row.expires_unix_ms])?;
+                if let Some(Source { owner, client }) = &row.source {
+                    by.execute([&**topic, &**owner, &**client])?;
+                }
             }
-            None => clear.execute([&**topic])?,
-        };
+            None => _ = clear.execute([&**topic])?,
+        }
     }
     Ok(())
 }

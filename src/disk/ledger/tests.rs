@@ -150,7 +150,7 @@ async fn retained_messages_of_the_time_before_sessions_are_taken_over() {
     let (file, _) = crate::disk::retained::RetainedFile::open(&before).expect("a thread");
     let row = |topic: &str| {
         let (payload, properties) = ("1".into(), "2".into());
-        Row { topic: topic.into(), qos: 2, payload, properties, expires_unix_ms: Some(5) }
+        Row { topic: topic.into(), qos: 2, payload, properties, expires_unix_ms: Some(5), source: None }
     };
     for topic in ["a", "b"] {
         assert_eq!(file.change(topic.into(), Some(row(topic))).await.expect("told"), Ok(()));
@@ -163,6 +163,45 @@ async fn retained_messages_of_the_time_before_sessions_are_taken_over() {
     drop(ledger);
     let (_, found) = Ledger::open(&path).expect("a thread");
     assert_eq!(found.rows, [row("b")]);
+}
+
+#[tokio::test]
+async fn who_left_a_retained_message_is_kept_with_it_and_an_older_program_may_go_on_with_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("broker.db");
+    let row = |topic: &str, client: Option<&str>| {
+        let (payload, properties) = ("1".into(), bytes::Bytes::new());
+        let source = client.map(|client| Source { owner: "user:x".into(), client: client.into() });
+        Row { topic: topic.into(), qos: 1, payload, properties, expires_unix_ms: None, source }
+    };
+    let put = async |ledger: &Ledger, row: Row| {
+        assert_eq!(ledger.change(Arc::clone(&row.topic), Some(row)).await.expect("told"), Ok(()));
+    };
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    for (topic, client) in [("a", Some("1")), ("b", Some("2")), ("c", None), ("d", Some("3"))] {
+        put(&ledger, row(topic, client)).await;
+    }
+    put(&ledger, row("a", Some("4"))).await;
+    put(&ledger, row("d", None)).await;
+    drop(ledger);
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!(found.rows, [row("a", Some("4")), row("b", Some("2")), row("c", None), row("d", None)]);
+    drop(ledger);
+    // What a program does that knows nothing of sources.
+    let older = |sql: &str| rusqlite::Connection::open(&path).expect("open").execute_batch(sql).expect("done");
+    older("INSERT OR REPLACE INTO retained VALUES ('a', 1, x'31', x'', NULL); DELETE FROM retained WHERE topic = 'b'");
+    older("INSERT INTO retained VALUES ('b', 1, x'31', x'', NULL)");
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!(found.rows, ["a", "b", "c", "d"].map(|topic| row(topic, None)));
+    drop(ledger);
+    // And what it wrote before there were any.
+    older("DROP TRIGGER retained_anew; DROP TRIGGER retained_gone; DROP TABLE source");
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!((found.rows.len(), found.set_aside), (4, None));
+    put(&ledger, row("c", Some("5"))).await;
+    drop(ledger);
+    let (_, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!(found.rows[2], row("c", Some("5")));
 }
 
 #[tokio::test]

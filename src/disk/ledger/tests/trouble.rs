@@ -39,7 +39,7 @@ async fn a_retained_message_that_is_cleared_before_its_file_can_be_read_does_not
     let (ledger, _) = Ledger::open(&path).expect("a thread");
     for topic in ["before", "after", "kept"] {
         let (payload, properties) = ("1".into(), bytes::Bytes::new());
-        let row = Row { topic: topic.into(), qos: 1, payload, properties, expires_unix_ms: None };
+        let row = Row { topic: topic.into(), qos: 1, payload, properties, expires_unix_ms: None, source: None };
         assert_eq!(ledger.change(topic.into(), Some(row)).await.expect("told"), Ok(()));
     }
     drop(ledger);

@@ -1,0 +1,219 @@
+//! `ironbridge factory-reset`: what makes this box somebody's goes: samples, sessions, users, passwords, keys, configuration.
+//!
+//! Names everything first and asks. Never beside a running gateway: the locks of its stores are taken and held. Goes in an
+//! order that a power cut may interrupt anywhere, because whoever runs it again finds what is left: state, then secrets, then
+//! parts of the configuration; the main file, which says where all of that lies, is the last, and is replaced in one step
+//! by what the package was delivered with. Where there is no such file the configuration stays, and that is said.
+//!
+//! Deletes names, not blocks: flash keeps old blocks for a while. What must not be read from a card that is taken out
+//! belongs on an encrypted one. Log lines in the system's journal are not ours to delete.
+
+mod ours;
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use self::ours::Found;
+use super::{Failed, run};
+use crate::access;
+use crate::config::{self, HostFacts};
+use crate::disk::directory::Directory;
+use crate::disk::fault::Fault;
+use crate::host::journal;
+
+/// Where packages and images keep the configuration they were delivered with.
+const DELIVERED: &str = "/usr/share/ironbridge/ironbridge.toml";
+
+/// Arguments of `ironbridge factory-reset`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "What goes: samples, sessions, retained messages, the record of commands, what was learned about devices; users,\n\
+    passwords and private keys beside the configuration; and the configuration itself, if there is one to take its place.\n\
+    Stop the gateway first: systemctl stop ironbridge. After a power cut run it again: it finishes."
+)]
+pub struct Args {
+    /// The configuration; it need not be right
+    #[arg(long, value_name = "FILE", default_value = run::DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Where the data lies, when no configuration can say it
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Only the state goes; configuration, users, passwords and keys stay
+    #[arg(long)]
+    pub keep_config: bool,
+    /// What takes the place of the configuration
+    #[arg(long, value_name = "FILE", default_value = DELIVERED)]
+    pub default_config: PathBuf,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What is going to happen.
+struct Intent {
+    goes: Vec<PathBuf>,
+    stays: Vec<(PathBuf, &'static str)>,
+    /// Text of the configuration that was delivered; `None`: the present one stays.
+    delivered: Option<String>,
+}
+
+/// Resets, after it has asked.
+pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
+    let config = std::path::absolute(&args.config).map_err(|error| Failed::Usage(error.to_string()))?;
+    let data_dir = data_dir(args, &config, facts)?;
+    let locks = lock_all(&data_dir)?;
+    let intent = intend(args, &config, &data_dir).map_err(|error| Failed::TryAgain(format!("cannot look: {error}")))?;
+    show(&intent, &config, args.keep_config);
+    if args.dry_run {
+        return Ok(());
+    }
+    if !args.yes && !asked()? {
+        eprintln!("nothing was changed");
+        return Ok(());
+    }
+    tell("begun", intent.goes.len());
+    let outcome = carry_out(&intent, &config);
+    drop(locks);
+    tell(if outcome.is_ok() { "done" } else { "unfinished" }, intent.goes.len());
+    outcome.map_err(|why| Failed::TryAgain(format!("not finished, run it again: {why}")))?;
+    println!("done. Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
+    Ok(())
+}
+
+fn data_dir(args: &Args, config: &Path, facts: &HostFacts) -> Result<PathBuf, Failed> {
+    let named = match &args.data_dir {
+        Some(dir) => std::path::absolute(dir).ok(),
+        None => config::load(config, facts).map(|loaded| loaded.plan.gateway.data_dir).ok(),
+    };
+    let named = named.or_else(|| super::data_dir_of(config));
+    // A link to another disk is where the data is.
+    named.map(|dir| fs::canonicalize(&dir).unwrap_or(dir)).ok_or_else(|| {
+        let file = config.display();
+        Failed::Config(format!(
+            "{file} cannot be read or is no TOML, so it does not say where the data lies: say --data-dir"
+        ))
+    })
+}
+
+/// The locks of all stores; nobody starts here meanwhile.
+fn lock_all(data_dir: &Path) -> Result<Vec<File>, Failed> {
+    let stores =
+        ours::stores(data_dir).map_err(|error| Failed::TryAgain(format!("{}: {error}", data_dir.display())))?;
+    let lock = |store: PathBuf| {
+        Directory::at(&store).lock().map_err(|fault| match fault {
+            Fault::Unavailable(why) if why.contains("in use") => {
+                Failed::TryAgain(format!("the gateway is running ({why}): stop it first, systemctl stop ironbridge"))
+            }
+            fault => {
+                Failed::TryAgain(format!("{}: {fault}; is this root, or the user of the gateway?", store.display()))
+            }
+        })
+    };
+    stores.into_iter().map(lock).collect()
+}
+
+fn intend(args: &Args, config: &Path, data_dir: &Path) -> io::Result<Intent> {
+    let Found { mut goes, mut stays } = ours::state(data_dir)?;
+    if args.keep_config {
+        return Ok(Intent { goes, stays, delivered: None });
+    }
+    let delivered = match fs::read_to_string(&args.default_config) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        text => Some(text?),
+    };
+    let mut beside = ours::beside(config)?;
+    goes.append(&mut beside.secrets.goes);
+    stays.append(&mut beside.secrets.stays);
+    if delivered.is_some() {
+        goes.append(&mut beside.parts.goes);
+        stays.append(&mut beside.parts.stays);
+    }
+    Ok(Intent { goes, stays, delivered })
+}
+
+fn show(intent: &Intent, config: &Path, keeps_config: bool) {
+    for path in &intent.goes {
+        println!("goes   {}", path.display());
+    }
+    for (path, why) in &intent.stays {
+        println!("stays  {} ({why})", path.display());
+    }
+    let config = config.display();
+    match &intent.delivered {
+        Some(_) => println!("reset  {config}, to what was delivered"),
+        None if keeps_config => println!("stays  {config}, with users, passwords and keys (--keep-config)"),
+        None => {
+            println!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)");
+        }
+    }
+}
+
+fn asked() -> Result<bool, Failed> {
+    if !io::stdin().is_terminal() {
+        return Err(Failed::Usage("this cannot be taken back: say --yes, or --dry-run to see what would go".into()));
+    }
+    eprint!("Delete all of this? It cannot be taken back. [y/N] ");
+    let mut answer = String::new();
+    let read = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer));
+    read.map_err(|error| Failed::Internal(error.to_string()))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Everything that can go goes, whatever cannot; the configuration is touched only when all of it did.
+fn carry_out(intent: &Intent, config: &Path) -> Result<(), String> {
+    let mut trouble = Vec::new();
+    for path in &intent.goes {
+        if let Err(error) = remove(path) {
+            trouble.push(format!("{}: {error}", path.display()));
+        }
+    }
+    for parent in parents(&intent.goes) {
+        if let Ok(directory) = File::open(&parent) {
+            directory.sync_all().map_err(|error| format!("{}: {error}", parent.display()))?;
+        }
+    }
+    if !trouble.is_empty() {
+        return Err(trouble.join("; "));
+    }
+    match &intent.delivered {
+        Some(text) => access::replace(config, text).map_err(|error| error.to_string().replace("users_file ", "")),
+        None => Ok(()),
+    }
+}
+
+/// A directory with something of somebody else's in it stays.
+fn remove(path: &Path) -> io::Result<()> {
+    let about = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        about => about?,
+    };
+    let removed = match (about.is_dir(), path.file_name().is_some_and(|name| name == "quarantine")) {
+        (true, true) => fs::remove_dir_all(path),
+        (true, false) => fs::remove_dir(path),
+        _ => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn parents(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut parents: Vec<_> = paths.iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
+    parents.sort();
+    parents.dedup();
+    parents
+}
+
+/// The line of the audit trail: in the journal, wherever this was typed.
+fn tell(outcome: &str, paths: usize) {
+    let user = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
+    let uid = rustix::process::getuid().as_raw();
+    let fields =
+        [("outcome", outcome.to_owned()), ("paths", paths.to_string()), ("uid", uid.to_string()), ("login_uid", user)];
+    journal::audit("factory_reset", "factory reset", &fields);
+}

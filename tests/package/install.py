@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""What a Debian user expects of the package, tried in a real Debian 12. usage: install.py FIRST.deb SECOND.deb ROOT (tests/package/run)"""
+import json, os, sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "systemd"))
+from machine import CannotBoot, Machine
+
+UNIT = "ironbridge.service"
+CONFIG = "/etc/ironbridge/ironbridge.toml"
+RSS_MAX = 20_000  # kB, idle
+# apt as it is, but without a network: what is only recommended is not there.
+APT = "DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 --no-install-recommends -y -q"
+
+first, second, root = sys.argv[1:4]
+failures = []
+
+PLANT = """
+[gateway]
+name = "box"
+[[bus]]
+name = "plc-net"
+type = "modbus-tcp"
+endpoint = "10.0.0.1:502"
+[[device]]
+name = "pump-1"
+bus = "plc-net"
+unit_id = 1
+poll = "200ms"
+[[device.tag]]
+name = "pressure"
+address = "holding:100"
+type = "float32"
+unit = "bar"
+"""
+
+
+def prove(name):
+    def decorate(f):
+        try:
+            said = f()
+            print(f"ok      {name}" + (f": {said}" if said else ""), flush=True)
+        except Exception as error:  # every kind is a failure of this proof, and the next is tried
+            failures.append(name)
+            print(f"FAILED  {name}: {error}", flush=True)
+        return f
+    return decorate
+
+
+def pid():
+    return m.show(UNIT, "MainPID")
+
+
+def state():
+    return m.show(UNIT, "ActiveState")
+
+
+def get(path):
+    """Status and body of a page."""
+    script = f"""
+import urllib.request, urllib.error
+try:
+    answer = urllib.request.urlopen('http://127.0.0.1:8080{path}', timeout=5)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status)
+print(answer.read().decode())
+"""
+    done = m.run(f'python3 -c "{script}"', check=False).stdout.split("\n", 1)
+    return (int(done[0]), done[1].strip()) if len(done) == 2 else (0, "")
+
+
+def values():
+    """What a local client gets who subscribes to everything of the pump."""
+    done = m.run("python3 /srv/tests/retained.py 'box/#'", check=False)
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+def good():
+    return json.loads(values().get("box/pump-1/pressure", "{}")).get("quality") == "good"
+
+
+def newest():
+    status = json.loads(m.run("ironbridge store status --json --dir /var/lib/ironbridge").stdout)
+    return max([stream["last"] for stream in status["streams"] if stream["stream"] == "telemetry"] + [0])
+
+
+try:
+    m = Machine(root, {os.path.dirname(first): "/srv/deb", "tests/package": "/srv/tests"})
+except CannotBoot as why:
+    print(f"SKIPPED the package in a real Debian: no container can be booted here: {why}")
+    sys.exit(0)
+first, second = (f"/srv/deb/{os.path.basename(path)}" for path in (first, second))
+
+try:
+    @prove("it is installed, enabled, started, and serves this machine only")
+    def _():
+        said = m.run(f"{APT} install {first} 2>&1").stdout
+        assert "arning" not in said.replace("debconf: delaying", "") and "rror" not in said, said
+        m.wait_for("a gateway that is ready", lambda: state() == "active", 30)
+        assert m.run(f"systemctl is-enabled {UNIT}").stdout.strip() == "enabled"
+        assert get("/health")[0] == 200, get("/health")
+        assert "<html" in get("/")[1].lower()
+        listening = {line.split()[1] for line in m.run("cat /proc/net/tcp /proc/net/tcp6").stdout.splitlines() if " 0A " in line}
+        doors = sorted((address[:-5], int(address[-4:], 16)) for address in listening)
+        assert doors == [("0100007F", 1883), ("0100007F", 8080)], doors
+
+    @prove("owners and modes keep others out")
+    def _():
+        modes = m.run(f"stat -c '%a %U:%G' /etc/ironbridge {CONFIG} /var/lib/ironbridge").stdout.split("\n")[:3]
+        assert modes == ["2750 root:ironbridge", "640 root:ironbridge", "750 ironbridge:ironbridge"], modes
+        assert "dialout" in m.run("id -nG ironbridge").stdout
+
+    @prove("manual, completions, examples and bill of materials are there")
+    def _():
+        for path in ("man/man1/ironbridge.1.gz", "man/man5/ironbridge.toml.5.gz", "bash-completion/completions/ironbridge",
+                     "zsh/vendor-completions/_ironbridge", "fish/vendor_completions.d/ironbridge.fish",
+                     "doc/ironbridge/examples/ironbridge.toml", "doc/ironbridge/examples/drop-ins/serial.conf",
+                     "doc/ironbridge/ironbridge.cdx.json", "doc/ironbridge/copyright", "doc/ironbridge/changelog.gz"):
+            m.run(f"test -s /usr/share/{path}")
+        m.run("ironbridge check --config /usr/share/doc/ironbridge/examples/pump-station.toml && dpkg --verify ironbridge")
+
+    @prove(f"idle it takes less than {RSS_MAX} kB")
+    def _():
+        taken = int(m.run(f"grep VmRSS /proc/{pid()}/status").stdout.split()[1])
+        assert taken < RSS_MAX, f"{taken} kB"
+        return f"{taken} kB"
+
+    @prove("one file edited, one restart: values over MQTT and on the page")
+    def _():
+        m.write("/srv/plant.toml", PLANT)
+        m.run("systemd-run --quiet --unit plant ironbridge simulate --config /srv/plant.toml --write-config /srv/simulated.toml")
+        m.wait_for("the simulated plant", lambda: m.run("test -s /srv/simulated.toml", check=False).returncode == 0, 20)
+        m.run(f"grep -v '^data_dir' /srv/simulated.toml > {CONFIG} && ironbridge check && systemctl restart {UNIT}")
+        m.wait_for("a good value over MQTT", good, 30)
+        tags = json.loads(get("/api/tags?device=pump-1")[1])["tags"]
+        assert [(tag["tag"], tag["quality"], tag["unit"]) for tag in tags] == [("pressure", "good", "bar")], tags
+        return values()["box/pump-1/pressure"]
+
+    @prove("a reload goes on polling, and a wrong file changes nothing")
+    def _():
+        before = pid()
+        m.run(f"systemctl reload {UNIT}")
+        m.run(f"cp {CONFIG} /srv/right.toml && echo 'nonsense = 1' >> {CONFIG} && systemctl reload {UNIT}")
+        m.wait_for("the refusal", lambda: m.journal(f"_SYSTEMD_UNIT={UNIT} -p err -g 'reload refused'"))
+        assert pid() == before and good()
+        m.run(f"cat /srv/right.toml > {CONFIG} && systemctl reload {UNIT}")
+
+    @prove("an upgrade keeps configuration and samples, and runs the new program")
+    def _():
+        before, kept, number = pid(), m.run(f"md5sum {CONFIG}; stat -c '%a %U:%G' {CONFIG}").stdout, newest()
+        m.run(f"{APT} install {second}")
+        m.wait_for("the new process", lambda: state() == "active" and pid() not in ("0", before))
+        assert m.run(f"md5sum {CONFIG}; stat -c '%a %U:%G' {CONFIG}").stdout == kept
+        m.wait_for("newer samples in the same store", lambda: newest() > number and good(), 30)
+        verdict = m.run("ironbridge store verify --dir /var/lib/ironbridge", check=False)
+        assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+
+    @prove("who disabled it is not overruled by an upgrade")
+    def _():
+        m.run(f"systemctl disable --now {UNIT} && {APT} --reinstall install {second}")
+        assert m.run(f"systemctl is-enabled {UNIT}", check=False).stdout.strip() == "disabled"
+        assert state() == "inactive", state()
+        m.run(f"systemctl enable --now {UNIT}")
+
+    @prove("remove stops it, and leaves configuration and samples")
+    def _():
+        number = newest()
+        m.run(f"{APT} remove ironbridge")
+        assert m.run("pidof ironbridge", check=False).stdout.split() == [m.show("plant", "MainPID")], "only the simulated plant is left"
+        m.run(f"test -s {CONFIG} && test ! -e /usr/bin/ironbridge && test ! -e /usr/lib/systemd/system/{UNIT}")
+        m.run(f"{APT} install {first}")
+        m.wait_for("a gateway that goes on where it was", lambda: state() == "active" and newest() > number, 30)
+
+    @prove("purge leaves nothing but the user")
+    def _():
+        m.run("touch /etc/ironbridge/server.key; systemctl stop plant")
+        m.run(f"{APT} purge ironbridge")
+        left = m.run("find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/log \\) -prune -o -iname '*ironbridge*' -print").stdout
+        assert left.strip() == "", left
+        assert m.run(f"systemctl show {UNIT} -p LoadState --value").stdout.strip() in ("not-found", ""), "the unit"
+        assert "ironbridge" in m.run("getent passwd ironbridge").stdout
+        assert m.run("dpkg -l ironbridge", check=False).returncode != 0
+
+except KeyboardInterrupt:
+    failures.append("interrupted")
+finally:
+    m.end()
+
+print(f"{len(failures)} of the proofs failed" if failures else "the package does what a Debian user expects")
+sys.exit(1 if failures else 0)
