@@ -173,8 +173,6 @@ fn plan_text(config: &Path, facts: &HostFacts, loaded: Result<Loaded, Problems>)
             against_running: false,
             socket: None,
             live: false,
-            against_running: false,
-            socket: None,
             bus: Vec::new(),
             device: Vec::new(),
         };
