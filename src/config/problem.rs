@@ -205,7 +205,7 @@ fn tells_a_secret(line: &str) -> bool {
             !rest[..end].ends_with("_file") && value.starts_with(['=', ':', ' ', '\t'])
         })
     };
-    words.into_iter().any(sets) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
+    words.iter().any(|word| sets(word)) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
 }
 
 /// What a user wrote is repeated, but never as control characters.

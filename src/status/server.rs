@@ -143,9 +143,10 @@ impl Server {
         let mut reopened;
         loop {
             if let Some(mut serving) = hall.serving.clone()
-                && serving.wait_for(Option::is_some).await.is_err() {
-                    return std::future::pending().await; // we are stopping
-                }
+                && serving.wait_for(Option::is_some).await.is_err()
+            {
+                return std::future::pending().await; // we are stopping
+            }
             let open = match listener.take() {
                 Some(open) => open,
                 None => {

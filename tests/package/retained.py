@@ -23,7 +23,6 @@ def read(size):
 
 
 connection = socket.create_connection(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 1883), 5)
-until = time.monotonic() + 10
 connection.sendall(packet(0x10, field(b"MQTT") + b"\x04\x02\x00\x1e" + field(b"retained")))
 connection.sendall(packet(0x82, b"\x00\x01" + field(sys.argv[1].encode()) + b"\x00"))
 # They come at once; what comes later are new values, and those go on for ever.

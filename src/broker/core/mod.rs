@@ -255,7 +255,14 @@ impl Shared {
         // Nothing is entered for a topic that nobody has kept anything on: there would be no end to them.
         let row = (is_kept && (!message.payload.is_empty() || self.may_be_kept(core, &message.topic)))
             .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, source, &self.clock)));
-        let entered = if durable { self.owe(core, message, received, row.clone()) } else { Ok(None) };
+        let enter = |debts: &_| {
+            let body = keeping::owed_row(message, &self.clock);
+            match row.clone() {
+                None => self.disk.owe(body, debts, received),
+                Some(row) => self.disk.owe_retained(body, debts, received, row),
+            }
+        };
+        let entered = if durable { self.owe(core, enter) } else { Ok(None) };
         // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
         if entered.is_err() && from.is_some() {
             core.deliveries.clear();

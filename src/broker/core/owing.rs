@@ -14,14 +14,14 @@ use crate::access::Identity;
 use crate::broker::clients::{Away, Carried, Client, Ends, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::keeping;
-use crate::broker::message::{Delivery, Keep, Message, Owed, Qos, Retain};
+use crate::broker::message::{Delivery, Keep, Owed, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Look, Rest, Walk};
 use crate::broker::session::{Ending, Received};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::{Filter, RetainHandling};
 use crate::config::plan::SessionsPlan;
-use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, Row, SessionId, SessionRow, SubscriptionRow};
+use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, SessionRow, SubscriptionRow};
 
 /// What one message is to leave in the ledger.
 #[derive(Default)]
@@ -93,18 +93,10 @@ impl Shared {
     pub(super) fn owe(
         &self,
         core: &mut Core,
-        message: &Message,
-        received: Option<(SessionId, u16)>,
-        row: Option<Option<Row>>,
+        enter: impl FnOnce(&[(SessionId, Owing)]) -> Result<Committed, NotCommitted>,
     ) -> Result<Option<Committed>, NotCommitted> {
         let Numbered { debts, full } = core.number(&self.bounds);
-        let entered = match row {
-            _ if debts.is_empty() => Ok(None),
-            None => self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received).map(Some),
-            Some(row) => {
-                self.disk.owe_retained(keeping::owed_row(message, &self.clock), &debts, received, row).map(Some)
-            }
-        };
+        let entered = if debts.is_empty() { Ok(None) } else { enter(&debts).map(Some) };
         if entered.is_err() {
             core.take_back();
             return entered;

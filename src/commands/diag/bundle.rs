@@ -105,8 +105,11 @@ impl Bundle {
 fn cut(text: &str, bytes: usize, keep: Keep) -> &str {
     match keep {
         _ if text.len() <= bytes => text,
-        Keep::Front => &text[..text.floor_char_boundary(bytes)],
-        Keep::End => &text[text.ceil_char_boundary(text.len() - bytes)..],
+        Keep::Front => &text[..(0..=bytes).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0)],
+        Keep::End => {
+            let from = text.len() - bytes;
+            &text[(from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(from)..]
+        }
     }
 }
 

@@ -69,7 +69,9 @@ pub(super) fn run(dir: &Path, args: &StatusArgs) -> Result<(), Failed> {
 pub(in crate::commands) fn text(dir: &Path) -> Result<String, Failed> {
     let status = inspect::status(dir).map_err(|error| failed(&error))?;
     let detail = detail::detail(dir, RELEASE_MS).map_err(|error| failed(&error))?;
-    Ok(streams_text(dir, &status, &detail) + &uplinks_text(&status, &detail, None) + &rest_text(&status, &detail, false))
+    Ok(streams_text(dir, &status, &detail)
+        + &uplinks_text(&status, &detail, None)
+        + &rest_text(&status, &detail, false))
 }
 
 fn streams_text(dir: &Path, status: &Status, detail: &Detail) -> String {

@@ -1,5 +1,6 @@
 //! Two plans side by side: what is told of them, and what stays in place, for many small plants.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -38,40 +39,44 @@ fn text(plant: &Plant) -> String {
     let mut text = "[gateway]\nname = \"gw\"\ndata_dir = \"/data\"\n[broker]\nusers_file = \"users\"\n".to_owned();
     for (port, read) in &plant.doors {
         let rights = if *read { "read" } else { "none" };
-        text += &format!(
+        let _ = write!(
+            text,
             "[[broker.listener]]\nlisten = \"127.0.0.1:{}\"\nanonymous = \"{rights}\"\n",
             2000 + u16::from(*port)
         );
     }
     for rule in 0..plant.acl {
-        text += &format!("[[broker.acl]]\nuser = \"u{rule}\"\nread = [\"#\"]\n");
+        let _ = write!(text, "[[broker.acl]]\nuser = \"u{rule}\"\nread = [\"#\"]\n");
     }
     for (name, host) in &plant.uplinks {
-        text += &format!("[[uplink]]\nname = \"up{name}\"\nurl = \"mqtt://host{host}\"\nclient_id = \"c{name}\"\n");
+        let _ = write!(text, "[[uplink]]\nname = \"up{name}\"\nurl = \"mqtt://host{host}\"\nclient_id = \"c{name}\"\n");
     }
     for (name, timeout) in &plant.buses {
         let port = 1000 + u16::from(*name);
-        text += &format!(
+        let _ = write!(
+            text,
             "[[bus]]\nname = \"bus{name}\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:{port}\"\nresponse_timeout = \"{}ms\"\n",
             100 + u16::from(*timeout)
         );
     }
     for (name, device) in &plant.devices {
         let Some((bus, _)) = plant.buses.get(usize::from(device.bus) % plant.buses.len().max(1)) else { continue };
-        text += &format!(
+        let _ = write!(
+            text,
             "[[device]]\nname = \"dev{name}\"\nbus = \"bus{bus}\"\nunit_id = {}\npoll = \"{}s\"\n",
             device.unit,
             1 + device.poll
         );
         for tag in &device.tags {
             let kind = ["uint16", "int16", "float32"][usize::from(tag.kind % 3)];
-            text += &format!(
+            let _ = write!(
+                text,
                 "[[device.tag]]\nname = \"t{}\"\naddress = \"holding:{}\"\ntype = \"{kind}\"\n",
                 tag.name, tag.address
             );
         }
         if let (true, Some(tag)) = (device.sum, device.tags.first()) {
-            text += &format!("[[device.tag]]\nname = \"sum\"\nexpression = \"{{t{}}} + 1\"\n", tag.name);
+            let _ = write!(text, "[[device.tag]]\nname = \"sum\"\nexpression = \"{{t{}}} + 1\"\n", tag.name);
         }
     }
     text

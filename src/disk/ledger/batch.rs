@@ -1,5 +1,6 @@
 //! What one transaction holds: changes of one thing folded into one, and those who wait for it. Pure.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -105,8 +106,14 @@ impl Batch {
     /// Keeps, replaces or, without a row, removes a retained message.
     pub(super) fn change(&mut self, topic: Arc<str>, row: Option<Row>) {
         self.loose_bytes += cost_of_retained(&topic, row.as_ref());
-        if let Some(before) = self.retained.insert(Arc::clone(&topic), row) {
-            self.loose_bytes = self.loose_bytes.saturating_sub(cost_of_retained(&topic, before.as_ref()));
+        match self.retained.entry(topic) {
+            Entry::Occupied(mut place) => {
+                let before = place.insert(row);
+                self.loose_bytes = self.loose_bytes.saturating_sub(cost_of_retained(place.key(), before.as_ref()));
+            }
+            Entry::Vacant(place) => {
+                place.insert(row);
+            }
         }
     }
 

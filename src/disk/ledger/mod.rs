@@ -41,7 +41,7 @@ use tokio::sync::oneshot;
 
 use pending::{Publish, Retained};
 pub use rows::{Found, GivenUp, Kept, MessageRow, OwedRow, Owing, SessionId, SessionRow, SubscriptionRow};
-use writer::{Request, Shared, State, Writer};
+use writer::{Contents, Request, Shared, State, Writer};
 
 pub use super::retained::{Committed, NotCommitted, Row, Source};
 
@@ -91,12 +91,14 @@ impl Ledger {
         let (mut found, mut connection) = (Found::default(), None);
         // A new file has nothing to read: the thread makes it, and nobody waits for its first bytes to be durable.
         let is_new = load::is_new(path);
-        state.known = is_new;
+        if is_new {
+            state.contents = Contents::Known;
+        }
         if !is_new {
             match load::open(path) {
                 Ok(mut opened) => {
                     state.take_in(&mut opened);
-                    state.known = true;
+                    state.contents = Contents::Known;
                     (found, connection) = (opened.found, Some(opened.connection));
                 }
                 Err(fault) => {
@@ -121,14 +123,20 @@ impl Ledger {
     /// What the file held, if it could not be read at start and now was: once. Sessions and retained messages that the
     /// broker knows by now are newer.
     pub fn found_late(&self) -> Option<Found> {
-        self.shared.lock().late.take()
+        let mut state = self.shared.lock();
+        match std::mem::replace(&mut state.contents, Contents::Known) {
+            Contents::Late(found) => Some(found),
+            before => {
+                state.contents = before;
+                None
+            }
+        }
     }
 
     /// Is it known what the file held at start, and has the broker been told? Until then there may be sessions and retained
     /// messages that nobody knows of.
     pub fn is_known(&self) -> bool {
-        let state = self.shared.lock();
-        state.known && state.late.is_none()
+        matches!(self.shared.lock().contents, Contents::Known)
     }
 
     /// Why nothing can be committed at present, if so.
@@ -149,7 +157,7 @@ impl Ledger {
         let mut state = self.shared.lock();
         state.entered.refuse();
         state.entered = pending::Entered::default();
-        (state.damaged, state.anew, state.known) = (false, true, true);
+        (state.damaged, state.anew, state.contents) = (false, true, Contents::Known);
         self.shared.entered(state);
     }
 

@@ -58,10 +58,8 @@ pub(super) struct State {
     pub closed: bool,
     /// Why it does not work at present.
     pub trouble: Option<String>,
-    /// What the file held at start is known.
-    pub known: bool,
-    /// What the file held that could not be read at start.
-    pub late: Option<Found>,
+    /// What the file held at start.
+    pub contents: Contents,
     /// The file was found to be damaged while in use.
     pub damaged: bool,
     /// It is to be set aside, and a new one begun.
@@ -70,6 +68,17 @@ pub(super) struct State {
     /// How often something was entered, so that a pause can be noticed.
     entries: u64,
     asleep: Asleep,
+}
+
+/// What the file held at start.
+#[derive(Debug, Default)]
+pub(super) enum Contents {
+    /// It could not be read yet.
+    #[default]
+    Unknown,
+    /// It now was, and the broker has not been told.
+    Late(Found),
+    Known,
 }
 
 /// What the thread sleeps for.
@@ -102,7 +111,7 @@ impl State {
 
     /// A retained message is changed: what the file held of its topic is older.
     pub(super) fn supersede(&mut self, topic: &str) {
-        if let Some(late) = &mut self.late {
+        if let Contents::Late(late) = &mut self.contents {
             late.rows.retain(|row| *row.topic != *topic);
         }
     }
@@ -307,10 +316,9 @@ impl Writer {
         self.known = true;
         let mut state = self.shared.lock();
         state.take_in(&mut opened);
-        state.known = true;
         // What was changed meanwhile is newer.
         opened.found.rows.retain(|row| !batch.retained.contains_key(&row.topic) && !state.entered.changes(&row.topic));
-        state.late = Some(opened.found);
+        state.contents = Contents::Late(opened.found);
         Ok(opened.connection)
     }
 
