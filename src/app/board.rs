@@ -11,7 +11,7 @@ use crate::broker::BrokerStats;
 use crate::config::plan::{BusPlan, DevicePlan, Period, Plan};
 use crate::field::BusStats;
 use crate::flow::clock::Clock;
-use crate::flow::hub::DeviceReport;
+use crate::flow::hub::{DeviceReport, HubStats};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{Notices, Told};
 use crate::flow::progress::Progress;
@@ -43,9 +43,12 @@ pub(super) struct Sources {
     pub started: Stamp,
     pub buses: Vec<BusSlot>,
     pub latest: Arc<Latest>,
+    pub hub: Arc<HubStats>,
     /// Bridges too.
     pub uplinks: Vec<(String, Arc<UplinkStats>)>,
     pub store: Arc<StoreStats>,
+    /// By the name of the bridge.
+    pub bridge_stores: Vec<(String, Arc<StoreStats>)>,
     pub broker: Arc<BrokerStats>,
     pub access: Arc<Access>,
     pub notices: Notices,
@@ -75,7 +78,7 @@ impl Sources {
         self.clock.wall(at).to_string()
     }
 
-    fn uptime(&self) -> Duration {
+    pub(super) fn uptime(&self) -> Duration {
         self.clock.now().since(self.started)
     }
 

@@ -22,7 +22,7 @@ use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
-use crate::store::{self, Opening, Route, StoreHandle};
+use crate::store::{self, Opening, Route, StoreHandle, StoreStats};
 use crate::uplink::{PassOn, PassedOn, StoreSource, Timing, Uplink, UplinkParts, UplinkStats};
 
 use super::running::Uplinks;
@@ -139,6 +139,14 @@ impl Bridges {
             stores.push(store);
         }
         BridgeStores { stores, tellers: self.tellers }
+    }
+}
+
+impl BridgeStores {
+    /// What each counts, by the name of the bridge.
+    pub(super) fn figures(&self, plan: &Plan) -> Vec<(String, Arc<StoreStats>)> {
+        let names = plan.bridges.iter().map(|bridge| bridge.uplink.name.clone());
+        names.zip(self.stores.iter().map(StoreHandle::stats)).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::flow::stop::Stop;
 use crate::status::{Status, StatusParts};
 
 use super::board::Sources;
+use super::figures;
 use super::quarters::Quarters;
 
 /// Where it is, once it has been tried; the page itself runs until stopping, as one of the sources.
@@ -27,6 +28,10 @@ pub(super) async fn open(
         clock: sources.clock.clone(),
         notices: sources.notices.clone(),
         stats: Arc::clone(&sources.status),
+        count: Arc::new({
+            let sources = sources.clone();
+            move || figures::all(&sources)
+        }),
         gather: Arc::new({
             let sources = sources.clone();
             move || sources.board()

@@ -4,17 +4,19 @@
 //! here is on the way of a value; without the page everything else goes on.
 //!
 //! `server` the listener and its limits · `certificates` its TLS · `guard` what every request passes · `visitor` who asks ·
-//! `board` how everything stands, `health` whether all is well.
+//! `board` how everything stands, `health` whether all is well, `metrics` what there is to count.
 //!
 //! | path | answer | for whom |
 //! |---|---|---|
 //! | `/health` | is all well, and why not | everybody; reasons on loopback or with a login |
+//! | `/metrics` | figures for Prometheus | who is let in |
 //! | `/api/status` | the board as JSON | who is let in |
 
 pub mod board;
 mod certificates;
 mod guard;
 pub mod health;
+pub mod metrics;
 mod server;
 mod stall;
 mod visitor;
@@ -52,6 +54,8 @@ pub struct StatusParts {
     pub access: Arc<Access>,
     /// How everything stands.
     pub gather: Gather,
+    /// What there is to count.
+    pub count: metrics::Count,
     /// Dates certificates.
     pub clock: Clock,
     /// Told when the page cannot be served.
@@ -87,6 +91,7 @@ struct Furniture {
     plan: PagePlan,
     access: Arc<Access>,
     boards: Boards,
+    count: metrics::Count,
     stats: Arc<StatusStats>,
 }
 
@@ -101,9 +106,9 @@ impl std::ops::Deref for Lobby {
 impl Status {
     /// Opens nothing yet. Each change of `renew` asks for certificates to be read again.
     pub fn new(parts: StatusParts, renew: watch::Receiver<u64>) -> Self {
-        let StatusParts { plan, access, gather, clock, notices, stats } = parts;
+        let StatusParts { plan, access, gather, count, clock, notices, stats } = parts;
         let server = Server::new(&plan, clock, notices, (Arc::clone(&stats), renew));
-        let lobby = Lobby(Arc::new(Furniture { plan, access, boards: Boards::new(gather), stats }));
+        let lobby = Lobby(Arc::new(Furniture { plan, access, boards: Boards::new(gather), count, stats }));
         Self { server, router: router(lobby) }
     }
 
@@ -121,6 +126,7 @@ impl Status {
 fn router(lobby: Lobby) -> Router {
     Router::new()
         .route("/health", get(health::answer))
+        .route("/metrics", get(metrics::answer))
         .route("/api/status", get(status))
         .fallback(nothing_there)
         .layer(DefaultBodyLimit::max(BODY_MAX))

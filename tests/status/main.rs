@@ -6,4 +6,5 @@ mod authority;
 mod gateway;
 
 mod health;
+mod metrics;
 mod web;
