@@ -158,7 +158,9 @@ impl Sources {
         let (stats, uptime) = (&self.store, self.uptime().as_secs());
         let written = u128::from(stats.written_bytes.get()) * u128::from(DAY_S);
         let written = written.checked_div(u128::from(uptime)).and_then(|bytes| u64::try_from(bytes).ok());
-        let trouble = self.notices.standing().into_iter().find(|told| told.notice.event == "store_failed");
+        // The store of a bridge has the bridge's name before this.
+        let failed = |told: &Told| told.notice.event == "store_failed" && told.notice.subject == "store";
+        let trouble = self.notices.standing().into_iter().find(failed);
         Store {
             bytes: stats.bytes.get(),
             max_bytes: self.plan.store.max_size,
