@@ -70,6 +70,8 @@
 //! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
+//! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
+//! | who is logged in there, what a request must show, which commands there are | [`status`] (`login`, `sessions`, `guard`, `operate`) → [`flow::command`], [`flow::operate`] → [`field::switches`] |
 //! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
 //! | what is wrong with each tag of a real site, and which explanation fits most of them | [`commands::check`] (`live`: `look`, `theory`) |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |

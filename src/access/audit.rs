@@ -8,6 +8,9 @@
 //! | `subscribe_refused` | warn | a client may not subscribe to that | `identity` `client` `filter` `unsaid` |
 //! | `client_removed` | warn | new users do not know it any more: told to go | `identity` `client` |
 //! | `subscription_removed` | warn | new rules do not cover it any more | `identity` `client` `filter` |
+//! | `logout` | info | somebody left the status page | `from` `identity` |
+//! | `operated` | info | a command from the status page | `from` `identity` `device` `tag` `operation` `outcome` |
+//! | `operate_refused` | warn | one that its sender has no right to | as above, and `unsaid` |
 //! | `access_reloaded` | info | users or rules were replaced | `users` `rules` `clients` `subscriptions` |
 //!
 //! `reason` of a login is one of `credentials`, `anonymous`, `busy`, `no_users_file`. `from` is an address or `unix`,
@@ -48,6 +51,26 @@ pub(super) struct Audit {
     publishes: Mutex<Quiet>,
     subscriptions: Mutex<Quiet>,
 }
+
+/// A command from the status page.
+#[derive(Debug, Clone, Copy)]
+pub struct Deed<'a> {
+    /// Who asked.
+    pub who: &'a Identity,
+    /// From where.
+    pub from: IpAddr,
+    /// For which device.
+    pub device: &'a str,
+    /// For which tag of it; empty: for all of it.
+    pub tag: &'a str,
+    /// `write`, `poll` …
+    pub operation: &'static str,
+    /// `done`, `accepted`, why not, or [`NOT_ALLOWED`].
+    pub outcome: &'static str,
+}
+
+/// The outcome of what its sender has no right to.
+pub const NOT_ALLOWED: &str = "not_allowed";
 
 /// Subjects, as hashes: what a stranger sends costs no more memory when it is long.
 #[derive(Debug)]
@@ -129,6 +152,37 @@ impl Audit {
         }
     }
 
+    /// A command from the status page.
+    pub(super) fn operated(&self, deed: &Deed<'_>) {
+        let Deed { who, operation, outcome, .. } = *deed;
+        let (from, identity) = (place(Some(deed.from)), who.to_string());
+        let (device, tag) = (shown(deed.device), shown(deed.tag));
+        if outcome != NOT_ALLOWED {
+            tracing::info!(
+                audit = "operated",
+                from,
+                identity,
+                device,
+                tag,
+                operation,
+                outcome,
+                "command from the page"
+            );
+        } else if let Some(unsaid) = may_say(&self.publishes, (who.who(), deed.device, deed.tag)) {
+            tracing::warn!(
+                audit = "operate_refused",
+                from,
+                identity,
+                device,
+                tag,
+                operation,
+                outcome,
+                unsaid,
+                "command from the page refused"
+            );
+        }
+    }
+
     /// A client may not subscribe to that.
     pub(super) fn subscribe_refused(&self, who: &Identity, filter: &str) {
         if let Some(unsaid) = may_say(&self.subscriptions, (who.who(), filter)) {
@@ -142,6 +196,12 @@ fn may_say(quiet: &Mutex<Quiet>, subject: impl std::hash::Hash) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     subject.hash(&mut hasher);
     quiet.lock().unwrap_or_else(PoisonError::into_inner).may_say(hasher.finish().max(OTHERS + 1), Instant::now())
+}
+
+/// Somebody left the status page.
+pub(super) fn logout(who: &Identity, from: IpAddr) {
+    let (from, identity) = (place(Some(from)), who.to_string());
+    tracing::info!(audit = "logout", from, identity, "user logged out");
 }
 
 /// New users do not know this client any more.

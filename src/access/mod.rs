@@ -6,7 +6,7 @@
 //!
 //! `identity` who · `acl` what rules say · `users` and `file` the users file, `hash` the passwords in it · `desk` where
 //! passwords are checked, `queue` who is next, `memory` those that were right lately, `brake` those that were not · `audit`
-//! what is logged.
+//! what is logged · `seal` marks that only this process can make.
 //!
 //! **Certificates.** A certificate that a listener has verified is a login by itself: the client is `cert:NAME`. A user
 //! name beside it changes nothing if it is the same name, and is not looked at further, as with mosquitto's
@@ -22,6 +22,7 @@ mod hash;
 mod identity;
 mod memory;
 mod queue;
+mod seal;
 mod users;
 
 use std::fmt;
@@ -36,11 +37,13 @@ use crate::model::stats::Counter;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
 use audit::Audit;
+pub use audit::{Deed, NOT_ALLOWED};
 pub use brake::network;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, change, read, replace};
 pub use hash::{BadHash, NotHashed, check_hash, hash};
 pub use identity::{Identity, Who};
+pub use seal::Seal;
 use users::Users;
 pub use users::check_name;
 
@@ -294,6 +297,21 @@ impl Access {
     /// For the audit trail: the owner of this session has a subscription that is not allowed any more.
     pub fn subscription_removed(&self, (owner, client): (&str, &str), filter: &str) {
         audit::subscription_removed((owner, client), filter);
+    }
+
+    /// Is there anybody who could log in with a password?
+    pub fn has_users(&self) -> bool {
+        !matches!(**self.users.load(), State::Off)
+    }
+
+    /// For the audit trail: a command from the status page, done or refused.
+    pub fn operated(&self, deed: Deed<'_>) {
+        self.audit.operated(&deed);
+    }
+
+    /// For the audit trail: somebody left the status page.
+    pub fn logged_out(&self, who: &Identity, from: IpAddr) {
+        audit::logout(who, from);
     }
 
     /// May it pause, poll and reset this device?

@@ -1,4 +1,4 @@
-//! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
+//! The live side: what changed becomes retained JSON on the local broker. The broker is a values; nothing waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::flow::latest::{Fresh, Latest};
 use crate::model::quality::{Cause, Quality};
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
+use crate::status::values::Values;
 
 use super::alarms::AlarmBoard;
 
@@ -22,13 +23,15 @@ pub struct LivePublisher {
     clock: Clock,
     publisher: Publisher,
     topics: GatewayTopics,
+    /// The status page's, if there is one.
+    values: Option<Arc<Values>>,
 }
 
 impl LivePublisher {
     /// For one plan.
-    pub fn new(plan: Arc<Plan>, clock: Clock, publisher: Publisher) -> Self {
+    pub fn new(plan: Arc<Plan>, clock: Clock, publisher: Publisher, values: Option<Arc<Values>>) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
-        Self { plan, clock, publisher, topics }
+        Self { plan, clock, publisher, topics, values }
     }
 
     /// At start: every tag null, bad, starting; the gateway online.
@@ -47,6 +50,9 @@ impl LivePublisher {
 
     async fn values(&self, latest: &Latest) {
         while let Some(Fresh { samples, devices }) = latest.take().await {
+            if let Some(values) = &self.values {
+                values.show(&samples);
+            }
             let mut messages = Vec::with_capacity(samples.len() + devices.len());
             for sample in &samples {
                 let topic = Arc::clone(&self.plan.tags[sample.tag.0 as usize].topic);

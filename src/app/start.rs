@@ -29,6 +29,7 @@ use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
 use crate::pipeline::derive::Derive;
+use crate::status::values::Values;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
 use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
 
@@ -118,8 +119,9 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let control = broker.control();
     let gatekeeper = Arc::new(Gatekeeper::new(Arc::clone(&access), broker.control(), base.notices.clone()));
     gatekeeper.load().await;
-    let upstream = commands_from_upstream(&plan, ownership, entry);
-    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone());
+    let upstream = commands_from_upstream(&plan, ownership, entry.clone());
+    let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
+    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
     live.begin();
     let (broker, addresses) = quarters
         .spawn(async move {
@@ -157,7 +159,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         status: Arc::default(),
     };
     let renew = gatekeeper.renewals();
-    let status = status::open(&plan, figures, &quarters, (&mut sources, &stop, renew)).await?;
+    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await?;
 
     let Base { clock, store, hub, latest, told, watch, notices, progress, .. } = base;
     let reloader = Reloader { plan: Arc::clone(&plan), gatekeeper: Arc::clone(&gatekeeper), notices: notices.clone() };

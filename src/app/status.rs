@@ -7,21 +7,28 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::config::plan::Plan;
+use crate::flow::command::CommandEntry;
+use crate::flow::operate::{Operate, Unwilling};
 use crate::flow::stop::Stop;
+use crate::model::tag::BusIx;
+use crate::status::values::Values;
 use crate::status::{Status, StatusParts};
 
 use super::board::Sources;
 use super::figures;
 use super::quarters::Quarters;
+use super::router::BusSlot;
 
 /// Where it is, once it has been tried; the page itself runs until stopping, as one of the sources.
 pub(super) async fn open(
     plan: &Plan,
     sources: Sources,
     quarters: &Quarters,
+    (values, commands): (Option<Arc<Values>>, CommandEntry),
     (tasks, stop, renew): (&mut JoinSet<()>, &Stop, watch::Receiver<u64>),
 ) -> Result<Option<SocketAddr>, JoinError> {
-    let Some(page) = plan.status.clone() else { return Ok(None) };
+    let (Some(page), Some(values)) = (plan.status.clone(), values) else { return Ok(None) };
+    let operate = operate(&values, sources.buses.clone());
     let parts = StatusParts {
         plan: page,
         access: Arc::clone(&sources.access),
@@ -36,6 +43,9 @@ pub(super) async fn open(
             let sources = sources.clone();
             move || sources.board()
         }),
+        values,
+        commands,
+        operate,
     };
     let mut status = Status::new(parts, renew);
     let (status, address) = quarters
@@ -51,4 +61,14 @@ pub(super) async fn open(
         }
     });
     Ok(address)
+}
+
+/// Finds the bus of a device, whichever life of it is running.
+fn operate(values: &Arc<Values>, buses: Vec<BusSlot>) -> Operate {
+    let values = Arc::clone(values);
+    Arc::new(move |device, operation| {
+        let bus = values.plan().devices.get(device.0 as usize).and_then(|device| device.bus);
+        let slot = bus.and_then(|BusIx(bus)| buses.get(bus as usize)).ok_or(Unwilling::NoBus)?;
+        slot.load().switches.ask(device, operation)
+    })
 }

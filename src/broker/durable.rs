@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clients::Presence;
-use super::message::{Message, Owed, ROW_COST, Stage};
+use super::message::{Delivery, Message, Owed, ROW_COST, Stage};
 use super::outbox::Outbox;
 use super::session::{Course, WINDOW_MAX};
 use crate::config::plan::SessionsPlan;
-use crate::disk::ledger::{Kept, MessageRow, SessionId};
+use crate::disk::ledger::{GivenUp, Kept, MessageRow, SessionId};
 
 /// A session that the ledger knows.
 #[derive(Debug)]
@@ -71,6 +71,13 @@ impl Tally {
         take_off(&self.bytes, &self.all.bytes, cost.into());
     }
 
+    /// These were to be owed and are not.
+    pub(super) fn given_up(&self, given_up: GivenUp) {
+        take_off(&self.count, &self.all.count, given_up.rows);
+        let costs = given_up.rows.saturating_mul(ROW_COST.into());
+        take_off(&self.bytes, &self.all.bytes, given_up.bytes.saturating_add(costs));
+    }
+
     /// Only PUBREL is owed of one.
     pub(super) fn released(&self, owed: Owed) {
         take_off(&self.bytes, &self.all.bytes, (owed.cost - owed.released().cost).into());
@@ -110,7 +117,7 @@ impl Durable {
     /// As it was found on disk.
     pub(super) fn found(kept: &Kept, all: &Arc<Total>) -> Self {
         let mut durable = Self::new(kept.session.id, kept.session.version, all);
-        let bytes = kept.owed_bytes + kept.owed_count * u64::from(ROW_COST);
+        let bytes = kept.owed_bytes.saturating_add(kept.owed_count.saturating_mul(ROW_COST.into()));
         for (count_sum, byte_sum) in [(&durable.tally.count, &durable.tally.bytes), (&all.count, &all.bytes)] {
             count_sum.fetch_add(kept.owed_count, Ordering::Relaxed);
             byte_sum.fetch_add(bytes, Ordering::Relaxed);
@@ -129,8 +136,10 @@ impl Durable {
     }
 
     /// Numbers one more message; `None`: there is no room.
-    pub(super) fn owe(&mut self, message: &Message, bounds: &SessionsPlan) -> Option<Owed> {
-        let cost = cost(message.topic.len() + message.payload.len() + message.properties().len());
+    pub(super) fn owe(&mut self, delivery: &Delivery, bounds: &SessionsPlan) -> Option<Owed> {
+        let Message { topic, payload, .. } = &*delivery.message;
+        let content = topic.len() + payload.len() + delivery.message.properties().len();
+        let cost = cost(content + size_of_val(delivery.ids.as_slice()));
         let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
         if !fits(self.tally.now(), bounds.session_max_size) || !fits(self.tally.all.now(), bounds.sessions_max_size) {
             return None;
@@ -153,11 +162,10 @@ impl Durable {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Prepares a connection: the outbox begins behind if anything is owed.
+    /// Prepares a connection: the outbox begins behind if anything was ever owed. What the sums say is not asked: should they
+    /// ever be too low, a message that was acknowledged to its publisher would lie there unsent.
     pub(super) fn begin(&mut self, outbox: &Outbox) -> Course {
-        if self.tally.now().0 > 0
-            && let Some(last) = self.next.checked_sub(1)
-        {
+        if let Some(last) = self.next.checked_sub(1) {
             outbox.begin_behind(last);
         }
         let perhaps_sent = if std::mem::take(&mut self.cut_off) { usize::from(WINDOW_MAX) } else { 0 };
@@ -166,10 +174,58 @@ impl Durable {
 }
 
 /// What a row read from the ledger is charged.
-pub(super) fn cost_of(row: &MessageRow) -> u32 {
-    cost(row.bytes())
+pub(super) fn cost_of(row: &MessageRow, identifiers: &[u32]) -> u32 {
+    cost(row.bytes_with(identifiers))
 }
 
 fn cost(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ROW_COST)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::broker::keeping;
+    use crate::broker::message::{Keep, Qos, Retain};
+    use crate::disk::ledger::{OwedRow, SessionRow};
+    use crate::flow::clock::{Clock, FakeTime};
+    use crate::model::time::Boot;
+
+    #[test]
+    fn a_message_with_many_identifiers_is_charged_the_same_when_it_comes_is_found_and_is_settled() {
+        let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), 0);
+        let message = Arc::new(Message::own("topic".into(), Bytes::from_static(b"x"), Keep::Every));
+        let ids = vec![7; 4096];
+        let delivery = Delivery { message, qos: Qos::AtLeastOnce, retain: Retain::No, ids, owed: None };
+        let all = Arc::new(Total::default());
+        let mut live = Durable::new(SessionId(1), 5, &all);
+        let owed = live.owe(&delivery, &SessionsPlan::default()).expect("room");
+        assert_eq!(live.tally.now(), (1, 64 + 6 + 4 * 4096));
+        assert_eq!(all.now(), live.tally.now());
+        let message = keeping::owed_row(&delivery.message, &clock);
+        let (client_id, owner) = ("c".into(), "o".into());
+        let session = SessionRow {
+            id: SessionId(1),
+            client_id,
+            owner,
+            version: 5,
+            expiry_s: 9,
+            left_unix_ms: None,
+            dropped: 0,
+            sent_below: None,
+        };
+        let owed_bytes = message.bytes_with(&delivery.ids) as u64;
+        let (subscriptions, received) = (Vec::new(), Vec::new());
+        let kept = Kept { session, subscriptions, received, next_ordinal: 9, owed_count: 1, owed_bytes };
+        let found = Durable::found(&kept, &Arc::default());
+        assert_eq!(found.tally.now(), live.tally.now());
+        let row =
+            OwedRow { ordinal: 0, message, qos: 1, retain: false, identifiers: delivery.ids.clone(), released: false };
+        let read = keeping::delivery(row, &clock).owed.expect("owed");
+        assert_eq!(read.cost, owed.cost);
+        found.tally.less(read.cost);
+        assert_eq!(found.tally.now(), (0, 0));
+    }
 }

@@ -65,7 +65,7 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
     let OwedRow { ordinal, message, qos, retain, identifiers, released } = row;
     let qos_of = |bits| Qos::from_bits(bits).unwrap_or(Qos::AtLeastOnce);
     let stage = if released { Stage::Released } else { Stage::Committed };
-    let owed = Some(Owed { ordinal, cost: cost_of(&message), stage });
+    let owed = Some(Owed { ordinal, cost: cost_of(&message, &identifiers), stage });
     let message = Message {
         topic: Arc::clone(&message.topic),
         qos: qos_of(message.qos),

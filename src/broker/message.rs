@@ -117,6 +117,13 @@ pub(crate) struct Delivery {
     pub owed: Option<Owed>,
 }
 
+impl Delivery {
+    /// What it costs a queue to hold it, bytes. Identifiers are the client's own choice, and there may be thousands.
+    pub(crate) fn cost(&self) -> usize {
+        self.message.cost() + size_of_val(self.ids.as_slice())
+    }
+}
+
 /// A delivery that the ledger holds until the client has acknowledged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owed {

@@ -49,6 +49,8 @@ struct Queue {
     /// Number of the newest that waits per topic; there only while the queue is long.
     newest: Option<HashMap<Arc<str>, u64>>,
     behind: Option<Behind>,
+    /// All lower ordinals have been read from the ledger.
+    read_below: u64,
     ending: Option<Ending>,
 }
 
@@ -99,6 +101,7 @@ impl Outbox {
     /// here again.
     pub(super) fn catch_up(&self, next: u64) -> bool {
         let mut queue = self.lock();
+        queue.read_below = next;
         match &mut queue.behind {
             Some(behind) if behind.last >= next => {
                 behind.from = next;
@@ -156,10 +159,10 @@ impl Outbox {
         self.lock().ending
     }
 
-    /// Nothing waits, here or in the ledger?
+    /// Nothing waits, here or in the ledger? Of a connection that is told to go nobody knows: what waited was dropped.
     pub(super) fn is_clear(&self) -> bool {
         let queue = self.lock();
-        queue.waiting.is_empty() && queue.behind.is_none()
+        queue.waiting.is_empty() && queue.behind.is_none() && queue.ending.is_none()
     }
 
     /// Messages ever taken out, and ever put in: what is put in now is the next after the second number.
@@ -205,7 +208,7 @@ impl Queue {
         if self.ending.is_some() {
             return Put::Closed;
         }
-        let cost = delivery.message.cost();
+        let cost = delivery.cost();
         if delivery.message.keep == Keep::Newest {
             if self.bytes + cost > self.conflate_above() {
                 return self.conflate(delivery, cost);
@@ -225,10 +228,11 @@ impl Queue {
         if self.ending.is_some() {
             return Put::Closed;
         }
-        if self.leaves(ordinal) {
+        // A page may have been read between its being entered in the ledger and its being put in here.
+        if self.leaves(ordinal) || ordinal < self.read_below {
             return Put::Behind;
         }
-        let cost = delivery.message.cost();
+        let cost = delivery.cost();
         let too_much = self.owed_bytes > 0 && self.owed_bytes + cost > self.most / 2;
         if too_much || crowded && self.bytes > CONFLATE_ABOVE {
             let after = self.first + self.waiting.len() as u64;
@@ -281,7 +285,7 @@ impl Queue {
         let place = number.and_then(|number| usize::try_from(number.checked_sub(first)?).ok());
         match place.and_then(|place| self.waiting.get_mut(place)) {
             Some(old) => {
-                self.bytes = self.bytes + cost - old.message.cost();
+                self.bytes = self.bytes + cost - old.cost();
                 *old = delivery;
                 Put::Replaced
             }
@@ -295,7 +299,7 @@ impl Queue {
     fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.waiting.pop_front()?;
         self.first += 1;
-        let cost = delivery.message.cost();
+        let cost = delivery.cost();
         self.bytes -= cost;
         if delivery.message.keep == Keep::Every {
             self.kept_bytes -= cost;

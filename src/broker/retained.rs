@@ -107,19 +107,26 @@ impl Retained {
         self.kept.values().map(|kept| kept.message.payload.len()).sum()
     }
 
+    /// Is there room for it, or does it clear its topic?
+    pub(super) fn has_room(&self, message: &Message) -> bool {
+        message.payload.is_empty() || self.charged(message).is_ok()
+    }
+
+    /// What clients' messages take with this one in place of an older one: bytes and number.
+    fn charged(&self, message: &Message) -> Result<(usize, usize), Full> {
+        let old = self.kept.get(&message.topic).map_or((0, 0), |kept| charge(&kept.message));
+        let new = charge(message);
+        let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
+        let full = new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX);
+        if full { Err(Full) } else { Ok((bytes, count)) }
+    }
+
     /// Keeps a message in place of an older one; the gateway's own ([`Keep::Newest`]) always find room.
     pub(super) fn put(&mut self, message: Arc<Message>) -> Result<(), Full> {
-        let place = self.kept.get_mut(&message.topic);
-        let old = place.as_ref().map_or((0, 0), |kept| charge(&kept.message));
-        let new = charge(&message);
-        let (bytes, count) = (self.client_bytes - old.0 + new.0, self.client_count - old.1 + new.1);
-        if new.1 > 0 && (bytes > CLIENT_BYTES_MAX || count > CLIENT_COUNT_MAX) {
-            return Err(Full);
-        }
-        (self.client_bytes, self.client_count) = (bytes, count);
+        (self.client_bytes, self.client_count) = self.charged(&message)?;
         self.version += 1;
         let version = self.version;
-        if let Some(kept) = place {
+        if let Some(kept) = self.kept.get_mut(&message.topic) {
             *kept = Kept { message, version };
         } else {
             let topic = Arc::clone(&message.topic);

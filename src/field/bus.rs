@@ -16,6 +16,7 @@ use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::lane::{Lane, Site};
 use super::memory::Memory;
 use super::stats::BusStats;
+use super::switches::Switches;
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
@@ -34,6 +35,8 @@ pub struct BusHandle {
     pub stats: Arc<BusStats>,
     /// Counters of its other connections.
     pub others: Vec<Arc<BusStats>>,
+    /// What a person asks of its devices.
+    pub switches: Arc<Switches>,
 }
 
 /// What every room of the house shares.
@@ -77,6 +80,7 @@ impl Bus {
         let shares = shares(&plan, bus, openers.len());
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let mut commands = Some(commands);
+        let switches = Arc::new(Switches::new(shares.iter().flatten().copied()));
         let alone = shares.len() == 1;
         let (mut lanes, mut ways, mut stats) = (Vec::new(), Vec::new(), Vec::new());
         for (place, (opener, devices)) in openers.into_iter().zip(&shares).enumerate() {
@@ -87,12 +91,14 @@ impl Bus {
                 ways.push(way);
                 queue
             });
-            let site = Site { plan: Arc::clone(&plan), bus, place, devices: devices.clone(), stats: counts };
+            let switches = Arc::clone(&switches);
+            let site = Site { plan: Arc::clone(&plan), bus, place, devices: devices.clone(), stats: counts, switches };
             lanes.push(Lane::new(opener, site, hub.clone(), shared.clone(), queue));
         }
         let desk = commands.map(|commands| Desk { commands, ways, shares, plan, stop: shared.stop });
         let mut stats = stats.into_iter();
-        let handle = BusHandle { commands: sender, stats: stats.next().unwrap_or_default(), others: stats.collect() };
+        let first = stats.next().unwrap_or_default();
+        let handle = BusHandle { commands: sender, stats: first, others: stats.collect(), switches };
         (Self { lanes, desk }, handle)
     }
 

@@ -115,6 +115,12 @@ impl Device {
         diagnosis.garbage += noise.garbage;
     }
 
+    /// Nothing of what was counted and measured is worth anything any more: somebody has worked on it.
+    pub fn forget(&mut self) {
+        (self.spread, self.counts, self.think) = (Spread::default(), Counts::default(), Think::default());
+        self.discovery.doubt();
+    }
+
     /// Periods of a poll were missed.
     pub fn skipped(&mut self, periods: u64) {
         self.counts.diagnosis.skipped += periods;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
@@ -24,6 +24,7 @@ use super::rounds::Rounds;
 use super::schedule::{Next, PollIx, Schedule};
 use super::standing::ProbeBudget;
 use super::stats::BusStats;
+use super::switches::Switches;
 use super::tags::Tags;
 use crate::config::blocks::plan_blocks;
 use crate::config::plan::{Keep, Plan};
@@ -69,6 +70,8 @@ pub(super) struct Site {
     pub devices: Vec<DeviceIx>,
     /// Where it counts.
     pub stats: Arc<BusStats>,
+    /// What is asked of them.
+    pub switches: Arc<Switches>,
 }
 
 /// One connection and the devices behind it, built and then run.
@@ -95,6 +98,8 @@ pub(super) struct Lane {
     pub(super) rounds: Rounds,
     pub(super) memory: Option<Arc<dyn Memory>>,
     pub(super) stats: Arc<BusStats>,
+    pub(super) switches: Arc<Switches>,
+    pub(super) switched: watch::Receiver<()>,
 }
 
 /// What the loop does next.
@@ -114,7 +119,7 @@ impl Lane {
         shared: Shared,
         commands: mpsc::Receiver<FieldCommand>,
     ) -> Self {
-        let Site { plan, bus, place, devices, stats } = site;
+        let Site { plan, bus, place, devices, stats, switches } = site;
         let of = &plan.buses[bus.0 as usize];
         let now = Instant::now();
         let blocks: Vec<_> =
@@ -146,6 +151,8 @@ impl Lane {
             roster,
             tags,
             stats,
+            switched: switches.changes(),
+            switches,
         };
         lane.schedule = lane.scheduled(now);
         lane
@@ -177,6 +184,7 @@ impl Lane {
         while !self.stop.is_begun() {
             progress::step(self.turn_max());
             self.stats.turns.one();
+            self.heed_switches().await;
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
@@ -260,6 +268,7 @@ impl Lane {
         tokio::select! {
             command = self.commands.recv(), if listen => self.waiting = command,
             () = self.stop.begun() => {}
+            _ = self.switched.changed() => self.switched.mark_changed(),
             () = sleep_until(until) => {}
         }
     }
@@ -304,6 +313,9 @@ impl Lane {
         let at = self.clock.now();
         for place in 0..self.roster.devices.len() {
             let device = &mut self.roster.devices[place];
+            if device.unit.is_paused() {
+                continue;
+            }
             device.unit.cut();
             device.cause = Cause::Transport;
             device.down_since.get_or_insert(at);

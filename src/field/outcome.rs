@@ -265,6 +265,9 @@ impl Lane {
         let Some(seat) = self.roster.seat_of(tag.device) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
+        if self.roster.devices[seat.0].unit.is_paused() {
+            return drop(command.reply.send(Outcome::Refused(Refusal::Paused)));
+        }
         let begun = Instant::now();
         let unit = self.roster.devices[seat.0].unit_id;
         let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));

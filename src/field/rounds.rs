@@ -199,6 +199,12 @@ impl Lane {
         seats.flat_map(pieces).collect()
     }
 
+    /// After something learned was forgotten.
+    pub(super) fn replan_as_learned(&mut self) {
+        let pieces = self.planned();
+        self.replan(pieces, Instant::now());
+    }
+
     fn replan(&mut self, blocks: Vec<Block>, now: Instant) {
         let plan = Arc::clone(&self.plan);
         self.roster.set_polls(&plan, blocks, &self.tags);

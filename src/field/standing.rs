@@ -55,6 +55,8 @@ enum State {
     },
     /// The whole bus has no connection.
     Cut,
+    /// Somebody wants it left alone.
+    Paused,
 }
 
 impl Default for Unit {
@@ -80,13 +82,41 @@ impl Unit {
         self.told
     }
 
-    /// Is it down, with or without a connection?
+    /// Is it down, with or without a connection, or paused? Its tags are bad then.
     pub const fn is_down(&self) -> bool {
-        matches!(self.state, State::Down { .. } | State::Cut)
+        matches!(self.state, State::Down { .. } | State::Cut | State::Paused)
+    }
+
+    /// Is it left alone because somebody wants that?
+    pub const fn is_paused(&self) -> bool {
+        matches!(self.state, State::Paused)
+    }
+
+    /// From now on nothing is asked of it.
+    pub const fn pause(&mut self) {
+        self.state = State::Paused;
+        self.told = Some(Standing::Paused);
+    }
+
+    /// It is tried as if nothing had been, and told to be paused until it answers or fails.
+    pub fn resume(&mut self) {
+        if self.is_paused() {
+            self.state = State::Answering;
+        }
+    }
+
+    /// One that is down is tried without waiting for its next probe, and told to be down until it answers.
+    pub fn try_now(&mut self) {
+        if matches!(self.state, State::Down { .. }) {
+            self.state = State::Answering;
+        }
     }
 
     /// A valid answer came, an exception included.
     pub fn answered(&mut self) -> Change {
+        if self.is_paused() {
+            return Change::Same; // to what was asked before
+        }
         let before = std::mem::replace(&mut self.state, State::Answering);
         let told = self.told.replace(Standing::Answering);
         match (before, told) {
@@ -117,7 +147,7 @@ impl Unit {
             // A command that failed is no probe: the next one comes when it comes.
             State::Down { .. } if poll.is_none() => Change::Same,
             State::Down { wait, .. } => self.down(now, (wait * 2).min(PROBE_LONGEST)),
-            State::Cut => Change::Same,
+            State::Cut | State::Paused => Change::Same,
         }
     }
 
@@ -129,8 +159,10 @@ impl Unit {
 
     /// The bus lost its connection.
     pub fn cut(&mut self) {
-        self.state = State::Cut;
-        self.told = Some(Standing::Down);
+        if !self.is_paused() {
+            self.state = State::Cut;
+            self.told = Some(Standing::Down);
+        }
     }
 
     /// The bus is connected again: the device is tried as if nothing had been, but told to be down until it answers.
@@ -147,7 +179,7 @@ impl Unit {
             State::Suspect { poll: Some(retry), .. } if retry != poll => May::Not,
             State::Suspect { .. } => May::Now,
             State::Down { probe_at, .. } if probe == Some(poll) => May::From(probe_at.max(budget)),
-            State::Down { .. } | State::Cut => May::Not,
+            State::Down { .. } | State::Cut | State::Paused => May::Not,
         }
     }
 }
@@ -239,6 +271,29 @@ mod tests {
         unit.failed(Some(0), start);
         unit.failed(Some(0), start);
         assert_eq!(unit.may(0, Some(0), budget.not_before()), May::From(start + 19 * SECOND));
+    }
+
+    #[test]
+    fn a_paused_unit_is_left_alone_whatever_happens_and_then_tried_at_once() {
+        let now = Instant::now();
+        let mut unit = Unit::default();
+        unit.answered();
+        unit.pause();
+        assert_eq!((unit.told(), unit.may(0, Some(0), now)), (Some(Standing::Paused), May::Not));
+        unit.cut();
+        unit.reconnected();
+        unit.try_now();
+        assert_eq!((unit.failed(Some(0), now), unit.answered()), (Change::Same, Change::Same));
+        assert!(unit.is_paused() && unit.is_down());
+        unit.resume();
+        assert_eq!((unit.told(), unit.may(7, None, now)), (Some(Standing::Paused), May::Now));
+        let mut dead = unit.clone();
+        assert_eq!(unit.answered(), Change::Recovered);
+        assert_eq!((dead.failed(Some(7), now), dead.failed(Some(7), now)), (Change::Suspect, Change::Down));
+        assert_ne!(dead.may(7, Some(7), now), May::Now);
+        dead.try_now();
+        assert_eq!((dead.told(), dead.may(7, Some(7), now)), (Some(Standing::Down), May::Now));
+        assert_eq!(dead.answered(), Change::Back);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub enum Standing {
     Suspect,
     /// Two failures or no connection; probed with backoff.
     Down,
+    /// Somebody wants it left alone; nothing is sent to it.
+    Paused,
 }
 
 impl Standing {
@@ -73,6 +75,7 @@ impl Standing {
             Self::Answering => "answering",
             Self::Suspect => "suspect",
             Self::Down => "down",
+            Self::Paused => "paused",
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `hub` forks samples into the live and the durable lane · `latest` is the live lane (newest wins), `alarms` that of
 //! alarms ·
-//! `command` is the one road for a command, from broker, uplink or page · `forward` that of clients' messages into the
-//! stores · `progress` who is stuck · `clock` is the handle that rooms take
+//! `command` is the one road for a command, from broker, uplink or page · `operate` that of a wish to pause or poll a device ·
+//! `forward` that of clients' messages into the stores · `progress` who is stuck · `clock` is the handle that rooms take
 //! instead of asking the system · `timer` wakes to fractions of a millisecond ·
 //! `stop` tells sources to end (everyone else ends when the channel in front closes).
 
@@ -14,6 +14,7 @@ pub mod forward;
 pub mod hub;
 pub mod latest;
 pub mod notice;
+pub mod operate;
 pub mod progress;
 pub mod stop;
 pub mod timer;

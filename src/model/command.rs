@@ -23,6 +23,8 @@ pub enum Refusal {
     Clock,
     /// The device does not have the SunSpec model that the tag is in, or not where it was.
     Absent,
+    /// Its device is paused: nothing is sent to it.
+    Paused,
     /// The queue to the bus is full.
     Busy,
     /// The gateway is stopping.
@@ -43,6 +45,7 @@ impl Refusal {
             Self::Expired => "expired",
             Self::Clock => "clock",
             Self::Absent => "absent",
+            Self::Paused => "paused",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::Journal => "journal",

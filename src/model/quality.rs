@@ -26,11 +26,13 @@ pub enum Cause {
     Transport = 9,
     /// The device answered, but not in valid Modbus.
     Protocol = 10,
+    /// Somebody paused the device; it is not asked.
+    Paused = 11,
 }
 
 impl Cause {
     /// All causes, in the order of their stored codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Starting,
         Self::Timeout,
         Self::Exception,
@@ -41,6 +43,7 @@ impl Cause {
         Self::Config,
         Self::Transport,
         Self::Protocol,
+        Self::Paused,
     ];
 
     /// The word in payloads and logs.
@@ -56,10 +59,11 @@ impl Cause {
             Self::Config => "config",
             Self::Transport => "transport",
             Self::Protocol => "protocol",
+            Self::Paused => "paused",
         }
     }
 
-    /// The cause with this stored code (1..=10).
+    /// The cause with this stored code (1..=11).
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| *cause as u8 == code)
     }
@@ -134,7 +138,7 @@ mod tests {
         for quality in all {
             assert_eq!(Quality::from_code(quality.code()), Some(quality));
         }
-        for code in [1, 0x40, 0x80, 0xC1, 0x4B] {
+        for code in [1, 0x40, 0x80, 0xC1, 0x4C] {
             assert_eq!(Quality::from_code(code), None);
         }
     }

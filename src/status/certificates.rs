@@ -57,7 +57,9 @@ impl Certificates {
     /// Reads the files and acts on what they hold.
     pub(super) async fn look(&mut self) {
         let (serving, news) = self.files.look(self.clock.wall_now()).await;
-        news.into_iter().for_each(|news| self.tell(news));
+        for news in news {
+            self.tell(news);
+        }
         let edition = |serving: &Option<Serving>| serving.as_ref().map(|serving| serving.edition);
         let (before, after) = (edition(&self.now.borrow()), edition(&serving));
         if before != after {

@@ -4,21 +4,34 @@
 //! here is on the way of a value; without the page everything else goes on.
 //!
 //! `server` the listener and its limits · `certificates` its TLS · `guard` what every request passes · `visitor` who asks ·
-//! `board` how everything stands, `health` whether all is well, `metrics` what there is to count.
+//! `board` how everything stands, `health` whether all is well, `metrics` what there is to count · `pages` what a browser
+//! gets · `api` the values of tags, `values` where they come from, `history` a line of points · `login` who is who,
+//! `sessions` for how long · `operate` commands.
 //!
 //! | path | answer | for whom |
 //! |---|---|---|
 //! | `/health` | is all well, and why not | everybody; reasons on loopback or with a login |
 //! | `/metrics` | figures for Prometheus | who is let in |
-//! | `/api/status` | the board as JSON | who is let in |
+//! | `/api/status` | the board as JSON | who is let in; alarms of tags that he may read |
+//! | `/`, `/style.css`, `/script.js` | the page, without a figure in it | everybody |
+//! | `/api/tags`, `/api/history` | see `api` | who is let in; tags that he may read |
+//! | `/api/session`, `/api/login`, `/api/logout` | see `login` | everybody |
+//! | `/api/command/…` | see `operate` | who is logged in and has `operate` |
 
+mod api;
 pub mod board;
 mod certificates;
 mod guard;
 pub mod health;
+pub mod history;
+mod login;
 pub mod metrics;
+mod operate;
+mod pages;
 mod server;
+mod sessions;
 mod stall;
+pub mod values;
 mod visitor;
 
 use std::net::SocketAddr;
@@ -31,17 +44,21 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::config::plan::PagePlan;
 use crate::flow::clock::Clock;
+use crate::flow::command::CommandEntry;
 use crate::flow::notice::Notices;
+use crate::flow::operate::Operate;
 use crate::flow::stop::Stop;
 use crate::model::stats::Counter;
 use board::{Boards, Gather};
+use login::Logins;
 use server::Server;
+use values::Values;
 
 /// Longest body of a request, bytes: a login or a command.
 const BODY_MAX: usize = 16 * 1024;
@@ -62,6 +79,12 @@ pub struct StatusParts {
     pub notices: Notices,
     /// What it counts.
     pub stats: Arc<StatusStats>,
+    /// The values of the tags.
+    pub values: Arc<Values>,
+    /// Where writes are handed in …
+    pub commands: CommandEntry,
+    /// … and what else may be asked of a device.
+    pub operate: Operate,
 }
 
 /// Counters since start.
@@ -93,6 +116,11 @@ struct Furniture {
     boards: Boards,
     count: metrics::Count,
     stats: Arc<StatusStats>,
+    notices: Notices,
+    values: Arc<Values>,
+    commands: CommandEntry,
+    operate: Operate,
+    logins: Logins,
 }
 
 impl std::ops::Deref for Lobby {
@@ -106,9 +134,21 @@ impl std::ops::Deref for Lobby {
 impl Status {
     /// Opens nothing yet. Each change of `renew` asks for certificates to be read again.
     pub fn new(parts: StatusParts, renew: watch::Receiver<u64>) -> Self {
-        let StatusParts { plan, access, gather, count, clock, notices, stats } = parts;
-        let server = Server::new(&plan, clock, notices, (Arc::clone(&stats), renew));
-        let lobby = Lobby(Arc::new(Furniture { plan, access, boards: Boards::new(gather), count, stats }));
+        let StatusParts { plan, access, gather, count, clock, notices, stats, values, commands, operate } = parts;
+        let server = Server::new(&plan, clock, notices.clone(), (Arc::clone(&stats), renew));
+        let (boards, logins) = (Boards::new(gather), Logins::default());
+        let lobby = Lobby(Arc::new(Furniture {
+            plan,
+            access,
+            boards,
+            count,
+            stats,
+            notices,
+            values,
+            commands,
+            operate,
+            logins,
+        }));
         Self { server, router: router(lobby) }
     }
 
@@ -127,7 +167,20 @@ fn router(lobby: Lobby) -> Router {
     Router::new()
         .route("/health", get(health::answer))
         .route("/metrics", get(metrics::answer))
+        .route("/", get(pages::index))
+        .route("/style.css", get(pages::style))
+        .route("/script.js", get(pages::script))
         .route("/api/status", get(status))
+        .route("/api/tags", get(api::tags))
+        .route("/api/history", get(api::history))
+        .route("/api/session", get(login::session))
+        .route("/api/login", post(login::login))
+        .route("/api/logout", post(login::logout))
+        .route("/api/command/write", post(operate::write))
+        .route("/api/command/poll", post(operate::device))
+        .route("/api/command/pause", post(operate::device))
+        .route("/api/command/resume", post(operate::device))
+        .route("/api/command/reset", post(operate::device))
         .fallback(nothing_there)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn_with_state(lobby.clone(), guard::pass))
@@ -137,7 +190,7 @@ fn router(lobby: Lobby) -> Router {
 /// `GET /api/status`
 async fn status(State(lobby): State<Lobby>, parts: Parts) -> Response {
     match visitor::identify(&lobby, &parts).await {
-        Ok(_) => json(&*lobby.boards.now()),
+        Ok(who) => json(&api::seen_by(&lobby, &who, &lobby.boards.now())),
         Err(refused) => visitor::refusal(refused),
     }
 }

@@ -1,7 +1,8 @@
 //! Who asks: the identity behind a request, by the users and rules of the broker.
 //!
 //! HTTP Basic (RFC 7617) for Prometheus and scripts, checked and slowed down by the access room like a login at the broker.
-//! Without one a visitor is anonymous, as far as `[status] anonymous` lets him in.
+//! A session of the page (`login`) comes first. HTTP Basic is only for asking: a browser sends it by itself, to whatever page
+//! makes it ask. Without either a visitor is anonymous, as far as `[status] anonymous` lets him in.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -43,6 +44,9 @@ impl From {
 
 /// The visitor's identity. Takes as long as checking a password takes.
 pub(super) async fn identify(lobby: &Lobby, parts: &Parts) -> Result<Identity, Refused> {
+    if let Some(who) = lobby.logins.visitor(lobby, &parts.headers) {
+        return Ok(who);
+    }
     let login = match parts.headers.get(header::AUTHORIZATION) {
         Some(value) => Some(login(value.as_bytes()).ok_or(Refused::BadCredentials)?),
         None => None,

@@ -104,7 +104,7 @@ impl Desk {
         let mut ordinal = self.ordinal.lock().expect("no panic");
         *ordinal += 1;
         let owing = Owing { ordinal: *ordinal, qos, retain: false, identifiers: Vec::new() };
-        (*ordinal, self.ledger.owe(Arc::clone(message), &[(self.to, owing)], received))
+        (*ordinal, self.ledger.owe(Arc::clone(message), &[(self.to, owing)], received).expect("taken"))
     }
 }
 

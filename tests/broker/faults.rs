@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ironbridge::config::plan::AclPlan;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
-use support::{Client4, Client5, Running, Setup, filter, message, tag, until};
+use support::{Client4, Client5, Running, Setup, Wishes, filter, message, tag, until};
 
 /// strace, attached; detached when dropped.
 struct Injection(Child);
@@ -84,6 +85,10 @@ async fn while_the_disk_fails_what_would_be_owed_is_refused_and_afterwards_it_wo
         drop(injection);
         publish_until(true, &mut sender, &mut next, &mut accepted).await;
     }
+    // What was refused takes no room: the sum is that of what was accepted.
+    let mut watch = Client5::connect(address, "watch", |_| {}).await;
+    watch.subscribe(filter("$SYS/broker/sessions/owed/count", 0), None).await;
+    while watch.message().await.payload != accepted.len().to_string() {}
     let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
     assert_eq!(reader.take_texts(accepted.len()).await, accepted);
     reader.ping().await;
@@ -111,6 +116,47 @@ async fn a_file_that_cannot_be_opened_at_first_is_taken_in_when_it_can_sessions_
     let (mut client, present) = back(&broker, "c").await;
     assert!(present);
     assert_eq!(client.take_texts(2).await, ["owed", "and this"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_file_cannot_be_read_no_session_in_it_is_begun_anew_nor_taken_by_somebody_else() {
+    let acl =
+        AclPlan { user: "*".to_owned(), read: vec!["#".to_owned()], write: vec!["#".to_owned()], operate: vec![] };
+    let setup = || Setup { users: vec!["ann", "ben"], acl: vec![acl.clone()], ..Setup::default() };
+    let of = |user: &'static str| {
+        move |wishes: &mut Wishes| {
+            wishes.login = Some(v5::Login { username: user.to_owned(), password: user.to_owned() });
+        }
+    };
+    let lasts = |wishes: &mut Wishes| {
+        lasting(3600)(wishes);
+        of("ann")(wishes);
+    };
+    let broker = Running::with(setup()).await;
+    let mut ann = Client5::connect(broker.address, "hmi", lasts).await;
+    ann.subscribe(filter("q", 1), None).await;
+    ann.leave().await;
+    assert!(broker.v5("sender").await.give(message("q", 1, "for ann")).await);
+    let dir = broker.stop().await;
+    let (path, away) = (dir.path().join("broker.db"), dir.path().join("away"));
+    std::fs::rename(&path, &away).expect("moved");
+    std::fs::create_dir(&path).expect("something in the way");
+    let broker = Running::at(setup(), dir).await;
+    let (_, connack) = Client5::open(broker.address, "hmi", lasts).await;
+    assert_eq!(connack.code, v5::ConnectReturnCode::ServerUnavailable);
+    let mut connect = v4::Connect::new("old");
+    connect.clean_session = false;
+    let (_, connack) = Client4::open(broker.address, connect).await;
+    assert_eq!(connack.code, v4::ConnectReturnCode::ServiceUnavailable);
+    let mut ben = Client5::connect(broker.address, "hmi", of("ben")).await;
+    ben.ping().await;
+    std::fs::remove_dir(&path).expect("out of the way");
+    std::fs::rename(&away, &path).expect("moved back");
+    assert_eq!(ben.disconnected().await, v5::DisconnectReasonCode::NotAuthorized);
+    let (mut ann, connack) = Client5::open(broker.address, "hmi", lasts).await;
+    assert!(connack.session_present);
+    assert_eq!(ann.take().await.payload, "for ann");
     broker.stop().await;
 }
 

@@ -137,3 +137,16 @@ fn circles_are_refused_wherever_they_can_be_seen() {
     );
     assert!(problem(&renamed).contains(round));
 }
+
+#[test]
+fn more_ways_than_can_be_followed_are_no_proof_that_there_is_no_circle() {
+    let mut tower = String::new();
+    for (storey, room) in (0..8).flat_map(|storey| (0..4).map(move |room| (storey, room))) {
+        let above = storey + 1;
+        tower += &format!("[[bridge]]\nname = \"b{storey}{room}\"\nurl = \"mqtt://x:1883\"\n");
+        tower += &topic(&format!("filter = \"#\"\nlocal_prefix = \"{storey}/\"\nremote_prefix = \"{above}/\""));
+        tower += &topic(&format!("filter = \"{above}/#\"\ndirection = \"in\""));
+    }
+    let told = problem(&tower);
+    assert!(told.contains("too many ways"), "{told}");
+}

@@ -20,5 +20,6 @@ mod profiles;
 mod soak;
 mod starvation;
 mod sunspec;
+mod switches;
 mod traps;
 mod wire;

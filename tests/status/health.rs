@@ -205,7 +205,7 @@ async fn who_asks_badly_is_refused_and_harms_nobody() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-fn trusting(authority: &Authority) -> Arc<ClientConfig> {
+pub fn trusting(authority: &Authority) -> Arc<ClientConfig> {
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = RootCertStore::empty();
     let pem = authority.pem();

@@ -6,5 +6,9 @@ mod authority;
 mod gateway;
 
 mod health;
+mod login;
 mod metrics;
+mod operate;
+mod page;
+mod visit;
 mod web;

@@ -20,7 +20,7 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Unfinished, Walk};
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Course, Ending, Received};
-use crate::broker::tree::ClientKey;
+use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::will::LastWill;
 
 /// How long a connection may take to let go of its session; it does no more than finish what it is at.
@@ -28,6 +28,7 @@ const HANDOVER_MAX: Duration = Duration::from_secs(5);
 
 /// Reasons for CONNACK (MQTT 5, section 3.2.2.2).
 const IDENTIFIER_NOT_VALID: u8 = 0x85;
+const UNAVAILABLE: u8 = 0x88;
 const BUSY: u8 = 0x89;
 const SHUTTING_DOWN: u8 = 0x8B;
 const QUOTA_EXCEEDED: u8 = 0x97;
@@ -126,6 +127,10 @@ impl Shared {
             return Attempt::Refused(NOT_AUTHORIZED);
         }
         self.judge_will(&mut newcomer);
+        // It may have a session in the file that could not be read yet; begun anew, all it is owed there would be lost.
+        if newcomer.expiry > 0 && !self.disk.is_known() {
+            return Attempt::Refused(UNAVAILABLE);
+        }
         if let Some((key, client)) =
             core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
         {
@@ -226,7 +231,7 @@ impl Shared {
     }
 
     /// Takes a session out, and sends the will that waited for its end (3.1.3.2.2).
-    fn end_session(&self, core: &mut Core, key: ClientKey, now: Instant) {
+    pub(super) fn end_session(&self, core: &mut Core, key: ClientKey, now: Instant) {
         let Some(client) = core.take_out(key) else {
             return;
         };
@@ -259,7 +264,7 @@ impl Shared {
     fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {
         let Newcomer { id, identity, version, expiry, will, outbox, .. } = newcomer;
         let identity = Some(identity);
-        if expiry > 0 && core.durable >= self.bounds.max_sessions {
+        if expiry > 0 && (core.durable >= self.bounds.max_sessions || self.disk.is_crowded()) {
             return Attempt::Refused(QUOTA_EXCEEDED);
         }
         let durable = (expiry > 0).then(|| Box::new(Durable::new(self.disk.new_session(), version, &self.owed)));
@@ -297,7 +302,10 @@ impl Shared {
             // What was sent at QoS 0 may have got lost with the connection.
             let since = if subscription.qos == Qos::AtMostOnce { 0 } else { in_step };
             let cursor = core.retained.cursor_since(filter, since, unfinished.get(filter).copied());
-            Some(Walk { cursor, subscription: *subscription, after: 0 })
+            // What a walk had left to do comes as what was kept.
+            let kept = subscription.retain_as_published || unfinished.contains_key(filter);
+            let subscription = Subscription { retain_as_published: kept, ..*subscription };
+            Some(Walk { cursor, subscription, after: 0 })
         });
         let walks = walks.collect();
         client.presence = Presence::Here(Connected { outbox, will });

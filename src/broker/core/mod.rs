@@ -216,27 +216,30 @@ impl Shared {
         from: Option<Origin>,
     ) -> Result<Published, Refusal> {
         let durable = core.find(message, retain, from.map(|from| from.client));
-        // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
-        let fails = durable && self.disk.trouble().is_some();
-        let refusal = if fails && from.is_some() { Some(Refusal::Disk) } else { core.keep(message, retain).err() };
-        if let Some(refusal) = refusal {
+        let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
+        if is_kept && (!core.retained.has_room(message) || self.disk.is_crowded()) {
             core.deliveries.clear();
-            return Err(refusal);
+            return Err(Refusal::NoRoom);
         }
         let receivers = core.deliveries.len();
         let wanted = !core.found.single.is_empty() || !core.found.shared.is_empty();
-        let debts = if durable && !fails { self.number(core) } else { owing::Debts::new() };
-        let owed = !debts.is_empty();
         let received =
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
-        let row = (retain == Retain::Yes && message.keep == Keep::Every)
+        // Nothing is entered for a topic that nobody has kept anything on: there would be no end to them.
+        let row = (is_kept && (!message.payload.is_empty() || self.may_be_kept(core, &message.topic)))
             .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, &self.clock)));
+        let entered = if durable { self.owe(core, message, received, row.clone()) } else { Ok(None) };
+        // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
+        if entered.is_err() && from.is_some() {
+            core.deliveries.clear();
+            return Err(Refusal::Disk);
+        }
+        core.keep(message, retain);
+        let entered = entered.unwrap_or(None);
+        let owed = entered.is_some();
         let committed = match row {
-            None if owed => Some(self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received)),
-            None => None,
-            Some(row) if owed => {
-                Some(self.disk.owe_retained(keeping::owed_row(message, &self.clock), &debts, received, row))
-            }
+            None => entered,
+            Some(_) if owed => entered,
             Some(row) if message.qos == Qos::AtMostOnce || from.is_none() => {
                 self.disk.change_at_leisure(Arc::clone(&message.topic), row);
                 None
@@ -248,6 +251,11 @@ impl Shared {
         }
         core.deliver(&self.stats);
         Ok(Published { receivers, wanted, committed, owed })
+    }
+
+    /// Is there a retained message, or may there be one in a file that could not be read yet?
+    fn may_be_kept(&self, core: &Core, topic: &str) -> bool {
+        core.retained.has(topic) || !self.disk.is_known()
     }
 
     /// The gateway's own messages; retained ones live in memory only.
@@ -278,6 +286,7 @@ impl Shared {
         for will in core.wills.due(now) {
             self.publish_will(&mut core, will, now);
         }
+        self.give_up(&core);
         self.end_sessions(&mut core, now);
         if let Some(OnDisk { rows, sessions, set_aside }) = self.disk.found_late() {
             if let Some(aside) = set_aside {
@@ -323,15 +332,16 @@ impl Shared {
 }
 
 impl Core {
-    /// Keeps a message that is to be retained, or forgets its topic.
-    fn keep(&mut self, message: &Arc<Message>, retain: Retain) -> Result<(), Refusal> {
+    /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
+    fn keep(&mut self, message: &Arc<Message>, retain: Retain) {
         if retain == Retain::No {
-            return Ok(());
+            return;
         }
         if message.payload.is_empty() {
             self.retained.clear(&message.topic);
-            return Ok(());
+        } else {
+            let kept = self.retained.put(Arc::clone(message));
+            debug_assert!(kept.is_ok(), "it was looked before whether there is room");
         }
-        self.retained.put(Arc::clone(message)).map_err(|_| Refusal::NoRoom)
     }
 }

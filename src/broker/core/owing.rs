@@ -13,16 +13,22 @@ use super::{Core, Shared};
 use crate::broker::clients::{Away, Carried, Client, Ends, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::keeping;
-use crate::broker::message::{Delivery, Keep, Owed, Qos, Retain};
+use crate::broker::message::{Delivery, Keep, Message, Owed, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Rest, Walk};
-use crate::broker::session::Received;
+use crate::broker::session::{Ending, Received};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::wire::{Filter, RetainHandling};
-use crate::disk::ledger::{Committed, Kept, Owing, SessionId, SessionRow, SubscriptionRow};
+use crate::config::plan::SessionsPlan;
+use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, Row, SessionId, SessionRow, SubscriptionRow};
 
-/// What one message leaves in the ledger.
-pub(super) type Debts = Vec<(SessionId, Owing)>;
+/// What one message is to leave in the ledger.
+#[derive(Default)]
+struct Numbered {
+    debts: Vec<(SessionId, Owing)>,
+    /// Whose sessions have no room for it.
+    full: Vec<ClientKey>,
+}
 
 impl Shared {
     /// Puts a session into the ledger as it is now, if it belongs there.
@@ -44,8 +50,9 @@ impl Shared {
 
     /// The client has acknowledged it, or it need not be sent any more.
     pub(in crate::broker) fn settle(&self, tally: &Tally, owed: Owed) {
-        tally.less(owed.cost);
-        self.disk.settle(tally.id, owed.ordinal);
+        if self.disk.settle(tally.id, owed.ordinal) {
+            tally.less(owed.cost);
+        }
     }
 
     /// It has arrived at QoS 2; PUBREL waits for the commit.
@@ -54,26 +61,60 @@ impl Shared {
         self.disk.release(tally.id, owed.ordinal)
     }
 
-    /// Numbers the deliveries of a message that sessions will be owed. Those that have no room are struck out.
-    pub(super) fn number(&self, core: &mut Core) -> Debts {
-        let mut debts = Debts::new();
-        let Core { clients, deliveries, .. } = core;
-        deliveries.retain_mut(|(key, delivery)| {
-            if !is_owed(delivery) {
-                return true;
+    /// A connection has nothing at hand, and nothing in flight: mends what may have been left in the sum. Whoever enters a
+    /// message has the lock from its charge until it lies in the outbox, so here nothing is between the two.
+    pub(in crate::broker) fn nothing_is_owed(&self, tally: &Tally, outbox: &Outbox) {
+        if tally.now() == (0, 0) {
+            return;
+        }
+        let core = self.lock();
+        if outbox.is_clear() {
+            tally.clear();
+        }
+        drop(core);
+    }
+
+    /// Takes off the sums what could not be committed.
+    pub(super) fn give_up(&self, core: &Core) {
+        let given_up = self.disk.given_up();
+        if given_up.is_empty() {
+            return;
+        }
+        for durable in core.clients.all().filter_map(|(_, client)| client.durable.as_ref()) {
+            if let Some(given_up) = given_up.get(&durable.tally.id) {
+                durable.tally.given_up(*given_up);
             }
-            let Some(client) = clients.get_mut(*key) else { return false };
-            let Some(durable) = &mut client.durable else { return true };
-            delivery.owed = durable.owe(&delivery.message, &self.bounds);
-            if let Some(owed) = delivery.owed {
-                debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal)));
-            } else {
+        }
+    }
+
+    /// Enters the deliveries of a message as owed to sessions. Those that have no room are struck out, and counted. Refused:
+    /// none is owed.
+    pub(super) fn owe(
+        &self,
+        core: &mut Core,
+        message: &Message,
+        received: Option<(SessionId, u16)>,
+        row: Option<Option<Row>>,
+    ) -> Result<Option<Committed>, NotCommitted> {
+        let Numbered { debts, full } = core.number(&self.bounds);
+        let entered = match row {
+            _ if debts.is_empty() => Ok(None),
+            None => self.disk.owe(keeping::owed_row(message, &self.clock), &debts, received).map(Some),
+            Some(row) => {
+                self.disk.owe_retained(keeping::owed_row(message, &self.clock), &debts, received, row).map(Some)
+            }
+        };
+        if entered.is_err() {
+            core.take_back();
+            return entered;
+        }
+        for key in full {
+            if let Some(durable) = core.clients.get_mut(key).and_then(|client| client.durable.as_mut()) {
                 durable.dropped += 1;
                 self.stats.dropped_full.one();
             }
-            delivery.owed.is_some()
-        });
-        debts
+        }
+        entered
     }
 
     /// The next retained messages for a subscriber. Clients' own are owed to a session that outlives its connection.
@@ -96,15 +137,16 @@ impl Shared {
         for message in messages.drain(..) {
             let mut delivery = super::delivery(&message, &walk.subscription, Retain::Yes);
             if let Some(durable) = durable.as_mut().filter(|_| is_owed(&delivery))
-                && let Some(owed) = durable.owe(&message, &self.bounds)
+                && let Some(owed) = durable.owe(&delivery, &self.bounds)
             {
                 let owing = keeping::owing(&delivery, owed.ordinal);
+                let to = [(durable.tally.id, owing)];
                 // Nobody waits for it: the messages themselves are on disk already.
-                drop(self.disk.owe(keeping::owed_row(&message, &self.clock), &[(durable.tally.id, owing)], None));
-                if outbox.leaves_to_ledger(owed.ordinal) {
-                    continue;
+                match self.disk.owe(keeping::owed_row(&message, &self.clock), &to, None) {
+                    Ok(_committed) if outbox.leaves_to_ledger(owed.ordinal) => continue,
+                    Ok(_committed) => delivery.owed = Some(owed),
+                    Err(NotCommitted) => durable.tally.less(owed.cost),
                 }
-                delivery.owed = Some(owed);
             }
             into.push(delivery);
         }
@@ -117,13 +159,24 @@ impl Shared {
         self.disk.finish(tally.id, packet_id)
     }
 
-    /// Sessions that were on disk; none of a client that is known by now.
+    /// Sessions that were on disk. Should the file have been read late, a client that came meanwhile without a session has
+    /// ended its own; a stranger that came with the client id of a session must go.
     pub(super) fn take_in(&self, core: &mut Core, found: Vec<Kept>) {
         let now = Instant::now();
         for kept in found {
-            if core.clients.with_id(&kept.session.client_id).is_some() {
-                self.disk.forget(kept.session.id);
-                continue;
+            if let Some(key) = core.clients.with_id(&kept.session.client_id)
+                && let Some(client) = core.clients.get(key)
+            {
+                if client.owner == kept.session.owner {
+                    self.disk.forget(kept.session.id);
+                    self.stats.dropped_ended.add(kept.owed_count);
+                    continue;
+                }
+                if let Some(connected) = client.connected() {
+                    connected.outbox.end(Ending::NotAllowed);
+                }
+                tracing::warn!(client = &*client.id, "client must go, its id is that of somebody else's session");
+                self.end_session(core, key, now);
             }
             core.durable += 1;
             let client = client(&kept, Durable::found(&kept, &self.owed), now);
@@ -192,6 +245,37 @@ pub(in crate::broker) enum Room {
 }
 
 impl Core {
+    /// Numbers the deliveries of a message that sessions will be owed; strikes out those that have no room.
+    fn number(&mut self, bounds: &SessionsPlan) -> Numbered {
+        let mut numbered = Numbered::default();
+        let Self { clients, deliveries, .. } = self;
+        deliveries.retain_mut(|(key, delivery)| {
+            if !is_owed(delivery) {
+                return true;
+            }
+            let Some(client) = clients.get_mut(*key) else { return false };
+            let Some(durable) = &mut client.durable else { return true };
+            delivery.owed = durable.owe(delivery, bounds);
+            match delivery.owed {
+                Some(owed) => numbered.debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal))),
+                None => numbered.full.push(*key),
+            }
+            delivery.owed.is_some()
+        });
+        numbered
+    }
+
+    /// The ledger has refused them.
+    fn take_back(&mut self) {
+        for (key, delivery) in &mut self.deliveries {
+            if let Some(owed) = delivery.owed.take()
+                && let Some(durable) = self.clients.get(*key).and_then(|client| client.durable.as_ref())
+            {
+                durable.tally.less(owed.cost);
+            }
+        }
+    }
+
     /// A subscription that was on disk.
     fn restore(&mut self, key: ClientKey, row: &SubscriptionRow) {
         let Some((group, filter)) = split(&row.filter) else {

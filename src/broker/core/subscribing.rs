@@ -56,7 +56,8 @@ impl Shared {
             *known = subscription;
         } else {
             let full = client.filters.len() >= self.limits.subscriptions || client.levels + levels > LEVELS_MAX;
-            if full || everybody + levels > LEVELS_OF_ALL_MAX {
+            let crowded = client.durable.is_some() && self.disk.is_crowded();
+            if full || crowded || everybody + levels > LEVELS_OF_ALL_MAX {
                 return Err(0x97);
             }
             client.filters.insert(wanted.filter.as_str().into(), subscription);

@@ -97,7 +97,9 @@ impl Certificates {
     /// Reads the files and acts on what they hold.
     pub(super) async fn look(&mut self, reason: Reason) {
         let (serving, news) = self.files.look(self.clock.wall_now()).await;
-        news.into_iter().for_each(|news| self.tell(news));
+        for news in news {
+            self.tell(news);
+        }
         let Some(serving) = serving else {
             self.now.send_replace(None);
             return;

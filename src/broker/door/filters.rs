@@ -31,6 +31,9 @@ impl Duty {
                         let subscription = Subscription { retain_as_published: true, ..subscribed.subscription };
                         let walk = Walk { cursor, subscription, after };
                         self.walks.insert(walk.cursor.filter(), walk);
+                        // Until it has them all, and has acknowledged them: should the connection break, none that it
+                        // has not got may pass for seen.
+                        self.in_step = 0;
                     }
                 }
                 Err(reason) => {

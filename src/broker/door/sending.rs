@@ -152,7 +152,7 @@ impl Duty {
         if self.outbox.is_clear() {
             self.in_step = version;
             if let Some(tally) = self.tally.as_ref().filter(|_| !self.session.has_flights()) {
-                tally.clear();
+                self.shared.nothing_is_owed(tally, &self.outbox);
             }
         }
     }

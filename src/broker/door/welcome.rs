@@ -39,7 +39,7 @@ const fn why(reason: u8) -> &'static str {
     match reason {
         0x85 => "this client id is not valid, or somebody else's",
         0x87 => "not authorized: user name, password or certificate",
-        0x88 => "nobody can be let in for the moment",
+        0x88 => "cannot be let in for the moment, try again",
         0x89 => "too busy, try again",
         0x8B => "the gateway stops",
         0x97 => "no room for more sessions that outlive their connection",

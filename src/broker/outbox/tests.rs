@@ -119,6 +119,47 @@ fn what_stands_in_the_ledger_ends_no_connection_and_comes_through_again_when_it_
 }
 
 #[test]
+fn what_has_been_read_from_the_ledger_is_not_put_in_once_more_by_whoever_entered_it() {
+    let outbox = empty();
+    outbox.begin_behind(5);
+    // The seventh was entered while the page was read, found in it, and is only now being put in.
+    assert!(outbox.catch_up(8));
+    assert_eq!(outbox.put(owed(7, b"")), Put::Behind);
+    assert_eq!(outbox.put(owed(8, b"")), Put::Waits);
+    let ordinals = drain(&outbox).into_iter().map(|delivery| delivery.owed.expect("owed").ordinal);
+    assert_eq!(ordinals.collect::<Vec<_>>(), [8]);
+}
+
+#[test]
+fn whoever_is_told_to_go_is_not_known_to_have_got_everything() {
+    let outbox = empty();
+    assert!(outbox.is_clear());
+    outbox.begin_behind(5);
+    outbox.put(delivery("tag", b"1", Keep::Newest));
+    outbox.end(Ending::TakenOver);
+    assert!(!outbox.is_clear(), "rows are owed, and a value was dropped");
+}
+
+#[test]
+fn thousands_of_subscription_identifiers_are_charged_to_the_client_that_chose_them() {
+    let outbox = empty();
+    let with = |delivery: Delivery| Delivery { ids: vec![1; 4096], ..delivery };
+    let mut put = 0;
+    while outbox.put(with(delivery("m", b"x", Keep::Every))) == Put::Waits {
+        put += 1;
+    }
+    assert!(put <= 64, "1 MiB, 16 KiB each: {put}");
+    let outbox = empty();
+    let mut put = 0;
+    while outbox.put(with(owed(put, b"x"))) == Put::Waits {
+        put += 1;
+    }
+    assert!(put <= 32, "{put}");
+    drain(&outbox);
+    assert_eq!(outbox.for_all.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_smaller_bound_holds_for_messages_and_for_the_newest_values_alike() {
     let outbox = Outbox::new(Arc::default(), 64 << 10);
     while outbox.put(delivery("m", &[0; 1000], Keep::Every)) == Put::Waits {}

@@ -12,12 +12,13 @@
 //!
 //! **In trouble** (full disk, failing medium, a file that cannot be opened: [`Ledger::trouble`]) all who wait are told
 //! [`NotCommitted`] at once. What was to be owed is refused and forgotten, so nothing grows: the broker must not
-//! acknowledge it. All other changes are kept, folded to one per thing, and tried again every 5 s; pages are read if they
+//! acknowledge it, and takes it off its sums ([`Ledger::given_up`]). All other changes are kept, folded to one per thing, and tried again every 5 s; pages are read if they
 //! can be.
 //!
-//! `rows` what is kept · `pending` what is not on disk yet (pure) · `tables` the format, and writing it · `load` opening and
+//! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables` the format, and writing it · `load` opening and
 //! reading at start · `page` reading what is owed · `upkeep` what the file needs · `writer` the thread.
 
+mod batch;
 mod load;
 #[cfg(test)]
 mod model;
@@ -30,6 +31,7 @@ mod tests;
 mod upkeep;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -38,7 +40,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use pending::{Publish, Retained};
-pub use rows::{Found, Kept, MessageRow, OwedRow, Owing, SessionId, SessionRow, SubscriptionRow};
+pub use rows::{Found, GivenUp, Kept, MessageRow, OwedRow, Owing, SessionId, SessionRow, SubscriptionRow};
 use writer::{Request, Shared, State, Writer};
 
 pub use super::retained::{Committed, NotCommitted, Row};
@@ -49,6 +51,10 @@ pub const PACKET_IDS: u64 = 32_767;
 /// Bytes of owed messages that may wait for one commit; what comes beyond is refused as on a disk in trouble. Publishers
 /// wait for their commits, so only a disk that is slower than all their windows together lets it come to this.
 const PENDING_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of all other changes that may wait for one commit. On a disk in trouble they are kept until it works again, and
+/// clients can name ever new topics, filters and sessions.
+const LOOSE_MAX: usize = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
 
 /// What a session is owed cannot be read now; it is still owed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,10 +91,12 @@ impl Ledger {
         let (mut found, mut connection) = (Found::default(), None);
         // A new file has nothing to read: the thread makes it, and nobody waits for its first bytes to be durable.
         let is_new = load::is_new(path);
+        state.known = is_new;
         if !is_new {
             match load::open(path) {
                 Ok(mut opened) => {
                     state.take_in(&mut opened);
+                    state.known = true;
                     (found, connection) = (opened.found, Some(opened.connection));
                 }
                 Err(fault) => {
@@ -116,6 +124,13 @@ impl Ledger {
         self.shared.lock().late.take()
     }
 
+    /// Is it known what the file held at start, and has the broker been told? Until then there may be sessions and retained
+    /// messages that nobody knows of.
+    pub fn is_known(&self) -> bool {
+        let state = self.shared.lock();
+        state.known && state.late.is_none()
+    }
+
     /// Why nothing can be committed at present, if so.
     pub fn trouble(&self) -> Option<String> {
         self.shared.lock().trouble.clone()
@@ -134,8 +149,14 @@ impl Ledger {
         let mut state = self.shared.lock();
         state.entered.refuse();
         state.entered = pending::Entered::default();
-        (state.damaged, state.anew) = (false, true);
+        (state.damaged, state.anew, state.known) = (false, true, true);
         self.shared.entered(state);
+    }
+
+    /// Does so much wait for the disk that nothing should be begun that would make it more: sessions, subscriptions, retained
+    /// messages?
+    pub fn is_crowded(&self) -> bool {
+        self.shared.lock().entered.batch().loose_bytes >= LOOSE_MAX
     }
 
     /// What was done so far.
@@ -156,6 +177,7 @@ impl Ledger {
     /// Stores, replaces or, without a row, removes a retained message as soon as can be.
     pub fn change(&self, topic: Arc<str>, row: Option<Row>) -> Committed {
         self.awaited(|state, told| {
+            state.supersede(&topic);
             state.entered.retained(topic, row);
             state.entered.wait(told);
         })
@@ -163,7 +185,10 @@ impl Ledger {
 
     /// The same within a second, for what nobody waits for.
     pub fn change_at_leisure(&self, topic: Arc<str>, row: Option<Row>) {
-        self.enter(|state| state.entered.retained(topic, row));
+        self.enter(|state| {
+            state.supersede(&topic);
+            state.entered.retained(topic, row);
+        });
     }
 
     /// A key for a new session.
@@ -191,47 +216,61 @@ impl Ledger {
 
     /// A message is owed to these sessions, each once, with an ordinal higher than all before it. `received`: it came
     /// with that packet id (QoS 2) from a session of its own. Told once it is durable, or at once when it is owed no
-    /// more; that packet id is not kept then. [`NotCommitted`]: it is not owed, and must not be acknowledged.
+    /// more; that packet id is not kept then. [`NotCommitted`], at once or when it is told: it is not owed, and must not be
+    /// acknowledged. At once: nothing was entered, the ordinals are free. When it is told: [`Ledger::given_up`].
     pub fn owe(
         &self,
         message: Arc<MessageRow>,
         to: &[(SessionId, Owing)],
         received: Option<(SessionId, u16)>,
-    ) -> Committed {
+    ) -> Result<Committed, NotCommitted> {
         self.publish(Publish { message, to, received, retained: Retained::Untouched })
     }
 
     /// The same for a message that is retained as well (`row`; `None`: it clears its topic): both are committed in one
-    /// transaction. Told once that is done, even if it is owed no more. [`NotCommitted`]: it is not owed, but the
-    /// retained change is tried again.
+    /// transaction. Told once that is done, even if it is owed no more. [`NotCommitted`] when it is told: it is not owed,
+    /// but the retained change is tried again.
     pub fn owe_retained(
         &self,
         message: Arc<MessageRow>,
         to: &[(SessionId, Owing)],
         received: Option<(SessionId, u16)>,
         row: Option<Row>,
-    ) -> Committed {
+    ) -> Result<Committed, NotCommitted> {
         self.publish(Publish { message, to, received, retained: Retained::Changed(row) })
     }
 
-    fn publish(&self, publish: Publish<'_>) -> Committed {
-        let (told, committed) = oneshot::channel();
+    fn publish(&self, publish: Publish<'_>) -> Result<Committed, NotCommitted> {
         let mut state = self.shared.lock();
         if state.closed {
-            let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
-        } else if state.trouble.is_some() || state.entered.batch().bytes >= PENDING_MAX {
-            state.figures.refused += 1;
-            state.entered.not_owed(publish, told);
-        } else {
-            state.entered.owe(publish, told);
+            return Err(NotCommitted);
         }
+        if state.trouble.is_some() || state.entered.batch().bytes >= PENDING_MAX {
+            state.figures.refused += 1;
+            state.entered.not_owed(publish.received);
+            return Err(NotCommitted);
+        }
+        if matches!(publish.retained, Retained::Changed(_)) {
+            state.supersede(&publish.message.topic);
+        }
+        let (told, committed) = oneshot::channel();
+        state.entered.owe(publish, told);
         self.shared.entered(state);
-        committed
+        Ok(committed)
     }
 
-    /// The session is owed this no more (PUBACK, PUBCOMP, expired). Within a second.
-    pub fn settle(&self, id: SessionId, ordinal: u64) {
-        self.enter(|state| state.entered.settle(id, ordinal));
+    /// What sessions were to be owed and, their commit having failed, are not: once each.
+    pub fn given_up(&self) -> HashMap<SessionId, GivenUp> {
+        self.shared.lock().entered.take_given_up()
+    }
+
+    /// The session is owed this no more (PUBACK, PUBCOMP, expired). Within a second. Was it owed until now? If not, it is
+    /// part of what was [`Ledger::given_up`].
+    pub fn settle(&self, id: SessionId, ordinal: u64) -> bool {
+        let mut state = self.shared.lock();
+        let was_owed = state.closed || state.entered.settle(id, ordinal);
+        self.shared.entered(state);
+        was_owed
     }
 
     /// PUBREC has come: only PUBREL is owed, which may be sent once this is told. If it is not committed it is tried
@@ -240,8 +279,7 @@ impl Ledger {
         self.awaited(|state, told| state.entered.release(id, ordinal, told))
     }
 
-    /// PUBREL has come for a packet id of [`Ledger::owe`]: it may be used again, and PUBCOMP sent once this is told; at
-    /// once if it is not on disk.
+    /// PUBREL has come for a packet id of [`Ledger::owe`]: it may be used again, and PUBCOMP sent once this is told.
     pub fn finish(&self, id: SessionId, packet_id: u16) -> Committed {
         self.awaited(|state, told| state.entered.finish(id, packet_id, told))
     }

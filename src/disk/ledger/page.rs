@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
-use super::pending::Changes;
+use super::batch::Changes;
+use super::load::counted;
 use super::rows::{MessageRow, OwedRow, SessionId};
 use super::tables::{QOS, RELEASED, RETAIN};
 use crate::disk::fault::Fault;
@@ -39,10 +40,10 @@ pub(super) fn read(
                 continue;
             }
             if pending.released.contains(&row.ordinal) {
-                (row.released, row.message) = (true, Arc::default());
+                (row.released, row.message, row.identifiers) = (true, Arc::default(), Vec::new());
             }
         }
-        bytes += ROW_COST + row.message.bytes();
+        bytes += ROW_COST + row.message.bytes_with(&row.identifiers);
         found.push(row);
     }
     Ok(found)
@@ -54,7 +55,7 @@ fn read_row(row: &Row<'_>) -> Result<OwedRow, Fault> {
     let identifiers = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
     let message = if released { Arc::default() } else { Arc::new(read_message(row)?) };
     Ok(OwedRow {
-        ordinal: row.get::<_, i64>(0)?.cast_unsigned(),
+        ordinal: counted(0, row.get(0)?)?,
         message,
         qos: flags & QOS,
         retain: flags & RETAIN != 0,

@@ -8,75 +8,20 @@
 //! left waiting, and debts are not kept in memory: they were refused, and are struck out on disk should they be there.
 //! Everything else is tried again, folded with what came since.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
-use super::rows::{MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
+use super::batch::{Batch, Changes, Debt, Received, Told, cost_of};
+use super::rows::{GivenUp, MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
 use crate::disk::retained::{NotCommitted, Row};
 
 /// How far ahead of its ordinals a session's mark on disk is set: it is written once in so many messages.
 const MARK_AHEAD: u64 = 1 << 20;
 /// The least distance between mark and ordinals.
 const MARK_AHEAD_LEAST: u64 = 1024;
-/// What a row costs in memory beside its content, bytes.
-const ROW_COST: usize = 200;
-
-pub(super) type Told = oneshot::Sender<Result<(), NotCommitted>>;
-
-/// What one transaction holds.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// By topic; `None`: remove.
-    pub retained: HashMap<Arc<str>, Option<Row>>,
-    pub sessions: HashMap<SessionId, Changes>,
-    /// Messages that somebody is owed, oldest first.
-    pub debts: BTreeMap<u64, Debt>,
-    waiters: Vec<Told>,
-    /// Bytes in memory that debts take.
-    pub bytes: usize,
-}
-
-/// Changes of one session.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Changes {
-    /// Before all else: remove it with all that belongs to it.
-    pub forget: bool,
-    pub row: Option<SessionRow>,
-    /// All its ordinals are below this.
-    pub mark: Option<u64>,
-    /// `None`: remove.
-    pub subscriptions: HashMap<Arc<str>, Option<SubscriptionRow>>,
-    /// `false`: remove.
-    pub received: HashMap<u16, bool>,
-    /// By ordinal: the debt, and what this session makes of it.
-    pub owed: BTreeMap<u64, (u64, Owing)>,
-    /// Rows on disk that are owed no more.
-    pub settled: BTreeSet<u64>,
-    /// Rows on disk of which only PUBREL is owed.
-    pub released: BTreeSet<u64>,
-}
-
-/// One message that is owed.
-#[derive(Debug)]
-pub(super) struct Debt {
-    pub message: Arc<MessageRow>,
-    /// To how many.
-    pub rows: usize,
-    received: Option<Received>,
-    /// Its retained change has to be committed, whoever is owed it.
-    retained: bool,
-    told: Option<Told>,
-}
-
-/// The packet id it came with, and what was to be done about that id before.
-#[derive(Debug)]
-struct Received {
-    from: SessionId,
-    packet_id: u16,
-    before: Option<bool>,
-}
+/// Failures of which it is remembered what they made of a session's rows: older ones have left nothing on its connection.
+const FAILURES: usize = 16;
 
 /// A message on its way in.
 pub(super) struct Publish<'to> {
@@ -101,112 +46,25 @@ pub(super) struct Entered {
     next_debt: u64,
     /// Of each session, as entered: its mark, and packet ids received.
     known: HashMap<SessionId, Known>,
+    /// What sessions were to be owed and are not: to be told to whoever keeps their sums.
+    given_up: HashMap<SessionId, GivenUp>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     mark: u64,
     received: HashSet<u16>,
+    /// Ordinals that were given up: what was not settled of them by then never has to be.
+    given_up: VecDeque<RangeInclusive<u64>>,
     /// Packet ids that came with a message which was refused, until they are used again.
     refused: HashSet<u16>,
-}
-
-impl Batch {
-    /// Nothing to write and nobody to tell?
-    pub(super) fn is_empty(&self) -> bool {
-        !self.has_changes() && self.waiters.is_empty()
-    }
-
-    /// Something to write?
-    pub(super) fn has_changes(&self) -> bool {
-        !(self.retained.is_empty() && self.sessions.is_empty() && self.debts.is_empty())
-    }
-
-    /// How many wait for it?
-    pub(super) fn waiting(&self) -> usize {
-        self.waiters.len() + self.debts.len()
-    }
-
-    /// It is on disk.
-    pub(super) fn committed(self) {
-        for told in self.debts.into_values().filter_map(|debt| debt.told).chain(self.waiters) {
-            let _ = told.send(Ok(())); // whoever waited may be gone
-        }
-    }
-
-    fn changes(&mut self, id: SessionId) -> &mut Changes {
-        self.sessions.entry(id).or_default()
-    }
-
-    /// One session fewer is owed a debt. With the last one the debt goes, and is given back.
-    fn strike(&mut self, number: u64) -> Option<Debt> {
-        let debt = self.debts.get_mut(&number)?;
-        debt.rows = debt.rows.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(ROW_COST);
-        if debt.rows > 0 || debt.retained {
-            return None;
-        }
-        self.bytes = self.bytes.saturating_sub(debt.message.bytes());
-        self.debts.remove(&number)
-    }
-
-    /// The packet id of a message that does not come to the disk.
-    fn not_received(&mut self, received: &Received) {
-        let Received { from, packet_id, before } = *received;
-        let changes = self.changes(from);
-        match before {
-            Some(before) => changes.received.insert(packet_id, before),
-            None => changes.received.remove(&packet_id),
-        };
-        self.tidy(from);
-    }
-
-    /// A session without changes leaves nothing behind.
-    fn tidy(&mut self, id: SessionId) {
-        if self.sessions.get(&id).is_some_and(Changes::is_empty) {
-            self.sessions.remove(&id);
-        }
-    }
-}
-
-impl Changes {
-    fn is_empty(&self) -> bool {
-        let Self { forget, row, mark, subscriptions, received, owed, settled, released } = self;
-        !forget
-            && row.is_none()
-            && mark.is_none()
-            && subscriptions.is_empty()
-            && received.is_empty()
-            && owed.is_empty()
-            && settled.is_empty()
-            && released.is_empty()
-    }
-
-    /// What was entered before these and is not known to be on disk; its debts were refused.
-    fn follow(&mut self, earlier: Self) {
-        if self.forget {
-            return;
-        }
-        self.forget = earlier.forget;
-        self.row = self.row.take().or(earlier.row);
-        self.mark = self.mark.max(earlier.mark);
-        for (filter, row) in earlier.subscriptions {
-            self.subscriptions.entry(filter).or_insert(row);
-        }
-        for (packet_id, _) in earlier.received {
-            self.received.entry(packet_id).or_insert(false);
-        }
-        self.settled.extend(earlier.settled);
-        self.settled.extend(earlier.owed.into_keys());
-        self.released.extend(earlier.released);
-        self.released.retain(|ordinal| !self.settled.contains(ordinal));
-    }
 }
 
 impl Entered {
     /// What a session that was found on disk has there.
     pub(super) fn found(&mut self, id: SessionId, mark: u64, received: &[u16]) {
-        self.known.insert(id, Known { mark, received: received.iter().copied().collect(), refused: HashSet::new() });
+        let received = received.iter().copied().collect();
+        self.known.insert(id, Known { mark, received, ..Known::default() });
     }
 
     pub(super) fn batch(&self) -> &Batch {
@@ -218,9 +76,15 @@ impl Entered {
         std::mem::take(&mut self.batch)
     }
 
-    /// The transaction failed: see the head of this file.
-    pub(super) fn failed(&mut self, mut batch: Batch) {
-        self.refuse();
+    /// What was given up since the last time.
+    pub(super) fn take_given_up(&mut self) -> HashMap<SessionId, GivenUp> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// The transaction failed: see the head of this file. Says how many messages were refused.
+    pub(super) fn failed(&mut self, mut batch: Batch) -> u64 {
+        self.give_up(&batch);
+        let refused = self.refuse() + batch.debts.len() as u64;
         for debt in std::mem::take(&mut batch.debts).into_values() {
             self.end(debt, Err(NotCommitted));
         }
@@ -234,10 +98,41 @@ impl Entered {
             self.batch.changes(id).follow(earlier);
             self.batch.tidy(id);
         }
+        self.batch.weigh();
+        refused
     }
 
-    /// Whoever waits is told that it is not committed; debts are given up.
-    pub(super) fn refuse(&mut self) {
+    /// Notes what sessions will not be owed, but for what was settled while it was under way.
+    fn give_up(&mut self, batch: &Batch) {
+        for (id, changes) in &batch.sessions {
+            let (Some(known), Some((first, _)), Some((last, _))) =
+                (self.known.get_mut(id), changes.owed.first_key_value(), changes.owed.last_key_value())
+            else {
+                continue;
+            };
+            if known.given_up.len() == FAILURES {
+                known.given_up.pop_front();
+            }
+            known.given_up.push_back(*first..=*last);
+            let settled = self.batch.sessions.get(id).map(|since| &since.settled);
+            let given_up = self.given_up.entry(*id).or_default();
+            for (ordinal, (number, owing)) in &changes.owed {
+                if let Some(debt) = batch.debts.get(number)
+                    && !settled.is_some_and(|settled| settled.contains(ordinal))
+                {
+                    given_up.rows += 1;
+                    given_up.bytes += debt.message.bytes_with(&owing.identifiers) as u64;
+                }
+            }
+        }
+    }
+
+    /// Whoever waits is told that it is not committed; debts are given up. Says how many.
+    pub(super) fn refuse(&mut self) -> u64 {
+        let batch = std::mem::take(&mut self.batch);
+        self.give_up(&batch);
+        self.batch = batch;
+        let refused = self.batch.debts.len() as u64;
         for debt in std::mem::take(&mut self.batch.debts).into_values() {
             if let Some(received) = &debt.received {
                 self.batch.not_received(received);
@@ -250,6 +145,7 @@ impl Entered {
             !changes.is_empty()
         });
         self.refuse_waiting();
+        refused
     }
 
     /// Whoever waits, but not for a debt, is told that it is not committed.
@@ -275,8 +171,8 @@ impl Entered {
     }
 
     /// The session is owed this no more.
-    fn strike(&mut self, number: u64) {
-        if let Some(debt) = self.batch.strike(number) {
+    fn strike(&mut self, number: u64, owing: &Owing) {
+        if let Some(debt) = self.batch.strike(number, owing) {
             if let Some(received) = &debt.received {
                 self.batch.not_received(received);
             }
@@ -297,27 +193,40 @@ impl Entered {
         }
     }
 
+    /// Is a retained message of this topic being changed?
+    pub(super) fn changes(&self, topic: &str) -> bool {
+        self.batch.retained.contains_key(topic)
+    }
+
     pub(super) fn retained(&mut self, topic: Arc<str>, row: Option<Row>) {
-        self.batch.retained.insert(topic, row);
+        self.batch.change(topic, row);
     }
 
     pub(super) fn session(&mut self, row: SessionRow) {
         let id = row.id;
+        let new = !self.known.contains_key(&id);
         self.known.entry(id).or_default();
-        self.batch.changes(id).row = Some(row);
+        let changes = self.batch.changes(id);
+        changes.new |= new;
+        changes.row = Some(row);
     }
 
     pub(super) fn forget(&mut self, id: SessionId) {
         self.known.remove(&id);
+        self.given_up.remove(&id);
         let gone = std::mem::take(self.batch.changes(id));
-        for (number, _) in gone.owed.into_values() {
-            self.strike(number);
+        for (number, owing) in gone.owed.into_values() {
+            self.strike(number, &owing);
         }
-        *self.batch.changes(id) = Changes { forget: true, ..Changes::default() };
+        if gone.new {
+            self.batch.sessions.remove(&id);
+        } else {
+            *self.batch.changes(id) = Changes { forget: true, ..Changes::default() };
+        }
     }
 
     pub(super) fn subscription(&mut self, id: SessionId, filter: Arc<str>, row: Option<SubscriptionRow>) {
-        self.batch.changes(id).subscriptions.insert(filter, row);
+        self.batch.subscription(id, filter, row);
     }
 
     pub(super) fn owe(&mut self, publish: Publish<'_>, told: Told) {
@@ -331,7 +240,7 @@ impl Entered {
         self.next_debt += 1;
         for (id, owing) in to {
             let known = self.known.entry(*id).or_default();
-            let changes = self.batch.sessions.entry(*id).or_default();
+            let changes = self.batch.changes(*id);
             if owing.ordinal.saturating_add(MARK_AHEAD_LEAST) > known.mark {
                 known.mark = owing.ordinal.saturating_add(MARK_AHEAD);
                 changes.mark = Some(known.mark);
@@ -345,18 +254,16 @@ impl Entered {
             let before = self.batch.changes(from).received.insert(packet_id, true);
             Received { from, packet_id, before }
         });
-        self.batch.bytes += message.bytes() + to.len() * ROW_COST;
+        self.batch.bytes += message.bytes() + to.iter().map(|(_, owing)| cost_of(owing)).sum::<usize>();
         let debt = Debt { message, rows: to.len(), received, retained, told: Some(told) };
         self.batch.debts.insert(number, debt);
     }
 
-    /// For a message that is not to be owed: its topic is changed all the same.
-    pub(super) fn not_owed(&mut self, publish: Publish<'_>, told: Told) {
-        if let Some((from, packet_id)) = publish.received {
+    /// A message that came with this packet id is not to be owed.
+    pub(super) fn not_owed(&mut self, received: Option<(SessionId, u16)>) {
+        if let Some((from, packet_id)) = received {
             self.known.entry(from).or_default().refused.insert(packet_id);
         }
-        self.retain(&publish.message.topic, publish.retained);
-        let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
     }
 
     fn retain(&mut self, topic: &Arc<str>, retained: Retained) -> bool {
@@ -369,15 +276,18 @@ impl Entered {
         }
     }
 
-    pub(super) fn settle(&mut self, id: SessionId, ordinal: u64) {
+    /// Was it owed until now? If not, it has been given up before.
+    pub(super) fn settle(&mut self, id: SessionId, ordinal: u64) -> bool {
         let changes = self.batch.changes(id);
-        if let Some((number, _)) = changes.owed.remove(&ordinal) {
+        if let Some((number, owing)) = changes.owed.remove(&ordinal) {
             self.batch.tidy(id);
-            self.strike(number);
+            self.strike(number, &owing);
         } else {
             changes.released.remove(&ordinal);
             changes.settled.insert(ordinal);
         }
+        let given_up = |known: &Known| known.given_up.iter().any(|ordinals| ordinals.contains(&ordinal));
+        !self.known.get(&id).is_some_and(given_up)
     }
 
     pub(super) fn release(&mut self, id: SessionId, ordinal: u64, told: Told) {
@@ -389,12 +299,10 @@ impl Entered {
     }
 
     pub(super) fn finish(&mut self, id: SessionId, packet_id: u16, told: Told) {
-        let known = self.known.get_mut(&id);
-        if !known.is_some_and(|known| known.received.remove(&packet_id)) {
-            let _ = told.send(Ok(())); // it was never written, or is gone already
-            return;
+        if self.known.get_mut(&id).is_some_and(|known| known.received.remove(&packet_id)) {
+            self.batch.changes(id).received.insert(packet_id, false);
         }
-        self.batch.changes(id).received.insert(packet_id, false);
+        // Whoever asks once more, its connection having broken, must wait as well: that removal may not be on disk yet.
         self.wait(told);
     }
 }

@@ -61,9 +61,15 @@ pub struct MessageRow {
 }
 
 impl MessageRow {
-    /// Bytes of topic, payload and properties: what [`Kept::owed_bytes`] is the sum of.
+    /// Bytes of topic, payload and properties.
     pub fn bytes(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
+    /// What it takes to owe it to a session with that many subscription identifiers, bytes: what [`Kept::owed_bytes`] is
+    /// the sum of.
+    pub fn bytes_with(&self, identifiers: &[u32]) -> usize {
+        self.bytes() + size_of_val(identifiers)
     }
 }
 
@@ -78,6 +84,15 @@ pub struct Owing {
     pub retain: bool,
     /// Subscription identifiers.
     pub identifiers: Vec<u32>,
+}
+
+/// Of a session: what it was to be owed and is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GivenUp {
+    /// How many messages.
+    pub rows: u64,
+    /// Their [`MessageRow::bytes_with`].
+    pub bytes: u64,
 }
 
 /// A message as a session is owed it.
@@ -119,7 +134,7 @@ pub struct Kept {
     pub next_ordinal: u64,
     /// Messages it is owed.
     pub owed_count: u64,
-    /// Their [`MessageRow::bytes`], each counted whole.
+    /// Their [`MessageRow::bytes_with`], each counted whole.
     pub owed_bytes: u64,
 }
 

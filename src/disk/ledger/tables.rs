@@ -26,7 +26,7 @@
 //! owed          session, ordinal  key, sent in this order
 //!               message     NULL: only PUBREL is owed
 //!               flags       bits 0–1 QoS, bit 2 RETAIN, bit 3 PUBREC has come, bit 4 the message is in `share`
-//!               bytes       of topic, payload and properties
+//!               bytes       of topic, payload, properties and identifiers
 //!               identifiers subscription identifiers, each 4 bytes, big-endian
 //! mark          name        `session`: all keys of sessions so far are below; `probe`: nothing, written to see whether
 //!               number      the disk works again
@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
-use super::pending::{Batch, Changes};
+use super::batch::{Batch, Changes};
 use super::rows::{MessageRow, Owing, SessionId, SessionRow};
 use crate::disk::database::Layout;
 
@@ -179,8 +179,8 @@ fn write_received(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> D
     Ok(())
 }
 
-/// By debt: the key of its message and the flag that goes with it.
-type Bodies = BTreeMap<u64, (i64, u8, i64)>;
+/// By debt: the key of its message, the flag that goes with it, and its bytes.
+type Bodies = BTreeMap<u64, (i64, u8, usize)>;
 
 fn write_messages(work: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Bodies> {
     let mut bodies = Bodies::new();
@@ -197,7 +197,7 @@ fn write_messages(work: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Bod
             share.insert(params![body, i64::try_from(debt.rows).unwrap_or(i64::MAX)])?;
         }
         let flag = if debt.rows > 1 { SHARED } else { 0 };
-        bodies.insert(*number, (body, flag, i64::try_from(debt.message.bytes()).unwrap_or(i64::MAX)));
+        bodies.insert(*number, (body, flag, debt.message.bytes()));
     }
     Ok(bodies)
 }
@@ -211,6 +211,7 @@ fn write_owed(work: &Transaction<'_>, id: SessionId, changes: &Changes, bodies: 
             let Owing { ordinal, qos, retain, identifiers } = owing;
             let flags = (qos & QOS) | if *retain { RETAIN } else { 0 } | flag;
             let identifiers: Vec<u8> = identifiers.iter().flat_map(|identifier| identifier.to_be_bytes()).collect();
+            let bytes = i64::try_from(bytes + identifiers.len()).unwrap_or(i64::MAX);
             put.execute(params![key, ordinal.cast_signed(), body, flags, bytes, identifiers])?;
         }
     }

@@ -1,11 +1,17 @@
 //! The ledger as the broker uses it.
 
+mod trouble;
+
 use std::sync::Arc;
 
 use super::*;
 
 fn ready(mut committed: Committed) -> Option<Result<(), NotCommitted>> {
     committed.try_recv().ok()
+}
+
+async fn told(entered: Result<Committed, NotCommitted>) -> Result<(), NotCommitted> {
+    entered?.await.expect("told")
 }
 
 fn message(payload: &str) -> Arc<MessageRow> {
@@ -36,20 +42,20 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     }
     let first = ledger.owe(message("1"), &[(a, owing(1)), (b, owing(1))], None);
     let second = ledger.owe(message("2"), &[(a, owing(2))], Some((b, 5)));
-    assert_eq!((first.await.expect("told"), second.await.expect("told")), (Ok(()), Ok(())));
+    assert_eq!((told(first).await, told(second).await), (Ok(()), Ok(())));
     let page = ledger.page(a, 1, 1000).await.expect("told").expect("read");
     assert_eq!(page.iter().map(|row| &row.message.payload[..]).collect::<Vec<_>>(), [b"1", b"2"]);
     assert_eq!(page[0].identifiers, [7, 268_435_455]);
     let cancelled = ledger.owe(message("3"), &[(a, owing(3))], None);
     ledger.settle(a, 3);
-    assert_eq!(ready(cancelled), Some(Ok(())), "nobody is owed it any more");
+    assert_eq!(ready(cancelled.expect("taken")), Some(Ok(())), "nobody is owed it any more");
     ledger.settle(a, 1);
     assert_eq!(ledger.release(a, 2).await.expect("told"), Ok(()));
     drop(ledger);
     let (ledger, found) = Ledger::open(&path).expect("a thread");
     let kept = &found.sessions;
     assert_eq!(kept.iter().map(|kept| kept.session.clone()).collect::<Vec<_>>(), [session(a, "a"), session(b, "b")]);
-    assert_eq!((kept[0].owed_count, kept[0].owed_bytes, kept[1].owed_count, kept[1].owed_bytes), (1, 0, 1, 2));
+    assert_eq!((kept[0].owed_count, kept[0].owed_bytes, kept[1].owed_count, kept[1].owed_bytes), (1, 0, 1, 10));
     assert_eq!((kept[1].received.as_slice(), kept[1].subscriptions.len()), (&[5][..], 1));
     assert!(kept[0].next_ordinal >= 1027, "{}", kept[0].next_ordinal);
     assert_eq!(kept[0].next_ordinal % PACKET_IDS, (2 + 1024) % PACKET_IDS);
@@ -57,17 +63,75 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     assert!(page.len() == 1 && page[0].released && page[0].ordinal == 2);
     assert!(ledger.new_session() > b);
     assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()));
-    assert_eq!(ready(ledger.finish(b, 5)), Some(Ok(())), "it is gone already");
+    assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()), "it is gone already");
 }
 
-/// A ledger on an open file that has been limited to so many pages: a full disk.
-fn limited(path: &Path, pages: u32) -> Ledger {
-    let opened = load::open(path).expect("opens");
-    opened.connection.execute_batch(&format!("PRAGMA max_page_count = {pages}")).expect("limited");
-    let shared = Arc::new(Shared::new(State::default()));
-    let writer = Writer::new(&shared, path, Some(opened.connection));
-    let thread = std::thread::spawn(move || writer.run());
-    Ledger { shared, thread: Mutex::new(Some(thread)) }
+#[test]
+fn a_packet_id_may_be_used_again_only_when_its_removal_is_on_disk_however_often_that_is_asked_for() {
+    let (to, from) = (SessionId(1), SessionId(2));
+    let mut entered = pending::Entered::default();
+    let untouched = || pending::Retained::Untouched;
+    let publish =
+        Publish { message: message("1"), to: &[(to, owing(1))], received: Some((from, 7)), retained: untouched() };
+    entered.owe(publish, oneshot::channel().0);
+    entered.take().committed();
+    let ask = |entered: &mut pending::Entered| {
+        let (told, committed) = oneshot::channel();
+        entered.finish(from, 7, told);
+        committed
+    };
+    let (mut first, mut again) = (ask(&mut entered), ask(&mut entered));
+    let batch = entered.take();
+    let mut under_way = ask(&mut entered);
+    for waits in [&mut first, &mut again, &mut under_way] {
+        assert!(waits.try_recv().is_err());
+    }
+    batch.committed();
+    assert_eq!((ready(first), ready(again)), (Some(Ok(())), Some(Ok(()))));
+    assert!(under_way.try_recv().is_err());
+    entered.take().committed();
+    assert_eq!(ready(under_way), Some(Ok(())));
+}
+
+#[test]
+fn what_a_failed_commit_gave_up_is_told_once_and_what_was_settled_before_or_comes_after_is_no_part_of_it() {
+    let id = SessionId(1);
+    let mut entered = pending::Entered::default();
+    let owe = |entered: &mut pending::Entered, ordinal| {
+        let (to, (told, mut committed)) = ([(id, owing(ordinal))], oneshot::channel());
+        let retained = pending::Retained::Untouched;
+        entered.owe(Publish { message: message("123"), to: &to, received: None, retained }, told);
+        assert!(committed.try_recv().is_err());
+    };
+    (0..3).for_each(|ordinal| owe(&mut entered, ordinal));
+    assert!(entered.settle(id, 0), "by a subscriber that is quick");
+    let under_way = entered.take();
+    assert!(entered.settle(id, 1), "while it is being committed");
+    owe(&mut entered, 3);
+    assert_eq!(entered.failed(under_way), 3, "two under way, one behind them");
+    let lost = GivenUp { rows: 2, bytes: 2 * (1 + 3 + 8) };
+    assert_eq!(entered.take_given_up(), HashMap::from([(id, lost)]));
+    assert!(!entered.settle(id, 2) && !entered.settle(id, 3), "its charge has been given back already");
+    owe(&mut entered, 4);
+    entered.take().committed();
+    assert!(entered.settle(id, 4));
+    assert!(entered.take_given_up().is_empty());
+}
+
+#[test]
+fn a_session_that_was_never_on_disk_leaves_nothing_to_be_done_when_it_ends() {
+    let id = SessionId(1);
+    let mut entered = pending::Entered::default();
+    entered.session(session(id, "a"));
+    entered.subscription(id, "f".into(), None);
+    entered.forget(id);
+    assert!(!entered.batch().has_changes());
+    entered.session(session(id, "a"));
+    let batch = entered.take();
+    entered.forget(id);
+    assert!(entered.batch().has_changes(), "it may be on disk by then");
+    entered.failed(batch);
+    assert!(entered.batch().has_changes());
 }
 
 /// Waits until something holds.
@@ -77,86 +141,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-#[tokio::test]
-async fn on_a_full_disk_nothing_is_promised_nothing_grows_what_is_there_is_read_and_room_ends_it() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let ledger = limited(&dir.path().join("broker.db"), 200);
-    let id = ledger.new_session();
-    ledger.session(session(id, "a"));
-    let body = message(&"x".repeat(20_000));
-    let mut kept = 0;
-    while ledger.owe(body.clone(), &[(id, owing(kept + 1))], None).await.expect("told") == Ok(()) {
-        kept += 1;
-    }
-    assert!(ledger.trouble().expect("in trouble").contains("full") && kept > 20, "{kept}");
-    for ordinal in 1..1000 {
-        let refused = ledger.owe(body.clone(), &[(id, owing(kept + 1 + ordinal))], None);
-        assert!(ready(refused) != Some(Ok(())) || ledger.trouble().is_none());
-        ledger.change_at_leisure("still".into(), None);
-    }
-    assert!(ledger.shared.lock().entered.batch().bytes < 25_000, "refused, not kept");
-    let page = ledger.page(id, 0, usize::MAX).await.expect("told").expect("read");
-    assert!(page.len() as u64 >= kept, "what was acknowledged can be read");
-    assert!(ledger.figures().refused > 0);
-    ledger.settle(id, 1);
-    ledger.settle(id, 2);
-    until("it works again", || ledger.trouble().is_none()).await;
-    assert_eq!(ledger.committed().await.expect("told"), Ok(()));
-    let page = ledger.page(id, 0, 1).await.expect("told").expect("read");
-    assert_eq!((page.len(), page[0].ordinal), (1, 3));
-}
-
-#[tokio::test]
-async fn a_publish_that_was_refused_is_not_confirmed_when_its_sender_asks_again() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let ledger = limited(&dir.path().join("broker.db"), 40);
-    let (to, from) = (ledger.new_session(), ledger.new_session());
-    ledger.session(session(to, "a"));
-    ledger.session(session(from, "b"));
-    let taken = ledger.owe(message("small"), &[(to, owing(1))], Some((from, 1)));
-    assert_eq!(taken.await.expect("told"), Ok(()));
-    let large = message(&"x".repeat(1_000_000));
-    // The second is refused at once, the disk being known to be full.
-    for packet_id in [2, 3] {
-        let refused = ledger.owe(large.clone(), &[(to, owing(packet_id.into()))], Some((from, packet_id)));
-        assert_eq!(refused.await.expect("told"), Err(NotCommitted));
-    }
-    until("there is room", || ledger.trouble().is_none()).await;
-    assert_eq!(ledger.confirm(from, 1).await.expect("told"), Ok(()));
-    for packet_id in [2, 3] {
-        assert_eq!(ledger.confirm(from, packet_id).await.expect("told"), Err(NotCommitted));
-    }
-}
-
-#[tokio::test]
-async fn a_file_that_cannot_be_opened_at_start_is_told_and_its_content_comes_once_it_can() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (path, away) = (dir.path().join("broker.db"), dir.path().join("away"));
-    let (ledger, _) = Ledger::open(&path).expect("a thread");
-    let old = ledger.new_session();
-    ledger.session(session(old, "old"));
-    assert_eq!(ledger.owe(message("1"), &[(old, owing(1))], None).await.expect("told"), Ok(()));
-    drop(ledger);
-    std::fs::rename(&path, &away).expect("moved");
-    std::fs::create_dir(&path).expect("something in the way");
-    let (ledger, found) = Ledger::open(&path).expect("a thread");
-    assert!(ledger.trouble().is_some() && found.sessions.is_empty());
-    let new = ledger.new_session();
-    assert_ne!(new, old, "its keys are not known");
-    ledger.session(session(new, "new"));
-    assert_eq!(ready(ledger.owe(message("2"), &[(new, owing(1))], None)), Some(Err(NotCommitted)));
-    assert_eq!(ready(ledger.change("r".into(), None)), Some(Err(NotCommitted)));
-    std::fs::remove_dir(&path).expect("gone");
-    std::fs::rename(&away, &path).expect("back");
-    until("it works", || ledger.trouble().is_none()).await;
-    let late = ledger.found_late().expect("what the file held");
-    assert_eq!((late.sessions.len(), late.sessions[0].session.id, late.sessions[0].owed_count), (1, old, 1));
-    assert_eq!(ledger.page(old, 0, 100).await.expect("told").expect("read").len(), 1);
-    drop(ledger);
-    let (_, found) = Ledger::open(&path).expect("a thread");
-    assert_eq!(found.sessions.iter().map(|kept| kept.session.id).collect::<Vec<_>>(), [old, new]);
 }
 
 #[tokio::test]
@@ -182,56 +166,6 @@ async fn retained_messages_of_the_time_before_sessions_are_taken_over() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_set_aside_at_start_and_an_emptied_one_too() {
-    for content in [&[0x55; 8192][..], b""] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("broker.db");
-        std::fs::write(&path, content).expect("written");
-        let (ledger, found) = Ledger::open(&path).expect("a thread");
-        let aside = found.set_aside.expect("told");
-        assert_eq!(aside, dir.path().join("broker.db.damaged"));
-        assert!(aside.exists());
-        assert_eq!(ledger.change("a".into(), None).await.expect("told"), Ok(()));
-    }
-}
-
-#[tokio::test]
-async fn damage_found_in_use_stops_all_promises_until_a_new_file_is_asked_for() {
-    use std::os::unix::fs::FileExt as _;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("broker.db");
-    let (ledger, _) = Ledger::open(&path).expect("a thread");
-    let id = ledger.new_session();
-    ledger.session(session(id, "a"));
-    let body = message(&"x".repeat(100_000));
-    for ordinal in 1..100 {
-        let owed = ledger.owe(body.clone(), &[(id, owing(ordinal))], None);
-        if ordinal % 30 == 0 {
-            assert_eq!(owed.await.expect("told"), Ok(()));
-        }
-    }
-    let log = path.with_file_name("broker.db-wal");
-    for file in [&path, &log] {
-        let file = std::fs::File::options().write(true).open(file).expect("open");
-        for page in 2..file.metadata().expect("there").len() / 4096 {
-            file.write_all_at(&[0xFF; 4096], page * 4096).expect("written");
-        }
-    }
-    let read = ledger.page(id, 0, usize::MAX).await.expect("told");
-    assert!(read.is_err() && ledger.is_damaged(), "{:?}", ledger.trouble());
-    assert_eq!(ready(ledger.owe(body.clone(), &[(id, owing(100))], None)), Some(Err(NotCommitted)));
-    ledger.begin_anew();
-    ledger.session(session(id, "a"));
-    until("it works", || ledger.trouble().is_none()).await;
-    assert!(!ledger.is_damaged() && dir.path().join("broker.db.damaged").exists());
-    assert_eq!(ledger.owe(body, &[(id, owing(101))], None).await.expect("told"), Ok(()));
-    let next = ledger.new_session();
-    drop(ledger);
-    let (ledger, found) = Ledger::open(&path).expect("a thread");
-    assert!(found.sessions.len() == 1 && found.sessions[0].owed_count == 1 && ledger.new_session() >= next);
-}
-
-#[tokio::test]
 async fn a_queue_that_fills_and_drains_gives_its_space_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("broker.db");
@@ -246,11 +180,11 @@ async fn a_queue_that_fills_and_drains_gives_its_space_back() {
         let first = ordinal + 1;
         for _ in 0..1000 {
             ordinal += 1;
-            drop(ledger.owe(body.clone(), &[(id, owing(ordinal))], None));
+            assert!(ledger.owe(body.clone(), &[(id, owing(ordinal))], None).is_ok());
         }
         assert_eq!(ledger.committed().await.expect("told"), Ok(()));
         most = most.max(size());
-        (first..=ordinal).for_each(|ordinal| ledger.settle(id, ordinal));
+        (first..=ordinal).for_each(|ordinal| assert!(ledger.settle(id, ordinal)));
         assert_eq!(ledger.committed().await.expect("told"), Ok(()));
     }
     assert!(most < 16 << 20, "it does not grow with every round: {most}");

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::pending::{Batch, Entered};
+use super::batch::Batch;
+use super::pending::Entered;
 use super::rows::{Found, OwedRow, SessionId};
 use super::upkeep::{self, Upkeep};
 use super::{LedgerFigures, NotRead, load, page, tables};
@@ -23,6 +24,9 @@ const GATHER_AT_LEISURE: Duration = Duration::from_secs(1);
 /// has filled it, and goes on when the commit is done.
 const MANY: usize = 16;
 const QUIET: Duration = Duration::from_micros(200);
+
+/// Bytes of changes that are committed without delay, though nobody waits.
+const HEAVY: usize = 8 * 1024 * 1024;
 
 /// Pause after a failed commit or a file that could not be opened.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
@@ -54,6 +58,8 @@ pub(super) struct State {
     pub closed: bool,
     /// Why it does not work at present.
     pub trouble: Option<String>,
+    /// What the file held at start is known.
+    pub known: bool,
     /// What the file held that could not be read at start.
     pub late: Option<Found>,
     /// The file was found to be damaged while in use.
@@ -85,12 +91,20 @@ impl State {
     }
 
     fn is_awaited(&self) -> bool {
-        self.entered.batch().waiting() > 0 || !self.requests.is_empty()
+        let batch = self.entered.batch();
+        batch.waiting() > 0 || batch.loose_bytes > HEAVY || !self.requests.is_empty()
     }
 
     fn in_trouble(&mut self, fault: &Fault) {
         self.trouble = Some(fault.to_string());
         self.damaged |= fault.is_damage() && !self.anew;
+    }
+
+    /// A retained message is changed: what the file held of its topic is older.
+    pub(super) fn supersede(&mut self, topic: &str) {
+        if let Some(late) = &mut self.late {
+            late.rows.retain(|row| *row.topic != *topic);
+        }
     }
 
     /// What was found on disk is known from now on.
@@ -248,7 +262,7 @@ impl Writer {
         self.begin_anew()?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.open()?,
+            None => self.open(batch)?,
         };
         let written = tables::write(&mut connection, batch).and_then(|rows| {
             if troubled {
@@ -284,7 +298,7 @@ impl Writer {
         Ok(())
     }
 
-    fn open(&mut self) -> Result<Connection, Fault> {
+    fn open(&mut self, batch: &Batch) -> Result<Connection, Fault> {
         self.upkeep = Upkeep::default();
         if self.known {
             return load::open_again(&self.path);
@@ -293,6 +307,9 @@ impl Writer {
         self.known = true;
         let mut state = self.shared.lock();
         state.take_in(&mut opened);
+        state.known = true;
+        // What was changed meanwhile is newer.
+        opened.found.rows.retain(|row| !batch.retained.contains_key(&row.topic) && !state.entered.changes(&row.topic));
         state.late = Some(opened.found);
         Ok(opened.connection)
     }
@@ -305,7 +322,7 @@ impl Writer {
             }
             Err(fault) => {
                 let mut state = self.shared.lock();
-                state.entered.failed(batch);
+                state.figures.refused += state.entered.failed(batch);
                 state.in_trouble(&fault);
             }
         }
@@ -331,7 +348,7 @@ impl Writer {
                     self.connection = None;
                 }
                 let mut state = self.shared.lock();
-                state.entered.refuse();
+                state.figures.refused += state.entered.refuse();
                 state.in_trouble(&fault);
             }
         }

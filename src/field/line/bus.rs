@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
@@ -24,6 +24,7 @@ use crate::field::lane::turn_max;
 use crate::field::schedule::May;
 use crate::field::standing::ProbeBudget;
 use crate::field::stats::BusStats;
+use crate::field::switches::Switches;
 use crate::field::tags::Tags;
 use crate::flow::hub::Hub;
 use crate::flow::notice::Notices;
@@ -51,6 +52,8 @@ pub struct LineBus {
     next_round: Instant,
     pub(super) load: Load,
     pub(super) stats: Arc<BusStats>,
+    pub(super) switches: Arc<Switches>,
+    pub(super) switched: watch::Receiver<()>,
 }
 
 /// What a line bus knows of a device beside its seat.
@@ -101,6 +104,7 @@ impl LineBus {
         let tags = Tags::of(&plan, &wanted).resuming(&hub.active_alarms());
         let now = Instant::now();
         let (speakers, partners) = speakers(&plan, bus, now);
+        let switches = Arc::new(Switches::new(speakers.iter().copied()));
         let mut roster = Roster::new(&plan, &speakers, now);
         for (device, partner) in roster.devices.iter_mut().zip(&partners) {
             device.slots = partner.reader.tags().filter_map(|tag| tags.slot(tag)).collect();
@@ -123,8 +127,10 @@ impl LineBus {
             tags,
             load: Load::new(now),
             stats: Arc::clone(&stats),
+            switched: switches.changes(),
+            switches: Arc::clone(&switches),
         };
-        (built, BusHandle { commands: sender, stats, others: Vec::new() })
+        (built, BusHandle { commands: sender, stats, others: Vec::new(), switches })
     }
 
     /// Tells the operator there when the bus has no connection, and when it has one again.
@@ -140,6 +146,7 @@ impl LineBus {
             progress::step(turn_max(self.response_timeout));
             self.stats.turns.one();
             self.refuse();
+            self.heed_switches().await;
             let now = Instant::now();
             if now >= self.next_round {
                 self.round().await;
@@ -175,6 +182,7 @@ impl LineBus {
     async fn rest(&mut self, until: Instant) {
         tokio::select! {
             () = self.shared.stop.begun() => {}
+            _ = self.switched.changed() => self.switched.mark_changed(),
             () = sleep_until(until) => {}
         }
     }
@@ -249,6 +257,7 @@ impl LineBus {
     async fn listen(&mut self, until: Instant) {
         let heard = tokio::select! {
             heard = self.talk.hear(until) => heard,
+            _ = self.switched.changed() => return self.switched.mark_changed(),
             () = self.shared.stop.begun() => return,
         };
         match heard {

@@ -20,6 +20,9 @@ pub(super) const ITS_POLL: usize = 0;
 
 impl LineBus {
     pub(super) async fn said(&mut self, seat: Seat, readings: Vec<Reading>) {
+        if self.roster.devices[seat.0].unit.is_paused() {
+            return; // what it says unasked
+        }
         let at = self.shared.clock.now();
         self.partners[seat.0].heard = Instant::now();
         let mut harvest = Harvest::default();
@@ -99,6 +102,9 @@ impl LineBus {
         let at = self.shared.clock.now();
         for place in 0..self.partners.len() {
             let device = &mut self.roster.devices[place];
+            if device.unit.is_paused() {
+                continue;
+            }
             device.unit.cut();
             device.cause = Cause::Transport;
             device.down_since.get_or_insert(at);

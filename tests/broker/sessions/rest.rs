@@ -46,6 +46,59 @@ async fn of_the_gateways_values_a_client_that_returns_gets_the_newest_of_each_th
 }
 
 #[tokio::test]
+async fn retained_values_that_a_new_subscription_did_not_get_before_the_connection_broke_come_on_the_next() {
+    let broker = Running::start().await;
+    for n in 0..5 {
+        broker.publisher.retain(tag(n), "steady".into());
+    }
+    let (mut client, _) = back(&broker, "hmi").await;
+    client.subscribe(filter("plant/#", 1), None).await;
+    // They are on their way, and not one is acknowledged.
+    for _ in 0..5 {
+        assert!(client.message().await.retain);
+    }
+    drop(client);
+    let (mut client, present) = back(&broker, "hmi").await;
+    assert!(present);
+    for _ in 0..5 {
+        assert_eq!(client.take().await.payload, "steady");
+    }
+    client.ping().await;
+    client.leave().await;
+    let (mut client, _) = back(&broker, "hmi").await;
+    client.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn clients_retained_messages_that_come_after_a_reconnect_say_that_they_were_kept() {
+    let broker = Running::start().await;
+    let mut sender = broker.v5("sender").await;
+    for n in 0..150 {
+        let kept = v5::Publish { retain: true, ..message(&format!("kept/{n}"), 1, "x") };
+        assert!(sender.give(kept).await);
+    }
+    let slow = |wishes: &mut Wishes| {
+        lasting(3600)(wishes);
+        wishes.properties.receive_maximum = Some(5);
+    };
+    let mut client = Client5::connect(broker.address, "c", slow).await;
+    client.subscribe(filter("kept/#", 1), None).await;
+    assert!(client.message().await.retain);
+    drop(client);
+    let (mut client, present) = back(&broker, "c").await;
+    assert!(present);
+    let mut topics = HashSet::new();
+    while topics.len() < 150 {
+        let seen = client.take().await;
+        assert!(seen.retain, "{:?}", seen.topic);
+        topics.insert(seen.topic);
+    }
+    client.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_others_have_room() {
     let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };
     let mut broker = Running::with(Setup { sessions, ..Setup::default() }).await;

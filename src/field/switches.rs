@@ -1,0 +1,179 @@
+//! What a person at the status page may ask of a device beside a write: leave it alone, ask it again, poll it now, begin
+//! anew with it.
+//!
+//! Set by the app, looked at by the bus between two transactions. A pause is a state and the rest are wishes; asking for the
+//! same twice is asking once, so nothing here can fill up. A pause lives as long as this life of the bus: it survives neither
+//! a restart nor a reload that touches the bus. Whoever forgot one has it shown on the page, on the device's topic and in
+//! the cause of its tags, and a box that was switched off and on polls what its configuration says.
+//!
+//! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
+//! hands in it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::devices::Seat;
+use super::lane::Lane;
+use super::memory::Learned;
+use crate::flow::operate::{Operation, Unwilling};
+use crate::model::quality::Cause;
+use crate::model::tag::DeviceIx;
+
+const PAUSED: u8 = 1;
+const POLL: u8 = 2;
+const RESET: u8 = 4;
+
+/// The switches of all devices of one bus.
+#[derive(Debug)]
+pub struct Switches {
+    devices: Vec<(DeviceIx, AtomicU8)>,
+    changed: watch::Sender<()>,
+}
+
+/// What is asked of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked(u8);
+
+impl Asked {
+    /// Nothing is to be sent to it.
+    pub(super) const fn is_paused(self) -> bool {
+        self.0 & PAUSED != 0
+    }
+
+    /// Poll all of it now.
+    pub(super) const fn poll(self) -> bool {
+        self.0 & POLL != 0
+    }
+
+    /// Forget what was counted and learned.
+    pub(super) const fn reset(self) -> bool {
+        self.0 & RESET != 0
+    }
+}
+
+impl Switches {
+    /// For these devices, none of them paused.
+    pub fn new(devices: impl IntoIterator<Item = DeviceIx>) -> Self {
+        let devices = devices.into_iter().map(|device| (device, AtomicU8::new(0))).collect();
+        Self { devices, changed: watch::Sender::new(()) }
+    }
+
+    /// Asks it of the bus, which takes note after the transaction under way.
+    pub fn ask(&self, device: DeviceIx, operation: Operation) -> Result<(), Unwilling> {
+        let of = self.of(device).ok_or(Unwilling::NoBus)?;
+        match operation {
+            Operation::Pause => _ = of.fetch_or(PAUSED, Ordering::Relaxed),
+            Operation::Resume => _ = of.fetch_and(!PAUSED, Ordering::Relaxed),
+            Operation::Poll if of.load(Ordering::Relaxed) & PAUSED != 0 => return Err(Unwilling::Paused),
+            Operation::Poll => _ = of.fetch_or(POLL, Ordering::Relaxed),
+            Operation::Reset => _ = of.fetch_or(RESET, Ordering::Relaxed),
+        }
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Is it to be left alone?
+    pub fn is_paused(&self, device: DeviceIx) -> bool {
+        self.of(device).is_some_and(|of| of.load(Ordering::Relaxed) & PAUSED != 0)
+    }
+
+    /// Told of every change. Its sender lives as long as this does: whoever waits for it keeps this, too.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What is asked of a device now; wishes are taken, the pause stays.
+    pub(super) fn take(&self, device: DeviceIx) -> Asked {
+        Asked(self.of(device).map_or(0, |of| of.fetch_and(PAUSED, Ordering::Relaxed)))
+    }
+
+    fn of(&self, device: DeviceIx) -> Option<&AtomicU8> {
+        self.devices.iter().find(|(known, _)| *known == device).map(|(_, of)| of)
+    }
+}
+
+impl Lane {
+    /// Does what was asked of its devices since it last looked.
+    pub(super) async fn heed_switches(&mut self) {
+        if !self.switched.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.switched.mark_unchanged();
+        for place in 0..self.roster.devices.len() {
+            let asked = self.switches.take(self.roster.devices[place].ix);
+            self.heed(Seat(place), asked).await;
+        }
+    }
+
+    async fn heed(&mut self, seat: Seat, asked: Asked) {
+        let device = &mut self.roster.devices[seat.0];
+        if asked.reset() {
+            device.forget();
+            if !device.learned.boundaries().is_empty() {
+                device.learned = Learned::default();
+                self.keep_learned(seat);
+                self.replan_as_learned();
+            }
+        }
+        let device = &mut self.roster.devices[seat.0];
+        let was_paused = device.unit.is_paused();
+        match (was_paused, asked.is_paused()) {
+            (false, true) => return self.pause(seat).await,
+            (true, true) => {}
+            (true, false) => {
+                info!(bus = %self.name, device = %device.name, "device is polled again");
+                device.unit.resume();
+                self.poll_now(seat);
+            }
+            (false, false) if asked.poll() || asked.reset() => self.poll_now(seat),
+            (false, false) => {}
+        }
+        if asked.reset() {
+            self.tell(seat);
+        }
+    }
+
+    async fn pause(&mut self, seat: Seat) {
+        let device = &mut self.roster.devices[seat.0];
+        info!(bus = %self.name, device = %device.name, "device is paused");
+        device.unit.pause();
+        (device.cause, device.down_since) = (Cause::Paused, None);
+        self.tell(seat);
+        let at = self.clock.now();
+        self.emit_bad(seat, at).await;
+    }
+
+    /// One that is down is tried at once, as if nothing had been.
+    fn poll_now(&mut self, seat: Seat) {
+        let (device, now) = (&mut self.roster.devices[seat.0], Instant::now().into_std());
+        device.unit.try_now();
+        device.polls.iter().for_each(|poll| self.schedule.begin_anew(*poll, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_taken_once_and_a_pause_stays() {
+        let (one, other) = (DeviceIx(3), DeviceIx(4));
+        let switches = Switches::new([one, other]);
+        let changes = switches.changes();
+        assert_eq!(switches.ask(one, Operation::Poll), Ok(()));
+        assert_eq!(switches.ask(one, Operation::Reset), Ok(()));
+        assert_eq!(switches.ask(other, Operation::Pause), Ok(()));
+        assert!(changes.has_changed().expect("open"));
+        assert_eq!(switches.take(one), Asked(POLL | RESET));
+        assert_eq!(switches.take(one), Asked(0));
+        assert_eq!(switches.take(other), Asked(PAUSED));
+        assert!(switches.take(other).is_paused() && switches.is_paused(other));
+        assert_eq!(switches.ask(other, Operation::Poll), Err(Unwilling::Paused));
+        assert_eq!(switches.ask(other, Operation::Resume), Ok(()));
+        assert!(!switches.take(other).is_paused());
+        assert_eq!(switches.ask(DeviceIx(9), Operation::Pause), Err(Unwilling::NoBus));
+    }
+}

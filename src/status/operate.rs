@@ -1,0 +1,178 @@
+//! Commands from the page: write a tag; poll, pause, resume or reset a device.
+//!
+//! A write goes the way of a `…/set` message (`flow::command`): allow list, limits, journal, read-back. The others go to the
+//! bus of the device (`flow::operate`). Who asks is logged in, has the device in an `operate` of `[[broker.acl]]`, and for a
+//! write the tag's `…/set` in a `write`, too. Each is in the audit trail with user and address, done or refused.
+//!
+//! | path | body | answer |
+//! |---|---|---|
+//! | `POST /api/command/write` | `{"device":…,"tag":…,"value":…}`, optional `"id"` | 200: the result as on `…/set/result`, or `{"outcome":"pending"}` |
+//! | `POST /api/command/poll`, `pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}` |
+//!
+//! 401: not logged in. 403: no such right, or `login`'s conditions are not met. 404: no such device or tag. 409: not now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::Lobby;
+use super::api::may_write;
+use super::login::{operator, problem};
+use super::visitor::From;
+use crate::access::{Deed, Identity, NOT_ALLOWED};
+use crate::flow::command::{self, Admission, Redelivery, Request, Retained};
+use crate::flow::notice::{Notice, Phase};
+use crate::flow::operate::Operation;
+use crate::model::command::Outcome;
+use crate::model::tag::{DeviceIx, TagIx};
+use crate::payload::json;
+
+/// A result that takes longer is only on `…/set/result`: no browser should wait for as long as a command may.
+const RESULT_WITHIN: Duration = Duration::from_secs(15);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    device: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Write {
+    device: String,
+    tag: String,
+    value: serde_json::Value,
+    id: Option<String>,
+}
+
+/// `POST /api/command/{poll,pause,resume,reset}`
+pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
+    let who = match operator(&lobby, &parts) {
+        Ok(who) => who,
+        Err(denied) => return denied.answer(),
+    };
+    let word = parts.uri.path().rsplit('/').next().unwrap_or_default();
+    let (Some(operation), Ok(Wish { device })) = (Operation::named(word), serde_json::from_slice(&body)) else {
+        return problem(StatusCode::BAD_REQUEST, "the body is {\"device\":\"NAME\"}");
+    };
+    let from = From::of(&parts).address();
+    let deed = |outcome| Deed { who: &who, from, device: &device, tag: "", operation: operation.as_str(), outcome };
+    if !lobby.access.may_operate(&who, &device) {
+        lobby.access.operated(deed(NOT_ALLOWED));
+        return problem(StatusCode::FORBIDDEN, "you may not operate this device (`operate` in [[broker.acl]])");
+    }
+    let Some(ix) = device_named(&lobby, &device) else {
+        return problem(StatusCode::NOT_FOUND, "there is no such device");
+    };
+    match (lobby.operate)(ix, operation) {
+        Ok(()) => {
+            lobby.access.operated(deed("done"));
+            tell(&lobby, &who, &device, operation);
+            super::json(&serde_json::json!({ "outcome": "done" }))
+        }
+        Err(unwilling) => {
+            lobby.access.operated(deed(unwilling.as_str()));
+            problem(StatusCode::CONFLICT, &unwilling.to_string())
+        }
+    }
+}
+
+/// Others want to know why a device is silent; that it was polled is no news.
+fn tell(lobby: &Lobby, who: &Identity, device: &str, operation: Operation) {
+    let (event, done) = match operation {
+        Operation::Poll => return,
+        Operation::Pause => ("device_paused", "paused"),
+        Operation::Resume => ("device_resumed", "resumed"),
+        Operation::Reset => ("device_reset", "reset"),
+    };
+    let detail = format!("{done} on the status page by {}", who.name().unwrap_or_default());
+    lobby.notices.tell(Notice { event, phase: Phase::Once, subject: device.to_owned(), detail });
+}
+
+/// `POST /api/command/write`
+pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
+    let who = match operator(&lobby, &parts) {
+        Ok(who) => who,
+        Err(denied) => return denied.answer(),
+    };
+    let Ok(Write { device, tag, value, id }) = serde_json::from_slice(&body) else {
+        let text = "the body is {\"device\":\"NAME\",\"tag\":\"NAME\",\"value\":…}";
+        return problem(StatusCode::BAD_REQUEST, text);
+    };
+    let from = From::of(&parts).address();
+    let deed = |outcome| Deed { who: &who, from, device: &device, tag: &tag, operation: "write", outcome };
+    if !lobby.access.may_operate(&who, &device) {
+        lobby.access.operated(deed(NOT_ALLOWED));
+        return problem(StatusCode::FORBIDDEN, "you may not operate this device (`operate` in [[broker.acl]])");
+    }
+    let Some(ix) = tag_named(&lobby, &device, &tag) else {
+        return problem(StatusCode::NOT_FOUND, "there is no such tag");
+    };
+    // What nobody may write is refused where all commands are.
+    let plan = lobby.values.plan();
+    let of = plan.tags.get(ix.0 as usize).filter(|of| of.access.writes());
+    if of.is_some_and(|of| !may_write(&lobby, &who, (&device, of))) {
+        lobby.access.operated(deed(NOT_ALLOWED));
+        let text = "you may not write this tag (its `…/set` in a `write` of [[broker.acl]])";
+        return problem(StatusCode::FORBIDDEN, text);
+    }
+    let mut payload = serde_json::json!({ "value": value });
+    if let Some(id) = &id {
+        payload["id"] = id.as_str().into();
+    }
+    let (outcome, result) = carry(&lobby, ix, payload.to_string().into_bytes(), origin(&who, from)).await;
+    lobby.access.operated(deed(outcome));
+    result
+}
+
+fn origin(who: &Identity, from: std::net::IpAddr) -> String {
+    format!("page:{} from {from}", who.name().unwrap_or_default())
+}
+
+/// Hands the command in and waits for its end, for a while.
+async fn carry(lobby: &Lobby, tag: TagIx, payload: Vec<u8>, origin: String) -> (&'static str, Response) {
+    let (replies, mut results) = command::replies(Arc::default());
+    let request = Request {
+        tag,
+        payload,
+        retained: Retained::No,
+        redelivery: Redelivery::First,
+        expiry: None,
+        correlation: None,
+        response_topic: None,
+        origin,
+        replies: Some(replies),
+        at: lobby.values.clock().now(),
+    };
+    let admission = lobby.commands.submit(request).await;
+    if let Admission::Refused(reason) = admission {
+        return (reason.as_str(), answer(json::command_result(None, &Outcome::Refused(reason))));
+    }
+    match timeout(RESULT_WITHIN, results.recv()).await {
+        Ok(Some(reply)) => ("accepted", answer(reply.result)),
+        Ok(None) | Err(_) => ("pending", super::json(&serde_json::json!({ "outcome": "pending" }))),
+    }
+}
+
+fn answer(result: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], result).into_response()
+}
+
+fn device_named(lobby: &Lobby, name: &str) -> Option<DeviceIx> {
+    let plan = lobby.values.plan();
+    plan.devices.iter().zip((0..).map(DeviceIx)).find(|(device, _)| device.name == name).map(|(_, ix)| ix)
+}
+
+fn tag_named(lobby: &Lobby, device: &str, name: &str) -> Option<TagIx> {
+    let (plan, device) = (lobby.values.plan(), device_named(lobby, device)?);
+    let mut numbered = plan.tags.iter().zip((0..).map(TagIx));
+    numbered.find(|(tag, _)| tag.device == device && tag.name == name).map(|(_, ix)| ix)
+}

@@ -1,0 +1,126 @@
+//! The values of the tags as they are seen: the newest value and a short history of each, for the status page.
+//!
+//! Fed by the publisher of the live lane with what it has just published; read by the page's API. All histories together
+//! have [`HISTORY_BYTES_MAX`], shared out evenly: 600 points for each of up to 550 tags, 28 for each of ten thousand, none
+//! where not even four would fit. The lock is held to move values in or out, never across an await.
+//!
+//! Another plan keeps the places of tags that are in both (`config::difference`), so what is known of an unchanged tag stays.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::history::{EMPTY_BYTES, History, POINT_BYTES};
+use crate::config::plan::{Plan, TagPlan};
+use crate::flow::clock::Clock;
+use crate::model::sample::Sample;
+use crate::model::tag::TagIx;
+use crate::model::time::Stamp;
+use crate::model::value::Value;
+
+/// For the histories of all tags.
+pub const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// More points than a screen has columns for are of no use.
+const POINTS_MAX: usize = 600;
+
+/// A point of a history: ms since 1970, and the value if there was one.
+pub type Point = (i64, Option<f64>);
+
+/// The newest of every tag.
+pub struct Values {
+    plan: ArcSwap<Plan>,
+    clock: Clock,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// By `TagIx`.
+    tags: Vec<Seen>,
+    points: usize,
+    /// Times of points count from here.
+    begun: Option<Stamp>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    newest: Option<Sample>,
+    history: History,
+}
+
+impl Values {
+    /// Nothing seen yet.
+    pub fn new(plan: Arc<Plan>, clock: Clock) -> Self {
+        let count = plan.tags.len();
+        let inner = Inner { tags: vec![Seen::default(); count], points: share(count), begun: None };
+        Self { plan: ArcSwap::new(plan), clock, inner: Mutex::new(inner) }
+    }
+
+    /// The plan that it shows.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// Shows another plan from now on; nothing is known of a tag that is another one than before.
+    pub fn show_plan(&self, plan: Arc<Plan>) {
+        let before = self.plan.load_full();
+        let mut inner = self.inner();
+        inner.points = share(plan.tags.len());
+        inner.tags.resize(plan.tags.len(), Seen::default());
+        let same = |one: &TagPlan, other: &TagPlan| one.topic == other.topic && one.data_type == other.data_type;
+        for (place, seen) in inner.tags.iter_mut().enumerate() {
+            let kept = before.tags.get(place).zip(plan.tags.get(place)).is_some_and(|(one, other)| same(one, other));
+            if !kept {
+                *seen = Seen::default();
+            }
+        }
+        self.plan.store(plan);
+    }
+
+    /// These are the newest.
+    pub fn show(&self, samples: &[Sample]) {
+        let inner = &mut *self.inner();
+        for sample in samples {
+            let begun = *inner.begun.get_or_insert(sample.at);
+            let Some(seen) = inner.tags.get_mut(sample.tag.0 as usize) else { continue };
+            if !matches!(sample.value, Some(Value::Text(_))) {
+                let value = sample.value.as_ref().and_then(Value::as_f64).unwrap_or(f64::NAN);
+                let tenths = u32::try_from(sample.at.since(begun).as_millis() / 100).unwrap_or(u32::MAX);
+                seen.history.push(tenths, value, inner.points);
+            }
+            seen.newest = Some(sample.clone());
+        }
+    }
+
+    /// The newest of a tag, once there is one.
+    pub fn newest(&self, tag: TagIx) -> Option<Sample> {
+        self.inner().tags.get(tag.0 as usize)?.newest.clone()
+    }
+
+    /// The history of a tag, the oldest point first; the last `most` points.
+    pub fn history(&self, tag: TagIx, most: usize) -> Vec<Point> {
+        let (begun, points) = {
+            let inner = self.inner();
+            let (Some(begun), Some(seen)) = (inner.begun, inner.tags.get(tag.0 as usize)) else { return Vec::new() };
+            let skipped = seen.history.len().saturating_sub(most);
+            (begun, seen.history.points().skip(skipped).collect::<Vec<_>>())
+        };
+        let begun = self.clock.wall(begun).unix_ms;
+        points.into_iter().map(|(tenths, value)| (begun + i64::from(tenths) * 100, value)).collect()
+    }
+
+    /// For times.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The points of each of so many tags.
+fn share(tags: usize) -> usize {
+    ((HISTORY_BYTES_MAX / tags.max(1)).saturating_sub(EMPTY_BYTES) / POINT_BYTES).min(POINTS_MAX)
+}

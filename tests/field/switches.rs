@@ -1,0 +1,120 @@
+//! A person at the status page pauses, resumes, polls and resets a device; its neighbours on the bus notice nothing.
+
+use crate::plc;
+use crate::rig;
+
+use std::time::Duration;
+
+use ironbridge::flow::hub::Standing;
+use ironbridge::flow::operate::Operation;
+use ironbridge::model::command::{Outcome, Refusal};
+use ironbridge::model::quality::{Cause, Quality};
+use ironbridge::model::sample::Sample;
+use ironbridge::model::tag::{DataType, DeviceIx, Table, TagIx};
+use ironbridge::model::value::Value;
+use plc::{Framing, Plc};
+use rig::{Rig, good};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+const FIRST: DeviceIx = DeviceIx(0);
+
+/// Units 1 and 2, one tag each, polled every second.
+fn bench() -> (Plc, Rig) {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    for unit in [1, 2] {
+        rig::device(&mut plan, unit);
+        rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    }
+    let plc = Plc::new(Framing::Tcp);
+    (plc.clone(), Rig::run_over(plan, Box::new(plc)))
+}
+
+fn ask(rig: &Rig, operation: Operation) {
+    rig.handle.switches.ask(FIRST, operation).expect("it is on this bus");
+}
+
+fn paused(sample: &Sample) -> bool {
+    sample.quality == Quality::Bad(Cause::Paused) && sample.value.is_none()
+}
+
+fn asked_of(plc: &Plc, unit: u8) -> usize {
+    plc.seen().iter().filter(|seen| seen.unit == unit).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_device_is_not_asked_anything_its_tags_say_why_and_its_neighbour_goes_on() {
+    let (plc, mut rig) = bench();
+    rig.collect(5 * SECOND).await;
+    ask(&rig, Operation::Pause);
+    rig.sample(TagIx(0), paused).await;
+    assert_eq!(rig.reports().await[&0].standing, Standing::Paused);
+    plc.forget_seen();
+    let samples = rig.collect(100 * SECOND).await;
+    assert_eq!(asked_of(&plc, 1), 0);
+    assert!(samples.iter().filter(|sample| sample.tag == TagIx(0)).all(paused));
+    let neighbour = samples.iter().filter(|sample| sample.tag == TagIx(1) && good(sample)).count();
+    assert!((99..=101).contains(&neighbour), "{neighbour}");
+    assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, Outcome::Refused(Refusal::Paused));
+    assert_eq!(asked_of(&plc, 1), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_outlives_the_connection_and_its_end_is_a_value_at_once() {
+    let (plc, mut rig) = bench();
+    rig.collect(5 * SECOND).await;
+    ask(&rig, Operation::Pause);
+    rig.sample(TagIx(0), paused).await;
+    plc.refuse_to_open(true);
+    plc.next([plc::Fault::Close]);
+    rig.sample(TagIx(1), |sample| sample.quality == Quality::Bad(Cause::Transport)).await;
+    plc.refuse_to_open(false);
+    plc.forget_seen();
+    rig.sample(TagIx(1), good).await;
+    let samples = rig.collect(20 * SECOND).await;
+    assert_eq!((asked_of(&plc, 1), samples.iter().any(|sample| sample.tag == TagIx(0) && !paused(sample))), (0, false));
+    let before = tokio::time::Instant::now();
+    ask(&rig, Operation::Resume);
+    rig.sample(TagIx(0), good).await;
+    assert!(before.elapsed() < 100 * MS, "{:?}", before.elapsed());
+    assert_eq!(rig.reports().await[&0].standing, Standing::Answering);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_down_is_tried_at_once_when_somebody_asks_for_it() {
+    let (plc, mut rig) = bench();
+    plc.kill(1);
+    rig.collect(200 * SECOND).await; // by now it is probed once a minute
+    plc.revive(1);
+    plc.forget_seen();
+    rig.collect(2 * SECOND).await;
+    let before = tokio::time::Instant::now();
+    ask(&rig, Operation::Poll);
+    rig.sample(TagIx(0), good).await;
+    assert!(before.elapsed() < SECOND, "{:?}", before.elapsed());
+    plc.kill(1);
+    rig.sample(TagIx(0), rig::is_bad).await;
+    plc.forget_seen();
+    ask(&rig, Operation::Poll);
+    rig.collect(10 * SECOND).await;
+    assert!((1..=4).contains(&asked_of(&plc, 1)), "still dead: probed again from the beginning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_comes_between_two_polls_and_a_reset_forgets_what_was_counted() {
+    let (plc, mut rig) = bench();
+    plc.next([plc::Fault::Drop]);
+    rig.collect(5500 * MS).await;
+    plc.forget_seen();
+    ask(&rig, Operation::Poll);
+    rig.collect(50 * MS).await;
+    assert_eq!(asked_of(&plc, 1), 1);
+    rig.collect(10 * SECOND).await;
+    assert!(rig.reports().await[&0].requests > 5);
+    ask(&rig, Operation::Reset);
+    rig.collect(50 * MS).await;
+    let report = rig.reports().await.remove(&0).expect("news");
+    assert!(report.requests <= 1 && report.timeouts == 0, "{report:?}");
+    assert_eq!(report.standing, Standing::Answering);
+}
