@@ -42,7 +42,9 @@
 //! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
 //! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`); the keys: `config/check/listener` |
 //! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
-//! | what changes at SIGHUP | `app/reload`, `app/gatekeeper` |
+//! | what a reload changes, and what it leaves alone | [`config::difference`]; the order of it: `app/house`, its parts `app/buses`, `app/uplinks`, `app/bridges`, [`broker`] (`door/warden`), [`store`] (`revise`) |
+//! | when a reload is taken back | `app/trial`, `app/reload`; users and rights: `app/gatekeeper` |
+//! | how `ironbridge reload` finds the daemon and waits for it | [`host::control`], [`commands::reload`], [`commands::run`] |
 //! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`) → [`disk`] (`ledger`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |

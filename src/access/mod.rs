@@ -145,7 +145,7 @@ pub struct Access {
     users: ArcSwap<State>,
     file: Mutex<Option<PathBuf>>,
     /// What the most generous listener gives to clients without a name.
-    anonymous: Anonymous,
+    anonymous: ArcSwap<Anonymous>,
     desk: Desk,
     audit: Audit,
     /// What happened at the doors.
@@ -160,7 +160,7 @@ impl Access {
             acl: ArcSwap::from_pointee(Acl::new(&plan.acl)),
             users: ArcSwap::from_pointee(users),
             file: Mutex::new(plan.users_file.clone()),
-            anonymous: plan.listeners.iter().map(|door| door.anonymous).max().unwrap_or_default(),
+            anonymous: ArcSwap::from_pointee(most(plan)),
             desk: Desk::new(),
             audit: Audit::new(),
             stats: AccessStats::default(),
@@ -189,6 +189,7 @@ impl Access {
     /// has until the broker judges anew.
     pub fn reload(&self, plan: &BrokerPlan) -> Loading {
         self.acl.store(Arc::new(Acl::new(&plan.acl)));
+        self.anonymous.store(Arc::new(most(plan)));
         self.file.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&plan.users_file);
         if plan.users_file.is_some() && matches!(**self.users.load(), State::Off) {
             self.users.store(Arc::new(State::Unavailable));
@@ -265,7 +266,7 @@ impl Access {
     /// May whoever owns this session read this, as far as can be said before he comes? Of clients without a name it is
     /// not known by which listener they will.
     pub fn owner_may_read(&self, (owner, client): (&str, &str), filter: &str) -> bool {
-        self.may_read(&Identity::of_owner(owner, client, self.anonymous), filter)
+        self.may_read(&Identity::of_owner(owner, client, **self.anonymous.load()), filter)
     }
 
     /// May it subscribe to this filter (without `$share/<group>/`)? One rule must cover all that the filter would bring;
@@ -318,4 +319,9 @@ impl Access {
     pub fn may_operate(&self, who: &Identity, device: &str) -> bool {
         self.acl.load().operate(who, device)
     }
+}
+
+/// What clients without a name may do at any door.
+fn most(plan: &BrokerPlan) -> Anonymous {
+    plan.listeners.iter().map(|door| door.anonymous).max().unwrap_or_default()
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::config::plan::{Plan, TagPlan};
+use crate::config::plan::{DevicePlan, Plan, TagPlan};
 use crate::disk::whole;
 use crate::model::alarm::Level;
 use crate::model::number::Class;
@@ -48,6 +48,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Of a plan, without its payload.
+    pub fn of(device: &DevicePlan, tag: &TagPlan, level: Level) -> Self {
+        Self {
+            device: device.name.clone(),
+            tag: tag.name.clone(),
+            event: level.as_str().to_owned(),
+            class: tag.alarm.as_ref().map_or(Class::Alarm, |alarm| alarm.class).as_str().to_owned(),
+            record: String::new(),
+        }
+    }
+
     /// Class of its records.
     pub fn class(&self) -> Class {
         Class::from_name(&self.class).unwrap_or(Class::Alarm)
@@ -101,13 +112,8 @@ impl AlarmMemory {
             active.iter().flat_map(|(tag, levels)| levels.iter().map(|(level, record)| (*tag, *level, record)));
         let entries = entries.filter_map(|(tag, level, record)| {
             let tag = plan.tags.get(tag.0 as usize)?;
-            Some(Entry {
-                device: plan.devices.get(tag.device.0 as usize)?.name.clone(),
-                tag: tag.name.clone(),
-                event: level.as_str().to_owned(),
-                class: tag.alarm.as_ref().map_or(Class::Alarm, |alarm| alarm.class).as_str().to_owned(),
-                record: String::from_utf8_lossy(record).into_owned(),
-            })
+            let entry = Entry::of(plan.devices.get(tag.device.0 as usize)?, tag, level);
+            Some(Entry { record: String::from_utf8_lossy(record).into_owned(), ..entry })
         });
         let file = File { version: VERSION, active: entries.collect() };
         let written =
@@ -136,6 +142,19 @@ fn sort(entries: Vec<Entry>, plan: &Plan) -> Remembered {
     remembered
 }
 
+/// Where an alarm of one plan is in another one, arranged after it: with the tag of that name, if that still has it.
+pub fn settled(old: &Plan, new: &Plan, (ix, level): (TagIx, Level)) -> Option<TagIx> {
+    let before = old.tags.get(ix.0 as usize).filter(|tag| !tag.is_hole())?;
+    let stays = new.tags.get(ix.0 as usize).filter(|tag| tag.name == before.name).map(|tag| (ix, tag));
+    let (place, tag) = stays.or_else(|| {
+        let name = &old.devices.get(before.device.0 as usize)?.name;
+        let device = new.devices.iter().find(|device| device.name == *name)?;
+        let own = (0u32..).map(TagIx).zip(&new.tags).skip(device.tags.start).take(device.tags.len());
+        own.into_iter().find(|(_, tag)| tag.name == before.name)
+    })?;
+    has(tag, level).then_some(place)
+}
+
 fn has(tag: &TagPlan, level: Level) -> bool {
     tag.alarm.as_ref().is_some_and(|alarm| {
         alarm.limits.iter().any(|(own, _)| *own == level) || level == Level::State && alarm.state.is_some()
@@ -145,7 +164,7 @@ fn has(tag: &TagPlan, level: Level) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{AlarmPlan, DevicePlan};
+    use crate::config::plan::AlarmPlan;
     use crate::model::tag::{Address, BusIx, DataType, DeviceIx, Table};
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::broker::Publisher;
@@ -19,7 +20,8 @@ use crate::model::tag::TagIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
-use super::alarm_memory::{Active, AlarmMemory, Remembered};
+use super::alarm_memory::{Active, AlarmMemory, Remembered, settled};
+use super::publisher::Turn;
 
 /// How long alarms wait for their numbers before they are published without (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -61,7 +63,7 @@ impl AlarmBoard {
     }
 
     /// Publishes what is active, and what changes until the slots are closed.
-    pub async fn run(mut self, slots: &AlarmSlots) {
+    pub async fn run(mut self, slots: &AlarmSlots, mut turns: mpsc::Receiver<Turn>) {
         for (tag, levels) in &*self.active() {
             if let (Some(topic), Some((_, shown))) = (self.topic(*tag), levels.first_key_value()) {
                 self.publisher.retain(topic, shown.clone());
@@ -72,6 +74,11 @@ impl AlarmBoard {
             let due = written.map_or_else(Instant::now, |written: Instant| written + WRITE_EVERY);
             let news = tokio::select! {
                 biased;
+                Some(Turn { plan, done }) = turns.recv() => {
+                    self.turn(plan);
+                    let _ = done.send(()); // nobody may be waiting
+                    continue;
+                }
                 news = slots.take() => news,
                 () = sleep_until(due), if self.changed => {
                     self.remember().await;
@@ -95,6 +102,27 @@ impl AlarmBoard {
         }
     }
 
+    /// Another plan: alarms go with their tags, and what it has no more is cleared.
+    fn turn(&mut self, plan: Arc<Plan>) {
+        let before = std::mem::take(&mut *self.active());
+        for (tag, levels) in before.into_iter().filter(|(_, levels)| !levels.is_empty()) {
+            let Some(topic) = self.topic(tag) else { continue };
+            let mut kept = None;
+            for (level, shown) in levels {
+                if let Some(place) = settled(&self.plan, &plan, (tag, level)) {
+                    self.active().entry(place).or_default().insert(level, shown.clone());
+                    kept.get_or_insert(shown);
+                }
+            }
+            match kept {
+                Some(shown) => self.publisher.retain(topic, shown),
+                None => self.publisher.clear(topic),
+            }
+        }
+        self.plan = plan;
+        self.changed = true;
+    }
+
     /// The disk may be slow: it has a thread of its own for this.
     async fn remember(&mut self) {
         self.changed = false;
@@ -105,7 +133,7 @@ impl AlarmBoard {
     }
 
     fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
-        let plan = self.plan.tags.get(tag.0 as usize)?;
+        let plan = self.plan.tags.get(tag.0 as usize).filter(|tag| !tag.is_hole())?;
         let device = self.plan.devices.get(plan.device.0 as usize)?;
         Some(self.topics.alarm(&device.name, &plan.name).into())
     }

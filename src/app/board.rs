@@ -26,7 +26,8 @@ use crate::uplink::UplinkStats;
 
 use super::alarms::Shown;
 use super::health;
-use super::router::BusSlot;
+use super::router::{BusSlot, PlanNow, Slots};
+use super::uplinks::{StoreRoster, UplinkRoster};
 
 const DAY_S: u64 = 86_400;
 const DAY_MS: i64 = 86_400_000;
@@ -37,18 +38,18 @@ const WRITTEN_AFTER_S: u64 = 60;
 /// Where figures come from. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sources {
-    pub plan: Arc<Plan>,
+    pub plan: PlanNow,
     pub clock: Clock,
     /// When the gateway was.
     pub started: Stamp,
-    pub buses: Vec<BusSlot>,
+    pub buses: Slots,
     pub latest: Arc<Latest>,
     pub hub: Arc<HubStats>,
     /// Bridges too.
-    pub uplinks: Vec<(String, Arc<UplinkStats>)>,
+    pub uplinks: UplinkRoster,
     pub store: Arc<StoreStats>,
     /// By the name of the bridge.
-    pub bridge_stores: Vec<(String, Arc<StoreStats>)>,
+    pub bridge_stores: StoreRoster,
     pub broker: Arc<BrokerStats>,
     pub access: Arc<Access>,
     pub notices: Notices,
@@ -62,9 +63,9 @@ impl Sources {
     pub(super) fn board(&self) -> Board {
         let mut board = Board {
             gateway: self.gateway(),
-            buses: self.plan.buses.iter().zip(&self.buses).map(|(plan, slot)| bus(plan, slot)).collect(),
+            buses: self.buses(),
             devices: self.devices(),
-            uplinks: self.uplinks.iter().map(|(name, stats)| self.uplink(name, stats)).collect(),
+            uplinks: self.uplinks.load().iter().map(|(name, stats)| self.uplink(name, stats)).collect(),
             store: self.store(),
             broker: self.broker(),
             alarms: self.alarms(),
@@ -72,6 +73,12 @@ impl Sources {
         };
         board.gateway.health = health::judge(self, &board);
         board
+    }
+
+    fn buses(&self) -> Vec<Bus> {
+        let (plan, slots) = (self.plan.load(), self.buses.load());
+        let both = plan.buses.iter().zip(slots.iter());
+        both.filter_map(|(plan, slot)| Some(bus(plan, slot.as_ref()?))).collect()
     }
 
     fn time(&self, at: Stamp) -> String {
@@ -85,7 +92,7 @@ impl Sources {
     fn gateway(&self) -> Gateway {
         let now = self.clock.wall_now();
         Gateway {
-            name: self.plan.gateway.name.clone(),
+            name: self.plan.load().gateway.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
             started: self.time(self.started),
             uptime_s: self.uptime().as_secs(),
@@ -98,16 +105,18 @@ impl Sources {
     fn devices(&self) -> Vec<Device> {
         let reports = self.latest.reports();
         let mut reports = reports.into_iter().peekable();
-        let devices = self.plan.devices.iter().enumerate();
-        let devices = devices.map(|(place, plan)| {
+        let plan = self.plan.load();
+        let devices = plan.devices.iter().enumerate().filter(|(_, device)| !device.is_hole());
+        let devices = devices.map(|(place, device)| {
+            while reports.next_if(|report| (report.device.0 as usize) < place).is_some() {}
             let report = reports.next_if(|report| report.device.0 as usize == place);
-            self.device(plan, report)
+            self.device(&plan, device, report)
         });
         devices.collect()
     }
 
-    fn device(&self, plan: &DevicePlan, report: Option<DeviceReport>) -> Device {
-        let bus = plan.bus.and_then(|bus| self.plan.buses.get(bus.0 as usize)).map(|bus| bus.name.clone());
+    fn device(&self, all: &Plan, plan: &DevicePlan, report: Option<DeviceReport>) -> Device {
+        let bus = plan.bus.and_then(|bus| all.buses.get(bus.0 as usize)).map(|bus| bus.name.clone());
         let device = Device { name: plan.name.clone(), bus, state: "starting", ..Device::default() };
         let Some(report) = report else { return device };
         let response = report.diagnosis.response;
@@ -124,7 +133,8 @@ impl Sources {
     }
 
     fn uplink(&self, name: &str, stats: &UplinkStats) -> Uplink {
-        let plans = self.plan.uplinks.iter().chain(self.plan.bridges.iter().map(|bridge| &bridge.uplink));
+        let plan = self.plan.load();
+        let plans = plan.uplinks.iter().chain(plan.bridges.iter().map(|bridge| &bridge.uplink));
         let server = plans.filter(|plan| plan.name == name).find_map(|plan| plan.servers.first());
         let now = self.clock.wall_now();
         let (ways, backlog) = (stats.ways(), stats.backlog.get());
@@ -163,7 +173,7 @@ impl Sources {
         let trouble = self.notices.standing().into_iter().find(failed);
         Store {
             bytes: stats.bytes.get(),
-            max_bytes: self.plan.store.max_size,
+            max_bytes: self.plan.load().store.max_size,
             written_per_day: written.filter(|_| uptime >= WRITTEN_AFTER_S),
             trouble: trouble.map(|told| told.notice.detail),
             gaps: stats.gaps_owed.get(),
@@ -176,7 +186,8 @@ impl Sources {
         let down = |listen: &str| {
             down.iter().any(|told| told.notice.event == "broker_listener_down" && told.notice.subject == listen)
         };
-        let listeners = self.plan.broker.listeners.iter().map(|plan| Listener {
+        let plan = self.plan.load();
+        let listeners = plan.broker.listeners.iter().map(|plan| Listener {
             listen: plan.to_string(),
             state: if down(&plan.listen.to_string()) { "closed" } else { "open" },
         });
@@ -191,11 +202,12 @@ impl Sources {
     }
 
     fn alarms(&self) -> Vec<Alarm> {
+        let plan = self.plan.load();
         let active = self.alarms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = active.iter().flat_map(|(tag, levels)| levels.iter().map(move |(level, body)| (*tag, *level, body)));
         let shown = all.take(ALARMS_MAX).filter_map(|(tag, level, body)| {
-            let tag = self.plan.tags.get(tag.0 as usize)?;
-            let device = self.plan.devices.get(tag.device.0 as usize)?;
+            let tag = plan.tags.get(tag.0 as usize).filter(|tag| !tag.is_hole())?;
+            let device = plan.devices.get(tag.device.0 as usize)?;
             let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
             Some(Alarm {
                 device: device.name.clone(),

@@ -1,9 +1,10 @@
 //! Bridges: each is an uplink that carries clients' messages and nothing else, out of a store of its own. And what comes
 //! down, over a bridge or an uplink, on its way to the local broker.
 //!
-//! Order: [`Bridges::open`] before the broker, which is given the lanes into the stores; [`Bridges::start`] with the
-//! uplinks; taken down with them.
+//! Order: [`Bridges::open`] makes the stores, whose lanes `forwarding` leads clients' messages to; [`Bridges::connect`] lets
+//! those connect that do not yet; taken down with the uplinks, or one by one when a reload has them no more.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,91 +12,84 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::broker::{NotTaken, Publisher};
+use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{BridgePlan, Notifications, Plan, RetainHere, UplinkStart};
-use crate::flow::clock::Clock;
-use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::{self, Hub};
 use crate::flow::notice::{self, Notice, Notices};
-use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
 use crate::store::{self, Opening, Route, StoreHandle, StoreStats};
-use crate::uplink::{PassOn, PassedOn, StoreSource, Timing, Uplink, UplinkParts, UplinkStats};
+use crate::uplink::{PassOn, PassedOn, UplinkStats};
 
-use super::running::Uplinks;
+use super::means::Means;
+use super::supervisor::watch_store;
+use super::uplinks::UplinkPart;
 use super::watchdog;
 
 /// How often the state of a connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The open stores of all bridges, in the order of the plan.
+/// What is in the lane of a bridge that a reload takes away is committed within this, or not at all.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// All of `[[bridge]]`.
 pub(super) struct Bridges {
-    opened: Vec<(BridgePlan, Hub, StoreHandle)>,
-    /// They tell what the stores have to tell; ended with the gateway.
-    tellers: JoinSet<()>,
-}
-
-/// What their stores are opened with, beside the plan.
-pub(super) struct Around<'a> {
-    pub plan: &'a Plan,
-    pub clock: &'a Clock,
-    pub notices: &'a Notices,
-    /// As for the gateway's own store.
-    pub boot_token: String,
-}
-
-/// What every connection is built from.
-pub(super) struct Connecting<'a> {
-    pub gateway: &'a str,
-    pub clock: &'a Clock,
-    pub notices: &'a Notices,
-    pub publisher: &'a Publisher,
-    pub progress: &'a Progress,
-    pub run_dir: PathBuf,
-    pub timing: Timing,
+    parts: BTreeMap<String, BridgePart>,
+    /// As the uplinks': they go on until their stores have ended.
     pub stop: Stop,
 }
 
-/// The stores, to be waited for at the end.
-#[derive(Default)]
-pub(super) struct BridgeStores {
-    pub(super) stores: Vec<StoreHandle>,
-    /// Ended last.
-    pub(super) tellers: JoinSet<()>,
+struct BridgePart {
+    plan: BridgePlan,
+    hub: Option<Hub>,
+    store: StoreHandle,
+    connection: Option<UplinkPart>,
+    /// What looks at it: ends with the sources, or with the part.
+    stop: Stop,
+    helpers: JoinSet<()>,
 }
 
 impl Bridges {
-    /// Opens the store of each, whatever lies there.
-    pub(super) async fn open(around: Around<'_>) -> Result<Self, JoinError> {
-        let Around { plan, clock, notices, boot_token } = around;
-        let (mut opened, mut tellers) = (Vec::new(), JoinSet::new());
-        for bridge in &plan.bridges {
-            let opening = opening(plan, bridge, boot_token.clone());
+    pub fn new() -> Self {
+        Self { parts: BTreeMap::new(), stop: Stop::new() }
+    }
+
+    /// Opens the store of each that has none yet, whatever lies there.
+    pub async fn open(&mut self, means: &Means, plan: &Plan) -> Result<(), JoinError> {
+        let missing = plan.bridges.iter().filter(|bridge| !self.parts.contains_key(&bridge.uplink.name));
+        for bridge in missing.collect::<Vec<_>>() {
+            let opening = opening(plan, bridge, means.boot_token.clone());
             let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
             let (hub, _, durable) = hub::hub(Vec::new());
             let (own, told) = notice::notices();
-            tellers.spawn(tell_for(bridge.uplink.name.clone(), told, notices.clone()));
-            opened.push((bridge.clone(), hub, store.start(durable, clock.clone(), own)));
+            let (name, mut helpers, stop) = (bridge.uplink.name.clone(), JoinSet::new(), means.stop.child());
+            helpers.spawn(tell_for(name.clone(), told, means.notices.clone()));
+            let store = store.start(durable, means.clock.clone(), own);
+            watchdog::ask_store(&mut helpers, &means.progress, (&name, &store), &stop);
+            helpers.spawn(watch_store(store.clone(), "the store of a bridge", stop.clone(), means.broken.clone()));
+            let part = BridgePart { plan: bridge.clone(), hub: Some(hub), store, connection: None, stop, helpers };
+            self.parts.insert(name, part);
         }
-        Ok(Self { opened, tellers })
+        Ok(())
     }
 
     /// The way into each store.
-    pub(super) fn lanes(&self) -> impl Iterator<Item = (&BridgePlan, &Hub)> {
-        self.opened.iter().map(|(bridge, hub, _)| (bridge, hub))
+    pub fn lanes(&self) -> impl Iterator<Item = (&BridgePlan, &Hub)> {
+        self.parts.values().filter_map(|part| Some((&part.plan, part.hub.as_ref()?)))
     }
 
-    /// What is retained when a bridge is new goes out as well, as over mosquitto's. Before the first client comes: nobody
-    /// may be overtaken by what he has replaced.
-    pub(super) async fn offer_retained(&self, publisher: &Publisher, forward: &ForwardEntry) {
-        for (bridge, _, store) in &self.opened {
-            let is_new = store.newest().iter().all(|(.., seq)| seq.0 == 0);
-            for out in bridge.out.iter().filter(|out| is_new && out.retain == RetainHere::AsPublished) {
-                for letter in publisher.retained(&out.mapping.local_filter()).flatten() {
-                    if forward.wants(&letter.topic, None) && forward.offer(&bridge.uplink.name, letter).await.is_err() {
+    /// What is retained when a bridge is new goes out as well, as over mosquitto's. Before it connects, and at the start
+    /// before the first client comes: nobody may be overtaken by what he has replaced.
+    pub async fn offer_retained(&self, means: &Means) {
+        for part in self.parts.values().filter(|part| part.connection.is_none()) {
+            let is_new = part.store.newest().iter().all(|(.., seq)| seq.0 == 0);
+            for out in part.plan.out.iter().filter(|out| is_new && out.retain == RetainHere::AsPublished) {
+                for letter in means.publisher.retained(&out.mapping.local_filter()).flatten() {
+                    let (forward, name) = (&means.forward, &part.plan.uplink.name);
+                    if forward.wants(&letter.topic, None) && forward.offer(name, letter).await.is_err() {
                         return; // stopping
                     }
                 }
@@ -103,50 +97,90 @@ impl Bridges {
         }
     }
 
-    /// Lets each connect, beside the uplinks; `sources` watch their connections until the gateway stops. Lets go of the
-    /// lanes, so that the stores end when nothing more comes in.
-    pub(super) fn start(
-        self,
-        connecting: &Connecting<'_>,
-        uplinks: &mut Uplinks,
-        sources: &mut JoinSet<()>,
-    ) -> BridgeStores {
-        let mut stores = Vec::new();
-        for (bridge, _, store) in self.opened {
-            let source = StoreSource::new(store.clone(), &bridge.uplink.name);
-            let source = source.expect("the store was opened with the uplink of this bridge");
-            let parts = UplinkParts {
-                plan: bridge.uplink.clone(),
-                gateway: connecting.gateway.to_owned(),
-                source,
-                clock: connecting.clock.clone(),
-                notices: connecting.notices.clone(),
-                commands: None,
-                pass_on: Some(pass_on(connecting.publisher.clone())),
-                run_dir: connecting.run_dir.clone(),
-                timing: connecting.timing,
+    /// Lets those connect that do not yet.
+    pub fn connect(&mut self, means: &Means, gateway: &str) {
+        for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.connection.is_none()) {
+            let plan = &part.plan.uplink;
+            let connection =
+                UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, self.stop.child());
+            let Some(connection) = connection else {
+                tracing::error!(bridge = name, "the store does not know the bridge it was opened for");
+                continue;
             };
-            let (uplink, stats) = Uplink::new(parts);
-            if bridge.notifications == Notifications::Told {
-                let topic = bridge_state(&bridge.uplink.client_id).into();
-                let publisher = connecting.publisher.clone();
-                sources.spawn(tell_state(topic, Arc::clone(&stats), publisher, connecting.stop.clone()));
+            if part.plan.notifications == Notifications::Told {
+                let topic = bridge_state(&plan.client_id).into();
+                let (stats, publisher) = (Arc::clone(&connection.stats), means.publisher.clone());
+                part.helpers.spawn(tell_state(topic, stats, publisher, part.stop.clone()));
             }
-            uplinks.stats.push((bridge.uplink.name.clone(), stats));
-            let name = bridge.uplink.name.as_str();
-            uplinks.tasks.spawn(connecting.progress.watch("bridge", name, uplink.run(uplinks.stop.clone())));
-            watchdog::ask_store(sources, connecting.progress, (name, &store), &connecting.stop);
-            stores.push(store);
+            part.connection = Some(connection);
         }
-        BridgeStores { stores, tellers: self.tellers }
+    }
+
+    /// Takes out what a reload touches; to be ended by [`Gone::end`] once nobody leads messages there any more.
+    pub fn take_touched(&mut self, changes: &Changes) -> Gone {
+        let touched = changes.touched.iter().filter(|change| change.part == Part::Bridge && change.how != How::Added);
+        Gone(touched.filter_map(|change| Some((self.parts.remove(&change.name)?, change.how))).collect())
+    }
+
+    /// By name.
+    pub fn stats(&self) -> Vec<(String, Arc<UplinkStats>)> {
+        let of =
+            |(name, part): (&String, &BridgePart)| Some((name.clone(), Arc::clone(&part.connection.as_ref()?.stats)));
+        self.parts.iter().filter_map(of).collect()
+    }
+
+    /// What the store of each counts, by name.
+    pub fn store_stats(&self) -> Vec<(String, Arc<StoreStats>)> {
+        self.parts.iter().map(|(name, part)| (name.clone(), part.store.stats())).collect()
+    }
+
+    /// Nothing more comes in; resolves when all that did is committed.
+    pub async fn committed(&mut self) {
+        self.parts.values_mut().for_each(|part| drop(part.hub.take()));
+        for part in self.parts.values() {
+            part.store.ended().await;
+        }
+    }
+
+    /// Resolves when all connections have heard the stop and ended.
+    pub async fn disconnected(&mut self) {
+        for connection in self.parts.values_mut().filter_map(|part| part.connection.take()) {
+            connection.ended().await;
+        }
+    }
+
+    /// Resolves when the stores are saved and closed.
+    pub async fn finish(self) {
+        for mut part in self.parts.into_values() {
+            part.helpers.shutdown().await;
+            part.store.finish().await;
+        }
     }
 }
 
-impl BridgeStores {
-    /// What each counts, by the name of the bridge.
-    pub(super) fn figures(&self, plan: &Plan) -> Vec<(String, Arc<StoreStats>)> {
-        let names = plan.bridges.iter().map(|bridge| bridge.uplink.name.clone());
-        names.zip(self.stores.iter().map(StoreHandle::stats)).collect()
+/// Bridges that a reload has taken out.
+pub(super) struct Gone(Vec<(BridgePart, How)>);
+
+impl Gone {
+    /// Ends each: what came in is committed, what is in flight has a moment, its store is closed and stays where it is.
+    pub async fn end(self, means: &Means) {
+        for (mut part, how) in self.0 {
+            part.stop.begin();
+            drop(part.hub.take());
+            if timeout(COMMITTED_WITHIN, part.store.ended()).await.is_err() {
+                tracing::error!(bridge = part.plan.uplink.name, "the store of a bridge does not end");
+            }
+            if let Some(connection) = part.connection.take() {
+                connection.end().await;
+            }
+            let owed: u64 = part.store.backlogs().iter().map(|(_, owed)| owed).sum();
+            part.helpers.shutdown().await;
+            part.store.finish().await;
+            if how == How::Removed {
+                tracing::warn!(bridge = part.plan.uplink.name, owed, "bridge removed; what it owes stays in its store");
+                means.publisher.clear(bridge_state(&part.plan.uplink.client_id).into());
+            }
+        }
     }
 }
 

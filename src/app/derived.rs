@@ -18,8 +18,8 @@ use super::supervisor::BusParts;
 /// Pause before it is built anew.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs it until stopping, through any number of lives.
-pub async fn watch(parts: BusParts, derive: Derive, tap: Arc<Latest>) {
+/// Runs it until stopping, through any number of lives; what the last one knew.
+pub async fn watch(parts: BusParts, derive: Derive, tap: Arc<Latest>) -> Derive {
     loop {
         let life = DerivedTags {
             plan: Arc::clone(&parts.plan),
@@ -29,7 +29,10 @@ pub async fn watch(parts: BusParts, derive: Derive, tap: Arc<Latest>) {
             clock: parts.clock.clone(),
             stop: parts.stop.clone(),
         };
-        let Err(panic) = tokio::spawn(parts.progress.watch("derived", "", life.run())).await else { return };
+        let panic = match tokio::spawn(parts.progress.watch("derived", "", life.run())).await {
+            Ok(derive) => return derive,
+            Err(panic) => panic,
+        };
         tracing::error!(error = %panic, "derived tags panicked and are built anew");
         let detail =
             format!("the derived tags failed inside the gateway and begin again in {} s", RESTART_PAUSE.as_secs());
@@ -41,7 +44,7 @@ pub async fn watch(parts: BusParts, derive: Derive, tap: Arc<Latest>) {
         });
         silence(&parts, &derive).await;
         tokio::select! {
-            () = parts.stop.begun() => return,
+            () = parts.stop.begun() => return derive,
             () = tokio::time::sleep(RESTART_PAUSE) => {}
         }
     }

@@ -21,34 +21,29 @@ mod uplink;
 pub(super) fn all(sources: &Sources) -> Figures {
     let mut figures = Figures::default();
     let out = &mut figures;
-    let labels =
-        vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("gateway", sources.plan.gateway.name.clone())];
+    let plan = sources.plan.load();
+    let labels = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("gateway", plan.gateway.name.clone())];
     out.level("build_info", "Which program this is; always 1.", &labels, 1.0);
     gateway(out, sources);
-    plant(out, &sources.plan);
-    for (plan, slot) in sources.plan.buses.iter().zip(&sources.buses) {
-        let handle = slot.load();
+    plant(out, &plan);
+    for (bus, slot) in plan.buses.iter().zip(sources.buses.load().iter()) {
+        let Some(handle) = slot.as_ref().map(|slot| slot.load()) else { continue };
         for stats in std::iter::once(&handle.stats).chain(&handle.others) {
-            field::bus(out, &plan.name, stats);
+            field::bus(out, &bus.name, stats);
         }
     }
     for report in sources.latest.reports() {
-        field::device(out, sources, &report);
+        field::device(out, (sources, &plan), &report);
     }
     flow(out, sources);
     store::store(out, "gateway", &sources.store);
-    for (name, stats) in &sources.bridge_stores {
+    for (name, stats) in sources.bridge_stores.load().iter() {
         store::store(out, name, stats);
     }
-    out.level(
-        "store_max_bytes",
-        "The store never takes more.",
-        &of("store", "gateway"),
-        real(sources.plan.store.max_size),
-    );
+    out.level("store_max_bytes", "The store never takes more.", &of("store", "gateway"), real(plan.store.max_size));
     broker::broker(out, &sources.broker);
     broker::access(out, &sources.access.stats);
-    for (name, stats) in &sources.uplinks {
+    for (name, stats) in sources.uplinks.load().iter() {
         uplink::uplink(out, name, stats);
     }
     status(out, &sources.status);
@@ -85,8 +80,10 @@ fn gateway(out: &mut Figures, sources: &Sources) {
 
 fn plant(out: &mut Figures, plan: &Plan) {
     let none = Labels::new();
-    out.level("devices", "Devices of the configuration.", &none, real(plan.devices.len() as u64));
-    out.level("tags", "Tags of the configuration.", &none, real(plan.tags.len() as u64));
+    let devices = plan.devices.iter().filter(|device| !device.is_hole()).count();
+    let tags = plan.tags.iter().filter(|tag| !tag.is_hole()).count();
+    out.level("devices", "Devices of the configuration.", &none, real(devices as u64));
+    out.level("tags", "Tags of the configuration.", &none, real(tags as u64));
 }
 
 fn flow(out: &mut Figures, sources: &Sources) {

@@ -1,7 +1,5 @@
 //! Which clients' messages go into which store: the rules of the plan, and the end of that road when the gateway stops.
 
-use std::sync::Arc;
-
 use crate::config::plan::{ForwardPlan, OutPlan, Plan, RetainHere};
 use crate::flow::forward::{ForwardEntry, Route};
 use crate::flow::hub::Hub;
@@ -12,8 +10,8 @@ use crate::model::number::Class;
 
 use super::bridges::Bridges;
 
-/// The road of a plan; `hub` leads into the gateway's own store, each bridge has one for itself.
-pub(super) fn entry(plan: &Arc<Plan>, hub: &Hub, bridges: &Bridges) -> ForwardEntry {
+/// The rules of a plan; `hub` leads into the gateway's own store, each bridge has one for itself.
+pub(super) fn routes(plan: &Plan, hub: &Hub, bridges: &Bridges) -> (Vec<Route>, Vec<Hub>) {
     let own = |forward: &ForwardPlan| Route {
         mapping: Mapping::plain(&forward.filter),
         class: forward.class,
@@ -35,9 +33,9 @@ pub(super) fn entry(plan: &Arc<Plan>, hub: &Hub, bridges: &Bridges) -> ForwardEn
         lanes.push(lane.clone());
     }
     if routes.is_empty() {
-        return ForwardEntry::none();
+        lanes.clear();
     }
-    ForwardEntry::new(routes, lanes)
+    (routes, lanes)
 }
 
 /// Gives the lanes back when stopping begins, so that the stores see the end of what comes in; until then clients are

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::config::plan::{BusPlan, Carrier};
 use crate::flow::notice::Told;
 use crate::flow::progress::{Late, Stuck};
-use crate::status::board::{Board, Device};
+use crate::status::board::{Board, Bus, Device};
 use crate::status::health::{Finding, Health};
 
 use super::board::Sources;
@@ -43,7 +43,9 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
             notes.push(Finding { part: part_of(event), name, text: notice.detail });
         }
     }
-    for (bus, plan) in board.buses.iter().zip(&sources.plan.buses).filter(|(bus, _)| bus.state == "down") {
+    let plan = sources.plan.load();
+    let of = |bus: &Bus| plan.buses.iter().find(|plan| plan.name == bus.name);
+    for (bus, plan) in board.buses.iter().filter(|bus| bus.state == "down").filter_map(|bus| Some((bus, of(bus)?))) {
         let text = format!("no connection: {}", bus.endpoint);
         let finding = Finding { part: "bus", name: bus.name.clone(), text };
         if is_ours(plan) { reasons.push(finding) } else { notes.push(finding) }

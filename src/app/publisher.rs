@@ -1,9 +1,11 @@
-//! The live side: what changed becomes retained JSON on the local broker. The broker is a values; nothing waits for it.
+//! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
@@ -16,6 +18,57 @@ use crate::payload::json;
 use crate::status::values::Values;
 
 use super::alarms::AlarmBoard;
+
+/// Another plan, arranged after the one before.
+pub struct Turn {
+    /// It.
+    pub plan: Arc<Plan>,
+    /// Told when its new topics are there and its old ones are gone.
+    pub done: oneshot::Sender<()>,
+}
+
+/// What the status says of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Configuration {
+    /// As it was at the start, or reloaded and proved.
+    InForce,
+    /// Reloaded, and may yet be taken back.
+    OnTrial,
+    /// The one before the last reload.
+    RolledBack,
+}
+
+impl Configuration {
+    /// The word in the payload.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InForce => "in force",
+            Self::OnTrial => "on trial",
+            Self::RolledBack => "rolled back",
+        }
+    }
+}
+
+/// The payload of the gateway's status.
+pub fn status(clock: &Clock, state: &str, configuration: Configuration) -> Bytes {
+    let time = clock.wall_now().to_string();
+    let (version, configuration) = (env!("CARGO_PKG_VERSION"), configuration.as_str());
+    let status =
+        serde_json::json!({ "state": state, "time": time, "version": version, "configuration": configuration });
+    status.to_string().into()
+}
+
+/// Where the live side is told of another plan: values, and alarms.
+pub type Turns = [mpsc::Sender<Turn>; 2];
+
+/// The other ends of [`Turns`].
+pub type TurnsTaken = [mpsc::Receiver<Turn>; 2];
+
+/// Makes the way of new plans to the live side. One at a time.
+pub fn turns() -> (Turns, TurnsTaken) {
+    let ((values, of_values), (alarms, of_alarms)) = (mpsc::channel(1), mpsc::channel(1));
+    ([values, alarms], [of_values, of_alarms])
+}
 
 /// Empties the live lane into the broker.
 pub struct LivePublisher {
@@ -36,44 +89,85 @@ impl LivePublisher {
 
     /// At start: every tag null, bad, starting; the gateway online.
     pub fn begin(&self) {
-        let now = self.clock.wall_now();
-        let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
-        self.publisher.retain_many(self.plan.tags.iter().map(|tag| (Arc::clone(&tag.topic), starting.clone())));
+        self.starting(&self.plan, |_| true);
         self.status("online");
     }
 
+    fn starting(&self, plan: &Plan, which: impl Fn(&Arc<str>) -> bool) {
+        let now = self.clock.wall_now();
+        let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
+        let topics = plan.tags.iter().filter(|tag| !tag.is_hole() && which(&tag.topic)).map(|tag| &tag.topic);
+        self.publisher.retain_many(topics.map(|topic| (Arc::clone(topic), starting.clone())));
+    }
+
     /// Empties the live lane in a task of its own until it closes; then the publisher comes back, for a last word.
-    pub async fn run(self, latest: Arc<Latest>, alarms: AlarmBoard) -> Self {
-        tokio::join!(self.values(&latest), alarms.run(&latest.alarms));
+    pub async fn run(mut self, latest: Arc<Latest>, alarms: AlarmBoard, [values, of_alarms]: TurnsTaken) -> Self {
+        tokio::join!(self.values(&latest, values), alarms.run(&latest.alarms, of_alarms));
         self
     }
 
-    async fn values(&self, latest: &Latest) {
-        while let Some(Fresh { samples, devices }) = latest.take().await {
-            if let Some(values) = &self.values {
-                values.show(&samples);
-            }
-            let mut messages = Vec::with_capacity(samples.len() + devices.len());
-            for sample in &samples {
-                let topic = Arc::clone(&self.plan.tags[sample.tag.0 as usize].topic);
-                let payload = json::sample(sample.value.as_ref(), sample.quality, self.clock.wall(sample.at));
-                // To size: it is kept for as long as the value is.
-                messages.push((topic, Bytes::from(payload.into_boxed_slice())));
-            }
-            messages.extend(devices.iter().map(|report| self.device(report)));
-            self.publisher.retain_many(messages);
+    async fn values(&mut self, latest: &Latest, mut turns: mpsc::Receiver<Turn>) {
+        loop {
+            let fresh = tokio::select! {
+                biased;
+                Some(Turn { plan, done }) = turns.recv() => {
+                    self.turn(plan);
+                    let _ = done.send(()); // nobody may be waiting
+                    continue;
+                }
+                fresh = latest.take() => fresh,
+            };
+            let Some(fresh) = fresh else { return };
+            self.show(&fresh);
         }
+    }
+
+    /// What belongs to nothing any more is cleared, what is new begins. Values of the former that are still on their way
+    /// have no topic.
+    fn turn(&mut self, plan: Arc<Plan>) {
+        let topics = |plan: &Plan| -> HashSet<Arc<str>> {
+            plan.tags.iter().filter(|tag| !tag.is_hole()).map(|tag| Arc::clone(&tag.topic)).collect()
+        };
+        let devices = |plan: &Plan| -> HashSet<String> {
+            plan.devices.iter().filter(|device| !device.is_hole()).map(|device| device.name.clone()).collect()
+        };
+        let (old, new) = (topics(&self.plan), topics(&plan));
+        self.starting(&plan, |topic| !old.contains(topic));
+        let (before, kept) = (devices(&self.plan), devices(&plan));
+        let gone = old.into_iter().filter(|topic| !new.contains(topic));
+        let gone_devices = before.into_iter().filter(|name| !kept.contains(name));
+        let gone = gone.chain(gone_devices.map(|name| self.topics.device(&name).into()));
+        self.publisher.retain_many(gone.map(|topic| (topic, Bytes::new())));
+        if let Some(values) = &self.values {
+            values.show_plan(Arc::clone(&plan));
+        }
+        self.plan = plan;
+    }
+
+    fn show(&self, Fresh { samples, devices }: &Fresh) {
+        if let Some(values) = &self.values {
+            values.show(samples);
+        }
+        let mut messages = Vec::with_capacity(samples.len() + devices.len());
+        for sample in samples {
+            let tag = self.plan.tags.get(sample.tag.0 as usize).filter(|tag| !tag.is_hole());
+            let Some(topic) = tag.map(|tag| Arc::clone(&tag.topic)) else { continue };
+            let payload = json::sample(sample.value.as_ref(), sample.quality, self.clock.wall(sample.at));
+            // To size: it is kept for as long as the value is.
+            messages.push((topic, Bytes::from(payload.into_boxed_slice())));
+        }
+        messages.extend(devices.iter().filter_map(|report| self.device(report)));
+        self.publisher.retain_many(messages);
     }
 
     /// The gateway's own retained status.
     pub fn status(&self, state: &str) {
-        let time = self.clock.wall_now().to_string();
-        let status = serde_json::json!({ "state": state, "time": time, "version": env!("CARGO_PKG_VERSION") });
-        self.publisher.retain(self.topics.status().into(), status.to_string().into());
+        let topic = self.topics.status().into();
+        self.publisher.retain(topic, status(&self.clock, state, Configuration::InForce));
     }
 
-    fn device(&self, report: &DeviceReport) -> (Arc<str>, Bytes) {
-        let device = &self.plan.devices[report.device.0 as usize];
+    fn device(&self, report: &DeviceReport) -> Option<(Arc<str>, Bytes)> {
+        let device = self.plan.devices.get(report.device.0 as usize).filter(|device| !device.is_hole())?;
         let diagnosis = &report.diagnosis;
         let tenths = |took: Duration| (took.as_secs_f64() * 10_000.0).round() / 10.0;
         let response = diagnosis.response.map(|took| {
@@ -98,6 +192,6 @@ impl LivePublisher {
             "bus_load_percent": diagnosis.bus_load,
             "time": self.clock.wall_now().to_string(),
         });
-        (self.topics.device(&device.name).into(), status.to_string().into())
+        Some((self.topics.device(&device.name).into(), status.to_string().into()))
     }
 }

@@ -1,44 +1,219 @@
-//! What can change while the gateway runs. In this version: users and rules of the broker. Everything else of a changed
-//! configuration needs a restart, and that is said.
+//! What changes while the gateway runs: a configuration that was read anew is compared with the running one, and what
+//! differs is exchanged, part by part. For a while it is on trial ([`super::trial`]).
+//!
+//! A configuration that is wrong, or that changes what needs a restart, changes nothing. One reload at a time; a second one
+//! during a trial begins a trial of its own, against the same plan before.
+//!
+//! Events: `config_reloaded`, `reload_refused`, `config_rolled_back`. Audited (`audit=`): `config_changed` once for each
+//! part, `config_refused`, `config_rolled_back`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::gatekeeper::Gatekeeper;
+use tokio::sync::Mutex;
+
+use super::house::House;
+use super::publisher::{Configuration, status};
+use super::trial::{Health, Trial, worse};
 use crate::config::Problems;
+use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
-use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::hub::DeviceReport;
+use crate::flow::notice::{Notice, Phase};
+use crate::flow::stop::Stop;
+use crate::model::topic::GatewayTopics;
 
 /// Takes new plans; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reloader {
-    pub(super) plan: Arc<Plan>,
-    pub(super) gatekeeper: Arc<Gatekeeper>,
-    pub(super) notices: Notices,
+    house: Arc<Mutex<Option<House>>>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in force. On trial for so long, if at all.
+    Applied {
+        /// What was touched.
+        changes: Changes,
+        /// When the trial ends.
+        trial: Option<Duration>,
+    },
+    /// There is no difference. Users and certificates were read again.
+    Unchanged,
+    /// Nothing was changed.
+    NeedsRestart {
+        /// The keys, and what they would have come with.
+        changes: Changes,
+    },
+    /// Nothing was changed: the gateway is stopping.
+    Stopping,
 }
 
 impl Reloader {
-    /// A configuration that was read anew and is right.
-    pub async fn apply(&self, plan: &Plan) {
-        if !self.differs_in_rights_only(plan) {
-            tracing::warn!("the configuration has other changes too; they need a restart");
+    pub(super) fn new(house: House) -> Self {
+        Self { house: Arc::new(Mutex::new(Some(house))) }
+    }
+
+    /// Takes the house away, after a reload that is under way; later ones find nothing.
+    pub(super) async fn close(&self) -> Option<House> {
+        self.house.lock().await.take()
+    }
+
+    /// What a configuration would change; `None` when the gateway is stopping.
+    pub async fn compare(&self, plan: Plan) -> Option<Changes> {
+        let house = self.house.lock().await;
+        let running = &house.as_ref()?.plan;
+        Some(compared(running, &arranged(running, plan)))
+    }
+
+    /// A configuration that was read anew and is right. Goes on to its end even if this is cancelled.
+    pub async fn apply(&self, plan: Plan) -> Outcome {
+        let reloader = self.clone();
+        let applied = tokio::spawn(async move { reloader.exchange(plan).await }).await;
+        applied.unwrap_or_else(|error| {
+            tracing::error!(%error, "a reload failed inside the gateway");
+            Outcome::Stopping
+        })
+    }
+
+    async fn exchange(&self, plan: Plan) -> Outcome {
+        let mut guard = self.house.lock().await;
+        let Some(house) = guard.as_mut() else { return Outcome::Stopping };
+        let new = arranged(&house.plan, plan);
+        let changes = compared(&house.plan, &new);
+        if !changes.restart.is_empty() {
+            return house.refuse_restart(changes);
         }
-        self.gatekeeper.reload(&plan.broker).await;
+        if changes.is_empty() {
+            house.gatekeeper.reload(&new.broker).await;
+            tracing::info!("the configuration has not changed");
+            return Outcome::Unchanged;
+        }
+        audit(&changes);
+        let (before, stood) = match house.trial.take() {
+            Some(trial) => (trial.before, trial.stood),
+            None => (Arc::clone(&house.plan), house.health()),
+        };
+        let trial = new.gateway.trial;
+        let number = house.begin_trial(before, stood);
+        house.change(new, &changes).await;
+        let told = changes.to_string();
+        house.tell("config_reloaded", told.trim_end().replace('\n', "; "));
+        match trial {
+            Some(trial) => self.judge_later(number, trial, house),
+            None => house.end_trial(Configuration::InForce).await,
+        }
+        Outcome::Applied { changes, trial }
     }
 
     /// A configuration that was read anew and is wrong: nothing changes.
-    pub fn refuse(&self, problems: &Problems) {
+    pub async fn refuse(&self, problems: &Problems) {
         for problem in problems {
             tracing::error!(problem = problem.to_string(), "reload refused, the configuration is wrong");
         }
-        let detail = format!("nothing was changed: {} problems in the configuration", problems.count());
-        let subject = "configuration".to_owned();
-        self.notices.tell(Notice { event: "reload_refused", phase: Phase::Once, subject, detail });
+        if let Some(house) = self.house.lock().await.as_ref() {
+            let count = problems.count();
+            tracing::warn!(audit = "config_refused", count, "configuration refused");
+            house.tell("reload_refused", format!("nothing was changed: {count} problems in the configuration"));
+        }
     }
 
-    fn differs_in_rights_only(&self, plan: &Plan) -> bool {
-        let mut with_old_rights = plan.clone();
-        with_old_rights.broker.acl.clone_from(&self.plan.broker.acl);
-        with_old_rights.broker.users_file.clone_from(&self.plan.broker.users_file);
-        with_old_rights == *self.plan
+    fn judge_later(&self, number: u64, after: Duration, house: &House) {
+        let (reloader, stop) = (self.clone(), house.means.stop.clone());
+        let judging = async move {
+            tokio::select! {
+                () = stop.begun() => {}
+                () = tokio::time::sleep(after) => reloader.judge(number, &stop).await,
+            }
+        };
+        tokio::spawn(house.means.progress.watch("trial", "", judging));
+    }
+
+    /// The trial is over: if anything is worse, the plan before it is back.
+    async fn judge(&self, number: u64, stop: &Stop) {
+        let mut guard = self.house.lock().await;
+        let Some(house) = guard.as_mut().filter(|_| !stop.is_begun()) else { return };
+        let Some(trial) = house.trial.as_ref().filter(|trial| trial.number == number) else { return };
+        let changes = difference(&arranged(&house.plan, (*trial.before).clone()), &house.plan);
+        let reasons = worse(&trial.stood, &house.health(), &changes, &house.plan);
+        if reasons.is_empty() {
+            tracing::info!("the reloaded configuration has proved itself");
+            return house.end_trial(Configuration::InForce).await;
+        }
+        let before = Plan::clone(&trial.before);
+        let reason = reasons.join("; ");
+        tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
+        let back = arranged(&house.plan, before);
+        let changes = difference(&house.plan, &back);
+        audit(&changes);
+        house.change(back, &changes).await;
+        house.end_trial(Configuration::RolledBack).await;
+        house.tell("config_rolled_back", format!("{reason}; the configuration before is back in force"));
+    }
+}
+
+fn audit(changes: &Changes) {
+    for change in &changes.touched {
+        let (part, name, how) = (change.part.as_str(), change.name.as_str(), change.how.as_str());
+        tracing::info!(audit = "config_changed", part, name, how, detail = change.detail, "configuration changed");
+    }
+}
+
+/// With what a process can bear.
+fn compared(running: &Plan, new: &Plan) -> Changes {
+    let mut changes = difference(running, new);
+    if holes(new) > HOLES_MAX {
+        changes.restart.push("so much since the start (more than 20000 tags came and went), and it");
+    }
+    changes
+}
+
+impl House {
+    fn refuse_restart(&self, changes: Changes) -> Outcome {
+        let keys = changes.restart.join(", ");
+        tracing::error!(audit = "config_refused", keys, "reload refused, this needs a restart");
+        self.tell("reload_refused", format!("nothing was changed: {keys}: needs a restart"));
+        Outcome::NeedsRestart { changes }
+    }
+
+    fn begin_trial(&mut self, before: Arc<Plan>, stood: Health) -> u64 {
+        self.trials += 1;
+        self.trial = Some(Trial { before, stood, number: self.trials });
+        self.show(Configuration::OnTrial);
+        self.trials
+    }
+
+    /// What the plan in force does not have is dropped now.
+    async fn end_trial(&mut self, configuration: Configuration) {
+        self.trial = None;
+        self.settle().await;
+        self.show(configuration);
+    }
+
+    fn show(&self, configuration: Configuration) {
+        let topic = GatewayTopics::new(&self.plan.gateway.name).status().into();
+        self.means.publisher.retain(topic, status(&self.means.clock, "online", configuration));
+    }
+
+    fn health(&self) -> Health {
+        let named = |report: DeviceReport| {
+            Some((self.plan.devices.get(report.device.0 as usize)?.name.clone(), report.standing))
+        };
+        let devices = self.means.latest.reports().into_iter().filter_map(named).collect();
+        let uplinks = self.roster.load().iter().map(|(name, stats)| (name.clone(), stats.standing())).collect();
+        let doors = self.means.control.doors();
+        let mut listeners = BTreeMap::new();
+        for (name, plan) in numbered(&self.plan.broker.listeners) {
+            let open = doors.iter().any(|(door, open)| *door == plan && *open);
+            listeners.insert(name, open);
+        }
+        Health { devices, uplinks, listeners, store_failed: self.means.store.stats().failed.get() > 0 }
+    }
+
+    fn tell(&self, event: &'static str, detail: String) {
+        let subject = "configuration".to_owned();
+        self.means.notices.tell(Notice { event, phase: Phase::Once, subject, detail });
     }
 }

@@ -39,12 +39,18 @@ const JOURNALLED_WITHIN: Duration = Duration::from_secs(300);
 /// Where the bus of a device is reached; swapped when a bus is restarted.
 pub type BusSlot = Arc<ArcSwap<BusHandle>>;
 
+/// The slots of all buses, by `BusIx`; a reload changes them.
+pub type Slots = Arc<ArcSwap<Vec<Option<BusSlot>>>>;
+
+/// The plan in force; a reload changes it, and places of tags stay.
+pub type PlanNow = Arc<ArcSwap<Plan>>;
+
 /// The router's connections to the other rooms.
 pub struct Router {
     /// What may be written, and within which limits.
-    pub plan: Arc<Plan>,
-    /// By `BusIx`.
-    pub buses: Vec<BusSlot>,
+    pub plan: PlanNow,
+    /// Where its buses are.
+    pub buses: Slots,
     /// Remembers commands across restarts.
     pub journal: CommandJournal,
     /// For deadlines.
@@ -61,7 +67,7 @@ pub struct Router {
 #[derive(Clone)]
 pub struct Answers {
     /// For the topics.
-    pub plan: Arc<Plan>,
+    pub plan: PlanNow,
     /// Where they are published.
     pub publisher: Publisher,
 }
@@ -142,7 +148,9 @@ impl Router {
         let Ok(place) = bus.commands.clone().try_reserve_owned() else {
             return self.answers.refuse(&request, admitted, Refusal::Busy);
         };
-        let tag_topic = Arc::clone(&self.plan.tags[ready.tag.0 as usize].topic);
+        let Some(tag_topic) = self.answers.topic(ready.tag) else {
+            return self.answers.refuse(&request, admitted, Refusal::Access);
+        };
         let entry = Entry {
             key: ready.response.id.as_ref().map(|id| key(&tag_topic, id)),
             tag: tag_topic.to_string(),
@@ -180,7 +188,7 @@ impl Router {
     /// What the journal knows of the id of a request: how it ended, or that it has not yet.
     async fn recall(&self, request: &Request, now: Option<i64>) -> Option<Option<Vec<u8>>> {
         let id = id_of(request).filter(|_| request.retained == Retained::No)?;
-        let key = key(&self.plan.tags[request.tag.0 as usize].topic, &id);
+        let key = key(&self.answers.topic(request.tag)?, &id);
         // Without a journal it is refused in a moment, with that reason.
         self.journal.recall(key, now).await.ok().flatten()
     }
@@ -188,15 +196,16 @@ impl Router {
     /// Answers with the old outcome; while there is none, it will be published when it comes.
     fn remind(&self, request: &Request, admitted: oneshot::Sender<Admission>, result: Option<Vec<u8>>) {
         let _ = admitted.send(Admission::Accepted); // the sender may be gone
-        if let Some(result) = result {
-            let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
-            self.answers.publish(tag_topic, result, &Response::to(request, id_of(request)), Stored::No);
+        if let (Some(result), Some(tag_topic)) = (result, self.answers.topic(request.tag)) {
+            self.answers.publish(&tag_topic, result, &Response::to(request, id_of(request)), Stored::No);
         }
     }
 
     /// Everything that can be said before the journal and the bus are asked.
     fn check(&self, request: &Request) -> Result<Ready, Refusal> {
-        let tag = &self.plan.tags[request.tag.0 as usize];
+        let plan = self.plan.load();
+        // One that is gone since the command was on its way has the access of none.
+        let tag = plan.tags.get(request.tag.0 as usize).ok_or(Refusal::Access)?;
         if request.retained == Retained::Yes {
             return Err(Refusal::Retained);
         }
@@ -233,8 +242,10 @@ impl Router {
 
     /// `None`: the device has no bus, because its tags are derived.
     fn bus_of(&self, tag: TagIx) -> Option<Arc<BusHandle>> {
-        let DeviceIx(device) = self.plan.tags[tag.0 as usize].device;
-        Some(self.buses[self.plan.devices[device as usize].bus?.0 as usize].load_full())
+        let plan = self.plan.load();
+        let DeviceIx(device) = plan.tags.get(tag.0 as usize)?.device;
+        let bus = plan.devices.get(device as usize)?.bus?;
+        self.buses.load().get(bus.0 as usize)?.as_ref().map(|slot| slot.load_full())
     }
 
     async fn finish(&self, entry: EntryId, tag_topic: &str, outcome: &Outcome, response: &Response) {
@@ -264,14 +275,24 @@ impl Router {
 }
 
 impl Answers {
+    /// `None`: the tag is gone.
+    fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
+        let plan = self.plan.load();
+        plan.tags.get(tag.0 as usize).filter(|tag| !tag.is_hole()).map(|tag| Arc::clone(&tag.topic))
+    }
+
     /// Refusals are answered at once; they are not remembered, so that the same id may be tried again.
     fn refuse(&self, request: &Request, admitted: oneshot::Sender<Admission>, reason: Refusal) {
-        let tag_topic = &self.plan.tags[request.tag.0 as usize].topic;
+        let Some(tag_topic) = self.topic(request.tag) else {
+            // A reload took the tag away while the command was on its way: there is no topic to answer on.
+            let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
+            return;
+        };
         tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
         let id = id_of(request);
         let response = Response::to(request, id);
         let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));
-        self.publish(tag_topic, result, &response, Stored::No);
+        self.publish(&tag_topic, result, &response, Stored::No);
         let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
     }
 

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::plan::Plan;
 use crate::flow::latest::Latest;
 use crate::flow::notice::Notices;
 use crate::flow::progress::Progress;
@@ -21,12 +20,13 @@ use crate::flow::stop::Stop;
 use crate::host::facts::RuntimeDir;
 use crate::host::notify::{self, Notify};
 use crate::store::StoreHandle;
-use crate::uplink::UplinkStats;
 
-use super::bridges::BridgeStores;
+use super::house::House;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
 use super::reload::Reloader;
+use super::router::PlanNow;
+use super::uplinks::UplinkRoster;
 use super::watchdog::{Line, Watchdog};
 
 /// What stopping may take at most, as the unit file gives it (`TimeoutStopSec=`): a transaction with the longest timeout that
@@ -47,24 +47,17 @@ pub(super) struct Tasks {
     pub broker: JoinHandle<()>,
 }
 
-/// The uplinks and their own stop: they go on until the store has ended.
-pub(super) struct Uplinks {
-    pub tasks: JoinSet<()>,
-    pub stats: Vec<(String, Arc<UplinkStats>)>,
-    pub stop: Stop,
-}
-
 /// A running gateway; end it with [`Running::stop`].
 pub struct Running {
     pub(super) stop: Stop,
     pub(super) tasks: Tasks,
     pub(super) events_end: Stop,
-    pub(super) uplinks: Uplinks,
+    pub(super) roster: UplinkRoster,
+    pub(super) plan: PlanNow,
     pub(super) latest: Arc<Latest>,
     pub(super) broker_end: CancellationToken,
     pub(super) broke: watch::Receiver<Option<&'static str>>,
     pub(super) store: StoreHandle,
-    pub(super) bridge_stores: BridgeStores,
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) status: Option<SocketAddr>,
     pub(super) run_dir: RuntimeDir,
@@ -103,15 +96,15 @@ impl Running {
     }
 
     /// Begins to tell systemd that every worker makes progress, or that one does not; until what it returns is dropped.
-    pub fn watchdog(&self, plan: &Plan, notify: Notify) -> std::io::Result<Watchdog> {
-        let line = Line::new(plan, self.store.stats(), &self.uplinks.stats);
+    pub fn watchdog(&self, notify: Notify) -> std::io::Result<Watchdog> {
+        let line = Line::new(Arc::clone(&self.plan), self.store.stats(), Arc::clone(&self.roster));
         let (progress, notices) = (self.progress.clone(), self.notices.clone());
         Watchdog::start((progress, notices, notify), notify::watchdog_interval(), move || line.now())
     }
 
-    /// The counters of every uplink, by name.
-    pub fn uplinks(&self) -> &[(String, Arc<UplinkStats>)] {
-        &self.uplinks.stats
+    /// The counters of every uplink, by name, as a reload may have changed them.
+    pub fn uplinks(&self) -> UplinkRoster {
+        Arc::clone(&self.roster)
     }
 
     /// Resolves with its name when something ended that must not end. Cancel-safe.
@@ -124,11 +117,12 @@ impl Running {
 
     /// Takes everything down in order; returns when all that was polled is committed and saved.
     pub async fn stop(self) {
-        let Self {
-            stop, mut tasks, events_end, mut uplinks, latest, broker_end, store, bridge_stores, run_dir, ..
-        } = self;
+        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, .. } = self;
         stop.begin();
-        let hurry = tokio::spawn(pass_hurry_on(stop, uplinks.stop.clone()));
+        let Some(House { means, buses, uplinks, mut bridges, .. }) = reloader.close().await else { return };
+        let hurry = tokio::spawn(pass_hurry_on(stop, [uplinks.stop.clone(), bridges.stop.clone()]));
+        buses.ended().await;
+        drop(means); // lets go of the lanes into the store
         join_all(&mut tasks.sources, "a source").await;
         events_end.begin();
         report(tasks.events.await, "events");
@@ -136,11 +130,11 @@ impl Running {
         for (stream, epoch, seq) in store.newest().into_iter().filter(|(_, _, seq)| seq.0 > 0) {
             tracing::info!(class = %stream, epoch = epoch.0, seq = seq.0, "everything polled is committed");
         }
-        for bridge in &bridge_stores.stores {
-            bridge.ended().await;
-        }
+        bridges.committed().await;
         uplinks.stop.begin();
-        join_all(&mut uplinks.tasks, "an uplink").await;
+        bridges.stop.begin();
+        uplinks.ended().await;
+        bridges.disconnected().await;
         latest.close();
         if let Ok(live) = tasks.live.await {
             live.status("offline");
@@ -150,22 +144,19 @@ impl Running {
         tasks.store_watch.abort();
         report(tasks.store_watch.await, "the store's watch");
         store.finish().await;
-        let BridgeStores { stores, tellers: _tellers } = bridge_stores;
-        for bridge in stores {
-            bridge.finish().await;
-        }
+        bridges.finish().await;
         hurry.abort();
         drop(run_dir);
         tracing::info!("stopped");
     }
 }
 
-async fn pass_hurry_on(from: Stop, to: Stop) {
+async fn pass_hurry_on(from: Stop, to: [Stop; 2]) {
     if tokio::time::timeout(HURRY_AFTER, from.hurried()).await.is_err() {
         tracing::warn!("stopping takes long; the uplinks get no more time");
         from.hurry();
     }
-    to.hurry();
+    to.iter().for_each(Stop::hurry);
 }
 
 async fn join_all(tasks: &mut JoinSet<()>, what: &'static str) {
@@ -175,7 +166,7 @@ async fn join_all(tasks: &mut JoinSet<()>, what: &'static str) {
 }
 
 /// A task that panicked is named; stopping goes on.
-fn report<T>(ended: Result<T, tokio::task::JoinError>, what: &'static str) {
+pub(super) fn report<T>(ended: Result<T, tokio::task::JoinError>, what: &'static str) {
     if let Err(error) = ended
         && error.is_panic()
     {

@@ -1,6 +1,7 @@
 //! Builds the house from a plan.
 //!
-//! Order: store (it knows the boot and the clock's past) → clock → broker → buses and router → uplinks. `running` takes it
+//! Order: store (it knows the boot and the clock's past) → clock → broker → buses and router → uplinks. Buses, uplinks and
+//! bridges are parts of the `house`, which begins them here and exchanges them at a reload. `running` takes it
 //! down in the opposite spirit: sources first, then everyone else because the channel in front closed.
 
 use std::io;
@@ -12,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::broker::{Broker, BrokerParts, Publisher};
-use crate::config::plan::{Downlink, Plan};
+use crate::broker::{Broker, BrokerParts, Control, Publisher};
+use crate::config::plan::{Plan, TagPlan, UplinkPlan};
 use crate::disk::journal::CommandJournal;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
@@ -25,31 +26,32 @@ use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::host::clock::{self as host_clock, Told, Watch};
 use crate::host::facts;
-use crate::model::tag::{BusIx, TagIx};
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
-use crate::pipeline::derive::Derive;
 use crate::status::values::Values;
 use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
-use crate::uplink::{Commands, StoreSource, Timing, Uplink, UplinkParts};
+use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
-use super::alarms::AlarmBoard;
+use super::alarms::{AlarmBoard, Shown};
 use super::board::Sources;
-use super::bridges::{Around, Bridges, Connecting, pass_on};
-use super::derived;
+use super::bridges::Bridges;
+use super::buses::Buses;
 use super::events::Events;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
+use super::house::House;
 use super::learned;
-use super::publisher::LivePublisher;
+use super::means::{Means, plan_now, topics};
+use super::publisher::{self, LivePublisher, Turns};
 use super::quarters::Quarters;
 use super::reload::Reloader;
-use super::router::{Answers, BusSlot, Router};
-use super::running::{Running, Tasks, Uplinks};
+use super::router::{Answers, Router};
+use super::running::{Running, Tasks};
 use super::status;
-use super::supervisor::{BusParts, WatchedBus, build, watch_broker, watch_stores};
+use super::supervisor::{watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
+use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 use super::watchdog;
 
 /// Why a gateway with a valid plan could not begin.
@@ -83,45 +85,28 @@ struct Base {
     progress: Progress,
 }
 
-impl Base {
-    fn around(&self) -> Around<'_> {
-        let boot_token = facts::boot_token(facts::systemd_runtime_dir().as_deref());
-        Around { plan: &self.plan, clock: &self.clock, notices: &self.notices, boot_token }
-    }
-
-    fn connecting<'a>(&'a self, publisher: &'a Publisher, run_dir: &Path, timing: Timing) -> Connecting<'a> {
-        Connecting {
-            gateway: &self.plan.gateway.name,
-            clock: &self.clock,
-            notices: &self.notices,
-            publisher,
-            progress: &self.progress,
-            run_dir: run_dir.to_owned(),
-            timing,
-            stop: self.stop.clone(),
-        }
-    }
-}
-
 /// Builds everything and lets it run; `stop` is heard by the sources, `patience` is the uplinks'.
 pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Running, StartError> {
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
-    let ownership = Arc::new(ownership(&plan));
+    let ownership = Arc::new(Ownership::new(topics(&plan)));
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
-    let bridges = Bridges::open(base.around()).await?;
-    let forward = forwarding::entry(&plan, &base.hub, &bridges);
+    let forward = ForwardEntry::none();
     let entries = (entry.clone(), forward.clone());
     let (mut broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
-    bridges.offer_retained(&publisher, &forward).await;
-    let control = broker.control();
-    let gatekeeper = Arc::new(Gatekeeper::new(Arc::clone(&access), broker.control(), base.notices.clone()));
-    gatekeeper.load().await;
-    let upstream = commands_from_upstream(&plan, ownership, entry.clone());
+    let (turns, turned) = publisher::turns();
+    let (broken, broke) = watch::channel(None);
+    let roads = (broker.control(), publisher.clone(), entry.clone());
+    let means = means(&base, roads, (forward, ownership), (turns, broken.clone()), (run_dir.path(), patience));
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
+    let mut house = house(&base, means, Arc::clone(&access));
+    house.bridges.open(&house.means, &plan).await?;
+    house.lead().await;
+    house.bridges.offer_retained(&house.means).await;
+    house.gatekeeper.load().await;
     live.begin();
     let (broker, addresses) = quarters
         .spawn(async move {
@@ -134,61 +119,39 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let alarms = resume_alarms(&base, publisher.clone()).await?;
     let shown = alarms.shown();
     let broker_end = CancellationToken::new();
-    let answers = Answers { plan: Arc::clone(&plan), publisher: publisher.clone() };
-    let (mut sources, buses) = start_buses_and_router(&base, commands, answers, &broker_end);
-    sources.spawn(forwarding::close_at_stop(forward, stop.clone()));
-    let connecting = base.connecting(&publisher, run_dir.path(), patience);
-    let mut uplinks = start_uplinks(&base, &upstream, &connecting);
-    let bridge_stores = bridges.start(&connecting, &mut uplinks, &mut sources);
-
-    let figures = Sources {
-        plan: Arc::clone(&plan),
-        clock: base.clock.clone(),
-        started: base.clock.now(),
-        buses,
-        latest: Arc::clone(&base.latest),
-        hub: base.hub.stats(),
-        uplinks: uplinks.stats.clone(),
-        store: base.store.stats(),
-        bridge_stores: bridge_stores.figures(&plan),
-        broker: publisher.stats(),
-        access: Arc::clone(&access),
-        notices: base.notices.clone(),
-        progress: base.progress.clone(),
-        alarms: shown,
-        status: Arc::default(),
-    };
-    let renew = gatekeeper.renewals();
+    house.buses.begin(&house.means, &plan);
+    let mut sources = start_sources(&base, &house, commands, &broker_end);
+    house.uplinks.begin(&house.means, &plan);
+    house.bridges.connect(&house.means, &plan.gateway.name);
+    house.show_roster();
+    let figures = figures(&base, &house, &access, shown);
+    let renew = house.gatekeeper.renewals();
     let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await?;
 
-    let Base { clock, store, hub, latest, told, watch, notices, progress, .. } = base;
-    let reloader = Reloader { plan: Arc::clone(&plan), gatekeeper: Arc::clone(&gatekeeper), notices: notices.clone() };
-    sources.spawn(progress.watch("users", "", gatekeeper.run(stop.clone())));
-    watchdog::ask_store(&mut sources, &progress, ("", &store), &stop);
-    let ledger = watchdog::ask(async move || control.disk_answers().await, stop.clone());
-    sources.spawn(progress.watch("ledger", "", ledger));
+    let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
-    sources.spawn(progress.watch("clock", "", timekeeper.run(watch, stop.clone())));
+    sources.spawn(progress.watch("clock", "", timekeeper.run(time, stop.clone())));
+    let (roster, in_force) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan));
+    let reloader = Reloader::new(house);
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
-    let ((broken, broke), bridged) = (watch::channel(None), bridge_stores.stores.clone());
     let tasks = Tasks {
         sources,
         events: tokio::spawn(progress.watch("events", "", events)),
-        live: quarters.spawn(progress.watch("publisher", "", live.run(Arc::clone(&latest), alarms))),
-        store_watch: tokio::spawn(watch_stores(store.clone(), bridged, stop.clone(), broken.clone())),
+        live: quarters.spawn(progress.watch("publisher", "", live.run(Arc::clone(&latest), alarms, turned))),
+        store_watch: tokio::spawn(watch_store(store.clone(), "the store", stop.clone(), broken.clone())),
         broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken, progress.clone())),
     };
     Ok(Running {
         stop,
         tasks,
         events_end,
-        uplinks,
+        roster,
+        plan: in_force,
         latest,
         broker_end,
         broke,
         store,
-        bridge_stores,
         addresses,
         status,
         run_dir,
@@ -198,6 +161,81 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         notices,
         _quarters: quarters,
     })
+}
+
+/// What the status page shows.
+fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> Sources {
+    Sources {
+        plan: Arc::clone(&house.means.plan),
+        clock: base.clock.clone(),
+        started: base.clock.now(),
+        buses: Arc::clone(&house.means.slots),
+        latest: Arc::clone(&base.latest),
+        hub: base.hub.stats(),
+        uplinks: Arc::clone(&house.roster),
+        store: base.store.stats(),
+        bridge_stores: Arc::clone(&house.bridge_stores),
+        broker: house.means.publisher.stats(),
+        access: Arc::clone(access),
+        notices: base.notices.clone(),
+        progress: base.progress.clone(),
+        alarms,
+        status: Arc::default(),
+    }
+}
+
+fn boot_token() -> String {
+    facts::boot_token(facts::systemd_runtime_dir().as_deref())
+}
+
+/// What parts are built from.
+fn means(
+    base: &Base,
+    (control, publisher, entry): (Control, Publisher, CommandEntry),
+    (forward, ownership): (ForwardEntry, Arc<Ownership>),
+    (turns, broken): (Turns, watch::Sender<Option<&'static str>>),
+    (run_dir, timing): (&Path, Timing),
+) -> Means {
+    Means {
+        stop: base.stop.clone(),
+        clock: base.clock.clone(),
+        notices: base.notices.clone(),
+        progress: base.progress.clone(),
+        store: base.store.clone(),
+        hub: base.hub.clone(),
+        latest: Arc::clone(&base.latest),
+        publisher,
+        control,
+        forward,
+        entry,
+        ownership,
+        memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
+        plan: plan_now(&base.plan),
+        plans: watch::Sender::new(Arc::clone(&base.plan)),
+        slots: Arc::default(),
+        turns,
+        run_dir: run_dir.to_owned(),
+        boot_token: boot_token(),
+        timing,
+        broken,
+    }
+}
+
+/// Without a part yet.
+fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
+    let gatekeeper = Arc::new(Gatekeeper::new(access, means.control.clone(), means.notices.clone()));
+    House {
+        plan: Arc::clone(&base.plan),
+        means,
+        buses: Buses::default(),
+        uplinks: Uplinks::new(),
+        bridges: Bridges::new(),
+        roster: UplinkRoster::default(),
+        bridge_stores: StoreRoster::default(),
+        gatekeeper,
+        trial: None,
+        trials: 0,
+    }
 }
 
 /// The board of alarms as the last run left it; buses that begin now begin with its alarms.
@@ -221,8 +259,7 @@ async fn resume_alarms(base: &Base, publisher: Publisher) -> Result<AlarmBoard, 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     // Where the data directory cannot be used, values are polled and served all the same: the store says so and tries
     // again, and commands are refused, because they cannot be journalled.
-    let token = facts::boot_token(facts::systemd_runtime_dir().as_deref());
-    let opening = opening(&plan, token);
+    let opening = opening(&plan, boot_token());
     let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
     let seen_ms = store.latest_wall_ms();
     let clock = host_clock::system_clock(store.boot(), seen_ms);
@@ -248,45 +285,40 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
 }
 
 fn opening(plan: &Plan, boot_token: String) -> Opening {
-    let device = |tag: &crate::config::plan::TagPlan| plan.devices[tag.device.0 as usize].name.clone();
-    let tags = plan.tags.iter().map(|tag| TagMeta {
-        device: device(tag),
-        name: tag.name.clone(),
-        topic: Arc::clone(&tag.topic),
-        data_type: tag.data_type,
-        class: tag.class,
-    });
-    let routes = plan.uplinks.iter().map(|uplink| Route {
-        name: uplink.name.clone(),
-        classes: uplink.classes.clone(),
-        start: uplink.start,
-    });
     Opening {
         dir: store_dir(plan),
         max_size: plan.store.max_size,
         max_age: plan.store.max_age,
         commit_interval: plan.store.commit_interval,
-        tags: tags.collect(),
-        uplinks: routes.collect(),
+        tags: tag_metas(plan),
+        uplinks: routes(plan),
         boot_token,
     }
+}
+
+/// What the store must know of the tags of a plan, place by place.
+pub(super) fn tag_metas(plan: &Plan) -> Vec<TagMeta> {
+    let device = |tag: &TagPlan| plan.devices.get(tag.device.0 as usize).map(|device| device.name.clone());
+    let meta = |tag: &TagPlan| TagMeta {
+        device: device(tag).unwrap_or_default(),
+        name: tag.name.clone(),
+        topic: Arc::clone(&tag.topic),
+        data_type: tag.data_type,
+        class: tag.class,
+    };
+    plan.tags.iter().map(meta).collect()
+}
+
+/// What the store must know of the uplinks of a plan.
+pub(super) fn routes(plan: &Plan) -> Vec<Route> {
+    let route =
+        |uplink: &UplinkPlan| Route { name: uplink.name.clone(), classes: uplink.classes.clone(), start: uplink.start };
+    plan.uplinks.iter().map(route).collect()
 }
 
 /// Where the store of a plan lies: its own directory below the data directory.
 pub fn store_dir(plan: &Plan) -> PathBuf {
     plan.gateway.data_dir.join("store")
-}
-
-/// Which topic is whose, on the local broker and, behind `topic_prefix`, upstream.
-fn ownership(plan: &Plan) -> Ownership {
-    let topics = plan.tags.iter().map(|tag| Arc::clone(&tag.topic));
-    Ownership::new(topics.zip((0..).map(TagIx)))
-}
-
-/// What each uplink with `commands = true` is given.
-fn commands_from_upstream(plan: &Plan, ownership: Arc<Ownership>, entry: CommandEntry) -> Commands {
-    let writable = plan.tags.iter().filter(|tag| tag.access.writes());
-    Commands { entry, ownership, writable: writable.map(|tag| Arc::clone(&tag.topic)).collect() }
 }
 
 async fn build_broker(
@@ -308,72 +340,35 @@ async fn build_broker(
     Ok(tokio::task::spawn_blocking(move || Broker::new(parts)).await??)
 }
 
-fn start_buses_and_router(
+/// What hears the stop besides the buses: router, users, clock, and who asks threads for a sign of life.
+fn start_sources(
     base: &Base,
+    house: &House,
     commands: mpsc::Receiver<command::Submitted>,
-    answers: Answers,
     end: &CancellationToken,
-) -> (JoinSet<()>, Vec<BusSlot>) {
+) -> JoinSet<()> {
+    let (mut sources, progress, stop, means) = (JoinSet::new(), &base.progress, &base.stop, &house.means);
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
-    let mut sources = JoinSet::new();
-    let mut buses = Vec::with_capacity(base.plan.buses.len());
-    let parts = BusParts {
-        plan: Arc::clone(&base.plan),
-        hub: base.hub.clone(),
-        clock: base.clock.clone(),
-        stop: base.stop.clone(),
-        notices: base.notices.clone(),
-        progress: base.progress.clone(),
-        memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
-        build: Arc::new(build),
-    };
-    // Before the first bus, so that it hears everything.
-    if let Some(derive) = Derive::new(&base.plan) {
-        let tap = base.hub.tap(&derive.wanted());
-        sources.spawn(derived::watch(parts.clone(), derive, tap));
-    }
-    for (_, bus) in base.plan.buses.iter().zip((0..).map(BusIx)) {
-        let (watched, slot) = WatchedBus::new(parts.clone(), bus);
-        buses.push(slot);
-        sources.spawn(watched.run());
-    }
     let asked = journal.clone();
-    let asking = watchdog::ask(async move || asked.answers().await, base.stop.clone());
-    sources.spawn(base.progress.watch("journal", "", asking));
+    let asking = watchdog::ask(async move || asked.answers().await, stop.clone());
+    sources.spawn(progress.watch("journal", "", asking));
     let router = Router {
-        plan: Arc::clone(&base.plan),
-        buses: buses.clone(),
+        plan: Arc::clone(&means.plan),
+        buses: Arc::clone(&means.slots),
         journal,
         clock: base.clock.clone(),
-        answers,
+        answers: Answers { plan: Arc::clone(&means.plan), publisher: means.publisher.clone() },
         hub: base.hub.clone(),
         end: end.clone(),
     };
-    sources.spawn(base.progress.watch("router", "", router.run(commands, base.stop.clone())));
-    (sources, buses)
-}
-
-fn start_uplinks(base: &Base, commands: &Commands, connecting: &Connecting<'_>) -> Uplinks {
-    let (mut tasks, mut stats, stop) = (JoinSet::new(), Vec::new(), Stop::new());
-    for plan in &base.plan.uplinks {
-        let source = StoreSource::new(base.store.clone(), &plan.name);
-        let source = source.expect("the store was opened with every uplink of this plan");
-        let parts = UplinkParts {
-            plan: plan.clone(),
-            gateway: base.plan.gateway.name.clone(),
-            source,
-            clock: base.clock.clone(),
-            notices: base.notices.clone(),
-            commands: (plan.commands == Downlink::Accepted).then(|| commands.clone()),
-            pass_on: Some(pass_on(connecting.publisher.clone())),
-            run_dir: connecting.run_dir.clone(),
-            timing: connecting.timing,
-        };
-        let (uplink, counted) = Uplink::new(parts);
-        stats.push((plan.name.clone(), counted));
-        tasks.spawn(base.progress.watch("uplink", &plan.name, uplink.run(stop.clone())));
-    }
-    Uplinks { tasks, stats, stop }
+    sources.spawn(progress.watch("router", "", router.run(commands, stop.clone())));
+    sources.spawn(forwarding::close_at_stop(means.forward.clone(), stop.clone()));
+    sources.spawn(progress.watch("users", "", Arc::clone(&house.gatekeeper).run(stop.clone())));
+    watchdog::ask_store(&mut sources, progress, ("", &base.store), stop);
+    let control = means.control.clone();
+    let ledger = watchdog::ask(async move || control.disk_answers().await, stop.clone());
+    sources.spawn(progress.watch("ledger", "", ledger));
+    sources
 }
 
 fn announce(plan: &Plan) {

@@ -17,7 +17,7 @@ use crate::status::{Status, StatusParts};
 use super::board::Sources;
 use super::figures;
 use super::quarters::Quarters;
-use super::router::BusSlot;
+use super::router::Slots;
 
 /// Where it is, once it has been tried; the page itself runs until stopping, as one of the sources.
 pub(super) async fn open(
@@ -64,11 +64,12 @@ pub(super) async fn open(
 }
 
 /// Finds the bus of a device, whichever life of it is running.
-fn operate(values: &Arc<Values>, buses: Vec<BusSlot>) -> Operate {
+fn operate(values: &Arc<Values>, buses: Slots) -> Operate {
     let values = Arc::clone(values);
     Arc::new(move |device, operation| {
         let bus = values.plan().devices.get(device.0 as usize).and_then(|device| device.bus);
-        let slot = bus.and_then(|BusIx(bus)| buses.get(bus as usize)).ok_or(Unwilling::NoBus)?;
+        let buses = buses.load();
+        let slot = bus.and_then(|BusIx(bus)| buses.get(bus as usize)?.as_ref()).ok_or(Unwilling::NoBus)?;
         slot.load().switches.ask(device, operation)
     })
 }

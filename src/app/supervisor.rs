@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::config::plan::Plan;
 use crate::field::memory::Memory;
-use crate::field::{AnyBus, BusHandle, Shared};
+use crate::field::{AnyBus, BusHandle, Plans, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
@@ -43,6 +42,8 @@ const SOUND_LIFE: Duration = Duration::from_secs(600);
 pub struct BusParts {
     /// The plan.
     pub plan: Arc<Plan>,
+    /// Newer ones, in which this bus is the same but for its devices.
+    pub plans: Plans,
     /// Where its samples go.
     pub hub: Hub,
     /// For stamps.
@@ -80,8 +81,9 @@ impl WatchedBus {
 
     /// Runs it until stopping, through any number of lives.
     pub async fn run(self) {
-        let Self { parts, bus, slot, first } = self;
-        let name = parts.plan.buses[bus.0 as usize].name.as_str();
+        let Self { mut parts, bus, slot, first } = self;
+        let name = parts.plan.buses[bus.0 as usize].name.clone();
+        let name = name.as_str();
         let (mut life, mut pause) = (first.run(), RESTART_PAUSE / 2);
         loop {
             let began = Instant::now();
@@ -90,6 +92,7 @@ impl WatchedBus {
             tracing::error!(bus = name, error = %panic, "bus panicked and is built anew");
             let detail = format!("bus {name} failed inside the gateway and is restarted in {} s", pause.as_secs());
             parts.notices.tell(Notice { event: "bus_restarted", phase: Phase::Once, subject: name.to_owned(), detail });
+            parts.catch_up(bus);
             for batch in silence(&parts.plan, bus, parts.clock.now()) {
                 parts.hub.emit(batch).await;
             }
@@ -124,21 +127,14 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
     batches.filter(|batch| !batch.samples.is_empty()).collect()
 }
 
-/// Tells when the writer of the store, or of a bridge's, is gone although nobody asked it to end.
-pub async fn watch_stores(
+/// Tells when the writer of a store is gone although nobody asked it to end.
+pub async fn watch_store(
     store: StoreHandle,
-    of_bridges: Vec<StoreHandle>,
+    what: &'static str,
     stop: Stop,
     broken: watch::Sender<Option<&'static str>>,
 ) {
-    let mut bridges = JoinSet::new();
-    for bridge in of_bridges {
-        bridges.spawn(async move { bridge.ended().await });
-    }
-    let what = tokio::select! {
-        () = store.ended() => "the store",
-        Some(_) = bridges.join_next() => "the store of a bridge",
-    };
+    store.ended().await;
     if !stop.is_begun() {
         broken.send_replace(Some(what));
     }
@@ -161,9 +157,17 @@ pub async fn watch_broker(
 }
 
 impl BusParts {
+    /// The newest plan, if the bus is the same in it: its next life begins with the devices that it has now.
+    fn catch_up(&mut self, bus: BusIx) {
+        let newest = Arc::clone(&self.plans.borrow());
+        if newest.buses.get(bus.0 as usize) == self.plan.buses.get(bus.0 as usize) {
+            self.plan = newest;
+        }
+    }
+
     fn life(&self, bus: BusIx) -> (AnyBus, BusHandle) {
         let (life, handle) = (self.build)(self, bus);
-        let life = life.telling(&self.notices);
+        let life = life.telling(&self.notices).following(&self.plans);
         (if let Some(memory) = &self.memory { life.remembering(memory) } else { life }, handle)
     }
 }

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use crate::config::plan::Plan;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::progress::{self, Late, Progress, Stuck};
 use crate::flow::stop::Stop;
 use crate::host::notify::Notify;
 use crate::store::{StoreHandle, StoreStats};
-use crate::uplink::UplinkStats;
+
+use super::router::PlanNow;
+use super::uplinks::UplinkRoster;
 
 /// How often the board is looked at; more often where systemd wants to hear more often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -147,24 +148,27 @@ fn millis(time: Duration) -> u64 {
 
 /// What `systemctl status` shows.
 pub(super) struct Line {
-    plant: String,
+    plan: PlanNow,
     store: Arc<StoreStats>,
-    uplinks: Vec<(String, Arc<UplinkStats>)>,
+    uplinks: UplinkRoster,
 }
 
 impl Line {
-    pub(super) fn new(plan: &Plan, store: Arc<StoreStats>, uplinks: &[(String, Arc<UplinkStats>)]) -> Self {
-        let plant = format!("{} devices on {} buses, {} tags", plan.devices.len(), plan.buses.len(), plan.tags.len());
-        Self { plant, store, uplinks: uplinks.to_vec() }
+    pub(super) fn new(plan: PlanNow, store: Arc<StoreStats>, uplinks: UplinkRoster) -> Self {
+        Self { plan, store, uplinks }
     }
 
     /// At this moment. Figures that change all the time are not in it: each change is a message to systemd.
     pub(super) fn now(&self) -> String {
-        let mut line = self.plant.clone();
+        let plan = self.plan.load();
+        let devices = plan.devices.iter().filter(|device| !device.is_hole()).count();
+        let buses = plan.buses.iter().filter(|bus| !bus.name.is_empty()).count();
+        let tags = plan.tags.iter().filter(|tag| !tag.is_hole()).count();
+        let mut line = format!("{devices} devices on {buses} buses, {tags} tags");
         if self.store.failed.get() > 0 {
             line += "; the store cannot commit";
         }
-        for (name, uplink) in &self.uplinks {
+        for (name, uplink) in self.uplinks.load().iter() {
             line.extend(["; ", name, " ", uplink.standing().as_str()]);
         }
         line

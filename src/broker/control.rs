@@ -3,15 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{Rejudged, Shared};
+use super::door::{DoorList, Order};
+use crate::config::plan::ListenerPlan;
 
 /// Cheap to clone; does nothing once the broker has ended.
 #[derive(Clone)]
 pub struct Control {
     shared: Arc<Shared>,
     certificates: watch::Sender<u64>,
+    orders: mpsc::Sender<Order>,
+    doors: DoorList,
 }
 
 impl fmt::Debug for Control {
@@ -21,8 +25,24 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, certificates: watch::Sender<u64>) -> Self {
-        Self { shared, certificates }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        certificates: watch::Sender<u64>,
+        (orders, doors): (mpsc::Sender<Order>, DoorList),
+    ) -> Self {
+        Self { shared, certificates, orders, doors }
+    }
+
+    /// Other listeners from now on. Who came in through one that is there before and after stays; who came in through one
+    /// that is not is told to go. Resolves when each has been tried to be opened; what fails is tried again for ever.
+    pub async fn listen(&self, listeners: Vec<ListenerPlan>) {
+        let (done, changed) = oneshot::channel();
+        let _ = self.orders.send(Order { listeners, done }).await.is_ok() && changed.await.is_ok();
+    }
+
+    /// The listeners there are, in no order, and whether each is open.
+    pub fn doors(&self) -> Vec<(ListenerPlan, bool)> {
+        self.doors.now()
     }
 
     /// Asks the doors to read their certificates again (they also look by themselves, once a minute). New ones serve the

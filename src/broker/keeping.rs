@@ -11,9 +11,10 @@ use super::message::{Delivery, Keep, Message, Owed, Qos, Retain, Stage};
 use super::wire::revive;
 use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row};
 use crate::flow::clock::Clock;
+use crate::model::time::{Boot, Stamp};
 use crate::model::topic::{Owner, Ownership, check_topic};
 
-/// A retained message as a row; its end of life becomes wall time.
+/// A retained message as a row; its end of life becomes wall time, or that of this boot's clock.
 pub(super) fn row(message: &Message, clock: &Clock) -> Row {
     Row {
         topic: message.topic.clone(),
@@ -29,9 +30,10 @@ pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership) -> Option<
     if check_topic(&row.topic).is_err() || ownership.of(&row.topic) != Owner::Client || row.payload.is_empty() {
         return None;
     }
-    let expires = match row.expires_unix_ms {
-        None => None,
-        Some(end) => Some(moment(end, clock).filter(|end| *end > Instant::now())?),
+    let expires = match life(row.expires_unix_ms, clock) {
+        Life::Endless => None,
+        Life::Until(end) => Some(end),
+        Life::Over => return None,
     };
     Some(Message {
         topic: row.topic,
@@ -71,7 +73,11 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
         qos: qos_of(message.qos),
         payload: message.payload.clone(),
         forwarded: revive(message.properties.clone()),
-        expires: message.expires_unix_ms.map(|end| moment(end, clock).unwrap_or_else(Instant::now)),
+        expires: match life(message.expires_unix_ms, clock) {
+            Life::Endless => None,
+            Life::Until(end) => Some(end),
+            Life::Over => Some(Instant::now()),
+        },
         keep: Keep::Every,
     };
     Delivery { message: Arc::new(message), qos: qos_of(qos), retain: retain.into(), ids: identifiers, owed }
@@ -81,15 +87,143 @@ fn properties(message: &Message) -> Bytes {
     message.forwarded.as_ref().map_or_else(Bytes::new, |forwarded| forwarded.encoded.clone())
 }
 
-fn ends_at(message: &Message, clock: &Clock) -> Option<i64> {
-    message.expires.map(|expires| {
-        let left = expires.saturating_duration_since(Instant::now());
-        clock.wall_now().unix_ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX))
-    })
+/// Boot and ms since its begin in one number: this many bits are for the ms, 278 years.
+const MS_BITS: u32 = 43;
+const MS_MAX: i64 = (1 << MS_BITS) - 1;
+const BOOT_MAX: u32 = (1 << (63 - MS_BITS)) - 1;
+
+/// When a life ends. Wall time is written down only when somebody vouches for the clock: a box without a battery is days behind
+/// until it hears the time, and what was to live for an hour would be long over by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// ms since 1970.
+    Wall(i64),
+    /// By the clock of a boot.
+    Boot(Stamp),
 }
 
-/// `None`: it has passed.
-fn moment(unix_ms: i64, clock: &Clock) -> Option<Instant> {
-    let left = u64::try_from(unix_ms.saturating_sub(clock.wall_now().unix_ms)).ok()?;
-    Some(Instant::now() + Duration::from_millis(left.min(u64::from(u32::MAX) * 1000)))
+impl End {
+    /// As in the ledger: ms since 1970; or, below zero, −1 − (boot × 2⁴³ + ms since that boot).
+    fn of_row(number: i64) -> Self {
+        if number >= 0 {
+            return Self::Wall(number);
+        }
+        let number = !number;
+        let boot = Boot(u32::try_from(number >> MS_BITS).unwrap_or(0));
+        Self::Boot(Stamp { boot, micros: (number & MS_MAX).saturating_mul(1000) })
+    }
+
+    fn row(self) -> i64 {
+        match self {
+            Self::Wall(unix_ms) => unix_ms.max(0),
+            Self::Boot(Stamp { boot, micros }) => {
+                let ms = (micros / 1000).clamp(0, MS_MAX);
+                !(i64::from(boot.0.min(BOOT_MAX)) << MS_BITS | ms)
+            }
+        }
+    }
+
+    /// ms until then, or since, if negative. `None`: nobody knows; nothing ends by a clock that nobody vouches for.
+    fn left_ms(self, clock: &Clock) -> Option<i64> {
+        let now = clock.now();
+        match self {
+            Self::Wall(unix_ms) => Some(unix_ms.saturating_sub(clock.wall_now().unix_ms)),
+            Self::Boot(end) if end.boot == now.boot => Some((end.micros - now.micros) / 1000),
+            Self::Boot(end) => {
+                let (end, now) = (clock.wall(end), clock.wall(now));
+                let known = end.certainty.is_fixed() && now.certainty.is_fixed();
+                known.then(|| end.unix_ms.saturating_sub(now.unix_ms))
+            }
+        }
+    }
+}
+
+fn ends_at(message: &Message, clock: &Clock) -> Option<i64> {
+    let left = message.expires?.saturating_duration_since(Instant::now());
+    let wall = clock.wall_now();
+    let end = if wall.certainty.is_fixed() {
+        End::Wall(wall.unix_ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)))
+    } else {
+        let now = clock.now();
+        let micros = now.micros.saturating_add(i64::try_from(left.as_micros()).unwrap_or(i64::MAX));
+        End::Boot(Stamp { micros, ..now })
+    };
+    Some(end.row())
+}
+
+/// What is left of a life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Over,
+    Until(Instant),
+    /// It has no end, or none that anybody knows.
+    Endless,
+}
+
+fn life(row: Option<i64>, clock: &Clock) -> Life {
+    let Some(left) = row.and_then(|number| End::of_row(number).left_ms(clock)) else {
+        return Life::Endless;
+    };
+    match u64::try_from(left) {
+        Ok(left @ 1..) => Life::Until(Instant::now() + Duration::from_millis(left.min(u64::from(u32::MAX) * 1000))),
+        _ => Life::Over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::clock::{FakeTime, Fix};
+
+    const NOON: i64 = 1_800_000_000_000;
+    const DAY: i64 = 86_400_000;
+
+    fn message_of(seconds: u64) -> Message {
+        let expires = Some(Instant::now() + Duration::from_secs(seconds));
+        let own = Message::own("t".into(), Bytes::from_static(b"x"), Keep::Every);
+        Message { expires, ..own }
+    }
+
+    fn left(row: &MessageRow, clock: &Clock) -> Option<u64> {
+        match life(row.expires_unix_ms, clock) {
+            Life::Over => Some(0),
+            Life::Until(end) => Some(end.saturating_duration_since(Instant::now()).as_secs()),
+            Life::Endless => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_anybody_vouched_for_the_clock_lives_as_long_as_it_was_to() {
+        let time = Arc::new(FakeTime::default());
+        let clock = Clock::new(time.clone(), Boot(7), NOON - 3 * DAY);
+        time.advance(Duration::from_secs(60));
+        let row = owed_row(&message_of(3600), &clock);
+        assert_eq!(left(&row, &clock), Some(3600));
+        time.advance(Duration::from_secs(600));
+        clock.learn(Fix { at: clock.now(), unix_ms: NOON });
+        assert_eq!(left(&row, &clock), Some(3000), "though the clock was set on by three days");
+        // Another boot, in which it is known when that one was.
+        let later = Clock::new(Arc::new(FakeTime::default()), Boot(8), NOON);
+        later.learn(Fix { at: Stamp { boot: Boot(7), micros: 660_000_000 }, unix_ms: NOON });
+        assert_eq!(left(&row, &later), None, "nobody vouches for the clock of this one");
+        later.learn(Fix { at: later.now(), unix_ms: NOON + 2_000_000 });
+        assert_eq!(left(&row, &later), Some(1000));
+        time.advance(Duration::from_secs(3000));
+        assert_eq!(left(&row, &clock), Some(0));
+        // And one in which nobody ever knew.
+        let unsure = Clock::new(Arc::new(FakeTime::default()), Boot(9), NOON);
+        unsure.learn(Fix { at: unsure.now(), unix_ms: NOON + 9 * DAY });
+        assert_eq!(left(&row, &unsure), None, "it may only live longer");
+    }
+
+    #[test]
+    fn an_end_of_life_comes_back_from_its_row_as_it_was() {
+        let boot = |boot, ms: i64| End::Boot(Stamp { boot: Boot(boot), micros: ms * 1000 });
+        for end in [End::Wall(0), End::Wall(NOON), boot(0, 0), boot(1, 0), boot(7, NOON), boot(BOOT_MAX, MS_MAX)] {
+            assert_eq!(End::of_row(end.row()), end);
+        }
+        for number in [i64::MIN, i64::MIN + 1, -1, i64::MAX] {
+            assert_eq!(End::of_row(number).row(), number);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each, `figures` has the words
 //! they share.
-//! Reads files, and devices only with `--live`, which has a room of its own (`live`). Problems are the error of this command, so they go where errors
+//! Reads files, and devices only with `--live`, which has a room of its own (`live`); with `--against-running` it asks the running gateway (`running`). Problems are the error of this command, so they go where errors
 //! go; the plan and `--json` go to standard output.
 
 mod bridges;
@@ -11,6 +11,7 @@ mod doors;
 pub(super) mod figures;
 mod instruments;
 mod live;
+mod running;
 mod store;
 mod tags;
 mod uplinks;
@@ -35,6 +36,7 @@ use crate::model::tag::BusIx;
     ironbridge check --config plant.toml --live --device pump-1 --json\n\n\
     Exit codes: 0 no problems (with --live: every tag has a value that makes sense) · 1 --live found something ·\n\
     75 --live reached nobody · 78 the configuration is wrong")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// The configuration; `ironbridge.d/*.toml` beside it is read too
     #[arg(long, value_name = "FILE", default_value = "/etc/ironbridge/ironbridge.toml")]
@@ -45,6 +47,12 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Show what a reload with this configuration would change in the running gateway, and change nothing
+    #[arg(long, conflicts_with_all = ["live", "tags"])]
+    pub against_running: bool,
+    /// With --against-running: the gateway's control socket, where it is not found by itself
+    #[arg(long, value_name = "PATH", requires = "against_running")]
+    pub socket: Option<PathBuf>,
     /// Read every tag once from the real devices, and say what is wrong with each
     ///
     /// Finds devices that do not answer, registers that do not exist, values out of range, and values that make no sense,
@@ -69,7 +77,10 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     {
         return commands::block_on(live::run(args.clone(), loaded, commands::plain_clock()));
     }
-    let (text, ended) = report(args, facts);
+    let (text, ended) = match config::load(&args.config, facts) {
+        Ok(_) if args.against_running => running::report(args, facts),
+        _ => report(args, facts),
+    };
     if !text.is_empty() {
         // A reader that went away (`check | head`) is no fault of the configuration.
         let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());

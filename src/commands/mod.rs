@@ -14,6 +14,7 @@ pub mod passwd;
 pub mod profiles;
 pub mod read;
 pub mod receive;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod scan;

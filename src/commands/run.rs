@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::app;
-use crate::config;
+use crate::config::difference::{Change, Changes};
 use crate::config::plan::Plan;
+use crate::config::{self, Loaded, Problems};
 use crate::flow::clock::TimeSource as _;
 use crate::flow::stop::Stop;
+use crate::host::control::{self, Answer, Question, Socket, Told};
 use crate::host::journal;
 use crate::host::lives::Lives;
 use crate::host::notify::Notify;
@@ -51,15 +53,17 @@ async fn serve(plan: Arc<Plan>, config: &Path) -> Result<(), Failed> {
         .await
         .map_err(|error| Failed::TryAgain(format!("cannot start: {error}")))?;
     let watchdog = running
-        .watchdog(&plan, notify.clone())
+        .watchdog(notify.clone())
         .map_err(|error| Failed::TryAgain(format!("cannot start the watchdog's thread: {error}")))?;
     notify.ready();
-    let (reloads, reloader) = (signals.reloads(), running.reloader());
+    let asked = signals.reloads();
+    let reloads = Reloads { reloader: running.reloader(), config: config.to_owned(), notify: notify.clone() };
     let driver = tokio::spawn(signals.drive(stop.clone()));
     let broken = tokio::select! {
         () = stop.begun() => None,
         what = running.broken() => Some(what),
-        () = reload(reloads, reloader, config, &notify) => None,
+        () = reloads.by_signal(asked) => None,
+        () = reloads.by_command(&plan.gateway.data_dir) => None,
     };
     notify.stopping();
     running.stop().await;
@@ -90,18 +94,116 @@ async fn waits_in_vain(lives: &Lives, notify: &Notify, signals: &mut Signals) ->
     }
 }
 
-/// Reads the configuration again whenever that is asked for; until the gateway stops.
-async fn reload(mut asked: watch::Receiver<()>, reloader: app::Reloader, config: &Path, notify: &Notify) {
-    while asked.changed().await.is_ok() {
-        notify.reloading();
-        tracing::info!("reloading");
-        let (path, facts) = (config.to_owned(), super::host_facts());
-        match tokio::task::spawn_blocking(move || config::load(&path, &facts)).await {
-            Ok(Ok(loaded)) => reloader.apply(&loaded.plan).await,
-            Ok(Err(problems)) => reloader.refuse(&problems),
-            Err(error) => tracing::error!(%error, "the configuration could not be read again"),
+/// Reads the configuration again when that is asked for: by a signal, or over the control socket.
+struct Reloads {
+    reloader: app::Reloader,
+    config: PathBuf,
+    notify: Notify,
+}
+
+impl Reloads {
+    /// Whenever SIGHUP comes; until the gateway stops.
+    async fn by_signal(&self, mut asked: watch::Receiver<()>) {
+        while asked.changed().await.is_ok() {
+            self.reload().await;
         }
-        notify.ready(); // also with what it was before
+        std::future::pending::<()>().await;
     }
-    std::future::pending::<()>().await;
+
+    /// Whenever a command asks; until the gateway stops.
+    async fn by_command(&self, data_dir: &Path) {
+        let path = control::path(facts::systemd_runtime_dir().as_deref(), data_dir);
+        match Socket::open(&path) {
+            Ok(socket) => {
+                let answer = async |question| match question {
+                    Question::Reload => self.reload().await,
+                    Question::Compare { config } => self.compare(config).await,
+                };
+                socket.serve(answer).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "no control socket; reload with SIGHUP");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn reload(&self) -> Answer {
+        self.notify.reloading();
+        tracing::info!("reloading");
+        let answer = match read(self.config.clone()).await {
+            Ok(loaded) => applied(self.reloader.apply(loaded.plan).await),
+            Err(Unread::Wrong(problems)) => {
+                self.reloader.refuse(&problems).await;
+                wrong(&problems)
+            }
+            Err(Unread::Fault(text)) => outcome("fault", text),
+        };
+        self.notify.ready(); // also with what it was before
+        answer
+    }
+
+    async fn compare(&self, config: PathBuf) -> Answer {
+        match read(config).await {
+            Ok(loaded) => match self.reloader.compare(loaded.plan).await {
+                Some(changes) if changes.is_empty() => outcome("unchanged", String::new()),
+                Some(changes) => Answer { outcome: "differs".to_owned(), ..told(&changes) },
+                None => outcome("stopping", String::new()),
+            },
+            Err(Unread::Wrong(problems)) => wrong(&problems),
+            Err(Unread::Fault(text)) => outcome("fault", text),
+        }
+    }
+}
+
+/// Why there is no new configuration.
+enum Unread {
+    Wrong(Problems),
+    Fault(String),
+}
+
+async fn read(path: PathBuf) -> Result<Loaded, Unread> {
+    let facts = super::host_facts();
+    match tokio::task::spawn_blocking(move || config::load(&path, &facts)).await {
+        Ok(read) => read.map_err(Unread::Wrong),
+        Err(error) => {
+            tracing::error!(%error, "the configuration could not be read again");
+            Err(Unread::Fault(error.to_string()))
+        }
+    }
+}
+
+fn outcome(outcome: &str, text: String) -> Answer {
+    Answer { outcome: outcome.to_owned(), text, ..Answer::default() }
+}
+
+fn wrong(problems: &Problems) -> Answer {
+    outcome("wrong", problems.to_string())
+}
+
+fn applied(applied: app::Outcome) -> Answer {
+    match applied {
+        app::Outcome::Applied { changes, trial } => {
+            let trial_s = trial.map(|trial| trial.as_secs());
+            Answer { outcome: "applied".to_owned(), trial_s, ..told(&changes) }
+        }
+        app::Outcome::Unchanged => outcome("unchanged", String::new()),
+        app::Outcome::NeedsRestart { changes } => Answer { outcome: "restart".to_owned(), ..told(&changes) },
+        app::Outcome::Stopping => outcome("stopping", String::new()),
+    }
+}
+
+fn told(changes: &Changes) -> Answer {
+    let one = |change: &Change| Told {
+        part: change.part.as_str().to_owned(),
+        name: change.name.clone(),
+        how: change.how.as_str().to_owned(),
+        detail: change.detail.clone(),
+    };
+    Answer {
+        text: changes.to_string(),
+        changes: changes.touched.iter().map(one).collect(),
+        restart: changes.restart.iter().map(|key| (*key).to_owned()).collect(),
+        ..Answer::default()
+    }
 }

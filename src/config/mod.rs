@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub mod blocks;
 mod check;
 mod csv;
+pub mod difference;
 pub mod exchange;
 pub mod expression;
 mod files;

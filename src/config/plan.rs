@@ -71,6 +71,7 @@ impl Plan {
                 name: gateway.to_owned(),
                 data_dir: "/nonexistent".into(),
                 time_source: TimeTrust::Auto,
+                trial: None,
             },
             store: StorePlan { max_size: 8 << 20, max_age: None, commit_interval: Duration::from_secs(1) },
             broker: BrokerPlan {
@@ -100,6 +101,9 @@ pub struct GatewayPlan {
     pub data_dir: PathBuf,
     /// `time_source`
     pub time_source: TimeTrust,
+    /// `rollback`, `rollback_after`: how long a reloaded configuration is on trial; after that the one before is back if
+    /// what was touched is worse off. `None`: never. 5 s ..= 10 min.
+    pub trial: Option<Duration>,
 }
 
 /// `time_source`: who vouches for the wall clock.

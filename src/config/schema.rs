@@ -65,6 +65,8 @@ pub const GATEWAY: &[Key] = &[
     landed("topic", Kind::Text),
     landed("data_dir", Kind::Text),
     landed("time_source", Kind::Text),
+    landed("rollback", Kind::Bool),
+    landed("rollback_after", Kind::Text),
 ];
 
 /// `[store]`

@@ -41,7 +41,7 @@ pub struct Row {
     pub payload: bytes::Bytes,
     /// MQTT 5 properties that travel with it, encoded.
     pub properties: bytes::Bytes,
-    /// End of its life, ms since 1970.
+    /// End of its life, ms since 1970; below zero: by the clock of a boot, see the head of `ledger::tables`.
     pub expires_unix_ms: Option<i64>,
 }
 

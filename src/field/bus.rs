@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc;
 
+use super::adopt::Plans;
 use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::lane::{Lane, Site};
@@ -106,6 +107,12 @@ impl Bus {
     #[must_use]
     pub fn telling(self, notices: &Notices) -> Self {
         self.each(|lane| lane.telling(notices.clone()))
+    }
+
+    /// Goes on with the devices of newer plans, if it has but one connection.
+    #[must_use]
+    pub fn following(self, plans: &Plans) -> Self {
+        if self.lanes.len() > 1 { self } else { self.each(|lane| lane.following(plans.clone())) }
     }
 
     /// Keeps there what was learned about its devices, and begins with what is there.

@@ -44,8 +44,8 @@ pub struct DerivedTags {
 }
 
 impl DerivedTags {
-    /// Works until the stop. Not cancel-safe.
-    pub async fn run(mut self) {
+    /// Works until the stop; gives back what it knew. Not cancel-safe.
+    pub async fn run(mut self) -> Derive {
         self.derive.resume(&self.hub.active_alarms());
         self.report();
         while !self.stop.is_begun() {
@@ -67,6 +67,7 @@ impl DerivedTags {
         }
         let held = self.derive.flush();
         self.send(held).await;
+        self.derive
     }
 
     /// Devices of which nobody asks anything always stand well; they have their topic like any other.

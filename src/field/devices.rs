@@ -207,6 +207,17 @@ impl Poll {
     }
 }
 
+impl Poll {
+    /// What its readings had shown before its bus went on with other devices.
+    pub fn go_on(&mut self, before: &Self) {
+        self.known_good = before.known_good;
+        self.busy = before.busy;
+        self.refused_since = before.refused_since;
+        self.moved = before.moved;
+        self.doubted = before.doubted;
+    }
+}
+
 /// Where the scale factors of a block's tags are found that are not among its tags: in its readings, or near the header.
 #[expect(clippy::type_complexity, reason = "three columns of a poll, made in one go")]
 fn beside(plan: &Plan, block: &Block, tags: &Tags) -> (Vec<(Slot, Cut)>, Vec<(Slot, Cut)>, Vec<u16>) {

@@ -89,6 +89,13 @@ impl Driver {
         }
     }
 
+    /// Other units from now on; the pause after the last request to one that stays is kept.
+    pub fn keep_pace(&mut self, paces: Vec<Pace>) {
+        let before = std::mem::take(&mut self.paces);
+        let last = |unit: u8| before.iter().find(|(pace, _)| pace.unit == unit).and_then(|(_, last)| *last);
+        self.paces = paces.into_iter().map(|pace| (last(pace.unit), pace)).map(|(last, pace)| (pace, last)).collect();
+    }
+
     /// Pauses of the line are waited out by the system's clock, to fractions of a millisecond.
     pub fn precise(&mut self) {
         self.precision = Precision::System;

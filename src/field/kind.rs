@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::adopt::Plans;
 use super::bus::{Bus, BusHandle, Shared};
 use super::line::LineBus;
 use super::memory::Memory;
@@ -43,6 +44,15 @@ impl AnyBus {
     pub fn remembering(self, memory: &Arc<dyn Memory>) -> Self {
         match self {
             Self::Modbus(bus) => Self::Modbus(Box::new(bus.remembering(memory))),
+            line @ Self::Line(_) => line,
+        }
+    }
+
+    /// Goes on with the devices of newer plans, where [`super::can_follow`] says so.
+    #[must_use]
+    pub fn following(self, plans: &Plans) -> Self {
+        match self {
+            Self::Modbus(bus) => Self::Modbus(Box::new(bus.following(plans))),
             line @ Self::Line(_) => line,
         }
     }

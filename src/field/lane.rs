@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
+use super::adopt::{Plans, news, paces};
 use super::bus::Shared;
 use super::carrier::Opener;
 use super::command::FieldCommand;
 use super::devices::{Roster, Seat};
-use super::driver::{Driver, Pace};
+use super::driver::Driver;
 use super::memory::Memory;
 use super::modbus::timing::Timing;
 use super::outlet;
@@ -82,6 +83,7 @@ pub(super) struct Lane {
     pub(super) hub: Hub,
     pub(super) clock: Clock,
     notices: Option<Notices>,
+    pub(super) plans: Option<Plans>,
     pub(super) stop: Stop,
     keep: Keep,
     commands: mpsc::Receiver<FieldCommand>,
@@ -127,8 +129,7 @@ impl Lane {
         let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
         let mut roster = Roster::new(&plan, &devices, now);
         roster.set_polls(&plan, blocks, &tags);
-        let paces = devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize));
-        let paces = paces.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect();
+        let paces = paces(&plan, &devices);
         let mut lane = Self {
             bus,
             name: if place == 0 { of.name.clone() } else { format!("{}/{}", of.name, place + 1) },
@@ -142,6 +143,7 @@ impl Lane {
             hub,
             clock: shared.clock,
             notices: None,
+            plans: None,
             memory: None,
             stop: shared.stop,
             commands,
@@ -161,6 +163,11 @@ impl Lane {
     /// See [`super::Bus::telling`].
     pub(super) fn telling(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
+    }
+
+    /// See [`super::Bus::following`].
+    pub(super) fn following(self, plans: Plans) -> Self {
+        Self { plans: Some(plans), ..self }
     }
 
     /// See [`super::Bus::precise`].
@@ -184,6 +191,7 @@ impl Lane {
         while !self.stop.is_begun() {
             progress::step(self.turn_max());
             self.stats.turns.one();
+            self.follow().await;
             self.heed_switches().await;
             let now = Instant::now();
             if now >= self.next_round {
@@ -269,6 +277,7 @@ impl Lane {
             command = self.commands.recv(), if listen => self.waiting = command,
             () = self.stop.begun() => {}
             _ = self.switched.changed() => self.switched.mark_changed(),
+            () = news(self.plans.as_mut()) => {}
             () = sleep_until(until) => {}
         }
     }

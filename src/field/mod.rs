@@ -5,7 +5,7 @@
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
 //! counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
 //! than time, `memory` what is wanted again after a restart, `switches` what a person asks of a device, `sunspec` where a device has its models (`models`: the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that
-//! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds. Schedule, standing,
+//! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds, `adopt` how it goes on with other devices after a reload. Schedule, standing,
 //! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of their
 //! own in `line`; `kind` chooses.
 //!
@@ -13,6 +13,7 @@
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
 //! What it does not do: decide who may write what (the app's router), publish, store, or say what the time is.
 
+mod adopt;
 pub mod backoff;
 pub mod bus;
 pub mod carrier;
@@ -39,6 +40,7 @@ pub mod switches;
 pub mod tags;
 pub mod think;
 
+pub use adopt::{Plans, can_follow};
 pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
 pub use derived::DerivedTags;

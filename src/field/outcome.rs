@@ -259,7 +259,7 @@ impl Lane {
             return;
         }
         let plan = Arc::clone(&self.plan);
-        let Some(tag) = plan.tags.get(command.tag.0 as usize) else {
+        let Some(tag) = plan.tags.get(command.tag.0 as usize).filter(|tag| !tag.is_hole()) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
         let Some(seat) = self.roster.seat_of(tag.device) else {

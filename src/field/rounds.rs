@@ -194,9 +194,12 @@ impl Lane {
 
     /// The blocks of all devices, as measured and learned.
     fn planned(&self) -> Vec<Block> {
-        let seats = (0..self.roster.devices.len()).map(Seat);
-        let pieces = |seat| split_at(self.whole(seat), self.roster.devices[seat.0].learned.boundaries(), &self.plan);
-        seats.flat_map(pieces).collect()
+        (0..self.roster.devices.len()).map(Seat).flat_map(|seat| self.pieces(seat)).collect()
+    }
+
+    /// Those of one device.
+    pub(super) fn pieces(&self, seat: Seat) -> Vec<Block> {
+        split_at(self.whole(seat), self.roster.devices[seat.0].learned.boundaries(), &self.plan)
     }
 
     /// After something learned was forgotten.

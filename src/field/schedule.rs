@@ -139,6 +139,13 @@ impl Schedule {
         }
     }
 
+    /// A poll of an earlier schedule goes on here, when it would have been due there.
+    pub fn go_on(&mut self, ix: PollIx, (earlier, was): (&Self, PollIx)) {
+        if let (Some(poll), Some(before)) = (self.polls.get_mut(ix), earlier.polls.get(was)) {
+            *poll = before.clone();
+        }
+    }
+
     /// Splits a poll in two, both due at once: the poll keeps its place, the returned place is new.
     pub fn split(&mut self, ix: PollIx, now: Instant) -> Option<PollIx> {
         self.hasten(ix, now);

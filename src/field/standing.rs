@@ -172,6 +172,13 @@ impl Unit {
         }
     }
 
+    /// Its polls have other places now.
+    pub fn renumbered(&mut self, place: impl Fn(PollIx) -> Option<PollIx>) {
+        if let State::Suspect { poll, .. } = &mut self.state {
+            *poll = poll.and_then(place);
+        }
+    }
+
     /// May this poll run? `probe` is the poll to use as a probe, `budget` the earliest moment of any probe.
     pub fn may(&self, poll: PollIx, probe: Option<PollIx>, budget: Instant) -> May {
         match self.state {

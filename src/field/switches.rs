@@ -9,7 +9,8 @@
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
 //! hands in it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -29,7 +30,7 @@ const RESET: u8 = 4;
 /// The switches of all devices of one bus.
 #[derive(Debug)]
 pub struct Switches {
-    devices: Vec<(DeviceIx, AtomicU8)>,
+    devices: Mutex<BTreeMap<DeviceIx, u8>>,
     changed: watch::Sender<()>,
 }
 
@@ -57,19 +58,33 @@ impl Asked {
 impl Switches {
     /// For these devices, none of them paused.
     pub fn new(devices: impl IntoIterator<Item = DeviceIx>) -> Self {
-        let devices = devices.into_iter().map(|device| (device, AtomicU8::new(0))).collect();
-        Self { devices, changed: watch::Sender::new(()) }
+        let devices = devices.into_iter().map(|device| (device, 0)).collect();
+        Self { devices: Mutex::new(devices), changed: watch::Sender::new(()) }
+    }
+
+    /// These devices from now on; nothing is asked of new ones.
+    pub(super) fn adopt(&self, devices: &[DeviceIx]) {
+        let mut known = self.devices();
+        let before = std::mem::take(&mut *known);
+        *known = devices.iter().map(|device| (*device, before.get(device).copied().unwrap_or(0))).collect();
+    }
+
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, u8>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks it of the bus, which takes note after the transaction under way.
     pub fn ask(&self, device: DeviceIx, operation: Operation) -> Result<(), Unwilling> {
-        let of = self.of(device).ok_or(Unwilling::NoBus)?;
-        match operation {
-            Operation::Pause => _ = of.fetch_or(PAUSED, Ordering::Relaxed),
-            Operation::Resume => _ = of.fetch_and(!PAUSED, Ordering::Relaxed),
-            Operation::Poll if of.load(Ordering::Relaxed) & PAUSED != 0 => return Err(Unwilling::Paused),
-            Operation::Poll => _ = of.fetch_or(POLL, Ordering::Relaxed),
-            Operation::Reset => _ = of.fetch_or(RESET, Ordering::Relaxed),
+        {
+            let mut devices = self.devices();
+            let asked = devices.get_mut(&device).ok_or(Unwilling::NoBus)?;
+            match operation {
+                Operation::Pause => *asked |= PAUSED,
+                Operation::Resume => *asked &= !PAUSED,
+                Operation::Poll if *asked & PAUSED != 0 => return Err(Unwilling::Paused),
+                Operation::Poll => *asked |= POLL,
+                Operation::Reset => *asked |= RESET,
+            }
         }
         self.changed.send_replace(());
         Ok(())
@@ -77,7 +92,7 @@ impl Switches {
 
     /// Is it to be left alone?
     pub fn is_paused(&self, device: DeviceIx) -> bool {
-        self.of(device).is_some_and(|of| of.load(Ordering::Relaxed) & PAUSED != 0)
+        self.devices().get(&device).is_some_and(|asked| asked & PAUSED != 0)
     }
 
     /// Told of every change. Its sender lives as long as this does: whoever waits for it keeps this, too.
@@ -87,11 +102,11 @@ impl Switches {
 
     /// What is asked of a device now; wishes are taken, the pause stays.
     pub(super) fn take(&self, device: DeviceIx) -> Asked {
-        Asked(self.of(device).map_or(0, |of| of.fetch_and(PAUSED, Ordering::Relaxed)))
-    }
-
-    fn of(&self, device: DeviceIx) -> Option<&AtomicU8> {
-        self.devices.iter().find(|(known, _)| *known == device).map(|(_, of)| of)
+        let mut devices = self.devices();
+        let Some(asked) = devices.get_mut(&device) else { return Asked(0) };
+        let taken = Asked(*asked);
+        *asked &= PAUSED;
+        taken
     }
 }
 

@@ -136,6 +136,21 @@ impl Tags {
         self
     }
 
+    /// Goes on with what was known of the tags that stay, under an earlier plan in one arrangement with this one.
+    #[must_use]
+    pub fn taking_over(mut self, earlier: &mut Self, stays: impl Fn(TagIx) -> bool) -> Self {
+        for (ix, slot) in self.slots.iter().filter(|(ix, _)| stays(**ix)) {
+            let Some(old) = earlier.slots.get(ix) else { continue };
+            if let (Some(now), Some(before)) = (self.states.get_mut(slot.0), earlier.states.get_mut(old.0)) {
+                std::mem::swap(&mut now.point, &mut before.point);
+            }
+            if let (Some(now), Some(before)) = (self.factors.get_mut(slot), earlier.factors.remove(old)) {
+                *now = before;
+            }
+        }
+        self
+    }
+
     /// What comes of what a device said of one tag.
     pub fn offer(&mut self, slot: Slot, said: Said, at: Stamp, into: &mut Harvest) {
         let Some(state) = self.states.get_mut(slot.0) else { return };

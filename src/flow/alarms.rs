@@ -65,6 +65,15 @@ impl AlarmSlots {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).active.extend(keys);
     }
 
+    /// Tags have other places now, or none: what is active goes with them, or is forgotten.
+    pub fn moved(&self, place: impl Fn(AlarmKey) -> Option<TagIx>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let active = std::mem::take(&mut inner.active);
+        inner.active = active.into_iter().filter_map(|key| Some((place(key)?, key.1))).collect();
+        let waiting = std::mem::take(&mut inner.waiting);
+        inner.waiting = waiting.into_iter().filter_map(|(key, news)| Some(((place(key)?, key.1), news))).collect();
+    }
+
     /// What is active now.
     pub fn active(&self) -> Vec<AlarmKey> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).active.iter().copied().collect()

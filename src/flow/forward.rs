@@ -9,7 +9,7 @@
 //! Bounded: so many bytes may wait for the stores ([`WAITING_BYTES_MAX`]); who submits more waits.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::unconstrained;
@@ -115,7 +115,7 @@ pub struct ForwardEntry {
 
 #[derive(Debug)]
 struct Shared {
-    routes: Vec<Route>,
+    routes: RwLock<Arc<[Route]>>,
     /// Taken away when the gateway stops. The lock is held while a message goes in, and given in the order of asking.
     lanes: Mutex<Option<Vec<Hub>>>,
     room: Arc<Semaphore>,
@@ -125,7 +125,17 @@ impl ForwardEntry {
     /// The rules in order, and the durable lanes they speak of.
     pub fn new(routes: Vec<Route>, lanes: Vec<Hub>) -> Self {
         let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX as usize));
+        let routes = RwLock::new(routes.into());
         Self { shared: Arc::new(Shared { routes, lanes: Mutex::new(Some(lanes)), room }) }
+    }
+
+    /// Other rules and lanes from now on; a message that is just going in goes by the old ones. Nothing once it is closed.
+    pub async fn replace(&self, routes: Vec<Route>, lanes: Vec<Hub>) {
+        let mut present = self.shared.lanes.lock().await;
+        if let Some(present) = present.as_mut() {
+            *present = lanes;
+            *self.shared.routes.write().unwrap_or_else(PoisonError::into_inner) = routes.into();
+        }
     }
 
     /// For a gateway without such topics.
@@ -135,7 +145,7 @@ impl ForwardEntry {
 
     /// Does this topic go anywhere? The gateway's own trees and commands never do, whatever the filters say.
     pub fn wants(&self, topic: &str, from: Option<&str>) -> bool {
-        self.shared.routes.iter().any(|route| route.takes(topic, from)) && !is_never_forwarded(topic)
+        self.shared.routes().iter().any(|route| route.takes(topic, from)) && !is_never_forwarded(topic)
     }
 
     /// Stores a message, and waits until its sender may be told. The first poll takes its place in the order, whatever
@@ -181,6 +191,10 @@ fn is_never_forwarded(topic: &str) -> bool {
 }
 
 impl Shared {
+    fn routes(&self) -> Arc<[Route]> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn keep(&self, letter: &Letter) -> Result<(), Refused> {
         for committed in self.enter(letter, |_| true).await? {
             committed.await.map_err(|_| Refused::Full)?; // the store has given it up
@@ -195,11 +209,12 @@ impl Shared {
         meant: impl Fn(&Route) -> bool,
     ) -> Result<Vec<oneshot::Receiver<Number>>, Refused> {
         let lanes = self.lanes.lock().await;
+        let routes = self.routes();
         let lanes = lanes.as_ref().ok_or(Refused::Stopping)?;
         let mut receipts = Vec::new();
         let mut done = vec![false; lanes.len()];
         let takes = |route: &&Route| meant(route) && route.takes(&letter.topic, letter.from.as_deref());
-        for route in self.routes.iter().filter(takes) {
+        for route in routes.iter().filter(takes) {
             let (Some(lane), Some(done)) = (lanes.get(route.lane), done.get_mut(route.lane)) else { continue };
             if std::mem::replace(done, true) {
                 continue;

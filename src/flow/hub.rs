@@ -7,7 +7,7 @@
 //! does not move is waited for once, not with every batch.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,7 @@ use crate::model::time::Stamp;
 use super::alarms::{AlarmKey, AlarmNews};
 use super::forward::MessageRecord;
 use super::latest::Latest;
+pub use super::spill::{Lost, Spill};
 
 /// How long a bus waits for the store before it declares a gap.
 pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -133,43 +134,6 @@ pub struct Percentiles {
     pub longest: Duration,
 }
 
-/// Samples that found the durable lane full, per class, waiting for the store to number them into gap records.
-#[derive(Debug, Default)]
-pub struct Spill {
-    lost: Mutex<[Option<Lost>; 4]>,
-}
-
-/// How many samples of one class were not stored, and when they were taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
-    /// How many.
-    pub count: u64,
-    /// The first of them.
-    pub first: Stamp,
-    /// The last of them.
-    pub last: Stamp,
-}
-
-impl Spill {
-    /// Counts one sample (or event) that was not stored.
-    pub fn add(&self, class: Class, at: Stamp) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = &mut lost[class as usize];
-        match slot {
-            Some(lost) => {
-                lost.count += 1;
-                lost.last = at;
-            }
-            None => *slot = Some(Lost { count: 1, first: at, last: at }),
-        }
-    }
-
-    /// The store takes what was lost since it last asked, in class order.
-    pub fn take(&self) -> [Option<Lost>; 4] {
-        std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Counters of the fork.
 #[derive(Debug, Default)]
 pub struct HubStats {
@@ -195,9 +159,9 @@ struct Shared {
     store_full: Arc<AtomicBool>,
     /// Somebody waited in vain, and nothing has found room since.
     stuck: AtomicBool,
-    classes: Vec<Class>,
+    classes: RwLock<Vec<Class>>,
     stats: Arc<HubStats>,
-    tap: OnceLock<Tap>,
+    tap: RwLock<Option<Tap>>,
 }
 
 /// Somebody else who wants the newest of some tags.
@@ -230,9 +194,9 @@ pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
         spill: Arc::clone(&spill),
         store_full: Arc::clone(&full),
         stuck: AtomicBool::new(false),
-        classes,
+        classes: RwLock::new(classes),
         stats: Arc::default(),
-        tap: OnceLock::new(),
+        tap: RwLock::new(None),
     };
     (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, full })
 }
@@ -249,7 +213,7 @@ impl Hub {
     /// Sends samples down the live lane only.
     pub fn show(&self, samples: &[Sample]) {
         self.shared.latest.put(samples);
-        if let Some(tap) = self.shared.tap.get() {
+        if let Some(tap) = &*self.shared.tap.read().unwrap_or_else(PoisonError::into_inner) {
             let wanted = |sample: &&Sample| tap.wanted.get(sample.tag.0 as usize).is_some_and(|wanted| *wanted);
             let samples: Vec<Sample> = samples.iter().filter(wanted).cloned().collect();
             if !samples.is_empty() {
@@ -258,23 +222,30 @@ impl Hub {
         }
     }
 
-    /// Taps the live lane for these tags, for the derived ones: from now on what is shown of them goes there too. Once.
+    /// Taps the live lane for these tags, for the derived ones: from now on what is shown of them goes there too, and no
+    /// more to where an earlier tap led.
     pub fn tap(&self, tags: &[TagIx]) -> Arc<Latest> {
-        let tap = self.shared.tap.get_or_init(|| {
-            let mut wanted = vec![false; tags.iter().map(|tag| tag.0 as usize + 1).max().unwrap_or(0)];
-            for tag in tags {
-                wanted[tag.0 as usize] = true;
-            }
-            Tap { wanted, latest: Arc::default() }
-        });
-        Arc::clone(&tap.latest)
+        let mut wanted = vec![false; tags.iter().map(|tag| tag.0 as usize + 1).max().unwrap_or(0)];
+        for tag in tags {
+            wanted[tag.0 as usize] = true;
+        }
+        let latest = Arc::<Latest>::default();
+        let tap = Tap { wanted, latest: Arc::clone(&latest) };
+        *self.shared.tap.write().unwrap_or_else(PoisonError::into_inner) = Some(tap);
+        latest
+    }
+
+    /// The class of each tag of another plan, by `TagIx`.
+    pub fn classify(&self, classes: Vec<Class>) {
+        *self.shared.classes.write().unwrap_or_else(PoisonError::into_inner) = classes;
     }
 
     /// Sends a batch down the durable lane only. Waits like [`Hub::emit`].
     pub async fn keep(&self, batch: Batch) {
         if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch)).await {
+            let classes = self.shared.classes.read().unwrap_or_else(PoisonError::into_inner);
             for sample in &batch.samples {
-                let class = self.shared.classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
+                let class = classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
                 self.shared.spill.add(class, sample.at);
             }
             self.shared.stats.spilled.add(batch.samples.len() as u64);

@@ -92,6 +92,11 @@ impl Latest {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).reports.values().cloned().collect()
     }
 
+    /// What was heard of these says nothing any more: they begin anew, or are gone.
+    pub fn forget(&self, gone: impl Fn(DeviceIx) -> bool) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).reports.retain(|device, _| !gone(*device));
+    }
+
     /// No more will come; [`Latest::take`] returns `None` once all is taken.
     pub fn close(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;

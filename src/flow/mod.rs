@@ -1,6 +1,6 @@
 //! How things move between rooms: every channel of the house is made here, bounded, with a rule for "full".
 //!
-//! `hub` forks samples into the live and the durable lane · `latest` is the live lane (newest wins), `alarms` that of
+//! `hub` forks samples into the live and the durable lane (what that has no room for: `spill`) · `latest` is the live lane (newest wins), `alarms` that of
 //! alarms ·
 //! `command` is the one road for a command, from broker, uplink or page · `operate` that of a wish to pause or poll a device ·
 //! `forward` that of clients' messages into the stores · `progress` who is stuck · `clock` is the handle that rooms take
@@ -16,5 +16,6 @@ pub mod latest;
 pub mod notice;
 pub mod operate;
 pub mod progress;
+mod spill;
 pub mod stop;
 pub mod timer;

@@ -3,7 +3,7 @@
 //! Rules from MQTT 3.1.1 and 5 section 4.7 and contract section 3.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::tag::TagIx;
 
@@ -224,16 +224,22 @@ pub enum Owner {
     Client,
 }
 
-/// Which topics belong to the gateway; built from a plan, shared by broker and router.
+/// Which topics belong to the gateway; built from a plan, shared by broker and uplinks, and replaced by a reload.
 #[derive(Debug, Default)]
 pub struct Ownership {
-    tags: HashMap<Arc<str>, TagIx>,
+    tags: RwLock<HashMap<Arc<str>, TagIx>>,
 }
 
 impl Ownership {
     /// From the topic of every tag.
     pub fn new(tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) -> Self {
-        Self { tags: tags.into_iter().collect() }
+        Self { tags: RwLock::new(tags.into_iter().collect()) }
+    }
+
+    /// From now on these tags, and no others.
+    pub fn replace(&self, tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) {
+        let tags = tags.into_iter().collect();
+        *self.tags.write().unwrap_or_else(PoisonError::into_inner) = tags;
     }
 
     /// Who owns this topic.
@@ -241,11 +247,12 @@ impl Ownership {
         if topic.starts_with('$') || topic == "ironbridge" || topic.starts_with("ironbridge/") {
             return Owner::Gateway;
         }
-        if self.tags.contains_key(topic) || topic.ends_with("/set/result") {
+        let tags = self.tags.read().unwrap_or_else(PoisonError::into_inner);
+        if tags.contains_key(topic) || topic.ends_with("/set/result") {
             return Owner::Gateway;
         }
         match topic.strip_suffix("/set") {
-            Some(tag_topic) => self.tags.get(tag_topic).map_or(Owner::ClientSet, |tag| Owner::Command(*tag)),
+            Some(tag_topic) => tags.get(tag_topic).map_or(Owner::ClientSet, |tag| Owner::Command(*tag)),
             None => Owner::Client,
         }
     }

@@ -75,6 +75,14 @@ impl Derive {
         wanted
     }
 
+    /// Goes on from what was known under another plan, in one arrangement with this one: tags that change seldom are not
+    /// waited for.
+    pub fn knowing(&mut self, earlier: Self) {
+        let wanted = self.wanted();
+        let known = earlier.known.into_iter().filter(|(tag, _)| wanted.contains(tag));
+        self.known.extend(known.map(|(tag, known)| (tag, Known { fresh: true, ..known })));
+    }
+
     /// Its own tags, with their devices.
     pub fn tags(&self) -> impl Iterator<Item = (DeviceIx, TagIx)> {
         self.tags.iter().map(|one| (one.device, one.tag))

@@ -112,7 +112,7 @@ pub(super) async fn session(State(lobby): State<Lobby>, parts: Parts) -> Respons
 
 fn operated_by(lobby: &Lobby, who: &Identity) -> Vec<String> {
     let plan = lobby.values.plan();
-    let devices = plan.devices.iter().filter(|device| device.bus.is_some());
+    let devices = plan.devices.iter().filter(|device| device.bus.is_some() && !device.is_hole());
     devices.filter(|device| lobby.access.may_operate(who, &device.name)).map(|device| device.name.clone()).collect()
 }
 

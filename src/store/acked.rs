@@ -23,7 +23,7 @@ pub(super) fn marks_of(state: &State) -> [Mark; 4] {
 /// Where all uplinks stand.
 pub(super) fn uplinks_of(state: &State) -> Vec<UplinkMark> {
     let of_class = |class: Class, cursor: Option<&Cursor>| cursor.and_then(|cursor| mark(state.stream(class), cursor));
-    let uplinks = state.ledgers.iter().map(|ledger| UplinkMark {
+    let uplinks = state.ledgers.iter().filter(|ledger| !ledger.name.is_empty()).map(|ledger| UplinkMark {
         uplink: ledger.name.clone(),
         cursors: Class::ALL.map(|class| of_class(class, ledger.cursors[class as usize].as_ref())),
     });

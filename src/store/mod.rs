@@ -9,7 +9,7 @@
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `meters` what uplinks have counted; `wear` what was written; `survey` what a plant did.
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `revise` what changes while it runs; `meters` what uplinks have counted; `wear` what was written; `survey` what a plant did.
 //! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and `preview`; `purge` removes them.
 
 mod acked;
@@ -34,6 +34,7 @@ mod patience;
 pub mod preview;
 pub mod purge;
 mod reader;
+mod revise;
 mod room;
 mod routes;
 mod salvage;
@@ -71,6 +72,7 @@ use crate::payload::json::Previous;
 
 pub use meters::MeterRow;
 pub use reader::{Lane, Pull, Reader, Wants};
+pub use revise::Revision;
 pub use stats::StoreStats;
 pub use survey::{Survey, Surveyed, survey};
 
@@ -191,20 +193,21 @@ impl Store {
     /// Starts the writer thread on the store's end of the durable lane.
     pub fn start(self, end: DurableEnd, clock: Clock, notices: Notices) -> StoreHandle {
         let directory = Directory::at(&self.opening.dir);
-        let stats = Arc::new(StoreStats::new(self.opening.uplinks.iter().map(|route| route.name.clone()).collect()));
+        let stats = Arc::new(StoreStats::default());
+        let routes = self.opening.uplinks.iter().map(|route| route.name.clone()).collect();
         let shared = Arc::new(Shared {
             directory,
             state: Mutex::new(State::empty()),
             progress: watch::Sender::new(0),
             cursors_due: Notify::new(),
             stats,
+            routes: Mutex::new(routes),
         });
         let (control, inbox) = mpsc::channel(CONTROL_WAITING_MAX);
         let (finished, done) = watch::channel(());
-        let routes: Arc<[String]> = self.opening.uplinks.iter().map(|route| route.name.clone()).collect();
         let writer = writer::Writer::new(self.opening, Arc::clone(&shared), clock, notices);
         writer.start(self.opened, writer::Ends { records: end, inbox, control: control.downgrade(), finished });
-        StoreHandle { shared, control, routes, done }
+        StoreHandle { shared, control, done }
     }
 }
 
@@ -215,8 +218,8 @@ const CONTROL_WAITING_MAX: usize = 64;
 enum Control {
     /// Save the cursors now.
     Save(oneshot::Sender<()>),
-    /// Give a sign of life.
-    Answer(oneshot::Sender<()>),
+    Answer(oneshot::Sender<()>),                // a sign of life
+    Revise(Box<Revision>, oneshot::Sender<()>), // other tags, uplinks or bounds
     /// Remember a clock fix.
     Fix(Fix),
     /// These numbers cannot be read: declare them lost.
@@ -234,6 +237,7 @@ struct Shared {
     /// Many acknowledgements are not saved yet.
     cursors_due: Notify,
     stats: Arc<StoreStats>,
+    routes: Mutex<Vec<String>>, // the uplinks' names, each at its place for good; empty where one was removed
 }
 
 impl Shared {
@@ -252,7 +256,6 @@ impl Shared {
 pub struct StoreHandle {
     shared: Arc<Shared>,
     control: mpsc::Sender<Control>,
-    routes: Arc<[String]>,
     done: watch::Receiver<()>,
 }
 
@@ -264,7 +267,7 @@ impl StoreHandle {
 
     /// The reader of an uplink of the plan; one at a time for each.
     pub fn reader(&self, uplink: &str) -> Option<Reader> {
-        let place = self.routes.iter().position(|name| name == uplink)?;
+        let place = self.shared.place_of(uplink)?;
         Some(Reader::new(Arc::clone(&self.shared), self.control.clone(), place))
     }
 
@@ -275,12 +278,8 @@ impl StoreHandle {
         streams.filter_map(|stream| stream.newest().map(|l| (stream.class, Epoch(l.epoch), Seq(l.last)))).collect()
     }
 
-    /// Counters and gauges; backlogs are worked out now.
+    /// Counters and gauges.
     pub fn stats(&self) -> Arc<StoreStats> {
-        let state = self.shared.state();
-        for (place, (_, gauge)) in self.shared.stats.backlog.iter().enumerate() {
-            gauge.set(state.backlog(place));
-        }
         Arc::clone(&self.shared.stats)
     }
 

@@ -44,13 +44,4 @@ pub struct StoreStats {
     pub failed: Gauge,
     /// Gap records owed, all uplinks together.
     pub gaps_owed: Gauge,
-    /// Numbers owed, per uplink in plan order; worked out by `StoreHandle::stats`.
-    pub backlog: Vec<(String, Gauge)>,
-}
-
-impl StoreStats {
-    pub(super) fn new(uplinks: Vec<String>) -> Self {
-        let backlog = uplinks.into_iter().map(|name| (name, Gauge::default())).collect();
-        Self { backlog, ..Self::default() }
-    }
 }

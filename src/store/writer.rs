@@ -367,6 +367,7 @@ impl Writer {
                 let _ = done.send(()); // the asker may be gone
             }
             Control::Answer(done) => drop(done.send(())), // the asker may be gone
+            Control::Revise(revision, done) => self.revise(*revision, done),
             Control::Fix(fix) => self.remember(fix),
             Control::Lost { class, span } => self.declare_unreadable(class, span),
             Control::Salvaged(piece) => salvage::take(self, piece),

@@ -55,7 +55,16 @@ fn check(text: &str, set: impl FnOnce(&mut Args)) -> (String, Result<(), Failed>
     let directory = TempDir::new().expect("a temporary directory");
     let config = directory.path().join("ironbridge.toml");
     std::fs::write(&config, text).expect("written");
-    let mut args = Args { config, tags: false, json: false, live: false, bus: Vec::new(), device: Vec::new() };
+    let mut args = Args {
+        config,
+        tags: false,
+        json: false,
+        against_running: false,
+        socket: None,
+        live: false,
+        bus: Vec::new(),
+        device: Vec::new(),
+    };
     set(&mut args);
     report(&args, &HostFacts { hostname: "box".into(), credentials_dir: None })
 }

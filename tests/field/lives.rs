@@ -64,8 +64,10 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
     let (hub, _latest, mut end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
     let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
     let (stop, (told, mut events)) = (Stop::new(), notices());
+    let plan = Arc::new(plan);
     let parts = BusParts {
-        plan: Arc::new(plan),
+        plans: tokio::sync::watch::Sender::new(Arc::clone(&plan)).subscribe(),
+        plan,
         hub,
         clock,
         stop: stop.clone(),

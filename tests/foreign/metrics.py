@@ -34,7 +34,7 @@ name = "plc"
 bus = 'li"ne'
 unit_id = 1
 """
-TAGS = "".join(f'[[device.tag]]\nname = "t{n}"\naddress = "holding:{n}"\n' for n in range(10_000))
+TAGS = "".join(f'[[device.tag]]\nname = "t{n}"\naddress = "holding:{n}"\ntype = "uint16"\n' for n in range(10_000))
 
 
 def until(what, holds, limit=60):

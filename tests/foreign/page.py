@@ -9,7 +9,7 @@ screen, and the browser may ask nobody but the gateway.
 
 usage: page.py IRONBRIDGE [--pictures DIR]        (needs Chromium; pip: playwright)
 """
-import json, os, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
+import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
 
 try:
     from playwright.sync_api import sync_playwright
@@ -255,6 +255,9 @@ def work(browser, base):
     visit = Visit(browser, base, 1000, "light")
     page = visit.page
     visit.until("one can log in", "!document.getElementById('login').hidden")
+    log_in(visit, "<img src=x onerror=alert(4)>", "x")
+    visit.until("not with a name that is a script", "document.getElementById('login-error').textContent.includes('Not logged in')")
+    page.click("#login-cancel")
     log_in(visit, "hmi", "wrong")
     visit.until("not with a wrong password", "document.getElementById('login-error').textContent.includes('wrong password')")
     page.click("#login-cancel")
@@ -326,6 +329,17 @@ def lose(browser, base, gateway):
     visit.end("losing", quiet=["Failed to load", "ERR_"])
 
 
+def strangers(log):
+    """Clients of the broker whose names are scripts, too; what becomes of them may show up among the events."""
+    port = re.search(r"listening for MQTT clients address=127\.0\.0\.1:(\d+)", log)
+    if not port or not shutil.which("mosquitto_pub"):
+        print("  SKIPPED clients with evil names: no mosquitto_pub")
+        return
+    for more in ([], ["-u", "<script>alert(6)</script>", "-P", "x"], ["--will-topic", "ironbridge/x", "--will-payload", "x"]):
+        subprocess.run(["mosquitto_pub", "-p", port[1], "-i", "<img src=x onerror=alert(5)>", "-t", "<svg onload=alert(7)>", "-m", "x", *more],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)
+
+
 def main():
     work_dir = tempfile.mkdtemp(prefix="ironbridge-page-")
     try:
@@ -333,7 +347,7 @@ def main():
         base = f"http://127.0.0.1:{port}/"
         open(f"{work_dir}/plan.toml", "w").write(config(work_dir, port))
         for user, password in (("hmi", "secret <b>"), ("viewer", "look")):
-            subprocess.run([binary, "passwd", f"{work_dir}/users", user], input=password.encode(), check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([binary, "passwd", f"{work_dir}/users", user], input=password.encode(), check=True, capture_output=True)
         out = f"{work_dir}/sim.toml"
         start(binary, "simulate", "--config", f"{work_dir}/plan.toml", "--write-config", out, "--dead", "meter-2", stdout=subprocess.DEVNULL)
         for _ in range(400):
@@ -353,6 +367,7 @@ def main():
             return
         if pictures:
             os.makedirs(pictures, exist_ok=True)
+        strangers(open(f"{work_dir}/log").read())
         with sync_playwright() as playwright:
             # Root has no sandbox, and small boxes no big /dev/shm.
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])

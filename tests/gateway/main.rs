@@ -17,4 +17,5 @@ mod conditions;
 mod doors;
 mod lines;
 mod local;
+mod reload;
 mod upstream;

@@ -275,7 +275,7 @@ async fn a_scrape_of_ten_thousand_tags_is_as_small_as_one_of_ten() {
     let plc = Plc::with(image).await;
     let mut text = config(plc.line.address()).replace("poll = \"100ms\"", "poll = \"2s\"");
     for n in 0..10_000 {
-        write!(text, "[[device.tag]]\nname = \"needle-{n}\"\naddress = \"holding:{n}\"\n").unwrap();
+        write!(text, "[[device.tag]]\nname = \"needle-{n}\"\naddress = \"holding:{n}\"\ntype = \"uint16\"\n").unwrap();
     }
     let home = Home::new(&text);
     let daemon = home.run();

@@ -230,7 +230,7 @@ try:
         m.wait_for("the new rules", lambda: m.journal(f"{MATCH} AUDIT=access_reloaded RULES=1"))
         m.wait_for("ready again", lambda: m.show(UNIT, "ActiveState") == "active")
         m.write("/etc/ironbridge/ironbridge.d/acl.toml", '[[broker.acl]]\nuzer = "hmi"\n')
-        m.run(f"systemctl reload {UNIT}")
+        assert m.run(f"systemctl reload {UNIT}", check=False).returncode != 0, "a wrong file is a reload that failed"
         refused = m.wait_for("the refusal", lambda: m.journal(f"{MATCH} -p err -g 'reload refused'"))
         assert "uzer" in refused[-1]["PROBLEM"], refused
         assert pid() == before and m.show(UNIT, "ActiveState") == "active"

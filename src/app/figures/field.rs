@@ -1,5 +1,6 @@
 //! Buses and devices.
 
+use crate::config::plan::Plan;
 use crate::field::BusStats;
 use crate::flow::hub::{DeviceReport, Diagnosis, Standing};
 use crate::model::stats::Counter;
@@ -59,9 +60,9 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
 }
 
 /// One device.
-pub(super) fn device(out: &mut Figures, sources: &Sources, report: &DeviceReport) {
+pub(super) fn device(out: &mut Figures, (sources, plan): (&Sources, &Plan), report: &DeviceReport) {
     let DeviceReport { device, standing, last_success, requests, timeouts, exceptions, errors, diagnosis } = report;
-    let Some(labels) = labels(sources, device.0) else { return };
+    let Some(labels) = labels(plan, device.0) else { return };
     let up = f64::from(u8::from(*standing == Standing::Answering));
     out.level("device_up", "1 while the device answers.", &labels, up);
     if let Some(at) = last_success {
@@ -97,11 +98,11 @@ pub(super) fn device(out: &mut Figures, sources: &Sources, report: &DeviceReport
 }
 
 /// Bus and name; derived tags have no bus.
-fn labels(sources: &Sources, device: u32) -> Option<Labels> {
-    let plan = sources.plan.devices.get(device as usize)?;
-    let bus = plan.bus.and_then(|bus| sources.plan.buses.get(bus.0 as usize));
+fn labels(plan: &Plan, device: u32) -> Option<Labels> {
+    let device = plan.devices.get(device as usize).filter(|device| !device.is_hole())?;
+    let bus = device.bus.and_then(|bus| plan.buses.get(bus.0 as usize));
     let bus = bus.map(|bus| bus.name.clone()).unwrap_or_default();
-    Some(vec![("bus", bus), ("device", plan.name.clone())])
+    Some(vec![("bus", bus), ("device", device.name.clone())])
 }
 
 fn with(labels: &Labels, name: &'static str, value: String) -> Labels {

@@ -28,7 +28,6 @@ pub(super) fn store(out: &mut Figures, name: &str, stats: &StoreStats) {
         uncommitted,
         failed,
         gaps_owed,
-        backlog: _worked_out_on_demand, // uplinks have it as it is now
     } = stats;
     let labels = of("store", name);
     let of_class = |class: Class| vec![("store", name.to_owned()), ("class", class.to_string())];

@@ -3,7 +3,7 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
+//! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
 //! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
 //! to CONNECT · `welcome` from there to CONNACK · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
@@ -26,15 +26,17 @@ mod stream;
 mod taking;
 mod threshold;
 mod upgrade;
+mod warden;
 mod websocket;
 mod welcome;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,20 +58,39 @@ use strangers::{Room, Strangers};
 use stream::Stream;
 use taking::Taking;
 use threshold::Said;
+use warden::Warden;
+pub(super) use warden::{DoorList, Order};
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Orders that may wait for the warden.
+const ORDERS_MAX: usize = 4;
+
 /// All listeners of the plan.
 pub(super) struct Doors {
-    all: Vec<Door>,
-    certificates: Vec<Certificates>,
+    all: Vec<(Door, Option<Certificates>)>,
+    site: Site,
     asked: watch::Sender<u64>,
+    orders: mpsc::Sender<Order>,
+    inbox: mpsc::Receiver<Order>,
+    list: DoorList,
+}
+
+/// What all doors share.
+#[derive(Clone)]
+struct Site {
+    limits: Arc<Limits>,
+    places: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    notices: Notices,
 }
 
 struct Door {
     plan: ListenerPlan,
     listener: Option<Listening>,
+    /// There is one.
+    open: Arc<AtomicBool>,
     secured: Option<Secured>,
     limits: Arc<Limits>,
     strangers: Arc<Strangers>,
@@ -92,6 +113,8 @@ struct Porch {
     places: Arc<Semaphore>,
     /// Cancelled when the gateway has nothing more to say.
     end: CancellationToken,
+    /// Cancelled when there is no such door any more.
+    closed: CancellationToken,
 }
 
 /// What a connection's task is given.
@@ -104,30 +127,40 @@ struct Arrival {
     pub shared: Arc<Shared>,
     /// For long packets on their way in.
     pub places: Arc<Semaphore>,
+    /// See [`Porch`].
+    pub closed: CancellationToken,
+}
+
+impl Site {
+    /// A door that is not open yet, one of so many.
+    fn door(&self, listener: &ListenerPlan, doors: usize) -> (Door, Option<Certificates>) {
+        let clock = self.shared.clock.clone();
+        let (keeper, secured) = Certificates::new(listener, clock, self.notices.clone()).unzip();
+        let door = Door {
+            plan: listener.clone(),
+            listener: None,
+            open: Arc::default(),
+            secured,
+            limits: Arc::clone(&self.limits),
+            strangers: Strangers::new(self.limits.total_max, doors),
+            places: Arc::clone(&self.places),
+            shared: Arc::clone(&self.shared),
+            notices: self.notices.clone(),
+            taking: Taking::new(),
+            turning_away: Trouble::default(),
+            crowded: Trouble::default(),
+        };
+        (door, keeper)
+    }
 }
 
 impl Doors {
     pub(super) fn new(plan: &BrokerPlan, shared: &Arc<Shared>, notices: &Notices) -> Self {
         let (limits, places) = (Arc::new(Limits::new(plan.limits)), intake::places());
-        let (mut doors, mut certificates) = (Vec::new(), Vec::new());
-        for listener in &plan.listeners {
-            let (keeper, secured) = Certificates::new(listener, shared.clock.clone(), notices.clone()).unzip();
-            certificates.extend(keeper);
-            doors.push(Door {
-                plan: listener.clone(),
-                listener: None,
-                secured,
-                limits: Arc::clone(&limits),
-                strangers: Strangers::new(limits.total_max, plan.listeners.len()),
-                places: Arc::clone(&places),
-                shared: Arc::clone(shared),
-                notices: notices.clone(),
-                taking: Taking::new(),
-                turning_away: Trouble::default(),
-                crowded: Trouble::default(),
-            });
-        }
-        Self { all: doors, certificates, asked: watch::Sender::new(0) }
+        let site = Site { limits, places, shared: Arc::clone(shared), notices: notices.clone() };
+        let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        Self { all, site, asked: watch::Sender::new(0), orders, inbox, list: DoorList::default() }
     }
 
     /// Each change of the number asks for certificates to be read again.
@@ -135,43 +168,35 @@ impl Doors {
         self.asked.clone()
     }
 
+    /// Where other doors are asked for, and which there are.
+    pub(super) fn orders(&self) -> (mpsc::Sender<Order>, DoorList) {
+        (self.orders.clone(), self.list.clone())
+    }
+
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
-        for certificates in &mut self.certificates {
-            certificates.look(Reason::Time).await;
-        }
         let mut bound = Vec::new();
-        for door in &mut self.all {
-            if door.secured.as_ref().is_none_or(|secured| secured.serving().is_some()) {
-                door.listener = Listening::open(&door.plan).await.ok();
-            }
-            bound.push(door.listener.as_ref().and_then(Listening::address));
+        for (door, certificates) in &mut self.all {
+            bound.push(door.try_once(certificates.as_mut()).await);
         }
         bound
     }
 
-    /// Starts one task per listener, and one for its certificates; they end when stopping begins.
+    /// Starts one task per listener, and one for its certificates; they end when stopping begins. And the warden, who
+    /// starts others.
     pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
-        for certificates in self.certificates {
-            let (stop, asked) = (stop.clone(), self.asked.subscribe());
-            tracker.spawn(async move {
-                tokio::select! {
-                    () = stop.begun() => {}
-                    () = certificates.keep(asked) => {}
-                }
-            });
+        let Self { all, site, asked, orders: _, inbox, list } = self;
+        let mut warden = Warden::new(site, asked, list, (tracker.clone(), stop.clone(), end.clone()));
+        for (door, certificates) in all {
+            warden.begin(door, certificates);
         }
-        for door in self.all {
-            let (connections, stop, end) = (tracker.clone(), stop.clone(), end.clone());
-            let name = door.plan.listen.to_string();
-            let serving = async move {
-                tokio::select! {
-                    () = stop.begun() => {}
-                    () = end.cancelled() => {}
-                    () = door.serve(&connections, &end) => {}
-                }
-            };
-            tracker.spawn(progress::part("door", &name, serving));
-        }
+        let stop = stop.clone();
+        let at_work = async move {
+            tokio::select! {
+                () = stop.begun() => {}
+                () = warden.run(inbox) => {}
+            }
+        };
+        tracker.spawn(progress::part("doors", "", at_work)); // doors that it opens are parts of the same board
     }
 }
 
@@ -179,12 +204,24 @@ impl Porch {
     fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
         let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
         let (anonymous, identity) = (self.plan.anonymous, self.plan.identity);
-        Arrival { stream, shown, anonymous, identity, shared, places }
+        Arrival { stream, shown, anonymous, identity, shared, places, closed: self.closed.clone() }
     }
 }
 
 impl Door {
-    async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken) {
+    /// Tries to open it, so that its address is known. What fails is tried again by [`Door::serve`].
+    async fn try_once(&mut self, certificates: Option<&mut Certificates>) -> Option<SocketAddr> {
+        if let Some(certificates) = certificates {
+            certificates.look(Reason::Time).await;
+        }
+        if self.secured.as_ref().is_none_or(|secured| secured.serving().is_some()) {
+            self.listener = Listening::open(&self.plan).await.ok();
+        }
+        self.open.store(self.listener.is_some(), Ordering::Relaxed);
+        self.listener.as_ref().and_then(Listening::address)
+    }
+
+    async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken, closed: &CancellationToken) {
         let porch = Arc::new(Porch {
             plan: self.plan.clone(),
             name: self.plan.listen.to_string(),
@@ -193,6 +230,7 @@ impl Door {
             shared: Arc::clone(&self.shared),
             places: Arc::clone(&self.places),
             end: end.clone(),
+            closed: closed.clone(),
         });
         loop {
             if let Some(secured) = &mut self.secured {
@@ -202,9 +240,13 @@ impl Door {
                 Some(listening) => listening,
                 None => self.open_with_patience().await,
             };
+            self.open.store(true, Ordering::Relaxed);
             let address = listening.address().map_or_else(|| porch.name.clone(), |address| address.to_string());
             tracing::info!(%address, listener = %self.plan, anonymous = ?self.plan.anonymous, "listening for MQTT clients");
-            if let Err(error) = self.take_in_all(&listening, &porch, tracker).await {
+            let ended = self.take_in_all(&listening, &porch, tracker).await;
+            self.open.store(false, Ordering::Relaxed);
+            drop(listening);
+            if let Err(error) = ended {
                 tracing::error!(%address, %error, "listener broke, opening it again");
                 tokio::time::sleep(RETRY.0).await;
             }

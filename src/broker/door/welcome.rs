@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
 
 use super::Arrival;
 use super::connection::{Connection, Seat};
@@ -12,6 +13,7 @@ use super::intake::Intake;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
+use crate::broker::session::Ending;
 use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
@@ -146,7 +148,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
             return turn_away(&mut arrival, &connect, reason).await;
         }
     };
-    let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), outbox);
+    let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), Arc::clone(&outbox));
     let (present, dropped) = (entered.present, entered.dropped);
     if arrival.shared.talk.allows() {
         tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
@@ -162,7 +164,19 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, &connect, identity);
-    connection.run(arrival.stream, Intake::new(arrived, arrival.places, limits.packet_bytes), out).await;
+    let intake = Intake::new(arrived, arrival.places, limits.packet_bytes);
+    until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
+}
+
+/// A client whose door is taken away is told to go: what it may do here was the door's to say.
+async fn until_closed(serving: impl Future<Output = ()>, closed: &CancellationToken, outbox: &Outbox) {
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        biased;
+        () = &mut serving => return,
+        () = closed.cancelled() => outbox.end(Ending::NotAllowed),
+    }
+    serving.await;
 }
 
 fn encoded(version: Version, told: &Welcome<'_>) -> BytesMut {

@@ -63,8 +63,8 @@ async fn start(plan: Arc<Plan>) -> Result<Gateway, Failed> {
     let running = app::start(plan, Stop::new(), patience).await.map_err(|error| Failed::TryAgain(error.to_string()))?;
     let mqtt = running.mqtt_addresses().iter().flatten().next();
     let mqtt = *mqtt.ok_or_else(|| Failed::TryAgain("the gateway's broker could not open its listener".to_owned()))?;
-    let (_, uplink) = running
-        .uplinks()
+    let roster = running.uplinks().load_full();
+    let (_, uplink) = roster
         .first()
         .ok_or_else(|| Failed::Internal("the demo's plan has an uplink, but none was started".to_owned()))?;
     // The store ends when its last handle is dropped: `pulse` lends its own, `stop` takes it back.
@@ -79,7 +79,7 @@ fn pulse(store: &StoreHandle, uplink: &UplinkStats) -> Pulse {
     let stats = store.stats();
     Pulse {
         stored: stats.stored.iter().map(Counter::get).sum(),
-        backlog: stats.backlog.iter().map(|(_, owed)| owed.get()).sum(),
+        backlog: store.backlogs().iter().map(|(_, owed)| owed).sum(),
         sessions: uplink.sessions.get(),
         connected: uplink.connected.get() == 1,
     }

@@ -22,6 +22,9 @@ pub const STORE_SIZE_MIN: u64 = 8 << 20;
 pub const STORE_SIZE_MAX: u64 = 16 << 40;
 /// `max_age`
 pub const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
+const TRIAL: Duration = Duration::from_secs(60);
+const TRIAL_MIN: Duration = Duration::from_secs(5);
+const TRIAL_MAX: Duration = Duration::from_secs(600);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_secs(60);
@@ -69,7 +72,14 @@ pub fn gateway<'a>(root: &Section<'a, '_>) -> Gateway<'a> {
     let data_dir = section.and_then(|section| section.path("data_dir"));
     let data_dir = data_dir.map_or_else(|| PathBuf::from(DATA_DIR), |path| path.value);
     let time_source = section.and_then(|section| time_source(&section)).unwrap_or_default();
-    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir, time_source }, template, hostname }
+    let trial = section.map_or(Some(TRIAL), |section| trial(&section));
+    Gateway { plan: GatewayPlan { name: name.unwrap_or_default(), data_dir, time_source, trial }, template, hostname }
+}
+
+/// How long a reloaded configuration is on trial; `None` with `rollback = false`.
+fn trial(section: &Section<'_, '_>) -> Option<Duration> {
+    let after = section.duration("rollback_after", TRIAL_MIN..=TRIAL_MAX).unwrap_or(TRIAL);
+    section.flag("rollback").is_none_or(|rollback| rollback.value).then_some(after)
 }
 
 fn time_source(section: &Section<'_, '_>) -> Option<TimeTrust> {

@@ -56,7 +56,7 @@ pub struct MessageRow {
     pub payload: Bytes,
     /// MQTT 5 properties that travel with it, encoded.
     pub properties: Bytes,
-    /// End of its life, ms since 1970.
+    /// End of its life, ms since 1970; below zero: by the clock of a boot, see the head of `tables`.
     pub expires_unix_ms: Option<i64>,
 }
 

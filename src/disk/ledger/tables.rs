@@ -7,7 +7,8 @@
 //!               qos         0, 1, 2
 //!               payload     never empty
 //!               properties  as on the wire of MQTT 5
-//!               expires     ms since 1970, NULL: never
+//!               expires     ms since 1970, NULL: never; below zero, nobody having vouched for the clock:
+//!                           −1 − (number of the boot × 2⁴³ + ms since that boot)
 //! session       id          never used again
 //!               client, owner, version (3, 4, 5)
 //!               expiry      seconds, 4294967295: never

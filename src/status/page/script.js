@@ -305,7 +305,7 @@ function devices() {
 function deviceRow(device) {
   const button = make("button", "device", make("span", "label", device.name), badge(), make("span", "detail"));
   button.type = "button";
-  button.onclick = () => { choose(device.name); if (matchMedia("(max-width: 999px)").matches) at("tags").scrollIntoView(); };
+  button.onclick = () => { choose(device.name); if (matchMedia("(max-width: 1199px)").matches) at("tags").scrollIntoView(); };
   return make("li", "", button);
 }
 
@@ -524,7 +524,7 @@ async function detail(tag) {
 
 function refresh(tag) {
   if (!tag) return;
-  say(at("tag-value"), tag.value == null ? "no value" : typeof tag.value === "boolean" ? figure(tag.value) : String(tag.value));
+  say(at("tag-value"), tag.value == null ? "no value" : figure(tag.value, digits(tag)));
   say(at("tag-unit"), tag.unit ?? "");
   const line = board.line, time = Date.parse(tag.time), drawn = at("tag-chart");
   if (line && line[line.length - 1]?.[0] < time) line.push([time, number(tag.value)]);
@@ -534,7 +534,7 @@ function refresh(tag) {
     say(drawn.lastChild.lastChild, `the last ${span(seen.seconds)}`);
   }
   const limits = tag.min == null && tag.max == null ? "" : `${tag.min == null ? "…" : figure(tag.min)} to ${tag.max == null ? "…" : figure(tag.max)} ${tag.unit ?? ""}`;
-  facts(at("tag-facts"), [["Quality", judged(tag)[1]], ["Read", tag.time ? `${ago(tag.time)} (${tag.time})` : ""], ["Topic", tag.topic], ["Means", tag.description ?? ""], ["Normal", limits]]);
+  facts(at("tag-facts"), [["Exactly", typeof tag.value === "number" && String(tag.value) !== figure(tag.value, digits(tag)) ? String(tag.value) : ""], ["Quality", judged(tag)[1]], ["Read", tag.time ? `${ago(tag.time)} (${tag.time})` : ""], ["Topic", tag.topic], ["Means", tag.description ?? ""], ["Normal", limits]]);
   at("write-form").hidden = !tag.may_write;
   say(at("write-label"), `New value${tag.unit ? ` in ${tag.unit}` : ""}${tag.write_min != null || tag.write_max != null ? `, ${tag.write_min ?? "…"} to ${tag.write_max ?? "…"}` : ""}`);
   at("write-form").tag = tag;
@@ -569,6 +569,7 @@ async function write() {
     say(result, trouble.said ? `Not written: ${trouble.message}.` : "No answer from the gateway. Look at the value before you try again.");
   }
   at("write-send").disabled = false;
+  values().catch(() => {});
 }
 
 // A browser may send a request again whose answer it lost: by its name the gateway knows that it is the same.

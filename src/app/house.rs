@@ -1,0 +1,166 @@
+//! A running gateway as a set of parts that can be exchanged: what it is made of now, and how it becomes another one.
+//!
+//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first everybody who keeps
+//! something of tags or uplinks learns of the new ones (store, broker, live side); then touched buses end and begin, then
+//! what clients and clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
+//! the new file would write too: a crash halfway is a start.
+
+use std::sync::Arc;
+
+use crate::broker::Control;
+use crate::config::difference::{Changes, How, Part};
+use crate::config::plan::Plan;
+use crate::flow::hub::EventRecord;
+use crate::model::tag::DeviceIx;
+use crate::model::topic::GatewayTopics;
+use crate::payload::json;
+use crate::store::Revision;
+
+use super::alarm_memory::{Entry, settled};
+use super::bridges::Bridges;
+use super::buses::Buses;
+use super::forwarding;
+use super::gatekeeper::Gatekeeper;
+use super::means::{Means, topics};
+use super::publisher::Turn;
+use super::start::{routes, tag_metas};
+use super::trial::Trial;
+use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
+
+/// All parts, and the plan they follow.
+pub(super) struct House {
+    /// Arranged after the one the process began with.
+    pub plan: Arc<Plan>,
+    pub means: Means,
+    pub buses: Buses,
+    pub uplinks: Uplinks,
+    pub bridges: Bridges,
+    pub roster: UplinkRoster,
+    pub bridge_stores: StoreRoster,
+    pub gatekeeper: Arc<Gatekeeper>,
+    /// The last reload may still be taken back.
+    pub trial: Option<Trial>,
+    /// How many there were.
+    pub trials: u64,
+}
+
+impl House {
+    /// Makes everything follow another plan. Both are in one arrangement, and nothing needs a restart.
+    pub async fn change(&mut self, new: Plan, changes: &Changes) {
+        let new = Arc::new(new);
+        let old = std::mem::replace(&mut self.plan, Arc::clone(&new));
+        let means = &self.means;
+        means.store.revise(self.revision(Some(&old))).await;
+        means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
+        self.move_alarms(&old).await;
+        means.ownership.replace(topics(&new));
+        means.plan.store(Arc::clone(&new));
+        self.turn().await;
+        self.forget_standings(changes);
+        self.buses.change(means, (&old, &new), changes).await;
+        self.change_doors(changes).await;
+        self.change_ways(changes).await;
+        self.uplinks.change(&self.means, &new, changes).await;
+        self.show_roster();
+    }
+
+    /// The plan stays: what it does not have any more is dropped.
+    pub async fn settle(&self) {
+        self.means.store.revise(self.revision(None)).await;
+    }
+
+    /// What the store has to know: the plan, and uplinks of an earlier one as long as that may come back.
+    fn revision(&self, earlier: Option<&Plan>) -> Revision {
+        let mut uplinks = routes(&self.plan);
+        let trial = self.trial.as_ref().map(|trial| &*trial.before);
+        for old in [earlier, trial].into_iter().flatten().flat_map(routes) {
+            match uplinks.iter_mut().find(|route| route.name == old.name) {
+                Some(route) => {
+                    let more: Vec<_> = old.classes.iter().filter(|class| !route.classes.contains(class)).collect();
+                    route.classes.extend(more);
+                }
+                None => uplinks.push(old),
+            }
+        }
+        let store = &self.plan.store;
+        let (max_size, max_age, commit_interval) = (store.max_size, store.max_age, store.commit_interval);
+        Revision { tags: tag_metas(&self.plan), uplinks, max_size, max_age, commit_interval }
+    }
+
+    /// Alarms that are active go with their tags; those of which the plan knows nothing any more end now.
+    async fn move_alarms(&self, old: &Plan) {
+        let (means, new) = (&self.means, &self.plan);
+        let topics = GatewayTopics::new(&new.gateway.name);
+        for (ix, level) in means.latest.alarms.active() {
+            let Some(tag) = old.tags.get(ix.0 as usize).filter(|_| settled(old, new, (ix, level)).is_none()) else {
+                continue;
+            };
+            let Some(device) = old.devices.get(tag.device.0 as usize) else { continue };
+            let gone = Entry::of(device, tag, level);
+            let (at, class) = (means.clock.now(), gone.class());
+            let body = json::forgotten_alarm(&gone.event, means.clock.wall(at));
+            let topic = topics.alarm(&gone.device, &gone.tag).into();
+            means.hub.emit_event(EventRecord { topic, body, class, at, committed: None }).await;
+        }
+        means.latest.alarms.moved(|key| settled(old, new, key));
+    }
+
+    /// How touched devices stood says nothing of how they stand.
+    fn forget_standings(&self, changes: &Changes) {
+        let touched = |ix: DeviceIx| {
+            let device = self.plan.devices.get(ix.0 as usize).filter(|device| !device.is_hole());
+            let Some(device) = device else { return Some(How::Removed) };
+            let bus = device.bus.and_then(|bus| self.plan.buses.get(bus.0 as usize)).map_or("", |bus| &bus.name);
+            changes.of(Part::Device, &device.name).or(changes.of(Part::Bus, bus))
+        };
+        self.means.latest.forget(|ix| touched(ix).is_some());
+    }
+
+    /// The live side takes the plan over: topics come and go.
+    async fn turn(&self) {
+        for turns in &self.means.turns {
+            let (done, turned) = tokio::sync::oneshot::channel();
+            if turns.send(Turn { plan: Arc::clone(&self.plan), done }).await.is_ok() {
+                let _ = turned.await; // an error: it has ended, we are stopping
+            }
+        }
+    }
+
+    /// Listeners, users and rights. Users and certificates are read again whatever has changed.
+    async fn change_doors(&self, changes: &Changes) {
+        if changes.any(Part::Listener) {
+            let control: &Control = &self.means.control;
+            control.listen(self.plan.broker.listeners.clone()).await;
+        }
+        self.gatekeeper.reload(&self.plan.broker).await;
+    }
+
+    /// `[[forward]]` and `[[bridge]]`.
+    async fn change_ways(&mut self, changes: &Changes) {
+        if !changes.any(Part::Forward) && !changes.any(Part::Bridge) {
+            return;
+        }
+        let gone = self.bridges.take_touched(changes);
+        self.lead().await;
+        gone.end(&self.means).await;
+        if let Err(error) = self.bridges.open(&self.means, &self.plan).await {
+            tracing::error!(%error, "the store of a new bridge could not be opened");
+        }
+        self.lead().await;
+        self.bridges.offer_retained(&self.means).await;
+        self.bridges.connect(&self.means, &self.plan.gateway.name);
+    }
+
+    /// Leads clients' messages into the stores they belong to.
+    pub async fn lead(&self) {
+        let (routes, lanes) = forwarding::routes(&self.plan, &self.means.hub, &self.bridges);
+        self.means.forward.replace(routes, lanes).await;
+    }
+
+    pub fn show_roster(&self) {
+        let mut all = self.uplinks.stats(&self.plan);
+        all.extend(self.bridges.stats());
+        self.roster.store(Arc::new(all));
+        self.bridge_stores.store(Arc::new(self.bridges.store_stats()));
+    }
+}

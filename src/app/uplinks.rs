@@ -1,0 +1,147 @@
+//! The uplinks, each a part that is begun and ended on its own; and the connections of bridges, which are uplinks too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+
+use crate::config::difference::{Changes, How, Part};
+use crate::config::plan::{Downlink, Plan, UplinkPlan};
+use crate::flow::stop::Stop;
+use crate::store::{StoreHandle, StoreStats};
+use crate::uplink::{Commands, StoreSource, Uplink, UplinkParts, UplinkStats};
+
+use super::bridges::pass_on;
+use super::means::Means;
+use super::running::report;
+
+/// What is in flight when an uplink ends for a reload may be acknowledged for so long; then it goes again, under its number.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
+
+/// The counters of every uplink and bridge, by name; changes with a reload.
+pub type UplinkRoster = Arc<ArcSwap<Vec<(String, Arc<UplinkStats>)>>>;
+
+/// The counters of the store of every bridge, by name; changes with a reload.
+pub type StoreRoster = Arc<ArcSwap<Vec<(String, Arc<StoreStats>)>>>;
+
+/// All of `[[uplink]]`.
+pub(super) struct Uplinks {
+    parts: BTreeMap<String, UplinkPart>,
+    /// They go on until the store has ended: not the stop of the sources.
+    pub stop: Stop,
+}
+
+/// One that runs.
+pub(super) struct UplinkPart {
+    stop: Stop,
+    pub stats: Arc<UplinkStats>,
+    task: JoinHandle<()>,
+}
+
+impl Uplinks {
+    pub fn new() -> Self {
+        Self { parts: BTreeMap::new(), stop: Stop::new() }
+    }
+
+    /// Begins all of a plan. The store knows them.
+    pub fn begin(&mut self, means: &Means, plan: &Plan) {
+        for uplink in &plan.uplinks {
+            self.begin_one(means, plan, uplink);
+        }
+    }
+
+    /// Ends and begins what is touched. The store knows the new ones, and still the old ones.
+    pub async fn change(&mut self, means: &Means, new: &Plan, changes: &Changes) {
+        let touched: Vec<_> = changes.touched.iter().filter(|change| change.part == Part::Uplink).collect();
+        let gone = touched.iter().filter(|change| change.how != How::Added);
+        let gone: Vec<_> = gone.filter_map(|change| self.parts.remove(&change.name)).collect();
+        end_all(gone).await;
+        for change in &touched {
+            means.over(&change.name);
+        }
+        for uplink in new.uplinks.iter().filter(|uplink| touched.iter().any(|change| change.name == uplink.name)) {
+            self.begin_one(means, new, uplink);
+        }
+    }
+
+    /// By name, in the order of the plan.
+    pub fn stats(&self, plan: &Plan) -> Vec<(String, Arc<UplinkStats>)> {
+        let of = |uplink: &UplinkPlan| Some((uplink.name.clone(), Arc::clone(&self.parts.get(&uplink.name)?.stats)));
+        plan.uplinks.iter().filter_map(of).collect()
+    }
+
+    /// Resolves when all have heard the stop and ended.
+    pub async fn ended(self) {
+        for (_, part) in self.parts {
+            report(part.task.await, "an uplink");
+        }
+    }
+
+    fn begin_one(&mut self, means: &Means, plan: &Plan, uplink: &UplinkPlan) {
+        let commands = (uplink.commands == Downlink::Accepted).then(|| means.commands(plan));
+        match UplinkPart::begin(
+            means,
+            ("uplink", &plan.gateway.name),
+            (uplink, &means.store),
+            commands,
+            self.stop.child(),
+        ) {
+            Some(part) => _ = self.parts.insert(uplink.name.clone(), part),
+            None => tracing::error!(uplink = uplink.name, "the store does not know the uplink"),
+        }
+    }
+}
+
+impl UplinkPart {
+    /// `None` where the store was not opened with it.
+    pub fn begin(
+        means: &Means,
+        (kind, gateway): (&'static str, &str),
+        (plan, store): (&UplinkPlan, &StoreHandle),
+        commands: Option<Commands>,
+        stop: Stop,
+    ) -> Option<Self> {
+        let parts = UplinkParts {
+            plan: plan.clone(),
+            gateway: gateway.to_owned(),
+            source: StoreSource::new(store.clone(), &plan.name)?,
+            clock: means.clock.clone(),
+            notices: means.notices.clone(),
+            commands,
+            pass_on: Some(pass_on(means.publisher.clone())),
+            run_dir: means.run_dir.clone(),
+            timing: means.timing,
+        };
+        let (uplink, stats) = Uplink::new(parts);
+        let task = tokio::spawn(means.progress.watch(kind, &plan.name, uplink.run(stop.clone())));
+        Some(Self { stop, stats, task })
+    }
+
+    /// Tells it to end, and resolves when it has.
+    pub async fn end(self) {
+        end_all(vec![self]).await;
+    }
+
+    /// Resolves when it has ended.
+    pub async fn ended(self) {
+        report(self.task.await, "an uplink");
+    }
+}
+
+/// All at once, each with a moment for what is in flight.
+async fn end_all(parts: Vec<UplinkPart>) {
+    for part in &parts {
+        part.stop.begin();
+    }
+    let hurry: Vec<Stop> = parts.iter().map(|part| part.stop.clone()).collect();
+    let hurrying = tokio::spawn(async move {
+        tokio::time::sleep(FAREWELL_MAX).await;
+        hurry.iter().for_each(Stop::hurry);
+    });
+    for part in parts {
+        report(part.task.await, "an uplink");
+    }
+    hurrying.abort();
+}

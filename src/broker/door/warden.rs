@@ -1,0 +1,149 @@
+//! Opens and closes doors while the broker runs: a reload has other listeners than before.
+//!
+//! A door that stays is not touched, and nobody who came in through it. One that goes is closed, and who came in through it
+//! is told to go (MQTT 5: 0x87): its rights were the door's. One that changed is closed before its address is opened
+//! again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::certificates::Certificates;
+use super::{Door, Site};
+use crate::broker::notice;
+use crate::config::plan::ListenerPlan;
+use crate::flow::notice::Phase;
+use crate::flow::progress;
+use crate::flow::stop::Stop;
+
+/// These listeners from now on; told when each of them has been tried to be opened.
+#[derive(Debug)]
+pub(in crate::broker) struct Order {
+    pub listeners: Vec<ListenerPlan>,
+    pub done: oneshot::Sender<()>,
+}
+
+/// Which doors there are, and whether they are open.
+#[derive(Debug, Clone, Default)]
+pub(in crate::broker) struct DoorList(Arc<Mutex<Vec<Known>>>);
+
+/// A door, and whether it is open.
+type Known = (ListenerPlan, Arc<AtomicBool>);
+
+impl DoorList {
+    /// In no order.
+    pub(in crate::broker) fn now(&self) -> Vec<(ListenerPlan, bool)> {
+        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.iter().map(|(plan, open)| (plan.clone(), open.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// A door that is served.
+struct Served {
+    plan: ListenerPlan,
+    open: Arc<AtomicBool>,
+    closed: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+/// Who begins and ends doors.
+pub(super) struct Warden {
+    site: Site,
+    asked: watch::Sender<u64>,
+    list: DoorList,
+    tracker: TaskTracker,
+    stop: Stop,
+    end: CancellationToken,
+    doors: Vec<Served>,
+}
+
+impl Warden {
+    pub(super) fn new(
+        site: Site,
+        asked: watch::Sender<u64>,
+        list: DoorList,
+        (tracker, stop, end): (TaskTracker, Stop, CancellationToken),
+    ) -> Self {
+        Self { site, asked, list, tracker, stop, end, doors: Vec::new() }
+    }
+
+    /// Serves a door until it is closed or stopping begins, and keeps its certificates.
+    pub(super) fn begin(&mut self, door: Door, certificates: Option<Certificates>) {
+        let closed = CancellationToken::new();
+        if let Some(certificates) = certificates {
+            let (stop, closed, asked) = (self.stop.clone(), closed.clone(), self.asked.subscribe());
+            self.tracker.spawn(async move {
+                tokio::select! {
+                    () = stop.begun() => {}
+                    () = closed.cancelled() => {}
+                    () = certificates.keep(asked) => {}
+                }
+            });
+        }
+        let (connections, stop, end, gone) =
+            (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
+        let (plan, open, name) = (door.plan.clone(), Arc::clone(&door.open), door.plan.listen.to_string());
+        let serving = async move {
+            tokio::select! {
+                () = stop.begun() => {}
+                () = end.cancelled() => {}
+                () = gone.cancelled() => {}
+                () = door.serve(&connections, &end, &gone) => {}
+            }
+        };
+        let serving = self.tracker.spawn(progress::part("door", &name, serving));
+        self.doors.push(Served { plan, open, closed, serving });
+        self.tell();
+    }
+
+    /// Takes orders until the broker has gone.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(Order { listeners, done }) = orders.recv().await {
+            self.change(listeners).await;
+            let _ = done.send(()); // whoever asked may have gone
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn change(&mut self, listeners: Vec<ListenerPlan>) {
+        let mut new = listeners;
+        let doors = new.len();
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for served in std::mem::take(&mut self.doors) {
+            if let Some(place) = new.iter().position(|plan| *plan == served.plan) {
+                new.remove(place);
+                kept.push(served);
+            } else {
+                gone.push(served);
+            }
+        }
+        self.doors = kept;
+        for served in gone {
+            served.closed.cancel();
+            if served.serving.await.is_err() {
+                tracing::error!(listener = %served.plan, "the task of a listener ended badly");
+            }
+            tracing::info!(listener = %served.plan, "listener closed");
+            if !served.open.load(Ordering::Relaxed) {
+                let detail = "there is no such listener any more".to_owned();
+                let place = served.plan.listen.to_string();
+                self.site.notices.tell(notice("broker_listener_down", Phase::Cleared, &place, detail));
+            }
+        }
+        for plan in new {
+            let (mut door, mut certificates) = self.site.door(&plan, doors);
+            door.try_once(certificates.as_mut()).await;
+            self.begin(door, certificates);
+        }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let doors = self.doors.iter().map(|served| (served.plan.clone(), Arc::clone(&served.open))).collect();
+        *self.list.0.lock().unwrap_or_else(PoisonError::into_inner) = doors;
+    }
+}

@@ -1,0 +1,107 @@
+//! `ironbridge reload`: the running daemon reads its configuration again; waits for what comes of it. And how commands find
+//! the daemon's control socket.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::Failed;
+use super::run::DEFAULT_CONFIG;
+use crate::config::{self, HostFacts};
+use crate::host::control::{self, Answer, Question};
+use crate::host::facts;
+
+/// Where systemd makes our runtime directory.
+const RUNTIME_DIR: &str = "/run/ironbridge";
+
+/// Arguments of `ironbridge reload`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 it is in force, or nothing had changed · 75 no gateway is running here · 78 the configuration\n\
+    is wrong, or changes what needs a restart; then nothing was changed\n\n\
+    What it would change beforehand: ironbridge check --against-running"
+)]
+pub struct Args {
+    /// The configuration of the running gateway, to find it by
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// The gateway's control socket, where it is not found by itself
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Asks the daemon to reload, and prints what it did.
+pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
+    let answer = ask(args.socket.as_deref(), &args.config, facts, &Question::Reload)?;
+    if args.json {
+        let text = serde_json::to_string(&answer).map_err(|error| Failed::Internal(error.to_string()))?;
+        // A reader that went away is no fault of the configuration.
+        let _ = writeln!(io::stdout().lock(), "{text}");
+    }
+    let (text, ended) = told(&answer);
+    if !args.json {
+        let _ = writeln!(io::stdout().lock(), "{text}");
+    }
+    ended
+}
+
+fn told(answer: &Answer) -> (String, Result<(), Failed>) {
+    let text = answer.text.trim_end();
+    match answer.outcome.as_str() {
+        "applied" => {
+            let trial = answer.trial_s.map_or_else(String::new, |seconds| {
+                format!("\non trial for {seconds} s: if what it touched is worse off then, the one before comes back")
+            });
+            (format!("reloaded\n{text}{trial}"), Ok(()))
+        }
+        "unchanged" => ("nothing has changed; users and certificates were read again".to_owned(), Ok(())),
+        "wrong" => ("nothing was changed".to_owned(), Err(Failed::Config(text.to_owned()))),
+        "restart" => ("nothing was changed".to_owned(), Err(Failed::Config(text.to_owned()))),
+        "stopping" => (String::new(), Err(Failed::TryAgain("the gateway is stopping".to_owned()))),
+        other => (String::new(), Err(Failed::Internal(format!("the gateway answered {other:?}: {text}")))),
+    }
+}
+
+/// Asks the daemon that runs with this configuration.
+pub(super) fn ask(
+    socket: Option<&Path>,
+    config: &Path,
+    facts: &HostFacts,
+    question: &Question,
+) -> Result<Answer, Failed> {
+    let mut tried = Vec::new();
+    for path in sockets(socket, config, facts)? {
+        match control::ask(&path, question) {
+            Ok(answer) => return Ok(answer),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                tried.push(path.display().to_string());
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let text = format!("{}: only root and the gateway's own user may do this", path.display());
+                return Err(Failed::TryAgain(text));
+            }
+            Err(error) => return Err(Failed::TryAgain(format!("{}: {error}", path.display()))),
+        }
+    }
+    Err(Failed::TryAgain(format!("no gateway is running here; looked at {}", tried.join(" and "))))
+}
+
+/// Where the daemon may listen: in systemd's runtime directory, else in its data directory.
+fn sockets(named: Option<&Path>, config: &Path, facts: &HostFacts) -> Result<Vec<PathBuf>, Failed> {
+    if let Some(named) = named {
+        return Ok(vec![named.to_owned()]);
+    }
+    let standard = (config == Path::new(DEFAULT_CONFIG)).then(|| PathBuf::from(RUNTIME_DIR));
+    let mut found: Vec<PathBuf> = facts::systemd_runtime_dir().or(standard).into_iter().collect();
+    match config::load(config, facts) {
+        Ok(loaded) => found.push(loaded.plan.gateway.data_dir),
+        // The daemon says so itself, where it is found without.
+        Err(problems) if found.iter().all(|dir| !control::path(Some(dir), dir).exists()) => {
+            return Err(Failed::Config(problems.to_string()));
+        }
+        Err(_) => {}
+    }
+    Ok(found.iter().map(|dir| control::path(None, dir)).collect())
+}

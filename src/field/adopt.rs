@@ -1,0 +1,183 @@
+//! A bus goes on with other devices: what a reload changes behind a connection that stays. A part of [`super::lane`].
+//!
+//! Fed with the newest plan, which is arranged after the one before (`config::difference`): what is in both has the same
+//! places. Promises: connection, schedule, standing, counts, deadbands and alarms of an untouched device are what they
+//! were, so it is asked when it would have been asked; a touched or new one begins anew, at once. Looked at between two
+//! transactions. A bus whose own keys have changed is none of this room's business: it ends, and another one begins. Nor
+//! are buses with several connections, or of type `line`: they end and begin for a device, too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::devices::{Device, Roster, Seat};
+use super::driver::Pace;
+use super::lane::Lane;
+use super::memory::Learned;
+use super::schedule::{PollIx, Schedule};
+use super::tags::Tags;
+use crate::config::blocks::Block;
+use crate::config::plan::{Plan, TagPlan};
+use crate::model::quality::Cause;
+use crate::model::tag::{BusIx, DeviceIx, TagIx};
+
+/// The newest plan, whenever there is one.
+pub type Plans = watch::Receiver<Arc<Plan>>;
+
+/// What was known of a poll.
+struct Before {
+    block: Block,
+    ix: PollIx,
+}
+
+/// Can this bus go on with other devices?
+pub fn can_follow(plan: &Plan, bus: BusIx) -> bool {
+    plan.buses.get(bus.0 as usize).is_some_and(|bus| bus.line.is_none() && bus.habits.max_connections <= 1)
+}
+
+/// Resolves when there is a newer plan. Cancel-safe.
+pub(super) async fn news(plans: Option<&mut Plans>) {
+    let Some(plans) = plans else { return std::future::pending().await };
+    if plans.changed().await.is_err() {
+        return std::future::pending().await; // nobody will have another one
+    }
+    plans.mark_changed(); // it is taken over before the next transaction
+}
+
+fn devices_of(plan: &Plan, bus: BusIx) -> Vec<DeviceIx> {
+    let numbered = (0u32..).map(DeviceIx).zip(&plan.devices);
+    numbered.filter(|(_, device)| device.bus == Some(bus)).map(|(ix, _)| ix).collect()
+}
+
+fn is_same(old: &Plan, new: &Plan, ix: DeviceIx) -> bool {
+    let of = |plan: &Plan| {
+        let device = plan.devices.get(ix.0 as usize)?.clone();
+        let tags = plan.tags.get(device.tags.clone())?;
+        let own: Vec<TagPlan> = tags.iter().filter(|tag| tag.is_of_device()).cloned().collect();
+        Some((device, own))
+    };
+    of(old) == of(new)
+}
+
+impl Lane {
+    /// Takes the newest plan over, if there is one that it has not.
+    pub(super) async fn follow(&mut self) {
+        let Some(plans) = self.plans.as_mut().filter(|plans| plans.has_changed().unwrap_or(false)) else { return };
+        let new = Arc::clone(&plans.borrow_and_update());
+        let place = self.bus.0 as usize;
+        if self.plan.buses.get(place) != new.buses.get(place) {
+            return; // another bus, or none: this one ends in a moment
+        }
+        let own = devices_of(&new, self.bus);
+        let kept: Vec<DeviceIx> = self.roster.devices.iter().map(|device| device.ix).collect();
+        let kept: Vec<DeviceIx> = kept.into_iter().filter(|ix| is_same(&self.plan, &new, *ix)).collect();
+        if own == kept && kept.len() == self.roster.devices.len() {
+            self.plan = new; // the old one need not be kept for our sake
+            return;
+        }
+        self.adopt(new, &own, &kept).await;
+    }
+
+    async fn adopt(&mut self, new: Arc<Plan>, own: &[DeviceIx], kept: &[DeviceIx]) {
+        for place in 0..self.roster.devices.len() {
+            if !kept.contains(&self.roster.devices[place].ix) {
+                let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
+                self.emit(Seat(place), held).await;
+            }
+        }
+        let now = Instant::now();
+        let fresh = Roster::new(&new, own, now);
+        let old = std::mem::replace(&mut self.roster, fresh);
+        let (mut known, before) = taken_apart(old, kept);
+        self.plan = new;
+        for place in 0..self.roster.devices.len() {
+            let ix = self.roster.devices[place].ix;
+            match known.remove(&ix) {
+                Some(device) => self.roster.devices[place] = device,
+                None => self.recall(Seat(place), now),
+            }
+        }
+        let blocks: Vec<Block> = (0..self.roster.devices.len())
+            .flat_map(|place| match before.get(&self.roster.devices[place].ix) {
+                Some(polls) => polls.iter().map(|(before, _)| before.block.clone()).collect(),
+                None => self.pieces(Seat(place)),
+            })
+            .collect();
+        let stays = |ix: TagIx| self.plan.tags.get(ix.0 as usize).is_some_and(|tag| kept.contains(&tag.device));
+        let tags = Tags::new(&self.plan, &blocks).resuming(&self.hub.active_alarms());
+        self.tags = tags.taking_over(&mut self.tags, stays);
+        let plan = Arc::clone(&self.plan);
+        self.roster.set_polls(&plan, blocks, &self.tags);
+        self.go_on(before, now);
+        self.driver.keep_pace(paces(&plan, own));
+        self.switches.adopt(own);
+        info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
+        self.show_cut(kept).await;
+    }
+
+    /// The schedule, and what the polls had shown.
+    fn go_on(&mut self, before: HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>>, now: Instant) {
+        let earlier = std::mem::replace(&mut self.schedule, Schedule::default());
+        self.schedule = self.scheduled(now);
+        let mut moved: HashMap<PollIx, PollIx> = HashMap::new();
+        for (was, poll) in before.into_values().flatten() {
+            let same = |(_, now): &(PollIx, &super::devices::Poll)| now.block == was.block;
+            let Some((ix, _)) = self.roster.polls.iter().enumerate().find(same) else { continue };
+            self.roster.polls[ix].go_on(&poll);
+            self.schedule.go_on(ix, (&earlier, was.ix));
+            moved.insert(was.ix, ix);
+        }
+        for device in &mut self.roster.devices {
+            device.unit.renumbered(|ix| moved.get(&ix).copied());
+        }
+    }
+
+    /// What an earlier life learned of a device.
+    fn recall(&mut self, seat: Seat, now: Instant) {
+        let Some(memory) = &self.memory else { return };
+        let device = &mut self.roster.devices[seat.0];
+        device.learned = Learned::recalled(memory.recall(&device.name, device.map));
+        device.whole_again = now + device.learned.wait();
+    }
+
+    /// New devices of a bus without a connection are as badly off as the others.
+    async fn show_cut(&mut self, kept: &[DeviceIx]) {
+        let at = self.clock.now();
+        for place in 0..self.roster.devices.len() {
+            let device = &mut self.roster.devices[place];
+            if self.cut && !kept.contains(&device.ix) {
+                device.unit.cut();
+                device.cause = Cause::Transport;
+                device.down_since.get_or_insert(at);
+                self.emit_bad(Seat(place), at).await;
+            }
+        }
+        self.report();
+    }
+}
+
+/// How the units want to be asked.
+pub(super) fn paces(plan: &Plan, devices: &[DeviceIx]) -> Vec<Pace> {
+    let devices = devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize));
+    devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect()
+}
+
+/// Devices that go on, and their polls with their places.
+#[expect(clippy::type_complexity, reason = "a roster in two heaps, taken apart in one go")]
+fn taken_apart(
+    roster: Roster,
+    kept: &[DeviceIx],
+) -> (HashMap<DeviceIx, Device>, HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>>) {
+    let mut polls: HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>> =
+        kept.iter().map(|ix| (*ix, Vec::new())).collect();
+    for (ix, poll) in roster.polls.into_iter().enumerate() {
+        if let Some(of_device) = polls.get_mut(&poll.block.device) {
+            of_device.push((Before { block: poll.block.clone(), ix }, poll));
+        }
+    }
+    let devices = roster.devices.into_iter().filter(|device| kept.contains(&device.ix));
+    (devices.map(|device| (device.ix, device)).collect(), polls)
+}

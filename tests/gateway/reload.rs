@@ -1,0 +1,434 @@
+//! Reload of the real program by difference: what is touched begins anew, and nobody else notices.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use crate::cloud;
+use crate::gateway;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::peers::free_port;
+use cloud::Cloud;
+use gateway::mqtt::Client4;
+use gateway::{Daemon, Home, PATIENCE, Plc, Watch, tag, until, uplink};
+use ironbridge::plant::faults::Fault;
+use rustix::process::Signal;
+use serde_json::Value as Json;
+
+/// The trial is as short as it may be, or there is none.
+const TRIAL: &str = "rollback_after = \"5s\"";
+const NO_TRIAL: &str = "rollback = false";
+
+/// A gateway `gw` with one bus and device per PLC, `d0` on `b0` and so on, each with a tag `v`, ten polls a second.
+fn plant(plcs: &[SocketAddr], gateway: &str) -> String {
+    let head = format!(
+        "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n{gateway}\n[store]\ncommit_interval = \"100ms\"\n\
+         [[broker.listener]]\nlisten = \"127.0.0.1:0\"\nanonymous = \"read-write\"\n\
+         [[broker.acl]]\nuser = \"anonymous\"\nwrite = [\"gw/+/+/set\"]\n"
+    );
+    (0..).zip(plcs).fold(head, |all, (n, plc)| all + &bus(n, *plc) + &device(n, ""))
+}
+
+fn bus(n: usize, plc: SocketAddr) -> String {
+    format!("[[bus]]\nname = \"b{n}\"\ntype = \"modbus-tcp\"\nendpoint = \"{plc}\"\nresponse_timeout = \"300ms\"\n")
+}
+
+fn device(n: usize, more: &str) -> String {
+    let head = format!("[[device]]\nname = \"d{n}\"\nbus = \"b{n}\"\nunit_id = 1\npoll = \"100ms\"\n");
+    head + &tag("v", "holding:0", "uint16", more)
+}
+
+/// `ironbridge reload`, its exit code, what it printed and what it said on stderr.
+async fn reload(home: &Home) -> (i32, String, String) {
+    ask(home, &["reload", "--config", "ironbridge.toml"]).await
+}
+
+async fn ask(home: &Home, words: &[&str]) -> (i32, String, String) {
+    let mut command = home.command(words);
+    command.stdout(Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+async fn applied(home: &Home) -> String {
+    let (code, out, err) = reload(home).await;
+    assert_eq!(code, 0, "{out}{err}");
+    out
+}
+
+fn good(value: u64) -> impl Fn(&Json) -> bool {
+    move |json| json["value"] == value && json["quality"] == "good"
+}
+
+async fn plcs(count: usize) -> Vec<Plc> {
+    let mut plcs = Vec::new();
+    for _ in 0..count {
+        plcs.push(Plc::start().await);
+    }
+    plcs
+}
+
+fn addresses(plcs: &[Plc]) -> Vec<SocketAddr> {
+    plcs.iter().map(|plc| plc.line.address()).collect()
+}
+
+/// Lines of the log about the life of a bus.
+fn lives(daemon: &Daemon, bus: &str) -> (usize, usize) {
+    (daemon.times_said(&format!("bus begins bus={bus} ")), daemon.times_said(&format!("bus ends bus={bus}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_device_is_changed_and_the_others_miss_no_poll() {
+    let plcs = plcs(4).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, NO_TRIAL));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    for n in 0..4 {
+        watch.until(&format!("gw/d{n}/v"), "polled", good(0)).await;
+    }
+    let changed = plant(&all, NO_TRIAL).replacen(&device(1, ""), &device(1, "scale = 10.0"), 1);
+    home.configure(&changed);
+    let told = applied(&home).await;
+    assert!(told.contains("device d1 changed: 1 tags changed"), "{told}");
+    plcs[1].set(0, &[7]);
+    watch.until("gw/d1/v", "its new scale", |json| json["value"] == 70.0).await;
+    for n in [0, 2, 3] {
+        assert_eq!(lives(&daemon, &format!("b{n}")), (1, 0), "bus {n} was not touched");
+        plcs[n].set(0, &[9]);
+        watch.until(&format!("gw/d{n}/v"), "still polled", good(9)).await;
+        let values = watch.on(&format!("gw/d{n}/v"));
+        let bad = values.iter().map(gateway::Seen::json).filter(|json| json["quality"] != "good").count();
+        assert!(bad <= 1, "d{n} was bad for a moment: {values:?}"); // the one before its first poll
+    }
+    // The gateway counts the periods it misses, and the devices what they are asked.
+    let before: Vec<u64> = [0, 2, 3].map(|n: usize| plcs[n].requests()).to_vec();
+    let began = Instant::now();
+    for scale in ["scale = 2.0", "scale = 3.0", "scale = 4.0"] {
+        home.configure(&plant(&all, NO_TRIAL).replacen(&device(1, ""), &device(1, scale), 1));
+        applied(&home).await;
+    }
+    until("twenty more polls of each", || (0..3).all(|n| plcs[[0, 2, 3][n]].requests() >= before[n] + 20)).await;
+    let periods = u64::try_from(began.elapsed().as_millis() / 100).unwrap();
+    for (n, before) in [0, 2, 3].into_iter().zip(before) {
+        let polls = plcs[n].requests() - before;
+        assert!(polls <= periods + 2, "d{n} was asked {polls} times in {periods} periods: not begun anew");
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// Six units behind one connection, one of them dead; with `more` devices and keys of the second one.
+fn shared(plc: SocketAddr, second: &str, more: &str) -> String {
+    let mut text = plant(&[], NO_TRIAL) + &bus(0, plc);
+    for n in 1..=6 {
+        let head = format!("[[device]]\nname = \"u{n}\"\nbus = \"b0\"\nunit_id = {n}\npoll = \"100ms\"\n");
+        text += &(head + &tag("v", "holding:0", "uint16", if n == 2 { second } else { "deadband = 5.0" }));
+    }
+    text + more
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_behind_the_same_connection_keep_what_they_had_and_a_new_one_joins_them() {
+    let units = ironbridge::plant::units::Units::new();
+    for unit in 1..=7 {
+        let mut image = ironbridge::plant::image::Image::new();
+        image.set_words(ironbridge::model::tag::Table::Holding, 0, &[u16::from(unit) * 100]);
+        units.insert(unit, image);
+    }
+    units.set_fault(6, Some(Fault::Dead));
+    let plc = Plc::at(SocketAddr::from(([127, 0, 0, 1], 0)), units).await;
+    let at = plc.line.address();
+    let home = Home::new(&shared(at, "", ""));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    for n in 1..=5 {
+        watch.until(&format!("gw/u{n}/v"), "polled", good(n * 100)).await;
+    }
+    watch.until("ironbridge/gw/device/u6", "dead", |json| json["state"] == "down").await;
+    let seen = |n: u64| watch.on(&format!("gw/u{n}/v")).len();
+    let before: Vec<_> = (1..=6).map(seen).collect();
+    let seventh = "[[device]]\nname = \"u7\"\nbus = \"b0\"\nunit_id = 7\npoll = \"100ms\"\n".to_owned()
+        + &tag("v", "holding:0", "uint16", "");
+    for scale in ["scale = 2.0", "scale = 3.0"] {
+        home.configure(&shared(at, scale, &seventh));
+        applied(&home).await;
+    }
+    watch.until("gw/u2/v", "its new scale", |json| json["value"] == 600.0).await;
+    watch.until("gw/u7/v", "the new one", good(700)).await;
+    home.configure(&shared(at, "scale = 3.0", ""));
+    applied(&home).await;
+    let requests = plc.requests();
+    until("they are still polled", || plc.requests() > requests + 50).await;
+    assert_eq!(lives(&daemon, "b0"), (1, 0), "one connection, one life");
+    for n in [1, 3, 4, 5, 6] {
+        // Values within the deadband, and what was known to be dead, are not told again.
+        assert_eq!(seen(n), before[usize::try_from(n - 1).unwrap()], "u{n} has noticed something");
+    }
+    assert!(watch.on("gw/u7/v").last().unwrap().payload.is_empty(), "cleared");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_tag_is_cleared_and_a_new_one_begins_with_null_bad_starting() {
+    let plcs = plcs(2).await;
+    plcs[0].set(0, &[1, 2, 3]);
+    let all = addresses(&plcs);
+    let text =
+        plant(&all, NO_TRIAL).replacen(&device(0, ""), &(device(0, "") + &tag("gone", "holding:1", "uint16", "")), 1);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d0/gone", "polled", good(2)).await;
+    watch.until("ironbridge/gw/device/d1", "stands", |json| json["state"] == "answering").await;
+    let head = plant(&all[..1], NO_TRIAL);
+    let new = tag("new", "holding:2", "uint16", "access = \"read-write\"");
+    home.configure(&head.replacen(&device(0, ""), &(device(0, "") + &new), 1));
+    let told = applied(&home).await;
+    assert!(told.contains("device d0 changed: 1 tags added, 1 tags removed"), "{told}");
+    assert!(told.contains("bus b1 removed") && told.contains("device d1 removed"), "{told}");
+    watch.until("gw/d0/new", "polled", good(3)).await;
+    let first = watch.on("gw/d0/new")[0].json();
+    assert!(first["value"].is_null() && first["cause"] == "starting", "{first}");
+    for topic in ["gw/d0/gone", "gw/d1/v", "ironbridge/gw/device/d1"] {
+        until(&format!("{topic} is cleared"), || watch.on(topic).last().is_some_and(|seen| seen.payload.is_empty()))
+            .await;
+    }
+    // Whoever comes now sees nothing of it; and commands find the new tag, not the old one.
+    let later = Watch::on_all(broker).await;
+    later.until("gw/d0/new", "retained", good(3)).await;
+    assert!(later.on("gw/d0/gone").is_empty() && later.on("gw/d1/v").is_empty());
+    let mut client = Client4::connect(broker, "hmi").await;
+    client.publish("gw/d0/new/set", rumqttc::QoS::AtLeastOnce, "77").await;
+    later.until("gw/d0/new/set/result", "done", |json| json["outcome"] == "done").await;
+    assert_eq!(plcs[0].word(2), 77);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
+    let plcs = plcs(1).await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    let socket = home.path("data/control.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let socket = socket.to_str().unwrap();
+
+    home.configure(&text.replacen("unit_id = 1", "unit_id = 999", 1));
+    let (code, out, err) = ask(&home, &["reload", "--config", "ironbridge.toml", "--socket", socket]).await;
+    let (_, _, checked) = ask(&home, &["check", "--config", "ironbridge.toml"]).await;
+    assert_eq!((code, out.trim()), (78, "nothing was changed"));
+    assert_eq!(err, checked.replace("error: ", "error: "), "the text of check");
+    watch.event("reload_refused", "once").await;
+    daemon.signal(Signal::HUP);
+    until("it was refused again", || daemon.times_said("audit=\"config_refused\"") == 2).await;
+
+    home.configure(&text.replacen("data_dir = \"data\"", "data_dir = \"elsewhere\"", 1).replacen(
+        "\"100ms\"\n[[device.tag",
+        "\"50ms\"\n[[device.tag",
+        1,
+    ));
+    let (code, _, err) = ask(&home, &["reload", "--config", "ironbridge.toml", "--socket", socket]).await;
+    assert_eq!(code, 78);
+    assert!(err.contains("gateway.data_dir changed: needs a restart"), "{err}");
+    assert_eq!(lives(&daemon, "b0"), (1, 0));
+
+    home.configure(&text.replacen("poll = \"100ms\"", "poll = \"50ms\"", 1));
+    let (code, out, _) = ask(&home, &["check", "--config", "ironbridge.toml", "--against-running"]).await;
+    assert_eq!((code, out.trim()), (0, "a reload would change:\ndevice d0 changed: 1 tags changed"));
+    assert_eq!(lives(&daemon, "b0"), (1, 0), "and has not");
+    assert_eq!(applied(&home).await.trim(), "reloaded\ndevice d0 changed: 1 tags changed");
+    assert!(reload(&home).await.1.contains("nothing has changed"));
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_eq!(reload(&home).await.0, 75, "nobody is there");
+}
+
+/// Was the client told to go?
+async fn gone(client: &mut Client4) -> bool {
+    let end = async { while client.try_next().await.is_some() {} };
+    tokio::time::timeout(PATIENCE, end).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_come_and_go_and_clients_of_the_others_stay() {
+    let plcs = plcs(1).await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let mut stays = Client4::connect(broker, "stays").await;
+    let second = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let listener =
+        |rights| format!("[[broker.listener]]\nlisten = \"{second}\"\nanonymous = \"{rights}\"\n[[broker.acl]]");
+    home.configure(&text.replacen("[[broker.acl]]", &listener("read"), 1));
+    let told = applied(&home).await;
+    assert!(told.contains(&format!("listener {second} added")), "{told}");
+    let mut comes = Client4::connect(second, "comes").await;
+    comes.ping().await;
+    home.configure(&text.replacen("[[broker.acl]]", &listener("read-write"), 1));
+    assert!(applied(&home).await.contains(&format!("listener {second} changed")));
+    assert!(gone(&mut comes).await, "it came in with other rights");
+    let mut comes = Client4::connect(second, "comes").await;
+    comes.ping().await;
+    home.configure(&text);
+    assert!(applied(&home).await.contains(&format!("listener {second} removed")));
+    assert!(gone(&mut comes).await, "who came in there is told to go");
+    assert!(tokio::net::TcpStream::connect(second).await.is_err(), "closed");
+    stays.ping().await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+fn numbers(cloud: &Cloud) -> BTreeSet<(String, u64, u64)> {
+    let number =
+        |json: Json| Some((json["stream"].as_str()?.to_owned(), json["epoch"].as_u64()?, json["seq"].as_u64()?));
+    cloud.log().iter().filter_map(|arrived| number(arrived.json())).collect()
+}
+
+/// No number between the first and the last is missing.
+fn whole(seen: &BTreeSet<(String, u64, u64)>, stream: &str) -> bool {
+    let of: Vec<_> = seen.iter().filter(|(class, ..)| class == stream).map(|(_, epoch, seq)| (*epoch, *seq)).collect();
+    of.first().is_some_and(|first| first.1 == 1)
+        && of.windows(2).all(|two| two[0].0 == two[1].0 && two[0].1 + 1 == two[1].1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uplink_that_moves_takes_its_backlog_along_and_a_removed_one_is_dropped() {
+    let plcs = plcs(1).await;
+    let (first, second) = (Cloud::start().await, Cloud::start().await);
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&(text.clone() + &uplink("cloud", first.address)));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    let mut word = 0;
+    let mut more = async |times: u16| {
+        for _ in 0..times {
+            word += 1;
+            plcs[0].set(0, &[word]);
+            watch.until("gw/d0/v", "the value", good(word.into())).await;
+        }
+    };
+    more(3).await;
+    first.until("something has arrived", |cloud| cloud.log().len() > 3).await;
+    first.withhold_acks(true);
+    more(5).await;
+    home.configure(&(text.clone() + &uplink("cloud", second.address)));
+    assert!(applied(&home).await.contains("uplink cloud changed"));
+    more(5).await;
+    second
+        .until("all the rest", |cloud| {
+            let seen: BTreeSet<_> = numbers(&first).union(&numbers(cloud)).cloned().collect();
+            let last = cloud.log().iter().any(|arrived| arrived.json()["value"] == 13);
+            last && whole(&seen, "telemetry")
+        })
+        .await;
+    home.configure(&text);
+    assert!(applied(&home).await.contains("uplink cloud removed"));
+    until("what it was owed is told", || daemon.said("uplink removed").is_some()).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
+    let plcs = plcs(2).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, TRIAL));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    for n in 0..2 {
+        watch.until(&format!("ironbridge/gw/device/d{n}"), "stands", |json| json["state"] == "answering").await;
+    }
+    // Nobody listens there; and a second reload goes on from the same plan before.
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    let dead = |gateway| plant(&[all[0], nowhere], gateway);
+    home.configure(&dead(TRIAL));
+    let told = applied(&home).await;
+    assert!(told.contains("on trial for 5 s"), "{told}");
+    home.configure(&dead(TRIAL).replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1));
+    applied(&home).await;
+    watch.until("gw/d1/v", "it is dead", |json| json["quality"] == "bad" && json["cause"] == "transport").await;
+    let event = watch.event("config_rolled_back", "once").await;
+    assert!(event["detail"].as_str().unwrap().contains("device d1 answered and does not now"), "{event}");
+    plcs[1].set(0, &[5]);
+    watch.until("gw/d1/v", "it is back", good(5)).await;
+    assert_eq!(daemon.times_said("audit=\"config_rolled_back\""), 1);
+    let status = watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+    assert_eq!(status["state"], "online");
+
+    home.configure(&dead(NO_TRIAL));
+    assert!(!applied(&home).await.contains("on trial"));
+    until("it is dead again", || watch.newest("gw/d1/v").is_some_and(|json| json["quality"] == "bad")).await;
+    assert_eq!(watch.newest("ironbridge/gw/status").unwrap()["configuration"], "in force");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_of_a_reload_it_starts_with_the_new_file_and_has_lost_nothing() {
+    let plcs = plcs(2).await;
+    let all = addresses(&plcs);
+    let cloud = Cloud::start().await;
+    let text = |gateway: &str, n: usize| plant(&all[..n], gateway) + &uplink("cloud", cloud.address);
+    let home = Home::new(&text(NO_TRIAL, 1));
+    for round in 0..3_u16 {
+        let daemon = home.run();
+        let watch = Watch::on_all(daemon.mqtt().await).await;
+        // One that is slow to answer keeps the reload waiting for it.
+        plcs[0].set(0, &[round + 1]);
+        watch.until("gw/d0/v", "polled", good(u64::from(round) + 1)).await;
+        plcs[0].units.set_fault(1, Some(Fault::Dead));
+        home.configure(&text(NO_TRIAL, 2).replacen("unit_id = 1", &format!("unit_id = 1\nmax_gap = {round}"), 1));
+        daemon.signal(Signal::HUP);
+        until("it has begun", || daemon.said("configuration changed").is_some()).await;
+        drop(daemon); // SIGKILL
+        plcs[0].units.set_fault(1, None);
+    }
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d1/v", "the new file", good(0)).await;
+    plcs[0].set(0, &[99]);
+    watch.until("gw/d0/v", "polled", good(99)).await;
+    cloud
+        .until("all of it", |cloud| {
+            cloud.log().iter().any(|arrived| arrived.json()["value"] == 99) && whole(&numbers(cloud), "telemetry")
+        })
+        .await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// Not one of 199 buses begins anew while the other one is changed over and over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_many_devices_is_reloaded_under_load() {
+    let plcs = plcs(200).await;
+    let all = addresses(&plcs);
+    let many = |scale: &str| {
+        let text = plant(&all, NO_TRIAL).replace("poll = \"100ms\"", "poll = \"500ms\"");
+        text.replacen("uint16\"\n", &format!("uint16\"\n{scale}"), 1)
+    };
+    let home = Home::new(&many(""));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    for n in [1, 100, 199] {
+        watch.until(&format!("gw/d{n}/v"), "polled", good(0)).await;
+    }
+    let mut longest = Duration::ZERO;
+    for scale in ["scale = 2.0", "scale = 3.0"] {
+        home.configure(&many(scale));
+        let began = Instant::now();
+        assert!(applied(&home).await.contains("device d0 changed"));
+        longest = longest.max(began.elapsed());
+    }
+    println!("a reload of one of 200 devices took {} ms at most, the command included", longest.as_millis());
+    assert_eq!((daemon.times_said("bus begins"), daemon.times_said("bus ends")), (200, 0));
+    // It looks between two transactions, so of two in quick succession it may have seen the last one only.
+    let goes_on = "bus goes on with other devices bus=b0 devices=1 untouched=0";
+    until("the one that was touched goes on", || daemon.said(goes_on).is_some()).await;
+    assert!(daemon.times_said("bus goes on") <= 2);
+    assert_eq!(daemon.stop().await, Some(0));
+}
