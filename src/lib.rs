@@ -67,6 +67,9 @@
 //! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |
 //! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
+//! | is all well, and why not | [`status::health`], `app/health`; how everything stands: [`status::board`], `app/board` |
+//! | what each counter is called in /metrics | `app/figures` (one file per room), written by [`status::metrics`] |
+//! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
