@@ -140,7 +140,8 @@ try:
     def _():
         before = pid()
         m.run(f"systemctl reload {UNIT}")
-        m.run(f"cp {CONFIG} /srv/right.toml && echo 'nonsense = 1' >> {CONFIG} && systemctl reload {UNIT}")
+        m.run(f"cp {CONFIG} /srv/right.toml && echo 'nonsense = 1' >> {CONFIG}")
+        assert m.run(f"systemctl reload {UNIT}", check=False).returncode != 0, "it is told that the file is wrong"
         m.wait_for("the refusal", lambda: m.journal(f"_SYSTEMD_UNIT={UNIT} -p err -g 'reload refused'"))
         assert pid() == before and good()
         m.run(f"cat /srv/right.toml > {CONFIG} && systemctl reload {UNIT}")
