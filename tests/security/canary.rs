@@ -176,12 +176,13 @@ fn it_is_of_use(archive: &[u8], manifest: &[u8]) {
         "bridge-hall.txt",
         "process.txt",
         "status.json",
+        "metrics.txt",
         "versions.txt",
     ];
     for part in there {
         assert!(manifest.lines().any(|line| line.starts_with("there") && line.contains(part)), "{part} of\n{manifest}");
     }
-    for words in ["endpoint = ", "gateway gw: data in", "SQLite     3."] {
+    for words in ["endpoint = ", "gateway gw: data in", "SQLite     3.", "ironbridge_build_info"] {
         assert!(has(archive, words), "{words}");
     }
 }
