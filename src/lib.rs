@@ -67,6 +67,9 @@
 //! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |
 //! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
+//! | is all well, and why not | [`status::health`], `app/health`; how everything stands: [`status::board`], `app/board` |
+//! | what each counter is called in /metrics | `app/figures` (one file per room), written by [`status::metrics`] |
+//! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
@@ -80,6 +83,10 @@
 //! | what the simulated plant does wrong on request | [`plant::faults`]; how it shows: `plant/damage` |
 //! | what went over the wires of a site, and the file it is kept in | [`field::carrier::tap`], [`recording`] (`record`) |
 //! | how a recording is read, shown and played back | [`commands::capture`] (`takes`, `show`), [`commands::replay`], [`plant::script`], [`plant::playback`] |
+//! | what whoever helps is sent, and what is taken out of it first | [`commands::diag`] (`blank`, `scrub`; `bundle`) |
+//! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`) |
+//! | every id of the audit trail | [`access`] (`audit`) |
+//! | the manual and the completions | [`commands::man`], [`commands::completions`] |
 //!
 //! ## Floors
 //!

@@ -110,7 +110,7 @@ async fn begin(plan: Arc<Plan>, lie: Lie) -> Result<Gateway, Failed> {
         })
     };
     let mqtt = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    Ok(Gateway { mqtt, pulse: Box::new(pulse), stop: Box::new(end) })
+    Ok(Gateway { mqtt, page: None, pulse: Box::new(pulse), stop: Box::new(end) })
 }
 
 async fn demo(lie: Lie) -> Result<(), Failed> {

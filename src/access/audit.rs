@@ -12,6 +12,10 @@
 //! | `operated` | info | a command from the status page | `from` `identity` `device` `tag` `operation` `outcome` |
 //! | `operate_refused` | warn | one that its sender has no right to | as above, and `unsaid` |
 //! | `access_reloaded` | info | users or rules were replaced | `users` `rules` `clients` `subscriptions` |
+//! | `config_changed` | info | a reload changed a part (written in `app`, as the next two) | `part` `name` `how` `detail` |
+//! | `config_refused` | warn, error | a reload was refused, the running configuration stays | `count` or `keys` |
+//! | `config_rolled_back` | error | the new one made the gateway worse, the old one is back | `reason` |
+//! | `factory_reset` | warn | state and secrets are deleted (by a command, so always in the journal) | `outcome` `paths` `uid` `login_uid` |
 //!
 //! `reason` of a login is one of `credentials`, `anonymous`, `busy`, `no_users_file`. `from` is an address or `unix`,
 //! `identity` is `user:NAME`, `cert:NAME` or `anonymous`.

@@ -11,7 +11,7 @@ use crate::broker::BrokerStats;
 use crate::config::plan::{BusPlan, DevicePlan, Period, Plan};
 use crate::field::BusStats;
 use crate::flow::clock::Clock;
-use crate::flow::hub::DeviceReport;
+use crate::flow::hub::{DeviceReport, HubStats};
 use crate::flow::latest::Latest;
 use crate::flow::notice::{Notices, Told};
 use crate::flow::progress::Progress;
@@ -27,7 +27,7 @@ use crate::uplink::UplinkStats;
 use super::alarms::Shown;
 use super::health;
 use super::router::{BusSlot, PlanNow, Slots};
-use super::uplinks::UplinkRoster;
+use super::uplinks::{StoreRoster, UplinkRoster};
 
 const DAY_S: u64 = 86_400;
 const DAY_MS: i64 = 86_400_000;
@@ -44,9 +44,12 @@ pub(super) struct Sources {
     pub started: Stamp,
     pub buses: Slots,
     pub latest: Arc<Latest>,
+    pub hub: Arc<HubStats>,
     /// Bridges too.
     pub uplinks: UplinkRoster,
     pub store: Arc<StoreStats>,
+    /// By the name of the bridge.
+    pub bridge_stores: StoreRoster,
     pub broker: Arc<BrokerStats>,
     pub access: Arc<Access>,
     pub notices: Notices,
@@ -82,7 +85,7 @@ impl Sources {
         self.clock.wall(at).to_string()
     }
 
-    fn uptime(&self) -> Duration {
+    pub(super) fn uptime(&self) -> Duration {
         self.clock.now().since(self.started)
     }
 
@@ -165,7 +168,9 @@ impl Sources {
         let (stats, uptime) = (&self.store, self.uptime().as_secs());
         let written = u128::from(stats.written_bytes.get()) * u128::from(DAY_S);
         let written = written.checked_div(u128::from(uptime)).and_then(|bytes| u64::try_from(bytes).ok());
-        let trouble = self.notices.standing().into_iter().find(|told| told.notice.event == "store_failed");
+        // The store of a bridge has the bridge's name before this.
+        let failed = |told: &Told| told.notice.event == "store_failed" && told.notice.subject == "store";
+        let trouble = self.notices.standing().into_iter().find(failed);
         Store {
             bytes: stats.bytes.get(),
             max_bytes: self.plan.load().store.max_size,

@@ -21,7 +21,7 @@ use crate::flow::hub::{self, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
-use crate::store::{self, Opening, Route, StoreHandle};
+use crate::store::{self, Opening, Route, StoreHandle, StoreStats};
 use crate::uplink::{PassOn, PassedOn, UplinkStats};
 
 use super::means::Means;
@@ -127,6 +127,11 @@ impl Bridges {
         let of =
             |(name, part): (&String, &BridgePart)| Some((name.clone(), Arc::clone(&part.connection.as_ref()?.stats)));
         self.parts.iter().filter_map(of).collect()
+    }
+
+    /// What the store of each counts, by name.
+    pub fn store_stats(&self) -> Vec<(String, Arc<StoreStats>)> {
+        self.parts.iter().map(|(name, part)| (name.clone(), part.store.stats())).collect()
     }
 
     /// Nothing more comes in; resolves when all that did is committed.

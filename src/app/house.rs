@@ -25,7 +25,7 @@ use super::means::{Means, topics};
 use super::publisher::Turn;
 use super::start::{routes, tag_metas};
 use super::trial::Trial;
-use super::uplinks::{UplinkRoster, Uplinks};
+use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 
 /// All parts, and the plan they follow.
 pub(super) struct House {
@@ -36,6 +36,7 @@ pub(super) struct House {
     pub uplinks: Uplinks,
     pub bridges: Bridges,
     pub roster: UplinkRoster,
+    pub bridge_stores: StoreRoster,
     pub gatekeeper: Arc<Gatekeeper>,
     /// The last reload may still be taken back.
     pub trial: Option<Trial>,
@@ -160,5 +161,6 @@ impl House {
         let mut all = self.uplinks.stats(&self.plan);
         all.extend(self.bridges.stats());
         self.roster.store(Arc::new(all));
+        self.bridge_stores.store(Arc::new(self.bridges.store_stats()));
     }
 }

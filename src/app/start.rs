@@ -52,7 +52,7 @@ use super::running::{Running, Tasks};
 use super::status;
 use super::supervisor::{watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
-use super::uplinks::{UplinkRoster, Uplinks};
+use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 use super::watchdog;
 
 /// Why a gateway with a valid plan could not begin.
@@ -176,8 +176,10 @@ fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> S
         started: base.clock.now(),
         buses: Arc::clone(&house.means.slots),
         latest: Arc::clone(&base.latest),
+        hub: base.hub.stats(),
         uplinks: Arc::clone(&house.roster),
         store: base.store.stats(),
+        bridge_stores: Arc::clone(&house.bridge_stores),
         broker: house.means.publisher.stats(),
         access: Arc::clone(access),
         notices: base.notices.clone(),
@@ -234,6 +236,7 @@ fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
         uplinks: Uplinks::new(),
         bridges: Bridges::new(),
         roster: UplinkRoster::default(),
+        bridge_stores: StoreRoster::default(),
         gatekeeper,
         trial: None,
         trials: 0,

@@ -15,6 +15,7 @@ use crate::status::values::Values;
 use crate::status::{Status, StatusParts};
 
 use super::board::Sources;
+use super::figures;
 use super::quarters::Quarters;
 use super::router::Slots;
 
@@ -34,6 +35,10 @@ pub(super) async fn open(
         clock: sources.clock.clone(),
         notices: sources.notices.clone(),
         stats: Arc::clone(&sources.status),
+        count: Arc::new({
+            let sources = sources.clone();
+            move || figures::all(&sources)
+        }),
         gather: Arc::new({
             let sources = sources.clone();
             move || sources.board()

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{Downlink, Plan, UplinkPlan};
 use crate::flow::stop::Stop;
-use crate::store::StoreHandle;
+use crate::store::{StoreHandle, StoreStats};
 use crate::uplink::{Commands, StoreSource, Uplink, UplinkParts, UplinkStats};
 
 use super::bridges::pass_on;
@@ -22,6 +22,9 @@ const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
 /// The counters of every uplink and bridge, by name; changes with a reload.
 pub type UplinkRoster = Arc<ArcSwap<Vec<(String, Arc<UplinkStats>)>>>;
+
+/// The counters of the store of every bridge, by name; changes with a reload.
+pub type StoreRoster = Arc<ArcSwap<Vec<(String, Arc<StoreStats>)>>>;
 
 /// All of `[[uplink]]`.
 pub(super) struct Uplinks {

@@ -198,9 +198,14 @@ impl Finding {
 fn tells_a_secret(line: &str) -> bool {
     let lower = line.to_ascii_lowercase();
     let words = ["passw", "passphrase", "secret", "token", "api_key", "apikey", "access_key", "accesskey"];
-    let sets =
-        |word: &&str| lower.split(*word).skip(1).any(|rest| !rest.trim_start_matches("ord").starts_with("_file"));
-    words.iter().any(sets) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
+    let sets = |word: &str| {
+        lower.split(word).skip(1).any(|rest| {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let value = rest[end..].trim_start_matches(['"', '\'']);
+            !rest[..end].ends_with("_file") && value.starts_with(['=', ':', ' ', '\t'])
+        })
+    };
+    words.iter().any(|word| sets(word)) || lower.split("://").skip(1).any(|rest| rest.contains('@'))
 }
 
 /// What a user wrote is repeated, but never as control characters.

@@ -113,7 +113,7 @@ impl Lane {
         self.roster.set_polls(&plan, blocks, &self.tags);
         self.go_on(before, now);
         self.driver.keep_pace(paces(&plan, own));
-        self.switches.adopt(own);
+        self.switches.adopt(own, kept);
         info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
         self.show_cut(kept).await;
     }

@@ -3,7 +3,7 @@
 //!
 //! Set by the app, looked at by the bus between two transactions. A pause is a state and the rest are wishes; asking for the
 //! same twice is asking once, so nothing here can fill up. A pause lives as long as this life of the bus: it survives neither
-//! a restart nor a reload that touches the bus. Whoever forgot one has it shown on the page, on the device's topic and in
+//! a restart nor a reload that touches the bus or the device. Whoever forgot one has it shown on the page, on the device's topic and in
 //! the cause of its tags, and a box that was switched off and on polls what its configuration says.
 //!
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
@@ -62,11 +62,12 @@ impl Switches {
         Self { devices: Mutex::new(devices), changed: watch::Sender::new(()) }
     }
 
-    /// These devices from now on; nothing is asked of new ones.
-    pub(super) fn adopt(&self, devices: &[DeviceIx]) {
+    /// These devices from now on; of new ones nothing is asked, and nothing any more of those that are not `kept` as they were.
+    pub(super) fn adopt(&self, devices: &[DeviceIx], kept: &[DeviceIx]) {
         let mut known = self.devices();
         let before = std::mem::take(&mut *known);
-        *known = devices.iter().map(|device| (*device, before.get(device).copied().unwrap_or(0))).collect();
+        let asked = |device: &DeviceIx| before.get(device).copied().filter(|_| kept.contains(device)).unwrap_or(0);
+        *known = devices.iter().map(|device| (*device, asked(device))).collect();
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, u8>> {
@@ -172,6 +173,17 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_reload_a_pause_stays_with_a_device_that_is_as_it_was_and_ends_with_one_that_is_not() {
+        let [same, changed, new] = [1, 2, 3].map(DeviceIx);
+        let switches = Switches::new([same, changed]);
+        assert_eq!(switches.ask(same, Operation::Pause), Ok(()));
+        assert_eq!(switches.ask(changed, Operation::Pause), Ok(()));
+        switches.adopt(&[same, changed, new], &[same]);
+        assert_eq!([same, changed, new].map(|device| switches.is_paused(device)), [true, false, false]);
+        assert_eq!(switches.take(changed), Asked(0), "or it would be paused when somebody asks for something else");
+    }
 
     #[test]
     fn wishes_are_taken_once_and_a_pause_stays() {

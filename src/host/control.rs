@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Outcomes: `applied`, `unchanged`, `differs` (compare), `wrong` (the file does not check; `text` says why), `restart` (it
-//! needs one; nothing was changed), `stopping`. Bounded: one question at a time, at most [`LINE_MAX`] bytes, and whoever
-//! says nothing for [`PATIENCE`] is dismissed.
+//! needs one; nothing was changed), `stopping`. Bounded: one question at a time, at most `LINE_MAX` bytes, and whoever
+//! says nothing for `PATIENCE` is dismissed.
 
 use std::fs::Permissions;
 use std::future::Future;

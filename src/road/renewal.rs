@@ -37,7 +37,7 @@ pub enum About {
     Missing,
     /// The files as they are cannot be used; the last good ones are.
     Unusable,
-    /// One of them ends within [`DAYS_AHEAD`]; told anew each day.
+    /// One of them ends within 30 days; told anew each day.
     Ending,
 }
 

@@ -4,13 +4,14 @@
 //! here is on the way of a value; without the page everything else goes on.
 //!
 //! `server` the listener and its limits · `certificates` its TLS · `guard` what every request passes · `visitor` who asks ·
-//! `board` how everything stands, `health` whether all is well · `pages` what a browser gets · `api` the values of tags,
-//! `values` where they come from, `history` a line of points · `login` who is who, `sessions` for how long · `operate`
-//! commands.
+//! `board` how everything stands, `health` whether all is well, `metrics` what there is to count · `pages` what a browser
+//! gets · `api` the values of tags, `values` where they come from, `history` a line of points · `login` who is who,
+//! `sessions` for how long · `operate` commands.
 //!
 //! | path | answer | for whom |
 //! |---|---|---|
 //! | `/health` | is all well, and why not | everybody; reasons on loopback or with a login |
+//! | `/metrics` | figures for Prometheus | who is let in |
 //! | `/api/status` | the board as JSON | who is let in; alarms of tags that he may read |
 //! | `/`, `/style.css`, `/script.js` | the page, without a figure in it | everybody |
 //! | `/api/tags`, `/api/history` | see `api` | who is let in; tags that he may read |
@@ -24,6 +25,7 @@ mod guard;
 pub mod health;
 pub mod history;
 mod login;
+pub mod metrics;
 mod operate;
 mod pages;
 mod server;
@@ -69,6 +71,8 @@ pub struct StatusParts {
     pub access: Arc<Access>,
     /// How everything stands.
     pub gather: Gather,
+    /// What there is to count.
+    pub count: metrics::Count,
     /// Dates certificates.
     pub clock: Clock,
     /// Told when the page cannot be served.
@@ -110,6 +114,7 @@ struct Furniture {
     plan: PagePlan,
     access: Arc<Access>,
     boards: Boards,
+    count: metrics::Count,
     stats: Arc<StatusStats>,
     notices: Notices,
     values: Arc<Values>,
@@ -129,11 +134,21 @@ impl std::ops::Deref for Lobby {
 impl Status {
     /// Opens nothing yet. Each change of `renew` asks for certificates to be read again.
     pub fn new(parts: StatusParts, renew: watch::Receiver<u64>) -> Self {
-        let StatusParts { plan, access, gather, clock, notices, stats, values, commands, operate } = parts;
+        let StatusParts { plan, access, gather, count, clock, notices, stats, values, commands, operate } = parts;
         let server = Server::new(&plan, clock, notices.clone(), (Arc::clone(&stats), renew));
         let (boards, logins) = (Boards::new(gather), Logins::default());
-        let lobby =
-            Lobby(Arc::new(Furniture { plan, access, boards, stats, notices, values, commands, operate, logins }));
+        let lobby = Lobby(Arc::new(Furniture {
+            plan,
+            access,
+            boards,
+            count,
+            stats,
+            notices,
+            values,
+            commands,
+            operate,
+            logins,
+        }));
         Self { server, router: router(lobby) }
     }
 
@@ -151,6 +166,7 @@ impl Status {
 fn router(lobby: Lobby) -> Router {
     Router::new()
         .route("/health", get(health::answer))
+        .route("/metrics", get(metrics::answer))
         .route("/", get(pages::index))
         .route("/style.css", get(pages::style))
         .route("/script.js", get(pages::script))

@@ -66,6 +66,16 @@ pub(super) fn refusal(refused: Refused) -> Response {
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{refused}\n")).into_response()
 }
 
+/// The same, for programs that send a login only when they are asked for one.
+pub(super) fn challenge(refused: Refused) -> Response {
+    let mut response = refusal(refused);
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = header::HeaderValue::from_static("Basic realm=\"ironbridge\", charset=\"UTF-8\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
 /// User and password of an `Authorization: Basic …`.
 fn login(value: &[u8]) -> Option<(String, Vec<u8>)> {
     let (scheme, rest) = value.split_at_checked(6)?;

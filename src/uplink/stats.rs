@@ -32,6 +32,9 @@ pub enum UplinkState {
 }
 
 impl UplinkState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Connecting, Self::Connected, Self::Disabled, Self::Stopped, Self::Paused];
+
     /// The word on the status page.
     pub const fn as_str(self) -> &'static str {
         match self {

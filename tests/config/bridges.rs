@@ -1,5 +1,6 @@
 //! Bridges and topics that come down: what they mean, and what is refused because it would go round for ever.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use ironbridge::config::plan::{MqttVersion, Notifications, Plan, ReceiveQos, RetainHere};
@@ -143,7 +144,7 @@ fn more_ways_than_can_be_followed_are_no_proof_that_there_is_no_circle() {
     let mut tower = String::new();
     for (storey, room) in (0..8).flat_map(|storey| (0..4).map(move |room| (storey, room))) {
         let above = storey + 1;
-        tower += &format!("[[bridge]]\nname = \"b{storey}{room}\"\nurl = \"mqtt://x:1883\"\n");
+        let _ = write!(tower, "[[bridge]]\nname = \"b{storey}{room}\"\nurl = \"mqtt://x:1883\"\n");
         tower += &topic(&format!("filter = \"#\"\nlocal_prefix = \"{storey}/\"\nremote_prefix = \"{above}/\""));
         tower += &topic(&format!("filter = \"{above}/#\"\ndirection = \"in\""));
     }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::{Authority, VALID};
 use crate::gateway::{Home, Plc, config, tag, until};
-use crate::web::{Answer, ask, get};
+use crate::web::{Answer, ask, get, try_ask};
 
 /// Asks until the answer is as it should be.
 async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
@@ -140,6 +140,68 @@ async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
     assert_eq!(ask_for("/api/status", "Authorization: Basic aG1pOndyb25n\r\n").await.status, 401);
     let board = ask_for("/api/status", "Authorization: Basic aG1pOnNlY3JldA==\r\n").await;
     assert_eq!((board.status, &board.json()["gateway"]["name"]), (200, &"gw".into()));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_the_readme_asks_with_curl_is_answered() {
+    let readme = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let asked = readme.lines().filter(|line| line.starts_with("curl "));
+    let paths = asked.filter_map(|line| line.split("http://127.0.0.1:8080").nth(1)?.split_whitespace().next());
+    let paths: Vec<&str> = paths.collect();
+    assert!(paths.len() >= 3, "{paths:?}");
+    let plc = Plc::start().await;
+    let home = Home::new(&format!("{}{}", config(plc.line.address()), tag("x", "holding:0", "uint16", "")));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    for path in paths {
+        let answer = get(page, path, "").await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn who_asks_badly_is_refused_and_harms_nobody() {
+    let plc = Plc::start().await;
+    let home = Home::new(&format!("{}{}", config(plc.line.address()), tag("x", "holding:0", "uint16", "")));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let say = async |request: &str| ask(TcpStream::connect(page).await.unwrap(), request).await;
+    let evil = say("GET /api/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(evil.status, 421, "a name that points here is not ours");
+    assert_eq!(say("GET /api/status HTTP/1.1\r\nConnection: close\r\n\r\n").await.status, 421);
+    assert_eq!(
+        say("GET http://127.0.0.1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.status,
+        421
+    );
+    for path in
+        ["/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/health/..", "/api", "/api/status/", "/.."]
+    {
+        assert_eq!(get(page, path, "").await.status, 404, "{path}");
+    }
+    assert_eq!(say("DELETE /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.status, 405);
+    for heads in ["X: x\r\n".repeat(100), format!("X: {}\r\n", "x".repeat(20_000))] {
+        let stream = TcpStream::connect(page).await.unwrap();
+        // What the server does not read any more may take the answer with it.
+        let answer = try_ask(stream, &format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{heads}\r\n")).await;
+        assert!(answer.is_none_or(|answer| [400, 431].contains(&answer.status)));
+    }
+    assert_eq!(say("\x16\x03\x01 nonsense\r\n\r\n").await.status, 400);
+    // More than there are places, and none of them says a word.
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(page).await.unwrap());
+    }
+    let begun = plc.requests();
+    until("polled all the same", || plc.requests() > begun + 3).await;
+    drop(silent);
+    let page_again = until_health(page, "there is room again", |answer| answer.status == 200).await;
+    assert_eq!(page_again.header("x-content-type-options"), "nosniff");
+    assert!(page_again.header("content-security-policy").starts_with("default-src 'none'"));
+    let turned_away = get(page, "/metrics", "").await.body;
+    let line = turned_away.lines().find(|line| line.starts_with("ironbridge_status_turned_away_total")).unwrap();
+    assert!(line.rsplit(' ').next().unwrap().parse::<u64>().unwrap() >= 72, "{line}");
     assert_eq!(daemon.stop().await, Some(0));
 }
 

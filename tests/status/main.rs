@@ -7,6 +7,7 @@ mod gateway;
 
 mod health;
 mod login;
+mod metrics;
 mod operate;
 mod page;
 mod visit;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::gateway::{Watch, until};
 use crate::visit::Site;
 
-fn write(value: Json) -> Json {
+fn write(value: &Json) -> Json {
     json!({"device": "plc", "tag": "level", "value": value})
 }
 
@@ -18,7 +18,7 @@ async fn a_write_goes_the_way_of_a_set_message_and_its_result_comes_back() {
     let site = Site::open().await;
     let watch = Watch::on_all(site.daemon.mqtt().await).await;
     let browser = site.logged_in("hmi").await;
-    let mut order = write(json!(42));
+    let mut order = write(&json!(42));
     order["id"] = json!("click-1");
     let done = browser.post(WRITE, &order).await;
     assert_eq!((done.status, done.json()), (200, json!({"id": "click-1", "outcome": "done", "read_back": 42})));
@@ -30,7 +30,7 @@ async fn a_write_goes_the_way_of_a_set_message_and_its_result_comes_back() {
     for (value, reason) in
         [(json!(101), "range"), (json!("42"), "payload"), (json!(null), "payload"), (json!(-1), "range")]
     {
-        let refused = browser.post(WRITE, &write(value)).await;
+        let refused = browser.post(WRITE, &write(&value)).await;
         assert_eq!(refused.json(), json!({"outcome": "refused", "reason": reason}));
     }
     let fixed = browser.post(WRITE, &json!({"device": "plc", "tag": "fixed", "value": 1})).await;
@@ -50,7 +50,7 @@ async fn without_the_right_nothing_is_done_and_that_is_written_down() {
     let site = Site::open().await;
     let (half, viewer, stranger) = (site.logged_in("half").await, site.logged_in("viewer").await, site.browser().await);
     assert_eq!(half.post("/api/command/poll", &json!({"device": "plc"})).await.status, 200);
-    let refused = half.post(WRITE, &write(json!(1))).await;
+    let refused = half.post(WRITE, &write(&json!(1))).await;
     assert_eq!(refused.status, 403, "who operates does not yet write: {refused:?}");
     assert_eq!(half.post("/api/command/poll", &json!({"device": "nobody"})).await.status, 404);
     for operation in ["poll", "pause", "resume", "reset"] {
@@ -59,8 +59,8 @@ async fn without_the_right_nothing_is_done_and_that_is_written_down() {
         assert_eq!(viewer.post(&path, &json!({"device": "nobody"})).await.status, 403, "what is there is not told");
         assert_eq!(stranger.post(&path, &json!({"device": "plc"})).await.status, 401, "{operation}");
     }
-    assert_eq!(viewer.post(WRITE, &write(json!(1))).await.status, 403);
-    assert_eq!(stranger.post(WRITE, &write(json!(1))).await.status, 401);
+    assert_eq!(viewer.post(WRITE, &write(&json!(1))).await.status, 403);
+    assert_eq!(stranger.post(WRITE, &write(&json!(1))).await.status, 401);
     assert_eq!(site.plc.writes(), 0);
     let line = site.daemon.said("audit=\"operate_refused\"").unwrap();
     assert!(line.contains("not_allowed"), "{line}");
@@ -84,7 +84,7 @@ async fn a_paused_device_is_left_alone_and_says_so_everywhere_until_it_is_resume
     let event = watch.until("ironbridge/gw/event", "an event", |event| event["event"] == "device_paused").await;
     assert!(event["detail"].as_str().unwrap().contains("hmi"), "{event}");
     let asked = site.plc.requests();
-    assert_eq!(browser.post(WRITE, &write(json!(7))).await.json(), json!({"outcome": "refused", "reason": "paused"}));
+    assert_eq!(browser.post(WRITE, &write(&json!(7))).await.json(), json!({"outcome": "refused", "reason": "paused"}));
     let poll = browser.post("/api/command/poll", &device).await;
     assert_eq!((poll.status, poll.json()["error"].is_string()), (409, true));
     assert_eq!(site.plc.requests(), asked, "not a byte");

@@ -107,7 +107,7 @@ impl Browser {
         let answer = self.get("/api/session").await;
         self.keep(&answer);
         let said = answer.json();
-        self.token = said["csrf"].as_str().unwrap().to_owned();
+        said["csrf"].as_str().unwrap().clone_into(&mut self.token);
         said
     }
 
@@ -138,7 +138,7 @@ impl Browser {
             }
         }
         let lines = headers.iter().filter(|(_, value)| !value.is_empty());
-        let lines: String = lines.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines = lines.fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
         let length = body.len();
         let request =
             format!("POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{lines}\r\n{body}");

@@ -28,23 +28,36 @@ impl Answer {
     }
 }
 
-/// Asks for a path; `more` are further header lines, each with its end.
+/// Asks for a path; `more` are further header lines, each with its end. Turned away, it comes again.
 pub async fn get(page: SocketAddr, path: &str, more: &str) -> Answer {
-    let stream = TcpStream::connect(page).await.unwrap();
-    ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: {page}\r\nConnection: close\r\n{more}\r\n")).await
+    let begun = std::time::Instant::now();
+    loop {
+        let stream = TcpStream::connect(page).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {page}\r\nConnection: close\r\n{more}\r\n");
+        if let Some(answer) = try_ask(stream, &request).await {
+            return answer;
+        }
+        assert!(begun.elapsed() < crate::gateway::PATIENCE, "no answer from {page}{path}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 /// Sends exactly this and reads to the end.
-pub async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
-    stream.write_all(request.as_bytes()).await.unwrap();
+pub async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
+    try_ask(stream, request).await.unwrap_or_else(|| panic!("no answer to {request:?}"))
+}
+
+/// The same; nothing where the connection ends without an answer.
+pub async fn try_ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Option<Answer> {
+    let _ = stream.write_all(request.as_bytes()).await; // it may have hung up before the end
     let mut said = Vec::new();
     let _ = stream.read_to_end(&mut said).await; // a connection may be cut off after the answer
     let said = String::from_utf8_lossy(&said);
-    let (head, body) = said.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {said:?}"));
+    let (head, body) = said.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap();
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { unchunked(body) } else { body.to_owned() };
-    Answer { status, head: head.to_owned(), body }
+    Some(Answer { status, head: head.to_owned(), body })
 }
 
 /// RFC 9112, section 7.1.

@@ -38,6 +38,8 @@ pub struct Pulse {
 pub struct Gateway {
     /// Where its own broker listens.
     pub mqtt: SocketAddr,
+    /// Where its status page is, if it could be opened.
+    pub page: Option<SocketAddr>,
     /// How it stands.
     pub pulse: Box<dyn Fn() -> Pulse + Send + Sync>,
     /// Stops it in order: polling, commit, uplink drained, closed. Then the newest committed number of each stream, read
@@ -69,7 +71,8 @@ async fn start(plan: Arc<Plan>) -> Result<Gateway, Failed> {
     let store = Arc::new(ArcSwapOption::from_pointee(running.store().clone()));
     let (lent, uplink) = (Arc::clone(&store), Arc::clone(uplink));
     let pulse = Box::new(move || lent.load().as_ref().map_or_else(Pulse::default, |store| pulse(store, &uplink)));
-    Ok(Gateway { mqtt, pulse, stop: Box::new(move || Box::pin(stop(running, store))) })
+    let page = running.status_address();
+    Ok(Gateway { mqtt, page, pulse, stop: Box::new(move || Box::pin(stop(running, store))) })
 }
 
 fn pulse(store: &StoreHandle, uplink: &UplinkStats) -> Pulse {

@@ -196,8 +196,10 @@ impl Play {
 fn introduce(gateway: &Gateway, cloud: &Cloud, config: &Path) {
     let (host, port) = (gateway.mqtt.ip(), gateway.mqtt.port());
     let plain = cloud.plain_address();
+    let page = gateway.page.map_or_else(|| "cannot be opened".to_owned(), |page| format!("http://{page}/"));
     say(&format!(
         "\n  A pump station and a serial line (unit '{DEAD}' is dead) -> the gateway -> a link that fails -> a cloud.\n\n\
+         \x20 Status page, in a browser:     {page}\n\
          \x20 Plant side, any MQTT client:   mosquitto_sub -h {host} -p {port} -t 'demo/#' -v\n\
          \x20 Move the pump:                 mosquitto_pub -h {host} -p {port} -q 1 -t demo/pump-station/speed_set/set -m 1200\n\
          \x20 Cloud side:                    mosquitto_sub -h {} -p {} -t '#' -v\n\

@@ -126,7 +126,8 @@ impl Run {
         self.world.retained.insert(name.clone(), self.count);
         let (payload, properties) = (self.count.to_string().into(), bytes::Bytes::new());
         // Every other one has somebody who left it.
-        let source = (self.count % 2 == 0).then(|| Source { owner: "o".into(), client: self.count.to_string().into() });
+        let source =
+            self.count.is_multiple_of(2).then(|| Source { owner: "o".into(), client: self.count.to_string().into() });
         Some(Row { topic: name.into(), qos: 1, payload, properties, expires_unix_ms: None, source })
     }
 
@@ -342,7 +343,11 @@ impl Run {
         for row in load::read_retained(&self.connection).expect("read") {
             let payload: u64 = std::str::from_utf8(&row.payload).expect("text").parse().expect("a number");
             let left_by = row.source.map(|source| source.client.to_string());
-            assert_eq!(left_by, (payload % 2 == 0).then(|| payload.to_string()), "of this message, or of nobody");
+            assert_eq!(
+                left_by,
+                payload.is_multiple_of(2).then(|| payload.to_string()),
+                "of this message, or of nobody"
+            );
             world.retained.insert(row.topic.to_string(), payload);
         }
         self.check_bodies();

@@ -1,0 +1,88 @@
+//! The broker, and who was let in.
+
+use crate::access::AccessStats;
+use crate::broker::BrokerStats;
+use crate::status::metrics::{Figures, Labels};
+
+use super::{of, real};
+
+/// What `$SYS` has, and what was dropped by reason.
+pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
+    let BrokerStats {
+        clients,
+        clients_max,
+        sessions_away,
+        sessions_expired,
+        subscriptions,
+        retained,
+        connections,
+        turned_away,
+        connects,
+        connects_refused,
+        packets_received,
+        packets_sent,
+        bytes_received,
+        bytes_sent,
+        publishes_received,
+        publishes_sent,
+        publish_bytes_received,
+        publish_bytes_sent,
+        conflated,
+        dropped_slow,
+        dropped_too_large,
+        dropped_full,
+        dropped_ended,
+        dropped_expired,
+        publishes_refused,
+        faults,
+    } = stats;
+    let none = Labels::new();
+    for (name, help, gauge) in [
+        ("broker_clients", "Clients connected now.", clients),
+        ("broker_clients_max", "Most clients that were connected at once.", clients_max),
+        ("broker_sessions_away", "Sessions kept for clients that are not connected.", sessions_away),
+        ("broker_subscriptions", "Subscriptions now.", subscriptions),
+        ("broker_retained_messages", "Retained messages now.", retained),
+    ] {
+        out.level(name, help, &none, real(gauge.get()));
+    }
+    for (name, help, counter) in [
+        ("broker_sessions_expired", "Kept sessions whose client did not come back in time.", sessions_expired),
+        ("broker_connections", "Connections taken in.", connections),
+        ("broker_turned_away", "Connections turned away, or without anything sensible in time.", turned_away),
+        ("broker_connects", "CONNECTs that came.", connects),
+        ("broker_connects_refused", "CONNECTs refused.", connects_refused),
+        ("broker_publishes_refused", "Publishes of clients refused.", publishes_refused),
+        ("broker_faults", "Connections ended for malformed packets or protocol errors.", faults),
+    ] {
+        out.count(name, help, &none, counter.get());
+    }
+    for (name, help, received, sent) in [
+        ("broker_packets", "Packets from (in) and to (out) clients.", packets_received, packets_sent),
+        ("broker_transferred_bytes", "Bytes from and to clients.", bytes_received, bytes_sent),
+        ("broker_publishes", "PUBLISH from and to clients.", publishes_received, publishes_sent),
+        ("broker_payload_bytes", "Payload of PUBLISH.", publish_bytes_received, publish_bytes_sent),
+    ] {
+        out.count(name, help, &of("direction", "in"), received.get());
+        out.count(name, help, &of("direction", "out"), sent.get());
+    }
+    for (reason, dropped) in [
+        ("conflated", conflated),
+        ("slow", dropped_slow),
+        ("too_large", dropped_too_large),
+        ("full", dropped_full),
+        ("ended", dropped_ended),
+        ("expired", dropped_expired),
+    ] {
+        let help = "Messages that did not reach a client they were meant for.";
+        out.count("broker_dropped_messages", help, &of("reason", reason), dropped.get());
+    }
+}
+
+/// Logins at the broker and at the status page.
+pub(super) fn access(out: &mut Figures, stats: &AccessStats) {
+    let AccessStats { logins, wrong, busy, refused } = stats;
+    for (outcome, counter) in [("accepted", logins), ("wrong", wrong), ("busy", busy), ("refused", refused)] {
+        out.count("access_logins", "Logins by what came of them.", &of("outcome", outcome), counter.get());
+    }
+}

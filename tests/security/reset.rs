@@ -1,0 +1,149 @@
+//! `ironbridge factory-reset`: nothing of the owner stays, nothing of anybody else goes, wherever it is interrupted.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::gateway::{Home, Plc, config, tag, until};
+
+const DELIVERED: &str = "# as delivered\n";
+
+/// A gateway that has run: a store, one of a bridge, sessions, commands; users and keys beside its configuration, which also
+/// names a key elsewhere; and files of somebody else everywhere.
+async fn used(elsewhere: &Path) -> Home {
+    let plc = Plc::start().await;
+    let more = format!(
+        "{}[[uplink]]\nname = \"cloud\"\nurl = \"mqtts://127.0.0.1:1\"\nca_file = \"ca.pem\"\ncertificate = \"gw.crt\"\n\
+         key = {:?}\nusername = \"box\"\npassword_file = \"cloud.password\"\n\
+         [[bridge]]\nname = \"hall\"\nurl = \"mqtt://127.0.0.1:1\"\n[[bridge.topic]]\nfilter = \"x/#\"\n",
+        tag("a", "holding:0", "uint16", ""),
+        elsewhere.display().to_string()
+    );
+    let text = config(plc.line.address()).replacen(
+        "[[broker.listener]]",
+        "[broker]\nusers_file = \"users\"\n[[broker.listener]]",
+        1,
+    );
+    let home = Home::new(&(text + &more));
+    for name in ["users", "cloud.password", "ca.pem", "gw.crt", "notes.txt", "delivered.toml"] {
+        fs::write(home.path(name), if name == "users" { "" } else { DELIVERED }).unwrap();
+        fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    fs::create_dir(home.path("ironbridge.d")).unwrap();
+    fs::write(home.path("ironbridge.d/10-more.toml"), "[store]\nmax_age = \"30d\"\n").unwrap();
+    let daemon = home.run();
+    daemon.mqtt().await;
+    until("something is stored", || home.path("data/store/meta.db").exists() && home.path("data/bridge-hall").exists())
+        .await;
+    let told = reset(&home, &["--yes"]);
+    assert_eq!(told.status.code(), Some(75), "beside a running gateway");
+    assert!(text_of(&told.stderr).contains("the gateway is running"), "{}", text_of(&told.stderr));
+    assert_eq!(daemon.stop().await, Some(0));
+    fs::write(home.path("data/store/meta.db-wal"), "left by a crash").unwrap();
+    fs::write(home.path("data/store/quarantine/chunk-bulk-000001.db"), "set aside").unwrap();
+    fs::write(home.path("data/broker.db.damaged"), "set aside").unwrap();
+    fs::write(home.path("data/holiday.jpg"), "of somebody else").unwrap();
+    fs::write(home.path("data/store/tailor"), "of somebody else").unwrap();
+    symlink(elsewhere.parent().unwrap(), home.path("data/bridge-link")).unwrap();
+    home
+}
+
+fn reset(home: &Home, more: &[&str]) -> Output {
+    let arguments = ["factory-reset", "--config", "ironbridge.toml", "--default-config", "delivered.toml"];
+    let mut command = home.command(&[&arguments, more].concat());
+    command.stdout(std::process::Stdio::piped()).output().unwrap()
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Everything below a directory, by name; links are not followed.
+fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(dir: &Path, home: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.strip_prefix(home).unwrap().display().to_string();
+            if path.is_dir() && !path.is_symlink() {
+                walk(&path, home, found);
+            } else {
+                found.insert(name, if path.is_symlink() { Vec::new() } else { fs::read(&path).unwrap() });
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(dir, dir, &mut found);
+    found
+}
+
+fn names(tree: &BTreeMap<String, Vec<u8>>) -> Vec<&str> {
+    tree.keys().map(String::as_str).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_power_was_cut() {
+    let other = tempfile::tempdir().unwrap();
+    let elsewhere = other.path().join("lent.key");
+    fs::write(&elsewhere, "not ours").unwrap();
+    let home = used(&elsewhere).await;
+    let before = tree(&home.path(""));
+
+    let asked = reset(&home, &[]);
+    assert_eq!(asked.status.code(), Some(64), "without a terminal and without --yes");
+    let dry = reset(&home, &["--dry-run"]);
+    assert!(dry.status.success());
+    assert_eq!(tree(&home.path("")), before, "nothing was changed by asking");
+    let said = text_of(&dry.stdout);
+    let goes: Vec<PathBuf> = said.lines().filter_map(|line| Some(line.strip_prefix("goes   ")?.into())).collect();
+    assert!(goes.len() > 10 && said.contains("lent.key (lies elsewhere)"), "{said}");
+
+    // Cut after each step: whoever runs it again finds what is left.
+    let kept =
+        ["data/bridge-link", "data/holiday.jpg", "data/store/tailor", "delivered.toml", "ironbridge.toml", "notes.txt"];
+    for cut in (0..=goes.len()).rev() {
+        for (name, bytes) in &before {
+            if !home.path(name).is_symlink() {
+                fs::create_dir_all(home.path(name).parent().unwrap()).unwrap();
+                fs::write(home.path(name), bytes).unwrap();
+            }
+        }
+        for path in &goes[..cut] {
+            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            assert!(gone.is_ok() || !path.exists(), "{}", path.display());
+            if path.ends_with("store") {
+                fs::create_dir_all(path).unwrap();
+                fs::write(path.join("tailor"), "of somebody else").unwrap();
+            }
+        }
+        let told = reset(&home, &["--yes"]);
+        assert!(told.status.success(), "cut {cut}: {}", text_of(&told.stderr));
+        let after = tree(&home.path(""));
+        assert_eq!(names(&after), kept, "cut {cut}");
+        assert_eq!(text_of(&after["ironbridge.toml"]), DELIVERED);
+    }
+    let audit = text_of(&reset(&home, &["--yes"]).stderr);
+    if !Path::new("/run/systemd/journal/socket").exists() {
+        assert!(audit.contains("audit=factory_reset outcome=done"), "{audit}");
+    }
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "not ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_delivered_configuration_it_stays_and_with_keep_config_users_and_keys_do_too() {
+    let other = tempfile::tempdir().unwrap();
+    let home = used(&other.path().join("gone.key")).await;
+    fs::remove_file(home.path("delivered.toml")).unwrap();
+    assert!(reset(&home, &["--yes", "--keep-config"]).status.success());
+    assert!(
+        home.path("users").exists() && home.path("cloud.password").exists() && !home.path("data/broker.db").exists()
+    );
+    assert!(reset(&home, &["--yes"]).status.success());
+    assert!(!home.path("users").exists() && !home.path("cloud.password").exists());
+    assert!(home.path("ironbridge.toml").exists() && home.path("ca.pem").exists());
+    home.configure("this is no TOML");
+    assert_eq!(reset(&home, &["--yes"]).status.code(), Some(78), "nobody guesses where the data lies");
+    assert!(reset(&home, &["--yes", "--data-dir", "data"]).status.success());
+}

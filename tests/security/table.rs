@@ -1,0 +1,63 @@
+//! The table in README.md is what is tested: each row names tests that exist, and there is no way to switch anything off.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::path::Path;
+
+use ironbridge::config::schema;
+
+fn home() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_row_of_the_table_names_tests_that_exist() {
+    let table = std::fs::read_to_string(home().join("tests/security/README.md")).unwrap();
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise")).collect();
+    assert!(rows.len() >= 20, "{}", rows.len());
+    for row in rows {
+        let named: Vec<_> = row.split('`').skip(1).step_by(2).filter(|word| word.contains(".rs::")).collect();
+        assert!(!named.is_empty(), "no test in: {row}");
+        for test in named {
+            let (file, name) = test.split_once("::").unwrap();
+            let text = std::fs::read_to_string(home().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(text.contains(&format!("fn {name}(")), "{test} is gone");
+        }
+    }
+}
+
+#[test]
+fn no_key_of_the_configuration_makes_anything_less_secure() {
+    let bad =
+        ["insecure", "skip", "accept_invalid", "no_verify", "trust_all", "unsafe", "disable", "danger", "plaintext"];
+    for path in schema::all_paths() {
+        assert!(!bad.iter().any(|word| path.contains(word)), "{path}");
+    }
+    let verify: Vec<_> = schema::all_paths().into_iter().filter(|path| path.contains("verify")).collect();
+    assert_eq!(verify, ["device.tag.write.verify"], "which reads a written register back");
+}
+
+#[test]
+fn every_id_of_the_audit_trail_is_in_its_table() {
+    fn ids(dir: &Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            if entry.path().is_dir() {
+                ids(&entry.path(), found);
+                continue;
+            }
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let said = text.split("audit = \"").chain(text.split("journal::audit(\"").skip(1)).skip(1);
+            let file = entry.path().display().to_string();
+            found.extend(said.filter_map(|rest| Some((rest.split('"').next()?.to_owned(), file.clone()))));
+        }
+    }
+    let mut found = Vec::new();
+    ids(&home().join("src"), &mut found);
+    assert!(found.len() >= 10, "{found:?}");
+    let table = std::fs::read_to_string(home().join("src/access/audit.rs")).unwrap();
+    let readme = std::fs::read_to_string(home().join("README.md")).unwrap();
+    for (id, file) in found {
+        assert!(table.contains(&format!("//! | `{id}` |")), "{id} of {file} is not in the table of access/audit.rs");
+        assert!(readme.contains(&format!("`{id}`")), "{id} of {file} is not in the README");
+    }
+}
