@@ -194,14 +194,13 @@ impl Store {
     pub fn start(self, end: DurableEnd, clock: Clock, notices: Notices) -> StoreHandle {
         let directory = Directory::at(&self.opening.dir);
         let stats = Arc::new(StoreStats::default());
-        let routes = self.opening.uplinks.iter().map(|route| route.name.clone()).collect();
         let shared = Arc::new(Shared {
             directory,
             state: Mutex::new(State::empty()),
             progress: watch::Sender::new(0),
             cursors_due: Notify::new(),
             stats,
-            routes: Mutex::new(routes),
+            routes: Mutex::new(self.opening.uplinks.iter().map(|route| route.name.clone()).collect()),
         });
         let (control, inbox) = mpsc::channel(CONTROL_WAITING_MAX);
         let (finished, done) = watch::channel(());
@@ -218,15 +217,14 @@ const CONTROL_WAITING_MAX: usize = 64;
 enum Control {
     /// Save the cursors now.
     Save(oneshot::Sender<()>),
-    Answer(oneshot::Sender<()>),                // a sign of life
-    Revise(Box<Revision>, oneshot::Sender<()>), // other tags, uplinks or bounds
+    /// Give a sign of life.
+    Answer(oneshot::Sender<()>),
+    /// Other tags, uplinks or bounds.
+    Revise(Box<Revision>, oneshot::Sender<()>),
     /// Remember a clock fix.
     Fix(Fix),
     /// These numbers cannot be read: declare them lost.
-    Lost {
-        class: Class,
-        span: Span,
-    },
+    Lost { class: Class, span: Span },
     /// Something out of a damaged chunk.
     Salvaged(salvage::Piece),
 }

@@ -86,7 +86,7 @@ fn passwd(home: &Home, password: &str) {
 fn configuration(plc: SocketAddr, cloud: SocketAddr, page: u16) -> String {
     let text = config(plc).replacen("[[broker.listener]]", "[broker]\nusers_file = \"users\"\n[[broker.listener]]", 1);
     let text =
-        text.replacen("[status]\nlisten = \"127.0.0.1:0\"", &format!("[status]\nlisten = \"127.0.0.1:{page}\""), 1);
+        text.replacen("[status]\nlisten = \"127.0.0.2:0\"", &format!("[status]\nlisten = \"127.0.0.1:{page}\""), 1);
     format!(
         "# the modem's PIN is {COMMENT}\n{text}{}\
          [[broker.listener]]\nlisten = \"127.0.0.1:0\"\ntls = {{ certificate = \"door.crt\", key = \"door.key\" }}\n\
