@@ -115,8 +115,11 @@ impl Inbound {
 
     /// What the next connection of the session has to know.
     pub(super) fn carry(&self) -> Vec<(u16, Received)> {
-        let again: Vec<u16> =
-            self.waiting.iter().filter(|waiting| waiting.may_come_again).map(|waiting| waiting.packet_id).collect();
+        // What was refused, and stands behind another one that is not settled, was never told: it is judged anew.
+        let anew = |waiting: &&Waiting| {
+            waiting.may_come_again || matches!(waiting.verdict, Some(Verdict::NotKept(..) | Verdict::Refused(..)))
+        };
+        let again: Vec<u16> = self.waiting.iter().filter(anew).map(|waiting| waiting.packet_id).collect();
         let of = |(id, entry): (&u16, &Entry)| match entry.stage {
             Stage::Unsettled if again.contains(id) => None,
             Stage::Unsettled => Some((*id, Received::SentOn)),

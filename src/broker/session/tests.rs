@@ -75,6 +75,20 @@ fn acknowledgements_keep_the_order_of_the_publishes_however_they_are_settled() {
 }
 
 #[test]
+fn what_was_not_kept_and_never_told_is_a_new_publish_when_it_comes_again() {
+    let mut first = of(Lifetime::Begun, Version::V5, 0, 10);
+    let _waits = token(&step(&mut first, publish(Qos::ExactlyOnce, 5, None, "a")));
+    let refused = token(&step(&mut first, publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert_eq!(first.settle(refused, Verdict::NotKept(0x97, "no room")), [], "behind the one that waits");
+    let mut resumed = of(Lifetime::Resumed, Version::V5, 0, 10);
+    resumed.inbound = Inbound::new(Version::V5, true, &first.carry());
+    let again = step(&mut resumed, publish(Qos::ExactlyOnce, 6, None, "a"));
+    assert!(matches!(again[..], [Action::Publish { .. }]), "{again:?}");
+    let sent_on = step(&mut resumed, publish(Qos::ExactlyOnce, 5, None, "a"));
+    assert!(matches!(sent_on[..], [Action::Confirm { .. }]), "{sent_on:?}");
+}
+
+#[test]
 fn a_qos_2_publish_that_comes_again_is_published_once() {
     let mut session = session(Version::V311, 0, 10);
     let taken = token(&step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")));
