@@ -103,7 +103,7 @@ poll = "100ms"
     write(f"{run}/mosquitto.conf", f"listener {upstream} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
     spawn(["mosquitto", "-c", f"{run}/mosquitto.conf"], stdout=log, stderr=log)
     wait_for("the upstream broker", lambda: not subprocess.run(["mosquitto_pub", "-p", str(upstream), "-t", "x", "-m", "x"], capture_output=True).returncode, 30)
-    receiver = spawn([ironbridge, "receive", f"mqtt://127.0.0.1:{upstream}", "--client-id", "lake", "--sqlite", f"{run}/lake.sqlite", "--quiet"],
+    receiver = spawn([ironbridge, "receive", f"mqtt://127.0.0.1:{upstream}", "--client-id", "lake", "--sqlite", f"{run}/lake.sqlite"],
                      stdout=log, stderr=log)
     witness = spawn(["mosquitto_sub", "-p", str(upstream), "-t", "#", "-q", "1", "-F", "%t %p"], stdout=subprocess.PIPE, stderr=log, text=True)
     meanings, twice = {}, collections.Counter()
