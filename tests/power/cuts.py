@@ -125,9 +125,9 @@ poll = "100ms"
 
     # Inside: the package as apt installs it, its configuration, a fixed address, and a witness after each start.
     subprocess.run(["cp", "-a", root, tree], check=True)
-    shutil.copy(deb, f"{tree}/root/package.deb")
-    chroot("dpkg", "-i", "/root/package.deb", stdout=log, stderr=log)
-    os.remove(f"{tree}/root/package.deb")
+    shutil.copy(deb, f"{tree}/var/tmp/package.deb")
+    chroot("dpkg", "-i", "/var/tmp/package.deb", stdout=log, stderr=log)
+    os.remove(f"{tree}/var/tmp/package.deb")
     config = f"{tree}/etc/ironbridge"
     write(f"{config}/ironbridge.toml", plan.replace("10.0.2.2:502", f"10.0.2.2:{plant}"), 0o640)
     openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=box",

@@ -213,9 +213,9 @@ try:
 
     @prove("credentials come by drop-in, and nobody else can read them")
     def _():
-        m.run("printf 'one-secret\\n' | ironbridge passwd /root/users hmi")
+        m.run("printf 'one-secret\\n' | ironbridge passwd /srv/users hmi")
         m.write("/etc/ironbridge/ironbridge.d/users.toml", '[broker]\nusers_file = "$CREDENTIALS_DIRECTORY/users"\n')
-        m.write(f"/etc/systemd/system/{UNIT}.d/credentials.conf", "[Service]\nLoadCredential=users:/root/users\n")
+        m.write(f"/etc/systemd/system/{UNIT}.d/credentials.conf", "[Service]\nLoadCredential=users:/srv/users\n")
         m.run(f"systemctl daemon-reload && systemctl restart {UNIT}")
         read = m.wait_for("the users", lambda: m.journal(f"{MATCH} USERS=1"))
         assert read[-1]["MESSAGE"].startswith("users file read"), read
