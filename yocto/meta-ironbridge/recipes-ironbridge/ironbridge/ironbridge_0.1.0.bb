@@ -49,6 +49,8 @@ do_install:append() {
     # As ironbridge.tmpfiles has it: keys and passwords may come to lie beside the configuration.
     install -d -m 2750 -g ironbridge ${D}${sysconfdir}/ironbridge
     install -m 0640 -g ironbridge ${UNPACKDIR}/ironbridge.toml ${D}${sysconfdir}/ironbridge/ironbridge.toml
+    # What a factory reset puts back in its place.
+    install -D -m 0644 ${UNPACKDIR}/ironbridge.toml ${D}${datadir}/ironbridge/ironbridge.toml
 
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${S}/systemd/ironbridge.service ${D}${systemd_system_unitdir}/ironbridge.service
