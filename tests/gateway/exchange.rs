@@ -172,7 +172,7 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
                 anonymous = \"read\"\n";
     let bridge = "[[bridge]]\nname = \"far\"\nurl = \"mqtts://127.0.0.1:1\"\nca_file = \"ca.pem\"\n\
                   [[bridge.topic]]\nfilter = \"o/#\"\n";
-    let home = Home::new(&(head(0) + door + bridge));
+    let home = Home::new(&(head(0) + door));
     std::fs::write(home.path("ca.pem"), "no certificate").unwrap();
     let (certificate, key) = authority.server_pem("localhost", VALID);
     std::fs::write(home.path("server.crt"), certificate).unwrap();
@@ -180,7 +180,8 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
     std::fs::set_permissions(home.path("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let daemon = home.run();
     let watch = Watch::on_all(daemon.mqtt().await).await;
-    until("the bridge cannot be", || daemon.said("uplink_disabled").is_some()).await;
+    reload(&home, &daemon, &(head(0) + door + bridge)).await;
+    watch.event("uplink_disabled", "active").await;
     std::fs::write(home.path("server.crt"), "no certificate").unwrap();
     daemon.signal(Signal::HUP);
     watch.event("certificate_unusable", "active").await;
