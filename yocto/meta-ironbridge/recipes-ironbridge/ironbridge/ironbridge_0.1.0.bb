@@ -37,7 +37,7 @@ PACKAGECONFIG[demo] = "--features demo"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
 # Cargo runs outside the source tree and so does not see its .cargo/config.toml.
-export LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1"
+export LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1 -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE"
 
 # SQLite and zstd are those the crates bring: the store's promises were proven on exactly that SQLite and these flags,
 # and both are linked into the tests the same way.
