@@ -58,7 +58,7 @@ pub(super) fn beside(config: &Path, units: &[Unit]) -> Result<Beside, Unclear> {
     }
     let fragments = home.join("ironbridge.d");
     for (path, kind) in entries(&fragments).map_err(|error| Unclear::Io(fragments, error))? {
-        if !kind.is_dir() && name(&path).ends_with(".toml") && !name(&path).starts_with('.') {
+        if !kind.is_dir() && path.extension().is_some_and(|end| end == "toml") && !name(&path).starts_with('.') {
             if let Some(text) = document(&path)? {
                 look.document(&text, &path);
             }
