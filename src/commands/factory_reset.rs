@@ -67,7 +67,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     let data_dir = data_dir(args, &config, facts)?;
     let locks = lock_all(&data_dir)?;
     let intent = intend(args, &config, &data_dir).map_err(|error| Failed::TryAgain(format!("cannot look: {error}")))?;
-    show(&intent, &config, args.keep_config);
+    super::print(shown(&intent, &config, args.keep_config))?;
     if args.dry_run {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     drop(locks);
     tell(if outcome.is_ok() { "done" } else { "unfinished" }, intent.goes.len());
     outcome.map_err(|why| Failed::TryAgain(format!("not finished, run it again: {why}")))?;
-    println!("done. Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
+    super::tell("done. Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
     Ok(())
 }
 
@@ -135,21 +135,18 @@ fn intend(args: &Args, config: &Path, data_dir: &Path) -> io::Result<Intent> {
     Ok(Intent { goes, stays, delivered })
 }
 
-fn show(intent: &Intent, config: &Path, keeps_config: bool) {
-    for path in &intent.goes {
-        println!("goes   {}", path.display());
-    }
-    for (path, why) in &intent.stays {
-        println!("stays  {} ({why})", path.display());
-    }
+fn shown(intent: &Intent, config: &Path, keeps_config: bool) -> String {
+    let goes = intent.goes.iter().map(|path| format!("goes   {}\n", path.display()));
+    let stays = intent.stays.iter().map(|(path, why)| format!("stays  {} ({why})\n", path.display()));
     let config = config.display();
-    match &intent.delivered {
-        Some(_) => println!("reset  {config}, to what was delivered"),
-        None if keeps_config => println!("stays  {config}, with users, passwords and keys (--keep-config)"),
+    let last = match &intent.delivered {
+        Some(_) => format!("reset  {config}, to what was delivered\n"),
+        None if keeps_config => format!("stays  {config}, with users, passwords and keys (--keep-config)\n"),
         None => {
-            println!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)");
+            format!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)\n")
         }
-    }
+    };
+    goes.chain(stays).chain([last]).collect()
 }
 
 fn asked() -> Result<bool, Failed> {
