@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::{Authority, VALID};
 use crate::gateway::{Home, Plc, config, tag, until};
+use crate::visit::Site;
 use crate::web::{Answer, ask, get, try_ask};
 
 /// Asks until the answer is as it should be.
@@ -148,7 +149,7 @@ async fn diag_asks_behind_tls_too_and_nobody_who_only_has_the_port() {
     let plc = Plc::start().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let tls = "tls = { certificate = \"server.crt\", key = \"server.key\" }";
-    let page = format!("[status]\nlisten = \"127.0.0.1:{port}\"\n{tls}\n");
+    let page = format!("[status]\nlisten = \"127.0.0.1:{port}\"\nanonymous = \"read\"\n{tls}\n");
     let text = config(plc.line.address()).replace("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n", &page);
     let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
     let put = |name: &str| {
@@ -169,13 +170,26 @@ async fn diag_asks_behind_tls_too_and_nobody_who_only_has_the_port() {
     let has = |archive: &[u8], text: &str| archive.windows(text.len()).any(|window| window == text.as_bytes());
     let told = diag("ironbridge.toml");
     assert!(has(&told, "\"reasons\":["), "health.txt has what /health says on this machine");
-    assert!(has(&told, &format!("https://127.0.0.1:{port}/api/status wants a login")));
+    assert!(has(&told, "\"buses\":["), "and status.json what the page shows");
     // By this configuration somebody else has the port: whoever answers is not who is meant.
     put("other");
     let text = std::fs::read_to_string(home.path("ironbridge.toml")).unwrap();
     std::fs::write(home.path("other.toml"), text.replace("server.", "other.")).unwrap();
     assert!(!has(&diag("other.toml"), "\"reasons\":["), "another certificate than that in the file");
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn where_visitors_must_log_in_health_keeps_its_reasons_from_this_machine_too() {
+    let site = Site::with(|text| text.replacen("anonymous = \"read\"\n", "", 1)).await;
+    let stranger = get(site.page, "/health", "").await;
+    assert!(
+        ["ok\n", "not ok\n"].contains(&stranger.body.as_str()),
+        "a proxy on this machine brings anybody: {stranger:?}"
+    );
+    assert!(site.logged_in("hmi").await.get("/health").await.json()["ok"].is_boolean());
+    let basic = get(site.page, "/health", "Authorization: Basic aG1pOmhtaQ==\r\n").await; // hmi:hmi
+    assert!(basic.json()["reasons"].is_array());
 }
 
 #[tokio::test]
