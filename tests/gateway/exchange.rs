@@ -215,7 +215,10 @@ async fn a_reload_by_command_reads_the_file_when_the_one_by_signal_is_through() 
     daemon.signal(Signal::HUP);
     let first = held(&pipe).await; // it has read the older text
     home.configure(&text(3));
-    let mut command = home.command(&["reload", "--config", "ironbridge.toml"]).spawn().unwrap();
+    // Told where the daemon is: else the command would read the file itself.
+    let socket = home.path("data/control.sock");
+    let words = ["reload", "--config", "ironbridge.toml", "--socket", socket.to_str().unwrap()];
+    let mut command = home.command(&words).spawn().unwrap();
     drop(first);
     until("the older text is in force", || daemon.times_said("configuration changed") == 1).await;
     drop(held(&pipe).await); // the newer one is read now
