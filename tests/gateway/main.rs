@@ -19,4 +19,5 @@ mod exchange;
 mod lines;
 mod local;
 mod reload;
+mod revised;
 mod upstream;
