@@ -32,7 +32,7 @@ def free_port():
 
 
 def spawn(command, **more):
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **more)  # a Ctrl-C is for us
     processes.append(process)
     return process
 
