@@ -32,7 +32,7 @@ def free_port():
 
 
 def spawn(command, **more):
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **more)  # a Ctrl-C is for us
     processes.append(process)
     return process
 
@@ -236,9 +236,11 @@ poll = "500ms"
     print(f"upstream: {report['received']} records, {report['missing']} missing, {report['outstanding']} still to come, {report['declared_lost']} declared lost, {report['duplicates']} duplicates, "
           f"{len(report['streams'])} epochs; {sum(twice.values())} numbers with two meanings")
     print(f"store: looked at after {len(looked)} of {done + 1} starts, {len(broken)} times not whole")
+    if done < kills:
+        problems.append(f"interrupted after {done} of {kills} kills")
     problems += [f"acknowledged and lost: {sorted(lost)[:20]}"] * bool(lost) + [f"arrived twice: {again[:20]}"] * bool(again)
     problems += [f"missing upstream: {report['missing']}"] * (report["missing"] > 0) + [f"two meanings: {list(twice)[:5]}"] * bool(twice)
-    problems += [f"store not whole: {broken[0]}"] * bool(broken) + ["no publish was acknowledged"] * (not promised)
+    problems += [f"store not whole: {said}" for said in broken[:1]] + ["no publish was acknowledged"] * (not promised)
     for line in problems:
         print(f"FAILED  {line}")
     print("what was acknowledged is there" if not problems else f"everything is left in {run}")
