@@ -219,6 +219,8 @@ async fn a_reload_by_command_reads_the_file_when_the_one_by_signal_is_through() 
     let socket = home.path("data/control.sock");
     let words = ["reload", "--config", "ironbridge.toml", "--socket", socket.to_str().unwrap()];
     let mut command = home.command(&words).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await; // time enough to begin, if it would
+    assert_eq!(daemon.times_said("INFO reloading"), 1, "side by side");
     drop(first);
     until("the older text is in force", || daemon.times_said("configuration changed") == 1).await;
     drop(held(&pipe).await); // the newer one is read now
