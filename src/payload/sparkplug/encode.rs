@@ -1,0 +1,170 @@
+//! Metrics to bytes: a payload grows metric by metric, and is numbered and stamped at the last moment.
+//!
+//! A payload is kept as the bytes of its metrics, so that its size is known while it is filled, and nothing is held twice.
+//! On the wire: `timestamp`, `metrics` in the order of [`Payload::push`], `seq` (fields 1, 2, 3 of `Payload`).
+
+use prost::Message as _;
+
+use super::kind::{DataType, Value};
+use super::proto::{self, MetricValue, PropertyValueValue};
+use super::squeeze;
+
+/// Key of `Payload.metrics`: field 2, length-delimited.
+const METRICS: u8 = 2 << 3 | 2;
+/// The metric beside a compressed body that names its algorithm, as Tahu has it.
+const ALGORITHM: &str = "algorithm";
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric<'a> {
+    /// In births, and where there is no alias.
+    pub name: Option<&'a str>,
+    /// In births and data.
+    pub alias: Option<u64>,
+    /// Of the value, UTC, ms.
+    pub timestamp_ms: Option<u64>,
+    /// In births.
+    pub datatype: Option<DataType>,
+    /// To be filed under its time, not shown as the newest.
+    pub historical: bool,
+    /// In the form that [`super::value_of`] gives for its type.
+    pub value: Value<'a>,
+    /// Quality, unit, limits.
+    pub properties: &'a [(&'static str, Property<'a>)],
+}
+
+/// The value of a property.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Property<'a> {
+    /// Int32
+    Int(i32),
+    /// Double
+    Double(f64),
+    /// Boolean
+    Bool(bool),
+    /// String
+    Text(&'a str),
+}
+
+/// A payload that is being filled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payload {
+    timestamp_ms: u64,
+    seq: Option<u8>,
+    count: usize,
+    metrics: Vec<u8>,
+}
+
+impl Payload {
+    /// An empty one. A death has no seq.
+    pub fn new(timestamp_ms: u64, seq: Option<u8>) -> Self {
+        Self { timestamp_ms, seq, count: 0, metrics: Vec::new() }
+    }
+
+    /// When it is sent, and as which number: for a payload that was filled before that was known.
+    pub const fn stamp(&mut self, timestamp_ms: u64, seq: Option<u8>) {
+        (self.timestamp_ms, self.seq) = (timestamp_ms, seq);
+    }
+
+    /// Puts a metric behind the others.
+    pub fn push(&mut self, metric: &Metric<'_>) {
+        self.metrics.push(METRICS);
+        let metric = proto::Metric::from(metric);
+        metric.encode_length_delimited(&mut self.metrics).expect("memory takes everything");
+        self.count += 1;
+    }
+
+    /// Metrics in it.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// No metric in it?
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of [`Self::encode`].
+    pub fn encoded_len(&self) -> usize {
+        self.head().encoded_len() + self.metrics.len() + self.tail().encoded_len()
+    }
+
+    /// As it goes out.
+    pub fn encode(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.head().encode(&mut out).expect("memory takes everything");
+        out.extend_from_slice(&self.metrics);
+        self.tail().encode(&mut out).expect("memory takes everything");
+        out
+    }
+
+    /// The same in a compressed body (`SPBV1.0_COMPRESSED`, GZIP), or as it is where that is not shorter. The outer payload
+    /// has timestamp and seq too: hosts count by them before they unpack.
+    pub fn compressed(self) -> Vec<u8> {
+        let (timestamp, seq) = (Some(self.timestamp_ms), self.seq.map(u64::from));
+        let plain = self.encode();
+        let algorithm = proto::Metric {
+            name: Some(ALGORITHM.to_owned()),
+            datatype: Some(DataType::String as u32),
+            value: Some(MetricValue::StringValue(squeeze::GZIP.to_owned())),
+            ..proto::Metric::default()
+        };
+        let outer = proto::Payload {
+            timestamp,
+            metrics: vec![algorithm],
+            seq,
+            uuid: Some(squeeze::UUID.to_owned()),
+            body: Some(squeeze::gzip(&plain)),
+        };
+        if outer.encoded_len() < plain.len() { outer.encode_to_vec() } else { plain }
+    }
+
+    fn head(&self) -> proto::Payload {
+        proto::Payload { timestamp: Some(self.timestamp_ms), ..proto::Payload::default() }
+    }
+
+    fn tail(&self) -> proto::Payload {
+        proto::Payload { seq: self.seq.map(u64::from), ..proto::Payload::default() }
+    }
+}
+
+impl From<&Metric<'_>> for proto::Metric {
+    fn from(metric: &Metric<'_>) -> Self {
+        let value = match metric.value {
+            Value::Null => None,
+            Value::Int(bits) => Some(MetricValue::IntValue(bits)),
+            Value::Long(bits) => Some(MetricValue::LongValue(bits)),
+            Value::Float(number) => Some(MetricValue::FloatValue(number)),
+            Value::Double(number) => Some(MetricValue::DoubleValue(number)),
+            Value::Bool(bit) => Some(MetricValue::BooleanValue(bit)),
+            Value::Str(text) => Some(MetricValue::StringValue(text.to_owned())),
+        };
+        Self {
+            name: metric.name.map(str::to_owned),
+            alias: metric.alias,
+            timestamp: metric.timestamp_ms,
+            datatype: metric.datatype.map(|kind| kind as u32),
+            is_historical: metric.historical.then_some(true),
+            is_transient: None,
+            is_null: value.is_none().then_some(true),
+            properties: properties(metric.properties),
+            value,
+        }
+    }
+}
+
+fn properties(all: &[(&'static str, Property<'_>)]) -> Option<proto::PropertySet> {
+    let value = |(_, property): &(&str, Property<'_>)| {
+        let (kind, value) = match property {
+            Property::Int(number) => (DataType::Int32, PropertyValueValue::IntValue(number.cast_unsigned())),
+            Property::Double(number) => (DataType::Double, PropertyValueValue::DoubleValue(*number)),
+            Property::Bool(bit) => (DataType::Boolean, PropertyValueValue::BooleanValue(*bit)),
+            Property::Text(text) => (DataType::String, PropertyValueValue::StringValue((*text).to_owned())),
+        };
+        proto::PropertyValue { r#type: Some(kind as u32), is_null: None, value: Some(value) }
+    };
+    (!all.is_empty()).then(|| proto::PropertySet {
+        keys: all.iter().map(|(key, _)| (*key).to_owned()).collect(),
+        values: all.iter().map(value).collect(),
+    })
+}
