@@ -112,8 +112,9 @@ impl Way {
     pub const fn of(uplink: &UplinkPlan) -> Self {
         match (uplink.format, uplink.layout, uplink.compress) {
             (Format::Batch, ..) => Self::Batch,
+            (Format::Sparkplug, ..) => Self::Sparkplug,
             (Format::Json, Layout::Device, _) => Self::JsonDevice,
-            (Format::Json, Layout::Tag, Compress::Zstd) => Self::JsonArray,
+            (Format::Json, Layout::Tag, Compress::Zstd | Compress::Gzip) => Self::JsonArray,
             (Format::Json, Layout::Tag, Compress::None) if uplink.batch_samples > 1 => Self::JsonArray,
             (Format::Json, Layout::Tag, Compress::None) => Self::JsonTag,
         }

@@ -15,7 +15,11 @@
 //! there would be a lie):
 //!
 //! ```text
-//! BARRIER_TABLE
+//!                mosquitto 2                              our own broker
+//!                cuts  proven  not there  bytes  answer   cuts  proven  not there  bytes  answer
+//! PINGREQ          49  20 000          0      4   44 ms     45  20 000          0      4   47 ms
+//! UNSUBSCRIBE      44  20 000          0     11   43 ms     42  20 000          0     11   46 ms
+//! QoS 1 marker     51  20 000          0     16   43 ms     42  20 000          0     16   44 ms
 //! ```
 //!
 //! All three are sound. PINGREQ is the cheapest, but rumqttc 0.25.1 gives it to nobody, pings by itself and takes a second one
