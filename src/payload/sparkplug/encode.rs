@@ -47,7 +47,7 @@ pub enum Property<'a> {
 }
 
 /// A payload that is being filled.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
     timestamp_ms: u64,
     seq: Option<u8>,

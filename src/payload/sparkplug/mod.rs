@@ -2,7 +2,8 @@
 //!
 //! `config/ironbridge-sparkplug.proto` says it to strangers, field by field, and `proto` is that text in Rust. `kind` the
 //! data types, and which one a tag has · `encode` metrics to bytes · `squeeze` the compressed form · `command` what a host
-//! sends, bounded whatever comes in · `state` whether a host is there · `topic` where all of it goes.
+//! sends, bounded whatever comes in · `state` whether a host is there. Where all of it goes stands
+//! in `model::sparkplug`.
 //!
 //! Pure: nothing here knows a session, its counts (bdSeq, seq) or a clock; they come in as arguments.
 
@@ -12,13 +13,12 @@ mod kind;
 mod proto;
 mod squeeze;
 mod state;
-mod topic;
 
+pub use crate::model::sparkplug::{BadId, Kind, Node, Topic, check_id, state_topic};
 pub use command::{Command, METRICS_MAX, NAME_BYTES_MAX, Refused, Told, decode_command};
 pub use encode::{Metric, Payload, Property};
 pub use kind::{DataType, Value, Worked, quality_code, type_of, value_of};
 pub use state::{NoState, State, decode_state};
-pub use topic::{BadId, Kind, Node, Topic, check_id, state_topic};
 
 /// Name of the birth/death sequence number in NBIRTH and NDEATH (specification, section 6.4.22).
 pub const BD_SEQ: &str = "bdSeq";

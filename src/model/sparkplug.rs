@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::model::topic::TOPIC_BYTES_MAX;
+use super::topic::TOPIC_BYTES_MAX;
 
 /// The first level of every topic.
 const NAMESPACE: &str = "spBv1.0";
