@@ -163,6 +163,7 @@ pub const UPLINK: &[Key] = &[
     landed("edge_node_id", Kind::Text),
     landed("primary_host", Kind::Text),
     landed("host_timeout", Kind::Text),
+    landed("datatypes", Kind::Text),
     landed("batch_samples", Kind::Number),
     landed("batch_interval", Kind::Text),
     landed("summary_after", Kind::Text),

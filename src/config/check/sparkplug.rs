@@ -7,13 +7,15 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::plan::{
-    Compress, Delivery, Format, HOST_TIMEOUT, MqttVersion, Preset, SparkplugPlan, UplinkPlan,
+    Compress, Datatypes, Delivery, Format, HOST_TIMEOUT, MqttVersion, Preset, SparkplugPlan, UplinkPlan,
 };
 use super::super::section::Section;
 use super::gateway::Gateway;
+use super::uplink::word;
 use crate::model::sparkplug::{Node, check_id};
 
-const KEYS: [&str; 4] = ["group_id", "edge_node_id", "primary_host", "host_timeout"];
+const KEYS: [&str; 5] = ["group_id", "edge_node_id", "primary_host", "host_timeout", "datatypes"];
+const DATATYPES: [(&str, Datatypes); 2] = [("births", Datatypes::Births), ("always", Datatypes::Always)];
 /// 0: what a broker has counts at once.
 const HOST_TIMEOUTS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// As many records as one pull of the store may bring: data of one device go together, however they were polled.
@@ -35,6 +37,7 @@ pub fn edge_node(section: &Section<'_, '_>, gateway: &Gateway<'_>, plan: &mut Up
     if section.get("batch_samples").is_none() {
         plan.batch_samples = SAMPLES;
     }
+    let datatypes = word(section, "datatypes", &DATATYPES, &[]);
     let host_timeout = section.duration("host_timeout", HOST_TIMEOUTS).unwrap_or(HOST_TIMEOUT);
     let group = id(section, gateway, "group_id").or_else(|| group_of(gateway));
     let node = id(section, gateway, "edge_node_id").unwrap_or_else(|| gateway.plan.name.clone());
@@ -47,7 +50,7 @@ pub fn edge_node(section: &Section<'_, '_>, gateway: &Gateway<'_>, plan: &mut Up
         return;
     };
     match Node::new(&group, &node) {
-        Ok(node) => plan.sparkplug = Some(SparkplugPlan { node, primary_host, host_timeout }),
+        Ok(node) => plan.sparkplug = Some(SparkplugPlan { node, primary_host, host_timeout, datatypes }),
         Err(error) => {
             let key = if check_id(&node).is_err() { "edge_node_id" } else { "group_id" };
             let at = section.get(key).map_or(section.at, |node| node.at);
@@ -73,7 +76,10 @@ fn refuse_foreign(section: &Section<'_, '_>, plan: &UplinkPlan) {
         refuse("delivery", "Sparkplug is always live-first: new values at once, the backlog beside them as historical");
     }
     if plan.mqtt_version == MqttVersion::V5 {
-        refuse("mqtt_version", "not in this version: an edge node speaks MQTT 3.1.1, which every Sparkplug server takes");
+        refuse(
+            "mqtt_version",
+            "not in this version: an edge node speaks MQTT 3.1.1, which every Sparkplug server takes",
+        );
     }
     if plan.preset == Preset::Azure {
         refuse("preset", "Azure IoT Hub has topics of its own and takes no Sparkplug");

@@ -135,6 +135,18 @@ pub struct SparkplugPlan {
     pub primary_host: Option<String>,
     /// `host_timeout`: how long it may be gone before the broker says so. 0 ..= 1 h; default [`HOST_TIMEOUT`].
     pub host_timeout: Duration,
+    /// `datatypes`
+    pub datatypes: Datatypes,
+}
+
+/// `datatypes`: where a metric says its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Datatypes {
+    /// In births, as the specification has it.
+    #[default]
+    Births,
+    /// In data too: two bytes a sample, for hosts that remember no births.
+    Always,
 }
 
 /// What an uplink is there for.

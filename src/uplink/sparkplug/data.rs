@@ -13,7 +13,8 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use super::catalogue::{ALARM, EVENT, GAP, RESULT};
-use super::{EdgeNode, Telegram, Told, ms};
+use super::{EdgeNode, TEXT, Telegram, Told, ms};
+use crate::config::plan::Datatypes;
 use crate::model::quality::Quality;
 use crate::model::sparkplug::Kind;
 use crate::model::value;
@@ -72,7 +73,7 @@ impl EdgeNode {
                     }
                     OwedBody::Event { topic, body } => {
                         let numbered = json::numbered_event(body, owed.number, owed.previous);
-                        event(&mut payload, topic, &numbered, at_ms);
+                        self.event(&mut payload, topic, &numbered, at_ms);
                     }
                     OwedBody::Message { .. } => {} // refused with the configuration: no such record is owed here
                 }
@@ -98,7 +99,7 @@ impl EdgeNode {
     /// A declared loss.
     pub(in crate::uplink) fn gap(&self, text: &[u8]) -> Telegram {
         let mut payload = Payload::new(0, None);
-        json_metric(&mut payload, GAP, &String::from_utf8_lossy(text), self.now_ms());
+        self.json_metric(&mut payload, GAP, &String::from_utf8_lossy(text), self.now_ms());
         Telegram { kind: Kind::NData, device: None, payload }
     }
 
@@ -113,12 +114,17 @@ impl EdgeNode {
             name: None,
             alias: Some(alias),
             timestamp_ms: Some(ms(wall.unix_ms)),
-            datatype: None,
+            datatype: self.datatype(entry.kind),
             historical: false,
             value: value_of(sample.value.as_ref(), entry.kind).unwrap_or(Value::Null),
             properties: &[(QUALITY, Property::Int(quality))],
         });
         Some(Telegram { kind: Kind::DData, device: Some(Arc::clone(&known.name)), payload })
+    }
+
+    /// What data say of it.
+    fn datatype(&self, kind: DataType) -> Option<DataType> {
+        (self.datatypes == Datatypes::Always).then_some(kind)
     }
 
     /// A dead device's tag that still has no value.
@@ -158,7 +164,7 @@ impl EdgeNode {
         }
         // A value that its metric cannot have is one of a time when the tag was another: it says its type itself.
         let (datatype, value) = match value_of(value, kind) {
-            Some(value) => (None, value),
+            Some(value) => (self.datatype(kind), value),
             None => value.map_or((None, Value::Null), |value| plain(value)),
         };
         let property = [(QUALITY, Property::Int(code))];
@@ -170,6 +176,33 @@ impl EdgeNode {
             historical,
             value,
             properties: if loud { &property } else { &[] },
+        });
+    }
+
+    fn event(&self, payload: &mut Payload, topic: &str, numbered: &[u8], at_ms: u64) {
+        let metric = if topic.ends_with("/set/result") {
+            RESULT
+        } else if topic.starts_with("ironbridge/") && topic.contains("/alarm/") {
+            ALARM
+        } else {
+            EVENT
+        };
+        let body = String::from_utf8_lossy(numbered);
+        let rest = body.trim_start().strip_prefix('{').unwrap_or("}").trim_start();
+        let comma = if rest.starts_with('}') { "" } else { "," };
+        let text = format!("{{\"topic\":{}{comma}{rest}", serde_json::Value::from(topic));
+        self.json_metric(payload, metric, &text, at_ms);
+    }
+
+    fn json_metric(&self, payload: &mut Payload, (_, alias): (&str, u64), text: &str, at_ms: u64) {
+        payload.push(&Metric {
+            name: None,
+            alias: Some(alias),
+            timestamp_ms: Some(at_ms),
+            datatype: self.datatype(TEXT),
+            historical: false,
+            value: Value::Str(text),
+            properties: &[],
         });
     }
 }
@@ -184,31 +217,4 @@ fn plain(value: &value::Value) -> (Option<DataType>, Value<'_>) {
         value::Value::Text(_) => DataType::String,
     };
     (Some(kind), value_of(Some(value), kind).unwrap_or(Value::Null))
-}
-
-fn event(payload: &mut Payload, topic: &str, numbered: &[u8], at_ms: u64) {
-    let metric = if topic.ends_with("/set/result") {
-        RESULT
-    } else if topic.starts_with("ironbridge/") && topic.contains("/alarm/") {
-        ALARM
-    } else {
-        EVENT
-    };
-    let body = String::from_utf8_lossy(numbered);
-    let rest = body.trim_start().strip_prefix('{').unwrap_or("}").trim_start();
-    let comma = if rest.starts_with('}') { "" } else { "," };
-    let text = format!("{{\"topic\":{}{comma}{rest}", serde_json::Value::from(topic));
-    json_metric(payload, metric, &text, at_ms);
-}
-
-fn json_metric(payload: &mut Payload, (_, alias): (&str, u64), text: &str, at_ms: u64) {
-    payload.push(&Metric {
-        name: None,
-        alias: Some(alias),
-        timestamp_ms: Some(at_ms),
-        datatype: None,
-        historical: false,
-        value: Value::Str(text),
-        properties: &[],
-    });
 }

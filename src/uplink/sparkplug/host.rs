@@ -80,11 +80,6 @@ impl Host {
         let over = *at + self.timeout <= now && self.standing == Standing::Online;
         if over || self.proven.len() > WAITING_MAX { self.proven.pop_front().map(|(_, ack)| ack) } else { None }
     }
-
-    /// When more will count; `None`: nothing waits.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.proven.front().map(|(at, _)| *at + self.timeout)
-    }
 }
 
 #[cfg(test)]
@@ -119,7 +114,7 @@ mod tests {
         host.hear(state(true, 1));
         host.prove(Ack::Gap(1), begin);
         host.prove(Ack::Gap(2), begin + wait / 2);
-        assert_eq!((host.counts(begin + wait / 2), host.due()), (None, Some(begin + wait)));
+        assert_eq!(host.counts(begin + wait / 2), None);
         assert_eq!(host.counts(begin + wait), Some(Ack::Gap(1)));
         assert_eq!(host.counts(begin + wait), None);
         host.hear(state(false, 1));

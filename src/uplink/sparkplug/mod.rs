@@ -33,7 +33,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use crate::config::plan::{Compress, Plan, SparkplugPlan, UplinkPlan};
+use crate::config::plan::{Compress, Datatypes, Plan, SparkplugPlan, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::latest::Latest;
 use crate::model::number::Class;
@@ -77,6 +77,7 @@ pub(super) struct EdgeNode {
     node: Node,
     classes: Vec<Class>,
     compress: Compress,
+    datatypes: Datatypes,
     plant: Option<Plant>,
     clock: Clock,
     numbers: Numbers,
@@ -116,6 +117,7 @@ impl EdgeNode {
             node: spark.node.clone(),
             classes: plan.classes.clone(),
             compress: plan.compress,
+            datatypes: spark.datatypes,
             plant: None,
             clock,
             numbers: Numbers::begin(0),
@@ -213,7 +215,7 @@ impl EdgeNode {
     }
 
     /// Its primary host, if it has one.
-    pub(super) const fn host(&mut self) -> Option<&mut Host> {
+    const fn host(&mut self) -> Option<&mut Host> {
         self.host.as_mut()
     }
 
