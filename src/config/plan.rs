@@ -34,8 +34,8 @@ pub use listener::{
 pub use page::PagePlan;
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
-    Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
-    ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan, Use,
+    Bind, Budget, Compress, Datatypes, Delivery, Downlink, Format, HOST_TIMEOUT, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
+    ProxyKind, ProxyPlan, Schedule, ServerPlan, SparkplugPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan, Use,
 };
 
 /// The whole of it.

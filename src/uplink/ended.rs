@@ -29,6 +29,8 @@ pub(super) enum Ended {
     Elsewhere(String),
     /// Too much, too often: come again later.
     Busy(String),
+    /// A host wants us elsewhere, or is not there: the next server.
+    Host(String),
 }
 
 impl Ended {
@@ -42,7 +44,8 @@ impl Ended {
             | Self::OtherVersion(why)
             | Self::Elsewhere(why)
             | Self::Narrow(why)
-            | Self::Busy(why) => why,
+            | Self::Busy(why)
+            | Self::Host(why) => why,
             Self::NoRetain => "the broker does not keep retained messages".into(),
             Self::BadAlias => "the broker did not understand a topic alias".into(),
         }

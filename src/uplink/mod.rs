@@ -7,8 +7,8 @@
 //! spoken · `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the
 //! one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
 //! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
-//! `withhold` of topics that it never takes · `status` the retained
-//! status and last will · `trouble` what the operator is told ·
+//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs ·
+//! `status` the retained status and last will · `trouble` what the operator is told ·
 //! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -52,6 +52,7 @@ mod schedule;
 mod sending;
 mod session;
 mod source;
+mod sparkplug;
 mod stats;
 mod status;
 mod summary;
@@ -101,6 +102,7 @@ use rate::Rate;
 use refusal::Refusals;
 use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
+pub use sparkplug::Plant;
 pub use stats::{UplinkState, UplinkStats, WayFigures};
 pub use timing::Timing;
 use trouble::Trouble;
@@ -177,7 +179,16 @@ impl<S: Source> Uplink<S> {
         let road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
         let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
-        let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
+        let mut packer = Packer::new(&plan, &gateway, clock.clone(), message_bytes_max);
+        let downlink = match (commands, packer.node()) {
+            (Some(commands), Some(node)) => {
+                node.obey(commands);
+                None
+            }
+            (commands, _) => {
+                commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)))
+            }
+        };
         let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
         let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
@@ -187,7 +198,7 @@ impl<S: Source> Uplink<S> {
             rate: Rate::new(limits.publishes_per_s),
             downlink,
             down,
-            packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
+            packer,
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
             rotation: Rotation::new(servers.len(), timing.first_server_again),
@@ -207,6 +218,13 @@ impl<S: Source> Uplink<S> {
             servers,
         };
         (uplink, stats)
+    }
+
+    /// What the births of an edge node tell of; of no use to other formats.
+    pub fn live_in(&mut self, plant: Plant) {
+        if let Some(node) = self.packer.node() {
+            node.live_in(plant);
+        }
     }
 
     /// Connects, drains, reconnects, until `stop` begins or the source ends; then waits for what is in flight, says
@@ -307,6 +325,12 @@ impl<S: Source> Uplink<S> {
         self.outage.interrupted();
         self.source.only(self.ways.classes());
         self.ways.connected(self.road.prober());
+        if self.packer.node().is_some() {
+            let bdseq = self.source.next_session().await;
+            if let Some(node) = self.packer.node() {
+                node.begin(bdseq);
+            }
+        }
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,

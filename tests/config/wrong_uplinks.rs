@@ -75,7 +75,6 @@ fn formats_and_clouds_say_what_is_wrong() {
     assert_refused(
         &mqtt,
         &[
-            ("format = «\"sparkplug\"", "uplink[0].format", "not in this version"),
             ("format = «\"xml\"", "uplink[0].format", "unknown word"),
             ("format = \"batch\"\nlayout = «\"device\"", "uplink[0].layout", "json only"),
             ("format = \"batch\"\ncompress = «\"none\"", "uplink[0].compress", "json only"),

@@ -18,4 +18,5 @@ mod doors;
 mod lines;
 mod local;
 mod reload;
+mod sparkplug;
 mod upstream;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{DownPlan, Notifications};
 use crate::model::number::Class;
+use crate::model::sparkplug::Node;
 
 /// `session_expiry` when it is not written: a long weekend, and a week to notice it.
 const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
@@ -45,7 +46,7 @@ pub struct UplinkPlan {
     /// `batch_interval`: how long a publish that is not full waits for more. 0 ..= 1 h; default 0: what was committed
     /// together goes together.
     pub batch_interval: Duration,
-    /// `compress`, for json; the format batch is always compressed.
+    /// `compress`, for json and sparkplug; the format batch is always compressed.
     pub compress: Compress,
     /// Put before every upstream topic as it stands (usually ends with `/`, may be empty).
     pub topic_prefix: String,
@@ -71,6 +72,8 @@ pub struct UplinkPlan {
     pub downs: Vec<DownPlan>,
     /// `session_expiry`: how long the broker upstream keeps what comes down while the link is down. 1 min ..= 365 d.
     pub session_expiry: Duration,
+    /// The edge node that it is: with the format sparkplug, and never without it.
+    pub sparkplug: Option<SparkplugPlan>,
     /// What it is there for.
     pub usage: Use,
     /// `summary_after`: after an outage that left a backlog this long, one summary per tag (min, max, mean, last) goes
@@ -112,11 +115,38 @@ impl UplinkPlan {
             commands: Downlink::default(),
             downs: Vec::new(),
             session_expiry: SESSION_EXPIRY,
+            sparkplug: None,
             usage: Use::default(),
             summary_after: None,
             paths: Vec::new(),
         }
     }
+}
+
+/// `host_timeout` when it is not written: a host with the usual keep alive of 60 s is missed after 90.
+pub const HOST_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// `format = "sparkplug"`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SparkplugPlan {
+    /// `group_id`, `edge_node_id`
+    pub node: Node,
+    /// `primary_host`: births wait for it, and nothing counts as received while it is away.
+    pub primary_host: Option<String>,
+    /// `host_timeout`: how long it may be gone before the broker says so. 0 ..= 1 h; default [`HOST_TIMEOUT`].
+    pub host_timeout: Duration,
+    /// `datatypes`
+    pub datatypes: Datatypes,
+}
+
+/// `datatypes`: where a metric says its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Datatypes {
+    /// In births, as the specification has it.
+    #[default]
+    Births,
+    /// In data too: two bytes a sample, for hosts that remember no births.
+    Always,
 }
 
 /// What an uplink is there for.
@@ -252,6 +282,8 @@ pub enum Format {
     Json,
     /// Columns in protobuf, compressed.
     Batch,
+    /// Sparkplug B 3.0, as an edge node.
+    Sparkplug,
 }
 
 /// `layout` of json.
@@ -272,6 +304,8 @@ pub enum Compress {
     None,
     /// zstd (RFC 8878).
     Zstd,
+    /// gzip (RFC 1952), as `SPBV1.0_COMPRESSED`; of sparkplug only.
+    Gzip,
 }
 
 /// `delivery`
