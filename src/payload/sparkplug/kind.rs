@@ -285,8 +285,10 @@ mod tests {
     fn every_register_of_16_bits_is_told_from_the_next_in_a_float() {
         for (factor, offset) in [(0.1, 0.0), (0.01, -200.0), (0.001, 4000.0)] {
             assert_eq!(type_of(Wire::Uint16, scaled(factor, offset)), DataType::Float);
-            let sent =
-                |raw: u16| value_of(Some(&value::Value::Float(f64::from(raw) * factor + offset)), DataType::Float);
+            let sent = |raw: u16| {
+                let value = value::Value::Float(f64::from(raw) * factor + offset);
+                format!("{:?}", value_of(Some(&value), DataType::Float))
+            };
             for raw in 0..u16::MAX {
                 assert_ne!(sent(raw), sent(raw + 1), "{raw} * {factor} + {offset}");
             }
