@@ -1,9 +1,15 @@
 //! The published schema of Sparkplug payloads, and the program that writes them: every field that is written or read is one
 //! that stands in `config/ironbridge-sparkplug.proto`, under that number, in that type and that oneof.
 
+#[path = "../support/wire_plant.rs"]
+mod wire_plant;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+
+use ironbridge::model::value::Value as Of;
+use ironbridge::payload::sparkplug::{DataType, Kind, Metric, Node, Payload, Value, value_of};
 
 /// Message or enum to its fields: number to what it is (`optional uint64`, `oneof uint32`) and its name.
 type Schema = BTreeMap<String, BTreeMap<u32, (String, String)>>;
@@ -85,4 +91,43 @@ fn the_program_writes_what_the_published_schema_of_sparkplug_says() {
         assert_eq!(kind.is_some(), (1..=15).contains(&number), "{name}");
         assert!(kind.is_none_or(|kind| kind.eq_ignore_ascii_case(&name)), "{name} = {number}");
     }
+}
+
+/// Bytes for each sample in messages of 1000: of the payload, and on the wire as the head of `cargo bench --bench wire` says.
+#[expect(clippy::cast_precision_loss, reason = "thousands")]
+fn bytes_per_sample(pack: impl Fn(Payload) -> Vec<u8>) -> (f64, f64) {
+    let samples = wire_plant::plant(20_000, false);
+    let topic = Node::new("acme", wire_plant::GATEWAY).expect("good ids").device_topic(Kind::DData, "pump-01");
+    let message = |samples: &[wire_plant::Sample]| {
+        let mut payload = Payload::new(1_795_204_900_000, Some(7));
+        for sample in samples {
+            let kind = match sample.value {
+                Of::Bool(_) => DataType::Boolean,
+                Of::Float(_) => DataType::Float,
+                _ => DataType::Int64,
+            };
+            payload.push(&Metric {
+                name: None,
+                alias: u64::try_from(sample.device * wire_plant::TAGS + sample.tag + 1).ok(),
+                timestamp_ms: u64::try_from(sample.unix_ms).ok(),
+                datatype: None,
+                historical: false,
+                value: value_of(Some(&sample.value), kind).unwrap_or(Value::Null),
+                properties: &[],
+            });
+        }
+        let payload = pack(payload).len();
+        (payload, wire_plant::wire(&topic, payload))
+    };
+    let sizes: Vec<_> = samples.chunks(1000).map(message).collect();
+    let each = |bytes: usize| bytes as f64 / samples.len() as f64;
+    (each(sizes.iter().map(|size| size.0).sum()), each(sizes.iter().map(|size| size.1).sum()))
+}
+
+/// Seven in ten of these tags are floats, which take 17: two around it, three of alias, seven of time, five of value.
+#[test]
+fn a_sample_of_1000_tags_takes_16_5_bytes_and_on_the_wire_6_5_compressed() {
+    let ((payload, wire), (_, packed)) = (bytes_per_sample(Payload::encode), bytes_per_sample(Payload::compressed));
+    println!("{payload:.2} B a sample, {wire:.2} B on the wire, {packed:.2} B compressed");
+    assert!(payload <= 16.5 && wire <= 17.5 && packed <= 6.5, "{payload:.2}, {wire:.2} and {packed:.2}");
 }

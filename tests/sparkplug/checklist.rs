@@ -18,7 +18,10 @@ const ELSEWHERE: [(&str, (&str, &str)); 7] = [
     ("tck-id-topic-structure-namespace-valid-group-id", IDS),
     ("tck-id-topic-structure-namespace-valid-edge-node-id", IDS),
     ("tck-id-topic-structure-namespace-valid-device-id", IDS),
-    ("tck-id-topic-structure-namespace-unique-device-id", ("tests/config/wrong_devices.rs", "a_device_says_what_is_wrong")),
+    (
+        "tck-id-topic-structure-namespace-unique-device-id",
+        ("tests/config/wrong_devices.rs", "a_device_says_what_is_wrong"),
+    ),
 ];
 
 const INSTALLATION: &str = "takes the whole installation: an edge node does not know the others";

@@ -316,7 +316,8 @@ impl Peer {
         self.send(&v4::Packet::SubAck(v4::SubAck { pkid: subscribe.pkid, return_codes: codes })).await?;
         self.filters.extend(asked.into_iter().map(|(filter, _)| filter));
         let kept = self.shared.kept.lock().unwrap().clone();
-        for (topic, payload) in kept.into_iter().filter(|(topic, _)| self.wants(topic)) {
+        let wanted: Vec<_> = kept.into_iter().filter(|(topic, _)| self.wants(topic)).collect();
+        for (topic, payload) in wanted {
             let mut publish = v4::Publish::new(topic, QoS::AtMostOnce, payload);
             publish.retain = true;
             self.send(&v4::Packet::Publish(publish)).await?;
