@@ -2,8 +2,7 @@
 //!
 //! Fed by the durable lane of `flow::hub`, emptied by uplinks through [`Reader`]s. It promises: what was committed is
 //! handed to every uplink that has its class until that uplink acknowledges it, or a gap record says otherwise; numbers
-//! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting.
-//! It knows nothing of MQTT, and of SQLite only what `disk` shows.
+//! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting. It knows nothing of MQTT.
 //!
 //! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into the `tail`,
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),

@@ -56,6 +56,8 @@ pub(super) struct Progress {
     pub(super) record_bytes: usize,
     /// Something at QoS 0 is on its way without a barrier behind it.
     pub(super) unproven: bool,
+    /// Births, or a host that they wait for, keep data waiting.
+    pub(super) births: bool,
     /// Records of the backlog that were put into messages not yet fetched.
     pub(super) open_records: usize,
     heard: Heard,
@@ -90,6 +92,7 @@ impl Progress {
             paused: false,
             record_bytes: 0,
             unproven: false,
+            births: false,
             open_records: 0,
             heard: Heard::Nothing,
             accepted_at: None,
@@ -319,7 +322,8 @@ impl<S: Source> Session<'_, S> {
             wake = wake.min(progress.moved_at + self.timing.stalled);
         }
         let declared = progress.declarations.due();
-        for at in [progress.not_before, self.packer.due(), progress.round_at, declared].into_iter().flatten() {
+        let packed = self.packer.due().filter(|_| !progress.births);
+        for at in [progress.not_before, packed, progress.round_at, declared].into_iter().flatten() {
             wake = wake.min(at);
         }
         progress.stop_at.map_or(wake, |at| wake.min(at))

@@ -37,7 +37,8 @@ impl<S: Source> Session<'_, S> {
     /// The status when it is due, or births; then records while the window has room.
     pub(super) fn send(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         if self.packer.node().is_some() {
-            if self.send_node(client, line, progress)? == Data::May {
+            progress.births = self.send_node(client, line, progress)? == Data::MustWait;
+            if !progress.births {
                 self.send_records(client, line, progress)?;
             }
             return Ok(self.raise(client, progress)?);

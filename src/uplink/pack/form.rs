@@ -7,7 +7,6 @@ use std::time::Instant;
 use crate::config::plan::{Compress, Format, Layout, UplinkPlan, Use};
 use crate::flow::clock::Clock;
 use crate::model::message::Kept;
-use crate::model::number::Class;
 use crate::model::quality::Quality;
 use crate::model::time::{Stamp, Wall};
 use crate::model::topic::{GatewayTopics, device_topic};
@@ -22,7 +21,7 @@ use super::letter::{self, Numbering};
 use super::run::{Company, Shape};
 use crate::uplink::client::{Extras, Retained};
 use crate::uplink::source::Lane;
-use crate::uplink::sparkplug::{EdgeNode, SAMPLE_BYTES, Telegram};
+use crate::uplink::sparkplug::{EdgeNode, SAMPLE_BYTES};
 
 /// Of a publish, besides topic and payload: with a few properties of MQTT 5.
 const HEADER_BYTES: usize = 64;
@@ -250,8 +249,8 @@ impl Form {
             let ack = Ack::Records { stream: first.stream, epoch: first.epoch, first: first.seq, last: last.seq };
             if let Kind::Node(node) = &mut self.kind {
                 let draft = node.draft(&records);
-                if draft.bytes() <= self.bytes_max || records.len() == 1 {
-                    return Some((told(node.keep(draft), &records, (ack, first.stream, lane)), rest));
+                if draft.fits(self.bytes_max) || records.len() == 1 {
+                    return Some((letter::told(node.keep(draft), &records, (ack, first.stream, lane)), rest));
                 }
                 let mut second = records.split_off(records.len() / 2);
                 second.append(&mut rest);
@@ -334,15 +333,6 @@ impl Form {
     pub(super) fn compressed(&self, text: Vec<u8>) -> Vec<u8> {
         if self.compress == Compress::Zstd { packed::compress(&text) } else { text }
     }
-}
-
-/// What an edge node makes of these records. A client's message is none of it: one that an earlier configuration left owed has no
-/// telegrams, and so no topic, and is given up with a gap record.
-fn told(telegrams: Vec<Telegram>, records: &[Owed], (ack, class, lane): (Ack, Class, Lane)) -> Message {
-    let letter = matches!(records, [Owed { body: OwedBody::Message { .. }, .. }]);
-    let (extras, retained) = (Extras::default(), Retained::No);
-    let telegrams = (!letter).then_some(telegrams);
-    Message { topic: String::new(), payload: Vec::new(), extras, retained, ack, class, lane, telegrams }
 }
 
 /// Layout `device`.

@@ -26,6 +26,8 @@ use crate::store::{DictionaryTag, Owed, OwedBody};
 
 /// [`quality_code`] of a good value.
 const GOOD: i32 = 192;
+/// Devices in one go: rumqttc's queue has room for what the window allows, and for births before each of these.
+const TELEGRAMS_MAX: usize = 256;
 /// About what a sample takes: two bytes around it, an alias of three, a time of seven and a value of five to nine.
 pub(in crate::uplink) const SAMPLE_BYTES: usize = 20;
 
@@ -39,8 +41,12 @@ pub(in crate::uplink) struct Draft {
 }
 
 impl Draft {
-    /// Of the largest payload.
-    pub(in crate::uplink) fn bytes(&self) -> usize {
+    /// May it go as it is, with payloads of so many bytes at most?
+    pub(in crate::uplink) fn fits(&self, bytes_max: usize) -> bool {
+        self.telegrams.len() <= TELEGRAMS_MAX && self.bytes() <= bytes_max
+    }
+
+    fn bytes(&self) -> usize {
         self.telegrams.iter().map(|telegram| telegram.payload.encoded_len()).max().unwrap_or(0)
     }
 }

@@ -197,11 +197,15 @@ impl EdgeNode {
         self.told = Some(plan);
     }
 
-    /// Has a reload changed what births tell of?
-    pub(super) fn has_changed(&self) -> bool {
-        let Some((plant, told)) = self.plant.as_ref().zip(self.told.as_ref()) else { return false };
+    /// Has a reload changed what births tell of? Said once.
+    fn has_changed(&mut self) -> bool {
+        let Some((plant, told)) = self.plant.as_ref().zip(self.told.as_mut()) else { return false };
         let now = plant.plan.load();
-        !Arc::ptr_eq(&now, told) && (now.tags != told.tags || now.devices != told.devices)
+        if Arc::ptr_eq(&now, told) {
+            return false;
+        }
+        let before = std::mem::replace(told, Arc::clone(&now));
+        now.tags != before.tags || now.devices != before.devices
     }
 
     /// Somebody wants births.
@@ -232,3 +236,6 @@ fn ms(unix_ms: i64) -> u64 {
 
 /// A metric that carries JSON of the gateway's own.
 const TEXT: DataType = DataType::String;
+
+#[cfg(test)]
+mod tests;

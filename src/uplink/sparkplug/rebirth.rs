@@ -2,7 +2,8 @@
 //! comes in as an argument.
 //!
 //! A request during the wait is fulfilled by the next births, so nobody is forgotten; a host that asks on every message, or ten
-//! that ask at once, cost one set of births in five seconds.
+//! that ask at once, cost one set of births in five seconds. Data go on during the wait: births were sent in the five seconds
+//! before it, and a host that never stops asking does not keep them from the others.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rebirth {
-    /// When the last ones began; `None`: there were none.
+    /// When the last ones began that somebody asked for.
     last: Option<Instant>,
     asked: bool,
 }
@@ -25,9 +26,12 @@ impl Rebirth {
         self.asked = true;
     }
 
-    /// Births begin now.
+    /// Births begin now. Those that nobody asked for keep nobody waiting who does.
     pub(super) const fn begun(&mut self, now: Instant) {
-        (self.last, self.asked) = (Some(now), false);
+        if self.asked {
+            self.last = Some(now);
+        }
+        self.asked = false;
     }
 
     /// When births are due; `None`: nobody asks.
@@ -43,6 +47,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_storm_of_requests_is_one_rebirth_in_five_seconds_and_the_last_request_is_fulfilled() {
         let (begin, mut rebirth, mut births) = (Instant::now(), Rebirth::default(), Vec::new());
+        rebirth.begun(begin);
         for ms in 0..20_000 {
             let now = begin + Duration::from_millis(ms);
             if ms < 12_500 {
