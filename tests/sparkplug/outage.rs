@@ -52,7 +52,8 @@ impl Truth {
     }
 }
 
-fn levels_at(host: &Host, devices: &[&str]) -> Vec<(u64, i64)> {
+/// Times and values of `plc/level` that the host was told.
+pub fn levels_at(host: &Host, devices: &[&str]) -> Vec<(u64, i64)> {
     let values = lawful(host, devices);
     let Some(told) = values.get(&("plc".into(), "level".into())) else { return Vec::new() };
     let level = |told: &crate::law::Told| match told.value {

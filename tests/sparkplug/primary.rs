@@ -134,3 +134,31 @@ async fn a_host_that_comes_and_goes_gets_one_birth_each_time_and_every_value() {
     assert_eq!(host.of("NBIRTH").len(), 4);
     drop(daemon);
 }
+
+/// Its broker may have died with its last will, and kept what it said before.
+#[tokio::test]
+async fn a_host_that_begins_anew_without_a_word_gets_births_and_what_had_not_counted() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    host.state("scada", true, 5_000);
+    let patient = "primary_host = \"scada\"\nhost_timeout = \"60s\"";
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, patient)));
+    let daemon = home.run();
+    let truth = Truth::of(&daemon).await;
+    let counting = count_up(&plc);
+    host.count("DDATA", 8).await;
+    truth.is_at(&host, &["meter", "plc"]).await;
+    let before = crate::outage::levels_at(&host, &["meter", "plc"]);
+    host.state("scada", true, 5_000); // again: nothing new
+    let seen = host.of("DDATA").len();
+    host.count("DDATA", seen + 2).await;
+    assert_eq!(host.of("NBIRTH").len(), 1);
+    host.state("scada", true, 6_000);
+    host.count("NBIRTH", 2).await;
+    counting.abort();
+    let twice = |host: &Host| {
+        let told = crate::outage::levels_at(host, &["meter", "plc"]);
+        before.iter().all(|level| told.iter().filter(|told| *told == level).count() > 1)
+    };
+    host.until("all of it again", twice).await;
+    drop(daemon);
+}
