@@ -20,7 +20,9 @@ use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as Retain};
 use crate::model::sparkplug::{Kind, Topic, state_topic};
 use crate::model::value::Value;
-use crate::payload::sparkplug::{Command, NEXT_SERVER, REBIRTH, State, decode_command, decode_state};
+use crate::payload::sparkplug::{
+    Command, DataType, NEXT_SERVER, REBIRTH, SCAN_RATE, State, decode_command, decode_state,
+};
 use crate::uplink::client::{Receiver, Retained, Wanted};
 use crate::uplink::downlink::Commands;
 use crate::uplink::intake::{Arrived, Intake};
@@ -38,6 +40,8 @@ pub(super) struct Heard {
     pub(super) states: Vec<State>,
     pub(super) rebirth: bool,
     pub(super) next_server: bool,
+    /// ms
+    pub(super) scan_rate: Option<u64>,
     /// Aliases of metrics whose value is to be told again.
     pub(super) show: BTreeSet<u64>,
 }
@@ -202,6 +206,15 @@ impl Desk {
                 Some(REBIRTH) if command.told.is_true() => self.ears.note(|heard| heard.rebirth = true),
                 Some(NEXT_SERVER) if command.told.is_true() => self.ears.note(|heard| heard.next_server = true),
                 Some(REBIRTH | NEXT_SERVER) => {} // false asks for nothing
+                Some(SCAN_RATE) => match command.told.as_kind(DataType::Int64) {
+                    Ok(Value::Int(every_ms)) if every_ms > 0 => {
+                        self.ears.note(|heard| heard.scan_rate = Some(every_ms.unsigned_abs()));
+                    }
+                    _ => {
+                        self.refuse(topic, "the scan rate is a number of milliseconds above 0", 1);
+                        continue;
+                    }
+                },
                 _ => {
                     self.refuse(topic, "the node has no such metric that can be written", 1);
                     continue;

@@ -129,7 +129,7 @@ impl EdgeNode {
     }
 
     /// What data say of it.
-    fn datatype(&self, kind: DataType) -> Option<DataType> {
+    pub(super) fn datatype(&self, kind: DataType) -> Option<DataType> {
         (self.datatypes == Datatypes::Always).then_some(kind)
     }
 
