@@ -110,9 +110,9 @@ pub(super) struct EdgeNode {
 }
 
 /// What was told of a metric last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Told {
-    /// The time of its newest value; 0: none was told.
+    /// The time of its newest value, or of the birth that told that it has none.
     newest_ms: u64,
     quality: i32,
 }
