@@ -3,10 +3,15 @@
 //!
 //! Order: [`Bridges::open`] makes the stores, whose lanes `forwarding` leads clients' messages to; [`Bridges::connect`] lets
 //! those connect that do not yet; taken down with the uplinks, or one by one when a reload has them no more.
+//!
+//! One that a reload changes closes its store before it opens it again, which takes seconds. Meanwhile its messages wait in
+//! the lane of the store to come ([`Waiting`]): nobody is acknowledged what is not committed, and what finds no place there
+//! is refused or counted for a gap record.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,14 +22,14 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::broker::{NotTaken, Publisher};
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{BridgePlan, Notifications, Plan, RetainHere, UplinkStart};
-use crate::flow::hub::{self, Hub};
+use crate::flow::hub::{self, DurableEnd, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
-use crate::store::{self, Opening, Route, StoreHandle, StoreStats};
+use crate::store::{self, Opening, Revision, Route, StoreHandle, StoreStats};
 use crate::uplink::{PassOn, PassedOn, UplinkStats};
 
-use super::means::Means;
+use super::means::{Means, Teller, bridge_subject};
 use super::supervisor::watch_store;
 use super::uplinks::UplinkPart;
 use super::watchdog;
@@ -38,8 +43,24 @@ const COMMITTED_WITHIN: Duration = Duration::from_secs(10);
 /// All of `[[bridge]]`.
 pub(super) struct Bridges {
     parts: BTreeMap<String, BridgePart>,
+    /// While a reload exchanges them.
+    waiting: BTreeMap<String, Waiting>,
     /// As the uplinks': they go on until their stores have ended.
     pub stop: Stop,
+}
+
+/// The lane into a store that is going to be opened.
+struct Waiting {
+    plan: BridgePlan,
+    hub: Hub,
+    end: DurableEnd,
+}
+
+impl Waiting {
+    fn of(plan: &BridgePlan) -> Self {
+        let (hub, _, end) = hub::hub(Vec::new());
+        Self { plan: plan.clone(), hub, end }
+    }
 }
 
 struct BridgePart {
@@ -54,7 +75,7 @@ struct BridgePart {
 
 impl Bridges {
     pub fn new() -> Self {
-        Self { parts: BTreeMap::new(), stop: Stop::new() }
+        Self { parts: BTreeMap::new(), waiting: BTreeMap::new(), stop: Stop::new() }
     }
 
     /// Opens the store of each that has none yet, whatever lies there.
@@ -63,11 +84,13 @@ impl Bridges {
         for bridge in missing.collect::<Vec<_>>() {
             let opening = opening(plan, bridge, means.boot_token.clone());
             let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
-            let (hub, _, durable) = hub::hub(Vec::new());
+            let waited = self.waiting.remove(&bridge.uplink.name);
+            let Waiting { hub, end, .. } = waited.unwrap_or_else(|| Waiting::of(bridge));
+            end.full.store(false, Ordering::Relaxed); // from here on the store says so
             let (own, told) = notice::notices();
             let (name, mut helpers, stop) = (bridge.uplink.name.clone(), JoinSet::new(), means.stop.child());
             helpers.spawn(tell_for(name.clone(), told, means.notices.clone()));
-            let store = store.start(durable, means.clock.clone(), own);
+            let store = store.start(end, means.clock.clone(), own);
             watchdog::ask_store(&mut helpers, &means.progress, (&name, &store), &stop);
             helpers.spawn(watch_store(store.clone(), "the store of a bridge", stop.clone(), means.broken.clone()));
             let part = BridgePart { plan: bridge.clone(), hub: Some(hub), store, connection: None, stop, helpers };
@@ -76,9 +99,19 @@ impl Bridges {
         Ok(())
     }
 
-    /// The way into each store.
+    /// The way into each store, and into those that are going to be opened.
     pub fn lanes(&self) -> impl Iterator<Item = (&BridgePlan, &Hub)> {
-        self.parts.values().filter_map(|part| Some((&part.plan, part.hub.as_ref()?)))
+        let open = self.parts.values().filter_map(|part| Some((&part.plan, part.hub.as_ref()?)));
+        open.chain(self.waiting.values().map(|waiting| (&waiting.plan, &waiting.hub)))
+    }
+
+    /// The pace of commits is the same for all stores.
+    pub async fn revise(&self, plan: &Plan) {
+        for part in self.parts.values() {
+            let Opening { tags, uplinks, max_size, max_age, commit_interval, .. } =
+                opening(plan, &part.plan, String::new());
+            part.store.revise(Revision { tags, uplinks, max_size, max_age, commit_interval }).await;
+        }
     }
 
     /// What is retained when a bridge is new goes out as well, as over mosquitto's. Before it connects, and at the start
@@ -116,10 +149,20 @@ impl Bridges {
         }
     }
 
-    /// Takes out what a reload touches; to be ended by [`Gone::end`] once nobody leads messages there any more.
-    pub fn take_touched(&mut self, changes: &Changes) -> Gone {
+    /// Takes out what a reload touches; to be ended by [`Gone::end`] once nobody leads messages there any more. In the place
+    /// of one that is changed stands a lane in which messages wait for the next.
+    pub fn take_touched(&mut self, changes: &Changes, new: &Plan) -> Gone {
         let touched = changes.touched.iter().filter(|change| change.part == Part::Bridge && change.how != How::Added);
-        Gone(touched.filter_map(|change| Some((self.parts.remove(&change.name)?, change.how))).collect())
+        let mut gone = Vec::new();
+        for change in touched {
+            gone.extend(self.parts.remove(&change.name).map(|part| (part, change.how)));
+            let next = new.bridges.iter().find(|bridge| bridge.uplink.name == change.name);
+            if let Some(waiting) = next.map(Waiting::of) {
+                waiting.end.full.store(true, Ordering::Relaxed); // nobody empties it yet: a full one is not waited for
+                self.waiting.insert(change.name.clone(), waiting);
+            }
+        }
+        Gone(gone)
     }
 
     /// By name.
@@ -176,6 +219,8 @@ impl Gone {
             let owed: u64 = part.store.backlogs().iter().map(|(_, owed)| owed).sum();
             part.helpers.shutdown().await;
             part.store.finish().await;
+            means.over(Teller::Uplink, &part.plan.uplink.name);
+            means.over(Teller::BridgeStore, &part.plan.uplink.name);
             if how == How::Removed {
                 tracing::warn!(bridge = part.plan.uplink.name, owed, "bridge removed; what it owes stays in its store");
                 means.publisher.clear(bridge_state(&part.plan.uplink.client_id).into());
@@ -217,7 +262,7 @@ pub(super) fn pass_on(publisher: Publisher) -> PassOn {
 /// Says of which bridge's store it is.
 async fn tell_for(bridge: String, mut told: mpsc::Receiver<Notice>, notices: Notices) {
     while let Some(notice) = told.recv().await {
-        notices.tell(Notice { subject: format!("bridge {bridge}: {}", notice.subject), ..notice });
+        notices.tell(Notice { subject: bridge_subject(&bridge, &notice.subject), ..notice });
     }
 }
 

@@ -2,21 +2,28 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::config::difference::{Changes, How, Part};
-use crate::config::plan::Plan;
+use crate::config::plan::{DevicePlan, Plan};
 use crate::field::can_follow;
+use crate::flow::latest::Latest;
 use crate::flow::stop::Stop;
-use crate::model::tag::BusIx;
+use crate::model::tag::{BusIx, DeviceIx};
 use crate::pipeline::derive::Derive;
 
 use super::derived;
-use super::means::Means;
+use super::means::{Means, Teller};
 use super::router::BusSlot;
 use super::running::report;
 use super::supervisor::WatchedBus;
+
+/// A bus that a device leaves finishes its transaction within this, as a rule: several answers are waited for.
+const PARTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// All that polls.
 #[derive(Default)]
@@ -28,32 +35,41 @@ pub(super) struct Buses {
 struct BusPart {
     stop: Stop,
     slot: BusSlot,
+    /// The plan that it goes by.
+    followed: watch::Receiver<Option<Arc<Plan>>>,
     task: JoinHandle<()>,
 }
 
 struct DerivedPart {
     stop: Stop,
+    /// One life after the other empties it.
+    tap: Arc<Latest>,
     task: JoinHandle<Derive>,
 }
 
 impl Buses {
     /// Begins all of a plan.
-    pub fn begin(&mut self, means: &Means, plan: &Arc<Plan>) {
+    pub async fn begin(&mut self, means: &Means, plan: &Arc<Plan>) {
         // Before the first bus, so that it hears everything.
-        self.derive(means, plan, None);
+        self.derive(means, plan).await;
         for (ix, bus) in plan.buses.iter().enumerate().filter(|(_, bus)| !bus.name.is_empty()) {
-            self.begin_one(means, plan, ix, &bus.name);
+            self.begin_one(means, plan, (ix, &bus.name), &[]);
         }
         self.show(means, plan);
     }
 
     /// Ends and begins what is touched; nobody else notices. `old` and `new` in one arrangement.
+    ///
+    /// A device that moves is on no bus for a moment: where it was, what is on its way comes first, then it is asked anew.
     pub async fn change(&mut self, means: &Means, (old, new): (&Plan, &Arc<Plan>), changes: &Changes) {
         if changes.any(Part::Derived) {
-            let known = self.end_derived().await;
-            self.derive(means, new, known);
+            self.derive(means, new).await;
         }
-        means.plans.send_replace(Arc::clone(new)); // heard by those that go on with other devices
+        let paused = self.hand_pauses_over();
+        let moving = moving(old, new);
+        let between = (!moving.is_empty()).then(|| Arc::new(without(new, &moving)));
+        let first = between.as_ref().unwrap_or(new);
+        means.plans.send_replace(Arc::clone(first)); // heard by those that go on with other devices
         let touched = touched(old, new, changes);
         let ended: Vec<_> = touched.iter().filter_map(|name| Some((name, self.parts.remove(name)?))).collect();
         for (_, part) in &ended {
@@ -61,12 +77,23 @@ impl Buses {
         }
         for (name, part) in ended {
             report(part.task.await, "a bus");
-            means.over(name);
+            means.over(Teller::Bus, name);
+        }
+        if let Some(between) = &between {
+            self.parted(old, &moving, between).await;
+            means.plans.send_replace(Arc::clone(new));
         }
         for (ix, bus) in new.buses.iter().enumerate().filter(|(_, bus)| touched.contains(&bus.name)) {
-            self.begin_one(means, new, ix, &bus.name);
+            self.begin_one(means, new, (ix, &bus.name), &paused);
         }
         self.show(means, new);
+    }
+
+    /// Which devices are paused. Told to all buses, for any of them may have them next.
+    fn hand_pauses_over(&self) -> Vec<DeviceIx> {
+        let paused: Vec<_> = self.parts.values().flat_map(|part| part.slot.load().switches.paused()).collect();
+        self.parts.values().for_each(|part| part.slot.load().switches.hand_over(&paused));
+        paused
     }
 
     /// Resolves when all have heard the stop and ended.
@@ -79,11 +106,26 @@ impl Buses {
         }
     }
 
-    fn begin_one(&mut self, means: &Means, plan: &Arc<Plan>, ix: usize, name: &str) {
+    fn begin_one(&mut self, means: &Means, plan: &Arc<Plan>, (ix, name): (usize, &str), paused: &[DeviceIx]) {
         let stop = means.stop.child();
         let ix = BusIx(u32::try_from(ix).unwrap_or(u32::MAX));
-        let (watched, slot) = WatchedBus::new(means.of_bus(plan, stop.clone()), ix);
-        self.parts.insert(name.to_owned(), BusPart { stop, slot, task: tokio::spawn(watched.run()) });
+        let parts = means.of_bus(plan, stop.clone());
+        let followed = parts.plans.followed();
+        let (watched, slot) = WatchedBus::new(parts, ix);
+        slot.load().switches.hand_over(paused); // before it asks anybody anything
+        self.parts.insert(name.to_owned(), BusPart { stop, slot, followed, task: tokio::spawn(watched.run()) });
+    }
+
+    /// Resolves when the buses that go on have nothing to do with these devices any more.
+    async fn parted(&mut self, old: &Plan, moving: &[DeviceIx], between: &Arc<Plan>) {
+        let left = moving.iter().filter_map(|ix| old.buses.get(old.devices.get(ix.0 as usize)?.bus?.0 as usize));
+        for name in left.map(|bus| &bus.name).collect::<BTreeSet<_>>() {
+            let Some(part) = self.parts.get_mut(name) else { continue };
+            let follows = |plan: &Option<Arc<Plan>>| plan.as_ref().is_some_and(|plan| Arc::ptr_eq(plan, between));
+            if timeout(PARTED_WITHIN, part.followed.wait_for(follows)).await.is_err() {
+                tracing::warn!(bus = name, "a bus takes long to let go of a device that is on another one now");
+            }
+        }
     }
 
     /// Shows the router where each bus is reached.
@@ -92,21 +134,30 @@ impl Buses {
         means.slots.store(Arc::new(plan.buses.iter().map(|bus| slot(&bus.name)).collect()));
     }
 
-    fn derive(&mut self, means: &Means, plan: &Arc<Plan>, known: Option<Derive>) {
-        let Some(mut derive) = Derive::new(plan) else { return };
+    /// Begins the derived tags of a plan; those that were there end, and what they know goes on. Whoever of the two takes
+    /// what comes in between: it is in what they know.
+    async fn derive(&mut self, means: &Means, plan: &Arc<Plan>) {
+        let new = Derive::new(plan);
+        let before = self.derived.take();
+        let tap = before.as_ref().map_or_else(Arc::default, |before| Arc::clone(&before.tap));
+        match &new {
+            Some(new) => means.hub.tap(&new.wanted(), &tap),
+            None => means.hub.untap(),
+        }
+        let known = match before {
+            Some(DerivedPart { stop, task, .. }) => {
+                stop.begin();
+                task.await.ok()
+            }
+            None => None,
+        };
+        let Some(mut derive) = new else { return };
         if let Some(known) = known {
             derive.knowing(known);
         }
-        let tap = means.hub.tap(&derive.wanted());
         let stop = means.stop.child();
-        let task = tokio::spawn(derived::watch(means.of_bus(plan, stop.clone()), derive, tap));
-        self.derived = Some(DerivedPart { stop, task });
-    }
-
-    async fn end_derived(&mut self) -> Option<Derive> {
-        let part = self.derived.take()?;
-        part.stop.begin();
-        part.task.await.ok()
+        let task = tokio::spawn(derived::watch(means.of_bus(plan, stop.clone()), derive, Arc::clone(&tap)));
+        self.derived = Some(DerivedPart { stop, tap, task });
     }
 }
 
@@ -130,6 +181,25 @@ fn touched(old: &Plan, new: &Plan, changes: &Changes) -> BTreeSet<String> {
         }
     }
     touched
+}
+
+/// The devices that are on a bus before and after, but not on the same one.
+fn moving(old: &Plan, new: &Plan) -> Vec<DeviceIx> {
+    let places = (0..).map(DeviceIx).zip(old.devices.iter().zip(&new.devices));
+    let moves = |(_, (before, after)): &(DeviceIx, (&DevicePlan, &DevicePlan))| {
+        let live = !before.is_hole() && !after.is_hole();
+        live && before.bus.is_some() && after.bus.is_some() && before.bus != after.bus
+    };
+    places.filter(moves).map(|(ix, _)| ix).collect()
+}
+
+/// The same plan, but nobody asks these devices.
+fn without(plan: &Plan, devices: &[DeviceIx]) -> Plan {
+    let mut plan = plan.clone();
+    for (_, device) in (0..).map(DeviceIx).zip(&mut plan.devices).filter(|(ix, _)| devices.contains(ix)) {
+        device.bus = None;
+    }
+    plan
 }
 
 /// The bus of a device, by name.

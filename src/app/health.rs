@@ -13,14 +13,14 @@ use crate::status::health::{Finding, Health};
 
 use super::board::Sources;
 
-/// Conditions that somebody has to mend, and the part they are of.
+/// Conditions that somebody has to mend, and the part they are of. Not among them: the status page has no door. It shows the
+/// gateway and is no part of its work; whoever needs it sees that nobody answers.
 const REASONS: &[(&str, &str)] = &[
     ("store_failed", "store"),
     ("broker_listener_down", "broker"),
     ("broker_users_unavailable", "broker"),
     ("broker_retained_not_kept", "broker"),
     ("certificate_unusable", "certificate"),
-    ("status_listener_down", "status"),
     ("uplink_disabled", "uplink"),
 ];
 
@@ -35,14 +35,7 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
     let (mut reasons, mut notes) = (Vec::new(), Vec::new());
     let late = sources.progress.late(Instant::now());
     reasons.extend(late.iter().map(stuck));
-    for Told { notice, .. } in sources.notices.standing() {
-        let (event, name) = (notice.event, notice.subject);
-        if let Some((_, part)) = REASONS.iter().find(|(known, _)| *known == event) {
-            reasons.push(Finding { part, name, text: notice.detail });
-        } else if !SEEN_ELSEWHERE.contains(&event) {
-            notes.push(Finding { part: part_of(event), name, text: notice.detail });
-        }
-    }
+    conditions(sources.notices.standing(), &mut reasons, &mut notes);
     let plan = sources.plan.load();
     let of = |bus: &Bus| plan.buses.iter().find(|plan| plan.name == bus.name);
     for (bus, plan) in board.buses.iter().filter(|bus| bus.state == "down").filter_map(|bus| Some((bus, of(bus)?))) {
@@ -60,12 +53,25 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
             notes.push(finding(format!("{}, {} records wait{why}", uplink.state, uplink.waiting_records)));
         }
     }
-    notes.extend(silent(&board.devices));
+    notes.extend(devices(&board.devices, "down", "do not answer"));
+    notes.extend(devices(&board.devices, "paused", "are paused by hand"));
     if board.gateway.clock == "unknown" {
         let text = "nobody vouches for the time".to_owned();
         notes.push(Finding { part: "clock", name: String::new(), text });
     }
     Health::new(reasons, notes)
+}
+
+/// What rooms have told and not taken back.
+fn conditions(standing: impl IntoIterator<Item = Told>, reasons: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
+    for Told { notice, .. } in standing {
+        let (event, name) = (notice.event, notice.subject);
+        if let Some((_, part)) = REASONS.iter().find(|(known, _)| *known == event) {
+            reasons.push(Finding { part, name, text: notice.detail });
+        } else if !SEEN_ELSEWHERE.contains(&event) {
+            notes.push(Finding { part: part_of(event), name, text: notice.detail });
+        }
+    }
 }
 
 /// Is what carries it on this box? A port that is missing is for somebody here to mend; a controller that is switched off
@@ -88,26 +94,50 @@ fn part_of(event: &'static str) -> &'static str {
     event.split_once('_').map_or(event, |(part, _)| part)
 }
 
-fn silent(devices: &[Device]) -> Option<Finding> {
-    let silent: Vec<&str> =
-        devices.iter().filter(|device| device.state == "down").map(|device| device.name.as_str()).collect();
-    let named = silent.get(..NAMED_MAX).map_or_else(|| silent.join(", "), |some| format!("{} …", some.join(", ")));
-    let text = format!("{} of {} do not answer: {named}", silent.len(), devices.len());
-    (!silent.is_empty()).then_some(Finding { part: "devices", name: String::new(), text })
+/// One note for all that are in a state.
+fn devices(devices: &[Device], state: &str, are: &str) -> Option<Finding> {
+    let them: Vec<&str> =
+        devices.iter().filter(|device| device.state == state).map(|device| device.name.as_str()).collect();
+    let named = them.get(..NAMED_MAX).map_or_else(|| them.join(", "), |some| format!("{} …", some.join(", ")));
+    let text = format!("{} of {} {are}: {named}", them.len(), devices.len());
+    (!them.is_empty()).then_some(Finding { part: "devices", name: String::new(), text })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::notice::{Notice, Phase};
+    use crate::model::time::{Boot, Stamp};
 
     #[test]
     fn devices_that_do_not_answer_are_one_note_however_many_they_are() {
         let device = |n: usize, state| Device { name: format!("d{n}"), state, ..Device::default() };
         let devices: Vec<_> = (0..500).map(|n| device(n, if n < 3 { "down" } else { "answering" })).collect();
-        let text = |devices: &[Device]| silent(devices).map(|finding| finding.text);
+        let text = |all: &[Device]| super::devices(all, "down", "do not answer").map(|finding| finding.text);
         assert_eq!(text(&devices).as_deref(), Some("3 of 500 do not answer: d0, d1, d2"));
         let all: Vec<_> = (0..500).map(|n| device(n, "down")).collect();
         assert_eq!(text(&all).as_deref(), Some("500 of 500 do not answer: d0, d1, d2, d3, d4 …"));
         assert_eq!(text(&devices[3..]), None);
+    }
+
+    #[test]
+    fn a_device_that_somebody_paused_is_a_note() {
+        let device = |name: &str, state| Device { name: name.into(), state, ..Device::default() };
+        let all = [device("pump", "paused"), device("fan", "answering")];
+        let told = super::devices(&all, "paused", "are paused by hand").map(|finding| finding.text);
+        assert_eq!(told.as_deref(), Some("1 of 2 are paused by hand: pump"));
+    }
+
+    #[test]
+    fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
+        let (mut reasons, mut notes) = (Vec::new(), Vec::new());
+        let told = ["broker_listener_down", "status_listener_down"].map(|event| {
+            let (subject, detail) = ("127.0.0.1:1".to_owned(), "address in use".to_owned());
+            let at = Stamp { boot: Boot(1), micros: 0 };
+            Told { at, notice: Notice { event, phase: Phase::Active, subject, detail } }
+        });
+        conditions(told, &mut reasons, &mut notes);
+        let parts = |findings: &[Finding]| findings.iter().map(|finding| finding.part).collect::<Vec<_>>();
+        assert_eq!((parts(&reasons), parts(&notes)), (vec!["broker"], vec!["status"]));
     }
 }

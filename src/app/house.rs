@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinError;
+
 use crate::broker::Control;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
@@ -42,6 +44,8 @@ pub(super) struct House {
     pub trial: Option<Trial>,
     /// How many there were.
     pub trials: u64,
+    /// The file holds what was taken back.
+    pub rolled_back: bool,
 }
 
 impl House {
@@ -137,22 +141,32 @@ impl House {
 
     /// `[[forward]]` and `[[bridge]]`.
     async fn change_ways(&mut self, changes: &Changes) {
+        if changes.any(Part::Store) {
+            self.bridges.revise(&self.plan).await;
+        }
         if !changes.any(Part::Forward) && !changes.any(Part::Bridge) {
             return;
         }
-        let gone = self.bridges.take_touched(changes);
+        let gone = self.bridges.take_touched(changes, &self.plan);
         self.lead().await;
         gone.end(&self.means).await;
-        if let Err(error) = self.bridges.open(&self.means, &self.plan).await {
+        if let Err(error) = self.open_bridges().await {
             tracing::error!(%error, "the store of a new bridge could not be opened");
+            self.means.broken.send_replace(Some("the store of a bridge")); // its clients would be told nothing
         }
-        self.lead().await;
-        self.bridges.offer_retained(&self.means).await;
         self.bridges.connect(&self.means, &self.plan.gateway.name);
     }
 
+    /// Opens the stores of bridges that have none yet; what is retained goes out first.
+    pub async fn open_bridges(&mut self) -> Result<(), JoinError> {
+        self.bridges.open(&self.means, &self.plan).await?;
+        self.lead().await;
+        self.bridges.offer_retained(&self.means).await;
+        Ok(())
+    }
+
     /// Leads clients' messages into the stores they belong to.
-    pub async fn lead(&self) {
+    async fn lead(&self) {
         let (routes, lanes) = forwarding::routes(&self.plan, &self.means.hub, &self.bridges);
         self.means.forward.replace(routes, lanes).await;
     }

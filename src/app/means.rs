@@ -8,13 +8,14 @@ use tokio::sync::watch;
 
 use crate::broker::{Control, Publisher};
 use crate::config::plan::Plan;
+use crate::field::Plans;
 use crate::field::memory::Memory;
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::flow::hub::Hub;
 use crate::flow::latest::Latest;
-use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::notice::{Notice, Notices};
 use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::tag::TagIx;
@@ -61,7 +62,7 @@ impl Means {
     pub fn of_bus(&self, plan: &Arc<Plan>, stop: Stop) -> BusParts {
         BusParts {
             plan: Arc::clone(plan),
-            plans: self.plans.subscribe(),
+            plans: Plans::new(self.plans.subscribe()),
             hub: self.hub.clone(),
             clock: self.clock.clone(),
             stop,
@@ -80,15 +81,46 @@ impl Means {
     }
 }
 
+/// A part that tells notices under its name. Buses and uplinks may have the same one, and `store` is a good name for a bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Teller {
+    Bus,
+    /// Or the connection of a bridge.
+    Uplink,
+    /// The store of a bridge, whose notices are told on under the name of the bridge.
+    BridgeStore,
+}
+
+impl Teller {
+    /// What the events begin with of which such a part says that they hold.
+    const fn events(self) -> &'static [&'static str] {
+        match self {
+            Self::Bus => &["bus_"],
+            Self::Uplink => &["uplink_", "certificate_", "budget_"],
+            Self::BridgeStore => &["store_"],
+        }
+    }
+
+    fn told(self, name: &str, notice: &Notice) -> bool {
+        let own = match self {
+            Self::Bus | Self::Uplink => {
+                notice.subject.strip_prefix(name).is_some_and(|lane| lane.is_empty() || lane.starts_with('/'))
+            }
+            Self::BridgeStore => notice.subject.starts_with(&bridge_subject(name, "")),
+        };
+        own && self.events().iter().any(|prefix| notice.event.starts_with(prefix))
+    }
+}
+
+/// What the store of a bridge tells is told about this.
+pub(super) fn bridge_subject(bridge: &str, of_store: &str) -> String {
+    format!("bridge {bridge}: {of_store}")
+}
+
 impl Means {
     /// What still held of a part that has ended holds no more; the one that comes after it speaks for itself.
-    pub fn over(&self, part: &str) {
-        let of_part =
-            |subject: &str| subject.strip_prefix(part).is_some_and(|lane| lane.is_empty() || lane.starts_with('/'));
-        for told in self.notices.standing().into_iter().filter(|told| of_part(&told.notice.subject)) {
-            let detail = "the configuration has changed".to_owned();
-            self.notices.tell(Notice { phase: Phase::Cleared, detail, ..told.notice });
-        }
+    pub fn over(&self, teller: Teller, name: &str) {
+        self.notices.over("the configuration has changed", |notice| teller.told(name, notice));
     }
 }
 
@@ -101,4 +133,37 @@ pub(super) fn topics(plan: &Plan) -> impl Iterator<Item = (Arc<str>, TagIx)> {
 /// A plan that changes under those who look at it.
 pub(super) fn plan_now(plan: &Arc<Plan>) -> PlanNow {
     Arc::new(ArcSwap::new(Arc::clone(plan)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::notice::Phase;
+
+    #[test]
+    fn a_part_that_ends_takes_its_own_notices_along_and_not_those_of_another_with_its_name() {
+        let notice = |event, subject: &str| Notice {
+            event,
+            phase: Phase::Active,
+            subject: subject.to_owned(),
+            detail: String::new(),
+        };
+        let standing = [
+            notice("bus_down", "store"),
+            notice("bus_overloaded", "store/2"),
+            notice("store_failed", "store"),
+            notice("uplink_disabled", "store"),
+            notice("budget_80", "store/cellular"),
+            notice("certificate_unusable", "store"),
+            notice("store_failed", &bridge_subject("store", "store")),
+            notice("bus_down", "store-2"),
+        ];
+        let told = |teller: Teller| -> Vec<usize> {
+            let own = standing.iter().enumerate().filter(|(_, notice)| teller.told("store", notice));
+            own.map(|(place, _)| place).collect()
+        };
+        assert_eq!(told(Teller::Bus), [0, 1]);
+        assert_eq!(told(Teller::Uplink), [3, 4, 5]);
+        assert_eq!(told(Teller::BridgeStore), [6]);
+    }
 }

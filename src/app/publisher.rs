@@ -1,6 +1,6 @@
 //! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::Publisher;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, TagPlan};
 use crate::flow::clock::Clock;
 use crate::flow::hub::DeviceReport;
 use crate::flow::latest::{Fresh, Latest};
@@ -93,10 +93,10 @@ impl LivePublisher {
         self.status("online");
     }
 
-    fn starting(&self, plan: &Plan, which: impl Fn(&Arc<str>) -> bool) {
+    fn starting(&self, plan: &Plan, which: impl Fn(&TagPlan) -> bool) {
         let now = self.clock.wall_now();
         let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
-        let topics = plan.tags.iter().filter(|tag| !tag.is_hole() && which(&tag.topic)).map(|tag| &tag.topic);
+        let topics = plan.tags.iter().filter(|tag| !tag.is_hole() && which(tag)).map(|tag| &tag.topic);
         self.publisher.retain_many(topics.map(|topic| (Arc::clone(topic), starting.clone())));
     }
 
@@ -122,21 +122,18 @@ impl LivePublisher {
         }
     }
 
-    /// What belongs to nothing any more is cleared, what is new begins. Values of the former that are still on their way
-    /// have no topic.
+    /// What belongs to nothing any more is cleared, what is new begins, and so does what has its value from elsewhere or is
+    /// not read any more. Values of the former that are still on their way have no topic.
     fn turn(&mut self, plan: Arc<Plan>) {
-        let topics = |plan: &Plan| -> HashSet<Arc<str>> {
-            plan.tags.iter().filter(|tag| !tag.is_hole()).map(|tag| Arc::clone(&tag.topic)).collect()
-        };
+        let (old, new) = (by_topic(&self.plan), by_topic(&plan));
+        self.starting(&plan, |tag| old.get(&tag.topic).is_none_or(|before| !tag.goes_on_from(before)));
+        let gone: Vec<Arc<str>> = old.into_keys().filter(|topic| !new.contains_key(topic)).cloned().collect();
         let devices = |plan: &Plan| -> HashSet<String> {
             plan.devices.iter().filter(|device| !device.is_hole()).map(|device| device.name.clone()).collect()
         };
-        let (old, new) = (topics(&self.plan), topics(&plan));
-        self.starting(&plan, |topic| !old.contains(topic));
         let (before, kept) = (devices(&self.plan), devices(&plan));
-        let gone = old.into_iter().filter(|topic| !new.contains(topic));
         let gone_devices = before.into_iter().filter(|name| !kept.contains(name));
-        let gone = gone.chain(gone_devices.map(|name| self.topics.device(&name).into()));
+        let gone = gone.into_iter().chain(gone_devices.map(|name| self.topics.device(&name).into()));
         self.publisher.retain_many(gone.map(|topic| (topic, Bytes::new())));
         if let Some(values) = &self.values {
             values.show_plan(Arc::clone(&plan));
@@ -150,7 +147,7 @@ impl LivePublisher {
         }
         let mut messages = Vec::with_capacity(samples.len() + devices.len());
         for sample in samples {
-            let tag = self.plan.tags.get(sample.tag.0 as usize).filter(|tag| !tag.is_hole());
+            let tag = self.plan.tags.get(sample.tag.0 as usize).filter(|tag| tag.has_values());
             let Some(topic) = tag.map(|tag| Arc::clone(&tag.topic)) else { continue };
             let payload = json::sample(sample.value.as_ref(), sample.quality, self.clock.wall(sample.at));
             // To size: it is kept for as long as the value is.
@@ -194,4 +191,8 @@ impl LivePublisher {
         });
         Some((self.topics.device(&device.name).into(), status.to_string().into()))
     }
+}
+
+fn by_topic(plan: &Plan) -> HashMap<&Arc<str>, &TagPlan> {
+    plan.tags.iter().filter(|tag| !tag.is_hole()).map(|tag| (&tag.topic, tag)).collect()
 }

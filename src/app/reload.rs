@@ -4,7 +4,8 @@
 //! A configuration that is wrong, or that changes what needs a restart, changes nothing. One reload at a time; a second one
 //! during a trial begins a trial of its own, against the same plan before.
 //!
-//! Events: `config_reloaded`, `reload_refused`, `config_rolled_back`. Audited (`audit=`): `config_changed` once for each
+//! Events: `config_reloaded`, `reload_refused`, and `config_rolled_back`, which holds for as long as the file, by which the
+//! next start will go, is not the one in force. Audited (`audit=`): `config_changed` once for each
 //! part, `config_refused`, `config_rolled_back`.
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::house::House;
 use super::publisher::{Configuration, status};
-use super::trial::{Health, Trial, worse};
+use super::trial::{Health, Link, Trial, Verdict, judge};
 use crate::config::Problems;
 use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
@@ -23,6 +24,18 @@ use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::GatewayTopics;
+use crate::uplink::UplinkStats;
+
+/// Where the time of a trial was not enough to say how a device stands it is looked at again, so often and so many times; a
+/// device that has still not been asked says nothing against the plan.
+const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
+
+/// What is still to be done about a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Over,
+    NotYet,
+}
 
 /// Takes new plans; cheap to clone.
 #[derive(Clone)]
@@ -88,6 +101,7 @@ impl Reloader {
         }
         if changes.is_empty() {
             house.gatekeeper.reload(&new.broker).await;
+            house.file_in_force();
             tracing::info!("the configuration has not changed");
             return Outcome::Unchanged;
         }
@@ -99,6 +113,7 @@ impl Reloader {
         let trial = new.gateway.trial;
         let number = house.begin_trial(before, stood);
         house.change(new, &changes).await;
+        house.file_in_force();
         let told = changes.to_string();
         house.tell("config_reloaded", told.trim_end().replace('\n', "; "));
         match trial {
@@ -123,34 +138,63 @@ impl Reloader {
     fn judge_later(&self, number: u64, after: Duration, house: &House) {
         let (reloader, stop) = (self.clone(), house.means.stop.clone());
         let judging = async move {
-            tokio::select! {
-                () = stop.begun() => {}
-                () = tokio::time::sleep(after) => reloader.judge(number, &stop).await,
+            let (again, times) = LOOK_AGAIN;
+            for left in (0..=times).rev() {
+                tokio::select! {
+                    () = stop.begun() => return,
+                    () = tokio::time::sleep(if left == times { after } else { again }) => {}
+                }
+                if reloader.judge(number, &stop, left).await == Judged::Over {
+                    return;
+                }
             }
         };
         tokio::spawn(house.means.progress.watch("trial", "", judging));
     }
 
-    /// The trial is over: if anything is worse, the plan before it is back.
-    async fn judge(&self, number: u64, stop: &Stop) {
+    /// The trial is over: if anything is worse, the plan before it is back. It may be looked at again so many times.
+    async fn judge(&self, number: u64, stop: &Stop, left: u32) -> Judged {
         let mut guard = self.house.lock().await;
-        let Some(house) = guard.as_mut().filter(|_| !stop.is_begun()) else { return };
-        let Some(trial) = house.trial.as_ref().filter(|trial| trial.number == number) else { return };
+        let Some(house) = guard.as_mut().filter(|_| !stop.is_begun()) else { return Judged::Over };
+        let Some(trial) = house.trial.as_ref().filter(|trial| trial.number == number) else { return Judged::Over };
         let changes = difference(&arranged(&house.plan, (*trial.before).clone()), &house.plan);
-        let reasons = worse(&trial.stood, &house.health(), &changes, &house.plan);
-        if reasons.is_empty() {
-            tracing::info!("the reloaded configuration has proved itself");
-            return house.end_trial(Configuration::InForce).await;
+        let Verdict { worse, open } = judge(&trial.stood, &house.health(), &changes, &house.plan);
+        if worse.is_empty() && !open.is_empty() && left > 0 {
+            return Judged::NotYet;
         }
-        let before = Plan::clone(&trial.before);
-        let reason = reasons.join("; ");
+        if worse.is_empty() {
+            tracing::info!("the reloaded configuration has proved itself");
+            house.end_trial(Configuration::InForce).await;
+        } else {
+            house.roll_back(&worse.join("; ")).await;
+        }
+        Judged::Over
+    }
+}
+
+impl House {
+    async fn roll_back(&mut self, reason: &str) {
+        let Some(before) = self.trial.as_ref().map(|trial| Plan::clone(&trial.before)) else { return };
         tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
-        let back = arranged(&house.plan, before);
-        let changes = difference(&house.plan, &back);
+        let back = arranged(&self.plan, before);
+        let changes = difference(&self.plan, &back);
         audit(&changes);
-        house.change(back, &changes).await;
-        house.end_trial(Configuration::RolledBack).await;
-        house.tell("config_rolled_back", format!("{reason}; the configuration before is back in force"));
+        self.change(back, &changes).await;
+        self.end_trial(Configuration::RolledBack).await;
+        let detail = format!("{reason}; the configuration before is back in force, the file is as it was: mend it");
+        self.rolled_back = true;
+        self.notice("config_rolled_back", Phase::Active, detail);
+    }
+
+    /// The file says what is in force.
+    fn file_in_force(&mut self) {
+        if std::mem::take(&mut self.rolled_back) {
+            let detail = "the file and what is in force are the same".to_owned();
+            self.notice("config_rolled_back", Phase::Cleared, detail);
+            if self.trial.is_none() {
+                self.show(Configuration::InForce);
+            }
+        }
     }
 }
 
@@ -202,7 +246,7 @@ impl House {
             Some((self.plan.devices.get(report.device.0 as usize)?.name.clone(), report.standing))
         };
         let devices = self.means.latest.reports().into_iter().filter_map(named).collect();
-        let uplinks = self.roster.load().iter().map(|(name, stats)| (name.clone(), stats.standing())).collect();
+        let uplinks = self.roster.load().iter().map(|(name, stats)| (name.clone(), link(stats))).collect();
         let doors = self.means.control.doors();
         let mut listeners = BTreeMap::new();
         for (name, plan) in numbered(&self.plan.broker.listeners) {
@@ -213,7 +257,14 @@ impl House {
     }
 
     fn tell(&self, event: &'static str, detail: String) {
-        let subject = "configuration".to_owned();
-        self.means.notices.tell(Notice { event, phase: Phase::Once, subject, detail });
+        self.notice(event, Phase::Once, detail);
     }
+
+    fn notice(&self, event: &'static str, phase: Phase, detail: String) {
+        self.means.notices.tell(Notice { event, phase, subject: "configuration".to_owned(), detail });
+    }
+}
+
+fn link(stats: &UplinkStats) -> Link {
+    Link { state: stats.standing(), was_connected: stats.sessions.get() > 0 }
 }

@@ -74,6 +74,8 @@ pub struct Answers {
 
 /// A checked command on its way through journal and bus.
 struct Ready {
+    /// By which all of it was checked.
+    plan: Arc<Plan>,
     tag: TagIx,
     deadline: Stamp,
     wanted: Wanted,
@@ -142,7 +144,7 @@ impl Router {
             Ok(ready) => ready,
             Err(reason) => return self.answers.refuse(&request, admitted, reason),
         };
-        let Some(bus) = self.bus_of(ready.tag) else {
+        let Some(bus) = self.bus_of(&ready.plan, ready.tag) else {
             return self.answers.refuse(&request, admitted, Refusal::Access);
         };
         let Ok(place) = bus.commands.clone().try_reserve_owned() else {
@@ -164,6 +166,7 @@ impl Router {
                 let _ = admitted.send(Admission::Accepted);
                 let (reply, outcome) = oneshot::channel();
                 place.send(FieldCommand {
+                    plan: Arc::clone(&ready.plan),
                     tag: ready.tag,
                     value: ready.wanted.value.clone(),
                     deadline: ready.deadline,
@@ -203,7 +206,7 @@ impl Router {
 
     /// Everything that can be said before the journal and the bus are asked.
     fn check(&self, request: &Request) -> Result<Ready, Refusal> {
-        let plan = self.plan.load();
+        let plan = self.plan.load_full();
         // One that is gone since the command was on its way has the access of none.
         let tag = plan.tags.get(request.tag.0 as usize).ok_or(Refusal::Access)?;
         if request.retained == Retained::Yes {
@@ -222,7 +225,7 @@ impl Router {
         }
         let deadline = self.deadline(request, wanted.expires_ms)?;
         let response = Response::to(request, id);
-        Ok(Ready { tag: request.tag, deadline, wanted, response })
+        Ok(Ready { plan, tag: request.tag, deadline, wanted, response })
     }
 
     /// The earliest of `expires`, MQTT 5 message expiry and arrival + 30 s; refused if it has passed.
@@ -241,8 +244,7 @@ impl Router {
     }
 
     /// `None`: the device has no bus, because its tags are derived.
-    fn bus_of(&self, tag: TagIx) -> Option<Arc<BusHandle>> {
-        let plan = self.plan.load();
+    fn bus_of(&self, plan: &Plan, tag: TagIx) -> Option<Arc<BusHandle>> {
         let DeviceIx(device) = plan.tags.get(tag.0 as usize)?.device;
         let bus = plan.devices.get(device as usize)?.bus?;
         self.buses.load().get(bus.0 as usize)?.as_ref().map(|slot| slot.load_full())

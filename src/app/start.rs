@@ -50,7 +50,7 @@ use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks};
 use super::status;
-use super::supervisor::{watch_broker, watch_store};
+use super::supervisor::{Crew, watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
 use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 use super::watchdog;
@@ -104,9 +104,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
     let mut house = house(&base, means, Arc::clone(&access));
-    house.bridges.open(&house.means, &plan).await?;
-    house.lead().await;
-    house.bridges.offer_retained(&house.means).await;
+    house.open_bridges().await?;
     house.gatekeeper.load().await;
     live.begin();
     let (broker, addresses) = bind(&quarters, broker).await?;
@@ -115,7 +113,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let alarms = resume_alarms(&base, publisher.clone()).await?;
     let shown = alarms.shown();
     let broker_end = CancellationToken::new();
-    house.buses.begin(&house.means, &plan);
+    house.buses.begin(&house.means, &plan).await;
     let mut sources = start_sources(&base, &house, commands, &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
@@ -125,16 +123,17 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await?;
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
+    let crew = Crew::new(&progress, &stop, &broken);
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
-    sources.spawn(progress.watch("clock", "", timekeeper.run(time, stop.clone())));
+    sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
     let (roster, in_force) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan));
     let reloader = Reloader::new(house);
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let tasks = Tasks {
         sources,
-        events: tokio::spawn(progress.watch("events", "", events)),
-        live: quarters.spawn(progress.watch("publisher", "", live.run(Arc::clone(&latest), alarms, turned))),
+        events: tokio::spawn(crew.run("events", events)),
+        live: quarters.spawn(crew.run("publisher", live.run(Arc::clone(&latest), alarms, turned))),
         store_watch: tokio::spawn(watch_store(store.clone(), "the store", stop.clone(), broken.clone())),
         broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken, progress.clone())),
     };
@@ -240,6 +239,7 @@ fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
         gatekeeper,
         trial: None,
         trials: 0,
+        rolled_back: false,
     }
 }
 
@@ -353,6 +353,7 @@ fn start_sources(
     end: &CancellationToken,
 ) -> JoinSet<()> {
     let (mut sources, progress, stop, means) = (JoinSet::new(), &base.progress, &base.stop, &house.means);
+    let crew = Crew::new(progress, stop, &means.broken);
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let asked = journal.clone();
     let asking = watchdog::ask(async move || asked.answers().await, stop.clone());
@@ -366,9 +367,9 @@ fn start_sources(
         hub: base.hub.clone(),
         end: end.clone(),
     };
-    sources.spawn(progress.watch("router", "", router.run(commands, stop.clone())));
+    sources.spawn(crew.run("router", router.run(commands, stop.clone())));
     sources.spawn(forwarding::close_at_stop(means.forward.clone(), stop.clone()));
-    sources.spawn(progress.watch("users", "", Arc::clone(&house.gatekeeper).run(stop.clone())));
+    sources.spawn(crew.run("users", Arc::clone(&house.gatekeeper).run(stop.clone())));
     watchdog::ask_store(&mut sources, progress, ("", &base.store), stop);
     let control = means.control.clone();
     let ledger = watchdog::ask(async move || control.disk_answers().await, stop.clone());

@@ -1,8 +1,9 @@
 //! Who is restarted and who ends the process (architecture, section 5).
 //!
-//! A bus that panics is built anew after a pause, the others run on. When the broker's core or the store ends on its own
-//! the process has no point any more: it exits and systemd starts it again.
+//! A bus that panics is built anew after a pause, the others run on. When the broker's core, the store or anybody else of
+//! the [`Crew`] ends on its own the process has no point any more: it exits and systemd starts it again.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ impl WatchedBus {
                 () = tokio::time::sleep(pause) => {}
             }
             let (next, handle) = parts.life(bus);
+            handle.switches.hand_over(&slot.load().switches.paused());
             slot.store(Arc::new(handle));
             life = next.run();
         }
@@ -125,6 +127,48 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
         Batch { device: ix, samples: polled.into_iter().map(stale).collect() }
     });
     batches.filter(|batch| !batch.samples.is_empty()).collect()
+}
+
+/// Runs tasks without which the process has no point. When one ends before the stop, by a panic or of itself, that is told:
+/// of a task that has ended nobody asks whether it makes progress, so the watchdog would go on being fed.
+#[derive(Clone)]
+pub struct Crew {
+    progress: Progress,
+    stop: Stop,
+    broken: watch::Sender<Option<&'static str>>,
+}
+
+impl Crew {
+    /// Until this stop; where it is told.
+    pub fn new(progress: &Progress, stop: &Stop, broken: &watch::Sender<Option<&'static str>>) -> Self {
+        Self { progress: progress.clone(), stop: stop.clone(), broken: broken.clone() }
+    }
+
+    /// The task, whose beat is seen under this name.
+    pub fn run<F: Future>(&self, what: &'static str, task: F) -> impl Future<Output = F::Output> + use<F> {
+        let missed = Missed { what, stop: self.stop.clone(), broken: self.broken.clone() };
+        let task = async move {
+            let _missed = missed;
+            task.await
+        };
+        self.progress.watch(what, "", task)
+    }
+}
+
+/// Dropped with the task.
+struct Missed {
+    what: &'static str,
+    stop: Stop,
+    broken: watch::Sender<Option<&'static str>>,
+}
+
+impl Drop for Missed {
+    fn drop(&mut self) {
+        if !self.stop.is_begun() {
+            tracing::error!(task = self.what, "a task ended that must not");
+            self.broken.send_replace(Some(self.what));
+        }
+    }
 }
 
 /// Tells when the writer of a store is gone although nobody asked it to end.
@@ -159,7 +203,7 @@ pub async fn watch_broker(
 impl BusParts {
     /// The newest plan, if the bus is the same in it: its next life begins with the devices that it has now.
     fn catch_up(&mut self, bus: BusIx) {
-        let newest = Arc::clone(&self.plans.borrow());
+        let newest = self.plans.newest();
         if newest.buses.get(bus.0 as usize) == self.plan.buses.get(bus.0 as usize) {
             self.plan = newest;
         }
@@ -220,6 +264,21 @@ mod tests {
         let at = Stamp { boot: Boot(1), micros: 7 };
         let stale = Sample { tag: TagIx(1), value: None, quality: Quality::Bad(Cause::Stale), at };
         assert_eq!(silence(&plan, BusIx(1), at), [Batch { device: DeviceIx(1), samples: vec![stale] }]);
+    }
+
+    #[tokio::test]
+    async fn who_must_not_end_is_missed_when_he_panics_or_returns_and_not_when_stopping_has_begun() {
+        let (stop, (broken, told)) = (Stop::new(), watch::channel(None));
+        let crew = Crew::new(&Progress::default(), &stop, &broken);
+        assert!(tokio::spawn(crew.run("one that panics", async { panic!("on purpose") })).await.is_err());
+        assert_eq!(*told.borrow(), Some("one that panics"));
+        assert_eq!(tokio::spawn(crew.run("one that returns", async { 7 })).await.expect("runs"), 7);
+        assert_eq!(*told.borrow(), Some("one that returns"));
+        broken.send_replace(None);
+        let late = crew.run("one that was stopped", async {});
+        stop.begin();
+        tokio::spawn(late).await.expect("runs");
+        assert_eq!(*told.borrow(), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A reloaded configuration on trial: is what it touched worse off than before? Then the one before comes back.
 //!
-//! Pure: how things stand is brought. Worse is: a device that answered and does not, an uplink that was connected and can
-//! not connect, a listener that is not open, a store that cannot commit any more. What was bad before, and what is new,
+//! Pure: how things stand is brought. Worse is: a device that answered and is down, an uplink that was connected and has
+//! not been since, a listener that is not open, a store that cannot commit any more. What was bad before, and what is new,
 //! proves nothing: a new device may not be wired yet. A new listener that cannot be opened does: nothing else will mend it.
+//! Nor does one lost frame, or a device whose turn has not come: of these nothing can be said yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,43 +27,69 @@ pub(super) struct Trial {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Health {
     pub devices: BTreeMap<String, Standing>,
-    pub uplinks: BTreeMap<String, UplinkState>,
+    pub uplinks: BTreeMap<String, Link>,
     /// Is it open?
     pub listeners: BTreeMap<String, bool>,
     pub store_failed: bool,
 }
 
-/// What is worse now, each in a sentence; `changes` are those between the two plans, `new` is the later one.
-pub(super) fn worse(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Vec<String> {
-    let mut reasons = Vec::new();
-    for device in new.devices.iter().filter(|device| !device.is_hole()) {
-        let bus = device.bus.and_then(|bus| new.buses.get(bus.0 as usize)).map_or("", |bus| bus.name.as_str());
-        let touched = changes.of(Part::Device, &device.name).is_some() || changes.of(Part::Bus, bus).is_some();
-        let answered = before.devices.get(&device.name) == Some(&Standing::Answering);
-        let well = matches!(now.devices.get(&device.name), Some(Standing::Answering | Standing::Paused));
-        if touched && answered && !well {
-            reasons.push(format!("device {} answered and does not now", device.name));
-        }
-    }
-    for (name, state) in &now.uplinks {
+/// How an uplink or a bridge stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link {
+    pub state: UplinkState,
+    /// It has been connected since it began.
+    pub was_connected: bool,
+}
+
+/// What a trial has shown so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Verdict {
+    /// What is worse, each in a sentence.
+    pub worse: Vec<String>,
+    /// Of these nothing can be said yet.
+    pub open: Vec<String>,
+}
+
+/// Of two moments; `changes` are those between the two plans, `new` is the later one.
+pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Verdict {
+    let Verdict { mut worse, open } = devices(before, now, changes, new);
+    for (name, link) in &now.uplinks {
         let touched = changes.of(Part::Uplink, name).or(changes.of(Part::Bridge, name)).is_some();
-        let connected = before.uplinks.get(name) == Some(&UplinkState::Connected);
-        let fails = matches!(state, UplinkState::Connecting | UplinkState::Disabled);
+        let connected = before.uplinks.get(name).is_some_and(|link| link.state == UplinkState::Connected);
+        let fails = matches!(link.state, UplinkState::Connecting | UplinkState::Disabled) && !link.was_connected;
         if touched && connected && fails {
-            reasons.push(format!("uplink {name} was connected and cannot connect now"));
+            worse.push(format!("uplink {name} was connected and cannot connect now"));
         }
     }
     for (name, open) in &now.listeners {
         let touched = changes.of(Part::Listener, name);
         let was_shut = before.listeners.get(name) == Some(&false);
         if !open && (touched == Some(How::Added) || touched == Some(How::Changed) && !was_shut) {
-            reasons.push(format!("listener {name} cannot be opened"));
+            worse.push(format!("listener {name} cannot be opened"));
         }
     }
     if now.store_failed && !before.store_failed {
-        reasons.push("the store cannot commit".to_owned());
+        worse.push("the store cannot commit".to_owned());
     }
-    reasons
+    Verdict { worse, open }
+}
+
+fn devices(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Verdict {
+    let mut verdict = Verdict::default();
+    for device in new.devices.iter().filter(|device| !device.is_hole()) {
+        let bus = device.bus.and_then(|bus| new.buses.get(bus.0 as usize)).map_or("", |bus| bus.name.as_str());
+        let touched = changes.of(Part::Device, &device.name).is_some() || changes.of(Part::Bus, bus).is_some();
+        let answered = before.devices.get(&device.name) == Some(&Standing::Answering);
+        if !touched || !answered {
+            continue;
+        }
+        match now.devices.get(&device.name) {
+            Some(Standing::Answering | Standing::Paused) => {}
+            Some(Standing::Down) => verdict.worse.push(format!("device {} answered and does not now", device.name)),
+            Some(Standing::Suspect) | None => verdict.open.push(device.name.clone()),
+        }
+    }
+    verdict
 }
 
 #[cfg(test)]
@@ -80,6 +107,27 @@ mod tests {
             detail: String::new(),
         };
         Changes { restart: Vec::new(), touched: touched.iter().map(change).collect() }
+    }
+
+    fn worse(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Vec<String> {
+        judge(before, now, changes, new).worse
+    }
+
+    #[test]
+    fn one_lost_frame_and_a_turn_that_has_not_come_are_no_verdict() {
+        let buses = vec![BusPlan::plain("net", BusLink::tcp("x:1"))];
+        let devices = vec![DevicePlan::plain("pump", BusIx(0), 1), DevicePlan::plain("fan", BusIx(0), 2)];
+        let plan = Plan { buses, devices, ..Plan::empty("gw") };
+        let health = |all: &[(&str, Standing)]| Health {
+            devices: all.iter().map(|(name, it)| ((*name).to_owned(), *it)).collect(),
+            ..Health::default()
+        };
+        let before = health(&[("pump", Standing::Answering), ("fan", Standing::Answering)]);
+        let bus = changes(&[(Part::Bus, "net", How::Changed)]);
+        let verdict = judge(&before, &health(&[("pump", Standing::Suspect)]), &bus, &plan);
+        assert_eq!(verdict, Verdict { worse: Vec::new(), open: vec!["pump".to_owned(), "fan".to_owned()] });
+        let verdict = judge(&before, &health(&[("pump", Standing::Answering), ("fan", Standing::Down)]), &bus, &plan);
+        assert_eq!((verdict.worse.len(), verdict.open.len()), (1, 0));
     }
 
     #[test]
@@ -105,12 +153,16 @@ mod tests {
         assert!(worse(&well, &door(true), &added, &plan).is_empty());
         let changed = changes(&[(Part::Listener, "0.0.0.0:1883", How::Changed)]);
         assert!(worse(&door(false), &door(false), &changed, &plan).is_empty(), "it was shut before");
-        let cloud = |state| Health { uplinks: [("cloud".to_owned(), state)].into(), ..Health::default() };
+        let cloud = |state, was_connected| {
+            let link = Link { state, was_connected };
+            Health { uplinks: [("cloud".to_owned(), link)].into(), ..Health::default() }
+        };
         let touched = changes(&[(Part::Uplink, "cloud", How::Changed)]);
-        let judge = |then, now| worse(&cloud(then), &cloud(now), &touched, &plan).len();
-        assert_eq!(judge(UplinkState::Connected, UplinkState::Connecting), 1);
-        assert_eq!(judge(UplinkState::Connected, UplinkState::Paused), 0, "it may not");
-        assert_eq!(judge(UplinkState::Connecting, UplinkState::Connecting), 0, "no link");
+        let judge = |then, now, since| worse(&cloud(then, true), &cloud(now, since), &touched, &plan).len();
+        assert_eq!(judge(UplinkState::Connected, UplinkState::Connecting, false), 1);
+        assert_eq!(judge(UplinkState::Connected, UplinkState::Connecting, true), 0, "it dials again");
+        assert_eq!(judge(UplinkState::Connected, UplinkState::Paused, false), 0, "it may not");
+        assert_eq!(judge(UplinkState::Connecting, UplinkState::Connecting, false), 0, "no link");
         let failed = Health { store_failed: true, ..Health::default() };
         assert_eq!(worse(&Health::default(), &failed, &changes(&[]), &plan).len(), 1);
     }

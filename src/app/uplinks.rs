@@ -14,7 +14,7 @@ use crate::store::{StoreHandle, StoreStats};
 use crate::uplink::{Commands, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
 
 use super::bridges::pass_on;
-use super::means::Means;
+use super::means::{Means, Teller};
 use super::running::report;
 
 /// What is in flight when an uplink ends for a reload may be acknowledged for so long; then it goes again, under its number.
@@ -59,7 +59,7 @@ impl Uplinks {
         let gone: Vec<_> = gone.filter_map(|change| self.parts.remove(&change.name)).collect();
         end_all(gone).await;
         for change in &touched {
-            means.over(&change.name);
+            means.over(Teller::Uplink, &change.name);
         }
         for uplink in new.uplinks.iter().filter(|uplink| touched.iter().any(|change| change.name == uplink.name)) {
             self.begin_one(means, new, uplink);

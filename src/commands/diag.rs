@@ -4,7 +4,7 @@
 //! own, and what cannot be had is named in `manifest.txt` with the reason. Changes nothing on the box but the file it
 //! writes (mode 0600, never over another one).
 //!
-//! `blank` takes secrets out of configurations · `scrub` out of everything else · `bundle` holds the bounds, `zip` the
+//! `blank` takes secrets out of configurations, `table` out of register maps · `scrub` out of everything else · `bundle` holds the bounds, `zip` the
 //! form · `daemon` asks the running gateway and the system's services, `machine` the box. The files that
 //! `password_file`, `key` and the like name are never opened, nor any environment.
 //!
@@ -23,6 +23,7 @@ mod bundle;
 mod daemon;
 mod machine;
 mod scrub;
+mod table;
 mod zip;
 
 use std::fs::{self, OpenOptions};
@@ -148,8 +149,7 @@ fn add_files(config: &Path, files: &[PathBuf], bundle: &mut Bundle) {
 
 fn blanked(path: &Path, text: &str, bundle: &mut Bundle) -> String {
     if path.extension().is_some_and(|end| end == "csv") {
-        let comment = |line: &str| if line.starts_with('#') { "#".to_owned() } else { line.to_owned() };
-        return text.lines().map(|line| comment(line) + "\n").collect();
+        return table::blank(text);
     }
     let home = path.parent().unwrap_or(Path::new("/"));
     let blank::Blanked { text, taken } = blank::blank(text, &|name| home.join(name).is_file());

@@ -5,16 +5,22 @@
 //! parts of the configuration; the main file, which says where all of that lies, is the last, and is replaced in one step
 //! by what the package was delivered with. Where there is no such file the configuration stays, and that is said.
 //!
+//! Success means that nothing of the owner is left here that the gateway knows of, can see beside its configuration, or is
+//! given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away yet.
+//!
 //! Deletes names, not blocks: flash keeps old blocks for a while. What must not be read from a card that is taken out
 //! belongs on an encrypted one. Log lines in the system's journal are not ours to delete.
 
+mod beside;
+mod credentials;
 mod ours;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use self::ours::Found;
+use self::beside::Unclear;
+use self::ours::{Found, Why};
 use super::{Failed, run};
 use crate::access;
 use crate::config::{self, HostFacts};
@@ -30,6 +36,7 @@ const DELIVERED: &str = "/usr/share/ironbridge/ironbridge.toml";
 #[command(
     after_help = "What goes: samples, sessions, retained messages, the record of commands, what was learned about devices; users,\n\
     passwords and private keys beside the configuration; and the configuration itself, if there is one to take its place.\n\
+    What stays although it may be the owner's is named, and the exit code is 1.\n\
     Stop the gateway first: systemctl stop ironbridge. After a power cut run it again: it finishes."
 )]
 pub struct Args {
@@ -55,8 +62,9 @@ pub struct Args {
 
 /// What is going to happen.
 struct Intent {
-    goes: Vec<PathBuf>,
-    stays: Vec<(PathBuf, &'static str)>,
+    /// In this order, each of them only when the one before it went: state and secrets; then what says where those lie.
+    goes: [Vec<PathBuf>; 2],
+    stays: Vec<(PathBuf, Why)>,
     /// Text of the configuration that was delivered; `None`: the present one stays.
     delivered: Option<String>,
 }
@@ -66,7 +74,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     let config = std::path::absolute(&args.config).map_err(|error| Failed::Usage(error.to_string()))?;
     let data_dir = data_dir(args, &config, facts)?;
     let locks = lock_all(&data_dir)?;
-    let intent = intend(args, &config, &data_dir).map_err(|error| Failed::TryAgain(format!("cannot look: {error}")))?;
+    let intent = intend(args, &config, &data_dir)?;
     show(&intent, &config, args.keep_config);
     if args.dry_run {
         return Ok(());
@@ -75,12 +83,23 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
         eprintln!("nothing was changed");
         return Ok(());
     }
-    tell("begun", intent.goes.len());
+    let paths = intent.goes.iter().map(Vec::len).sum();
+    tell("begun", paths);
     let outcome = carry_out(&intent, &config);
     drop(locks);
-    tell(if outcome.is_ok() { "done" } else { "unfinished" }, intent.goes.len());
+    let left = intent.left(args.keep_config);
+    tell(if outcome.is_err() || left > 0 { "unfinished" } else { "done" }, paths);
     outcome.map_err(|why| Failed::TryAgain(format!("not finished, run it again: {why}")))?;
-    println!("done. Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
+    let is_drop_in = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("ironbridge.service.d"));
+    if intent.goes[1].iter().any(is_drop_in) {
+        println!("A drop-in of the unit is gone: systemctl daemon-reload");
+    }
+    println!("Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
+    if left > 0 {
+        eprintln!("not as delivered: {left} of the lines above that begin with \"stays\" may be the owner's");
+        return Err(Failed::Verdict);
+    }
+    println!("done");
     Ok(())
 }
 
@@ -116,31 +135,48 @@ fn lock_all(data_dir: &Path) -> Result<Vec<File>, Failed> {
     stores.into_iter().map(lock).collect()
 }
 
-fn intend(args: &Args, config: &Path, data_dir: &Path) -> io::Result<Intent> {
-    let Found { mut goes, mut stays } = ours::state(data_dir)?;
-    if args.keep_config {
-        return Ok(Intent { goes, stays, delivered: None });
-    }
-    let delivered = match fs::read_to_string(&args.default_config) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        text => Some(text?),
+fn intend(args: &Args, config: &Path, data_dir: &Path) -> Result<Intent, Failed> {
+    let look = |error: io::Error| Failed::TryAgain(format!("cannot look: {error}"));
+    let unclear = |unclear: Unclear| match unclear {
+        Unclear::Text(..) => Failed::Config(unclear.to_string()),
+        Unclear::Io(..) => Failed::TryAgain(format!("cannot look: {unclear}")),
     };
-    let mut beside = ours::beside(config)?;
-    goes.append(&mut beside.secrets.goes);
-    stays.append(&mut beside.secrets.stays);
-    if delivered.is_some() {
-        goes.append(&mut beside.parts.goes);
-        stays.append(&mut beside.parts.stays);
+    let Found { mut goes, mut stays } = ours::state(data_dir).map_err(look)?;
+    if args.keep_config {
+        return Ok(Intent { goes: [goes, Vec::new()], stays, delivered: None });
     }
-    Ok(Intent { goes, stays, delivered })
+    let default_config = std::path::absolute(&args.default_config).map_err(look)?;
+    let delivered = match fs::read_to_string(&default_config) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        text => Some(text.map_err(look)?),
+    };
+    let units = credentials::units(&credentials::UNITS.map(Path::new));
+    let beside = beside::beside(config, &units).map_err(unclear)?;
+    // The data directory may be the same one.
+    let others = [config.into(), data_dir.into(), default_config];
+    let known = [&goes[..], &beside.secrets.goes, &beside.parts.goes, &others].concat();
+    let home = config.parent().unwrap_or(Path::new("/"));
+    let unnamed = beside::unnamed(home, &known).map_err(unclear)?;
+    goes.extend(beside.secrets.goes.into_iter().chain(unnamed.goes));
+    stays.extend(beside.secrets.stays.into_iter().chain(beside.parts.stays).chain(unnamed.stays));
+    let parts = if delivered.is_some() { beside.parts.goes } else { Vec::new() };
+    Ok(Intent { goes: [goes, parts], stays, delivered })
+}
+
+impl Intent {
+    /// How much stays that may be the owner's, the configuration among it.
+    fn left(&self, keeps_config: bool) -> usize {
+        let stays = self.stays.iter().filter(|(_, why)| why.may_be_the_owners()).count();
+        stays + usize::from(self.delivered.is_none() && !keeps_config)
+    }
 }
 
 fn show(intent: &Intent, config: &Path, keeps_config: bool) {
-    for path in &intent.goes {
+    for path in intent.goes.iter().flatten() {
         println!("goes   {}", path.display());
     }
     for (path, why) in &intent.stays {
-        println!("stays  {} ({why})", path.display());
+        println!("stays  {} ({})", path.display(), why.text());
     }
     let config = config.display();
     match &intent.delivered {
@@ -163,21 +199,19 @@ fn asked() -> Result<bool, Failed> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Everything that can go goes, whatever cannot; the configuration is touched only when all of it did.
+/// Everything that can go goes, whatever cannot; but what says where the rest lies is touched only when all of that went.
 fn carry_out(intent: &Intent, config: &Path) -> Result<(), String> {
-    let mut trouble = Vec::new();
-    for path in &intent.goes {
-        if let Err(error) = remove(path) {
-            trouble.push(format!("{}: {error}", path.display()));
+    for goes in &intent.goes {
+        let failed = |path: &Path, error| format!("{}: {error}", path.display());
+        let trouble: Vec<_> = goes.iter().filter_map(|path| Some(failed(path, remove(path).err()?))).collect();
+        for parent in parents(goes) {
+            if let Ok(directory) = File::open(&parent) {
+                directory.sync_all().map_err(|error| failed(&parent, error))?;
+            }
         }
-    }
-    for parent in parents(&intent.goes) {
-        if let Ok(directory) = File::open(&parent) {
-            directory.sync_all().map_err(|error| format!("{}: {error}", parent.display()))?;
+        if !trouble.is_empty() {
+            return Err(trouble.join("; "));
         }
-    }
-    if !trouble.is_empty() {
-        return Err(trouble.join("; "));
     }
     match &intent.delivered {
         Some(text) => access::replace(config, text).map_err(|error| error.to_string().replace("users_file ", "")),

@@ -106,10 +106,12 @@ pub fn plain_clock() -> Clock {
     clock
 }
 
-/// Reads and checks a configuration; all problems are in the error.
+/// Reads and checks a configuration; all problems are in the error. What a file lies on may be well again later: a service
+/// that said otherwise would stay down for good.
 pub fn load(path: &Path) -> Result<Plan, Failed> {
     match config::load(path, &host_facts()) {
         Ok(loaded) => Ok(loaded.plan),
+        Err(problems) if problems.may_pass() => Err(Failed::TryAgain(problems.to_string())),
         Err(problems) => Err(Failed::Config(problems.to_string())),
     }
 }
@@ -135,6 +137,28 @@ impl fmt::Display for Failed {
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn a_file_that_cannot_be_read_for_now_is_tried_again_and_one_that_is_wrong_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = |more: &str| {
+            let text = format!(
+                "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n{more}[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\n\
+                 endpoint = \"127.0.0.1:1\"\n[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = 1\nprofile = \"maps/d.csv\"\n"
+            );
+            let file = dir.path().join("ironbridge.toml");
+            std::fs::write(&file, text).expect("written");
+            load(&file).map(drop).map_err(|failed| failed.code())
+        };
+        assert_eq!(text(""), Err(75), "a register map on a disk that is mounted late");
+        assert_eq!(text("nonsense = 1\n"), Err(78), "which is not all");
+        std::fs::create_dir(dir.path().join("maps")).expect("made");
+        std::fs::write(dir.path().join("maps/d.csv"), "name,address,type\nv,holding:0,uint16\n").expect("written");
+        assert_eq!(text(""), Ok(()));
+        let code = |file: &Path| load(file).map(drop).map_err(|failed| failed.code());
+        assert_eq!(code(&dir.path().join("none.toml")), Err(78), "nobody wrote one");
+        assert_eq!(code(Path::new("/proc/self/mem")), Err(75), "an error of input and output");
+    }
 
     #[test]
     fn a_name_lookup_that_hangs_does_not_hold_up_the_end() {

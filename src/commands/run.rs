@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::app;
 use crate::config::difference::{Change, Changes};
@@ -58,7 +58,8 @@ async fn serve(plan: Arc<Plan>, config: &Path) -> Result<(), Failed> {
         .map_err(|error| Failed::TryAgain(format!("cannot start the watchdog's thread: {error}")))?;
     notify.ready();
     let asked = signals.reloads();
-    let reloads = Reloads { reloader: running.reloader(), config: config.to_owned(), notify: notify.clone() };
+    let (reloader, one) = (running.reloader(), Mutex::new(()));
+    let reloads = Reloads { reloader, config: config.to_owned(), notify: notify.clone(), one };
     let driver = tokio::spawn(signals.drive(stop.clone()));
     let broken = tokio::select! {
         () = stop.begun() => None,
@@ -100,6 +101,8 @@ struct Reloads {
     reloader: app::Reloader,
     config: PathBuf,
     notify: Notify,
+    /// From reading to the word of readiness: a text that was read earlier must not come after a newer one.
+    one: Mutex<()>,
 }
 
 impl Reloads {
@@ -130,6 +133,7 @@ impl Reloads {
     }
 
     async fn reload(&self) -> Answer {
+        let _one = self.one.lock().await;
         self.notify.reloading();
         tracing::info!("reloading");
         let answer = match read(self.config.clone()).await {

@@ -12,9 +12,12 @@
 //! at by byte, behind comments and quotes too. The rows become the same nodes as `[[device.tag]]`, so that one check serves
 //! both. A file that `tags export` wrote for whole devices has `device.` columns besides; no register map has.
 
+use std::ops::Range;
+
 use super::nearest;
 use super::problem::{Finding, Findings};
 use super::raw::{Entry, Node, Table, Trail, Value};
+use super::schema::Kind;
 use super::source::{At, FileIx};
 use cell::{Decimal, misread, pointed, value};
 use columns::{Column, Owner, Scope};
@@ -74,6 +77,28 @@ pub struct Lines {
 pub fn read(file: FileIx, text: &str, findings: &Findings) -> Vec<Row> {
     let lines = lines(file, text, Scope::Map, Decimal::Point, findings);
     lines.rows.iter().map(|row| Row { line: row.line, node: row.node() }).collect()
+}
+
+/// The bytes of everything that stands in a column that there is and is what such a column holds, in order: the column's
+/// name in the header, and its cells.
+pub fn known(text: &str) -> Vec<Range<usize>> {
+    let (file, findings) = (FileIx(0), Findings::default());
+    let scanned = scan(file, text, &findings);
+    let Some(header) = scanned.records.first() else { return Vec::new() };
+    let columns = columns(header, Scope::Devices, &findings);
+    let bytes = |record: &Record, is_header: bool| {
+        let mut bytes = Vec::new();
+        for (cell, column) in record.cells.iter().zip(&columns) {
+            let Some(column) = column else { continue };
+            let kind = column.key.kind;
+            let is_text = matches!(value(&cell.text, kind, cell.at), Value::Text(_));
+            if is_header || !is_text || matches!(kind, Kind::Text | Kind::Path) {
+                bytes.push(cell.at.start as usize..cell.at.end as usize);
+            }
+        }
+        bytes
+    };
+    scanned.records.iter().enumerate().flat_map(|(number, record)| bytes(record, number == 0)).collect()
 }
 
 /// Reads a file row by row.

@@ -214,12 +214,11 @@ pub fn difference(old: &Plan, new: &Plan) -> Changes {
     let of = |uplinks: &'_ [UplinkPlan]| -> Vec<_> { uplinks.iter().map(|it| (it.name.clone(), it.clone())).collect() };
     let (before, after) = (of(&old.uplinks), of(uplinks));
     changes.named(Part::Uplink, pairs(&before), pairs(&after), uplink);
-    let paced = old.store.commit_interval != store.commit_interval;
     let of = |bridges: &'_ [BridgePlan]| -> Vec<_> {
         bridges.iter().map(|it| (it.uplink.name.clone(), it.clone())).collect()
     };
     let (before, after) = (of(&old.bridges), of(bridges));
-    changes.named(Part::Bridge, pairs(&before), pairs(&after), |old, new| (paced || old != new).then(String::new));
+    changes.named(Part::Bridge, pairs(&before), pairs(&after), |old, new| (old != new).then(String::new));
     if old.forwards != *forwards {
         changes.add(Part::Forward, "", How::Changed, format!("{} rules", forwards.len()));
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::problem::{Finding, Findings};
+use super::problem::{Cause, Finding, Findings, Unread};
 use super::raw::{self, Entry, Node, Table, Trail, Value};
 use super::source::{At, FileIx, Sources};
 
@@ -54,13 +54,13 @@ pub struct Draft<'a> {
 pub fn read_with(path: &Path, draft: Option<Draft<'_>>, findings: &Findings) -> FileSet {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut sources = Sources::default();
-    let mut read = |path: &Path| match draft {
+    let mut read = |path: &Path, missing| match draft {
         Some(draft) if draft.path == path => take_in(path.to_owned(), draft.text.to_owned(), &mut sources, findings),
-        _ => read_one(path, &mut sources, findings),
+        _ => read_one(path, missing, (&mut sources, findings)),
     };
-    let mut trees = vec![read(&path)];
+    let mut trees = vec![read(&path, Cause::Text)];
     for fragment in fragments(&path, findings) {
-        trees.push(read(&fragment));
+        trees.push(read(&fragment, Cause::Medium));
     }
     join(sources, trees, findings)
 }
@@ -73,23 +73,32 @@ pub fn from_text(path: &Path, text: &str, findings: &Findings) -> FileSet {
     join(sources, vec![tree], findings)
 }
 
-/// A text file as a whole; the reason why not, for people.
-pub fn read_text(path: &Path) -> Result<String, String> {
+/// A text file as a whole, or the reason why not. One that is missing may be on a disk that is not mounted yet.
+pub fn read_text(path: &Path) -> Result<String, Unread> {
     let about = |error: &io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        _ => format!("cannot be read: {error}"),
+        io::ErrorKind::NotFound => Unread { message: "there is no such file".to_owned(), cause: Cause::Medium },
+        _ => cannot_be_read(error),
     };
     let file = File::open(path).map_err(|error| about(&error))?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| about(&error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is longer than {FILE_BYTES_MAX} bytes: that is no configuration"));
+        return Err(Unread::wrong(format!("is longer than {FILE_BYTES_MAX} bytes: that is no configuration")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].split(|byte| *byte == b'\n').count();
-        format!("is not UTF-8 text (line {line}): save it as UTF-8")
+        Unread::wrong(format!("is not UTF-8 text (line {line}): save it as UTF-8"))
     })
+}
+
+/// Rights that are missing and a directory in its place are for somebody to mend.
+fn cannot_be_read(error: &io::Error) -> Unread {
+    let cause = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => Cause::Text,
+        _ => Cause::Medium,
+    };
+    Unread { message: format!("cannot be read: {error}"), cause }
 }
 
 fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
@@ -98,7 +107,7 @@ fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            findings.unreadable(directory, format!("cannot be read: {error}"));
+            findings.unreadable(directory, cannot_be_read(&error));
             return Vec::new();
         }
     };
@@ -106,7 +115,7 @@ fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
     for entry in entries {
         match entry {
             Ok(entry) => paths.push(entry.path()),
-            Err(error) => findings.unreadable(directory.clone(), format!("cannot be read: {error}")),
+            Err(error) => findings.unreadable(directory.clone(), cannot_be_read(&error)),
         }
     }
     // Editors leave .#file.toml and the like behind.
@@ -116,11 +125,14 @@ fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
     paths
 }
 
-fn read_one(path: &Path, sources: &mut Sources, findings: &Findings) -> Option<Node> {
+/// `missing`: what it lies in if there is no such file.
+fn read_one(path: &Path, missing: Cause, (sources, findings): (&mut Sources, &Findings)) -> Option<Node> {
     match read_text(path) {
         Ok(text) => take_in(path.to_owned(), text, sources, findings),
-        Err(message) => {
-            findings.unreadable(path.to_owned(), message);
+        Err(unread) => {
+            let is_missing = matches!(path.try_exists(), Ok(false));
+            let cause = if is_missing { missing } else { unread.cause };
+            findings.unreadable(path.to_owned(), Unread { cause, ..unread });
             None
         }
     }
@@ -129,7 +141,7 @@ fn read_one(path: &Path, sources: &mut Sources, findings: &Findings) -> Option<N
 /// Takes a TOML text in and parses it; all its syntax errors are reported.
 pub fn take_in(path: PathBuf, text: String, sources: &mut Sources, findings: &Findings) -> Option<Node> {
     let Some(file) = sources.add(path.clone(), text) else {
-        findings.unreadable(path, "too many or too large configuration files".to_owned());
+        findings.unreadable(path, Unread::wrong("too many or too large configuration files"));
         return None;
     };
     match raw::parse(file, sources.text(file)) {

@@ -38,6 +38,7 @@ pub mod units;
 pub mod wire;
 
 pub use check::modicon;
+pub use csv::known as csv_known;
 use plan::Plan;
 use problem::Findings;
 pub use problem::{Problem, Problems};

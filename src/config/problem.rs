@@ -12,6 +12,15 @@ use super::source::{At, Place, Snippet, Sources};
 /// Longest value that is shown whole.
 const VALUE_CHARS_MAX: usize = 120;
 
+/// What a problem lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// In what a file says: it stays until somebody mends it.
+    Text,
+    /// In what it lies on: a disk that fails, or is mounted late. It may pass.
+    Medium,
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -31,6 +40,8 @@ pub struct Problem {
     pub also: Option<Place>,
     /// The line, for people.
     pub snippet: Option<Snippet>,
+    /// May it pass?
+    pub cause: Cause,
 }
 
 /// Everything that is wrong with a configuration; never empty.
@@ -54,6 +65,11 @@ impl Problems {
             }
         }
         self
+    }
+
+    /// May all of it pass without anybody who mends the configuration?
+    pub fn may_pass(&self) -> bool {
+        self.list.iter().all(|problem| problem.cause == Cause::Medium)
     }
 
     /// How many.
@@ -120,6 +136,22 @@ impl fmt::Display for Place {
     }
 }
 
+/// Why there is no text of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// For people.
+    pub message: String,
+    /// May it pass?
+    pub cause: Cause,
+}
+
+impl Unread {
+    /// It is not what it should be.
+    pub fn wrong(message: impl Into<String>) -> Self {
+        Self { message: message.into(), cause: Cause::Text }
+    }
+}
+
 /// A problem while it is being found: places are still byte positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -129,6 +161,7 @@ pub struct Finding {
     allowed: Option<String>,
     also: Option<At>,
     shown: Shown,
+    cause: Cause,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +178,7 @@ impl Finding {
     /// A wrong value.
     pub fn value(at: At, path: impl fmt::Display, message: impl Into<String>) -> Self {
         let (path, message) = (path.to_string(), message.into());
-        Self { at, path, message, allowed: None, also: None, shown: Shown::Value }
+        Self { at, path, message, allowed: None, also: None, shown: Shown::Value, cause: Cause::Text }
     }
 
     /// Something wrong at a key, a header or a stretch of text that is no value.
@@ -171,6 +204,12 @@ impl Finding {
         Self { also: Some(also), ..self }
     }
 
+    /// Why, if not because of what is written there.
+    #[must_use]
+    pub fn caused_by(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
+
     /// Neither value nor line are shown.
     #[must_use]
     pub fn secret(self) -> Self {
@@ -189,6 +228,7 @@ impl Finding {
             allowed: self.allowed,
             also: self.also.map(|at| sources.place(at)),
             snippet: (self.shown != Shown::Nothing && !tells).then(|| sources.snippet(self.at)),
+            cause: self.cause,
         }
     }
 }
@@ -235,9 +275,10 @@ impl Findings {
     }
 
     /// Notes a file that is not there, may not be read or is no text.
-    pub fn unreadable(&self, file: PathBuf, message: String) {
+    pub fn unreadable(&self, file: PathBuf, unread: Unread) {
         let (path, value, allowed, also) = (String::new(), None, None, None);
-        let problem = Problem { place: None, file, path, value, message, allowed, also, snippet: None };
+        let Unread { message, cause } = unread;
+        let problem = Problem { place: None, file, path, value, message, allowed, also, snippet: None, cause };
         self.unreadable.borrow_mut().push(problem);
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::csv::{self, Row};
 use super::files;
-use super::problem::{Finding, Findings};
+use super::problem::{Finding, Findings, Unread};
 use super::raw::{Node, Trail, Value};
 use super::shipped;
 use super::source::{At, Sources};
@@ -59,12 +59,13 @@ impl Library {
             };
             if !library.maps.contains_key(&path) {
                 let read = if is_path { user(&path, sources, findings) } else { ours(name, &path, sources, findings) };
-                let read = read.map_err(|message| {
+                let read = read.map_err(|Unread { message, cause }| {
                     let trail = Trail::Key(&Trail::Root, "device");
                     let trail = Trail::Index(&trail, position);
                     let allowed =
                         "one that `ironbridge profiles` lists, or a path that ends with .csv or .toml".to_owned();
-                    findings.report(Finding::value(*at, Trail::Key(&trail, "profile"), message).allowed(allowed));
+                    let finding = Finding::value(*at, Trail::Key(&trail, "profile"), message).allowed(allowed);
+                    findings.report(finding.caused_by(cause));
                 });
                 library.maps.insert(path.clone(), read.ok().flatten());
             }
@@ -92,19 +93,23 @@ fn table_get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
     }
 }
 
-type Read = Result<Option<RegisterMap>, String>;
+type Read = Result<Option<RegisterMap>, Unread>;
 
 fn ours(name: &str, path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
-    let text = shipped::find(name)?;
+    let text = shipped::find(name).map_err(Unread::wrong)?;
     Ok(read_csv(path, text.to_owned(), Origin::Shipped, sources, findings))
 }
 
 fn user(path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
-    let text = files::read_text(path).map_err(|message| format!("register map {}: {message}", path.display()))?;
+    let about = |Unread { message, cause }| {
+        let message = format!("register map {}: {message}", path.display());
+        Unread { message, cause }
+    };
+    let text = files::read_text(path).map_err(about)?;
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => Ok(read_csv(path, text, Origin::User, sources, findings)),
         Some("toml") => Ok(files::take_in(path.to_owned(), text, sources, findings).map(RegisterMap::Toml)),
-        _ => Err("a register map is a .csv or a .toml file".to_owned()),
+        _ => Err(Unread::wrong("a register map is a .csv or a .toml file")),
     }
 }
 
@@ -116,7 +121,7 @@ fn read_csv(
     findings: &Findings,
 ) -> Option<RegisterMap> {
     let Some(file) = sources.add(path.to_owned(), text) else {
-        findings.unreadable(path.to_owned(), "too many or too large register maps".to_owned());
+        findings.unreadable(path.to_owned(), Unread::wrong("too many or too large register maps"));
         return None;
     };
     Some(RegisterMap::Csv(csv::read(file, sources.text(file), findings), origin))

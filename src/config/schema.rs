@@ -1,6 +1,6 @@
-//! Every key of the contract, section 2, and which of them have landed.
+//! Every key of the contract, section 2.
 //!
-//! A key that is not here is a mistake of the user; a key that is here and has not landed is refused by name. The
+//! A key that is not here is a mistake of the user. The
 //! shipped `config/ironbridge.toml` names exactly these keys, and a test holds it to that.
 
 /// One key of a table.
@@ -10,8 +10,6 @@ pub struct Key {
     pub name: &'static str,
     /// What stands behind it.
     pub kind: Kind,
-    /// Whether this version knows what to do with it.
-    pub landed: Landed,
 }
 
 /// What stands behind a key, as far as CSV cells and the list of all keys must know.
@@ -35,347 +33,330 @@ pub enum Kind {
     Words,
 }
 
-/// Whether the part behind a key is in this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Landed {
-    /// It is.
-    Yes,
-    /// It is refused by name.
-    NotYet,
-}
-
-const fn landed(name: &'static str, kind: Kind) -> Key {
-    Key { name, kind, landed: Landed::Yes }
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind }
 }
 
 /// The top of the file.
 pub const ROOT: &[Key] = &[
-    landed("gateway", Kind::Table(GATEWAY)),
-    landed("store", Kind::Table(STORE)),
-    landed("broker", Kind::Table(BROKER)),
-    landed("forward", Kind::Tables(FORWARD)),
-    landed("status", Kind::Table(STATUS)),
-    landed("uplink", Kind::Tables(UPLINK)),
-    landed("bridge", Kind::Tables(BRIDGE)),
-    landed("bus", Kind::Tables(BUS)),
-    landed("device", Kind::Tables(DEVICE)),
+    key("gateway", Kind::Table(GATEWAY)),
+    key("store", Kind::Table(STORE)),
+    key("broker", Kind::Table(BROKER)),
+    key("forward", Kind::Tables(FORWARD)),
+    key("status", Kind::Table(STATUS)),
+    key("uplink", Kind::Tables(UPLINK)),
+    key("bridge", Kind::Tables(BRIDGE)),
+    key("bus", Kind::Tables(BUS)),
+    key("device", Kind::Tables(DEVICE)),
 ];
 
 /// `[gateway]`
 pub const GATEWAY: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("topic", Kind::Text),
-    landed("data_dir", Kind::Path),
-    landed("time_source", Kind::Text),
-    landed("rollback", Kind::Bool),
-    landed("rollback_after", Kind::Text),
+    key("name", Kind::Text),
+    key("topic", Kind::Text),
+    key("data_dir", Kind::Path),
+    key("time_source", Kind::Text),
+    key("rollback", Kind::Bool),
+    key("rollback_after", Kind::Text),
 ];
 
 /// `[store]`
 pub const STORE: &[Key] =
-    &[landed("max_size", Kind::Text), landed("max_age", Kind::Text), landed("commit_interval", Kind::Text)];
+    &[key("max_size", Kind::Text), key("max_age", Kind::Text), key("commit_interval", Kind::Text)];
 
 /// `[broker]`
 pub const BROKER: &[Key] = &[
-    landed("users_file", Kind::Path),
-    landed("keep_alive_max", Kind::Text),
-    landed("max_connections", Kind::Number),
-    landed("max_connections_per_address", Kind::Number),
-    landed("max_connect_rate", Kind::Number),
-    landed("max_connect_rate_per_address", Kind::Number),
-    landed("max_packet_size", Kind::Text),
-    landed("max_payload_size", Kind::Text),
-    landed("max_inflight", Kind::Number),
-    landed("max_queued_size", Kind::Text),
-    landed("max_subscriptions", Kind::Number),
-    landed("retain_available", Kind::Bool),
-    landed("check_retain_source", Kind::Bool),
-    landed("session_max_size", Kind::Text),
-    landed("sessions_max_size", Kind::Text),
-    landed("max_sessions", Kind::Number),
-    landed("session_expiry_max", Kind::Text),
-    landed("listener", Kind::Tables(LISTENER)),
-    landed("acl", Kind::Tables(ACL)),
+    key("users_file", Kind::Path),
+    key("keep_alive_max", Kind::Text),
+    key("max_connections", Kind::Number),
+    key("max_connections_per_address", Kind::Number),
+    key("max_connect_rate", Kind::Number),
+    key("max_connect_rate_per_address", Kind::Number),
+    key("max_packet_size", Kind::Text),
+    key("max_payload_size", Kind::Text),
+    key("max_inflight", Kind::Number),
+    key("max_queued_size", Kind::Text),
+    key("max_subscriptions", Kind::Number),
+    key("retain_available", Kind::Bool),
+    key("check_retain_source", Kind::Bool),
+    key("session_max_size", Kind::Text),
+    key("sessions_max_size", Kind::Text),
+    key("max_sessions", Kind::Number),
+    key("session_expiry_max", Kind::Text),
+    key("listener", Kind::Tables(LISTENER)),
+    key("acl", Kind::Tables(ACL)),
 ];
 
 /// `[[broker.listener]]`
 pub const LISTENER: &[Key] = &[
-    landed("listen", Kind::Text),
-    landed("anonymous", Kind::Text),
-    landed("identity", Kind::Text),
-    landed("tls", Kind::Table(LISTENER_TLS)),
-    landed("websocket", Kind::Bool),
-    landed("origins", Kind::List),
-    landed("interface", Kind::Text),
-    landed("max_qos", Kind::Number),
-    landed("require_client_id", Kind::Bool),
+    key("listen", Kind::Text),
+    key("anonymous", Kind::Text),
+    key("identity", Kind::Text),
+    key("tls", Kind::Table(LISTENER_TLS)),
+    key("websocket", Kind::Bool),
+    key("origins", Kind::List),
+    key("interface", Kind::Text),
+    key("max_qos", Kind::Number),
+    key("require_client_id", Kind::Bool),
 ];
 
 /// `tls = { … }` of a listener.
 pub const LISTENER_TLS: &[Key] = &[
-    landed("certificate", Kind::Path),
-    landed("key", Kind::Path),
-    landed("client_ca", Kind::Path),
-    landed("client_certificate", Kind::Text),
+    key("certificate", Kind::Path),
+    key("key", Kind::Path),
+    key("client_ca", Kind::Path),
+    key("client_certificate", Kind::Text),
 ];
 
 /// `[[broker.acl]]`
-pub const ACL: &[Key] = &[
-    landed("user", Kind::Text),
-    landed("read", Kind::List),
-    landed("write", Kind::List),
-    landed("operate", Kind::List),
-];
+pub const ACL: &[Key] =
+    &[key("user", Kind::Text), key("read", Kind::List), key("write", Kind::List), key("operate", Kind::List)];
 
 /// `[[forward]]`
-pub const FORWARD: &[Key] = &[landed("filter", Kind::Text), landed("class", Kind::Text), landed("uplinks", Kind::List)];
+pub const FORWARD: &[Key] = &[key("filter", Kind::Text), key("class", Kind::Text), key("uplinks", Kind::List)];
 
 /// `[status]`
 pub const STATUS: &[Key] = &[
-    landed("listen", Kind::Text),
-    landed("anonymous", Kind::Text),
-    landed("hosts", Kind::List),
-    landed("tls", Kind::Table(STATUS_TLS)),
+    key("listen", Kind::Text),
+    key("anonymous", Kind::Text),
+    key("hosts", Kind::List),
+    key("tls", Kind::Table(STATUS_TLS)),
 ];
 
 /// `tls = { … }` of the status page.
-pub const STATUS_TLS: &[Key] = &[landed("certificate", Kind::Path), landed("key", Kind::Path)];
+pub const STATUS_TLS: &[Key] = &[key("certificate", Kind::Path), key("key", Kind::Path)];
 
 /// `[[uplink]]`
 pub const UPLINK: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("url", Kind::Text),
-    landed("urls", Kind::List),
-    landed("client_id", Kind::Text),
-    landed("ca_file", Kind::Path),
-    landed("certificate", Kind::Path),
-    landed("key", Kind::Path),
-    landed("username", Kind::Text),
-    landed("password_file", Kind::Path),
-    landed("proxy", Kind::Text),
-    landed("proxy_username", Kind::Text),
-    landed("proxy_password_file", Kind::Path),
-    landed("mqtt_version", Kind::Text),
-    landed("format", Kind::Text),
-    landed("layout", Kind::Text),
-    landed("compress", Kind::Text),
-    landed("group_id", Kind::Text),
-    landed("edge_node_id", Kind::Text),
-    landed("primary_host", Kind::Text),
-    landed("host_timeout", Kind::Text),
-    landed("datatypes", Kind::Text),
-    landed("batch_samples", Kind::Number),
-    landed("batch_interval", Kind::Text),
-    landed("summary_after", Kind::Text),
-    landed("topic_prefix", Kind::Text),
-    landed("delivery", Kind::Text),
-    landed("classes", Kind::List),
-    landed("start", Kind::Text),
-    landed("max_rate", Kind::Text),
-    landed("budget", Kind::List),
-    landed("reserve", Kind::Text),
-    landed("overrun", Kind::Text),
-    landed("keep_alive", Kind::Text),
-    landed("preset", Kind::Text),
-    landed("sas_key_file", Kind::Path),
-    landed("commands", Kind::Bool),
-    landed("session_expiry", Kind::Text),
-    landed("down", Kind::Tables(UPLINK_DOWN)),
-    landed("path", Kind::Tables(UPLINK_PATH)),
+    key("name", Kind::Text),
+    key("url", Kind::Text),
+    key("urls", Kind::List),
+    key("client_id", Kind::Text),
+    key("ca_file", Kind::Path),
+    key("certificate", Kind::Path),
+    key("key", Kind::Path),
+    key("username", Kind::Text),
+    key("password_file", Kind::Path),
+    key("proxy", Kind::Text),
+    key("proxy_username", Kind::Text),
+    key("proxy_password_file", Kind::Path),
+    key("mqtt_version", Kind::Text),
+    key("format", Kind::Text),
+    key("layout", Kind::Text),
+    key("compress", Kind::Text),
+    key("group_id", Kind::Text),
+    key("edge_node_id", Kind::Text),
+    key("primary_host", Kind::Text),
+    key("host_timeout", Kind::Text),
+    key("datatypes", Kind::Text),
+    key("batch_samples", Kind::Number),
+    key("batch_interval", Kind::Text),
+    key("summary_after", Kind::Text),
+    key("topic_prefix", Kind::Text),
+    key("delivery", Kind::Text),
+    key("classes", Kind::List),
+    key("start", Kind::Text),
+    key("max_rate", Kind::Text),
+    key("budget", Kind::List),
+    key("reserve", Kind::Text),
+    key("overrun", Kind::Text),
+    key("keep_alive", Kind::Text),
+    key("preset", Kind::Text),
+    key("sas_key_file", Kind::Path),
+    key("commands", Kind::Bool),
+    key("session_expiry", Kind::Text),
+    key("down", Kind::Tables(UPLINK_DOWN)),
+    key("path", Kind::Tables(UPLINK_PATH)),
 ];
 
 /// `[[uplink.down]]`
 pub const UPLINK_DOWN: &[Key] = &[
-    landed("filter", Kind::Text),
-    landed("local_prefix", Kind::Text),
-    landed("remote_prefix", Kind::Text),
-    landed("qos", Kind::Number),
-    landed("retain", Kind::Bool),
+    key("filter", Kind::Text),
+    key("local_prefix", Kind::Text),
+    key("remote_prefix", Kind::Text),
+    key("qos", Kind::Number),
+    key("retain", Kind::Bool),
 ];
 
 /// `[[bridge]]`
 pub const BRIDGE: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("url", Kind::Text),
-    landed("urls", Kind::List),
-    landed("client_id", Kind::Text),
-    landed("ca_file", Kind::Path),
-    landed("certificate", Kind::Path),
-    landed("key", Kind::Path),
-    landed("username", Kind::Text),
-    landed("password_file", Kind::Path),
-    landed("proxy", Kind::Text),
-    landed("proxy_username", Kind::Text),
-    landed("proxy_password_file", Kind::Path),
-    landed("mqtt_version", Kind::Text),
-    landed("keep_alive", Kind::Text),
-    landed("max_rate", Kind::Text),
-    landed("session_expiry", Kind::Text),
-    landed("max_size", Kind::Text),
-    landed("max_age", Kind::Text),
-    landed("notifications", Kind::Bool),
-    landed("topic", Kind::Tables(BRIDGE_TOPIC)),
+    key("name", Kind::Text),
+    key("url", Kind::Text),
+    key("urls", Kind::List),
+    key("client_id", Kind::Text),
+    key("ca_file", Kind::Path),
+    key("certificate", Kind::Path),
+    key("key", Kind::Path),
+    key("username", Kind::Text),
+    key("password_file", Kind::Path),
+    key("proxy", Kind::Text),
+    key("proxy_username", Kind::Text),
+    key("proxy_password_file", Kind::Path),
+    key("mqtt_version", Kind::Text),
+    key("keep_alive", Kind::Text),
+    key("max_rate", Kind::Text),
+    key("session_expiry", Kind::Text),
+    key("max_size", Kind::Text),
+    key("max_age", Kind::Text),
+    key("notifications", Kind::Bool),
+    key("topic", Kind::Tables(BRIDGE_TOPIC)),
 ];
 
 /// `[[bridge.topic]]`
 pub const BRIDGE_TOPIC: &[Key] = &[
-    landed("filter", Kind::Text),
-    landed("direction", Kind::Text),
-    landed("qos", Kind::Number),
-    landed("local_prefix", Kind::Text),
-    landed("remote_prefix", Kind::Text),
-    landed("retain", Kind::Bool),
+    key("filter", Kind::Text),
+    key("direction", Kind::Text),
+    key("qos", Kind::Number),
+    key("local_prefix", Kind::Text),
+    key("remote_prefix", Kind::Text),
+    key("retain", Kind::Bool),
 ];
 
 /// `[[uplink.path]]`
 pub const UPLINK_PATH: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("interface", Kind::Text),
-    landed("source", Kind::Text),
-    landed("classes", Kind::List),
-    landed("budget", Kind::List),
-    landed("max_rate", Kind::Text),
-    landed("schedule", Kind::Text),
-    landed("price", Kind::Text),
+    key("name", Kind::Text),
+    key("interface", Kind::Text),
+    key("source", Kind::Text),
+    key("classes", Kind::List),
+    key("budget", Kind::List),
+    key("max_rate", Kind::Text),
+    key("schedule", Kind::Text),
+    key("price", Kind::Text),
 ];
 
 /// `[[bus]]`
 pub const BUS: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("type", Kind::Text),
-    landed("endpoint", Kind::Text),
-    landed("port", Kind::Text),
-    landed("serial", Kind::Text),
-    landed("rs485", Kind::Table(RS485)),
-    landed("low_latency", Kind::Bool),
-    landed("echo", Kind::Text),
-    landed("listen", Kind::Text),
-    landed("allow", Kind::List),
-    landed("ca_file", Kind::Path),
-    landed("certificate", Kind::Path),
-    landed("key", Kind::Path),
-    landed("server_name", Kind::Text),
-    landed("response_timeout", Kind::Text),
-    landed("pause_after_connect", Kind::Text),
-    landed("delay_between_requests", Kind::Text),
-    landed("delay_on_unit_change", Kind::Text),
-    landed("close_after_cycle", Kind::Bool),
-    landed("max_connections", Kind::Number),
-    landed("ignore_unit_id", Kind::Bool),
-    landed("retries", Kind::Number),
-    landed("turnaround", Kind::Text),
-    landed("mode", Kind::Text),
-    landed("frame_start", Kind::Text),
-    landed("frame_end", Kind::Text),
-    landed("frame_length", Kind::Number),
-    landed("frame_idle", Kind::Text),
-    landed("max_frame", Kind::Number),
-    landed("checksum", Kind::Text),
-    landed("checksum_form", Kind::Text),
-    landed("checksum_after", Kind::Text),
-    landed("checksum_place", Kind::Text),
+    key("name", Kind::Text),
+    key("type", Kind::Text),
+    key("endpoint", Kind::Text),
+    key("port", Kind::Text),
+    key("serial", Kind::Text),
+    key("rs485", Kind::Table(RS485)),
+    key("low_latency", Kind::Bool),
+    key("echo", Kind::Text),
+    key("listen", Kind::Text),
+    key("allow", Kind::List),
+    key("ca_file", Kind::Path),
+    key("certificate", Kind::Path),
+    key("key", Kind::Path),
+    key("server_name", Kind::Text),
+    key("response_timeout", Kind::Text),
+    key("pause_after_connect", Kind::Text),
+    key("delay_between_requests", Kind::Text),
+    key("delay_on_unit_change", Kind::Text),
+    key("close_after_cycle", Kind::Bool),
+    key("max_connections", Kind::Number),
+    key("ignore_unit_id", Kind::Bool),
+    key("retries", Kind::Number),
+    key("turnaround", Kind::Text),
+    key("mode", Kind::Text),
+    key("frame_start", Kind::Text),
+    key("frame_end", Kind::Text),
+    key("frame_length", Kind::Number),
+    key("frame_idle", Kind::Text),
+    key("max_frame", Kind::Number),
+    key("checksum", Kind::Text),
+    key("checksum_form", Kind::Text),
+    key("checksum_after", Kind::Text),
+    key("checksum_place", Kind::Text),
 ];
 
 /// `[bus.rs485]`
-pub const RS485: &[Key] = &[
-    landed("rts_on_send", Kind::Text),
-    landed("delay_before_send", Kind::Text),
-    landed("delay_after_send", Kind::Text),
-];
+pub const RS485: &[Key] =
+    &[key("rts_on_send", Kind::Text), key("delay_before_send", Kind::Text), key("delay_after_send", Kind::Text)];
 
 /// `[[device]]`
 pub const DEVICE: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("bus", Kind::Text),
-    landed("unit_id", Kind::Number),
-    landed("profile", Kind::Text),
-    landed("address_style", Kind::Text),
-    landed("poll", Kind::Text),
-    landed("max_registers_per_read", Kind::Number),
-    landed("max_bits_per_read", Kind::Number),
-    landed("max_gap", Kind::Number),
-    landed("fill_gaps", Kind::Bool),
-    landed("one_request_per_tag", Kind::Bool),
-    landed("readable", Kind::List),
-    landed("forbidden", Kind::List),
-    landed("pause_after_connect", Kind::Text),
-    landed("delay_between_requests", Kind::Text),
-    landed("delay_on_unit_change", Kind::Text),
-    landed("ignore_unit_id", Kind::Bool),
-    landed("retries", Kind::Number),
-    landed("send", Kind::Text),
-    landed("match", Kind::List),
-    landed("status", Kind::Table(STATUS_TEXTS)),
-    landed("example", Kind::List),
-    landed("tag", Kind::Tables(TAG)),
+    key("name", Kind::Text),
+    key("bus", Kind::Text),
+    key("unit_id", Kind::Number),
+    key("profile", Kind::Text),
+    key("address_style", Kind::Text),
+    key("poll", Kind::Text),
+    key("max_registers_per_read", Kind::Number),
+    key("max_bits_per_read", Kind::Number),
+    key("max_gap", Kind::Number),
+    key("fill_gaps", Kind::Bool),
+    key("one_request_per_tag", Kind::Bool),
+    key("readable", Kind::List),
+    key("forbidden", Kind::List),
+    key("pause_after_connect", Kind::Text),
+    key("delay_between_requests", Kind::Text),
+    key("delay_on_unit_change", Kind::Text),
+    key("ignore_unit_id", Kind::Bool),
+    key("retries", Kind::Number),
+    key("send", Kind::Text),
+    key("match", Kind::List),
+    key("status", Kind::Table(STATUS_TEXTS)),
+    key("example", Kind::List),
+    key("tag", Kind::Tables(TAG)),
 ];
 
 /// `status = { … }` of a device on a bus of type `line`.
-pub const STATUS_TEXTS: &[Key] =
-    &[landed("field", Kind::Text), landed("good", Kind::List), landed("uncertain", Kind::List)];
+pub const STATUS_TEXTS: &[Key] = &[key("field", Kind::Text), key("good", Kind::List), key("uncertain", Kind::List)];
 
 /// `[[device.tag]]`, and the columns of a CSV register map.
 pub const TAG: &[Key] = &[
-    landed("name", Kind::Text),
-    landed("address", Kind::Text),
-    landed("type", Kind::Text),
-    landed("order", Kind::Text),
-    landed("mask", Kind::Text),
-    landed("shift", Kind::Number),
-    landed("nan", Kind::List),
-    landed("scale", Kind::Number),
-    landed("offset", Kind::Number),
-    landed("scale_from", Kind::Text),
-    landed("map", Kind::Words),
-    landed("encoding", Kind::Text),
-    landed("pad", Kind::Text),
-    landed("terminator", Kind::Text),
-    landed("unit", Kind::Text),
-    landed("group", Kind::Text),
-    landed("poll", Kind::Text),
-    landed("deadband", Kind::Number),
-    landed("expression", Kind::Text),
-    landed("field", Kind::Text),
-    landed("compression", Kind::Table(COMPRESSION)),
-    landed("stale_after", Kind::Text),
-    landed("unchanged_for", Kind::Text),
-    landed("heartbeat", Kind::Text),
-    landed("min", Kind::Number),
-    landed("max", Kind::Number),
-    landed("class", Kind::Text),
-    landed("access", Kind::Text),
-    landed("write", Kind::Table(WRITE)),
-    landed("alarm", Kind::Table(ALARM)),
-    landed("description", Kind::Text),
+    key("name", Kind::Text),
+    key("address", Kind::Text),
+    key("type", Kind::Text),
+    key("order", Kind::Text),
+    key("mask", Kind::Text),
+    key("shift", Kind::Number),
+    key("nan", Kind::List),
+    key("scale", Kind::Number),
+    key("offset", Kind::Number),
+    key("scale_from", Kind::Text),
+    key("map", Kind::Words),
+    key("encoding", Kind::Text),
+    key("pad", Kind::Text),
+    key("terminator", Kind::Text),
+    key("unit", Kind::Text),
+    key("group", Kind::Text),
+    key("poll", Kind::Text),
+    key("deadband", Kind::Number),
+    key("expression", Kind::Text),
+    key("field", Kind::Text),
+    key("compression", Kind::Table(COMPRESSION)),
+    key("stale_after", Kind::Text),
+    key("unchanged_for", Kind::Text),
+    key("heartbeat", Kind::Text),
+    key("min", Kind::Number),
+    key("max", Kind::Number),
+    key("class", Kind::Text),
+    key("access", Kind::Text),
+    key("write", Kind::Table(WRITE)),
+    key("alarm", Kind::Table(ALARM)),
+    key("description", Kind::Text),
 ];
 
 /// `write = { … }` of a tag.
 pub const WRITE: &[Key] = &[
-    landed("function", Kind::Text),
-    landed("min", Kind::Number),
-    landed("max", Kind::Number),
-    landed("verify", Kind::Bool),
-    landed("retry", Kind::Number),
+    key("function", Kind::Text),
+    key("min", Kind::Number),
+    key("max", Kind::Number),
+    key("verify", Kind::Bool),
+    key("retry", Kind::Number),
 ];
 
 /// `compression = { … }` of a tag.
-pub const COMPRESSION: &[Key] = &[landed("swing", Kind::Number), landed("max_gap", Kind::Text)];
+pub const COMPRESSION: &[Key] = &[key("swing", Kind::Number), key("max_gap", Kind::Text)];
 
 /// `alarm = { … }` of a tag.
 pub const ALARM: &[Key] = &[
-    landed("high_high", Kind::Number),
-    landed("high", Kind::Number),
-    landed("low", Kind::Number),
-    landed("low_low", Kind::Number),
-    landed("state", Kind::Bool),
-    landed("hysteresis", Kind::Number),
-    landed("delay", Kind::Text),
-    landed("off_delay", Kind::Text),
-    landed("class", Kind::Text),
+    key("high_high", Kind::Number),
+    key("high", Kind::Number),
+    key("low", Kind::Number),
+    key("low_low", Kind::Number),
+    key("state", Kind::Bool),
+    key("hysteresis", Kind::Number),
+    key("delay", Kind::Text),
+    key("off_delay", Kind::Text),
+    key("class", Kind::Text),
 ];
 
 /// The top of a TOML register map.
-pub const MAP: &[Key] = &[landed("address_style", Kind::Text), landed("tag", Kind::Tables(TAG))];
+pub const MAP: &[Key] = &[key("address_style", Kind::Text), key("tag", Kind::Tables(TAG))];
 
 /// The way to every key of a configuration, tables included: `broker.listener.tls.key`.
 pub fn all_paths() -> Vec<String> {

@@ -12,7 +12,7 @@ use super::HostFacts;
 use super::nearest;
 use super::problem::{Finding, Findings};
 use super::raw::{Node, Table, Trail, Value};
-use super::schema::{Key, Landed};
+use super::schema::Key;
 use super::source::{At, Sources};
 use super::units;
 
@@ -62,7 +62,7 @@ pub struct Section<'a, 't> {
 }
 
 impl<'a, 't> Section<'a, 't> {
-    /// Opens a table; reports a value that is none, unknown keys and keys that have not landed.
+    /// Opens a table; reports a value that is none and unknown keys.
     pub fn open(cx: Context<'a>, node: &'a Node, trail: &'t Trail<'t>, keys: &[Key]) -> Option<Self> {
         let Value::Table(table) = &node.value else {
             let message = format!("expected a table, found {}", node.value.kind());
@@ -72,16 +72,14 @@ impl<'a, 't> Section<'a, 't> {
         for entry in &table.entries {
             let path = Trail::Key(trail, &entry.key);
             match keys.iter().find(|key| key.name == entry.key) {
-                Some(key) if key.landed == Landed::Yes => {}
-                Some(_) => cx.findings.report(Finding::line(entry.key_at, path, NOT_IN_THIS_VERSION)),
+                Some(_) => {}
                 None if entry.key == "password" => {
                     let message = "secrets are never values: put it into a file and name that in `password_file`";
                     cx.findings.report(Finding::line(entry.key_at, path, message).secret());
                 }
                 None => {
                     let message = format!("unknown key{}", nearest::hint(&entry.key, keys.iter().map(|key| key.name)));
-                    let landed = keys.iter().filter(|key| key.landed == Landed::Yes);
-                    let allowed = landed.map(|key| key.name).collect::<Vec<_>>().join(", ");
+                    let allowed = keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ");
                     cx.findings.report(Finding::line(entry.key_at, path, message).allowed(allowed));
                 }
             }

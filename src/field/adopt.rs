@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::command::FieldCommand;
 use super::devices::{Device, Roster, Seat};
 use super::driver::Pace;
 use super::lane::Lane;
@@ -24,8 +25,30 @@ use crate::config::plan::{Plan, TagPlan};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
-/// The newest plan, whenever there is one.
-pub type Plans = watch::Receiver<Arc<Plan>>;
+/// The newest plan, whenever there is one; and which one is followed, for who has to know.
+#[derive(Debug, Clone)]
+pub struct Plans {
+    newest: watch::Receiver<Arc<Plan>>,
+    followed: watch::Sender<Option<Arc<Plan>>>,
+}
+
+impl Plans {
+    /// Of one bus.
+    pub fn new(newest: watch::Receiver<Arc<Plan>>) -> Self {
+        Self { newest, followed: watch::Sender::new(None) }
+    }
+
+    /// The newest.
+    pub fn newest(&self) -> Arc<Plan> {
+        Arc::clone(&self.newest.borrow())
+    }
+
+    /// The one that the bus has taken over: of what came before nothing is on its way any more. `None` until it has taken
+    /// one over.
+    pub fn followed(&self) -> watch::Receiver<Option<Arc<Plan>>> {
+        self.followed.subscribe()
+    }
+}
 
 /// What was known of a poll.
 struct Before {
@@ -41,10 +64,10 @@ pub fn can_follow(plan: &Plan, bus: BusIx) -> bool {
 /// Resolves when there is a newer plan. Cancel-safe.
 pub(super) async fn news(plans: Option<&mut Plans>) {
     let Some(plans) = plans else { return std::future::pending().await };
-    if plans.changed().await.is_err() {
+    if plans.newest.changed().await.is_err() {
         return std::future::pending().await; // nobody will have another one
     }
-    plans.mark_changed(); // it is taken over before the next transaction
+    plans.newest.mark_changed(); // it is taken over before the next transaction
 }
 
 fn devices_of(plan: &Plan, bus: BusIx) -> Vec<DeviceIx> {
@@ -65,20 +88,32 @@ fn is_same(old: &Plan, new: &Plan, ix: DeviceIx) -> bool {
 impl Lane {
     /// Takes the newest plan over, if there is one that it has not.
     pub(super) async fn follow(&mut self) {
-        let Some(plans) = self.plans.as_mut().filter(|plans| plans.has_changed().unwrap_or(false)) else { return };
-        let new = Arc::clone(&plans.borrow_and_update());
+        let Some(plans) = self.plans.as_mut().filter(|plans| plans.newest.has_changed().unwrap_or(false)) else {
+            return;
+        };
+        let (new, followed) = (Arc::clone(&plans.newest.borrow_and_update()), plans.followed.clone());
+        self.take_over(&new).await;
+        followed.send_replace(Some(new));
+    }
+
+    async fn take_over(&mut self, new: &Arc<Plan>) {
         let place = self.bus.0 as usize;
         if self.plan.buses.get(place) != new.buses.get(place) {
             return; // another bus, or none: this one ends in a moment
         }
-        let own = devices_of(&new, self.bus);
+        let own = devices_of(new, self.bus);
         let kept: Vec<DeviceIx> = self.roster.devices.iter().map(|device| device.ix).collect();
-        let kept: Vec<DeviceIx> = kept.into_iter().filter(|ix| is_same(&self.plan, &new, *ix)).collect();
+        let kept: Vec<DeviceIx> = kept.into_iter().filter(|ix| is_same(&self.plan, new, *ix)).collect();
         if own == kept && kept.len() == self.roster.devices.len() {
-            self.plan = new; // the old one need not be kept for our sake
+            self.plan = Arc::clone(new); // the old one need not be kept for our sake
             return;
         }
-        self.adopt(new, &own, &kept).await;
+        self.adopt(Arc::clone(new), &own, &kept).await;
+    }
+
+    /// Does a command still mean what it meant when it was checked?
+    pub(super) fn is_meant(&self, command: &FieldCommand, device: DeviceIx) -> bool {
+        Arc::ptr_eq(&self.plan, &command.plan) || is_same(&command.plan, &self.plan, device)
     }
 
     async fn adopt(&mut self, new: Arc<Plan>, own: &[DeviceIx], kept: &[DeviceIx]) {
@@ -114,6 +149,7 @@ impl Lane {
         self.go_on(before, now);
         self.driver.keep_pace(paces(&plan, own));
         self.switches.adopt(own, kept);
+        self.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
         self.show_cut(kept).await;
     }

@@ -5,6 +5,7 @@
 //! twice does no harm; `done` means that the device confirmed it and, with `verify`, that it holds what was written. Between
 //! the read and the write of some bits nothing else is on the bus: it is one task.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -17,7 +18,7 @@ use super::modbus::write::{Intent, Write, intend, read_back};
 use super::sunspec::chain::Model;
 use super::sunspec::guarded;
 use super::tags::exponent;
-use crate::config::plan::{TagPlan, Verify};
+use crate::config::plan::{Plan, TagPlan, Verify};
 use crate::flow::clock::Clock;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::tag::TagIx;
@@ -36,6 +37,8 @@ const ILLEGAL_FUNCTION: u8 = 1;
 /// A command on its way to its bus.
 #[derive(Debug)]
 pub struct FieldCommand {
+    /// By which plan it was checked: what the value means, and where it goes. A bus whose plan says otherwise refuses it.
+    pub plan: Arc<Plan>,
     /// What is written.
     pub tag: TagIx,
     /// Engineering value.

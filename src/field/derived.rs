@@ -33,7 +33,7 @@ pub struct DerivedTags {
     pub plan: Arc<Plan>,
     /// What there is to work out.
     pub derive: Derive,
-    /// From [`Hub::tap`].
+    /// See [`Hub::tap`].
     pub tap: Arc<Latest>,
     /// Where samples go.
     pub hub: Hub,

@@ -262,6 +262,9 @@ impl Lane {
         let Some(tag) = plan.tags.get(command.tag.0 as usize).filter(|tag| !tag.is_hole()) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
+        if !self.is_meant(&command, tag.device) {
+            return drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
+        }
         let Some(seat) = self.roster.seat_of(tag.device) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };

@@ -2,14 +2,15 @@
 //! anew with it.
 //!
 //! Set by the app, looked at by the bus between two transactions. A pause is a state and the rest are wishes; asking for the
-//! same twice is asking once, so nothing here can fill up. A pause lives as long as this life of the bus: it survives neither
-//! a restart nor a reload that touches the bus or the device. Whoever forgot one has it shown on the page, on the device's topic and in
+//! same twice is asking once, so nothing here can fill up. A pause ends when somebody says so, and with the process: neither a
+//! reload, whatever it changes, nor its coming back, nor a bus that fails and is built anew ends one, for somebody may have his
+//! hands in the device. Whoever forgot one has it shown on the page, on the device's topic and in
 //! the cause of its tags, and a box that was switched off and on polls what its configuration says.
 //!
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
 //! hands in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -31,6 +32,8 @@ const RESET: u8 = 4;
 #[derive(Debug)]
 pub struct Switches {
     devices: Mutex<BTreeMap<DeviceIx, u8>>,
+    /// Paused elsewhere; they stay so if they come here.
+    awaited: Mutex<BTreeSet<DeviceIx>>,
     changed: watch::Sender<()>,
 }
 
@@ -59,15 +62,40 @@ impl Switches {
     /// For these devices, none of them paused.
     pub fn new(devices: impl IntoIterator<Item = DeviceIx>) -> Self {
         let devices = devices.into_iter().map(|device| (device, 0)).collect();
-        Self { devices: Mutex::new(devices), changed: watch::Sender::new(()) }
+        Self { devices: Mutex::new(devices), awaited: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
-    /// These devices from now on; of new ones nothing is asked, and nothing any more of those that are not `kept` as they were.
+    /// These devices from now on. Pauses stay, also of those that were handed over; wishes only with what is `kept` as it was.
     pub(super) fn adopt(&self, devices: &[DeviceIx], kept: &[DeviceIx]) {
+        let awaited = std::mem::take(&mut *self.awaited.lock().unwrap_or_else(PoisonError::into_inner));
         let mut known = self.devices();
         let before = std::mem::take(&mut *known);
-        let asked = |device: &DeviceIx| before.get(device).copied().filter(|_| kept.contains(device)).unwrap_or(0);
+        let asked = |device: &DeviceIx| {
+            let asked = before.get(device).copied().unwrap_or(0);
+            let stays = if kept.contains(device) { asked } else { asked & PAUSED };
+            if awaited.contains(device) { stays | PAUSED } else { stays }
+        };
         *known = devices.iter().map(|device| (*device, asked(device))).collect();
+    }
+
+    /// Those that are to be left alone.
+    pub fn paused(&self) -> Vec<DeviceIx> {
+        self.devices().iter().filter(|(_, asked)| **asked & PAUSED != 0).map(|(device, _)| *device).collect()
+    }
+
+    /// These were paused until now, here or on another bus, or in an earlier life of this one: they still are.
+    pub fn hand_over(&self, paused: &[DeviceIx]) {
+        let mut devices = self.devices();
+        let mut awaited = BTreeSet::new();
+        for device in paused {
+            match devices.get_mut(device) {
+                Some(asked) => *asked |= PAUSED,
+                None => _ = awaited.insert(*device),
+            }
+        }
+        drop(devices);
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
+        self.changed.send_replace(());
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, u8>> {
@@ -175,14 +203,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_reload_a_pause_stays_with_a_device_that_is_as_it_was_and_ends_with_one_that_is_not() {
-        let [same, changed, new] = [1, 2, 3].map(DeviceIx);
+    fn after_a_reload_a_pause_stays_whatever_has_changed_and_a_wish_only_with_a_device_that_is_as_it_was() {
+        let [same, changed, new, come] = [1, 2, 3, 4].map(DeviceIx);
         let switches = Switches::new([same, changed]);
         assert_eq!(switches.ask(same, Operation::Pause), Ok(()));
+        assert_eq!(switches.ask(changed, Operation::Reset), Ok(()));
         assert_eq!(switches.ask(changed, Operation::Pause), Ok(()));
-        switches.adopt(&[same, changed, new], &[same]);
-        assert_eq!([same, changed, new].map(|device| switches.is_paused(device)), [true, false, false]);
-        assert_eq!(switches.take(changed), Asked(0), "or it would be paused when somebody asks for something else");
+        switches.hand_over(&[same, come]);
+        switches.adopt(&[same, changed, new, come], &[same]);
+        assert_eq!(switches.paused(), [same, changed, come]);
+        assert_eq!(switches.take(changed), Asked(PAUSED), "the wish was for another one");
+        let next = Switches::new([changed, come]);
+        next.hand_over(&switches.paused());
+        assert_eq!(next.paused(), [changed, come], "in the next life of the bus");
+        assert_eq!(next.ask(come, Operation::Resume), Ok(()));
+        next.hand_over(&[]);
+        next.adopt(&[changed, come, same], &[changed, come]);
+        assert_eq!(next.paused(), [changed], "what was awaited for one reload is not for the next");
     }
 
     #[test]

@@ -222,17 +222,20 @@ impl Hub {
         }
     }
 
-    /// Taps the live lane for these tags, for the derived ones: from now on what is shown of them goes there too, and no
-    /// more to where an earlier tap led.
-    pub fn tap(&self, tags: &[TagIx]) -> Arc<Latest> {
+    /// Taps the live lane for these tags, for the derived ones: from now on what is shown of them goes there too. What waits
+    /// there stays when there are other tags.
+    pub fn tap(&self, tags: &[TagIx], into: &Arc<Latest>) {
         let mut wanted = vec![false; tags.iter().map(|tag| tag.0 as usize + 1).max().unwrap_or(0)];
         for tag in tags {
             wanted[tag.0 as usize] = true;
         }
-        let latest = Arc::<Latest>::default();
-        let tap = Tap { wanted, latest: Arc::clone(&latest) };
+        let tap = Tap { wanted, latest: Arc::clone(into) };
         *self.shared.tap.write().unwrap_or_else(PoisonError::into_inner) = Some(tap);
-        latest
+    }
+
+    /// Nobody takes anything out of the tap any more.
+    pub fn untap(&self) {
+        *self.shared.tap.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The class of each tag of another plan, by `TagIx`.
@@ -366,5 +369,18 @@ mod tests {
         end.full.store(false, Ordering::Relaxed);
         assert_eq!(waited(3000).await, DURABLE_WAIT_MAX, "it moved: worth waiting for");
         assert_eq!(latest.take().await.expect("live").samples[0].at.micros, 3000);
+    }
+    #[tokio::test]
+    async fn what_waits_in_the_tap_stays_when_it_is_for_other_tags_and_nothing_comes_without_one() {
+        let (hub, _latest, _end) = hub(vec![Class::Bulk]);
+        let tap = Arc::<Latest>::default();
+        hub.tap(&[TagIx(0)], &tap);
+        hub.show(&batch(1).samples);
+        hub.tap(&[TagIx(0), TagIx(7)], &tap);
+        assert_eq!(tap.take().await.expect("it waits").samples[0].at.micros, 1);
+        hub.untap();
+        hub.show(&batch(2).samples);
+        tap.close();
+        assert!(tap.take().await.is_none());
     }
 }

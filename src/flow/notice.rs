@@ -141,6 +141,13 @@ impl Notices {
         self.look(|remembered| remembered.standing.values().cloned().collect())
     }
 
+    /// What still holds of a part that is gone holds no more; `of` says what is of it.
+    pub fn over(&self, detail: &str, of: impl Fn(&Notice) -> bool) {
+        for told in self.standing().into_iter().filter(|told| of(&told.notice)) {
+            self.tell(Notice { phase: Phase::Cleared, detail: detail.to_owned(), ..told.notice });
+        }
+    }
+
     /// The newest, the last one first; nothing where it is not remembered.
     pub fn newest(&self) -> Vec<Told> {
         self.look(|remembered| remembered.newest.iter().cloned().collect())

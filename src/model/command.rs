@@ -27,7 +27,7 @@ pub enum Refusal {
     Paused,
     /// The queue to the bus is full.
     Busy,
-    /// The gateway is stopping.
+    /// The gateway is stopping, or a reload is just changing the device.
     Stopping,
     /// The journal could not be written, so the command was not accepted.
     Journal,

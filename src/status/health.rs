@@ -8,8 +8,10 @@
 //!
 //! A reason is what a person has to mend on this box or beside it: a bus without its port, a store that cannot commit, a
 //! worker that hangs, certificates or users that cannot be read. A note is what is worth knowing and no fault of the box:
-//! a link that is gone, perhaps for days, devices that do not answer, a clock that nobody vouches for. A stranger is who
-//! comes from another machine without a login: what is wrong with a plant is nobody else's business.
+//! a link that is gone, perhaps for days, devices that do not answer or were paused, a clock that nobody vouches for, a
+//! status page without its port (then nobody is answered here anyway). A stranger is who
+//! comes from another machine without a login: what is wrong with a plant is nobody else's business. Where `[status]` lets
+//! nobody in without a login (`anonymous = "none"`), this machine is a stranger too: behind a proxy on it may be anybody.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -20,6 +22,7 @@ use serde::Serialize;
 
 use super::Lobby;
 use super::visitor::{self, From};
+use crate::config::plan::Anonymous;
 
 /// How the gateway is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,7 +67,8 @@ pub(super) async fn answer(State(lobby): State<Lobby>, parts: Parts) -> Response
     let status = if health.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // A load balancer that asks every second is no failed login.
     let shown = [header::AUTHORIZATION, header::COOKIE].iter().any(|name| parts.headers.contains_key(name));
-    let known = From::of(&parts).is_loopback() || shown && visitor::identify(&lobby, &parts).await.is_ok();
+    let near = From::of(&parts).is_loopback() && lobby.plan.anonymous != Anonymous::None;
+    let known = near || shown && visitor::identify(&lobby, &parts).await.is_ok();
     match serde_json::to_string(health) {
         Ok(told) if known => (status, [(CONTENT_TYPE, "application/json")], told + "\n").into_response(),
         _ => {

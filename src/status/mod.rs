@@ -10,7 +10,7 @@
 //!
 //! | path | answer | for whom |
 //! |---|---|---|
-//! | `/health` | is all well, and why not | everybody; reasons on loopback or with a login |
+//! | `/health` | is all well, and why not | everybody; reasons with a login, and on loopback for who is let in |
 //! | `/metrics` | figures for Prometheus | who is let in |
 //! | `/api/status` | the board as JSON | who is let in; alarms of tags that he may read |
 //! | `/`, `/style.css`, `/script.js` | the page, without a figure in it | everybody |
@@ -45,7 +45,7 @@ use axum::http::request::Parts;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
 use crate::config::plan::PagePlan;
@@ -120,6 +120,8 @@ struct Furniture {
     values: Arc<Values>,
     commands: CommandEntry,
     operate: Operate,
+    /// Places for writes that are under way.
+    writes: Arc<Semaphore>,
     logins: Logins,
 }
 
@@ -147,6 +149,7 @@ impl Status {
             values,
             commands,
             operate,
+            writes: Arc::new(Semaphore::new(operate::WRITES_MAX)),
             logins,
         }));
         Self { server, router: router(lobby) }

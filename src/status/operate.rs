@@ -2,7 +2,8 @@
 //!
 //! A write goes the way of a `…/set` message (`flow::command`): allow list, limits, journal, read-back. The others go to the
 //! bus of the device (`flow::operate`). Who asks is logged in, has the device in an `operate` of `[[broker.acl]]`, and for a
-//! write the tag's `…/set` in a `write`, too. Each is in the audit trail with user and address, done or refused.
+//! write the tag's `…/set` in a `write`, too. Each is in the audit trail with user and address, done or refused, also
+//! when the browser does not wait for the answer.
 //!
 //! | path | body | answer |
 //! |---|---|---|
@@ -21,6 +22,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Lobby;
@@ -28,15 +30,19 @@ use super::api::may_write;
 use super::login::{operator, problem};
 use super::visitor::From;
 use crate::access::{Deed, Identity, NOT_ALLOWED};
-use crate::flow::command::{self, Admission, Redelivery, Request, Retained};
+use crate::flow::command::{self, Admission, CommandEntry, Redelivery, Reply, Request, Retained};
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::operate::Operation;
-use crate::model::command::Outcome;
+use crate::model::command::{Outcome, Refusal};
 use crate::model::tag::{DeviceIx, TagIx};
 use crate::payload::json;
 
-/// A result that takes longer is only on `…/set/result`: no browser should wait for as long as a command may.
+/// For journal and result together, below what the server gives an answer: what takes longer runs all the same, and its
+/// result is only on `…/set/result`. No browser should wait for as long as a command may.
 const RESULT_WITHIN: Duration = Duration::from_secs(15);
+
+/// Writes under way at once, those whose browser is gone among them.
+pub(super) const WRITES_MAX: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,37 +134,56 @@ pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes)
     if let Some(id) = &id {
         payload["id"] = id.as_str().into();
     }
-    let (outcome, result) = carry(&lobby, ix, payload.to_string().into_bytes(), origin(&who, from)).await;
-    lobby.access.operated(deed(outcome));
-    result
+    let Ok(place) = Arc::clone(&lobby.writes).try_acquire_owned() else {
+        lobby.access.operated(deed(Refusal::Busy.as_str()));
+        return answer(json::command_result(None, &Outcome::Refused(Refusal::Busy)));
+    };
+    let (replies, results) = command::replies(Arc::default());
+    let request = Request {
+        tag: ix,
+        payload: payload.to_string().into_bytes(),
+        retained: Retained::No,
+        redelivery: Redelivery::First,
+        expiry: None,
+        correlation: None,
+        response_topic: None,
+        origin: origin(&who, from),
+        replies: Some(replies),
+        at: lobby.values.clock().now(),
+    };
+    let commands = lobby.commands.clone();
+    carry(commands, request, results, move |outcome| {
+        let deed = Deed { who: &who, from, device: &device, tag: &tag, operation: "write", outcome };
+        lobby.access.operated(deed);
+        place
+    })
+    .await
 }
 
 fn origin(who: &Identity, from: std::net::IpAddr) -> String {
     format!("page:{} from {from}", who.name().unwrap_or_default())
 }
 
-/// Hands the command in and waits for its end, for a while.
-async fn carry(lobby: &Lobby, tag: TagIx, payload: Vec<u8>, origin: String) -> (&'static str, Response) {
-    let (replies, mut results) = command::replies(Arc::default());
-    let request = Request {
-        tag,
-        payload,
-        retained: Retained::No,
-        redelivery: Redelivery::First,
-        expiry: None,
-        correlation: None,
-        response_topic: None,
-        origin,
-        replies: Some(replies),
-        at: lobby.values.clock().now(),
-    };
-    let admission = lobby.commands.submit(request).await;
-    if let Admission::Refused(reason) = admission {
-        return (reason.as_str(), answer(json::command_result(None, &Outcome::Refused(reason))));
-    }
-    match timeout(RESULT_WITHIN, results.recv()).await {
-        Ok(Some(reply)) => ("accepted", answer(reply.result)),
-        Ok(None) | Err(_) => ("pending", super::json(&serde_json::json!({ "outcome": "pending" }))),
+/// Hands the command in and waits for its end, for a while. It is a task of its own: a browser that goes away, or a journal
+/// that takes long, leaves no command of which the audit trail does not say what became. What `told` gives back is kept to
+/// the end.
+async fn carry<Kept: Send + 'static>(
+    commands: CommandEntry,
+    request: Request,
+    mut results: mpsc::Receiver<Reply>,
+    told: impl FnOnce(&'static str) -> Kept + Send + 'static,
+) -> Response {
+    let carried = tokio::spawn(async move {
+        let admission = commands.submit(request).await;
+        let _kept = told(if let Admission::Refused(reason) = admission { reason.as_str() } else { "accepted" });
+        match admission {
+            Admission::Refused(reason) => Some(json::command_result(None, &Outcome::Refused(reason))),
+            Admission::Accepted => results.recv().await.map(|reply| reply.result),
+        }
+    });
+    match timeout(RESULT_WITHIN, carried).await {
+        Ok(Ok(Some(result))) => answer(result),
+        _ => super::json(&serde_json::json!({ "outcome": "pending" })),
     }
 }
 
@@ -175,4 +200,68 @@ fn tag_named(lobby: &Lobby, device: &str, name: &str) -> Option<TagIx> {
     let (plan, device) = (lobby.values.plan(), device_named(lobby, device)?);
     let mut numbered = plan.tags.iter().zip((0..).map(TagIx));
     numbered.find(|(tag, _)| tag.device == device && tag.name == name).map(|(_, ix)| ix)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::flow::command::{Submitted, road};
+    use crate::model::time::{Boot, Stamp};
+
+    fn order() -> (Request, mpsc::Receiver<Reply>) {
+        let (replies, results) = command::replies(Arc::default());
+        let request = Request {
+            tag: TagIx(0),
+            payload: Vec::new(),
+            retained: Retained::No,
+            redelivery: Redelivery::First,
+            expiry: None,
+            correlation: None,
+            response_topic: None,
+            origin: "page:hmi".to_owned(),
+            replies: Some(replies),
+            at: Stamp { boot: Boot(1), micros: 0 },
+        };
+        (request, results)
+    }
+
+    /// What is said of a write to the audit trail.
+    fn audit() -> (impl FnOnce(&'static str) + Send + 'static, oneshot::Receiver<&'static str>) {
+        let (say, said) = oneshot::channel();
+        (move |outcome| drop(say.send(outcome)), said)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_journal_that_takes_long_makes_a_write_pending_before_the_server_breaks_it_off() {
+        let (entry, mut commands) = road();
+        let ((request, results), (told, said)) = (order(), audit());
+        let began = Instant::now();
+        let answer = carry(entry, request, results, told).await;
+        assert!(began.elapsed() < super::super::server::ANSWER_WITHIN, "{:?}", began.elapsed());
+        let body = to_bytes(answer.into_body(), 100).await.expect("a body");
+        assert_eq!(&body[..], br#"{"outcome":"pending"}"#);
+        let Submitted { admitted, .. } = commands.recv().await.expect("it was handed in");
+        admitted.send(Admission::Accepted).expect("somebody still waits");
+        assert_eq!(said.await, Ok("accepted"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_becomes_of_a_write_is_written_down_also_when_the_browser_is_gone() {
+        for (admission, outcome) in
+            [(Admission::Accepted, "accepted"), (Admission::Refused(Refusal::Range), Refusal::Range.as_str())]
+        {
+            let (entry, mut commands) = road();
+            let ((request, results), (told, said)) = (order(), audit());
+            let browser = tokio::spawn(carry(entry, request, results, told));
+            let Submitted { admitted, .. } = commands.recv().await.expect("it is handed in");
+            browser.abort();
+            assert!(browser.await.is_err_and(|ended| ended.is_cancelled()));
+            admitted.send(admission).expect("somebody still waits");
+            assert_eq!(said.await, Ok(outcome));
+        }
+    }
 }

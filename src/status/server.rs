@@ -59,7 +59,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 
 /// For an answer to begin; a password may wait in a queue.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Who takes nothing of an answer for so long is gone.
 const STALLED_FOR: Duration = Duration::from_secs(20);

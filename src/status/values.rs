@@ -69,7 +69,9 @@ impl Values {
         inner.points = share(plan.tags.len());
         let points = inner.points;
         inner.tags.resize(plan.tags.len(), Seen::default());
-        let same = |one: &TagPlan, other: &TagPlan| one.topic == other.topic && one.data_type == other.data_type;
+        let same = |one: &TagPlan, other: &TagPlan| {
+            one.topic == other.topic && one.data_type == other.data_type && other.goes_on_from(one)
+        };
         for (place, seen) in inner.tags.iter_mut().enumerate() {
             let kept = before.tags.get(place).zip(plan.tags.get(place)).is_some_and(|(one, other)| same(one, other));
             if kept {
@@ -83,8 +85,10 @@ impl Values {
 
     /// These are the newest.
     pub fn show(&self, samples: &[Sample]) {
+        let plan = self.plan.load();
         let inner = &mut *self.inner();
-        for sample in samples {
+        let has_values = |sample: &&Sample| plan.tags.get(sample.tag.0 as usize).is_some_and(TagPlan::has_values);
+        for sample in samples.iter().filter(has_values) {
             let begun = *inner.begun.get_or_insert(sample.at);
             let Some(seen) = inner.tags.get_mut(sample.tag.0 as usize) else { continue };
             if !matches!(sample.value, Some(Value::Text(_))) {

@@ -226,7 +226,8 @@ async fn a_full_queue_is_seen_by_the_sender_and_a_stop_refuses_what_waits() {
     let send = |rig: &Rig| {
         let (reply, outcome) = tokio::sync::oneshot::channel();
         let deadline = rig.clock.now().after(60 * SECOND);
-        let command = ironbridge::field::FieldCommand { tag: TRUSTED, value: Value::Uint(1), deadline, reply };
+        let (plan, tag) = (std::sync::Arc::clone(&rig.plan), TRUSTED);
+        let command = ironbridge::field::FieldCommand { plan, tag, value: Value::Uint(1), deadline, reply };
         rig.handle.commands.try_send(command).map(|()| outcome)
     };
     for _ in 0..16 {
@@ -472,4 +473,18 @@ async fn words_times_and_hex_are_written_as_what_they_mean() {
     assert_eq!(rig.command(key, text("0A1B2C3D")).await, done(text("0a1b2c3d")));
     assert_eq!(rig.command(key, text("0a1b")).await, Outcome::Refused(Refusal::Range));
     assert_eq!(rig.command(guarded, Value::Int(-32_768)).await, Outcome::Refused(Refusal::Range), "the sentinel");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_was_checked_by_another_plan_is_refused_if_its_device_is_not_the_same_there() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    rig.collect(SECOND / 2).await;
+    let same = (*rig.plan).clone();
+    let mut other = same.clone();
+    other.tags[TRUSTED.0 as usize].unit = "bar".to_owned();
+    rig.plan = std::sync::Arc::new(other);
+    assert_eq!(rig.command(TRUSTED, Value::Uint(1)).await, Outcome::Refused(Refusal::Stopping));
+    rig.plan = std::sync::Arc::new(same);
+    assert!(matches!(rig.command(TRUSTED, Value::Uint(1)).await, Outcome::Done { .. }));
+    drop(plc);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ironbridge::app::supervisor::{BusParts, WatchedBus};
 use ironbridge::config::plan::{BusPlan, DevicePlan, TagPlan};
 use ironbridge::field::carrier::{Opener, Opening, Wire};
-use ironbridge::field::{Bus, FieldCommand, Shared};
+use ironbridge::field::{Bus, FieldCommand, Plans, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{Durable, hub};
 use ironbridge::flow::notice::notices;
@@ -66,7 +66,7 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
     let (stop, (told, mut events)) = (Stop::new(), notices());
     let plan = Arc::new(plan);
     let parts = BusParts {
-        plans: tokio::sync::watch::Sender::new(Arc::clone(&plan)).subscribe(),
+        plans: Plans::new(tokio::sync::watch::Sender::new(Arc::clone(&plan)).subscribe()),
         plan,
         hub,
         clock,
@@ -209,7 +209,8 @@ async fn a_command_that_is_still_being_journalled_when_the_bus_ends_is_refused_n
         tokio::time::sleep(Duration::from_secs(5)).await; // a disk that takes its time
         let (reply, outcome) = oneshot::channel();
         let deadline = rig.clock.now().after(Duration::from_secs(30));
-        drop(place.send(FieldCommand { tag: TagIx(1), value: Value::Uint(1), deadline, reply }));
+        let plan = Arc::clone(&rig.plan);
+        drop(place.send(FieldCommand { plan, tag: TagIx(1), value: Value::Uint(1), deadline, reply }));
         let outcome = timeout(Duration::from_secs(5), outcome)
             .await
             .expect("the router waits for it, and the stop for the router");

@@ -5,9 +5,10 @@ use crate::plc;
 use crate::rig;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ironbridge::config::plan::Verify;
+use ironbridge::config::plan::{Plan, Verify};
 use ironbridge::field::FieldCommand;
 use ironbridge::model::command::Outcome;
 use ironbridge::model::tag::{DataType, Table, TagIx};
@@ -85,7 +86,8 @@ async fn watch(work: &Work) -> (Plc, Rig, Vec<Duration>, Instant) {
     rig.collect(SETTLED).await;
     plc.forget_seen();
     let began = Instant::now();
-    let flood = tokio::spawn(flood(rig.handle.commands.clone(), rig.clock.clone(), work.commands));
+    let flood =
+        tokio::spawn(flood(Arc::clone(&rig.plan), rig.handle.commands.clone(), rig.clock.clone(), work.commands));
     rig.collect(WATCHED).await;
     flood.abort();
     let took = flood.await.unwrap_or_default();
@@ -94,6 +96,7 @@ async fn watch(work: &Work) -> (Plc, Rig, Vec<Duration>, Instant) {
 
 /// Commands to the first unit for as long as it is watched; how long each of them took.
 async fn flood(
+    plan: Arc<Plan>,
     commands: tokio::sync::mpsc::Sender<FieldCommand>,
     clock: ironbridge::flow::clock::Clock,
     every: Option<u64>,
@@ -104,7 +107,8 @@ async fn flood(
     while Instant::now() < end {
         let (reply, outcome) = oneshot::channel();
         let (asked, deadline) = (Instant::now(), clock.now().after(Duration::from_secs(30)));
-        let command = FieldCommand { tag: TagIx(0), value: Value::Uint(7), deadline, reply };
+        let plan = Arc::clone(&plan);
+        let command = FieldCommand { plan, tag: TagIx(0), value: Value::Uint(7), deadline, reply };
         commands.send(command).await.expect("the bus runs");
         assert_eq!(outcome.await.expect("answered"), Outcome::Done { read_back: None });
         took.push(asked.elapsed());

@@ -23,7 +23,7 @@ def plant(port, notes):
                 chosen.register(stream, selectors.EVENT_READ)
                 continue
             stream = key.fileobj
-            data = stream.recv(4096)
+            data = patiently(lambda: stream.recv(4096))  # who was killed has no good-bye
             if not data:
                 chosen.unregister(stream)
                 stream.close()
@@ -35,7 +35,8 @@ def plant(port, notes):
                 value = (value + 1) % 60000
                 out.write(f"{time.monotonic():.4f} {unit} {first}\n")
                 body = struct.pack(f">{count}H", *[value] * count)
-                stream.sendall(struct.pack(">HHHBBB", transaction, 0, 3 + len(body), unit, function, len(body)) + body)
+                answer = struct.pack(">HHHBBB", transaction, 0, 3 + len(body), unit, function, len(body)) + body
+                patiently(lambda: stream.sendall(answer))
 
 
 def text(string):

@@ -151,6 +151,14 @@ CONTRAST = """() => {
 }"""
 
 
+# How often a page that is looked at for long asks to be told of the same thing.
+WATCHERS = """() => {
+  window.watchers = 0;
+  const add = document.addEventListener;
+  document.addEventListener = function (event, ...more) { if (event === "visibilitychange") window.watchers += 1; return add.call(this, event, ...more); };
+}"""
+
+
 class Visit:
     """One browser window, with everything that must not happen in it."""
 
@@ -161,6 +169,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.noise.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda ask: None if ask.url.startswith((base, "data:")) else self.strangers.append(ask.url))
+        self.page.add_init_script(f"({WATCHERS})()")
         self.page.goto(base)
 
     def text(self, selector):
@@ -240,6 +249,8 @@ def read(browser, base):
     visit.until("and opens it", "document.getElementById('tag-box').open")
     page.keyboard.press("Escape")
     check("and closes it", not page.evaluate("document.getElementById('tag-box').open"))
+    page.wait_for_timeout(3000)
+    check("rounds leave nothing behind in the browser", page.evaluate("window.watchers") == 1, page.evaluate("window.watchers"))
     visit.end("reading")
 
 
@@ -287,6 +298,24 @@ def work(browser, base):
     page.fill("#write-value", "much")
     page.click("#write-send")
     visit.until("nor what is no number", "document.getElementById('write-result').textContent.includes('Type a number')")
+    for text in ("1,500", " -2,000 "):
+        page.fill("#write-value", text)
+        page.click("#write-send")
+        visit.until(f"nor '{text}', which can mean two things", "document.getElementById('write-result').textContent.includes('can mean two things') && !document.getElementById('ask-box').open")
+        page.fill("#write-value", "much")
+        page.click("#write-send")
+        visit.until("another trial", "document.getElementById('write-result').textContent.includes('Type a number')")
+    page.fill("#write-value", "0,125")
+    page.click("#write-send")
+    page.click("#ask-box button[value=yes]")
+    visit.until("one comma that can mean one thing only is understood", "document.getElementById('write-result').textContent.includes('now says 0.125')")
+    page.route("**/api/command/write", lambda route: route.fulfill(status=503, body="this took too long"))
+    page.fill("#write-value", "3")
+    page.click("#write-send")
+    page.click("#ask-box button[value=yes]")
+    visit.until("a write that was broken off is not called undone", "/Look at the value/.test(document.getElementById('write-result').textContent)")
+    check("nor is it said that it was not written", "Not written" not in visit.text("#write-result"), visit.text("#write-result"))
+    page.unroute("**/api/command/write")
     page.click("#tag-close")
     page.click("text=pressure")
     visit.until("one that may not has none", "document.getElementById('tag-box').open && document.getElementById('write-form').hidden")
@@ -314,18 +343,30 @@ def work(browser, base):
     page.select_option("#device", "pump-1")
     visit.until("sees the others", "document.querySelectorAll('#rows tr').length === 4")
     check("and may do nothing", not page.is_visible("#operate"))
-    visit.end("working", quiet=["401"])
+    visit.end("working", quiet=["401", "503"])
 
 
-def lose(browser, base, gateway):
+BOX = "document.getElementById('tag-box').innerText"
+
+
+def lose(browser, base, gateway, config):
     """The gateway falls silent and comes back."""
     visit = Visit(browser, base, 1000, "light")
     visit.until("the page is live", "document.querySelectorAll('#rows tr').length >= 4")
+    visit.page.click("text=energy")
+    visit.until("a tag is open", f"/good/.test({BOX}) && /now \\(/.test({BOX})")
     gateway.send_signal(signal.SIGSTOP)
     visit.until("a silent gateway is told", "document.getElementById('verdict-title').textContent === 'No connection to the gateway'")
     visit.until("and how old the figures are", "/figures are \\d/.test(document.getElementById('pulse').textContent)")
+    visit.until("the open tag does not say any more that it is good now", f"/No connection/.test({BOX}) && !/good/.test({BOX}) && !/now \\(/.test({BOX})")
     gateway.send_signal(signal.SIGCONT)
     visit.until("and its return", "document.getElementById('verdict-title').textContent !== 'No connection to the gateway' && !document.body.classList.contains('lost')")
+    visit.until("the open tag is good again", f"/good/.test({BOX}) && !/No connection/.test({BOX})")
+    whole = open(config).read()
+    open(config, "w").write(re.sub(r'\[\[device\.tag\]\]\s*name = "energy".*?(?=\[\[)', "", whole, flags=re.S))
+    check("a tag can be taken out", open(config).read() != whole, whole[-600:])
+    gateway.send_signal(signal.SIGHUP)
+    visit.until("an open tag that a reload removed says so", f"/not in the list/.test({BOX}) && !/good/.test({BOX})")
     visit.end("losing", quiet=["Failed to load", "ERR_"])
 
 
@@ -374,7 +415,7 @@ def main():
             read(browser, base)
             work(browser, base)
             look(browser, base)
-            lose(browser, base, gateway)
+            lose(browser, base, gateway, out)
             browser.close()
         journal = open(f"{work_dir}/log").read()
         for word in ("operated", "login", "logout"):

@@ -15,6 +15,7 @@ mod bridges;
 mod commands;
 mod conditions;
 mod doors;
+mod exchange;
 mod lines;
 mod local;
 mod reload;

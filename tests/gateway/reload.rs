@@ -354,7 +354,7 @@ async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
     home.configure(&dead(TRIAL).replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1));
     applied(&home).await;
     watch.until("gw/d1/v", "it is dead", |json| json["quality"] == "bad" && json["cause"] == "transport").await;
-    let event = watch.event("config_rolled_back", "once").await;
+    let event = watch.event("config_rolled_back", "active").await;
     assert!(event["detail"].as_str().unwrap().contains("device d1 answered and does not now"), "{event}");
     plcs[1].set(0, &[5]);
     watch.until("gw/d1/v", "it is back", good(5)).await;
@@ -362,6 +362,10 @@ async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
     let status = watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
     assert_eq!(status["state"], "online");
 
+    home.configure(&plant(&all, TRIAL));
+    assert!(reload(&home).await.1.contains("nothing has changed"), "the file is the one before again");
+    watch.event("config_rolled_back", "cleared").await;
+    watch.until("ironbridge/gw/status", "nothing is left of it", |json| json["configuration"] == "in force").await;
     home.configure(&dead(NO_TRIAL));
     assert!(!applied(&home).await.contains("on trial"));
     until("it is dead again", || watch.newest("gw/d1/v").is_some_and(|json| json["quality"] == "bad")).await;

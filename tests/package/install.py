@@ -172,6 +172,35 @@ try:
         m.run(f"{APT} install {first}")
         m.wait_for("a gateway that goes on where it was", lambda: state() == "active" and newest() > number, 30)
 
+    @prove("a factory reset makes it as it was delivered, credentials too, and does not say so while a secret stays")
+    def _():
+        secrets, drop_ins = "/etc/ironbridge/secrets", f"/etc/systemd/system/{UNIT}.d"
+        m.run(f"mkdir -p {secrets} {drop_ins} && cp {CONFIG} /srv/used.toml && cp {CONFIG} {CONFIG}~ && touch /etc/ironbridge/gw.crt")
+        m.write(f"{secrets}/gateway.key", "owner's key")
+        m.write("/srv/cloud.password", "owner's password")
+        m.write(f"{drop_ins}/credentials.conf", f"[Service]\nLoadCredential=gateway.key:{secrets}/gateway.key\n")
+        m.write(f"{drop_ins}/lent.conf", "[Service]\nLoadCredential=cloud.password:/srv/cloud.password\n")
+        m.write("/srv/cloud.toml", "[[uplink]]\nname = 'cloud'\nurl = 'mqtts://127.0.0.1:1'\ncertificate = 'gw.crt'\nusername = 'box'\n"
+                "key = '$CREDENTIALS_DIRECTORY/gateway.key'\npassword_file = '$CREDENTIALS_DIRECTORY/cloud.password'\n")
+        m.run(f"mkdir -p /etc/ironbridge/ironbridge.d && cp /srv/cloud.toml /etc/ironbridge/ironbridge.d/cloud.toml && systemctl daemon-reload")
+        reset = lambda: m.run("ironbridge factory-reset --yes 2>&1", check=False)
+        told = reset()
+        assert told.returncode == 75 and "running" in told.stdout, told.stdout
+        m.run(f"systemctl stop {UNIT}")
+        told = reset()
+        assert told.returncode == 1 and "done" not in told.stdout.splitlines(), told.stdout
+        for stays in ("/srv/cloud.password", f"{drop_ins}/lent.conf", f"{CONFIG}~"):
+            assert f"stays  {stays} (" in told.stdout, told.stdout
+        m.run(f"test ! -e {secrets}/gateway.key && test ! -e {drop_ins}/credentials.conf && test ! -e /etc/ironbridge/gw.crt")
+        m.run(f"rm /srv/cloud.password {drop_ins}/lent.conf {CONFIG}~")
+        told = reset()
+        assert told.returncode == 0 and told.stdout.splitlines()[-1] == "done", told.stdout
+        m.run(f"cmp {CONFIG} /usr/share/ironbridge/ironbridge.toml && rmdir {drop_ins} {secrets} /etc/ironbridge/ironbridge.d")
+        assert m.run(f"stat -c '%a %U:%G' {CONFIG}").stdout.strip() == "640 root:ironbridge"
+        assert m.run("find /etc/ironbridge /var/lib/ironbridge -type f").stdout.split() == [CONFIG]
+        m.run(f"systemctl daemon-reload && systemctl start {UNIT}")
+        m.wait_for("a gateway as on its first day", lambda: state() == "active" and get("/health")[0] == 200, 30)
+
     @prove("purge leaves nothing but the user")
     def _():
         m.run("touch /etc/ironbridge/server.key; systemctl stop plant")

@@ -119,12 +119,17 @@ async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_pow
             }
         }
         let told = reset(&home, &["--yes"]);
-        assert!(told.status.success(), "cut {cut}: {}", text_of(&told.stderr));
+        assert_eq!(told.status.code(), Some(1), "cut {cut}: something of the owner stays: {}", text_of(&told.stderr));
+        assert!(text_of(&told.stdout).contains("notes.txt (nothing names it"), "{}", text_of(&told.stdout));
         let after = tree(&home.path(""));
         assert_eq!(names(&after), kept, "cut {cut}");
         assert_eq!(text_of(&after["ironbridge.toml"]), DELIVERED);
     }
-    let audit = text_of(&reset(&home, &["--yes"]).stderr);
+    fs::remove_file(home.path("data/bridge-link")).unwrap();
+    fs::remove_file(home.path("notes.txt")).unwrap();
+    let done = reset(&home, &["--yes"]);
+    assert!(done.status.success() && text_of(&done.stdout).contains("done"), "{}", text_of(&done.stdout));
+    let audit = text_of(&done.stderr);
     if !Path::new("/run/systemd/journal/socket").exists() {
         assert!(audit.contains("audit=factory_reset outcome=done"), "{audit}");
     }
@@ -135,15 +140,40 @@ async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_pow
 async fn without_a_delivered_configuration_it_stays_and_with_keep_config_users_and_keys_do_too() {
     let other = tempfile::tempdir().unwrap();
     let home = used(&other.path().join("gone.key")).await;
-    fs::remove_file(home.path("delivered.toml")).unwrap();
+    for name in ["delivered.toml", "notes.txt", "data/bridge-link"] {
+        fs::remove_file(home.path(name)).unwrap();
+    }
     assert!(reset(&home, &["--yes", "--keep-config"]).status.success());
     assert!(
         home.path("users").exists() && home.path("cloud.password").exists() && !home.path("data/broker.db").exists()
     );
-    assert!(reset(&home, &["--yes"]).status.success());
+    let told = reset(&home, &["--yes"]);
+    assert_eq!(told.status.code(), Some(1), "the configuration could not be reset");
+    assert!(!text_of(&told.stdout).lines().any(|line| line == "done"), "{}", text_of(&told.stdout));
     assert!(!home.path("users").exists() && !home.path("cloud.password").exists());
     assert!(home.path("ironbridge.toml").exists() && home.path("ca.pem").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_is_no_toml_is_not_replaced_while_nobody_knows_which_keys_it_names() {
+    let other = tempfile::tempdir().unwrap();
+    let home = used(&other.path().join("gone.key")).await;
+    let sound = fs::read_to_string(home.path("ironbridge.toml")).unwrap();
+    let tell = |more: &[&str]| {
+        let before = tree(&home.path(""));
+        let told = reset(&home, more);
+        assert_eq!(told.status.code(), Some(78), "{}", text_of(&told.stderr));
+        assert_eq!(tree(&home.path("")), before, "nothing was changed");
+        text_of(&told.stderr)
+    };
     home.configure("this is no TOML");
-    assert_eq!(reset(&home, &["--yes"]).status.code(), Some(78), "nobody guesses where the data lies");
-    assert!(reset(&home, &["--yes", "--data-dir", "data"]).status.success());
+    tell(&["--yes"]); // nobody guesses where the data lies
+    let said = tell(&["--yes", "--data-dir", "data"]);
+    assert!(said.contains("ironbridge.toml is no TOML") && said.contains("--keep-config"), "{said}");
+    home.configure(&sound);
+    fs::write(home.path("ironbridge.d/20-broken.toml"), "key = gw.key").unwrap();
+    let said = tell(&["--yes"]);
+    assert!(said.contains("20-broken.toml is no TOML"), "{said}");
+    assert!(reset(&home, &["--yes", "--keep-config"]).status.code() != Some(78));
+    assert!(home.path("users").exists() && !home.path("data/broker.db").exists());
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::{Authority, VALID};
 use crate::gateway::{Home, Plc, config, tag, until};
+use crate::visit::Site;
 use crate::web::{Answer, ask, get, try_ask};
 
 /// Asks until the answer is as it should be.
@@ -141,6 +142,19 @@ async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
     let board = ask_for("/api/status", "Authorization: Basic aG1pOnNlY3JldA==\r\n").await;
     assert_eq!((board.status, &board.json()["gateway"]["name"]), (200, &"gw".into()));
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn where_visitors_must_log_in_health_keeps_its_reasons_from_this_machine_too() {
+    let site = Site::with(|text| text.replacen("anonymous = \"read\"\n", "", 1)).await;
+    let stranger = get(site.page, "/health", "").await;
+    assert!(
+        ["ok\n", "not ok\n"].contains(&stranger.body.as_str()),
+        "a proxy on this machine brings anybody: {stranger:?}"
+    );
+    assert!(site.logged_in("hmi").await.get("/health").await.json()["ok"].is_boolean());
+    let basic = get(site.page, "/health", "Authorization: Basic aG1pOmhtaQ==\r\n").await; // hmi:hmi
+    assert!(basic.json()["reasons"].is_array());
 }
 
 #[tokio::test]

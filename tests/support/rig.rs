@@ -98,6 +98,8 @@ pub fn clock() -> Clock {
 
 /// A running bus.
 pub struct Rig {
+    /// By which commands are checked.
+    pub plan: Arc<Plan>,
     pub handle: BusHandle,
     pub stop: Stop,
     pub clock: Clock,
@@ -125,13 +127,14 @@ impl Rig {
         let clock = clock();
         let stop = Stop::new();
         let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+        let plan = Arc::new(plan);
         if plan.buses[0].line.is_some() {
             let opener = openers.pop().expect("a wire");
-            let (bus, handle) = LineBus::over(opener, Arc::new(plan), BusIx(0), &hub, shared);
-            return Self { handle, stop, clock, latest, task: tokio::spawn(bus.run()), end };
+            let (bus, handle) = LineBus::over(opener, Arc::clone(&plan), BusIx(0), &hub, shared);
+            return Self { plan, handle, stop, clock, latest, task: tokio::spawn(bus.run()), end };
         }
-        let (bus, handle) = Bus::over_each(openers, Arc::new(plan), BusIx(0), &hub, shared);
-        Self { handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
+        let (bus, handle) = Bus::over_each(openers, Arc::clone(&plan), BusIx(0), &hub, shared);
+        Self { plan, handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
     }
 
     /// The next batch; panics after a long time without one.
@@ -189,7 +192,8 @@ impl Rig {
     pub async fn command_within(&self, tag: TagIx, value: Value, within: Duration) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
         let deadline = self.clock.now().after(within);
-        self.handle.commands.send(FieldCommand { tag, value, deadline, reply }).await.expect("the bus runs");
+        let command = FieldCommand { plan: Arc::clone(&self.plan), tag, value, deadline, reply };
+        self.handle.commands.send(command).await.expect("the bus runs");
         outcome
     }
 }

@@ -87,6 +87,20 @@ fn the_configuration_of_the_image_is_valid() {
 }
 
 #[test]
+fn package_and_image_bring_what_a_factory_reset_puts_in_the_place_of_the_configuration() {
+    let source = read(&tree("src/commands/factory_reset.rs"));
+    let delivered = quoted(&source, "const DELIVERED: &str = \"");
+    let recipe = recipe();
+    let installed = delivered.replacen("/usr/share", "${D}${datadir}", 1);
+    let brings = |target: &str| recipe.contains(&format!("${{UNPACKDIR}}/ironbridge.toml {target}\n"));
+    assert!(brings("${D}${sysconfdir}/ironbridge/ironbridge.toml") && brings(&installed), "{installed}");
+    let package = read(&tree("systemd/deb/build"));
+    for target in ["/etc/ironbridge/ironbridge.toml", delivered] {
+        assert!(package.contains(&format!("put 644 config/minimal.toml {}\n", &target[1..])), "{target}");
+    }
+}
+
+#[test]
 fn the_user_of_the_image_is_the_one_sysusers_knows() {
     let sysusers = read(&tree("systemd/ironbridge.sysusers"));
     let user = sysusers.lines().find(|line| line.starts_with("u ironbridge ")).expect("the user");

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::boxes::{Gateway, Said};
+use crate::{layer, read, tree};
 
 const SEED: &str = "recipes-ironbridge/ironbridge-data/files/ironbridge-seed";
 
@@ -51,4 +52,28 @@ fn a_first_boot_that_lost_power_begins_again() {
     assert_eq!(seed(&gateway).code, 0);
     assert_eq!(gateway.read("data/etc/ironbridge.toml"), "from the image\n");
     assert!(!gateway.has("data/etc.new") && !gateway.has("data/lib.new"));
+}
+
+#[test]
+fn a_store_whose_configuration_is_gone_is_not_run_with_that_of_the_image() {
+    let gateway = fresh();
+    seed(&gateway);
+    gateway.write("data/lib/store.db", "samples");
+    std::fs::remove_dir_all(gateway.path("data/etc")).expect("removed");
+    let said = seed(&gateway);
+    assert!(said.code != 0 && said.text.contains("data/etc is not"), "{} {}", said.code, said.text);
+    assert!(!gateway.has("data/etc") && gateway.read("data/lib/store.db") == "samples");
+}
+
+#[test]
+fn the_gateway_does_not_start_before_its_store_and_its_configuration_are_mounted() {
+    let unit = read(&tree("systemd/ironbridge.service"));
+    let needs: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("RequiresMountsFor=")).collect();
+    let needs: Vec<_> = needs.iter().flat_map(|line| line.split(' ')).collect();
+    for mount in ["var-lib-ironbridge", "etc-ironbridge"] {
+        let text = read(&layer(&format!("recipes-ironbridge/ironbridge-data/files/{mount}.mount")));
+        let place = text.lines().find_map(|line| line.strip_prefix("Where=")).expect("a place");
+        assert!(needs.contains(&place), "{place} is not among {needs:?}");
+        assert!(text.contains("\nRequires=ironbridge-seed.service\n"), "a seed that refuses keeps {mount} away");
+    }
 }

@@ -3,6 +3,7 @@
 //! Input is read only while there is room for what it may cause: publishes that wait to be settled, and output that
 //! the client has not taken. So a client that sends without reading stops itself, and nobody else.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -140,6 +141,10 @@ impl Connection {
                 Err(ending) => return ending,
             };
             let full = out.len() >= OUT_BYTES;
+            // Whoever waits for a message is older in line than who waits to hear that it has gone on.
+            if self.duty.take_sent_on() > 0 {
+                give_way().await;
+            }
             // What goes without waiting goes first.
             if !out.is_empty()
                 && let Some(written) = at_once(writer.write(out))
@@ -174,7 +179,9 @@ impl Connection {
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
                 watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
             }
+            // In this order: whatever it is, the next round looks at everything.
             tokio::select! {
+                biased;
                 read = intake.read(reader), if may_read => if !self.has_read(&read) {
                     return Ending::Lost;
                 },
@@ -276,6 +283,19 @@ impl Connection {
             ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
         }
     }
+}
+
+/// Everybody who is ready has a turn before this task goes on. Not tokio's `yield_now`: that asks the sockets first.
+async fn give_way() {
+    let mut given = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Its result, if it has one without waiting; it must be safe to cancel.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -26,9 +25,6 @@ use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session,
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, Fault, Frame, Incoming, Publish, Version, decode, encode};
 use crate::disk::ledger::Committed;
-use crate::flow::command::{Admission, Redelivery, Request, Retained as CommandRetained};
-use crate::model::command::Refusal;
-use crate::model::tag::TagIx;
 
 /// "An implementation or administrative imposed limit": PUBACK and PUBREC have no 0x95 (3.4.2-1, 3.5.2-1), and clients that
 /// know their tables give a connection up that says it.
@@ -60,6 +56,8 @@ pub(super) struct Duty {
     /// SUBACKs that wait for their commit: no message goes before them.
     pub(super) unsaid: usize,
     pub(super) refused_before: bool,
+    /// Publishes that went on to others since this was last asked.
+    sent_on: usize,
 }
 
 impl Duty {
@@ -94,6 +92,7 @@ impl Duty {
             in_step: entered.in_step,
             unsaid: 0,
             refused_before: false,
+            sent_on: 0,
         }
     }
 
@@ -123,6 +122,11 @@ impl Duty {
     /// Is so much waiting to be settled that no more should be read?
     pub(super) fn is_full(&self) -> bool {
         self.session.is_full(self.waits.len())
+    }
+
+    /// How many publishes went on to other clients since this was last asked.
+    pub(super) fn take_sent_on(&mut self) -> usize {
+        std::mem::take(&mut self.sent_on)
     }
 
     /// Nothing is read for now: the client cannot be heard.
@@ -280,6 +284,7 @@ impl Duty {
                 return Some(Verdict::NotKept(0x97, told));
             }
         };
+        self.sent_on += usize::from(published.wanted);
         let stored = self.shared.forward(&message, retain);
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
         let unseen = !published.wanted && message.qos == Qos::AtLeastOnce && stored.is_none();
@@ -338,42 +343,6 @@ impl Duty {
             Done::Settled(token, verdict)
         });
     }
-
-    fn request(&self, tag: TagIx, publish: &Publish) -> Request {
-        let forwarded = publish.forwarded.as_deref();
-        let response_topic = forwarded.and_then(|forwarded| forwarded.response_topic.clone());
-        let (access, ownership) = (&self.shared.access, &self.shared.ownership);
-        let answerable = |topic: &String| ruling::may_answer_on(access, ownership, &self.identity, topic);
-        Request {
-            tag,
-            payload: publish.payload.to_vec(),
-            retained: if publish.retain == Retain::Yes { CommandRetained::Yes } else { CommandRetained::No },
-            redelivery: if publish.again { Redelivery::Again } else { Redelivery::First },
-            expiry: publish.expiry.map(|seconds| Duration::from_secs(seconds.into())),
-            correlation: forwarded.and_then(|forwarded| forwarded.correlation.as_ref()).map(|data| data.to_vec()),
-            response_topic: response_topic.filter(answerable),
-            origin: format!("local:{}", self.id),
-            replies: None,
-            at: self.shared.clock.now(),
-        }
-    }
-
-    /// Hands a command in; acknowledged when it is journalled.
-    fn command(&mut self, token: Token, request: Request) -> Option<Verdict> {
-        let commands = self.shared.commands.clone();
-        let mut answer = Box::pin(async move {
-            match commands.submit(request).await {
-                Admission::Accepted => Verdict::Taken(0),
-                Admission::Refused(refusal) => Verdict::Refused(refusal_reason(refusal), refusal.as_str()),
-            }
-        });
-        // Polled once here, which puts it into the queue: a task of its own might be overtaken by the next command's.
-        if let Poll::Ready(verdict) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Some(verdict);
-        }
-        self.waits.task(async move { Done::Settled(token, answer.await) });
-        None
-    }
 }
 
 fn message(publish: Publish) -> Message {
@@ -385,15 +354,5 @@ fn message(publish: Publish) -> Message {
         forwarded: publish.forwarded,
         expires,
         keep: Keep::Every,
-    }
-}
-
-/// The MQTT 5 reason code that comes nearest (section 3.4.2.1); the reason string has the word itself.
-const fn refusal_reason(refusal: Refusal) -> u8 {
-    match refusal {
-        Refusal::Access => 0x87,
-        Refusal::Busy => 0x97,
-        Refusal::Payload => 0x99,
-        _ => 0x83,
     }
 }

@@ -7,10 +7,11 @@
 //! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
 //! to CONNECT · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
-//! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE · `errands` what it
+//! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
 //! waits for meanwhile · `sending` what goes to the client.
 
 mod certificates;
+mod commanding;
 mod connection;
 mod duty;
 mod errands;

@@ -20,6 +20,9 @@ use crate::flow::notice::Phase;
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 
+/// What [`Certificates`] tell beside a door that is shut.
+const CERTIFICATE_EVENTS: [&str; 2] = ["certificate_unusable", "certificate_expiring"];
+
 /// These listeners from now on; told when each of them has been tried to be opened.
 #[derive(Debug)]
 pub(in crate::broker) struct Order {
@@ -48,6 +51,8 @@ struct Served {
     open: Arc<AtomicBool>,
     closed: CancellationToken,
     serving: JoinHandle<()>,
+    /// Who looks after its certificates, if it has any.
+    keeping: Option<JoinHandle<()>>,
 }
 
 /// Who begins and ends doors.
@@ -74,7 +79,7 @@ impl Warden {
     /// Serves a door until it is closed or stopping begins, and keeps its certificates.
     pub(super) fn begin(&mut self, door: Door, certificates: Option<Certificates>) {
         let closed = CancellationToken::new();
-        if let Some(certificates) = certificates {
+        let keeping = certificates.map(|certificates| {
             let (stop, closed, asked) = (self.stop.clone(), closed.clone(), self.asked.subscribe());
             self.tracker.spawn(async move {
                 tokio::select! {
@@ -82,8 +87,8 @@ impl Warden {
                     () = closed.cancelled() => {}
                     () = certificates.keep(asked) => {}
                 }
-            });
-        }
+            })
+        });
         let (connections, stop, end, gone) =
             (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
         let (plan, open, name) = (door.plan.clone(), Arc::clone(&door.open), door.plan.listen.to_string());
@@ -96,7 +101,7 @@ impl Warden {
             }
         };
         let serving = self.tracker.spawn(progress::part("door", &name, serving));
-        self.doors.push(Served { plan, open, closed, serving });
+        self.doors.push(Served { plan, open, closed, serving, keeping });
         self.tell();
     }
 
@@ -124,15 +129,7 @@ impl Warden {
         self.doors = kept;
         for served in gone {
             served.closed.cancel();
-            if served.serving.await.is_err() {
-                tracing::error!(listener = %served.plan, "the task of a listener ended badly");
-            }
-            tracing::info!(listener = %served.plan, "listener closed");
-            if !served.open.load(Ordering::Relaxed) {
-                let detail = "there is no such listener any more".to_owned();
-                let place = served.plan.listen.to_string();
-                self.site.notices.tell(notice("broker_listener_down", Phase::Cleared, &place, detail));
-            }
+            self.closed(served).await;
         }
         for plan in new {
             let (mut door, mut certificates) = self.site.door(&plan, doors);
@@ -140,6 +137,25 @@ impl Warden {
             self.begin(door, certificates);
         }
         self.tell();
+    }
+
+    /// A door is being closed. What was told of it holds no more.
+    async fn closed(&self, served: Served) {
+        let Served { plan, open, serving, keeping, .. } = served;
+        if serving.await.is_err() {
+            tracing::error!(listener = %plan, "the task of a listener ended badly");
+        }
+        if let Some(keeping) = keeping
+            && keeping.await.is_err()
+        {
+            tracing::error!(listener = %plan, "the task of a listener's certificates ended badly");
+        }
+        tracing::info!(listener = %plan, "listener closed");
+        let (detail, place) = ("there is no such listener any more", plan.listen.to_string());
+        if !open.load(Ordering::Relaxed) {
+            self.site.notices.tell(notice("broker_listener_down", Phase::Cleared, &place, detail.to_owned()));
+        }
+        self.site.notices.over(detail, |told| told.subject == place && CERTIFICATE_EVENTS.contains(&told.event));
     }
 
     fn tell(&self) {

@@ -10,7 +10,7 @@ use super::bridge;
 use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
 use crate::config::plan::Listen;
-use crate::config::schema::{self, Key, Landed};
+use crate::config::schema::{self, Key};
 
 type Form = fn(&str) -> Option<String>;
 
@@ -256,7 +256,7 @@ fn address(listener: &Listener) -> Option<IpAddr> {
 }
 
 fn has(keys: &[Key], name: &str) -> bool {
-    keys.iter().any(|key| key.name == name && key.landed == Landed::Yes)
+    keys.iter().any(|key| key.name == name)
 }
 
 /// What our key takes of it; theirs may be more, or no limit at all.

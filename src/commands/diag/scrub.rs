@@ -16,10 +16,13 @@
 pub(super) const REMOVED: &str = "(removed)";
 
 /// A word that ends in one of these says that a secret follows.
-const WORDS: [&str; 11] = [
+const WORDS: [&str; 14] = [
     "password",
     "passwd",
     "passphrase",
+    "pass",
+    "pwd",
+    "psk",
     "secret",
     "token",
     "api_key",
@@ -154,6 +157,7 @@ mod tests {
             ("mqtts://u:p@ss/w@h:1 x", "mqtts://(removed)@h:1 x"),
             ("mqtts://h:1/a#frag", "mqtts://h:1/a#(removed)"),
             ("login password=abc user=x", "login password=(removed) user=x"),
+            ("ppp: PASS=abc pwd: 'a b' wifi-psk=abc", "ppp: PASS=(removed) pwd: '(removed)' wifi-psk=(removed)"),
             ("{\"token\": \"a b\", \"n\": 1}", "{\"token\": \"(removed)\", \"n\": 1}"),
             ("sr=h&sig=abc%3D&se=1", "sr=h&sig=(removed)&se=1"),
             ("Authorization: Basic YWJj", "Authorization: (removed)"),

@@ -1,13 +1,11 @@
-//! What of a box is the gateway's, by name: so nothing else can go, wherever `data_dir` and the configuration point.
+//! What of a data directory is the gateway's, by name: so nothing else can go, wherever `data_dir` points.
 //!
 //! ```text
 //! data_dir/           broker.db commands.db learned.db retained.db alarms.json, with what SQLite and a crash leave beside them
 //!          store/     meta.db meta.copy marks tail ballast lock chunk-…, quarantine/ whole; the same in bridge-NAME/
-//! beside the          what it names and what lies there: users, passwords, private keys (they go in any case);
-//! configuration       certificates, register maps, ironbridge.d/*.toml (they go with the configuration)
 //! ```
 //!
-//! Links below `data_dir` are not followed, and what a configuration names elsewhere stays: it is reported.
+//! Links below `data_dir` are not followed: they are reported. What lies beside the configuration: `beside`.
 
 use std::fs;
 use std::io;
@@ -20,10 +18,46 @@ const STORE: [&str; 7] = ["meta.db", "meta.copy", "marks", "tail", "ballast", ".
 const CHUNKS: &str = "chunk-";
 /// Whatever was set aside there.
 const QUARANTINE: &str = "quarantine";
-/// Keys that name secrets.
-const SECRETS: [&str; 5] = ["users_file", "password_file", "proxy_password_file", "sas_key_file", "key"];
-/// Keys that name what belongs to a configuration.
-const PARTS: [&str; 4] = ["certificate", "ca_file", "client_ca", "profile"];
+/// Why something stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// Somebody else's, in the data directory.
+    NotOurs,
+    /// In the data directory; behind it may be anything.
+    Link,
+    /// Named by the configuration or a unit, and not below the directory of the configuration.
+    Elsewhere,
+    /// Below the directory of the configuration, and nothing names it: an older key, somebody's copy.
+    Unnamed,
+    /// There is more of that than anybody reads.
+    More,
+    /// Named by the configuration as a credential of systemd, and no unit says where that comes from.
+    Credential,
+    /// A file of systemd's that names credentials, or holds them, and more than that.
+    Unit,
+}
+
+impl Why {
+    /// For people.
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::NotOurs => "is not the gateway's",
+            Self::Link => "is a link, and links are not followed",
+            Self::Elsewhere => "lies elsewhere",
+            Self::Unnamed => "nothing names it: is it a key or a copy of one?",
+            Self::More => "more lies there that nothing names",
+            Self::Credential => "no unit of the gateway says which file that is",
+            Self::Unit => {
+                "has the gateway's credentials and more in it: take their lines out, or the gateway may not start"
+            }
+        }
+    }
+
+    /// It may hold something of the owner: the box is not as it was delivered.
+    pub(super) const fn may_be_the_owners(self) -> bool {
+        !matches!(self, Self::NotOurs)
+    }
+}
 
 /// What goes and what stays.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,7 +65,7 @@ pub(super) struct Found {
     /// Files and directories to remove, in this order.
     pub(super) goes: Vec<PathBuf>,
     /// What lies there or is named, and is not touched, with the reason.
-    pub(super) stays: Vec<(PathBuf, &'static str)>,
+    pub(super) stays: Vec<(PathBuf, Why)>,
 }
 
 /// The directories of stores in a data directory, links excepted.
@@ -59,7 +93,7 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
                 name if !kind.is_dir() && (name.starts_with(CHUNKS) || is_one_of(name, &STORE)) => {
                     found.goes.push(path);
                 }
-                _ => found.stays.push((path, "is not the gateway's")),
+                _ => found.stays.push((path, stranger(kind))),
             }
         }
         found.goes.append(&mut locks);
@@ -69,8 +103,7 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
         if !kind.is_dir() && is_one_of(name(&path), &STATE) {
             found.goes.push(path);
         } else if !found.goes.contains(&path) {
-            let why = if kind.is_symlink() { "is a link, and links are not followed" } else { "is not the gateway's" };
-            found.stays.push((path, why));
+            found.stays.push((path, stranger(kind)));
         }
     }
     // A log without its database is nothing; a new database with the log of the old one would be a mixture of both.
@@ -80,6 +113,10 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
     files.extend(locks);
     files.extend(directories);
     Ok(Found { goes: files, stays: found.stays })
+}
+
+fn stranger(kind: fs::FileType) -> Why {
+    if kind.is_symlink() { Why::Link } else { Why::NotOurs }
 }
 
 fn is_store(path: &Path, data_dir: &Path) -> bool {
@@ -98,11 +135,13 @@ fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.iter().any(|known| name.strip_prefix(known).is_some_and(|end| end.is_empty() || end.starts_with(['.', '-'])))
 }
 
-fn name(path: &Path) -> &str {
+/// The name of a file; empty where it is no text.
+pub(super) fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
-fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
+/// What lies in a directory, in order; nothing where there is none.
+pub(super) fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
     let list = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         list => list?,
@@ -114,73 +153,4 @@ fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(entries)
-}
-
-/// The files of a configuration: its fragments, and what all of them name.
-#[derive(Debug, Default)]
-pub(super) struct Beside {
-    /// Users, passwords, private keys.
-    pub(super) secrets: Found,
-    /// Fragments, certificates, register maps.
-    pub(super) parts: Found,
-}
-
-/// Looks at a configuration that need not be right; a file that is no TOML names nothing.
-pub(super) fn beside(config: &Path) -> io::Result<Beside> {
-    let home = config.parent().unwrap_or(Path::new("/"));
-    let mut beside = Beside::default();
-    let mut texts = vec![config.to_owned()];
-    for (path, kind) in entries(&home.join("ironbridge.d"))? {
-        if !kind.is_dir() && path.extension().is_some_and(|end| end == "toml") {
-            texts.push(path.clone());
-            beside.parts.goes.push(path);
-        }
-    }
-    for path in texts {
-        let document = fs::read_to_string(&path).ok().and_then(|text| text.parse::<toml::Table>().ok());
-        if let Some(document) = document {
-            named(&toml::Value::Table(document), &path, home, &mut beside);
-        }
-    }
-    for found in [&mut beside.secrets, &mut beside.parts] {
-        found.goes.sort();
-        found.goes.dedup();
-        found.stays.sort();
-        found.stays.dedup();
-    }
-    // One file may be both, in a PEM with certificate and key.
-    beside.parts.goes.retain(|path| !beside.secrets.goes.contains(path) && path != config);
-    beside.secrets.goes.retain(|path| path != config);
-    Ok(beside)
-}
-
-fn named(value: &toml::Value, file: &Path, home: &Path, beside: &mut Beside) {
-    match value {
-        toml::Value::Array(list) => list.iter().for_each(|value| named(value, file, home, beside)),
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                match value {
-                    toml::Value::String(text) if SECRETS.contains(&key.as_str()) => {
-                        sort_out(text, file, home, &mut beside.secrets);
-                    }
-                    toml::Value::String(text) if PARTS.contains(&key.as_str()) => {
-                        sort_out(text, file, home, &mut beside.parts);
-                    }
-                    _ => named(value, file, home, beside),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Into what goes, if it lies below the directory of the configuration.
-fn sort_out(text: &str, file: &Path, home: &Path, found: &mut Found) {
-    let path = file.parent().unwrap_or(Path::new("/")).join(text);
-    if text.starts_with('$') || !fs::symlink_metadata(&path).is_ok_and(|about| !about.is_dir()) {
-        return; // systemd's, or nothing is there: a shipped profile, a file that is gone already
-    }
-    let real = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
-    let inside = real.zip(fs::canonicalize(home).ok()).is_some_and(|(real, home)| real.starts_with(home));
-    if inside { found.goes.push(path) } else { found.stays.push((path, "lies elsewhere")) }
 }

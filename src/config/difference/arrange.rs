@@ -129,4 +129,19 @@ impl TagPlan {
     pub fn is_hole(&self) -> bool {
         self.name.is_empty()
     }
+
+    /// Are there values of it? Nobody asks for one that is only written; a late answer to an earlier plan is none of its.
+    pub fn has_values(&self) -> bool {
+        !self.is_hole() && (self.access.reads() || !self.is_of_device())
+    }
+
+    /// Does what was known of the same topic under an earlier plan hold on? Not if nobody reads it any more, or reads it
+    /// elsewhere. What is derived follows its tags.
+    pub fn goes_on_from(&self, before: &Self) -> bool {
+        let same_source = match (&self.source, &before.source) {
+            (Source::Derived(_), Source::Derived(_)) => true,
+            (now, before) => now == before,
+        };
+        same_source && self.has_values() == before.has_values()
+    }
 }

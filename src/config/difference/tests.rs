@@ -298,3 +298,21 @@ fn a_listener_with_a_free_port_has_a_name_of_its_own() {
     let names: Vec<String> = numbered(&[listener.clone(), listener]).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["127.0.0.1:1883", "127.0.0.1:1883 (2)"]);
 }
+
+#[test]
+fn another_pace_of_commits_exchanges_no_bridge() {
+    let bridge = "[[bridge]]\nname = \"far\"\nurl = \"mqtt://far\"\n[[bridge.topic]]\nfilter = \"o/#\"\n";
+    let text = |pace: &str| format!("{BASE}[store]\ncommit_interval = \"{pace}\"\n{bridge}");
+    assert_eq!(told(&text("1s"), &text("2s")), ["store changed"]);
+}
+
+#[test]
+fn what_is_known_of_a_tag_holds_on_unless_it_is_read_elsewhere_or_no_more() {
+    let of = |text: &str| plan(text).tags.into_iter().find(|tag| tag.access.writes()).expect("one is written");
+    let (both, written) = (of(BASE), of(&BASE.replace("\"read-write\"", "\"write\"")));
+    assert!(both.has_values() && !written.has_values());
+    assert!(both.goes_on_from(&both) && written.goes_on_from(&written));
+    assert!(!written.goes_on_from(&both) && !both.goes_on_from(&written));
+    assert!(!of(&BASE.replace("holding:1", "holding:2")).goes_on_from(&both));
+    assert!(of(&BASE.replace("access =", "poll = \"9s\"\n    access =")).goes_on_from(&both));
+}

@@ -9,7 +9,7 @@ use super::super::csv::columns::{Owner, Scope};
 use super::super::csv::{self, Written};
 use super::super::files::{self, Complete, FileSet};
 use super::super::plan::{self, Plan, TagPlan};
-use super::super::problem::{Findings, Problems};
+use super::super::problem::{Findings, Problems, Unread};
 use super::super::profile::RegisterMap;
 use super::super::sheet::{Form, Sheet};
 use super::super::source::{At, FileIx, Sources};
@@ -75,9 +75,9 @@ pub fn of_text(
 }
 
 fn read_text(path: &Path) -> Result<String, Refused> {
-    files::read_text(path).map_err(|message| {
+    files::read_text(path).map_err(|unread| {
         let findings = Findings::default();
-        findings.unreadable(path.to_owned(), message);
+        findings.unreadable(path.to_owned(), unread);
         match findings.finish(&Sources::default()) {
             Some(problems) => Refused::Problems(problems),
             None => Refused::Internal("a file that cannot be read has no problem".to_owned()),
@@ -94,7 +94,7 @@ fn scope_of(text: &str) -> Scope {
 /// Gives a device the tags of a CSV file, and the file as it was written.
 fn take_over(draft: &mut Draft, device: usize, csv: Source<'_>, text: String) -> Sheet {
     let Some(file) = draft.sources.add(csv.path.to_owned(), text) else {
-        draft.findings.unreadable(csv.path.to_owned(), "is too large".to_owned());
+        draft.findings.unreadable(csv.path.to_owned(), Unread::wrong("is too large"));
         return Sheet::default();
     };
     let lines = csv::lines(file, draft.sources.text(file), Scope::Map, csv.decimal, &draft.findings);

@@ -224,3 +224,129 @@ fn fits(number: i128, kind: DataType) -> bool {
 fn narrow(number: i128) -> Option<Value> {
     i64::try_from(number).map(Value::Int).or_else(|_| u64::try_from(number).map(Value::Uint)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::sparkplug::{Metric, Payload, REBIRTH, Value as Sent};
+
+    fn told(datatype: Option<DataType>, value: Sent<'_>) -> Told {
+        let mut payload = Payload::new(1, None);
+        payload.push(&Metric {
+            name: Some("x"),
+            alias: None,
+            timestamp_ms: None,
+            datatype,
+            historical: false,
+            value,
+            properties: &[],
+        });
+        decode_command(&payload.encode()).expect("a command").remove(0).told
+    }
+
+    #[test]
+    fn a_value_is_taken_in_the_kind_of_its_metric_and_in_no_other() {
+        use DataType as D;
+        let minus_one = Sent::Int(u32::MAX);
+        let whole = |number: i64| Ok(Value::Int(number));
+        for (datatype, sent, kind, taken) in [
+            (Some(D::Int32), minus_one, D::Int32, whole(-1)),
+            (None, minus_one, D::Int32, whole(-1)),
+            (Some(D::Int16), minus_one, D::Int32, whole(-1)),
+            (Some(D::UInt32), minus_one, D::Int64, whole(4_294_967_295)),
+            (Some(D::UInt32), minus_one, D::Int32, Err(Refused::Kind)),
+            (None, minus_one, D::Int64, whole(4_294_967_295)),
+            (Some(D::UInt32), Sent::Long(7), D::Int32, whole(7)), // npm puts it there
+            (Some(D::Int64), Sent::Long(u64::MAX), D::Int32, whole(-1)),
+            (Some(D::UInt64), Sent::Long(u64::MAX), D::UInt64, Ok(Value::Uint(u64::MAX))),
+            (Some(D::UInt64), Sent::Long(u64::MAX), D::Int64, Err(Refused::Kind)),
+            (None, Sent::Long(u64::MAX), D::UInt64, Ok(Value::Uint(u64::MAX))),
+            (Some(D::Double), Sent::Double(4.0), D::Int32, Err(Refused::Kind)),
+            (Some(D::Boolean), Sent::Bool(true), D::Int32, Err(Refused::Kind)),
+            (Some(D::Int32), Sent::Double(4.0), D::Int32, Err(Refused::Kind)),
+            (Some(D::Double), Sent::Double(4.5), D::Float, Ok(Value::Float(4.5))),
+            (Some(D::Float), Sent::Float(4.5), D::Double, Ok(Value::Float(4.5))),
+            (None, Sent::Double(4.5), D::Float, Ok(Value::Float(4.5))),
+            (Some(D::Int32), minus_one, D::Double, Ok(Value::Float(-1.0))),
+            (None, minus_one, D::Double, Err(Refused::Kind)),
+            (Some(D::Double), Sent::Double(f64::NAN), D::Double, Err(Refused::Kind)),
+            (Some(D::Float), Sent::Float(f32::INFINITY), D::Float, Err(Refused::Kind)),
+            (Some(D::Boolean), Sent::Bool(false), D::Boolean, Ok(Value::Bool(false))),
+            (Some(D::Int32), Sent::Int(1), D::Boolean, Err(Refused::Kind)),
+            (Some(D::String), Sent::Str("auto"), D::String, Ok(Value::Text("auto".into()))),
+            (Some(D::String), Sent::Str("4"), D::Int32, Err(Refused::Kind)),
+            (None, Sent::Long(0), D::DateTime, Ok(Value::Text("1970-01-01T00:00:00.000Z".into()))),
+            (Some(D::DateTime), Sent::Long(u64::MAX), D::DateTime, Err(Refused::Kind)),
+            (Some(D::DateTime), Sent::Long(5), D::Int64, Err(Refused::Kind)),
+        ] {
+            assert_eq!(told(datatype, sent).as_kind(kind), taken, "{datatype:?} {sent:?} for {kind:?}");
+        }
+        assert!(told(Some(D::Boolean), Sent::Bool(true)).is_true() && told(None, Sent::Bool(true)).is_true());
+        assert!(!told(None, Sent::Bool(false)).is_true() && !told(Some(D::Int32), Sent::Int(1)).is_true());
+        assert!(!told(Some(D::String), Sent::Str("true")).is_true());
+    }
+
+    fn encoded(metrics: Vec<proto::Metric>) -> Vec<u8> {
+        proto::Payload { metrics, ..proto::Payload::default() }.encode_to_vec()
+    }
+
+    fn rebirth() -> proto::Metric {
+        let value = Some(MetricValue::BooleanValue(true));
+        proto::Metric { name: Some(REBIRTH.to_owned()), value, ..proto::Metric::default() }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused_whole_and_says_why() {
+        assert_eq!(decode_command(&[]), Ok(Vec::new()));
+        let good = decode_command(&encoded(vec![rebirth()])).expect("a command");
+        assert_eq!((good.len(), good[0].name.as_deref(), good[0].told.is_true()), (1, Some(REBIRTH), true));
+        let nameless = proto::Metric { name: Some(String::new()), ..rebirth() };
+        let endless = proto::Metric { name: Some("x".repeat(NAME_BYTES_MAX + 1)), ..rebirth() };
+        let null = proto::Metric { is_null: Some(true), ..rebirth() };
+        let empty = proto::Metric { value: None, ..rebirth() };
+        let bytes = proto::Metric { value: Some(MetricValue::BytesValue(vec![1])), ..rebirth() };
+        let set = proto::Metric { datatype: Some(16), ..rebirth() };
+        let text = proto::Metric { value: Some(MetricValue::StringValue("x".repeat(1025))), ..rebirth() };
+        for (metric, why) in [
+            (nameless, Refused::Nameless),
+            (endless, Refused::Nameless),
+            (null, Refused::Valueless),
+            (empty, Refused::Valueless),
+            (bytes, Refused::Valueless),
+            (set, Refused::Valueless),
+            (text, Refused::Valueless),
+        ] {
+            assert_eq!(decode_command(&encoded(vec![rebirth(), metric.clone()])), Err(why), "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_are_bounded_before_anything_is_made_of_them() {
+        let two_bytes_a_metric = [0x12, 0x00].repeat(METRICS_MAX + 1);
+        assert_eq!(decode_command(&two_bytes_a_metric), Err(Refused::Count));
+        assert_eq!(decode_command(&vec![0; BYTES_MAX + 1]), Err(Refused::Size));
+        let far = [0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
+        let deep: Vec<u8> = [0x0B].repeat(1000); // a group in a group in a group
+        let endless_varint = [0x08].into_iter().chain([0x80].repeat(64)).collect::<Vec<u8>>();
+        for wrong in [&far[..], &deep, &endless_varint, &[0x12], &[0x12, 0x05, 0x00], b"{\"value\":1}", &[0xFF; 64]] {
+            assert_eq!(decode_command(wrong), Err(Refused::Malformed), "{}", wrong.escape_ascii());
+        }
+        let packed = |plain: &[u8], algorithm: Option<&str>| {
+            let name = Some("algorithm".to_owned());
+            let metric = |text: &str| proto::Metric {
+                name: name.clone(),
+                value: Some(MetricValue::StringValue(text.to_owned())),
+                ..proto::Metric::default()
+            };
+            let (uuid, body) = (Some(squeeze::UUID.to_owned()), Some(squeeze::gzip(plain)));
+            let metrics = algorithm.map(metric).into_iter().collect();
+            proto::Payload { metrics, uuid, body, ..proto::Payload::default() }.encode_to_vec()
+        };
+        let plain = encoded(vec![rebirth()]);
+        assert_eq!(decode_command(&packed(&plain, Some("GZIP"))), decode_command(&plain));
+        assert_eq!(decode_command(&packed(&plain, None)), Err(Refused::Malformed), "that would be DEFLATE");
+        assert_eq!(decode_command(&packed(&plain, Some("LZW"))), Err(Refused::Malformed));
+        assert_eq!(decode_command(&packed(&vec![0; 64 << 20], Some("GZIP"))), Err(Refused::Malformed), "a bomb");
+        assert_eq!(decode_command(&packed(&two_bytes_a_metric, Some("GZIP"))), Err(Refused::Count));
+    }
+}

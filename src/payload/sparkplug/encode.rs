@@ -168,3 +168,85 @@ fn properties(all: &[(&'static str, Property<'_>)]) -> Option<proto::PropertySet
         values: all.iter().map(value).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::sparkplug::{QUALITY, decode_command};
+
+    fn metric<'a>(alias: u64, value: Value<'a>) -> Metric<'a> {
+        Metric {
+            name: None,
+            alias: Some(alias),
+            timestamp_ms: Some(1_795_204_800_123),
+            datatype: None,
+            historical: false,
+            value,
+            properties: &[],
+        }
+    }
+
+    #[test]
+    fn a_payload_comes_out_byte_by_byte() {
+        let mut payload = Payload::new(0, None);
+        payload.push(&Metric { historical: true, ..metric(300, Value::Int(0xFFFF_FFFF)) });
+        payload.push(&metric(5, Value::Null));
+        payload.stamp(1, Some(0));
+        assert_eq!((payload.len(), payload.is_empty()), (2, false));
+        let bytes = [
+            &[0x08, 0x01][..],                                                             // timestamp 1
+            &[0x12, 20],                                                                   // a metric of 20 bytes
+            &[0x10, 0xAC, 0x02],                                                           // alias 300
+            &[0x18, 0xFB, 0x80, 0x91, 0xD9, 0x9F, 0x34], // timestamp 1 795 204 800 123
+            &[0x28, 0x01],                               // historical
+            &[0x50, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F],       // int_value -1
+            &[0x12, 11, 0x10, 0x05, 0x18, 0xFB, 0x80, 0x91, 0xD9, 0x9F, 0x34, 0x38, 0x01], // alias, timestamp, null
+            &[0x18, 0x00],                               // seq 0
+        ];
+        assert_eq!(payload.encoded_len(), bytes.concat().len());
+        assert_eq!(payload.encode(), bytes.concat());
+    }
+
+    #[test]
+    fn a_birth_says_name_alias_type_value_and_properties() {
+        let properties =
+            [(QUALITY, Property::Int(192)), ("engUnit", Property::Text("bar")), ("engHigh", Property::Double(16.0))];
+        let mut payload = Payload::new(7, Some(255));
+        payload.push(&Metric {
+            name: Some("hydraulics/pressure"),
+            datatype: Some(DataType::Float),
+            properties: &properties,
+            ..metric(9, Value::Float(1.5))
+        });
+        let decoded = proto::Payload::decode(&payload.encode()[..]).expect("valid");
+        assert_eq!((decoded.timestamp, decoded.seq, decoded.metrics.len()), (Some(7), Some(255), 1));
+        let metric = &decoded.metrics[0];
+        assert_eq!(metric.name.as_deref(), Some("hydraulics/pressure"));
+        assert_eq!((metric.alias, metric.datatype, metric.is_null), (Some(9), Some(9), None));
+        assert_eq!(metric.value, Some(MetricValue::FloatValue(1.5)));
+        let properties = metric.properties.as_ref().expect("some");
+        assert_eq!(properties.keys, [QUALITY, "engUnit", "engHigh"]);
+        let kinds: Vec<_> = properties.values.iter().map(|value| value.r#type).collect();
+        assert_eq!(kinds, [Some(3), Some(12), Some(10)]);
+        assert_eq!(properties.values[0].value, Some(PropertyValueValue::IntValue(192)));
+    }
+
+    #[test]
+    fn a_compressed_payload_is_counted_outside_and_whole_inside_and_never_longer() {
+        let filled = |metrics| {
+            let mut payload = Payload::new(7, Some(3));
+            (0..metrics).for_each(|alias| payload.push(&metric(alias, Value::Float(0.5))));
+            payload
+        };
+        let packed = filled(1000).compressed();
+        let outer = proto::Payload::decode(&packed[..]).expect("valid");
+        assert_eq!((outer.timestamp, outer.seq, outer.uuid.as_deref()), (Some(7), Some(3), Some("SPBV1.0_COMPRESSED")));
+        let plain = filled(1000).encode();
+        let body = outer.body.expect("a body");
+        assert_eq!(squeeze::unpack(&body, squeeze::GZIP, plain.len()), Some(plain.clone()));
+        assert_eq!(squeeze::unpack(&body, squeeze::GZIP, plain.len() - 1), None, "a bomb is not unpacked");
+        assert_eq!(squeeze::unpack(&body[..body.len() - 1], squeeze::GZIP, plain.len()), None);
+        assert_eq!(decode_command(&packed), decode_command(&plain), "it is read as what it holds");
+        assert_eq!(filled(1).compressed(), filled(1).encode());
+    }
+}

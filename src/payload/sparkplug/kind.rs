@@ -1,7 +1,15 @@
 //! Data types of Sparkplug (specification, section 6.4.16), which of them a tag has, and its values in that type.
 //!
 //! Chosen so that every decoder that was tried reads the same number (`tests/foreign/sparkplug.py` does it again):
-//! table to come
+//!
+//! | sent as | Tahu's Python class | npm sparkplug-payload | pysparkplug |
+//! |---|---|---|---|
+//! | Int16 −1 as 0xFFFF | 65535 | 65535 | −1 |
+//! | Int16 −1 as 0xFFFF_FFFF | −1 | −1 | refuses the payload |
+//! | UInt32 in `int_value` | right | null | right |
+//! | Int32, Int64, UInt64, Float, Double, Boolean, String, DateTime | right | right | right |
+//! | anything without a datatype in data | by the birth | null | by the birth |
+//!
 //! So: Int32 for all that fits, then Int64, then UInt64; never the others.
 
 use crate::model::data_type;
@@ -222,5 +230,107 @@ pub const fn quality_code(quality: Quality) -> i32 {
         Quality::Good => 192,
         Quality::Uncertain(_) => 500,
         Quality::Bad(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::data_type::DataType as Wire;
+    use crate::model::quality::Cause;
+
+    fn scaled(factor: f64, offset: f64) -> Worked {
+        Worked::Scaled { factor, offset }
+    }
+
+    #[test]
+    fn a_tag_has_the_smallest_type_that_every_decoder_reads_and_that_loses_nothing() {
+        for (wire, worked, kind) in [
+            (Wire::Bool, Worked::Raw, DataType::Boolean),
+            (Wire::Int16, Worked::Raw, DataType::Int32),
+            (Wire::Uint16, Worked::Raw, DataType::Int32),
+            (Wire::Int32, Worked::Raw, DataType::Int32),
+            (Wire::Bcd32, Worked::Raw, DataType::Int32),
+            (Wire::Uint32, Worked::Raw, DataType::Int64),
+            (Wire::Int64, Worked::Raw, DataType::Int64),
+            (Wire::Mod10(4), Worked::Raw, DataType::Int64),
+            (Wire::Uint64, Worked::Raw, DataType::UInt64),
+            (Wire::Float16, Worked::Raw, DataType::Float),
+            (Wire::Float32, Worked::Raw, DataType::Float),
+            (Wire::Float64, Worked::Raw, DataType::Double),
+            (Wire::Text(20), Worked::Raw, DataType::String),
+            (Wire::Bytes(4), Worked::Raw, DataType::String),
+            (Wire::Unix32, Worked::Raw, DataType::DateTime),
+            (Wire::Cp56, Worked::Raw, DataType::DateTime),
+            (Wire::Uint16, Worked::Mapped, DataType::String),
+            (Wire::Int16, scaled(0.1, 0.0), DataType::Float),
+            (Wire::Int16, scaled(0.1, 273.15), DataType::Float),
+            (Wire::Int16, scaled(0.001, 1e9), DataType::Double), // a float has no steps of 0.001 up there
+            (Wire::Int16, scaled(1e35, 0.0), DataType::Double),
+            (Wire::Int16, scaled(10.0, -5.0), DataType::Int32),
+            (Wire::Uint16, scaled(-100_000.0, 0.0), DataType::Int64),
+            (Wire::Uint64, scaled(2.0, 0.0), DataType::Double),
+            (Wire::Int32, scaled(0.1, 0.0), DataType::Double),
+            (Wire::Float32, scaled(0.1, 0.0), DataType::Double),
+            (Wire::Int16, Worked::ByDevice, DataType::Float),
+            (Wire::Uint32, Worked::ByDevice, DataType::Double),
+            (Wire::Float64, Worked::Computed, DataType::Double),
+            (Wire::Bool, Worked::Computed, DataType::Boolean),
+        ] {
+            assert_eq!(type_of(wire, worked), kind, "{wire} {worked:?}");
+        }
+    }
+
+    #[test]
+    fn every_register_of_16_bits_is_told_from_the_next_in_a_float() {
+        for (factor, offset) in [(0.1, 0.0), (0.01, -200.0), (0.001, 4000.0)] {
+            assert_eq!(type_of(Wire::Uint16, scaled(factor, offset)), DataType::Float);
+            let sent = |raw: u16| {
+                let value = value::Value::Float(f64::from(raw) * factor + offset);
+                format!("{:?}", value_of(Some(&value), DataType::Float))
+            };
+            for raw in 0..u16::MAX {
+                assert_ne!(sent(raw), sent(raw + 1), "{raw} * {factor} + {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_exact_in_the_type_of_their_tag_or_not_there() {
+        use value::Value as Sample;
+        let text = |text: &str| Sample::Text(text.into());
+        for (value, kind, sent) in [
+            (Sample::Int(-1), DataType::Int32, Some(Value::Int(0xFFFF_FFFF))),
+            (Sample::Int(i32::MIN.into()), DataType::Int32, Some(Value::Int(0x8000_0000))),
+            (Sample::Uint(1 << 31), DataType::Int32, None),
+            (Sample::Uint(u64::MAX), DataType::UInt64, Some(Value::Long(u64::MAX))),
+            (Sample::Int(-1), DataType::UInt64, None),
+            (Sample::Int(i64::MIN), DataType::Int64, Some(Value::Long(1 << 63))),
+            (Sample::Uint(u64::MAX), DataType::Int64, None),
+            (Sample::Float(0.1), DataType::Double, Some(Value::Double(0.1))),
+            (Sample::Float(0.5), DataType::Float, Some(Value::Float(0.5))),
+            (Sample::Float(1e300), DataType::Float, None),
+            (Sample::Int(7), DataType::Float, Some(Value::Float(7.0))), // a scale factor of the device made it whole
+            (Sample::Float(1.0), DataType::Int32, None),
+            (Sample::Bool(true), DataType::Boolean, Some(Value::Bool(true))),
+            (Sample::Bool(true), DataType::Double, None),
+            (Sample::Int(1), DataType::Boolean, None),
+            (text("auto"), DataType::Double, None),
+            (text("2026-11-20T20:00:00.123Z"), DataType::DateTime, Some(Value::Long(1_795_204_800_123))),
+            (text("1969-12-31T23:59:59.999Z"), DataType::DateTime, Some(Value::Long(u64::MAX))),
+            (text("yesterday"), DataType::DateTime, None),
+        ] {
+            assert_eq!(value_of(Some(&value), kind), sent, "{value:?} as {kind:?}");
+        }
+        assert_eq!(value_of(Some(&text("Größe")), DataType::String), Some(Value::Str("Größe")));
+        assert_eq!(value_of(None, DataType::Int32), Some(Value::Null));
+    }
+
+    #[test]
+    fn qualities_are_the_three_codes_of_the_specification() {
+        let all = [Quality::Good, Quality::Uncertain(Cause::Range), Quality::Bad(Cause::Timeout)];
+        assert_eq!(all.map(quality_code), [192, 500, 0]);
+        assert_eq!(DataType::from_code(0), None);
+        assert!(DataType::ALL.iter().all(|kind| DataType::from_code(*kind as u32) == Some(*kind)));
     }
 }

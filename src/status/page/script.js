@@ -173,6 +173,7 @@ async function round() {
 
 function wanted() {
   at("board").hidden = true;
+  at("tag-box").close(); // its value is that of somebody who was let in
   tone(at("verdict"), "idle");
   change(at("verdict").firstElementChild, "idle");
   const nobody = !board.session.may_log_in;
@@ -181,11 +182,14 @@ function wanted() {
   board.status = null;
 }
 
+let wake = () => {}; // who looks at the page again does not wait for the rest of the pause
+
 async function live() {
+  document.addEventListener("visibilitychange", () => wake());
   for (;;) {
     if (!document.hidden) await round();
     pulse();
-    await new Promise(done => { const timer = setTimeout(done, EVERY_MS); document.addEventListener("visibilitychange", () => { clearTimeout(timer); done(); }, { once: true }); });
+    await new Promise(done => { const timer = setTimeout(done, EVERY_MS); wake = () => { clearTimeout(timer); done(); }; });
   }
 }
 
@@ -200,6 +204,7 @@ function pulse() {
   change(at("verdict").firstElementChild, "bad");
   say(at("verdict-title"), "No connection to the gateway");
   list(at("reasons"), [board.status ? "Below is what it said last. Trying again every second." : "Trying again every second."], String, () => make("li"), say);
+  if (board.open) refresh(at("write-form").tag);
 }
 
 /* ---- the board ---- */
@@ -522,8 +527,13 @@ async function detail(tag) {
   } catch { /* the next one comes with the next round */ }
 }
 
+// Without a tag: there is none of this name any more, and what is shown is what it was.
 function refresh(tag) {
-  if (!tag) return;
+  const gone = !tag, trouble = document.body.classList.contains("lost") ? "No connection to the gateway. This is what it said last." : gone ? "This tag is not in the list of values any more. This is what it was." : "";
+  tag ??= at("write-form").tag;
+  say(at("tag-trouble"), trouble);
+  at("tag-trouble").hidden = !trouble;
+  at("tag-box").classList.toggle("old", !!trouble);
   say(at("tag-value"), tag.value == null ? "no value" : figure(tag.value, digits(tag)));
   say(at("tag-unit"), tag.unit ?? "");
   const line = board.line, time = Date.parse(tag.time), drawn = at("tag-chart");
@@ -534,8 +544,8 @@ function refresh(tag) {
     say(drawn.lastChild.lastChild, `the last ${span(seen.seconds)}`);
   }
   const limits = tag.min == null && tag.max == null ? "" : `${tag.min == null ? "…" : figure(tag.min)} to ${tag.max == null ? "…" : figure(tag.max)} ${tag.unit ?? ""}`;
-  facts(at("tag-facts"), [["Exactly", typeof tag.value === "number" && String(tag.value) !== figure(tag.value, digits(tag)) ? String(tag.value) : ""], ["Quality", judged(tag)[1]], ["Read", tag.time ? `${ago(tag.time)} (${tag.time})` : ""], ["Topic", tag.topic], ["Means", tag.description ?? ""], ["Normal", limits]]);
-  at("write-form").hidden = !tag.may_write;
+  facts(at("tag-facts"), [["Exactly", typeof tag.value === "number" && String(tag.value) !== figure(tag.value, digits(tag)) ? String(tag.value) : ""], ["Quality", trouble ? "unknown" : judged(tag)[1]], ["Read", !tag.time ? "" : trouble ? tag.time : `${ago(tag.time)} (${tag.time})`], ["Topic", tag.topic], ["Means", tag.description ?? ""], ["Normal", limits]]);
+  at("write-form").hidden = !tag.may_write || gone;
   say(at("write-label"), `New value${tag.unit ? ` in ${tag.unit}` : ""}${tag.write_min != null || tag.write_max != null ? `, ${tag.write_min ?? "…"} to ${tag.write_max ?? "…"}` : ""}`);
   at("write-form").tag = tag;
 }
@@ -544,6 +554,9 @@ const REFUSED = {
   range: "it is outside the limits of this tag", access: "this tag may not be written", expired: "it came too late", payload: "this is no value for this tag",
   busy: "too many commands are waiting, try again", paused: "the device is paused", clock: "the gateway does not know the time", journal: "the gateway's disk does not take it", stopping: "the gateway is stopping", absent: "the device does not have this part",
 };
+
+// A comma before three digits: 1,500 is one and a half to one reader, and a thousand times that to the next.
+const ambiguous = text => /^\s*-?(?!0+,)\d+,\d{3}\s*$/.test(text);
 
 // What is typed as the JSON that the tag's type asks for; null: it is none.
 function typed(text, type) {
@@ -555,6 +568,7 @@ function typed(text, type) {
 
 async function write() {
   const { tag } = at("write-form"), result = at("write-result"), value = typed(at("write-value").value, tag.type);
+  if (tag.type !== "text" && ambiguous(at("write-value").value)) return say(result, "A comma before three digits can mean two things. Type 1500 or 1.5, without a comma.");
   if (value == null) return say(result, tag.type === "bool" ? "Type on or off." : "Type a number.");
   if (!await sure(`Write ${value} ${tag.unit ?? ""} to ${tag.device} · ${tag.tag}?`)) return;
   say(result, "Writing …");
@@ -566,7 +580,9 @@ async function write() {
     else if (said.outcome === "pending") say(result, "Sent, and not answered yet. Look at the value before you try again.");
     else say(result, `It did not work: ${said.reason ?? "unknown"}.`);
   } catch (trouble) {
-    say(result, trouble.said ? `Not written: ${trouble.message}.` : "No answer from the gateway. Look at the value before you try again.");
+    // A gateway that breaks off has perhaps done it all the same.
+    const refused = trouble.said && trouble.status < 500;
+    say(result, refused ? `Not written: ${trouble.message}.` : "No clear answer from the gateway. Look at the value before you try again.");
   }
   at("write-send").disabled = false;
   values().catch(() => {});
@@ -582,7 +598,7 @@ async function operate(operation) {
     await ask("/api/command/" + operation, JSON.stringify({ device: board.device }));
     say(at("operated"), { poll: "Polled.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
   } catch (trouble) {
-    say(at("operated"), trouble.said ? `Not done: ${trouble.message}.` : "No answer from the gateway.");
+    say(at("operated"), trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
   }
 }
 

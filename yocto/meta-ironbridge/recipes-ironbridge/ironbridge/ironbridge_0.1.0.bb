@@ -37,7 +37,7 @@ PACKAGECONFIG[demo] = "--features demo"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
 # Cargo runs outside the source tree and so does not see its .cargo/config.toml.
-export LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1"
+export LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1 -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE"
 
 # SQLite and zstd are those the crates bring: the store's promises were proven on exactly that SQLite and these flags,
 # and both are linked into the tests the same way.
@@ -49,6 +49,8 @@ do_install:append() {
     # As ironbridge.tmpfiles has it: keys and passwords may come to lie beside the configuration.
     install -d -m 2750 -g ironbridge ${D}${sysconfdir}/ironbridge
     install -m 0640 -g ironbridge ${UNPACKDIR}/ironbridge.toml ${D}${sysconfdir}/ironbridge/ironbridge.toml
+    # What a factory reset puts back in its place.
+    install -D -m 0644 ${UNPACKDIR}/ironbridge.toml ${D}${datadir}/ironbridge/ironbridge.toml
 
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${S}/systemd/ironbridge.service ${D}${systemd_system_unitdir}/ironbridge.service

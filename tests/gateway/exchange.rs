@@ -1,0 +1,213 @@
+//! While a reload exchanges parts: what comes in between, and what is still on its way, is neither lost nor mixed up.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use crate::authority::{Authority, VALID};
+use crate::gateway;
+use crate::peers;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use gateway::mqtt::Client4;
+use gateway::{Daemon, Home, Plc, Watch, until};
+use ironbridge::plant::faults::Fault;
+use ironbridge::plant::link::{Link, LinkState};
+use peers::{Far, Listener, Pour, free_port};
+use rumqttc::QoS;
+use rustix::process::Signal;
+
+/// A gateway `gw` that is open to anonymous clients, reloads without a trial and commits soon.
+fn head(port: u16) -> String {
+    format!(
+        "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\nrollback = false\n[store]\ncommit_interval = \"100ms\"\n\
+         [[broker.listener]]\nlisten = \"127.0.0.1:{port}\"\nanonymous = \"read-write\"\n\
+         [[broker.acl]]\nuser = \"anonymous\"\nwrite = [\"gw/+/+/set\"]\n"
+    )
+}
+
+fn bus(name: &str, plc: SocketAddr) -> String {
+    format!("[[bus]]\nname = \"{name}\"\ntype = \"modbus-tcp\"\nendpoint = \"{plc}\"\nresponse_timeout = \"5s\"\n")
+}
+
+fn device(name: &str, bus: &str, tag: &str) -> String {
+    format!("[[device]]\nname = \"{name}\"\nbus = \"{bus}\"\nunit_id = 1\npoll = \"100ms\"\n{tag}")
+}
+
+fn tag(more: &str) -> String {
+    gateway::tag("v", "holding:0", "uint16", more)
+}
+
+/// SIGHUP; returns when the daemon has begun to change what is touched.
+async fn reload(home: &Home, daemon: &Daemon, text: &str) {
+    let before = daemon.times_said("configuration changed");
+    home.configure(text);
+    daemon.signal(Signal::HUP);
+    until("the change has begun", || daemon.times_said("configuration changed") > before).await;
+}
+
+async fn in_force(watch: &Watch) {
+    watch.event("config_reloaded", "once").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_publish_while_a_bridge_is_exchanged_is_carried_too() {
+    let far = Far::gateway().await;
+    let link = Link::to(([127, 0, 0, 1], far.port()).into()).await.unwrap();
+    let near = free_port();
+    let text = |keys: &str| {
+        let to = link.address().port();
+        format!(
+            "{}[[bridge]]\nname = \"far\"\nurl = \"mqtt://127.0.0.1:{to}\"\n{keys}[[bridge.topic]]\nfilter = \"o/#\"\n",
+            head(near)
+        )
+    };
+    let home = Home::new(&text(""));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
+    let there = Listener::start(far.port(), "there", "#").await;
+    let pour = Pour::patient(near, "o/");
+    until("it is carried", || there.count("o/") > 20).await;
+    // What is in flight stays there, so that the bridge takes all of its farewell.
+    link.set(LinkState::BlackHole);
+    let before = pour.acknowledged().len();
+    until("published without a link", || pour.acknowledged().len() > before + 20).await;
+    reload(&home, &daemon, &text("client_id = \"other\"\n")).await;
+    in_force(&watch).await;
+    link.set(LinkState::Up);
+    let before = pour.acknowledged().len();
+    until("published to the next one", || pour.acknowledged().len() > before + 20).await;
+    let acknowledged = pour.stop().await;
+    let missing = || acknowledged.iter().filter(|number| !there.has("o/", **number)).count();
+    until(&format!("all {} that were acknowledged", acknowledged.len()), || missing() == 0).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_is_read_no_more_does_not_go_on_looking_good() {
+    let plc = Plc::start().await;
+    plc.set(0, &[7]);
+    let text = |access: &str| {
+        head(0) + &bus("b", plc.line.address()) + &device("d", "b", &tag(&format!("access = \"{access}\"")))
+    };
+    let home = Home::new(&text("read-write"));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d/v", "polled", |json| json["value"] == 7).await;
+    reload(&home, &daemon, &text("write")).await;
+    in_force(&watch).await;
+    let as_after_a_start = |json: &serde_json::Value| json["value"].is_null() && json["cause"] == "starting";
+    watch.until("gw/d/v", "nothing is known of it", as_after_a_start).await;
+    let later = Watch::on_all(broker).await;
+    later.until("gw/d/v", "nor retained", as_after_a_start).await;
+    assert_eq!(later.on("gw/d/v").len(), 1);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_answer_on_the_bus_that_a_device_leaves_does_not_replace_the_first_on_its_new_one() {
+    let (left, joined) = (Plc::start().await, Plc::start().await);
+    joined.set(0, &[2]);
+    let text = |on: &str| {
+        let buses = bus("a", left.line.address()) + &bus("b", joined.line.address());
+        head(0) + &buses + &device("d", on, &tag("deadband = 1000.0"))
+    };
+    let home = Home::new(&text("a"));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d/v", "polled", |json| json["value"] == 0 && json["quality"] == "good").await;
+    left.units.set_fault(1, Some(Fault::Late(Duration::from_secs(2))));
+    left.set(0, &[5000]);
+    let asked = left.requests();
+    until("it is asked", || left.requests() > asked).await;
+    reload(&home, &daemon, &text("b")).await;
+    watch.until("gw/d/v", "read on its new bus", |json| json["value"] == 2).await;
+    in_force(&watch).await;
+    until("its old bus has heard of it", || daemon.said("bus goes on with other devices bus=a").is_some()).await;
+    let values: Vec<_> = watch.on("gw/d/v").iter().map(|seen| seen.json()["value"].clone()).collect();
+    assert_eq!(values.last().unwrap(), 2, "{values:?}");
+    joined.set(0, &[4000]);
+    watch.until("gw/d/v", "goes on there", |json| json["value"] == 4000).await;
+    assert_eq!(watch.on("gw/d/v").iter().filter(|seen| seen.json()["value"] == 2).count(), 1);
+    let values: Vec<_> = watch.on("gw/d/v").iter().map(|seen| seen.json()["value"].clone()).collect();
+    assert_eq!(values[values.len() - 2..], [2, 4000], "{values:?}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_was_accepted_under_one_scale_is_never_written_by_another() {
+    let plc = Plc::start().await;
+    let text = |scale: &str| {
+        let tag = tag(&format!("access = \"read-write\"\nscale = {scale}\nwrite = {{ verify = false }}"));
+        head(0) + &bus("b", plc.line.address()) + &device("d", "b", &tag)
+    };
+    let home = Home::new(&text("0.1"));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d/v", "polled", |json| json["quality"] == "good").await;
+    let mut client = Client4::connect(broker, "hmi").await;
+    plc.units.set_fault(1, Some(Fault::Late(Duration::from_secs(2))));
+    let asked = plc.requests();
+    until("it is asked", || plc.requests() > asked).await;
+    client.publish("gw/d/v/set", QoS::AtLeastOnce, "5").await; // 50 in the device
+    reload(&home, &daemon, &text("1.0")).await;
+    let result = watch.until("gw/d/v/set/result", "an end", |json| json["outcome"].is_string()).await;
+    let refused = result["outcome"] == "refused" && plc.word(0) == 0;
+    assert!(refused || plc.word(0) == 50, "{result}: {} in the device", plc.word(0));
+    in_force(&watch).await;
+    plc.units.set_fault(1, None);
+    client.publish("gw/d/v/set", QoS::AtLeastOnce, "6").await;
+    until("written by the new scale", || plc.word(0) == 6).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_it_away() {
+    let authority = Authority::new();
+    let door = "[[broker.listener]]\nlisten = \"127.0.0.2:0\"\ntls = { certificate = \"server.crt\", key = \"server.key\" }\n\
+                anonymous = \"read\"\n";
+    let bridge = "[[bridge]]\nname = \"far\"\nurl = \"mqtts://127.0.0.1:1\"\nca_file = \"ca.pem\"\n\
+                  [[bridge.topic]]\nfilter = \"o/#\"\n";
+    let home = Home::new(&(head(0) + door + bridge));
+    std::fs::write(home.path("ca.pem"), "no certificate").unwrap();
+    let (certificate, key) = authority.server_pem("localhost", VALID);
+    std::fs::write(home.path("server.crt"), certificate).unwrap();
+    std::fs::write(home.path("server.key"), key).unwrap();
+    std::fs::set_permissions(home.path("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    until("the bridge cannot be", || daemon.said("uplink_disabled").is_some()).await;
+    std::fs::write(home.path("server.crt"), "no certificate").unwrap();
+    daemon.signal(Signal::HUP);
+    watch.event("certificate_unusable", "active").await;
+    reload(&home, &daemon, &head(0)).await;
+    watch.event("uplink_disabled", "cleared").await;
+    watch.event("certificate_unusable", "cleared").await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_by_signal_and_one_by_command_leave_the_newer_file_in_force() {
+    let plc = Plc::start().await;
+    let text =
+        |scale: u32| head(0) + &bus("b", plc.line.address()) + &device("d", "b", &tag(&format!("scale = {scale}.0")));
+    let home = Home::new(&text(1));
+    let daemon = home.run();
+    daemon.mqtt().await;
+    for round in 1..=5 {
+        home.configure(&text(2 * round));
+        daemon.signal(Signal::HUP);
+        home.configure(&text(2 * round + 1));
+        let ask = |words: &[&str]| home.command(words).stdout(std::process::Stdio::piped()).output().unwrap();
+        let reloaded = ask(&["reload", "--config", "ironbridge.toml"]);
+        assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+        let compared = ask(&["check", "--config", "ironbridge.toml", "--against-running"]);
+        let told = String::from_utf8(compared.stdout).unwrap();
+        assert!(!told.contains("device d changed"), "round {round}: {told}");
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
