@@ -1,4 +1,5 @@
-//! Births and deaths: what they say, and when a device has one (Sparkplug 3.0, sections 6.4.19 to 6.4.25).
+//! Births and deaths: what they say, and when a device has one (Sparkplug 3.0, tck-id-topics-nbirth and
+//! tck-id-topics-dbirth with what follows them; tck-id-operational-behavior-device-ddeath).
 //!
 //! A device that the gateway takes for down or paused is dead: it has no DBIRTH, and DDEATH once no data of it has been sent for
 //! [`QUIET`]. It is born when it answers again; or when something is owed of it that is older than its death, because a host
