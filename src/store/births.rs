@@ -1,5 +1,5 @@
 //! What an edge node of Sparkplug needs of the store besides records: under which id each tag is known, and how often it has
-//! connected (`bdSeq`, Sparkplug 3.0, section 6.4.9: it goes on from CONNECT to CONNECT, 0 after 255, also over a restart).
+//! connected (`bdSeq`, tck-id-topics-nbirth-bdseq-increment: it goes on from CONNECT to CONNECT, 0 after 255, also over a restart).
 //!
 //! The count is a value in `meta.db`, named `bdseq <uplink>`. It is on disk before it is used: a number used twice would let a
 //! host take the death of an older session for that of the present one.

@@ -187,7 +187,7 @@ impl Host {
     }
 
     async fn until(&self, what: &str, fits: impl Fn(&[Message]) -> bool) {
-        until(what, || fits(&self.heard.lock().unwrap())).await;
+        until(what, || fits(&self.all())).await;
     }
 
     /// Values of a metric of the device, by time; checks what every host checks: seq without holes, no data before births, no

@@ -154,6 +154,11 @@ impl Packer {
         Some((self.status_topic.clone(), payload.to_vec(), Retained::Yes))
     }
 
+    /// What is not full waits so long for more from now on; events wait for nothing.
+    pub(super) fn gather_for(&mut self, wait: std::time::Duration) {
+        self.limits.wait_for(wait);
+    }
+
     /// The edge node of the format sparkplug.
     pub(super) const fn node(&mut self) -> Option<&mut EdgeNode> {
         self.form.node()

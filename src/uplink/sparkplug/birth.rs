@@ -1,4 +1,5 @@
-//! Births and deaths: what they say, and when a device has one (Sparkplug 3.0, sections 6.4.19 to 6.4.25).
+//! Births and deaths: what they say, and when a device has one (Sparkplug 3.0, tck-id-topics-nbirth and
+//! tck-id-topics-dbirth with what follows them; tck-id-operational-behavior-device-ddeath).
 //!
 //! A device that the gateway takes for down or paused is dead: it has no DBIRTH, and DDEATH once no data of it has been sent for
 //! [`QUIET`]. It is born when it answers again; or when something is owed of it that is older than its death, because a host
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::catalogue::{Known, OWN, is_there, metric_name};
+use super::catalogue::{Known, OWN, VERSION, is_there, metric_name};
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::{Limits, TagPlan};
 use crate::flow::hub::{DeviceReport, Standing};
@@ -148,8 +149,8 @@ impl EdgeNode {
         push(BD_SEQ, None, DataType::Int64, Value::Long(self.numbers.bdseq.into()));
         push(REBIRTH, None, DataType::Boolean, Value::Bool(false));
         push(NEXT_SERVER, None, DataType::Boolean, Value::Bool(false));
-        push(SCAN_RATE, None, DataType::Int64, Value::Long(self.catalogue.scan_rate_ms));
-        push("Node Info/Version", None, TEXT, Value::Str(env!("CARGO_PKG_VERSION")));
+        push(SCAN_RATE, None, DataType::Int64, Value::Long(self.scan_rate_ms()));
+        push(VERSION.0, Some(VERSION.1), TEXT, Value::Str(env!("CARGO_PKG_VERSION")));
         for (name, alias) in OWN {
             push(name, Some(alias), TEXT, Value::Null);
         }
@@ -172,7 +173,7 @@ impl EdgeNode {
                 payload.push(&Metric {
                     name: Some(&entry.name),
                     alias: Some(entry.alias),
-                    timestamp_ms: Some(if told.newest_ms == 0 { now_ms } else { told.newest_ms }),
+                    timestamp_ms: Some(told.newest_ms),
                     datatype: Some(entry.kind),
                     historical: false,
                     value: value.unwrap_or(Value::Null),
@@ -208,9 +209,24 @@ impl EdgeNode {
                 let wall = self.clock.wall(sample.at);
                 Told { newest_ms: ms(wall.unix_ms).min(now_ms), quality: quality_code(honest(sample.quality, wall)) }
             }
-            None => Told { newest_ms: 0, quality: quality_code(Quality::Bad(Cause::Starting)) },
+            None => Told { newest_ms: now_ms, quality: quality_code(Quality::Bad(Cause::Starting)) },
         }
     }
+}
+
+/// What the scan rate is now, for who changed it.
+pub(super) fn scan_rate(node: &EdgeNode) -> Telegram {
+    let mut payload = Payload::new(0, None);
+    payload.push(&Metric {
+        name: Some(SCAN_RATE),
+        alias: None,
+        timestamp_ms: Some(node.now_ms()),
+        datatype: node.datatype(DataType::Int64),
+        historical: false,
+        value: Value::Long(node.scan_rate_ms()),
+        properties: &[],
+    });
+    Telegram { kind: Kind::NData, device: None, payload }
 }
 
 /// NDEATH: the count alone.

@@ -10,9 +10,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::EdgeNode;
 use super::catalogue::{Catalogue, Entry, Known};
@@ -20,7 +22,9 @@ use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
 use crate::flow::command::{Admission, Redelivery, Request, Retained as Retain};
 use crate::model::sparkplug::{Kind, Topic, state_topic};
 use crate::model::value::Value;
-use crate::payload::sparkplug::{Command, NEXT_SERVER, REBIRTH, State, decode_command, decode_state};
+use crate::payload::sparkplug::{
+    Command, DataType, NEXT_SERVER, REBIRTH, SCAN_RATE, State, decode_command, decode_state,
+};
 use crate::uplink::client::{Receiver, Retained, Wanted};
 use crate::uplink::downlink::Commands;
 use crate::uplink::intake::{Arrived, Intake};
@@ -28,6 +32,8 @@ use crate::uplink::stats::UplinkStats;
 
 /// Metrics whose value is to be shown again: as many as a command may have.
 const SHOWN_MAX: usize = 1000;
+/// One line in this time: strangers must not fill the journal.
+const PERIOD: Duration = Duration::from_secs(60);
 /// Devices with commands that are subscribed to one by one; more have one filter (AWS IoT Core takes 8 in a SUBSCRIBE).
 const DEVICES_MAX: usize = 6;
 
@@ -38,6 +44,8 @@ pub(super) struct Heard {
     pub(super) states: Vec<State>,
     pub(super) rebirth: bool,
     pub(super) next_server: bool,
+    /// ms
+    pub(super) scan_rate: Option<u64>,
     /// Aliases of metrics whose value is to be told again.
     pub(super) show: BTreeSet<u64>,
 }
@@ -106,6 +114,8 @@ struct Desk {
     ears: Arc<Ears>,
     origin: String,
     stats: Arc<UplinkStats>,
+    /// When a refusal was logged last, and how many were not since.
+    quiet: Mutex<(Option<Instant>, u64)>,
 }
 
 impl EdgeNode {
@@ -150,6 +160,7 @@ impl EdgeNode {
             ears: Arc::clone(&self.ears),
             origin: self.origin.clone(),
             stats: Arc::clone(stats),
+            quiet: Mutex::default(),
         };
         let serving = async move {
             while let Some(arrived) = arrivals.recv().await {
@@ -192,7 +203,15 @@ impl Desk {
         let count = count as u64;
         self.stats.commands.add(count);
         self.stats.commands_refused.add(count);
-        tracing::warn!(audit = "command_refused", topic, origin = self.origin, reason, count, "command refused");
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        if quiet.0.is_some_and(|told| told.elapsed() < PERIOD) {
+            quiet.1 += count;
+            return;
+        }
+        let unsaid = std::mem::take(&mut quiet.1);
+        quiet.0 = Some(Instant::now());
+        drop(quiet);
+        tracing::warn!(audit = "command_refused", topic, origin = self.origin, reason, unsaid, "command refused");
     }
 
     /// Commands for the node itself; their metrics have names and no aliases.
@@ -202,6 +221,15 @@ impl Desk {
                 Some(REBIRTH) if command.told.is_true() => self.ears.note(|heard| heard.rebirth = true),
                 Some(NEXT_SERVER) if command.told.is_true() => self.ears.note(|heard| heard.next_server = true),
                 Some(REBIRTH | NEXT_SERVER) => {} // false asks for nothing
+                Some(SCAN_RATE) => match command.told.as_kind(DataType::Int64) {
+                    Ok(Value::Int(every_ms)) if every_ms > 0 => {
+                        self.ears.note(|heard| heard.scan_rate = Some(every_ms.unsigned_abs()));
+                    }
+                    _ => {
+                        self.refuse(topic, "the scan rate is a number of milliseconds above 0", 1);
+                        continue;
+                    }
+                },
                 _ => {
                     self.refuse(topic, "the node has no such metric that can be written", 1);
                     continue;

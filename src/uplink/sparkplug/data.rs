@@ -129,7 +129,7 @@ impl EdgeNode {
     }
 
     /// What data say of it.
-    fn datatype(&self, kind: DataType) -> Option<DataType> {
+    pub(super) fn datatype(&self, kind: DataType) -> Option<DataType> {
         (self.datatypes == Datatypes::Always).then_some(kind)
     }
 
@@ -160,7 +160,10 @@ impl EdgeNode {
         };
         let told = match draft.told.entry(alias) {
             Slot::Occupied(told) => told.into_mut(),
-            Slot::Vacant(free) => free.insert(self.metrics.get(&alias).copied().unwrap_or_default()),
+            // its birth goes before it, and will be newer than anything that was taken by now
+            Slot::Vacant(free) => {
+                free.insert(self.metrics.get(&alias).copied().unwrap_or(Told { newest_ms: self.now_ms(), quality: 0 }))
+            }
         };
         let code = quality_code(quality);
         let historical = at_ms <= told.newest_ms;

@@ -1,4 +1,5 @@
-//! The primary host: whether it is there (Sparkplug 3.0, sections 5.4 and 5.9), and from when on what it was sent counts. Pure; time
+//! The primary host: whether it is there (Sparkplug 3.0,
+//! tck-id-message-flow-edge-node-birth-publish-phid-wait and what follows it), and from when on what it was sent counts. Pure; time
 //! comes in as an argument.
 //!
 //! ```text

@@ -29,6 +29,7 @@ mod sending;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
@@ -53,6 +54,9 @@ use catalogue::Catalogue;
 use host::Host;
 use number::Numbers;
 use rebirth::Rebirth;
+
+/// A host that wants less would take us for dead.
+const SCAN_RATE_MAX: Duration = Duration::from_secs(3600);
 
 /// What births tell of.
 #[derive(Debug, Clone)]
@@ -99,14 +103,16 @@ pub(super) struct EdgeNode {
     host: Option<Host>,
     ears: Arc<Ears>,
     commands: Option<Commands>,
+    /// What a host set: until the process ends.
+    scan_rate: Option<Duration>,
     /// Who asks, for log and audit.
     origin: String,
 }
 
 /// What was told of a metric last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Told {
-    /// The time of its newest value; 0: none was told.
+    /// The time of its newest value, or of the birth that told that it has none.
     newest_ms: u64,
     quality: i32,
 }
@@ -133,6 +139,7 @@ impl EdgeNode {
             host: spark.primary_host.as_ref().map(|_| Host::new(spark.host_timeout)),
             ears: Arc::new(Ears::new(spark)),
             commands: None,
+            scan_rate: None,
             origin: format!("uplink:{}", plan.name),
         }
     }
@@ -206,6 +213,20 @@ impl EdgeNode {
         }
         let before = std::mem::replace(told, Arc::clone(&now));
         now.tags != before.tags || now.devices != before.devices
+    }
+
+    /// How often data are sent, ms: as often as the quickest tag is polled, or as a host wants it.
+    fn scan_rate_ms(&self) -> u64 {
+        let wanted = self.scan_rate.map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+        wanted.max(self.catalogue.scan_rate_ms)
+    }
+
+    /// A host wants data so often. Not more often than the buses bring some, and at least once an hour; between, samples are
+    /// taken and kept as configured, and go together. What data wait for now.
+    fn scan(&mut self, every_ms: u64) -> Option<Duration> {
+        let slower = every_ms > self.catalogue.scan_rate_ms;
+        self.scan_rate = slower.then(|| Duration::from_millis(every_ms).min(SCAN_RATE_MAX));
+        self.scan_rate
     }
 
     /// Somebody wants births.

@@ -1,4 +1,5 @@
-//! The two counts of an edge node (Sparkplug 3.0, sections 6.4.9 and 6.4.22). Pure.
+//! The two counts of an edge node (Sparkplug 3.0, tck-id-topics-nbirth-bdseq-increment and
+//! tck-id-payloads-sequence-num-incrementing). Pure.
 //!
 //! `bdSeq` is drawn before each CONNECT (from the store, so that it goes on over restarts) and stays for the session: the will,
 //! every NBIRTH and the NDEATH carry it. `seq` begins with 0 in each NBIRTH and counts all that the node publishes, devices

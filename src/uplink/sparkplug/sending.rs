@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Telegram;
+use super::birth::scan_rate as scan_rate_told;
 use super::commands::Heard;
 use super::host::Standing;
 use crate::model::sparkplug::check_id;
@@ -42,7 +43,7 @@ impl<S: Source> Session<'_, S> {
     ) -> Result<Data, End> {
         let now = Instant::now();
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
-        let Heard { states, rebirth, next_server, show } = node.ears.take();
+        let Heard { states, rebirth, next_server, show, scan_rate } = node.ears.take();
         for state in states {
             if let Some(host) = node.host() {
                 host.hear(state);
@@ -51,6 +52,10 @@ impl<S: Source> Session<'_, S> {
         }
         if rebirth {
             node.ask_for_births();
+        }
+        let set = scan_rate.map(|every_ms| node.scan(every_ms));
+        if let Some(wait) = set {
+            self.packer.gather_for(wait.unwrap_or(self.plan.batch_interval));
         }
         if next_server {
             return Err(self.leave_for_host(client, line, "a host asks for the next server"));
@@ -76,6 +81,10 @@ impl<S: Source> Session<'_, S> {
                 return Ok(Data::MustWait);
             }
             let Some(telegram) = self.packer.node().and_then(|node| node.next_due(now)) else { break };
+            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
+        }
+        if let (Some(_), Some(node)) = (set, self.packer.node()) {
+            let telegram = scan_rate_told(node);
             self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
         }
         for alias in show {

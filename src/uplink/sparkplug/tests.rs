@@ -172,7 +172,11 @@ async fn what_is_not_newer_than_what_was_told_is_historical() {
     assert_eq!(historical(&mut site.node, &telegrams[0]), 2);
     let draft = site.node.draft(&[sample(&b, 4, Some(1), 1_000_000), sample(&a, 5, Some(11), 5_500_000)]);
     let telegrams = site.node.keep(draft);
-    assert_eq!(historical(&mut site.node, &telegrams[0]), 1, "nothing was told of b; of a something newer was");
+    assert_eq!(
+        historical(&mut site.node, &telegrams[0]),
+        2,
+        "its birth told that b had none; of a something newer was told"
+    );
 }
 
 #[tokio::test(start_paused = true)]
