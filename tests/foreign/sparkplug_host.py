@@ -38,19 +38,28 @@ def said(client, _, message):
 
 
 client = mqtt.Client("sparkplug-host") if not hasattr(mqtt, "CallbackAPIVersion") else mqtt.Client(mqtt.CallbackAPIVersion.VERSION1, "sparkplug-host")
-since, topic = ps.get_current_timestamp(), "spBv1.0/STATE/scada"
+topic = "spBv1.0/STATE/scada"
+since = [0]
 client.on_message = said
 client.on_connect = lambda client, *_: client.subscribe(f"spBv1.0/{group}/#")
 
 
 def subscribed(*_):
     """It hears everything: now it may say that it is there."""
-    client.publish(topic, ps.State(timestamp=since, online=True).encode(), qos=1, retain=True)
+    client.publish(topic, ps.State(timestamp=since[0], online=True).encode(), qos=1, retain=True)
     print(json.dumps({"kind": "READY"}), flush=True)
 
 
 client.on_subscribe = subscribed
-client.will_set(topic, ps.State(timestamp=since, online=False).encode(), qos=1, retain=True)
+
+
+def begins(client, _):
+    """Each session has a time of its own, in its last will too."""
+    since[0] = ps.get_current_timestamp()
+    client.will_set(topic, ps.State(timestamp=since[0], online=False).encode(), qos=1, retain=True)
+
+
+client.on_pre_connect = begins
 client.reconnect_delay_set(1, 2)
 client.connect("127.0.0.1", port)
 client.loop_start()

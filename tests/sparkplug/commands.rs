@@ -158,7 +158,6 @@ async fn a_command_that_lay_on_the_broker_moves_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "the scan rate is told and not yet taken"]
 async fn a_scan_rate_is_taken_and_said_in_the_next_birth() {
     let (plc, host) = (Plc::start().await, Host::start().await);
     let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
