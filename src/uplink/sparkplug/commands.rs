@@ -40,10 +40,8 @@ const DEVICES_MAX: usize = 6;
 /// What was heard since it was asked for last.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// Of the primary host: the newest by its own time.
-    pub(super) state: Option<State>,
-    /// The newest among them that says offline: it may have been there again before anybody looked.
-    pub(super) offline: Option<State>,
+    /// Of the primary host, newest last.
+    pub(super) states: Vec<State>,
     pub(super) rebirth: bool,
     pub(super) next_server: bool,
     /// ms
@@ -78,13 +76,11 @@ impl Ears {
         }
         match decode_state(payload) {
             Ok(state) => self.note(|heard| {
-                if heard.state.is_some_and(|newest| state.timestamp_ms < newest.timestamp_ms) {
-                    return; // older than what waits already
+                // of states that nobody looked at yet the last two tell all there is: it went, and it came back
+                if heard.states.len() > 1 {
+                    heard.states.remove(0);
                 }
-                heard.state = Some(state);
-                if !state.online {
-                    heard.offline = Some(state);
-                }
+                heard.states.push(state);
             }),
             Err(error) => tracing::warn!(topic, error = %error, "state of a host not understood"),
         }

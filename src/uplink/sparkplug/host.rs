@@ -41,8 +41,6 @@ pub(super) enum Standing {
 pub(super) struct Host {
     timeout: Duration,
     standing: Standing,
-    /// It was online in this session and went offline, whatever it is now.
-    away: bool,
     /// The newest state seen, on any server.
     newest_ms: Option<u64>,
     proven: VecDeque<(Instant, Ack)>,
@@ -50,12 +48,12 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) const fn new(timeout: Duration) -> Self {
-        Self { timeout, standing: Standing::Unknown, away: false, newest_ms: None, proven: VecDeque::new() }
+        Self { timeout, standing: Standing::Unknown, newest_ms: None, proven: VecDeque::new() }
     }
 
     /// A session begins: what the broker retains will tell. What is proven and does not count yet is owed again.
     pub(super) fn begin(&mut self) {
-        (self.standing, self.away) = (Standing::Unknown, false);
+        self.standing = Standing::Unknown;
         self.proven.clear();
     }
 
@@ -65,17 +63,11 @@ impl Host {
             return;
         }
         self.newest_ms = Some(state.timestamp_ms);
-        self.away |= self.standing == Standing::Online && !state.online;
         self.standing = if state.online { Standing::Online } else { Standing::Offline };
     }
 
     pub(super) const fn standing(&self) -> Standing {
         self.standing
-    }
-
-    /// Was it away since it was first online in this session? Then that is over.
-    pub(super) const fn was_away(&self) -> bool {
-        self.away
     }
 
     /// The broker has this.
@@ -86,7 +78,7 @@ impl Host {
     /// What counts by now.
     pub(super) fn counts(&mut self, now: Instant) -> Option<Ack> {
         let (at, _) = self.proven.front()?;
-        let over = *at + self.timeout <= now && self.standing == Standing::Online && !self.away;
+        let over = *at + self.timeout <= now && self.standing == Standing::Online;
         if over || self.proven.len() > WAITING_MAX { self.proven.pop_front().map(|(_, ack)| ack) } else { None }
     }
 }
@@ -109,10 +101,7 @@ mod tests {
         assert_eq!(host.standing(), Standing::Online, "the will of an older session");
         host.hear(state(false, 10));
         assert_eq!(host.standing(), Standing::Offline);
-        host.hear(state(true, 10));
-        assert!(host.was_away(), "back, but this session is over");
         host.begin();
-        assert!(!host.was_away());
         host.hear(state(true, 9));
         assert_eq!(host.standing(), Standing::Unknown, "what another server still retains");
         host.hear(state(true, 11));

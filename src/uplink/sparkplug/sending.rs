@@ -43,8 +43,8 @@ impl<S: Source> Session<'_, S> {
     ) -> Result<Data, End> {
         let now = Instant::now();
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
-        let Heard { state, offline, rebirth, next_server, show, scan_rate } = node.ears.take();
-        for state in offline.into_iter().chain(state) {
+        let Heard { states, rebirth, next_server, show, scan_rate } = node.ears.take();
+        for state in states {
             if let Some(host) = node.host() {
                 host.hear(state);
                 tracing::debug!(uplink = self.plan.name, online = state.online, "state of the primary host");
@@ -103,8 +103,8 @@ impl<S: Source> Session<'_, S> {
         let born = node.is_born();
         let Some(host) = node.host() else { return Ok(None) };
         match (host.standing(), born) {
-            (_, true) if host.was_away() => Err(self.leave_for_host(client, line, "the primary host went offline")),
             (Standing::Online, _) => Ok(None),
+            (Standing::Offline, true) => Err(self.leave_for_host(client, line, "the primary host went offline")),
             (Standing::Unknown | Standing::Offline, _) if several && progress.stands_for() >= HOST_WAIT => {
                 Err(self.leave_for_host(client, line, "the primary host is not at this server"))
             }
