@@ -184,9 +184,7 @@ impl<S: Source> Uplink<S> {
                 node.obey(commands);
                 None
             }
-            (commands, _) => {
-                commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)))
-            }
+            (commands, _) => commands.map(|taken| Downlink::new(taken, &plan, clock.clone(), Arc::clone(&stats))),
         };
         let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
         let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
