@@ -250,7 +250,9 @@ impl Client {
     /// At QoS 0, after everything handed in before: only a [`Self::barrier`] behind it shows that it came through.
     pub(super) fn tell(&self, topic: String, payload: Vec<u8>) -> Result<(), Gone> {
         match self {
-            Self::V4(client, _) => client.try_publish(topic, rumqttc::QoS::AtMostOnce, false, payload).map_err(|_| Gone),
+            Self::V4(client, _) => {
+                client.try_publish(topic, rumqttc::QoS::AtMostOnce, false, payload).map_err(|_| Gone)
+            }
             Self::V5(client, _) => {
                 client.try_publish(topic, v5::mqttbytes::QoS::AtMostOnce, false, payload).map_err(|_| Gone)
             }

@@ -7,9 +7,8 @@
 //! spoken · `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the
 //! one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
 //! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
-//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs ·
-//! `status` the retained status and last will · `trouble` what the operator is told ·
-//! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
+//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `status` the retained status and
+//! last will · `trouble` what the operator is told · `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
 //! reconnect without session it silently discards everything in flight and queued. So: one task does nothing but
@@ -185,9 +184,7 @@ impl<S: Source> Uplink<S> {
                 node.obey(commands);
                 None
             }
-            (commands, _) => {
-                commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)))
-            }
+            (commands, _) => commands.map(|taken| Downlink::new(taken, &plan, clock.clone(), Arc::clone(&stats))),
         };
         let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
         let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
@@ -315,6 +312,17 @@ impl<S: Source> Uplink<S> {
         Ok((opened?, pass))
     }
 
+    /// An edge node has a number for each of its sessions, on disk before CONNECT.
+    async fn count_session(&mut self) {
+        if self.packer.node().is_none() {
+            return;
+        }
+        let bdseq = self.source.next_session().await;
+        if let Some(node) = self.packer.node() {
+            node.begin(bdseq);
+        }
+    }
+
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
     /// for renewed certificates and for the first server.
     async fn session(&mut self, relay: Relay, pass: Pass, stop: &Stop) -> Option<Duration> {
@@ -325,12 +333,7 @@ impl<S: Source> Uplink<S> {
         self.outage.interrupted();
         self.source.only(self.ways.classes());
         self.ways.connected(self.road.prober());
-        if self.packer.node().is_some() {
-            let bdseq = self.source.next_session().await;
-            if let Some(node) = self.packer.node() {
-                node.begin(bdseq);
-            }
-        }
+        self.count_session().await;
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,

@@ -196,7 +196,13 @@ impl<S: Source> Session<'_, S> {
         newest
     }
 
-    fn send_status(&mut self, client: &Client, line: &Line, progress: &mut Progress, payload: &[u8]) -> Result<(), End> {
+    fn send_status(
+        &mut self,
+        client: &Client,
+        line: &Line,
+        progress: &mut Progress,
+        payload: &[u8],
+    ) -> Result<(), End> {
         if self.packer.usage() == Use::Bridge(Notifications::None) {
             return Ok(());
         }

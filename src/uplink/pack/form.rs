@@ -170,7 +170,9 @@ impl Form {
             OwedBody::Event { topic, body } => {
                 let size = topic.len() + body.len();
                 match self.kind {
-                    Kind::Single | Kind::Device { .. } | Kind::Node(_) => Shape { bytes: size, company: Company::Alone },
+                    Kind::Single | Kind::Device { .. } | Kind::Node(_) => {
+                        Shape { bytes: size, company: Company::Alone }
+                    }
                     Kind::List => Shape { bytes: self.in_list(size), company: Company::Any },
                     Kind::Columns(_) => Shape { bytes: COLUMN_BYTES + size / 2, company: Company::Any },
                 }
