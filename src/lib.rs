@@ -63,6 +63,7 @@
 //! | what time it was, and who vouches for it | [`flow::clock`], [`host::clock`], `app/timekeeper` |
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
 //! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
+//! | an edge node of Sparkplug: births, receipt without PUBACK, the primary host | [`uplink`] (`sparkplug`), [`payload::sparkplug`], [`model::sparkplug`] |
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
 //! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |

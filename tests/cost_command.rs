@@ -170,12 +170,12 @@ fn bytes_stand_against_budgets_and_prices() {
     near(quiet["money_per_month"]["most"].as_f64().expect("money"), bytes / f64::from(1 << 20) * 2.0, 0.1);
     let names: Vec<_> = cloud["whole"]["formats"].as_array().expect("rows").iter().map(|row| &row["format"]).collect();
     assert_eq!(names.len(), 5);
-    assert_eq!(cloud["whole"]["formats"][4]["in_this_version"], false);
+    assert_eq!(cloud["whole"]["formats"][4]["format"], "sparkplug");
     let text = home.report(None, false).expect("a report");
     for words in ["all paths together", "path lte, if it carries all of alarm", "of 200MiB/month", "money (2/MiB)"] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
-    assert!(text.contains("recommended: ") && text.contains("sparkplug (not in this version)"), "{text}");
+    assert!(text.contains("recommended: ") && text.contains("sparkplug"), "{text}");
 }
 
 #[test]

@@ -38,6 +38,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rumqttd::", &["plant/cloud"]),
     ("rcgen::", &["plant/"]),
     ("regex::", &["config/plan/line.rs"]),
+    ("flate2::", &["payload/sparkplug/"]),
     ("tokio_tungstenite::", &["road/"]),
     ("futures_util::", &["road/"]),
     ("socket2::", &["road/", "broker/door/"]),

@@ -11,6 +11,7 @@
 //! | `logout` | info | somebody left the status page | `from` `identity` |
 //! | `operated` | info | a command from the status page | `from` `identity` `device` `tag` `operation` `outcome` |
 //! | `operate_refused` | warn | one that its sender has no right to | as above, and `unsaid` |
+//! | `command_refused` | warn | a host of Sparkplug wants something that is not to be had (written in `uplink`; limits and the like are the router's) | `topic` `origin` `reason` `unsaid` |
 //! | `access_reloaded` | info | users or rules were replaced | `users` `rules` `clients` `subscriptions` |
 //! | `config_changed` | info | a reload changed a part (written in `app`, as the next two) | `part` `name` `how` `detail` |
 //! | `config_refused` | warn, error | a reload was refused, the running configuration stays | `count` or `keys` |

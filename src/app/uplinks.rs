@@ -11,7 +11,7 @@ use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{Downlink, Plan, UplinkPlan};
 use crate::flow::stop::Stop;
 use crate::store::{StoreHandle, StoreStats};
-use crate::uplink::{Commands, StoreSource, Uplink, UplinkParts, UplinkStats};
+use crate::uplink::{Commands, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
 
 use super::bridges::pass_on;
 use super::means::{Means, Teller};
@@ -114,7 +114,8 @@ impl UplinkPart {
             run_dir: means.run_dir.clone(),
             timing: means.timing,
         };
-        let (uplink, stats) = Uplink::new(parts);
+        let (mut uplink, stats) = Uplink::new(parts);
+        uplink.live_in(Plant { plan: Arc::clone(&means.plan), latest: Arc::clone(&means.latest) });
         let task = tokio::spawn(means.progress.watch(kind, &plan.name, uplink.run(stop.clone())));
         Some(Self { stop, stats, task })
     }

@@ -14,6 +14,7 @@ mod habits;
 mod line;
 mod listener;
 mod page;
+mod sparkplug;
 mod tag;
 mod uplink;
 
@@ -32,6 +33,7 @@ pub use listener::{
     Anonymous, BrokerLimits, ClientCertificate, Listen, ListenerPlan, ListenerTls, Rate, WebsocketPlan,
 };
 pub use page::PagePlan;
+pub use sparkplug::{Datatypes, HOST_TIMEOUT, SparkplugPlan};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
     Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,

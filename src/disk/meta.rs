@@ -168,7 +168,7 @@ pub enum Edit {
     /// Forgets fixes of boots before this one.
     DropFixesBefore(u32),
     /// Adds or replaces.
-    PutValue(&'static str, i64),
+    PutValue(std::borrow::Cow<'static, str>, i64),
     /// Adds or replaces.
     PutMeter(MeterRow),
 }

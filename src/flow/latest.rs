@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::model::sample::Sample;
 use crate::model::stats::Counter;
-use crate::model::tag::DeviceIx;
+use crate::model::tag::{DeviceIx, TagIx};
 
 use super::alarms::AlarmSlots;
 use super::hub::DeviceReport;
@@ -38,6 +38,8 @@ pub struct Latest {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: Fresh,
+    /// By tag, what was put in last, taken or not.
+    newest: Vec<Option<Sample>>,
     /// Per tag: its place in `waiting.samples`, or `NONE`.
     places: Vec<u32>,
     /// What was last heard of each device that has been heard of.
@@ -53,12 +55,14 @@ impl Latest {
         let mut replaced = 0;
         {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            let Inner { waiting, places, .. } = &mut *inner;
+            let Inner { waiting, places, newest, .. } = &mut *inner;
             for sample in samples {
                 let tag = sample.tag.0 as usize;
                 if tag >= places.len() {
                     places.resize(tag + 1, NONE);
+                    newest.resize(tag + 1, None);
                 }
+                newest[tag] = Some(sample.clone());
                 if let Some(slot) = waiting.samples.get_mut(places[tag] as usize) {
                     *slot = sample.clone();
                     replaced += 1;
@@ -85,6 +89,12 @@ impl Latest {
             }
         }
         self.changed.notify_one();
+    }
+
+    /// The newest of these tags, whether it was taken or not; `None` where there was none yet.
+    pub fn newest(&self, tags: impl Iterator<Item = TagIx>) -> Vec<Option<Sample>> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        tags.map(|tag| inner.newest.get(tag.0 as usize).cloned().flatten()).collect()
     }
 
     /// What was last heard of each device, whether it was taken or not; in the order of the plan.
@@ -129,7 +139,6 @@ impl Latest {
 mod tests {
     use super::*;
     use crate::model::quality::Quality;
-    use crate::model::tag::TagIx;
     use crate::model::time::{Boot, Stamp};
     use crate::model::value::Value;
 
@@ -146,6 +155,8 @@ mod tests {
         let fresh = latest.take().await.expect("open");
         assert_eq!(fresh.samples, [sample(5, 2), sample(0, 1)]);
         assert_eq!(latest.replaced.get(), 1);
+        let newest = latest.newest([TagIx(0), TagIx(5), TagIx(7)].into_iter());
+        assert_eq!(newest, [Some(sample(0, 1)), Some(sample(5, 2)), None]);
         latest.put(&[sample(5, 3)]);
         latest.close();
         assert_eq!(latest.take().await.expect("rest").samples, [sample(5, 3)]);

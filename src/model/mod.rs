@@ -3,7 +3,7 @@
 //! No tokio, no I/O, no clock. Every other room may import this one; this one imports nobody.
 //! `tag` what is read (`sunspec`: in a chain of models), `data_type` as what · `value` + `registers` what came off the wire · `quality` how far to trust it ·
 //! `time` when · `sample` the three together · `number` its place in a stream · `topic` where it is
-//! published (`mapping`: under another name elsewhere) · `message` what a client published there · `command` what may be written back ·
+//! published (`mapping`: under another name elsewhere; `sparkplug`: as SCADA hosts have it) · `message` what a client published there · `command` what may be written back ·
 //! `certificate` what its holder is called · `stats` what is counted.
 
 pub mod alarm;
@@ -16,6 +16,7 @@ pub mod number;
 pub mod quality;
 pub mod registers;
 pub mod sample;
+pub mod sparkplug;
 pub mod stats;
 pub mod sunspec;
 pub mod tag;

@@ -2,7 +2,7 @@
 //!
 //! `json` text, one object a record · `device` text, one object a device and poll · `batch` columns for links where bytes
 //! cost money · `packed` tells them apart · `letter` the number beside a client's message · `table` a record as a row of text ·
-//! `runs` codes that repeat.
+//! `runs` codes that repeat · `sparkplug` metrics as SCADA hosts know them.
 
 pub mod batch;
 pub mod device;
@@ -10,4 +10,5 @@ pub mod json;
 pub mod letter;
 pub mod packed;
 pub mod runs;
+pub mod sparkplug;
 pub mod table;

@@ -120,7 +120,8 @@ impl Writer {
                     by_ms = self.ages.step_by,
                     "clock went forward by more than a day; nothing grows old by that"
                 );
-                let step = [Edit::PutValue(STEP_AT, self.ages.step_at), Edit::PutValue(STEP_BY, self.ages.step_by)];
+                let (at, by) = (self.ages.step_at, self.ages.step_by);
+                let step = [Edit::PutValue(STEP_AT.into(), at), Edit::PutValue(STEP_BY.into(), by)];
                 self.flush_edits(step.into());
             }
             Step::Count => {

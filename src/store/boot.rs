@@ -143,7 +143,7 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     marks.write(&acked::marks_of(&work.state), &acked::uplinks_of(&work.state))?;
     directory.sync()?;
     let next_chunk = directory.highest_chunk_number()? + 1;
-    work.state.begin_with(&known.meters);
+    work.state.begin_with(&known.meters, &known.values);
     Ok(Opened {
         lock,
         meta,

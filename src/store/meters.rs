@@ -6,14 +6,15 @@
 use crate::disk::meta::Edit;
 pub use crate::disk::meter::MeterRow;
 
-use super::StoreHandle;
 use super::state::State;
+use super::{StoreHandle, births};
 
 impl State {
     /// The directory could be opened, and these lay there.
-    pub(super) fn begin_with(&mut self, meters: &[MeterRow]) {
+    pub(super) fn begin_with(&mut self, meters: &[MeterRow], values: &[(String, i64)]) {
         self.opened = true;
         self.meters = meters.to_vec();
+        self.sessions = births::counted(values);
     }
 }
 

@@ -2,18 +2,18 @@
 //!
 //! Fed by the durable lane of `flow::hub`, emptied by uplinks through [`Reader`]s. It promises: what was committed is
 //! handed to every uplink that has its class until that uplink acknowledges it, or a gap record says otherwise; numbers
-//! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting.
-//! It knows nothing of MQTT, and of SQLite only what `disk` shows.
+//! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting. It knows nothing of MQTT.
 //!
 //! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into the `tail`,
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
 //! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
 //! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `revise` what changes while it runs; `meters` what uplinks have counted; `wear` what was written; `survey` what a plant did.
+//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `revise` what changes while it runs; `meters` what uplinks have counted, `births` how often one was an edge node; `wear` what was written; `survey` what a plant did.
 //! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and `preview`; `purge` removes them.
 
 mod acked;
 mod age;
+mod births;
 mod boot;
 mod column;
 mod commit;

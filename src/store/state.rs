@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) edits: Vec<Edit>,
     /// As they lay there at the start.
     pub(super) meters: Vec<MeterRow>,
+    /// Sessions of edge nodes begun so far, by uplink.
+    pub(super) sessions: HashMap<String, u8>,
     /// When `meta.db` could not take them; `None` once it could.
     pub(super) refused_at: Option<Instant>,
     pub(super) next_gap: i64,
@@ -86,6 +88,7 @@ impl State {
             dictionary: HashMap::new(),
             edits: Vec::new(),
             meters: Vec::new(),
+            sessions: HashMap::new(),
             refused_at: None,
             next_gap: 1,
             ended: false,

@@ -75,7 +75,7 @@ impl Writer {
         };
         if !self.last_fix.as_ref().is_some_and(same) {
             let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            if self.flush_edits(vec![Edit::PutFix(row), Edit::PutValue(WALL, fix.unix_ms)]) {
+            if self.flush_edits(vec![Edit::PutFix(row), Edit::PutValue(WALL.into(), fix.unix_ms)]) {
                 self.last_fix = Some(fix);
             }
         }
@@ -186,7 +186,7 @@ impl Writer {
             }
         }
         // Without a fix this is the floor and the time since: the next boot was later.
-        edits.push(Edit::PutValue(WALL, self.clock.wall_now().unix_ms));
+        edits.push(Edit::PutValue(WALL.into(), self.clock.wall_now().unix_ms));
         self.wear.add(self.shared.stats.written_bytes.get(), self.clock.now().micros / 1000);
         edits.extend(self.wear.edits());
         self.cursors_saved = Instant::now();

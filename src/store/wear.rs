@@ -72,7 +72,7 @@ impl Wear {
     pub(super) fn edits(&self) -> impl Iterator<Item = Edit> {
         let values = [(BYTES, self.bytes), (RAN, self.ran_ms), (DAY_BYTES, self.day_bytes), (DAY_RAN, self.day_ms)];
         let last = self.day_last.map(|bytes| (DAY_LAST, bytes));
-        values.into_iter().chain(last).map(|(name, number)| Edit::PutValue(name, number))
+        values.into_iter().chain(last).map(|(name, number)| Edit::PutValue(name.into(), number))
     }
 
     /// For people.
@@ -104,7 +104,7 @@ mod tests {
             values = wear
                 .edits()
                 .filter_map(|edit| match edit {
-                    Edit::PutValue(name, number) => Some((name.to_owned(), number)),
+                    Edit::PutValue(name, number) => Some((name.into_owned(), number)),
                     _ => None,
                 })
                 .collect();

@@ -40,6 +40,15 @@ impl<S: Source> Uplink<S> {
             tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
             return Some(Duration::ZERO);
         }
+        if matches!(ended, Ended::Host(_)) {
+            self.rotation.failed(); // the next server
+        }
+        if let Ended::Host(reason) | Ended::Anew(reason) = ended {
+            // no failure of anybody here: soon, and at most as often as after a lost connection
+            self.ways.ended();
+            self.down(reason, Told::Before);
+            return Some(self.timing.retry_first);
+        }
         let told = match &ended {
             Ended::Refused(reason) => self.trouble.refused(reason),
             Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),

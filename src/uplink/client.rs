@@ -21,6 +21,9 @@ use crate::model::message::Properties;
 /// A ping is sent this often to a broker that asks for none (Server Keep Alive 0): rumqttc would ping without a pause.
 const KEEP_ALIVE_OF_NONE: Duration = Duration::from_secs(300);
 
+/// Nobody subscribes to it.
+const NOBODYS_FILTER: &str = "-";
+
 /// Which MQTT a session speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Spoken {
@@ -115,8 +118,12 @@ pub(super) enum Happened {
     Accepted(Agreed),
     /// SUBACK; how many of the filters were refused.
     Subscribed { refused: usize },
-    /// The next of the handed messages has this packet id.
+    /// The next of the handed messages has this packet id; 0: it has none (QoS 0).
     Left(u16),
+    /// A barrier has left with this packet id.
+    Raised(u16),
+    /// The broker has answered a barrier.
+    Passed(u16),
     /// PUBACK.
     Acknowledged(u16, Answer),
     /// A command, perhaps.
@@ -237,6 +244,27 @@ impl Client {
                 };
                 client.try_publish_with_properties(topic, qos, retain, payload, properties).map_err(|_| Gone)
             }
+        }
+    }
+
+    /// At QoS 0, after everything handed in before: only a [`Self::barrier`] behind it shows that it came through.
+    pub(super) fn tell(&self, topic: String, payload: Vec<u8>) -> Result<(), Gone> {
+        match self {
+            Self::V4(client, _) => {
+                client.try_publish(topic, rumqttc::QoS::AtMostOnce, false, payload).map_err(|_| Gone)
+            }
+            Self::V5(client, _) => {
+                client.try_publish(topic, v5::mqttbytes::QoS::AtMostOnce, false, payload).map_err(|_| Gone)
+            }
+        }
+    }
+
+    /// Something that the broker must answer, after everything handed in before (`sparkplug::barrier`). Only where nothing at
+    /// QoS 1 is in flight beside it: rumqttc uses one circle of packet ids for all and does not look (rumqtt #1057).
+    pub(super) fn barrier(&self) -> Result<(), Gone> {
+        match self {
+            Self::V4(client, _) => client.try_unsubscribe(NOBODYS_FILTER).map_err(|_| Gone),
+            Self::V5(client, _) => client.try_unsubscribe(NOBODYS_FILTER).map_err(|_| Gone),
         }
     }
 

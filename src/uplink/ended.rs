@@ -29,6 +29,10 @@ pub(super) enum Ended {
     Elsewhere(String),
     /// Too much, too often: come again later.
     Busy(String),
+    /// A host wants us elsewhere, or is not there: the next server.
+    Host(String),
+    /// The host that was told everything is another one now: the same server, from the start.
+    Anew(String),
 }
 
 impl Ended {
@@ -42,7 +46,9 @@ impl Ended {
             | Self::OtherVersion(why)
             | Self::Elsewhere(why)
             | Self::Narrow(why)
-            | Self::Busy(why) => why,
+            | Self::Busy(why)
+            | Self::Host(why)
+            | Self::Anew(why) => why,
             Self::NoRetain => "the broker does not keep retained messages".into(),
             Self::BadAlias => "the broker did not understand a topic alias".into(),
         }

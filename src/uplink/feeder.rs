@@ -20,6 +20,7 @@ use super::line::{Line, News};
 use super::refusal::{Heard, Ruling};
 use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
+use super::sparkplug::Ears;
 use super::stats::UplinkStats;
 use super::status::Newest;
 use super::version;
@@ -53,6 +54,10 @@ pub(super) struct Progress {
     pub(super) paused: bool,
     /// Bytes that a record of the backlog takes in a message; 0: not known.
     pub(super) record_bytes: usize,
+    /// Something at QoS 0 is on its way without a barrier behind it.
+    pub(super) unproven: bool,
+    /// Births, or a host that they wait for, keep data waiting.
+    pub(super) births: bool,
     /// Records of the backlog that were put into messages not yet fetched.
     pub(super) open_records: usize,
     heard: Heard,
@@ -86,6 +91,8 @@ impl Progress {
             round_at: None,
             paused: false,
             record_bytes: 0,
+            unproven: false,
+            births: false,
             open_records: 0,
             heard: Heard::Nothing,
             accepted_at: None,
@@ -97,6 +104,11 @@ impl Progress {
             stop_at: None,
             proved: false,
         }
+    }
+
+    /// How long the session stands.
+    pub(super) fn stands_for(&self) -> Duration {
+        self.accepted_at.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     /// Whether the broker answered anything.
@@ -156,10 +168,12 @@ impl<S: Source> Session<'_, S> {
             let in_flight = line.in_flight();
             let wants = self.wants(line, progress).filter(|_| accepted && !leaving);
             let wake = self.wake(progress, in_flight);
+            let ears = self.packer.node().map(|node| node.ears());
             tokio::select! {
                 biased;
                 pull = self.source.next(wants.unwrap_or(NOTHING)), if wants.is_some() => self.pack(pull, line, progress),
                 () = line.changed() => {}
+                () = heard(ears.as_deref()), if accepted => {}
                 () = self.outage.ready(), if accepted => {}
                 () = reply_waits(&mut self.downlink), if accepted && line.room(Lane::Live) > 0 => {}
                 () = stop.begun(), if progress.stop_at.is_none() => {
@@ -203,7 +217,7 @@ impl<S: Source> Session<'_, S> {
                 Sent::Owed(ack) => match self.ruling(*ack, *answer, progress) {
                     None => {}
                     Some(Ruling::Taken) => {
-                        self.source.acknowledge(*ack);
+                        self.received(*ack);
                         self.freed(*ack, progress);
                         owed += ack.count();
                     }
@@ -308,7 +322,8 @@ impl<S: Source> Session<'_, S> {
             wake = wake.min(progress.moved_at + self.timing.stalled);
         }
         let declared = progress.declarations.due();
-        for at in [progress.not_before, self.packer.due(), progress.round_at, declared].into_iter().flatten() {
+        let packed = self.packer.due().filter(|_| !progress.births);
+        for at in [progress.not_before, packed, progress.round_at, declared].into_iter().flatten() {
             wake = wake.min(at);
         }
         progress.stop_at.map_or(wake, |at| wake.min(at))
@@ -327,6 +342,14 @@ fn is_over(line: &Line, progress: &Progress, stop: &Stop) -> bool {
     let too_late = progress.stop_at.is_some_and(|at| Instant::now() >= at);
     let never_connected = stop.is_begun() && progress.accepted_at.is_none();
     drained || too_late || never_connected || stop.is_hurried()
+}
+
+/// Ready when something came in for an edge node; never for what is none.
+async fn heard(ears: Option<&Ears>) {
+    match ears {
+        Some(ears) => ears.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ready when an answer to a command waits to be published; never without a downlink.

@@ -28,7 +28,7 @@ const RECORD_BYTES: usize = 200;
 impl<S: Source> Session<'_, S> {
     /// What is useful now; `None` for nothing.
     pub(super) fn wants(&self, line: &Line, progress: &Progress) -> Option<Wants> {
-        if progress.source_ended || progress.paused || self.forbidden.is_full() {
+        if progress.source_ended || progress.paused || progress.births || self.forbidden.is_full() {
             return None;
         }
         let mut above = [None; 2];

@@ -15,6 +15,8 @@ pub(super) fn of_v4(event: Event) -> Happened {
     match event {
         Event::Incoming(Packet::ConnAck(_)) => Happened::Accepted(Agreed::default()),
         Event::Outgoing(Outgoing::Publish(id)) => Happened::Left(id),
+        Event::Outgoing(Outgoing::Unsubscribe(id)) => Happened::Raised(id),
+        Event::Incoming(Packet::UnsubAck(ack)) => Happened::Passed(ack.pkid),
         Event::Incoming(Packet::PubAck(ack)) => Happened::Acknowledged(ack.pkid, Answer::Taken),
         Event::Incoming(Packet::SubAck(ack)) => {
             let failed = |code: &&rumqttc::SubscribeReasonCode| matches!(code, rumqttc::SubscribeReasonCode::Failure);
@@ -38,6 +40,8 @@ pub(super) fn of_v5(event: v5::Event) -> Happened {
     use v5::Incoming as In;
     match event {
         v5::Event::Outgoing(Outgoing::Publish(id)) => Happened::Left(id),
+        v5::Event::Outgoing(Outgoing::Unsubscribe(id)) => Happened::Raised(id),
+        v5::Event::Incoming(In::UnsubAck(ack)) => Happened::Passed(ack.pkid),
         v5::Event::Incoming(In::PubAck(ack)) => Happened::Acknowledged(ack.pkid, answer::of_puback(ack.reason)),
         v5::Event::Incoming(In::SubAck(ack)) => {
             let granted = |code: &v5::mqttbytes::v5::SubscribeReasonCode| {

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::client::Arrival;
+use super::sparkplug::Ears;
 use super::stats::UplinkStats;
 use crate::flow::clock::Clock;
 use crate::model::stats::Counter;
@@ -43,6 +44,8 @@ pub(super) struct Intake {
     room: Option<Arc<Semaphore>>,
     /// Dropping has been logged in this session.
     told: AtomicBool,
+    /// Of an edge node: hears of everything, also of what finds no room.
+    ears: Option<Arc<Ears>>,
 }
 
 /// What became of an arrival.
@@ -58,14 +61,19 @@ impl Intake {
     /// For commands.
     pub(super) fn of_commands(clock: Clock, stats: Arc<UplinkStats>) -> (Self, mpsc::Receiver<Arrived>) {
         let (queue, arrivals) = mpsc::channel(usize::from(ARRIVALS_MAX));
-        (Self { queue, clock, stats, room: None, told: AtomicBool::new(false) }, arrivals)
+        (Self { queue, clock, stats, room: None, told: AtomicBool::new(false), ears: None }, arrivals)
     }
 
     /// For topics that come down.
     pub(super) fn of_topics(clock: Clock, stats: Arc<UplinkStats>) -> (Self, mpsc::Receiver<Arrived>) {
         let (queue, arrivals) = mpsc::channel(MESSAGES_MAX);
         let room = Some(Arc::new(Semaphore::new(BYTES_MAX as usize)));
-        (Self { queue, clock, stats, room, told: AtomicBool::new(false) }, arrivals)
+        (Self { queue, clock, stats, room, told: AtomicBool::new(false), ears: None }, arrivals)
+    }
+
+    /// The same, and an edge node hears of it first.
+    pub(super) fn heard_by(self, ears: Arc<Ears>) -> Self {
+        Self { ears: Some(ears), ..self }
     }
 
     /// Waits at most [`ROOM_WAIT_MAX`], and only for what comes down at QoS 1. A broker that keeps to what was agreed
@@ -73,6 +81,9 @@ impl Intake {
     pub(super) async fn take(&self, arrival: Arrival) -> Taken {
         let owed = self.room.is_some() && arrival.is_owed();
         let at = self.clock.now();
+        if let Some(ears) = &self.ears {
+            ears.overhear(&arrival.topic, &arrival.payload);
+        }
         if owed {
             return match timeout(ROOM_WAIT_MAX, self.queue_when_there_is_room(arrival, at)).await {
                 Ok(()) => Taken::Done,

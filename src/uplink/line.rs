@@ -14,6 +14,7 @@ use super::client::{Agreed, Events, Happened};
 use super::ended::{self, Ended};
 use super::intake::{Intake, Taken};
 use super::overheard::Heard;
+use super::sparkplug::Barrier;
 use super::version::Greeting;
 use super::window::{Alone, Answer, Confused, PACKET_IDS, Sent, Window};
 
@@ -33,6 +34,7 @@ pub(super) struct News {
 #[derive(Debug, Default)]
 struct State {
     window: Window,
+    barrier: Barrier,
     answered: Vec<(Sent, Answer)>,
     agreed: Option<Agreed>,
     in_flight_max: u16,
@@ -253,6 +255,14 @@ impl State {
                         refused,
                         "the broker refuses to send commands, or what is to come down: no right to subscribe"
                     );
+                }
+            }
+            Happened::Left(0) => self.window.left(self.barrier.left())?,
+            Happened::Raised(id) => self.barrier.raised(id),
+            Happened::Passed(id) => {
+                for proven in self.barrier.passed(id)? {
+                    let what = self.window.answered(proven, Answer::Taken, Instant::now())?;
+                    self.answered.push((what, Answer::Taken));
                 }
             }
             Happened::Left(id) => {

@@ -7,9 +7,8 @@
 //! spoken · `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the
 //! one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
 //! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
-//! `withhold` of topics that it never takes · `status` the retained
-//! status and last will · `trouble` what the operator is told ·
-//! `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
+//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `status` the retained status and
+//! last will · `trouble` what the operator is told · `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
 //! reconnect without session it silently discards everything in flight and queued. So: one task does nothing but
@@ -52,6 +51,7 @@ mod schedule;
 mod sending;
 mod session;
 mod source;
+mod sparkplug;
 mod stats;
 mod status;
 mod summary;
@@ -101,6 +101,7 @@ use rate::Rate;
 use refusal::Refusals;
 use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
+pub use sparkplug::Plant;
 pub use stats::{UplinkState, UplinkStats, WayFigures};
 pub use timing::Timing;
 use trouble::Trouble;
@@ -177,7 +178,14 @@ impl<S: Source> Uplink<S> {
         let road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
         let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
-        let downlink = commands.map(|commands| Downlink::new(commands, &plan, clock.clone(), Arc::clone(&stats)));
+        let mut packer = Packer::new(&plan, &gateway, clock.clone(), message_bytes_max);
+        let downlink = match (commands, packer.node()) {
+            (Some(commands), Some(node)) => {
+                node.obey(commands);
+                None
+            }
+            (commands, _) => commands.map(|taken| Downlink::new(taken, &plan, clock.clone(), Arc::clone(&stats))),
+        };
         let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
         let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
@@ -187,7 +195,7 @@ impl<S: Source> Uplink<S> {
             rate: Rate::new(limits.publishes_per_s),
             downlink,
             down,
-            packer: Packer::new(&plan, &gateway, clock.clone(), message_bytes_max),
+            packer,
             certificates: Certificates::new(plan.name.clone(), notices.clone(), Arc::clone(&stats)),
             trouble: Trouble::new(plan.name.clone(), notices),
             rotation: Rotation::new(servers.len(), timing.first_server_again),
@@ -207,6 +215,13 @@ impl<S: Source> Uplink<S> {
             servers,
         };
         (uplink, stats)
+    }
+
+    /// What the births of an edge node tell of; of no use to other formats.
+    pub fn live_in(&mut self, plant: Plant) {
+        if let Some(node) = self.packer.node() {
+            node.live_in(plant);
+        }
     }
 
     /// Connects, drains, reconnects, until `stop` begins or the source ends; then waits for what is in flight, says
@@ -297,6 +312,17 @@ impl<S: Source> Uplink<S> {
         Ok((opened?, pass))
     }
 
+    /// An edge node has a number for each of its sessions, on disk before CONNECT.
+    async fn count_session(&mut self) {
+        if self.packer.node().is_none() {
+            return;
+        }
+        let bdseq = self.source.next_session().await;
+        if let Some(node) = self.packer.node() {
+            node.begin(bdseq);
+        }
+    }
+
     /// One MQTT connection; how long to wait before the next, `None` when it ended as it should. It also ends, in order,
     /// for renewed certificates and for the first server.
     async fn session(&mut self, relay: Relay, pass: Pass, stop: &Stop) -> Option<Duration> {
@@ -307,6 +333,7 @@ impl<S: Source> Uplink<S> {
         self.outage.interrupted();
         self.source.only(self.ways.classes());
         self.ways.connected(self.road.prober());
+        self.count_session().await;
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,

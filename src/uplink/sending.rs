@@ -18,6 +18,7 @@ use super::outage::HELD_FROM;
 use super::pack::Message;
 use super::session::{End, Session};
 use super::source::{Lane, Source};
+use super::sparkplug::Data;
 use super::status::{self, Newest};
 use super::window::Sent;
 
@@ -33,8 +34,22 @@ const FAREWELL_MAX: Duration = Duration::from_secs(3);
 const HURRIED_MAX: Duration = Duration::from_millis(200);
 
 impl<S: Source> Session<'_, S> {
-    /// The status when it is due, then records while the window has room.
+    /// The status when it is due, or births; then records while the window has room.
     pub(super) fn send(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
+        if self.packer.node().is_some() {
+            progress.births = self.send_node(client, line, progress)? == Data::MustWait;
+            if !progress.births {
+                self.send_records(client, line, progress)?;
+            }
+            return Ok(self.raise(client, progress)?);
+        }
+        self.send_status_when_due(client, line, progress)?;
+        self.send_replies(client, line, progress)?;
+        self.send_summary(client, line, progress)?;
+        self.send_records(client, line, progress)
+    }
+
+    fn send_status_when_due(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         if Instant::now() >= progress.status.next && progress.status.in_flight == 0 {
             // A bridge says that it is there, once.
             let newest = if matches!(self.packer.usage(), Use::Bridge(_)) { Newest::new() } else { self.newest() };
@@ -48,8 +63,10 @@ impl<S: Source> Session<'_, S> {
                 progress.status.told = Some(newest);
             }
         }
-        self.send_replies(client, line, progress)?;
-        self.send_summary(client, line, progress)?;
+        Ok(())
+    }
+
+    fn send_records(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         line.be_careful(self.refusals.careful());
         progress.not_before = None;
         for _ in 0..IN_ONE_GO {
@@ -92,6 +109,12 @@ impl<S: Source> Session<'_, S> {
         message: Message,
     ) -> Result<(), End> {
         let (ack, bytes) = (message.ack, message.bytes());
+        if message.telegrams.is_some() {
+            self.forbidden.sent(ack);
+            progress.withheld &= message.lane != Lane::Backlog;
+            self.stats.published.one();
+            return self.send_telegrams(client, line, progress, message);
+        }
         if let Err(error) = message.check() {
             tracing::error!(uplink = self.plan.name, error = %error, "record given up: its topic is none");
             self.stats.unsendable.one();
@@ -173,11 +196,27 @@ impl<S: Source> Session<'_, S> {
         newest
     }
 
-    fn send_status(&self, client: &Client, line: &Line, progress: &mut Progress, payload: &[u8]) -> Result<(), End> {
+    fn send_status(
+        &mut self,
+        client: &Client,
+        line: &Line,
+        progress: &mut Progress,
+        payload: &[u8],
+    ) -> Result<(), End> {
         if self.packer.usage() == Use::Bridge(Notifications::None) {
             return Ok(());
         }
-        let topic = self.packer.status_topic().to_owned();
+        let (topic, payload, retained, extras) = match self.packer.node() {
+            // the last word of an edge node; births are not sent here
+            Some(node) => (node.death_topic(), node.death(), Retained::No, Extras::default()),
+            None => {
+                let kept = progress.agreed.retains && self.device.is_none();
+                let bridge = matches!(self.packer.usage(), Use::Bridge(_));
+                let extras = if bridge { Extras::default() } else { Extras::json() };
+                let retained = if kept { Retained::Yes } else { Retained::No };
+                (self.packer.status_topic().to_owned(), payload.to_vec(), retained, extras)
+            }
+        };
         if topic.len() + payload.len() + ENVELOPE_BYTES > progress.agreed.packet_bytes_max {
             return Ok(()); // the records matter more, and rumqttc would end the session
         }
@@ -186,9 +225,7 @@ impl<S: Source> Session<'_, S> {
         }
         progress.status.in_flight += 1;
         line.hand(Sent::Status, Lane::Live, topic.len() + payload.len());
-        let retained = if progress.agreed.retains && self.device.is_none() { Retained::Yes } else { Retained::No };
-        let extras = if matches!(self.packer.usage(), Use::Bridge(_)) { Extras::default() } else { Extras::json() };
-        Ok(client.publish(topic, payload.to_vec(), retained, extras)?)
+        Ok(client.publish(topic, payload, retained, extras)?)
     }
 
     /// Offline status, DISCONNECT, and the broker's close; each waited for a little.

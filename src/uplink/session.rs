@@ -21,7 +21,7 @@ use crate::road::{Relay, RelayEnd};
 use super::Timing;
 use super::alias::Aliases;
 use super::azure::Device;
-use super::client::{Client, Events, Gone, JSON, Spoken};
+use super::client::{Client, Events, Gone, JSON, Retained, Spoken};
 use super::down::{self, Down};
 use super::downlink::Downlink;
 use super::ended::Ended;
@@ -109,7 +109,7 @@ pub(super) struct Session<'a, S> {
     pub(super) clock: &'a Clock,
     pub(super) timing: Timing,
     pub(super) trouble: &'a mut Trouble,
-    pub(super) stats: &'a UplinkStats,
+    pub(super) stats: &'a Arc<UplinkStats>,
     pub(super) lost_since: &'a mut Option<Instant>,
     pub(super) downlink: Option<&'a mut Downlink>,
     /// Never beside a downlink (checked with the configuration): its session persists.
@@ -161,7 +161,7 @@ impl<S: Source> Session<'_, S> {
             end = self.feed(&client, &line, &mut progress, stop) => end,
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
         };
-        if let End::Ended(Ended::Narrow(_)) = end {
+        if let End::Ended(Ended::Narrow(_) | Ended::Host(_) | Ended::Anew(_)) = end {
             leave(&client, &line).await;
         }
         if matches!(end, End::Ended(Ended::Lost(_))) {
@@ -180,7 +180,7 @@ impl<S: Source> Session<'_, S> {
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
     }
 
-    fn connect(&self, spoken: Spoken, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
+    fn connect(&mut self, spoken: Spoken, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {
         match spoken {
             Spoken::V4 => {
                 let (client, mut events) = AsyncClient::new(self.options_v4(relay, login), REQUESTS_MAX);
@@ -196,7 +196,13 @@ impl<S: Source> Session<'_, S> {
     }
 
     /// Hands in the one SUBSCRIBE, before anything else, and lets the downlink run.
-    fn subscribe(&self, client: &Client, tasks: &mut JoinSet<()>) -> Option<Intake> {
+    fn subscribe(&mut self, client: &Client, tasks: &mut JoinSet<()>) -> Option<Intake> {
+        if let Some(node) = self.packer.node() {
+            client.subscribe(&node.filters()).ok()?;
+            let (intake, serving) = node.serve(self.stats, client.receiver());
+            tasks.spawn(serving);
+            return Some(intake);
+        }
         if let Some(down) = self.down {
             client.subscribe(&down.filters()).ok()?;
             let (intake, arrivals) = down.intake();
@@ -211,12 +217,13 @@ impl<S: Source> Session<'_, S> {
         Some(intake)
     }
 
-    fn options_v4(&self, relay: &Relay, login: Option<Login>) -> MqttOptions {
+    fn options_v4(&mut self, relay: &Relay, login: Option<Login>) -> MqttOptions {
         let mut options = MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
-        let topic = self.packer.status_topic();
-        let topic = self.device.map_or_else(|| topic.to_owned(), |device| device.topic(topic, Some(JSON)));
-        let payload = self.packer.will();
-        let will = payload.map(|payload| LastWill::new(topic, payload, QoS::AtLeastOnce, self.device.is_none()));
+        let will = self.packer.will().map(|(topic, payload, retained)| {
+            let topic = self.device.map_or_else(|| topic.clone(), |device| device.topic(&topic, Some(JSON)));
+            let retain = retained == Retained::Yes && self.device.is_none();
+            LastWill::new(topic, payload, QoS::AtLeastOnce, retain)
+        });
         let incoming = if self.down.is_some() { ANY_BYTES_MAX } else { INCOMING_BYTES_MAX as usize };
         options
             .set_transport(Transport::Unix)
@@ -234,11 +241,13 @@ impl<S: Source> Session<'_, S> {
         options
     }
 
-    fn options_v5(&self, relay: &Relay, login: Option<Login>, known: &Known) -> v5::MqttOptions {
+    fn options_v5(&mut self, relay: &Relay, login: Option<Login>, known: &Known) -> v5::MqttOptions {
         let mut options = v5::MqttOptions::new(&self.plan.client_id, relay.socket().to_string_lossy(), 0);
-        let (topic, qos) = (self.packer.status_topic(), v5::mqttbytes::QoS::AtLeastOnce);
-        let payload = self.packer.will();
-        let will = payload.map(|payload| v5::mqttbytes::v5::LastWill::new(topic, payload, qos, known.retains, None));
+        let qos = v5::mqttbytes::QoS::AtLeastOnce;
+        let will = self.packer.will().map(|(topic, payload, retained)| {
+            let retain = retained == Retained::Yes && known.retains;
+            v5::mqttbytes::v5::LastWill::new(topic, payload, qos, retain, None)
+        });
         let incoming = if self.down.is_some() { DOWN_BYTES_MAX } else { INCOMING_BYTES_MAX };
         options
             .set_transport(Transport::Unix)
@@ -262,7 +271,7 @@ impl<S: Source> Session<'_, S> {
     }
 }
 
-/// DISCONNECT without a word: nobody upstream needs to know, and the will is not to be spoken.
+/// DISCONNECT without another word: nobody upstream needs to know more, and the will is not to be spoken.
 async fn leave(client: &Client, line: &Line) {
     let gone = async {
         while line.news().ended.is_none() {

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::plan::Delivery;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
-use crate::store::{Ack, MeterRow, Reader, StoreHandle};
+use crate::store::{Ack, DictionaryTag, MeterRow, Reader, StoreHandle};
 pub use crate::store::{Lane, Pull, Wants};
 
 /// Everything one uplink is owed, in order.
@@ -40,6 +41,14 @@ pub trait Source: Send + Sync + 'static {
     }
     /// The newest number of each stream.
     fn newest(&self) -> Vec<(Class, Epoch, Seq)>;
+    /// All tags that items may name, those of earlier plans included; `None` while that cannot be known.
+    fn dictionary(&self) -> Option<Vec<Arc<DictionaryTag>>> {
+        Some(Vec::new())
+    }
+    /// The number of the next session of an edge node, on disk by then; `None` where nobody counts them.
+    fn next_session(&self) -> impl Future<Output = Option<u8>> + Send {
+        async { None }
+    }
 }
 
 /// The store as one uplink sees it.
@@ -107,5 +116,13 @@ impl Source for StoreSource {
 
     fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
         self.store.newest()
+    }
+
+    fn dictionary(&self) -> Option<Vec<Arc<DictionaryTag>>> {
+        self.store.dictionary()
+    }
+
+    async fn next_session(&self) -> Option<u8> {
+        self.store.next_session(&self.uplink).await
     }
 }

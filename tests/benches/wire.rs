@@ -31,6 +31,7 @@ use ironbridge::payload::batch::decode;
 use ironbridge::payload::device::{self, Part};
 use ironbridge::payload::json;
 use ironbridge::payload::packed::{compress, open};
+use ironbridge::payload::sparkplug::{DataType, Kind, Metric, Node, Payload, Value, value_of};
 use rustix::time::{ClockId, clock_gettime};
 
 use wire_plant::{BATCH_TOPIC, DEVICES, GATEWAY, Messages, Sample, TAGS, Tags, batches, number, plant, wire};
@@ -77,6 +78,44 @@ fn json_device(tags: &Tags, samples: &[Sample]) -> Messages {
         (topic, device::samples(&parts, number(place), None))
     };
     polls.map(message).collect()
+}
+
+/// What a payload says beside time, alias and value.
+#[derive(Clone, Copy, PartialEq)]
+enum Says {
+    Values,
+    Types,
+}
+
+/// Data of an edge node: a message is of one device.
+fn sparkplug(samples: &[Sample], size: usize, says: Says, gzip: bool) -> Messages {
+    let node = Node::new("acme", GATEWAY).expect("good ids");
+    let message = |(count, samples): (usize, &[&Sample])| {
+        let mut payload = Payload::new(1_795_204_900_000, Some((count % 256) as u8));
+        for sample in samples {
+            use ironbridge::model::value::Value as Of;
+            let kind = match sample.value {
+                Of::Bool(_) => DataType::Boolean,
+                Of::Float(_) => DataType::Float,
+                _ => DataType::Int64,
+            };
+            payload.push(&Metric {
+                name: None,
+                alias: Some((sample.device * TAGS + sample.tag + 1) as u64),
+                timestamp_ms: Some(sample.unix_ms as u64),
+                datatype: (says == Says::Types).then_some(kind),
+                historical: false,
+                value: value_of(Some(&sample.value), kind).unwrap_or(Value::Null),
+                properties: &[],
+            });
+        }
+        let topic = node.device_topic(Kind::DData, &format!("pump-{:02}", samples[0].device));
+        (topic, if gzip { payload.compressed() } else { payload.encode() })
+    };
+    let devices =
+        (0..DEVICES).map(|device| samples.iter().filter(|sample| sample.device == device).collect::<Vec<_>>());
+    let devices: Vec<_> = devices.collect();
+    devices.iter().flat_map(|device| device.chunks(size)).enumerate().map(message).collect()
 }
 
 /// CPU time of this thread, not of the clock on the wall: others use the machine too. The best of several goes.
@@ -140,6 +179,10 @@ fn main() {
         line("json, layout device", short, 0, |samples| json_device(&tags, samples));
         line("json, lists of 1000", short, 0, |samples| json_list(&tags, samples, 1000, false));
         line("json, lists of 1000, zstd", short, 0, |samples| json_list(&tags, samples, 1000, true));
+        line("sparkplug, 1000", short, 0, |samples| sparkplug(samples, 1000, Says::Values, false));
+        line("sparkplug, 1000, gzip", short, 0, |samples| sparkplug(samples, 1000, Says::Values, true));
+        line("sparkplug, types, 1000", short, 0, |samples| sparkplug(samples, 1000, Says::Types, false));
+        line("sparkplug, types, gzip", short, 0, |samples| sparkplug(samples, 1000, Says::Types, true));
         for size in [1000, 10_000, 60_000] {
             line(&format!("batch of {size}"), &samples, 1, |samples| batches(&tags, samples, size));
         }

@@ -32,7 +32,7 @@ fn switched_on(which: impl Fn(&str) -> bool) -> String {
 
 /// Settings that exclude another one that is shown beside them.
 fn is_alternative(line: &str) -> bool {
-    line.contains("# instead of") || line.contains("# with preset")
+    ["# instead of", "# with preset", "# with format"].iter().any(|other| line.contains(other))
 }
 
 fn works(line: &str) -> bool {

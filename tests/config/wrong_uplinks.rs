@@ -75,8 +75,9 @@ fn formats_and_clouds_say_what_is_wrong() {
     assert_refused(
         &mqtt,
         &[
-            ("format = «\"sparkplug\"", "uplink[0].format", "not in this version"),
             ("format = «\"xml\"", "uplink[0].format", "unknown word"),
+            ("group_id = «\"g\"", "uplink[0].group_id", "sparkplug only"),
+            ("compress = «\"gzip\"", "uplink[0].compress", "sparkplug"),
             ("format = \"batch\"\nlayout = «\"device\"", "uplink[0].layout", "json only"),
             ("format = \"batch\"\ncompress = «\"none\"", "uplink[0].compress", "json only"),
             ("layout = \"device\"\nbatch_samples = «10", "uplink[0].batch_samples", "cannot be batched"),
@@ -98,6 +99,27 @@ fn formats_and_clouds_say_what_is_wrong() {
             ("sas_key_file = «\"k\"", "uplink[0].sas_key_file", "azure"),
             ("delivery = «\"live\"", "uplink[0].delivery", "strict, live-first"),
             ("preset = «\"gcp\"", "uplink[0].preset", "plain, aws, azure, hivemq, emqx"),
+        ],
+    );
+}
+
+#[test]
+fn an_edge_node_says_which_keys_sparkplug_leaves_no_choice_for() {
+    let node = format!("{UPLINK}url = \"mqtt://x\"\nformat = \"sparkplug\"\ngroup_id = \"plant\"\n");
+    assert_refused(
+        &node,
+        &[
+            ("delivery = «\"strict\"", "uplink[0].delivery", "live-first"),
+            ("mqtt_version = «\"5\"", "uplink[0].mqtt_version", "not in this version"),
+            ("topic_prefix = «\"a/\"", "uplink[0].topic_prefix", "spBv1.0"),
+            ("summary_after = «\"1h\"", "uplink[0].summary_after", "historical"),
+            ("layout = «\"device\"", "uplink[0].layout", "json only"),
+            ("compress = «\"zstd\"", "uplink[0].compress", "gzip"),
+            ("edge_node_id = «\"a/b\"", "uplink[0].edge_node_id", "one level"),
+            ("primary_host = «\"#\"", "uplink[0].primary_host", "one level"),
+            ("primary_host = \"h\"\nhost_timeout = «\"2h\"", "uplink[0].host_timeout", "0s ..= 1h"),
+            ("host_timeout = «\"5s\"", "uplink[0].host_timeout", "primary_host"),
+            ("datatypes = «\"never\"", "uplink[0].datatypes", "births, always"),
         ],
     );
 }

@@ -111,6 +111,11 @@ fn payloads_are_read_or_refused() {
 }
 
 #[test]
+fn commands_of_sparkplug_hosts_are_read_or_refused_whole() {
+    keeps_its_promises("sparkplug");
+}
+
+#[test]
 fn a_conversation_is_answered_legally_or_closed_and_nobody_else_notices() {
     keeps_its_promises("conversation");
 }

@@ -20,4 +20,5 @@ mod lines;
 mod local;
 mod reload;
 mod revised;
+mod sparkplug;
 mod upstream;

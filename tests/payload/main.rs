@@ -2,3 +2,4 @@
 
 mod batch;
 mod schema;
+mod sparkplug;

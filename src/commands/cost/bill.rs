@@ -134,8 +134,8 @@ pub fn bill(plan: &Plan, uplink: &UplinkPlan, seen: Option<&Seen>) -> Bill {
     Bill {
         uplink: uplink.name.clone(),
         way: Way::of(uplink),
+        upkeep: upkeep(uplink, &load, Way::of(uplink), seen),
         load,
-        upkeep: upkeep(uplink, seen),
         whole: course(None),
         paths: uplink.paths.iter().map(|path| course(Some(path))).collect(),
     }
@@ -156,7 +156,7 @@ fn row(
         let forecast = || wire::samples_per_day(plan, uplink, &load, way);
         (made.per_day(&uplink.classes, way).unwrap_or_else(forecast), load.samples)
     };
-    let session = upkeep(uplink, seen).total();
+    let session = upkeep(uplink, &load, way, seen).total();
     let per_day = Rate { most: samples.most + session.most, least: samples.least + session.least };
     let each = |bytes: f64, rate: f64| if rate > 0.0 { bytes / (rate * 86_400.0) } else { 0.0 };
     let used = |budget: &Budget| {
@@ -178,8 +178,8 @@ fn row(
 }
 
 /// Events that were seen are in the store's samples already.
-fn upkeep(uplink: &UplinkPlan, seen: Option<&Seen>) -> Upkeep {
-    let upkeep = wire::upkeep(uplink);
+fn upkeep(uplink: &UplinkPlan, load: &Load, way: Way, seen: Option<&Seen>) -> Upkeep {
+    let upkeep = wire::upkeep_of(uplink, load, way);
     if seen.is_some() { Upkeep { events: Rate::default(), ..upkeep } } else { upkeep }
 }
 
@@ -192,11 +192,11 @@ pub(super) fn as_f64(count: u64) -> f64 {
     count as f64
 }
 
-/// The format to take: the cheapest that exists, of those that fit all budgets of the uplink and its paths even when
+/// The format to take: the cheapest of those that fit all budgets of the uplink and its paths even when
 /// everything changes; if none does, the cheapest of all.
 pub fn recommended(bill: &Bill) -> (Way, Fits) {
     let courses = || std::iter::once(&bill.whole).chain(&bill.paths);
-    let ways = Way::ALL.into_iter().enumerate().filter(|(_, way)| way.exists());
+    let ways = Way::ALL.into_iter().enumerate();
     let priced = ways.map(|(place, way)| {
         let fits = courses().all(|course| course.rows[place].fits());
         let at_all = courses().all(|course| course.rows[place].budgets.iter().all(|used| used.part.least <= 1.0));

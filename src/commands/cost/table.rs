@@ -102,9 +102,8 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) {
     header.extend(course.rows[0].budgets.iter().map(|used| format!("of {}", budget_text(used.budget))));
     let row = |row: &Row| {
         let mark = if row.way == bill.way { "* " } else { "  " };
-        let later = if row.way.exists() { "" } else { " (not in this version)" };
         let mut cells = vec![
-            format!("{mark}{}{later}", row.way.as_str()),
+            format!("{mark}{}", row.way.as_str()),
             span(row.per_sample, &|bytes| format!("{bytes:.1}")),
             span(row.per_day, &bytes),
             span(row.per_month(), &bytes),
@@ -185,7 +184,7 @@ pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
     let course = |course: &Course| {
         let row = |row: &Row| {
             json!({
-                "format": row.way.as_str(), "in_this_version": row.way.exists(), "bytes_per_sample": rate(row.per_sample),
+                "format": row.way.as_str(), "in_this_version": true, "bytes_per_sample": rate(row.per_sample),
                 "bytes_per_day": rate(row.per_day), "bytes_per_month": rate(row.per_month()),
                 "likely": row.likely.map(|likely| json!({
                     "samples_per_second": likely.rate, "bytes_per_sample": likely.sample_bytes,

@@ -39,6 +39,14 @@ pub fn forwards(root: &Section<'_, '_>, uplinks: &mut [UplinkPlan]) -> Vec<Forwa
             section.report(section.wrong("filter", filter.at, message).also(first));
         }
         for uplink in uplinks.iter_mut().filter(|uplink| named.contains(&uplink.name)) {
+            if uplink.sparkplug.is_some() {
+                let message = format!(
+                    "the uplink {} is an edge node of Sparkplug, which carries no messages of clients: give them a class \
+                     that it does not carry",
+                    uplink.name
+                );
+                section.report(section.wrong("filter", filter.at, message));
+            }
             uplink.usage = Use::Letters;
         }
         forwards.push(ForwardPlan { filter: filter.value.to_owned(), class, uplinks: named });

@@ -25,6 +25,7 @@ mod port;
 mod reach;
 mod reading;
 mod server;
+mod sparkplug;
 mod status;
 mod tag;
 mod topics;

@@ -17,7 +17,7 @@ use super::super::source::At;
 use super::gateway::Gateway;
 use super::names::Unique;
 use super::tag::CLASSES;
-use super::{bridge, money, path, server, topics};
+use super::{bridge, money, path, server, sparkplug, topics};
 use crate::model::number::Class;
 use crate::model::topic::{GatewayTopics, TOPIC_BYTES_MAX};
 
@@ -27,7 +27,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 pub const KEEP_ALIVE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(18 * 3600);
 const CLIENT_ID_BYTES_MAX: usize = 256;
 const STARTS: [(&str, UplinkStart); 2] = [("now", UplinkStart::Now), ("oldest", UplinkStart::Oldest)];
-const FORMATS: [(&str, Format); 2] = [("json", Format::Json), ("batch", Format::Batch)];
+const FORMATS: [(&str, Format); 3] =
+    [("json", Format::Json), ("batch", Format::Batch), ("sparkplug", Format::Sparkplug)];
+const COMPRESSIONS: [(&str, Compress); 3] =
+    [("none", Compress::None), ("zstd", Compress::Zstd), ("gzip", Compress::Gzip)];
 const DELIVERIES: [(&str, Delivery); 2] = [("strict", Delivery::Strict), ("live-first", Delivery::LiveFirst)];
 const OVERRUNS: [(&str, Overrun); 2] = [("stop", Overrun::Stop), ("alarms", Overrun::Alarms)];
 const PRESETS: [(&str, Preset); 5] = [
@@ -103,6 +106,7 @@ pub fn uplinks(
             topics::device_topics(&section, gateway, devices, tags);
         }
         broker(&section, &mut plan);
+        sparkplug::edge_node(&section, gateway, &mut plan);
         plan.downs = bridge::downs(&section, &mut plan);
         preset_problems(&section, &plan, gateway, tags);
         uplinks.push(plan);
@@ -112,9 +116,12 @@ pub fn uplinks(
 
 /// Keys that say what is sent and how; written into the plan.
 fn payload(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
-    plan.format = word(section, "format", &FORMATS, &["sparkplug"]);
+    plan.format = word(section, "format", &FORMATS, &[]);
     plan.layout = word(section, "layout", &[("tag", Layout::Tag), ("device", Layout::Device)], &[]);
-    plan.compress = word(section, "compress", &[("none", Compress::None), ("zstd", Compress::Zstd)], &[]);
+    plan.compress = word(section, "compress", &COMPRESSIONS, &[]);
+    if let (Compress::Gzip, Format::Json, Some(node)) = (plan.compress, plan.format, section.get("compress")) {
+        section.report(section.wrong("compress", node.at, "gzip is for the format sparkplug").allowed("none, zstd"));
+    }
     plan.delivery = word(section, "delivery", &DELIVERIES, &[]);
     if plan.format == Format::Batch {
         plan.batch_samples = BATCH_SAMPLES;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{DownPlan, Notifications};
+use super::{DownPlan, Notifications, SparkplugPlan};
 use crate::model::number::Class;
 
 /// `session_expiry` when it is not written: a long weekend, and a week to notice it.
@@ -45,7 +45,7 @@ pub struct UplinkPlan {
     /// `batch_interval`: how long a publish that is not full waits for more. 0 ..= 1 h; default 0: what was committed
     /// together goes together.
     pub batch_interval: Duration,
-    /// `compress`, for json; the format batch is always compressed.
+    /// `compress`, for json and sparkplug; the format batch is always compressed.
     pub compress: Compress,
     /// Put before every upstream topic as it stands (usually ends with `/`, may be empty).
     pub topic_prefix: String,
@@ -71,6 +71,8 @@ pub struct UplinkPlan {
     pub downs: Vec<DownPlan>,
     /// `session_expiry`: how long the broker upstream keeps what comes down while the link is down. 1 min ..= 365 d.
     pub session_expiry: Duration,
+    /// The edge node that it is: with the format sparkplug, and never without it.
+    pub sparkplug: Option<SparkplugPlan>,
     /// What it is there for.
     pub usage: Use,
     /// `summary_after`: after an outage that left a backlog this long, one summary per tag (min, max, mean, last) goes
@@ -112,6 +114,7 @@ impl UplinkPlan {
             commands: Downlink::default(),
             downs: Vec::new(),
             session_expiry: SESSION_EXPIRY,
+            sparkplug: None,
             usage: Use::default(),
             summary_after: None,
             paths: Vec::new(),
@@ -252,6 +255,8 @@ pub enum Format {
     Json,
     /// Columns in protobuf, compressed.
     Batch,
+    /// Sparkplug B 3.0, as an edge node.
+    Sparkplug,
 }
 
 /// `layout` of json.
@@ -272,6 +277,8 @@ pub enum Compress {
     None,
     /// zstd (RFC 8878).
     Zstd,
+    /// gzip (RFC 1952), as `SPBV1.0_COMPRESSED`; of sparkplug only.
+    Gzip,
 }
 
 /// `delivery`

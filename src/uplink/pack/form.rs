@@ -21,6 +21,7 @@ use super::letter::{self, Numbering};
 use super::run::{Company, Shape};
 use crate::uplink::client::{Extras, Retained};
 use crate::uplink::source::Lane;
+use crate::uplink::sparkplug::{EdgeNode, SAMPLE_BYTES};
 
 /// Of a publish, besides topic and payload: with a few properties of MQTT 5.
 const HEADER_BYTES: usize = 64;
@@ -41,6 +42,7 @@ enum Kind {
     List,
     Device { template: String, gateway: String },
     Columns(Box<Encoder>),
+    Node(Box<EdgeNode>),
 }
 
 /// The format of an uplink, with what it must remember.
@@ -78,14 +80,15 @@ impl Made {
 }
 
 impl Form {
-    pub(super) fn new(plan: &UplinkPlan, gateway: &str, bytes_max: usize) -> Self {
+    pub(super) fn new(plan: &UplinkPlan, (gateway, clock): (&str, &Clock), bytes_max: usize) -> Self {
         let kind = match (plan.format, plan.layout) {
+            _ if let Some(spark) = &plan.sparkplug => Kind::Node(Box::new(EdgeNode::new(plan, spark, clock.clone()))),
             (Format::Batch, _) => Kind::Columns(Box::new(Encoder::new(gateway))),
-            (Format::Json, Layout::Device) => {
+            (Format::Json | Format::Sparkplug, Layout::Device) => {
                 Kind::Device { template: plan.topic_template.clone(), gateway: gateway.to_owned() }
             }
-            (Format::Json, Layout::Tag) if plan.batch_samples > 1 => Kind::List,
-            (Format::Json, Layout::Tag) => Kind::Single,
+            (Format::Json | Format::Sparkplug, Layout::Tag) if plan.batch_samples > 1 => Kind::List,
+            (Format::Json | Format::Sparkplug, Layout::Tag) => Kind::Single,
         };
         let batch_topic = format!("{}{}", plan.topic_prefix, GatewayTopics::new(gateway).batch());
         let bytes_max = bytes_max.saturating_sub(batch_topic.len() + HEADER_BYTES).max(1);
@@ -117,13 +120,18 @@ impl Form {
         match self.kind {
             Kind::Single => 1,
             Kind::Device { .. } => POLL_RECORDS,
-            Kind::List | Kind::Columns(_) => batch_samples.clamp(1, batch::RECORDS_MAX),
+            Kind::List | Kind::Columns(_) | Kind::Node(_) => batch_samples.clamp(1, batch::RECORDS_MAX),
         }
     }
 
     /// Do its messages wait for more records where the plan says so? A poll of a device does not grow.
     pub(super) fn waits(&self) -> bool {
-        matches!(self.kind, Kind::List | Kind::Columns(_))
+        matches!(self.kind, Kind::List | Kind::Columns(_) | Kind::Node(_))
+    }
+
+    /// See [`super::Packer::node`].
+    pub(super) const fn node(&mut self) -> Option<&mut EdgeNode> {
+        if let Kind::Node(node) = &mut self.kind { Some(node) } else { None }
     }
 
     /// See [`super::Packer::has_tag_topics`].
@@ -162,7 +170,9 @@ impl Form {
             OwedBody::Event { topic, body } => {
                 let size = topic.len() + body.len();
                 match self.kind {
-                    Kind::Single | Kind::Device { .. } => Shape { bytes: size, company: Company::Alone },
+                    Kind::Single | Kind::Device { .. } | Kind::Node(_) => {
+                        Shape { bytes: size, company: Company::Alone }
+                    }
                     Kind::List => Shape { bytes: self.in_list(size), company: Company::Any },
                     Kind::Columns(_) => Shape { bytes: COLUMN_BYTES + size / 2, company: Company::Any },
                 }
@@ -183,6 +193,10 @@ impl Form {
                 let text = if let Some(Value::Text(text)) = value { text.len() / 2 } else { 0 };
                 Shape { bytes: COLUMN_BYTES + text, company: Company::Any }
             }
+            Kind::Node(_) => {
+                let text = if let Some(Value::Text(text)) = value { text.len() } else { 0 };
+                Shape { bytes: SAMPLE_BYTES + text, company: Company::Any }
+            }
         }
     }
 
@@ -194,7 +208,7 @@ impl Form {
     /// Keeps what it must know of a tag, and tells the encoder where that has changed.
     fn see(&mut self, tag: &Arc<DictionaryTag>) {
         let known = |seen: &Seen| Arc::ptr_eq(&seen.tag, tag) || seen.tag == *tag;
-        if matches!(self.kind, Kind::Single | Kind::List) || self.tags.get(&tag.id).is_some_and(known) {
+        if matches!(self.kind, Kind::Single | Kind::List | Kind::Node(_)) || self.tags.get(&tag.id).is_some_and(known) {
             return;
         }
         let mut seen = Seen { tag: Arc::clone(tag), device_topic: None };
@@ -210,7 +224,7 @@ impl Form {
                 let topic = device_topic(template, &tag.topic, [gateway.as_str(), &tag.device, &tag.name]);
                 seen.device_topic = topic.map(|topic| format!("{}{topic}", self.prefix).into());
             }
-            Kind::Single | Kind::List => {}
+            Kind::Single | Kind::List | Kind::Node(_) => {}
         }
         self.tags.insert(tag.id, seen);
     }
@@ -233,14 +247,25 @@ impl Form {
         let mut rest = Vec::new();
         loop {
             let (first, last) = (records.first()?.number, records.last()?.number);
+            let ack = Ack::Records { stream: first.stream, epoch: first.epoch, first: first.seq, last: last.seq };
+            if let Kind::Node(node) = &mut self.kind {
+                let draft = node.draft(&records);
+                if draft.fits(self.bytes_max) || records.len() == 1 {
+                    return Some((letter::told(node.keep(draft), &records, (ack, first.stream, lane)), rest));
+                }
+                let mut second = records.split_off(records.len() / 2);
+                second.append(&mut rest);
+                rest = second;
+                continue;
+            }
             let made = self.make(&records, clock, now);
             if made.payload.len() <= self.bytes_max || records.len() == 1 {
                 if let (Kind::Columns(encoder), Some(draft)) = (&mut self.kind, &made.draft) {
                     encoder.sent(draft, now);
                 }
-                let ack = Ack::Records { stream: first.stream, epoch: first.epoch, first: first.seq, last: last.seq };
                 let Made { topic, payload, extras, retained, .. } = made;
-                return Some((Message { topic, payload, extras, retained, ack, class: first.stream, lane }, rest));
+                let class = first.stream;
+                return Some((Message { topic, payload, extras, retained, ack, class, lane, telegrams: None }, rest));
             }
             let mut second = records.split_off(records.len() / 2);
             second.append(&mut rest);

@@ -12,9 +12,14 @@
 
 use crate::flow::clock::Clock;
 use crate::model::message::ClientMessage;
+use crate::model::number::Class;
 use crate::payload::letter;
-use crate::store::Owed;
-use crate::uplink::client::Extras;
+use crate::store::{Ack, Owed, OwedBody};
+use crate::uplink::client::{Extras, Retained};
+use crate::uplink::source::Lane;
+use crate::uplink::sparkplug::Telegram;
+
+use super::Message;
 
 /// Who puts numbers to messages: uplinks do, bridges do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,4 +47,13 @@ pub(super) fn extras(owed: &Owed, message: &ClientMessage, clock: &Clock, number
         response_topic: properties.response_topic,
         user,
     }
+}
+
+/// What an edge node makes of these records. A client's message is none of it: one that an earlier configuration left owed has no
+/// telegrams, and so no topic, and is given up with a gap record.
+pub(super) fn told(telegrams: Vec<Telegram>, records: &[Owed], (ack, class, lane): (Ack, Class, Lane)) -> Message {
+    let letter = matches!(records, [Owed { body: OwedBody::Message { .. }, .. }]);
+    let (extras, retained) = (Extras::default(), Retained::No);
+    let telegrams = (!letter).then_some(telegrams);
+    Message { topic: String::new(), payload: Vec::new(), extras, retained, ack, class, lane, telegrams }
 }

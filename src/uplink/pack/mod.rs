@@ -22,12 +22,15 @@ use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
 
 use super::client::{Extras, Retained};
 use super::source::Lane;
+use super::sparkplug::{EdgeNode, Telegram};
 use super::status;
 use form::Form;
 use run::{Limits, Run};
 
 /// Bytes that MQTT adds to topic and payload of a QoS 1 publish: header, length, topic length, packet id.
-const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
+pub(super) const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
+/// What MQTT, topic and number add to the payload of a telegram.
+const TELEGRAM_BYTES: usize = 60;
 /// What all the clouds of the presets take in one message, and four seconds of a 256 kbit/s link.
 pub(super) const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// Items that may wait to be fetched, besides those of open messages.
@@ -48,11 +51,16 @@ pub(super) struct Message {
     pub(super) ack: Ack,
     pub(super) class: Class,
     pub(super) lane: Lane,
+    /// What an edge node publishes instead, in this order; topic and payload are empty then.
+    pub(super) telegrams: Option<Vec<Telegram>>,
 }
 
 impl Message {
     /// Bytes on the wire before TLS.
     pub(super) fn bytes(&self) -> usize {
+        if let Some(telegrams) = &self.telegrams {
+            return telegrams.iter().map(|telegram| telegram.payload.encoded_len() + TELEGRAM_BYTES).sum();
+        }
         self.topic.len() + self.payload.len() + self.extras.bytes() + MQTT_BYTES
     }
 
@@ -115,7 +123,7 @@ impl Packer {
     /// `message_bytes_max`: topic and payload of the largest message that the broker takes.
     pub(super) fn new(plan: &UplinkPlan, gateway: &str, clock: Clock, message_bytes_max: usize) -> Self {
         let (topics, prefix) = (GatewayTopics::new(gateway), plan.topic_prefix.as_str());
-        let form = Form::new(plan, gateway, message_bytes_max.min(MESSAGE_BYTES_MAX));
+        let form = Form::new(plan, (gateway, &clock), message_bytes_max.min(MESSAGE_BYTES_MAX));
         Self {
             limits: Limits::new(plan, &form),
             form,
@@ -124,6 +132,7 @@ impl Packer {
             gap_topic: format!("{prefix}{}", topics.gap()),
             status_topic: match plan.usage {
                 Use::Bridge(_) => bridge_state(&plan.client_id),
+                _ if plan.sparkplug.is_some() => String::new(), // births and deaths have topics of their own
                 Use::Records | Use::Letters => format!("{prefix}{}", topics.status()),
             },
             usage: plan.usage,
@@ -132,13 +141,27 @@ impl Packer {
         }
     }
 
-    /// What the broker is to say where the status goes when we are gone; `None`: nothing.
-    pub(super) const fn will(&self) -> Option<&'static [u8]> {
-        match self.usage {
-            Use::Bridge(Notifications::None) => None,
-            Use::Bridge(Notifications::Told) => Some(status::BRIDGE_DOWN),
-            Use::Records | Use::Letters => Some(status::WILL),
+    /// What the broker is to say when we are gone, and where; `None`: nothing.
+    pub(super) fn will(&mut self) -> Option<(String, Vec<u8>, Retained)> {
+        let payload = match self.usage {
+            Use::Bridge(Notifications::None) => return None,
+            Use::Bridge(Notifications::Told) => status::BRIDGE_DOWN,
+            Use::Records | Use::Letters => status::WILL,
+        };
+        if let Some(node) = self.node() {
+            return Some((node.death_topic(), node.death(), Retained::No));
         }
+        Some((self.status_topic.clone(), payload.to_vec(), Retained::Yes))
+    }
+
+    /// What is not full waits so long for more from now on; events wait for nothing.
+    pub(super) fn gather_for(&mut self, wait: std::time::Duration) {
+        self.limits.wait_for(wait);
+    }
+
+    /// The edge node of the format sparkplug.
+    pub(super) const fn node(&mut self) -> Option<&mut EdgeNode> {
+        self.form.node()
     }
 
     /// What it is there for.
@@ -257,7 +280,7 @@ impl Packer {
         self.form.forget();
     }
 
-    fn gap(&self, gap: &OwedGap, lane: Lane) -> Message {
+    fn gap(&mut self, gap: &OwedGap, lane: Lane) -> Message {
         let payload = json::gap(&Gap {
             stream: gap.stream,
             epoch: gap.epoch,
@@ -267,6 +290,7 @@ impl Packer {
             to: gap.to.map(|at| self.clock.wall(at)),
             reason: reason(&gap.reason),
         });
+        let telegrams = self.node().map(|node| vec![node.gap(&payload)]);
         let payload = self.form.compressed(payload);
         Message {
             topic: self.gap_topic.clone(),
@@ -276,6 +300,7 @@ impl Packer {
             ack: Ack::Gap(gap.id),
             class: gap.stream,
             lane,
+            telegrams,
         }
     }
 }

@@ -35,6 +35,13 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// From now on a message that is not full waits so long.
+    pub(super) fn wait_for(&mut self, wait: Duration) {
+        self.wait = wait.max(LINGER);
+    }
+}
+
 /// What the form says of a record.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {

@@ -10,6 +10,7 @@ mod gate;
 mod inbox;
 mod payload;
 mod question;
+mod sparkplug;
 
 /// What is fed.
 #[derive(Clone, Copy)]
@@ -24,7 +25,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "inbox", run: inbox::run, mutations: 20_000 },
     Target { name: "gate", run: gate::run, mutations: 10_000 },
     Target { name: "ascii", run: ascii::run, mutations: 20_000 },
@@ -33,6 +34,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "config", run: config::run, mutations: 1_000 },
     Target { name: "expression", run: expression::run, mutations: 20_000 },
     Target { name: "payload", run: payload::run, mutations: 5_000 },
+    Target { name: "sparkplug", run: sparkplug::run, mutations: 20_000 },
     Target { name: "conversation", run: conversation::run, mutations: 1_000 },
 ];
 

@@ -1,0 +1,104 @@
+//! Keys of an uplink that is an edge node (`format = "sparkplug"`).
+//!
+//! Sparkplug fixes much of what other formats leave open: topics, QoS, the order of live and backlog, the version of MQTT as far
+//! as this gateway speaks it. A key that could change that is refused with the reason, never passed over.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::plan::{
+    Compress, Datatypes, Delivery, Format, HOST_TIMEOUT, MqttVersion, Preset, SparkplugPlan, UplinkPlan,
+};
+use super::super::section::Section;
+use super::gateway::Gateway;
+use super::uplink::word;
+use crate::model::sparkplug::{Node, check_id};
+
+const KEYS: [&str; 5] = ["group_id", "edge_node_id", "primary_host", "host_timeout", "datatypes"];
+const DATATYPES: [(&str, Datatypes); 2] = [("births", Datatypes::Births), ("always", Datatypes::Always)];
+/// 0: what a broker has counts at once.
+const HOST_TIMEOUTS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// As many records as one pull of the store may bring: data of one device go together, however they were polled.
+const SAMPLES: u32 = 10_000;
+
+/// Written into the plan, after everything else of it.
+pub fn edge_node(section: &Section<'_, '_>, gateway: &Gateway<'_>, plan: &mut UplinkPlan) {
+    if plan.format != Format::Sparkplug {
+        for key in KEYS {
+            if let Some(node) = section.get(key) {
+                section.report(section.wrong(key, node.at, "has a meaning with the format sparkplug only"));
+            }
+        }
+        return;
+    }
+    refuse_foreign(section, plan);
+    plan.delivery = Delivery::LiveFirst;
+    plan.mqtt_version = MqttVersion::V311;
+    if section.get("batch_samples").is_none() {
+        plan.batch_samples = SAMPLES;
+    }
+    let datatypes = word(section, "datatypes", &DATATYPES, &[]);
+    let host_timeout = section.duration("host_timeout", HOST_TIMEOUTS).unwrap_or(HOST_TIMEOUT);
+    let group = id(section, gateway, "group_id").or_else(|| group_of(gateway));
+    let node = id(section, gateway, "edge_node_id").unwrap_or_else(|| gateway.plan.name.clone());
+    let primary_host = id(section, gateway, "primary_host");
+    if let (None, Some(key)) = (&primary_host, section.get("host_timeout")) {
+        section.report(section.wrong("host_timeout", key.at, "has a use with a `primary_host` only"));
+    }
+    let Some(group) = group else {
+        section.missing("group_id", "the group of edge nodes that this one belongs to, one level of a topic");
+        return;
+    };
+    match Node::new(&group, &node) {
+        Ok(node) => plan.sparkplug = Some(SparkplugPlan { node, primary_host, host_timeout, datatypes }),
+        Err(error) => {
+            let key = if check_id(&node).is_err() { "edge_node_id" } else { "group_id" };
+            let at = section.get(key).map_or(section.at, |node| node.at);
+            section.report(section.wrong(key, at, error.to_string()));
+        }
+    }
+}
+
+/// Keys whose meaning Sparkplug has fixed.
+fn refuse_foreign(section: &Section<'_, '_>, plan: &UplinkPlan) {
+    let refuse = |key: &str, message: &str| {
+        if let Some(node) = section.get(key) {
+            section.report(section.wrong(key, node.at, message));
+        }
+    };
+    refuse("layout", "has a meaning with the format json only");
+    refuse("topic_prefix", "has no place in the topics of Sparkplug: spBv1.0/<group_id>/…");
+    refuse("summary_after", "has no form in Sparkplug: after an outage the samples themselves go, as historical");
+    if plan.compress == Compress::Zstd {
+        refuse("compress", "hosts of Sparkplug unpack gzip: none or gzip");
+    }
+    if plan.delivery == Delivery::Strict {
+        refuse("delivery", "Sparkplug is always live-first: new values at once, the backlog beside them as historical");
+    }
+    if plan.mqtt_version == MqttVersion::V5 {
+        refuse(
+            "mqtt_version",
+            "not in this version: an edge node speaks MQTT 3.1.1, which every Sparkplug server takes",
+        );
+    }
+    if plan.preset == Preset::Azure {
+        refuse("preset", "Azure IoT Hub has topics of its own and takes no Sparkplug");
+    }
+}
+
+fn id(section: &Section<'_, '_>, gateway: &Gateway<'_>, key: &str) -> Option<String> {
+    section.get(key)?;
+    let text = section.required_text(key, "")?;
+    let id = gateway.expand(text.value);
+    if let Err(error) = check_id(&id) {
+        section.report(section.wrong(key, text.at, error.to_string()));
+    }
+    Some(id)
+}
+
+/// The first level of the gateway's topics, where that is a plain word.
+fn group_of(gateway: &Gateway<'_>) -> Option<String> {
+    let template = gateway.template.as_ref()?;
+    let first = template.text.split('/').next()?;
+    (!first.contains(['{', '}']) && check_id(first).is_ok()).then(|| first.to_owned())
+}

@@ -1,0 +1,143 @@
+//! Which metric is which tag: made of the plan and of the store's dictionary whenever births are due. Pure.
+//!
+//! A metric's name is the tag's topic below its device; its alias is the id under which the store knows the tag, which is unique
+//! over the node and stays for the life of the store. Tags of earlier plans, of which records may still be owed, are not here:
+//! a device learns of them when such a record comes (`birth`).
+//!
+//! The gateway's own metrics have aliases above 32 bits, where no id of the store is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::plan::{Plan, Scale, Source, TagPlan};
+use crate::flow::hub::Standing;
+use crate::model::number::Class;
+use crate::model::tag::{DeviceIx, TagIx};
+use crate::payload::sparkplug::{DataType, Worked, type_of};
+use crate::store::DictionaryTag;
+
+/// Of alarms, as JSON.
+pub(super) const ALARM: (&str, u64) = ("Node Info/Alarm", 1 << 32);
+/// Of other events.
+pub(super) const EVENT: (&str, u64) = ("Node Info/Event", (1 << 32) + 1);
+/// Of commands, how they ended.
+pub(super) const RESULT: (&str, u64) = ("Node Info/Command Result", (1 << 32) + 2);
+/// Of what is lost.
+pub(super) const GAP: (&str, u64) = ("Node Info/Gap", (1 << 32) + 3);
+/// All of these, without a value at first.
+pub(super) const OWN: [(&str, u64); 4] = [ALARM, EVENT, RESULT, GAP];
+/// Of the gateway.
+pub(super) const VERSION: (&str, u64) = ("Node Info/Version", (1 << 32) + 4);
+
+/// A metric of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) alias: u64,
+    pub(super) name: String,
+    pub(super) kind: DataType,
+    /// Where it stands in the plan.
+    pub(super) tag: TagIx,
+}
+
+/// A device with its metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Known {
+    pub(super) name: Arc<str>,
+    pub(super) ix: DeviceIx,
+    pub(super) metrics: Vec<Entry>,
+}
+
+/// What the last births told of.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    /// In the order of the plan.
+    pub(super) devices: Vec<Known>,
+    /// By alias: device and place in it.
+    places: HashMap<u64, (usize, usize)>,
+    /// The shortest period of polling, ms.
+    pub(super) scan_rate_ms: u64,
+}
+
+impl Catalogue {
+    /// Devices with tags of these classes. A tag that the store does not know yet has no alias: it comes with the next births.
+    pub(super) fn new(plan: &Plan, classes: &[Class], dictionary: &[Arc<DictionaryTag>]) -> Self {
+        let ids: HashMap<_, u64> =
+            dictionary.iter().map(|tag| ((&*tag.device, &*tag.name, tag.data_type), tag.id.into())).collect();
+        let (mut devices, mut scan_rate_ms) = (Vec::new(), u64::MAX);
+        for (ix, device) in (0..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| !device.is_hole()) {
+            let tags = (0..).map(TagIx).zip(&plan.tags).skip(device.tags.start).take(device.tags.len());
+            let mine = tags.filter(|(_, tag)| !tag.is_hole() && classes.contains(&tag.class));
+            let entry = |(ix, tag): (TagIx, &TagPlan)| {
+                let alias = *ids.get(&(&*device.name, &*tag.name, tag.data_type))?;
+                let name = metric_name(&tag.topic, &device.name, &tag.name);
+                Some(Entry { alias, name, kind: kind(tag), tag: ix })
+            };
+            let metrics: Vec<Entry> = mine.filter_map(entry).collect();
+            if metrics.is_empty() {
+                continue;
+            }
+            let polls = metrics.iter().filter_map(|entry| plan.tags.get(entry.tag.0 as usize)).map(|tag| tag.poll);
+            let shortest = polls.min().map_or(u64::MAX, |poll| u64::try_from(poll.as_millis()).unwrap_or(u64::MAX));
+            scan_rate_ms = scan_rate_ms.min(shortest);
+            devices.push(Known { name: device.name.as_str().into(), ix, metrics });
+        }
+        let places = devices.iter().enumerate().flat_map(|(at, device)| {
+            device.metrics.iter().enumerate().map(move |(place, entry)| (entry.alias, (at, place)))
+        });
+        let places = places.collect();
+        Self { places, devices, scan_rate_ms: if scan_rate_ms == u64::MAX { 0 } else { scan_rate_ms } }
+    }
+
+    /// A device by its name.
+    pub(super) fn device(&self, name: &str) -> Option<&Known> {
+        self.devices.iter().find(|device| *device.name == *name)
+    }
+
+    /// A metric by its alias.
+    pub(super) fn metric(&self, alias: u64) -> Option<(&Known, &Entry)> {
+        let (device, place) = self.places.get(&alias)?;
+        let device = self.devices.get(*device)?;
+        Some((device, device.metrics.get(*place)?))
+    }
+}
+
+/// The type that its values have.
+pub(super) fn kind(tag: &TagPlan) -> DataType {
+    let worked = if tag.map.is_some() {
+        Worked::Mapped
+    } else if matches!(tag.source, Source::Derived(_)) {
+        Worked::Computed
+    } else if tag.scale_from.is_some() {
+        Worked::ByDevice
+    } else if tag.scale == Scale::IDENTITY {
+        Worked::Raw
+    } else {
+        Worked::Scaled { factor: tag.scale.factor, offset: tag.scale.offset }
+    };
+    type_of(tag.data_type, worked)
+}
+
+/// The topic of a tag below its device; where that is not in the topic, the tag's own name.
+pub(super) fn metric_name(topic: &str, device: &str, tag: &str) -> String {
+    let mut levels = topic.split('/');
+    let below = levels.find(|level| *level == device).map(|_| levels.collect::<Vec<_>>().join("/"));
+    below.filter(|below| !below.is_empty()).unwrap_or_else(|| tag.to_owned())
+}
+
+/// Does a host believe that there is such a device?
+pub(super) const fn is_there(standing: Standing) -> bool {
+    matches!(standing, Standing::Answering | Standing::Suspect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_called_as_its_topic_below_the_device() {
+        assert_eq!(metric_name("acme/gw/pump-1/flow", "pump-1", "flow"), "flow");
+        assert_eq!(metric_name("acme/pump-1/hydraulics/flow", "pump-1", "flow"), "hydraulics/flow");
+        assert_eq!(metric_name("acme/hydraulics-flow", "pump-1", "flow"), "flow");
+        assert_eq!(metric_name("acme/flow/pump-1", "pump-1", "flow"), "flow");
+    }
+}

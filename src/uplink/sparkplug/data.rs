@@ -1,0 +1,229 @@
+//! Records to NDATA and DDATA: grouped by device, in the order of their times, with aliases and without names and types.
+//!
+//! **Historical** is what is not newer than the newest that a host was told of its metric in this session, by the birth or by data:
+//! backlog, and what was stored just before the birth that tells the same. A host files it and does not show it.
+//!
+//! Quality is told where it is not good, and once when it is good again. A sample without value of a device that was told to be
+//! dead, taken after it died, says nothing new and goes nowhere; its number counts as received.
+//!
+//! Events have JSON as value, with their topic: an edge node has no topic for each of them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
+
+use super::catalogue::{ALARM, EVENT, GAP, RESULT};
+use super::{EdgeNode, TEXT, Telegram, Told, ms};
+use crate::config::plan::Datatypes;
+use crate::model::quality::Quality;
+use crate::model::sparkplug::Kind;
+use crate::model::value;
+use crate::payload::json::{self, honest};
+use crate::payload::sparkplug::{
+    DataType, Metric, Payload, Property, QUALITY, Value, Worked, quality_code, type_of, value_of,
+};
+use crate::store::{DictionaryTag, Owed, OwedBody};
+
+/// [`quality_code`] of a good value.
+const GOOD: i32 = 192;
+/// Devices in one go: rumqttc's queue has room for what the window allows, and for births before each of these.
+const TELEGRAMS_MAX: usize = 256;
+/// About what a sample takes: two bytes around it, an alias of three, a time of seven and a value of five to nine.
+pub(in crate::uplink) const SAMPLE_BYTES: usize = 20;
+
+/// What was made of some records; not yet sent.
+#[derive(Default)]
+pub(in crate::uplink) struct Draft {
+    pub(in crate::uplink) telegrams: Vec<Telegram>,
+    told: HashMap<u64, Told>,
+    /// Tags that no birth told of.
+    strangers: Vec<Arc<DictionaryTag>>,
+}
+
+impl Draft {
+    /// May it go as it is, with payloads of so many bytes at most?
+    pub(in crate::uplink) fn fits(&self, bytes_max: usize) -> bool {
+        self.telegrams.len() <= TELEGRAMS_MAX && self.bytes() <= bytes_max
+    }
+
+    fn bytes(&self) -> usize {
+        self.telegrams.iter().map(|telegram| telegram.payload.encoded_len()).max().unwrap_or(0)
+    }
+}
+
+impl EdgeNode {
+    /// Makes telegrams of these records; [`Self::keep`] when they are to be sent.
+    pub(in crate::uplink) fn draft(&self, records: &[Owed]) -> Draft {
+        let mut groups: Vec<(Option<&str>, Vec<(u64, &Owed)>)> = Vec::new();
+        let mut places: HashMap<Option<&str>, usize> = HashMap::new();
+        for owed in records.iter().filter(|owed| !self.says_nothing(owed)) {
+            let device = match &owed.body {
+                OwedBody::Sample { tag, .. } => Some(&*tag.device),
+                OwedBody::Event { .. } | OwedBody::Message { .. } => None,
+            };
+            let place = *places.entry(device).or_insert_with(|| {
+                groups.push((device, Vec::new()));
+                groups.len() - 1
+            });
+            groups[place].1.push((ms(self.clock.wall(owed.at).unix_ms), owed));
+        }
+        let mut draft = Draft::default();
+        for (device, mut records) in groups {
+            records.sort_by_key(|(at_ms, _)| *at_ms);
+            let mut payload = Payload::new(0, None);
+            for (at_ms, owed) in records {
+                match &owed.body {
+                    OwedBody::Sample { tag, value, quality } => {
+                        let quality = honest(*quality, self.clock.wall(owed.at));
+                        self.sample(&mut draft, &mut payload, (tag, at_ms), (value.as_ref(), quality));
+                    }
+                    OwedBody::Event { topic, body } => {
+                        let numbered = json::numbered_event(body, owed.number, owed.previous);
+                        self.event(&mut payload, topic, &numbered, at_ms);
+                    }
+                    OwedBody::Message { .. } => {} // refused with the configuration: no such record is owed here
+                }
+            }
+            let kind = if device.is_some() { Kind::DData } else { Kind::NData };
+            draft.telegrams.push(Telegram { kind, device: device.map(Into::into), payload });
+        }
+        draft
+    }
+
+    /// A draft is to be sent.
+    pub(in crate::uplink) fn keep(&mut self, draft: Draft) -> Vec<Telegram> {
+        let Draft { telegrams, told, strangers } = draft;
+        self.metrics.extend(told);
+        for tag in strangers {
+            let life = self.devices.entry(tag.device.as_str().into()).or_default();
+            life.stale = true;
+            life.extras.insert(tag.id.into(), tag);
+        }
+        telegrams
+    }
+
+    /// A declared loss.
+    pub(in crate::uplink) fn gap(&self, text: &[u8]) -> Telegram {
+        let mut payload = Payload::new(0, None);
+        self.json_metric(&mut payload, GAP, &String::from_utf8_lossy(text), self.now_ms());
+        Telegram { kind: Kind::NData, device: None, payload }
+    }
+
+    /// The present value of a metric, for who wanted another.
+    pub(super) fn present(&self, alias: u64) -> Option<Telegram> {
+        let (known, entry) = self.catalogue.metric(alias)?;
+        let sample = self.plant.as_ref()?.latest.newest(std::iter::once(entry.tag)).pop()??;
+        let wall = self.clock.wall(sample.at);
+        let quality = quality_code(honest(sample.quality, wall));
+        let mut payload = Payload::new(0, None);
+        payload.push(&Metric {
+            name: None,
+            alias: Some(alias),
+            timestamp_ms: Some(ms(wall.unix_ms)),
+            datatype: self.datatype(entry.kind),
+            historical: false,
+            value: value_of(sample.value.as_ref(), entry.kind).unwrap_or(Value::Null),
+            properties: &[(QUALITY, Property::Int(quality))],
+        });
+        Some(Telegram { kind: Kind::DData, device: Some(Arc::clone(&known.name)), payload })
+    }
+
+    /// What data say of it.
+    pub(super) fn datatype(&self, kind: DataType) -> Option<DataType> {
+        (self.datatypes == Datatypes::Always).then_some(kind)
+    }
+
+    /// A dead device's tag that still has no value.
+    fn says_nothing(&self, owed: &Owed) -> bool {
+        let OwedBody::Sample { tag, value: None, quality: Quality::Bad(_) } = &owed.body else { return false };
+        let Some(life) = self.devices.get(tag.device.as_str()).filter(|life| !life.born) else { return false };
+        life.dead_since_ms.is_some_and(|since| ms(self.clock.wall(owed.at).unix_ms) >= since)
+    }
+
+    fn sample(
+        &self,
+        draft: &mut Draft,
+        payload: &mut Payload,
+        (tag, at_ms): (&Arc<DictionaryTag>, u64),
+        (value, quality): (Option<&value::Value>, Quality),
+    ) {
+        let alias = u64::from(tag.id);
+        let kind = match self.catalogue.metric(alias) {
+            Some((_, entry)) => entry.kind,
+            None => {
+                let told = self.devices.get(tag.device.as_str()).is_some_and(|life| life.extras.contains_key(&alias));
+                if !told && !draft.strangers.iter().any(|known| known.id == tag.id) {
+                    draft.strangers.push(Arc::clone(tag));
+                }
+                type_of(tag.data_type, Worked::Raw)
+            }
+        };
+        let told = match draft.told.entry(alias) {
+            Slot::Occupied(told) => told.into_mut(),
+            // its birth goes before it, and will be newer than anything that was taken by now
+            Slot::Vacant(free) => {
+                free.insert(self.metrics.get(&alias).copied().unwrap_or(Told { newest_ms: self.now_ms(), quality: 0 }))
+            }
+        };
+        let code = quality_code(quality);
+        let historical = at_ms <= told.newest_ms;
+        let loud = code != GOOD || told.quality != GOOD;
+        if !historical {
+            *told = Told { newest_ms: at_ms, quality: code };
+        }
+        // A value that its metric cannot have is one of a time when the tag was another: it says its type itself.
+        let (datatype, value) = match value_of(value, kind) {
+            Some(value) => (self.datatype(kind), value),
+            None => value.map_or((None, Value::Null), |value| plain(value)),
+        };
+        let property = [(QUALITY, Property::Int(code))];
+        payload.push(&Metric {
+            name: None,
+            alias: Some(alias),
+            timestamp_ms: Some(at_ms),
+            datatype,
+            historical,
+            value,
+            properties: if loud { &property } else { &[] },
+        });
+    }
+
+    fn event(&self, payload: &mut Payload, topic: &str, numbered: &[u8], at_ms: u64) {
+        let metric = if topic.ends_with("/set/result") {
+            RESULT
+        } else if topic.starts_with("ironbridge/") && topic.contains("/alarm/") {
+            ALARM
+        } else {
+            EVENT
+        };
+        let body = String::from_utf8_lossy(numbered);
+        let rest = body.trim_start().strip_prefix('{').unwrap_or("}").trim_start();
+        let comma = if rest.starts_with('}') { "" } else { "," };
+        let text = format!("{{\"topic\":{}{comma}{rest}", serde_json::Value::from(topic));
+        self.json_metric(payload, metric, &text, at_ms);
+    }
+
+    fn json_metric(&self, payload: &mut Payload, (_, alias): (&str, u64), text: &str, at_ms: u64) {
+        payload.push(&Metric {
+            name: None,
+            alias: Some(alias),
+            timestamp_ms: Some(at_ms),
+            datatype: self.datatype(TEXT),
+            historical: false,
+            value: Value::Str(text),
+            properties: &[],
+        });
+    }
+}
+
+/// In the type that it has by itself.
+fn plain(value: &value::Value) -> (Option<DataType>, Value<'_>) {
+    let kind = match value {
+        value::Value::Bool(_) => DataType::Boolean,
+        value::Value::Int(_) => DataType::Int64,
+        value::Value::Uint(_) => DataType::UInt64,
+        value::Value::Float(_) => DataType::Double,
+        value::Value::Text(_) => DataType::String,
+    };
+    (Some(kind), value_of(Some(value), kind).unwrap_or(Value::Null))
+}

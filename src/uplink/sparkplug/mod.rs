@@ -1,0 +1,262 @@
+//! An edge node of Sparkplug B 3.0 (`format = "sparkplug"`): what such a session does that no other does.
+//!
+//! The room around it stays as it is: source, packing into runs, lanes, window, pace, budgets. Here is only where Sparkplug
+//! differs: `number` its two counts · `catalogue` which metric is which tag · `birth` births, deaths and when a device has them ·
+//! `data` records to NDATA and DDATA, and what of them is historical · `barrier` how QoS 0 is acknowledged · `host` what the
+//! primary host has to do with it · `rebirth` births on request, but no storm of them · `commands` NCMD, DCMD and STATE as they
+//! come in · `sending` the feeder's part.
+//!
+//! ```text
+//! CONNECT, will NDEATH(bdSeq) · SUBSCRIBE NCMD DCMD STATE · SUBACK · [STATE online] · NBIRTH(bdSeq, seq 0) · DBIRTH … ·
+//! DDATA NDATA … barrier · … · NDEATH · DISCONNECT
+//! ```
+//!
+//! MQTT is 3.1.1: with 5 an edge node must end with DISCONNECT 0x04, which rumqttc 0.25.1 cannot say.
+//!
+//! Promises: no data before all births of the session; every message but NDEATH has the next seq, given at the last moment by the
+//! one feeder; a record counts as received when a barrier behind it was answered and, with a primary host, that was online for
+//! `host_timeout` more; whatever is in doubt goes again, as historical.
+
+mod barrier;
+mod birth;
+mod catalogue;
+mod commands;
+mod data;
+mod host;
+mod number;
+mod rebirth;
+mod sending;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::config::plan::{Compress, Datatypes, Plan, SparkplugPlan, UplinkPlan};
+use crate::flow::clock::Clock;
+use crate::flow::latest::Latest;
+use crate::model::number::Class;
+use crate::model::sparkplug::{Kind, Node};
+use crate::payload::sparkplug::{DataType, Payload};
+use crate::store::DictionaryTag;
+
+use super::downlink::Commands;
+
+pub(super) use barrier::Barrier;
+pub(super) use commands::Ears;
+pub(super) use data::SAMPLE_BYTES;
+pub(super) use sending::Data;
+
+use birth::{Due, Life};
+use catalogue::Catalogue;
+use host::Host;
+use number::Numbers;
+use rebirth::Rebirth;
+
+/// A host that wants less would take us for dead.
+const SCAN_RATE_MAX: Duration = Duration::from_secs(3600);
+
+/// What births tell of.
+#[derive(Debug, Clone)]
+pub struct Plant {
+    /// The plan in force; a reload changes it.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// The newest value of each tag, and how each device stands.
+    pub latest: Arc<Latest>,
+}
+
+/// One publish, not yet numbered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Telegram {
+    pub(super) kind: Kind,
+    /// Of a device: with D in its kind.
+    pub(super) device: Option<Arc<str>>,
+    pub(super) payload: Payload,
+}
+
+/// The edge node that an uplink is; outlives its sessions.
+pub(super) struct EdgeNode {
+    node: Node,
+    classes: Vec<Class>,
+    compress: Compress,
+    datatypes: Datatypes,
+    plant: Option<Plant>,
+    clock: Clock,
+    numbers: Numbers,
+    /// What the last births told of.
+    catalogue: Arc<Catalogue>,
+    /// The same for commands.
+    shown: Arc<ArcSwap<Catalogue>>,
+    /// The plan that the last births were made of.
+    told: Option<Arc<Plan>>,
+    devices: HashMap<Arc<str>, Life>,
+    /// By alias: what was told of each metric in this session.
+    metrics: HashMap<u64, Told>,
+    /// Births and deaths to be sent, before anything else.
+    due: VecDeque<Due>,
+    looked_at: Option<Instant>,
+    /// NBIRTH of this session was sent.
+    born: bool,
+    rebirth: Rebirth,
+    host: Option<Host>,
+    ears: Arc<Ears>,
+    commands: Option<Commands>,
+    /// What a host set: until the process ends.
+    scan_rate: Option<Duration>,
+    /// Who asks, for log and audit.
+    origin: String,
+}
+
+/// What was told of a metric last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    /// The time of its newest value, or of the birth that told that it has none.
+    newest_ms: u64,
+    quality: i32,
+}
+
+impl EdgeNode {
+    pub(super) fn new(plan: &UplinkPlan, spark: &SparkplugPlan, clock: Clock) -> Self {
+        Self {
+            node: spark.node.clone(),
+            classes: plan.classes.clone(),
+            compress: plan.compress,
+            datatypes: spark.datatypes,
+            plant: None,
+            clock,
+            numbers: Numbers::begin(0),
+            catalogue: Arc::default(),
+            shown: Arc::default(),
+            told: None,
+            devices: HashMap::new(),
+            metrics: HashMap::new(),
+            due: VecDeque::new(),
+            looked_at: None,
+            born: false,
+            rebirth: Rebirth::default(),
+            host: spark.primary_host.as_ref().map(|_| Host::new(spark.host_timeout)),
+            ears: Arc::new(Ears::new(spark)),
+            commands: None,
+            scan_rate: None,
+            origin: format!("uplink:{}", plan.name),
+        }
+    }
+
+    /// What its births tell of from now on.
+    pub(super) fn live_in(&mut self, plant: Plant) {
+        self.plant = Some(plant);
+    }
+
+    /// It takes writes, and hands them in here.
+    pub(super) fn obey(&mut self, commands: Commands) {
+        self.commands = Some(commands);
+    }
+
+    /// A session begins, with this count; without a store that could be opened, with the one after the last.
+    pub(super) fn begin(&mut self, bdseq: Option<u8>) {
+        self.numbers = Numbers::begin(bdseq.unwrap_or_else(|| self.numbers.bdseq.wrapping_add(1)));
+        self.born = false;
+        self.due.clear();
+        self.devices.clear();
+        self.metrics.clear();
+        self.rebirth = Rebirth::default();
+        self.ears.begin();
+        if let Some(host) = &mut self.host {
+            host.begin();
+        }
+    }
+
+    /// Where the will goes.
+    pub(super) fn death_topic(&self) -> String {
+        self.node.topic(Kind::NDeath)
+    }
+
+    /// The will, and the last word of a session that ends in order.
+    pub(super) fn death(&self) -> Vec<u8> {
+        birth::death(self.numbers.bdseq, self.now_ms())
+    }
+
+    /// Its topic and its bytes, with the next number.
+    pub(super) fn seal(&mut self, telegram: Telegram) -> (String, Vec<u8>) {
+        let Telegram { kind, device, mut payload } = telegram;
+        let seq = if kind == Kind::NBirth { self.numbers.birth() } else { self.numbers.take() };
+        payload.stamp(self.now_ms(), Some(seq));
+        let topic = match &device {
+            Some(device) => self.node.device_topic(kind, device),
+            None => self.node.topic(kind),
+        };
+        let packed = self.compress == Compress::Gzip && !matches!(kind, Kind::NBirth | Kind::DBirth);
+        (topic, if packed { payload.compressed() } else { payload.encode() })
+    }
+
+    fn now_ms(&self) -> u64 {
+        ms(self.clock.wall_now().unix_ms)
+    }
+
+    /// All that the store knows; asked for at births.
+    pub(super) fn learn(&mut self, dictionary: &[Arc<DictionaryTag>]) {
+        let Some(plant) = &self.plant else { return };
+        let plan = plant.plan.load_full();
+        self.catalogue = Arc::new(Catalogue::new(&plan, &self.classes, dictionary));
+        self.shown.store(Arc::clone(&self.catalogue));
+        self.told = Some(plan);
+    }
+
+    /// Has a reload changed what births tell of? Said once.
+    fn has_changed(&mut self) -> bool {
+        let Some((plant, told)) = self.plant.as_ref().zip(self.told.as_mut()) else { return false };
+        let now = plant.plan.load();
+        if Arc::ptr_eq(&now, told) {
+            return false;
+        }
+        let before = std::mem::replace(told, Arc::clone(&now));
+        now.tags != before.tags || now.devices != before.devices
+    }
+
+    /// How often data are sent, ms: as often as the quickest tag is polled, or as a host wants it.
+    fn scan_rate_ms(&self) -> u64 {
+        let wanted = self.scan_rate.map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+        wanted.max(self.catalogue.scan_rate_ms)
+    }
+
+    /// A host wants data so often. Not more often than the buses bring some, and at least once an hour; between, samples are
+    /// taken and kept as configured, and go together. What data wait for now.
+    fn scan(&mut self, every_ms: u64) -> Option<Duration> {
+        let slower = every_ms > self.catalogue.scan_rate_ms;
+        self.scan_rate = slower.then(|| Duration::from_millis(every_ms).min(SCAN_RATE_MAX));
+        self.scan_rate
+    }
+
+    /// Somebody wants births.
+    pub(super) const fn ask_for_births(&mut self) {
+        self.rebirth.ask();
+    }
+
+    /// When births are due that somebody asked for.
+    pub(super) fn rebirth_due(&self, now: Instant) -> Option<Instant> {
+        self.rebirth.due(now)
+    }
+
+    /// Its primary host, if it has one.
+    const fn host(&mut self) -> Option<&mut Host> {
+        self.host.as_mut()
+    }
+
+    /// What came in for it.
+    pub(super) fn ears(&self) -> Arc<Ears> {
+        Arc::clone(&self.ears)
+    }
+}
+
+/// Times before 1970 are none.
+fn ms(unix_ms: i64) -> u64 {
+    u64::try_from(unix_ms).unwrap_or(0)
+}
+
+/// A metric that carries JSON of the gateway's own.
+const TEXT: DataType = DataType::String;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! The edge node without a network: what is born, told and historical, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::{EdgeNode, Plant, Telegram};
+use crate::config::plan::{Compress, Datatypes, DevicePlan, Plan, SparkplugPlan, TagPlan, UplinkPlan};
+use crate::flow::clock::{Clock, FakeTime, Fix};
+use crate::flow::hub::{DeviceReport, Diagnosis, Standing};
+use crate::flow::latest::Latest;
+use crate::model::number::{Class, Epoch, Number, Seq};
+use crate::model::quality::{Cause, Quality};
+use crate::model::sample::Sample;
+use crate::model::sparkplug::{Kind, Node};
+use crate::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
+use crate::model::time::{Boot, Stamp};
+use crate::model::value::Value;
+use crate::store::{DictionaryTag, Owed, OwedBody};
+
+const NOW_MS: i64 = 1_795_204_800_000;
+
+struct Site {
+    node: EdgeNode,
+    latest: Arc<Latest>,
+    plan: Arc<ArcSwap<Plan>>,
+    dictionary: Vec<Arc<DictionaryTag>>,
+    time: Arc<FakeTime>,
+}
+
+fn at(micros: i64) -> Stamp {
+    Stamp { boot: Boot(1), micros }
+}
+
+fn tag(id: u32, device: &str, name: &str) -> Arc<DictionaryTag> {
+    let (device, name, topic) = (device.to_owned(), name.to_owned(), format!("p/{device}/{name}"));
+    Arc::new(DictionaryTag { id, device, name, topic, data_type: DataType::Uint16 })
+}
+
+fn plan() -> Plan {
+    let mut plan = Plan::empty("gw");
+    for (device, name) in [(0, "pump"), (1, "valve")] {
+        let begin = plan.tags.len();
+        for tag in ["a", "b"] {
+            let address = Address { table: Table::Holding, start: 0, bit: None };
+            let topic = format!("p/{name}/{tag}").into();
+            plan.tags.push(TagPlan { topic, ..TagPlan::plain(tag, DeviceIx(device), address, DataType::Uint16) });
+        }
+        plan.devices.push(DevicePlan { tags: begin..plan.tags.len(), ..DevicePlan::plain(name, BusIx(0), 1) });
+    }
+    plan
+}
+
+impl Site {
+    fn new() -> Self {
+        let time = Arc::<FakeTime>::default();
+        let clock = Clock::new(Arc::<FakeTime>::clone(&time), Boot(1), 0);
+        clock.learn(Fix { at: at(0), unix_ms: NOW_MS });
+        let spark = SparkplugPlan {
+            node: Node::new("g", "gw").expect("good ids"),
+            primary_host: None,
+            host_timeout: Duration::ZERO,
+            datatypes: Datatypes::Births,
+        };
+        let uplink = UplinkPlan { compress: Compress::None, ..UplinkPlan::plain("cloud") };
+        let mut node = EdgeNode::new(&uplink, &spark, clock);
+        let (latest, plan) = (Arc::<Latest>::default(), Arc::new(ArcSwap::from_pointee(plan())));
+        node.live_in(Plant { plan: Arc::clone(&plan), latest: Arc::clone(&latest) });
+        let names = [(1, "pump", "a"), (2, "pump", "b"), (3, "valve", "a"), (4, "valve", "b")];
+        let dictionary = names.map(|(id, device, name)| tag(id, device, name)).to_vec();
+        node.begin(Some(7));
+        Self { node, latest, plan, dictionary, time }
+    }
+
+    fn births(&mut self, now: Instant) -> Vec<Telegram> {
+        self.node.learn(&self.dictionary);
+        self.node.begin_births(now);
+        self.due(now)
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<Telegram> {
+        std::iter::from_fn(|| self.node.next_due(now)).collect()
+    }
+
+    fn report(&self, device: u32, standing: Standing) {
+        self.latest.put_device(DeviceReport {
+            device: DeviceIx(device),
+            standing,
+            last_success: None,
+            requests: 0,
+            timeouts: 0,
+            exceptions: 0,
+            errors: 0,
+            diagnosis: Diagnosis::default(),
+        });
+    }
+}
+
+fn sample(tag: &Arc<DictionaryTag>, seq: u64, value: Option<u64>, micros: i64) -> Owed {
+    let quality = if value.is_some() { Quality::Good } else { Quality::Bad(Cause::Timeout) };
+    Owed {
+        number: Number { stream: Class::Telemetry, epoch: Epoch(1), seq: Seq(seq) },
+        previous: None,
+        body: OwedBody::Sample { tag: Arc::clone(tag), value: value.map(Value::Uint), quality },
+        at: at(micros),
+    }
+}
+
+fn said(telegrams: &[Telegram]) -> Vec<(Kind, &str)> {
+    telegrams.iter().map(|telegram| (telegram.kind, telegram.device.as_deref().unwrap_or(""))).collect()
+}
+
+/// How many metrics of a payload are historical: field 5 with value 1 in each metric of ours.
+fn historical(node: &mut EdgeNode, telegram: &Telegram) -> usize {
+    let (_, bytes) = node.seal(telegram.clone());
+    bytes.windows(2).filter(|pair| *pair == [5 << 3, 1]).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn births_come_first_and_a_device_that_is_down_has_none() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.report(1, Standing::Down);
+    let births = site.births(now);
+    assert_eq!(said(&births), [(Kind::NBirth, ""), (Kind::DBirth, "pump")]);
+    let sealed: Vec<String> = births.into_iter().map(|birth| site.node.seal(birth).0).collect();
+    assert_eq!(sealed, ["spBv1.0/g/NBIRTH/gw", "spBv1.0/g/DBIRTH/gw/pump"]);
+    site.report(1, Standing::Answering);
+    site.node.look(now);
+    assert_eq!(said(&site.due(now)), [(Kind::DBirth, "valve")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_dies_when_its_last_values_are_out_and_what_is_bad_after_that_goes_nowhere() {
+    let (mut site, mut now) = (Site::new(), Instant::now());
+    let pump = Arc::clone(&site.dictionary[0]);
+    site.births(now);
+    site.report(0, Standing::Down);
+    let draft = site.node.draft(&[sample(&pump, 1, None, 1_000_000)]);
+    let telegrams = site.node.keep(draft);
+    assert_eq!(said(&telegrams), [(Kind::DData, "pump")]);
+    assert_eq!(site.node.before(&telegrams[0], now), None);
+    site.node.look(now);
+    assert_eq!(site.due(now), [], "not while its values are on the way");
+    now += Duration::from_secs(3);
+    site.time.advance(Duration::from_secs(3));
+    site.node.look(now);
+    assert_eq!(said(&site.due(now)), [(Kind::DDeath, "pump")]);
+    assert!(site.node.draft(&[sample(&pump, 2, None, 4_000_000)]).telegrams.is_empty());
+    // something from before its death turns up: it is born for it
+    let draft = site.node.draft(&[sample(&pump, 3, Some(5), 500_000)]);
+    let telegrams = site.node.keep(draft);
+    let birth = site.node.before(&telegrams[0], now).expect("a birth");
+    assert_eq!(said(&[birth]), [(Kind::DBirth, "pump")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_newer_than_what_was_told_is_historical() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    let (a, b) = (Arc::clone(&site.dictionary[0]), Arc::clone(&site.dictionary[1]));
+    let newest = Sample { tag: TagIx(0), value: Some(Value::Uint(9)), quality: Quality::Good, at: at(5_000_000) };
+    site.time.advance(Duration::from_secs(10));
+    site.latest.put(&[newest]);
+    site.births(now);
+    let live =
+        [sample(&a, 1, Some(8), 4_000_000), sample(&a, 2, Some(9), 5_000_000), sample(&a, 3, Some(10), 6_000_000)];
+    // made twice, as when a message is divided: nothing is taken for told before it is kept
+    assert_eq!(site.node.draft(&live).telegrams.len(), 1);
+    let draft = site.node.draft(&live);
+    let telegrams = site.node.keep(draft);
+    assert_eq!(historical(&mut site.node, &telegrams[0]), 2);
+    let draft = site.node.draft(&[sample(&b, 4, Some(1), 1_000_000), sample(&a, 5, Some(11), 5_500_000)]);
+    let telegrams = site.node.keep(draft);
+    assert_eq!(
+        historical(&mut site.node, &telegrams[0]),
+        2,
+        "its birth told that b had none; of a something newer was told"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_of_an_earlier_plan_is_born_with_its_device_before_its_samples() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    let (old, gone) = (tag(9, "pump", "old"), tag(10, "mixer", "speed"));
+    let draft = site.node.draft(&[sample(&old, 1, Some(5), 1), sample(&gone, 2, Some(6), 2)]);
+    let telegrams = site.node.keep(draft);
+    assert_eq!(said(&telegrams), [(Kind::DData, "pump"), (Kind::DData, "mixer")]);
+    for telegram in &telegrams {
+        let birth = site.node.before(telegram, now).expect("a birth");
+        assert_eq!((birth.kind, &birth.device), (Kind::DBirth, &telegram.device));
+        assert_eq!(site.node.before(telegram, now), None, "once");
+    }
+    let later = now + Duration::from_secs(3);
+    site.node.look(later);
+    assert_eq!(said(&site.due(later)), [(Kind::DDeath, "mixer")], "it is in no plan");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_changes_tags_is_noticed_once_and_one_that_does_not_is_not() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    assert!(!site.node.has_changed());
+    site.plan.store(Arc::new(plan()));
+    assert!(!site.node.has_changed(), "another one that says the same");
+    let mut changed = plan();
+    changed.tags[3].unit = "bar".to_owned();
+    site.plan.store(Arc::new(changed));
+    assert!(site.node.has_changed());
+    assert!(!site.node.has_changed());
+    let births = site.births(now);
+    assert_eq!(births.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_go_on_over_devices_and_begin_with_0_at_each_birth() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    let seq = |node: &mut EdgeNode, telegram: Telegram| {
+        let (_, bytes) = node.seal(telegram);
+        // seq is the last field of a payload: number 3, one or two bytes
+        let key = bytes.iter().rposition(|byte| *byte == 3 << 3).expect("a seq");
+        bytes[key + 1]
+    };
+    let births = site.births(now);
+    let numbers: Vec<u8> = births.into_iter().map(|birth| seq(&mut site.node, birth)).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    let births = site.births(now);
+    let numbers: Vec<u8> = births.into_iter().map(|birth| seq(&mut site.node, birth)).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+}

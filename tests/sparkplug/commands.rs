@@ -1,0 +1,178 @@
+//! NCMD and DCMD: rebirths, writes, and what is refused.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::time::Duration;
+
+use crate::births::{two_devices, uplink};
+use crate::gateway::{Home, Plc, until};
+use crate::host::Host;
+use crate::law::lawful;
+use crate::payload::{BOOLEAN, DOUBLE, INT32, Metric, STRING, Value};
+
+/// The command for new births.
+pub fn rebirth() -> Metric {
+    Metric::write("Node Control/Rebirth", BOOLEAN, Value::Bool(true))
+}
+
+// covers: tck-id-operational-behavior-data-commands-ncmd-rebirth-verb
+// covers: tck-id-operational-behavior-data-commands-ncmd-rebirth-name
+// covers: tck-id-operational-behavior-data-commands-ncmd-rebirth-value
+// covers: tck-id-operational-behavior-data-commands-rebirth-action-1
+// covers: tck-id-operational-behavior-data-commands-rebirth-action-2
+// covers: tck-id-operational-behavior-data-commands-rebirth-action-3
+/// Longer than other tests: births are five seconds apart at least, and that is what it is about.
+#[tokio::test]
+async fn a_flood_of_rebirths_is_answered_at_once_and_then_once_in_five_seconds() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    host.command(None, vec![Metric::write("Node Control/Rebirth", BOOLEAN, Value::Bool(false))]);
+    host.command(None, vec![Metric::write("Node Control/Rebirth", INT32, Value::Int(1))]);
+    let seen = host.of("DDATA").len();
+    host.count("DDATA", seen + 2).await;
+    assert_eq!(host.of("NBIRTH").len(), 1, "neither of them asks for births");
+    (0..200).for_each(|_| host.command(None, vec![rebirth()]));
+    host.count("NBIRTH", 2).await;
+    (0..200).for_each(|_| host.command(None, vec![rebirth()]));
+    host.count("NBIRTH", 3).await;
+    let seen = host.of("DDATA").len();
+    host.count("DDATA", seen + 5).await;
+    let births = host.of("NBIRTH");
+    assert_eq!(births.len(), 3, "births are not stormed");
+    assert!(births[2].at - births[1].at > Duration::from_millis(4500), "{:?}", births[2].at - births[1].at);
+    let (bd_seq, connections) = (births[0].payload.bd_seq(), host.connects().len());
+    assert!(births.iter().all(|birth| birth.payload.bd_seq() == bd_seq) && connections == 1);
+    let messages = host.messages();
+    let at = messages.iter().position(|it| it.at == births[1].at && it.kind == "NBIRTH").unwrap();
+    assert!(messages[at + 1..at + 3].iter().all(|it| it.kind == "DBIRTH"), "all births before any data");
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+// covers: tck-id-operational-behavior-data-commands-dcmd-verb, tck-id-operational-behavior-data-commands-ncmd-verb
+// covers: tck-id-payloads-name-cmd-requirement
+#[tokio::test]
+async fn a_write_by_name_or_by_alias_moves_the_plc_and_comes_back_as_data() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    host.command(Some("plc"), vec![Metric::write("level", INT32, Value::Int(321))]);
+    until("it is written", || plc.word(0) == 321).await;
+    let births = host.of("DBIRTH");
+    let alias = births.iter().find_map(|it| it.payload.named("level")).unwrap().alias;
+    host.command(Some("plc"), vec![Metric { alias, name: None, ..Metric::write("", INT32, Value::Int(22)) }]);
+    until("it is written by alias", || plc.word(0) == 22).await;
+    host.until("it comes back", |host| {
+        let values = lawful(host, &["meter", "plc"]);
+        values[&("plc".into(), "level".into())].iter().any(|told| told.value == Some(Value::Int(22)))
+    })
+    .await;
+    drop(daemon);
+}
+
+// covers: tck-id-operational-behavior-data-commands-ncmd-metric-name
+// covers: tck-id-operational-behavior-data-commands-ncmd-metric-value
+// covers: tck-id-operational-behavior-data-commands-dcmd-metric-name
+// covers: tck-id-operational-behavior-data-commands-dcmd-metric-value
+#[tokio::test]
+async fn what_may_not_be_written_is_not_written_and_the_session_goes_on() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let level = |kind, value| vec![Metric::write("level", kind, value)];
+    for (device, metrics) in [
+        (Some("plc"), level(INT32, Value::Int(401))),
+        (Some("plc"), level(DOUBLE, Value::Double(4.5))),
+        (Some("plc"), level(STRING, Value::Text("7".into()))),
+        (Some("plc"), level(BOOLEAN, Value::Bool(true))),
+        (
+            Some("plc"),
+            vec![Metric { is_null: Some(true), value: None, ..Metric::write("level", INT32, Value::Int(0)) }],
+        ),
+        (Some("plc"), vec![Metric::write("mode", INT32, Value::Int(3))]),
+        (Some("plc"), vec![Metric::write("energy", INT32, Value::Int(3))]),
+        (Some("plc"), vec![Metric::write("nothing", INT32, Value::Int(3))]),
+        (Some("nobody"), level(INT32, Value::Int(5))),
+        (Some("meter"), level(INT32, Value::Int(5))),
+        (None, level(INT32, Value::Int(5))),
+        (None, vec![Metric::write("Node Control/Reboot", BOOLEAN, Value::Bool(true))]),
+        (None, vec![Metric::write("bdSeq", INT32, Value::Int(5))]),
+        (Some("plc"), vec![Metric { name: None, alias: Some(987_654), ..Metric::write("", INT32, Value::Int(5)) }]),
+        (Some("plc"), Vec::new()),
+    ] {
+        host.command(device, metrics);
+    }
+    for garbage in [&b"{\"value\":5}"[..], &[0xFF; 300], &[0x12, 0x7F, 0], &[0x12, 0x00].repeat(5000), b""] {
+        host.say("spBv1.0/acme/DCMD/gw/plc", garbage);
+        host.say("spBv1.0/acme/NCMD/gw", garbage);
+    }
+    let writes = plc.writes();
+    assert_eq!(writes, 0);
+    host.command(Some("plc"), level(INT32, Value::Int(400)));
+    until("a good one is written", || plc.word(0) == 400).await;
+    assert_eq!(plc.writes(), 1, "and nothing else was");
+    assert_eq!(host.connects().len(), 1, "the session goes on");
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_flood_of_commands_starves_neither_data_nor_births() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let seen = host.of("DDATA").len();
+    for round in 0..40 {
+        for value in 0..50 {
+            host.command(Some("plc"), vec![Metric::write("level", INT32, Value::Int(500 + round * 50 + value))]); // out of range
+            host.command(None, vec![rebirth()]);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await; // a flood, not one wave
+    }
+    host.count("DDATA", seen + 10).await;
+    host.count("NBIRTH", 2).await;
+    assert_eq!((plc.writes(), host.connects().len()), (0, 1));
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_command_that_lay_on_the_broker_moves_nothing() {
+    use prost::Message as _;
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let metrics = vec![Metric::write("level", INT32, Value::Int(99))];
+    let kept = crate::payload::Payload { timestamp: Some(1), metrics, ..Default::default() };
+    host.keep("spBv1.0/acme/DCMD/gw/plc", &kept.encode_to_vec());
+    let rebirths = crate::payload::Payload { timestamp: Some(1), metrics: vec![rebirth()], ..Default::default() };
+    host.keep("spBv1.0/acme/NCMD/gw", &rebirths.encode_to_vec());
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 5).await;
+    assert_eq!((plc.writes(), plc.word(0), host.of("NBIRTH").len()), (0, 0, 1));
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_scan_rate_is_taken_and_said_in_the_next_birth() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let rate =
+        |host: &Host| host.of("NBIRTH").last().and_then(|it| it.payload.named("Node Control/Scan Rate")?.value.clone());
+    let kind =
+        host.of("NBIRTH")[0].payload.named("Node Control/Scan Rate").expect("it says what it is").datatype.unwrap();
+    let before = rate(&host);
+    let value = if kind == INT32 { Value::Int(700) } else { Value::Long(700) };
+    host.command(None, vec![Metric::write("Node Control/Scan Rate", kind, value.clone())]);
+    host.command(None, vec![rebirth()]);
+    host.count("NBIRTH", 2).await;
+    assert_ne!(rate(&host), before);
+    assert_eq!(rate(&host), Some(value));
+    drop(daemon);
+}

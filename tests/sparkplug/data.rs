@@ -1,0 +1,116 @@
+//! Data: one count, aliases, times, deaths of devices.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::time::Duration;
+
+use crate::births::{SECOND, two_devices, uplink};
+use crate::gateway::{Home, Plc, config, tag};
+use crate::host::Host;
+use crate::law::lawful;
+
+// covers: tck-id-topics-ddata-topic, tck-id-topics-ddata-mqtt, tck-id-topics-ddata-seq-num, tck-id-topics-ddata-timestamp
+// covers: tck-id-payloads-ddata-timestamp, tck-id-payloads-ddata-seq, tck-id-payloads-ddata-seq-inc
+// covers: tck-id-payloads-ddata-order, tck-id-payloads-ddata-qos, tck-id-payloads-ddata-retain
+// covers: tck-id-payloads-sequence-num-incrementing, tck-id-payloads-alias-data-cmd-requirement
+// covers: tck-id-payloads-metric-datatype-not-req, tck-id-operational-behavior-data-publish-dbirth-order
+#[tokio::test]
+async fn data_are_one_count_over_all_devices_that_goes_on_from_255_to_0() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let mut fast = config(plc.line.address()) + &tag("level", "holding:0", "int16", "");
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    for name in names {
+        let device = SECOND.replace("meter", name).replace("200ms", "50ms");
+        fast += &(device + &tag("energy", "holding:2", "uint32", ""));
+    }
+    let home = Home::new(&(fast + &uplink(&host, "")));
+    let daemon = home.run();
+    host.until("the count begins again", |host| {
+        host.of("DDATA").iter().filter(|it| it.payload.seq == Some(0)).count() > 0
+    })
+    .await;
+    let values = lawful(&host, &names);
+    let told = &values[&("plc".into(), "level".into())];
+    let birth = told.iter().find(|told| told.in_birth).unwrap().unix_ms;
+    assert!(told.iter().all(|told| told.in_birth || told.historical == (told.unix_ms <= birth)), "{told:?}");
+    drop(daemon);
+}
+
+// covers: tck-id-principles-rbe-recommended, tck-id-topics-ddata-payload, tck-id-topics-ndata-payload
+// covers: tck-id-operational-behavior-data-publish-nbirth-change, tck-id-operational-behavior-data-publish-dbirth-change
+#[tokio::test]
+async fn a_tag_with_a_deadband_is_silent_until_it_changes() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let tags = tag("still", "holding:0", "int16", "deadband = 2.0") + &tag("busy", "holding:1", "int16", "");
+    let home = Home::new(&(config(plc.line.address()) + &tags + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 5).await;
+    let told = |host: &Host| lawful(host, &["plc"])[&("plc".into(), "still".into())].clone();
+    let data = |host: &Host| told(host).iter().filter(|told| !told.in_birth).count();
+    let before = data(&host);
+    assert!(before <= 2, "once, or not at all after the birth");
+    let seen = host.of("DDATA").len();
+    host.count("DDATA", seen + 5).await;
+    assert_eq!(data(&host), before);
+    plc.set(0, &[40]);
+    host.until("the change", |host| data(host) > before).await;
+    drop(daemon);
+}
+
+// covers: tck-id-operational-behavior-device-ddeath, tck-id-topics-ddeath-topic, tck-id-topics-ddeath-mqtt
+// covers: tck-id-topics-ddeath-seq-num, tck-id-payloads-ddeath-timestamp, tck-id-payloads-ddeath-seq
+// covers: tck-id-payloads-ddeath-seq-inc, tck-id-payloads-ddeath-seq-number
+#[tokio::test]
+async fn a_device_that_falls_silent_dies_and_is_born_again_when_it_is_back() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let (address, units) = (plc.line.address(), plc.units.clone());
+    drop(plc);
+    host.count("DDEATH", 2).await;
+    let plc = Plc::at(address, units).await;
+    let back = |host: &Host| {
+        let messages = host.messages();
+        let death = messages.iter().rposition(|it| it.kind == "DDEATH").unwrap_or(0);
+        messages[death..].iter().any(|it| it.kind == "DBIRTH")
+    };
+    host.until("births after the deaths", back).await;
+    host.until("data of both", |host| host.messages().iter().rev().take(4).any(|it| it.kind == "DDATA")).await;
+    lawful(&host, &["meter", "plc"]);
+    drop((daemon, plc));
+}
+
+// covers: tck-id-topics-ndata-topic, tck-id-topics-ndata-mqtt, tck-id-topics-ndata-seq-num, tck-id-topics-ndata-timestamp
+// covers: tck-id-payloads-ndata-timestamp, tck-id-payloads-ndata-seq, tck-id-payloads-ndata-seq-inc
+// covers: tck-id-payloads-ndata-order, tck-id-payloads-ndata-qos, tck-id-payloads-ndata-retain
+// covers: tck-id-operational-behavior-data-publish-nbirth-order
+#[tokio::test]
+async fn alarms_are_data_of_the_node() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let tags = tag("level", "holding:0", "int16", "alarm = { high = 100.0 }");
+    let home = Home::new(&(config(plc.line.address()) + &tags + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    plc.set(0, &[150]);
+    host.count("NDATA", 1).await;
+    let values = lawful(&host, &["plc"]);
+    let alarms = values.iter().filter(|((device, name), _)| device.is_empty() && name.contains("Alarm"));
+    let said = alarms.flat_map(|(_, told)| told).any(|told| format!("{:?}", told.value).contains("high"));
+    assert!(said, "{:?}", values.keys().collect::<Vec<_>>());
+    drop(daemon);
+}
+
+/// Beside a host that is as fast as it can be, for a while: no value that the local broker had is missing.
+#[tokio::test]
+async fn every_value_of_the_local_broker_is_at_the_host_with_its_own_time() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    let truth = crate::outage::Truth::of(&daemon).await;
+    let counting = crate::outage::count_up(&plc);
+    host.count("DDATA", 10).await;
+    tokio::time::sleep(Duration::from_millis(500)).await; // some polls
+    counting.abort();
+    truth.is_at(&host, &["meter", "plc"]).await;
+}
