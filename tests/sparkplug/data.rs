@@ -25,10 +25,7 @@ async fn data_are_one_count_over_all_devices_that_goes_on_from_255_to_0() {
     }
     let home = Home::new(&(fast + &uplink(&host, "")));
     let daemon = home.run();
-    host.until("the count begins again", |host| {
-        host.of("DDATA").iter().filter(|it| it.payload.seq == Some(0)).count() > 0
-    })
-    .await;
+    host.until("the count begins again", |host| host.of("DDATA").iter().any(|it| it.payload.seq == Some(0))).await;
     let values = lawful(&host, &names);
     let told = &values[&("plc".into(), "level".into())];
     let birth = told.iter().find(|told| told.in_birth).unwrap().unix_ms;

@@ -190,7 +190,7 @@ impl Host {
                 let kinds: Vec<_> = self.messages().iter().map(|it| format!("{} {:?}", it.kind, it.device)).collect();
                 panic!("waited 30 s for: {what}; so far {:?}", &kinds[kinds.len().saturating_sub(30)..]);
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
