@@ -199,7 +199,8 @@ impl Access {
 
     /// Who is at the door? Takes as long as checking a password takes.
     ///
-    /// A client that gives a name (or, in MQTT 5, a password alone) is never taken for an anonymous one.
+    /// Where there are users, a client that gives a name (or, in MQTT 5, a password alone) is never taken for an anonymous
+    /// one. Where there are none, and no file of them, a name is not looked at.
     pub async fn admit(&self, arriving: Arriving<'_>, shown: Credentials<'_>) -> Result<Identity, Refused> {
         let admitted = self.judge(arriving, shown).await;
         let Arriving { client, from, .. } = arriving;
@@ -227,6 +228,8 @@ impl Access {
             (Some(certificate), user) if user.is_none_or(|user| user == certificate) => {
                 Ok(Identity::new(Who::Certificate(certificate.into()), client))
             }
+            // Many are set up with a name that nobody asks for.
+            _ if door != Anonymous::None && !self.has_users() => Ok(Identity::anonymous(door, client)),
             (_, Some(name)) => {
                 let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
                 // An empty password proves nothing, even where its hash stands in the file (as with mosquitto).

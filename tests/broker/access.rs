@@ -381,3 +381,20 @@ fn will_properties() -> v5::LastWillProperties {
         user_properties: Vec::new(),
     }
 }
+
+#[tokio::test]
+async fn where_there_are_no_users_a_name_is_not_looked_at_and_gives_no_rights() {
+    let acl = vec![rule("hmi", &["#"], &["#"]), rule("*", &["#"], &["#"]), rule("anonymous", &["public/#"], &[])];
+    let open = Setup { acl: acl.clone(), users_file: None, ..setup() };
+    let broker = Running::with(open).await;
+    let mut named = Client5::connect(broker.address, "a", login("hmi", "password")).await;
+    assert_eq!(named.subscribe(filter("x", 0), None).await, v5::SubscribeReasonCode::NotAuthorized);
+    assert!(matches!(named.subscribe(filter("public/#", 0), None).await, v5::SubscribeReasonCode::Success(_)));
+    assert_eq!(named.publish(message("public/in", 1, "x")).await, v5::PubAckReason::NotAuthorized);
+    broker.stop().await;
+    let shut = Setup { acl, users_file: None, anonymous: Anonymous::None, ..setup() };
+    let broker = Running::with(shut).await;
+    let (_, connack) = Client5::open(broker.address, "a", login("hmi", "password")).await;
+    assert_eq!(connack.code, v5::ConnectReturnCode::NotAuthorized);
+    broker.stop().await;
+}

@@ -37,7 +37,6 @@ REASONS = {
 MISSES = {
     "5 test_subscribe_failure": ("choice", "it wants 0x80; Ironbridge says 0x87, not authorized"),
     "5 test_dollar_topics": ("client", "a PUBACK with a reason string (0x87 on a $ topic)"),
-    "01-connect-uname-or-anon.py": ("choice", "a name without a password is nobody, where names are not looked at as well"),
     "02-subpub-qos1-oversize-payload.py": ("standard", "0x95 in a PUBACK, which has no such code (3.4.2-1, table 3-4); Ironbridge says 0x97"),
     "03-publish-dollar-v5.py": ("dollar", "0x87 instead of 0x10"),
     "04-retain-check-source-persist.py": ("choice", "a name without a password is nobody"),

@@ -48,6 +48,9 @@ const PACKETS: usize = 64;
 const UNHEARD_MAX: usize = 1024 * 1024;
 const HEAR_OUT_MAX: Duration = Duration::from_secs(1);
 
+/// The rest of a burst comes within this, or is not waited for.
+const ON_ITS_WAY_MAX: Duration = Duration::from_millis(20);
+
 /// For the last words on a connection, and for what waits when the gateway stops.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_millis(1500);
@@ -258,8 +261,8 @@ impl Connection {
         Ok(Rest::More)
     }
 
-    /// Deals with what the client had sent before its connection was of no use any more, without waiting for what comes
-    /// later: a goodbye may be in it, and then it is that which ended the connection.
+    /// Deals with what the client had sent before its connection was of no use any more, waiting no longer than the rest of
+    /// a burst takes: a goodbye may be in it, and then it is that which ended the connection.
     async fn hear_out<R>(&mut self, input: (&mut R, &mut Intake), out: &mut BytesMut) -> Option<Ending>
     where
         R: AsyncRead + Unpin,
@@ -278,7 +281,7 @@ impl Connection {
                 Ok(Rest::More) => {}
                 Ok(Rest::Nothing) if bytes >= UNHEARD_MAX => return None,
                 Ok(Rest::Nothing) => {
-                    let read = at_once(unconstrained(intake.read(reader)))?;
+                    let read = tokio::time::timeout(ON_ITS_WAY_MAX, unconstrained(intake.read(reader))).await.ok()?;
                     bytes += self.has_read(&read).then(|| read.unwrap_or(0))?;
                 }
             }
