@@ -11,7 +11,7 @@ use super::commands::Heard;
 use super::host::Standing;
 use crate::model::sparkplug::check_id;
 use crate::store::Ack;
-use crate::uplink::client::{Client, Extras, Gone, Retained};
+use crate::uplink::client::{Client, Extras, Retained};
 use crate::uplink::ended::Ended;
 use crate::uplink::feeder::{Progress, give_up};
 use crate::uplink::line::Line;
@@ -189,10 +189,5 @@ impl<S: Source> Session<'_, S> {
         self.ways.sent(bytes);
         progress.unproven = true;
         Ok(client.tell(topic, payload)?)
-    }
-
-    /// A barrier behind what was told.
-    pub(in crate::uplink) fn raise(&self, client: &Client, progress: &mut Progress) -> Result<(), Gone> {
-        if std::mem::take(&mut progress.unproven) { client.barrier() } else { Ok(()) }
     }
 }
