@@ -40,9 +40,11 @@ impl<S: Source> Uplink<S> {
             tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
             return Some(Duration::ZERO);
         }
-        if let Ended::Host(reason) = ended {
-            // no failure of anybody here: the next server, soon, and at most as often as after a lost connection
-            self.rotation.failed();
+        if matches!(ended, Ended::Host(_)) {
+            self.rotation.failed(); // the next server
+        }
+        if let Ended::Host(reason) | Ended::Anew(reason) = ended {
+            // no failure of anybody here: soon, and at most as often as after a lost connection
             self.ways.ended();
             self.down(reason, Told::Before);
             return Some(self.timing.retry_first);

@@ -31,6 +31,8 @@ pub(super) enum Ended {
     Busy(String),
     /// A host wants us elsewhere, or is not there: the next server.
     Host(String),
+    /// The host that was told everything is another one now: the same server, from the start.
+    Anew(String),
 }
 
 impl Ended {
@@ -45,7 +47,8 @@ impl Ended {
             | Self::Elsewhere(why)
             | Self::Narrow(why)
             | Self::Busy(why)
-            | Self::Host(why) => why,
+            | Self::Host(why)
+            | Self::Anew(why) => why,
             Self::NoRetain => "the broker does not keep retained messages".into(),
             Self::BadAlias => "the broker did not understand a topic alias".into(),
         }

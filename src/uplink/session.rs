@@ -161,7 +161,7 @@ impl<S: Source> Session<'_, S> {
             end = self.feed(&client, &line, &mut progress, stop) => end,
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
         };
-        if let End::Ended(Ended::Narrow(_) | Ended::Host(_)) = end {
+        if let End::Ended(Ended::Narrow(_) | Ended::Host(_) | Ended::Anew(_)) = end {
             leave(&client, &line).await;
         }
         if matches!(end, End::Ended(Ended::Lost(_))) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A host of Sparkplug made of pysparkplug: what an edge node says, as a line of JSON each; what is written here, as commands.
+"""A host of Sparkplug, `scada`, made of pysparkplug: what an edge node says, as a line of JSON each; what is written here, as commands.
 
 usage: sparkplug_host.py PORT GROUP NODE      in: {"device": "pump"|null, "name": …, "type": …, "value": …}
 out: {"kind", "device", "seq", "bdSeq", "metrics": {name: [value, time, historical, null]}, "births": {name: [type, alias]}}
@@ -38,9 +38,29 @@ def said(client, _, message):
 
 
 client = mqtt.Client("sparkplug-host") if not hasattr(mqtt, "CallbackAPIVersion") else mqtt.Client(mqtt.CallbackAPIVersion.VERSION1, "sparkplug-host")
+topic = "spBv1.0/STATE/scada"
+since = [0]
 client.on_message = said
 client.on_connect = lambda client, *_: client.subscribe(f"spBv1.0/{group}/#")
-client.on_subscribe = lambda *_: print(json.dumps({"kind": "READY"}), flush=True)
+
+
+def subscribed(*_):
+    """It hears everything: now it may say that it is there."""
+    client.publish(topic, ps.State(timestamp=since[0], online=True).encode(), qos=1, retain=True)
+    print(json.dumps({"kind": "READY"}), flush=True)
+
+
+client.on_subscribe = subscribed
+
+
+def begins(client, _):
+    """Each session has a time of its own, in its last will too."""
+    since[0] = ps.get_current_timestamp()
+    client.will_set(topic, ps.State(timestamp=since[0], online=False).encode(), qos=1, retain=True)
+
+
+client.on_pre_connect = begins
+client.reconnect_delay_set(1, 2)
 client.connect("127.0.0.1", port)
 client.loop_start()
 for line in sys.stdin:
@@ -48,5 +68,5 @@ for line in sys.stdin:
     metric = ps.Metric(timestamp=ps.get_current_timestamp(), name=wish["name"], datatype=ps.DataType[wish["type"]], value=wish["value"])
     command = (ps.DCmd if wish["device"] else ps.NCmd)(timestamp=ps.get_current_timestamp(), metrics=(metric,))
     kind = "DCMD" if wish["device"] else "NCMD"
-    topic = f"spBv1.0/{group}/{kind}/{node}" + (f"/{wish['device']}" if wish["device"] else "")
-    client.publish(topic, command.encode(include_dtypes=True), qos=0)
+    to = f"spBv1.0/{group}/{kind}/{node}" + (f"/{wish['device']}" if wish["device"] else "")
+    client.publish(to, command.encode(include_dtypes=True), qos=0)

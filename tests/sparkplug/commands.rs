@@ -121,6 +121,27 @@ async fn what_may_not_be_written_is_not_written_and_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn a_flood_of_commands_starves_neither_data_nor_births() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let seen = host.of("DDATA").len();
+    for round in 0..40 {
+        for value in 0..50 {
+            host.command(Some("plc"), vec![Metric::write("level", INT32, Value::Int(500 + round * 50 + value))]); // out of range
+            host.command(None, vec![rebirth()]);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await; // a flood, not one wave
+    }
+    host.count("DDATA", seen + 10).await;
+    host.count("NBIRTH", 2).await;
+    assert_eq!((plc.writes(), host.connects().len()), (0, 1));
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+#[tokio::test]
 async fn a_command_that_lay_on_the_broker_moves_nothing() {
     use prost::Message as _;
     let (plc, host) = (Plc::start().await, Host::start().await);
@@ -137,7 +158,6 @@ async fn a_command_that_lay_on_the_broker_moves_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "the scan rate is told and not yet taken"]
 async fn a_scan_rate_is_taken_and_said_in_the_next_birth() {
     let (plc, host) = (Plc::start().await, Host::start().await);
     let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));

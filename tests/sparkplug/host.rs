@@ -204,10 +204,25 @@ pub fn message(entry: Entry) -> Option<Message> {
     let Did::Publish { topic, payload, qos, retain } = entry.did else { return None };
     let mut levels = topic.strip_prefix("spBv1.0/")?.split('/').map(str::to_owned);
     let (group, kind, node) = (levels.next()?, levels.next()?, levels.next()?);
-    let payload = Payload::decode(&payload[..]).expect("a payload of Sparkplug");
+    let payload = unpacked(Payload::decode(&payload[..]).expect("a payload of Sparkplug"));
     let device = levels.next();
     assert_eq!(levels.next(), None, "{topic}");
     Some(Message { connection: entry.connection, at: entry.at, kind, group, node, device, payload, qos, retain })
+}
+
+/// What is in a compressed payload; it must say the same of time and seq as what is around it.
+fn unpacked(outer: Payload) -> Payload {
+    use std::io::Read as _;
+    if outer.uuid.is_none() {
+        return outer;
+    }
+    assert_eq!(outer.uuid.as_deref(), Some("SPBV1.0_COMPRESSED"));
+    assert_eq!(outer.named("algorithm").unwrap().value, Some(crate::payload::Value::Text("GZIP".into())));
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&outer.body.unwrap()[..]).read_to_end(&mut plain).unwrap();
+    let inner = Payload { uuid: Some("packed".into()), ..Payload::decode(&plain[..]).unwrap() };
+    assert_eq!((inner.timestamp, inner.seq), (outer.timestamp, outer.seq));
+    inner
 }
 
 async fn door(listener: TcpListener, shared: Arc<Shared>) {

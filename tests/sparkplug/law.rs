@@ -154,7 +154,11 @@ fn born(session: &mut Session, device: &str, payload: &Payload) {
 }
 
 fn known(session: &Session, device: &str, metric: &Metric) -> (String, String) {
-    assert_eq!((&metric.name, metric.datatype), (&None, None), "data say neither name nor type: {metric:?}");
+    if let Some(name) = &metric.name {
+        assert!(metric.alias.is_none() && name.starts_with("Node Control/"), "data go by alias: {metric:?}");
+        return (device.to_owned(), name.clone());
+    }
+    assert_eq!(metric.datatype, None, "the birth has said it: {metric:?}");
     let alias = metric.alias.expect("data go by alias");
     let whose = session.aliases.get(&alias).unwrap_or_else(|| panic!("{alias} is in no birth"));
     assert_eq!(whose.0, device, "{whose:?}");

@@ -52,7 +52,8 @@ impl Truth {
     }
 }
 
-fn levels_at(host: &Host, devices: &[&str]) -> Vec<(u64, i64)> {
+/// Times and values of `plc/level` that the host was told.
+pub fn levels_at(host: &Host, devices: &[&str]) -> Vec<(u64, i64)> {
     let values = lawful(host, devices);
     let Some(told) = values.get(&("plc".into(), "level".into())) else { return Vec::new() };
     let level = |told: &crate::law::Told| match told.value {
@@ -126,6 +127,53 @@ async fn late_values_say_so_and_never_stand_before_live_ones() {
     let birth = told.iter().find(|told| told.in_birth).unwrap().unix_ms;
     let before: Vec<_> = told.iter().filter(|told| !told.in_birth && told.unix_ms < birth).collect();
     assert!(before.len() > 5 && before.iter().all(|told| told.historical), "{}", before.len());
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_killed_sends_what_it_had_stored_and_counts_on() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let mut daemon = home.run();
+    let truth = Truth::of(&daemon).await;
+    let counting = count_up(&plc);
+    host.count("DDATA", 3).await;
+    host.swallow();
+    let polled = plc.requests();
+    until("thirty polls go into a dead broker", || plc.requests() > polled + 30).await;
+    let stored = truth.levels();
+    let polled = plc.requests();
+    until("and are stored", || plc.requests() > polled + 20).await;
+    daemon.kill();
+    host.die();
+    host.live();
+    daemon = home.run();
+    host.count("NBIRTH", 2).await;
+    counting.abort();
+    let all_there = |host: &Host| {
+        let told: BTreeSet<_> = levels_at(host, &["meter", "plc"]).into_iter().collect();
+        stored.is_subset(&told)
+    };
+    host.until("everything that was stored", all_there).await;
+    assert!(stored.len() > 5);
+    drop(daemon);
+}
+
+/// Values that many samples have, so that there is something to compress.
+#[tokio::test]
+async fn compressed_data_are_the_same_data() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    host.die();
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "compress = \"gzip\"")));
+    let daemon = home.run();
+    let truth = Truth::of(&daemon).await;
+    let counting = count_up(&plc);
+    let polled = plc.requests();
+    until("fifty polls are stored", || plc.requests() > polled + 50).await;
+    host.live();
+    truth.is_at(&host, &["meter", "plc"]).await;
+    counting.abort();
+    assert!(host.of("DDATA").iter().any(|it| it.payload.uuid.is_some()), "something was compressed");
     drop(daemon);
 }
 

@@ -94,3 +94,71 @@ async fn the_next_server_is_tried_when_the_primary_host_leaves_this_one() {
     truth.is_at_either(&[&first, &second], &["meter", "plc"]).await;
     drop(daemon);
 }
+
+// covers: tck-id-operational-behavior-edge-node-termination-host-offline-timestamp
+#[tokio::test]
+async fn that_the_host_went_is_not_drowned_by_states_that_are_older() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    host.state("scada", true, 5_000);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, PRIMARY)));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    host.keep("spBv1.0/STATE/scada", br#"{"online":false,"timestamp":6000}"#);
+    for _ in 0..500 {
+        host.say("spBv1.0/STATE/scada", br#"{"online":true,"timestamp":5000}"#);
+    }
+    host.count("NDEATH", 1).await;
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_host_that_comes_and_goes_gets_one_birth_each_time_and_every_value() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, PRIMARY)));
+    let daemon = home.run();
+    let truth = Truth::of(&daemon).await;
+    let counting = count_up(&plc);
+    for (round, since) in (1..=3).zip([10_000, 20_000, 30_000]) {
+        host.state("scada", true, since);
+        host.count("NBIRTH", round).await;
+        let seen = host.of("DDATA").len();
+        host.count("DDATA", seen + 2).await;
+        host.state("scada", false, since);
+        host.count("NDEATH", round).await;
+    }
+    host.state("scada", true, 40_000);
+    host.count("NBIRTH", 4).await;
+    counting.abort();
+    truth.is_at(&host, &["meter", "plc"]).await;
+    assert_eq!(host.of("NBIRTH").len(), 4);
+    drop(daemon);
+}
+
+/// Its broker may have died with its last will, and kept what it said before.
+#[tokio::test]
+async fn a_host_that_begins_anew_without_a_word_gets_births_and_what_had_not_counted() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    host.state("scada", true, 5_000);
+    let patient = "primary_host = \"scada\"\nhost_timeout = \"60s\"";
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, patient)));
+    let daemon = home.run();
+    let truth = Truth::of(&daemon).await;
+    let counting = count_up(&plc);
+    host.count("DDATA", 8).await;
+    truth.is_at(&host, &["meter", "plc"]).await;
+    let before = crate::outage::levels_at(&host, &["meter", "plc"]);
+    host.state("scada", true, 5_000); // again: nothing new
+    let seen = host.of("DDATA").len();
+    host.count("DDATA", seen + 2).await;
+    assert_eq!(host.of("NBIRTH").len(), 1);
+    host.state("scada", true, 6_000);
+    host.count("NBIRTH", 2).await;
+    counting.abort();
+    let twice = |host: &Host| {
+        let told = crate::outage::levels_at(host, &["meter", "plc"]);
+        before.iter().all(|level| told.iter().filter(|told| *told == level).count() > 1)
+    };
+    host.until("all of it again", twice).await;
+    drop(daemon);
+}

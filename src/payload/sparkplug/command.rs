@@ -345,6 +345,11 @@ mod tests {
         let plain = encoded(vec![rebirth()]);
         assert_eq!(decode_command(&packed(&plain, Some("GZIP"))), decode_command(&plain));
         assert_eq!(decode_command(&packed(&plain, None)), Err(Refused::Malformed), "that would be DEFLATE");
+        let mut packer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut packer, &plain).expect("memory takes everything");
+        let (uuid, body) = (Some(squeeze::UUID.to_owned()), packer.finish().ok());
+        let deflated = proto::Payload { uuid, body, ..proto::Payload::default() };
+        assert_eq!(decode_command(&deflated.encode_to_vec()), decode_command(&plain), "what Tahu means without a word");
         assert_eq!(decode_command(&packed(&plain, Some("LZW"))), Err(Refused::Malformed));
         assert_eq!(decode_command(&packed(&vec![0; 64 << 20], Some("GZIP"))), Err(Refused::Malformed), "a bomb");
         assert_eq!(decode_command(&packed(&two_bytes_a_metric, Some("GZIP"))), Err(Refused::Count));

@@ -76,7 +76,12 @@ impl Ears {
         }
         match decode_state(payload) {
             Ok(state) => self.note(|heard| {
-                // of states that nobody looked at yet the last two tell all there is: it went, and it came back
+                // What is older, or said already, says nothing. Of what nobody looked at yet the last two tell all there is: that it
+                // went or began anew, and where it stands.
+                let newest = heard.states.last();
+                if newest.is_some_and(|newest| state.timestamp_ms < newest.timestamp_ms || state == *newest) {
+                    return;
+                }
                 if heard.states.len() > 1 {
                     heard.states.remove(0);
                 }

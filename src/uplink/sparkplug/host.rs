@@ -7,7 +7,9 @@
 //! Unknown ----------------------> Online ----------------------> Offline: NDEATH, DISCONNECT, the next server
 //! ```
 //!
-//! What is older than what was seen before, on this server or another, is passed over.
+//! What is older than what was seen before, on this server or another, is passed over. A host that was there and is there since
+//! another time than before began anew, although nobody said that it went: its broker may have died with its last will. It knows
+//! no birth of this session, and what was sent since it went was sent to nobody; so the session ends, and another one begins.
 //!
 //! **Late deaths.** A host that is cut off is declared offline by its will only when the broker misses it: one and a half
 //! times its keep alive later. All that the broker took meanwhile, and answered for, the host never saw. So what is proven
@@ -41,6 +43,8 @@ pub(super) enum Standing {
 pub(super) struct Host {
     timeout: Duration,
     standing: Standing,
+    /// It was there in this session, and went since or began anew.
+    broken: bool,
     /// The newest state seen, on any server.
     newest_ms: Option<u64>,
     proven: VecDeque<(Instant, Ack)>,
@@ -48,12 +52,12 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) const fn new(timeout: Duration) -> Self {
-        Self { timeout, standing: Standing::Unknown, newest_ms: None, proven: VecDeque::new() }
+        Self { timeout, standing: Standing::Unknown, broken: false, newest_ms: None, proven: VecDeque::new() }
     }
 
     /// A session begins: what the broker retains will tell. What is proven and does not count yet is owed again.
     pub(super) fn begin(&mut self) {
-        self.standing = Standing::Unknown;
+        (self.standing, self.broken) = (Standing::Unknown, false);
         self.proven.clear();
     }
 
@@ -62,12 +66,24 @@ impl Host {
         if self.newest_ms.is_some_and(|newest| state.timestamp_ms < newest) {
             return;
         }
+        let since_another_time = self.newest_ms != Some(state.timestamp_ms);
+        self.broken |= self.standing == Standing::Online && (!state.online || since_another_time);
         self.newest_ms = Some(state.timestamp_ms);
         self.standing = if state.online { Standing::Online } else { Standing::Offline };
     }
 
     pub(super) const fn standing(&self) -> Standing {
         self.standing
+    }
+
+    /// Was it there in this session, and went since or began anew?
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// It is told everything from now on, whatever was before.
+    pub(super) const fn greet(&mut self) {
+        self.broken = false;
     }
 
     /// The broker has this.
@@ -78,7 +94,7 @@ impl Host {
     /// What counts by now.
     pub(super) fn counts(&mut self, now: Instant) -> Option<Ack> {
         let (at, _) = self.proven.front()?;
-        let over = *at + self.timeout <= now && self.standing == Standing::Online;
+        let over = *at + self.timeout <= now && self.standing == Standing::Online && !self.broken;
         if over || self.proven.len() > WAITING_MAX { self.proven.pop_front().map(|(_, ack)| ack) } else { None }
     }
 }
@@ -106,6 +122,25 @@ mod tests {
         assert_eq!(host.standing(), Standing::Unknown, "what another server still retains");
         host.hear(state(true, 11));
         assert_eq!(host.standing(), Standing::Online);
+    }
+
+    #[test]
+    fn a_host_that_went_or_began_anew_is_not_the_one_that_was_told() {
+        let mut host = Host::new(Duration::ZERO);
+        host.hear(state(false, 5));
+        host.hear(state(true, 6));
+        host.hear(state(true, 6));
+        assert!(!host.is_broken(), "it came, and said so twice");
+        host.prove(Ack::Gap(1), Instant::now());
+        host.hear(state(true, 7));
+        assert!(host.is_broken(), "began anew");
+        assert_eq!((host.standing(), host.counts(Instant::now())), (Standing::Online, None));
+        host.begin();
+        host.hear(state(true, 7));
+        assert!(!host.is_broken(), "a new session knows it as it is");
+        host.hear(state(false, 7));
+        host.hear(state(true, 8));
+        assert_eq!((host.is_broken(), host.standing()), (true, Standing::Online), "it went, however soon it is back");
     }
 
     #[tokio::test(start_paused = true)]

@@ -102,13 +102,21 @@ impl<S: Source> Session<'_, S> {
         let Some(node) = self.packer.node() else { return Ok(None) };
         let born = node.is_born();
         let Some(host) = node.host() else { return Ok(None) };
-        match (host.standing(), born) {
-            (Standing::Online, _) => Ok(None),
-            (Standing::Offline, true) => Err(self.leave_for_host(client, line, "the primary host went offline")),
-            (Standing::Unknown | Standing::Offline, _) if several && progress.stands_for() >= HOST_WAIT => {
+        if born && host.is_broken() {
+            return Err(match host.standing() {
+                Standing::Online => Ended::Anew(self.say_death(client, line, "the primary host began anew")?).into(),
+                _ => self.leave_for_host(client, line, "the primary host went offline"),
+            });
+        }
+        match host.standing() {
+            Standing::Online => {
+                host.greet();
+                Ok(None)
+            }
+            Standing::Unknown | Standing::Offline if several && progress.stands_for() >= HOST_WAIT => {
                 Err(self.leave_for_host(client, line, "the primary host is not at this server"))
             }
-            (Standing::Unknown | Standing::Offline, _) => Ok(Some(Data::MustWait)),
+            Standing::Unknown | Standing::Offline => Ok(Some(Data::MustWait)),
         }
     }
 
@@ -127,16 +135,19 @@ impl<S: Source> Session<'_, S> {
         }
     }
 
-    /// NDEATH; the caller disconnects.
+    /// NDEATH; the caller disconnects, and asks the next server.
     fn leave_for_host(&mut self, client: &Client, line: &Line, why: &str) -> End {
+        self.say_death(client, line, why).map_or_else(End::from, |why| Ended::Host(why).into())
+    }
+
+    /// NDEATH, and the reason for it.
+    fn say_death(&mut self, client: &Client, line: &Line, why: &str) -> Result<String, Gone> {
         if let Some(node) = self.packer.node().filter(|node| node.is_born()) {
             let (topic, payload) = (node.death_topic(), node.death());
             line.hand(Sent::Reply, Lane::Live, topic.len() + payload.len());
-            if let Err(gone) = client.publish(topic, payload, Retained::No, Extras::default()) {
-                return gone.into();
-            }
+            client.publish(topic, payload, Retained::No, Extras::default())?;
         }
-        Ended::Host(why.to_owned()).into()
+        Ok(why.to_owned())
     }
 
     /// Records, as an edge node says them: each telegram behind the birth that it needs. The last one stands for the receipt of all.
