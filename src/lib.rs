@@ -84,8 +84,8 @@
 //! | what the simulated plant does wrong on request | [`plant::faults`]; how it shows: `plant/damage` |
 //! | what went over the wires of a site, and the file it is kept in | [`field::carrier::tap`], [`recording`] (`record`) |
 //! | how a recording is read, shown and played back | [`commands::capture`] (`takes`, `show`), [`commands::replay`], [`plant::script`], [`plant::playback`] |
-//! | what whoever helps is sent, and what is taken out of it first | [`commands::diag`] (`blank`, `scrub`; `bundle`) |
-//! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`) |
+//! | what whoever helps is sent, and what is taken out of it first | [`commands::diag`] (`blank`, `table`, `scrub`; `bundle`) |
+//! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`, `beside`, `credentials`) |
 //! | every id of the audit trail | [`access`] (`audit`) |
 //! | the manual and the completions | [`commands::man`], [`commands::completions`] |
 //!

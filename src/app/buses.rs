@@ -65,8 +65,8 @@ impl Buses {
         if changes.any(Part::Derived) {
             self.derive(means, new).await;
         }
-        let paused = self.hand_pauses_over();
         let moving = moving(old, new);
+        let leaving: Vec<_> = paused(self.slots()).into_iter().filter(|device| moving.contains(device)).collect();
         let between = (!moving.is_empty()).then(|| Arc::new(without(new, &moving)));
         let first = between.as_ref().unwrap_or(new);
         means.plans.send_replace(Arc::clone(first)); // heard by those that go on with other devices
@@ -75,12 +75,19 @@ impl Buses {
         for (_, part) in &ended {
             part.stop.begin(); // all of them at once: each finishes its transaction
         }
+        let mut before: Vec<BusSlot> = Vec::new();
         for (name, part) in ended {
             report(part.task.await, "a bus");
             means.over(Teller::Bus, name);
+            before.push(part.slot);
         }
         if let Some(between) = &between {
             self.parted(old, &moving, between).await;
+        }
+        // As late as can be: until here somebody may have paused or resumed one.
+        let paused: Vec<_> = paused(before.iter().chain(self.slots())).into_iter().chain(leaving).collect();
+        self.slots().for_each(|slot| slot.load().switches.hand_over(&paused));
+        if between.is_some() {
             means.plans.send_replace(Arc::clone(new));
         }
         for (ix, bus) in new.buses.iter().enumerate().filter(|(_, bus)| touched.contains(&bus.name)) {
@@ -89,11 +96,8 @@ impl Buses {
         self.show(means, new);
     }
 
-    /// Which devices are paused. Told to all buses, for any of them may have them next.
-    fn hand_pauses_over(&self) -> Vec<DeviceIx> {
-        let paused: Vec<_> = self.parts.values().flat_map(|part| part.slot.load().switches.paused()).collect();
-        self.parts.values().for_each(|part| part.slot.load().switches.hand_over(&paused));
-        paused
+    fn slots(&self) -> impl Iterator<Item = &BusSlot> {
+        self.parts.values().map(|part| &part.slot)
     }
 
     /// Resolves when all have heard the stop and ended.
@@ -159,6 +163,11 @@ impl Buses {
         let task = tokio::spawn(derived::watch(means.of_bus(plan, stop.clone()), derive, Arc::clone(&tap)));
         self.derived = Some(DerivedPart { stop, tap, task });
     }
+}
+
+/// The devices of these buses that are paused.
+fn paused<'a>(slots: impl Iterator<Item = &'a BusSlot>) -> Vec<DeviceIx> {
+    slots.flat_map(|slot| slot.load().switches.paused()).collect()
 }
 
 /// The names of the buses that end or begin, in either plan: those that are not what they were, and those that cannot go

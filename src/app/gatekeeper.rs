@@ -166,7 +166,83 @@ fn notice(event: &'static str, phase: Phase, detail: String) -> Notice {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::broker::{Broker, BrokerParts};
+    use crate::config::plan::{Anonymous, BrokerLimits, ListenerPlan, SessionsPlan};
+    use crate::flow::clock::{Clock, FakeTime};
+    use crate::flow::forward::ForwardEntry;
+    use crate::flow::{command, notice};
+    use crate::model::time::Boot;
+    use crate::model::topic::Ownership;
+
+    /// A 3.1.1 client that has logged in; name, password and client id are one letter.
+    async fn logged_in(address: SocketAddr, name: u8) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let text = [0, 1, name];
+        let connect = [&[0x10, 19, 0, 4][..], b"MQTT", &[4, 0xC2, 0, 0], &text, &text, &text].concat();
+        stream.write_all(&connect).await.expect("sent");
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack).await.expect("a CONNACK");
+        assert_eq!(connack, [0x20, 2, 0, 0]);
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_users_file_that_can_be_read_again_throws_out_whoever_is_not_in_it_any_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let users = dir.path().join("users");
+        let line = |name: &str| format!("{name}:{}\n", crate::access::hash(name.as_bytes()).expect("hashed"));
+        let (one, other) = (line("a"), line("b"));
+        let write = |text: &str| crate::access::replace(&users, text).expect("written");
+        write(&format!("{one}{other}"));
+        let listeners = vec![ListenerPlan::plain(([127, 0, 0, 1], 0).into(), Anonymous::None)];
+        let (limits, sessions) = (BrokerLimits::default(), SessionsPlan::default());
+        let plan = BrokerPlan { listeners, limits, users_file: Some(users.clone()), acl: Vec::new(), sessions };
+        let access = Arc::new(Access::new(&plan));
+        let (notices, mut told) = notice::notices();
+        let parts = BrokerParts {
+            plan: plan.clone(),
+            access: Arc::clone(&access),
+            ownership: Arc::new(Ownership::new([])),
+            commands: command::road().0,
+            forward: ForwardEntry::none(),
+            clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 0),
+            notices: notices.clone(),
+            ledger_path: dir.path().join("broker.db"),
+        };
+        let (mut broker, _publisher) = Broker::new(parts).expect("a broker");
+        let gatekeeper = Gatekeeper::new(access, broker.control(), notices);
+        gatekeeper.load().await;
+        let address = broker.bind().await[0].expect("bound");
+        let (stop, end) = (Stop::new(), CancellationToken::new());
+        let running = tokio::spawn(broker.run(stop.clone(), end.clone()));
+        let (mut stays, mut goes) = (logged_in(address, b'a').await, logged_in(address, b'b').await);
+        std::fs::remove_file(&users).expect("removed");
+        gatekeeper.reload(&plan).await;
+        assert!(gatekeeper.locked.load(Ordering::Relaxed));
+        let answered = async |client: &mut TcpStream| {
+            client.write_all(&[0xC0, 0]).await.is_ok() && client.read_exact(&mut [0; 2]).await.is_ok()
+        };
+        assert!(answered(&mut stays).await && answered(&mut goes).await, "nobody goes for want of a file");
+        write(&one);
+        gatekeeper.load().await;
+        assert_eq!(goes.read(&mut [0; 2]).await.ok(), Some(0), "closed");
+        assert!(answered(&mut stays).await);
+        let mut phases = Vec::new();
+        while let Ok(notice) = told.try_recv() {
+            phases.extend((notice.event == "broker_users_unavailable").then_some(notice.phase));
+        }
+        assert_eq!(phases, [Phase::Active, Phase::Cleared]);
+        stop.begin();
+        end.cancel();
+        running.await.expect("without a panic");
+    }
 
     #[tokio::test]
     async fn many_failed_logins_are_told_once_and_their_end_too() {

@@ -1,7 +1,7 @@
-//! Where buses keep what they learned about their devices: `learned.db` in the data directory, a file of small records
-//! ([`crate::disk::retained`]) with a thread of its own, so that no bus ever waits for the disk.
+//! Where buses keep what they learned about their devices: `learned.db` in the data directory
+//! ([`crate::disk::learned`]), a file with a thread of its own, so that no bus ever waits for the disk.
 //!
-//! A record per device, its name the key. Its payload is text: the register map as 16 hexadecimal digits, a line feed, and
+//! A text per device, its name the key: the register map as 16 hexadecimal digits, a line feed, and
 //! for each place at which blocks are split `<table> <period in ms> <first register or bit behind it>` and a line feed, such as
 //! `holding 1000 35`. It expires after a week; a record of another map, or one that cannot be read, counts as none.
 //! Without a disk everything works but for this: blocks are split again after each start.
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::disk::retained::{RetainedFile, Row};
+use crate::disk::learned::{Learned, LearnedFile};
 use crate::field::memory::{Boundary, Memory};
 use crate::flow::clock::Clock;
 use crate::model::tag::Table;
@@ -25,11 +25,8 @@ const BOUNDARIES_MAX: usize = 0x1_0000;
 
 /// Opens the file; `None` when there can be no thread for it.
 pub fn open(data_dir: &Path, clock: &Clock) -> Option<Arc<dyn Memory>> {
-    match RetainedFile::open(&data_dir.join("learned.db")) {
-        Ok((file, found)) => {
-            let known = found.rows.into_iter().map(|row| (row.topic.to_string(), row)).collect();
-            Some(Arc::new(LearnedFile { file, known: Mutex::new(known), clock: clock.clone() }))
-        }
+    match LearnedFile::open(&data_dir.join("learned.db")) {
+        Ok((file, known)) => Some(Arc::new(Kept { file, known: Mutex::new(known), clock: clock.clone() })),
         Err(error) => {
             tracing::warn!(%error, "what is learned about devices is not kept");
             None
@@ -37,42 +34,38 @@ pub fn open(data_dir: &Path, clock: &Clock) -> Option<Arc<dyn Memory>> {
     }
 }
 
-struct LearnedFile {
-    file: RetainedFile,
-    known: Mutex<HashMap<String, Row>>,
+struct Kept {
+    file: LearnedFile,
+    known: Mutex<HashMap<String, Learned>>,
     clock: Clock,
 }
 
-impl Memory for LearnedFile {
+impl Memory for Kept {
     fn recall(&self, device: &str, map: u64) -> Vec<Boundary> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.wall_now();
         // A clock that nobody vouches for says nothing about how old something is.
-        let expired = |row: &&Row| {
-            now.certainty == Certainty::Fixed && row.expires_unix_ms.is_some_and(|expires| expires <= now.unix_ms)
+        let expired = |learned: &&Learned| {
+            now.certainty == Certainty::Fixed && learned.expires_unix_ms.is_some_and(|expires| expires <= now.unix_ms)
         };
-        let row = known.get(device).filter(|row| !expired(row));
-        row.and_then(|row| read(std::str::from_utf8(&row.payload).ok()?, map)).unwrap_or_default()
+        let learned = known.get(device).filter(|learned| !expired(learned));
+        learned.and_then(|learned| read(&learned.content, map)).unwrap_or_default()
     }
 
     fn keep(&self, device: &str, map: u64, boundaries: &[Boundary]) {
         // Those in a model are learned anew: it is looked for anew, too.
         let boundaries: Vec<Boundary> = boundaries.iter().filter(|kept| kept.model.is_none()).copied().collect();
         let now = self.clock.wall_now();
-        let row = (!boundaries.is_empty()).then(|| Row {
-            topic: Arc::from(device),
-            qos: 0,
-            payload: write(map, &boundaries).into(),
-            properties: bytes::Bytes::new(),
+        let learned = (!boundaries.is_empty()).then(|| Learned {
+            content: write(map, &boundaries),
             expires_unix_ms: (now.certainty == Certainty::Fixed).then_some(now.unix_ms + LIFE_MS),
-            source: None,
         });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match &row {
-            Some(row) => known.insert(device.to_owned(), row.clone()),
+        match &learned {
+            Some(learned) => known.insert(device.to_owned(), learned.clone()),
             None => known.remove(device),
         };
-        self.file.change_at_leisure(Arc::from(device), row);
+        self.file.put(Arc::from(device), learned);
     }
 }
 

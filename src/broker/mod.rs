@@ -101,7 +101,7 @@ pub struct BrokerParts {
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The system gives no thread; try again later.
-    #[error("cannot start the thread that keeps retained messages: {0}")]
+    #[error("cannot start the thread that keeps sessions and retained messages: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -168,7 +168,7 @@ impl Broker {
             tracing::warn!(clients = tracker.len(), "clients were cut off, they did not read what waited for them");
         }
         if tokio::task::spawn_blocking(move || shared.disk.close()).await.is_err() {
-            tracing::error!("the thread that keeps retained messages ended badly");
+            tracing::error!("the thread that keeps sessions and retained messages ended badly");
         }
     }
 }
@@ -230,10 +230,13 @@ fn tell_of_room(notices: &Notices, client: &str, room: core::Room) {
 fn tell_of_disk(notices: &Notices, trouble: Option<&str>) {
     let event = "broker_retained_not_kept";
     if let Some(error) = trouble {
-        tracing::error!(error, "retained messages of clients cannot be kept on disk");
+        tracing::error!(
+            error,
+            "sessions and retained messages of clients cannot be kept on disk, what is owed is refused"
+        );
         notices.tell(notice(event, Phase::Active, "retained", error.to_owned()));
     } else {
-        tracing::info!("retained messages of clients are kept on disk again");
+        tracing::info!("sessions and retained messages of clients are kept on disk again");
         notices.tell(notice(event, Phase::Cleared, "retained", "kept on disk again".to_owned()));
     }
 }

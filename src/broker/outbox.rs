@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::message::{Delivery, Keep, Qos};
 use super::session::Ending;
@@ -30,6 +31,8 @@ pub(super) const WAITING_FOR_ALL_MAX: usize = 64 * 1024 * 1024;
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     bell: Notify,
+    /// Cancelled when the connection has let go of its session.
+    left: CancellationToken,
     /// Bytes that wait for all clients.
     for_all: Arc<AtomicUsize>,
 }
@@ -84,7 +87,7 @@ impl Outbox {
     /// wait, and half as many of those that stand in the ledger.
     pub(super) fn new(for_all: Arc<AtomicUsize>, most: usize) -> Self {
         let queue = Mutex::new(Queue { most, ..Queue::default() });
-        Self { queue, bell: Notify::new(), for_all }
+        Self { queue, bell: Notify::new(), left: CancellationToken::new(), for_all }
     }
 
     /// For a session that is owed what lies in the ledger up to this ordinal.
@@ -174,6 +177,16 @@ impl Outbox {
     /// Resolves when something was put in or the end has come. Cancel-safe; for the one connection.
     pub(super) async fn rung(&self) {
         self.bell.notified().await;
+    }
+
+    /// The connection has let go of its session.
+    pub(super) fn let_go(&self) {
+        self.left.cancel();
+    }
+
+    /// Resolves when it has. Cancel-safe; for whoever comes in its place.
+    pub(super) async fn left(&self) {
+        self.left.cancelled().await;
     }
 
     /// Changes the queue and what waits for all.

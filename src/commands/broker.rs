@@ -12,10 +12,9 @@ mod bridge;
 mod conf;
 mod page;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Failed, host_facts};
+use super::{self as commands, Failed, host_facts};
 use crate::{access, config};
 use conf::Mosquitto;
 
@@ -85,7 +84,7 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         return Err(Failed::Internal(format!("what came out is no configuration of ours:\n{problems}")));
     }
     match &import.out_dir {
-        None => drop(std::io::stdout().lock().write_all(page.as_bytes())),
+        None => commands::print(page)?,
         Some(directory) => {
             let broken =
                 |path: &Path, error: &dyn std::fmt::Display| Failed::TryAgain(format!("{}: {error}", path.display()));

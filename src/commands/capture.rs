@@ -4,6 +4,7 @@
 //! tap; no broker, no store, nothing is ever written to a device. Or only listens (`passive`, `ear`). `site` is what the file says about the configuration,
 //! `takes` makes questions and answers out of bytes, `show` prints them.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -311,24 +312,23 @@ impl Outcome {
             let buses: Vec<_> = buses.collect();
             let is_full = why == Why::Full;
             let file = output.display().to_string();
-            println!(
-                "{}",
-                serde_json::json!({ "file": file, "bytes": bytes, "missed": missed, "full": is_full, "buses": buses })
-            );
+            let whole =
+                serde_json::json!({ "file": file, "bytes": bytes, "missed": missed, "full": is_full, "buses": buses });
+            super::tell(&whole.to_string());
         } else {
+            let mut text = String::new(); // writing into it cannot fail
             for (name, [requests, replies, timeouts, exceptions]) in &self.0 {
-                println!("{name}: {requests} asked, {replies} answered ({exceptions} exceptions), {timeouts} timeouts");
+                let answered = format!("{replies} answered ({exceptions} exceptions), {timeouts} timeouts");
+                let _ = writeln!(text, "{name}: {requests} asked, {answered}");
             }
             if why == Why::Full {
-                println!("the file has the size of --max-size; the recording ends here");
+                text.push_str("the file has the size of --max-size; the recording ends here\n");
             } else if missed > 0 {
-                println!("{missed} events came faster than the disk took them and are missing");
+                let _ = writeln!(text, "{missed} events came faster than the disk took them and are missing");
             }
-            let file = output.display();
-            println!(
-                "{file}: {}; look at it: ironbridge capture --show {file}; play it back: ironbridge replay {file}",
-                HumanBytes(bytes)
-            );
+            let (file, size) = (output.display(), HumanBytes(bytes));
+            let look = format!("look at it: ironbridge capture --show {file}; play it back: ironbridge replay {file}");
+            super::tell(&format!("{text}{file}: {size}; {look}"));
         }
         if self.0.iter().all(|(_, counts)| counts[0] == 0) {
             let text =

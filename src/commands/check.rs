@@ -17,7 +17,6 @@ mod tags;
 mod uplinks;
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -82,8 +81,8 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
         _ => report(args, facts),
     };
     if !text.is_empty() {
-        // A reader that went away (`check | head`) is no fault of the configuration.
-        let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+        let printed = commands::print(format!("{}\n", text.trim_end()));
+        return ended.and(printed);
     }
     ended
 }

@@ -3,8 +3,6 @@
 //! Made from the command line as it is, so it cannot be older than the program. Reads and writes nothing else; packages
 //! install what it prints.
 
-use std::io::Write as _;
-
 /// The shells that can be asked for: bash, elvish, fish, powershell, zsh.
 pub use clap_complete::Shell;
 
@@ -20,9 +18,7 @@ pub struct Args {
 
 /// Prints the completions of `command`, the whole command line.
 pub fn run(args: &Args, command: clap::Command) -> Result<(), Failed> {
-    // A reader that went away (`completions bash | head`) is nobody's error.
-    let _ = std::io::stdout().lock().write_all(&script(args.shell, command));
-    Ok(())
+    super::print(script(args.shell, command))
 }
 
 /// What [`run()`] prints.

@@ -12,10 +12,9 @@ mod seen;
 mod sizes;
 mod table;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Failed, run};
+use super::{self as commands, Failed, run};
 use crate::app;
 use crate::config::{self, HostFacts};
 
@@ -37,9 +36,7 @@ pub struct Args {
 /// Works the bill out and prints it.
 pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     let text = report(args, facts)?;
-    // A reader that went away (`cost | head`) is no fault of the configuration.
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
-    Ok(())
+    commands::print(format!("{}\n", text.trim_end()))
 }
 
 /// What [`run()`] prints.

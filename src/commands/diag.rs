@@ -28,11 +28,12 @@ mod zip;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use self::bundle::{Bundle, Keep, patiently};
+use self::daemon::Room;
 use super::scan::ports;
 use super::{Failed, check, run, store};
 use crate::config::plan::{Plan, TimeTrust};
@@ -75,12 +76,12 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     );
     let bytes = bundle.finish(&head);
     if to_stdout {
-        return io::stdout().lock().write_all(&bytes).map_err(|error| Failed::TryAgain(error.to_string()));
+        return super::print(bytes);
     }
     let stamp: String = now.chars().take(19).filter(char::is_ascii_digit).collect();
     let path = args.output.clone().unwrap_or_else(|| format!("ironbridge-diag-{}-{stamp}.zip", facts.hostname).into());
     write(&path, &bytes).map_err(|error| Failed::TryAgain(format!("cannot write {}: {error}", path.display())))?;
-    println!("{manifest}\n{} bytes in {}; readable by you alone", bytes.len(), path.display());
+    super::tell(&format!("{manifest}\n{} bytes in {}; readable by you alone", bytes.len(), path.display()));
     Ok(())
 }
 
@@ -207,10 +208,10 @@ fn add_daemon(plan: Option<&Plan>, data_dir: &Path, bundle: &mut Bundle) {
     let running = daemon::holder(&data_dir.join("store"));
     let process = running.ok_or_else(|| format!("no process has the store in {} open", data_dir.display()));
     bundle.add("process.txt", process.and_then(daemon::process), Keep::Front);
-    let address = status_address(plan);
+    let room = status_room(plan);
     for (name, path) in [("status.json", "/api/status"), ("metrics.txt", "/metrics"), ("health.txt", "/health")] {
-        let address = address.clone();
-        let answer = patiently(move || address.and_then(|address| daemon::get(address, path)));
+        let room = room.clone();
+        let answer = patiently(move || room.and_then(|room| daemon::get(&room, path)));
         bundle.add(name, answer.and_then(|answer| answer), Keep::Front);
     }
     bundle.add("unit.txt", patiently(daemon::unit).and_then(|text| text), Keep::Front);
@@ -218,14 +219,20 @@ fn add_daemon(plan: Option<&Plan>, data_dir: &Path, bundle: &mut Bundle) {
 }
 
 /// Where the running gateway can be asked without a login; without a plan, where it usually is.
-fn status_address(plan: Option<&Plan>) -> Result<SocketAddr, String> {
-    let Some(plan) = plan else { return Ok(STATUS) };
+fn status_room(plan: Option<&Plan>) -> Result<Room, String> {
+    let Some(plan) = plan else { return Ok(Room { address: STATUS, certificate: None }) };
     match &plan.status {
         None => Err("there is no [status] in the configuration".to_owned()),
-        Some(page) if page.tls.is_some() => Err(format!("{page} is behind TLS: ask it with a browser and a login")),
         Some(page) if page.listen.port() == 0 => {
             Err(format!("{page}: the system chose the port, the journal names it"))
         }
-        Some(page) => Ok(page.listen),
+        Some(page) => {
+            let address = match page.listen.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, page.listen.port()).into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, page.listen.port()).into(),
+                _ => page.listen,
+            };
+            Ok(Room { address, certificate: page.tls.as_ref().map(|tls| tls.certificate.clone()) })
+        }
     }
 }

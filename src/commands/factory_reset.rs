@@ -75,7 +75,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     let data_dir = data_dir(args, &config, facts)?;
     let locks = lock_all(&data_dir)?;
     let intent = intend(args, &config, &data_dir)?;
-    show(&intent, &config, args.keep_config);
+    super::print(shown(&intent, &config, args.keep_config))?;
     if args.dry_run {
         return Ok(());
     }
@@ -92,14 +92,14 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     outcome.map_err(|why| Failed::TryAgain(format!("not finished, run it again: {why}")))?;
     let is_drop_in = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("ironbridge.service.d"));
     if intent.goes[1].iter().any(is_drop_in) {
-        println!("A drop-in of the unit is gone: systemctl daemon-reload");
+        super::tell("A drop-in of the unit is gone: systemctl daemon-reload");
     }
-    println!("Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
+    super::tell("Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
     if left > 0 {
         eprintln!("not as delivered: {left} of the lines above that begin with \"stays\" may be the owner's");
         return Err(Failed::Verdict);
     }
-    println!("done");
+    super::tell("done");
     Ok(())
 }
 
@@ -171,21 +171,18 @@ impl Intent {
     }
 }
 
-fn show(intent: &Intent, config: &Path, keeps_config: bool) {
-    for path in intent.goes.iter().flatten() {
-        println!("goes   {}", path.display());
-    }
-    for (path, why) in &intent.stays {
-        println!("stays  {} ({})", path.display(), why.text());
-    }
+fn shown(intent: &Intent, config: &Path, keeps_config: bool) -> String {
+    let goes = intent.goes.iter().flatten().map(|path| format!("goes   {}\n", path.display()));
+    let stays = intent.stays.iter().map(|(path, why)| format!("stays  {} ({})\n", path.display(), why.text()));
     let config = config.display();
-    match &intent.delivered {
-        Some(_) => println!("reset  {config}, to what was delivered"),
-        None if keeps_config => println!("stays  {config}, with users, passwords and keys (--keep-config)"),
+    let last = match &intent.delivered {
+        Some(_) => format!("reset  {config}, to what was delivered\n"),
+        None if keeps_config => format!("stays  {config}, with users, passwords and keys (--keep-config)\n"),
         None => {
-            println!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)");
+            format!("stays  {config} (there is none that was delivered to take its place: edit or delete it by hand)\n")
         }
-    }
+    };
+    goes.chain(stays).chain([last]).collect()
 }
 
 fn asked() -> Result<bool, Failed> {

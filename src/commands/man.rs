@@ -7,7 +7,6 @@
 pub mod reference;
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap_mangen::Man;
@@ -29,9 +28,7 @@ pub struct Args {
 pub fn run(args: &Args, command: clap::Command) -> Result<(), Failed> {
     let pages = pages(command);
     let Some(dir) = &args.dir else {
-        // A reader that went away (`man | head`) is nobody's error.
-        let _ = std::io::stdout().lock().write_all(pages.first().map_or(&[], |(_, text)| text));
-        return Ok(());
+        return super::print(pages.first().map_or(&[][..], |(_, text)| text));
     };
     write(dir, &pages).map_err(|(path, error)| Failed::TryAgain(format!("cannot write {}: {error}", path.display())))
 }

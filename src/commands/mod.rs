@@ -27,6 +27,7 @@ pub mod write;
 
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,6 +70,31 @@ impl Failed {
     /// A command or option of the contract that has not landed.
     pub fn not_in_this_version(what: &str) -> Self {
         Self::Config(format!("{what}: not in this version"))
+    }
+}
+
+/// Prints what was asked for on standard output.
+///
+/// A reader that went away (`… | head`) is nobody's error; a full disk behind `>` is: half a text must not pass for all of it.
+pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failed> {
+    let mut out = io::stdout().lock();
+    printed(out.write_all(text.as_ref()).and_then(|()| out.flush()))
+}
+
+/// How a command ends that wrote to standard output by itself.
+pub fn printed(written: io::Result<()>) -> Result<(), Failed> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failed::TryAgain(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints what was done: it stays done where that cannot be printed, so the command ends as it would have.
+pub fn tell(text: &str) {
+    if let Err(failed) = print(format!("{text}\n")) {
+        eprintln!("ironbridge: {failed}");
     }
 }
 

@@ -3,11 +3,9 @@
 //! Reads nothing but the binary. The list is for a person who looks for a device; the CSV is for one who wants to see what is
 //! read, or to change it.
 
-use std::io::Write as _;
-
 use serde_json::{Value, json};
 
-use super::Failed;
+use super::{self as commands, Failed};
 use crate::config::shipped::{self, About, SHIPPED};
 
 /// Arguments of `ironbridge profiles`.
@@ -24,9 +22,7 @@ pub struct Args {
 /// Prints what was asked for.
 pub fn run(args: &Args) -> Result<(), Failed> {
     let text = report(args)?;
-    // A reader that went away (`profiles | head`) is nobody's error.
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
-    Ok(())
+    commands::print(format!("{}\n", text.trim_end()))
 }
 
 /// What [`run()`] prints.

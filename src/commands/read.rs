@@ -90,8 +90,9 @@ async fn round(args: &Args, target: &Target, wires: &mut Wires, clock: &Clock) -
             format!("{time}{}", line(target, wanted, (&answer, news), width))
         };
         told = answer.advice;
-        if writeln!(std::io::stdout().lock(), "{text}").is_err() {
-            return Err(Failed::Verdict); // nobody reads on: no use in asking on
+        if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
+            // Nobody reads on: no use in asking on.
+            return Err(super::printed(Err(error)).err().unwrap_or(Failed::Verdict));
         }
     }
     Ok(all)

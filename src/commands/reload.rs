@@ -1,11 +1,11 @@
 //! `ironbridge reload`: the running daemon reads its configuration again; waits for what comes of it. And how commands find
 //! the daemon's control socket.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Failed;
 use super::run::DEFAULT_CONFIG;
+use super::{self as commands, Failed};
 use crate::config::{self, HostFacts};
 use crate::host::control::{self, Answer, Question};
 use crate::host::facts;
@@ -37,12 +37,11 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     let answer = ask(args.socket.as_deref(), &args.config, facts, &Question::Reload)?;
     if args.json {
         let text = serde_json::to_string(&answer).map_err(|error| Failed::Internal(error.to_string()))?;
-        // A reader that went away is no fault of the configuration.
-        let _ = writeln!(io::stdout().lock(), "{text}");
+        commands::tell(&text);
     }
     let (text, ended) = told(&answer);
     if !args.json {
-        let _ = writeln!(io::stdout().lock(), "{text}");
+        commands::tell(&text);
     }
     ended
 }

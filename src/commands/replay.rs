@@ -4,6 +4,7 @@
 //! its devices said, their delays and faults. `tracks` makes scripts of the file; who answers is
 //! [`crate::plant::playback`].
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,13 +106,12 @@ pub async fn run(args: Args, facts: &HostFacts) -> Result<(), Failed> {
     if let Some(out) = &args.write_config {
         write_config(&args, out, &head, &stage, facts)?;
     }
-    stage.tell(&args, &head, &notes);
+    stage.tell(&args, &head, &notes)?;
     interrupt.came_or_after(args.run_for).await;
     let summary = stage.summary(args.json);
     stage.stop().await;
     drop(ports);
-    println!("{summary}");
-    Ok(())
+    super::print(format!("{summary}\n"))
 }
 
 /// What to know about the recording before it is trusted.
@@ -161,7 +161,7 @@ impl Stage {
         self.acts.iter().map(|act| (act.name.clone(), act.door.place.clone())).collect()
     }
 
-    fn tell(&self, args: &Args, head: &Head, notes: &[String]) {
+    fn tell(&self, args: &Args, head: &Head, notes: &[String]) -> Result<(), Failed> {
         let began = head.began_unix_ms.map(|unix_ms| {
             let certainty = crate::model::time::Certainty::Fixed;
             crate::model::time::Wall { unix_ms, certainty }.to_string()
@@ -173,31 +173,29 @@ impl Stage {
             });
             let buses: Vec<_> = buses.collect();
             let config = args.write_config.as_ref().map(|out| out.display().to_string());
-            println!(
-                "{}",
-                json!({ "recorded": began, "seconds": self.length.as_secs_f64(), "buses": buses, "config": config, "notes": notes })
-            );
-            return;
+            let whole = json!({ "recorded": began, "seconds": self.length.as_secs_f64(), "buses": buses, "config": config, "notes": notes });
+            return super::print(format!("{whole}\n"));
         }
         let length = units::write_duration(Duration::from_secs(self.length.as_secs().max(1)));
-        println!("{length} recorded {}", began.as_deref().unwrap_or("at a time that nobody knew"));
+        let mut text = format!("{length} recorded {}\n", began.as_deref().unwrap_or("at a time that nobody knew"));
+        // Writing into a String cannot fail.
         for act in &self.acts {
-            println!("{}  {}  {}  (it was {})", act.name, act.kind, act.door.place, act.was);
+            let _ = writeln!(text, "{}  {}  {}  (it was {})", act.name, act.kind, act.door.place, act.was);
             for (unit, count) in act.playback.script().units() {
-                println!("    unit {unit}  {count} questions recorded");
+                let _ = writeln!(text, "    unit {unit}  {count} questions recorded");
             }
         }
         if self.acts.iter().any(|act| matches!(act.door.place, Place::Pty(_))) {
-            println!("(pseudo-terminals have no parity: some tools must be told 8N1)");
+            text.push_str("(pseudo-terminals have no parity: some tools must be told 8N1)\n");
         }
         for note in notes {
-            println!("note: {note}");
+            let _ = writeln!(text, "note: {note}");
         }
         if let Some(out) = &args.write_config {
-            println!("configuration written; try: ironbridge run --config {}", out.display());
+            let _ = writeln!(text, "configuration written; try: ironbridge run --config {}", out.display());
         }
         let again = if args.again { "again and again" } else { "once, then its last state stays" };
-        println!("playing {again}, until Ctrl-C");
+        super::print(format!("{text}playing {again}, until Ctrl-C\n"))
     }
 
     fn summary(&self, json: bool) -> String {

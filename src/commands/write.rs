@@ -2,15 +2,15 @@
 //!
 //! The limits and the access of a configuration hold here as they do for a command over MQTT; there is no way around them.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::Failed;
 use super::field::ask::{Answer, Wires, value_json, value_text, words};
 use super::field::explain;
 use super::field::target::{Purpose, Target, TargetArgs, Wanted};
+use super::{self as commands, Failed};
 use crate::config::plan::{Limits, TagPlan};
 use crate::field::command::{Order, carry_out};
 use crate::flow::clock::Clock;
@@ -167,11 +167,11 @@ fn tell(
             "name": wanted.label,
             "unit_id": wanted.unit,
             "address": tag.address_text(),
-            "old": value_json(old.and_then(|old| old.value.as_ref()), tag.data_type),
+            "old": value_json(old.and_then(|old| old.value.as_ref())),
             "old_words": old.and_then(|old| old.raw.as_ref()).map(words),
-            "new": value_json(Some(new), tag.data_type),
+            "new": value_json(Some(new)),
             "outcome": outcome.to_string(),
-            "read_back": value_json(read_back, tag.data_type),
+            "read_back": value_json(read_back),
             "advice": advice,
         })
         .to_string()
@@ -181,8 +181,7 @@ fn tell(
         let advice = advice.map(|advice| format!("\n{advice}")).unwrap_or_default();
         format!("{}: {}: {outcome}{read_back}{advice}", wanted.label, change(tag, old, new))
     };
-    // A reader that went away does not undo the write.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    commands::tell(&text);
     if matches!(outcome, Outcome::Done { .. }) { Ok(()) } else { Err(Failed::Verdict) }
 }
 

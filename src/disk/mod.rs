@@ -7,8 +7,8 @@
 //! `image` whether a file is damaged, beyond doubt ·
 //! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) ·
 //! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
-//! `journal` commands, before they are acknowledged · `ledger` what the broker keeps · `retained` small records · `whole` a small file beside
-//! them.
+//! `journal` commands, before they are acknowledged · `ledger` what the broker keeps · `learned` what was learned about devices ·
+//! `whole` a small file beside them.
 
 pub mod chunk;
 pub mod database;
@@ -16,11 +16,11 @@ pub mod directory;
 pub mod fault;
 mod image;
 pub mod journal;
+pub mod learned;
 pub mod ledger;
 pub mod marks;
 pub mod meta;
 pub mod meter;
 pub mod received;
-pub mod retained;
 pub mod tail;
 pub mod whole;

@@ -86,16 +86,21 @@ impl Switches {
     /// These were paused until now, here or on another bus, or in an earlier life of this one: they still are.
     pub fn hand_over(&self, paused: &[DeviceIx]) {
         let mut devices = self.devices();
-        let mut awaited = BTreeSet::new();
+        let (mut awaited, mut news) = (BTreeSet::new(), false);
         for device in paused {
             match devices.get_mut(device) {
-                Some(asked) => *asked |= PAUSED,
+                Some(asked) => {
+                    news |= *asked & PAUSED == 0;
+                    *asked |= PAUSED;
+                }
                 None => _ = awaited.insert(*device),
             }
         }
         drop(devices);
         *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
-        self.changed.send_replace(());
+        if news {
+            self.changed.send_replace(());
+        }
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, u8>> {

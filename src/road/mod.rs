@@ -10,7 +10,7 @@
 //! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
 //! comes through it · `login` user and
 //! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road · `server` the other end of it, for those who connect to
-//! us, `renewal` its certificates over the years, `names` what their certificates call them.
+//! us, `renewal` its certificates over the years, `names` what their certificates call them · `own` a server of ours, asked by a command.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files are read again at each [`Road::open`]; what is
 //! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down; once
@@ -26,6 +26,7 @@ pub mod login;
 pub mod meter;
 mod names;
 mod overhear;
+pub mod own;
 pub mod pace;
 mod proxy;
 mod reach;

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -31,8 +31,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// Around everything.
 pub(super) async fn pass(State(lobby): State<Lobby>, request: Request, next: Next) -> Response {
     lobby.stats.requests.one();
-    let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
-    let mut answer = if is_for_us(host, request.uri(), &lobby.plan.hosts) {
+    let mut answer = if is_for_us(the_host(request.headers()), request.uri(), &lobby.plan.hosts) {
         next.run(request).await
     } else {
         lobby.stats.refused_host.one();
@@ -44,6 +43,13 @@ pub(super) async fn pass(State(lobby): State<Lobby>, request: Request, next: Nex
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     answer
+}
+
+/// With two of them it is anybody's guess which one whoever stands between us has looked at (RFC 9112, section 3.2).
+fn the_host(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next()?;
+    hosts.next().is_none().then_some(host.as_bytes())
 }
 
 fn is_for_us(host: Option<&[u8]>, uri: &Uri, hosts: &[String]) -> bool {
@@ -69,6 +75,16 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_with_two_hosts_has_none() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(the_host(&headers), None);
+        headers.append(header::HOST, HeaderValue::from_static("localhost"));
+        assert_eq!(the_host(&headers), Some(&b"localhost"[..]));
+        headers.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(the_host(&headers), None);
+    }
 
     #[test]
     fn a_request_for_another_name_is_not_for_us() {

@@ -341,6 +341,35 @@ async fn a_will_that_waits_is_judged_by_new_rules_too() {
     broker.stop().await;
 }
 
+#[tokio::test]
+async fn a_will_is_judged_by_the_rules_that_are_when_its_client_comes_in_not_by_those_when_it_knocked() {
+    // Dear to check: there is time for new rules while it is.
+    let users = format!("root:{HASH}\nslow:{}\n", ironbridge::access::hash(b"password").expect("hashed"));
+    let may = |write: &[&str]| vec![rule("root", &["#"], &["#"]), rule("slow", &[], write)];
+    let setup = Setup { acl: may(&["will"]), users_file: Some(users), anonymous: Anonymous::None, ..setup() };
+    let broker = Running::with(setup).await;
+    let mut observer = v5(&broker, "root", "observer").await;
+    observer.subscribe(filter("#", 0), None).await;
+    let knocks = tokio::spawn({
+        let address = broker.address;
+        let will = v5::LastWill::new("will", "gone", QoS5::AtLeastOnce, false, None);
+        async move {
+            let wish = |wishes: &mut Wishes| {
+                login("slow", "password")(wishes);
+                wishes.will = Some(will);
+            };
+            Client5::connect(address, "slow", wish).await
+        }
+    });
+    until("it has knocked", || broker.publisher.stats().connects.get() == 2).await;
+    broker.access.reload(&ironbridge::config::plan::BrokerPlan { acl: may(&[]), ..broker.plan.clone() });
+    broker.control.rejudge();
+    drop(knocks.await.expect("it comes in"));
+    until("it has gone", || broker.publisher.stats().clients.get() == 1).await;
+    observer.ping().await;
+    broker.stop().await;
+}
+
 fn will_properties() -> v5::LastWillProperties {
     v5::LastWillProperties {
         delay_interval: None,

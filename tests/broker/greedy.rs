@@ -10,7 +10,7 @@ use rumqttc::QoS;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 use support::*;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Packets of a client that are dealt with before others get their turn, with some to spare.
 const AT_A_TIME: u64 = 256;
@@ -43,6 +43,31 @@ async fn a_client_with_very_much_to_say_lets_others_speak_every_few_packets() {
     }
     assert!(longest > 0 && longest <= AT_A_TIME, "{longest} packets at a time");
     drop(greedy);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_without_a_pause_is_acknowledged_all_the_same() {
+    let broker = Running::start().await;
+    let lasting = |wishes: &mut Wishes| wishes.properties.session_expiry_interval = Some(60);
+    let mut away = Client5::connect(broker.address, "away", lasting).await;
+    away.subscribe(filter("owed", 1), None).await;
+    drop(away);
+    let sender = broker.v5("sender").await;
+    let (mut reader, mut writer) = sender.stream.into_split();
+    let (mut owed, mut flood) = (bytes::BytesMut::new(), bytes::BytesMut::new());
+    message("owed", 1, "x").write(&mut owed).expect("encodable");
+    for _ in 0..1000 {
+        message("nobody", 0, "x").write(&mut flood).expect("encodable");
+    }
+    let flooding = tokio::spawn(async move {
+        writer.write_all(&owed).await.expect("sent");
+        while writer.write_all(&flood).await.is_ok() {}
+    });
+    let mut puback = [0; 4];
+    tokio::time::timeout(PATIENCE, reader.read_exact(&mut puback)).await.expect("in time").expect("a PUBACK");
+    assert_eq!(puback, [0x40, 2, 0, 77]);
+    flooding.abort();
     broker.stop().await;
 }
 

@@ -146,6 +146,39 @@ async fn a_packet_that_says_it_is_huge_is_refused_before_it_comes() {
     broker.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_in_line_with_a_long_packet_is_not_taken_for_silent_and_has_its_turn() {
+    const PLACES: usize = 16;
+    let broker = Running::start().await;
+    let mut idle = broker.v4("idle").await;
+    let mut long = BytesMut::new();
+    message("long", 1, &"x".repeat(40_000)).write(&mut long).expect("encodable");
+    let (begin, rest) = long.split_at(100);
+    let mut before = Vec::new();
+    for n in 0..PLACES {
+        let mut client = broker.v5(&format!("before-{n}")).await;
+        client.stream.write_all(begin).await.expect("sent");
+        idle.ping().await;
+        before.push(client);
+    }
+    let mut in_line = Client5::connect(broker.address, "in line", |wishes| wishes.connect.keep_alive = 1).await;
+    in_line.stream.write_all(begin).await.expect("sent");
+    for _ in 0..10 {
+        idle.ping().await;
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(broker.publisher.stats().clients.get(), PLACES as u64 + 2);
+    before.pop();
+    in_line.stream.write_all(rest).await.expect("sent");
+    let v5::Packet::PubAck(puback) = in_line.next().await else { panic!("a PUBACK") };
+    assert_eq!(puback.pkid, 77);
+    for client in &mut before {
+        client.stream.write_all(rest).await.expect("sent");
+        assert!(matches!(client.next().await, v5::Packet::PubAck(_)), "in time, too");
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_sends_and_never_reads_stops_only_itself() {
     let broker = Running::start().await;

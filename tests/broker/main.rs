@@ -13,6 +13,7 @@ mod commands;
 mod doors;
 mod faults;
 mod forbidden;
+mod goodbye;
 mod greedy;
 mod hostile;
 mod kill;

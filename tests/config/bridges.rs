@@ -25,7 +25,7 @@ fn a_bridge_means_what_mosquitto_means_by_one() {
     let text = format!(
         "[gateway]\nname = \"gw\"\n{BRIDGE}keep_alive = \"30s\"\nsession_expiry = \"1d\"\nmax_size = \"16MiB\"\n{}{}{}",
         topic("filter = \"o/#\"\nretain = false"),
-        topic("filter = \"i/#\"\ndirection = \"in\"\nqos = 2"),
+        topic("filter = \"i/#\"\ndirection = \"in\"\nqos = 1"),
         topic(both),
     );
     let plan = plan(&text);
@@ -66,6 +66,7 @@ fn a_bridge_says_what_is_wrong() {
             ("[[bridge.topic]]\nfilter = «\"a/#/b\"", "bridge[0].topic[0].filter", "filter"),
             ("[[bridge.topic]]\nfilter = \"a\"\ndirection = «\"up\"", "bridge[0].topic[0].direction", "out, in, both"),
             ("[[bridge.topic]]\nfilter = \"a\"\nqos = «3", "bridge[0].topic[0].qos", "0 ..= 2"),
+            ("[[bridge.topic]]\nfilter = \"a\"\nqos = «2", "bridge[0].topic[0].qos", "none is lost"),
             (
                 "[[bridge.topic]]\nfilter = \"a\"\nlocal_prefix = «\"+/\"",
                 "bridge[0].topic[0].local_prefix",

@@ -39,7 +39,6 @@ MISSES = {
     "5 test_dollar_topics": ("client", "a PUBACK with a reason string (0x87 on a $ topic)"),
     "01-connect-uname-or-anon.py": ("choice", "a name without a password is nobody, where names are not looked at as well"),
     "02-subpub-qos1-oversize-payload.py": ("standard", "0x95 in a PUBACK, which has no such code (3.4.2-1, table 3-4); Ironbridge says 0x97"),
-    "03-publish-c2b-disconnect-qos2.py": ("choice", "PUBCOMP 0x92 for a PUBREL after its PUBCOMP, as in table 3-7; it wants 0"),
     "03-publish-dollar-v5.py": ("dollar", "0x87 instead of 0x10"),
     "04-retain-check-source-persist.py": ("choice", "a name without a password is nobody"),
     "04-retain-check-source-persist-diff-port.py": ("choice", "a name without a password is nobody; users and rules count for all listeners"),

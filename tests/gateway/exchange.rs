@@ -6,12 +6,14 @@ use crate::authority::{Authority, VALID};
 use crate::gateway;
 use crate::peers;
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use gateway::mqtt::Client4;
-use gateway::{Daemon, Home, Plc, Watch, until};
+use gateway::{Daemon, Home, PATIENCE, Plc, Watch, until};
 use ironbridge::plant::faults::Fault;
 use ironbridge::plant::link::{Link, LinkState};
 use peers::{Far, Listener, Pour, free_port};
@@ -172,7 +174,7 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
                 anonymous = \"read\"\n";
     let bridge = "[[bridge]]\nname = \"far\"\nurl = \"mqtts://127.0.0.1:1\"\nca_file = \"ca.pem\"\n\
                   [[bridge.topic]]\nfilter = \"o/#\"\n";
-    let home = Home::new(&(head(0) + door + bridge));
+    let home = Home::new(&(head(0) + door));
     std::fs::write(home.path("ca.pem"), "no certificate").unwrap();
     let (certificate, key) = authority.server_pem("localhost", VALID);
     std::fs::write(home.path("server.crt"), certificate).unwrap();
@@ -180,7 +182,8 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
     std::fs::set_permissions(home.path("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let daemon = home.run();
     let watch = Watch::on_all(daemon.mqtt().await).await;
-    until("the bridge cannot be", || daemon.said("uplink_disabled").is_some()).await;
+    reload(&home, &daemon, &(head(0) + door + bridge)).await;
+    watch.event("uplink_disabled", "active").await;
     std::fs::write(home.path("server.crt"), "no certificate").unwrap();
     daemon.signal(Signal::HUP);
     watch.event("certificate_unusable", "active").await;
@@ -190,24 +193,40 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+/// A fragment that is a pipe: whoever reads the configuration waits until this end is opened, and until it is dropped.
+async fn held(pipe: &Path) -> File {
+    let (pipe, (opened, file)) = (pipe.to_owned(), tokio::sync::oneshot::channel());
+    std::thread::spawn(move || opened.send(File::options().write(true).open(pipe).unwrap()));
+    tokio::time::timeout(PATIENCE, file).await.expect("somebody reads it").unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reload_by_signal_and_one_by_command_leave_the_newer_file_in_force() {
+async fn a_reload_by_command_reads_the_file_when_the_one_by_signal_is_through() {
     let plc = Plc::start().await;
     let text =
         |scale: u32| head(0) + &bus("b", plc.line.address()) + &device("d", "b", &tag(&format!("scale = {scale}.0")));
     let home = Home::new(&text(1));
     let daemon = home.run();
     daemon.mqtt().await;
-    for round in 1..=5 {
-        home.configure(&text(2 * round));
-        daemon.signal(Signal::HUP);
-        home.configure(&text(2 * round + 1));
-        let ask = |words: &[&str]| home.command(words).stdout(std::process::Stdio::piped()).output().unwrap();
-        let reloaded = ask(&["reload", "--config", "ironbridge.toml"]);
-        assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
-        let compared = ask(&["check", "--config", "ironbridge.toml", "--against-running"]);
-        let told = String::from_utf8(compared.stdout).unwrap();
-        assert!(!told.contains("device d changed"), "round {round}: {told}");
-    }
+    let pipe = home.path("ironbridge.d/pipe.toml");
+    std::fs::create_dir(home.path("ironbridge.d")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    home.configure(&text(2));
+    daemon.signal(Signal::HUP);
+    let first = held(&pipe).await; // it has read the older text
+    home.configure(&text(3));
+    // Told where the daemon is: else the command would read the file itself.
+    let socket = home.path("data/control.sock");
+    let words = ["reload", "--config", "ironbridge.toml", "--socket", socket.to_str().unwrap()];
+    let mut command = home.command(&words).spawn().unwrap();
+    drop(first);
+    until("the older text is in force", || daemon.times_said("configuration changed") == 1).await;
+    drop(held(&pipe).await); // the newer one is read now
+    until("the newer one, too", || daemon.times_said("configuration changed") == 2).await;
+    assert!(command.wait().unwrap().success());
+    std::fs::remove_file(&pipe).unwrap();
+    let mut check = home.command(&["check", "--config", "ironbridge.toml", "--against-running"]);
+    let told = check.stdout(std::process::Stdio::piped()).output().unwrap().stdout;
+    assert!(!String::from_utf8(told).unwrap().contains("device d changed"));
     assert_eq!(daemon.stop().await, Some(0));
 }

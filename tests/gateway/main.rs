@@ -19,5 +19,6 @@ mod exchange;
 mod lines;
 mod local;
 mod reload;
+mod revised;
 mod sparkplug;
 mod upstream;

@@ -20,11 +20,11 @@ use rustix::process::Signal;
 use serde_json::Value as Json;
 
 /// The trial is as short as it may be, or there is none.
-const TRIAL: &str = "rollback_after = \"5s\"";
-const NO_TRIAL: &str = "rollback = false";
+pub const TRIAL: &str = "rollback_after = \"5s\"";
+pub const NO_TRIAL: &str = "rollback = false";
 
 /// A gateway `gw` with one bus and device per PLC, `d0` on `b0` and so on, each with a tag `v`, ten polls a second.
-fn plant(plcs: &[SocketAddr], gateway: &str) -> String {
+pub fn plant(plcs: &[SocketAddr], gateway: &str) -> String {
     let head = format!(
         "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n{gateway}\n[store]\ncommit_interval = \"100ms\"\n\
          [[broker.listener]]\nlisten = \"127.0.0.1:0\"\nanonymous = \"read-write\"\n\
@@ -55,17 +55,17 @@ async fn ask(home: &Home, words: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-async fn applied(home: &Home) -> String {
+pub async fn applied(home: &Home) -> String {
     let (code, out, err) = reload(home).await;
     assert_eq!(code, 0, "{out}{err}");
     out
 }
 
-fn good(value: u64) -> impl Fn(&Json) -> bool {
+pub fn good(value: u64) -> impl Fn(&Json) -> bool {
     move |json| json["value"] == value && json["quality"] == "good"
 }
 
-async fn plcs(count: usize) -> Vec<Plc> {
+pub async fn plcs(count: usize) -> Vec<Plc> {
     let mut plcs = Vec::new();
     for _ in 0..count {
         plcs.push(Plc::start().await);
@@ -73,12 +73,12 @@ async fn plcs(count: usize) -> Vec<Plc> {
     plcs
 }
 
-fn addresses(plcs: &[Plc]) -> Vec<SocketAddr> {
+pub fn addresses(plcs: &[Plc]) -> Vec<SocketAddr> {
     plcs.iter().map(|plc| plc.line.address()).collect()
 }
 
 /// Lines of the log about the life of a bus.
-fn lives(daemon: &Daemon, bus: &str) -> (usize, usize) {
+pub fn lives(daemon: &Daemon, bus: &str) -> (usize, usize) {
     (daemon.times_said(&format!("bus begins bus={bus} ")), daemon.times_said(&format!("bus ends bus={bus}")))
 }
 
@@ -286,14 +286,14 @@ async fn listeners_come_and_go_and_clients_of_the_others_stay() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-fn numbers(cloud: &Cloud) -> BTreeSet<(String, u64, u64)> {
+pub fn numbers(cloud: &Cloud) -> BTreeSet<(String, u64, u64)> {
     let number =
         |json: Json| Some((json["stream"].as_str()?.to_owned(), json["epoch"].as_u64()?, json["seq"].as_u64()?));
     cloud.log().iter().filter_map(|arrived| number(arrived.json())).collect()
 }
 
 /// No number between the first and the last is missing.
-fn whole(seen: &BTreeSet<(String, u64, u64)>, stream: &str) -> bool {
+pub fn whole(seen: &BTreeSet<(String, u64, u64)>, stream: &str) -> bool {
     let of: Vec<_> = seen.iter().filter(|(class, ..)| class == stream).map(|(_, epoch, seq)| (*epoch, *seq)).collect();
     of.first().is_some_and(|first| first.1 == 1)
         && of.windows(2).all(|two| two[0].0 == two[1].0 && two[0].1 + 1 == two[1].1)

@@ -180,7 +180,7 @@ try:
         m.write("/srv/cloud.password", "owner's password")
         m.write(f"{drop_ins}/credentials.conf", f"[Service]\nLoadCredential=gateway.key:{secrets}/gateway.key\n")
         m.write(f"{drop_ins}/lent.conf", "[Service]\nLoadCredential=cloud.password:/srv/cloud.password\n")
-        m.write("/srv/cloud.toml", "[[uplink]]\nname = 'cloud'\nurl = 'mqtts://127.0.0.1:1'\ncertificate = 'gw.crt'\nusername = 'box'\n"
+        m.write("/srv/cloud.toml", "[[uplink]]\nname = 'cloud'\nurl = 'mqtts://127.0.0.1:1'\ncertificate = '../gw.crt'\nusername = 'box'\n"
                 "key = '$CREDENTIALS_DIRECTORY/gateway.key'\npassword_file = '$CREDENTIALS_DIRECTORY/cloud.password'\n")
         m.run(f"mkdir -p /etc/ironbridge/ironbridge.d && cp /srv/cloud.toml /etc/ironbridge/ironbridge.d/cloud.toml && systemctl daemon-reload")
         reset = lambda: m.run("ironbridge factory-reset --yes 2>&1", check=False)

@@ -145,6 +145,41 @@ async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn diag_asks_behind_tls_too_and_nobody_who_only_has_the_port() {
+    let plc = Plc::start().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tls = "tls = { certificate = \"server.crt\", key = \"server.key\" }";
+    let page = format!("[status]\nlisten = \"127.0.0.1:{port}\"\nanonymous = \"read\"\n{tls}\n");
+    let text = config(plc.line.address()).replace("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n", &page);
+    let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
+    let put = |name: &str| {
+        let (certificate, key) = Authority::new().server_pem("box.example.com", VALID);
+        std::fs::write(home.path(&format!("{name}.crt")), certificate).unwrap();
+        std::fs::write(home.path(&format!("{name}.key")), key).unwrap();
+        std::fs::set_permissions(home.path(&format!("{name}.key")), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    put("server");
+    let daemon = home.run();
+    daemon.page().await;
+    let diag = |config: &str| {
+        let mut command = home.command(&["diag", "--config", config, "--output", "-"]);
+        let output = command.stdout(std::process::Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        output.stdout
+    };
+    let has = |archive: &[u8], text: &str| archive.windows(text.len()).any(|window| window == text.as_bytes());
+    let told = diag("ironbridge.toml");
+    assert!(has(&told, "\"reasons\":["), "health.txt has what /health says on this machine");
+    assert!(has(&told, "\"buses\":["), "and status.json what the page shows");
+    // By this configuration somebody else has the port: whoever answers is not who is meant.
+    put("other");
+    let text = std::fs::read_to_string(home.path("ironbridge.toml")).unwrap();
+    std::fs::write(home.path("other.toml"), text.replace("server.", "other.")).unwrap();
+    assert!(!has(&diag("other.toml"), "\"reasons\":["), "another certificate than that in the file");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
 async fn where_visitors_must_log_in_health_keeps_its_reasons_from_this_machine_too() {
     let site = Site::with(|text| text.replacen("anonymous = \"read\"\n", "", 1)).await;
     let stranger = get(site.page, "/health", "").await;

@@ -95,3 +95,26 @@ async fn a_paused_device_is_left_alone_and_says_so_everywhere_until_it_is_resume
     let reset = |said: &Json| said["devices"][0]["polls"].as_u64().is_some_and(|polls| polls < 10);
     site.until("/api/status", "counts from the beginning", reset).await;
 }
+
+#[tokio::test]
+async fn no_reload_ends_a_pause_whatever_it_changes() {
+    let site = Site::open().await;
+    let watch = Watch::on_all(site.daemon.mqtt().await).await;
+    let browser = site.logged_in("hmi").await;
+    watch.until("gw/plc/level", "a value", |sample| sample["quality"] == "good").await;
+    let device = json!({"device": "plc"});
+    assert_eq!(browser.post("/api/command/pause", &device).await.status, 200);
+    until("it is paused", || site.daemon.times_said("device is paused") == 1).await;
+    let asked = site.plc.requests();
+    let mut text = std::fs::read_to_string(site.home.path("ironbridge.toml")).unwrap();
+    // Its bus begins anew; it goes on as another one behind the same connection.
+    let changes = [("response_timeout = \"500ms\"", "response_timeout = \"600ms\""), ("unit_id = 1", "unit_id = 2")];
+    for (times, (from, to)) in (2..).zip(changes) {
+        text = text.replacen(from, to, 1);
+        site.home.configure(&text);
+        site.daemon.signal(rustix::process::Signal::HUP);
+        until("it is still paused", || site.daemon.times_said("device is paused") == times).await;
+    }
+    assert_eq!(site.plc.requests(), asked, "not a byte");
+    assert_eq!(site.daemon.stop().await, Some(0));
+}

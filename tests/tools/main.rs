@@ -3,6 +3,7 @@
 mod capture;
 mod lines;
 mod live;
+mod output;
 mod scan;
 mod tags;
 mod unit;

@@ -1,8 +1,8 @@
 //! Clients that come and go; sessions that begin, are taken up again and end.
 //!
 //! A session has at most one connection. Who comes with the id of a connected client takes its place: the old connection is
-//! told to end, and if the session lives on, the new one waits until the old has let go of it, so that nothing of its state
-//! is known to two at once.
+//! told to end, and the new one waits until the old has let go, so that what the client said before it came anew counts (its
+//! goodbye, too), and nothing of its state is known to two at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,8 +79,8 @@ impl Default for Leaving {
 enum Attempt {
     In(Box<Entered>),
     Refused(u8),
-    /// The connection before has to let go first.
-    Wait(Box<Newcomer>),
+    /// The connection before, whose outbox this is, has to let go first.
+    Wait(Box<Newcomer>, Arc<Outbox>),
 }
 
 impl Shared {
@@ -88,14 +88,14 @@ impl Shared {
     pub(in crate::broker) async fn enter(&self, mut newcomer: Newcomer) -> Result<Box<Entered>, u8> {
         let deadline = Instant::now() + HANDOVER_MAX;
         loop {
-            let mut left = std::pin::pin!(self.left.notified());
-            left.as_mut().enable();
-            newcomer = match self.try_to_enter(newcomer) {
+            let before;
+            (newcomer, before) = match self.try_to_enter(newcomer, deadline) {
                 Attempt::In(entered) => return Ok(entered),
                 Attempt::Refused(reason) => return Err(reason),
-                Attempt::Wait(newcomer) => *newcomer,
+                Attempt::Wait(newcomer, before) => (*newcomer, before),
             };
-            tokio::time::timeout_at(deadline, left).await.map_err(|_| BUSY)?;
+            // Too late, it is tried once more: see there.
+            let _ = tokio::time::timeout_at(deadline, before.left()).await;
         }
     }
 
@@ -114,7 +114,7 @@ impl Shared {
         }
     }
 
-    fn try_to_enter(&self, mut newcomer: Newcomer) -> Attempt {
+    fn try_to_enter(&self, mut newcomer: Newcomer, deadline: Instant) -> Attempt {
         let now = Instant::now();
         let owner = newcomer.identity.owner();
         let mut guard = self.lock();
@@ -140,8 +140,11 @@ impl Shared {
             let goes_on = !newcomer.clean_start && client.expiry > 0 && !self.is_over(client, now);
             if let Some(connected) = client.connected() {
                 connected.outbox.end(Ending::TakenOver);
+                if now < deadline {
+                    return Attempt::Wait(Box::new(newcomer), Arc::clone(&connected.outbox));
+                }
                 if goes_on {
-                    return Attempt::Wait(Box::new(newcomer));
+                    return Attempt::Refused(BUSY);
                 }
             }
             if goes_on {
@@ -152,8 +155,14 @@ impl Shared {
         self.begin(core, newcomer, owner)
     }
 
-    /// A connection has ended; nothing happens if its session ended before.
+    /// A connection has ended.
     pub(in crate::broker) fn leave(&self, key: ClientKey, outbox: &Arc<Outbox>, leaving: Leaving) {
+        self.let_go(key, outbox, leaving);
+        outbox.let_go();
+    }
+
+    /// Nothing happens if its session ended before.
+    fn let_go(&self, key: ClientKey, outbox: &Arc<Outbox>, leaving: Leaving) {
         let now = Instant::now();
         let Leaving { ending, expiry, carried } = leaving;
         let mut guard = self.lock();
@@ -190,8 +199,6 @@ impl Shared {
             self.end_session(core, key, now);
         }
         self.count(core);
-        drop(guard);
-        self.left.notify_waiters();
     }
 
     /// Ends sessions whose clients have stayed away for too long; those that left when nobody could vouch for the clock

@@ -17,7 +17,6 @@ mod subscribing;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::access::{Access, Identity};
@@ -78,8 +77,6 @@ pub(super) struct Shared {
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
-    /// Rings when a connection has let go of its session.
-    left: Notify,
 }
 
 /// What the room is given to work with.
@@ -182,7 +179,6 @@ impl Shared {
             talk: Talk::default(),
             ids: AtomicU64::new(0),
             queueing: AtomicUsize::new(0),
-            left: Notify::new(),
         };
         shared.take_in(&mut core, sessions);
         *shared.lock() = core;

@@ -19,7 +19,6 @@ use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Look, Rest, Walk};
 use crate::broker::session::{Ending, Received};
 use crate::broker::tree::{ClientKey, Subscription};
-use crate::broker::wire::{Filter, RetainHandling};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, SessionRow, SubscriptionRow};
 
@@ -319,21 +318,9 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
     }
 }
 
-/// A subscription that is there, as a row; how it wanted retained messages is of no use any more.
-fn row_of(filter: Arc<str>, subscription: &Subscription) -> SubscriptionRow {
+/// A subscription as a row.
+pub(super) fn row_of(filter: Arc<str>, subscription: &Subscription) -> SubscriptionRow {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     let options = subscription.qos.bits() | flag(subscription.no_local, 4) | flag(subscription.retain_as_published, 8);
     SubscriptionRow { filter, options, identifier: subscription.id }
-}
-
-/// A subscription as a row.
-pub(super) fn subscription_row(wanted: &Filter, filter: Arc<str>, identifier: Option<u32>) -> SubscriptionRow {
-    let handling = match wanted.retain_handling {
-        RetainHandling::Always => 0,
-        RetainHandling::IfNew => 0x10,
-        RetainHandling::Never => 0x20,
-    };
-    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    let options = wanted.qos.bits() | flag(wanted.no_local, 4) | flag(wanted.retain_as_published, 8) | handling;
-    SubscriptionRow { filter, options, identifier }
 }

@@ -65,7 +65,7 @@ impl Shared {
             core.levels += levels;
         }
         if let Some(durable) = &client.durable {
-            let row = owing::subscription_row(wanted, wanted.filter.as_str().into(), id);
+            let row = owing::row_of(wanted.filter.as_str().into(), &subscription);
             self.disk.subscription(durable.tally.id, Arc::clone(&row.filter), Some(row));
         }
         let added = core.tree.add(filter, group, subscription);

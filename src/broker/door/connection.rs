@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::duty::Duty;
@@ -41,6 +42,11 @@ const BREATH: Duration = Duration::from_millis(1);
 
 /// Packets dealt with before others get their turn.
 const PACKETS: usize = 64;
+
+/// What a client said before its connection was taken over or broke is heard within these bounds: bytes read then, and the
+/// time for what must be settled before more is read.
+const UNHEARD_MAX: usize = 1024 * 1024;
+const HEAR_OUT_MAX: Duration = Duration::from_secs(1);
 
 /// For the last words on a connection, and for what waits when the gateway stops.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
@@ -90,7 +96,13 @@ impl Connection {
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
     pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, mut out: BytesMut) {
         let (mut reader, mut writer) = stream.into_split();
-        let ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
+        let mut ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
+        if ending == Ending::TakenOver {
+            tokio::task::yield_now().await; // the sockets are asked: what has arrived is known of afterwards
+        }
+        if matches!(ending, Ending::TakenOver | Ending::Lost) {
+            ending = self.hear_out((&mut reader, &mut intake), &mut out).await.unwrap_or(ending);
+        }
         self.log(ending);
         if ending == Ending::Stopping {
             // What waits is still sent, for a short while.
@@ -220,21 +232,7 @@ impl Connection {
         if let Some(ending) = self.duty.take_settled(out) {
             return Err(ending);
         }
-        let (mut dealt_with, mut packets) = (0, Rest::More);
-        while dealt_with < PACKETS && self.takes_more(out) {
-            dealt_with += 1;
-            let packet = match intake.next() {
-                Ok(Some(frame)) => self.duty.decode(frame),
-                Ok(None) => {
-                    packets = Rest::Nothing;
-                    break;
-                }
-                Err(fault) => Err(fault),
-            };
-            if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
-                return Err(ending);
-            }
-        }
+        let packets = self.packets(intake, out, OUT_BYTES)?;
         if let Some(ending) = self.seat.outbox.ending() {
             return Err(ending);
         }
@@ -242,8 +240,55 @@ impl Connection {
         Ok(Left { packets, retained })
     }
 
+    /// Deals with packets that have come, up to a measure, while there is room for what they cause.
+    fn packets(&mut self, intake: &mut Intake, out: &mut BytesMut, most_out: usize) -> Result<Rest, Ending> {
+        for _ in 0..PACKETS {
+            if self.duty.is_full() || out.len() >= most_out {
+                break;
+            }
+            let packet = match intake.next() {
+                Ok(Some(frame)) => self.duty.decode(frame),
+                Ok(None) => return Ok(Rest::Nothing),
+                Err(fault) => Err(fault),
+            };
+            if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
+                return Err(ending);
+            }
+        }
+        Ok(Rest::More)
+    }
+
+    /// Deals with what the client had sent before its connection was of no use any more, without waiting for what comes
+    /// later: a goodbye may be in it, and then it is that which ended the connection.
+    async fn hear_out<R>(&mut self, input: (&mut R, &mut Intake), out: &mut BytesMut) -> Option<Ending>
+    where
+        R: AsyncRead + Unpin,
+    {
+        let (reader, intake) = input;
+        let (mut bytes, until) = (0, Instant::now() + HEAR_OUT_MAX);
+        while Instant::now() < until {
+            if let ending @ Some(_) = self.duty.take_settled(out) {
+                return ending;
+            }
+            match self.packets(intake, out, usize::MAX) {
+                Err(ending) => return Some(ending),
+                Ok(Rest::More) if self.duty.is_full() => {
+                    tokio::time::timeout_at(until, self.duty.settled()).await.ok()?;
+                }
+                Ok(Rest::More) => {}
+                Ok(Rest::Nothing) if bytes >= UNHEARD_MAX => return None,
+                Ok(Rest::Nothing) => {
+                    let read = at_once(unconstrained(intake.read(reader)))?;
+                    bytes += self.has_read(&read).then(|| read.unwrap_or(0))?;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+
     /// Is there room for what a packet may cause?
-    fn takes_more(&self, out: &BytesMut) -> bool {
+    fn takes_more(&mut self, out: &BytesMut) -> bool {
         !self.duty.is_full() && out.len() < OUT_BYTES
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Duty {
     /// SUBACKs that wait for their commit: no message goes before them.
     pub(super) unsaid: usize,
     pub(super) refused_before: bool,
+    /// It has published what others are owed, and probably goes on to.
+    is_kept: bool,
     /// Publishes that went on to others since this was last asked.
     sent_on: usize,
 }
@@ -92,6 +94,7 @@ impl Duty {
             in_step: entered.in_step,
             unsaid: 0,
             refused_before: false,
+            is_kept: false,
             sent_on: 0,
         }
     }
@@ -119,9 +122,12 @@ impl Duty {
         decode(if self.legacy { frame.without_dup() } else { frame }, self.version)
     }
 
-    /// Is so much waiting to be settled that no more should be read?
-    pub(super) fn is_full(&self) -> bool {
-        self.session.is_full(self.waits.len())
+    /// Is so much waiting to be settled, or for the disk, that no more should be read?
+    pub(super) fn is_full(&mut self) -> bool {
+        if self.is_kept && !self.waits.is_pausing() && self.shared.disk.is_behind() {
+            self.waits.pause(self.shared.disk.committed());
+        }
+        self.waits.is_pausing() || self.session.is_full(self.waits.len())
     }
 
     /// How many publishes went on to other clients since this was last asked.
@@ -145,6 +151,7 @@ impl Duty {
 
     /// Goes on with what is done.
     pub(super) fn take_settled(&mut self, out: &mut BytesMut) -> Option<Ending> {
+        self.waits.look(&self.shared);
         for done in self.waits.take_done() {
             let actions = match done {
                 Done::Settled(token, verdict) => self.session.settle(token, verdict),
@@ -163,6 +170,7 @@ impl Duty {
                     self.course.committed();
                     Vec::new()
                 }
+                Done::Paused => Vec::new(),
                 Done::Failed => return Some(Ending::NotKept),
             };
             if let ending @ Some(_) = self.carry_out(actions, out) {
@@ -284,6 +292,7 @@ impl Duty {
                 return Some(Verdict::NotKept(0x97, told));
             }
         };
+        self.is_kept |= published.owed;
         self.sent_on += usize::from(published.wanted);
         let stored = self.shared.forward(&message, retain);
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.

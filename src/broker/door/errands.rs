@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ pub(super) enum Done {
     Page(Vec<OwedRow>),
     /// All that was at hand is committed.
     Committed,
+    /// The disk has caught up.
+    Paused,
     /// Something that must be on disk is not: the connection ends.
     Failed,
 }
@@ -49,6 +51,7 @@ type Reading = Pin<Box<dyn Future<Output = Vec<OwedRow>> + Send>>;
 pub(super) struct Waits {
     commits: VecDeque<(Done, Committed)>,
     gate: Option<Committed>,
+    pause: Option<Committed>,
     reading: Option<Reading>,
     tasks: JoinSet<Done>,
     done: Vec<Done>,
@@ -68,6 +71,16 @@ impl Waits {
     /// [`Done::Committed`] when this is; whoever waited for an earlier one waits for this one.
     pub(super) fn gate(&mut self, committed: Committed) {
         self.gate = Some(committed);
+    }
+
+    /// The client is not heard until the disk has caught up so far.
+    pub(super) fn pause(&mut self, committed: Committed) {
+        self.pause = Some(committed);
+    }
+
+    /// Must it wait for the disk before it may say more?
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pause.is_some()
     }
 
     /// Done when its future is.
@@ -108,6 +121,11 @@ impl Waits {
         std::mem::take(&mut self.done)
     }
 
+    /// Notes what is done by now. A client that sends without a pause gets nowhere else round to hearing of it.
+    pub(super) fn look(&mut self, shared: &Arc<Shared>) {
+        let _pending = self.poll(shared, &mut Context::from_waker(Waker::noop()));
+    }
+
     /// Waits until something is done; for ever when nothing is waited for. Cancel-safe.
     pub(super) async fn any(&mut self, shared: &Arc<Shared>) {
         std::future::poll_fn(|context| self.poll(shared, context)).await;
@@ -130,6 +148,13 @@ impl Waits {
         {
             self.gate = None;
             self.done.push(if matches!(told, Ok(Ok(()))) { Done::Committed } else { Done::Failed });
+        }
+        // Whatever came of it, it is looked again whether there is more to wait for.
+        if let Some(pause) = &mut self.pause
+            && Pin::new(pause).poll(context).is_ready()
+        {
+            self.pause = None;
+            self.done.push(Done::Paused);
         }
         if let Some(reading) = &mut self.reading
             && let Poll::Ready(rows) = reading.as_mut().poll(context)

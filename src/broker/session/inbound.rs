@@ -186,10 +186,13 @@ impl Inbound {
                 Some(Action::Finish { packet_id })
             }
             Some(Stage::Finishing) => None,
-            // 0x92: packet identifier not found.
-            Some(Stage::Unsettled | Stage::Received(Received::SentOn)) | None => {
+            // 0x92, packet identifier not found: there is no PUBREC that this could answer.
+            Some(Stage::Unsettled | Stage::Received(Received::SentOn)) => {
                 Some(ack(AckKind::Pubcomp, packet_id, 0x92, ""))
             }
+            // Its PUBCOMP got lost, and it is over. Told 0x92, clients give the identifier back and not its place in their
+            // window (rumqttc 0.25); mosquitto says 0 as well.
+            None => Some(ack(AckKind::Pubcomp, packet_id, 0, "")),
         }
     }
 

@@ -9,12 +9,10 @@ use std::collections::HashMap;
 use super::{Action, Ending, Lifetime};
 use crate::broker::message::{Owed, Qos, Stage};
 use crate::broker::wire::{Ack, AckKind, Fault};
+use crate::disk::ledger::OWED_IDS;
 
 /// QoS 1 and 2 publishes a client may owe us an acknowledgement for, if its own Receive Maximum is not lower.
 pub(in crate::broker) const WINDOW_MAX: u16 = 256;
-
-/// Identifiers of what stands in the ledger: 1 to this.
-const OWED_IDS: u16 = 32_767;
 
 /// What we wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,7 +63,7 @@ pub(super) fn write(body: &mut String, bridge: &Bridge, notes: &mut Notes) {
     let page = draft.page(&name(&bridge.name));
     match config::parse(&page, Path::new("broker.toml"), &host_facts()) {
         Ok(_) => {
-            let carried = "what goes out waits on disk here, and is sent at least once, also at QoS 0 and 2";
+            let carried = "what goes out waits on disk here and is sent at least once, at QoS 1; QoS 2 comes in as 1";
             notes.add(Weight::Quiet, &bridge.place, format!("the bridge {}: {carried}", one_line(&bridge.name)));
             body.push_str(&page);
         }
@@ -142,7 +142,12 @@ fn topic(value: &str, retains: bool) -> String {
     let direction = words.next().unwrap_or("out");
     line(&mut out, "direction", &text(direction));
     if let Some(qos) = words.next() {
-        line(&mut out, "qos", &qos.parse::<u8>().map_or_else(|_| text(qos), |qos| qos.to_string()));
+        // 2 is not carried over as that: what is said of every bridge says it of this one.
+        line(
+            &mut out,
+            "qos",
+            &qos.parse::<u8>().map_or_else(|_| text(qos), |qos| (if qos == 2 { 1 } else { qos }).to_string()),
+        );
     }
     for key in ["local_prefix", "remote_prefix"] {
         if let Some(prefix) = words.next().filter(|prefix| !prefix.is_empty()) {
@@ -183,7 +188,7 @@ mod tests {
             "keepalive_interval 30",
             "bridge_protocol_version mqttv311",
             "cleansession false",
-            "topic a/# out 1 \"\" up/",
+            "topic a/# out 2 \"\" up/",
             "topic b",
             "topic # both 0 l/ r/",
         ]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::takes::{Asked, Found, Item, Take, Takes};
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 use crate::field::modbus::frame::Expect;
 use crate::model::time::{Certainty, Wall};
 use crate::recording::{By, Event, Head, Line, NotRead, Reader, Record, Tail, What};
@@ -22,7 +22,7 @@ const BYTES_SHOWN: usize = 40;
 /// Prints a recording.
 pub fn run(file: &Path, json: bool) -> Result<(), Failed> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut printer = Printer { json, began: None, lines: Vec::new(), counts: BTreeMap::new(), closed: false };
+    let mut printer = Printer { json, began: None, lines: Vec::new(), counts: BTreeMap::new(), stopped: None };
     let mut reader = Reader::open(file).map_err(|error| not_read(&error))?;
     let mut takes = Takes::default();
     while let Some(record) = reader.read().map_err(|error| not_read(&error))? {
@@ -35,14 +35,13 @@ pub fn run(file: &Path, json: bool) -> Result<(), Failed> {
             Record::Event(event) => takes.push(event, &mut |item| printer.item(&mut out, &item)),
             Record::End | Record::Unknown(_) => {}
         }
-        if printer.closed {
-            return Ok(()); // nobody reads on (`| head`)
+        if let Some(error) = printer.stopped {
+            return commands::printed(Err(error));
         }
     }
     takes.finish(&mut |item| printer.item(&mut out, &item));
     printer.end(&mut out, reader.tail());
-    let _ = out.flush(); // as above
-    Ok(())
+    commands::printed(printer.stopped.map_or_else(|| out.flush(), Err))
 }
 
 /// A file that cannot be read is the user's mistake, or a disk's.
@@ -68,12 +67,14 @@ struct Printer {
     began: Option<i64>,
     lines: Vec<Line>,
     counts: BTreeMap<&'static str, u64>,
-    closed: bool,
+    stopped: Option<io::Error>,
 }
 
 impl Printer {
     fn put(&mut self, out: &mut impl io::Write, text: &str) {
-        self.closed |= writeln!(out, "{text}").is_err();
+        if self.stopped.is_none() {
+            self.stopped = writeln!(out, "{text}").err();
+        }
     }
 
     fn head(&mut self, out: &mut impl io::Write, head: &Head) {

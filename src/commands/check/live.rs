@@ -20,7 +20,6 @@ mod text;
 mod theory;
 mod verdict;
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -29,7 +28,7 @@ use self::progress::Progress;
 use self::survey::BusSurvey;
 use self::verdict::{DeviceReport, TagReport};
 use super::Args;
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 use crate::config::Loaded;
 use crate::config::plan::{Plan, Source};
 use crate::flow::clock::Clock;
@@ -92,8 +91,7 @@ pub async fn run(args: Args, loaded: Loaded, clock: Clock) -> Result<(), Failed>
         let _ = text::write(&mut out, &plan, &survey);
         out
     };
-    // A reader that went away (`check --live | head`) is nobody's error.
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    commands::print(format!("{}\n", text.trim_end()))?;
     if survey.is_unreachable() {
         return Err(Failed::TryAgain("no device could be reached".into()));
     }

@@ -3,12 +3,11 @@
 //! `words` reads the command line, `readings` tries types and orders, `plausible` judges a value. All of it is offline.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use serde_json::json;
 
-use super::Failed;
 use super::field::ask::value_json;
+use super::{self as commands, Failed};
 use crate::flow::clock::Clock;
 use crate::model::tag::{DataType, Order};
 use readings::{Reading, shown};
@@ -55,9 +54,7 @@ pub fn run(args: &Args, clock: &Clock) -> Result<(), Failed> {
     let words = words::read(&args.words, notation).map_err(Failed::Usage)?;
     let readings = readings::readings(&words, clock.wall_now().unix_ms / 1000);
     let text = if args.json { json_text(&words, &readings) } else { plain_text(&words, &readings, args.all) };
-    // A reader that went away (`decode | head`) is nobody's error.
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
-    Ok(())
+    commands::print(format!("{}\n", text.trim_end()))
 }
 
 fn plain_text(words: &[u16], readings: &[Reading], all: bool) -> String {
@@ -112,7 +109,7 @@ fn json_text(words: &[u16], readings: &[Reading]) -> String {
             "score": reading.score,
             "type": reading.data_type.to_string(),
             "order": reading.order.as_str(),
-            "values": reading.values.iter().map(|value| value_json(value.as_ref(), reading.data_type)).collect::<Vec<_>>(),
+            "values": reading.values.iter().map(|value| value_json(value.as_ref())).collect::<Vec<_>>(),
             "config": config_line(reading.data_type, reading.order),
             "notes": reading.notes,
             "alike": reading.alike.iter().map(|(data_type, order)| {

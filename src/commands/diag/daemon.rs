@@ -1,16 +1,18 @@
 //! What the running gateway and the system around it say: who holds the store, the status room, the unit, its log.
 //!
-//! Asks only what answers to anybody on this machine: `/proc`, HTTP on a loopback address, `systemctl`, `journalctl`.
+//! Asks only what answers to anybody on this machine: `/proc`, HTTP on a loopback address (with TLS where it has that), `systemctl`, `journalctl`.
 //! Changes nothing, takes no lock (a gateway that is about to start would find it taken), never reads an environment.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+
+use crate::road::own;
 
 /// What answers is on this machine.
 const HTTP_WAIT: Duration = Duration::from_secs(5);
@@ -47,26 +49,45 @@ pub(super) fn process(pid: u32) -> Result<String, String> {
     Ok(format!("process {pid}\n{}\n\n{}", lines.join("\n"), read("limits")?))
 }
 
+/// Where the status room is on this machine.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    pub(super) address: SocketAddr,
+    /// What it shows who it is with, where it has TLS.
+    pub(super) certificate: Option<PathBuf>,
+}
+
 /// The body of an answer of the status room.
-pub(super) fn get(address: SocketAddr, path: &str) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("http://{address}{path}: {error}");
-    let mut stream = TcpStream::connect_timeout(&address, HTTP_WAIT).map_err(failed)?;
+pub(super) fn get(room: &Room, path: &str) -> Result<String, String> {
+    let Room { address, certificate } = room;
+    let url = format!("http{}://{address}{path}", if certificate.is_some() { "s" } else { "" });
+    let failed = |error: io::Error| format!("{url}: {error}");
+    let stream = TcpStream::connect_timeout(address, HTTP_WAIT).map_err(failed)?;
     stream.set_read_timeout(Some(HTTP_WAIT)).map_err(failed)?;
     stream.set_write_timeout(Some(HTTP_WAIT)).map_err(failed)?;
     // 1.0: the answer ends with the connection, in one piece.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
+    let answer = match certificate {
+        None => asked(stream, &request),
+        Some(certificate) => own::secured(stream, certificate).and_then(|stream| asked(stream, &request)),
+    };
+    let answer = answer.map_err(failed)?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.lines().next().unwrap_or_default();
     match status.split(' ').nth(1) {
         // /health says why it is not well with 503.
         Some("200" | "503") => Ok(body.to_owned()),
-        Some("401" | "403") => Err(format!("http://{address}{path} wants a login")),
-        _ => Err(format!("http://{address}{path} answers: {status}")),
+        Some("401" | "403") => Err(format!("{url} wants a login")),
+        _ => Err(format!("{url} answers: {status}")),
     }
+}
+
+fn asked(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 /// State of the unit, without its environment.

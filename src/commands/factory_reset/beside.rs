@@ -23,6 +23,8 @@ const SECRETS: [&str; 5] = ["users_file", "password_file", "proxy_password_file"
 const PARTS: [&str; 4] = ["certificate", "ca_file", "client_ca", "profile"];
 /// What systemd is to bring.
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
+/// Where that is, for who writes it out: there only while the gateway runs.
+const CREDENTIALS_OF_UNIT: &str = "/run/credentials/ironbridge.service/";
 /// So many files that nothing names are listed, and so many directories are looked into for them.
 const UNNAMED_MAX: usize = 200;
 
@@ -56,7 +58,7 @@ pub(super) fn beside(config: &Path, units: &[Unit]) -> Result<Beside, Unclear> {
     }
     let fragments = home.join("ironbridge.d");
     for (path, kind) in entries(&fragments).map_err(|error| Unclear::Io(fragments, error))? {
-        if !kind.is_dir() && name(&path).ends_with(".toml") && !name(&path).starts_with('.') {
+        if !kind.is_dir() && path.extension().is_some_and(|end| end == "toml") && !name(&path).starts_with('.') {
             if let Some(text) = document(&path)? {
                 look.document(&text, &path);
             }
@@ -179,7 +181,7 @@ impl Look<'_> {
     }
 
     fn named(&mut self, text: &str, file: &Path, kind: Kind) {
-        match text.strip_prefix(CREDENTIALS) {
+        match text.strip_prefix(CREDENTIALS).or_else(|| text.strip_prefix(CREDENTIALS_OF_UNIT)) {
             Some(id) => self.wanted.push((id.to_owned(), kind)),
             None => {
                 self.sort_out(&file.parent().unwrap_or(Path::new("/")).join(text), kind);
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn credentials_of_systemd_go_with_the_drop_in_that_names_them_and_what_is_elsewhere_stays_and_is_named() {
         let config = "[[uplink]]\nkey = \"$CREDENTIALS_DIRECTORY/gw.key\"\n\
-                      [[bridge]]\npassword_file = \"$CREDENTIALS_DIRECTORY/lost\"\n";
+                      [[bridge]]\npassword_file = \"/run/credentials/ironbridge.service/lost\"\n";
         let home = box_with(config, &["secrets/gw.key", "secrets/unused"]);
         let elsewhere = box_with("", &["lent"]);
         let lent = elsewhere.path().join("lent");

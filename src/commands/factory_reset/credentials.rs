@@ -47,7 +47,7 @@ pub(super) fn units(places: &[&Path]) -> Vec<Unit> {
         let Some(place) = fs::canonicalize(place).ok().filter(|place| !seen.contains(place)) else { continue };
         let mut files = vec![(place.join(UNIT), false)];
         for (file, kind) in entries(&place.join(format!("{UNIT}.d"))).unwrap_or_default() {
-            if name(&file).ends_with(".conf") {
+            if file.extension().is_some_and(|end| end == "conf") {
                 files.push((file, !kind.is_symlink()));
             }
         }

@@ -1,8 +1,8 @@
 //! What a receiver says about its work.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
+use crate::commands;
 use crate::receive::consumer::Account;
 use crate::receive::lag::LagReport;
 
@@ -35,7 +35,7 @@ pub(super) fn line(account: &Account, args: &ReceiveArgs) -> String {
 pub(super) fn show_final(account: &Account, args: &ReceiveArgs) {
     if args.json {
         let text = serde_json::json!({ "report": account }).to_string();
-        drop(writeln!(io::stdout(), "{text}")); // a closed pipe has nobody to tell
+        commands::tell(&text); // what was received is kept already
         return;
     }
     let partly = args.share.is_some() && args.sqlite_file().is_none();

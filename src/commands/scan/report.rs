@@ -1,21 +1,18 @@
 //! What a scan found, for people and for scripts: devices, what else was heard, what was not asked, lines to paste.
 
-use std::io::Write as _;
-
 use serde_json::{Value as Json, json};
 
 use super::examine::Told;
 use super::found::{Found, Survey};
 use super::prober::Sign;
 use super::{Place, advice, guess, snippet};
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 use crate::field::modbus::identity::Identity;
 
 /// Prints the survey on standard output.
 pub fn print(survey: &Survey, place: &Place, as_json: bool) -> Result<(), Failed> {
     let text = if as_json { format!("{}\n", object(survey, place)) } else { text(survey, place) };
-    // A closed pipe is nobody's error, but there is nothing more to say.
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|_| Failed::Verdict)
+    commands::print(text)
 }
 
 fn text(survey: &Survey, place: &Place) -> String {

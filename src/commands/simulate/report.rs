@@ -1,11 +1,10 @@
 //! What `simulate` says at its start: where everything is, as text or as one JSON object.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use serde::Serialize;
 
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 use crate::config::plan::{Carrier, Plan};
 use crate::plant::faults::Trouble;
 use crate::plant::site::{Place, Site};
@@ -82,9 +81,7 @@ pub fn print(
     } else {
         as_text(&report, site, args)
     };
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| Failed::TryAgain(format!("cannot write to standard output: {error}")))
+    commands::print(text)
 }
 
 fn devices(plan: &Plan, bus: usize, faults: &[(String, Vec<Trouble>)]) -> Vec<DeviceReport> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::moment::{Moment, moment};
 use super::{Where, failed};
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 use crate::host::clock::RELEASE_MS;
 use crate::model::number::Class;
 use crate::store::purge::{self, Owed, Purge, PurgeError, Purged};
@@ -47,8 +47,7 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
     };
     let ahead = purge::preview(dir, &wanted, RELEASE_MS).map_err(explain)?;
     if args.dry_run || ahead.is_empty() {
-        show(&ahead, "would go", args);
-        return Ok(());
+        return commands::print(format!("{}\n", shown(&ahead, "would go", args)));
     }
     if !args.yes {
         if !io::stdin().is_terminal() {
@@ -56,7 +55,7 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
                 "this cannot be taken back: say --yes, or --dry-run to see what would go".into(),
             ));
         }
-        show(&ahead, "will go", args);
+        commands::tell(&shown(&ahead, "will go", args));
         eprint!("Purge? This cannot be taken back. [y/N] ");
         io::stderr().flush().map_err(|error| Failed::Internal(error.to_string()))?;
         let mut answer = String::new();
@@ -67,7 +66,7 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
         }
     }
     let gone = purge::purge(dir, &wanted, RELEASE_MS).map_err(explain)?;
-    show(&gone, "went", args);
+    commands::tell(&shown(&gone, "went", args));
     Ok(())
 }
 
@@ -78,23 +77,23 @@ fn explain(error: PurgeError) -> Failed {
     }
 }
 
-fn show(purged: &[Purged], word: &str, args: &PurgeArgs) {
+fn shown(purged: &[Purged], word: &str, args: &PurgeArgs) -> String {
     if args.place.json {
         let rows: Vec<_> = purged.iter().map(row).collect();
-        println!("{}", serde_json::json!({ "outcome": word, "streams": rows }));
-        return;
+        return serde_json::json!({ "outcome": word, "streams": rows }).to_string();
     }
     if purged.is_empty() {
-        println!("nothing is that old (a segment goes when all of it is; what is in the tail stays)");
+        return "nothing is that old (a segment goes when all of it is; what is in the tail stays)".to_owned();
     }
-    for Purged { stream, records, unacknowledged, upto, bytes } in purged {
+    let line = |Purged { stream, records, unacknowledged, upto, bytes }: &Purged| {
         let owed = if *unacknowledged > 0 {
             format!(", {unacknowledged} of them not acknowledged: uplinks get a gap record")
         } else {
             String::new()
         };
-        println!("{stream}: {records} records {word}, taken up to {upto}, {bytes} bytes{owed}");
-    }
+        format!("{stream}: {records} records {word}, taken up to {upto}, {bytes} bytes{owed}")
+    };
+    purged.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn row(purged: &Purged) -> serde_json::Value {

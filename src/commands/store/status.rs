@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::drain::{Drain, Rate};
 use super::{Where, failed};
-use crate::commands::{Failed, plain_clock};
+use crate::commands::{self, Failed, plain_clock};
 use crate::config::units;
 use crate::host::clock::RELEASE_MS;
 use crate::model::time::Certainty;
@@ -54,15 +54,14 @@ pub(super) fn run(dir: &Path, args: &StatusArgs) -> Result<(), Failed> {
     let drain: Vec<_> = rates.iter().map(|rate| rate.drain(&detail)).collect();
     if args.place.json {
         let whole = Whole { status: &status, detail: &detail, drain: &drain };
-        println!("{}", serde_json::to_string(&whole).map_err(|error| Failed::Internal(error.to_string()))?);
-    } else {
-        print!("{}{}", streams_text(dir, &status, &detail), uplinks_text(&status, &detail, now_ms));
-        for drain in &drain {
-            println!("{drain}");
-        }
-        print!("{}", rest_text(&status, &detail, args.verbose));
+        let text = serde_json::to_string(&whole).map_err(|error| Failed::Internal(error.to_string()))?;
+        return commands::print(format!("{text}\n"));
     }
-    Ok(())
+    let mut text = streams_text(dir, &status, &detail) + &uplinks_text(&status, &detail, now_ms);
+    for drain in &drain {
+        let _ = writeln!(text, "{drain}"); // into a String: cannot fail
+    }
+    commands::print(text + &rest_text(&status, &detail, args.verbose))
 }
 
 /// What is printed of a store when nothing else is asked for, but the forecast of draining.

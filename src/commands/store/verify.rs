@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use crate::store::inspect::{self, Verdict};
 
 use super::{Where, failed};
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 
 /// Reads, shows progress on a terminal, prints the verdict.
 pub(super) fn run(dir: &Path, place: &Where) -> Result<(), Failed> {
@@ -24,9 +24,10 @@ pub(super) fn run(dir: &Path, place: &Where) -> Result<(), Failed> {
     bar.finish_and_clear();
     let verdict = verdict.map_err(|error| failed(&error))?;
     if place.json {
-        println!("{}", serde_json::to_string(&verdict).map_err(|error| Failed::Internal(error.to_string()))?);
+        let text = serde_json::to_string(&verdict).map_err(|error| Failed::Internal(error.to_string()))?;
+        commands::print(format!("{text}\n"))?;
     } else {
-        print!("{}", verdict_text(&verdict));
+        commands::print(verdict_text(&verdict))?;
     }
     if verdict.problems.is_empty() { Ok(()) } else { Err(Failed::Verdict) }
 }

@@ -3,15 +3,14 @@
 //! Both are offline and all or nothing: whatever is wrong is listed with row and column, and no file is touched. The work
 //! is done in `config::exchange`; here are the arguments, the files (`file`) and what a person or a script is told.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Failed;
 use super::check::figures::counted;
 use super::check::problems_json;
+use super::{self as commands, Failed};
 use crate::config::HostFacts;
 use crate::config::exchange::{self, Changes, Decimal, Exported, From, Imported, Refused, Source};
 use file::Overwrite;
@@ -123,8 +122,8 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
         }
     };
     if !text.is_empty() {
-        // A reader that went away (`tags export | head`) is nobody's error.
-        let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end_matches('\n'));
+        let printed = commands::print(format!("{}\n", text.trim_end_matches('\n')));
+        return ended.and(printed);
     }
     ended
 }

@@ -153,6 +153,13 @@ fn expiry(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
 fn qos(section: &Section<'_, '_>) -> ReceiveQos {
     match section.whole("qos", 0..=2) {
         Some(0) => ReceiveQos::AtMostOnce,
+        Some(2) => {
+            let at = section.get("qos").map_or(section.at, |node| node.at);
+            let message =
+                "between brokers nothing goes exactly once here: with 1 some messages come twice, and none is lost";
+            section.report(section.wrong("qos", at, message).allowed("0 or 1"));
+            ReceiveQos::AtLeastOnce
+        }
         _ => ReceiveQos::AtLeastOnce,
     }
 }

@@ -29,7 +29,7 @@ pub struct DownPlan {
     pub retain: RetainHere,
 }
 
-/// What is asked for upstream; 2 is received as 1, at least once.
+/// What is asked for upstream; what was published there at QoS 2 comes at 1, at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReceiveQos {
     /// Nothing is kept while the link is down.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::rows::{MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
-use crate::disk::retained::{NotCommitted, Row};
+use super::rows::{MessageRow, NotCommitted, Owing, Row, SessionId, SessionRow, SubscriptionRow};
 
 /// What a row costs in memory beside its content, bytes.
 const ROW_COST: usize = 200;

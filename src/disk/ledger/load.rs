@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
-use super::rows::{Found, Kept, SessionId, SessionRow, SubscriptionRow};
+use super::rows::{Found, Kept, Row, SessionId, SessionRow, Source, SubscriptionRow};
 use super::tables::{LAYOUT, SOURCE, TABLES};
-use super::{PACKET_IDS, upkeep};
+use super::{OWED_IDS, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
-use crate::disk::retained::{Row, Source};
 
 /// The least distance between the highest ordinal on disk and the first one after a restart.
 const JUMP: u64 = 1024;
@@ -199,8 +198,8 @@ pub(super) fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> 
 
 /// The first ordinal at or beyond the mark that goes on, modulo packet ids, where the highest one on disk ended.
 fn next_ordinal(highest: u64, mark: u64) -> u64 {
-    let least = highest + JUMP;
-    least + mark.saturating_sub(least).div_ceil(PACKET_IDS) * PACKET_IDS
+    let (least, ids) = (highest + JUMP, u64::from(OWED_IDS));
+    least + mark.saturating_sub(least).div_ceil(ids) * ids
 }
 
 fn each(

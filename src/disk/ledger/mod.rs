@@ -40,17 +40,18 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use pending::{Publish, Retained};
-pub use rows::{Found, GivenUp, Kept, MessageRow, OwedRow, Owing, SessionId, SessionRow, SubscriptionRow};
+pub use rows::{
+    Committed, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SessionId, SessionRow,
+    Source, SubscriptionRow,
+};
 use writer::{Contents, Request, Shared, State, Writer};
 
-pub use super::retained::{Committed, NotCommitted, Row, Source};
-
-/// How many packet ids are made of ordinals, `1 + ordinal % PACKET_IDS`: the lower half of all.
-pub const PACKET_IDS: u64 = 32_767;
-
-/// Bytes of owed messages that may wait for one commit; what comes beyond is refused as on a disk in trouble. Publishers
-/// wait for their commits, so only a disk that is slower than all their windows together lets it come to this.
+/// Bytes of owed messages that may wait for one commit; what comes beyond is refused as on a disk in trouble.
 const PENDING_MAX: usize = 32 * 1024 * 1024;
+
+/// With so many waiting whoever can should wait before entering more ([`Ledger::is_behind`]): no client that reads its
+/// acknowledgements is refused because the disk is slower than the network.
+const BEHIND: usize = PENDING_MAX / 2;
 
 /// Bytes of all other changes that may wait for one commit. On a disk in trouble they are kept until it works again, and
 /// clients can name ever new topics, filters and sessions.
@@ -165,6 +166,13 @@ impl Ledger {
     /// messages?
     pub fn is_crowded(&self) -> bool {
         self.shared.lock().entered.batch().loose_bytes >= LOOSE_MAX
+    }
+
+    /// Do so many owed messages wait for the disk that others should wait for [`Ledger::committed`] before they are entered?
+    /// Never of a disk in trouble: there is nothing to wait for.
+    pub fn is_behind(&self) -> bool {
+        let state = self.shared.lock();
+        state.trouble.is_none() && !state.closed && state.entered.batch().bytes >= BEHIND
     }
 
     /// What was done so far.

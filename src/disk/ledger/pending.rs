@@ -13,8 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::batch::{Batch, Changes, Debt, Received, Told, cost_of};
-use super::rows::{GivenUp, MessageRow, Owing, SessionId, SessionRow, SubscriptionRow};
-use crate::disk::retained::{NotCommitted, Row};
+use super::rows::{GivenUp, MessageRow, NotCommitted, Owing, Row, SessionId, SessionRow, SubscriptionRow};
 
 /// How far ahead of its ordinals a session's mark on disk is set: it is written once in so many messages.
 const MARK_AHEAD: u64 = 1 << 20;

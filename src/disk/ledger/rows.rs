@@ -4,8 +4,44 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use crate::disk::retained::Row;
+/// How many packet ids are made of ordinals, `1 + ordinal % OWED_IDS`: the lower half of all.
+pub const OWED_IDS: u16 = 32_767;
+
+/// It is not on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not committed")]
+pub struct NotCommitted;
+
+/// Told once a change is committed, or that it is not.
+pub type Committed = oneshot::Receiver<Result<(), NotCommitted>>;
+
+/// A retained message of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its topic, the key.
+    pub topic: Arc<str>,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Never empty: an empty one clears.
+    pub payload: Bytes,
+    /// MQTT 5 properties that travel with it, encoded.
+    pub properties: Bytes,
+    /// End of its life, ms since 1970; below zero: by the clock of a boot, see the head of `tables`.
+    pub expires_unix_ms: Option<i64>,
+    /// Who has left it.
+    pub source: Option<Source>,
+}
+
+/// Who has left a retained message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The name of its identity.
+    pub owner: Arc<str>,
+    /// Its client id.
+    pub client: Arc<str>,
+}
 
 /// A session's key; never used again, whatever happens to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +75,7 @@ pub struct SessionRow {
 pub struct SubscriptionRow {
     /// As it came, `$share` included.
     pub filter: Arc<str>,
-    /// As in SUBSCRIBE (MQTT 5, section 3.8.3.1).
+    /// As in SUBSCRIBE (MQTT 5, section 3.8.3.1), but for Retain Handling, which is of use once only.
     pub options: u8,
     /// Subscription identifier (MQTT 5, section 3.8.2.1.2).
     pub identifier: Option<u32>,
@@ -129,7 +165,7 @@ pub struct Kept {
     /// Packet ids of QoS 2 messages from its client, acknowledged by PUBREC and not yet released; ascending.
     pub received: Vec<u16>,
     /// To go on with. Beyond every ordinal that was entered before the last commit by at least 1024, and a multiple of
-    /// [`super::PACKET_IDS`] plus 1024 beyond the highest on disk: packet ids made of ordinals go on as if the gateway
+    /// [`OWED_IDS`] plus 1024 beyond the highest on disk: packet ids made of ordinals go on as if the gateway
     /// had not ended.
     pub next_ordinal: u64,
     /// Messages it is owed.

@@ -46,9 +46,8 @@ use std::collections::BTreeMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
 use super::batch::{Batch, Changes};
-use super::rows::{MessageRow, Owing, SessionId, SessionRow};
+use super::rows::{MessageRow, Owing, SessionId, SessionRow, Source};
 use crate::disk::database::Layout;
-use crate::disk::retained::Source;
 
 pub(super) const LAYOUT: Layout = Layout { application: 0x4942_4252, version: 2 };
 

@@ -5,6 +5,7 @@ mod trouble;
 use std::sync::Arc;
 
 use super::*;
+use crate::disk::database;
 
 fn ready(mut committed: Committed) -> Option<Result<(), NotCommitted>> {
     committed.try_recv().ok()
@@ -58,7 +59,7 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     assert_eq!((kept[0].owed_count, kept[0].owed_bytes, kept[1].owed_count, kept[1].owed_bytes), (1, 0, 1, 10));
     assert_eq!((kept[1].received.as_slice(), kept[1].subscriptions.len()), (&[5][..], 1));
     assert!(kept[0].next_ordinal >= 1027, "{}", kept[0].next_ordinal);
-    assert_eq!(kept[0].next_ordinal % PACKET_IDS, (2 + 1024) % PACKET_IDS);
+    assert_eq!(kept[0].next_ordinal % u64::from(OWED_IDS), (2 + 1024) % u64::from(OWED_IDS));
     let page = ledger.page(a, 0, 1000).await.expect("told").expect("read");
     assert!(page.len() == 1 && page[0].released && page[0].ordinal == 2);
     assert!(ledger.new_session() > b);
@@ -147,15 +148,19 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn retained_messages_of_the_time_before_sessions_are_taken_over() {
     let dir = tempfile::tempdir().expect("a directory");
     let (path, before) = (dir.path().join("broker.db"), dir.path().join("retained.db"));
-    let (file, _) = crate::disk::retained::RetainedFile::open(&before).expect("a thread");
+    let made = database::open(&before).expect("opens");
+    made.execute_batch(
+        "CREATE TABLE retained (topic TEXT PRIMARY KEY, qos INTEGER NOT NULL, payload BLOB NOT NULL,
+             properties BLOB NOT NULL, expires INTEGER) WITHOUT ROWID;
+         PRAGMA user_version = 1;
+         INSERT INTO retained VALUES ('a', 2, x'31', x'32', 5), ('b', 2, x'31', x'32', 5);",
+    )
+    .expect("made");
+    drop(made);
     let row = |topic: &str| {
         let (payload, properties) = ("1".into(), "2".into());
         Row { topic: topic.into(), qos: 2, payload, properties, expires_unix_ms: Some(5), source: None }
     };
-    for topic in ["a", "b"] {
-        assert_eq!(file.change(topic.into(), Some(row(topic))).await.expect("told"), Ok(()));
-    }
-    drop(file);
     let (ledger, found) = Ledger::open(&path).expect("a thread");
     assert_eq!(found.rows, [row("a"), row("b")]);
     assert!(!before.exists() && path.exists());

@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::commands::interrupt::Interrupt;
-use crate::commands::{Failed, block_on, duration};
+use crate::commands::{self, Failed, block_on, duration};
 use ledger::Ledger;
 use promises::Promises;
 
@@ -154,7 +154,7 @@ fn tell(args: &TortureArgs, text: &str) {
     if args.ledger.as_deref() == Some(Path::new("-")) && !args.resume {
         eprintln!("{text}");
     } else {
-        println!("{text}");
+        commands::tell(text);
     }
 }
 

@@ -1,0 +1,184 @@
+//! Reload of the real program, the parts that are no devices: bridges, rules of what is forwarded, bounds of the store, a
+//! door that cannot be opened. Each is changed while values flow; who is not touched does not notice.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use crate::cloud;
+use crate::gateway;
+use crate::peers;
+use crate::reload;
+
+use std::net::{SocketAddr, TcpListener};
+
+use cloud::Cloud;
+use gateway::mqtt::Client4;
+use gateway::{Home, Watch, until, uplink};
+use peers::{Far, Listener, publish};
+use reload::{NO_TRIAL, TRIAL, addresses, applied, good, lives, numbers, plant, plcs, whole};
+use rumqttc::QoS;
+use serde_json::Value as Json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// What the status page shows.
+async fn board(page: SocketAddr) -> Json {
+    let mut stream = TcpStream::connect(page).await.unwrap();
+    stream.write_all(b"GET /api/status HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_of_what_is_forwarded_change_while_clients_stay() {
+    let plcs = plcs(1).await;
+    let cloud = Cloud::start().await;
+    let text = plant(&addresses(&plcs), NO_TRIAL) + &uplink("cloud", cloud.address);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    let mut client = Client4::connect(broker, "machine").await;
+    let rule = |filter: &str| format!("[[forward]]\nfilter = \"{filter}\"\nclass = \"bulk\"\n");
+    client.publish("m/before", QoS::AtLeastOnce, "1").await;
+    home.configure(&(text.clone() + &rule("m/#")));
+    let told = applied(&home).await; // it has one more class from now on
+    assert_eq!(told.trim(), "reloaded\nuplink cloud changed\nforward changed: 1 rules");
+    client.publish("m/while", QoS::AtLeastOnce, "2").await;
+    cloud.until("what is forwarded now", |cloud| !cloud.on("m/while").is_empty()).await;
+    home.configure(&(text.clone() + &rule("other/#")));
+    assert_eq!(applied(&home).await.trim(), "reloaded\nforward changed: 1 rules");
+    client.publish("m/after", QoS::AtLeastOnce, "3").await;
+    client.publish("other/1", QoS::AtLeastOnce, "4").await;
+    cloud.until("the other rule", |cloud| !cloud.on("other/1").is_empty()).await;
+    home.configure(&text);
+    assert!(applied(&home).await.contains("forward changed: 0 rules"));
+    client.publish("other/2", QoS::AtLeastOnce, "5").await;
+    client.ping().await;
+    plcs[0].set(0, &[9]);
+    cloud.until("a sample after all that", |cloud| cloud.on("gw/d0/v").iter().any(|it| it.json()["value"] == 9)).await;
+    for topic in ["m/before", "m/after", "other/2"] {
+        assert!(cloud.on(topic).is_empty(), "{topic}");
+    }
+    assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert!(whole(&numbers(&cloud), "telemetry"), "nothing stored was lost");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_comes_changes_and_goes_while_everything_else_goes_on() {
+    let plcs = plcs(1).await;
+    let far = Far::gateway().await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    let mut stays = Client4::connect(broker, "stays").await;
+    let there = Listener::start(far.port(), "there", "#").await;
+    let bridge = |prefix: &str| {
+        let url = format!("mqtt://127.0.0.1:{}", far.port());
+        format!(
+            "[[bridge]]\nname = \"far\"\nurl = \"{url}\"\n[[bridge.topic]]\nfilter = \"o/#\"\nremote_prefix = \"{prefix}\"\n"
+        )
+    };
+    let state = "$SYS/broker/connection/gw.far/state";
+
+    home.configure(&(text.clone() + &bridge("a/")));
+    assert_eq!(applied(&home).await.trim(), "reloaded\nbridge far added");
+    watch.until(state, "connected", |state| state == 1).await;
+    publish(broker.port(), "o/1", "first", false).await;
+    until("it crosses", || !there.on("a/o/1").is_empty()).await;
+
+    home.configure(&(text.clone() + &bridge("z/")));
+    assert_eq!(applied(&home).await.trim(), "reloaded\nbridge far changed");
+    publish(broker.port(), "o/2", "second", false).await;
+    until("it crosses by its new name", || !there.on("z/o/2").is_empty()).await;
+    assert!(there.on("a/o/2").is_empty(), "and by that only");
+
+    home.configure(&text);
+    assert_eq!(applied(&home).await.trim(), "reloaded\nbridge far removed");
+    publish(broker.port(), "o/3", "third", false).await;
+    // What had crossed would have been there before this.
+    publish(far.port(), "end", "of there", false).await;
+    until("the end", || !there.on("end").is_empty()).await;
+    assert!(there.on("z/o/3").is_empty() && there.on("a/o/3").is_empty());
+    stays.ping().await;
+    plcs[0].set(0, &[9]);
+    watch.until("gw/d0/v", "still polled", good(9)).await;
+    assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is_lost() {
+    let plcs = plcs(1).await;
+    let cloud = Cloud::start().await;
+    let text = plant(&addresses(&plcs), NO_TRIAL) + &uplink("cloud", cloud.address);
+    let text = text.replacen("[store]", "[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n[store]", 1);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let (page, watch) = (daemon.page().await, Watch::on_all(daemon.mqtt().await).await);
+    let mut word = 0;
+    let mut more = async |times: u16| {
+        for _ in 0..times {
+            word += 1;
+            plcs[0].set(0, &[word]);
+            watch.until("gw/d0/v", "the value", good(word.into())).await;
+        }
+    };
+    more(3).await;
+    cloud.withhold_acks(true); // so that it is owed what it has, whatever the bounds
+    for (megabytes, keys) in [(64_u64, "commit_interval = \"300ms\""), (128, "max_age = \"1d\"")] {
+        let bounds = format!("max_size = \"{megabytes}MiB\"\n{keys}");
+        home.configure(&text.replacen("commit_interval = \"100ms\"", &bounds, 1));
+        assert_eq!(applied(&home).await.trim(), "reloaded\nstore changed");
+        more(3).await;
+        assert_eq!(board(page).await["store"]["max_bytes"], megabytes << 20, "{bounds}");
+    }
+    cloud.withhold_acks(false);
+    cloud.cut();
+    cloud.until("the last", |cloud| cloud.log().iter().any(|it| it.json()["value"] == 9)).await;
+    assert!(whole(&numbers(&cloud), "telemetry"), "nothing is missing");
+    assert!(cloud.on("ironbridge/gw/gap").is_empty());
+    assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_door_that_cannot_be_opened_is_taken_back_or_tried_on_and_the_others_stay_open() {
+    let plcs = plcs(1).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = taken.local_addr().unwrap();
+    let door = format!("[[broker.listener]]\nlisten = \"{address}\"\nanonymous = \"read\"\n");
+    let text = |gateway| plant(&addresses(&plcs), gateway);
+    let home = Home::new(&text(TRIAL));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    let mut stays = Client4::connect(broker, "stays").await;
+
+    home.configure(&(text(TRIAL) + &door));
+    let told = applied(&home).await;
+    assert!(told.contains(&format!("listener {address} added")) && told.contains("on trial for 5 s"), "{told}");
+    let event = watch.event("config_rolled_back", "once").await;
+    assert!(event["detail"].as_str().unwrap().contains(&format!("listener {address} cannot be opened")), "{event}");
+    watch.event("broker_listener_down", "cleared").await;
+    stays.ping().await;
+
+    // Whoever wants no trial keeps it, and it opens as soon as it can.
+    home.configure(&(text(NO_TRIAL) + &door));
+    applied(&home).await;
+    until("it is told again", || daemon.times_said("cannot open listener") >= 2).await;
+    drop(taken);
+    until("it is open", || daemon.said(&format!("listening for MQTT clients address={address}")).is_some()).await;
+    Client4::connect(address, "comes").await.ping().await;
+    stays.ping().await;
+    plcs[0].set(0, &[9]);
+    watch.until("gw/d0/v", "still polled", good(9)).await;
+    assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}

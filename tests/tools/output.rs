@@ -1,0 +1,92 @@
+//! What commands print: a full disk behind `>` is said and is no success; a reader that went away (`| head`) is nobody's error.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// One of each kind: short and long, for people and for scripts, about a program, a configuration, a store.
+const COMMANDS: &[&str] = &[
+    "completions bash",
+    "man",
+    "profiles",
+    "decode 1 2",
+    "check --config gw.toml",
+    "check --config gw.toml --json",
+    "cost --config gw.toml",
+    "tags export --config gw.toml",
+    "broker import empty.conf",
+    "store status --config gw.toml",
+    "store verify --config gw.toml --json",
+    "factory-reset --config gw.toml --dry-run",
+    "diag --config gw.toml --output -",
+];
+
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().expect("a directory");
+    let text = "[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n\
+                [status]\nlisten = \"127.0.0.1:0\"\n[[broker.listener]]\nlisten = \"127.0.0.1:0\"\n\
+                [[uplink]]\nname = \"cloud\"\nurl = \"mqtt://broker.example.com\"\nclient_id = \"gw\"\n\
+                [[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:9\"\n\
+                [[device]]\nname = \"pump\"\nbus = \"b\"\nunit_id = 1\n\
+                [[device.tag]]\nname = \"speed\"\naddress = \"holding:1\"\ntype = \"uint16\"\n";
+    fs::write(home.path().join("gw.toml"), text).expect("written");
+    fs::write(home.path().join("empty.conf"), "").expect("written");
+    home
+}
+
+/// The same, and the gateway has run there for a moment: there is a store.
+fn lived_in() -> tempfile::TempDir {
+    let home = home();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    command.args(["run", "--config", "gw.toml"]).current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut gateway = command.env_remove("RUST_LOG").stderr(Stdio::piped()).spawn().expect("runs");
+    let mut lines = BufReader::new(gateway.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let started = lines.any(|line| line.contains("gateway started"));
+    gateway.kill().expect("it ran");
+    gateway.wait().expect("it ended");
+    assert!(started);
+    home
+}
+
+fn run(words: &str, home: &Path, stdout: Stdio) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    command.args(words.split_whitespace()).current_dir(home).stdin(Stdio::null()).stdout(stdout);
+    command.output().expect("runs")
+}
+
+#[test]
+fn what_cannot_be_printed_is_said_and_is_no_success() {
+    let home = lived_in();
+    for words in COMMANDS {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let told = run(words, home.path(), full.into());
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert_eq!(told.status.code(), Some(75), "{words}: {error}");
+        assert!(error.contains("standard output: ") && !error.contains("panicked"), "{words}: {error}");
+    }
+}
+
+#[test]
+fn a_reader_that_went_away_is_nobodys_error() {
+    let home = lived_in();
+    for words in COMMANDS {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let told = run(words, home.path(), writer.into());
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert!(!error.contains("panicked") && !error.contains("standard output"), "{words}: {error}");
+        assert_eq!(told.status.code(), Some(0), "{words}: {error}");
+    }
+}
+
+#[test]
+fn a_reset_whose_list_cannot_be_printed_deletes_nothing() {
+    let home = home();
+    fs::create_dir(home.path().join("data")).expect("made");
+    fs::write(home.path().join("data/broker.db"), "kept").expect("written");
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let told = run("factory-reset --config gw.toml --keep-config --yes", home.path(), full.into());
+    assert_eq!(told.status.code(), Some(75), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(home.path().join("data/broker.db").exists());
+}
