@@ -11,7 +11,7 @@ use super::commands::Heard;
 use super::host::Standing;
 use crate::model::sparkplug::check_id;
 use crate::store::Ack;
-use crate::uplink::client::{Client, Extras, Retained};
+use crate::uplink::client::{Client, Extras, Gone, Retained};
 use crate::uplink::ended::Ended;
 use crate::uplink::feeder::{Progress, give_up};
 use crate::uplink::line::Line;
