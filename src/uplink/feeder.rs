@@ -12,7 +12,7 @@ use crate::model::time::Stamp;
 use crate::store::Ack;
 
 use super::BACKLOG_EVERY;
-use super::client::{Agreed, Client};
+use super::client::{Agreed, Client, Gone};
 use super::downlink::Downlink;
 use super::ended::Ended;
 use super::lanes::Lanes;
@@ -104,6 +104,11 @@ impl Progress {
             stop_at: None,
             proved: false,
         }
+    }
+
+    /// A barrier behind what was sent at QoS 0.
+    pub(super) fn raise(&mut self, client: &Client) -> Result<(), Gone> {
+        if std::mem::take(&mut self.unproven) { client.barrier() } else { Ok(()) }
     }
 
     /// How long the session stands.

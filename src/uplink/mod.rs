@@ -312,8 +312,12 @@ impl<S: Source> Uplink<S> {
         Ok((opened?, pass))
     }
 
-    /// An edge node has a number for each of its sessions, on disk before CONNECT.
-    async fn count_session(&mut self) {
+    /// What is owed comes from the start again. An edge node has a number for each of its sessions, on disk before CONNECT.
+    async fn begin_session(&mut self) {
+        self.source.begin(self.plan.delivery);
+        self.outage.interrupted();
+        self.source.only(self.ways.classes());
+        self.ways.connected(self.road.prober());
         if self.packer.node().is_none() {
             return;
         }
@@ -329,11 +333,7 @@ impl<S: Source> Uplink<S> {
         let leave = stop.child();
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
-        self.source.begin(self.plan.delivery);
-        self.outage.interrupted();
-        self.source.only(self.ways.classes());
-        self.ways.connected(self.road.prober());
-        self.count_session().await;
+        self.begin_session().await;
         let session = Session {
             plan: &self.plan,
             source: &mut self.source,

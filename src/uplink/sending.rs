@@ -41,7 +41,7 @@ impl<S: Source> Session<'_, S> {
             if !progress.births {
                 self.send_records(client, line, progress)?;
             }
-            return Ok(self.raise(client, progress)?);
+            return Ok(progress.raise(client)?);
         }
         self.send_status_when_due(client, line, progress)?;
         self.send_replies(client, line, progress)?;

@@ -193,10 +193,11 @@ pub(super) fn as_f64(count: u64) -> f64 {
 }
 
 /// The format to take: the cheapest of those that fit all budgets of the uplink and its paths even when
-/// everything changes; if none does, the cheapest of all.
+/// everything changes; if none does, the cheapest of all. Sparkplug only where it is configured: it needs a host that reads it.
 pub fn recommended(bill: &Bill) -> (Way, Fits) {
     let courses = || std::iter::once(&bill.whole).chain(&bill.paths);
-    let ways = Way::ALL.into_iter().enumerate();
+    let read = |way: Way| way != Way::Sparkplug || bill.way == Way::Sparkplug;
+    let ways = Way::ALL.into_iter().enumerate().filter(|(_, way)| read(*way));
     let priced = ways.map(|(place, way)| {
         let fits = courses().all(|course| course.rows[place].fits());
         let at_all = courses().all(|course| course.rows[place].budgets.iter().all(|used| used.part.least <= 1.0));

@@ -41,6 +41,7 @@ pub(super) struct Metric {
 
 /// `Metric.value`
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[expect(clippy::enum_variant_names, reason = "the names are the schema's")]
 pub(super) enum MetricValue {
     #[prost(uint32, tag = "10")]
     IntValue(u32),
@@ -80,6 +81,7 @@ pub(super) struct PropertyValue {
 
 /// `PropertyValue.value`
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[expect(clippy::enum_variant_names, reason = "the names are the schema's")]
 pub(super) enum PropertyValueValue {
     #[prost(uint32, tag = "3")]
     IntValue(u32),

@@ -31,6 +31,9 @@ const TELEGRAMS_MAX: usize = 256;
 /// About what a sample takes: two bytes around it, an alias of three, a time of seven and a value of five to nine.
 pub(in crate::uplink) const SAMPLE_BYTES: usize = 20;
 
+/// A record and when it was taken, UTC, ms.
+type Timed<'r> = (u64, &'r Owed);
+
 /// What was made of some records; not yet sent.
 #[derive(Default)]
 pub(in crate::uplink) struct Draft {
@@ -54,7 +57,7 @@ impl Draft {
 impl EdgeNode {
     /// Makes telegrams of these records; [`Self::keep`] when they are to be sent.
     pub(in crate::uplink) fn draft(&self, records: &[Owed]) -> Draft {
-        let mut groups: Vec<(Option<&str>, Vec<(u64, &Owed)>)> = Vec::new();
+        let mut groups: Vec<(Option<&str>, Vec<Timed<'_>>)> = Vec::new();
         let mut places: HashMap<Option<&str>, usize> = HashMap::new();
         for owed in records.iter().filter(|owed| !self.says_nothing(owed)) {
             let device = match &owed.body {

@@ -201,9 +201,4 @@ impl<S: Source> Session<'_, S> {
         progress.unproven = true;
         Ok(client.tell(topic, payload)?)
     }
-
-    /// A barrier behind what was told.
-    pub(in crate::uplink) fn raise(&self, client: &Client, progress: &mut Progress) -> Result<(), Gone> {
-        if std::mem::take(&mut progress.unproven) { client.barrier() } else { Ok(()) }
-    }
 }
