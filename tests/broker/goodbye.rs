@@ -8,8 +8,8 @@ use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
-fn will() -> Option<v5::LastWill> {
-    Some(v5::LastWill::new("will", "gone", QoS5::AtMostOnce, false, None))
+fn will() -> v5::LastWill {
+    v5::LastWill::new("will", "gone", QoS5::AtMostOnce, false, None)
 }
 
 /// A goodbye after so many messages.
@@ -29,7 +29,7 @@ async fn what_a_client_said_last_counts_though_it_is_back_before_that_was_read()
     reader.subscribe("#", QoS::AtMostOnce).await;
     for lasting in [false, true] {
         let wish = |wishes: &mut Wishes| {
-            wishes.will = will();
+            wishes.will = Some(will());
             if lasting {
                 wishes.connect.clean_start = false;
                 wishes.properties.session_expiry_interval = Some(60);
@@ -62,7 +62,7 @@ async fn a_goodbye_counts_though_the_client_left_much_unread() {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("set");
         let stream = socket.connect(broker.address).await.expect("a connection");
-        let (mut deaf, _) = Client5::over(stream, "deaf", |wishes| wishes.will = will()).await;
+        let (mut deaf, _) = Client5::over(stream, "deaf", |wishes| wishes.will = Some(will())).await;
         deaf.subscribe(filter("plant/#", 0), None).await;
         let before = broker.publisher.stats().conflated.get();
         let long = "x".repeat(100_000);

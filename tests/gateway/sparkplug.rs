@@ -215,7 +215,7 @@ impl Host {
                 "DBIRTH" => _ = alive.insert(message.device.clone()),
                 "DDEATH" => assert!(alive.remove(&message.device), "{message:?}"),
                 "NDATA" | "DDATA" => {
-                    assert!(alive.contains(&message.device), "data of {:?} before its birth", message.device)
+                    assert!(alive.contains(&message.device), "data of {:?} before its birth", message.device);
                 }
                 _ => {}
             }

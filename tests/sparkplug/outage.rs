@@ -69,7 +69,7 @@ pub fn count_up(plc: &Plc) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         for level in (0..300_u16).cycle() {
             let set = |image: &mut ironbridge::plant::image::Image| {
-                image.set_words(ironbridge::model::tag::Table::Holding, 0, &[level])
+                image.set_words(ironbridge::model::tag::Table::Holding, 0, &[level]);
             };
             units.with_image(1, set);
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -55,7 +55,8 @@ pub(super) struct Duty {
     pub(super) in_step: u64,
     /// SUBACKs that wait for their commit: no message goes before them.
     pub(super) unsaid: usize,
-    pub(super) refused_before: bool,
+    /// Refusals so far: the first one is logged.
+    pub(super) refusals: usize,
     /// It has published what others are owed, and probably goes on to.
     is_kept: bool,
     /// Publishes that went on to others since this was last asked.
@@ -93,7 +94,7 @@ impl Duty {
             tally: entered.tally,
             in_step: entered.in_step,
             unsaid: 0,
-            refused_before: false,
+            refusals: 0,
             is_kept: false,
             sent_on: 0,
         }
@@ -252,7 +253,8 @@ impl Duty {
         stats.publish_bytes_received.add(publish.payload.len() as u64);
         if self.terms.is_too_long(&publish.payload) {
             stats.publishes_refused.one();
-            if !std::mem::replace(&mut self.refused_before, true) && self.shared.talk.allows() {
+            self.refusals += 1;
+            if self.refusals == 1 && self.shared.talk.allows() {
                 tracing::warn!(client = &*self.id, topic = publish.topic, "content longer than max_payload_size");
             }
             return Some(Verdict::Refused(QUOTA_EXCEEDED, "content longer than max_payload_size"));

@@ -39,10 +39,10 @@ impl Duty {
                 Err(reason) => {
                     if reason == NOT_AUTHORIZED {
                         self.shared.access.subscribe_refused(&self.identity, &wanted.filter);
-                    } else if !self.refused_before && self.shared.talk.allows() {
+                    } else if self.refusals == 0 && self.shared.talk.allows() {
                         tracing::warn!(client = &*self.id, filter = wanted.filter, reason, "subscription refused");
                     }
-                    self.refused_before = true;
+                    self.refusals += 1;
                     codes.push(reason);
                 }
             }

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::payload::sparkplug::{QUALITY, decode_command};
 
-    fn metric<'a>(alias: u64, value: Value<'a>) -> Metric<'a> {
+    fn metric(alias: u64, value: Value<'_>) -> Metric<'_> {
         Metric {
             name: None,
             alias: Some(alias),
