@@ -53,13 +53,14 @@ def subscribed(*_):
 client.on_subscribe = subscribed
 
 
-def begins(client, _):
+def begins(*_):
     """Each session has a time of its own, in its last will too."""
     since[0] = ps.get_current_timestamp()
     client.will_set(topic, ps.State(timestamp=since[0], online=False).encode(), qos=1, retain=True)
 
 
-client.on_pre_connect = begins
+begins()
+client.on_disconnect = begins  # and connects again by itself
 client.reconnect_delay_set(1, 2)
 client.connect("127.0.0.1", port)
 client.loop_start()
