@@ -195,12 +195,12 @@ mod tests {
         assert_eq!((payload.len(), payload.is_empty()), (2, false));
         let bytes = [
             &[0x08, 0x01][..],                                                             // timestamp 1
-            &[0x12, 20],                                                                   // a metric of 20 bytes
+            &[0x12, 18],                                                                   // a metric of 18 bytes
             &[0x10, 0xAC, 0x02],                                                           // alias 300
-            &[0x18, 0xFB, 0x80, 0x91, 0xD9, 0x9F, 0x34], // timestamp 1 795 204 800 123
+            &[0x18, 0xFB, 0xBC, 0xAD, 0xD4, 0x9F, 0x34], // timestamp 1 795 204 800 123
             &[0x28, 0x01],                               // historical
             &[0x50, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F],       // int_value -1
-            &[0x12, 11, 0x10, 0x05, 0x18, 0xFB, 0x80, 0x91, 0xD9, 0x9F, 0x34, 0x38, 0x01], // alias, timestamp, null
+            &[0x12, 11, 0x10, 0x05, 0x18, 0xFB, 0xBC, 0xAD, 0xD4, 0x9F, 0x34, 0x38, 0x01], // alias, timestamp, null
             &[0x18, 0x00],                               // seq 0
         ];
         assert_eq!(payload.encoded_len(), bytes.concat().len());
