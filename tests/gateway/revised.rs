@@ -164,7 +164,7 @@ async fn a_new_door_that_cannot_be_opened_is_taken_back_or_tried_on_and_the_othe
     home.configure(&(text(TRIAL) + &door));
     let told = applied(&home).await;
     assert!(told.contains(&format!("listener {address} added")) && told.contains("on trial for 5 s"), "{told}");
-    let event = watch.event("config_rolled_back", "once").await;
+    let event = watch.event("config_rolled_back", "active").await;
     assert!(event["detail"].as_str().unwrap().contains(&format!("listener {address} cannot be opened")), "{event}");
     watch.event("broker_listener_down", "cleared").await;
     stays.ping().await;
