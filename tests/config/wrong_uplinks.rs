@@ -125,6 +125,12 @@ fn an_edge_node_says_which_keys_sparkplug_leaves_no_choice_for() {
 }
 
 #[test]
+fn nothing_comes_down_over_an_edge_node() {
+    let node = format!("{UPLINK}url = \"mqtt://x\"\nformat = \"sparkplug\"\ngroup_id = \"plant\"\n");
+    assert_refused(&node, &[("«[[uplink.down]]\nfilter = \"a\"", "uplink[0].down", "its commands alone")]);
+}
+
+#[test]
 fn budgets_and_rates_say_what_is_wrong() {
     let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
     assert_refused(

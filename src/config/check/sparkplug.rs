@@ -68,6 +68,11 @@ fn refuse_foreign(section: &Section<'_, '_>, plan: &UplinkPlan) {
     };
     refuse("layout", "has a meaning with the format json only");
     refuse("topic_prefix", "has no place in the topics of Sparkplug: spBv1.0/<group_id>/…");
+    refuse(
+        "down",
+        "an edge node subscribes to its commands alone, and its session forgets: give what comes down an [[uplink]] or a \
+         [[bridge]] of its own",
+    );
     refuse("summary_after", "has no form in Sparkplug: after an outage the samples themselves go, as historical");
     if plan.compress == Compress::Zstd {
         refuse("compress", "hosts of Sparkplug unpack gzip: none or gzip");
