@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::catalogue::{Known, OWN, VERSION, is_there, metric_name};
+use super::catalogue::{Known, OWN, VERSION, is_there};
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::{Limits, TagPlan};
 use crate::flow::hub::{DeviceReport, Standing};
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::Sample;
-use crate::model::sparkplug::Kind;
+use crate::model::sparkplug::{Kind, metric_name};
 use crate::payload::json::honest;
 use crate::payload::sparkplug::{
     BD_SEQ, DataType, Metric, NEXT_SERVER, Payload, Property, QUALITY, REBIRTH, SCAN_RATE, Value, Worked, quality_code,
