@@ -34,8 +34,6 @@ use crate::uplink::stats::UplinkStats;
 const SHOWN_MAX: usize = 1000;
 /// One line in this time: strangers must not fill the journal.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Devices with commands that are subscribed to one by one; more have one filter (AWS IoT Core takes 8 in a SUBSCRIBE).
-const DEVICES_MAX: usize = 6;
 
 /// What was heard since it was asked for last.
 #[derive(Debug, Default)]
@@ -124,30 +122,16 @@ struct Desk {
 }
 
 impl EdgeNode {
-    /// For the SUBSCRIBE.
+    /// For the one SUBSCRIBE of a session. One filter stands for all devices: a reload may make others writable, and births
+    /// follow it in the same session.
     pub(in crate::uplink) fn filters(&self) -> Vec<Wanted> {
         let wanted = |filter, retained| Wanted { filter, qos: ReceiveQos::AtLeastOnce, retained };
         let mut filters = vec![wanted(self.node.topic(Kind::NCmd), Retained::No)];
-        let devices = self.devices_with_commands();
-        if devices.len() > DEVICES_MAX {
+        if self.commands.is_some() {
             filters.push(wanted(self.node.device_commands(), Retained::No));
-        } else {
-            let of = |device: &String| wanted(self.node.device_topic(Kind::DCmd, device), Retained::No);
-            filters.extend(devices.iter().map(of));
         }
         filters.extend(self.ears.host_topic.clone().map(|topic| wanted(topic, Retained::Yes)));
         filters
-    }
-
-    fn devices_with_commands(&self) -> Vec<String> {
-        let (Some(plant), Some(_)) = (&self.plant, &self.commands) else { return Vec::new() };
-        let plan = plant.plan.load();
-        let writable = |range: std::ops::Range<usize>| {
-            let tags = plan.tags.get(range).unwrap_or_default();
-            tags.iter().any(|tag| tag.access.writes() && self.classes.contains(&tag.class))
-        };
-        let devices = plan.devices.iter().filter(|device| !device.is_hole() && writable(device.tags.clone()));
-        devices.map(|device| device.name.clone()).collect()
     }
 
     /// Takes arrivals one after the other and acknowledges each. Runs beside the feeder and ends with the session.
