@@ -164,9 +164,12 @@ impl EdgeNode {
         if let (Some(known), Some(plant)) = (catalogue.device(name), &self.plant) {
             let plan = plant.plan.load();
             let newest = plant.latest.newest(known.metrics.iter().map(|entry| entry.tag));
-            for (entry, sample) in known.metrics.iter().zip(newest) {
+            let told = newest.into_iter().map(|sample| (self.told_of(sample.as_ref(), now_ms), sample));
+            let mut rows: Vec<_> = known.metrics.iter().zip(told).collect();
+            // in the order of time (tck-id-operational-behavior-data-publish-dbirth-order); what follows is of now
+            rows.sort_by_key(|(_, (told, _))| told.newest_ms);
+            for (entry, (told, sample)) in rows {
                 names.insert(entry.name.as_str());
-                let told = self.told_of(sample.as_ref(), now_ms);
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
                 let tag = plan.tags.get(entry.tag.0 as usize);
                 let properties = properties(told.quality, tag);
