@@ -18,7 +18,9 @@ use tokio::time::Instant;
 
 use super::EdgeNode;
 use super::catalogue::{Catalogue, Entry, Known};
+use super::host::is_credible;
 use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
+use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as Retain};
 use crate::model::sparkplug::{Kind, Topic, state_topic};
 use crate::model::value::Value;
@@ -49,17 +51,17 @@ pub(super) struct Heard {
 }
 
 /// Between who takes what comes in and the feeder.
-#[derive(Debug)]
 pub(in crate::uplink) struct Ears {
     host_topic: Option<String>,
+    clock: Clock,
     heard: Mutex<Heard>,
     changed: Notify,
 }
 
 impl Ears {
-    pub(super) fn new(spark: &SparkplugPlan) -> Self {
+    pub(super) fn new(spark: &SparkplugPlan, clock: Clock) -> Self {
         let host_topic = spark.primary_host.as_deref().map(state_topic);
-        Self { host_topic, heard: Mutex::default(), changed: Notify::new() }
+        Self { host_topic, clock, heard: Mutex::default(), changed: Notify::new() }
     }
 
     /// Nothing of the session before counts.
@@ -73,6 +75,9 @@ impl Ears {
             return;
         }
         match decode_state(payload) {
+            Ok(State { timestamp_ms, .. }) if !is_credible(timestamp_ms, &self.clock) => {
+                tracing::warn!(topic, timestamp_ms, "state of a host passed over: its time is far ahead of ours");
+            }
             Ok(state) => self.note(|heard| {
                 // What is older, or said already, says nothing. Of what nobody looked at yet the last two tell all there is: that it
                 // went or began anew, and where it stands.
