@@ -84,7 +84,7 @@ impl Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
-            Who::Anonymous(_) => f.write_str("anonymous"),
+            Who::Anonymous(_) => f.write_str(super::ANONYMOUS),
             Who::User(name) => write!(f, "user:{name}"),
             Who::Certificate(name) => write!(f, "cert:{name}"),
         }

@@ -229,7 +229,7 @@ impl Access {
                 Ok(Identity::new(Who::Certificate(certificate.into()), client))
             }
             // Many are set up with a name that nobody asks for.
-            _ if door != Anonymous::None && !self.has_users() => Ok(Identity::anonymous(door, client)),
+            (None, _) if door != Anonymous::None && !self.has_users() => Ok(Identity::anonymous(door, client)),
             (_, Some(name)) => {
                 let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
                 // An empty password proves nothing, even where its hash stands in the file (as with mosquitto).

@@ -177,10 +177,13 @@ mod tests {
             load(&file).map(drop).map_err(|failed| failed.code())
         };
         assert_eq!(text(""), Err(75), "a register map on a disk that is mounted late");
-        assert_eq!(text("nonsense = 1\n"), Err(78), "which is not all");
+        let refers = "[[derived]]\nname = \"sum\"\nexpression = \"{d/v} + 1\"\n";
+        assert_eq!(text(refers), Err(75), "what refers to it is not wrong for that");
         std::fs::create_dir(dir.path().join("maps")).expect("made");
+        assert_eq!(text(""), Err(78), "a name that is not in its directory is misspelt");
         std::fs::write(dir.path().join("maps/d.csv"), "name,address,type\nv,holding:0,uint16\n").expect("written");
         assert_eq!(text(""), Ok(()));
+        assert_eq!(text("nonsense = 1\n"), Err(78));
         let code = |file: &Path| load(file).map(drop).map_err(|failed| failed.code());
         assert_eq!(code(&dir.path().join("none.toml")), Err(78), "nobody wrote one");
         assert_eq!(code(Path::new("/proc/self/mem")), Err(75), "an error of input and output");

@@ -167,11 +167,11 @@ fn tell(
             "name": wanted.label,
             "unit_id": wanted.unit,
             "address": tag.address_text(),
-            "old": value_json(old.and_then(|old| old.value.as_ref())),
+            "old": value_json(old.and_then(|old| old.value.as_ref()), tag.data_type),
             "old_words": old.and_then(|old| old.raw.as_ref()).map(words),
-            "new": value_json(Some(new)),
+            "new": value_json(Some(new), tag.data_type),
             "outcome": outcome.to_string(),
-            "read_back": value_json(read_back),
+            "read_back": value_json(read_back, tag.data_type),
             "advice": advice,
         })
         .to_string()

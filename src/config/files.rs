@@ -73,10 +73,12 @@ pub fn from_text(path: &Path, text: &str, findings: &Findings) -> FileSet {
     join(sources, vec![tree], findings)
 }
 
-/// A text file as a whole, or the reason why not. One that is missing may be on a disk that is not mounted yet.
+/// A text file as a whole, or the reason why not. One that is missing with its directory may be on a disk that is not
+/// mounted yet; one that is missing in it is misspelt.
 pub fn read_text(path: &Path) -> Result<String, Unread> {
+    let cause = |path: &Path| if path.parent().is_some_and(Path::is_dir) { Cause::Text } else { Cause::Medium };
     let about = |error: &io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Unread { message: "there is no such file".to_owned(), cause: Cause::Medium },
+        io::ErrorKind::NotFound => Unread { message: "there is no such file".to_owned(), cause: cause(path) },
         _ => cannot_be_read(error),
     };
     let file = File::open(path).map_err(|error| about(&error))?;

@@ -75,12 +75,14 @@ fn devices_of(plan: &Plan, bus: BusIx) -> Vec<DeviceIx> {
     numbered.filter(|(_, device)| device.bus == Some(bus)).map(|(ix, _)| ix).collect()
 }
 
+/// Is it the same device, with the same tags, on a bus that is reached in the same way?
 fn is_same(old: &Plan, new: &Plan, ix: DeviceIx) -> bool {
-    let of = |plan: &Plan| {
+    let of = |plan| {
+        let plan: &Plan = plan;
         let device = plan.devices.get(ix.0 as usize)?.clone();
         let tags = plan.tags.get(device.tags.clone())?;
         let own: Vec<TagPlan> = tags.iter().filter(|tag| tag.is_of_device()).cloned().collect();
-        Some((device, own))
+        Some((device.bus.and_then(|bus| plan.buses.get(bus.0 as usize)), device, own))
     };
     of(old) == of(new)
 }

@@ -1,7 +1,6 @@
 //! A value as an engineer means it: boolean, whole number, real number or text.
 //!
-//! 64-bit integers stay integers all the way (never through `f64`). A `float32` is the number that its
-//! shortest text says (0.1, not 0.10000000149011612; [`super::registers::meant`]), wherever it is shown or kept.
+//! 64-bit integers stay integers all the way (never through `f64`). A `float32` is widened to `f64`, exactly.
 
 use std::fmt;
 

@@ -4,7 +4,6 @@
 //! back gives the very same bits.
 
 use crate::model::quality::Quality;
-use crate::model::registers::meant;
 use crate::model::value::Value;
 use crate::payload::runs::{self, Runs};
 
@@ -15,7 +14,6 @@ const UINT: u32 = 3;
 const SINGLE: u32 = 4;
 const DOUBLE: u32 = 5;
 const TEXT: u32 = 6;
-const MEANT: u32 = 7;
 const DIVIDED: u32 = 16;
 const MULTIPLIED: u32 = 32;
 
@@ -54,9 +52,9 @@ impl Cells {
                 Some(Value::Int(number)) => (INT, Some(*number)),
                 Some(Value::Uint(number)) => (UINT, Some(number.cast_signed())),
                 Some(Value::Float(number)) if float >= DIVIDED => (float, whole(*number, float)),
-                Some(Value::Float(number)) if float == SINGLE || float == MEANT => {
+                Some(Value::Float(number)) if float == SINGLE => {
                     self.singles.push(narrow(*number).to_bits());
-                    (float, None)
+                    (SINGLE, None)
                 }
                 Some(Value::Float(number)) => {
                     self.doubles.push(number.to_bits());
@@ -88,14 +86,8 @@ fn kind_of_floats(samples: &[(Option<&Value>, Quality)]) -> u32 {
         .flat_map(|digits| [DIVIDED + digits, MULTIPLIED + digits])
         .find(|kind| numbers().all(|number| whole(number, *kind).is_some()))
         .unwrap_or_else(|| {
-            let all = |back: fn(f32) -> f64| numbers().all(|number| back(narrow(number)).to_bits() == number.to_bits());
-            if all(f64::from) {
-                SINGLE
-            } else if all(meant) {
-                MEANT
-            } else {
-                DOUBLE
-            }
+            let fits = numbers().all(|number| f64::from(narrow(number)).to_bits() == number.to_bits());
+            if fits { SINGLE } else { DOUBLE }
         })
 }
 
@@ -148,7 +140,6 @@ pub(super) fn restore(cells: &Cells, counts: &[usize]) -> Option<Vec<(Option<Val
                 INT => Some(Value::Int(number()?)),
                 UINT => Some(Value::Uint(number()?.cast_unsigned())),
                 SINGLE => Some(Value::Float(f64::from(f32::from_bits(*singles.next()?)))),
-                MEANT => Some(Value::Float(meant(f32::from_bits(*singles.next()?)))),
                 DOUBLE => Some(Value::Float(f64::from_bits(*doubles.next()?))),
                 TEXT => Some(Value::Text(texts.next()?.as_str().into())),
                 _ => Some(Value::Float(decimal(number()?, kind)?)),

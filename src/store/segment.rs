@@ -21,11 +21,10 @@
 //!  5 qualities   uint32  runs over all columns: code (model::quality), length, code, length …
 //!  6 kinds       uint32  runs over all columns: kind, length …
 //!                        0 none · 1 bool · 2 int64 · 3 uint64 · 4 float32 bits · 5 float64 bits · 6 text
-//!                        · 7 float32 bits, meant as the number their shortest text says (model::registers)
 //!                        · 16+k  whole number / 10^k · 32+k  whole number × 10^-k as written (0.1, 0.01 …), k ≤ 6
 //!  7 numbers     sint64  bools, integers and whole numbers of decimals: minus the one before of the same column
 //!                        (wrapping; uint64 as the same 64 bits)
-//!  8 singles     fixed32 float32 bits, of kinds 4 and 7
+//!  8 singles     fixed32 float32 bits
 //!  9 doubles     fixed64 float64 bits
 //! 10 texts       string
 //! 11 events      Event { 1 topic string, 2 body bytes, 3 time sint64 since base, 4 message }; where there is a message

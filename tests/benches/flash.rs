@@ -33,7 +33,6 @@ use ironbridge::flow::hub::hub;
 use ironbridge::flow::notice::notices;
 use ironbridge::model::number::Class;
 use ironbridge::model::quality::Quality;
-use ironbridge::model::registers::meant;
 use ironbridge::model::sample::{Batch, Sample};
 use ironbridge::model::tag::{DataType, DeviceIx, TagIx};
 use ironbridge::model::value::Value;
@@ -190,8 +189,8 @@ impl Plant {
                 Value::Float(real(*state) * 0.01)
             }
             55..65 => Value::Float(real(*state + random.random_range(-5..=5)) * 0.1),
-            65..72 => Value::Float(meant(single(real(*state + random.random_range(-2..=2)) * 100.0 / 4095.0))),
-            72..75 => Value::Float(meant(single(real(*state) + random.random_range(-0.5..0.5)))),
+            65..72 => Value::Float(f64::from(single(real(*state + random.random_range(-2..=2)) * 100.0 / 4095.0))),
+            72..75 => Value::Float(f64::from(single(real(*state) + random.random_range(-0.5..0.5)))),
             75..90 => {
                 *state += random.random_range(0..=3);
                 Value::Uint(state.cast_unsigned())

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::access::{HASH, login, rule, setup, v5};
-use crate::support::{Client5, PATIENCE, Running, Setup, filter, message, tag, until};
+use crate::support::{Client5, PATIENCE, Running, Setup, Wishes, filter, message, tag, until};
 
 /// As `ironbridge passwd` writes it: as dear to check as in the plant. "password".
 fn dear() -> String {
@@ -168,5 +168,28 @@ async fn a_session_belongs_to_whoever_began_it() {
     let (_, connack) = Client5::open(broker.address, "shared id", |_| {}).await;
     assert_eq!(connack.code, v5::ConnectReturnCode::ClientIdentifierNotValid);
     hmi.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_in_particular_left_behind_yields_to_who_shows_who_he_is() {
+    let broker = Running::with(setup()).await;
+    let lasting = |wishes: &mut Wishes| {
+        wishes.connect.clean_start = false;
+        wishes.properties.session_expiry_interval = Some(3600);
+    };
+    let (mut before, _) = Client5::open(broker.address, "panel", lasting).await;
+    before.ping().await;
+    let named = |wishes: &mut Wishes| {
+        lasting(wishes);
+        login("hmi", "password")(wishes);
+    };
+    let (_, connack) = Client5::open(broker.address, "panel", named).await;
+    assert_eq!(connack.code, v5::ConnectReturnCode::ClientIdentifierNotValid, "nobody throws it out");
+    drop(before);
+    until("it has gone", || broker.publisher.stats().clients.get() == 0).await;
+    let (mut panel, connack) = Client5::open(broker.address, "panel", named).await;
+    assert_eq!((connack.code, connack.session_present), (v5::ConnectReturnCode::Success, false));
+    panel.ping().await;
     broker.stop().await;
 }

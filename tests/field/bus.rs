@@ -304,7 +304,7 @@ async fn values_have_the_quality_they_deserve() {
             (Some(Value::Float(16.1)), Quality::Uncertain(Cause::Range)),
             (None, Quality::Bad(Cause::Config)),
             (Some(Value::Bool(true)), Quality::Good),
-            (Some(Value::Float(123.456)), Quality::Good),
+            (Some(Value::Float(f64::from(123.456f32))), Quality::Good),
         ]
     );
 }

@@ -65,7 +65,7 @@ async fn every_kind_of_tag_is_written_and_read_back() {
         plc.set(30, &[0x0001]);
         assert_eq!(rig.command(SPEED, Value::Float(-4.2)).await, done(Value::Float(-4.2)));
         assert_eq!(plc.register(0), 42u16.wrapping_neg());
-        assert_eq!(rig.command(LEVEL, Value::Float(123.456)).await, done(Value::Float(123.456)));
+        assert_eq!(rig.command(LEVEL, Value::Float(123.456)).await, done(Value::Float(f64::from(123.456f32))));
         assert_eq!((plc.register(10), plc.register(11)), (0xE979, 0x42F6));
         assert_eq!(rig.command(VALVE, Value::Bool(true)).await, done(Value::Bool(true)));
         assert!(plc.bit(20));

@@ -99,7 +99,7 @@ for order in ("ABCD", "CDAB", "BADC", "DCBA"):
     low = order.lower()
     TAGS += [
         (f"half_{low}", "float16", order, ordered(words(struct.pack(">e", -3.140625)), order), "", -3.140625, GOOD),
-        (f"single_{low}", "float32", order, ordered(words(struct.pack(">f", 0.1)), order), "", 0.1, GOOD),
+        (f"single_{low}", "float32", order, ordered(words(struct.pack(">f", 0.1)), order), "", struct.unpack(">f", struct.pack(">f", 0.1))[0], GOOD),
         (f"double_{low}", "float64", order, ordered(words(struct.pack(">d", 0.1)), order), "", 0.1, GOOD),
         (f"nan_{low}", "float32", order, ordered(words(struct.pack(">f", float("nan"))), order), 'nan = ["ieee"]', None, NAN),
         (f"counter_{low}", "uint64", order, ordered(words(struct.pack(">Q", 2**64 - 2)), order), "", 2**64 - 2, GOOD),

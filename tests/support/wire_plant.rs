@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
-use ironbridge::model::registers::meant;
 use ironbridge::model::value::Value;
 use ironbridge::payload::batch::{Encoder, Entry, Head, Row, RowBody};
 use rand::rngs::StdRng;
@@ -61,7 +60,7 @@ pub fn raw(tag: usize, state: &mut f64, dice: &mut StdRng) -> Value {
         30..36 => {
             *state += f64::from(dice.random_range(-3_i8..=3));
             let counts = 6000.0 + 500.0 * kind as f64 + state.round() + f64::from(dice.random_range(0_u8..8));
-            Value::Float(meant((counts * 160.0 / 16_384.0 - 32.0) as f32))
+            Value::Float(f64::from((counts * 160.0 / 16_384.0 - 32.0) as f32))
         }
         36..40 => {
             *state += f64::from(dice.random_range(14_u8..=18));

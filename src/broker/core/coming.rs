@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::subscribing::split;
 use super::{Core, NOT_AUTHORIZED, Sender, Shared};
-use crate::access::Identity;
+use crate::access::{ANONYMOUS, Identity};
 use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::message::Qos;
@@ -135,7 +135,13 @@ impl Shared {
             core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
         {
             if client.owner != owner {
-                return Attempt::Refused(IDENTIFIER_NOT_VALID);
+                // What nobody in particular left behind yields to whoever shows who he is: else the clients of a gateway that
+                // gets users would be locked out by sessions of their own.
+                if &*client.owner != ANONYMOUS || newcomer.identity.name().is_none() || client.connected().is_some() {
+                    return Attempt::Refused(IDENTIFIER_NOT_VALID);
+                }
+                self.end_session(core, key, now);
+                return self.begin(core, newcomer, owner);
             }
             let goes_on = !newcomer.clean_start && client.expiry > 0 && !self.is_over(client, now);
             if let Some(connected) = client.connected() {

@@ -15,7 +15,6 @@ use crate::flow::clock::{Clock, FakeTime, Fix};
 use crate::model::data_type;
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::Quality;
-use crate::model::registers::meant;
 use crate::model::tag::{BusIx, DataType};
 use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
@@ -252,7 +251,7 @@ impl Source {
                 let part = self.state as f64 / 16_384.0;
                 let real = self.span.0 + part * (self.span.1 - self.span.0);
                 #[expect(clippy::cast_possible_truncation, reason = "a float32 is what is on the wire")]
-                let real = if self.tag.data_type == DataType::Float32 { meant(real as f32) } else { real };
+                let real = if self.tag.data_type == DataType::Float32 { f64::from(real as f32) } else { real };
                 Value::Float(real)
             }
             Kind::State | Kind::Analog | Kind::Counter => Value::Int(self.state),

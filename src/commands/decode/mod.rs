@@ -109,7 +109,7 @@ fn json_text(words: &[u16], readings: &[Reading]) -> String {
             "score": reading.score,
             "type": reading.data_type.to_string(),
             "order": reading.order.as_str(),
-            "values": reading.values.iter().map(|value| value_json(value.as_ref())).collect::<Vec<_>>(),
+            "values": reading.values.iter().map(|value| value_json(value.as_ref(), reading.data_type)).collect::<Vec<_>>(),
             "config": config_line(reading.data_type, reading.order),
             "notes": reading.notes,
             "alike": reading.alike.iter().map(|(data_type, order)| {

@@ -120,6 +120,14 @@ pub fn short(number: f64) -> String {
     }
 }
 
+/// The number that a single's shortest text means, where it is one: what a person would have written down.
+pub fn shortest(number: f64) -> f64 {
+    #[expect(clippy::cast_possible_truncation, reason = "compared with what it was before it is used")]
+    let single = number as f32;
+    let same = f64::from(single).to_bits() == number.to_bits();
+    if same { single.to_string().parse().unwrap_or(number) } else { number }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -235,7 +235,7 @@ pub fn answer_json(target: &Target, wanted: &Wanted, answer: &Answer) -> Json {
             Some(Reading::Bits(bits)) => json!(bits),
             None => Json::Null,
         },
-        "value": value_json(answer.value.as_ref()),
+        "value": value_json(answer.value.as_ref(), tag.data_type),
         "unit": tag.unit,
         "quality": answer.quality.as_str(),
         "cause": answer.quality.cause().map(Cause::as_str),
@@ -244,13 +244,14 @@ pub fn answer_json(target: &Target, wanted: &Wanted, answer: &Answer) -> Json {
     })
 }
 
-/// 64-bit integers exact, null where there is no value: as in the payloads.
-pub fn value_json(value: Option<&Value>) -> Json {
+/// 64-bit integers exact, a float32 with the digits it has as one (0.1, not 0.10000000149), null where there is no value.
+pub fn value_json(value: Option<&Value>, data_type: DataType) -> Json {
     match value {
         None => Json::Null,
         Some(Value::Bool(bit)) => json!(bit),
         Some(Value::Int(number)) => json!(number),
         Some(Value::Uint(number)) => json!(number),
+        Some(Value::Float(number)) if data_type == DataType::Float32 => json!(readings::shortest(*number)),
         Some(Value::Float(number)) => json!(number),
         Some(Value::Text(text)) => json!(text),
     }

@@ -1,4 +1,4 @@
-//! Numbers in decimal digits (BCD, modulo 10 000), half-precision floats, and what a float32 is meant to say.
+//! Numbers in decimal digits (BCD, modulo 10 000) and half-precision floats.
 //!
 //! BCD: one digit to a nibble, the most significant first. Modulo 10 000: each register counts to 9999, the most
 //! significant first; a negative number has every register negative or 0. A nibble above 9, a register beyond 9999 or
@@ -8,20 +8,6 @@ use super::{DoesNotFit, Unreadable};
 
 /// Largest value of one modulo register.
 const DIGITS_PER_REGISTER: i64 = 10_000;
-/// Below it a float32 has every whole number, and its shortest text is that number.
-const WHOLE_MAX: f64 = 16_777_216.0;
-
-/// The number that a float32 is meant to be: the one its shortest text says, 0.1 and not 0.10000000149011612.
-///
-/// Written as a float32 it is the same bits again. Whoever wants the binary fraction rounds to a float32.
-pub fn meant(single: f32) -> f64 {
-    let widened = f64::from(single);
-    if widened.fract() == 0.0 && widened.abs() < WHOLE_MAX {
-        return widened; // as most registers are; 16777216 and beyond: below
-    }
-    let decimal: Option<f64> = single.to_string().parse().ok();
-    decimal.filter(|decimal| (*decimal as f32).to_bits() == single.to_bits()).unwrap_or(widened)
-}
 
 /// The number in these nibbles.
 pub(super) fn bcd(raw: u64, nibbles: u32) -> Result<u64, Unreadable> {
@@ -128,14 +114,6 @@ mod tests {
         }
         for bits in (0..=u16::MAX).filter(|bits| bits & 0x7C00 != 0x7C00) {
             assert_eq!(to_half(half(bits)), Some(bits));
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_float32_is_the_same_bits_again_and_short(single: f32) {
-            proptest::prop_assert!(single.is_nan() || (meant(single) as f32).to_bits() == single.to_bits());
-            proptest::prop_assert!(!single.is_finite() || meant(single).to_string() == single.to_string());
         }
     }
 

@@ -3,7 +3,6 @@
 use super::*;
 use crate::model::message::{Kept, Properties};
 use crate::model::quality::Cause;
-use crate::model::registers::meant;
 use proptest::prelude::*;
 
 const PLACE: Place = Place { class: Class::Telemetry, epoch: 77 };
@@ -16,7 +15,6 @@ fn value() -> impl Strategy<Value = Option<Value>> {
         any::<u64>().prop_map(|number| Some(Value::Uint(number))),
         any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(|number| Some(Value::Float(number))),
         any::<f32>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| Some(Value::Float(f64::from(n)))),
-        any::<f32>().prop_filter("finite", |n| n.is_finite()).prop_map(|n| Some(Value::Float(meant(n)))),
         (-99_999i32..99_999, 0u8..8).prop_map(|(raw, k)| Some(Value::Float(f64::from(raw) / 10f64.powi(i32::from(k))))),
         (-99_999i32..99_999).prop_map(|raw| Some(Value::Float(f64::from(raw) * 0.1))),
         Just(Some(Value::Float(-0.0))),

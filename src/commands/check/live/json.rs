@@ -8,6 +8,7 @@ use super::{BusReport, Survey, advice};
 use crate::commands::field::ask::value_json;
 use crate::config::plan::Plan;
 use crate::model::quality::Cause;
+use crate::model::tag::DataType;
 
 /// All of it.
 pub fn of(plan: &Plan, survey: &Survey) -> Json {
@@ -63,10 +64,12 @@ fn device(plan: &Plan, report: &DeviceReport, silence: Option<&str>) -> Json {
 fn tag(plan: &Plan, device: &DeviceReport, report: &TagReport) -> Json {
     let of = &plan.tags[report.tag];
     let proposal = report.proposal.as_ref().map(|proposal| {
+        let named = proposal.key.as_ref().filter(|(key, _)| *key == "type").map(|(_, value)| value);
+        let read_as = named.and_then(|name| DataType::from_name(name)).unwrap_or(of.data_type);
         json!({
             "key": proposal.key.as_ref().map(|(key, _)| key),
             "value": proposal.key.as_ref().map(|(_, value)| value),
-            "reads": value_json(proposal.reads.as_ref()),
+            "reads": value_json(proposal.reads.as_ref(), read_as),
             "confidence": proposal.confidence.as_str(),
         })
     });
@@ -75,7 +78,7 @@ fn tag(plan: &Plan, device: &DeviceReport, report: &TagReport) -> Json {
         "found_at": device.survey.plan.tags[report.tag].register().filter(|_| of.model().is_some()).map(|at| at.to_string()),
         "type": of.data_type.to_string(), "order": of.order.as_str(), "unit": of.unit,
         "verdict": report.verdict.as_str(),
-        "value": value_json(report.seen.value.as_ref()),
+        "value": value_json(report.seen.value.as_ref(), of.data_type),
         "quality": report.seen.quality.as_str(), "cause": report.seen.quality.cause().map(Cause::as_str),
         "words": match &report.got {
             Got::Words(words) => json!(words),
