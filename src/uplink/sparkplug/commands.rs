@@ -16,13 +16,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::EdgeNode;
 use super::catalogue::{Catalogue, Entry, Known};
 use super::host::is_credible;
+use super::{EdgeNode, ms};
 use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
 use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as Retain};
 use crate::model::sparkplug::{Kind, Topic, state_topic};
+use crate::model::time::Stamp;
 use crate::model::value::Value;
 use crate::payload::sparkplug::{
     Command, DataType, NEXT_SERVER, REBIRTH, SCAN_RATE, State, decode_command, decode_state,
@@ -34,6 +35,8 @@ use crate::uplink::stats::UplinkStats;
 
 /// Metrics whose value is to be shown again: as many as a command may have.
 const SHOWN_MAX: usize = 1000;
+/// A write that is older moves nothing any more. Commands live 30 s; a host's clock may be another 30 s behind ours.
+const WRITE_MAX: Duration = Duration::from_secs(60);
 /// One line in this time: strangers must not fill the journal.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -92,6 +95,14 @@ impl Ears {
             }),
             Err(error) => tracing::warn!(topic, error = %error, "state of a host not understood"),
         }
+    }
+
+    /// How long a write of this time may still be carried out; `None`: it says no time, or we do not know what time it is.
+    fn left(&self, timestamp_ms: Option<u64>, arrived: Stamp) -> Option<Duration> {
+        let told_ms = timestamp_ms.filter(|told_ms| *told_ms > 0)?;
+        let wall = self.clock.wall(arrived);
+        let age = Duration::from_millis(ms(wall.unix_ms).saturating_sub(told_ms));
+        wall.certainty.is_fixed().then(|| WRITE_MAX.saturating_sub(age))
     }
 
     fn note(&self, change: impl FnOnce(&mut Heard)) {
@@ -274,7 +285,7 @@ impl Desk {
             payload: json(&value).into_bytes(),
             retained: if arrival.retain { Retain::Yes } else { Retain::No },
             redelivery: if arrival.dup { Redelivery::Again } else { Redelivery::First },
-            expiry: None,
+            expiry: self.ears.left(command.timestamp_ms, arrived.at),
             correlation: None,
             response_topic: None,
             origin: self.origin.clone(),
@@ -303,5 +314,35 @@ fn json(value: &Value) -> String {
     match value {
         Value::Text(text) => serde_json::Value::from(&**text).to_string(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::Datatypes;
+    use crate::flow::clock::{FakeTime, Fix};
+    use crate::model::sparkplug::Node;
+    use crate::model::time::Boot;
+
+    #[test]
+    fn a_write_that_was_long_on_its_way_has_no_time_left() {
+        const NOW_MS: u64 = 1_795_204_800_000;
+        let clock = Clock::new(Arc::<FakeTime>::default(), Boot(1), 0);
+        let spark = SparkplugPlan {
+            node: Node::new("g", "gw").expect("good ids"),
+            primary_host: None,
+            host_timeout: Duration::ZERO,
+            datatypes: Datatypes::Births,
+        };
+        let ears = Ears::new(&spark, clock.clone());
+        assert_eq!(ears.left(Some(NOW_MS), clock.now()), None, "who knows what time it is?");
+        clock.learn(Fix { at: clock.now(), unix_ms: 1_795_204_800_000 });
+        let left = |told_ms| ears.left(told_ms, clock.now());
+        assert_eq!([left(None), left(Some(0))], [None, None], "it says no time");
+        assert_eq!(left(Some(NOW_MS - 20_000)), Some(Duration::from_secs(40)));
+        assert_eq!(left(Some(NOW_MS - 60_000)), Some(Duration::ZERO));
+        assert_eq!(left(Some(1)), Some(Duration::ZERO));
+        assert_eq!(left(Some(NOW_MS + 5_000)), Some(WRITE_MAX), "its clock is ahead of ours");
     }
 }
