@@ -87,6 +87,13 @@ pub fn check_id(id: &str) -> Result<(), BadId> {
     }
 }
 
+/// What a tag is called as a metric of its device: its topic below the device; where that is not in the topic, the tag's own name.
+pub fn metric_name(topic: &str, device: &str, tag: &str) -> String {
+    let mut levels = topic.split('/');
+    let below = levels.find(|level| *level == device).map(|_| levels.collect::<Vec<_>>().join("/"));
+    below.filter(|below| !below.is_empty()).unwrap_or_else(|| tag.to_owned())
+}
+
 /// An edge node: builds its topics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -261,5 +268,13 @@ mod tests {
         }
         assert_eq!(check_id("Straße 1 – links"), Ok(()));
         assert_eq!(Node::new("STATE", "n"), Err(BadId::State));
+    }
+
+    #[test]
+    fn a_metric_is_called_as_its_topic_below_the_device() {
+        assert_eq!(metric_name("acme/gw/pump-1/flow", "pump-1", "flow"), "flow");
+        assert_eq!(metric_name("acme/pump-1/hydraulics/flow", "pump-1", "flow"), "hydraulics/flow");
+        assert_eq!(metric_name("acme/hydraulics-flow", "pump-1", "flow"), "flow");
+        assert_eq!(metric_name("acme/flow/pump-1", "pump-1", "flow"), "flow");
     }
 }

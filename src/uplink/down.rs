@@ -51,7 +51,8 @@ impl Down {
         clock: Clock,
         stats: Arc<UplinkStats>,
     ) -> Option<Self> {
-        let pass_on = pass_on.filter(|_| !plan.downs.is_empty())?;
+        // the session of an edge node forgets, whatever else is configured (tck-id-principles-persistence-clean-session-311)
+        let pass_on = pass_on.filter(|_| !plan.downs.is_empty() && plan.sparkplug.is_none())?;
         Some(Self { pass_on, rules: plan.downs.clone().into(), from: plan.name.as_str().into(), clock, stats })
     }
 

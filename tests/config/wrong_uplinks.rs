@@ -2,7 +2,7 @@
 
 use crate::support;
 
-use support::{UPLINK, assert_refused};
+use support::{BUS, DEVICE, UPLINK, assert_refused};
 
 #[test]
 fn a_url_says_what_is_wrong() {
@@ -122,6 +122,25 @@ fn an_edge_node_says_which_keys_sparkplug_leaves_no_choice_for() {
             ("datatypes = «\"never\"", "uplink[0].datatypes", "births, always"),
         ],
     );
+}
+
+#[test]
+fn nothing_comes_down_over_an_edge_node() {
+    let node = format!("{UPLINK}url = \"mqtt://x\"\nformat = \"sparkplug\"\ngroup_id = \"plant\"\n");
+    assert_refused(&node, &[("«[[uplink.down]]\nfilter = \"a\"", "uplink[0].down", "its commands alone")]);
+}
+
+#[test]
+fn two_tags_of_a_device_cannot_be_one_metric() {
+    let site = |topic: &str| {
+        let tags = "[[device.tag]]\nname = \"flow\"\naddress = \"holding:0\"\ntype = \"uint16\"\n\
+                    [[device.tag]]\nname = \"level\"\naddress = \"holding:1\"\ntype = \"uint16\"\n";
+        let uplink = "url = \"mqtt://x\"\ngroup_id = \"plant\"\nformat = «\"sparkplug\"";
+        format!("[gateway]\ntopic = \"{topic}\"\n{BUS}{DEVICE}{tags}{UPLINK}{uplink}")
+    };
+    let both = "flow and level of the device d would both be the metric \"value\"";
+    assert_refused("", &[(&site("{tag}/{device}/value"), "uplink[0].format", both)]);
+    assert!(support::parse(&site("{device}/{tag}/value").replace('«', "")).is_ok());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::gateway::{Home, PATIENCE, Plc, config, tag, until};
 use crate::host::{Did, Host};
 use crate::law::{death, lawful};
-use crate::payload::{BOOLEAN, DOUBLE, FLOAT, INT32, INT64, STRING, UINT64, Value};
+use crate::payload::{BOOLEAN, DOUBLE, FLOAT, INT32, INT64, Metric, STRING, UINT64, Value};
 
 /// The uplink of edge node `gw` in group `acme`.
 pub fn uplink(host: &Host, more: &str) -> String {
@@ -193,6 +193,26 @@ async fn deaths_are_counted_over_sessions_and_restarts_and_a_wanted_end_says_its
     assert_eq!(topic, "spBv1.0/acme/NDEATH/gw", "the last that is said");
     assert!(log[last..].iter().any(|entry| matches!(entry.did, Did::Leave)), "then DISCONNECT");
     lawful(&host, &["meter", "plc"]);
+}
+
+#[tokio::test]
+async fn a_device_that_a_reload_made_writable_takes_commands_in_the_same_session() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let more = "min = 0.0\nmax = 500.0\naccess = \"read-write\"\nwrite = { max = 400.0 }";
+    home.configure(&(two_devices(&plc) + &tag("speed", "holding:4", "int16", more) + &uplink(&host, "")));
+    daemon.signal(Signal::HUP);
+    host.until("a birth with the new tag", |host| {
+        host.of("DBIRTH").iter().any(|it| it.payload.named("speed").is_some())
+    })
+    .await;
+    host.command(Some("meter"), vec![Metric::write("speed", INT32, Value::Int(77))]);
+    until("it is written", || plc.word(4) == 77).await;
+    assert_eq!(host.connects().len(), 1, "in the same session");
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
 }
 
 // covers: tck-id-payloads-alias-uniqueness

@@ -3,16 +3,18 @@
 //! Sparkplug fixes much of what other formats leave open: topics, QoS, the order of live and backlog, the version of MQTT as far
 //! as this gateway speaks it. A key that could change that is refused with the reason, never passed over.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::plan::{
-    Compress, Datatypes, Delivery, Format, HOST_TIMEOUT, MqttVersion, Preset, SparkplugPlan, UplinkPlan,
+    Compress, Datatypes, Delivery, DevicePlan, Format, HOST_TIMEOUT, MqttVersion, Preset, SparkplugPlan, TagPlan,
+    UplinkPlan,
 };
 use super::super::section::Section;
 use super::gateway::Gateway;
 use super::uplink::word;
-use crate::model::sparkplug::{Node, check_id};
+use crate::model::sparkplug::{Node, check_id, metric_name};
 
 const KEYS: [&str; 5] = ["group_id", "edge_node_id", "primary_host", "host_timeout", "datatypes"];
 const DATATYPES: [(&str, Datatypes); 2] = [("births", Datatypes::Births), ("always", Datatypes::Always)];
@@ -68,6 +70,11 @@ fn refuse_foreign(section: &Section<'_, '_>, plan: &UplinkPlan) {
     };
     refuse("layout", "has a meaning with the format json only");
     refuse("topic_prefix", "has no place in the topics of Sparkplug: spBv1.0/<group_id>/…");
+    refuse(
+        "down",
+        "an edge node subscribes to its commands alone, and its session forgets: give what comes down an [[uplink]] or a \
+         [[bridge]] of its own",
+    );
     refuse("summary_after", "has no form in Sparkplug: after an outage the samples themselves go, as historical");
     if plan.compress == Compress::Zstd {
         refuse("compress", "hosts of Sparkplug unpack gzip: none or gzip");
@@ -83,6 +90,32 @@ fn refuse_foreign(section: &Section<'_, '_>, plan: &UplinkPlan) {
     }
     if plan.preset == Preset::Azure {
         refuse("preset", "Azure IoT Hub has topics of its own and takes no Sparkplug");
+    }
+}
+
+/// The metrics of each device, which a host knows by their names alone until it has read the birth.
+pub fn metrics(section: &Section<'_, '_>, plan: &UplinkPlan, devices: &[DevicePlan], tags: &[TagPlan]) {
+    if plan.format != Format::Sparkplug {
+        return;
+    }
+    let at = section.get("format").map_or(section.at, |node| node.at);
+    for device in devices {
+        let mut owners: HashMap<String, &str> = HashMap::new();
+        let tags = tags.get(device.tags.clone()).unwrap_or_default();
+        for tag in tags.iter().filter(|tag| !tag.topic.is_empty() && plan.classes.contains(&tag.class)) {
+            let name = metric_name(&tag.topic, &device.name, &tag.name);
+            let message = |other: &str| {
+                format!(
+                    "the tags {other} and {} of the device {} would both be the metric \"{name}\": what stands below the \
+                     device in the `topic` of [gateway] must differ",
+                    tag.name, device.name
+                )
+            };
+            if let Some(other) = owners.get(&name) {
+                return section.report(section.wrong("format", at, message(other)));
+            }
+            owners.insert(name, &tag.name);
+        }
     }
 }
 

@@ -107,6 +107,7 @@ pub fn uplinks(
         }
         broker(&section, &mut plan);
         sparkplug::edge_node(&section, gateway, &mut plan);
+        sparkplug::metrics(&section, &plan, devices, tags);
         plan.downs = bridge::downs(&section, &mut plan);
         preset_problems(&section, &plan, gateway, tags);
         uplinks.push(plan);

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::catalogue::{Known, OWN, VERSION, is_there, metric_name};
+use super::catalogue::{Known, OWN, VERSION, is_there};
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::{Limits, TagPlan};
 use crate::flow::hub::{DeviceReport, Standing};
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::Sample;
-use crate::model::sparkplug::Kind;
+use crate::model::sparkplug::{Kind, metric_name};
 use crate::payload::json::honest;
 use crate::payload::sparkplug::{
     BD_SEQ, DataType, Metric, NEXT_SERVER, Payload, Property, QUALITY, REBIRTH, SCAN_RATE, Value, Worked, quality_code,
@@ -164,9 +164,12 @@ impl EdgeNode {
         if let (Some(known), Some(plant)) = (catalogue.device(name), &self.plant) {
             let plan = plant.plan.load();
             let newest = plant.latest.newest(known.metrics.iter().map(|entry| entry.tag));
-            for (entry, sample) in known.metrics.iter().zip(newest) {
+            let told = newest.into_iter().map(|sample| (self.told_of(sample.as_ref(), now_ms), sample));
+            let mut rows: Vec<_> = known.metrics.iter().zip(told).collect();
+            // in the order of time (tck-id-operational-behavior-data-publish-dbirth-order); what follows is of now
+            rows.sort_by_key(|(_, (told, _))| told.newest_ms);
+            for (entry, (told, sample)) in rows {
                 names.insert(entry.name.as_str());
-                let told = self.told_of(sample.as_ref(), now_ms);
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
                 let tag = plan.tags.get(entry.tag.0 as usize);
                 let properties = properties(told.quality, tag);

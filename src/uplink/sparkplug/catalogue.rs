@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::config::plan::{Plan, Scale, Source, TagPlan};
 use crate::flow::hub::Standing;
 use crate::model::number::Class;
+use crate::model::sparkplug::metric_name;
 use crate::model::tag::{DeviceIx, TagIx};
 use crate::payload::sparkplug::{DataType, Worked, type_of};
 use crate::store::DictionaryTag;
@@ -117,27 +118,7 @@ pub(super) fn kind(tag: &TagPlan) -> DataType {
     type_of(tag.data_type, worked)
 }
 
-/// The topic of a tag below its device; where that is not in the topic, the tag's own name.
-pub(super) fn metric_name(topic: &str, device: &str, tag: &str) -> String {
-    let mut levels = topic.split('/');
-    let below = levels.find(|level| *level == device).map(|_| levels.collect::<Vec<_>>().join("/"));
-    below.filter(|below| !below.is_empty()).unwrap_or_else(|| tag.to_owned())
-}
-
 /// Does a host believe that there is such a device?
 pub(super) const fn is_there(standing: Standing) -> bool {
     matches!(standing, Standing::Answering | Standing::Suspect)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_metric_is_called_as_its_topic_below_the_device() {
-        assert_eq!(metric_name("acme/gw/pump-1/flow", "pump-1", "flow"), "flow");
-        assert_eq!(metric_name("acme/pump-1/hydraulics/flow", "pump-1", "flow"), "hydraulics/flow");
-        assert_eq!(metric_name("acme/hydraulics-flow", "pump-1", "flow"), "flow");
-        assert_eq!(metric_name("acme/flow/pump-1", "pump-1", "flow"), "flow");
-    }
 }

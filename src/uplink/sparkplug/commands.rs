@@ -16,11 +16,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::EdgeNode;
 use super::catalogue::{Catalogue, Entry, Known};
+use super::host::is_credible;
+use super::{EdgeNode, ms};
 use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
+use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, Redelivery, Request, Retained as Retain};
 use crate::model::sparkplug::{Kind, Topic, state_topic};
+use crate::model::time::Stamp;
 use crate::model::value::Value;
 use crate::payload::sparkplug::{
     Command, DataType, NEXT_SERVER, REBIRTH, SCAN_RATE, State, decode_command, decode_state,
@@ -32,10 +35,10 @@ use crate::uplink::stats::UplinkStats;
 
 /// Metrics whose value is to be shown again: as many as a command may have.
 const SHOWN_MAX: usize = 1000;
+/// A write that is older moves nothing any more. Commands live 30 s; a host's clock may be another 30 s behind ours.
+const WRITE_MAX: Duration = Duration::from_secs(60);
 /// One line in this time: strangers must not fill the journal.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Devices with commands that are subscribed to one by one; more have one filter (AWS IoT Core takes 8 in a SUBSCRIBE).
-const DEVICES_MAX: usize = 6;
 
 /// What was heard since it was asked for last.
 #[derive(Debug, Default)]
@@ -51,17 +54,17 @@ pub(super) struct Heard {
 }
 
 /// Between who takes what comes in and the feeder.
-#[derive(Debug)]
 pub(in crate::uplink) struct Ears {
     host_topic: Option<String>,
+    clock: Clock,
     heard: Mutex<Heard>,
     changed: Notify,
 }
 
 impl Ears {
-    pub(super) fn new(spark: &SparkplugPlan) -> Self {
+    pub(super) fn new(spark: &SparkplugPlan, clock: Clock) -> Self {
         let host_topic = spark.primary_host.as_deref().map(state_topic);
-        Self { host_topic, heard: Mutex::default(), changed: Notify::new() }
+        Self { host_topic, clock, heard: Mutex::default(), changed: Notify::new() }
     }
 
     /// Nothing of the session before counts.
@@ -75,6 +78,9 @@ impl Ears {
             return;
         }
         match decode_state(payload) {
+            Ok(State { timestamp_ms, .. }) if !is_credible(timestamp_ms, &self.clock) => {
+                tracing::warn!(topic, timestamp_ms, "state of a host passed over: its time is far ahead of ours");
+            }
             Ok(state) => self.note(|heard| {
                 // What is older, or said already, says nothing. Of what nobody looked at yet the last two tell all there is: that it
                 // went or began anew, and where it stands.
@@ -89,6 +95,14 @@ impl Ears {
             }),
             Err(error) => tracing::warn!(topic, error = %error, "state of a host not understood"),
         }
+    }
+
+    /// How long a write of this time may still be carried out; `None`: it says no time, or we do not know what time it is.
+    fn left(&self, timestamp_ms: Option<u64>, arrived: Stamp) -> Option<Duration> {
+        let told_ms = timestamp_ms.filter(|told_ms| *told_ms > 0)?;
+        let wall = self.clock.wall(arrived);
+        let age = Duration::from_millis(ms(wall.unix_ms).saturating_sub(told_ms));
+        wall.certainty.is_fixed().then(|| WRITE_MAX.saturating_sub(age))
     }
 
     fn note(&self, change: impl FnOnce(&mut Heard)) {
@@ -124,30 +138,16 @@ struct Desk {
 }
 
 impl EdgeNode {
-    /// For the SUBSCRIBE.
+    /// For the one SUBSCRIBE of a session. One filter stands for all devices: a reload may make others writable, and births
+    /// follow it in the same session.
     pub(in crate::uplink) fn filters(&self) -> Vec<Wanted> {
         let wanted = |filter, retained| Wanted { filter, qos: ReceiveQos::AtLeastOnce, retained };
         let mut filters = vec![wanted(self.node.topic(Kind::NCmd), Retained::No)];
-        let devices = self.devices_with_commands();
-        if devices.len() > DEVICES_MAX {
+        if self.commands.is_some() {
             filters.push(wanted(self.node.device_commands(), Retained::No));
-        } else {
-            let of = |device: &String| wanted(self.node.device_topic(Kind::DCmd, device), Retained::No);
-            filters.extend(devices.iter().map(of));
         }
         filters.extend(self.ears.host_topic.clone().map(|topic| wanted(topic, Retained::Yes)));
         filters
-    }
-
-    fn devices_with_commands(&self) -> Vec<String> {
-        let (Some(plant), Some(_)) = (&self.plant, &self.commands) else { return Vec::new() };
-        let plan = plant.plan.load();
-        let writable = |range: std::ops::Range<usize>| {
-            let tags = plan.tags.get(range).unwrap_or_default();
-            tags.iter().any(|tag| tag.access.writes() && self.classes.contains(&tag.class))
-        };
-        let devices = plan.devices.iter().filter(|device| !device.is_hole() && writable(device.tags.clone()));
-        devices.map(|device| device.name.clone()).collect()
     }
 
     /// Takes arrivals one after the other and acknowledges each. Runs beside the feeder and ends with the session.
@@ -285,7 +285,7 @@ impl Desk {
             payload: json(&value).into_bytes(),
             retained: if arrival.retain { Retain::Yes } else { Retain::No },
             redelivery: if arrival.dup { Redelivery::Again } else { Redelivery::First },
-            expiry: None,
+            expiry: self.ears.left(command.timestamp_ms, arrived.at),
             correlation: None,
             response_topic: None,
             origin: self.origin.clone(),
@@ -314,5 +314,35 @@ fn json(value: &Value) -> String {
     match value {
         Value::Text(text) => serde_json::Value::from(&**text).to_string(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::Datatypes;
+    use crate::flow::clock::{FakeTime, Fix};
+    use crate::model::sparkplug::Node;
+    use crate::model::time::Boot;
+
+    #[test]
+    fn a_write_that_was_long_on_its_way_has_no_time_left() {
+        const NOW_MS: u64 = 1_795_204_800_000;
+        let clock = Clock::new(Arc::<FakeTime>::default(), Boot(1), 0);
+        let spark = SparkplugPlan {
+            node: Node::new("g", "gw").expect("good ids"),
+            primary_host: None,
+            host_timeout: Duration::ZERO,
+            datatypes: Datatypes::Births,
+        };
+        let ears = Ears::new(&spark, clock.clone());
+        assert_eq!(ears.left(Some(NOW_MS), clock.now()), None, "who knows what time it is?");
+        clock.learn(Fix { at: clock.now(), unix_ms: 1_795_204_800_000 });
+        let left = |told_ms| ears.left(told_ms, clock.now());
+        assert_eq!([left(None), left(Some(0))], [None, None], "it says no time");
+        assert_eq!(left(Some(NOW_MS - 20_000)), Some(Duration::from_secs(40)));
+        assert_eq!(left(Some(NOW_MS - 60_000)), Some(Duration::ZERO));
+        assert_eq!(left(Some(1)), Some(Duration::ZERO));
+        assert_eq!(left(Some(NOW_MS + 5_000)), Some(WRITE_MAX), "its clock is ahead of ours");
     }
 }

@@ -1,13 +1,14 @@
 //! The primary host: whether it is there (Sparkplug 3.0,
 //! tck-id-message-flow-edge-node-birth-publish-phid-wait and what follows it), and from when on what it was sent counts. Pure; time
-//! comes in as an argument.
+//! comes in as an argument, and UTC from the clock.
 //!
 //! ```text
 //!            online, not older               offline, not older
 //! Unknown ----------------------> Online ----------------------> Offline: NDEATH, DISCONNECT, the next server
 //! ```
 //!
-//! What is older than what was seen before, on this server or another, is passed over. A host that was there and is there since
+//! What is older than what was seen before, on this server or another, is passed over; so is a time more than [`AHEAD_MAX_MS`]
+//! ahead of ours, once ours is known: after one such state nothing true would be newer. A host that was there and is there since
 //! another time than before began anew, although nobody said that it went: its broker may have died with its last will. It knows
 //! no birth of this session, and what was sent since it went was sent to nobody; so the session ends, and another one begins.
 //!
@@ -21,11 +22,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ms;
+use crate::flow::clock::Clock;
 use crate::payload::sparkplug::State;
 use crate::store::Ack;
 
 /// Proven records that wait for the host: beyond that the oldest count early (a message is many records).
 const WAITING_MAX: usize = 1 << 16;
+
+/// A host's clock may be wrong by a time zone. 24 h.
+const AHEAD_MAX_MS: u64 = 24 * 3_600_000;
+
+/// Can a host have said this, as far as we know what time it is?
+pub(super) fn is_credible(timestamp_ms: u64, clock: &Clock) -> bool {
+    let now = clock.wall_now();
+    !now.certainty.is_fixed() || timestamp_ms <= ms(now.unix_ms).saturating_add(AHEAD_MAX_MS)
+}
 
 /// Where the primary host stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +51,9 @@ pub(super) enum Standing {
 }
 
 /// Of one uplink; outlives its sessions.
-#[derive(Debug)]
 pub(super) struct Host {
     timeout: Duration,
+    clock: Clock,
     standing: Standing,
     /// It was there in this session, and went since or began anew.
     broken: bool,
@@ -51,8 +63,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) const fn new(timeout: Duration) -> Self {
-        Self { timeout, standing: Standing::Unknown, broken: false, newest_ms: None, proven: VecDeque::new() }
+    pub(super) const fn new(timeout: Duration, clock: Clock) -> Self {
+        Self { timeout, clock, standing: Standing::Unknown, broken: false, newest_ms: None, proven: VecDeque::new() }
     }
 
     /// A session begins: what the broker retains will tell. What is proven and does not count yet is owed again.
@@ -63,6 +75,11 @@ impl Host {
 
     /// It says something.
     pub(super) fn hear(&mut self, state: State) {
+        if !is_credible(state.timestamp_ms, &self.clock) {
+            return;
+        }
+        // taken before we knew the time: it stands in nobody's way any more
+        self.newest_ms = self.newest_ms.filter(|newest| is_credible(*newest, &self.clock));
         if self.newest_ms.is_some_and(|newest| state.timestamp_ms < newest) {
             return;
         }
@@ -102,6 +119,27 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::clock::{FakeTime, Fix};
+    use crate::model::time::Boot;
+
+    fn host(timeout: Duration) -> (Host, Clock) {
+        let clock = Clock::new(std::sync::Arc::<FakeTime>::default(), Boot(1), 0);
+        (Host::new(timeout, clock.clone()), clock)
+    }
+
+    #[test]
+    fn a_state_of_the_far_future_hides_no_true_one_whether_it_came_before_the_time_was_known_or_after() {
+        let (mut host, clock) = host(Duration::ZERO);
+        host.hear(state(false, 9_000_000_000_000_000));
+        assert_eq!(host.standing(), Standing::Offline, "nobody knows better yet");
+        clock.learn(Fix { at: clock.now(), unix_ms: 1_795_204_800_000 });
+        host.hear(state(true, 1_795_204_800_000));
+        assert_eq!(host.standing(), Standing::Online);
+        host.hear(state(false, 9_000_000_000_000_000));
+        assert_eq!(host.standing(), Standing::Online);
+        host.hear(state(false, 1_795_204_800_000 + AHEAD_MAX_MS));
+        assert_eq!(host.standing(), Standing::Offline, "its time zone is wrong");
+    }
 
     fn state(online: bool, timestamp_ms: u64) -> State {
         State { online, timestamp_ms }
@@ -109,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_older_state_is_passed_over_on_every_server() {
-        let mut host = Host::new(Duration::ZERO);
+        let mut host = host(Duration::ZERO).0;
         assert_eq!(host.standing(), Standing::Unknown);
         host.hear(state(true, 10));
         assert_eq!(host.standing(), Standing::Online);
@@ -126,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_host_that_went_or_began_anew_is_not_the_one_that_was_told() {
-        let mut host = Host::new(Duration::ZERO);
+        let mut host = host(Duration::ZERO).0;
         host.hear(state(false, 5));
         host.hear(state(true, 6));
         host.hear(state(true, 6));
@@ -146,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_proven_counts_when_the_host_was_there_long_enough_after_it_and_never_if_it_went() {
         let (begin, wait) = (Instant::now(), Duration::from_secs(90));
-        let mut host = Host::new(wait);
+        let mut host = host(wait).0;
         host.hear(state(true, 1));
         host.prove(Ack::Gap(1), begin);
         host.prove(Ack::Gap(2), begin + wait / 2);

@@ -125,7 +125,6 @@ impl EdgeNode {
             compress: plan.compress,
             datatypes: spark.datatypes,
             plant: None,
-            clock,
             numbers: Numbers::begin(0),
             catalogue: Arc::default(),
             shown: Arc::default(),
@@ -136,11 +135,12 @@ impl EdgeNode {
             looked_at: None,
             born: false,
             rebirth: Rebirth::default(),
-            host: spark.primary_host.as_ref().map(|_| Host::new(spark.host_timeout)),
-            ears: Arc::new(Ears::new(spark)),
+            host: spark.primary_host.as_ref().map(|_| Host::new(spark.host_timeout, clock.clone())),
+            ears: Arc::new(Ears::new(spark, clock.clone())),
             commands: None,
             scan_rate: None,
             origin: format!("uplink:{}", plan.name),
+            clock,
         }
     }
 
