@@ -46,7 +46,7 @@ use super::downlink::Commands;
 
 pub(super) use barrier::Barrier;
 pub(super) use commands::Ears;
-pub(super) use data::SAMPLE_BYTES;
+pub(super) use data::{SAMPLE_BYTES, Said};
 pub(super) use sending::Data;
 
 use birth::{Due, Life};
