@@ -19,6 +19,7 @@ use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::Datatypes;
 use crate::model::quality::Quality;
 use crate::model::sparkplug::{Kind, check_id};
+use crate::model::time::Stamp;
 use crate::model::value;
 use crate::payload::json::{self, honest};
 use crate::payload::sparkplug::{
@@ -144,7 +145,7 @@ impl EdgeNode {
                 match &owed.body {
                     OwedBody::Sample { tag, value, quality } => {
                         let quality = honest(*quality, self.clock.wall(owed.at));
-                        self.sample(&mut draft, &mut payload, (tag, at_ms), (value.as_ref(), quality));
+                        self.sample(&mut draft, &mut payload, (tag, owed.at, at_ms), (value.as_ref(), quality));
                     }
                     OwedBody::Event { topic, body } => {
                         let numbered = json::numbered_event(body, owed.number, owed.previous);
@@ -211,14 +212,14 @@ impl EdgeNode {
     fn says_nothing(&self, owed: &Owed) -> bool {
         let OwedBody::Sample { tag, value: None, quality: Quality::Bad(_) } = &owed.body else { return false };
         let Some(life) = self.devices.get(tag.device.as_str()).filter(|life| !life.born) else { return false };
-        life.dead_since_ms.is_some_and(|since| ms(self.clock.wall(owed.at).unix_ms) >= since)
+        life.dead_since.is_some_and(|since| owed.at >= since)
     }
 
     fn sample(
         &self,
         draft: &mut Draft,
         payload: &mut Payload,
-        (tag, at_ms): (&Arc<DictionaryTag>, u64),
+        (tag, at, at_ms): (&Arc<DictionaryTag>, Stamp, u64),
         (value, quality): (Option<&value::Value>, Quality),
     ) {
         let alias = u64::from(tag.id);
@@ -236,14 +237,14 @@ impl EdgeNode {
             Slot::Occupied(told) => told.into_mut(),
             // its birth goes before it, and will be newer than anything that was taken by now
             Slot::Vacant(free) => {
-                free.insert(self.metrics.get(&alias).copied().unwrap_or(Told { newest_ms: self.now_ms(), quality: 0 }))
+                free.insert(self.metrics.get(&alias).copied().unwrap_or(Told { newest: self.clock.now(), quality: 0 }))
             }
         };
         let code = quality_code(quality);
-        let historical = at_ms <= told.newest_ms;
+        let historical = at <= told.newest;
         let loud = code != GOOD || told.quality != GOOD;
         if !historical {
-            *told = Told { newest_ms: at_ms, quality: code };
+            *told = Told { newest: at, quality: code };
         }
         // A value that its metric cannot have is one of a time when the tag was another: it says its type itself.
         let (datatype, value) = match value_of(value, kind) {

@@ -187,6 +187,21 @@ async fn what_is_not_newer_than_what_was_told_is_historical() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_makes_nothing_historical_that_is_new() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    let (a, valve) = (Arc::clone(&site.dictionary[0]), Arc::clone(&site.dictionary[2]));
+    site.report(1, Standing::Down);
+    site.time.advance(Duration::from_secs(10));
+    site.births(now);
+    site.node.clock.learn(Fix { at: at(10_000_000), unix_ms: NOW_MS - 3_600_000 });
+    site.time.advance(Duration::from_secs(1));
+    let draft = site.node.draft(&[sample(&a, 1, Some(5), 11_000_000), sample(&a, 2, Some(4), 9_000_000)]);
+    let telegrams = site.node.keep(draft);
+    assert_eq!(historical(&mut site.node, &telegrams[0]), 1, "only what was taken before the births");
+    assert!(site.node.draft(&[sample(&valve, 3, None, 11_000_000)]).telegrams.is_empty(), "dead is dead");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_packed_before_births_is_said_as_they_have_it() {
     let (mut site, now) = (Site::new(), Instant::now());
     let (a, b) = (Arc::clone(&site.dictionary[0]), Arc::clone(&site.dictionary[1]));
@@ -220,7 +235,7 @@ async fn what_was_packed_before_births_is_said_as_they_have_it() {
     let (old, t2) = (tag(9, "valve", "old"), at(8_000_000));
     let valve = Arc::clone(&site.dictionary[2]);
     site.latest.put(&[Sample { tag: TagIx(2), value: Some(Value::Uint(3)), quality: Quality::Good, at: t2 }]);
-    site.node.metrics.insert(3, Told { newest_ms: 0, quality: 192 });
+    site.node.metrics.insert(3, Told { newest: at(0), quality: 192 });
     let records = vec![sample(&valve, 3, Some(2), 7_000_000), sample(&old, 4, Some(1), 7_000_000)];
     let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
     assert_eq!(said_of(&said), [(Kind::DBirth, "valve"), (Kind::DData, "valve")]);
