@@ -109,7 +109,7 @@ impl<S: Source> Session<'_, S> {
         message: Message,
     ) -> Result<(), End> {
         let (ack, bytes) = (message.ack, message.bytes());
-        if message.telegrams.is_some() {
+        if message.said.is_some() {
             self.forbidden.sent(ack);
             progress.withheld &= message.lane != Lane::Backlog;
             self.stats.published.one();

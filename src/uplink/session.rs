@@ -174,7 +174,7 @@ impl<S: Source> Session<'_, S> {
         line.last_words();
         self.take(&line.news(), &mut progress);
         let left = line.oldest();
-        if matches!(end, End::Ended(_)) && progress.moved_at.elapsed() <= FALL_MAX {
+        if is_fall(&end) && progress.moved_at.elapsed() <= FALL_MAX {
             self.fallen(left, progress.heard());
         }
         Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
@@ -271,6 +271,14 @@ impl<S: Source> Session<'_, S> {
     }
 }
 
+/// May a record be what the broker fell over? Not where we left by ourselves for the sake of a host.
+const fn is_fall(end: &End) -> bool {
+    match end {
+        End::Finished | End::Ended(Ended::Host(_) | Ended::Anew(_)) => false,
+        End::Ended(_) => true,
+    }
+}
+
 /// DISCONNECT without another word: nobody upstream needs to know more, and the will is not to be spoken.
 async fn leave(client: &Client, line: &Line) {
     let gone = async {
@@ -288,5 +296,20 @@ async fn unsubscribed(line: &Line) {
     sleep(SUBSCRIBED_MAX).await;
     if !line.is_subscribing() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaving_for_a_host_is_no_fall_over_a_record() {
+        let why = || "why".to_owned();
+        assert!(is_fall(&End::lost(why())));
+        assert!(is_fall(&Ended::Silence(why()).into()));
+        for end in [End::Finished, Ended::Host(why()).into(), Ended::Anew(why()).into()] {
+            assert!(!is_fall(&end));
+        }
     }
 }

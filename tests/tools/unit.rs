@@ -59,5 +59,5 @@ fn no_right_is_given_that_the_baseline_takes() {
     assert!(devices.iter().all(|device| device.starts_with("char-tty")), "{devices:?}");
     assert!(!unit().contains_key("LoadCredential"), "a missing file stops the start: drop-ins only");
     assert_eq!(unit()["After"], ["network.target"], "not network-online: polling begins before the network");
-    assert_eq!(unit()["RequiresMountsFor"], ["/var/lib/ironbridge"]);
+    assert_eq!(unit()["RequiresMountsFor"], ["/var/lib/ironbridge /etc/ironbridge"]);
 }

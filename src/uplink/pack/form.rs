@@ -251,7 +251,7 @@ impl Form {
             if let Kind::Node(node) = &mut self.kind {
                 let draft = node.draft(&records);
                 if draft.fits(self.bytes_max) || records.len() == 1 {
-                    return Some((letter::told(node.keep(draft), &records, (ack, first.stream, lane)), rest));
+                    return Some((letter::told(records, draft.bytes_on_wire(), (ack, first.stream, lane)), rest));
                 }
                 let mut second = records.split_off(records.len() / 2);
                 second.append(&mut rest);
@@ -265,7 +265,7 @@ impl Form {
                 }
                 let Made { topic, payload, extras, retained, .. } = made;
                 let class = first.stream;
-                return Some((Message { topic, payload, extras, retained, ack, class, lane, telegrams: None }, rest));
+                return Some((Message { topic, payload, extras, retained, ack, class, lane, said: None }, rest));
             }
             let mut second = records.split_off(records.len() / 2);
             second.append(&mut rest);

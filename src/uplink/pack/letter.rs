@@ -17,7 +17,7 @@ use crate::payload::letter;
 use crate::store::{Ack, Owed, OwedBody};
 use crate::uplink::client::{Extras, Retained};
 use crate::uplink::source::Lane;
-use crate::uplink::sparkplug::Telegram;
+use crate::uplink::sparkplug::Said;
 
 use super::Message;
 
@@ -49,11 +49,11 @@ pub(super) fn extras(owed: &Owed, message: &ClientMessage, clock: &Clock, number
     }
 }
 
-/// What an edge node makes of these records. A client's message is none of it: one that an earlier configuration left owed has no
-/// telegrams, and so no topic, and is given up with a gap record.
-pub(super) fn told(telegrams: Vec<Telegram>, records: &[Owed], (ack, class, lane): (Ack, Class, Lane)) -> Message {
-    let letter = matches!(records, [Owed { body: OwedBody::Message { .. }, .. }]);
+/// What an edge node is to say of these records, about so many bytes. A client's message is none of it: one that an earlier
+/// configuration left owed has no topic here, and is given up with a gap record.
+pub(super) fn told(records: Vec<Owed>, bytes: usize, (ack, class, lane): (Ack, Class, Lane)) -> Message {
+    let letter = matches!(records[..], [Owed { body: OwedBody::Message { .. }, .. }]);
     let (extras, retained) = (Extras::default(), Retained::No);
-    let telegrams = (!letter).then_some(telegrams);
-    Message { topic: String::new(), payload: Vec::new(), extras, retained, ack, class, lane, telegrams }
+    let said = (!letter).then_some(Said::Records { records, bytes });
+    Message { topic: String::new(), payload: Vec::new(), extras, retained, ack, class, lane, said }
 }

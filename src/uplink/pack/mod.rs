@@ -22,15 +22,13 @@ use crate::store::{Ack, Item, Owed, OwedBody, OwedGap};
 
 use super::client::{Extras, Retained};
 use super::source::Lane;
-use super::sparkplug::{EdgeNode, Telegram};
+use super::sparkplug::{EdgeNode, Said};
 use super::status;
 use form::Form;
 use run::{Limits, Run};
 
 /// Bytes that MQTT adds to topic and payload of a QoS 1 publish: header, length, topic length, packet id.
 pub(super) const MQTT_BYTES: usize = 1 + 3 + 2 + 2;
-/// What MQTT, topic and number add to the payload of a telegram.
-const TELEGRAM_BYTES: usize = 60;
 /// What all the clouds of the presets take in one message, and four seconds of a 256 kbit/s link.
 pub(super) const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// Items that may wait to be fetched, besides those of open messages.
@@ -39,7 +37,7 @@ const READY_MAX: usize = 512;
 const READY_BYTES_MAX: usize = 2 << 20;
 
 /// One publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Message {
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
@@ -51,15 +49,15 @@ pub(super) struct Message {
     pub(super) ack: Ack,
     pub(super) class: Class,
     pub(super) lane: Lane,
-    /// What an edge node publishes instead, in this order; topic and payload are empty then.
-    pub(super) telegrams: Option<Vec<Telegram>>,
+    /// What an edge node publishes instead; topic and payload mean nothing then.
+    pub(super) said: Option<Said>,
 }
 
 impl Message {
     /// Bytes on the wire before TLS.
     pub(super) fn bytes(&self) -> usize {
-        if let Some(telegrams) = &self.telegrams {
-            return telegrams.iter().map(|telegram| telegram.payload.encoded_len() + TELEGRAM_BYTES).sum();
+        if let Some(said) = &self.said {
+            return said.bytes();
         }
         self.topic.len() + self.payload.len() + self.extras.bytes() + MQTT_BYTES
     }
@@ -162,6 +160,11 @@ impl Packer {
     /// The edge node of the format sparkplug.
     pub(super) const fn node(&mut self) -> Option<&mut EdgeNode> {
         self.form.node()
+    }
+
+    /// Bytes of a payload at most.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.form.bytes_max()
     }
 
     /// What it is there for.
@@ -290,7 +293,7 @@ impl Packer {
             to: gap.to.map(|at| self.clock.wall(at)),
             reason: reason(&gap.reason),
         });
-        let telegrams = self.node().map(|node| vec![node.gap(&payload)]);
+        let said = self.node().map(|node| Said::Ready(node.gap(&payload)));
         let payload = self.form.compressed(payload);
         Message {
             topic: self.gap_topic.clone(),
@@ -300,7 +303,7 @@ impl Packer {
             ack: Ack::Gap(gap.id),
             class: gap.stream,
             lane,
-            telegrams,
+            said,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::flow::hub::{DeviceReport, Standing};
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::Sample;
 use crate::model::sparkplug::{Kind, metric_name};
+use crate::model::time::Stamp;
 use crate::payload::json::honest;
 use crate::payload::sparkplug::{
     BD_SEQ, DataType, Metric, NEXT_SERVER, Payload, Property, QUALITY, REBIRTH, SCAN_RATE, Value, Worked, quality_code,
@@ -49,7 +50,7 @@ pub(super) struct Life {
     /// There are metrics that its DBIRTH did not tell of.
     pub(super) stale: bool,
     /// When it died in this session, or did not live to begin with.
-    pub(super) dead_since_ms: Option<u64>,
+    pub(super) dead_since: Option<Stamp>,
     /// Tags of earlier plans, by alias.
     pub(super) extras: BTreeMap<u64, Arc<DictionaryTag>>,
     /// When data or birth of it were sent last.
@@ -65,7 +66,7 @@ impl EdgeNode {
         self.due.clear();
         self.due.push_back(Due::Node);
         let (catalogue, reports) = (Arc::clone(&self.catalogue), self.reports());
-        let now_ms = self.now_ms();
+        let seen = self.clock.now();
         for life in self.devices.values_mut() {
             life.born = false;
             life.extras.retain(|alias, _| catalogue.metric(*alias).is_none());
@@ -75,7 +76,7 @@ impl EdgeNode {
             if stands(&reports, known).is_none_or(is_there) {
                 self.due.push_back(Due::Device(Arc::clone(&known.name)));
             } else {
-                life.dead_since_ms.get_or_insert(now_ms);
+                life.dead_since.get_or_insert(seen);
             }
         }
     }
@@ -117,9 +118,9 @@ impl EdgeNode {
             Due::Node => self.node_birth(),
             Due::Device(name) => self.device_birth(&name, now),
             Due::Death(name) => {
-                let dead_since_ms = Some(self.now_ms());
+                let dead_since = Some(self.clock.now());
                 let life = self.devices.entry(Arc::clone(&name)).or_default();
-                (life.born, life.dead_since_ms) = (false, dead_since_ms);
+                (life.born, life.dead_since) = (false, dead_since);
                 Telegram { kind: Kind::DDeath, device: Some(name), payload: Payload::new(0, None) }
             }
         })
@@ -158,16 +159,16 @@ impl EdgeNode {
     }
 
     fn device_birth(&mut self, name: &Arc<str>, now: Instant) -> Telegram {
-        let (mut payload, now_ms) = (Payload::new(0, None), self.now_ms());
+        let (mut payload, taken, now_ms) = (Payload::new(0, None), self.clock.now(), self.now_ms());
         let catalogue = Arc::clone(&self.catalogue);
         let mut names = BTreeSet::new();
         if let (Some(known), Some(plant)) = (catalogue.device(name), &self.plant) {
             let plan = plant.plan.load();
             let newest = plant.latest.newest(known.metrics.iter().map(|entry| entry.tag));
-            let told = newest.into_iter().map(|sample| (self.told_of(sample.as_ref(), now_ms), sample));
+            let told = newest.into_iter().map(|sample| (self.told_of(sample.as_ref(), taken), sample));
             let mut rows: Vec<_> = known.metrics.iter().zip(told).collect();
             // in the order of time (tck-id-operational-behavior-data-publish-dbirth-order); what follows is of now
-            rows.sort_by_key(|(_, (told, _))| told.newest_ms);
+            rows.sort_by_key(|(_, (told, _))| self.clock.wall(told.newest).unix_ms);
             for (entry, (told, sample)) in rows {
                 names.insert(entry.name.as_str());
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
@@ -176,7 +177,7 @@ impl EdgeNode {
                 payload.push(&Metric {
                     name: Some(&entry.name),
                     alias: Some(entry.alias),
-                    timestamp_ms: Some(told.newest_ms),
+                    timestamp_ms: Some(ms(self.clock.wall(told.newest).unix_ms)),
                     datatype: Some(entry.kind),
                     historical: false,
                     value: value.unwrap_or(Value::Null),
@@ -199,20 +200,20 @@ impl EdgeNode {
                 value: Value::Null,
                 properties: &[(QUALITY, Property::Int(quality))],
             });
-            self.metrics.insert(*alias, Told { newest_ms: now_ms, quality });
+            self.metrics.insert(*alias, Told { newest: taken, quality });
         }
-        (life.born, life.stale, life.dead_since_ms, life.busy_at) = (true, false, None, Some(now));
+        (life.born, life.stale, life.dead_since, life.busy_at) = (true, false, None, Some(now));
         Telegram { kind: Kind::DBirth, device: Some(Arc::clone(name)), payload }
     }
 
     /// What a birth tells of a tag whose newest value this is.
-    fn told_of(&self, sample: Option<&Sample>, now_ms: u64) -> Told {
+    fn told_of(&self, sample: Option<&Sample>, now: Stamp) -> Told {
         match sample {
             Some(sample) => {
                 let wall = self.clock.wall(sample.at);
-                Told { newest_ms: ms(wall.unix_ms).min(now_ms), quality: quality_code(honest(sample.quality, wall)) }
+                Told { newest: sample.at.min(now), quality: quality_code(honest(sample.quality, wall)) }
             }
-            None => Told { newest_ms: now_ms, quality: quality_code(Quality::Bad(Cause::Starting)) },
+            None => Told { newest: now, quality: quality_code(Quality::Bad(Cause::Starting)) },
         }
     }
 }

@@ -12,11 +12,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::catalogue::{ALARM, EVENT, GAP, RESULT};
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::Datatypes;
 use crate::model::quality::Quality;
-use crate::model::sparkplug::Kind;
+use crate::model::sparkplug::{Kind, check_id};
+use crate::model::time::Stamp;
 use crate::model::value;
 use crate::payload::json::{self, honest};
 use crate::payload::sparkplug::{
@@ -34,10 +37,42 @@ pub(in crate::uplink) const SAMPLE_BYTES: usize = 20;
 /// A record and when it was taken, UTC, ms.
 type Timed<'r> = (u64, &'r Owed);
 
+/// What MQTT, topic and number add to the payload of a telegram.
+const TELEGRAM_BYTES: usize = 60;
+
+/// What waits to be sent. Of records nothing is kept but themselves: births that go before them may change their type, the devices
+/// that they need, and what of them is historical.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::uplink) enum Said {
+    /// It depends on no birth.
+    Ready(Telegram),
+    /// These, in about so many bytes.
+    Records { records: Vec<Owed>, bytes: usize },
+}
+
+impl Said {
+    /// Bytes on the wire before TLS.
+    pub(in crate::uplink) fn bytes(&self) -> usize {
+        match self {
+            Self::Ready(telegram) => telegram.payload.encoded_len() + TELEGRAM_BYTES,
+            Self::Records { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Can all the devices in it have a topic?
+    pub(super) fn has_topics(&self) -> bool {
+        let Self::Records { records, .. } = self else { return true };
+        records.iter().all(|owed| match &owed.body {
+            OwedBody::Sample { tag, .. } => check_id(&tag.device).is_ok(),
+            OwedBody::Event { .. } | OwedBody::Message { .. } => true,
+        })
+    }
+}
+
 /// What was made of some records; not yet sent.
 #[derive(Default)]
 pub(in crate::uplink) struct Draft {
-    pub(in crate::uplink) telegrams: Vec<Telegram>,
+    pub(super) telegrams: Vec<Telegram>,
     told: HashMap<u64, Told>,
     /// Tags that no birth told of.
     strangers: Vec<Arc<DictionaryTag>>,
@@ -52,9 +87,41 @@ impl Draft {
     fn bytes(&self) -> usize {
         self.telegrams.iter().map(|telegram| telegram.payload.encoded_len()).max().unwrap_or(0)
     }
+
+    /// What all of it takes, before TLS.
+    pub(in crate::uplink) fn bytes_on_wire(&self) -> usize {
+        self.telegrams.iter().map(|telegram| telegram.payload.encoded_len() + TELEGRAM_BYTES).sum()
+    }
 }
 
 impl EdgeNode {
+    /// What goes out now for this: telegrams in the order in which they are to be sent, each behind the birth that it needs.
+    /// They are made here and not before, of what births have told by now; a birth that goes before them counts as told too.
+    pub(super) fn say(&mut self, said: Said, bytes_max: usize, now: Instant) -> Vec<Telegram> {
+        match said {
+            Said::Ready(telegram) => vec![telegram],
+            Said::Records { records, .. } => self.say_records(&records, bytes_max, now),
+        }
+    }
+
+    fn say_records(&mut self, records: &[Owed], bytes_max: usize, now: Instant) -> Vec<Telegram> {
+        let mut draft = self.draft(records);
+        self.meet(std::mem::take(&mut draft.strangers));
+        let mut all: Vec<Telegram> = draft.telegrams.iter().filter_map(|telegram| self.before(telegram, now)).collect();
+        if !all.is_empty() {
+            draft = self.draft(records);
+        }
+        if records.len() > 1 && !draft.fits(bytes_max) {
+            // more of it is historical, or of a larger type, than when it was put together
+            let (first, second) = records.split_at(records.len() / 2);
+            all.extend(self.say_records(first, bytes_max, now));
+            all.extend(self.say_records(second, bytes_max, now));
+            return all;
+        }
+        all.extend(self.keep(draft));
+        all
+    }
+
     /// Makes telegrams of these records; [`Self::keep`] when they are to be sent.
     pub(in crate::uplink) fn draft(&self, records: &[Owed]) -> Draft {
         let mut groups: Vec<(Option<&str>, Vec<Timed<'_>>)> = Vec::new();
@@ -78,7 +145,7 @@ impl EdgeNode {
                 match &owed.body {
                     OwedBody::Sample { tag, value, quality } => {
                         let quality = honest(*quality, self.clock.wall(owed.at));
-                        self.sample(&mut draft, &mut payload, (tag, at_ms), (value.as_ref(), quality));
+                        self.sample(&mut draft, &mut payload, (tag, owed.at, at_ms), (value.as_ref(), quality));
                     }
                     OwedBody::Event { topic, body } => {
                         let numbered = json::numbered_event(body, owed.number, owed.previous);
@@ -94,15 +161,20 @@ impl EdgeNode {
     }
 
     /// A draft is to be sent.
-    pub(in crate::uplink) fn keep(&mut self, draft: Draft) -> Vec<Telegram> {
+    pub(super) fn keep(&mut self, draft: Draft) -> Vec<Telegram> {
         let Draft { telegrams, told, strangers } = draft;
         self.metrics.extend(told);
+        self.meet(strangers);
+        telegrams
+    }
+
+    /// Their devices must tell of them before any data.
+    fn meet(&mut self, strangers: Vec<Arc<DictionaryTag>>) {
         for tag in strangers {
             let life = self.devices.entry(tag.device.as_str().into()).or_default();
             life.stale = true;
             life.extras.insert(tag.id.into(), tag);
         }
-        telegrams
     }
 
     /// A declared loss.
@@ -140,14 +212,14 @@ impl EdgeNode {
     fn says_nothing(&self, owed: &Owed) -> bool {
         let OwedBody::Sample { tag, value: None, quality: Quality::Bad(_) } = &owed.body else { return false };
         let Some(life) = self.devices.get(tag.device.as_str()).filter(|life| !life.born) else { return false };
-        life.dead_since_ms.is_some_and(|since| ms(self.clock.wall(owed.at).unix_ms) >= since)
+        life.dead_since.is_some_and(|since| owed.at >= since)
     }
 
     fn sample(
         &self,
         draft: &mut Draft,
         payload: &mut Payload,
-        (tag, at_ms): (&Arc<DictionaryTag>, u64),
+        (tag, at, at_ms): (&Arc<DictionaryTag>, Stamp, u64),
         (value, quality): (Option<&value::Value>, Quality),
     ) {
         let alias = u64::from(tag.id);
@@ -165,14 +237,14 @@ impl EdgeNode {
             Slot::Occupied(told) => told.into_mut(),
             // its birth goes before it, and will be newer than anything that was taken by now
             Slot::Vacant(free) => {
-                free.insert(self.metrics.get(&alias).copied().unwrap_or(Told { newest_ms: self.now_ms(), quality: 0 }))
+                free.insert(self.metrics.get(&alias).copied().unwrap_or(Told { newest: self.clock.now(), quality: 0 }))
             }
         };
         let code = quality_code(quality);
-        let historical = at_ms <= told.newest_ms;
+        let historical = at <= told.newest;
         let loud = code != GOOD || told.quality != GOOD;
         if !historical {
-            *told = Told { newest_ms: at_ms, quality: code };
+            *told = Told { newest: at, quality: code };
         }
         // A value that its metric cannot have is one of a time when the tag was another: it says its type itself.
         let (datatype, value) = match value_of(value, kind) {

@@ -39,6 +39,7 @@ use crate::flow::clock::Clock;
 use crate::flow::latest::Latest;
 use crate::model::number::Class;
 use crate::model::sparkplug::{Kind, Node};
+use crate::model::time::Stamp;
 use crate::payload::sparkplug::{DataType, Payload};
 use crate::store::DictionaryTag;
 
@@ -46,7 +47,7 @@ use super::downlink::Commands;
 
 pub(super) use barrier::Barrier;
 pub(super) use commands::Ears;
-pub(super) use data::SAMPLE_BYTES;
+pub(super) use data::{SAMPLE_BYTES, Said};
 pub(super) use sending::Data;
 
 use birth::{Due, Life};
@@ -112,8 +113,9 @@ pub(super) struct EdgeNode {
 /// What was told of a metric last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Told {
-    /// The time of its newest value, or of the birth that told that it has none.
-    newest_ms: u64,
+    /// When its newest value was taken, or the birth that told that it has none. Not as wall time: that changes with each fix, and
+    /// where the clock is set back nothing would be new for as long.
+    newest: Stamp,
     quality: i32,
 }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Telegram;
 use super::birth::scan_rate as scan_rate_told;
 use super::commands::Heard;
 use super::host::Standing;
-use crate::model::sparkplug::check_id;
+use super::{Said, Telegram};
 use crate::store::Ack;
 use crate::uplink::client::{Client, Extras, Gone, Retained};
 use crate::uplink::ended::Ended;
@@ -158,24 +157,20 @@ impl<S: Source> Session<'_, S> {
         progress: &mut Progress,
         message: Message,
     ) -> Result<(), End> {
-        let Message { telegrams, ack, lane, .. } = message;
-        let telegrams = telegrams.unwrap_or_default();
-        let bad = |telegram: &Telegram| telegram.device.as_ref().is_some_and(|device| check_id(device).is_err());
-        if telegrams.iter().any(bad) {
+        let Message { said, ack, lane, .. } = message;
+        let Some(said) = said.filter(Said::has_topics) else {
             tracing::error!(uplink = self.plan.name, "record given up: its device can have no topic");
             self.stats.unsendable.one();
             give_up(self.source, self.plan, self.stats, ack, None);
             return Ok(());
-        }
+        };
+        let bytes_max = self.packer.bytes_max();
+        let telegrams = self.packer.node().map(|node| node.say(said, bytes_max, Instant::now())).unwrap_or_default();
         let Some(last) = telegrams.len().checked_sub(1) else {
             self.received(ack); // all that it says was said by a death
             return Ok(());
         };
         for (place, telegram) in telegrams.into_iter().enumerate() {
-            let birth = self.packer.node().and_then(|node| node.before(&telegram, Instant::now()));
-            if let Some(birth) = birth {
-                self.tell(client, line, progress, (birth, Sent::Reply, lane))?;
-            }
             let sent = if place == last { Sent::Owed(ack) } else { Sent::Reply };
             self.tell(client, line, progress, (telegram, sent, lane))?;
         }

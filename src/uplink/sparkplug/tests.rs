@@ -6,8 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::{EdgeNode, Plant, Telegram};
-use crate::config::plan::{Compress, Datatypes, DevicePlan, Plan, SparkplugPlan, TagPlan, UplinkPlan};
+use super::{EdgeNode, Plant, Said, Telegram, Told};
+use crate::config::plan::{Compress, Datatypes, DevicePlan, Format, Plan, Scale, SparkplugPlan, TagPlan, UplinkPlan};
 use crate::flow::clock::{Clock, FakeTime, Fix};
 use crate::flow::hub::{DeviceReport, Diagnosis, Standing};
 use crate::flow::latest::Latest;
@@ -18,7 +18,9 @@ use crate::model::sparkplug::{Kind, Node};
 use crate::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
-use crate::store::{DictionaryTag, Owed, OwedBody};
+use crate::store::{DictionaryTag, Item, Owed, OwedBody};
+use crate::uplink::pack::{MESSAGE_BYTES_MAX, Packer};
+use crate::uplink::source::Lane;
 
 const NOW_MS: i64 = 1_795_204_800_000;
 
@@ -53,19 +55,24 @@ fn plan() -> Plan {
     plan
 }
 
+fn uplink() -> UplinkPlan {
+    let spark = SparkplugPlan {
+        node: Node::new("g", "gw").expect("good ids"),
+        primary_host: None,
+        host_timeout: Duration::ZERO,
+        datatypes: Datatypes::Births,
+    };
+    let (compress, format) = (Compress::None, Format::Sparkplug);
+    UplinkPlan { compress, format, batch_samples: 100, sparkplug: Some(spark), ..UplinkPlan::plain("cloud") }
+}
+
 impl Site {
     fn new() -> Self {
         let time = Arc::<FakeTime>::default();
         let clock = Clock::new(Arc::<FakeTime>::clone(&time), Boot(1), 0);
         clock.learn(Fix { at: at(0), unix_ms: NOW_MS });
-        let spark = SparkplugPlan {
-            node: Node::new("g", "gw").expect("good ids"),
-            primary_host: None,
-            host_timeout: Duration::ZERO,
-            datatypes: Datatypes::Births,
-        };
-        let uplink = UplinkPlan { compress: Compress::None, ..UplinkPlan::plain("cloud") };
-        let mut node = EdgeNode::new(&uplink, &spark, clock);
+        let uplink = uplink();
+        let mut node = EdgeNode::new(&uplink, uplink.sparkplug.as_ref().expect("an edge node"), clock);
         let (latest, plan) = (Arc::<Latest>::default(), Arc::new(ArcSwap::from_pointee(plan())));
         node.live_in(Plant { plan: Arc::clone(&plan), latest: Arc::clone(&latest) });
         let names = [(1, "pump", "a"), (2, "pump", "b"), (3, "valve", "a"), (4, "valve", "b")];
@@ -108,7 +115,7 @@ fn sample(tag: &Arc<DictionaryTag>, seq: u64, value: Option<u64>, micros: i64) -
     }
 }
 
-fn said(telegrams: &[Telegram]) -> Vec<(Kind, &str)> {
+fn said_of(telegrams: &[Telegram]) -> Vec<(Kind, &str)> {
     telegrams.iter().map(|telegram| (telegram.kind, telegram.device.as_deref().unwrap_or(""))).collect()
 }
 
@@ -123,12 +130,12 @@ async fn births_come_first_and_a_device_that_is_down_has_none() {
     let (mut site, now) = (Site::new(), Instant::now());
     site.report(1, Standing::Down);
     let births = site.births(now);
-    assert_eq!(said(&births), [(Kind::NBirth, ""), (Kind::DBirth, "pump")]);
+    assert_eq!(said_of(&births), [(Kind::NBirth, ""), (Kind::DBirth, "pump")]);
     let sealed: Vec<String> = births.into_iter().map(|birth| site.node.seal(birth).0).collect();
     assert_eq!(sealed, ["spBv1.0/g/NBIRTH/gw", "spBv1.0/g/DBIRTH/gw/pump"]);
     site.report(1, Standing::Answering);
     site.node.look(now);
-    assert_eq!(said(&site.due(now)), [(Kind::DBirth, "valve")]);
+    assert_eq!(said_of(&site.due(now)), [(Kind::DBirth, "valve")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,20 +146,20 @@ async fn a_device_dies_when_its_last_values_are_out_and_what_is_bad_after_that_g
     site.report(0, Standing::Down);
     let draft = site.node.draft(&[sample(&pump, 1, None, 1_000_000)]);
     let telegrams = site.node.keep(draft);
-    assert_eq!(said(&telegrams), [(Kind::DData, "pump")]);
+    assert_eq!(said_of(&telegrams), [(Kind::DData, "pump")]);
     assert_eq!(site.node.before(&telegrams[0], now), None);
     site.node.look(now);
     assert_eq!(site.due(now), [], "not while its values are on the way");
     now += Duration::from_secs(3);
     site.time.advance(Duration::from_secs(3));
     site.node.look(now);
-    assert_eq!(said(&site.due(now)), [(Kind::DDeath, "pump")]);
+    assert_eq!(said_of(&site.due(now)), [(Kind::DDeath, "pump")]);
     assert!(site.node.draft(&[sample(&pump, 2, None, 4_000_000)]).telegrams.is_empty());
     // something from before its death turns up: it is born for it
     let draft = site.node.draft(&[sample(&pump, 3, Some(5), 500_000)]);
     let telegrams = site.node.keep(draft);
     let birth = site.node.before(&telegrams[0], now).expect("a birth");
-    assert_eq!(said(&[birth]), [(Kind::DBirth, "pump")]);
+    assert_eq!(said_of(&[birth]), [(Kind::DBirth, "pump")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,13 +201,81 @@ async fn what_is_not_newer_than_what_was_told_is_historical() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_makes_nothing_historical_that_is_new() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    let (a, valve) = (Arc::clone(&site.dictionary[0]), Arc::clone(&site.dictionary[2]));
+    site.report(1, Standing::Down);
+    site.time.advance(Duration::from_secs(10));
+    site.births(now);
+    site.node.clock.learn(Fix { at: at(10_000_000), unix_ms: NOW_MS - 3_600_000 });
+    site.time.advance(Duration::from_secs(1));
+    let draft = site.node.draft(&[sample(&a, 1, Some(5), 11_000_000), sample(&a, 2, Some(4), 9_000_000)]);
+    let telegrams = site.node.keep(draft);
+    assert_eq!(historical(&mut site.node, &telegrams[0]), 1, "only what was taken before the births");
+    assert!(site.node.draft(&[sample(&valve, 3, None, 11_000_000)]).telegrams.is_empty(), "dead is dead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_packed_before_births_is_said_as_they_have_it() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    let (a, b) = (Arc::clone(&site.dictionary[0]), Arc::clone(&site.dictionary[1]));
+    site.births(now);
+    let mut packer = Packer::new(&uplink(), "gw", site.node.clock.clone(), MESSAGE_BYTES_MAX);
+    std::mem::swap(packer.node().expect("an edge node"), &mut site.node);
+    for owed in [sample(&a, 1, Some(5), 4_000_000), sample(&b, 2, Some(6), 4_000_000)] {
+        packer.put(Item::Record(owed), Lane::Live, now);
+    }
+    packer.flush();
+    let waiting = packer.next(now).expect("a message").said.expect("of an edge node");
+    // b goes and a is scaled, and its next value is there already when the births are sent
+    let mut changed = plan();
+    changed.tags[0].scale = Scale { factor: 0.5, offset: 0.0 };
+    changed.tags[1].name = "c".to_owned();
+    site.plan.store(Arc::new(changed));
+    site.time.advance(Duration::from_secs(10));
+    let newest = Sample { tag: TagIx(0), value: Some(Value::Float(9.5)), quality: Quality::Good, at: at(5_000_000) };
+    site.latest.put(&[newest]);
+    std::mem::swap(packer.node().expect("an edge node"), &mut site.node);
+    site.births(now);
+    let said = site.node.say(waiting, MESSAGE_BYTES_MAX, now);
+    assert_eq!(said_of(&said), [(Kind::DBirth, "pump"), (Kind::DData, "pump")], "a host must be told of b again");
+    assert_eq!(historical(&mut site.node, &said[1]), 2, "something newer was told of both");
+    let (_, bytes) = site.node.seal(said[1].clone());
+    let has = |field: &[u8]| bytes.windows(field.len()).any(|part| part == field);
+    // field 12 is a float, field 10 an integer
+    assert!(has(&[&[12 << 3 | 5][..], &5_f32.to_le_bytes()].concat()), "a is a float now");
+    assert!(!has(&[10 << 3, 5]) && has(&[10 << 3, 6]));
+    // nor is anything newer told when its own device is born for a stranger in the same message
+    let (old, t2) = (tag(9, "valve", "old"), at(8_000_000));
+    let valve = Arc::clone(&site.dictionary[2]);
+    site.latest.put(&[Sample { tag: TagIx(2), value: Some(Value::Uint(3)), quality: Quality::Good, at: t2 }]);
+    site.node.metrics.insert(3, Told { newest: at(0), quality: 192 });
+    let records = vec![sample(&valve, 3, Some(2), 7_000_000), sample(&old, 4, Some(1), 7_000_000)];
+    let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+    assert_eq!(said_of(&said), [(Kind::DBirth, "valve"), (Kind::DData, "valve")]);
+    assert_eq!(historical(&mut site.node, &said[1]), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_grew_while_it_waited_goes_in_parts() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    let a = Arc::clone(&site.dictionary[0]);
+    let records: Vec<Owed> = (0..100).map(|seq| sample(&a, seq, Some(5), 4_000_000)).collect();
+    let said = site.node.say(Said::Records { records, bytes: 0 }, 800, now);
+    assert!(said.len() > 1 && said.iter().all(|telegram| telegram.payload.encoded_len() <= 800), "{}", said.len());
+    let metrics: usize = said.iter().map(|telegram| historical(&mut site.node, telegram)).sum();
+    assert_eq!(metrics, 99, "each once: the first is new");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tag_of_an_earlier_plan_is_born_with_its_device_before_its_samples() {
     let (mut site, now) = (Site::new(), Instant::now());
     site.births(now);
     let (old, gone) = (tag(9, "pump", "old"), tag(10, "mixer", "speed"));
     let draft = site.node.draft(&[sample(&old, 1, Some(5), 1), sample(&gone, 2, Some(6), 2)]);
     let telegrams = site.node.keep(draft);
-    assert_eq!(said(&telegrams), [(Kind::DData, "pump"), (Kind::DData, "mixer")]);
+    assert_eq!(said_of(&telegrams), [(Kind::DData, "pump"), (Kind::DData, "mixer")]);
     for telegram in &telegrams {
         let birth = site.node.before(telegram, now).expect("a birth");
         assert_eq!((birth.kind, &birth.device), (Kind::DBirth, &telegram.device));
@@ -208,7 +283,7 @@ async fn a_tag_of_an_earlier_plan_is_born_with_its_device_before_its_samples() {
     }
     let later = now + Duration::from_secs(3);
     site.node.look(later);
-    assert_eq!(said(&site.due(later)), [(Kind::DDeath, "mixer")], "it is in no plan");
+    assert_eq!(said_of(&site.due(later)), [(Kind::DDeath, "mixer")], "it is in no plan");
 }
 
 #[tokio::test(start_paused = true)]
