@@ -18,7 +18,6 @@ pub fn rebirth() -> Metric {
 // covers: tck-id-operational-behavior-data-commands-ncmd-rebirth-verb
 // covers: tck-id-operational-behavior-data-commands-ncmd-rebirth-name
 // covers: tck-id-operational-behavior-data-commands-ncmd-rebirth-value
-// covers: tck-id-operational-behavior-data-commands-rebirth-action-1
 // covers: tck-id-operational-behavior-data-commands-rebirth-action-2
 // covers: tck-id-operational-behavior-data-commands-rebirth-action-3
 /// Longer than other tests: births are five seconds apart at least, and that is what it is about.

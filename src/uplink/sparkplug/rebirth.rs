@@ -2,8 +2,9 @@
 //! comes in as an argument.
 //!
 //! A request during the wait is fulfilled by the next births, so nobody is forgotten; a host that asks on every message, or ten
-//! that ask at once, cost one set of births in five seconds. Data go on during the wait: births were sent in the five seconds
-//! before it, and a host that never stops asking does not keep them from the others.
+//! that ask at once, cost one set of births in five seconds. Data go on during the wait: births began in the five seconds
+//! before it. Here the gateway is not as the standard has it (tck-id-operational-behavior-data-commands-rebirth-action-1), for
+//! the sake of other hosts; where births take longer than that, one that never stops asking holds data up all the same.
 
 use std::time::Duration;
 
