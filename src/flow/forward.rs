@@ -300,7 +300,7 @@ async fn deliver(mut parcels: Vec<Parcel>) -> Result<(), Refused> {
     let outcome = outcome.await;
     if outcome.is_err() {
         for claim in claims {
-            let _begun = !claim.take(); // then that store has it nevertheless
+            claim.take(); // a store that has begun with it has it nevertheless
         }
     }
     outcome
