@@ -77,6 +77,7 @@ pub struct Sensor {
     pub got: VecDeque<Got>,
     pub repeats: u64,
     open: HashSet<u16>,
+    last: Option<Got>,
     next: u16,
 }
 
@@ -91,6 +92,7 @@ impl Sensor {
             got: VecDeque::new(),
             repeats: 0,
             open: HashSet::new(),
+            last: None,
             next: 0,
         }
     }
@@ -143,6 +145,11 @@ impl Sensor {
         timeout(PATIENCE, self.hear_long()).await.expect("a message comes")
     }
 
+    /// DISCONNECT comes, whatever comes before it.
+    pub async fn told_to_go(&self) {
+        while self.hear().await != Message::Disconnect(None) {}
+    }
+
     async fn hear_long(&self) -> Message {
         let mut datagram = [0; 4096];
         let (length, from) = self.socket.recv_from(&mut datagram).await.expect("received");
@@ -155,8 +162,9 @@ impl Sensor {
         let until = Instant::now() + PATIENCE;
         loop {
             self.send(say).await;
-            let again = (Instant::now() + RETRY).min(until);
+            let mut again = (Instant::now() + RETRY).min(until);
             while let Ok(message) = timeout_at(again, self.hear_long()).await {
+                again = (Instant::now() + RETRY).min(until);
                 let answers = is_answer(&message);
                 self.deal_with(&message).await;
                 if answers {
@@ -188,7 +196,7 @@ impl Sensor {
     }
 
     async fn take(&mut self, publish: &Publish) {
-        let Publish { topic, quality, kept, message_id, payload, .. } = publish.clone();
+        let Publish { again, topic, quality, kept, message_id, payload } = publish.clone();
         let name = match topic {
             Topic::Id(id) => self.names.get(&id).cloned(),
             Topic::Predefined(id) => plan().topic(id).map(ToOwned::to_owned),
@@ -201,9 +209,14 @@ impl Sensor {
         let Some(topic) = name else {
             return self.send(&Message::Puback { topic_id, message_id, code: Code::InvalidTopicId }).await;
         };
-        let is_new = quality != Quality::Two || self.open.insert(message_id);
+        let got = Got { topic, payload, quality, kept };
+        let is_new = match quality {
+            Quality::Two => self.open.insert(message_id),
+            _ => again == Again::No || self.last.as_ref() != Some(&got), // as a patient client would
+        };
         if is_new {
-            self.got.push_back(Got { topic, payload, quality, kept });
+            self.last = Some(got.clone());
+            self.got.push_back(got);
         }
         match quality {
             Quality::One => self.send(&Message::Puback { topic_id, message_id, code: Code::Accepted }).await,

@@ -177,11 +177,12 @@ impl Translator {
             return self.out.push(Message::Disconnect(None));
         }
         match (self.stage, client_id) {
-            (Stage::Asleep(duration) | Stage::Awake(duration), Some(_)) => {
+            (Stage::Asleep(duration), Some(_)) => {
                 self.stage = Stage::Awake(duration);
                 self.quiet = 0;
                 self.wake(now);
             }
+            (Stage::Awake(_), Some(_)) => self.quiet = 0, // PINGRESP is still to come
             _ => self.out.push(Message::Pong),
         }
     }
