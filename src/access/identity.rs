@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::config::plan::Anonymous;
 
+/// Whose sessions of the gateway's own are; no name of a user or a certificate is written so.
+const GATEWAY: &str = "gateway";
+
 /// Made by [`super::Access::admit`] at CONNECT. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -23,12 +26,24 @@ pub enum Who {
     User(Arc<str>),
     /// By a certificate of this name, verified by its listener.
     Certificate(Arc<str>),
+    /// It is the gateway itself, which came in through no listener: an edge node of Sparkplug on its own broker.
+    Gateway,
 }
 
 impl Identity {
     /// A client with this id.
     pub fn new(who: Who, client: impl Into<Arc<str>>) -> Self {
         Self { who, client: client.into(), proof: 0 }
+    }
+
+    /// The gateway itself.
+    pub fn gateway(client: impl Into<Arc<str>>) -> Self {
+        Self::new(Who::Gateway, client)
+    }
+
+    /// Is it the gateway itself?
+    pub const fn is_gateway(&self) -> bool {
+        matches!(self.who, Who::Gateway)
     }
 
     /// Nobody in particular.
@@ -58,7 +73,7 @@ impl Identity {
     /// The name of user or certificate: `%u` in a filter.
     pub fn name(&self) -> Option<&str> {
         match &self.who {
-            Who::Anonymous(_) => None,
+            Who::Anonymous(_) | Who::Gateway => None,
             Who::User(name) | Who::Certificate(name) => Some(name),
         }
     }
@@ -87,6 +102,7 @@ impl fmt::Display for Identity {
             Who::Anonymous(_) => f.write_str(super::ANONYMOUS),
             Who::User(name) => write!(f, "user:{name}"),
             Who::Certificate(name) => write!(f, "cert:{name}"),
+            Who::Gateway => f.write_str(GATEWAY),
         }
     }
 }

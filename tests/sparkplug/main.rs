@@ -13,5 +13,6 @@ mod births;
 mod checklist;
 mod commands;
 mod data;
+mod local;
 mod outage;
 mod primary;
