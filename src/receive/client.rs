@@ -131,7 +131,7 @@ impl Mouth {
 }
 
 /// How a client is known as a host of Sparkplug.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Presence {
     /// Its host id.
     pub host: String,

@@ -214,3 +214,55 @@ async fn the_local_edge_node_comes_and_goes_with_a_reload() {
     assert_eq!(scada.log().len(), said, "it is no edge node any more");
     drop(daemon);
 }
+
+/// With this a customer proves that nothing is missing.
+#[tokio::test]
+async fn a_receiver_that_is_the_primary_host_has_every_value_although_it_was_killed() {
+    let plc = Plc::start().await;
+    let home = Home::new(&site(&plc, "primary_host = \"scada\""));
+    let daemon = home.run();
+    let (truth, address) = (Truth::of(&daemon).await, daemon.mqtt().await);
+    let url = format!("mqtt://{address}");
+    let arguments =
+        ["receive", &url, "--format", "sparkplug", "--host-id", "scada", "--ndjson", "values.ndjson", "--json"];
+    let receive = || {
+        let mut command = home.command(&arguments);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let levels = || -> BTreeSet<(u64, i64)> {
+        let text = std::fs::read_to_string(home.path("values.ndjson")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let level = |line: serde_json::Value| {
+            let time: jiff::Timestamp = line["time"].as_str()?.parse().ok()?;
+            (line["topic"] == "acme/gw/plc/level")
+                .then(|| Some((u64::try_from(time.as_millisecond()).ok()?, line["value"].as_i64()?)))?
+        };
+        lines.filter_map(level).collect()
+    };
+    let counting = count_up(&plc);
+    let mut first = receive();
+    until("it has some", || levels().len() > 5).await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let polled = plc.requests();
+    until("thirty polls that nobody hears", || plc.requests() > polled + 30).await;
+    let mut second = receive();
+    let before = levels().len();
+    until("it has more", || levels().len() > before + 5).await;
+    counting.abort();
+    let wanted = truth.levels();
+    until("everything", || wanted.is_subset(&levels())).await;
+    let pid = rustix::process::Pid::from_child(&second);
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+    let said = {
+        use std::io::Read as _;
+        let mut said = String::new();
+        second.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    };
+    assert!(second.wait().unwrap().success());
+    let report: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((&report["complete"], &report["report"]["nodes"]["acme/gw"]["missing"]), (&true.into(), &0.into()));
+    assert!(wanted.len() > 10);
+    drop(daemon);
+}
