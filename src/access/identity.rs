@@ -28,6 +28,8 @@ pub enum Who {
     Certificate(Arc<str>),
     /// It is the gateway itself, which came in through no listener: an edge node of Sparkplug on its own broker.
     Gateway,
+    /// By a client id that its MQTT-SN listener has in its list, and where it comes from: a name, not a proof.
+    Sensor(Arc<str>),
 }
 
 impl Identity {
@@ -70,11 +72,11 @@ impl Identity {
         &self.client
     }
 
-    /// The name of user or certificate: `%u` in a filter.
+    /// The name of user, certificate or sensor: `%u` in a filter.
     pub fn name(&self) -> Option<&str> {
         match &self.who {
             Who::Anonymous(_) | Who::Gateway => None,
-            Who::User(name) | Who::Certificate(name) => Some(name),
+            Who::User(name) | Who::Certificate(name) | Who::Sensor(name) => Some(name),
         }
     }
 
@@ -83,13 +85,14 @@ impl Identity {
         let who = match owner.split_once(':') {
             Some(("user", name)) => Who::User(name.into()),
             Some(("cert", name)) => Who::Certificate(name.into()),
+            Some(("sensor", name)) => Who::Sensor(name.into()),
             _ => Who::Anonymous(anonymous),
         };
         Self::new(who, client)
     }
 
-    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME` or
-    /// `cert:NAME`. A session of another owner is none of its business.
+    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME`,
+    /// `cert:NAME` or `sensor:NAME`. A session of another owner is none of its business.
     pub fn owner(&self) -> Arc<str> {
         self.to_string().into()
     }
@@ -103,6 +106,7 @@ impl fmt::Display for Identity {
             Who::User(name) => write!(f, "user:{name}"),
             Who::Certificate(name) => write!(f, "cert:{name}"),
             Who::Gateway => f.write_str(GATEWAY),
+            Who::Sensor(name) => write!(f, "sensor:{name}"),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn serve(mut visits: Visits, shared: Arc<Shared>, (tracker, end
         shared.stats.connections.one();
         let mut arrival = Arrival {
             stream: Stream::layered(stream),
-            shown: Shown { peer: Peer::Inside, certificate: None },
+            shown: Shown { peer: Peer::Inside, certificate: None, sensor: None },
             anonymous: Anonymous::None,
             identity: NameFrom::default(),
             require_client_id: true,
@@ -42,6 +42,7 @@ pub(super) async fn serve(mut visits: Visits, shared: Arc<Shared>, (tracker, end
             shared: Arc::clone(&shared),
             places: Arc::clone(&places),
             closed: CancellationToken::new(), // never
+            place: None,
         };
         let end = end.clone();
         tracker.spawn(async move {

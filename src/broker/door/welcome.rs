@@ -11,6 +11,7 @@ use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
 use super::shown::Peer;
+use super::terms::Pace;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
@@ -19,6 +20,7 @@ use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
 use crate::broker::wire::{Connect, Version};
+use crate::config::plan::BrokerLimits;
 use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
@@ -87,7 +89,8 @@ fn admit<'a>(
     let terms = arrival.terms;
     let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
     let password = connect.password.as_ref().map(|password| &*password.0);
-    let shown = Credentials { user: connect.user.as_deref(), password, certificate };
+    let sensor = arrival.shown.sensor.as_deref();
+    let shown = Credentials { user: connect.user.as_deref(), password, certificate, sensor };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
     let inside = arrival.shown.peer == Peer::Inside;
@@ -126,7 +129,8 @@ fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16>
 pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
     let limits = arrival.shared.limits;
-    let keep_alive = server_keep_alive(&mut connect, limits.keep_alive_max);
+    let longest = limits.keep_alive_max.filter(|_| arrival.terms.pace == Pace::Ours);
+    let keep_alive = server_keep_alive(&mut connect, longest);
     connect.receive_maximum = connect.receive_maximum.min(limits.inflight);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
@@ -175,6 +179,9 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), Arc::clone(&outbox));
+    if let Some(place) = &arrival.place {
+        let _ = place.set((entered.key, Arc::clone(&outbox))); // a place is given once
+    }
     let (present, dropped) = (entered.present, entered.dropped);
     if arrival.shared.talk.allows() {
         tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
@@ -190,9 +197,13 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
-    let longest = if arrival.shown.peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes };
-    let intake = Intake::new(arrived, arrival.places, longest);
+    let intake = Intake::new(arrived, arrival.places, longest_packet(arrival.shown.peer, &limits));
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
+}
+
+/// Of whoever is at the other end, bytes.
+fn longest_packet(peer: Peer, limits: &BrokerLimits) -> u32 {
+    if peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes }
 }
 
 /// A client whose door is taken away is told to go: what it may do here was the door's to say.

@@ -20,6 +20,7 @@ mod listener;
 mod local;
 mod loops;
 mod money;
+mod mqtt_sn;
 mod names;
 mod path;
 mod port;
