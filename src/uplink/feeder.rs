@@ -317,7 +317,8 @@ impl<S: Source> Session<'_, S> {
     /// When to look again without being told.
     fn wake(&self, progress: &Progress, in_flight: usize) -> Instant {
         let mut wake = Instant::now() + self.timing.status_every;
-        if progress.accepted_at.is_some() && progress.status.in_flight == 0 {
+        // an edge node has no status: waiting for that, it would not wait at all
+        if progress.accepted_at.is_some() && progress.status.in_flight == 0 && self.plan.sparkplug.is_none() {
             wake = wake.min(progress.status.next);
         }
         if progress.accepted_at.is_some() {

@@ -142,14 +142,12 @@ fn the_local_broker_takes_an_edge_node_and_nothing_about_networks() {
             (&format!("{bridge}url = «\"local:\"\n[[bridge.topic]]\nfilter = \"a\""), "bridge[0].url", "begins at"),
         ],
     );
+    let node = node + "edge_node_id = \"gw\"\nclasses = [\"telemetry\"]\n";
+    let forward = "«[[forward]]\nfilter = \"spBv1.0/plant/DDATA/gw/#\"\nclass = \"bulk\"\nuplinks = [\"b\"]";
     assert_refused(
-        &format!("{node}[[uplink]]\nname = \"b\"\nurl = \"mqtt://x\"\n"),
+        &format!("{node}[[uplink]]\nname = \"b\"\nurl = \"mqtt://x\"\nclient_id = \"b\"\n"),
         &[
-            (
-                "«[[forward]]\nfilter = \"spBv1.0/plant/DDATA/gw/#\"\nclass = \"bulk\"\nuplinks = [\"b\"]",
-                "forward",
-                "it is not forwarded",
-            ),
+            (forward, "forward", "it is not forwarded"),
             (&format!("«{bridge}{topic}filter = \"spBv1.0/plant/+/gw\""), "bridge", "it does not go out"),
         ],
     );

@@ -21,8 +21,9 @@ const metrics = () => [
 ];
 const birth = () => {
   const timestamp = Date.now();
-  client.publishNodeBirth({ timestamp, metrics: [{ name: 'Node Control/Rebirth', type: 'Boolean', value: false }] });
-  client.publishDeviceBirth('d', { timestamp, metrics: metrics() });
+  const stamped = (metric) => ({ ...metric, timestamp });
+  client.publishNodeBirth({ timestamp, metrics: [{ name: 'Node Control/Rebirth', type: 'Boolean', value: false, timestamp }] });
+  client.publishDeviceBirth('d', { timestamp, metrics: metrics().map(stamped) });
 };
 client.on('birth', birth);
 client.on('error', (error) => console.log(String(error)));

@@ -35,7 +35,7 @@ impl Store {
 }
 
 fn told(name: &str, kind: DataType, details: MetricDetails) -> Result<Value, StateUpdateError> {
-    let null = details.value.is_none();
+    let is_null = details.value.is_none();
     let value = match details.value {
         None => Value::Null,
         Some(value) => match MetricValueKind::try_from_metric_value(kind, value) {
@@ -53,7 +53,7 @@ fn told(name: &str, kind: DataType, details: MetricDetails) -> Result<Value, Sta
             }
         },
     };
-    Ok(json!([name, value, details.timestamp, details.is_historical, null]))
+    Ok(json!([name, value, details.timestamp, details.is_historical, is_null]))
 }
 
 impl MetricStore for Store {

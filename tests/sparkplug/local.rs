@@ -174,9 +174,10 @@ async fn a_local_host_that_was_away_misses_nothing() {
 #[tokio::test]
 async fn nobody_else_speaks_as_the_gateways_edge_node_and_its_commands_need_a_rule() {
     let plc = Plc::start().await;
-    let home = Home::new(&(two_devices(&plc) + &local("")));
+    let home = Home::new(&(two_devices(&plc) + &local("primary_host = \"scada\"")));
     let daemon = home.run();
     let scada = Scada::at(daemon.mqtt().await).await;
+    scada.state(true, 5_000).await;
     scada.count("DDATA", 1).await;
     for topic in ["NDEATH/gw", "NBIRTH/gw", "DDATA/gw/plc", "DDEATH/gw/plc"] {
         scada.say(&format!("spBv1.0/acme/{topic}"), vec![0xFF], true).await;

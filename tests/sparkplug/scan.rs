@@ -1,4 +1,5 @@
-//! "Node Control/Scan Rate": what a host may slow down, and what not.
+//! How often an edge node does something: "Node Control/Scan Rate", what a host may slow down with it and what not; and that it rests
+//! where there is nothing to do.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -49,12 +50,35 @@ async fn a_scan_rate_makes_messages_rarer_and_larger_while_the_plc_is_polled_as_
     ask(&host, u64::MAX >> 1);
     told(&host, 3_600_000).await;
     ask(&host, 1);
-    told(&host, 200).await;
+    told(&host, 100).await;
     let seen = of_plc(&host).len();
     host.until("messages as the PLC is polled", |host| of_plc(host).len() >= seen + 5).await;
     counting.abort();
     truth.is_at(&host, &["meter", "plc"]).await;
     let polled = plc.requests();
     until("it is polled on", || plc.requests() > polled + 3).await;
+    drop(daemon);
+}
+
+/// Ticks of the processor that a process has had, hundredths of a second.
+fn ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Its feeder waited for the time of a status message that it never sends, and so not at all.
+#[tokio::test]
+async fn an_edge_node_rests_between_its_messages() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "primary_host = \"nobody\"")));
+    let daemon = home.run();
+    let subscribed = |host: &Host| host.log().iter().any(|entry| matches!(entry.did, crate::host::Did::Subscribe(_)));
+    host.until("it waits for its host", subscribed).await;
+    let (began, before, polled) = (Instant::now(), ticks(daemon.pid()), plc.requests());
+    until("forty polls", || plc.requests() > polled + 40).await;
+    let (used, took) = (ticks(daemon.pid()) - before, began.elapsed());
+    let part = f64::from(u32::try_from(used).unwrap()) / 100.0 / took.as_secs_f64();
+    assert!(part < 0.5, "{part:.2} of a processor with next to nothing to do");
     drop(daemon);
 }

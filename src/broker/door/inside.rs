@@ -43,6 +43,7 @@ pub(super) async fn serve(mut visits: Visits, shared: Arc<Shared>, (tracker, end
             places: Arc::clone(&places),
             place: None,
             closed: CancellationToken::new(), // never
+            place: None,
         };
         let end = end.clone();
         tracker.spawn(async move {

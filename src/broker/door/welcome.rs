@@ -20,6 +20,7 @@ use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
 use crate::broker::wire::{Connect, Version};
+use crate::config::plan::BrokerLimits;
 use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
@@ -196,9 +197,13 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
-    let longest = if arrival.shown.peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes };
-    let intake = Intake::new(arrived, arrival.places, longest);
+    let intake = Intake::new(arrived, arrival.places, longest_packet(arrival.shown.peer, &limits));
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
+}
+
+/// Of whoever is at the other end, bytes.
+fn longest_packet(peer: Peer, limits: &BrokerLimits) -> u32 {
+    if peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes }
 }
 
 /// A client whose door is taken away is told to go: what it may do here was the door's to say.
