@@ -29,7 +29,7 @@ pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How long a message that somebody waits for may wait for a store that is only going to be opened: what was there before
 /// ends in good order meanwhile, which is a matter of seconds.
-pub const OPENING_WAIT_MAX: Duration = Duration::from_mins(1);
+pub const OPENING_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Batches that may wait for the store; with the store's own buffer this is more than 10 s of a busy plant.
 pub const DURABLE_DEPTH: usize = 256;
