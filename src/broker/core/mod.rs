@@ -5,7 +5,7 @@
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
 //! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
-//! rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
+//! rules · `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
@@ -13,6 +13,7 @@ mod owing;
 mod rejudging;
 mod routing;
 mod subscribing;
+mod willing;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -37,7 +37,7 @@ pub(super) struct Duty {
     pub(super) id: Arc<str>,
     pub(super) identity: Identity,
     pub(super) version: Version,
-    terms: Terms,
+    pub(super) terms: Terms,
     /// It speaks MQTT 3.1.
     legacy: bool,
     pub(super) session: Session,

@@ -6,7 +6,7 @@
 //! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
 //! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
-//! to CONNECT · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
 //! waits for meanwhile · `sending` what goes to the client.
 
@@ -21,6 +21,8 @@ mod intake;
 mod limits;
 mod listening;
 mod sending;
+#[cfg(feature = "mqtt-sn")]
+mod sensors;
 mod shown;
 mod strangers;
 mod stream;
@@ -35,8 +37,8 @@ mod welcome;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -46,7 +48,9 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Shared;
 use super::notice;
+use super::outbox::Outbox;
 use super::talk::Trouble;
+use super::tree::ClientKey;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::progress;
@@ -141,7 +145,12 @@ struct Arrival {
     pub places: Arc<Semaphore>,
     /// See [`Porch`].
     pub closed: CancellationToken,
+    /// Where its place in the core is noted, for whoever speaks for it.
+    pub place: Option<Arc<OnceLock<Place>>>,
 }
+
+/// A connected client, as the core knows it.
+type Place = (ClientKey, Arc<Outbox>);
 
 impl Site {
     /// A door that is not open yet, one of so many.
@@ -229,6 +238,7 @@ impl Porch {
             shared,
             places,
             closed: self.closed.clone(),
+            place: None,
         }
     }
 }
@@ -281,6 +291,10 @@ impl Door {
 
     /// Until the door has no certificate any more, or its listener breaks.
     async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
+        #[cfg(feature = "mqtt-sn")]
+        if let (Listening::Udp(socket), Some(plan)) = (from, &porch.plan.mqtt_sn) {
+            return sensors::serve((&self.limits, tracker), socket, porch, plan).await;
+        }
         let mut secured = self.secured.clone();
         loop {
             let closed = async {

@@ -52,7 +52,7 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
                 return None;
             }
         };
-        let mut arrival = porch.arrival(stream, Shown { peer, certificate: known });
+        let mut arrival = porch.arrival(stream, Shown { peer, certificate: known, sensor: None });
         let heard = greeting::hear(&mut arrival).await;
         heard.map(|(connect, arrived)| (arrival, connect, arrived))
     };
