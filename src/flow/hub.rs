@@ -29,7 +29,7 @@ pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How long a message that somebody waits for may wait for a store that is only going to be opened: what was there before
 /// ends in good order meanwhile, which is a matter of seconds.
-pub const OPENING_WAIT_MAX: Duration = Duration::from_mins(1);
+pub const OPENING_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Batches that may wait for the store; with the store's own buffer this is more than 10 s of a busy plant.
 pub const DURABLE_DEPTH: usize = 256;
@@ -385,50 +385,4 @@ impl Hub {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::quality::Quality;
-    use crate::model::time::Boot;
-
-    fn batch(micros: i64) -> Batch {
-        let at = Stamp { boot: Boot(1), micros };
-        Batch { device: DeviceIx(0), samples: vec![Sample { tag: TagIx(0), value: None, quality: Quality::Good, at }] }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_does_not_take_costs_two_seconds_then_a_counted_gap_and_live_goes_on() {
-        let (hub, latest, mut end) = hub(vec![Class::Bulk]);
-        for n in 0..DURABLE_DEPTH {
-            hub.emit(batch(i64::try_from(n).expect("small"))).await;
-        }
-        let waited = async |micros| {
-            let before = tokio::time::Instant::now();
-            hub.emit(batch(micros)).await;
-            before.elapsed()
-        };
-        assert_eq!(waited(1000).await, DURABLE_WAIT_MAX);
-        assert_eq!(waited(1500).await, Duration::ZERO, "a lane that does not move is not waited for again");
-        assert!(end.records.recv().await.is_some());
-        assert_eq!(waited(1600).await, Duration::ZERO, "there is room");
-        end.full.store(true, Ordering::Relaxed);
-        assert_eq!(waited(2000).await, Duration::ZERO, "a store without room is not waited for");
-        let lost = end.spill.take()[Class::Bulk as usize].expect("counted");
-        assert_eq!((lost.count, lost.first.micros, lost.last.micros), (3, 1000, 2000));
-        end.full.store(false, Ordering::Relaxed);
-        assert_eq!(waited(3000).await, DURABLE_WAIT_MAX, "it moved: worth waiting for");
-        assert_eq!(latest.take().await.expect("live").samples[0].at.micros, 3000);
-    }
-    #[tokio::test]
-    async fn what_waits_in_the_tap_stays_when_it_is_for_other_tags_and_nothing_comes_without_one() {
-        let (hub, _latest, _end) = hub(vec![Class::Bulk]);
-        let tap = Arc::<Latest>::default();
-        hub.tap(&[TagIx(0)], &tap);
-        hub.show(&batch(1).samples);
-        hub.tap(&[TagIx(0), TagIx(7)], &tap);
-        assert_eq!(tap.take().await.expect("it waits").samples[0].at.micros, 1);
-        hub.untap();
-        hub.show(&batch(2).samples);
-        tap.close();
-        assert!(tap.take().await.is_none());
-    }
-}
+mod tests;

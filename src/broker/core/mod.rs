@@ -132,12 +132,12 @@ pub(super) struct Origin<'a> {
     pub who: Option<&'a Identity>,
     /// At QoS 2.
     pub packet_id: Option<u16>,
-    pub pace: Pace,
+    pub company: Company,
 }
 
 /// How a message comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum Company {
     /// More may be behind it, which are written together with it.
     InRow,
     /// Nothing else has come from its sender for now.
@@ -290,7 +290,7 @@ impl Shared {
         if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        core.deliver(&self.stats, from.map_or(Pace::InRow, |from| from.pace));
+        core.deliver(&self.stats, from.map_or(Company::InRow, |from| from.company));
         Ok(Published { receivers, wanted, committed, owed })
     }
 

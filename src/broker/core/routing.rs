@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Core, Pace};
+use super::{Company, Core};
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
@@ -41,8 +41,8 @@ impl Core {
     }
 
     /// Puts them into the outboxes of those who are there. What comes alone goes to the first of them at once.
-    pub(super) fn deliver(&mut self, stats: &BrokerStats, pace: Pace) {
-        let mut at_once = if pace == Pace::Alone { AT_ONCE_MAX } else { 0 };
+    pub(super) fn deliver(&mut self, stats: &BrokerStats, company: Company) {
+        let mut at_once = if company == Company::Alone { AT_ONCE_MAX } else { 0 };
         for (key, delivery) in self.deliveries.drain(..) {
             let Some(client) = self.clients.get(key) else {
                 continue;

@@ -20,7 +20,7 @@ use super::intake::Intake;
 use super::stream::Stream;
 use super::terms::{Terms, Watch};
 use crate::access::Identity;
-use crate::broker::core::{Entered, Leaving, Pace, Shared};
+use crate::broker::core::{Company, Entered, Leaving, Shared};
 use crate::broker::outbox::{Line, Outbox};
 use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
@@ -271,7 +271,7 @@ impl Connection {
                 Ok(None) => return Ok(Rest::Nothing),
                 Err(fault) => Err(fault),
             };
-            self.duty.pace = if number == 0 && intake.is_empty() { Pace::Alone } else { Pace::InRow };
+            self.duty.company = if number == 0 && intake.is_empty() { Company::Alone } else { Company::InRow };
             if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
                 return Err(ending);
             }
