@@ -189,7 +189,7 @@ impl Sources {
         let plan = self.plan.load();
         let listeners = plan.broker.listeners.iter().map(|plan| Listener {
             listen: plan.to_string(),
-            state: if down(&plan.listen.to_string()) { "closed" } else { "open" },
+            state: if down(&plan.place()) { "closed" } else { "open" },
         });
         Broker {
             connections: stats.clients.get(),

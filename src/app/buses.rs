@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{DevicePlan, Plan};
@@ -22,7 +22,7 @@ use super::router::BusSlot;
 use super::running::report;
 use super::supervisor::WatchedBus;
 
-/// A bus that a device leaves finishes its transaction within this, as a rule: several answers are waited for.
+/// Buses that devices leave finish their transactions within this, as a rule: several answers are waited for.
 const PARTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// All that polls.
@@ -53,7 +53,7 @@ impl Buses {
         // Before the first bus, so that it hears everything.
         self.derive(means, plan).await;
         for (ix, bus) in plan.buses.iter().enumerate().filter(|(_, bus)| !bus.name.is_empty()) {
-            self.begin_one(means, plan, (ix, &bus.name), &[]);
+            self.begin_one(means, plan, (ix, &bus.name));
         }
         self.show(means, plan);
     }
@@ -66,7 +66,6 @@ impl Buses {
             self.derive(means, new).await;
         }
         let moving = moving(old, new);
-        let leaving: Vec<_> = paused(self.slots()).into_iter().filter(|device| moving.contains(device)).collect();
         let between = (!moving.is_empty()).then(|| Arc::new(without(new, &moving)));
         let first = between.as_ref().unwrap_or(new);
         means.plans.send_replace(Arc::clone(first)); // heard by those that go on with other devices
@@ -75,29 +74,20 @@ impl Buses {
         for (_, part) in &ended {
             part.stop.begin(); // all of them at once: each finishes its transaction
         }
-        let mut before: Vec<BusSlot> = Vec::new();
         for (name, part) in ended {
             report(part.task.await, "a bus");
             means.over(Teller::Bus, name);
-            before.push(part.slot);
         }
         if let Some(between) = &between {
             self.parted(old, &moving, between).await;
         }
-        // As late as can be: until here somebody may have paused or resumed one.
-        let paused: Vec<_> = paused(before.iter().chain(self.slots())).into_iter().chain(leaving).collect();
-        self.slots().for_each(|slot| slot.load().switches.hand_over(&paused));
         if between.is_some() {
             means.plans.send_replace(Arc::clone(new));
         }
         for (ix, bus) in new.buses.iter().enumerate().filter(|(_, bus)| touched.contains(&bus.name)) {
-            self.begin_one(means, new, (ix, &bus.name), &paused);
+            self.begin_one(means, new, (ix, &bus.name));
         }
         self.show(means, new);
-    }
-
-    fn slots(&self) -> impl Iterator<Item = &BusSlot> {
-        self.parts.values().map(|part| &part.slot)
     }
 
     /// Resolves when all have heard the stop and ended.
@@ -110,23 +100,23 @@ impl Buses {
         }
     }
 
-    fn begin_one(&mut self, means: &Means, plan: &Arc<Plan>, (ix, name): (usize, &str), paused: &[DeviceIx]) {
+    fn begin_one(&mut self, means: &Means, plan: &Arc<Plan>, (ix, name): (usize, &str)) {
         let stop = means.stop.child();
         let ix = BusIx(u32::try_from(ix).unwrap_or(u32::MAX));
         let parts = means.of_bus(plan, stop.clone());
         let followed = parts.plans.followed();
         let (watched, slot) = WatchedBus::new(parts, ix);
-        slot.load().switches.hand_over(paused); // before it asks anybody anything
         self.parts.insert(name.to_owned(), BusPart { stop, slot, followed, task: tokio::spawn(watched.run()) });
     }
 
     /// Resolves when the buses that go on have nothing to do with these devices any more.
     async fn parted(&mut self, old: &Plan, moving: &[DeviceIx], between: &Arc<Plan>) {
+        let until = Instant::now() + PARTED_WITHIN; // for all of them together
         let left = moving.iter().filter_map(|ix| old.buses.get(old.devices.get(ix.0 as usize)?.bus?.0 as usize));
         for name in left.map(|bus| &bus.name).collect::<BTreeSet<_>>() {
             let Some(part) = self.parts.get_mut(name) else { continue };
             let follows = |plan: &Option<Arc<Plan>>| plan.as_ref().is_some_and(|plan| Arc::ptr_eq(plan, between));
-            if timeout(PARTED_WITHIN, part.followed.wait_for(follows)).await.is_err() {
+            if timeout_at(until, part.followed.wait_for(follows)).await.is_err() {
                 tracing::warn!(bus = name, "a bus takes long to let go of a device that is on another one now");
             }
         }
@@ -163,11 +153,6 @@ impl Buses {
         let task = tokio::spawn(derived::watch(means.of_bus(plan, stop.clone()), derive, Arc::clone(&tap)));
         self.derived = Some(DerivedPart { stop, tap, task });
     }
-}
-
-/// The devices of these buses that are paused.
-fn paused<'a>(slots: impl Iterator<Item = &'a BusSlot>) -> Vec<DeviceIx> {
-    slots.flat_map(|slot| slot.load().switches.paused()).collect()
 }
 
 /// The names of the buses that end or begin, in either plan: those that are not what they were, and those that cannot go

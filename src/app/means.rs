@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use crate::broker::{Control, Publisher};
 use crate::config::plan::Plan;
-use crate::field::Plans;
 use crate::field::memory::Memory;
+use crate::field::{Pauses, Plans};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
@@ -32,6 +32,8 @@ use super::supervisor::{BusParts, build};
 pub(super) struct Means {
     pub stop: Stop,
     pub clock: Clock,
+    /// Whom the buses leave alone, whichever plan is in force.
+    pub pauses: Pauses,
     pub notices: Notices,
     pub progress: Progress,
     pub store: StoreHandle,
@@ -67,6 +69,7 @@ impl Means {
             hub: self.hub.clone(),
             clock: self.clock.clone(),
             stop,
+            pauses: self.pauses.clone(),
             notices: self.notices.clone(),
             progress: self.progress.clone(),
             memory: self.memory.clone(),

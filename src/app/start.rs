@@ -17,6 +17,7 @@ use crate::access::Access;
 use crate::broker::{Broker, BrokerParts, Control, Publisher};
 use crate::config::plan::{Plan, TagPlan, UplinkPlan};
 use crate::disk::journal::CommandJournal;
+use crate::field::Pauses;
 use crate::flow::clock::Clock;
 use crate::flow::command::{self, CommandEntry};
 use crate::flow::forward::ForwardEntry;
@@ -121,7 +122,8 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     house.show_roster();
     let figures = figures(&base, &house, &access, shown);
     let renew = house.gatekeeper.renewals();
-    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await?;
+    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await;
+    let status = status.inspect_err(|_| stop.begin())?; // what runs by now is not missed
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
     let crew = Crew::new(&progress, &stop, &broken);
@@ -214,6 +216,7 @@ fn means(
         forward,
         entry,
         ownership,
+        pauses: Pauses::default(),
         memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
         plan: plan_now(&base.plan),
         plans: watch::Sender::new(Arc::clone(&base.plan)),

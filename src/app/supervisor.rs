@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::config::plan::Plan;
 use crate::field::memory::Memory;
-use crate::field::{AnyBus, BusHandle, Plans, Shared};
+use crate::field::{AnyBus, BusHandle, Pauses, Plans, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
@@ -51,6 +51,8 @@ pub struct BusParts {
     pub clock: Clock,
     /// Ends it.
     pub stop: Stop,
+    /// Whom to leave alone.
+    pub pauses: Pauses,
     /// Told when it has no connection, or had to be restarted.
     pub notices: Notices,
     /// Where its beat is seen.
@@ -93,16 +95,17 @@ impl WatchedBus {
             tracing::error!(bus = name, error = %panic, "bus panicked and is built anew");
             let detail = format!("bus {name} failed inside the gateway and is restarted in {} s", pause.as_secs());
             parts.notices.tell(Notice { event: "bus_restarted", phase: Phase::Once, subject: name.to_owned(), detail });
-            parts.catch_up(bus);
-            for batch in silence(&parts.plan, bus, parts.clock.now()) {
-                parts.hub.emit(batch).await;
-            }
-            tokio::select! {
-                () = parts.stop.begun() => return,
-                () = tokio::time::sleep(pause) => {}
+            // The next life sees for itself which plan is the newest: this is a place of its own to look from.
+            let (mut plans, until) = (parts.plans.clone(), Instant::now() + pause);
+            loop {
+                parts.fall_silent(bus, &mut plans).await;
+                tokio::select! {
+                    () = parts.stop.begun() => return,
+                    () = plans.news() => {}
+                    () = tokio::time::sleep_until(until) => break,
+                }
             }
             let (next, handle) = parts.life(bus);
-            handle.switches.hand_over(&slot.load().switches.paused());
             slot.store(Arc::new(handle));
             life = next.run();
         }
@@ -201,12 +204,22 @@ pub async fn watch_broker(
 }
 
 impl BusParts {
-    /// The newest plan, if the bus is the same in it: its next life begins with the devices that it has now.
-    fn catch_up(&mut self, bus: BusIx) {
-        let newest = self.plans.newest();
+    /// Between two lives of a bus nobody is asked anything, so whatever plan comes is followed at once: no other bus waits
+    /// for this one to let go of a device. The next life begins with the newest plan in which the bus is the same.
+    async fn fall_silent(&mut self, bus: BusIx, plans: &mut Plans) {
+        let newest = plans.taken();
         if newest.buses.get(bus.0 as usize) == self.plan.buses.get(bus.0 as usize) {
-            self.plan = newest;
+            self.plan = Arc::clone(&newest);
+            for batch in silence(&self.plan, bus, self.clock.now()) {
+                self.hub.emit(batch).await;
+            }
         }
+        plans.follow(newest);
+    }
+
+    /// What its lives share with the rooms of the house.
+    pub fn shared(&self) -> Shared {
+        Shared { clock: self.clock.clone(), stop: self.stop.clone(), pauses: self.pauses.clone() }
     }
 
     fn life(&self, bus: BusIx) -> (AnyBus, BusHandle) {
@@ -218,8 +231,7 @@ impl BusParts {
 
 /// A life over the wire of the plan.
 pub fn build(parts: &BusParts, bus: BusIx) -> (AnyBus, BusHandle) {
-    let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
-    AnyBus::new(Arc::clone(&parts.plan), bus, &parts.hub, shared)
+    AnyBus::new(Arc::clone(&parts.plan), bus, &parts.hub, parts.shared())
 }
 
 #[cfg(test)]

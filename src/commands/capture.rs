@@ -20,7 +20,7 @@ use crate::config::{self, HostFacts, units};
 use crate::field::carrier::tap::Tapped;
 use crate::field::carrier::{self, Opener};
 use crate::field::line::LineBus;
-use crate::field::{AnyBus, Bus, BusHandle, BusStats, Shared};
+use crate::field::{AnyBus, Bus, BusHandle, BusStats, Pauses, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::{self, Hub};
 use crate::flow::stop::Stop;
@@ -213,7 +213,7 @@ impl Round {
         let mut round = Self { drain: Some(drain), ..Self::idle() };
         for (line, bus) in (0..).zip(buses) {
             let name = plan.buses[bus.0 as usize].name.clone();
-            let shared = Shared { clock: clock.clone(), stop: round.stop.clone() };
+            let shared = Shared { clock: clock.clone(), stop: round.stop.clone(), pauses: Pauses::default() };
             let (bus, handle) = tapped(&plan, *bus, &hub, (recorder, line), shared);
             round.running.push(tokio::spawn(bus.run()));
             let stats = std::iter::once(&handle.stats).chain(&handle.others).map(Arc::clone);

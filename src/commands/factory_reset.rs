@@ -6,13 +6,15 @@
 //! by what the package was delivered with. Where there is no such file the configuration stays, and that is said.
 //!
 //! Success means that nothing of the owner is left here that the gateway knows of, can see beside its configuration, or is
-//! given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away yet.
+//! given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away yet. What only
+//! the replaced configuration spoke of is remembered (`left`), so that the next run does not take the box for clean.
 //!
 //! Deletes names, not blocks: flash keeps old blocks for a while. What must not be read from a card that is taken out
 //! belongs on an encrypted one. Log lines in the system's journal are not ours to delete.
 
 mod beside;
 mod credentials;
+mod left;
 mod ours;
 
 use std::fs::{self, File};
@@ -156,14 +158,24 @@ fn intend(args: &Args, config: &Path, data_dir: &Path) -> Result<Intent, Failed>
     let others = [config.into(), data_dir.into(), default_config];
     let known = [&goes[..], &beside.secrets.goes, &beside.parts.goes, &others].concat();
     let home = config.parent().unwrap_or(Path::new("/"));
+    let known = [known, vec![left::file(home)]].concat();
     let unnamed = beside::unnamed(home, &known).map_err(unclear)?;
     goes.extend(beside.secrets.goes.into_iter().chain(unnamed.goes));
     stays.extend(beside.secrets.stays.into_iter().chain(beside.parts.stays).chain(unnamed.stays));
+    let mut left = left::read(home).map_err(look)?;
+    left.retain(|path| !known.contains(path) && !stays.iter().any(|(stays, _)| stays == path));
+    stays.extend(left.into_iter().map(|path| (path, Why::Left)));
     let parts = if delivered.is_some() { beside.parts.goes } else { Vec::new() };
     Ok(Intent { goes: [goes, parts], stays, delivered })
 }
 
 impl Intent {
+    /// What stays and nobody would speak of any more.
+    fn would_be_forgotten(&self) -> Vec<&Path> {
+        let stays = self.stays.iter().filter(|(_, why)| why.would_be_forgotten());
+        stays.map(|(path, _)| path.as_path()).collect()
+    }
+
     /// How much stays that may be the owner's, the configuration among it.
     fn left(&self, keeps_config: bool) -> usize {
         let stays = self.stays.iter().filter(|(_, why)| why.may_be_the_owners()).count();
@@ -198,6 +210,11 @@ fn asked() -> Result<bool, Failed> {
 
 /// Everything that can go goes, whatever cannot; but what says where the rest lies is touched only when all of that went.
 fn carry_out(intent: &Intent, config: &Path) -> Result<(), String> {
+    if intent.delivered.is_some() {
+        let home = config.parent().unwrap_or(Path::new("/"));
+        let kept = left::keep(home, &intent.would_be_forgotten());
+        kept.map_err(|error| format!("{}: {error}", left::file(home).display()))?;
+    }
     for goes in &intent.goes {
         let failed = |path: &Path, error| format!("{}: {error}", path.display());
         let trouble: Vec<_> = goes.iter().filter_map(|path| Some(failed(path, remove(path).err()?))).collect();

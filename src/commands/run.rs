@@ -36,13 +36,12 @@ pub struct Args {
 /// Runs until a signal says stop, or something critical ends.
 pub fn run(args: &Args) -> Result<(), Failed> {
     facts::forbid_core_dumps();
-    let plan = Arc::new(super::load(&args.config)?);
     journal::begin(journal::Verbosity::Daemon)
         .map_err(|error| Failed::Internal(format!("cannot begin logging: {error}")))?;
-    super::block_on(serve(plan, &args.config))
+    super::block_on(serve(&args.config))
 }
 
-async fn serve(plan: Arc<Plan>, config: &Path) -> Result<(), Failed> {
+async fn serve(config: &Path) -> Result<(), Failed> {
     let mut signals = Signals::new().map_err(|error| Failed::Internal(format!("cannot take signals over: {error}")))?;
     let stop = Stop::new();
     let notify = Notify::from_environment();
@@ -50,6 +49,7 @@ async fn serve(plan: Arc<Plan>, config: &Path) -> Result<(), Failed> {
     if waits_in_vain(&lives, &notify, &mut signals).await {
         return Ok(());
     }
+    let Some(plan) = first_plan(config, &lives, &mut signals).await? else { return Ok(()) };
     let mut running = app::start(Arc::clone(&plan), stop.clone(), Timing::default())
         .await
         .map_err(|error| Failed::TryAgain(format!("cannot start: {error}")))?;
@@ -78,6 +78,25 @@ async fn serve(plan: Arc<Plan>, config: &Path) -> Result<(), Failed> {
         None => Ok(()),
         Some(what) => Err(Failed::Internal(format!("{what} ended on its own; see the log above"))),
     }
+}
+
+/// What it begins with; `None` if a stop was asked for meanwhile. A life that ends because its files cannot be read for now is a
+/// short one like others: systemd starts the next in two seconds. One whose configuration is wrong is not: whoever has
+/// mended that waits for nothing.
+async fn first_plan(config: &Path, lives: &Lives, signals: &mut Signals) -> Result<Option<Arc<Plan>>, Failed> {
+    let path = config.to_owned();
+    let loading = tokio::task::spawn_blocking(move || super::load(&path));
+    let loaded = tokio::select! {
+        loaded = loading => loaded.map_err(|error| Failed::Internal(format!("reading the configuration: {error}")))?,
+        () = signals.stop_asked() => {
+            lives.ended_in_order();
+            return Ok(None);
+        }
+    };
+    if matches!(loaded, Err(Failed::Config(_))) {
+        lives.ended_in_order();
+    }
+    loaded.map(|plan| Some(Arc::new(plan)))
 }
 
 /// After several short lives in a row it waits before the next one; true if a stop was asked for meanwhile.

@@ -282,7 +282,7 @@ pub trait Listens {
 
 impl Listens for super::plan::ListenerPlan {
     fn place(&self) -> String {
-        self.listen.to_string()
+        Self::place(self)
     }
 }
 

@@ -43,6 +43,24 @@ impl Plans {
         Arc::clone(&self.newest.borrow())
     }
 
+    /// The newest, and from now on only a newer one is [`Self::news`].
+    pub fn taken(&mut self) -> Arc<Plan> {
+        Arc::clone(&self.newest.borrow_and_update())
+    }
+
+    /// Of what came before this one nothing is on its way any more.
+    pub fn follow(&self, plan: Arc<Plan>) {
+        self.followed.send_replace(Some(plan));
+    }
+
+    /// Resolves when there is a newer plan. Cancel-safe.
+    pub async fn news(&mut self) {
+        if self.newest.changed().await.is_err() {
+            return std::future::pending().await; // nobody will have another one
+        }
+        self.newest.mark_changed(); // it is taken over before the next transaction
+    }
+
     /// The one that the bus has taken over: of what came before nothing is on its way any more. `None` until it has taken
     /// one over.
     pub fn followed(&self) -> watch::Receiver<Option<Arc<Plan>>> {
@@ -63,11 +81,10 @@ pub fn can_follow(plan: &Plan, bus: BusIx) -> bool {
 
 /// Resolves when there is a newer plan. Cancel-safe.
 pub(super) async fn news(plans: Option<&mut Plans>) {
-    let Some(plans) = plans else { return std::future::pending().await };
-    if plans.newest.changed().await.is_err() {
-        return std::future::pending().await; // nobody will have another one
+    match plans {
+        Some(plans) => plans.news().await,
+        None => std::future::pending().await,
     }
-    plans.newest.mark_changed(); // it is taken over before the next transaction
 }
 
 fn devices_of(plan: &Plan, bus: BusIx) -> Vec<DeviceIx> {
@@ -93,9 +110,11 @@ impl Lane {
         let Some(plans) = self.plans.as_mut().filter(|plans| plans.newest.has_changed().unwrap_or(false)) else {
             return;
         };
-        let (new, followed) = (Arc::clone(&plans.newest.borrow_and_update()), plans.followed.clone());
+        let new = plans.taken();
         self.take_over(&new).await;
-        followed.send_replace(Some(new));
+        if let Some(plans) = &self.plans {
+            plans.follow(new);
+        }
     }
 
     async fn take_over(&mut self, new: &Arc<Plan>) {
@@ -150,7 +169,7 @@ impl Lane {
         self.roster.set_polls(&plan, blocks, &self.tags);
         self.go_on(before, now);
         self.driver.keep_pace(paces(&plan, own));
-        self.switches.adopt(own, kept);
+        self.switches.adopt(&plan, own, kept);
         self.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
         self.show_cut(kept).await;

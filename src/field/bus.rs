@@ -16,6 +16,7 @@ use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::lane::{Lane, Site};
 use super::memory::Memory;
+use super::pauses::Pauses;
 use super::stats::BusStats;
 use super::switches::Switches;
 use crate::config::plan::Plan;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub clock: Clock,
     /// The end.
     pub stop: Stop,
+    /// Whom to leave alone.
+    pub pauses: Pauses,
 }
 
 /// One bus, built and then run.
@@ -57,11 +60,11 @@ pub struct Bus {
 
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
-    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, clock: Clock, stop: Stop) -> (Self, BusHandle) {
+    pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
         let of = &plan.buses[bus.0 as usize];
-        let opener = || carrier::opener(&of.link.carrier, &clock);
+        let opener = || carrier::opener(&of.link.carrier, &shared.clock);
         let openers: Vec<_> = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
-        let (bus, handle) = Self::over_each(openers, plan, bus, hub, Shared { clock, stop });
+        let (bus, handle) = Self::over_each(openers, plan, bus, hub, shared);
         (bus.precise(), handle)
     }
 
@@ -81,7 +84,7 @@ impl Bus {
         let shares = shares(&plan, bus, openers.len());
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let mut commands = Some(commands);
-        let switches = Arc::new(Switches::new(shares.iter().flatten().copied()));
+        let switches = Arc::new(Switches::new(&plan, shares.iter().flatten().copied(), &shared.pauses));
         let alone = shares.len() == 1;
         let (mut lanes, mut ways, mut stats) = (Vec::new(), Vec::new(), Vec::new());
         for (place, (opener, devices)) in openers.into_iter().zip(&shares).enumerate() {

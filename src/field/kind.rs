@@ -26,7 +26,7 @@ impl AnyBus {
             let (line, handle) = LineBus::new(plan, bus, hub, shared);
             return (Self::Line(Box::new(line)), handle);
         }
-        let (modbus, handle) = Bus::new(plan, bus, hub, shared.clock, shared.stop);
+        let (modbus, handle) = Bus::new(plan, bus, hub, shared);
         (Self::Modbus(Box::new(modbus)), handle)
     }
 

@@ -4,7 +4,7 @@
 //! `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its neighbours, `devices`
 //! holds what is known of each, `command` carries out one write, `backoff` says when to open a bus again, `stats`
 //! counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading over, `overload` whether there is more work
-//! than time, `memory` what is wanted again after a restart, `switches` what a person asks of a device, `sunspec` where a device has its models (`models`: the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that
+//! than time, `memory` what is wanted again after a restart, `switches` what a person asks of a device, `pauses` which are left alone, `sunspec` where a device has its models (`models`: the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that
 //! feeds them all; `outcome` is what its requests lead to, `rounds` what it does every ten seconds, `adopt` how it goes on with other devices after a reload. Schedule, standing,
 //! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of their
 //! own in `line`; `kind` chooses.
@@ -30,6 +30,7 @@ mod models;
 mod outcome;
 mod outlet;
 pub mod overload;
+pub mod pauses;
 mod rounds;
 pub mod schedule;
 pub mod spread;
@@ -45,5 +46,6 @@ pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
 pub use derived::DerivedTags;
 pub use kind::AnyBus;
+pub use pauses::Pauses;
 pub use stats::BusStats;
 pub use switches::Switches;

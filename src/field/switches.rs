@@ -2,15 +2,13 @@
 //! anew with it.
 //!
 //! Set by the app, looked at by the bus between two transactions. A pause is a state and the rest are wishes; asking for the
-//! same twice is asking once, so nothing here can fill up. A pause ends when somebody says so, and with the process: neither a
-//! reload, whatever it changes, nor its coming back, nor a bus that fails and is built anew ends one, for somebody may have his
-//! hands in the device. Whoever forgot one has it shown on the page, on the device's topic and in
-//! the cause of its tags, and a box that was switched off and on polls what its configuration says.
+//! same twice is asking once, so nothing here can fill up. The wishes are kept here and go with the bus; the pauses are not
+//! the bus's ([`super::pauses`]): each of its lives looks there whom it is to leave alone.
 //!
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
 //! hands in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -20,6 +18,8 @@ use tracing::info;
 use super::devices::Seat;
 use super::lane::Lane;
 use super::memory::Learned;
+use super::pauses::Pauses;
+use crate::config::plan::Plan;
 use crate::flow::operate::{Operation, Unwilling};
 use crate::model::quality::Cause;
 use crate::model::tag::DeviceIx;
@@ -31,10 +31,15 @@ const RESET: u8 = 4;
 /// The switches of all devices of one bus.
 #[derive(Debug)]
 pub struct Switches {
-    devices: Mutex<BTreeMap<DeviceIx, u8>>,
-    /// Paused elsewhere; they stay so if they come here.
-    awaited: Mutex<BTreeSet<DeviceIx>>,
-    changed: watch::Sender<()>,
+    devices: Mutex<BTreeMap<DeviceIx, Wishes>>,
+    pauses: Pauses,
+}
+
+/// Of one device; the pause is not among them.
+#[derive(Debug)]
+struct Wishes {
+    name: String,
+    asked: u8,
 }
 
 /// What is asked of one device.
@@ -59,51 +64,22 @@ impl Asked {
 }
 
 impl Switches {
-    /// For these devices, none of them paused.
-    pub fn new(devices: impl IntoIterator<Item = DeviceIx>) -> Self {
-        let devices = devices.into_iter().map(|device| (device, 0)).collect();
-        Self { devices: Mutex::new(devices), awaited: Mutex::default(), changed: watch::Sender::new(()) }
+    /// For these devices of a plan; whom of them to leave alone is looked up there.
+    pub fn new(plan: &Plan, devices: impl IntoIterator<Item = DeviceIx>, pauses: &Pauses) -> Self {
+        let devices =
+            devices.into_iter().map(|device| (device, Wishes { name: name(plan, device), asked: 0 })).collect();
+        Self { devices: Mutex::new(devices), pauses: pauses.clone() }
     }
 
-    /// These devices from now on. Pauses stay, also of those that were handed over; wishes only with what is `kept` as it was.
-    pub(super) fn adopt(&self, devices: &[DeviceIx], kept: &[DeviceIx]) {
-        let awaited = std::mem::take(&mut *self.awaited.lock().unwrap_or_else(PoisonError::into_inner));
+    /// These devices from now on. Wishes stay only with what is `kept` as it was.
+    pub(super) fn adopt(&self, plan: &Plan, devices: &[DeviceIx], kept: &[DeviceIx]) {
         let mut known = self.devices();
         let before = std::mem::take(&mut *known);
-        let asked = |device: &DeviceIx| {
-            let asked = before.get(device).copied().unwrap_or(0);
-            let stays = if kept.contains(device) { asked } else { asked & PAUSED };
-            if awaited.contains(device) { stays | PAUSED } else { stays }
-        };
-        *known = devices.iter().map(|device| (*device, asked(device))).collect();
+        let stays = |device: &DeviceIx| before.get(device).filter(|_| kept.contains(device)).map_or(0, |it| it.asked);
+        *known = devices.iter().map(|it| (*it, Wishes { name: name(plan, *it), asked: stays(it) })).collect();
     }
 
-    /// Those that are to be left alone.
-    pub fn paused(&self) -> Vec<DeviceIx> {
-        self.devices().iter().filter(|(_, asked)| **asked & PAUSED != 0).map(|(device, _)| *device).collect()
-    }
-
-    /// These were paused until now, here or on another bus, or in an earlier life of this one: they still are.
-    pub fn hand_over(&self, paused: &[DeviceIx]) {
-        let mut devices = self.devices();
-        let (mut awaited, mut news) = (BTreeSet::new(), false);
-        for device in paused {
-            match devices.get_mut(device) {
-                Some(asked) => {
-                    news |= *asked & PAUSED == 0;
-                    *asked |= PAUSED;
-                }
-                None => _ = awaited.insert(*device),
-            }
-        }
-        drop(devices);
-        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
-        if news {
-            self.changed.send_replace(());
-        }
-    }
-
-    fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, u8>> {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, Wishes>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,37 +87,35 @@ impl Switches {
     pub fn ask(&self, device: DeviceIx, operation: Operation) -> Result<(), Unwilling> {
         {
             let mut devices = self.devices();
-            let asked = devices.get_mut(&device).ok_or(Unwilling::NoBus)?;
+            let wishes = devices.get_mut(&device).ok_or(Unwilling::NoBus)?;
             match operation {
-                Operation::Pause => *asked |= PAUSED,
-                Operation::Resume => *asked &= !PAUSED,
-                Operation::Poll if *asked & PAUSED != 0 => return Err(Unwilling::Paused),
-                Operation::Poll => *asked |= POLL,
-                Operation::Reset => *asked |= RESET,
+                Operation::Pause => self.pauses.begin(&wishes.name),
+                Operation::Resume => self.pauses.end(&wishes.name),
+                Operation::Poll if self.pauses.holds(&wishes.name) => return Err(Unwilling::Paused),
+                Operation::Poll => wishes.asked |= POLL,
+                Operation::Reset => wishes.asked |= RESET,
             }
         }
-        self.changed.send_replace(());
+        self.pauses.tell();
         Ok(())
     }
 
-    /// Is it to be left alone?
-    pub fn is_paused(&self, device: DeviceIx) -> bool {
-        self.devices().get(&device).is_some_and(|asked| asked & PAUSED != 0)
-    }
-
-    /// Told of every change. Its sender lives as long as this does: whoever waits for it keeps this, too.
+    /// Told of every change, also of what is asked of other buses.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        self.pauses.changes()
     }
 
     /// What is asked of a device now; wishes are taken, the pause stays.
     pub(super) fn take(&self, device: DeviceIx) -> Asked {
         let mut devices = self.devices();
-        let Some(asked) = devices.get_mut(&device) else { return Asked(0) };
-        let taken = Asked(*asked);
-        *asked &= PAUSED;
-        taken
+        let Some(wishes) = devices.get_mut(&device) else { return Asked(0) };
+        let paused = if self.pauses.holds(&wishes.name) { PAUSED } else { 0 };
+        Asked(std::mem::take(&mut wishes.asked) | paused)
     }
+}
+
+fn name(plan: &Plan, device: DeviceIx) -> String {
+    plan.devices.get(device.0 as usize).map_or_else(String::new, |device| device.name.clone())
 }
 
 impl Lane {
@@ -206,31 +180,52 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::plan::DevicePlan;
+    use crate::model::tag::BusIx;
+
+    fn plan() -> Plan {
+        let devices = (0..4).map(|n| DevicePlan::plain(&format!("d{n}"), BusIx(0), 1)).collect();
+        Plan { devices, ..Plan::empty("gw") }
+    }
 
     #[test]
     fn after_a_reload_a_pause_stays_whatever_has_changed_and_a_wish_only_with_a_device_that_is_as_it_was() {
-        let [same, changed, new, come] = [1, 2, 3, 4].map(DeviceIx);
-        let switches = Switches::new([same, changed]);
-        assert_eq!(switches.ask(same, Operation::Pause), Ok(()));
-        assert_eq!(switches.ask(changed, Operation::Reset), Ok(()));
-        assert_eq!(switches.ask(changed, Operation::Pause), Ok(()));
-        switches.hand_over(&[same, come]);
-        switches.adopt(&[same, changed, new, come], &[same]);
-        assert_eq!(switches.paused(), [same, changed, come]);
+        let [same, changed, new] = [1, 2, 3].map(DeviceIx);
+        let (plan, pauses) = (plan(), Pauses::default());
+        let switches = Switches::new(&plan, [same, changed], &pauses);
+        for device in [same, changed] {
+            assert_eq!(switches.ask(device, Operation::Reset), Ok(()));
+            assert_eq!(switches.ask(device, Operation::Pause), Ok(()));
+        }
+        switches.adopt(&plan, &[same, changed, new], &[same]);
+        assert_eq!(switches.take(same), Asked(PAUSED | RESET));
         assert_eq!(switches.take(changed), Asked(PAUSED), "the wish was for another one");
-        let next = Switches::new([changed, come]);
-        next.hand_over(&switches.paused());
-        assert_eq!(next.paused(), [changed, come], "in the next life of the bus");
-        assert_eq!(next.ask(come, Operation::Resume), Ok(()));
-        next.hand_over(&[]);
-        next.adopt(&[changed, come, same], &[changed, come]);
-        assert_eq!(next.paused(), [changed], "what was awaited for one reload is not for the next");
+        assert_eq!(switches.take(new), Asked(0));
+        let next = Switches::new(&plan, [changed], &pauses);
+        assert!(next.take(changed).is_paused(), "in the next life of the bus, and on another one");
+    }
+
+    #[test]
+    fn a_device_that_comes_back_at_another_place_is_still_paused_and_what_is_said_last_holds_on_whichever_bus() {
+        let (mut plan, pauses) = (plan(), Pauses::default());
+        let (here, there) = (Switches::new(&plan, [DeviceIx(0)], &pauses), Switches::new(&plan, [], &pauses));
+        assert_eq!(here.ask(DeviceIx(0), Operation::Pause), Ok(()));
+        here.adopt(&plan, &[], &[]); // it is removed, or on its way from the one to the other
+        plan.devices.push(plan.devices[0].clone());
+        there.adopt(&plan, &[DeviceIx(4)], &[]);
+        assert!(there.take(DeviceIx(4)).is_paused());
+        // Two owners for a moment: the older one is asked last, and nobody hands anything over.
+        here.adopt(&plan, &[DeviceIx(0)], &[]);
+        let told = there.changes();
+        assert_eq!(here.ask(DeviceIx(0), Operation::Resume), Ok(()));
+        assert!(told.has_changed().expect("open") && !there.take(DeviceIx(4)).is_paused());
     }
 
     #[test]
     fn wishes_are_taken_once_and_a_pause_stays() {
-        let (one, other) = (DeviceIx(3), DeviceIx(4));
-        let switches = Switches::new([one, other]);
+        let (one, other) = (DeviceIx(2), DeviceIx(3));
+        let plan = plan();
+        let switches = Switches::new(&plan, [one, other], &Pauses::default());
         let changes = switches.changes();
         assert_eq!(switches.ask(one, Operation::Poll), Ok(()));
         assert_eq!(switches.ask(one, Operation::Reset), Ok(()));
@@ -239,7 +234,7 @@ mod tests {
         assert_eq!(switches.take(one), Asked(POLL | RESET));
         assert_eq!(switches.take(one), Asked(0));
         assert_eq!(switches.take(other), Asked(PAUSED));
-        assert!(switches.take(other).is_paused() && switches.is_paused(other));
+        assert!(switches.take(other).is_paused());
         assert_eq!(switches.ask(other, Operation::Poll), Err(Unwilling::Paused));
         assert_eq!(switches.ask(other, Operation::Resume), Ok(()));
         assert!(!switches.take(other).is_paused());

@@ -7,7 +7,8 @@
 //! short-lives: "<lives in a row that were short> <when the last one began, ms since boot>\n"
 //! ```
 //!
-//! A life that ended in order takes the file away; one that lasted ten minutes makes the next the first again.
+//! A life that ended in order takes the file away, and so does one whose configuration was wrong; one that lasted ten
+//! minutes makes the next the first again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -204,6 +204,24 @@ async fn a_door_on_one_interface_is_open_there_and_one_on_none_says_so() {
     broker.stop().await;
 }
 
+#[tokio::test]
+async fn two_doors_with_one_address_and_different_interfaces_are_told_apart() {
+    let on = |name: &str| ListenerPlan { interface: Some(name.to_owned()), ..plain() };
+    let mut broker = open(vec![on("nowhere0"), on("nowhere1")], BrokerLimits::default()).await;
+    let mut shut = Vec::new();
+    for _ in 0..2 {
+        let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
+        assert_eq!((told.event, told.phase), ("broker_listener_down", Phase::Active));
+        shut.push(told.subject);
+    }
+    shut.sort();
+    assert!(shut[0].ends_with(" on nowhere0") && shut[1].ends_with(" on nowhere1"), "{shut:?}");
+    broker.control.listen(vec![on("nowhere0")]).await;
+    let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
+    assert_eq!((told.phase, &told.subject), (Phase::Cleared, &shut[1]), "the other one is as shut as it was");
+    broker.stop().await;
+}
+
 /// Is the next client turned away?
 async fn is_full(address: SocketAddr) -> bool {
     let mut stream = TcpStream::connect(address).await.unwrap();

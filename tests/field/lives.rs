@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ironbridge::app::supervisor::{BusParts, WatchedBus};
-use ironbridge::config::plan::{BusPlan, DevicePlan, TagPlan};
+use ironbridge::config::plan::{BusPlan, DevicePlan, Plan, TagPlan};
 use ironbridge::field::carrier::{Opener, Opening, Wire};
-use ironbridge::field::{Bus, FieldCommand, Plans, Shared};
+use ironbridge::field::{Bus, FieldCommand, Pauses, Plans};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{Durable, hub};
 use ironbridge::flow::notice::notices;
@@ -71,6 +71,7 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
         hub,
         clock,
         stop: stop.clone(),
+        pauses: Pauses::default(),
         notices: told,
         progress: Progress::default(),
         memory: None,
@@ -79,7 +80,7 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
                 BusIx(0) => Box::new(Moody(moody.0.clone(), Arc::clone(&moody.1))),
                 _ => Box::new(steady.clone()),
             };
-            let shared = Shared { clock: parts.clock.clone(), stop: parts.stop.clone() };
+            let shared = parts.shared();
             let (bus, handle) = Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, shared);
             (bus.into(), handle)
         }),
@@ -113,6 +114,68 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
     for task in tasks {
         task.await.expect("ends");
     }
+}
+
+/// Panics whenever it is opened.
+struct Broken;
+
+impl Opener for Broken {
+    fn open(&mut self) -> Opening<'_> {
+        panic!("a bug in a driver")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_panicked_holds_up_no_device_that_moves_away_from_it_or_to_it() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    let (hub, _latest, mut end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
+    let (stop, (told, mut events)) = (Stop::new(), notices());
+    let elsewhere = plan.clone();
+    plan.devices[0].bus = None;
+    let newest = tokio::sync::watch::Sender::new(Arc::new(plan));
+    let plans = Plans::new(newest.subscribe());
+    let mut followed = plans.followed();
+    let parts = BusParts {
+        plan: plans.newest(),
+        plans,
+        hub,
+        clock: Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0),
+        stop: stop.clone(),
+        pauses: Pauses::default(),
+        notices: told,
+        progress: Progress::default(),
+        memory: None,
+        build: Arc::new(|parts: &BusParts, bus| {
+            let (bus, handle) = Bus::over(Box::new(Broken), Arc::clone(&parts.plan), bus, &parts.hub, parts.shared());
+            (bus.into(), handle)
+        }),
+    };
+    let task = tokio::spawn(WatchedBus::new(parts, BusIx(0)).0.run());
+    for _ in 0..5 {
+        events.recv().await.expect("it panics again"); // by now it waits for 16 seconds
+    }
+    let came = Arc::new(elsewhere);
+    for plan in [Arc::clone(&came), plan_without(&came), came] {
+        let (comes, asked) = (plan.devices[0].bus.is_some(), Instant::now());
+        newest.send_replace(Arc::clone(&plan));
+        let follows = |now: &Option<Arc<_>>| now.as_ref().is_some_and(|now| Arc::ptr_eq(now, &plan));
+        followed.wait_for(follows).await.expect("it is there");
+        assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+        let silent = end.records.try_recv().ok();
+        let stale =
+            |record| matches!(record, Durable::Batch(batch) if batch.samples[0].quality == Quality::Bad(Cause::Stale));
+        assert_eq!(silent.map(stale), comes.then_some(true), "what is on it does not look good");
+    }
+    stop.begin();
+    task.await.expect("ends");
+}
+
+fn plan_without(plan: &Plan) -> Arc<Plan> {
+    let mut plan = plan.clone();
+    plan.devices[0].bus = None;
+    Arc::new(plan)
 }
 
 /// A connection that knows how many of its kind there are.

@@ -333,3 +333,36 @@ fn a_wrong_configuration_is_exit_78_with_every_problem_and_nonsense_is_64() {
     assert_eq!(run(&["paint"]).0, Some(64));
     assert_eq!(run(&[]).0, Some(64));
 }
+
+#[test]
+fn a_start_whose_files_cannot_be_read_yet_waits_longer_each_time_and_who_mends_a_wrong_file_waits_for_nothing() {
+    let home = Home::new("");
+    let text = |map: &str| {
+        config(([127, 0, 0, 1], 1).into())
+            + &tag("a", "holding:0", "uint16", "")
+            + &format!("[[device]]\nname = \"late\"\nbus = \"line\"\nunit_id = 9\nprofile = \"{map}\"\n")
+    };
+    let run = || {
+        let began = Instant::now();
+        let told = home
+            .command(&["run", "--config", "ironbridge.toml"])
+            .env("RUNTIME_DIRECTORY", home.path(""))
+            .output()
+            .unwrap();
+        (told.status.code(), String::from_utf8(told.stderr).unwrap(), began.elapsed())
+    };
+    home.configure(&text("disk/late.csv")); // a disk that is mounted late
+    for _ in 0..3 {
+        let (code, said, _) = run();
+        assert_eq!((code, said.contains("several times in a row")), (Some(75), false), "{said}");
+    }
+    let (code, said, took) = run();
+    assert_eq!((code, said.contains("several times in a row")), (Some(75), true), "{said}");
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    home.configure("nonsense = 1\n");
+    let (code, said, took) = run();
+    assert_eq!(code, Some(78), "{said}");
+    assert!(took >= Duration::from_secs(4), "{took:?}");
+    let (code, said, _) = run();
+    assert_eq!((code, said.contains("several times in a row")), (Some(78), false), "{said}");
+}

@@ -101,8 +101,15 @@ async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_pow
     assert!(goes.len() > 10 && said.contains("lent.key (lies elsewhere)"), "{said}");
 
     // Cut after each step: whoever runs it again finds what is left.
-    let kept =
-        ["data/bridge-link", "data/holiday.jpg", "data/store/tailor", "delivered.toml", "ironbridge.toml", "notes.txt"];
+    let kept = [
+        "data/bridge-link",
+        "data/holiday.jpg",
+        "data/store/tailor",
+        "delivered.toml",
+        "factory-reset.left",
+        "ironbridge.toml",
+        "notes.txt",
+    ];
     for cut in (0..=goes.len()).rev() {
         for (name, bytes) in &before {
             if !home.path(name).is_symlink() {
@@ -127,13 +134,19 @@ async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_pow
     }
     fs::remove_file(home.path("data/bridge-link")).unwrap();
     fs::remove_file(home.path("notes.txt")).unwrap();
-    let done = reset(&home, &["--yes", "--data-dir", "data"]); // the delivered one does not say that it lies here
+    // The configuration that named it is gone, and it is not.
+    let again = reset(&home, &["--yes", "--data-dir", "data"]); // the delivered one does not say that it lies here
+    assert_eq!(again.status.code(), Some(1), "{}", text_of(&again.stdout));
+    assert!(text_of(&again.stdout).contains("lent.key (an earlier run named it"), "{}", text_of(&again.stdout));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "not ours");
+    fs::remove_file(&elsewhere).unwrap();
+    let done = reset(&home, &["--yes", "--data-dir", "data"]);
     assert!(done.status.success() && text_of(&done.stdout).contains("done"), "{}", text_of(&done.stdout));
     let audit = text_of(&done.stderr);
     if !Path::new("/run/systemd/journal/socket").exists() {
         assert!(audit.contains("audit=factory_reset outcome=done"), "{audit}");
     }
-    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "not ours");
+    assert!(!home.path("factory-reset.left").exists(), "nothing is left to speak of");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,6 +115,14 @@ async fn no_reload_ends_a_pause_whatever_it_changes() {
         site.daemon.signal(rustix::process::Signal::HUP);
         until("it is still paused", || site.daemon.times_said("device is paused") == times).await;
     }
+    // It is taken out, and put back: at another place now, but still with somebody's hands in it.
+    let at = text.find("[[device]]").unwrap();
+    site.home.configure(&text[..at].replacen("operate = [\"plc\"]\n", "", 1));
+    site.daemon.signal(rustix::process::Signal::HUP);
+    until("it is gone", || site.daemon.said("name=\"plc\" how=\"removed\"").is_some()).await;
+    site.home.configure(&text);
+    site.daemon.signal(rustix::process::Signal::HUP);
+    until("it is still paused", || site.daemon.times_said("device is paused") == 4).await;
     assert_eq!(site.plc.requests(), asked, "not a byte");
     assert_eq!(site.daemon.stop().await, Some(0));
 }

@@ -13,7 +13,7 @@ use ironbridge::config::plan::{
 };
 use ironbridge::field::carrier::{Opener, opener};
 use ironbridge::field::line::LineBus;
-use ironbridge::field::{Bus, BusHandle, FieldCommand, Shared};
+use ironbridge::field::{Bus, BusHandle, FieldCommand, Pauses, Shared};
 use ironbridge::flow::clock::{Clock, TimeSource};
 use ironbridge::flow::hub::{DeviceReport, Durable, DurableEnd, EventRecord, hub};
 use ironbridge::flow::latest::Latest;
@@ -126,7 +126,7 @@ impl Rig {
         let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
         let clock = clock();
         let stop = Stop::new();
-        let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+        let shared = Shared { clock: clock.clone(), stop: stop.clone(), pauses: Pauses::default() };
         let plan = Arc::new(plan);
         if plan.buses[0].line.is_some() {
             let opener = openers.pop().expect("a wire");

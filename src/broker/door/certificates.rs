@@ -75,7 +75,7 @@ impl Certificates {
         let (now, seen) = watch::channel(None);
         let guests = Arc::<Guests>::default();
         let secured = Secured { now: seen, guests: Arc::clone(&guests) };
-        let (files, subject) = (Renewal::new(server), plan.listen.to_string());
+        let (files, subject) = (Renewal::new(server), plan.place());
         Some((Self { files, clock, subject, notices, now, guests }, secured))
     }
 

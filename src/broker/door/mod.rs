@@ -270,7 +270,7 @@ impl Door {
     async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken, closed: &CancellationToken) {
         let porch = Arc::new(Porch {
             plan: self.plan.clone(),
-            name: self.plan.listen.to_string(),
+            name: self.plan.place(),
             secured: self.secured.clone(),
             said: Said::default(),
             shared: Arc::clone(&self.shared),
@@ -367,8 +367,8 @@ impl Door {
                 Err(error) => error,
             };
             if !std::mem::replace(&mut failed, true) {
-                tracing::error!(address = %self.plan.listen, %error, "cannot open listener, trying on");
-                self.tell(Phase::Active, format!("cannot listen on {}: {error}", self.plan.listen));
+                tracing::error!(address = self.plan.place(), %error, "cannot open listener, trying on");
+                self.tell(Phase::Active, format!("cannot listen on {}: {error}", self.plan.place()));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
@@ -376,6 +376,6 @@ impl Door {
     }
 
     fn tell(&self, phase: Phase, detail: String) {
-        self.notices.tell(notice("broker_listener_down", phase, &self.plan.listen.to_string(), detail));
+        self.notices.tell(notice("broker_listener_down", phase, &self.plan.place(), detail));
     }
 }

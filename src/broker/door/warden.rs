@@ -91,7 +91,7 @@ impl Warden {
         });
         let (connections, stop, end, gone) =
             (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
-        let (plan, open, name) = (door.plan.clone(), Arc::clone(&door.open), door.plan.listen.to_string());
+        let (plan, open, name) = (door.plan.clone(), Arc::clone(&door.open), door.plan.place());
         let serving = async move {
             tokio::select! {
                 () = stop.begun() => {}
@@ -151,7 +151,7 @@ impl Warden {
             tracing::error!(listener = %plan, "the task of a listener's certificates ended badly");
         }
         tracing::info!(listener = %plan, "listener closed");
-        let (detail, place) = ("there is no such listener any more", plan.listen.to_string());
+        let (detail, place) = ("there is no such listener any more", plan.place());
         if !open.load(Ordering::Relaxed) {
             self.site.notices.tell(notice("broker_listener_down", Phase::Cleared, &place, detail.to_owned()));
         }

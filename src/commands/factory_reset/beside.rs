@@ -20,7 +20,9 @@ use super::ours::{Found, Why, entries, name};
 /// Keys that name secrets.
 const SECRETS: [&str; 5] = ["users_file", "password_file", "proxy_password_file", "sas_key_file", "key"];
 /// Keys that name what belongs to a configuration.
-const PARTS: [&str; 4] = ["certificate", "ca_file", "client_ca", "profile"];
+const PARTS: [&str; 2] = ["certificate", "profile"];
+/// Keys that name whom the gateway trusts.
+const TRUSTED: [&str; 2] = ["ca_file", "client_ca"];
 /// What systemd is to bring.
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
 /// Where that is, for who writes it out: there only while the gateway runs.
@@ -141,6 +143,8 @@ fn document(path: &Path) -> Result<Option<toml::Table>, Unclear> {
 enum Kind {
     Secret,
     Part,
+    /// A part that is no secret.
+    Trusted,
 }
 
 struct Look<'a> {
@@ -154,7 +158,7 @@ impl Look<'_> {
     fn found(&mut self, kind: Kind) -> &mut Found {
         match kind {
             Kind::Secret => &mut self.beside.secrets,
-            Kind::Part => &mut self.beside.parts,
+            Kind::Part | Kind::Trusted => &mut self.beside.parts,
         }
     }
 
@@ -163,6 +167,7 @@ impl Look<'_> {
             match value {
                 toml::Value::String(text) if SECRETS.contains(&key.as_str()) => self.named(text, file, Kind::Secret),
                 toml::Value::String(text) if PARTS.contains(&key.as_str()) => self.named(text, file, Kind::Part),
+                toml::Value::String(text) if TRUSTED.contains(&key.as_str()) => self.named(text, file, Kind::Trusted),
                 toml::Value::Table(table) => self.document(table, file),
                 toml::Value::Array(list) => self.list(list, file),
                 _ => {}
@@ -218,8 +223,9 @@ impl Look<'_> {
             if !fs::symlink_metadata(&path).is_ok_and(|about| !about.is_dir()) {
                 continue; // nothing is there: a shipped profile, a file that is gone already
             }
+            let why = if matches!(kind, Kind::Trusted) { Why::Trusted } else { Why::Elsewhere };
             let found = self.found(kind);
-            if inside { found.goes.push(path) } else { found.stays.push((path, Why::Elsewhere)) }
+            if inside { found.goes.push(path) } else { found.stays.push((path, why)) }
         }
         ours
     }
@@ -276,6 +282,16 @@ mod tests {
             (home.path().join("b.conf"), Why::Unit),
         ];
         assert_eq!(beside.secrets.stays.iter().collect::<std::collections::BTreeSet<_>>(), stays.iter().collect());
+    }
+
+    #[test]
+    fn a_ca_file_of_the_system_is_named_and_is_nothing_of_the_owners() {
+        let system = box_with("", &["ca-certificates.crt"]);
+        let ca = system.path().join("ca-certificates.crt");
+        let home = box_with(&format!("[[uplink]]\nca_file = {:?}\n", ca.display().to_string()), &[]);
+        let beside = beside(&home.path().join("ironbridge.toml"), &[]).expect("clear");
+        assert_eq!(beside.parts.stays, [(ca, Why::Trusted)]);
+        assert!(beside.secrets.stays.is_empty() && !Why::Trusted.may_be_the_owners());
     }
 
     #[test]

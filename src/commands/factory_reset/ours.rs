@@ -27,6 +27,10 @@ pub(super) enum Why {
     Link,
     /// Named by the configuration or a unit, and not below the directory of the configuration.
     Elsewhere,
+    /// The same, but whom the gateway trusts is no secret: as a rule it is the system's.
+    Trusted,
+    /// An earlier run said so, of a configuration that is gone, and it is still there.
+    Left,
     /// Below the directory of the configuration, and nothing names it: an older key, somebody's copy.
     Unnamed,
     /// There is more of that than anybody reads.
@@ -44,6 +48,8 @@ impl Why {
             Self::NotOurs => "is not the gateway's",
             Self::Link => "is a link, and links are not followed",
             Self::Elsewhere => "lies elsewhere",
+            Self::Trusted => "lies elsewhere; whom the gateway trusts is no secret",
+            Self::Left => "an earlier run named it, and it is still there",
             Self::Unnamed => "nothing names it: is it a key or a copy of one?",
             Self::More => "more lies there that nothing names",
             Self::Credential => "no unit of the gateway says which file that is",
@@ -53,9 +59,14 @@ impl Why {
         }
     }
 
+    /// Only the configuration or the data directory that is in force now says that it is there: after a reset nobody does.
+    pub(super) const fn would_be_forgotten(self) -> bool {
+        matches!(self, Self::Elsewhere | Self::Link | Self::Left)
+    }
+
     /// It may hold something of the owner: the box is not as it was delivered.
     pub(super) const fn may_be_the_owners(self) -> bool {
-        !matches!(self, Self::NotOurs)
+        !matches!(self, Self::NotOurs | Self::Trusted)
     }
 }
 

@@ -45,6 +45,14 @@ impl ListenerPlan {
             mqtt_sn: None,
         }
     }
+
+    /// What it is known by where it is told about: two may have the same address, on different interfaces.
+    pub fn place(&self) -> String {
+        match &self.interface {
+            Some(interface) => format!("{} on {interface}", self.listen),
+            None => self.listen.to_string(),
+        }
+    }
 }
 
 /// `mqtt://127.0.0.1:1883`, `wss://0.0.0.0:9001`, `mqtt+unix:/run/ironbridge/mqtt.sock`

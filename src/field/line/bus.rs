@@ -104,7 +104,7 @@ impl LineBus {
         let tags = Tags::of(&plan, &wanted).resuming(&hub.active_alarms());
         let now = Instant::now();
         let (speakers, partners) = speakers(&plan, bus, now);
-        let switches = Arc::new(Switches::new(speakers.iter().copied()));
+        let switches = Arc::new(Switches::new(&plan, speakers.iter().copied(), &shared.pauses));
         let mut roster = Roster::new(&plan, &speakers, now);
         for (device, partner) in roster.devices.iter_mut().zip(&partners) {
             device.slots = partner.reader.tags().filter_map(|tag| tags.slot(tag)).collect();

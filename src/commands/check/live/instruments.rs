@@ -13,7 +13,7 @@ use super::survey::{BusSurvey, DeviceSurvey, tags_of};
 use crate::config::plan::{LineMode, Plan};
 use crate::field::carrier;
 use crate::field::line::LineBus;
-use crate::field::{BusStats, Shared};
+use crate::field::{BusStats, Pauses, Shared};
 use crate::flow::clock::Clock;
 use crate::flow::hub::{DurableEnd, hub};
 use crate::flow::stop::Stop;
@@ -40,7 +40,7 @@ pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock
     let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
     let drained = tokio::spawn(drain(end));
     let stop = Stop::new();
-    let shared = Shared { clock: clock.clone(), stop: stop.clone() };
+    let shared = Shared { clock: clock.clone(), stop: stop.clone(), pauses: Pauses::default() };
     let (bus, handle) = LineBus::new(Arc::clone(&plan), ix, &hub, shared);
     drop(hub); // so that the drain ends with the bus
     let running = tokio::spawn(bus.run());
