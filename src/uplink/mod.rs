@@ -25,6 +25,7 @@ mod alias;
 mod allowance;
 mod answer;
 mod azure;
+mod births;
 mod budget;
 mod certificates;
 mod client;

@@ -57,7 +57,7 @@ pub fn lawful(host: &Host, devices: &[&str]) -> Values {
                     said(session, &message, devices, &mut values);
                 }
             }
-            Did::Leave | Did::Gone => {}
+            Did::Unsubscribe | Did::Leave | Did::Gone => {}
         }
     }
     values
