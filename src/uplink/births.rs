@@ -3,8 +3,8 @@
 //! They are bytes like any others: counted by the road's meter, charged when they are handed over. Without them a session says
 //! nothing that anybody understands, so
 //!
-//! * no session is begun that could not pay for connect and births together (from its second one on: the first learns what
-//!   they cost), and one that finds this out ends in order before it sends any;
+//! * no session is begun that could not pay for connect and births together, and one that finds this out, because more than
+//!   was thought is used up, ends in order before it sends any;
 //! * births that somebody asks for in a session are paid for like live values, out of the reserve too; what cannot be paid is put
 //!   off, and data go on with the births before it;
 //! * either is told as `budget_births`, and so is its end.
@@ -15,9 +15,11 @@
 use super::allowance::Alarms;
 use super::budget::Need;
 use super::costs;
-use super::way::Leave;
+use super::sparkplug::EdgeNode;
+use super::way::{Leave, Step};
 use super::ways::Ways;
 use crate::flow::notice::{Notice, Phase};
+use crate::model::number::Class;
 
 use tokio::time::Instant;
 
@@ -52,16 +54,29 @@ impl Ways {
         more >= ALIVE
     }
 
+    /// [`Ways::next`] of an uplink that may be an edge node: a session needs its births, of the plan that is in force now.
+    pub(super) fn next_for(&mut self, node: Option<&mut EdgeNode>, waiting: &[Class], now: Instant) -> Step {
+        if let Some(node) = node {
+            self.weigh(node.births_cost(), self.connect + costs::LAST, Born::No);
+        }
+        self.next(waiting, now)
+    }
+
     /// Do the budgets pay for births of so many messages and bytes, while `open` bytes are under way? Where not, a session
     /// without births ends.
-    pub(super) fn pays_births(&mut self, (messages, bytes): (usize, usize), open: u64, born: Born) -> bool {
+    pub(super) fn pays_births(&mut self, births: (usize, usize), open: u64, born: Born) -> bool {
+        let pays = self.weigh(births, open, born);
+        if !pays && born == Born::No {
+            self.leave(Leave::Budget);
+        }
+        pays
+    }
+
+    fn weigh(&mut self, (messages, bytes): (usize, usize), open: u64, born: Born) -> bool {
         let wire = costs::births(messages, bytes);
         self.births.wire = wire;
         let need = if self.alarms(Instant::now()) == Alarms::Waiting { Need::Alarm } else { Need::Live };
         let pays = self.has_room(need, wire, open);
-        if !pays && born == Born::No {
-            self.leave(Leave::Budget);
-        }
         if pays != self.births.told {
             return pays;
         }
@@ -76,5 +91,40 @@ impl Ways {
         let subject = self.name().to_owned();
         self.tell(Notice { event: "budget_births", phase, subject, detail });
         pays
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::{Budget, Period, UplinkPlan};
+    use crate::flow::clock::{Clock, FakeTime};
+    use crate::flow::notice::notices;
+    use crate::model::time::Boot;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn births_that_no_budget_pays_for_are_told_once_end_no_live_session_and_begin_none() {
+        const SMALL: (usize, usize) = (10, 38_000);
+        const LARGE: (usize, usize) = (10, 70_000);
+        let budgets = vec![Budget { bytes: 64 << 10, period: Period::Day }];
+        let plan = UplinkPlan { budgets, ..UplinkPlan::plain("cloud") };
+        let (notices, mut waiting) = notices();
+        let clock = Clock::new(Arc::<FakeTime>::default(), Boot(1), 0);
+        let mut ways = Ways::new(&plan, Duration::ZERO, clock, notices, Arc::default());
+        let mut told = || waiting.try_recv().ok().map(|notice| (notice.event, notice.phase));
+        assert_eq!(ways.next(&[], Instant::now()), Step::Connect);
+        assert!(ways.pays_births(SMALL, 0, Born::No));
+        assert!(!ways.pays_births(SMALL, 30_000, Born::Yes), "what is under way has to be paid too");
+        assert_eq!(told(), Some(("budget_births", Phase::Active)));
+        assert!(!ways.pays_births(LARGE, 0, Born::Yes) && !ways.is_leaving(), "data go on");
+        assert!(!ways.pays_births(LARGE, 0, Born::No) && ways.is_leaving(), "there is nothing to go on with");
+        assert_eq!(told(), None, "it is told already");
+        ways.ended();
+        assert_eq!(ways.next(&[], Instant::now()), Step::Pause, "nobody connects for births that cannot be paid");
+        assert!(ways.pays_births(SMALL, 0, Born::No));
+        assert_eq!(told(), Some(("budget_births", Phase::Cleared)));
+        assert_eq!(ways.next(&[], Instant::now()), Step::Connect);
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Ways {
     notices: Notices,
     stats: Arc<UplinkStats>,
     /// What a connect costs: an estimate until one was measured.
-    connect: u64,
+    pub(super) connect: u64,
     /// Of an edge node.
     pub(super) births: BirthCost,
     /// Bytes of the current path when its connect began; `None` once it was measured.

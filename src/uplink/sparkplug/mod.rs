@@ -283,7 +283,7 @@ impl EdgeNode {
     }
 
     /// Messages and bytes of all births, from above.
-    pub(super) fn births_cost(&self) -> (usize, usize) {
+    pub(in crate::uplink) fn births_cost(&self) -> (usize, usize) {
         let Some(plant) = &self.plant else { return (1, 0) };
         let plan = plant.plan.load();
         let births = births(&plan.devices, &plan.tags, &self.classes);
