@@ -70,10 +70,17 @@ struct Orders {
     cut: u64,
     /// What comes is read and lost, nothing is answered: a broker that is about to die.
     swallow: bool,
-    /// No SUBACK.
-    no_suback: bool,
-    /// No UNSUBACK until this is over.
-    no_unsuback: bool,
+    withheld: Withheld,
+}
+
+/// What is not answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Withheld {
+    #[default]
+    Nothing,
+    Subacks,
+    /// Barriers are answered when this is over.
+    Unsubacks,
 }
 
 struct Shared {
@@ -132,12 +139,14 @@ impl Host {
     }
 
     pub fn no_suback(&self, on: bool) {
-        self.shared.orders.send_modify(|orders| orders.no_suback = on);
+        let withheld = if on { Withheld::Subacks } else { Withheld::Nothing };
+        self.shared.orders.send_modify(|orders| orders.withheld = withheld);
     }
 
     /// Barriers are answered when this is over.
     pub fn no_unsuback(&self, on: bool) {
-        self.shared.orders.send_modify(|orders| orders.no_unsuback = on);
+        let withheld = if on { Withheld::Unsubacks } else { Withheld::Nothing };
+        self.shared.orders.send_modify(|orders| orders.withheld = withheld);
     }
 
     /// The state of a host, retained, and told to who has subscribed.
@@ -339,7 +348,7 @@ impl Peer {
 
     /// Barriers, unless that is forbidden.
     async fn answer(&mut self) -> Option<()> {
-        if self.shared.orders.borrow().no_unsuback {
+        if self.shared.orders.borrow().withheld == Withheld::Unsubacks {
             return Some(());
         }
         for pkid in std::mem::take(&mut self.unanswered) {
@@ -351,7 +360,7 @@ impl Peer {
     async fn subscribe(&mut self, subscribe: v4::Subscribe) -> Option<()> {
         let asked: Vec<_> = subscribe.filters.into_iter().map(|filter| (filter.path, filter.qos)).collect();
         self.note(Did::Subscribe(asked.clone()));
-        if self.shared.orders.borrow().no_suback {
+        if self.shared.orders.borrow().withheld == Withheld::Subacks {
             return Some(());
         }
         let codes = asked.iter().map(|(_, qos)| v4::SubscribeReasonCode::Success(*qos)).collect();

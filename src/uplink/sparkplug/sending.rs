@@ -23,9 +23,9 @@ use crate::uplink::window::Sent;
 
 /// Births in flight: they need not wait for each other, but a thin link is not to be filled with them. Less where it carries less.
 const BIRTH_BYTES: usize = 64 << 10;
+const BIRTHS: usize = 256;
 /// A barrier behind so many bytes, or more where the link carries them in a moment; a barrier costs some 40.
 const BARRIER_BYTES: usize = 4 << 10;
-const BIRTHS: usize = 256;
 /// How long a server of several is watched for the primary host.
 const HOST_WAIT: Duration = Duration::from_secs(30);
 
