@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::config::plan::Anonymous;
 
+/// Whose sessions of the gateway's own are; no name of a user or a certificate is written so.
+const GATEWAY: &str = "gateway";
+
 /// Made by [`super::Access::admit`] at CONNECT. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -23,12 +26,26 @@ pub enum Who {
     User(Arc<str>),
     /// By a certificate of this name, verified by its listener.
     Certificate(Arc<str>),
+    /// By a client id that its MQTT-SN listener has in its list, and where it comes from: a name, not a proof.
+    Sensor(Arc<str>),
+    /// It is the gateway itself, which came in through no listener: an edge node of Sparkplug on its own broker.
+    Gateway,
 }
 
 impl Identity {
     /// A client with this id.
     pub fn new(who: Who, client: impl Into<Arc<str>>) -> Self {
         Self { who, client: client.into(), proof: 0 }
+    }
+
+    /// The gateway itself.
+    pub fn gateway(client: impl Into<Arc<str>>) -> Self {
+        Self::new(Who::Gateway, client)
+    }
+
+    /// Is it the gateway itself?
+    pub const fn is_gateway(&self) -> bool {
+        matches!(self.who, Who::Gateway)
     }
 
     /// Nobody in particular.
@@ -55,11 +72,11 @@ impl Identity {
         &self.client
     }
 
-    /// The name of user or certificate: `%u` in a filter.
+    /// The name of user, certificate or sensor: `%u` in a filter.
     pub fn name(&self) -> Option<&str> {
         match &self.who {
-            Who::Anonymous(_) => None,
-            Who::User(name) | Who::Certificate(name) => Some(name),
+            Who::Anonymous(_) | Who::Gateway => None,
+            Who::User(name) | Who::Certificate(name) | Who::Sensor(name) => Some(name),
         }
     }
 
@@ -68,13 +85,14 @@ impl Identity {
         let who = match owner.split_once(':') {
             Some(("user", name)) => Who::User(name.into()),
             Some(("cert", name)) => Who::Certificate(name.into()),
+            Some(("sensor", name)) => Who::Sensor(name.into()),
             _ => Who::Anonymous(anonymous),
         };
         Self::new(who, client)
     }
 
-    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME` or
-    /// `cert:NAME`. A session of another owner is none of its business.
+    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME`,
+    /// `cert:NAME` or `sensor:NAME`. A session of another owner is none of its business.
     pub fn owner(&self) -> Arc<str> {
         self.to_string().into()
     }
@@ -87,6 +105,8 @@ impl fmt::Display for Identity {
             Who::Anonymous(_) => f.write_str(super::ANONYMOUS),
             Who::User(name) => write!(f, "user:{name}"),
             Who::Certificate(name) => write!(f, "cert:{name}"),
+            Who::Sensor(name) => write!(f, "sensor:{name}"),
+            Who::Gateway => f.write_str(GATEWAY),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::bridges::Bridges;
 use super::buses::Buses;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
-use super::means::{Means, topics};
+use super::means::{Means, own_nodes, topics};
 use super::publisher::Turn;
 use super::start::{routes, tag_metas};
 use super::trial::Trial;
@@ -58,6 +58,7 @@ impl House {
         means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
+        means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
         means.plan.store(Arc::clone(&new));
         self.turn().await;
         self.forget_standings(changes);
@@ -65,6 +66,7 @@ impl House {
         self.change_doors(changes).await;
         self.change_ways(changes).await;
         self.uplinks.change(&self.means, &new, changes).await;
+        self.means.ownership.stand_for(own_nodes(&new).collect());
         self.show_roster();
     }
 
@@ -148,7 +150,7 @@ impl House {
             return;
         }
         let gone = self.bridges.take_touched(changes, &self.plan);
-        self.lead().await;
+        self.lead();
         gone.end(&self.means).await;
         if let Err(error) = self.open_bridges().await {
             tracing::error!(%error, "the store of a new bridge could not be opened");
@@ -160,15 +162,15 @@ impl House {
     /// Opens the stores of bridges that have none yet; what is retained goes out first.
     pub async fn open_bridges(&mut self) -> Result<(), JoinError> {
         self.bridges.open(&self.means, &self.plan).await?;
-        self.lead().await;
+        self.lead();
         self.bridges.offer_retained(&self.means).await;
         Ok(())
     }
 
     /// Leads clients' messages into the stores they belong to.
-    async fn lead(&self) {
+    fn lead(&self) {
         let (routes, lanes) = forwarding::routes(&self.plan, &self.means.hub, &self.bridges);
-        self.means.forward.replace(routes, lanes).await;
+        self.means.forward.replace(routes, lanes);
     }
 
     pub fn show_roster(&self) {

@@ -13,6 +13,7 @@ mod device;
 mod habits;
 mod line;
 mod listener;
+mod mqtt_sn;
 mod page;
 mod sparkplug;
 mod tag;
@@ -32,12 +33,13 @@ pub use line::{
 pub use listener::{
     Anonymous, BrokerLimits, ClientCertificate, Listen, ListenerPlan, ListenerTls, Rate, WebsocketPlan,
 };
+pub use mqtt_sn::{AddressRange, AdvertisePlan, MqttSnPlan, SensorPlan, UnaskedPlan, admits};
 pub use page::PagePlan;
 pub use sparkplug::{Datatypes, HOST_TIMEOUT, SparkplugPlan};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
-    Bind, Budget, Compress, Delivery, Downlink, Format, Layout, MqttVersion, Overrun, PathPlan, Period, Preset,
-    ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan, Use,
+    Bind, Budget, Compress, Delivery, Downlink, Format, LOCAL_URL, Layout, MqttVersion, Overrun, PathPlan, Period,
+    Preset, ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan, Use,
 };
 
 /// The whole of it.

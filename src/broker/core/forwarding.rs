@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Origin, PAGE_RETAINED, Refusal, Shared};
+use super::{Origin, PAGE_RETAINED, Pace, Refusal, Shared};
 use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
@@ -41,10 +41,16 @@ pub enum NotTaken {
 impl Shared {
     /// Hands a message in where its topic goes upstream; what must be awaited before it is acknowledged, if anything.
     pub(in crate::broker) fn forward(&self, message: &Message, retain: Retain) -> Option<Stored> {
-        if !self.forward.wants(&message.topic, None) {
+        if !self.forward.wants(&message.topic, None) || self.is_of_own_node(&message.topic) {
             return None;
         }
         at_once(self.forward.submit(carried::letter(message, retain, self.clock.now())))
+    }
+
+    /// Is it between an edge node that the gateway is here and its hosts? That goes upstream by an uplink, or not at all: its births
+    /// and numbers are of this broker.
+    fn is_of_own_node(&self, topic: &str) -> bool {
+        matches!(self.ownership.of(topic), Owner::EdgeNode | Owner::EdgeCommand)
     }
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
@@ -55,7 +61,7 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None };
+        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None, pace: Pace::InRow };
         let published = match self.publish(&message, retain, origin) {
             // Tried again for ever, it would hold up all that comes behind it.
             Err(Refusal::NoRoom) => {

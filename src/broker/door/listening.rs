@@ -1,4 +1,4 @@
-//! Where a door listens: a TCP port, perhaps of one interface only, or a unix socket.
+//! Where a door listens: a TCP port, perhaps of one interface only, a unix socket, or a UDP port.
 //!
 //! A unix socket has mode 0660 from its first moment (made under a name of its own and then moved into place), so the
 //! group of the process decides who may connect. What is left of an earlier run is replaced; a socket on which somebody
@@ -6,13 +6,15 @@
 //! choice (systemd: `RuntimeDirectory=ironbridge`).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
+use tokio::time::Instant;
 
 use super::shown::Peer;
 use crate::config::plan::{Listen, ListenerPlan};
@@ -27,10 +29,19 @@ const NOT_SENT_MAX: u32 = 64 << 10;
 /// Who may connect to a unix socket: owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
+/// How long a port for datagrams may still be held by the door before, and how often that is looked at.
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
+const HANDOVER_LOOK: Duration = Duration::from_millis(20);
+
 /// An open door.
 pub(super) enum Listening {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+    /// Datagrams have no connections: whoever serves them takes them from here.
+    Udp(Arc<UdpSocket>),
 }
 
 /// A connection as it was taken in.
@@ -54,6 +65,7 @@ impl Listening {
                 let made = tokio::task::spawn_blocking(move || unix(&path)).await.map_err(io::Error::other)?;
                 made.map(|(listener, file)| Self::Unix { listener, _file: file })
             }
+            Listen::Udp(address) => udp(address, plan).await.map(|socket| Self::Udp(Arc::new(socket))),
         }
     }
 
@@ -62,6 +74,7 @@ impl Listening {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix { .. } => None,
+            Self::Udp(socket) => socket.local_addr().ok(),
         }
     }
 
@@ -70,6 +83,7 @@ impl Listening {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Raw::Tcp(stream, peer)),
             Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Raw::Unix(stream)),
+            Self::Udp(_) => std::future::pending().await,
         }
     }
 }
@@ -103,6 +117,31 @@ fn tcp(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> 
     }
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// A port for datagrams. The clients of a door that was just closed may hold it for a moment, to say goodbye.
+async fn udp(address: SocketAddr, plan: &ListenerPlan) -> io::Result<UdpSocket> {
+    let until = Instant::now() + HANDOVER_MAX;
+    let socket = loop {
+        match UdpSocket::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(HANDOVER_LOOK).await;
+            }
+            other => break other?,
+        }
+    };
+    if let Some(name) = plan.interface.as_deref() {
+        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
+    }
+    if let Some(to) = plan.mqtt_sn.as_ref().and_then(|plan| plan.advertise) {
+        match to.to.ip() {
+            IpAddr::V4(group) if group.is_multicast() => socket.join_multicast_v4(group, Ipv4Addr::UNSPECIFIED)?,
+            IpAddr::V6(group) if group.is_multicast() => socket.join_multicast_v6(&group, 0)?,
+            IpAddr::V4(_) => socket.set_broadcast(true)?,
+            IpAddr::V6(_) => {}
+        }
+    }
+    Ok(socket)
 }
 
 fn device(name: &str, error: &io::Error) -> io::Error {

@@ -4,9 +4,10 @@
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
 //! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
-//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
+//! those before CONNECT · `inside` the way in of the gateway's own edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT,
+//! through `turnstile`, `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
-//! to CONNECT · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
 //! waits for meanwhile · `sending` what goes to the client.
 
@@ -17,16 +18,20 @@ mod duty;
 mod errands;
 mod filters;
 mod greeting;
+mod inside;
 mod intake;
 mod limits;
 mod listening;
 mod sending;
+#[cfg(feature = "mqtt-sn")]
+mod sensors;
 mod shown;
 mod strangers;
 mod stream;
 mod taking;
 mod terms;
 mod threshold;
+mod turnstile;
 mod upgrade;
 mod warden;
 mod websocket;
@@ -34,8 +39,8 @@ mod welcome;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -45,12 +50,15 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Shared;
 use super::notice;
+use super::outbox::Outbox;
 use super::talk::Trouble;
+use super::tree::ClientKey;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
+use crate::road::inside::{InnerDoor, Visits};
 pub use certificates::files;
 use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
@@ -61,6 +69,7 @@ use stream::Stream;
 use taking::Taking;
 use terms::Terms;
 use threshold::Said;
+use turnstile::Turnstile;
 use warden::Warden;
 pub(super) use warden::{DoorList, Order};
 
@@ -78,6 +87,7 @@ pub(super) struct Doors {
     orders: mpsc::Sender<Order>,
     inbox: mpsc::Receiver<Order>,
     list: DoorList,
+    inner: (InnerDoor, Visits),
 }
 
 /// What all doors share.
@@ -85,6 +95,7 @@ pub(super) struct Doors {
 struct Site {
     limits: Arc<Limits>,
     places: Arc<Semaphore>,
+    turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
 }
@@ -98,6 +109,7 @@ struct Door {
     limits: Arc<Limits>,
     strangers: Arc<Strangers>,
     places: Arc<Semaphore>,
+    turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
     taking: Taking,
@@ -114,6 +126,8 @@ struct Porch {
     said: Said,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    /// For handshakes.
+    turnstile: Turnstile,
     /// Cancelled when the gateway has nothing more to say.
     end: CancellationToken,
     /// Cancelled when there is no such door any more.
@@ -135,7 +149,12 @@ struct Arrival {
     pub places: Arc<Semaphore>,
     /// See [`Porch`].
     pub closed: CancellationToken,
+    /// Where its place in the core is noted, for whoever speaks for it.
+    pub place: Option<Arc<OnceLock<Place>>>,
 }
+
+/// A connected client, as the core knows it.
+type Place = (ClientKey, Arc<Outbox>);
 
 impl Site {
     /// A door that is not open yet, one of so many.
@@ -150,6 +169,7 @@ impl Site {
             limits: Arc::clone(&self.limits),
             strangers: Strangers::new(self.limits.total_max, doors),
             places: Arc::clone(&self.places),
+            turnstile: self.turnstile.clone(),
             shared: Arc::clone(&self.shared),
             notices: self.notices.clone(),
             taking: Taking::new(),
@@ -163,10 +183,12 @@ impl Site {
 impl Doors {
     pub(super) fn new(plan: &BrokerPlan, shared: &Arc<Shared>, notices: &Notices) -> Self {
         let (limits, places) = (Arc::new(Limits::new(plan.limits)), intake::places());
-        let site = Site { limits, places, shared: Arc::clone(shared), notices: notices.clone() };
+        let (shared, notices) = (Arc::clone(shared), notices.clone());
+        let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices };
         let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        Self { all, site, asked: watch::Sender::new(0), orders, inbox, list: DoorList::default() }
+        let (list, inner) = (DoorList::default(), InnerDoor::new());
+        Self { all, site, asked: watch::Sender::new(0), orders, inbox, list, inner }
     }
 
     /// Each change of the number asks for certificates to be read again.
@@ -177,6 +199,11 @@ impl Doors {
     /// Where other doors are asked for, and which there are.
     pub(super) fn orders(&self) -> (mpsc::Sender<Order>, DoorList) {
         (self.orders.clone(), self.list.clone())
+    }
+
+    /// By which the gateway itself comes in; it is open as long as the broker runs.
+    pub(super) fn inner(&self) -> InnerDoor {
+        self.inner.0.clone()
     }
 
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
@@ -190,7 +217,8 @@ impl Doors {
     /// Starts one task per listener, and one for its certificates; they end when stopping begins. And the warden, who
     /// starts others.
     pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
-        let Self { all, site, asked, orders: _, inbox, list } = self;
+        let Self { all, site, asked, orders: _, inbox, list, inner: (_, visits) } = self;
+        tracker.spawn(inside::serve(visits, Arc::clone(&site.shared), (tracker.clone(), end.clone())));
         let mut warden = Warden::new(site, asked, list, (tracker.clone(), stop.clone(), end.clone()));
         for (door, certificates) in all {
             warden.begin(door, certificates);
@@ -221,6 +249,7 @@ impl Porch {
             shared,
             places,
             closed: self.closed.clone(),
+            place: None,
         }
     }
 }
@@ -246,6 +275,7 @@ impl Door {
             said: Said::default(),
             shared: Arc::clone(&self.shared),
             places: Arc::clone(&self.places),
+            turnstile: self.turnstile.clone(),
             end: end.clone(),
             closed: closed.clone(),
         });
@@ -272,6 +302,10 @@ impl Door {
 
     /// Until the door has no certificate any more, or its listener breaks.
     async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
+        #[cfg(feature = "mqtt-sn")]
+        if let (Listening::Udp(socket), Some(plan)) = (from, &porch.plan.mqtt_sn) {
+            return sensors::serve((&self.limits, tracker), socket, porch, plan).await;
+        }
         let mut secured = self.secured.clone();
         loop {
             let closed = async {
@@ -292,7 +326,7 @@ impl Door {
         let peer = raw.peer();
         let address = match peer {
             Peer::Address(address) => Some(address.ip()),
-            Peer::Process { .. } | Peer::Gone => None,
+            Peer::Process { .. } | Peer::Gone | Peer::Inside => None,
         };
         let pass = match self.limits.admit(address, Instant::now()) {
             Ok(pass) => pass,

@@ -16,6 +16,8 @@ pub(super) struct Shown {
     pub peer: Peer,
     /// Its certificate, which was verified against `client_ca`; `None`: it has shown none.
     pub certificate: Option<Certificate>,
+    /// The name under which its door has its client id in a list; for sensors, which can prove nothing.
+    pub sensor: Option<Arc<str>>,
 }
 
 /// A verified certificate.
@@ -36,6 +38,8 @@ pub(super) enum Peer {
     Process { pid: i32, uid: u32 },
     /// On this box, gone before it could be asked who it is.
     Gone,
+    /// The gateway itself.
+    Inside,
 }
 
 impl Peer {
@@ -53,7 +57,7 @@ impl Peer {
     pub(super) fn address(self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(address.ip()),
-            Self::Process { .. } | Self::Gone => None,
+            Self::Process { .. } | Self::Gone | Self::Inside => None,
         }
     }
 }
@@ -64,6 +68,7 @@ impl fmt::Display for Peer {
             Self::Address(address) => address.fmt(f),
             Self::Process { pid, uid } => write!(f, "process {pid} of user {uid}"),
             Self::Gone => f.write_str("a process"),
+            Self::Inside => f.write_str("the gateway"),
         }
     }
 }

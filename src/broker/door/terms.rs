@@ -20,12 +20,30 @@ pub(super) struct Terms {
     pub max_qos: Qos,
     pub retain_available: bool,
     payload_bytes: u32,
+    pub watch: Watch,
+}
+
+/// Who watches whether a client is there still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Watch {
+    /// We: by its keep alive, and by what it takes.
+    #[default]
+    Ours,
+    /// Whoever stands between the client and us. It may sleep for hours: what comes then waits in its outbox.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its doors do"))]
+    Doors,
 }
 
 impl Terms {
     pub(super) fn new(max_qos: u8, limits: &BrokerLimits) -> Self {
         let max_qos = Qos::from_bits(max_qos).unwrap_or(Qos::ExactlyOnce);
-        Self { max_qos, retain_available: limits.retain_available, payload_bytes: limits.payload_bytes }
+        let BrokerLimits { retain_available, payload_bytes, .. } = *limits;
+        Self { max_qos, retain_available, payload_bytes, watch: Watch::default() }
+    }
+
+    /// Of the gateway itself, whatever clients may do.
+    pub(super) const fn inside() -> Self {
+        Self { max_qos: Qos::ExactlyOnce, retain_available: true, payload_bytes: u32::MAX, watch: Watch::Ours }
     }
 
     /// May this will be left? The error is CONNACK's reason (3.2.2-12, 3.2.2-13).

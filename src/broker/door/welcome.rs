@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
+use super::shown::Peer;
+use super::terms::Watch;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
@@ -18,9 +20,13 @@ use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
 use crate::broker::wire::{Connect, Version};
+use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
+
+/// Longest packet of the gateway itself: the birth of a device has all its tags in one.
+const INSIDE_BYTES_MAX: u32 = 32 << 20;
 
 /// Who takes packets of this length takes a CONNACK with a reason string.
 const REASONED_BYTES: u32 = 128;
@@ -82,11 +88,16 @@ fn admit<'a>(
     let terms = arrival.terms;
     let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
     let password = connect.password.as_ref().map(|password| &*password.0);
-    let shown = Credentials { user: connect.user.as_deref(), password, certificate };
+    let sensor = arrival.shown.sensor.as_deref();
+    let shown = Credentials { user: connect.user.as_deref(), password, certificate, sensor };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
+    let inside = arrival.shown.peer == Peer::Inside;
     async move {
-        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
+        if inside {
+            return Ok(Identity::gateway(id));
+        }
+        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
             return Err(0x85); // 3.1.3-8: identifier rejected
         }
         if required {
@@ -117,7 +128,8 @@ fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16>
 pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
     let limits = arrival.shared.limits;
-    let keep_alive = server_keep_alive(&mut connect, limits.keep_alive_max);
+    let longest = limits.keep_alive_max.filter(|_| arrival.terms.watch == Watch::Ours);
+    let keep_alive = server_keep_alive(&mut connect, longest);
     connect.receive_maximum = connect.receive_maximum.min(limits.inflight);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
@@ -166,6 +178,9 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), Arc::clone(&outbox));
+    if let Some(place) = &arrival.place {
+        let _ = place.set((entered.key, Arc::clone(&outbox))); // a place is given once
+    }
     let (present, dropped) = (entered.present, entered.dropped);
     if arrival.shared.talk.allows() {
         tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
@@ -181,7 +196,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
-    let intake = Intake::new(arrived, arrival.places, limits.packet_bytes);
+    let longest = if arrival.shown.peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes };
+    let intake = Intake::new(arrived, arrival.places, longest);
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
 }
 

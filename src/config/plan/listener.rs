@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::MqttSnPlan;
 use crate::model::certificate::NameFrom;
 
 /// `[[broker.listener]]`
@@ -25,6 +26,8 @@ pub struct ListenerPlan {
     pub max_qos: u8,
     /// `require_client_id`: whoever brings none is refused instead of being given one.
     pub require_client_id: bool,
+    /// `protocol = "mqtt-sn"`
+    pub mqtt_sn: Option<MqttSnPlan>,
 }
 
 impl ListenerPlan {
@@ -39,6 +42,7 @@ impl ListenerPlan {
             interface: None,
             max_qos: 2,
             require_client_id: false,
+            mqtt_sn: None,
         }
     }
 }
@@ -55,6 +59,7 @@ impl fmt::Display for ListenerPlan {
         match &self.listen {
             Listen::Tcp(address) => write!(f, "{scheme}://{address}"),
             unix @ Listen::Unix(_) => write!(f, "{scheme}+{unix}"),
+            Listen::Udp(address) => write!(f, "mqtt-sn://{address}"),
         }
     }
 }
@@ -66,6 +71,8 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `unix:/path`, absolute.
     Unix(PathBuf),
+    /// `udp:` and a literal address.
+    Udp(SocketAddr),
 }
 
 impl fmt::Display for Listen {
@@ -73,6 +80,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
         }
     }
 }
