@@ -8,12 +8,13 @@
 //! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key of the contract
 //! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
 //! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
-//! from it, `forecast` and `wire` what it will cost · `exchange` takes tags out to CSV and back in, `sheet` is what the two forms
+//! from it, `births` how large those of Sparkplug are, `forecast` and `wire` what it will cost · `exchange` takes tags out to CSV and back in, `sheet` is what the two forms
 //! have in common. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
 //! come from the caller. `lines` knows the frames of instruments that speak no Modbus. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
 use std::path::{Path, PathBuf};
 
+pub mod births;
 pub mod blocks;
 mod check;
 mod csv;

@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::births::births;
 use super::forecast::{Rate, sample_rate};
 use super::plan::{Compress, Format, Layout, Plan, TagPlan, Transport, UplinkPlan};
 use crate::model::number::Class;
@@ -53,8 +54,8 @@ const SPARKPLUG: [f64; 2] = [15.9, 16.1];
 const SPARKPLUG_GZIP: [f64; 2] = [6.0, 8.2];
 /// A publish, the barrier behind it and its answer.
 const SPARKPLUG_MESSAGE: f64 = 300.0;
-/// A metric in a DBIRTH.
-const BIRTH_TAG: f64 = 60.0;
+/// Headers of what births are in.
+const BIRTHS: f64 = 1.08;
 /// What a format that batches is forecast with, where it is not the configured one.
 const BATCH_EVERY: Duration = Duration::from_secs(10);
 const BATCH_SAMPLES: f64 = 10_000.0;
@@ -134,6 +135,8 @@ pub struct Load {
     pub topic: f64,
     /// Mean length of a tag's name.
     pub name: f64,
+    /// Bytes of all births of Sparkplug.
+    pub births: f64,
 }
 
 /// The load of an uplink's classes.
@@ -157,6 +160,7 @@ pub fn load(plan: &Plan, uplink: &UplinkPlan) -> Load {
         polls,
         topic: mean(|tag| tag.topic.len()) + as_f64(uplink.topic_prefix.len()),
         name: mean(|tag| tag.name.len()),
+        births: as_f64(births(&plan.devices, &plan.tags, &uplink.classes).bytes),
     }
 }
 
@@ -257,8 +261,8 @@ pub fn upkeep_of(uplink: &UplinkPlan, load: &Load, way: Way) -> Upkeep {
         upkeep.status = 0.0;
         let windows = uplink.paths.first().and_then(|path| path.schedule);
         let connects = windows.map_or(CONNECTS, |schedule| [SECONDS_PER_DAY / schedule.every.as_secs_f64(); 2]);
-        upkeep.connects.least += connects[0] * load.tags * BIRTH_TAG;
-        upkeep.connects.most += connects[1] * load.tags * BIRTH_TAG;
+        upkeep.connects.least += connects[0] * load.births * BIRTHS;
+        upkeep.connects.most += connects[1] * load.births * BIRTHS;
     }
     upkeep
 }

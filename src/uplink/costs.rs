@@ -36,6 +36,12 @@ pub(super) fn publish(bytes: usize) -> u64 {
     bytes + (segments + segments / 2 + 1) * SEGMENT + (bytes / (8 << 10) + 2) * RECORD + ANSWER
 }
 
+/// Births of an edge node: publishes without acknowledgement that leave together, with a barrier behind each few kB.
+pub(super) fn births(messages: usize, bytes: usize) -> u64 {
+    let (messages, bytes) = (messages as u64, bytes as u64);
+    bytes * 108 / 100 + messages * RECORD + (bytes / (4 << 10) + 1) * (2 * RECORD + 2 * SEGMENT + ANSWER)
+}
+
 /// Publishes in flight, of which the meter may have counted all or nothing.
 pub(super) fn in_flight(messages: usize, bytes: usize) -> u64 {
     messages as u64 * publish(0) + bytes as u64 * 108 / 100

@@ -54,8 +54,8 @@ pub(super) struct Progress {
     pub(super) paused: bool,
     /// Bytes that a record of the backlog takes in a message; 0: not known.
     pub(super) record_bytes: usize,
-    /// Something at QoS 0 is on its way without a barrier behind it.
-    pub(super) unproven: bool,
+    /// Bytes at QoS 0 that are on their way without a barrier behind them.
+    pub(super) unproven: usize,
     /// Births, or a host that they wait for, keep data waiting.
     pub(super) births: bool,
     /// Records of the backlog that were put into messages not yet fetched.
@@ -91,7 +91,7 @@ impl Progress {
             round_at: None,
             paused: false,
             record_bytes: 0,
-            unproven: false,
+            unproven: 0,
             births: false,
             open_records: 0,
             heard: Heard::Nothing,
@@ -108,7 +108,7 @@ impl Progress {
 
     /// A barrier behind what was sent at QoS 0.
     pub(super) fn raise(&mut self, client: &Client) -> Result<(), Gone> {
-        if std::mem::take(&mut self.unproven) { client.barrier() } else { Ok(()) }
+        if std::mem::take(&mut self.unproven) > 0 { client.barrier() } else { Ok(()) }
     }
 
     /// How long the session stands.
@@ -249,6 +249,9 @@ impl<S: Source> Session<'_, S> {
                 self.trouble.taken(self.timing.refused_again * QUIET_ROUNDS, Instant::now());
             }
             self.stats.acknowledged_at(self.clock.now(), owed);
+        }
+        if self.packer.node().is_some() && self.ways.carries() {
+            progress.moved_at = Instant::now();
         }
         self.stats.in_flight.set(news.in_flight as u64);
         if opens || news.in_flight == 0 || progress.backlog_at.elapsed() >= BACKLOG_EVERY {

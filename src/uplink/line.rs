@@ -209,6 +209,11 @@ impl Line {
         self.lock().window.message_bytes()
     }
 
+    /// How many bytes the link should have in flight.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.lock().window.bytes_max()
+    }
+
     /// See [`Window::oldest`].
     pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
         self.lock().window.oldest()

@@ -25,6 +25,7 @@ mod alias;
 mod allowance;
 mod answer;
 mod azure;
+mod births;
 mod budget;
 mod certificates;
 mod client;
@@ -254,7 +255,7 @@ impl<S: Source> Uplink<S> {
     /// Which way to go; or how long to wait, because none may carry anything now.
     fn choose_way(&mut self) -> Option<Duration> {
         self.keep_meters(Save::Due); // what was used before this run comes first
-        let step = self.ways.next(&self.source.waiting(), Instant::now());
+        let step = self.ways.next_for(self.packer.node(), &self.source.waiting(), Instant::now());
         self.keep_meters(Save::Due);
         match step {
             Step::Connect => {}

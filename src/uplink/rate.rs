@@ -35,6 +35,13 @@ impl Rate {
         self.full_at = Some(full_at + every);
         Ok(())
     }
+
+    /// One publish that cannot wait, because others went before it that belong to it: the next ones wait for it.
+    pub(super) fn owe(&mut self, now: Instant) {
+        if let Some(every) = self.every {
+            self.full_at = Some(self.full_at.map_or(now, |at| at.max(now)) + every);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +69,15 @@ mod tests {
             assert!(sent.len() >= per_second as usize * 10, "{} of {per_second} in 10 s", sent.len());
         }
         assert_eq!(Rate::new(None).take(Instant::now()), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_wait_is_paid_back_by_what_follows() {
+        let (mut rate, now) = (Rate::new(Some(100)), Instant::now());
+        (0..50).for_each(|_| rate.owe(now));
+        assert_eq!(rate.take(now), Err(now + Duration::from_millis(410)));
+        assert_eq!(rate.take(now + Duration::from_millis(410)), Ok(()));
+        Rate::new(None).owe(now);
     }
 
     #[test]

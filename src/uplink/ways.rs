@@ -22,6 +22,7 @@ use crate::road::meter::Meter;
 use crate::store::{Lane, MeterRow};
 
 use super::allowance::{Alarms, Allowance};
+use super::births::BirthCost;
 use super::budget::{Need, Save};
 use super::costs;
 use super::pack::Message;
@@ -50,7 +51,9 @@ pub(super) struct Ways {
     notices: Notices,
     stats: Arc<UplinkStats>,
     /// What a connect costs: an estimate until one was measured.
-    connect: u64,
+    pub(super) connect: u64,
+    /// Of an edge node.
+    pub(super) births: BirthCost,
     /// Bytes of the current path when its connect began; `None` once it was measured.
     connecting_at: Option<u64>,
     /// Cost of what was sent since the last tick and in those before: the meter may not have seen it yet.
@@ -87,6 +90,7 @@ impl Ways {
             notices,
             stats,
             connect: costs::connect(plan),
+            births: BirthCost::default(),
             connecting_at: None,
             unsettled: [0; UNSETTLED],
             alarm_at: None,
@@ -225,9 +229,28 @@ impl Ways {
 
     /// Do the budgets allow a publish of so many bytes, while `open` bytes are under way?
     pub(super) fn can_pay(&self, need: Need, bytes: usize, open: u64) -> bool {
+        self.has_room(need, costs::publish(bytes), open)
+    }
+
+    /// The same of a cost.
+    pub(super) fn has_room(&self, need: Need, cost: u64, open: u64) -> bool {
         let open = open + self.unsettled.iter().sum::<u64>();
-        let path = self.paths.current().unwrap_or(0);
-        self.allowance.has_room(path, need, costs::publish(bytes), open)
+        self.allowance.has_room(self.paths.current().unwrap_or(0), need, cost, open)
+    }
+
+    /// Of the uplink.
+    pub(super) fn name(&self) -> &str {
+        &self.uplink
+    }
+
+    /// The operator is to know.
+    pub(super) fn tell(&self, notice: Notice) {
+        self.notices.tell(notice);
+    }
+
+    /// The session is to end in order.
+    pub(super) fn leave(&mut self, why: Leave) {
+        self.leaving.get_or_insert(why);
     }
 
     /// It was handed over.
@@ -235,7 +258,7 @@ impl Ways {
         self.unsettled[0] = self.unsettled[0].saturating_add(costs::publish(bytes));
     }
 
-    fn way(&self) -> &Way {
+    pub(super) fn way(&self) -> &Way {
         &self.ways[self.paths.current().unwrap_or(0)]
     }
 
@@ -294,7 +317,7 @@ impl Ways {
         self.notices.tell(Notice { event: "path_changed", phase: Phase::Once, subject, detail });
     }
 
-    fn alarms(&self, now: Instant) -> Alarms {
+    pub(super) fn alarms(&self, now: Instant) -> Alarms {
         let fresh = |at: Instant| now.saturating_duration_since(at) < ALARM_LINGER;
         if self.alarm_at.is_some_and(fresh) { Alarms::Waiting } else { Alarms::None }
     }
@@ -320,7 +343,7 @@ impl Ways {
         let affordable = if standing {
             !self.allowance.must_leave(path, if urgent { Alarms::Waiting } else { Alarms::None })
         } else {
-            self.allowance.has_room(path, need, self.connect + costs::LAST, 0)
+            self.allowance.has_room(path, need, self.connect + self.births.wire + costs::LAST, 0)
         };
         useful && open && affordable
     }

@@ -133,6 +133,11 @@ impl Window {
         self.pace.message_bytes()
     }
 
+    /// How many bytes should be in flight.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.pace.limit()
+    }
+
     /// What was sent first of all that is owed and not answered, and whether nothing else is in flight.
     pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
         let alone = if self.in_flight() == 1 { Alone::Yes } else { Alone::No };

@@ -174,6 +174,21 @@ fn two_tags_of_a_device_cannot_be_one_metric() {
 }
 
 #[test]
+fn a_device_whose_birth_no_message_of_the_cloud_can_hold_is_named() {
+    let site = |tags: usize| {
+        let tag = |n| {
+            format!("[[device.tag]]\nname = \"pressure-of-stage-{n}\"\naddress = \"holding:{n}\"\ntype = \"uint16\"\n")
+        };
+        let tags: String = (0..tags).map(tag).collect();
+        let uplink = "url = \"mqtts://x\"\nca_file = \"ca.pem\"\npreset = \"aws\"\ngroup_id = \"plant\"\nformat = «\"sparkplug\"";
+        format!("{BUS}{DEVICE}{tags}{UPLINK}{uplink}")
+    };
+    assert_refused("", &[(&site(2000), "uplink[0].format", "the birth of the device d takes up to")]);
+    let fits = support::parse(&site(1000).replace('«', ""));
+    assert!(fits.is_ok(), "{fits:?}");
+}
+
+#[test]
 fn budgets_and_rates_say_what_is_wrong() {
     let mqtt = format!("{UPLINK}url = \"mqtt://x\"\n");
     assert_refused(

@@ -195,6 +195,83 @@ async fn deaths_are_counted_over_sessions_and_restarts_and_a_wanted_end_says_its
     lawful(&host, &["meter", "plc"]);
 }
 
+// covers: tck-id-topics-nbirth-bdseq-increment
+#[tokio::test]
+async fn the_count_of_sessions_goes_on_from_255_to_0() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let mut daemon = home.run();
+    host.count("NBIRTH", 1).await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended(PATIENCE).await.success());
+    let meta = rusqlite::Connection::open(home.path("data/store/meta.db")).unwrap();
+    let changed = meta.execute("UPDATE value SET number = 253 WHERE name = 'bdseq scada'", []).unwrap();
+    assert_eq!(changed, 1, "as after that many sessions");
+    drop(meta);
+    daemon = home.run();
+    for sessions in 2..=5 {
+        host.count("NBIRTH", sessions).await;
+        host.cut();
+    }
+    host.count("NBIRTH", 6).await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended(PATIENCE).await.success());
+    let wills: Vec<_> = host.connects().iter().map(|it| death(&it.last_will.as_ref().unwrap().message)).collect();
+    assert_eq!(wills[..5], [0, 254, 255, 0, 1]);
+    let births: Vec<_> = host.of("NBIRTH").iter().map(|it| it.payload.bd_seq().unwrap()).collect();
+    assert_eq!(births[..5], wills[..5], "each birth is of its session");
+    lawful(&host, &["meter", "plc"]);
+}
+
+// covers: tck-id-operational-behavior-data-commands-rebirth-action-1
+/// Barriers that are not answered are a thin link. Twelve devices are born in some 36 kB.
+#[tokio::test]
+async fn births_fill_no_link_that_has_not_shown_what_it_carries_and_data_wait_for_the_last_of_them() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let names: Vec<_> = (1..=12).map(|device| format!("device-{device}")).collect();
+    let mut large = config(plc.line.address()) + &tag("level", "holding:0", "int16", "");
+    for name in &names {
+        large += &SECOND.replace("meter", name).replace("200ms", "100ms");
+        large.extend((0..40).map(|n| tag(&format!("tag-{n}"), &format!("holding:{n}"), "int16", "")));
+    }
+    let home = Home::new(&(large + &uplink(&host, "")));
+    host.no_unsuback(true);
+    let daemon = home.run();
+    host.count("DBIRTH", 1).await;
+    let polled = plc.requests();
+    until("some polls of all devices", || plc.requests() > polled + 100).await;
+    let messages = host.messages();
+    assert!(messages.iter().all(|it| it.kind.ends_with("BIRTH")), "no data before the last birth");
+    let sizes: Vec<_> = messages.iter().map(|it| prost::Message::encoded_len(&it.payload)).collect();
+    let (births, bytes, largest) = (sizes.len(), sizes.iter().sum::<usize>(), sizes.iter().max().unwrap());
+    assert!(births < 13 && bytes <= (8 << 10) + largest, "{births} births of {bytes} bytes, one of {largest}");
+    host.no_unsuback(false);
+    host.count("DBIRTH", 13).await;
+    host.count("DDATA", 20).await;
+    let log = host.log();
+    let barrier = |entry: &crate::host::Entry| matches!(entry.did, Did::Unsubscribe);
+    let born = log
+        .iter()
+        .position(|entry| matches!(&entry.did, Did::Publish { topic, .. } if topic.contains("DDATA")))
+        .unwrap();
+    let barriers = log[..born].iter().filter(|entry| barrier(entry)).count();
+    assert!(barriers >= 3, "{barriers} barriers behind 36 kB");
+    // asked for in the middle of births: nothing but births, and no second set before the first is out
+    let asked = host.messages().len();
+    host.command(None, vec![crate::commands::rebirth()]);
+    host.count("NBIRTH", 2).await;
+    host.command(None, vec![crate::commands::rebirth()]);
+    host.count("DBIRTH", 26).await;
+    let messages = host.messages();
+    let births = messages[asked..].iter().skip_while(|it| it.kind != "NBIRTH");
+    let kinds: Vec<_> = births.take(14).map(|it| it.kind.as_str()).collect();
+    assert_eq!(kinds[1..], ["DBIRTH"; 13]);
+    let mut devices: Vec<_> = names.iter().map(String::as_str).collect();
+    devices.push("plc");
+    lawful(&host, &devices);
+    drop(daemon);
+}
+
 #[tokio::test]
 async fn a_device_that_a_reload_made_writable_takes_commands_in_the_same_session() {
     let (plc, host) = (Plc::start().await, Host::start().await);

@@ -99,6 +99,7 @@ async fn what_may_not_be_written_is_not_written_and_the_session_goes_on() {
         (Some("meter"), level(INT32, Value::Int(5))),
         (None, level(INT32, Value::Int(5))),
         (None, vec![Metric::write("Node Control/Reboot", BOOLEAN, Value::Bool(true))]),
+        (None, vec![Metric::write("Node Control/Next Server", BOOLEAN, Value::Bool(true))]), // there is no other
         (None, vec![Metric::write("bdSeq", INT32, Value::Int(5))]),
         (Some("plc"), vec![Metric { name: None, alias: Some(987_654), ..Metric::write("", INT32, Value::Int(5)) }]),
         (Some("plc"), Vec::new()),
@@ -157,21 +158,97 @@ async fn a_command_that_lay_on_the_broker_moves_nothing() {
 }
 
 #[tokio::test]
-async fn a_scan_rate_is_taken_and_said_in_the_next_birth() {
+async fn a_scan_rate_makes_data_go_together_and_is_said_at_once_and_in_the_next_birth() {
     let (plc, host) = (Plc::start().await, Host::start().await);
     let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
     let daemon = home.run();
+    let counting = crate::outage::count_up(&plc);
     host.count("DDATA", 2).await;
-    let rate =
-        |host: &Host| host.of("NBIRTH").last().and_then(|it| it.payload.named("Node Control/Scan Rate")?.value.clone());
-    let kind =
-        host.of("NBIRTH")[0].payload.named("Node Control/Scan Rate").expect("it says what it is").datatype.unwrap();
-    let before = rate(&host);
-    let value = if kind == INT32 { Value::Int(700) } else { Value::Long(700) };
-    host.command(None, vec![Metric::write("Node Control/Scan Rate", kind, value.clone())]);
+    let name = "Node Control/Scan Rate";
+    let born = |host: &Host| host.of("NBIRTH").last().and_then(|it| it.payload.named(name)?.value.clone());
+    let levels = |host: &Host, from: usize| {
+        let of_plc = host.of("DDATA").into_iter().skip(from).filter(|it| it.device.as_deref() == Some("plc"));
+        of_plc.map(|it| it.payload.metrics.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(born(&host), Some(Value::Long(100)), "as often as it is polled");
+    host.command(None, vec![Metric::write(name, crate::payload::INT64, Value::Long(1200))]);
+    host.until("the answer", |host| {
+        host.of("NDATA").iter().any(|it| it.payload.named(name).is_some_and(|it| it.value == Some(Value::Long(1200))))
+    })
+    .await;
+    let seen = host.of("DDATA").len() + 2; // what was under way
+    host.until("slow data", |host| levels(host, seen).len() >= 2).await;
+    let slow = levels(&host, seen); // two tags, twelve polls
+    assert!(slow.iter().all(|metrics| *metrics >= 12), "{slow:?}");
     host.command(None, vec![rebirth()]);
     host.count("NBIRTH", 2).await;
-    assert_ne!(rate(&host), before);
-    assert_eq!(rate(&host), Some(value));
+    assert_eq!(born(&host), Some(Value::Long(1200)));
+    host.command(None, vec![Metric::write(name, crate::payload::INT64, Value::Long(1))]);
+    host.until("not more often than it is polled", |host| {
+        host.of("NDATA").iter().any(|it| it.payload.named(name).is_some_and(|it| it.value == Some(Value::Long(100))))
+    })
+    .await;
+    let seen = host.of("DDATA").len() + 4;
+    host.until("quick data", |host| levels(host, seen).len() >= 4).await;
+    let quick = levels(&host, seen);
+    assert!(quick.iter().any(|metrics| *metrics <= 6), "{quick:?}");
+    counting.abort();
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_host_that_asks_for_the_next_server_moves_the_node_and_one_that_never_stops_asking_does_not() {
+    let (plc, first, second) = (Plc::start().await, Host::start().await, Host::start().await);
+    let urls = format!("urls = [\"mqtt://{}\", \"mqtt://{}\"]", first.address, second.address);
+    let one = format!("url = \"mqtt://{}\"", first.address);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&first, "").replace(&one, &urls)));
+    let daemon = home.run();
+    let truth = crate::outage::Truth::of(&daemon).await;
+    let counting = crate::outage::count_up(&plc);
+    first.count("DDATA", 3).await;
+    let next = || vec![Metric::write("Node Control/Next Server", BOOLEAN, Value::Bool(true))];
+    first.command(None, next());
+    second.count("DDATA", 3).await;
+    assert_eq!((first.of("NDEATH").len(), first.connects().len(), second.connects().len()), (1, 1, 1));
+    for _ in 0..20 {
+        second.command(None, next());
+    }
+    let seen = second.of("DDATA").len();
+    second.count("DDATA", seen + 10).await;
+    assert_eq!((second.of("NDEATH").len(), first.connects().len(), second.connects().len()), (0, 1, 1));
+    counting.abort();
+    truth.is_at_either(&[&first, &second], &["meter", "plc"]).await;
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_is_answered_with_the_value_there_is_and_to_a_dead_device_with_nothing() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    plc.set(0, &[42]);
+    let still = "deadband = 1.0\nmin = 0.0\nmax = 500.0\naccess = \"read-write\"\nwrite = { max = 400.0 }";
+    let tags = crate::gateway::tag("level", "holding:0", "int16", still);
+    let gone = "[[device]]\nname = \"gone\"\nbus = \"line\"\nunit_id = 9\npoll = \"100ms\"\n".to_owned();
+    let gone = gone + &crate::gateway::tag("level", "holding:0", "int16", still);
+    let home = Home::new(&(crate::gateway::config(plc.line.address()) + &tags + &gone + &uplink(&host, "")));
+    let daemon = home.run();
+    host.until("the absent device is dead", |host| {
+        let of = |kind| host.of(kind).iter().filter(|it| it.device.as_deref() == Some("gone")).count();
+        of("DDEATH") == of("DBIRTH") && !host.of("NBIRTH").is_empty()
+    })
+    .await;
+    host.until("the level is known", |host| {
+        lawful(host, &["plc"]).get(&("plc".into(), "level".into())).is_some_and(|told| told.len() > 1)
+    })
+    .await;
+    let before = lawful(&host, &["plc"])[&("plc".into(), "level".into())].len();
+    host.command(Some("gone"), vec![Metric::write("level", INT32, Value::Int(401))]);
+    host.command(Some("plc"), vec![Metric::write("level", INT32, Value::Int(401))]);
+    host.until("the value there is", |host| {
+        let told = &lawful(host, &["plc"])[&("plc".into(), "level".into())]; // no data of a dead device
+        told.len() > before && told.last().is_some_and(|told| told.value == Some(Value::Int(42)))
+    })
+    .await;
+    assert_eq!(plc.writes(), 0);
     drop(daemon);
 }

@@ -30,6 +30,8 @@ pub enum Did {
         qos: QoS,
         retain: bool,
     },
+    /// The barrier behind what is QoS 0.
+    Unsubscribe,
     /// DISCONNECT
     Leave,
     /// The connection is over, with or without [`Did::Leave`].
@@ -68,8 +70,17 @@ struct Orders {
     cut: u64,
     /// What comes is read and lost, nothing is answered: a broker that is about to die.
     swallow: bool,
-    /// No SUBACK.
-    no_suback: bool,
+    withheld: Withheld,
+}
+
+/// What is not answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Withheld {
+    #[default]
+    Nothing,
+    Subacks,
+    /// Barriers are answered when this is over.
+    Unsubacks,
 }
 
 struct Shared {
@@ -128,7 +139,14 @@ impl Host {
     }
 
     pub fn no_suback(&self, on: bool) {
-        self.shared.orders.send_modify(|orders| orders.no_suback = on);
+        let withheld = if on { Withheld::Subacks } else { Withheld::Nothing };
+        self.shared.orders.send_modify(|orders| orders.withheld = withheld);
+    }
+
+    /// Barriers are answered when this is over.
+    pub fn no_unsuback(&self, on: bool) {
+        let withheld = if on { Withheld::Unsubacks } else { Withheld::Nothing };
+        self.shared.orders.send_modify(|orders| orders.withheld = withheld);
     }
 
     /// The state of a host, retained, and told to who has subscribed.
@@ -234,7 +252,8 @@ async fn door(listener: TcpListener, shared: Arc<Shared>) {
         }
         connection += 1;
         stream.set_nodelay(true).unwrap();
-        let peer = Peer { stream, shared: Arc::clone(&shared), connection, filters: Vec::new() };
+        let (filters, unanswered) = (Vec::new(), Vec::new());
+        let peer = Peer { stream, shared: Arc::clone(&shared), connection, filters, unanswered };
         tokio::spawn(peer.serve());
     }
 }
@@ -244,6 +263,8 @@ struct Peer {
     shared: Arc<Shared>,
     connection: usize,
     filters: Vec<String>,
+    /// Barriers.
+    unanswered: Vec<u16>,
 }
 
 impl Peer {
@@ -265,7 +286,7 @@ impl Peer {
                         break;
                     }
                 }
-                changed = orders.changed() => if changed.is_err() { break },
+                changed = orders.changed() => if changed.is_err() || self.answer().await.is_none() { break },
             }
         }
         self.note(Did::Gone);
@@ -302,7 +323,11 @@ impl Peer {
                 self.send(&v4::Packet::ConnAck(v4::ConnAck { session_present: false, code })).await
             }
             v4::Packet::Subscribe(subscribe) => self.subscribe(subscribe).await,
-            v4::Packet::Unsubscribe(it) => self.send(&v4::Packet::UnsubAck(v4::UnsubAck { pkid: it.pkid })).await,
+            v4::Packet::Unsubscribe(it) => {
+                self.note(Did::Unsubscribe);
+                self.unanswered.push(it.pkid);
+                self.answer().await
+            }
             v4::Packet::Publish(it) => {
                 let v4::Publish { topic, payload, qos, retain, pkid, .. } = it;
                 self.note(Did::Publish { topic, payload: payload.to_vec(), qos, retain });
@@ -321,10 +346,21 @@ impl Peer {
         }
     }
 
+    /// Barriers, unless that is forbidden.
+    async fn answer(&mut self) -> Option<()> {
+        if self.shared.orders.borrow().withheld == Withheld::Unsubacks {
+            return Some(());
+        }
+        for pkid in std::mem::take(&mut self.unanswered) {
+            self.send(&v4::Packet::UnsubAck(v4::UnsubAck { pkid })).await?;
+        }
+        Some(())
+    }
+
     async fn subscribe(&mut self, subscribe: v4::Subscribe) -> Option<()> {
         let asked: Vec<_> = subscribe.filters.into_iter().map(|filter| (filter.path, filter.qos)).collect();
         self.note(Did::Subscribe(asked.clone()));
-        if self.shared.orders.borrow().no_suback {
+        if self.shared.orders.borrow().withheld == Withheld::Subacks {
             return Some(());
         }
         let codes = asked.iter().map(|(_, qos)| v4::SubscribeReasonCode::Success(*qos)).collect();

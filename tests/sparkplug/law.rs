@@ -62,7 +62,7 @@ pub fn lawful_log(log: Vec<Entry>, devices: &[&str]) -> Values {
                     said(session, &message, devices, &mut values);
                 }
             }
-            Did::Leave | Did::Gone => {}
+            Did::Unsubscribe | Did::Leave | Did::Gone => {}
         }
     }
     values

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use crate::births::{two_devices, uplink};
+use crate::commands::rebirth;
 use crate::gateway::{Home, Plc};
 use crate::host::{Did, Host};
 use crate::law::lawful;
@@ -137,7 +138,7 @@ async fn a_host_that_comes_and_goes_gets_one_birth_each_time_and_every_value() {
 
 /// Its broker may have died with its last will, and kept what it said before.
 #[tokio::test]
-async fn a_host_that_begins_anew_without_a_word_gets_births_and_what_had_not_counted() {
+async fn a_host_that_begins_anew_without_a_word_gets_births_when_it_asks_and_what_had_not_counted() {
     let (plc, host) = (Plc::start().await, Host::start().await);
     host.state("scada", true, 5_000);
     let patient = "primary_host = \"scada\"\nhost_timeout = \"60s\"";
@@ -148,11 +149,8 @@ async fn a_host_that_begins_anew_without_a_word_gets_births_and_what_had_not_cou
     host.count("DDATA", 8).await;
     truth.is_at(&host, &["meter", "plc"]).await;
     let before = crate::outage::levels_at(&host, &["meter", "plc"]);
-    host.state("scada", true, 5_000); // again: nothing new
-    let seen = host.of("DDATA").len();
-    host.count("DDATA", seen + 2).await;
-    assert_eq!(host.of("NBIRTH").len(), 1);
     host.state("scada", true, 6_000);
+    host.command(None, vec![rebirth()]);
     host.count("NBIRTH", 2).await;
     counting.abort();
     let twice = |host: &Host| {
@@ -160,5 +158,40 @@ async fn a_host_that_begins_anew_without_a_word_gets_births_and_what_had_not_cou
         before.iter().all(|level| told.iter().filter(|told| *told == level).count() > 1)
     };
     host.until("all of it again", twice).await;
+    assert_eq!((host.of("NBIRTH").len(), host.of("NDEATH").len(), host.connects().len()), (2, 0, 1));
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_state_that_is_renewed_brings_no_births_and_keeps_nothing_from_counting() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    host.state("scada", true, 5_000);
+    let patient = "primary_host = \"scada\"\nhost_timeout = \"500ms\"";
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, patient)));
+    let daemon = home.run();
+    let counting = count_up(&plc);
+    host.count("DDATA", 4).await;
+    let early = host.of("DDATA").len();
+    for renewed in 1..=15 {
+        host.state("scada", true, 5_000 + renewed); // more often than host_timeout
+        let seen = host.of("DDATA").len();
+        host.count("DDATA", seen + 2).await;
+    }
+    assert_eq!((host.of("NBIRTH").len(), host.of("NDEATH").len(), host.connects().len()), (1, 0, 1));
+    host.cut();
+    host.count("NBIRTH", 2).await;
+    host.until("what had not counted", |host| {
+        let values = lawful(host, &["meter", "plc"]);
+        values[&("plc".into(), "level".into())].iter().any(|told| told.historical)
+    })
+    .await;
+    counting.abort();
+    let (seen, messages) = (host.of("DDATA").len(), host.of("DDATA"));
+    host.count("DDATA", seen + 3).await;
+    let counted: Vec<_> = messages[..early].iter().flat_map(|it| &it.payload.metrics).collect();
+    let again = messages.iter().filter(|it| it.connection > 1).flat_map(|it| &it.payload.metrics);
+    let again: Vec<_> = again.map(|metric| (metric.alias, metric.timestamp)).collect();
+    assert!(counted.iter().all(|metric| !again.contains(&(metric.alias, metric.timestamp))), "it had counted");
     drop(daemon);
 }

@@ -25,6 +25,7 @@ pub const TAGS: usize = 50;
 pub const GATEWAY: &str = "pump-station-7";
 pub const BATCH_TOPIC: &str = "ironbridge/pump-station-7/batch";
 
+#[derive(Clone)]
 pub struct Sample {
     pub device: usize,
     pub tag: usize,

@@ -201,7 +201,7 @@ fn tags(sample: &[Owed]) -> f64 {
 /// For formats that are not encoded here: real rates, forecast sizes.
 fn forecast_bytes(plan: &Plan, uplink: &UplinkPlan, way: Way, rate: f64, tags: f64) -> f64 {
     let samples = crate::config::forecast::Rate { most: rate, least: rate };
-    let load = wire::Load { samples, tags, polls: samples, topic: 0.0, name: 0.0 };
+    let load = wire::Load { samples, tags, polls: samples, topic: 0.0, name: 0.0, births: 0.0 };
     // A plant that sends by exception lies at the dearer end of a format's sizes.
     let bytes = wire::samples_per_day(plan, uplink, &load, way);
     if rate > 0.0 { bytes.least / (rate * 86_400.0) } else { 0.0 }

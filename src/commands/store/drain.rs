@@ -6,13 +6,16 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::commands::{Failed, load};
-use crate::config::plan::{Format, Layout, UplinkPlan};
+use crate::config::plan::{Compress, Format, Layout, UplinkPlan};
 use crate::store::detail::Detail;
 
 /// Wire bytes per record, TLS, TCP and acknowledgements counted, where nothing better is known: JSON a message each, and
 /// in arrays.
 const JSON_SINGLE: f64 = 261.0;
 const JSON_ARRAY: f64 = 69.0;
+/// An edge node of Sparkplug, with aliases, and in gzip; a backlog says of each sample that it is historical. Births come on top.
+const SPARKPLUG: f64 = 19.5;
+const SPARKPLUG_GZIP: f64 = 8.4;
 /// A batch takes about what the store does (0.86 to 2.7 B), and this much more around it.
 const BATCH_AROUND: f64 = 0.3;
 /// Days of the meters.
@@ -73,6 +76,10 @@ impl Rate {
         let by = |each: f64| (records as f64 * each) as u64;
         match &self.plan {
             Some(plan) if plan.format == Format::Batch => ("batch", stored + by(BATCH_AROUND)),
+            Some(plan) if plan.format == Format::Sparkplug && plan.compress == Compress::Gzip => {
+                ("sparkplug, gzip", by(SPARKPLUG_GZIP))
+            }
+            Some(plan) if plan.format == Format::Sparkplug => ("sparkplug", by(SPARKPLUG)),
             Some(plan) if plan.layout == Layout::Device || plan.batch_samples > 1 => {
                 ("json, many a message", by(JSON_ARRAY))
             }
@@ -137,6 +144,9 @@ mod tests {
         assert_eq!(seconds(None), 7966);
         let batch = UplinkPlan { format: Format::Batch, ..UplinkPlan::plain("cloud") };
         assert_eq!(seconds(Some(batch)), 37);
+        let spark = UplinkPlan { format: Format::Sparkplug, batch_samples: 10_000, ..UplinkPlan::plain("cloud") };
+        let gzip = UplinkPlan { compress: Compress::Gzip, ..spark.clone() };
+        assert_eq!([seconds(Some(spark)), seconds(Some(gzip))], [596, 257]);
         let texts = [(5, "5 s"), (61, "1 min 1 s"), (7966, "2 h 12 min"), (200_000, "2 d 7 h")];
         for (seconds, text) in texts {
             assert_eq!(span_text(seconds), text);

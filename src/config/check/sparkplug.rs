@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::super::births::births;
 use super::super::plan::{
     Compress, Datatypes, Delivery, DevicePlan, Format, HOST_TIMEOUT, MqttVersion, Preset, SparkplugPlan, TagPlan,
     UplinkPlan,
 };
+use super::super::preset::limits;
 use super::super::section::Section;
 use super::gateway::Gateway;
 use super::uplink::word;
@@ -93,12 +95,24 @@ fn refuse_foreign(section: &Section<'_, '_>, plan: &UplinkPlan) {
     }
 }
 
-/// The metrics of each device, which a host knows by their names alone until it has read the birth.
+/// The births of devices, which must not be larger than the cloud takes; and their metrics, which a host knows by their names alone until it has read the birth.
 pub fn metrics(section: &Section<'_, '_>, plan: &UplinkPlan, devices: &[DevicePlan], tags: &[TagPlan]) {
     if plan.format != Format::Sparkplug {
         return;
     }
     let at = section.get("format").map_or(section.at, |node| node.at);
+    let limits = limits(plan.preset);
+    if let Some((device, bytes)) = births(devices, tags, &plan.classes).largest
+        && bytes > limits.message_bytes_max
+    {
+        // a birth has all metrics of its device (tck-id-topics-dbirth-metrics): it cannot be divided
+        let message = format!(
+            "the birth of the device {device} takes up to {bytes} bytes in one message, and {} takes {}: divide the device, or \
+             give this uplink fewer `classes`",
+            limits.cloud, limits.message_bytes_max
+        );
+        section.report(section.wrong("format", at, message));
+    }
     for device in devices {
         let mut owners: HashMap<String, &str> = HashMap::new();
         let tags = tags.get(device.tags.clone()).unwrap_or_default();

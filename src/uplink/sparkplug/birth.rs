@@ -29,7 +29,8 @@ use crate::payload::sparkplug::{
 };
 use crate::store::DictionaryTag;
 
-/// So long after its last data a device that is down dies: its last values go before it.
+/// So long after its last data, or after it went where that is later, a device that is down dies: its last values go before it.
+/// Beside the time that they take to be stored, and to be put together with others.
 const QUIET: Duration = Duration::from_secs(2);
 /// How often it is looked at how devices stand.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -55,13 +56,16 @@ pub(super) struct Life {
     pub(super) extras: BTreeMap<u64, Arc<DictionaryTag>>,
     /// When data or birth of it were sent last.
     pub(super) busy_at: Option<Instant>,
+    /// Since when it is seen to be down, although it was born.
+    pub(super) gone_at: Option<Instant>,
 }
 
 impl EdgeNode {
     /// Births begin now; [`Self::next_due`] gives them.
     pub(super) fn begin_births(&mut self, now: Instant) {
-        self.rebirth.begun(now);
+        self.rebirth.begin(now);
         self.born = true;
+        self.forget_answers();
         self.metrics.clear();
         self.due.clear();
         self.due.push_back(Due::Node);
@@ -93,13 +97,18 @@ impl EdgeNode {
         }
         self.looked_at = Some(now);
         let (catalogue, reports) = (Arc::clone(&self.catalogue), self.reports());
-        let quiet = |life: &Life| life.busy_at.is_none_or(|at| now >= at + QUIET);
+        let quiet = self.quiet();
         let mut due = Vec::new();
-        for (name, life) in &self.devices {
+        for (name, life) in &mut self.devices {
             let known = catalogue.device(name);
             let there = known.is_some_and(|known| stands(&reports, known).is_none_or(is_there));
+            // one that no plan has any more was not seen to go: there is nothing left to come from it
+            let went = if known.is_some() && !there { Some(*life.gone_at.get_or_insert(now)) } else { None };
+            life.gone_at = went;
             match (life.born, there) {
-                (true, false) if quiet(life) => due.push(Due::Death(Arc::clone(name))),
+                (true, false) if life.busy_at.max(went).is_none_or(|at| now >= at + quiet) => {
+                    due.push(Due::Death(Arc::clone(name)));
+                }
                 (false, true) => due.push(Due::Device(Arc::clone(name))),
                 _ => {}
             }
@@ -108,8 +117,19 @@ impl EdgeNode {
         self.due.extend(due);
     }
 
+    /// See [`QUIET`].
+    pub(super) fn quiet(&self) -> Duration {
+        let stored = self.told.as_ref().map_or(Duration::ZERO, |plan| plan.store.commit_interval);
+        QUIET + stored + self.gather()
+    }
+
     fn reports(&self) -> Vec<DeviceReport> {
         self.plant.as_ref().map(|plant| plant.latest.reports()).unwrap_or_default()
+    }
+
+    /// All births and deaths that were due are out.
+    pub(super) fn births_out(&mut self, now: Instant) {
+        self.rebirth.end(now);
     }
 
     /// The next birth or death.

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::answers::SHOWN_MAX;
 use super::catalogue::{Catalogue, Entry, Known};
 use super::host::is_credible;
 use super::{EdgeNode, ms};
@@ -33,8 +34,6 @@ use crate::uplink::downlink::Commands;
 use crate::uplink::intake::{Arrived, Intake};
 use crate::uplink::stats::UplinkStats;
 
-/// Metrics whose value is to be shown again: as many as a command may have.
-const SHOWN_MAX: usize = 1000;
 /// A write that is older moves nothing any more. Commands live 30 s; a host's clock may be another 30 s behind ours.
 const WRITE_MAX: Duration = Duration::from_secs(60);
 /// One line in this time: strangers must not fill the journal.

@@ -30,7 +30,7 @@ use crate::store::{DictionaryTag, Owed, OwedBody};
 /// [`quality_code`] of a good value.
 const GOOD: i32 = 192;
 /// Devices in one go: rumqttc's queue has room for what the window allows, and for births before each of these.
-const TELEGRAMS_MAX: usize = 256;
+pub(super) const TELEGRAMS_MAX: usize = 256;
 /// About what a sample takes: two bytes around it, an alias of three, a time of seven and a value of five to nine.
 pub(in crate::uplink) const SAMPLE_BYTES: usize = 20;
 
@@ -73,6 +73,7 @@ impl Said {
 #[derive(Default)]
 pub(in crate::uplink) struct Draft {
     pub(super) telegrams: Vec<Telegram>,
+    telegrams_max: usize,
     told: HashMap<u64, Told>,
     /// Tags that no birth told of.
     strangers: Vec<Arc<DictionaryTag>>,
@@ -81,7 +82,7 @@ pub(in crate::uplink) struct Draft {
 impl Draft {
     /// May it go as it is, with payloads of so many bytes at most?
     pub(in crate::uplink) fn fits(&self, bytes_max: usize) -> bool {
-        self.telegrams.len() <= TELEGRAMS_MAX && self.bytes() <= bytes_max
+        self.telegrams.len() <= self.telegrams_max && self.bytes() <= bytes_max
     }
 
     fn bytes(&self) -> usize {
@@ -137,7 +138,7 @@ impl EdgeNode {
             });
             groups[place].1.push((ms(self.clock.wall(owed.at).unix_ms), owed));
         }
-        let mut draft = Draft::default();
+        let mut draft = Draft { telegrams_max: self.telegrams_max, ..Draft::default() };
         for (device, mut records) in groups {
             records.sort_by_key(|(at_ms, _)| *at_ms);
             let mut payload = Payload::new(0, None);
@@ -162,7 +163,7 @@ impl EdgeNode {
 
     /// A draft is to be sent.
     pub(super) fn keep(&mut self, draft: Draft) -> Vec<Telegram> {
-        let Draft { telegrams, told, strangers } = draft;
+        let Draft { telegrams, told, strangers, .. } = draft;
         self.metrics.extend(told);
         self.meet(strangers);
         telegrams
@@ -182,25 +183,6 @@ impl EdgeNode {
         let mut payload = Payload::new(0, None);
         self.json_metric(&mut payload, GAP, &String::from_utf8_lossy(text), self.now_ms());
         Telegram { kind: Kind::NData, device: None, payload }
-    }
-
-    /// The present value of a metric, for who wanted another.
-    pub(super) fn present(&self, alias: u64) -> Option<Telegram> {
-        let (known, entry) = self.catalogue.metric(alias)?;
-        let sample = self.plant.as_ref()?.latest.newest(std::iter::once(entry.tag)).pop()??;
-        let wall = self.clock.wall(sample.at);
-        let quality = quality_code(honest(sample.quality, wall));
-        let mut payload = Payload::new(0, None);
-        payload.push(&Metric {
-            name: None,
-            alias: Some(alias),
-            timestamp_ms: Some(ms(wall.unix_ms)),
-            datatype: self.datatype(entry.kind),
-            historical: false,
-            value: value_of(sample.value.as_ref(), entry.kind).unwrap_or(Value::Null),
-            properties: &[(QUALITY, Property::Int(quality))],
-        });
-        Some(Telegram { kind: Kind::DData, device: Some(Arc::clone(&known.name)), payload })
     }
 
     /// What data say of it.

@@ -8,9 +8,13 @@
 //! ```
 //!
 //! What is older than what was seen before, on this server or another, is passed over; so is a time more than [`AHEAD_MAX_MS`]
-//! ahead of ours, once ours is known: after one such state nothing true would be newer. A host that was there and is there since
-//! another time than before began anew, although nobody said that it went: its broker may have died with its last will. It knows
-//! no birth of this session, and what was sent since it went was sent to nobody; so the session ends, and another one begins.
+//! ahead of ours, once ours is known: after one such state nothing true would be newer.
+//!
+//! A host that was there and says so again, with a newer time, has not gone as far as the specification knows: only an offline ends
+//! the session. Most such hosts renew their state; births for each of them would be a storm. But one whose broker lost its
+//! last will says the same when it begins anew. That one knows no births and asks for them: then what is proven and does not
+//! count yet is owed again, because it may have been sent to nobody. At most once in two `host_timeout`, so that what goes
+//! again comes to count.
 //!
 //! **Late deaths.** A host that is cut off is declared offline by its will only when the broker misses it: one and a half
 //! times its keep alive later. All that the broker took meanwhile, and answered for, the host never saw. So what is proven
@@ -55,8 +59,12 @@ pub(super) struct Host {
     timeout: Duration,
     clock: Clock,
     standing: Standing,
-    /// It was there in this session, and went since or began anew.
+    /// It was there in this session, and went since.
     broken: bool,
+    /// It was there, and said so again with a newer time.
+    renewed: bool,
+    /// When what did not count yet was owed again in one session last.
+    again_at: Option<Instant>,
     /// The newest state seen, on any server.
     newest_ms: Option<u64>,
     proven: VecDeque<(Instant, Ack)>,
@@ -64,12 +72,21 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) const fn new(timeout: Duration, clock: Clock) -> Self {
-        Self { timeout, clock, standing: Standing::Unknown, broken: false, newest_ms: None, proven: VecDeque::new() }
+        Self {
+            timeout,
+            clock,
+            standing: Standing::Unknown,
+            broken: false,
+            renewed: false,
+            again_at: None,
+            newest_ms: None,
+            proven: VecDeque::new(),
+        }
     }
 
     /// A session begins: what the broker retains will tell. What is proven and does not count yet is owed again.
     pub(super) fn begin(&mut self) {
-        (self.standing, self.broken) = (Standing::Unknown, false);
+        (self.standing, self.broken, self.renewed) = (Standing::Unknown, false, false);
         self.proven.clear();
     }
 
@@ -84,7 +101,8 @@ impl Host {
             return;
         }
         let since_another_time = self.newest_ms != Some(state.timestamp_ms);
-        self.broken |= self.standing == Standing::Online && (!state.online || since_another_time);
+        self.broken |= self.standing == Standing::Online && !state.online;
+        self.renewed |= self.standing == Standing::Online && since_another_time;
         self.newest_ms = Some(state.timestamp_ms);
         self.standing = if state.online { Standing::Online } else { Standing::Offline };
     }
@@ -93,7 +111,7 @@ impl Host {
         self.standing
     }
 
-    /// Was it there in this session, and went since or began anew?
+    /// Was it there in this session, and went since?
     pub(super) const fn is_broken(&self) -> bool {
         self.broken
     }
@@ -101,6 +119,18 @@ impl Host {
     /// It is told everything from now on, whatever was before.
     pub(super) const fn greet(&mut self) {
         self.broken = false;
+    }
+
+    /// Somebody asks for births: was it a host that began anew without a word? Then nothing that did not count yet ever will, and
+    /// all of it is to be sent again.
+    pub(super) fn began_anew(&mut self, now: Instant) -> bool {
+        let recent = self.again_at.is_some_and(|at| now < at + self.timeout * 2);
+        if !std::mem::take(&mut self.renewed) || recent || self.proven.is_empty() {
+            return false;
+        }
+        self.again_at = Some(now);
+        self.proven.clear();
+        true
     }
 
     /// The broker has this.
@@ -163,22 +193,39 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_went_or_began_anew_is_not_the_one_that_was_told() {
+    fn a_host_that_went_is_not_the_one_that_was_told_and_one_that_says_again_that_it_is_there_is() {
         let mut host = host(Duration::ZERO).0;
         host.hear(state(false, 5));
-        host.hear(state(true, 6));
-        host.hear(state(true, 6));
-        assert!(!host.is_broken(), "it came, and said so twice");
-        host.prove(Ack::Gap(1), Instant::now());
-        host.hear(state(true, 7));
-        assert!(host.is_broken(), "began anew");
-        assert_eq!((host.standing(), host.counts(Instant::now())), (Standing::Online, None));
+        for at in [6, 6, 7, 8] {
+            host.hear(state(true, at));
+            assert!(!host.is_broken(), "it came, and says so again");
+        }
         host.begin();
         host.hear(state(true, 7));
-        assert!(!host.is_broken(), "a new session knows it as it is");
-        host.hear(state(false, 7));
+        assert_eq!(host.standing(), Standing::Unknown, "older than what it said last");
         host.hear(state(true, 8));
+        assert!(!host.is_broken(), "a new session knows it as it is");
+        host.hear(state(false, 8));
+        host.hear(state(true, 9));
         assert_eq!((host.is_broken(), host.standing()), (true, Standing::Online), "it went, however soon it is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_did_not_count_is_owed_again_to_a_host_that_renews_its_state_and_knows_no_births() {
+        let (begin, wait) = (Instant::now(), Duration::from_secs(90));
+        let mut host = host(wait).0;
+        host.hear(state(true, 1));
+        host.prove(Ack::Gap(1), begin);
+        assert!(!host.began_anew(begin), "it has not said anything new");
+        host.hear(state(true, 2));
+        assert_eq!(host.counts(begin + wait), Some(Ack::Gap(1)), "a state that is renewed keeps nothing from counting");
+        host.prove(Ack::Gap(2), begin + wait);
+        assert!(host.began_anew(begin + wait));
+        assert_eq!(host.counts(begin + wait * 9), None, "owed again");
+        host.prove(Ack::Gap(2), begin + wait);
+        host.hear(state(true, 3));
+        assert!(!host.began_anew(begin + wait * 2), "or nothing would ever count");
+        assert_eq!(host.counts(begin + wait * 2), Some(Ack::Gap(2)));
     }
 
     #[tokio::test(start_paused = true)]

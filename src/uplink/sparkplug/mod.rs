@@ -4,7 +4,7 @@
 //! differs: `number` its two counts · `catalogue` which metric is which tag · `birth` births, deaths and when a device has them ·
 //! `data` records to NDATA and DDATA, and what of them is historical · `barrier` how QoS 0 is acknowledged · `host` what the
 //! primary host has to do with it · `rebirth` births on request, but no storm of them · `commands` NCMD, DCMD and STATE as they
-//! come in · `sending` the feeder's part.
+//! come in · `answers` what they are told when they want what cannot be · `sending` the feeder's part.
 //!
 //! ```text
 //! CONNECT, will NDEATH(bdSeq) · SUBSCRIBE NCMD DCMD STATE · SUBACK · [STATE online] · NBIRTH(bdSeq, seq 0) · DBIRTH … ·
@@ -17,6 +17,7 @@
 //! one feeder; a record counts as received when a barrier behind it was answered and, with a primary host, that was online for
 //! `host_timeout` more; whatever is in doubt goes again, as historical.
 
+mod answers;
 mod barrier;
 mod birth;
 mod catalogue;
@@ -27,14 +28,16 @@ mod number;
 mod rebirth;
 mod sending;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use crate::config::births::births;
 use crate::config::plan::{Compress, Datatypes, Plan, SparkplugPlan, UplinkPlan};
+use crate::config::preset::limits;
 use crate::flow::clock::Clock;
 use crate::flow::latest::Latest;
 use crate::model::number::Class;
@@ -52,12 +55,15 @@ pub(super) use sending::Data;
 
 use birth::{Due, Life};
 use catalogue::Catalogue;
+use data::TELEGRAMS_MAX;
 use host::Host;
 use number::Numbers;
 use rebirth::Rebirth;
 
 /// A host that wants less would take us for dead.
 const SCAN_RATE_MAX: Duration = Duration::from_secs(3600);
+/// A host may send us to the next server so often: each time costs a connect and births.
+const MOVE_EVERY: Duration = Duration::from_secs(60);
 
 /// What births tell of.
 #[derive(Debug, Clone)]
@@ -106,6 +112,16 @@ pub(super) struct EdgeNode {
     commands: Option<Commands>,
     /// What a host set: until the process ends.
     scan_rate: Option<Duration>,
+    /// It has set it, and was not told yet what it is now.
+    tell_scan_rate: bool,
+    /// Metrics whose value somebody wanted to be another: to be told again.
+    show: BTreeSet<u64>,
+    /// When a host sent us to the next server last; outlives sessions, as they end with it.
+    moved_at: Option<Instant>,
+    /// How long data that are not many wait for more, where no host has set it.
+    batch_interval: Duration,
+    /// Publishes that may go in one go.
+    telegrams_max: usize,
     /// Who asks, for log and audit.
     origin: String,
 }
@@ -141,6 +157,11 @@ impl EdgeNode {
             ears: Arc::new(Ears::new(spark, clock.clone())),
             commands: None,
             scan_rate: None,
+            tell_scan_rate: false,
+            show: BTreeSet::new(),
+            moved_at: None,
+            batch_interval: plan.batch_interval,
+            telegrams_max: limits(plan.preset).publishes_per_s.map_or(TELEGRAMS_MAX, telegrams_at),
             origin: format!("uplink:{}", plan.name),
             clock,
         }
@@ -164,6 +185,7 @@ impl EdgeNode {
         self.devices.clear();
         self.metrics.clear();
         self.rebirth = Rebirth::default();
+        self.forget_answers();
         self.ears.begin();
         if let Some(host) = &mut self.host {
             host.begin();
@@ -224,11 +246,25 @@ impl EdgeNode {
     }
 
     /// A host wants data so often. Not more often than the buses bring some, and at least once an hour; between, samples are
-    /// taken and kept as configured, and go together. What data wait for now.
-    fn scan(&mut self, every_ms: u64) -> Option<Duration> {
+    /// taken and kept as configured, and go together.
+    fn scan(&mut self, every_ms: u64) {
         let slower = every_ms > self.catalogue.scan_rate_ms;
         self.scan_rate = slower.then(|| Duration::from_millis(every_ms).min(SCAN_RATE_MAX));
-        self.scan_rate
+        self.tell_scan_rate = true;
+    }
+
+    /// How long data that are not many wait for more.
+    fn gather(&self) -> Duration {
+        self.scan_rate.unwrap_or(self.batch_interval)
+    }
+
+    /// A host sends us to the next server: may it, so soon after the last time?
+    fn may_move(&mut self, now: Instant) -> bool {
+        let may = self.moved_at.is_none_or(|at| now >= at + MOVE_EVERY);
+        if may {
+            self.moved_at = Some(now);
+        }
+        may
     }
 
     /// Somebody wants births.
@@ -241,6 +277,19 @@ impl EdgeNode {
         self.rebirth.due(now)
     }
 
+    /// There is nothing to pay births with: they are looked at again then.
+    pub(super) fn put_births_off(&mut self, until: Instant) {
+        self.rebirth.put_off(until);
+    }
+
+    /// Messages and bytes of all births, from above.
+    pub(in crate::uplink) fn births_cost(&self) -> (usize, usize) {
+        let Some(plant) = &self.plant else { return (1, 0) };
+        let plan = plant.plan.load();
+        let births = births(&plan.devices, &plan.tags, &self.classes);
+        (births.messages, births.bytes)
+    }
+
     /// Its primary host, if it has one.
     const fn host(&mut self) -> Option<&mut Host> {
         self.host.as_mut()
@@ -250,6 +299,11 @@ impl EdgeNode {
     pub(super) fn ears(&self) -> Arc<Ears> {
         Arc::clone(&self.ears)
     }
+}
+
+/// Where publishes are counted, what goes at once is a quarter of a second's.
+fn telegrams_at(per_second: u32) -> usize {
+    usize::try_from(per_second / 4).unwrap_or(TELEGRAMS_MAX).clamp(1, TELEGRAMS_MAX)
 }
 
 /// Times before 1970 are none.

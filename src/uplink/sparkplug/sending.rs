@@ -5,23 +5,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::birth::scan_rate as scan_rate_told;
 use super::commands::Heard;
 use super::host::Standing;
 use super::{Said, Telegram};
 use crate::store::Ack;
+use crate::uplink::births::Born;
 use crate::uplink::client::{Client, Extras, Gone, Retained};
+use crate::uplink::costs;
 use crate::uplink::ended::Ended;
 use crate::uplink::feeder::{Progress, give_up};
 use crate::uplink::line::Line;
 use crate::uplink::pack::{MQTT_BYTES, Message};
 use crate::uplink::session::{End, Session};
 use crate::uplink::source::{Lane, Source};
+use crate::uplink::ways;
 use crate::uplink::window::Sent;
 
-/// Births in flight: they need not wait for each other, but a thin link is not to be filled with them.
+/// Births in flight: they need not wait for each other, but a thin link is not to be filled with them. Less where it carries less.
 const BIRTH_BYTES: usize = 64 << 10;
 const BIRTHS: usize = 256;
+/// A barrier behind so many bytes, or more where the link carries them in a moment; a barrier costs some 40.
+const BARRIER_BYTES: usize = 4 << 10;
 /// How long a server of several is watched for the primary host.
 const HOST_WAIT: Duration = Duration::from_secs(30);
 
@@ -41,7 +45,26 @@ impl<S: Source> Session<'_, S> {
         progress: &mut Progress,
     ) -> Result<Data, End> {
         let now = Instant::now();
-        let Some(node) = self.packer.node() else { return Ok(Data::May) };
+        if self.packer.node().is_none() {
+            return Ok(Data::May);
+        }
+        progress.not_before = None;
+        self.hear(client, line, progress, now)?;
+        if let Some(wait) = self.host_allows(client, line, progress)? {
+            return Ok(wait);
+        }
+        self.count_proven(now);
+        if self.send_births(client, line, progress, now)? == Data::MustWait {
+            return Ok(Data::MustWait);
+        }
+        self.send_answers(client, line, progress, now)?;
+        Ok(Data::May)
+    }
+
+    /// Takes over what came in.
+    fn hear(&mut self, client: &Client, line: &Line, progress: &mut Progress, now: Instant) -> Result<(), End> {
+        let several = self.plan.servers.len() > 1;
+        let Some(node) = self.packer.node() else { return Ok(()) };
         let Heard { states, rebirth, next_server, show, scan_rate } = node.ears.take();
         for state in states {
             if let Some(host) = node.host() {
@@ -51,48 +74,89 @@ impl<S: Source> Session<'_, S> {
         }
         if rebirth {
             node.ask_for_births();
+            if node.host().is_some_and(|host| host.began_anew(now)) {
+                tracing::info!(uplink = self.plan.name, "the primary host began anew: what did not count goes again");
+                progress.round_at = Some(now);
+            }
         }
-        let set = scan_rate.map(|every_ms| node.scan(every_ms));
-        if let Some(wait) = set {
-            self.packer.gather_for(wait.unwrap_or(self.plan.batch_interval));
+        node.show(show);
+        if let Some(every_ms) = scan_rate {
+            node.scan(every_ms);
+            let wait = node.gather();
+            self.packer.gather_for(wait);
         }
-        if next_server {
+        if !next_server {
+            return Ok(());
+        }
+        if several && self.packer.node().is_some_and(|node| node.may_move(now)) {
             return Err(self.leave_for_host(client, line, "a host asks for the next server"));
         }
-        if let Some(wait) = self.host_allows(client, line, progress)? {
-            return Ok(wait);
-        }
-        self.count_proven(now);
+        self.stats.commands_refused.one();
+        tracing::debug!(uplink = self.plan.name, several, "a host asks for the next server, too soon or where is none");
+        Ok(())
+    }
+
+    /// Births and deaths, before anything else.
+    fn send_births(
+        &mut self,
+        client: &Client,
+        line: &Line,
+        progress: &mut Progress,
+        now: Instant,
+    ) -> Result<Data, End> {
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
         if node.is_born() && node.has_changed() {
             node.ask_for_births();
         }
-        if !node.is_born() || node.rebirth_due(now).is_some_and(|due| due <= now) {
+        // never before those that are on their way are out: who asks again and again would never get to the last of them
+        if node.due.is_empty() && (!node.is_born() || node.rebirth_due(now).is_some_and(|due| due <= now)) {
             let Some(dictionary) = self.source.dictionary() else { return Ok(Data::MustWait) };
-            node.learn(&dictionary);
-            node.begin_births(now);
-            tracing::info!(uplink = self.plan.name, devices = node.catalogue.devices.len(), "births are sent");
+            let (cost, born) = (node.births_cost(), if node.is_born() { Born::Yes } else { Born::No });
+            let (messages, bytes) = line.flying();
+            let paid = self.ways.pays_births(cost, costs::in_flight(messages, bytes), born);
+            let Some(node) = self.packer.node() else { return Ok(Data::May) };
+            if paid {
+                node.learn(&dictionary);
+                node.begin_births(now);
+                tracing::info!(uplink = self.plan.name, devices = node.catalogue.devices.len(), "births are sent");
+            } else if born == Born::No {
+                return Ok(Data::MustWait);
+            } else {
+                node.put_births_off(now + ways::TICK);
+            }
         }
+        let Some(node) = self.packer.node() else { return Ok(Data::May) };
         node.look(now);
         while !self.packer.node().is_none_or(|node| node.due.is_empty()) {
             let (messages, bytes) = line.flying();
-            if bytes >= BIRTH_BYTES || messages >= BIRTHS {
+            if bytes >= BIRTH_BYTES.min(line.bytes_max()) || messages >= BIRTHS {
+                return Ok(Data::MustWait);
+            }
+            if let Err(then) = self.rate.take(now) {
+                progress.not_before = Some(then);
                 return Ok(Data::MustWait);
             }
             let Some(telegram) = self.packer.node().and_then(|node| node.next_due(now)) else { break };
             self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
         }
-        if let (Some(_), Some(node)) = (set, self.packer.node()) {
-            let telegram = scan_rate_told(node);
-            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
-        }
-        for alias in show {
-            let Some(telegram) = self.packer.node().and_then(|node| node.present(alias)) else { continue };
-            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
-        }
+        let Some(node) = self.packer.node() else { return Ok(Data::May) };
+        node.births_out(Instant::now());
         // somebody does not know what our aliases mean: until the births are sent, data say nothing to him
-        let waits = self.packer.node().is_some_and(|node| node.rebirth_due(now).is_some_and(|due| due <= now));
+        let waits = node.rebirth_due(now).is_some_and(|due| due <= now);
         Ok(if waits { Data::MustWait } else { Data::May })
+    }
+
+    /// What hosts wait for, as far as there is room.
+    fn send_answers(&mut self, client: &Client, line: &Line, progress: &mut Progress, now: Instant) -> Result<(), End> {
+        while line.room(Lane::Live) > 0 && self.packer.node().is_some_and(|node| node.has_answers()) {
+            if let Err(then) = self.rate.take(now) {
+                progress.not_before = Some(then);
+                break;
+            }
+            let Some(telegram) = self.packer.node().and_then(|node| node.answer(now)) else { break };
+            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
+        }
+        Ok(())
     }
 
     /// What the primary host has to say to births and data; `None`: go on.
@@ -103,7 +167,9 @@ impl<S: Source> Session<'_, S> {
         let Some(host) = node.host() else { return Ok(None) };
         if born && host.is_broken() {
             return Err(match host.standing() {
-                Standing::Online => Ended::Anew(self.say_death(client, line, "the primary host began anew")?).into(),
+                Standing::Online => {
+                    Ended::Anew(self.say_death(client, line, "the primary host went and is back")?).into()
+                }
                 _ => self.leave_for_host(client, line, "the primary host went offline"),
             });
         }
@@ -171,6 +237,9 @@ impl<S: Source> Session<'_, S> {
             return Ok(());
         };
         for (place, telegram) in telegrams.into_iter().enumerate() {
+            if place > 0 {
+                self.rate.owe(Instant::now()); // may_send() took the first
+            }
             let sent = if place == last { Sent::Owed(ack) } else { Sent::Reply };
             self.tell(client, line, progress, (telegram, sent, lane))?;
         }
@@ -193,7 +262,12 @@ impl<S: Source> Session<'_, S> {
         line.hand(sent, lane, bytes);
         progress.lanes.sent(lane, bytes);
         self.ways.sent(bytes);
-        progress.unproven = true;
-        Ok(client.tell(topic, payload)?)
+        progress.unproven += bytes;
+        client.tell(topic, payload)?;
+        // A thin link takes long for what is behind one barrier, and until its answer nothing shows that it does.
+        if progress.unproven >= line.message_bytes().max(BARRIER_BYTES) {
+            progress.raise(client)?;
+        }
+        Ok(())
     }
 }

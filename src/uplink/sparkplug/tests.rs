@@ -1,4 +1,6 @@
-//! The edge node without a network: what is born, told and historical, and when.
+//! The edge node without a network: what is born, told and historical, and when; `lives` is about deaths, answers and costs.
+
+mod lives;
 
 use std::sync::Arc;
 use std::time::Duration;
