@@ -28,6 +28,14 @@ pub struct ListenerPlan {
 }
 
 impl ListenerPlan {
+    /// Its address on the network, if it has one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.listen {
+            Listen::Tcp(address) | Listen::Quic(address) => Some(address),
+            Listen::Unix(_) => None,
+        }
+    }
+
     /// MQTT on TCP, and nothing else.
     pub fn plain(address: SocketAddr, anonymous: Anonymous) -> Self {
         Self {
@@ -46,6 +54,9 @@ impl ListenerPlan {
 /// `mqtt://127.0.0.1:1883`, `wss://0.0.0.0:9001`, `mqtt+unix:/run/ironbridge/mqtt.sock`
 impl fmt::Display for ListenerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Listen::Quic(address) = &self.listen {
+            return write!(f, "quic://{address}");
+        }
         let scheme = match (&self.websocket, &self.tls) {
             (None, None) => "mqtt",
             (None, Some(_)) => "mqtts",
@@ -54,7 +65,7 @@ impl fmt::Display for ListenerPlan {
         };
         match &self.listen {
             Listen::Tcp(address) => write!(f, "{scheme}://{address}"),
-            unix @ Listen::Unix(_) => write!(f, "{scheme}+{unix}"),
+            other => write!(f, "{scheme}+{other}"),
         }
     }
 }
@@ -66,6 +77,8 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `unix:/path`, absolute.
     Unix(PathBuf),
+    /// The same, a UDP port: `quic = true`, always with TLS.
+    Quic(SocketAddr),
 }
 
 impl fmt::Display for Listen {
@@ -73,6 +86,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Quic(address) => write!(f, "quic:{address}"),
         }
     }
 }

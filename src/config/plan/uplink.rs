@@ -154,6 +154,7 @@ impl fmt::Display for ServerPlan {
             Transport::Tls => ("mqtts", ""),
             Transport::Websocket { path } => ("ws", path.as_str()),
             Transport::SecureWebsocket { path } => ("wss", path.as_str()),
+            Transport::Quic => ("quic", ""),
         };
         let brackets = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(f, "{scheme}://{}{}{}:{}{path}", brackets.0, self.host, brackets.1, self.port)
@@ -177,12 +178,14 @@ pub enum Transport {
         /// With its leading slash; `/mqtt` when the URL has none.
         path: String,
     },
+    /// `quic://`, UDP port 14567.
+    Quic,
 }
 
 impl Transport {
     /// Is TLS spoken?
     pub const fn is_secure(&self) -> bool {
-        matches!(self, Self::Tls | Self::SecureWebsocket { .. })
+        matches!(self, Self::Tls | Self::SecureWebsocket { .. } | Self::Quic)
     }
 }
 
