@@ -248,6 +248,7 @@ async fn a_client_hears_at_once_that_the_broker_was_killed_and_is_back() {
         if second.addresses[0].is_some() {
             break second;
         }
+        second.stop().await; // it would go on trying, and take the port
         assert!(tokio::time::Instant::now() < deadline, "the port is free");
     };
     between.block(false);

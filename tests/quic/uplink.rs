@@ -95,7 +95,7 @@ async fn where_udp_is_blocked_the_uplink_goes_by_tls_over_tcp_and_comes_back_to_
         let servers =
             vec![server(between.address, Transport::Quic), server(broker.addresses[1].unwrap(), Transport::Tls)];
         lead(&mut parts.plan, &authority, servers);
-        parts.timing.first_server_again = Duration::from_secs(1);
+        parts.timing.first_server_again = Duration::from_secs(3);
     });
     until("by TCP", || rig.stats.server.get() == 2 && owed.acknowledged() == 100).await;
     until("told", || rig.told().contains(&"uplink_quic_blocked active".to_owned())).await;

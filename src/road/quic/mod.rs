@@ -37,8 +37,9 @@ use roam::Roaming;
 use socket::Counted;
 use stream::{Paced, Stream, Trouble};
 
-/// One address is given this long: three first packets (after 0, 2 and 6 s), which are padded and so not cheap.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(14);
+/// One address is given this long: a first packet and two repetitions after 3 s, all of them padded and so not cheap. The
+/// next ones would go out after 9 s.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
 
 /// Connects to the first address of the name that answers. Cancel-safe.
 pub(super) async fn connect(

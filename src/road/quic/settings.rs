@@ -9,8 +9,8 @@ use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, Tr
 use rand::RngCore;
 
 /// Before a round trip was measured. A first packet is repeated after three of these: not before a satellite can have
-/// answered (2 s), for it is padded to 1200 bytes (RFC 9000, section 14.1).
-const FIRST_ROUND_TRIP: Duration = Duration::from_millis(700);
+/// answered (2 s), for it is padded to 1200 bytes (RFC 9000, section 14.1), and repeated twice.
+const FIRST_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// Bytes that may be on their way to us unread.
 const COMING_BYTES_MAX: u32 = 64 << 10;
 /// Bytes that may wait for their first transmission beside what is under way: as over TCP, what is urgent must not stand
