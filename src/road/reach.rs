@@ -82,6 +82,7 @@ async fn quic(
 }
 
 #[cfg(not(feature = "quic"))]
+#[expect(clippy::unused_async, reason = "as where there is QUIC")]
 async fn quic(
     _to: &Destination,
     _keep_alive: Duration,

@@ -168,6 +168,7 @@ data_dir = "{home}/data"
 time_source = "system"
 [status]
 listen = "127.0.0.1:{status}"
+anonymous = "read"
 [broker]
 users_file = "users"
 [[broker.acl]]
@@ -345,7 +346,7 @@ def main():
         to_aioquic(binary, work, ends)
     finally:
         tidy(work, ends)
-    if os.geteuid() or subprocess.run(["unshare", "-n", "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"], capture_output=True).returncode:
+    if os.geteuid() or subprocess.run(["unshare", "-n", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far"], capture_output=True).returncode:
         print("SKIPPED the change of address: no right to make network namespaces")
     elif subprocess.run(["unshare", "-n", sys.executable, __file__, "--inside", binary]).returncode:
         return 1

@@ -90,7 +90,7 @@ async fn a_certificate_of_somebody_else_is_refused_and_so_is_another_protocol() 
     let (authority, other) = (Authority::new(), Authority::new());
     let broker = open(&authority, BrokerLimits::default()).await;
     let refused = line(&mut road(broker.address, &other, None)).await.unwrap_err();
-    assert!(matches!(&refused, RoadError::Distrusted(text) if text.contains("no CA in ca_file")), "{refused}");
+    assert!(matches!(&refused, RoadError::Distrusted(text) if text.contains("CA in ca_file")), "{refused}");
     let (endpoint, config) = stranger(&authority, b"h3", false);
     let refused = endpoint.connect_with(config, broker.address, "127.0.0.1").unwrap().await.unwrap_err();
     assert!(refused.to_string().contains("120"), "no_application_protocol, RFC 8446, section 6: {refused}");
@@ -174,7 +174,13 @@ async fn when_many_come_at_once_they_have_to_prove_their_address_and_who_says_no
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_resumed_but_nothing_is_taken_before_the_handshake() {
     let authority = Authority::new();
-    let broker = open(&authority, BrokerLimits::default()).await;
+    let home = authority.home.path();
+    put(&authority, home);
+    // As long as the chains of public authorities are: a first packet is padded, and hides a short one.
+    let leaf = std::fs::read_to_string(home.join("server.crt")).unwrap();
+    std::fs::write(home.join("server.crt"), leaf + &authority.pem().repeat(6)).unwrap();
+    let doors = vec![door(home, None, Anonymous::ReadWrite)];
+    let broker = Running::with(Setup { doors, ..Setup::default() }).await;
     let between = Middlebox::start(broker.address).await;
     let mut way = road(between.address, &authority, None);
     let mut cost = Vec::new();
@@ -187,7 +193,7 @@ async fn a_session_is_resumed_but_nothing_is_taken_before_the_handshake() {
         drop(client);
         until("it has gone", || broker.publisher.stats().clients.get() == 0).await;
     }
-    assert!(cost[1] < cost[0], "no certificates the second time: {cost:?}");
+    assert!(cost[1] + 1500 < cost[0], "no certificates the second time: {cost:?}");
 
     // A client that wants to send early is not given the means to.
     let (endpoint, config) = stranger(&authority, b"mqtt", true);

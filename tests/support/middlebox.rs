@@ -107,7 +107,7 @@ impl Orders {
 }
 
 async fn forward(front: Arc<UdpSocket>, to: SocketAddr, orders: Arc<Mutex<Orders>>) {
-    let mut bytes = [0; 65_536];
+    let mut bytes = vec![0; 65_536];
     loop {
         let Ok((length, client)) = front.recv_from(&mut bytes).await else { continue };
         let (fate, known, outside) = {
@@ -143,7 +143,7 @@ async fn forward(front: Arc<UdpSocket>, to: SocketAddr, orders: Arc<Mutex<Orders
 }
 
 async fn back(socket: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr, orders: Arc<Mutex<Orders>>) {
-    let mut bytes = [0; 65_536];
+    let mut bytes = vec![0; 65_536];
     loop {
         let Ok(length) = socket.recv(&mut bytes).await else { continue };
         let fate = orders.lock().unwrap().fate();

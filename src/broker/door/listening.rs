@@ -112,9 +112,10 @@ impl Raw {
 
     /// Asks it to show that; it comes again.
     pub(super) fn ask_for_proof(self) {
-        #[cfg(feature = "quic")]
-        if let Self::Quic(caller) = self {
-            caller.ask_for_proof();
+        match self {
+            Self::Tcp(..) | Self::Unix(_) => {}
+            #[cfg(feature = "quic")]
+            Self::Quic(caller) => caller.ask_for_proof(),
         }
     }
 

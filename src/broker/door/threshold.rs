@@ -89,6 +89,7 @@ enum Leaving {
 }
 
 impl Leaving {
+    #[cfg_attr(not(feature = "quic"), expect(clippy::unused_async, reason = "only QUIC has to wait"))]
     async fn depart(self) {
         match self {
             Self::ByItself => {}
@@ -113,7 +114,7 @@ async fn enter_by_quic(caller: crate::road::quic::port::Caller, porch: &Porch) -
     let secured = porch.secured.as_ref().ok_or_else(closed)?;
     let serving = secured.serving().ok_or_else(closed)?;
     let entered = caller.enter(&serving).await?;
-    let known = recognise(entered.chain, secured, &serving)?;
+    let known = recognise(&entered.chain, secured, &serving)?;
     Ok(Entered { stream: Stream::layered(entered.stream), known, leaving: Leaving::Quic(entered.leaving) })
 }
 
@@ -147,7 +148,8 @@ async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<T
     let session = stream.get_mut().1;
     session.set_buffer_limit(Some(TLS_BYTES_MAX));
     let chain = session.peer_certificates().map(|chain| chain.iter().cloned().map(CertificateDer::into_owned));
-    let known = recognise(chain.into_iter().flatten().collect(), secured, &serving)?;
+    let chain: Vec<_> = chain.into_iter().flatten().collect();
+    let known = recognise(&chain, secured, &serving)?;
     Ok((stream, known))
 }
 
@@ -157,15 +159,15 @@ fn closed() -> io::Error {
 
 /// Who it is that has shown these certificates, which were verified against what was in force when the handshake began.
 fn recognise(
-    chain: Vec<CertificateDer<'static>>,
+    chain: &[CertificateDer<'static>],
     secured: &Secured,
     serving: &Serving,
 ) -> io::Result<Option<Certificate>> {
     let Some(names) = chain.first().map(|leaf| names(leaf)) else { return Ok(None) };
-    let guest = secured.guests.note(chain.clone());
+    let guest = secured.guests.note(chain.to_vec());
     // From here on whoever is not accepted any more is sent away; a handshake may have begun before that was known.
     let now = secured.serving().ok_or_else(closed)?;
-    if now.edition != serving.edition && !now.accepts(&chain) {
+    if now.edition != serving.edition && !now.accepts(chain) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "its certificate is not accepted any more"));
     }
     Ok(Some(Certificate { names, guest }))

@@ -13,8 +13,8 @@ use super::account::Account;
 use super::settings::NOT_SENT_MAX;
 use crate::road::wire::Gate;
 
-/// Codes of TLS alerts among those of QUIC (RFC 9001, section 4.8).
-const ALERTS: std::ops::Range<u64> = 0x100..0x200;
+/// The first of 256 codes of QUIC that are TLS alerts (RFC 9001, section 4.8).
+const ALERTS: u64 = 0x100;
 
 /// MQTT's bytes. The connection ends with it; what was written before a shutdown is still brought over by whoever holds
 /// the connection that long.
@@ -72,7 +72,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        drop(self.send.finish()); // an error: it was finished, or nobody reads it any more
+        let _ = self.send.finish(); // an error: it was finished, or nobody reads it any more
         Poll::Ready(Ok(()))
     }
 }
@@ -150,7 +150,7 @@ fn is_farewell(error: &ConnectionError) -> bool {
 pub(super) fn told(error: &ConnectionError) -> String {
     match (error, alert(error)) {
         (_, Some(AlertDescription::NoApplicationProtocol)) => {
-            "MQTT over QUIC (ALPN mqtt) is not spoken there".to_owned()
+            "no protocol in common (MQTT over QUIC is ALPN mqtt)".to_owned()
         }
         (ConnectionError::TransportError(local), Some(_)) => format!("{}{}", local.reason, hint(&local.reason)),
         (_, Some(alert)) => rustls::Error::AlertReceived(alert).to_string(),
@@ -165,6 +165,8 @@ pub(super) fn told(error: &ConnectionError) -> String {
 fn hint(reason: &str) -> &'static str {
     if reason.contains("not valid for name") || reason.contains("NotValidForName") {
         "; the server's certificate must carry the name of the url as subjectAltName (its CN is not looked at)"
+    } else if reason.contains("BadSignature") {
+        "; a CA in ca_file has the name of the one that signed the server's certificate, but another key"
     } else if reason.contains("UnknownIssuer") {
         "; no CA in ca_file signed the server's certificate"
     } else {
@@ -198,6 +200,5 @@ fn alert(error: &ConnectionError) -> Option<AlertDescription> {
         ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
         _ => return None,
     };
-    let number = ALERTS.contains(&code).then_some(code - ALERTS.start)?;
-    u8::try_from(number).ok().map(AlertDescription::from)
+    u8::try_from(code.checked_sub(ALERTS)?).ok().map(AlertDescription::from)
 }
