@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Endpoint, NoneTokenStore, TokioRuntime};
+use quinn::{ConnectionError, Endpoint, NoneTokenStore, TokioRuntime};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::{Instant, timeout};
@@ -35,10 +35,10 @@ use account::Account;
 pub(super) use probe::knock;
 use roam::Roaming;
 use socket::Counted;
-use stream::{Paced, Stream, Trouble};
+use stream::{Paced, Stream};
 
-/// One address is given this long: a first packet and two repetitions after 3 s, all of them padded and so not cheap. The
-/// next ones would go out after 9 s.
+/// One address is given this long: a first packet, two repetitions after 3 s, and a farewell, all of them padded and so not
+/// cheap. The next repetitions would go out after 9 s.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
 
 /// Connects to the first address of the name that answers. Cancel-safe.
@@ -113,11 +113,13 @@ async fn connect_to(
     let connecting = endpoint
         .connect_with(config, address, &to.host)
         .map_err(|error| Failed::Box(format!("{:?} cannot be reached by QUIC: {error}", to.host)))?;
-    let connection = connecting.await.map_err(|error| {
+    let failed = |error: ConnectionError| {
         let text = format!("QUIC handshake with {} failed: {}", to.place(), stream::told(&error));
         if stream::is_distrust(&error) { Failed::Distrust(text) } else { Failed::Link(text) }
-    })?;
-    let (send, receive) = connection.open_bi().await.map_err(|error| io::Error::from(Trouble(error)))?;
+    };
+    let connection = connecting.await.map_err(failed)?;
+    // Whether our certificate does is said after our side of the handshake is done: here, or to the relay.
+    let (send, receive) = connection.open_bi().await.map_err(failed)?;
     let stream = Stream::new(connection.clone(), send, receive, settings::UP_BYTES_MAX);
     let far = Paced::new(stream, Arc::clone(&account));
     let books = Roaming::new(endpoint, connection, terms.bind.clone(), account);
