@@ -16,11 +16,14 @@ use crate::model::topic::{covers, matches};
 /// The name that stands for clients without one in `[[broker.acl]]`.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// The name that stands for every client that has one.
+/// The name that stands for every client that has one and has proven it; `sensor:*` stands for all sensors.
 pub const EVERYONE: &str = "*";
 
 /// What stands before the name of a certificate.
 pub const CERTIFICATE: &str = "cert:";
+
+/// What stands before the name of a client of an MQTT-SN listener.
+pub const SENSOR: &str = "sensor:";
 
 /// All rules of one plan; immutable.
 #[derive(Debug, Default)]
@@ -29,6 +32,7 @@ pub(super) struct Acl {
     everyone: Rules,
     users: HashMap<Arc<str>, Rules>,
     certificates: HashMap<Arc<str>, Rules>,
+    sensors: HashMap<Arc<str>, Rules>,
 }
 
 /// Everything the plan allows one name.
@@ -54,9 +58,10 @@ impl Acl {
             let rules = match plan.user.as_str() {
                 ANONYMOUS => &mut acl.anonymous,
                 EVERYONE => &mut acl.everyone,
-                name => match name.strip_prefix(CERTIFICATE) {
-                    Some(certificate) => acl.certificates.entry(certificate.into()).or_default(),
-                    None => acl.users.entry(name.into()).or_default(),
+                name => match (name.strip_prefix(CERTIFICATE), name.strip_prefix(SENSOR)) {
+                    (Some(certificate), _) => acl.certificates.entry(certificate.into()).or_default(),
+                    (None, Some(sensor)) => acl.sensors.entry(sensor.into()).or_default(),
+                    (None, None) => acl.users.entry(name.into()).or_default(),
                 },
             };
             rules.read.extend(plan.read.iter().map(|filter| Rule::new(filter)));
@@ -72,6 +77,8 @@ impl Acl {
             Who::Anonymous(_) => (Some(&self.anonymous), None),
             Who::User(name) => (self.users.get(name), Some(&self.everyone)),
             Who::Certificate(name) => (self.certificates.get(name), Some(&self.everyone)),
+            // A name that nobody has proven gets nothing of what is for everybody who has proven one.
+            Who::Sensor(name) => (self.sensors.get(name), self.sensors.get(EVERYONE)),
         };
         own.into_iter().chain(everyone)
     }

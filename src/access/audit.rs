@@ -19,7 +19,7 @@
 //! | `factory_reset` | warn | state and secrets are deleted (by a command, so always in the journal) | `outcome` `paths` `uid` `login_uid` |
 //!
 //! `reason` of a login is one of `credentials`, `anonymous`, `busy`, `no_users_file`. `from` is an address or `unix`,
-//! `identity` is `user:NAME`, `cert:NAME` or `anonymous`.
+//! `identity` is `user:NAME`, `cert:NAME`, `sensor:NAME` or `anonymous`.
 //!
 //! A flood must not fill the journal: of lines that are alike (a login: who, with which id and from where; a refused one: same
 //! address and reason; a refusal: same owner and topic) one a minute is written, with how many there were since the one

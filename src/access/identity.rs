@@ -23,6 +23,8 @@ pub enum Who {
     User(Arc<str>),
     /// By a certificate of this name, verified by its listener.
     Certificate(Arc<str>),
+    /// By a client id that its MQTT-SN listener has in its list, and where it comes from: a name, not a proof.
+    Sensor(Arc<str>),
 }
 
 impl Identity {
@@ -55,11 +57,11 @@ impl Identity {
         &self.client
     }
 
-    /// The name of user or certificate: `%u` in a filter.
+    /// The name of user, certificate or sensor: `%u` in a filter.
     pub fn name(&self) -> Option<&str> {
         match &self.who {
             Who::Anonymous(_) => None,
-            Who::User(name) | Who::Certificate(name) => Some(name),
+            Who::User(name) | Who::Certificate(name) | Who::Sensor(name) => Some(name),
         }
     }
 
@@ -68,13 +70,14 @@ impl Identity {
         let who = match owner.split_once(':') {
             Some(("user", name)) => Who::User(name.into()),
             Some(("cert", name)) => Who::Certificate(name.into()),
+            Some(("sensor", name)) => Who::Sensor(name.into()),
             _ => Who::Anonymous(anonymous),
         };
         Self::new(who, client)
     }
 
-    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME` or
-    /// `cert:NAME`. A session of another owner is none of its business.
+    /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME`,
+    /// `cert:NAME` or `sensor:NAME`. A session of another owner is none of its business.
     pub fn owner(&self) -> Arc<str> {
         self.to_string().into()
     }
@@ -87,6 +90,7 @@ impl fmt::Display for Identity {
             Who::Anonymous(_) => f.write_str(super::ANONYMOUS),
             Who::User(name) => write!(f, "user:{name}"),
             Who::Certificate(name) => write!(f, "cert:{name}"),
+            Who::Sensor(name) => write!(f, "sensor:{name}"),
         }
     }
 }

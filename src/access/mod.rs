@@ -35,7 +35,7 @@ use arc_swap::ArcSwap;
 use crate::config::plan::{Anonymous, BrokerPlan};
 use crate::model::stats::Counter;
 use acl::Acl;
-pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE};
+pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE, SENSOR};
 use audit::Audit;
 pub use audit::{Deed, NOT_ALLOWED};
 pub use brake::network;
@@ -56,6 +56,8 @@ pub struct Credentials<'a> {
     pub password: Option<&'a [u8]>,
     /// The name in a certificate that the listener has verified.
     pub certificate: Option<&'a str>,
+    /// The name under which an MQTT-SN listener has its client id in its list.
+    pub sensor: Option<&'a str>,
 }
 
 impl fmt::Debug for Credentials<'_> {
@@ -222,8 +224,17 @@ impl Access {
         admitted
     }
 
+    /// A door does not know it at all: counted and audited as any other.
+    pub fn turn_away(&self, arriving: Arriving<'_>) {
+        self.stats.refused.one();
+        self.audit.login_refused(arriving.from, (arriving.client, None), Refused::NotAuthorized);
+    }
+
     async fn judge(&self, arriving: Arriving<'_>, shown: Credentials<'_>) -> Result<Identity, Refused> {
         let Arriving { door, client, from } = arriving;
+        if let Some(sensor) = shown.sensor {
+            return Ok(Identity::new(Who::Sensor(sensor.into()), client));
+        }
         match (shown.certificate, shown.user) {
             (Some(certificate), user) if user.is_none_or(|user| user == certificate) => {
                 Ok(Identity::new(Who::Certificate(certificate.into()), client))

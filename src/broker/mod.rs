@@ -6,7 +6,7 @@
 //! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
 //! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
 //! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and
-//! comes down · `keeping` clients'
+//! comes down · `sn` messages of MQTT-SN · `keeping` clients'
 //! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted ·
 //! `control` what the app may ask.
 //!
@@ -41,6 +41,8 @@ mod publisher;
 mod retained;
 mod ruling;
 mod session;
+#[cfg(feature = "mqtt-sn")]
+pub mod sn;
 mod stats;
 mod sys;
 mod talk;
@@ -60,7 +62,7 @@ use tokio_util::task::TaskTracker;
 pub use control::Control;
 pub use core::{NotTaken, Rejudged};
 pub use publisher::Publisher;
-pub use stats::BrokerStats;
+pub use stats::{BrokerStats, SensorStats};
 
 use crate::access::Access;
 use crate::config::plan::BrokerPlan;

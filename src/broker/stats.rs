@@ -59,6 +59,35 @@ pub struct BrokerStats {
     pub publishes_refused: Counter,
     /// Connections ended for malformed packets or protocol errors.
     pub faults: Counter,
+    /// Doors that speak MQTT-SN.
+    pub sensors: SensorStats,
+}
+
+/// What doors that speak MQTT-SN count besides.
+#[derive(Debug, Default)]
+pub struct SensorStats {
+    /// Clients that sleep now.
+    pub asleep: Gauge,
+    /// Datagrams from sensors, whatever is in them.
+    pub received: Counter,
+    /// Datagrams to sensors.
+    pub sent: Counter,
+    /// Those that are no message of MQTT-SN.
+    pub bad: Counter,
+    /// Messages of somebody who is not connected.
+    pub strangers: Counter,
+    /// Messages that found their client too busy; whoever sent them sends them again.
+    pub crowded: Counter,
+    /// Messages sent again because no answer came.
+    pub repeated: Counter,
+    /// Clients that did not answer any more.
+    pub lost: Counter,
+    /// Messages that a sensor did not take.
+    pub refused: Counter,
+    /// Publishes at QoS −1 that were handed to the broker.
+    pub unasked: Counter,
+    /// Publishes at QoS −1 that were not.
+    pub unasked_refused: Counter,
 }
 
 impl BrokerStats {

@@ -99,7 +99,30 @@ pub const LISTENER: &[Key] = &[
     key("interface", Kind::Text),
     key("max_qos", Kind::Number),
     key("require_client_id", Kind::Bool),
+    key("protocol", Kind::Text),
+    key("insecure_network", Kind::Bool),
+    key("mqtt_sn", Kind::Table(MQTT_SN)),
+    key("sensor", Kind::Tables(SENSOR)),
+    key("topic", Kind::Tables(PREDEFINED_TOPIC)),
 ];
+
+/// `mqtt_sn = { … }` of a listener.
+pub const MQTT_SN: &[Key] = &[
+    key("gateway_id", Kind::Number),
+    key("advertise", Kind::Text),
+    key("advertise_to", Kind::Text),
+    key("retry", Kind::Text),
+    key("retries", Kind::Number),
+    key("max_datagram", Kind::Text),
+    key("publish_user", Kind::Text),
+    key("publish_from", Kind::List),
+];
+
+/// `[[broker.listener.sensor]]`
+pub const SENSOR: &[Key] = &[key("client_id", Kind::Text), key("user", Kind::Text), key("from", Kind::List)];
+
+/// `[[broker.listener.topic]]`
+pub const PREDEFINED_TOPIC: &[Key] = &[key("id", Kind::Number), key("name", Kind::Text)];
 
 /// `tls = { … }` of a listener.
 pub const LISTENER_TLS: &[Key] = &[

@@ -36,6 +36,16 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// One more than it was.
+    pub fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less; whoever says so has said [`Gauge::up`] before.
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Reads it.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -148,7 +148,7 @@ pub(super) async fn login(State(lobby): State<Lobby>, parts: Parts, body: Bytes)
 
 async fn admit(access: &Access, parts: &Parts, (user, password): (&str, &str)) -> Result<Identity, Refused> {
     let arriving = Arriving { door: Anonymous::None, client: CLIENT, from: Some(From::of(parts).address()) };
-    let shown = Credentials { user: Some(user), password: Some(password.as_bytes()), certificate: None };
+    let shown = Credentials { user: Some(user), password: Some(password.as_bytes()), certificate: None, sensor: None };
     access.admit(arriving, shown).await
 }
 

@@ -85,3 +85,58 @@ fn doors_that_cannot_both_be_open_are_refused() {
     let free = plan(format!("{users}{0}{0}", door("\"127.0.0.1:0\"", "")));
     assert_eq!(free.broker.listeners.len(), 2);
 }
+
+#[test]
+#[cfg(feature = "mqtt-sn")]
+fn a_door_for_sensors_says_what_is_wrong() {
+    let refused = |keys: &str, path: &str, words: &str| {
+        let text = format!("[[broker.listener]]\n{keys}");
+        assert_refused("", &[(&text, &format!("broker.listener[0].{path}"), words)]);
+    };
+    let sn = "listen = \"udp:127.0.0.1:1884\"\nprotocol = \"mqtt-sn\"";
+    refused("listen = «\"udp:127.0.0.1:1884\"", "listen", "UDP is for `protocol");
+    refused("listen = \"udp:127.0.0.1:1884\"\nprotocol = «\"coap\"", "protocol", "mqtt, mqtt-sn");
+    refused("listen = «\"127.0.0.1:1884\"\nprotocol = \"mqtt-sn\"", "listen", "comes in datagrams");
+    refused("listen = «\"udp:tank:1884\"\nprotocol = \"mqtt-sn\"", "listen", "no address with a port");
+    refused("listen = \"127.0.0.1:1\"\ninsecure_network = «true", "insecure_network", "goes with `protocol");
+    refused("listen = \"127.0.0.1:1\"\nmqtt_sn = «{ gateway_id = 1 }", "mqtt_sn", "goes with `protocol");
+    refused(&format!("{sn}\nwebsocket = «true"), "websocket", "does not go with");
+    refused(&format!("{sn}\nrequire_client_id = «true"), "require_client_id", "does not go with");
+    let far = "listen = «\"udp:0.0.0.0:1884\"\nprotocol = \"mqtt-sn\"";
+    refused(&format!("{far}\nsensor = [{{ client_id = \"a\" }}]"), "listen", "insecure_network = true");
+    refused(&format!("{far}\ninsecure_network = true"), "listen", "nobody could come in");
+    let open = "listen = \"udp:0.0.0.0:1884\"\nprotocol = \"mqtt-sn\"\ninsecure_network = true\nsensor = [{ client_id = \"a\" }]";
+    refused(&format!("{open}\nanonymous = «\"read\""), "anonymous", "loopback only");
+    for (key, words) in [
+        ("gateway_id = «256", "0 ..= 255"),
+        ("retry = «\"1ms\"", "50ms ..= 5m"),
+        ("retries = «0", "1 ..= 20"),
+        ("max_datagram = «\"1MiB\"", "64B ..= 16KiB"),
+        ("advertise = «\"15min\"", "goes with `advertise_to`"),
+        ("advertise_to = «\"10.0.7.255:1884\"", "goes with `advertise`"),
+        ("advertise = \"1h\", advertise_to = «\"10.0.7.255\"", "no address with a port"),
+        ("publish_user = «\"a:b\"", "is no name"),
+        ("publish_from = «[\"10.0.7.0/24\"]", "goes with `publish_user`"),
+    ] {
+        let name = key.split('«').next().expect("a key").trim_end_matches(" = ").rsplit(' ').next().expect("its name");
+        refused(&format!("{sn}\nmqtt_sn = {{ {key} }}"), &format!("mqtt_sn.{name}"), words);
+    }
+    let sensors = |table: &str| format!("{sn}\nsensor = [{table}]");
+    refused(&sensors("«{ user = \"a\" }"), "sensor[0].client_id", "is missing");
+    refused(&sensors("{ client_id = «\"a*b\" }"), "sensor[0].client_id", "is no client id");
+    refused(&sensors("{ client_id = \"a\" }, { client_id = «\"a\" }"), "sensor[1].client_id", "has this id");
+    refused(&sensors("{ client_id = \"a\", user = «\"*\" }"), "sensor[0].user", "is no name");
+    refused(&sensors("{ client_id = \"a\", from = [«\"10.0.7.1/24\"] }"), "sensor[0].from", "is no network");
+    let topics = |table: &str| format!("{sn}\ntopic = [{table}]");
+    refused(&topics("«{ name = \"a\" }"), "topic[0].id", "is missing");
+    refused(&topics("{ id = «65535, name = \"a\" }"), "topic[0].id", "1 ..= 65534");
+    refused(&topics("{ id = 1, name = «\"a/#\" }"), "topic[0].name", "wildcard");
+    refused(&topics("{ id = 1, name = \"a\" }, { id = «1, name = \"b\" }"), "topic[1].id", "has this id");
+    let twice = format!("{sn}\n[[broker.listener]]\nlisten = «\"udp:127.0.0.1:1884\"\nprotocol = \"mqtt-sn\"");
+    assert_refused(
+        "",
+        &[(&format!("[[broker.listener]]\n{twice}"), "broker.listener[1].listen", "has this address already")],
+    );
+    parse("[[broker.listener]]\nlisten = \"udp:127.0.0.1:1884\"\nprotocol = \"mqtt-sn\"\n[[broker.listener]]\nlisten = \"127.0.0.1:1884\"")
+        .expect("a port for TCP and one for UDP are two");
+}

@@ -119,3 +119,9 @@ fn commands_of_sparkplug_hosts_are_read_or_refused_whole() {
 fn a_conversation_is_answered_legally_or_closed_and_nobody_else_notices() {
     keeps_its_promises("conversation");
 }
+
+#[test]
+#[cfg(feature = "mqtt-sn")]
+fn a_datagram_of_a_sensor_is_a_message_or_refused_and_reads_the_same_when_written_again() {
+    keeps_its_promises("sensors");
+}

@@ -30,7 +30,7 @@ fn plan(home: &Path) -> BrokerPlan {
 
 async fn log_in(access: &Access, user: &str, password: &[u8]) -> Result<(), Refused> {
     let arriving = Arriving { door: Anonymous::None, client: "c", from: None };
-    let shown = Credentials { user: Some(user), password: Some(password), certificate: None };
+    let shown = Credentials { user: Some(user), password: Some(password), certificate: None, sensor: None };
     access.admit(arriving, shown).await.map(drop)
 }
 

@@ -1,7 +1,7 @@
 //! The broker, and who was let in.
 
 use crate::access::AccessStats;
-use crate::broker::BrokerStats;
+use crate::broker::{BrokerStats, SensorStats};
 use crate::status::metrics::{Figures, Labels};
 
 use super::{of, real};
@@ -36,6 +36,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
         dropped_expired,
         publishes_refused,
         faults,
+        sensors,
     } = stats;
     let none = Labels::new();
     for (name, help, gauge) in [
@@ -78,6 +79,45 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
     ] {
         let help = "Messages that did not reach a client they were meant for.";
         out.count("broker_dropped_messages", help, &of("reason", reason), dropped.get());
+    }
+    if cfg!(feature = "mqtt-sn") {
+        mqtt_sn(out, sensors);
+    }
+}
+
+/// Doors for sensors.
+fn mqtt_sn(out: &mut Figures, stats: &SensorStats) {
+    let SensorStats {
+        asleep,
+        received,
+        sent,
+        bad,
+        strangers,
+        crowded,
+        repeated,
+        lost,
+        refused,
+        unasked,
+        unasked_refused,
+    } = stats;
+    let none = Labels::new();
+    out.level("mqtt_sn_asleep", "MQTT-SN clients that sleep now.", &none, real(asleep.get()));
+    let help = "Datagrams from (in) and to (out) MQTT-SN clients.";
+    out.count("mqtt_sn_datagrams", help, &of("direction", "in"), received.get());
+    out.count("mqtt_sn_datagrams", help, &of("direction", "out"), sent.get());
+    for (reason, dropped) in [("bad", bad), ("stranger", strangers), ("crowded", crowded)] {
+        let help = "MQTT-SN datagrams that nothing was done about.";
+        out.count("mqtt_sn_dropped_datagrams", help, &of("reason", reason), dropped.get());
+    }
+    for (name, help, counter) in [
+        ("mqtt_sn_repeated", "Messages sent to MQTT-SN clients again.", repeated),
+        ("mqtt_sn_lost_clients", "MQTT-SN clients that did not answer any more.", lost),
+        ("mqtt_sn_refused_messages", "Messages that an MQTT-SN client did not take.", refused),
+    ] {
+        out.count(name, help, &none, counter.get());
+    }
+    for (outcome, counter) in [("accepted", unasked), ("refused", unasked_refused)] {
+        out.count("mqtt_sn_unasked", "MQTT-SN publishes at QoS -1.", &of("outcome", outcome), counter.get());
     }
 }
 

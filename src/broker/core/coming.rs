@@ -18,7 +18,6 @@ use crate::broker::durable::{Durable, Tally};
 use crate::broker::message::Qos;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Unfinished, Walk};
-use crate::broker::ruling::{self, Ruling};
 use crate::broker::session::{Course, Ending, Received};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::will::LastWill;
@@ -99,21 +98,6 @@ impl Shared {
         }
     }
 
-    fn judge_will(&self, newcomer: &mut Newcomer) {
-        let Some(left) = &mut newcomer.will else {
-            return;
-        };
-        match ruling::judge(&self.access, &self.ownership, &newcomer.identity, left.topic(), left.retain()) {
-            Ruling::Publish(retain) => left.set_retain(retain),
-            _ => {
-                let reason = "last will is not allowed on this topic, it is ignored";
-                self.access.publish_refused(&newcomer.identity, left.topic(), reason);
-                self.stats.publishes_refused.one();
-                newcomer.will = None;
-            }
-        }
-    }
-
     fn try_to_enter(&self, mut newcomer: Newcomer, deadline: Instant) -> Attempt {
         let now = Instant::now();
         let owner = newcomer.identity.owner();
@@ -126,7 +110,7 @@ impl Shared {
         if !self.access.is_admitted(&newcomer.identity) {
             return Attempt::Refused(NOT_AUTHORIZED);
         }
-        self.judge_will(&mut newcomer);
+        newcomer.will = newcomer.will.take().and_then(|will| self.judged(&newcomer.identity, will));
         // It may have a session in the file that could not be read yet; begun anew, all it is owed there would be lost.
         if newcomer.expiry > 0 && !self.disk.is_known() {
             return Attempt::Refused(UNAVAILABLE);

@@ -5,7 +5,7 @@
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
 //! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
-//! rules · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
+//! rules · `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
@@ -13,6 +13,7 @@ mod owing;
 mod rejudging;
 mod routing;
 mod subscribing;
+mod willing;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -131,6 +132,16 @@ pub(super) struct Origin<'a> {
     pub who: Option<&'a Identity>,
     /// At QoS 2.
     pub packet_id: Option<u16>,
+    pub pace: Pace,
+}
+
+/// How a message comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// More may be behind it, which are written together with it.
+    InRow,
+    /// Nothing else has come from its sender for now.
+    Alone,
 }
 
 /// Who a message is from.
@@ -279,7 +290,7 @@ impl Shared {
         if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        core.deliver(&self.stats);
+        core.deliver(&self.stats, from.map_or(Pace::InRow, |from| from.pace));
         Ok(Published { receivers, wanted, committed, owed })
     }
 

@@ -1,4 +1,4 @@
-//! Where a door listens: a TCP port, perhaps of one interface only, a UDP port for QUIC, or a unix socket.
+//! Where a door listens: a TCP port, perhaps of one interface only, a unix socket, or a UDP port (datagrams, or QUIC).
 //!
 //! A unix socket has mode 0660 from its first moment (made under a name of its own and then moved into place), so the
 //! group of the process decides who may connect. What is left of an earlier run is replaced; a socket on which somebody
@@ -6,15 +6,17 @@
 //! choice (systemd: `RuntimeDirectory=ironbridge`).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "quic")]
 use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
+use tokio::time::Instant;
 
 use super::certificates::Secured;
 use super::shown::Peer;
@@ -32,6 +34,10 @@ const NOT_SENT_MAX: u32 = 64 << 10;
 /// Who may connect to a unix socket: owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
+/// How long a port for datagrams may still be held by the door before, and how often that is looked at.
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
+const HANDOVER_LOOK: Duration = Duration::from_millis(20);
+
 /// An open door.
 pub(super) enum Listening {
     Tcp(TcpListener),
@@ -41,6 +47,8 @@ pub(super) enum Listening {
     },
     #[cfg(feature = "quic")]
     Quic(Port),
+    /// Datagrams have no connections: whoever serves them takes them from here.
+    Udp(Arc<UdpSocket>),
 }
 
 /// A connection as it was taken in.
@@ -66,7 +74,8 @@ impl Listening {
                 let made = tokio::task::spawn_blocking(move || unix(&path)).await.map_err(io::Error::other)?;
                 made.map(|(listener, file)| Self::Unix { listener, _file: file })
             }
-            Listen::Quic(address) => quic(address, plan.interface.as_deref(), secured),
+            Listen::Quic(address) => quic(address, plan.interface.as_deref(), secured).await,
+            Listen::Udp(address) => udp(address, plan).await.map(|socket| Self::Udp(Arc::new(socket))),
         }
     }
 
@@ -77,6 +86,7 @@ impl Listening {
             Self::Unix { .. } => None,
             #[cfg(feature = "quic")]
             Self::Quic(port) => port.address().ok(),
+            Self::Udp(socket) => socket.local_addr().ok(),
         }
     }
 
@@ -87,6 +97,7 @@ impl Listening {
             Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Raw::Unix(stream)),
             #[cfg(feature = "quic")]
             Self::Quic(port) => port.next().await.map(Raw::Quic),
+            Self::Udp(_) => std::future::pending().await,
         }
     }
 }
@@ -143,21 +154,55 @@ fn tcp(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> 
 }
 
 #[cfg(feature = "quic")]
-fn quic(address: SocketAddr, interface: Option<&str>, secured: Option<&Secured>) -> io::Result<Listening> {
+async fn quic(address: SocketAddr, interface: Option<&str>, secured: Option<&Secured>) -> io::Result<Listening> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if let Some(name) = interface {
         socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
     }
-    socket.bind(&address.into())?;
+    let until = Instant::now() + HANDOVER_MAX;
+    loop {
+        match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(HANDOVER_LOOK).await;
+            }
+            bound => break bound?,
+        }
+    }
     let none = || io::Error::new(io::ErrorKind::NotFound, "there is no certificate that can be used");
     let serving = secured.and_then(Secured::serving).ok_or_else(none)?;
     Port::open(socket.into(), &serving).map(Listening::Quic)
 }
 
 #[cfg(not(feature = "quic"))]
-fn quic(_address: SocketAddr, _interface: Option<&str>, _secured: Option<&Secured>) -> io::Result<Listening> {
+#[expect(clippy::unused_async, reason = "as where there is QUIC")]
+async fn quic(_address: SocketAddr, _interface: Option<&str>, _secured: Option<&Secured>) -> io::Result<Listening> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no QUIC"))
+}
+
+/// A port for datagrams. The clients of a door that was just closed may hold it for a moment, to say goodbye.
+async fn udp(address: SocketAddr, plan: &ListenerPlan) -> io::Result<UdpSocket> {
+    let until = Instant::now() + HANDOVER_MAX;
+    let socket = loop {
+        match UdpSocket::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(HANDOVER_LOOK).await;
+            }
+            other => break other?,
+        }
+    };
+    if let Some(name) = plan.interface.as_deref() {
+        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
+    }
+    if let Some(to) = plan.mqtt_sn.as_ref().and_then(|plan| plan.advertise) {
+        match to.to.ip() {
+            IpAddr::V4(group) if group.is_multicast() => socket.join_multicast_v4(group, Ipv4Addr::UNSPECIFIED)?,
+            IpAddr::V6(group) if group.is_multicast() => socket.join_multicast_v6(&group, 0)?,
+            IpAddr::V4(_) => socket.set_broadcast(true)?,
+            IpAddr::V6(_) => {}
+        }
+    }
+    Ok(socket)
 }
 
 fn device(name: &str, error: &io::Error) -> io::Error {

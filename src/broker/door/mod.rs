@@ -4,9 +4,9 @@
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
 //! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
-//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
+//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
-//! to CONNECT · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
 //! waits for meanwhile · `sending` what goes to the client.
 
@@ -21,12 +21,15 @@ mod intake;
 mod limits;
 mod listening;
 mod sending;
+#[cfg(feature = "mqtt-sn")]
+mod sensors;
 mod shown;
 mod strangers;
 mod stream;
 mod taking;
 mod terms;
 mod threshold;
+mod turnstile;
 mod upgrade;
 mod warden;
 mod websocket;
@@ -34,8 +37,8 @@ mod welcome;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -45,7 +48,9 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Shared;
 use super::notice;
+use super::outbox::Outbox;
 use super::talk::Trouble;
+use super::tree::ClientKey;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
 use crate::flow::progress;
@@ -61,6 +66,7 @@ use stream::Stream;
 use taking::Taking;
 use terms::Terms;
 use threshold::Said;
+use turnstile::Turnstile;
 use warden::Warden;
 pub(super) use warden::{DoorList, Order};
 
@@ -85,6 +91,7 @@ pub(super) struct Doors {
 struct Site {
     limits: Arc<Limits>,
     places: Arc<Semaphore>,
+    turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
 }
@@ -98,6 +105,7 @@ struct Door {
     limits: Arc<Limits>,
     strangers: Arc<Strangers>,
     places: Arc<Semaphore>,
+    turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
     taking: Taking,
@@ -114,6 +122,8 @@ struct Porch {
     said: Said,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    /// For handshakes.
+    turnstile: Turnstile,
     /// Cancelled when the gateway has nothing more to say.
     end: CancellationToken,
     /// Cancelled when there is no such door any more.
@@ -135,7 +145,12 @@ struct Arrival {
     pub places: Arc<Semaphore>,
     /// See [`Porch`].
     pub closed: CancellationToken,
+    /// Where its place in the core is noted, for whoever speaks for it.
+    pub place: Option<Arc<OnceLock<Place>>>,
 }
+
+/// A connected client, as the core knows it.
+type Place = (ClientKey, Arc<Outbox>);
 
 impl Site {
     /// A door that is not open yet, one of so many.
@@ -150,6 +165,7 @@ impl Site {
             limits: Arc::clone(&self.limits),
             strangers: Strangers::new(self.limits.total_max, doors),
             places: Arc::clone(&self.places),
+            turnstile: self.turnstile.clone(),
             shared: Arc::clone(&self.shared),
             notices: self.notices.clone(),
             taking: Taking::new(),
@@ -163,7 +179,8 @@ impl Site {
 impl Doors {
     pub(super) fn new(plan: &BrokerPlan, shared: &Arc<Shared>, notices: &Notices) -> Self {
         let (limits, places) = (Arc::new(Limits::new(plan.limits)), intake::places());
-        let site = Site { limits, places, shared: Arc::clone(shared), notices: notices.clone() };
+        let (shared, notices) = (Arc::clone(shared), notices.clone());
+        let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices };
         let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self { all, site, asked: watch::Sender::new(0), orders, inbox, list: DoorList::default() }
@@ -221,6 +238,7 @@ impl Porch {
             shared,
             places,
             closed: self.closed.clone(),
+            place: None,
         }
     }
 }
@@ -246,6 +264,7 @@ impl Door {
             said: Said::default(),
             shared: Arc::clone(&self.shared),
             places: Arc::clone(&self.places),
+            turnstile: self.turnstile.clone(),
             end: end.clone(),
             closed: closed.clone(),
         });
@@ -272,6 +291,10 @@ impl Door {
 
     /// Until the door has no certificate any more, or its listener breaks.
     async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
+        #[cfg(feature = "mqtt-sn")]
+        if let (Listening::Udp(socket), Some(plan)) = (from, &porch.plan.mqtt_sn) {
+            return sensors::serve((&self.limits, tracker), socket, porch, plan).await;
+        }
         let mut secured = self.secured.clone();
         loop {
             let closed = async {

@@ -16,6 +16,8 @@ pub(super) struct Shown {
     pub peer: Peer,
     /// Its certificate, which was verified against `client_ca`; `None`: it has shown none.
     pub certificate: Option<Certificate>,
+    /// The name under which its door has its client id in a list; for sensors, which can prove nothing.
+    pub sensor: Option<Arc<str>>,
 }
 
 /// A verified certificate.

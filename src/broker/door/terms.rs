@@ -20,12 +20,25 @@ pub(super) struct Terms {
     pub max_qos: Qos,
     pub retain_available: bool,
     payload_bytes: u32,
+    pub pace: Pace,
+}
+
+/// Who watches whether a client is there still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Pace {
+    /// We: by its keep alive, and by what it takes.
+    #[default]
+    Ours,
+    /// Whoever stands between the client and us. It may sleep for hours: what comes then waits in its outbox.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its doors do"))]
+    Doors,
 }
 
 impl Terms {
     pub(super) fn new(max_qos: u8, limits: &BrokerLimits) -> Self {
         let max_qos = Qos::from_bits(max_qos).unwrap_or(Qos::ExactlyOnce);
-        Self { max_qos, retain_available: limits.retain_available, payload_bytes: limits.payload_bytes }
+        let BrokerLimits { retain_available, payload_bytes, .. } = *limits;
+        Self { max_qos, retain_available, payload_bytes, pace: Pace::default() }
     }
 
     /// May this will be left? The error is CONNACK's reason (3.2.2-12, 3.2.2-13).

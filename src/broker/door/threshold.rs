@@ -19,6 +19,7 @@ use super::listening::Raw;
 use super::shown::{Certificate, Shown};
 use super::strangers::Stranger;
 use super::stream::Stream;
+use super::turnstile::Turnstile;
 use super::upgrade::{Reached, upgrade};
 use super::welcome::welcome;
 use super::{Porch, greeting};
@@ -52,7 +53,7 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
                 return None;
             }
         };
-        let mut arrival = porch.arrival(stream, Shown { peer, certificate: known });
+        let mut arrival = porch.arrival(stream, Shown { peer, certificate: known, sensor: None });
         let heard = greeting::hear(&mut arrival).await;
         Some((heard.map(|(connect, arrived)| (arrival, connect, arrived)), leaving))
     };
@@ -128,7 +129,7 @@ async fn enter_by_socket(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<
         }
         (Raw::Unix(stream), _, Some(plan)) => (Stream::layered(upgrade(stream, plan, Reached::ByName).await?), None),
         (Raw::Tcp(stream, _), Some(secured), websocket) => {
-            let (stream, known) = secure(stream, secured).await?;
+            let (stream, known) = secure(stream, (secured, &porch.turnstile)).await?;
             match websocket {
                 None => (Stream::layered(stream), known),
                 Some(plan) => (Stream::layered(upgrade(stream, plan, Reached::ByName).await?), known),
@@ -140,11 +141,14 @@ async fn enter_by_socket(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<
     Ok(entered)
 }
 
-async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
+async fn secure(
+    stream: TcpStream,
+    (secured, turnstile): (&Secured, &Turnstile),
+) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
     stream.ready(Interest::READABLE).await?;
     let serving = secured.serving().ok_or_else(closed)?;
     let acceptor = TlsAcceptor::from(Arc::clone(&serving.config));
-    let mut stream = acceptor.accept(stream).await?;
+    let mut stream = turnstile.pass(acceptor.accept(stream)).await?;
     let session = stream.get_mut().1;
     session.set_buffer_limit(Some(TLS_BYTES_MAX));
     let chain = session.peer_certificates().map(|chain| chain.iter().cloned().map(CertificateDer::into_owned));

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
+use super::terms::Pace;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
@@ -82,7 +83,8 @@ fn admit<'a>(
     let terms = arrival.terms;
     let certificate = arrival.shown.certificate.as_ref().and_then(|shown| shown.names.name(arrival.identity));
     let password = connect.password.as_ref().map(|password| &*password.0);
-    let shown = Credentials { user: connect.user.as_deref(), password, certificate };
+    let sensor = arrival.shown.sensor.as_deref();
+    let shown = Credentials { user: connect.user.as_deref(), password, certificate, sensor };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
     async move {
@@ -117,7 +119,8 @@ fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16>
 pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
     let limits = arrival.shared.limits;
-    let keep_alive = server_keep_alive(&mut connect, limits.keep_alive_max);
+    let longest = limits.keep_alive_max.filter(|_| arrival.terms.pace == Pace::Ours);
+    let keep_alive = server_keep_alive(&mut connect, longest);
     connect.receive_maximum = connect.receive_maximum.min(limits.inflight);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());
     let id: Arc<str> = assigned.as_deref().unwrap_or(&connect.client_id).into();
@@ -166,6 +169,9 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         }
     };
     let seat = Seat::new(Arc::clone(&arrival.shared), entered.key, Arc::clone(&id), Arc::clone(&outbox));
+    if let Some(place) = &arrival.place {
+        let _ = place.set((entered.key, Arc::clone(&outbox))); // a place is given once
+    }
     let (present, dropped) = (entered.present, entered.dropped);
     if arrival.shared.talk.allows() {
         tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");

@@ -12,8 +12,7 @@ use super::super::section::{Section, Spot};
 use crate::model::certificate::NameFrom;
 use crate::model::topic;
 
-const USER_ALLOWED: &str =
-    "a user of `users_file`, \"*\" (everybody with a name), \"anonymous\", or \"cert:\" and the name of a certificate";
+const USER_ALLOWED: &str = "a user of `users_file`, \"*\" (everybody with a name), \"anonymous\", \"cert:\" and the name of a certificate, or \"sensor:\" and the user of an MQTT-SN client";
 
 /// In `operate`.
 const EVERY_DEVICE: &str = "*";
@@ -96,7 +95,8 @@ fn check_user(user: &str, users: bool) -> Result<(), &'static str> {
     match user {
         "anonymous" | "*" => Ok(()),
         "cert:" => Err("names no certificate"),
-        _ if user.starts_with("cert:") => Ok(()),
+        "sensor:" => Err("names no sensor"),
+        _ if user.starts_with("cert:") || user.starts_with("sensor:") => Ok(()),
         _ if user.contains(':') || user.chars().any(char::is_control) || user.trim() != user => Err("is no user"),
         _ if users => Ok(()),
         _ => Err("nobody can log in by this name: there is no `users_file` (ironbridge passwd writes one)"),

@@ -12,10 +12,9 @@ use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
-use super::{access, path};
+use super::{access, mqtt_sn, path};
 
-const LISTEN_ALLOWED: &str =
-    "a literal address and a port, such as \"127.0.0.1:1883\" or \"[::]:8883\", or \"unix:/run/ironbridge/mqtt.sock\"";
+const LISTEN_ALLOWED: &str = "a literal address and a port, such as \"127.0.0.1:1883\" or \"[::]:8883\", \"unix:/run/ironbridge/mqtt.sock\", or \"udp:127.0.0.1:1884\" for MQTT-SN";
 const ORIGIN_ALLOWED: &str = "as browsers write it, such as \"https://hmi.example.com\" or \"http://10.0.0.7:1880\"";
 pub(super) const ANONYMOUS: [(&str, Anonymous); 4] = [
     ("none", Anonymous::None),
@@ -60,6 +59,7 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
     let identity = access::identity(section);
     let text = section.required_text("listen", "an address and a port, or a unix socket")?;
     let listen = quic(section, listen(section, text)?, text.at);
+    let mqtt_sn = mqtt_sn::door(section, (&listen, text.at));
     let shows_none = section.get("tls").is_none() || tls.as_ref().is_some_and(|tls| tls.client_ca.is_none());
     if let Some(node) = section.get("identity").filter(|_| shows_none) {
         let message = "goes with `tls.client_ca`: only then clients show a certificate";
@@ -81,7 +81,8 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
         check_reachable(section, broker, text.at, tls.as_ref());
     }
     let anonymous = anonymous.map(|spot| spot.value).unwrap_or_default();
-    let listener = ListenerPlan { listen, anonymous, tls, websocket, identity, interface, max_qos, require_client_id };
+    let listener =
+        ListenerPlan { listen, anonymous, tls, websocket, identity, interface, max_qos, require_client_id, mqtt_sn };
     Some((listener, text.at))
 }
 
@@ -90,6 +91,12 @@ fn listen(section: &Section<'_, '_>, text: Spot<&str>) -> Option<Listen> {
         section.report(section.wrong("listen", text.at, message).allowed(LISTEN_ALLOWED));
         None
     };
+    if let Some(address) = text.value.strip_prefix("udp:") {
+        return match address.parse() {
+            Ok(address) => Some(Listen::Udp(address)),
+            Err(_) => refuse("is no address with a port behind `udp:`"),
+        };
+    }
     let Some(path) = text.value.strip_prefix("unix:") else {
         return match text.value.parse() {
             Ok(address) => Some(Listen::Tcp(address)),
@@ -122,7 +129,11 @@ fn quic(section: &Section<'_, '_>, listen: Listen, at: At) -> Listen {
     match listen {
         Listen::Tcp(address) => Listen::Quic(address),
         other => {
-            section.report(section.wrong("quic", flag.at, "QUIC has a UDP port, a unix socket has none").also(at));
+            section.report(
+                section
+                    .wrong("quic", flag.at, "QUIC goes with an address and a port, such as \"0.0.0.0:14567\"")
+                    .also(at),
+            );
             other
         }
     }
@@ -132,7 +143,7 @@ fn quic(section: &Section<'_, '_>, listen: Listen, at: At) -> Listen {
 fn check_anonymous(section: &Section<'_, '_>, at: At, (listen, listen_at): (&Listen, At)) {
     let refuse = |message: &str| section.wrong("anonymous", at, message).allowed("none");
     match listen {
-        Listen::Tcp(address) | Listen::Quic(address) if !address.ip().is_loopback() => {
+        Listen::Tcp(address) | Listen::Udp(address) | Listen::Quic(address) if !address.ip().is_loopback() => {
             let message = "anonymous clients are let in on loopback only; there is no switch for it";
             section.report(refuse(message).also(listen_at));
         }
@@ -141,7 +152,7 @@ fn check_anonymous(section: &Section<'_, '_>, at: At, (listen, listen_at): (&Lis
                 "anonymous clients are let in on a loopback address only; here they log in with name and password";
             section.report(refuse(message).also(listen_at));
         }
-        Listen::Tcp(_) | Listen::Quic(_) => {
+        Listen::Tcp(_) | Listen::Udp(_) | Listen::Quic(_) => {
             if let Some(websocket) = section.flag("websocket").filter(|flag| flag.value) {
                 let message =
                     "no anonymous clients by websocket: every page that a browser on this machine shows could be one";
@@ -212,7 +223,8 @@ fn is_origin(text: &str) -> bool {
 /// Can one of them not be opened while the other is? A socket for all addresses takes the port of each (tcp(7), ipv6(7)).
 fn collide(one: &ListenerPlan, other: &ListenerPlan) -> bool {
     let (one_at, other_at) = match (&one.listen, &other.listen) {
-        (Listen::Tcp(one), Listen::Tcp(other)) | (Listen::Quic(one), Listen::Quic(other)) => (one, other),
+        (Listen::Tcp(one), Listen::Tcp(other)) => (one, other),
+        (Listen::Udp(one) | Listen::Quic(one), Listen::Udp(other) | Listen::Quic(other)) => (one, other),
         (one, other) => return one == other,
     };
     let apart = one.interface.is_some() && other.interface.is_some() && one.interface != other.interface;

@@ -19,6 +19,7 @@ mod line;
 mod listener;
 mod loops;
 mod money;
+mod mqtt_sn;
 mod names;
 mod path;
 mod port;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::MqttSnPlan;
 use crate::model::certificate::NameFrom;
 
 /// `[[broker.listener]]`
@@ -25,17 +26,11 @@ pub struct ListenerPlan {
     pub max_qos: u8,
     /// `require_client_id`: whoever brings none is refused instead of being given one.
     pub require_client_id: bool,
+    /// `protocol = "mqtt-sn"`
+    pub mqtt_sn: Option<MqttSnPlan>,
 }
 
 impl ListenerPlan {
-    /// Its address on the network, if it has one.
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self.listen {
-            Listen::Tcp(address) | Listen::Quic(address) => Some(address),
-            Listen::Unix(_) => None,
-        }
-    }
-
     /// MQTT on TCP, and nothing else.
     pub fn plain(address: SocketAddr, anonymous: Anonymous) -> Self {
         Self {
@@ -47,6 +42,7 @@ impl ListenerPlan {
             interface: None,
             max_qos: 2,
             require_client_id: false,
+            mqtt_sn: None,
         }
     }
 }
@@ -54,9 +50,6 @@ impl ListenerPlan {
 /// `mqtt://127.0.0.1:1883`, `wss://0.0.0.0:9001`, `mqtt+unix:/run/ironbridge/mqtt.sock`
 impl fmt::Display for ListenerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Listen::Quic(address) = &self.listen {
-            return write!(f, "quic://{address}");
-        }
         let scheme = match (&self.websocket, &self.tls) {
             (None, None) => "mqtt",
             (None, Some(_)) => "mqtts",
@@ -65,7 +58,9 @@ impl fmt::Display for ListenerPlan {
         };
         match &self.listen {
             Listen::Tcp(address) => write!(f, "{scheme}://{address}"),
-            other => write!(f, "{scheme}+{other}"),
+            unix @ Listen::Unix(_) => write!(f, "{scheme}+{unix}"),
+            Listen::Udp(address) => write!(f, "mqtt-sn://{address}"),
+            Listen::Quic(address) => write!(f, "quic://{address}"),
         }
     }
 }
@@ -77,7 +72,9 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `unix:/path`, absolute.
     Unix(PathBuf),
-    /// The same, a UDP port: `quic = true`, always with TLS.
+    /// `udp:` and a literal address.
+    Udp(SocketAddr),
+    /// A literal address and a UDP port for QUIC: `quic = true`, always with TLS.
     Quic(SocketAddr),
 }
 
@@ -86,6 +83,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
             Self::Quic(address) => write!(f, "quic:{address}"),
         }
     }

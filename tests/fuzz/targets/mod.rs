@@ -10,6 +10,8 @@ mod gate;
 mod inbox;
 mod payload;
 mod question;
+#[cfg(feature = "mqtt-sn")]
+mod sensors;
 mod sparkplug;
 
 /// What is fed.
@@ -25,7 +27,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: &[Target] = &[
     Target { name: "inbox", run: inbox::run, mutations: 20_000 },
     Target { name: "gate", run: gate::run, mutations: 10_000 },
     Target { name: "ascii", run: ascii::run, mutations: 20_000 },
@@ -36,6 +38,8 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "payload", run: payload::run, mutations: 5_000 },
     Target { name: "sparkplug", run: sparkplug::run, mutations: 20_000 },
     Target { name: "conversation", run: conversation::run, mutations: 1_000 },
+    #[cfg(feature = "mqtt-sn")]
+    Target { name: "sensors", run: sensors::run, mutations: 20_000 },
 ];
 
 /// Takes an input apart from the front; what is not there any more is zero.

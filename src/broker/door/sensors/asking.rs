@@ -1,0 +1,166 @@
+//! What a sensor wants: topic ids, to publish, to subscribe (sections 6.5 to 6.9). Ids become names, and the broker decides.
+
+use super::greeting::qos;
+use super::inner::{self, Said};
+use super::names::Known;
+use super::translator::{Asked, Translator, code};
+use crate::broker::message::Qos;
+use crate::broker::sn::{Again, Code, Filter, Kept, Message, Publish, Quality, Topic};
+use crate::broker::wire::{Ack, AckKind};
+use crate::model::topic::{check_filter, check_topic};
+
+/// What a sensor may have asked for without an answer; the specification has it wait for each.
+const ASKED_MAX: usize = 16;
+
+impl Translator {
+    pub(super) fn register(&mut self, message_id: u16, name: &str) {
+        let (topic_id, code) = match check_topic(name) {
+            Err(_) => (0, Code::NotSupported),
+            Ok(()) => self.names.register(name).map_or((0, Code::Congestion), |id| (id, Code::Accepted)),
+        };
+        self.out.push(Message::Regack { topic_id, message_id, code });
+    }
+
+    pub(super) fn publish(&mut self, publish: &Publish) {
+        let topic_id = number(publish.topic);
+        let Publish { again, quality, kept, message_id, ref payload, .. } = *publish;
+        let surely = quality != Quality::Zero;
+        let refused = match (self.name(publish.topic), qos(quality)) {
+            (_, None) => return, // without a connection: the door's matter
+            (None, _) => Code::InvalidTopicId,
+            (Some(_), Some(_)) if surely && self.asked.contains_key(&(Asked::Publish, message_id)) => return,
+            (Some(_), Some(_)) if surely && self.asked.len() >= ASKED_MAX => Code::Congestion,
+            (Some(name), Some(qos)) => {
+                let retains = kept == Kept::Yes;
+                let forbidden = qos > self.rules.max_qos || retains && !self.rules.retain_available;
+                if check_topic(&name).is_ok() && !forbidden && (message_id > 0 || !surely) {
+                    let (again, retain) = (again == Again::Yes, retains.into());
+                    let said = Said { again, qos, retain, packet_id: message_id, topic: &name, payload };
+                    inner::publish(&mut self.packets, said);
+                    if surely {
+                        self.asked.insert((Asked::Publish, message_id), topic_id);
+                    }
+                    return;
+                }
+                Code::NotSupported
+            }
+        };
+        self.out.push(Message::Puback { topic_id, message_id, code: refused });
+    }
+
+    /// The broker has acknowledged what the sensor has published.
+    pub(super) fn settled(&mut self, ack: Ack) {
+        let Ack { kind, packet_id: message_id, reason } = ack;
+        if kind == AckKind::Pubcomp {
+            return self.out.push(Message::Pubcomp(message_id));
+        }
+        let topic_id = self.asked.remove(&(Asked::Publish, message_id)).unwrap_or(0);
+        let code = code(reason);
+        self.out.push(match kind {
+            AckKind::Pubrec if code == Code::Accepted => Message::Pubrec(message_id),
+            _ => Message::Puback { topic_id, message_id, code },
+        });
+    }
+
+    pub(super) fn subscribe(&mut self, quality: Quality, message_id: u16, filter: &Filter) {
+        if self.asked.contains_key(&(Asked::Subscribe, message_id)) {
+            return;
+        }
+        match self.judge(quality, message_id, filter) {
+            Ok((name, qos, topic_id)) => {
+                self.asked.insert((Asked::Subscribe, message_id), topic_id);
+                if let Filter::Predefined(id) = filter {
+                    self.predefined.insert(*id);
+                }
+                inner::subscribe(&mut self.packets, message_id, &name, qos);
+            }
+            Err(code) => self.out.push(Message::Suback { quality: Quality::Zero, topic_id: 0, message_id, code }),
+        }
+    }
+
+    /// Name, QoS and the topic id that SUBACK has: 0 where there is none.
+    fn judge(&mut self, quality: Quality, message_id: u16, filter: &Filter) -> Result<(String, Qos, u16), Code> {
+        let qos = qos(quality).filter(|_| message_id > 0).ok_or(Code::NotSupported)?;
+        if self.asked.len() >= ASKED_MAX {
+            return Err(Code::Congestion);
+        }
+        let name = self.filter(filter).ok_or(Code::InvalidTopicId)?;
+        check_filter(&name).map_err(|_| Code::NotSupported)?;
+        let topic_id = match filter {
+            Filter::Predefined(id) => *id,
+            Filter::Short(_) => 0,
+            Filter::Name(_) if check_topic(&name).is_err() || name.starts_with("$share/") => 0,
+            Filter::Name(_) => self.names.register(&name).ok_or(Code::Congestion)?,
+        };
+        Ok((name, qos, topic_id))
+    }
+
+    /// The broker has answered SUBSCRIBE.
+    pub(super) fn suback(&mut self, message_id: u16, reason: u8) {
+        let topic_id = self.asked.remove(&(Asked::Subscribe, message_id)).unwrap_or(0);
+        let (quality, topic_id, code) = match (code(reason), reason) {
+            (Code::Accepted, 0) => (Quality::Zero, topic_id, Code::Accepted),
+            (Code::Accepted, 1) => (Quality::One, topic_id, Code::Accepted),
+            (Code::Accepted, _) => (Quality::Two, topic_id, Code::Accepted),
+            (refused, _) => (Quality::Zero, 0, refused),
+        };
+        self.out.push(Message::Suback { quality, topic_id, message_id, code });
+    }
+
+    pub(super) fn unsubscribe(&mut self, message_id: u16, filter: &Filter) {
+        let asked = (Asked::Unsubscribe, message_id);
+        if self.asked.contains_key(&asked) || self.asked.len() >= ASKED_MAX || message_id == 0 {
+            return; // UNSUBACK has no code to say so
+        }
+        match self.filter(filter).filter(|name| check_filter(name).is_ok()) {
+            Some(name) => {
+                if let Filter::Predefined(id) = filter {
+                    self.predefined.remove(id);
+                }
+                self.asked.insert(asked, 0);
+                inner::unsubscribe(&mut self.packets, message_id, &name);
+            }
+            None => self.out.push(Message::Unsuback(message_id)), // it has no such subscription
+        }
+    }
+
+    /// What a topic is called.
+    fn name(&self, topic: Topic) -> Option<String> {
+        match topic {
+            Topic::Id(id) => self.names.name(id).map(ToOwned::to_owned),
+            Topic::Predefined(id) => self.rules.plan.topic(id).map(ToOwned::to_owned),
+            Topic::Short(name) => String::from_utf8(name.to_vec()).ok(),
+        }
+    }
+
+    fn filter(&self, filter: &Filter) -> Option<String> {
+        match filter {
+            Filter::Name(name) => Some(name.clone()),
+            Filter::Predefined(id) => self.name(Topic::Predefined(*id)),
+            Filter::Short(name) => self.name(Topic::Short(*name)),
+        }
+    }
+
+    /// How the sensor knows a name, if it does.
+    pub(super) fn topic(&self, name: &str) -> Option<Topic> {
+        if let &[first, second] = name.as_bytes() {
+            return Some(Topic::Short([first, second]));
+        }
+        let mut known = self.rules.plan.topics.iter().filter(|(id, _)| self.predefined.contains(id));
+        known.find(|(_, known)| known == name).map(|(id, _)| Topic::Predefined(*id))
+    }
+
+    /// The id of a name, and whether the sensor knows it; `None`: there is no room for one more.
+    pub(super) fn id(&mut self, name: &str) -> Option<(u16, Known)> {
+        let id = self.names.assign(name)?;
+        Some((id, self.names.known(id)))
+    }
+}
+
+/// As an acknowledgement names it.
+const fn number(topic: Topic) -> u16 {
+    match topic {
+        Topic::Id(id) | Topic::Predefined(id) => id,
+        Topic::Short(name) => u16::from_be_bytes(name),
+    }
+}

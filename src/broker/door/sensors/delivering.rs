@@ -1,0 +1,274 @@
+//! What a sensor gets: one message at a time, its topic registered first where it has to be (section 6.10), sent again
+//! until it is acknowledged (6.13).
+//!
+//! The broker sends no second message above QoS 0 before it has heard of the first (Receive Maximum 1), and what it sends
+//! at QoS 0 meanwhile is taken up to a bound and then left in its own queue. One that is awake and falls silent sleeps
+//! again, and gets the same message when it wakes next.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::inner::{self, Delivery};
+use super::names::Known;
+use super::translator::{End, Flow, Stage, Translator};
+use crate::broker::message::{Qos, Retain};
+use crate::broker::sn::{Again, Code, Kept, Message, Publish, Quality, Topic};
+use crate::broker::wire::AckKind;
+
+/// "Quota exceeded" and "implementation specific error": the sensor could not take it (MQTT 5, 3.4.2.1).
+const NO_ROOM: u8 = 0x97;
+const NOT_TAKEN: u8 = 0x83;
+
+/// How often a sensor may say that it does not know a topic it has just been told.
+const TOLD_MAX: u8 = 3;
+
+/// What has come for the sensor.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Publish(Delivery),
+    /// It has PUBREC of an earlier connection: PUBREL is next.
+    Release(u16),
+}
+
+/// What the sensor is to answer.
+#[derive(Debug)]
+pub(super) struct Flight {
+    step: Step,
+    due: Instant,
+    tries: u16,
+    told: u8,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// The topic of a message, then the message.
+    Register { topic_id: u16, message_id: u16, delivery: Delivery },
+    /// PUBLISH: PUBACK, or PUBREC.
+    Publish { message: Publish, name: String },
+    /// The broker has PUBREC and not answered yet.
+    Received(u16),
+    /// PUBREL: PUBCOMP.
+    Release(u16),
+}
+
+impl Flight {
+    /// When it is sent again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if matches!(self.step, Step::Received(_)) { None } else { Some(self.due) }
+    }
+}
+
+impl Translator {
+    /// A message has come for the sensor.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        self.quiet = 0;
+        self.waiting_bytes += delivery.topic.len() + delivery.payload.len();
+        self.waiting.push_back(Waiting::Publish(delivery));
+    }
+
+    /// The broker says PUBREL.
+    pub(super) fn release(&mut self, packet_id: u16, now: Instant) {
+        match &self.flight {
+            Some(Flight { step: Step::Received(id), .. }) if *id == packet_id => {
+                self.flight = None;
+                self.take_off(Step::Release(packet_id), now, 0);
+            }
+            _ => self.waiting.push_back(Waiting::Release(packet_id)),
+        }
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn pump(&mut self, now: Instant) {
+        while self.flight.is_none() && self.is_listening() {
+            match self.waiting.pop_front() {
+                None => return,
+                Some(Waiting::Release(packet_id)) => self.take_off(Step::Release(packet_id), now, 0),
+                Some(Waiting::Publish(delivery)) => {
+                    self.waiting_bytes -= delivery.topic.len() + delivery.payload.len();
+                    self.begin(delivery, now, 0);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, delivery: Delivery, now: Instant, told: u8) {
+        if let Some(topic) = self.topic(&delivery.topic) {
+            return self.send(delivery, topic, now, told);
+        }
+        match self.id(&delivery.topic) {
+            None => self.give_up(delivery.qos, delivery.packet_id, NO_ROOM),
+            Some((id, Known::Yes)) => self.send(delivery, Topic::Id(id), now, told),
+            Some((topic_id, Known::NotYet)) => {
+                self.registers = self.registers.checked_add(1).unwrap_or(1);
+                let message_id = self.registers;
+                self.take_off(Step::Register { topic_id, message_id, delivery }, now, told);
+            }
+        }
+    }
+
+    fn send(&mut self, delivery: Delivery, topic: Topic, now: Instant, told: u8) {
+        let Delivery { again, qos, retain, packet_id, topic: name, payload } = delivery;
+        let message = Publish {
+            again: if again { Again::Yes } else { Again::No },
+            quality: match qos {
+                Qos::AtMostOnce => Quality::Zero,
+                Qos::AtLeastOnce => Quality::One,
+                Qos::ExactlyOnce => Quality::Two,
+            },
+            kept: if retain == Retain::Yes { Kept::Yes } else { Kept::No },
+            topic,
+            message_id: packet_id,
+            payload: payload.into(),
+        };
+        if qos == Qos::AtMostOnce {
+            return self.out.push(Message::Publish(message));
+        }
+        self.take_off(Step::Publish { message, name }, now, told);
+    }
+
+    fn take_off(&mut self, step: Step, now: Instant, told: u8) {
+        self.quiet = 0;
+        self.flight = Some(Flight { step, due: now + self.rules.plan.retry, tries: 0, told });
+        self.say_flight();
+    }
+
+    fn say_flight(&mut self) {
+        let Some(flight) = &self.flight else { return };
+        self.out.push(match &flight.step {
+            Step::Register { topic_id, message_id, delivery } => {
+                Message::Register { topic_id: *topic_id, message_id: *message_id, name: delivery.topic.clone() }
+            }
+            Step::Publish { message, .. } => Message::Publish(message.clone()),
+            Step::Release(id) => Message::Pubrel(*id),
+            Step::Received(_) => return,
+        });
+    }
+
+    /// No answer came: once more, or never again.
+    pub(super) fn send_again(&mut self, now: Instant) -> Flow {
+        let retry = self.rules.plan.retry;
+        let Some(flight) = self.flight.as_mut().filter(|flight| flight.due().is_some_and(|due| now >= due)) else {
+            return Flow::On;
+        };
+        if flight.tries >= self.rules.plan.retries {
+            match self.stage {
+                Stage::Awake(duration) => self.stage = Stage::Asleep(duration),
+                Stage::Active => {
+                    self.out.push(Message::Disconnect(None));
+                    return Flow::End(End::Lost("does not acknowledge"));
+                }
+                _ => {}
+            }
+            return Flow::On;
+        }
+        flight.tries += 1;
+        flight.due = now + retry;
+        self.repeat();
+        Flow::On
+    }
+
+    fn repeat(&mut self) {
+        if let Some(Flight { step: Step::Publish { message, .. }, .. }) = &mut self.flight {
+            message.again = Again::Yes;
+        }
+        self.repeats += 1;
+        self.say_flight();
+    }
+
+    /// It hears again: what it may have missed comes at once, and has all its tries.
+    pub(super) fn wake(&mut self, now: Instant) {
+        let retry = self.rules.plan.retry;
+        if let Some(flight) = &mut self.flight {
+            (flight.due, flight.tries) = (now + retry, 0);
+            self.repeat();
+        }
+    }
+
+    /// As [`Translator::wake`], when time will tell.
+    pub(super) fn look_again(&mut self) {
+        let heard = self.heard;
+        if let Some(flight) = &mut self.flight {
+            (flight.due, flight.tries) = (heard, 0);
+        }
+    }
+
+    pub(super) fn regack(&mut self, id: u16, code: Code, now: Instant) {
+        let asked = |flight: &mut Flight| matches!(flight.step, Step::Register { message_id, .. } if message_id == id);
+        if code == Code::Congestion {
+            return; // in a while
+        }
+        let Some(Flight { step: Step::Register { topic_id, delivery, .. }, told, .. }) = self.flight.take_if(asked)
+        else {
+            return;
+        };
+        if code == Code::Accepted {
+            self.names.set_known(topic_id, Known::Yes);
+            return self.send(delivery, Topic::Id(topic_id), now, told);
+        }
+        self.give_up(delivery.qos, delivery.packet_id, NOT_TAKEN);
+    }
+
+    pub(super) fn puback(&mut self, topic_id: u16, id: u16, code: Code, now: Instant) {
+        if code == Code::Congestion {
+            return; // in a while
+        }
+        if code == Code::InvalidTopicId {
+            self.names.set_known(topic_id, Known::NotYet);
+        }
+        let own =
+            |flight: &mut Flight| matches!(&flight.step, Step::Publish { message, .. } if message.message_id == id);
+        let Some(Flight { step: Step::Publish { message, name }, told, .. }) = self.flight.take_if(own) else { return };
+        let qos = if message.quality == Quality::One { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
+        match code {
+            Code::Accepted if qos == Qos::AtLeastOnce => {
+                self.quiet = 0;
+                inner::ack(&mut self.packets, AckKind::Puback, id, 0);
+            }
+            Code::InvalidTopicId if told < TOLD_MAX && matches!(message.topic, Topic::Id(_)) => {
+                let delivery = Delivery {
+                    again: message.again == Again::Yes,
+                    qos,
+                    retain: (message.kept == Kept::Yes).into(),
+                    packet_id: id,
+                    topic: name,
+                    payload: Bytes::from(message.payload),
+                };
+                self.begin(delivery, now, told + 1);
+            }
+            _ => self.give_up(qos, id, NOT_TAKEN),
+        }
+    }
+
+    pub(super) fn pubrec(&mut self, id: u16) {
+        match &mut self.flight {
+            Some(flight)
+                if matches!(&flight.step, Step::Publish { message, .. }
+                if message.message_id == id && message.quality == Quality::Two) =>
+            {
+                flight.step = Step::Received(id);
+                inner::ack(&mut self.packets, AckKind::Pubrec, id, 0);
+            }
+            Some(Flight { step: Step::Release(released), .. }) if *released == id => self.say_flight(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn pubcomp(&mut self, id: u16) {
+        let own = |flight: &mut Flight| matches!(flight.step, Step::Release(released) if released == id);
+        if self.flight.take_if(own).is_some() {
+            self.quiet = 0;
+            inner::ack(&mut self.packets, AckKind::Pubcomp, id, 0);
+        }
+    }
+
+    /// The sensor cannot have it: the broker need not keep it.
+    fn give_up(&mut self, qos: Qos, packet_id: u16, reason: u8) {
+        self.refused += 1;
+        self.quiet = 0;
+        match qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => inner::ack(&mut self.packets, AckKind::Puback, packet_id, reason),
+            Qos::ExactlyOnce => inner::ack(&mut self.packets, AckKind::Pubrec, packet_id, reason),
+        }
+    }
+}

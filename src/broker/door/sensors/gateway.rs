@@ -1,0 +1,316 @@
+//! What comes to the port: who it is from, what can be said to it at once, and whose task gets it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::link::{Link, Post};
+use super::translator::Rules;
+use super::unasked::Unasked;
+use crate::access::Arriving;
+use crate::broker::door::Porch;
+use crate::broker::door::limits::Limits;
+use crate::broker::door::terms::Terms;
+use crate::broker::sn::{self, Code, Message, Publish, Quality};
+use crate::broker::stats::SensorStats;
+use crate::broker::talk::Trouble;
+use crate::config::plan::{Anonymous, MqttSnPlan};
+
+/// Longest client id, bytes; the specification has 23 (section 5.3.1).
+const CLIENT_ID_BYTES_MAX: usize = 256;
+
+/// Longest address of a wireless node behind a forwarder, bytes.
+const NODE_BYTES_MAX: usize = 64;
+
+/// What a forwarder's envelope may add to a datagram.
+const ENVELOPE_BYTES_MAX: usize = NODE_BYTES_MAX + 5;
+
+/// Messages that may wait for the task of one client.
+const MAILBOX: usize = 16;
+
+/// Answers to strangers in a second, and at once.
+const ANSWERS_EACH: Duration = Duration::from_millis(10);
+const ANSWERS_AT_ONCE: u32 = 100;
+
+/// Datagrams taken in before others get their turn.
+const AT_ONCE: usize = 64;
+
+/// Pause after an error of the port.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a message is from; written into logs as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    pub address: SocketAddr,
+    /// The wireless node behind the forwarder that has this address.
+    pub node: Option<Box<[u8]>>,
+}
+
+/// A client that has a task.
+struct Known {
+    client_id: String,
+    mailbox: mpsc::Sender<Message>,
+    gone: CancellationToken,
+}
+
+/// One door.
+struct Gateway<'a> {
+    limits: &'a Arc<Limits>,
+    tracker: &'a TaskTracker,
+    socket: &'a Arc<UdpSocket>,
+    porch: &'a Arc<Porch>,
+    rules: Rules,
+    known: HashMap<Source, Known>,
+    /// Known clients at which those that have ended are looked for.
+    sweep_at: usize,
+    answers: Supply,
+    unasked: Option<Unasked>,
+    bad: Trouble,
+    turning_away: Trouble,
+}
+
+/// Serves until the port is of no use any more.
+pub(in crate::broker::door) async fn serve(
+    (limits, tracker): (&Arc<Limits>, &TaskTracker),
+    socket: &Arc<UdpSocket>,
+    porch: &Arc<Porch>,
+    plan: &MqttSnPlan,
+) -> io::Result<()> {
+    let Terms { max_qos, retain_available, .. } = Terms::new(porch.plan.max_qos, &porch.shared.limits);
+    let rules = Rules { plan: Arc::new(plan.clone()), max_qos, retain_available };
+    let unasked = plan.publish.as_ref().map(|plan| Unasked::begin(plan, porch, tracker));
+    let gateway = Gateway {
+        limits,
+        tracker,
+        socket,
+        porch,
+        rules,
+        known: HashMap::new(),
+        sweep_at: 64,
+        answers: Supply::default(),
+        unasked,
+        bad: Trouble::default(),
+        turning_away: Trouble::default(),
+    };
+    gateway.run().await
+}
+
+impl Gateway<'_> {
+    async fn run(mut self) -> io::Result<()> {
+        // One byte more than is taken: what fills it is too long.
+        let mut datagram = vec![0; usize::from(self.rules.plan.datagram_bytes) + ENVELOPE_BYTES_MAX + 1];
+        let advertise = self.rules.plan.advertise;
+        let mut timer = tokio::time::interval(advertise.map_or(Duration::from_secs(3600), |plan| plan.every));
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = 0;
+        loop {
+            tokio::select! {
+                received = self.socket.recv_from(&mut datagram) => match received {
+                    Ok((length, from)) => self.datagram(&datagram[..length], from).await,
+                    Err(error) if is_passing(&error) => {
+                        tracing::debug!(%error, "the network has refused a datagram of ours");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    Err(error) => return Err(error),
+                },
+                _ = timer.tick(), if advertise.is_some() => self.advertise().await,
+            }
+            count += 1;
+            if count % AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn stats(&self) -> &SensorStats {
+        &self.porch.shared.stats.sensors
+    }
+
+    async fn advertise(&self) {
+        let Some(plan) = self.rules.plan.advertise else { return };
+        let duration = u16::try_from(plan.every.as_secs()).unwrap_or(u16::MAX);
+        let message = Message::Advertise { gateway_id: self.rules.plan.gateway_id, duration };
+        self.answer(&Source { address: plan.to, node: None }, &message).await;
+    }
+
+    async fn datagram(&mut self, datagram: &[u8], address: SocketAddr) {
+        self.stats().received.one();
+        let (node, message) = match self.read(datagram) {
+            Ok(read) => read,
+            Err(error) => {
+                self.stats().bad.one();
+                if self.bad.is_news() {
+                    tracing::info!(listener = self.porch.name, peer = %address, %error, "a datagram that is no message of MQTT-SN");
+                }
+                return;
+            }
+        };
+        let source = Source { address, node: node.map(Into::into) };
+        match message {
+            Message::SearchGateway { .. } => {
+                let info = Message::GatewayInfo { gateway_id: self.rules.plan.gateway_id, address: Vec::new() };
+                if self.answers.take(Instant::now()) {
+                    self.answer(&source, &info).await;
+                }
+            }
+            Message::Advertise { .. } | Message::GatewayInfo { .. } => {} // another gateway
+            Message::Publish(publish) if publish.quality == Quality::Unasked => self.take_unasked(publish, &source),
+            Message::Connect(connect) => self.connect(source, connect).await,
+            message => self.hand_over(source, message).await,
+        }
+    }
+
+    fn read<'b>(&self, datagram: &'b [u8]) -> Result<(Option<&'b [u8]>, Message), sn::BadMessage> {
+        let (node, inner) = sn::open(datagram)?;
+        let too_long = inner.len() > usize::from(self.rules.plan.datagram_bytes);
+        if too_long || node.is_some_and(|node| node.len() > NODE_BYTES_MAX) {
+            return Err(sn::BadMessage::Length);
+        }
+        Ok((node, sn::read(inner)?))
+    }
+
+    /// To its client's task; who is nobody's client is told so.
+    async fn hand_over(&mut self, source: Source, message: Message) {
+        let Some(known) = self.known.get(&source) else { return self.stranger(&source, &message).await };
+        match known.mailbox.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.stats().crowded.one(),
+            Err(TrySendError::Closed(message)) => {
+                self.known.remove(&source);
+                self.stranger(&source, &message).await;
+            }
+        }
+    }
+
+    /// DISCONNECT tells it to connect (the gateway may have been started anew). What a gateway may send itself is not answered:
+    /// two of them would never stop.
+    async fn stranger(&mut self, source: &Source, message: &Message) {
+        self.stats().strangers.one();
+        let from_client = matches!(
+            message,
+            Message::Register { .. }
+                | Message::Publish(_)
+                | Message::Subscribe { .. }
+                | Message::Unsubscribe { .. }
+                | Message::Ping(_)
+                | Message::Disconnect(Some(_))
+                | Message::WillTopicUpdate(_)
+                | Message::WillMessageUpdate(_)
+        );
+        if from_client && self.answers.take(Instant::now()) {
+            self.answer(source, &Message::Disconnect(None)).await;
+        }
+    }
+
+    async fn connect(&mut self, source: Source, connect: sn::Connect) {
+        if let Some(known) = self.known.get(&source).filter(|known| !known.mailbox.is_closed()) {
+            if known.client_id == connect.client_id {
+                return self.hand_over(source, Message::Connect(connect)).await;
+            }
+            known.gone.cancel(); // another sensor has this address now
+            self.known.remove(&source);
+        }
+        match self.admit(&source, &connect) {
+            Ok(link) => {
+                self.tracker.spawn(link.run(connect));
+            }
+            Err(code) if self.answers.take(Instant::now()) => self.answer(&source, &Message::Connack(code)).await,
+            Err(_) => {}
+        }
+    }
+
+    fn admit(&mut self, source: &Source, connect: &sn::Connect) -> Result<Link, Code> {
+        let (id, from) = (&connect.client_id, source.address.ip().to_canonical());
+        let shared = &self.porch.shared;
+        if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX {
+            return Err(Code::NotSupported);
+        }
+        let user: Option<Arc<str>> = self.rules.plan.user(id, from).map(Into::into);
+        let door = self.porch.plan.anonymous;
+        if user.is_none() && door == Anonymous::None {
+            shared.stats.connects_refused.one();
+            shared.access.turn_away(Arriving { door, client: id, from: Some(from) });
+            return Err(Code::NotSupported);
+        }
+        shared.stats.connections.one();
+        let pass = match self.limits.admit(Some(from), Instant::now()) {
+            Ok(pass) => Arc::new(pass),
+            Err(limit) => {
+                shared.stats.turned_away.one();
+                if self.turning_away.is_news() {
+                    tracing::warn!(listener = self.porch.name, peer = %source, %limit, "too many connections, turning away");
+                }
+                return Err(Code::Congestion);
+            }
+        };
+        let (mailbox, gone) = (mpsc::channel(MAILBOX), CancellationToken::new());
+        let known = Known { client_id: id.clone(), mailbox: mailbox.0, gone: gone.clone() };
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, known| !known.mailbox.is_closed());
+            self.sweep_at = (2 * self.known.len()).max(64);
+        }
+        self.known.insert(source.clone(), known);
+        Ok(Link {
+            post: Some(Post { socket: Arc::clone(self.socket), source: source.clone() }),
+            porch: Arc::clone(self.porch),
+            tracker: self.tracker.clone(),
+            rules: self.rules.clone(),
+            mailbox: mailbox.1,
+            gone,
+            user,
+            pass,
+        })
+    }
+
+    fn take_unasked(&self, publish: Publish, source: &Source) {
+        let taken = self.unasked.as_ref().is_some_and(|road| road.take(publish, source.address.ip(), &self.rules));
+        let stats = self.stats();
+        if taken { &stats.unasked } else { &stats.unasked_refused }.one();
+    }
+
+    async fn answer(&self, to: &Source, message: &Message) {
+        Post { socket: Arc::clone(self.socket), source: to.clone() }.send(message).await;
+        self.stats().sent.one();
+    }
+}
+
+/// Answers to strangers, as a leaky bucket.
+#[derive(Debug, Default)]
+struct Supply(Option<Instant>);
+
+impl Supply {
+    fn take(&mut self, now: Instant) -> bool {
+        let empty_at = self.0.map_or(now, |empty_at| empty_at.max(now));
+        if empty_at > now + ANSWERS_EACH * ANSWERS_AT_ONCE {
+            return false;
+        }
+        self.0 = Some(empty_at + ANSWERS_EACH);
+        true
+    }
+}
+
+/// Does the error concern a datagram that was sent, or the moment?
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let number = error.raw_os_error().map(Errno::from_raw_os_error);
+    !matches!(number, None | Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT))
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)?;
+        match &self.node {
+            Some(node) => write!(f, " node {node:02x?}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! How a sensor comes, leaves its will, sleeps, wakes and goes (sections 6.2 to 6.4, 6.11 and 6.14).
+//!
+//! A CONNECT that does not ask for a clean start goes on with what is there: the same connection if there is one, with its
+//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost). A will that was left before
+//! stays unless CONNECT brings another. Without a connection the broker's session is gone on with; its will was of the
+//! connection.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::inner;
+use super::translator::{End, Flow, Stage, Translator, code};
+use crate::broker::message::Qos;
+use crate::broker::sn::{self, Asks, Code, Kept, Message, Quality, Start, WillTopic};
+use crate::broker::wire::Will;
+use crate::model::topic::check_topic;
+
+/// How much longer a packet of MQTT is than its message here, at least: what fits there fits here.
+const HEAD_BYTES: u16 = 4;
+
+/// What the sensor is asked for.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// `None`: for the topic of its will; else for the content.
+    topic: Option<WillTopic>,
+    pub(super) due: Instant,
+    tries: u16,
+}
+
+impl Question {
+    fn message(&self) -> Message {
+        if self.topic.is_none() { Message::WillTopicRequest } else { Message::WillMessageRequest }
+    }
+}
+
+impl Translator {
+    /// CONNECT has come.
+    pub(super) fn greet(&mut self, now: Instant) -> Flow {
+        if self.said.asks == Asks::ForWill {
+            self.ask(None, now);
+            return Flow::On;
+        }
+        self.greeted()
+    }
+
+    fn ask(&mut self, topic: Option<WillTopic>, now: Instant) {
+        let question = Question { topic, due: now + self.rules.plan.retry, tries: 0 };
+        self.out.push(question.message());
+        self.question = Some(question);
+    }
+
+    /// No answer came.
+    pub(super) fn ask_again(&mut self, now: Instant) -> Flow {
+        let Some(question) = &mut self.question else { return Flow::On };
+        if question.tries >= self.rules.plan.retries {
+            return Flow::End(End::Lost("did not tell its will"));
+        }
+        question.tries += 1;
+        question.due = now + self.rules.plan.retry;
+        self.repeats += 1;
+        self.out.push(question.message());
+        Flow::On
+    }
+
+    pub(super) fn will_topic(&mut self, topic: Option<WillTopic>, now: Instant) -> Flow {
+        match (&self.question, topic) {
+            (Some(Question { topic: None, .. }), None) => {
+                self.will = None;
+                self.answered()
+            }
+            (Some(Question { topic: None, .. }), Some(topic)) => {
+                if will(&topic, Bytes::new()).is_none_or(|will| !self.may_leave(&will)) {
+                    self.question = None;
+                    return self.refuse(Code::NotSupported);
+                }
+                self.ask(Some(topic), now);
+                Flow::On
+            }
+            (Some(question), Some(_)) => {
+                self.out.push(question.message()); // it has not heard that it may go on
+                Flow::On
+            }
+            _ => Flow::On,
+        }
+    }
+
+    pub(super) fn will_message(&mut self, payload: Vec<u8>) -> Flow {
+        let Some(Question { topic: Some(topic), .. }) = &self.question else { return Flow::On };
+        self.will = will(topic, payload.into());
+        self.answered()
+    }
+
+    /// All is said; a connection that is there goes on with another will.
+    fn answered(&mut self) -> Flow {
+        self.question = None;
+        if self.stage == Stage::Greeting {
+            return self.greeted();
+        }
+        self.taken_in();
+        Flow::ChangeWill(self.will.clone())
+    }
+
+    fn greeted(&mut self) -> Flow {
+        self.stage = Stage::Entering;
+        let clean = self.said.start == Start::Clean;
+        let most = u32::from(self.rules.plan.datagram_bytes - HEAD_BYTES);
+        Flow::Enter(Box::new(inner::connect(&self.said.client_id, clean, most, self.will.clone())))
+    }
+
+    /// The broker has let it in, or not.
+    pub(super) fn connack(&mut self, reason: u8) -> Flow {
+        match code(reason) {
+            Code::Accepted => {
+                self.taken_in();
+                Flow::On
+            }
+            refused => self.refuse(refused),
+        }
+    }
+
+    fn taken_in(&mut self) {
+        (self.stage, self.fresh) = (Stage::Active, true);
+        self.out.push(Message::Connack(Code::Accepted));
+        self.look_again();
+    }
+
+    fn refuse(&mut self, code: Code) -> Flow {
+        self.out.push(Message::Connack(code));
+        Flow::End(End::Told)
+    }
+
+    /// CONNECT from somebody who has a connection.
+    pub(super) fn connect_again(&mut self, said: sn::Connect, now: Instant) -> Flow {
+        if let (Some(question), true) = (&self.question, said == self.said) {
+            self.out.push(question.message());
+            return Flow::On;
+        }
+        if said == self.said && self.stage == Stage::Entering {
+            return Flow::On;
+        }
+        if said == self.said && self.fresh {
+            self.out.push(Message::Connack(Code::Accepted));
+            return Flow::On;
+        }
+        if said.start == Start::Clean || matches!(self.stage, Stage::Greeting | Stage::Entering) {
+            return Flow::Renew(said);
+        }
+        if self.stage == Stage::Active {
+            self.names.doubt(); // it may have been started anew
+        }
+        self.said = said;
+        if self.said.asks == Asks::ForWill {
+            self.ask(None, now);
+            return Flow::On;
+        }
+        self.taken_in();
+        self.pump(now);
+        Flow::On
+    }
+
+    /// It goes, or sleeps.
+    pub(super) fn disconnect(&mut self, duration: Option<u16>) -> Flow {
+        self.out.push(Message::Disconnect(None));
+        match duration {
+            Some(duration @ 1..) if !matches!(self.stage, Stage::Greeting | Stage::Entering) => {
+                self.stage = Stage::Asleep(duration);
+                self.question = None;
+                Flow::On
+            }
+            _ => Flow::End(End::Goodbye),
+        }
+    }
+
+    /// With its id: it was asleep, and wants what has waited.
+    pub(super) fn ping(&mut self, client_id: Option<&str>, now: Instant) {
+        if client_id.is_some_and(|id| id != self.said.client_id) {
+            return self.out.push(Message::Disconnect(None));
+        }
+        match (self.stage, client_id) {
+            (Stage::Asleep(duration), Some(_)) => {
+                self.stage = Stage::Awake(duration);
+                self.quiet = 0;
+                self.wake(now);
+            }
+            (Stage::Awake(_), Some(_)) => self.quiet = 0, // PINGRESP is still to come
+            _ => self.out.push(Message::Pong),
+        }
+    }
+
+    /// The broker has answered a PINGREQ.
+    pub(super) fn pong(&mut self) {
+        self.pinging = false;
+        if self.flight.is_none() && self.waiting.is_empty() {
+            self.quiet = self.quiet.saturating_add(1);
+        }
+    }
+
+    /// Is there nothing left for one that is awake? The broker is asked: it answers a PINGREQ, then sends what it has. So two
+    /// answers with nothing before them and nothing on its way say that there was nothing when the second was written.
+    pub(super) fn look_for_rest(&mut self) {
+        let Stage::Awake(duration) = self.stage else { return };
+        if self.pinging || self.flight.is_some() || !self.waiting.is_empty() {
+            return;
+        }
+        if self.quiet >= 2 {
+            self.stage = Stage::Asleep(duration);
+            return self.out.push(Message::Pong);
+        }
+        self.pinging = true;
+        inner::ping(&mut self.packets);
+    }
+
+    pub(super) fn change_will_topic(&mut self, topic: Option<WillTopic>) -> Flow {
+        let payload = self.will.as_ref().map(|will| will.payload.clone()).unwrap_or_default();
+        let new = match topic {
+            None => None,
+            Some(topic) => match will(&topic, payload).filter(|will| self.may_leave(will)) {
+                Some(will) => Some(will),
+                None => {
+                    self.out.push(Message::WillTopicResponse(Code::NotSupported));
+                    return Flow::On;
+                }
+            },
+        };
+        self.will = new;
+        self.out.push(Message::WillTopicResponse(Code::Accepted));
+        Flow::ChangeWill(self.will.clone())
+    }
+
+    pub(super) fn change_will_message(&mut self, payload: Vec<u8>) -> Flow {
+        let Some(will) = &mut self.will else {
+            self.out.push(Message::WillMessageResponse(Code::NotSupported));
+            return Flow::On;
+        };
+        will.payload = payload.into();
+        self.out.push(Message::WillMessageResponse(Code::Accepted));
+        Flow::ChangeWill(self.will.clone())
+    }
+
+    fn may_leave(&self, will: &Will) -> bool {
+        let retains = will.retain == crate::broker::message::Retain::Yes;
+        will.qos <= self.rules.max_qos && (!retains || self.rules.retain_available)
+    }
+}
+
+/// As the broker has it; `None`: it cannot be left.
+fn will(topic: &WillTopic, payload: Bytes) -> Option<Will> {
+    check_topic(&topic.name).ok()?;
+    Some(Will {
+        topic: topic.name.clone(),
+        payload,
+        qos: qos(topic.quality)?,
+        retain: (topic.kept == Kept::Yes).into(),
+        delay: 0,
+        expiry: None,
+        forwarded: None,
+    })
+}
+
+/// `None`: it is not one of a connection.
+pub(super) const fn qos(quality: Quality) -> Option<Qos> {
+    match quality {
+        Quality::Zero => Some(Qos::AtMostOnce),
+        Quality::One => Some(Qos::AtLeastOnce),
+        Quality::Two => Some(Qos::ExactlyOnce),
+        Quality::Unasked => None,
+    }
+}

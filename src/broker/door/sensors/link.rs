@@ -1,0 +1,186 @@
+//! One connected sensor: moves messages between its mailbox, its translator, its pipe and its address, until one of them
+//! ends.
+
+use std::sync::Arc;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::gateway::Source;
+use super::pipe::Pipe;
+use super::translator::{End, Flow, Rules, Stage, Translator};
+use crate::broker::door::Porch;
+use crate::broker::door::limits::Pass;
+use crate::broker::door::shown::{Peer, Shown};
+use crate::broker::sn::{self, Message};
+use crate::broker::wire::{Connect, Will};
+
+/// Packets for the broker beyond this: it has to take some before more messages are heard.
+const PACKET_BYTES_MAX: usize = 16 * 1024;
+
+/// A sensor's address, and the port that it hears us from.
+pub(super) struct Post {
+    pub socket: Arc<UdpSocket>,
+    pub source: Source,
+}
+
+/// What the task of a sensor is given.
+pub(super) struct Link {
+    /// `None`: the door is closed, and its port given back.
+    pub post: Option<Post>,
+    pub porch: Arc<Porch>,
+    pub tracker: TaskTracker,
+    pub rules: Rules,
+    pub mailbox: mpsc::Receiver<Message>,
+    /// Somebody else speaks from this address now.
+    pub gone: CancellationToken,
+    /// As what it comes in; `None`: as nobody in particular.
+    pub user: Option<Arc<str>>,
+    pub pass: Arc<Pass>,
+}
+
+impl Link {
+    /// Serves it to its end.
+    pub(super) async fn run(mut self, said: sn::Connect) {
+        let mut next = Some(said);
+        while let Some(said) = next.take() {
+            next = self.live(said).await;
+        }
+    }
+
+    /// One connection; the CONNECT of the next one, if there is one.
+    async fn live(&mut self, said: sn::Connect) -> Option<sn::Connect> {
+        let client = said.client_id.clone();
+        let (mut translator, mut flow) = Translator::new(self.rules.clone(), said, Instant::now());
+        let mut pipe: Option<Pipe> = None;
+        let mut sleeps = false;
+        let end = loop {
+            self.say(&mut translator).await;
+            if sleeps != matches!(translator.stage, Stage::Asleep(_) | Stage::Awake(_)) {
+                sleeps = !sleeps;
+                let asleep = &self.porch.shared.stats.sensors.asleep;
+                if sleeps { asleep.up() } else { asleep.down() }
+            }
+            match flow {
+                Flow::On => {}
+                Flow::Enter(connect) => pipe = Some(self.enter(*connect)),
+                Flow::ChangeWill(will) => self.change_will(pipe.as_ref(), will),
+                Flow::Renew(said) => break Err(said),
+                Flow::End(end) => break Ok(end),
+            }
+            flow = self.next(&mut translator, &mut pipe).await;
+        };
+        if sleeps {
+            self.porch.shared.stats.sensors.asleep.down();
+        }
+        let goodbye = matches!(end, Ok(End::Goodbye) | Err(_));
+        if let Ok(End::Lost(why)) = end {
+            self.porch.shared.stats.sensors.lost.one();
+            if self.porch.shared.talk.allows() {
+                tracing::info!(client, why, "sensor lost");
+            }
+        }
+        match pipe {
+            Some(pipe) if goodbye => pipe.leave(translator.packets).await,
+            Some(pipe) => pipe.vanish().await,
+            None => {}
+        }
+        end.err()
+    }
+
+    /// Waits for the next thing to happen.
+    async fn next(&mut self, translator: &mut Translator, pipe: &mut Option<Pipe>) -> Flow {
+        while let Some(heard) = pipe.as_mut().filter(|_| translator.takes_more()).and_then(Pipe::next) {
+            match translator.packet(heard, Instant::now()) {
+                Flow::On if translator.out.is_empty() => {}
+                flow => return flow,
+            }
+        }
+        if self.porch.closed.is_cancelled() {
+            return self.close(translator);
+        }
+        let (takes, asleep) = (translator.takes_more(), matches!(translator.stage, Stage::Asleep(_)));
+        let has_pipe = pipe.is_some();
+        if asleep && pipe.as_ref().is_some_and(Pipe::is_over) {
+            return Flow::End(End::Told); // it will hear of it when it wakes
+        }
+        let (listens, due) = (translator.packets.len() < PACKET_BYTES_MAX, translator.due());
+        let packets = &mut translator.packets;
+        let turned = async {
+            match pipe.as_mut() {
+                Some(pipe) if asleep && !takes => {
+                    pipe.over().await;
+                    Ok(0)
+                }
+                Some(pipe) => pipe.turn(takes, packets).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(message) = self.mailbox.recv(), if listens => translator.message(message, Instant::now()),
+            turned = turned => match turned {
+                Ok(1..) => Flow::On,
+                _ => {
+                    translator.out.push(Message::Disconnect(None));
+                    Flow::End(End::Told)
+                }
+            },
+            () = tokio::time::sleep_until(due) => translator.tick(Instant::now()),
+            () = self.porch.closed.cancelled() => self.close(translator),
+            () = self.porch.end.cancelled(), if !has_pipe => Flow::End(End::Told),
+            () = self.gone.cancelled() => Flow::End(End::Lost("somebody else comes from its address")),
+        }
+    }
+
+    /// There is no such door any more.
+    fn close(&mut self, translator: &mut Translator) -> Flow {
+        translator.out.push(Message::Disconnect(None));
+        Flow::End(End::Told)
+    }
+
+    fn enter(&self, connect: Connect) -> Pipe {
+        let address = self.post.as_ref().map(|post| post.source.address);
+        let shown =
+            Shown { peer: address.map_or(Peer::Gone, Peer::Address), certificate: None, sensor: self.user.clone() };
+        Pipe::enter(&self.porch, &self.tracker, (shown, connect), Arc::clone(&self.pass))
+    }
+
+    fn change_will(&self, pipe: Option<&Pipe>, will: Option<Will>) {
+        let shared = &self.porch.shared;
+        let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
+        shared.change_will(*key, outbox, will);
+    }
+
+    /// Sends what there is to send. The last word of a closed door gives its port back.
+    async fn say(&mut self, translator: &mut Translator) {
+        let stats = &self.porch.shared.stats.sensors;
+        stats.repeated.add(std::mem::take(&mut translator.repeats));
+        stats.refused.add(std::mem::take(&mut translator.refused));
+        for message in translator.out.drain(..) {
+            if let Some(post) = &self.post {
+                post.send(&message).await;
+                stats.sent.one();
+            }
+        }
+        if self.porch.closed.is_cancelled() {
+            self.post = None;
+        }
+    }
+}
+
+impl Post {
+    /// Sends one message. A network that does not take it has lost it: whatever matters is sent again.
+    pub(super) async fn send(&self, message: &Message) {
+        let datagram = sn::write(message);
+        let datagram = match &self.source.node {
+            Some(node) => sn::enclose(node, &datagram),
+            None => datagram,
+        };
+        if let Err(error) = self.socket.send_to(&datagram, self.source.address).await {
+            tracing::debug!(peer = %self.source.address, %error, "a datagram was not sent");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! One sensor's side of its session, pure: messages of MQTT-SN and packets of MQTT and the time go in, both come out. No
+//! socket, no clock.
+//!
+//! `greeting` CONNECT, the questions after the will, sleep and the end of it · `asking` what the sensor wants: register,
+//! publish, subscribe · `delivering` what it gets, one message at a time, sent again until it is acknowledged.
+//!
+//! Acknowledgements are not ours to give: a PUBACK goes to the sensor when the broker has given one, and to the broker when
+//! the sensor has. Message ids are the packet identifiers of the session, both ways; only REGISTER has its own.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::delivering::{Flight, Waiting};
+use super::greeting::Question;
+use super::inner::{self, Heard};
+use super::names::Names;
+use crate::broker::message::Qos;
+use crate::broker::sn::{self, Code, Message};
+use crate::broker::wire::{self, AckKind, Will};
+use crate::config::plan::MqttSnPlan;
+
+/// Messages that have left the broker and not yet gone to the sensor; the others wait in the session's own queue.
+pub(super) const WAITING_MAX: usize = 32;
+pub(super) const WAITING_BYTES_MAX: usize = 32 * 1024;
+
+/// A sensor without keep alive counts as lost after this long without a word: its place would never be free otherwise.
+const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What all clients of a door are held to.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub plan: Arc<MqttSnPlan>,
+    pub max_qos: Qos,
+    pub retain_available: bool,
+}
+
+/// Where the client stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is asked for its will.
+    Greeting,
+    /// The broker has not answered yet.
+    Entering,
+    Active,
+    /// For so many seconds; what comes for it waits.
+    Asleep(u16),
+    /// It gets what has waited, then sleeps again.
+    Awake(u16),
+}
+
+/// What has to be done besides sending what there is to send.
+#[derive(Debug)]
+pub(super) enum Flow {
+    On,
+    /// Into the broker with it.
+    Enter(Box<wire::Connect>),
+    /// Its will is another one.
+    ChangeWill(Option<Will>),
+    /// It begins anew.
+    Renew(sn::Connect),
+    End(End),
+}
+
+/// How it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It said so.
+    Goodbye,
+    /// It does not answer any more: `retries` or the keep alive.
+    Lost(&'static str),
+    /// The broker has ended it, or did not let it in.
+    Told,
+}
+
+/// What a sensor has asked the broker for and got no answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Asked {
+    Publish,
+    Subscribe,
+    Unsubscribe,
+}
+
+/// The state.
+#[derive(Debug)]
+pub(super) struct Translator {
+    pub(super) rules: Rules,
+    pub(super) said: sn::Connect,
+    pub(super) stage: Stage,
+    /// Nothing has come since CONNACK: the same CONNECT once more means that it was not heard.
+    pub(super) fresh: bool,
+    pub(super) heard: Instant,
+    pub(super) will: Option<Will>,
+    pub(super) question: Option<Question>,
+    pub(super) names: Names,
+    /// Topics that it has subscribed to by their predefined ids.
+    pub(super) predefined: HashSet<u16>,
+    /// With the topic id that the answer has.
+    pub(super) asked: HashMap<(Asked, u16), u16>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) waiting_bytes: usize,
+    pub(super) flight: Option<Flight>,
+    pub(super) registers: u16,
+    /// PINGRESPs of the broker since anything came from it: see [`Translator::look_for_rest`].
+    pub(super) quiet: u8,
+    pub(super) pinging: bool,
+    /// For the sensor.
+    pub(super) out: Vec<Message>,
+    /// For the broker.
+    pub(super) packets: BytesMut,
+    /// Sent again so far; taken by whoever counts.
+    pub(super) repeats: u64,
+    /// Messages that the sensor did not take; as above.
+    pub(super) refused: u64,
+}
+
+impl Translator {
+    /// Of a client whose CONNECT has come.
+    pub(super) fn new(rules: Rules, said: sn::Connect, now: Instant) -> (Self, Flow) {
+        let mut new = Self {
+            rules,
+            said,
+            stage: Stage::Greeting,
+            fresh: false,
+            heard: now,
+            will: None,
+            question: None,
+            names: Names::default(),
+            predefined: HashSet::new(),
+            asked: HashMap::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            flight: None,
+            registers: 0,
+            quiet: 0,
+            pinging: false,
+            out: Vec::new(),
+            packets: BytesMut::new(),
+            repeats: 0,
+            refused: 0,
+        };
+        let flow = new.greet(now);
+        (new, flow)
+    }
+
+    /// A message came from the sensor.
+    pub(super) fn message(&mut self, message: Message, now: Instant) -> Flow {
+        self.heard = now;
+        if let Message::Connect(said) = message {
+            return self.connect_again(said, now);
+        }
+        self.fresh = false;
+        let flow = match message {
+            Message::Disconnect(duration) => self.disconnect(duration),
+            Message::WillTopic(topic) => self.will_topic(topic, now),
+            Message::WillMessage(payload) => self.will_message(payload),
+            _ if matches!(self.stage, Stage::Greeting | Stage::Entering) => Flow::On,
+            Message::WillTopicUpdate(topic) => self.change_will_topic(topic),
+            Message::WillMessageUpdate(payload) => self.change_will_message(payload),
+            other => {
+                self.at_work(other, now);
+                Flow::On
+            }
+        };
+        self.pump(now);
+        self.look_for_rest();
+        flow
+    }
+
+    fn at_work(&mut self, message: Message, now: Instant) {
+        match message {
+            Message::Register { message_id, name, .. } => self.register(message_id, &name),
+            Message::Publish(publish) => self.publish(&publish),
+            Message::Pubrel(id) => inner::ack(&mut self.packets, AckKind::Pubrel, id, 0),
+            Message::Subscribe { quality, message_id, filter, .. } => self.subscribe(quality, message_id, &filter),
+            Message::Unsubscribe { message_id, filter } => self.unsubscribe(message_id, &filter),
+            Message::Ping(client_id) => self.ping(client_id.as_deref(), now),
+            Message::Regack { message_id, code, .. } => self.regack(message_id, code, now),
+            Message::Puback { topic_id, message_id, code } => self.puback(topic_id, message_id, code, now),
+            Message::Pubrec(id) => self.pubrec(id),
+            Message::Pubcomp(id) => self.pubcomp(id),
+            _ => {} // what only gateways say
+        }
+    }
+
+    /// A packet came from the broker.
+    pub(super) fn packet(&mut self, heard: Heard, now: Instant) -> Flow {
+        let flow = match heard {
+            Heard::Connack { reason } => self.connack(reason),
+            Heard::Disconnect => {
+                self.out.push(Message::Disconnect(None));
+                Flow::End(End::Told)
+            }
+            other => {
+                self.answer(other, now);
+                Flow::On
+            }
+        };
+        self.pump(now);
+        self.look_for_rest();
+        flow
+    }
+
+    fn answer(&mut self, heard: Heard, now: Instant) {
+        match heard {
+            Heard::Publish(delivery) => self.deliver(delivery),
+            Heard::Ack(ack) if ack.kind == AckKind::Pubrel => self.release(ack.packet_id, now),
+            Heard::Ack(ack) => self.settled(ack),
+            Heard::Suback { packet_id, reason } => self.suback(packet_id, reason),
+            Heard::Unsuback { packet_id } => {
+                self.asked.remove(&(Asked::Unsubscribe, packet_id));
+                self.out.push(Message::Unsuback(packet_id));
+            }
+            Heard::Pong => self.pong(),
+            Heard::Connack { .. } | Heard::Disconnect => {}
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Instant) -> Flow {
+        if now >= self.silent_at() {
+            self.out.push(Message::Disconnect(None));
+            return Flow::End(End::Lost("silent for one and a half keep alives"));
+        }
+        if self.question.as_ref().is_some_and(|question| now >= question.due) {
+            return self.ask_again(now);
+        }
+        self.send_again(now)
+    }
+
+    /// When [`Translator::tick`] is wanted.
+    pub(super) fn due(&self) -> Instant {
+        let question = self.question.as_ref().map(|question| question.due);
+        let flight = self.flight.as_ref().and_then(Flight::due).filter(|_| self.is_listening());
+        [question, flight].into_iter().flatten().fold(self.silent_at(), Instant::min)
+    }
+
+    /// Is there room for what the broker may send? Its answer to a PUBREC is always wanted: nothing would go on without it.
+    pub(super) fn takes_more(&self) -> bool {
+        let room = self.waiting.len() < WAITING_MAX && self.waiting_bytes < WAITING_BYTES_MAX;
+        room || self.flight.as_ref().is_some_and(|flight| flight.due().is_none())
+    }
+
+    /// Does the sensor hear what is sent to it?
+    pub(super) fn is_listening(&self) -> bool {
+        matches!(self.stage, Stage::Active | Stage::Awake(_))
+    }
+
+    fn silent_at(&self) -> Instant {
+        let seconds = match self.stage {
+            Stage::Asleep(duration) | Stage::Awake(duration) => duration,
+            _ => self.said.duration,
+        };
+        let silence = Duration::from_secs(seconds.into()) * 3 / 2;
+        self.heard + if silence.is_zero() { SILENCE_MAX } else { silence }
+    }
+}
+
+/// A reason of MQTT 5 in the words of MQTT-SN.
+pub(super) const fn code(reason: u8) -> Code {
+    match reason {
+        0..0x80 => Code::Accepted,
+        // unavailable, busy, shutting down, receive maximum, message rate, quota
+        0x88 | 0x89 | 0x8B | 0x93 | 0x96 | 0x97 => Code::Congestion,
+        _ => Code::NotSupported,
+    }
+}

@@ -1,0 +1,15 @@
+//! MQTT-SN over real datagrams: a gateway's door, sensors that lose them, sleep, move and lie, and MQTT clients beside them.
+
+#![cfg(feature = "mqtt-sn")]
+
+#[path = "../support/broker.rs"]
+mod support;
+
+mod bytes;
+mod doors;
+mod hmi;
+mod loss;
+mod sensor;
+mod sleep;
+mod topics;
+mod wills;

@@ -1,0 +1,122 @@
+//! Sensors that sleep: what comes for them waits, within bounds, and comes when they wake.
+
+use ironbridge::broker::sn::{Code, Filter, Message, Quality, Start, Topic};
+use ironbridge::config::plan::BrokerLimits;
+use rumqttc::mqttbytes::QoS;
+
+use crate::hmi::Hmi;
+use crate::sensor::{RETRY, Radio, Sensor, broker, broker_with, plan};
+use crate::support::{Setup, until};
+
+fn orders() -> Filter {
+    Filter::Name("orders/#".to_owned())
+}
+
+#[tokio::test]
+async fn what_comes_for_a_sleeping_sensor_waits_until_it_wakes_and_pingresp_ends_it() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for start in [Start::Clean, Start::Kept] {
+        assert_eq!(sensor.connect(start, 60).await, Code::Accepted);
+        sensor.subscribe(orders(), Quality::Two).await;
+        sensor.sleep(600).await;
+        until("it sleeps", || running.publisher.stats().sensors.asleep.get() == 1).await;
+        for n in 0..100u8 {
+            let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(n % 3)];
+            client.publish(&format!("orders/{}", n % 5), qos, &[n]).await;
+        }
+        client.ping().await;
+        let nothing = tokio::time::timeout(RETRY * 5, sensor.hear()).await;
+        assert!(nothing.is_err(), "it sleeps: {nothing:?}");
+        sensor.wake().await;
+        assert_eq!(sensor.got.len(), 100, "all of it before PINGRESP");
+        for n in 0..100u8 {
+            assert_eq!(sensor.got.pop_front().expect("a message").payload, [n]);
+        }
+        sensor.wake().await;
+        assert_eq!(sensor.got.len(), 0, "nothing twice");
+        // Awake by CONNECT: its subscriptions are still there.
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+        client.publish("orders/1", QoS::AtLeastOnce, b"now").await;
+        assert_eq!(sensor.next().await.payload, b"now");
+        until("it is awake", || running.publisher.stats().sensors.asleep.get() == 0).await;
+        sensor.goodbye().await;
+        until("it has gone", || running.publisher.stats().clients.get() == 1).await;
+    }
+    assert_eq!(running.publisher.stats().dropped(), 0);
+}
+
+#[tokio::test]
+async fn a_sensor_that_wakes_on_a_bad_link_gets_everything_exactly_once() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let radio = Radio::to(gateway, 20, 5).await;
+    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.subscribe(orders(), Quality::Two).await;
+    for round in 0..4u8 {
+        sensor.sleep(600).await;
+        for n in 0..10u8 {
+            client.publish("orders/a", QoS::ExactlyOnce, &[round, n]).await;
+        }
+        while sensor.got.len() < 10 {
+            sensor.wake().await;
+        }
+        for n in 0..10u8 {
+            assert_eq!(sensor.got.pop_front().expect("a message").payload, [round, n]);
+        }
+    }
+    sensor.wake().await;
+    assert_eq!(sensor.got.len(), 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sleeper_is_bounded_and_what_is_too_much_is_counted_and_told() {
+    let limits = BrokerLimits { queued_bytes: 64 << 10, ..BrokerLimits::default() };
+    let (running, gateway, mqtt) = broker_with(plan(), Setup { limits, ..Setup::default() }).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    sensor.subscribe(orders(), Quality::Zero).await;
+    sensor.sleep(600).await;
+    let payload = [b'x'; 1000];
+    for _ in 0..400 {
+        client.publish("orders/a", QoS::AtLeastOnce, &payload).await;
+    }
+    until("it is too much", || running.publisher.stats().dropped_slow.get() > 0).await;
+    until("its place is free", || running.publisher.stats().sensors.asleep.get() == 0).await;
+    let ping = Message::Ping(Some(sensor.id.clone()));
+    sensor.ask(&ping, |message| *message == Message::Disconnect(None)).await;
+}
+
+#[tokio::test]
+async fn a_sleeper_that_does_not_wake_in_time_is_lost_and_its_will_is_sent() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("wills/#", QoS::AtLeastOnce).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect_with_will(Start::Clean, 60, "wills/tank-1", b"gone").await, Code::Accepted);
+    sensor.sleep(1).await;
+    let begun = std::time::Instant::now();
+    assert_eq!(&client.message().await.payload[..], b"gone");
+    assert!(begun.elapsed().as_millis() > 1400, "one and a half times its sleep");
+    assert_eq!(running.publisher.stats().sensors.lost.get(), 1);
+}
+
+#[tokio::test]
+async fn a_sleeper_that_wakes_elsewhere_has_to_connect_and_then_has_its_session() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.subscribe(orders(), Quality::One).await;
+    sensor.sleep(600).await;
+    client.publish("orders/a", QoS::AtLeastOnce, b"1").await;
+    let mut moved = Sensor::new(gateway, "tank-1").await;
+    let ping = Message::Ping(Some(moved.id.clone()));
+    moved.ask(&ping, |message| *message == Message::Disconnect(None)).await;
+    assert_eq!(moved.connect(Start::Kept, 60).await, Code::Accepted);
+    assert_eq!(moved.next().await.payload, b"1");
+    sensor.told_to_go().await;
+    assert_eq!(moved.publish(Topic::Short(*b"ok"), Quality::One, b"").await, Code::Accepted);
+}
