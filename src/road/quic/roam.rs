@@ -4,8 +4,9 @@
 //! nothing at all: the other side goes on with whoever proves to be us. But who waits for something to come is not heard
 //! from, so the other side would not know for up to a keep alive. Once a second the system is asked from which address it
 //! would send there; that sends nothing. Another answer moves the connection to a fresh socket, with a new connection id,
-//! and one small packet says so. No answer (no route): nothing, until there is one again; then the same small packet goes
-//! out at once, for by itself the connection would try again only after as long as it has been silent.
+//! and a small packet says so (then each side proves the path to the other, with padded packets: 2.7 kB in all). No answer
+//! (no route): nothing, until there is one again; then the same small packet goes out at once, for by itself the
+//! connection would try again only after as long as it has been silent.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
