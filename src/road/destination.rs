@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::inside::Whose;
 use super::login::LoginFiles;
 
 /// A broker and what stands before it.
@@ -24,6 +25,8 @@ pub struct Destination {
     pub alpn: Vec<Vec<u8>>,
     /// Who is asked to connect for us.
     pub proxy: Option<Proxy>,
+    /// Own: all the rest says nothing.
+    pub whose: Whose,
 }
 
 /// What lies between IP and the rest.
@@ -88,8 +91,16 @@ pub struct BadUrl(pub String);
 impl Destination {
     /// A broker on plain TCP, reached without a proxy.
     pub fn plain(host: &str, port: u16) -> Self {
-        let over = Over::Tcp;
-        Self { host: host.to_owned(), port, over, websocket: None, tls: None, alpn: Vec::new(), proxy: None }
+        Self {
+            host: host.to_owned(),
+            port,
+            over: Over::Tcp,
+            websocket: None,
+            tls: None,
+            alpn: Vec::new(),
+            proxy: None,
+            whose: Whose::Elsewhere,
+        }
     }
 
     /// `mqtt://host[:1883]`, `ws://host[:80][/mqtt]`, or with files `mqtts://host[:8883]`, `wss://host[:443][/mqtt]`,

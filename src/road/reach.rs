@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::destination::{Bind, Destination, Over, RoadError};
+use super::inside::{InnerDoor, Whose};
 use super::meter::{Meters, Tap};
 use super::pace::Pace;
-use super::wire::{Books, Duplex, Wire};
+use super::wire::{Books, Duplex, Wire, WireBooks};
 use super::{proxy, socket, websocket};
 
 /// Limit of the TLS handshake.
@@ -28,6 +29,8 @@ pub(super) struct Terms {
     pub(super) bind: Bind,
     pub(super) meters: Meters,
     pub(super) pace: Pace,
+    /// Into the broker of this program.
+    pub(super) door: Option<InnerDoor>,
 }
 
 /// A connection with a broker, and the books of what it costs.
@@ -44,6 +47,12 @@ pub(super) async fn reach(
 ) -> Result<Reached, RoadError> {
     if let Over::Quic { keep_alive } = to.over {
         return quic(to, keep_alive, config, terms).await;
+    }
+    if to.whose == Whose::Own {
+        let door = terms.door.as_ref();
+        let door = door.ok_or_else(|| RoadError::Disabled("there is no broker in this program".to_owned()))?;
+        let far = door.enter().ok_or_else(|| RoadError::Unreachable("the local broker does not open".to_owned()))?;
+        return Ok(Reached { far: Box::new(far), books: Box::new(WireBooks::of_nothing()) });
     }
     let wire = match &to.proxy {
         None => wire(&to.host, to.port, terms).await?,
@@ -97,6 +106,9 @@ pub(super) async fn knock(to: &Destination, terms: &Terms) -> Result<(), RoadErr
     #[cfg(feature = "quic")]
     if let Over::Quic { .. } = to.over {
         return super::quic::knock(to, terms).await;
+    }
+    if to.whose == Whose::Own {
+        return Ok(());
     }
     let (host, port) = to.proxy.as_ref().map_or((&to.host, to.port), |proxy| (&proxy.host, proxy.port));
     wire(host, port, terms).await.map(drop)

@@ -85,6 +85,11 @@ impl Books for WireBooks {
 }
 
 impl WireBooks {
+    /// Of a connection that costs nothing.
+    pub(super) fn of_nothing() -> Self {
+        Self(Arc::new(Mutex::new(Account { tap: None, pace: Pace::default(), paid: 0 })))
+    }
+
     fn ask(&self) {
         let mut books = self.lock();
         let Some(sent) = books.tap.as_mut().map(Tap::settle) else { return };
