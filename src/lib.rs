@@ -53,6 +53,7 @@
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
 //! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); a medium that refuses a read: `store/patience` |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
+//! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | the JSON of every payload | [`payload::json`] |
 //! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |

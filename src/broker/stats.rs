@@ -17,8 +17,10 @@ pub struct BrokerStats {
     pub subscriptions: Gauge,
     /// Retained messages now.
     pub retained: Gauge,
-    /// TCP connections taken in.
+    /// Connections taken in.
     pub connections: Counter,
+    /// Callers by QUIC that were asked to prove their address first, because many came at once.
+    pub asked_for_proof: Counter,
     /// Connections turned away at the limit, or because nothing sensible came in time.
     pub turned_away: Counter,
     /// CONNECTs that came, good or bad.

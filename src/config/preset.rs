@@ -17,7 +17,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::plan::{Downlink, MqttVersion, Preset, UplinkPlan};
+use super::plan::{Downlink, MqttVersion, Preset, Transport, UplinkPlan};
 
 /// Limits of one cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +140,10 @@ pub fn problems<'a>(plan: &UplinkPlan, topics: impl IntoIterator<Item = &'a str>
     if let Some(only) = limits.version.filter(|only| ![MqttVersion::Auto, *only].contains(&plan.mqtt_version)) {
         let word = if only == MqttVersion::V311 { "3.1.1" } else { "5" };
         report("mqtt_version", format!("{} speaks MQTT {word} only", limits.cloud), format!("{word:?} or \"auto\""));
+    }
+    let no_quic = matches!(plan.preset, Preset::Aws | Preset::Azure | Preset::HiveMq);
+    if no_quic && plan.servers.iter().any(|server| server.transport == Transport::Quic) {
+        report("url", format!("{} does not speak MQTT over QUIC", limits.cloud), "mqtts:// or wss://".into());
     }
     if plan.preset == Preset::Azure {
         azure(plan, &mut report);

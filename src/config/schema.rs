@@ -93,6 +93,7 @@ pub const LISTENER: &[Key] = &[
     key("anonymous", Kind::Text),
     key("identity", Kind::Text),
     key("tls", Kind::Table(LISTENER_TLS)),
+    key("quic", Kind::Bool),
     key("websocket", Kind::Bool),
     key("origins", Kind::List),
     key("interface", Kind::Text),

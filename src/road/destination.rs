@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::inside::Whose;
 use super::login::LoginFiles;
@@ -12,8 +13,10 @@ use super::login::LoginFiles;
 pub struct Destination {
     /// Host name or literal address (IPv6 without brackets).
     pub host: String,
-    /// TCP port.
+    /// TCP port, or with QUIC the UDP port.
     pub port: u16,
+    /// What carries everything else.
+    pub over: Over,
     /// MQTT in websocket frames, at this path (with its leading slash). `None`: MQTT at once.
     pub websocket: Option<String>,
     /// `None`: plain TCP.
@@ -25,6 +28,26 @@ pub struct Destination {
     /// Own: all the rest says nothing.
     pub whose: Whose,
 }
+
+/// What lies between IP and the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Over {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// QUIC (RFC 9000): always with TLS, never through a proxy, without websocket.
+    Quic {
+        /// The longest silence that is normal: MQTT's keep alive.
+        keep_alive: Duration,
+    },
+}
+
+/// The protocol that is offered in QUIC's handshake, always: brokers and clients of others have it so too.
+pub const QUIC_ALPN: &[u8] = b"mqtt";
+/// UDP port of MQTT over QUIC where none is written: the one that other brokers took first.
+const QUIC_PORT: u16 = 14567;
+/// MQTT's keep alive where nobody says another.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Somebody who connects for us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +94,7 @@ impl Destination {
         Self {
             host: host.to_owned(),
             port,
+            over: Over::Tcp,
             websocket: None,
             tls: None,
             alpn: Vec::new(),
@@ -79,21 +103,23 @@ impl Destination {
         }
     }
 
-    /// `mqtt://host[:1883]`, `ws://host[:80][/mqtt]`, or with files `mqtts://host[:8883]`, `wss://host[:443][/mqtt]`; IPv6 in
-    /// brackets.
+    /// `mqtt://host[:1883]`, `ws://host[:80][/mqtt]`, or with files `mqtts://host[:8883]`, `wss://host[:443][/mqtt]`,
+    /// `quic://host[:14567]`; IPv6 in brackets.
     pub fn from_url(url: &str, tls: Option<TlsFiles>) -> Result<Self, BadUrl> {
         let wrong = |text: &str| BadUrl(format!("{url}: {text}"));
-        let expected = "expected mqtt://host, mqtts://host, ws://host/path or wss://host/path";
+        let expected = "expected mqtt://host, mqtts://host, ws://host/path, wss://host/path or quic://host";
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong(expected))?;
         let port = match scheme {
             "mqtt" => 1883,
             "mqtts" => 8883,
             "ws" => 80,
             "wss" => 443,
+            "quic" if !cfg!(feature = "quic") => return Err(wrong("this build has no QUIC")),
+            "quic" => QUIC_PORT,
             _ => return Err(wrong(expected)),
         };
-        match (scheme.ends_with('s') && scheme != "ws", &tls) {
-            (false, Some(_)) => return Err(wrong("a CA file is for mqtts:// and wss://")),
+        match (["mqtts", "wss", "quic"].contains(&scheme), &tls) {
+            (false, Some(_)) => return Err(wrong("a CA file is for mqtts://, wss:// and quic://")),
             (true, None) => {
                 let text = format!("{scheme}:// needs a CA file (public brokers: /etc/ssl/certs/ca-certificates.crt)");
                 return Err(wrong(&text));
@@ -123,7 +149,14 @@ impl Destination {
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
-        Ok(Self { websocket, tls, ..Self::plain(host, port) })
+        let plain = Self { websocket, tls, ..Self::plain(host, port) };
+        Ok(if scheme == "quic" { plain.over_quic(KEEP_ALIVE) } else { plain })
+    }
+
+    /// The same, over QUIC; `keep_alive` is MQTT's.
+    #[must_use]
+    pub fn over_quic(self, keep_alive: Duration) -> Self {
+        Self { over: Over::Quic { keep_alive }, alpn: vec![QUIC_ALPN.to_vec()], ..self }
     }
 
     /// `host:port`, IPv6 in brackets.

@@ -25,6 +25,8 @@ pub struct Meter {
     pub up: Counter,
     /// Payload of TCP received.
     pub down: Counter,
+    /// How often a QUIC connection went on from another address of this box.
+    pub moves: Counter,
     sent: Counter,
     received: Counter,
 }
@@ -60,12 +62,12 @@ pub(super) struct Meters {
 }
 
 impl Meters {
-    fn each(&self, count: impl Fn(&Meter)) {
+    pub(super) fn each(&self, count: impl Fn(&Meter)) {
         count(&self.road);
         self.way.iter().for_each(|way| count(way));
     }
 
-    fn wire(&self, sent: u64, received: u64) {
+    pub(super) fn wire(&self, sent: u64, received: u64) {
         self.each(|meter| {
             meter.sent.add(sent);
             meter.received.add(received);

@@ -31,6 +31,8 @@ mod overhear;
 pub mod own;
 pub mod pace;
 mod proxy;
+#[cfg(feature = "quic")]
+pub mod quic;
 mod reach;
 mod relay;
 pub mod renewal;

@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::destination::{Bind, Destination, RoadError};
+use super::destination::{Bind, Destination, Over, RoadError};
 use super::inside::{InnerDoor, Whose};
 use super::meter::{Meters, Tap};
 use super::pace::Pace;
-use super::wire::{Duplex, Wire, WireBooks};
+use super::wire::{Books, Duplex, Wire, WireBooks};
 use super::{proxy, socket, websocket};
 
 /// Limit of the TLS handshake.
@@ -36,7 +36,7 @@ pub(super) struct Terms {
 /// A connection with a broker, and the books of what it costs.
 pub(super) struct Reached {
     pub(super) far: Box<dyn Duplex>,
-    pub(super) books: WireBooks,
+    pub(super) books: Box<dyn Books>,
 }
 
 /// Connects; with a configuration, through TLS. Cancel-safe.
@@ -45,11 +45,14 @@ pub(super) async fn reach(
     config: Option<Arc<ClientConfig>>,
     terms: &Terms,
 ) -> Result<Reached, RoadError> {
+    if let Over::Quic { keep_alive } = to.over {
+        return quic(to, keep_alive, config, terms).await;
+    }
     if to.whose == Whose::Own {
         let door = terms.door.as_ref();
         let door = door.ok_or_else(|| RoadError::Disabled("there is no broker in this program".to_owned()))?;
         let far = door.enter().ok_or_else(|| RoadError::Unreachable("the local broker does not open".to_owned()))?;
-        return Ok(Reached { far: Box::new(far), books: WireBooks::of_nothing() });
+        return Ok(Reached { far: Box::new(far), books: Box::new(WireBooks::of_nothing()) });
     }
     let wire = match &to.proxy {
         None => wire(&to.host, to.port, terms).await?,
@@ -64,7 +67,7 @@ pub(super) async fn reach(
             wire
         }
     };
-    let books = wire.books();
+    let books = Box::new(wire.books());
     let far: Box<dyn Duplex> = match config {
         None => Box::new(wire),
         Some(config) => Box::new(shake(wire, &to.host, &to.place(), config).await?),
@@ -76,8 +79,34 @@ pub(super) async fn reach(
     Ok(Reached { far, books })
 }
 
-/// Connects to whoever stands first on the way, and hangs up.
+#[cfg(feature = "quic")]
+async fn quic(
+    to: &Destination,
+    keep_alive: Duration,
+    config: Option<Arc<ClientConfig>>,
+    terms: &Terms,
+) -> Result<Reached, RoadError> {
+    let config = config.ok_or_else(|| RoadError::Disabled("QUIC goes with TLS: there is no CA file".to_owned()))?;
+    super::quic::connect(to, keep_alive, config, terms).await
+}
+
+#[cfg(not(feature = "quic"))]
+#[expect(clippy::unused_async, reason = "as where there is QUIC")]
+async fn quic(
+    _to: &Destination,
+    _keep_alive: Duration,
+    _config: Option<Arc<ClientConfig>>,
+    _terms: &Terms,
+) -> Result<Reached, RoadError> {
+    Err(RoadError::Disabled("this build has no QUIC".to_owned()))
+}
+
+/// Asks whoever stands first on the way whether it is there: a TCP connection that is closed again, or a datagram.
 pub(super) async fn knock(to: &Destination, terms: &Terms) -> Result<(), RoadError> {
+    #[cfg(feature = "quic")]
+    if let Over::Quic { .. } = to.over {
+        return super::quic::knock(to, terms).await;
+    }
     if to.whose == Whose::Own {
         return Ok(());
     }

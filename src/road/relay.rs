@@ -83,7 +83,7 @@ impl Relay {
     /// The same; `heard` is shown what comes from the far end, before the client gets it.
     pub async fn run_overheard(self, heard: impl FnMut(&[u8]) + Send + Unpin) -> RelayEnd {
         let Self { listener, reached, home } = self;
-        let Reached { far, books } = reached;
+        let Reached { far, mut books } = reached;
         let ending = Arc::new(AtomicBool::new(false));
         let mut far = Overheard { stream: far, listener: heard, ending: Arc::clone(&ending) };
         let mut near = match timeout(ACCEPT_MAX, listener.accept()).await {

@@ -53,6 +53,30 @@ pub struct Serving {
     pub ends: Option<Ends>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
     now: Now,
+    #[cfg(feature = "quic")]
+    seed: Seed,
+}
+
+/// A secret that is the same as long as the key is, also after a restart. For QUIC: see `quic::settings`.
+#[cfg(feature = "quic")]
+#[derive(Clone)]
+struct Seed([u8; 32]);
+
+#[cfg(feature = "quic")]
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed")
+    }
+}
+
+#[cfg(feature = "quic")]
+impl Seed {
+    fn of(key: &[u8]) -> Self {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+        let mut seed = [0; 32];
+        seed.copy_from_slice(ring::hmac::sign(&key, b"ironbridge: stateless reset of QUIC").as_ref());
+        Self(seed)
+    }
 }
 
 /// Remembers what it made of the last good content.
@@ -132,7 +156,16 @@ impl Server {
             config.send_tls13_tickets = 0;
         }
         let (config, now) = (Arc::new(config), self.now.clone());
-        Ok(Serving { config, edition, fault: None, ends: self.ends(content), clients, now })
+        Ok(Serving {
+            config,
+            edition,
+            fault: None,
+            ends: self.ends(content),
+            clients,
+            now,
+            #[cfg(feature = "quic")]
+            seed: Seed::of(&content.key),
+        })
     }
 
     fn clients(&self, content: &Content) -> Result<Option<Arc<dyn ClientCertVerifier>>, RoadError> {
@@ -165,6 +198,11 @@ impl Server {
 }
 
 impl Serving {
+    #[cfg(feature = "quic")]
+    pub(super) fn seed(&self) -> &[u8] {
+        &self.seed.0
+    }
+
     /// Would this chain, the client's own certificate first, be accepted now?
     pub fn accepts(&self, chain: &[CertificateDer<'static>]) -> bool {
         let (Some(clients), Some((leaf, others))) = (&self.clients, chain.split_first()) else { return false };

@@ -18,7 +18,7 @@ use super::meter::{Answered, Meters};
 /// Limit of a name lookup (the resolver's own retries take up to 20 s).
 const RESOLVE_MAX: Duration = Duration::from_secs(30);
 /// Limit of a TCP connect to all addresses of a name.
-const CONNECT_ALL_MAX: Duration = Duration::from_secs(60);
+pub(super) const CONNECT_ALL_MAX: Duration = Duration::from_secs(60);
 /// An address is given at most this: five SYNs.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 /// And at least this, however many there are: three SYNs, or a round trip of 2 s after two lost ones.
@@ -33,8 +33,8 @@ const SILENCE_BEFORE_PROBE: Duration = Duration::from_secs(300);
 /// queue there would make an alarm wait behind minutes of backlog.
 const NOT_SENT_MAX: u32 = 16 << 10;
 
-/// Connects to the first address of the name that answers. Cancel-safe.
-pub(super) async fn connect(host: &str, port: u16, bind: &Bind, meters: &Meters) -> Result<TcpStream, RoadError> {
+/// The addresses of a name that can be reached, in the order in which they are to be tried; at least one. Cancel-safe.
+pub(super) async fn addresses(host: &str, port: u16, bind: &Bind) -> Result<Vec<SocketAddr>, RoadError> {
     let found = match timeout(RESOLVE_MAX, lookup_host((host, port))).await {
         Ok(Ok(found)) => in_turn(found.collect(), bind),
         Ok(Err(error)) => return Err(RoadError::Unreachable(format!("cannot resolve {host}: {error}"))),
@@ -47,6 +47,12 @@ pub(super) async fn connect(host: &str, port: u16, bind: &Bind, meters: &Meters)
         };
         return Err(RoadError::Unreachable(why));
     }
+    Ok(found)
+}
+
+/// Connects to the first address of the name that answers. Cancel-safe.
+pub(super) async fn connect(host: &str, port: u16, bind: &Bind, meters: &Meters) -> Result<TcpStream, RoadError> {
+    let found = addresses(host, port, bind).await?;
     let mut failures = Vec::new();
     let until = Instant::now() + CONNECT_ALL_MAX;
     for (tried, address) in found.iter().enumerate() {
@@ -101,7 +107,7 @@ impl Drop for Attempt<'_> {
 }
 
 /// What an address is given when so many are left to be tried in so much time.
-fn share(left: Duration, addresses: usize) -> Duration {
+pub(super) fn share(left: Duration, addresses: usize) -> Duration {
     let even = left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
     even.clamp(CONNECT_MIN, CONNECT_MAX).min(left)
 }
@@ -130,7 +136,7 @@ fn in_turn(found: Vec<SocketAddr>, bind: &Bind) -> Vec<SocketAddr> {
 }
 
 /// Why one address did not work.
-enum Refusal {
+pub(super) enum Refusal {
     /// A person must change something on this box.
     Box(String),
     /// Nothing was sent.
@@ -165,7 +171,7 @@ async fn connect_to(address: SocketAddr, bind: &Bind) -> Result<TcpStream, Refus
     Ok(stream)
 }
 
-fn device(name: &str, error: &io::Error) -> Refusal {
+pub(super) fn device(name: &str, error: &io::Error) -> Refusal {
     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
         Some(rustix::io::Errno::PERM) => Refusal::Box(format!(
             "interface {name}: this kernel lets only programs with CAP_NET_RAW bind to an interface \
@@ -176,7 +182,7 @@ fn device(name: &str, error: &io::Error) -> Refusal {
     }
 }
 
-fn by(bind: &Bind) -> String {
+pub(super) fn by(bind: &Bind) -> String {
     match bind {
         Bind::System => String::new(),
         Bind::Interface(name) => format!(" by {name}"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::plan::MqttVersion;
+use crate::config::plan::{MqttVersion, Transport};
 use crate::road::destination::RoadError;
 use crate::road::rotation::Next;
 
@@ -27,6 +27,18 @@ enum Way {
 }
 
 impl<S: Source> Uplink<S> {
+    /// There is a connection: tells with whom, and whether that is not as it was wanted.
+    pub(super) fn arrived(&mut self) {
+        let at = self.rotation.server();
+        self.stats.server.set(at as u64 + 1);
+        let Some((first, server)) = self.plan.servers.first().zip(self.plan.servers.get(at)) else { return };
+        if server.transport == Transport::Quic {
+            self.trouble.clear_quic_blocked();
+        } else if first.transport == Transport::Quic {
+            self.trouble.quic_blocked(&server.to_string());
+        }
+    }
+
     /// What the end of a session means for the next; `None` when there is none.
     pub(super) fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
         let again = self.known[self.rotation.server()].learn(spoken, &outcome, Instant::now().into_std());

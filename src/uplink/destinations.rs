@@ -1,7 +1,7 @@
 //! From the plan to the road: what each server of an uplink is reached by.
 
 use crate::config::plan::{self, UplinkPlan};
-use crate::road::destination::{Bind, Destination, Proxy, ProxyKind, TlsFiles};
+use crate::road::destination::{Bind, Destination, Over, Proxy, ProxyKind, TlsFiles};
 use crate::road::inside::Whose;
 use crate::road::login::LoginFiles;
 
@@ -18,11 +18,12 @@ pub(super) fn destinations(plan: &UplinkPlan, alpn_on_443: Option<&str>) -> Vec<
         port: proxy.port,
         login: LoginFiles { username: proxy.username.clone(), password_file: proxy.password_file.clone() },
     });
-    let server = |server: &plan::ServerPlan| Destination {
+    let tcp = |server: &plan::ServerPlan| Destination {
         host: server.host.clone(),
         port: server.port,
+        over: Over::Tcp,
         websocket: match &server.transport {
-            plan::Transport::Tcp | plan::Transport::Tls | plan::Transport::Local => None,
+            plan::Transport::Tcp | plan::Transport::Tls | plan::Transport::Quic | plan::Transport::Local => None,
             plan::Transport::Websocket { path } | plan::Transport::SecureWebsocket { path } => Some(path.clone()),
         },
         tls: tls.clone().filter(|_| server.transport.is_secure()),
@@ -31,6 +32,10 @@ pub(super) fn destinations(plan: &UplinkPlan, alpn_on_443: Option<&str>) -> Vec<
             .map_or_else(Vec::new, |name| vec![name.into()]),
         proxy: proxy.clone(),
         whose: if server.transport == plan::Transport::Local { Whose::Own } else { Whose::Elsewhere },
+    };
+    let server = |server: &plan::ServerPlan| match server.transport {
+        plan::Transport::Quic => tcp(server).over_quic(plan.keep_alive),
+        _ => tcp(server),
     };
     plan.servers.iter().map(server).collect()
 }

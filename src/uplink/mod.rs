@@ -328,6 +328,7 @@ impl<S: Source> Uplink<S> {
         let leave = stop.child();
         self.rotation.connected(Instant::now());
         self.trouble.clear_disabled();
+        self.arrived();
         self.begin_session().await;
         let session = Session {
             plan: &self.plan,

@@ -110,6 +110,8 @@ pub struct UplinkStats {
     pub replies_lost: Arc<Counter>,
     /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.
     pub certificate_ends: Gauge,
+    /// Which of its servers it is, or was last, connected to: the first is 1; 0 before that.
+    pub server: Gauge,
     ways: ArcSwap<Vec<WayFigures>>,
     budgets: ArcSwap<Vec<(Budget, u64)>>,
     last_error: ArcSwapOption<String>,
@@ -143,6 +145,11 @@ impl UplinkStats {
     /// Bytes sent, TLS included.
     pub fn bytes_up(&self) -> u64 {
         self.meter.up.get()
+    }
+
+    /// How often a QUIC connection went on from another address of this box.
+    pub fn moves(&self) -> u64 {
+        self.meter.moves.get()
     }
 
     /// Bytes received, TLS included.

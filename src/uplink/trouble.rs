@@ -11,6 +11,9 @@ const DISABLED: &str = "uplink_disabled";
 /// Broker and gateway do not accept each other: certificate, user, client id.
 const REFUSED: &str = "uplink_refused";
 
+/// The broker is reached, but not by QUIC, which stands first in the list.
+const QUIC_BLOCKED: &str = "uplink_quic_blocked";
+
 /// Another client has our client id.
 const TAKEN_OVER: &str = "uplink_taken_over";
 
@@ -40,13 +43,14 @@ pub(super) struct Trouble {
     disabled: Option<String>,
     refused: Option<String>,
     taken_over: Option<String>,
+    quic_blocked: Option<String>,
     /// With when the broker last said so.
     not_taken: Option<(Instant, String)>,
 }
 
 impl Trouble {
     pub(super) fn new(name: String, notices: Notices) -> Self {
-        Self { name, notices, disabled: None, refused: None, taken_over: None, not_taken: None }
+        Self { name, notices, disabled: None, refused: None, taken_over: None, quic_blocked: None, not_taken: None }
     }
 
     /// Says whether that is news.
@@ -91,6 +95,22 @@ impl Trouble {
     pub(super) fn clear_taken_over(&mut self) {
         if let Some(detail) = self.taken_over.take() {
             self.tell(TAKEN_OVER, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
+    /// Connected to this server, and not by QUIC as was wanted first.
+    pub(super) fn quic_blocked(&mut self, instead: &str) {
+        if self.quic_blocked.is_none() {
+            let detail = format!("no QUIC connection, goes by {instead} (is UDP blocked on the way?)");
+            tracing::warn!(uplink = self.name, detail, "uplink falls back");
+            self.tell(QUIC_BLOCKED, Phase::Active, &detail);
+            self.quic_blocked = Some(detail);
+        }
+    }
+
+    pub(super) fn clear_quic_blocked(&mut self) {
+        if let Some(detail) = self.quic_blocked.take() {
+            self.tell(QUIC_BLOCKED, Phase::Cleared, &format!("no longer: {detail}"));
         }
     }
 

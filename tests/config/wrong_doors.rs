@@ -43,6 +43,9 @@ fn a_door_says_what_is_wrong() {
     );
     let dn = format!("listen = \"127.0.0.1:1\"\nidentity = «\"dn\"\n{tls}, client_ca = \"x\" }}");
     refused(&dn, "identity", "san-dns");
+    refused("listen = \"127.0.0.1:1\"\nquic = «true", "quic", "there is none without TLS");
+    refused(&format!("listen = \"127.0.0.1:1\"\nquic = «true\nwebsocket = true\n{tls} }}"), "quic", "not both");
+    refused(&format!("listen = \"127.0.0.1:14567\"\nquic = «1\n{tls} }}"), "quic", "true or false");
     refused("listen = \"127.0.0.1:1\"\nwebsocket = «1", "websocket", "true or false");
     refused("listen = \"127.0.0.1:1\"\norigins = «[\"https://a\"]", "origins", "goes with `websocket");
     for origin in ["hmi.example.com", "https://hmi.example.com/", "https://", "://x", "*", "https://a b"] {

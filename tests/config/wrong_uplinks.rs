@@ -17,6 +17,12 @@ fn a_url_says_what_is_wrong() {
             ("url = «\"mqtt://x:0\"", "uplink[0].url", "1 ..= 65535"),
             ("url = «\"mqtt://x:70000\"", "uplink[0].url", "1 ..= 65535"),
             ("url = «\"mqtt://x/path\"", "uplink[0].url", "ws:// and wss:// only"),
+            #[cfg(feature = "quic")]
+            ("url = «\"quic://x/path\"\nca_file = \"ca\"", "uplink[0].url", "ws:// and wss:// only"),
+            #[cfg(feature = "quic")]
+            ("url = \"quic://x\"\nca_file = \"ca\"\nproxy = «\"http://p\"", "uplink[0].proxy", "no proxy takes QUIC"),
+            #[cfg(not(feature = "quic"))]
+            ("url = «\"quic://x\"", "uplink[0].url", "this build has no QUIC"),
             ("url = «\"mqtt://::1\"", "uplink[0].url", "brackets"),
             ("urls = «[]", "uplink[0].urls", "1 ..= 16 URLs"),
             ("urls = [\"mqtt://a\", «\"mqtt://a:1883\"]", "uplink[0].urls", "twice"),

@@ -16,6 +16,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
         subscriptions,
         retained,
         connections,
+        asked_for_proof,
         turned_away,
         connects,
         connects_refused,
@@ -50,6 +51,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
     for (name, help, counter) in [
         ("broker_sessions_expired", "Kept sessions whose client did not come back in time.", sessions_expired),
         ("broker_connections", "Connections taken in.", connections),
+        ("broker_quic_retries", "Callers by QUIC asked to prove their address first.", asked_for_proof),
         ("broker_turned_away", "Connections turned away, or without anything sensible in time.", turned_away),
         ("broker_connects", "CONNECTs that came.", connects),
         ("broker_connects_refused", "CONNECTs refused.", connects_refused),

@@ -31,6 +31,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         bridge_lost,
         replies_lost,
         certificate_ends,
+        server,
         ..
     } = stats;
     let labels = of("uplink", name);
@@ -59,6 +60,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         ("uplink_messages_in_flight", "Messages on their way.", in_flight),
         ("uplink_backlog_records", "Records owed.", backlog),
         ("uplink_backlog_age_seconds", "Since the oldest of them was taken.", backlog_age_s),
+        ("uplink_server", "The place in `urls` of the broker that is, or was last, connected to; 0: none.", server),
         ("uplink_mqtt_level", "4: MQTT 3.1.1, 5: MQTT 5, 0 before the first session.", mqtt_level),
     ] {
         out.level(name, help, &labels, real(gauge.get()));
@@ -82,6 +84,8 @@ fn rest(out: &mut Figures, labels: &Labels, stats: &UplinkStats) {
     if let Some(left) = stats.drain_estimate() {
         out.level("uplink_drain_seconds", "How long its backlog will last.", labels, left.as_secs_f64());
     }
+    let help = "How often its QUIC connection went on from another address of this box.";
+    out.count("uplink_quic_moves", help, labels, stats.moves());
     let help = "Bytes of TCP sent (out) and received (in), TLS included.";
     out.count("uplink_transferred_bytes", help, &with(&[("direction", "in")]), stats.bytes_down());
     out.count("uplink_transferred_bytes", help, &with(&[("direction", "out")]), stats.bytes_up());

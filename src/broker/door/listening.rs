@@ -1,4 +1,4 @@
-//! Where a door listens: a TCP port, perhaps of one interface only, a unix socket, or a UDP port.
+//! Where a door listens: a TCP port, perhaps of one interface only, a unix socket, or a UDP port (datagrams, or QUIC).
 //!
 //! A unix socket has mode 0660 from its first moment (made under a name of its own and then moved into place), so the
 //! group of the process decides who may connect. What is left of an earlier run is replaced; a socket on which somebody
@@ -12,12 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "quic")]
+use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::time::Instant;
 
+use super::certificates::Secured;
 use super::shown::Peer;
 use crate::config::plan::{Listen, ListenerPlan};
+#[cfg(feature = "quic")]
+use crate::road::quic::port::{Caller, Port};
 
 /// Connections that wait to be taken in: a plant that comes back after a power cut connects all at once.
 const BACKLOG: u32 = 1024;
@@ -40,6 +45,8 @@ pub(super) enum Listening {
         listener: UnixListener,
         _file: SocketFile,
     },
+    #[cfg(feature = "quic")]
+    Quic(Port),
     /// Datagrams have no connections: whoever serves them takes them from here.
     Udp(Arc<UdpSocket>),
 }
@@ -48,6 +55,8 @@ pub(super) enum Listening {
 pub(super) enum Raw {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
+    #[cfg(feature = "quic")]
+    Quic(Caller),
 }
 
 /// The name of our socket; removed when the door closes, if it is still ours.
@@ -57,14 +66,15 @@ pub(super) struct SocketFile {
 }
 
 impl Listening {
-    /// Opens it, once.
-    pub(super) async fn open(plan: &ListenerPlan) -> io::Result<Self> {
+    /// Opens it, once. What QUIC answers with when somebody comes is of use for nothing else.
+    pub(super) async fn open(plan: &ListenerPlan, secured: Option<&Secured>) -> io::Result<Self> {
         match plan.listen.clone() {
             Listen::Tcp(address) => tcp(address, plan.interface.as_deref()).map(Self::Tcp),
             Listen::Unix(path) => {
                 let made = tokio::task::spawn_blocking(move || unix(&path)).await.map_err(io::Error::other)?;
                 made.map(|(listener, file)| Self::Unix { listener, _file: file })
             }
+            Listen::Quic(address) => quic(address, plan.interface.as_deref(), secured).await,
             Listen::Udp(address) => udp(address, plan).await.map(|socket| Self::Udp(Arc::new(socket))),
         }
     }
@@ -74,6 +84,8 @@ impl Listening {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix { .. } => None,
+            #[cfg(feature = "quic")]
+            Self::Quic(port) => port.address().ok(),
             Self::Udp(socket) => socket.local_addr().ok(),
         }
     }
@@ -83,6 +95,8 @@ impl Listening {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Raw::Tcp(stream, peer)),
             Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Raw::Unix(stream)),
+            #[cfg(feature = "quic")]
+            Self::Quic(port) => port.next().await.map(Raw::Quic),
             Self::Udp(_) => std::future::pending().await,
         }
     }
@@ -93,6 +107,26 @@ impl Raw {
         match self {
             Self::Tcp(_, peer) => Peer::Address(*peer),
             Self::Unix(stream) => Peer::of(stream),
+            #[cfg(feature = "quic")]
+            Self::Quic(caller) => Peer::Address(caller.peer()),
+        }
+    }
+
+    /// Has it shown that it is where it says? Datagrams come from wherever their sender writes.
+    pub(super) fn is_proven(&self) -> bool {
+        match self {
+            Self::Tcp(..) | Self::Unix(_) => true,
+            #[cfg(feature = "quic")]
+            Self::Quic(caller) => caller.is_proven(),
+        }
+    }
+
+    /// Asks it to show that; it comes again.
+    pub(super) fn ask_for_proof(self) {
+        match self {
+            Self::Tcp(..) | Self::Unix(_) => {}
+            #[cfg(feature = "quic")]
+            Self::Quic(caller) => caller.ask_for_proof(),
         }
     }
 
@@ -117,6 +151,33 @@ fn tcp(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> 
     }
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+#[cfg(feature = "quic")]
+async fn quic(address: SocketAddr, interface: Option<&str>, secured: Option<&Secured>) -> io::Result<Listening> {
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if let Some(name) = interface {
+        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
+    }
+    let until = Instant::now() + HANDOVER_MAX;
+    loop {
+        match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(HANDOVER_LOOK).await;
+            }
+            bound => break bound?,
+        }
+    }
+    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no certificate that can be used");
+    let serving = secured.and_then(Secured::serving).ok_or_else(none)?;
+    Port::open(socket.into(), &serving).map(Listening::Quic)
+}
+
+#[cfg(not(feature = "quic"))]
+#[expect(clippy::unused_async, reason = "as where there is QUIC")]
+async fn quic(_address: SocketAddr, _interface: Option<&str>, _secured: Option<&Secured>) -> io::Result<Listening> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no QUIC"))
 }
 
 /// A port for datagrams. The clients of a door that was just closed may hold it for a moment, to say goodbye.

@@ -261,7 +261,7 @@ impl Door {
             certificates.look(Reason::Time).await;
         }
         if self.secured.as_ref().is_none_or(|secured| secured.serving().is_some()) {
-            self.listener = Listening::open(&self.plan).await.ok();
+            self.listener = Listening::open(&self.plan, self.secured.as_ref()).await.ok();
         }
         self.open.store(self.listener.is_some(), Ordering::Relaxed);
         self.listener.as_ref().and_then(Listening::address)
@@ -322,6 +322,10 @@ impl Door {
     }
 
     async fn take_in(&mut self, raw: Raw, porch: &Arc<Porch>, tracker: &TaskTracker) {
+        if !raw.is_proven() && self.strangers.are_many() {
+            self.shared.stats.asked_for_proof.one();
+            return raw.ask_for_proof();
+        }
         self.shared.stats.connections.one();
         let peer = raw.peer();
         let address = match peer {
@@ -357,7 +361,7 @@ impl Door {
         let (mut pause, longest) = RETRY;
         let mut failed = false;
         loop {
-            let error = match Listening::open(&self.plan).await {
+            let error = match Listening::open(&self.plan, self.secured.as_ref()).await {
                 Ok(listening) => {
                     if failed {
                         self.tell(Phase::Cleared, "open now".to_owned());

@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 /// Strangers of one door.
 const STRANGERS_MAX: usize = 256;
 
+/// With so many, those whose address may be made up are asked to prove it.
+const MANY: usize = 16;
+
 /// A stranger has this long before it may have to make room.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -69,6 +72,11 @@ impl Strangers {
                 () = tokio::time::sleep_until(old_enough_at) => {}
             }
         }
+    }
+
+    /// Are there so many that some may not be what they say? A few at once are usual.
+    pub(super) fn are_many(&self) -> bool {
+        self.lock().waiting.len() >= MANY.min(self.most / 2)
     }
 
     /// The stranger, or when the oldest may be asked to go.

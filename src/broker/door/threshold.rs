@@ -24,6 +24,7 @@ use super::upgrade::{Reached, upgrade};
 use super::welcome::welcome;
 use super::{Porch, greeting};
 use crate::road::names;
+use crate::road::server::Serving;
 
 /// TLS and upgrade may take this long, first byte included: five round trips of a satellite.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
@@ -40,7 +41,7 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
     let end = porch.end.clone();
     let early = async {
         let entered = timeout(HANDSHAKE_MAX, enter(raw, &porch)).await.map_err(|_| io::ErrorKind::TimedOut.into());
-        let (stream, known) = match entered.flatten() {
+        let Entered { stream, known, leaving } = match entered.flatten() {
             Ok(entered) => entered,
             Err(error) => {
                 porch.shared.stats.turned_away.one();
@@ -54,10 +55,10 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
         };
         let mut arrival = porch.arrival(stream, Shown { peer, certificate: known, sensor: None });
         let heard = greeting::hear(&mut arrival).await;
-        heard.map(|(connect, arrived)| (arrival, connect, arrived))
+        Some((heard.map(|(connect, arrived)| (arrival, connect, arrived)), leaving))
     };
-    let heard = tokio::select! {
-        heard = early => heard,
+    let crossed = tokio::select! {
+        crossed = early => crossed,
         () = end.cancelled() => None,
         () = stranger.evicted.cancelled() => {
             porch.shared.stats.turned_away.one();
@@ -66,13 +67,59 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
         }
     };
     drop(stranger);
+    let Some((heard, leaving)) = crossed else { return };
     if let Some((arrival, connect, arrived)) = heard {
         welcome(arrival, connect, arrived).await;
+    }
+    leaving.depart().await;
+}
+
+/// Somebody that is through the layers of this door.
+struct Entered {
+    stream: Stream,
+    known: Option<Certificate>,
+    leaving: Leaving,
+}
+
+/// What is left to do when the stream is over: a socket brings over what was said last by itself, a QUIC connection has to
+/// be held until then.
+enum Leaving {
+    ByItself,
+    #[cfg(feature = "quic")]
+    Quic(crate::road::quic::port::Leaving),
+}
+
+impl Leaving {
+    #[cfg_attr(not(feature = "quic"), expect(clippy::unused_async, reason = "only QUIC has to wait"))]
+    async fn depart(self) {
+        match self {
+            Self::ByItself => {}
+            #[cfg(feature = "quic")]
+            Self::Quic(leaving) => leaving.depart().await,
+        }
     }
 }
 
 /// Through the layers of this door.
-async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificate>)> {
+async fn enter(raw: Raw, porch: &Porch) -> io::Result<Entered> {
+    #[cfg(feature = "quic")]
+    if let Raw::Quic(caller) = raw {
+        return enter_by_quic(caller, porch).await;
+    }
+    let (stream, known) = enter_by_socket(raw, porch).await?;
+    Ok(Entered { stream, known, leaving: Leaving::ByItself })
+}
+
+#[cfg(feature = "quic")]
+async fn enter_by_quic(caller: crate::road::quic::port::Caller, porch: &Porch) -> io::Result<Entered> {
+    let secured = porch.secured.as_ref().ok_or_else(closed)?;
+    let serving = secured.serving().ok_or_else(closed)?;
+    let entered = caller.enter(&serving).await?;
+    let known = recognise(&entered.chain, secured, &serving)?;
+    Ok(Entered { stream: Stream::layered(entered.stream), known, leaving: Leaving::Quic(entered.leaving) })
+}
+
+async fn enter_by_socket(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificate>)> {
     let websocket = porch.plan.websocket.as_ref();
     let entered = match (raw, &porch.secured, websocket) {
         (Raw::Tcp(stream, _), None, None) => (Stream::Tcp(stream), None),
@@ -88,6 +135,8 @@ async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificat
                 Some(plan) => (Stream::layered(upgrade(stream, plan, Reached::ByName).await?), known),
             }
         }
+        #[cfg(feature = "quic")]
+        (Raw::Quic(_), ..) => return Err(io::ErrorKind::Unsupported.into()), // it has come in by its own way
     };
     Ok(entered)
 }
@@ -97,7 +146,6 @@ async fn secure(
     (secured, turnstile): (&Secured, &Turnstile),
 ) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
     stream.ready(Interest::READABLE).await?;
-    let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
     let serving = secured.serving().ok_or_else(closed)?;
     let acceptor = TlsAcceptor::from(Arc::clone(&serving.config));
     let mut stream = turnstile.pass(acceptor.accept(stream)).await?;
@@ -105,14 +153,28 @@ async fn secure(
     session.set_buffer_limit(Some(TLS_BYTES_MAX));
     let chain = session.peer_certificates().map(|chain| chain.iter().cloned().map(CertificateDer::into_owned));
     let chain: Vec<_> = chain.into_iter().flatten().collect();
-    let Some(names) = chain.first().map(|leaf| names(leaf)) else { return Ok((stream, None)) };
-    let guest = secured.guests.note(chain.clone());
+    let known = recognise(&chain, secured, &serving)?;
+    Ok((stream, known))
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the listener is closed")
+}
+
+/// Who it is that has shown these certificates, which were verified against what was in force when the handshake began.
+fn recognise(
+    chain: &[CertificateDer<'static>],
+    secured: &Secured,
+    serving: &Serving,
+) -> io::Result<Option<Certificate>> {
+    let Some(names) = chain.first().map(|leaf| names(leaf)) else { return Ok(None) };
+    let guest = secured.guests.note(chain.to_vec());
     // From here on whoever is not accepted any more is sent away; a handshake may have begun before that was known.
     let now = secured.serving().ok_or_else(closed)?;
-    if now.edition != serving.edition && !now.accepts(&chain) {
+    if now.edition != serving.edition && !now.accepts(chain) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "its certificate is not accepted any more"));
     }
-    Ok((stream, Some(Certificate { names, guest })))
+    Ok(Some(Certificate { names, guest }))
 }
 
 /// When a failed handshake was last said, and how many were not.

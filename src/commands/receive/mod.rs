@@ -67,10 +67,10 @@ With --share a receiver sees only its part of the numbers and cannot say what is
 #[command(after_long_help = MORE)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line are what bools are for
 pub struct ReceiveArgs {
-    /// Broker: mqtt://host, mqtts://host, ws://host/path or wss://host/path, with :PORT where it is not 1883, 8883, 80 or 443
+    /// Broker: mqtt://host, mqtts://host, ws://host/path, wss://host/path or quic://host, with :PORT where it is not 1883, 8883, 80, 443 or 14567
     #[arg(required_unless_present = "report")]
     pub url: Option<String>,
-    /// Trusted CAs (PEM); needed for mqtts:// and wss://
+    /// Trusted CAs (PEM); needed for mqtts://, wss:// and quic://
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain (PEM)

@@ -74,10 +74,11 @@ fn bridge(section: &Section<'_, '_>, gateway: &Gateway<'_>, name: Spot<&str>) ->
     let silent = section.flag("notifications").is_some_and(|flag| !flag.value);
     let notifications = if silent { Notifications::None } else { Notifications::Told };
     let (username, password_file) = uplink::login(section, gateway);
+    let proxy = server::proxy(section, &servers);
     let mut connection = UplinkPlan {
         servers,
         tls,
-        proxy: server::proxy(section),
+        proxy,
         client_id,
         username,
         password_file,

@@ -58,7 +58,7 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
     let require_client_id = section.flag("require_client_id").is_some_and(|flag| flag.value);
     let identity = access::identity(section);
     let text = section.required_text("listen", "an address and a port, or a unix socket")?;
-    let listen = listen(section, text)?;
+    let listen = quic(section, listen(section, text)?, text.at);
     let mqtt_sn = mqtt_sn::door(section, (&listen, text.at));
     let shows_none = section.get("tls").is_none() || tls.as_ref().is_some_and(|tls| tls.client_ca.is_none());
     if let Some(node) = section.get("identity").filter(|_| shows_none) {
@@ -75,7 +75,7 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
     if let Some(spot) = anonymous.filter(|spot| spot.value != Anonymous::None) {
         check_anonymous(section, spot.at, (&listen, text.at));
     }
-    if let Listen::Tcp(address) = listen
+    if let Listen::Tcp(address) | Listen::Quic(address) = listen
         && !address.ip().is_loopback()
     {
         check_reachable(section, broker, text.at, tls.as_ref());
@@ -113,11 +113,37 @@ fn listen(section: &Section<'_, '_>, text: Spot<&str>) -> Option<Listen> {
     Some(Listen::Unix(path))
 }
 
+/// The same place by QUIC, if that is what is wanted.
+fn quic(section: &Section<'_, '_>, listen: Listen, at: At) -> Listen {
+    let Some(flag) = section.flag("quic").filter(|flag| flag.value) else { return listen };
+    let refuse = |at, message: &str| section.report(section.wrong("quic", at, message));
+    if !cfg!(feature = "quic") {
+        refuse(flag.at, "this build has no QUIC (it was made without the feature `quic`)");
+    }
+    if section.get("tls").is_none() {
+        refuse(flag.at, "QUIC goes with `tls = { certificate, key }`: there is none without TLS");
+    }
+    if let Some(websocket) = section.flag("websocket").filter(|flag| flag.value) {
+        section.report(section.wrong("quic", flag.at, "either QUIC or websocket, not both").also(websocket.at));
+    }
+    match listen {
+        Listen::Tcp(address) => Listen::Quic(address),
+        other => {
+            section.report(
+                section
+                    .wrong("quic", flag.at, "QUIC goes with an address and a port, such as \"0.0.0.0:14567\"")
+                    .also(at),
+            );
+            other
+        }
+    }
+}
+
 /// Anonymous clients come from this machine, and are no web pages.
 fn check_anonymous(section: &Section<'_, '_>, at: At, (listen, listen_at): (&Listen, At)) {
     let refuse = |message: &str| section.wrong("anonymous", at, message).allowed("none");
     match listen {
-        Listen::Tcp(address) | Listen::Udp(address) if !address.ip().is_loopback() => {
+        Listen::Tcp(address) | Listen::Udp(address) | Listen::Quic(address) if !address.ip().is_loopback() => {
             let message = "anonymous clients are let in on loopback only; there is no switch for it";
             section.report(refuse(message).also(listen_at));
         }
@@ -126,7 +152,7 @@ fn check_anonymous(section: &Section<'_, '_>, at: At, (listen, listen_at): (&Lis
                 "anonymous clients are let in on a loopback address only; here they log in with name and password";
             section.report(refuse(message).also(listen_at));
         }
-        Listen::Tcp(_) | Listen::Udp(_) => {
+        Listen::Tcp(_) | Listen::Udp(_) | Listen::Quic(_) => {
             if let Some(websocket) = section.flag("websocket").filter(|flag| flag.value) {
                 let message =
                     "no anonymous clients by websocket: every page that a browser on this machine shows could be one";
@@ -197,7 +223,8 @@ fn is_origin(text: &str) -> bool {
 /// Can one of them not be opened while the other is? A socket for all addresses takes the port of each (tcp(7), ipv6(7)).
 fn collide(one: &ListenerPlan, other: &ListenerPlan) -> bool {
     let (one_at, other_at) = match (&one.listen, &other.listen) {
-        (Listen::Tcp(one), Listen::Tcp(other)) | (Listen::Udp(one), Listen::Udp(other)) => (one, other),
+        (Listen::Tcp(one), Listen::Tcp(other)) => (one, other),
+        (Listen::Udp(one) | Listen::Quic(one), Listen::Udp(other) | Listen::Quic(other)) => (one, other),
         (one, other) => return one == other,
     };
     let apart = one.interface.is_some() && other.interface.is_some() && one.interface != other.interface;

@@ -4,7 +4,8 @@ use super::super::plan::{LOCAL_URL, ProxyKind, ProxyPlan, ServerPlan, Transport}
 use super::super::section::{Section, Spot};
 use super::reach::split_host;
 
-const URL_FORM: &str = "mqtt://host[:1883], mqtts://host[:8883], ws://host[:80][/mqtt] or wss://host[:443][/mqtt]";
+const URL_FORM: &str =
+    "mqtt://host[:1883], mqtts://host[:8883], ws://host[:80][/mqtt], wss://host[:443][/mqtt] or quic://host[:14567]";
 const PROXY_FORM: &str = "http://host[:3128] or socks5://host[:1080]";
 const SERVERS_MAX: usize = 16;
 const PROXY_USER_BYTES_MAX: usize = 255;
@@ -63,9 +64,13 @@ fn server(section: &Section<'_, '_>, key: &str, text: Spot<&str>) -> Option<Serv
         "mqtts" => (Transport::Tls, 8883),
         "ws" => (Transport::Websocket { path: websocket_path.to_owned() }, 80),
         "wss" => (Transport::SecureWebsocket { path: websocket_path.to_owned() }, 443),
-        _ => return refuse("does not begin with mqtt://, mqtts://, ws:// or wss://"),
+        "quic" if !cfg!(feature = "quic") => {
+            return refuse("this build has no QUIC (it was made without the feature `quic`)");
+        }
+        "quic" => (Transport::Quic, 14567),
+        _ => return refuse("does not begin with mqtt://, mqtts://, ws://, wss:// or quic://"),
     };
-    if path.len() > 1 && matches!(transport, Transport::Tcp | Transport::Tls) {
+    if path.len() > 1 && matches!(transport, Transport::Tcp | Transport::Tls | Transport::Quic) {
         return refuse("a path has a meaning with ws:// and wss:// only");
     }
     if path.chars().any(|c| !c.is_ascii_graphic() || c == '#') {
@@ -78,8 +83,13 @@ fn server(section: &Section<'_, '_>, key: &str, text: Spot<&str>) -> Option<Serv
 }
 
 /// `proxy`, `proxy_username`, `proxy_password_file`
-pub fn proxy(section: &Section<'_, '_>) -> Option<ProxyPlan> {
+pub fn proxy(section: &Section<'_, '_>, servers: &[ServerPlan]) -> Option<ProxyPlan> {
     let text = section.text("proxy");
+    if let (Some(node), true) = (section.get("proxy"), servers.iter().any(|server| server.transport == Transport::Quic))
+    {
+        let message = "no proxy takes QUIC along: leave out either `proxy` or the quic:// URL";
+        section.report(section.wrong("proxy", node.at, message));
+    }
     let username = section.text("proxy_username");
     let password_file = section.path("proxy_password_file");
     let keys = [

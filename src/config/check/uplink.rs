@@ -68,7 +68,12 @@ pub fn uplinks(
         let servers = server::servers(&section);
         let tls = tls(&section, &servers);
         let client_id = client_id(&section, gateway, &gateway.plan.name);
-        for server in servers.iter().filter(|server| server.transport != Transport::Local) {
+        for (at_place, server) in servers.iter().enumerate().filter(|(_, server)| server.transport != Transport::Local)
+        {
+            let twin = |other: &ServerPlan| (&other.host, other.port) == (&server.host, server.port);
+            if servers[..at_place].iter().any(twin) {
+                continue; // TCP and QUIC at the same port, or another path
+            }
             let place = section.get("client_id").or(section.get("url")).or(section.get("urls"));
             let at = place.map_or(section.at, |node| node.at);
             let client = (server.host.clone(), server.port, client_id.clone());
@@ -79,11 +84,11 @@ pub fn uplinks(
             }
         }
         let (username, password_file) = login(&section, gateway);
-        let classes = classes(&section);
+        let (classes, proxy) = (classes(&section), server::proxy(&section, &servers));
         let mut plan = UplinkPlan {
             servers,
             tls,
-            proxy: server::proxy(&section),
+            proxy,
             client_id,
             username,
             password_file,
@@ -206,7 +211,7 @@ pub fn tls(section: &Section<'_, '_>, servers: &[ServerPlan]) -> Option<UplinkTl
             section.report(section.wrong(
                 name,
                 file.at,
-                "has no use without TLS: the URL must begin with mqtts:// or wss://",
+                "has no use without TLS: the URL must begin with mqtts://, wss:// or quic://",
             ));
         }
         return None;

@@ -68,6 +68,7 @@ impl fmt::Display for ListenerPlan {
             Listen::Tcp(address) => write!(f, "{scheme}://{address}"),
             unix @ Listen::Unix(_) => write!(f, "{scheme}+{unix}"),
             Listen::Udp(address) => write!(f, "mqtt-sn://{address}"),
+            Listen::Quic(address) => write!(f, "quic://{address}"),
         }
     }
 }
@@ -81,6 +82,8 @@ pub enum Listen {
     Unix(PathBuf),
     /// `udp:` and a literal address.
     Udp(SocketAddr),
+    /// A literal address and a UDP port for QUIC: `quic = true`, always with TLS.
+    Quic(SocketAddr),
 }
 
 impl fmt::Display for Listen {
@@ -89,6 +92,7 @@ impl fmt::Display for Listen {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Quic(address) => write!(f, "quic:{address}"),
         }
     }
 }

@@ -162,6 +162,7 @@ impl fmt::Display for ServerPlan {
             Transport::Tls => ("mqtts", ""),
             Transport::Websocket { path } => ("ws", path.as_str()),
             Transport::SecureWebsocket { path } => ("wss", path.as_str()),
+            Transport::Quic => ("quic", ""),
             Transport::Local => return f.write_str(LOCAL_URL),
         };
         let brackets = if self.host.contains(':') { ("[", "]") } else { ("", "") };
@@ -186,6 +187,8 @@ pub enum Transport {
         /// With its leading slash; `/mqtt` when the URL has none.
         path: String,
     },
+    /// `quic://`, UDP port 14567.
+    Quic,
     /// `local:`: the embedded broker of this gateway, without a network between; host and port say nothing.
     Local,
 }
@@ -193,7 +196,7 @@ pub enum Transport {
 impl Transport {
     /// Is TLS spoken?
     pub const fn is_secure(&self) -> bool {
-        matches!(self, Self::Tls | Self::SecureWebsocket { .. })
+        matches!(self, Self::Tls | Self::SecureWebsocket { .. } | Self::Quic)
     }
 }
 

@@ -1,0 +1,107 @@
+//! Is somebody there who speaks QUIC? Asked without a connection: a packet of a version that nobody speaks is answered, from
+//! nothing but itself, with the versions that are spoken (RFC 9000, section 6; RFC 8999, sections 5.1 and 6).
+//!
+//! ```text
+//! 1 byte     0x80 | anything    long header
+//! 4 bytes    0x?A?A?A?A         a version reserved for this (RFC 9000, section 15)
+//! 1 + 8      length and bytes of the destination's connection id: random
+//! 1 + 8      length and bytes of the sender's: random
+//! …          zeros, to 1200 bytes: shorter ones may be ignored (section 6.1)
+//!
+//! answer: 0x80 | anything, version 0, our two ids the other way round, then the versions
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::open;
+use crate::road::destination::{Destination, RoadError};
+use crate::road::reach::Terms;
+use crate::road::socket::{Refusal, addresses};
+
+use super::account::Account;
+
+/// Sent again after these pauses, for datagrams get lost; the last one is for the answer.
+const PAUSES: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(4), Duration::from_secs(4)];
+const PROBE_BYTES: usize = 1200;
+const ID_BYTES: usize = 8;
+
+/// Asks the first address of the name. Costs about 1.3 kB, counted. Cancel-safe.
+pub(in crate::road) async fn knock(to: &Destination, terms: &Terms) -> Result<(), RoadError> {
+    let found = addresses(&to.host, to.port, &terms.bind).await?;
+    let [address, ..] = found[..] else { return Err(RoadError::Unreachable(format!("{} has no address", to.host))) };
+    let socket = open(address, &terms.bind).and_then(|socket| Ok(UdpSocket::from_std(socket)?));
+    let socket = socket.map_err(|refusal| match refusal {
+        Refusal::Box(text) => RoadError::Disabled(text),
+        Refusal::Unsent(text) => RoadError::Unreachable(text),
+        Refusal::Link(error) => RoadError::Unreachable(error.to_string()),
+    })?;
+    let account = Account::new(terms.meters.clone(), terms.pace.clone());
+    let ids: [u8; 2 * ID_BYTES] = rand::random();
+    let probe = probe(&ids);
+    for pause in PAUSES {
+        if socket.send_to(&probe, address).await.is_ok() {
+            account.sent(address, probe.len(), 1);
+        }
+        if timeout(pause, answered(&socket, address, &ids, &account)).await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(RoadError::Unreachable(format!("{address} does not answer by UDP")))
+}
+
+fn probe(ids: &[u8; 2 * ID_BYTES]) -> [u8; PROBE_BYTES] {
+    let mut probe = [0; PROBE_BYTES];
+    let head = [0xC0, 0x1A, 0x2A, 0x3A, 0x4A, 8];
+    probe[..6].copy_from_slice(&head);
+    probe[6..14].copy_from_slice(&ids[..ID_BYTES]);
+    probe[14] = 8;
+    probe[15..23].copy_from_slice(&ids[ID_BYTES..]);
+    probe
+}
+
+async fn answered(socket: &UdpSocket, address: SocketAddr, ids: &[u8; 2 * ID_BYTES], account: &Account) {
+    let mut bytes = [0; PROBE_BYTES];
+    loop {
+        // An error is what the network says of our datagram; somebody else may still answer the next.
+        let Ok((length, from)) = socket.recv_from(&mut bytes).await else {
+            std::future::pending::<()>().await;
+            return;
+        };
+        account.received(from, length, 1);
+        if from == address && is_answer(&bytes[..length], ids) {
+            return;
+        }
+    }
+}
+
+fn is_answer(bytes: &[u8], ids: &[u8; 2 * ID_BYTES]) -> bool {
+    let expected = [&[0, 0, 0, 0, 8], &ids[ID_BYTES..], &[8], &ids[..ID_BYTES]].concat();
+    bytes.first().is_some_and(|first| first & 0x80 != 0) && bytes[1..].starts_with(&expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_ids_the_other_way_round_are_an_answer() {
+        let ids = std::array::from_fn(|at| u8::try_from(at).expect("few"));
+        let probe = probe(&ids);
+        assert_eq!((&probe[..6], probe[14]), (&[0xC0, 0x1A, 0x2A, 0x3A, 0x4A, 8][..], 8));
+        let answer = [&[0x9F, 0, 0, 0, 0, 8][..], &ids[8..], &[8], &ids[..8], &[0, 0, 0, 1]].concat();
+        assert!(is_answer(&answer, &ids));
+        for length in 0..23 {
+            assert!(!is_answer(&answer[..length], &ids), "{length}");
+        }
+        for at in 0..23 {
+            let mut other = answer.clone();
+            other[at] ^= 0x80;
+            assert!(!is_answer(&other, &ids), "{at}");
+        }
+        assert!(!is_answer(&probe, &ids));
+    }
+}

@@ -1,0 +1,112 @@
+//! The uplink: nothing is lost on a bad link that changes addresses, and where QUIC does not get through, TLS over TCP does.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ironbridge::config::plan::{
+    Anonymous, BrokerLimits, ListenerPlan, ServerPlan, Transport, UplinkPlan, UplinkTlsPlan,
+};
+use rumqttc::v5::mqttbytes::v5;
+
+use crate::authority::Authority;
+use crate::middlebox::Middlebox;
+use crate::owed::OwedList;
+use crate::rig::Rig;
+use crate::support::{Client5, Running, Setup, filter, until};
+use crate::{any, door, put, tls};
+
+/// A broker with a door for QUIC, one for TLS over TCP, and one for the test.
+async fn open(authority: &Authority) -> Running {
+    let home = authority.home.path();
+    put(authority, home);
+    let secure = ListenerPlan { tls: tls(home, None), ..ListenerPlan::plain(any(), Anonymous::ReadWrite) };
+    let doors = vec![door(home, None, Anonymous::ReadWrite), secure, ListenerPlan::plain(any(), Anonymous::ReadWrite)];
+    let limits = BrokerLimits { queued_bytes: 64 << 20, ..BrokerLimits::default() };
+    Running::with(Setup { doors, limits, ..Setup::default() }).await
+}
+
+fn server(at: SocketAddr, transport: Transport) -> ServerPlan {
+    ServerPlan { host: at.ip().to_string(), port: at.port(), transport }
+}
+
+fn lead(plan: &mut UplinkPlan, authority: &Authority, servers: Vec<ServerPlan>) {
+    plan.servers = servers;
+    plan.tls = Some(UplinkTlsPlan { ca_file: authority.ca_file(), identity: None });
+}
+
+/// Collects numbers until it has them all.
+async fn all(client: &mut Client5, wanted: u64) -> BTreeSet<u64> {
+    let mut numbers = BTreeSet::new();
+    while (numbers.len() as u64) < wanted {
+        let v5::Packet::Publish(publish) = client.next().await else { continue };
+        client.send(v5::Packet::PubAck(v5::PubAck::new(publish.pkid, None))).await;
+        let json: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+        numbers.extend(json["seq"].as_u64());
+    }
+    numbers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_survives_changes_of_address_and_every_fifth_datagram_lost_with_nothing_missing() {
+    let authority = Authority::new();
+    let broker = open(&authority).await;
+    let between = Middlebox::start(broker.addresses[0].unwrap()).await;
+    let mut receiver = Client5::connect(broker.addresses[2].unwrap(), "receiver", |_| {}).await;
+    receiver.subscribe(filter("up/acme/#", 1), None).await;
+    let owed = OwedList::default();
+    owed.samples(1..=200);
+    let rig = Rig::start_at(between.address, &owed, |parts| {
+        lead(&mut parts.plan, &authority, vec![server(between.address, Transport::Quic)]);
+        parts.timing.stalled = Duration::from_secs(60);
+    });
+    until("connected", || rig.stats.sessions.get() == 1).await;
+    between.lose(20);
+    between.delay(Duration::from_millis(10));
+    for round in 0..8_u8 {
+        between.change_source(Some(IpAddr::from([127, 0, 0, 2 + round % 2])));
+        let more = u64::from(round) * 100;
+        owed.samples(201 + more..=300 + more);
+        let enough = usize::try_from(200 + more).unwrap();
+        until("it goes on", || owed.acknowledged() >= enough).await;
+    }
+    assert_eq!(all(&mut receiver, 1000).await, (1..=1000).collect());
+    until("all acknowledged", || owed.acknowledged() == 1000).await;
+    assert_eq!((rig.stats.sessions.get(), rig.stats.failures.get(), owed.wrong_acks()), (1, 0, 0));
+    assert!(between.mapped() >= 8);
+    between.lose(0);
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_udp_is_blocked_the_uplink_goes_by_tls_over_tcp_and_comes_back_to_quic() {
+    let authority = Authority::new();
+    let broker = open(&authority).await;
+    let between = Middlebox::start(broker.addresses[0].unwrap()).await;
+    between.block(true);
+    let mut receiver = Client5::connect(broker.addresses[2].unwrap(), "receiver", |_| {}).await;
+    receiver.subscribe(filter("up/acme/#", 1), None).await;
+    let owed = OwedList::default();
+    owed.samples(1..=100);
+    let mut rig = Rig::start_at(between.address, &owed, |parts| {
+        let servers =
+            vec![server(between.address, Transport::Quic), server(broker.addresses[1].unwrap(), Transport::Tls)];
+        lead(&mut parts.plan, &authority, servers);
+        parts.timing.first_server_again = Duration::from_secs(3);
+    });
+    until("by TCP", || rig.stats.server.get() == 2 && owed.acknowledged() == 100).await;
+    until("told", || rig.told().contains(&"uplink_quic_blocked active".to_owned())).await;
+    let tried = between.counted();
+    assert!(tried.from_client <= 4 * 1228 && tried.to_client == 0, "what a blocked attempt costs: {tried:?}");
+    between.block(false);
+    until("back to QUIC", || rig.stats.server.get() == 1).await;
+    until("told", || rig.told().contains(&"uplink_quic_blocked cleared".to_owned())).await;
+    owed.samples(101..=200);
+    assert_eq!(all(&mut receiver, 200).await, (1..=200).collect());
+    until("all acknowledged", || owed.acknowledged() == 200).await;
+    owed.end();
+    rig.finished().await;
+}
