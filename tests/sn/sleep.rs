@@ -27,8 +27,10 @@ async fn what_comes_for_a_sleeping_sensor_waits_until_it_wakes_and_pingresp_ends
             client.publish(&format!("orders/{}", n % 5), qos, &[n]).await;
         }
         client.ping().await;
-        let nothing = tokio::time::timeout(RETRY * 5, sensor.hear()).await;
-        assert!(nothing.is_err(), "it sleeps: {nothing:?}");
+        while let Ok(message) = tokio::time::timeout(RETRY * 5, sensor.hear()).await {
+            let comes = matches!(message, Message::Publish(_) | Message::Register { .. });
+            assert!(!comes, "it sleeps: {message:?}");
+        }
         sensor.wake().await;
         assert_eq!(sensor.got.len(), 100, "all of it before PINGRESP");
         for n in 0..100u8 {
