@@ -5,13 +5,12 @@
 //! those connect that do not yet; taken down with the uplinks, or one by one when a reload has them no more.
 //!
 //! One that a reload changes closes its store before it opens it again, which takes seconds. Meanwhile its messages wait in
-//! the lane of the store to come ([`Waiting`]): nobody is acknowledged what is not committed, and what finds no place there
-//! is refused or counted for a gap record.
+//! the lane of the store to come ([`Waiting`]): nobody is acknowledged what is not committed, who waits for it has longer
+//! than usual, and what nobody waits for and finds no place is counted for a gap record.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,7 +85,7 @@ impl Bridges {
             let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
             let waited = self.waiting.remove(&bridge.uplink.name);
             let Waiting { hub, end, .. } = waited.unwrap_or_else(|| Waiting::of(bridge));
-            end.full.store(false, Ordering::Relaxed); // from here on the store says so
+            end.meet_store();
             let (own, told) = notice::notices();
             let (name, mut helpers, stop) = (bridge.uplink.name.clone(), JoinSet::new(), means.stop.child());
             helpers.spawn(tell_for(name.clone(), told, means.notices.clone()));
@@ -158,7 +157,7 @@ impl Bridges {
             gone.extend(self.parts.remove(&change.name).map(|part| (part, change.how)));
             let next = new.bridges.iter().find(|bridge| bridge.uplink.name == change.name);
             if let Some(waiting) = next.map(Waiting::of) {
-                waiting.end.full.store(true, Ordering::Relaxed); // nobody empties it yet: a full one is not waited for
+                waiting.end.expect_store();
                 self.waiting.insert(change.name.clone(), waiting);
             }
         }

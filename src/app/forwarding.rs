@@ -42,5 +42,5 @@ pub(super) fn routes(plan: &Plan, hub: &Hub, bridges: &Bridges) -> (Vec<Route>, 
 /// acknowledged.
 pub async fn close_at_stop(entry: ForwardEntry, stop: Stop) {
     stop.begun().await;
-    entry.close().await;
+    entry.close();
 }

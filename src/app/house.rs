@@ -148,7 +148,7 @@ impl House {
             return;
         }
         let gone = self.bridges.take_touched(changes, &self.plan);
-        self.lead().await;
+        self.lead();
         gone.end(&self.means).await;
         if let Err(error) = self.open_bridges().await {
             tracing::error!(%error, "the store of a new bridge could not be opened");
@@ -160,15 +160,15 @@ impl House {
     /// Opens the stores of bridges that have none yet; what is retained goes out first.
     pub async fn open_bridges(&mut self) -> Result<(), JoinError> {
         self.bridges.open(&self.means, &self.plan).await?;
-        self.lead().await;
+        self.lead();
         self.bridges.offer_retained(&self.means).await;
         Ok(())
     }
 
     /// Leads clients' messages into the stores they belong to.
-    async fn lead(&self) {
+    fn lead(&self) {
         let (routes, lanes) = forwarding::routes(&self.plan, &self.means.hub, &self.bridges);
-        self.means.forward.replace(routes, lanes).await;
+        self.means.forward.replace(routes, lanes);
     }
 
     pub fn show_roster(&self) {

@@ -5,19 +5,25 @@
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
 //!
+//! A single message at QoS 0 need not wait at all: see `line`.
+//!
 //! What stands in the ledger does not end a connection: when it takes more than half of that, the outbox falls
 //! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
 //! it has [caught up](Outbox::catch_up). A returning session begins behind.
+
+mod line;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Delivery, Keep, Qos};
 use super::session::Ending;
+pub(super) use line::{Line, Socket};
 
 /// From here on only the newest of a tag's values is kept: about 1000 of them.
 const CONFLATE_ABOVE: usize = 256 * 1024;
@@ -55,6 +61,10 @@ struct Queue {
     /// All lower ordinals have been read from the ledger.
     read_below: u64,
     ending: Option<Ending>,
+    /// Lent by the connection while it waits.
+    line: Option<Line>,
+    /// The rest of a packet that was begun on it.
+    begun: BytesMut,
 }
 
 /// What only the ledger has.
@@ -181,6 +191,7 @@ impl Outbox {
 
     /// The connection has let go of its session.
     pub(super) fn let_go(&self) {
+        self.lock().line = None;
         self.left.cancel();
     }
 
@@ -333,7 +344,8 @@ impl Queue {
         }
         self.ending = Some(ending);
         if ending != Ending::Stopping {
-            *self = Self { ending: self.ending, ..Self::default() };
+            let begun = std::mem::take(&mut self.begun);
+            *self = Self { ending: self.ending, begun, ..Self::default() };
         }
     }
 }

@@ -2,18 +2,22 @@
 //!
 //! Fed by the broker with what clients publish, wills and what comes down from elsewhere; empties into the durable lane
 //! of each store that a topic belongs to (`[[forward]]`: the gateway's own; a bridge has one for itself). Who submits is
-//! told when every one of them has committed the message, or after [`DURABLE_WAIT_MAX`] that it was not: then it must not
-//! be acknowledged. A message that nobody asks for (QoS 0) is told of as soon as it is in the lanes; one that finds no
-//! place there goes into a gap record. Messages submitted one after the other are stored in that order.
+//! told when every one of them has committed the message, or after [`Hub::patience`] that it was not: then it must not be
+//! acknowledged, and it is taken back from each store that has not begun with it ([`Claim`]). One that has is waited for. A
+//! message that nobody asks for (QoS 0) is told of as soon as it is in the lanes; one that finds no place there goes into
+//! a gap record. Messages submitted one after the other are stored in that order.
 //!
-//! Bounded: so many bytes may wait for the stores ([`WAITING_BYTES_MAX`]); who submits more waits.
+//! Bounded: so many bytes may wait for each store ([`WAITING_BYTES_MAX`]); who submits more to it waits, and nobody else.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::unconstrained;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::model::mapping::Mapping;
 use crate::model::message::{ClientMessage, Kept};
@@ -23,8 +27,9 @@ use crate::model::topic::matches;
 
 use super::hub::{DURABLE_WAIT_MAX, Hub};
 
-/// Bytes of messages on their way into all stores together; a larger message goes alone.
-pub const WAITING_BYTES_MAX: u32 = 8 << 20;
+/// Bytes of messages on their way into one store; a larger message goes alone. Into several stores a message goes without
+/// being copied.
+pub const WAITING_BYTES_MAX: u32 = 4 << 20;
 
 /// One rule.
 #[derive(Debug, Clone)]
@@ -79,8 +84,28 @@ pub struct MessageRecord {
     /// Told the number once it is committed, which is then made soon; dropped if the store cannot. Nobody waits for one
     /// of QoS 0.
     pub committed: Option<oneshot::Sender<Number>>,
+    /// Whose it is: see [`MessageRecord::claim`].
+    pub claim: Claim,
     /// Given back when the store has packed it.
     pub room: Room,
+}
+
+impl MessageRecord {
+    /// The store gives it its number: from here on its sender waits for the commit, however long that takes. False: the
+    /// sender has been told that it is not stored, and it must not be.
+    pub fn claim(&self) -> bool {
+        self.committed.is_none() || self.claim.take()
+    }
+}
+
+/// A message that somebody waits for belongs to the store, or to a sender who has given up: to whoever takes it first.
+#[derive(Debug, Clone, Default)]
+pub struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// Memory that a message on its way was granted; given back when this is dropped.
@@ -110,31 +135,27 @@ pub enum Refused {
 /// Where messages are handed in; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ForwardEntry {
-    shared: Arc<Shared>,
+    ways: Arc<RwLock<Arc<Ways>>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    routes: RwLock<Arc<[Route]>>,
-    /// Taken away when the gateway stops. The lock is held while a message goes in, and given in the order of asking.
-    lanes: Mutex<Option<Vec<Hub>>>,
-    room: Arc<Semaphore>,
+struct Ways {
+    routes: Vec<Route>,
+    /// Taken away when the gateway stops.
+    lanes: Option<Vec<Hub>>,
 }
 
 impl ForwardEntry {
     /// The rules in order, and the durable lanes they speak of.
     pub fn new(routes: Vec<Route>, lanes: Vec<Hub>) -> Self {
-        let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX as usize));
-        let routes = RwLock::new(routes.into());
-        Self { shared: Arc::new(Shared { routes, lanes: Mutex::new(Some(lanes)), room }) }
+        Self { ways: Arc::new(RwLock::new(Arc::new(Ways { routes, lanes: Some(lanes) }))) }
     }
 
     /// Other rules and lanes from now on; a message that is just going in goes by the old ones. Nothing once it is closed.
-    pub async fn replace(&self, routes: Vec<Route>, lanes: Vec<Hub>) {
-        let mut present = self.shared.lanes.lock().await;
-        if let Some(present) = present.as_mut() {
-            *present = lanes;
-            *self.shared.routes.write().unwrap_or_else(PoisonError::into_inner) = routes.into();
+    pub fn replace(&self, routes: Vec<Route>, lanes: Vec<Hub>) {
+        let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
+        if ways.lanes.is_some() {
+            *ways = Arc::new(Ways { routes, lanes: Some(lanes) });
         }
     }
 
@@ -145,34 +166,32 @@ impl ForwardEntry {
 
     /// Does this topic go anywhere? The gateway's own trees and commands never do, whatever the filters say.
     pub fn wants(&self, topic: &str, from: Option<&str>) -> bool {
-        self.shared.routes().iter().any(|route| route.takes(topic, from)) && !is_never_forwarded(topic)
+        self.ways().routes.iter().any(|route| route.takes(topic, from)) && !is_never_forwarded(topic)
     }
 
     /// Stores a message, and waits until its sender may be told. The first poll takes its place in the order, whatever
-    /// else the task has done in this turn; dropped after that, it may or may not be stored.
+    /// else the task has done in this turn; dropped after that, it may or may not be stored. Of several stores one may have
+    /// it although it is refused, where another cannot take it.
     pub fn submit(&self, letter: Letter) -> impl Future<Output = Result<(), Refused>> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        unconstrained(async move {
-            match letter.wish {
-                Wish::Nothing => shared.enter(&letter, |_| true).await.map(drop),
-                Wish::Receipt => match timeout(DURABLE_WAIT_MAX, shared.keep(&letter)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(Refused::Full),
-                },
-            }
-        })
+        let entry = self.clone();
+        unconstrained(async move { deliver(entry.ways().parcels(&letter, |_| true)?).await })
     }
 
     /// Stores a message for one bridge alone, without waiting for more than room: what was retained before it was there.
     pub async fn offer(&self, bridge: &str, letter: Letter) -> Result<(), Refused> {
         let letter = Letter { wish: Wish::Nothing, ..letter };
         let for_it = |route: &Route| route.bridge.as_deref() == Some(bridge);
-        self.shared.enter(&letter, for_it).await.map(drop)
+        deliver(self.ways().parcels(&letter, for_it)?).await
     }
 
-    /// Nothing more is taken, and the lanes are given back. Waits for the message that is just going in.
-    pub async fn close(&self) {
-        self.shared.lanes.lock().await.take();
+    /// Nothing more is taken, and the lanes are given back, by a message that is just going in when it has.
+    pub fn close(&self) {
+        let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
+        *ways = Arc::new(Ways { routes: ways.routes.clone(), lanes: None });
+    }
+
+    fn ways(&self) -> Arc<Ways> {
+        Arc::clone(&self.ways.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -190,31 +209,14 @@ fn is_never_forwarded(topic: &str) -> bool {
         || topic.ends_with("/set/result")
 }
 
-impl Shared {
-    fn routes(&self) -> Arc<[Route]> {
-        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn keep(&self, letter: &Letter) -> Result<(), Refused> {
-        for committed in self.enter(letter, |_| true).await? {
-            committed.await.map_err(|_| Refused::Full)?; // the store has given it up
-        }
-        Ok(())
-    }
-
-    /// Into each lane that it belongs to; what tells that it is committed there.
-    async fn enter(
-        &self,
-        letter: &Letter,
-        meant: impl Fn(&Route) -> bool,
-    ) -> Result<Vec<oneshot::Receiver<Number>>, Refused> {
-        let lanes = self.lanes.lock().await;
-        let routes = self.routes();
-        let lanes = lanes.as_ref().ok_or(Refused::Stopping)?;
-        let mut receipts = Vec::new();
+impl Ways {
+    /// One for each lane that it belongs to.
+    fn parcels(&self, letter: &Letter, meant: impl Fn(&Route) -> bool) -> Result<Vec<Parcel>, Refused> {
+        let lanes = self.lanes.as_ref().ok_or(Refused::Stopping)?;
+        let mut parcels = Vec::new();
         let mut done = vec![false; lanes.len()];
         let takes = |route: &&Route| meant(route) && route.takes(&letter.topic, letter.from.as_deref());
-        for route in routes.iter().filter(takes) {
+        for route in self.routes.iter().filter(takes) {
             let (Some(lane), Some(done)) = (lanes.get(route.lane), done.get_mut(route.lane)) else { continue };
             if std::mem::replace(done, true) {
                 continue;
@@ -232,109 +234,97 @@ impl Shared {
                 class: route.class,
                 at: letter.at,
                 committed: asked.then_some(committed),
+                claim: Claim::default(),
                 room: Room::default(),
             };
-            if self.put(lane, record).await.is_err() {
-                if asked {
-                    return Err(Refused::Full);
-                }
-                lane.spill_message(route.class, letter.at);
-            } else if asked {
-                receipts.push(receipt);
-            }
+            parcels.push(Parcel { lane: lane.clone(), record, receipt: asked.then_some(receipt) });
         }
-        Ok(receipts)
-    }
-
-    async fn put(&self, lane: &Hub, mut record: MessageRecord) -> Result<(), ()> {
-        let bytes = u32::try_from(record.message.bytes()).unwrap_or(u32::MAX).min(WAITING_BYTES_MAX);
-        let room = timeout(DURABLE_WAIT_MAX, Arc::clone(&self.room).acquire_many_owned(bytes)).await;
-        let Ok(Ok(room)) = room else { return Err(()) };
-        record.room = Room::of(room);
-        lane.emit_message(record).await.map_err(drop)
+        Ok(parcels)
     }
 }
+
+/// A message on its way into one lane.
+struct Parcel {
+    lane: Hub,
+    record: MessageRecord,
+    receipt: Option<oneshot::Receiver<Number>>,
+}
+
+impl Parcel {
+    /// Into its lane, and on disk if somebody asks. Its first poll takes its place in the order.
+    async fn deliver(self) -> Result<(), Refused> {
+        let Self { lane, record, receipt } = self;
+        let Some(mut receipt) = receipt else {
+            let (class, at) = (record.class, record.at);
+            if timeout(DURABLE_WAIT_MAX, enter(lane.clone(), record)).await != Ok(Ok(())) {
+                lane.spill_message(class, at);
+            }
+            return Ok(());
+        };
+        let (deadline, claim) = (Instant::now() + lane.patience(), record.claim.clone());
+        let Ok(Ok(())) = timeout_at(deadline, enter(lane, record)).await else { return Err(Refused::Full) };
+        let told = match timeout_at(deadline, &mut receipt).await {
+            Ok(told) => told,
+            Err(_) if claim.take() => return Err(Refused::Full),
+            Err(_) => receipt.await, // the store has begun with it
+        };
+        told.map(drop).map_err(|_| Refused::Full) // the store has given it up
+    }
+}
+
+/// Each into its lane, at the same time. What one lane refuses is taken back from those that have not begun with it.
+async fn deliver(mut parcels: Vec<Parcel>) -> Result<(), Refused> {
+    if parcels.len() < 2 {
+        return match parcels.pop() {
+            Some(parcel) => parcel.deliver().await,
+            None => Ok(()),
+        };
+    }
+    let claims: Vec<Claim> = parcels.iter().map(|parcel| parcel.record.claim.clone()).collect();
+    let mut going: Vec<Pin<Box<_>>> = parcels.into_iter().map(|parcel| Box::pin(parcel.deliver())).collect();
+    let outcome = std::future::poll_fn(|context| {
+        let mut refused = None;
+        going.retain_mut(|delivery| match delivery.as_mut().poll(context) {
+            Poll::Ready(outcome) => {
+                refused = refused.or(outcome.err());
+                false
+            }
+            Poll::Pending => true,
+        });
+        match refused {
+            Some(refused) => Poll::Ready(Err(refused)),
+            None if going.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    });
+    let outcome = outcome.await;
+    if outcome.is_err() {
+        for claim in claims {
+            claim.take(); // a store that has begun with it has it nevertheless
+        }
+    }
+    outcome
+}
+
+/// Behind those who came before. What nobody asks for waits for no store that is only going to be opened.
+async fn enter(lane: Hub, mut record: MessageRecord) -> Result<(), NoPlace> {
+    let bytes = u32::try_from(record.message.bytes()).unwrap_or(u32::MAX).min(WAITING_BYTES_MAX);
+    let way = lane.way();
+    let room = Arc::clone(&way.room);
+    let (_turn, room) = if record.committed.is_none() && lane.is_opening() {
+        let turn = way.turn.try_lock().map_err(|_| NoPlace)?;
+        (turn, room.try_acquire_many_owned(bytes).map_err(|_| NoPlace)?)
+    } else {
+        let turn = way.turn.lock().await;
+        (turn, room.acquire_many_owned(bytes).await.map_err(|_| NoPlace)?)
+    };
+    record.room = Room::of(room);
+    lane.emit_message(record).await.map_err(|_| NoPlace)
+}
+
+/// The lane did not take it.
+#[derive(Debug, PartialEq, Eq)]
+struct NoPlace;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::hub::{DURABLE_DEPTH, Durable, DurableEnd, hub};
-    use crate::model::message::Properties;
-    use crate::model::number::{Epoch, Seq};
-    use crate::model::time::Boot;
-
-    fn letter(topic: &str, payload: &[u8], wish: Wish) -> Letter {
-        let message = ClientMessage {
-            payload: payload.into(),
-            kept: Kept::No,
-            expiry_s: None,
-            properties: Properties::default(),
-        };
-        Letter { topic: topic.into(), message, wish, from: None, at: Stamp { boot: Boot(1), micros: 0 } }
-    }
-
-    fn entry(filter: &str, bridge: Option<&str>) -> (ForwardEntry, DurableEnd) {
-        let (hub, _, end) = hub(Vec::new());
-        let mapping = Mapping::plain(filter);
-        let route = Route { mapping, class: Class::Bulk, lane: 0, bridge: bridge.map(Into::into), kept: Kept::Yes };
-        (ForwardEntry::new(vec![route], vec![hub]), end)
-    }
-
-    fn taken(end: &mut DurableEnd) -> MessageRecord {
-        match end.records.try_recv() {
-            Ok(Durable::Message(record)) => record,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sender_is_told_after_the_commit_and_never_when_there_is_none() {
-        let (entry, mut end) = entry("m/#", None);
-        assert!(entry.wants("m/1", None) && !entry.wants("n/1", None));
-        let told = tokio::spawn(entry.submit(letter("m/1", b"x", Wish::Receipt)));
-        tokio::task::yield_now().await;
-        assert!(!told.is_finished(), "not committed yet");
-        let number = Number { stream: Class::Bulk, epoch: Epoch(1), seq: Seq(1) };
-        let committed = taken(&mut end).committed.expect("asked for");
-        committed.send(number).expect("somebody waits");
-        assert_eq!(told.await.expect("no panic"), Ok(()));
-        let began = tokio::time::Instant::now();
-        assert_eq!(entry.submit(letter("m/1", b"x", Wish::Receipt)).await, Err(Refused::Full));
-        assert_eq!(began.elapsed(), DURABLE_WAIT_MAX);
-        drop(taken(&mut end));
-        assert_eq!(entry.submit(letter("m/1", b"x", Wish::Nothing)).await, Ok(()), "nobody waits for it");
-        entry.close().await;
-        assert_eq!(entry.submit(letter("m/1", b"x", Wish::Receipt)).await, Err(Refused::Stopping));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_nobody_asks_for_and_finds_no_place_is_counted_for_a_gap_record() {
-        let (entry, end) = entry("#", None);
-        for _ in 0..=DURABLE_DEPTH {
-            entry.submit(letter("m", b"x", Wish::Nothing)).await.expect("taken or counted");
-        }
-        assert_eq!(end.spill.take()[Class::Bulk as usize].map(|lost| lost.count), Some(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn so_many_bytes_wait_and_no_more() {
-        let (entry, mut end) = entry("#", None);
-        let large = vec![7; WAITING_BYTES_MAX as usize / 2];
-        for _ in 0..2 {
-            assert_eq!(entry.submit(letter("m", &large, Wish::Nothing)).await, Ok(()));
-        }
-        assert_eq!(entry.submit(letter("m", &large, Wish::Receipt)).await, Err(Refused::Full));
-        drop(taken(&mut end));
-        assert_eq!(entry.submit(letter("m", &large, Wish::Nothing)).await, Ok(()));
-        assert!(end.spill.take().iter().all(Option::is_none));
-    }
-
-    #[tokio::test]
-    async fn neither_commands_nor_the_gateways_own_trees_are_forwarded_and_nothing_goes_back_where_it_came_from() {
-        let (entry, _end) = entry("#", Some("site"));
-        for topic in ["p/set", "p/set/result", "ironbridge/gw/event", "ironbridge", "$SYS/broker/uptime"] {
-            assert!(!entry.wants(topic, None), "{topic}");
-        }
-        assert!(entry.wants("p", None) && entry.wants("p", Some("other")) && !entry.wants("p", Some("site")));
-    }
-}
+mod tests;

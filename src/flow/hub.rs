@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::model::alarm::Condition;
 use crate::model::number::{Class, Number};
@@ -20,12 +20,16 @@ use crate::model::tag::{DeviceIx, TagIx};
 use crate::model::time::Stamp;
 
 use super::alarms::{AlarmKey, AlarmNews};
-use super::forward::MessageRecord;
+use super::forward::{MessageRecord, WAITING_BYTES_MAX};
 use super::latest::Latest;
 pub use super::spill::{Lost, Spill};
 
 /// How long a bus waits for the store before it declares a gap.
 pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How long a message that somebody waits for may wait for a store that is only going to be opened: what was there before
+/// ends in good order meanwhile, which is a matter of seconds.
+pub const OPENING_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Batches that may wait for the store; with the store's own buffer this is more than 10 s of a busy plant.
 pub const DURABLE_DEPTH: usize = 256;
@@ -162,6 +166,17 @@ struct Shared {
     classes: RwLock<Vec<Class>>,
     stats: Arc<HubStats>,
     tap: RwLock<Option<Tap>>,
+    opening: Arc<AtomicBool>,
+    way: Way,
+}
+
+/// The way of clients' messages into a durable lane.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// Given in the order of asking, and held while a message goes in.
+    pub(super) turn: Mutex<()>,
+    /// Bytes that may be on their way.
+    pub(super) room: Arc<Semaphore>,
 }
 
 /// Somebody else who wants the newest of some tags.
@@ -181,6 +196,21 @@ pub struct DurableEnd {
     pub spill: Arc<Spill>,
     /// Set by the store while it can neither commit nor keep more in memory: buses then do not wait.
     pub full: Arc<AtomicBool>,
+    opening: Arc<AtomicBool>,
+}
+
+impl DurableEnd {
+    /// The store that is to take it is going to be opened: who need not be stored does not wait, who must be waits longer.
+    pub fn expect_store(&self) {
+        self.full.store(true, Ordering::Relaxed);
+        self.opening.store(true, Ordering::Relaxed);
+    }
+
+    /// Here it is; from here on it says how full it is.
+    pub fn meet_store(&self) {
+        self.opening.store(false, Ordering::Relaxed);
+        self.full.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Makes the fork. `classes` is the class of each tag of the plan, by `TagIx`.
@@ -189,6 +219,7 @@ pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
     let latest = Arc::new(Latest::default());
     let spill = Arc::new(Spill::default());
     let full = Arc::new(AtomicBool::new(false));
+    let opening = Arc::<AtomicBool>::default();
     let shared = Shared {
         latest: Arc::clone(&latest),
         spill: Arc::clone(&spill),
@@ -197,8 +228,10 @@ pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
         classes: RwLock::new(classes),
         stats: Arc::default(),
         tap: RwLock::new(None),
+        opening: Arc::clone(&opening),
+        way: Way { turn: Mutex::new(()), room: Arc::new(Semaphore::new(WAITING_BYTES_MAX as usize)) },
     };
-    (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, full })
+    (Hub { shared: Arc::new(shared), durable }, latest, DurableEnd { records, spill, full, opening })
 }
 
 impl Hub {
@@ -272,13 +305,26 @@ impl Hub {
         self.shared.latest.alarms.put(key, news);
     }
 
-    /// Stores a client's message; waits at most [`DURABLE_WAIT_MAX`]. Given back where there was no room for it: its sender
+    /// Stores a client's message; waits at most for [`Hub::patience`]. Given back where there was no room for it: its sender
     /// must not be told that it was taken, or it is to be counted by [`Hub::spill_message`].
     pub async fn emit_message(&self, message: MessageRecord) -> Result<(), MessageRecord> {
         match self.store(Durable::Message(message)).await {
             Err(Durable::Message(message)) => Err(message),
             _ => Ok(()),
         }
+    }
+
+    /// How long a message that somebody waits for is tried.
+    pub fn patience(&self) -> Duration {
+        if self.is_opening() { OPENING_WAIT_MAX } else { DURABLE_WAIT_MAX }
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        self.shared.opening.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn way(&self) -> &Way {
+        &self.shared.way
     }
 
     /// A client's message that nobody would send again was not stored.
@@ -318,10 +364,12 @@ impl Hub {
                 let waits =
                     matches!(&record, Durable::Event(_) | Durable::Message(MessageRecord { committed: Some(_), .. }));
                 let in_vain = !waits && stuck.load(Ordering::Relaxed);
-                if store_full.load(Ordering::Relaxed) || in_vain {
+                let no_use = store_full.load(Ordering::Relaxed) && !(waits && self.is_opening());
+                if no_use || in_vain {
                     return Err(record);
                 }
-                match tokio::time::timeout(DURABLE_WAIT_MAX, self.durable.reserve()).await {
+                let patience = if waits { self.patience() } else { DURABLE_WAIT_MAX };
+                match tokio::time::timeout(patience, self.durable.reserve()).await {
                     Ok(Ok(permit)) => {
                         permit.send(record);
                         Ok(())

@@ -241,6 +241,7 @@ impl Writer {
                     group.told.extend(event.committed.map(|told| (seq, told)));
                     Record { body: Body::Event { topic: event.topic, body: event.body.into() }, at: event.at }
                 }
+                Pending::Message(record) if !record.claim() => continue, // its sender has been told that it is not stored
                 Pending::Message(record) => {
                     let seq = group.load.last + records.len() as u64 + 1;
                     group.told.extend(record.committed.map(|told| (seq, told)));

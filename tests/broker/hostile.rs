@@ -254,10 +254,10 @@ async fn a_client_with_thousands_of_filters_that_match_nothing_slows_nobody() {
     }
     let mut slowest = std::time::Duration::ZERO;
     for n in 0..50 {
-        let before = std::time::Instant::now();
+        let before = worked();
         broker.publisher.publish("good".into(), n.to_string().into());
         assert_eq!(healthy.message().await.payload, n.to_string());
-        slowest = slowest.max(before.elapsed());
+        slowest = slowest.max(worked() - before);
     }
     assert!(slowest.as_millis() < 2000, "{slowest:?}");
     // The last of twenty thousand filters were too many.

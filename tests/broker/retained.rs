@@ -4,7 +4,7 @@ use crate::support;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::QoS;
@@ -52,12 +52,13 @@ async fn a_reader_that_reads_nothing_slows_nobody_and_then_sees_the_newest_of_ea
     let broker = plant().await;
     let mut slow = broker.v4("slow").await;
     slow.subscribe("plant/#", QoS::AtMostOnce).await;
-    let before = Instant::now();
+    let before = worked();
     for round in 2..=30 {
         broker.publisher.retain_many(values(round));
         tokio::task::yield_now().await;
     }
-    assert!(before.elapsed() < Duration::from_secs(15), "the publisher does not wait: {:?}", before.elapsed());
+    let took = worked() - before;
+    assert!(took < Duration::from_secs(15), "the publisher does not work for it: {took:?}");
     let stats = broker.publisher.stats();
     assert!(stats.conflated.get() > 0 && stats.dropped_slow.get() == 0);
     let mut newest: HashMap<String, u32> = HashMap::new();

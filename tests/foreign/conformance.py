@@ -61,7 +61,6 @@ MISSES = {
     "09-plugin-auth-unpwd-success.py": ("plugin", "users"),
     "09-plugin-auth-v2-unpwd-success.py": ("plugin", "users"),
     "09-plugin-publish.py": ("plugin", "publishing"),
-    "09-pwfile-parse-invalid.py": ("choice", "wrong logins are slowed down: its hundreds of them take longer than it has"),
     "10-listener-mount-point.py": ("option", "mount_point"),
     "11-persistent-subscription-no-local.py": ("numbers", "the packet identifier of the first message after a restart"),
     "12-prop-assigned-client-identifier.py": ("numbers", "it compares the first bytes of CONNACK, which are limits"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gateway::{Daemon, Home, PATIENCE, Plc, Watch, config, tag, until};
 use ironbridge::plant::link::{Link, LinkState};
-use peers::{Far, Listener, Pour, free_port, publish};
+use peers::{Far, Listener, Pour, free_port, publish, publish_unasked};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -87,13 +87,15 @@ async fn out_in_and_both(far: Far) {
     publish(far.port(), "i/1", "in", true).await;
     publish(near.port, "b/1", "from here", true).await;
     publish(far.port(), "b/2", "from there", true).await;
+    publish_unasked(near.port, "o/0", "out at QoS 0").await;
+    publish_unasked(far.port(), "i/0", "in at QoS 0").await;
     // What is the gateway's own is not to be had from outside, and no command waits in a session.
     publish(far.port(), "gw/plc/speed", "{\"value\":99}", true).await;
     publish(far.port(), "gw/plc/speed/set", "99", false).await;
     // What went round would have been there before these: each way keeps its order.
     publish(near.port, "b/end", "of here", false).await;
     publish(far.port(), "b/over", "of there", false).await;
-    for (topic, listener) in [("b/over", &here), ("b/end", &there), ("a/o/1", &there), ("far/i/1", &here)] {
+    for (topic, listener) in [("b/over", &here), ("b/end", &there), ("a/o/0", &there), ("far/i/0", &here)] {
         until(topic, || !listener.on(topic).is_empty()).await;
     }
     publish(near.port, "b/end", "again", false).await;
@@ -109,6 +111,7 @@ async fn out_in_and_both(far: Far) {
         assert_eq!(of(listener, "b/2"), ["from there"], "once on either side");
     }
     assert_eq!((of(&there, "a/o/1"), of(&here, "far/i/1")), (vec!["out".into()], vec!["in".into()]));
+    assert_eq!((of(&there, "a/o/0"), of(&here, "far/i/0")), (vec!["out at QoS 0".into()], vec!["in at QoS 0".into()]));
     let carried = there.on("a/o/1").remove(0);
     assert_eq!(carried.user, [("unit".to_owned(), "bar".to_owned())], "properties as they are, no numbers");
     assert!(there.on("o/1").is_empty() && here.on("i/1").is_empty(), "by their names on the other side only");

@@ -54,7 +54,7 @@ async fn in_force(watch: &Watch) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_clients_publish_while_a_bridge_is_exchanged_is_carried_too() {
+async fn what_clients_publish_while_a_bridge_is_exchanged_is_carried_too_and_nobody_is_refused() {
     let far = Far::gateway().await;
     let link = Link::to(([127, 0, 0, 1], far.port()).into()).await.unwrap();
     let near = free_port();
@@ -70,7 +70,7 @@ async fn what_clients_publish_while_a_bridge_is_exchanged_is_carried_too() {
     let watch = Watch::on_all(daemon.mqtt().await).await;
     watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
     let there = Listener::start(far.port(), "there", "#").await;
-    let pour = Pour::patient(near, "o/");
+    let pour = Pour::start(near, "o/");
     until("it is carried", || there.count("o/") > 20).await;
     // What is in flight stays there, so that the bridge takes all of its farewell.
     link.set(LinkState::BlackHole);

@@ -24,6 +24,7 @@ mod injection;
 mod journal;
 mod kill;
 mod live_first;
+mod messages;
 mod model;
 mod power_cuts;
 mod purge;

@@ -166,6 +166,12 @@ fn write_users(dir: &Path, users: &[&str]) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Processor time of this thread, on which a test's broker runs too: what others do to the machine is not in it.
+pub fn worked() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
 /// Waits until something holds.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;

@@ -120,6 +120,13 @@ pub async fn publish(port: u16, topic: &str, payload: &str, retain: bool) {
     client.publish(message).await;
 }
 
+/// The same at QoS 0; returns when the broker has dealt with it.
+pub async fn publish_unasked(port: u16, topic: &str, payload: &str) {
+    let mut client = Client5::connect(at(port), "", |_| {}).await;
+    client.send(v5::Packet::Publish(v5::Publish::new(topic, QoS::AtMostOnce, payload.to_owned(), None))).await;
+    client.ping().await;
+}
+
 /// One message that arrived.
 #[derive(Debug, Clone)]
 pub struct Arrived {
@@ -210,22 +217,13 @@ pub struct Pour {
 
 impl Pour {
     pub fn start(port: u16, prefix: &'static str) -> Self {
-        Self::that(port, prefix, Refusal::IsWrong)
-    }
-
-    /// Where a broker may say for a while that it cannot keep a message.
-    pub fn patient(port: u16, prefix: &'static str) -> Self {
-        Self::that(port, prefix, Refusal::MayBe)
-    }
-
-    fn that(port: u16, prefix: &'static str, refusal: Refusal) -> Self {
         let (acknowledged, stop) = (Arc::<Mutex<Vec<u64>>>::default(), Arc::<Mutex<bool>>::default());
         let (list, over) = (Arc::clone(&acknowledged), Arc::clone(&stop));
         let task = tokio::spawn(async move {
             let mut number = 0;
             while !*over.lock().unwrap() {
                 if let Ok(stream) = TcpStream::connect(at(port)).await {
-                    pour(stream, (prefix, refusal), &mut number, &list, &over).await;
+                    pour(stream, prefix, &mut number, &list, &over).await;
                 }
                 sleep(Duration::from_millis(20)).await;
             }
@@ -244,21 +242,8 @@ impl Pour {
     }
 }
 
-/// Is it wrong that a message is refused?
-#[derive(Clone, Copy, PartialEq)]
-enum Refusal {
-    IsWrong,
-    MayBe,
-}
-
 /// One connection, until it breaks or the end.
-async fn pour(
-    mut stream: TcpStream,
-    (prefix, refusal): (&str, Refusal),
-    number: &mut u64,
-    list: &Mutex<Vec<u64>>,
-    over: &Mutex<bool>,
-) {
+async fn pour(mut stream: TcpStream, prefix: &str, number: &mut u64, list: &Mutex<Vec<u64>>, over: &Mutex<bool>) {
     let mut bytes = BytesMut::new();
     let connect = v5::Connect { keep_alive: 0, client_id: String::new(), clean_start: true, properties: None };
     v5::Packet::Connect(connect, None, None).write(&mut bytes, None).unwrap();
@@ -267,11 +252,8 @@ async fn pour(
     while asked.is_ok() && !*over.lock().unwrap() {
         match answer(&mut stream, &mut arrived).await {
             Some(v5::Packet::PubAck(ack)) => {
-                let taken = ack.reason == v5::PubAckReason::Success;
-                assert!(taken || refusal == Refusal::MayBe, "{prefix}{number}: {:?}", ack.reason);
-                if taken {
-                    list.lock().unwrap().push(*number);
-                }
+                assert_eq!(ack.reason, v5::PubAckReason::Success, "{prefix}{number}");
+                list.lock().unwrap().push(*number);
             }
             Some(v5::Packet::ConnAck(_)) => {}
             _ => return,

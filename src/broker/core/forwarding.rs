@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Origin, PAGE_RETAINED, Refusal, Shared};
+use super::{Origin, PAGE_RETAINED, Pace, Refusal, Shared};
 use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
@@ -55,7 +55,7 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None };
+        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None, pace: Pace::InRow };
         let published = match self.publish(&message, retain, origin) {
             // Tried again for ever, it would hold up all that comes behind it.
             Err(Refusal::NoRoom) => {

@@ -132,6 +132,16 @@ pub(super) struct Origin<'a> {
     pub who: Option<&'a Identity>,
     /// At QoS 2.
     pub packet_id: Option<u16>,
+    pub pace: Pace,
+}
+
+/// How a message comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// More may be behind it, which are written together with it.
+    InRow,
+    /// Nothing else has come from its sender for now.
+    Alone,
 }
 
 /// Who a message is from.
@@ -280,7 +290,7 @@ impl Shared {
         if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        core.deliver(&self.stats);
+        core.deliver(&self.stats, from.map_or(Pace::InRow, |from| from.pace));
         Ok(Published { receivers, wanted, committed, owed })
     }
 

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Core;
+use super::{Core, Pace};
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
 use crate::broker::tree::{ClientKey, Subscription};
+
+/// So many clients are written to in the turn of the one who publishes, with the core's lock held.
+const AT_ONCE_MAX: usize = 16;
 
 impl Core {
     /// Finds everyone who wants a message: what each is to get stands in `deliveries` then. May one of them be owed it?
@@ -37,8 +40,9 @@ impl Core {
         durable && message.qos > Qos::AtMostOnce && message.keep == Keep::Every
     }
 
-    /// Puts them into the outboxes of those who are there.
-    pub(super) fn deliver(&mut self, stats: &BrokerStats) {
+    /// Puts them into the outboxes of those who are there. What comes alone goes to the first of them at once.
+    pub(super) fn deliver(&mut self, stats: &BrokerStats, pace: Pace) {
+        let mut at_once = if pace == Pace::Alone { AT_ONCE_MAX } else { 0 };
         for (key, delivery) in self.deliveries.drain(..) {
             let Some(client) = self.clients.get(key) else {
                 continue;
@@ -50,6 +54,16 @@ impl Core {
                 }
                 continue;
             };
+            if at_once > 0
+                && let Some(bytes) = connected.outbox.send_at_once(&delivery)
+            {
+                at_once -= 1;
+                stats.packets_sent.one();
+                stats.publishes_sent.one();
+                stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
+                stats.bytes_sent.add(bytes as u64);
+                continue;
+            }
             let owed = delivery.owed.is_some();
             match connected.outbox.put(delivery) {
                 Put::Waits | Put::Behind => {}

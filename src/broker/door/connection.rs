@@ -20,8 +20,8 @@ use super::intake::Intake;
 use super::stream::Stream;
 use super::terms::{Pace, Terms};
 use crate::access::Identity;
-use crate::broker::core::{Entered, Leaving, Shared};
-use crate::broker::outbox::Outbox;
+use crate::broker::core::{Entered, Leaving, Pace, Shared};
+use crate::broker::outbox::{Line, Outbox};
 use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
@@ -88,18 +88,22 @@ struct Left {
 pub(super) struct Connection {
     duty: Duty,
     seat: Seat,
+    /// Lent while there is nothing to do; none where something lies between MQTT and the socket.
+    line: Option<Line>,
 }
 
 impl Connection {
     pub(super) fn new(seat: Seat, entered: Entered, client: (&Connect, Identity), terms: Terms) -> Self {
         let duty = Duty::new(&seat, entered, client, terms);
-        Self { duty, seat }
+        Self { duty, seat, line: None }
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
     pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, mut out: BytesMut) {
         let (mut reader, mut writer) = stream.into_split();
+        self.line = writer.socket().map(|socket| self.duty.line(socket));
         let mut ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
+        self.seat.outbox.take_back(&mut out);
         if ending == Ending::TakenOver {
             tokio::task::yield_now().await; // the sockets are asked: what has arrived is known of afterwards
         }
@@ -139,7 +143,7 @@ impl Connection {
         W: AsyncWrite + Unpin,
     {
         let ((reader, intake), (writer, out)) = (input, output);
-        let mut progress = Instant::now();
+        let (mut progress, mut lent) = (Instant::now(), false);
         // Lives as long as the connection and is set anew only for something earlier: a timer per packet costs more than
         // the packet.
         let mut watch = pin!(tokio::time::sleep_until(progress + NOTHING_DUE));
@@ -150,6 +154,9 @@ impl Connection {
                 if out.capacity() > 4 * OUT_BYTES {
                     *out = BytesMut::new(); // one large message blew it up
                 }
+            }
+            if std::mem::take(&mut lent) {
+                self.seat.outbox.take_back(out);
             }
             let left = match self.work(intake, out) {
                 Ok(left) => left,
@@ -171,7 +178,8 @@ impl Connection {
             let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
             let may_read = left.packets == Rest::Nothing && !full && self.takes_more(out);
-            let read = if may_read { at_once(intake.read(reader)) } else { None };
+            // Where nothing else is to be done, it is read below.
+            let read = if may_read && (more || intake.needs_place()) { at_once(intake.read(reader)) } else { None };
             // Silence is measured only while we listen.
             let listens = may_read && !intake.is_in_line();
             if !listens {
@@ -195,6 +203,7 @@ impl Connection {
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
                 watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
             }
+            lent = self.lend(&left, out);
             // In this order: whatever it is, the next round looks at everything.
             tokio::select! {
                 biased;
@@ -212,6 +221,13 @@ impl Connection {
                 },
             }
         }
+    }
+
+    /// Nothing to do but wait: what comes next may be written by whoever has it. Has the line been lent?
+    fn lend(&self, left: &Left, out: &BytesMut) -> bool {
+        let nothing = out.is_empty() && left.retained == Rest::Nothing;
+        let line = self.line.as_ref().filter(|_| nothing && self.duty.lends());
+        line.inspect(|line| self.seat.outbox.lend(line)).is_some()
     }
 
     /// False: the connection is gone.
@@ -246,7 +262,7 @@ impl Connection {
 
     /// Deals with packets that have come, up to a measure, while there is room for what they cause.
     fn packets(&mut self, intake: &mut Intake, out: &mut BytesMut, most_out: usize) -> Result<Rest, Ending> {
-        for _ in 0..PACKETS {
+        for number in 0..PACKETS {
             if self.duty.is_full() || out.len() >= most_out {
                 break;
             }
@@ -255,6 +271,7 @@ impl Connection {
                 Ok(None) => return Ok(Rest::Nothing),
                 Err(fault) => Err(fault),
             };
+            self.duty.pace = if number == 0 && intake.is_empty() { Pace::Alone } else { Pace::InRow };
             if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
                 return Err(ending);
             }
@@ -335,7 +352,7 @@ impl Connection {
 }
 
 /// Everybody who is ready has a turn before this task goes on. Not tokio's `yield_now`: that asks the sockets first.
-async fn give_way() {
+pub(super) async fn give_way() {
     let mut given = false;
     poll_fn(|context| {
         if std::mem::replace(&mut given, true) {

@@ -15,7 +15,7 @@ use super::errands::{Done, Waits, kept};
 use super::terms::Terms;
 use crate::access::Identity;
 use crate::broker::clients::Carried;
-use crate::broker::core::{Entered, Leaving, Origin, Refusal as Refused, Shared, Stored};
+use crate::broker::core::{Entered, Leaving, Origin, Pace, Refusal as Refused, Shared, Stored};
 use crate::broker::durable::Tally;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
@@ -61,6 +61,8 @@ pub(super) struct Duty {
     is_kept: bool,
     /// Publishes that went on to others since this was last asked.
     sent_on: usize,
+    /// How the packet came that is being dealt with.
+    pub(super) pace: Pace,
 }
 
 impl Duty {
@@ -97,6 +99,7 @@ impl Duty {
             refusals: 0,
             is_kept: false,
             sent_on: 0,
+            pace: Pace::InRow,
         }
     }
 
@@ -270,7 +273,7 @@ impl Duty {
                 let request = self.request(tag, &publish);
                 // Shown to those who watch the topic, as far as it can be. The journal decides what becomes of it, and knows
                 // a command that comes again.
-                let origin = Origin { client: self.key, who: Some(&self.identity), packet_id: None };
+                let origin = Origin { client: self.key, who: Some(&self.identity), packet_id: None, pace: Pace::InRow };
                 drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, origin));
                 self.session.may_come_again(token);
                 self.command(token, request)
@@ -282,7 +285,7 @@ impl Duty {
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
         let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
         let message = Arc::new(message(publish));
-        let origin = Origin { client: self.key, who: Some(&self.identity), packet_id };
+        let origin = Origin { client: self.key, who: Some(&self.identity), packet_id, pace: self.pace };
         let published = match self.shared.publish(&message, retain, origin) {
             Ok(published) => published,
             Err(refused) => {

@@ -66,6 +66,16 @@ impl Intake {
         Ok(next)
     }
 
+    /// Is all that has come dealt with?
+    pub(super) fn is_empty(&self) -> bool {
+        self.arrived.is_empty()
+    }
+
+    /// Has a long packet begun that has no place yet?
+    pub(super) fn needs_place(&self) -> bool {
+        self.place.is_none() && announced(&self.arrived) > LONG_BYTES
+    }
+
     /// When the packet that is coming must have come.
     pub(super) fn due(&self) -> Option<Instant> {
         self.place.as_ref().map(|(_, due)| *due)
@@ -78,7 +88,7 @@ impl Intake {
 
     /// Reads more; first waits for a place if a long packet has begun. The result is 0 at the end. Cancel-safe.
     pub(super) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
-        if self.place.is_none() && announced(&self.arrived) > LONG_BYTES {
+        if self.needs_place() {
             let places = Arc::clone(&self.places);
             let in_line = self.in_line.get_or_insert_with(|| Box::pin(places.acquire_owned()));
             let place = in_line.await;

@@ -4,7 +4,7 @@
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
 //! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
-//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `websocket` and its
+//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
 //! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
@@ -29,6 +29,7 @@ mod stream;
 mod taking;
 mod terms;
 mod threshold;
+mod turnstile;
 mod upgrade;
 mod warden;
 mod websocket;
@@ -65,6 +66,7 @@ use stream::Stream;
 use taking::Taking;
 use terms::Terms;
 use threshold::Said;
+use turnstile::Turnstile;
 use warden::Warden;
 pub(super) use warden::{DoorList, Order};
 
@@ -89,6 +91,7 @@ pub(super) struct Doors {
 struct Site {
     limits: Arc<Limits>,
     places: Arc<Semaphore>,
+    turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
 }
@@ -102,6 +105,7 @@ struct Door {
     limits: Arc<Limits>,
     strangers: Arc<Strangers>,
     places: Arc<Semaphore>,
+    turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
     taking: Taking,
@@ -118,6 +122,8 @@ struct Porch {
     said: Said,
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    /// For handshakes.
+    turnstile: Turnstile,
     /// Cancelled when the gateway has nothing more to say.
     end: CancellationToken,
     /// Cancelled when there is no such door any more.
@@ -159,6 +165,7 @@ impl Site {
             limits: Arc::clone(&self.limits),
             strangers: Strangers::new(self.limits.total_max, doors),
             places: Arc::clone(&self.places),
+            turnstile: self.turnstile.clone(),
             shared: Arc::clone(&self.shared),
             notices: self.notices.clone(),
             taking: Taking::new(),
@@ -172,7 +179,8 @@ impl Site {
 impl Doors {
     pub(super) fn new(plan: &BrokerPlan, shared: &Arc<Shared>, notices: &Notices) -> Self {
         let (limits, places) = (Arc::new(Limits::new(plan.limits)), intake::places());
-        let site = Site { limits, places, shared: Arc::clone(shared), notices: notices.clone() };
+        let (shared, notices) = (Arc::clone(shared), notices.clone());
+        let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices };
         let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self { all, site, asked: watch::Sender::new(0), orders, inbox, list: DoorList::default() }
@@ -256,6 +264,7 @@ impl Door {
             said: Said::default(),
             shared: Arc::clone(&self.shared),
             places: Arc::clone(&self.places),
+            turnstile: self.turnstile.clone(),
             end: end.clone(),
             closed: closed.clone(),
         });

@@ -1,6 +1,7 @@
 //! What goes to the client: retained messages for new subscriptions, then what its outbox or the ledger holds for it, as far
 //! as its window and its socket take it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::duty::Duty;
 use crate::broker::keeping;
 use crate::broker::message::{Delivery, Stage};
+use crate::broker::outbox::{Line, Socket};
 use crate::broker::retained::Rest;
 use crate::broker::session::{Errands, Lifetime};
 use crate::broker::wire::encode::{self, Outgoing};
@@ -19,6 +21,18 @@ use crate::disk::ledger::OwedRow;
 const PAGES: usize = 8;
 
 impl Duty {
+    /// The short way to the client.
+    pub(super) fn line(&self, socket: Arc<dyn Socket>) -> Line {
+        Line { socket, version: self.version, maximum_packet: self.maximum_packet }
+    }
+
+    /// Nothing is on its way to the client or about to be: what comes next may be written by whoever has it. Not for sessions
+    /// that last, which count what they have got, nor where topics have numbers.
+    pub(super) fn lends(&self) -> bool {
+        let passing = self.session.lifetime() == Lifetime::Connection;
+        passing && self.unsaid == 0 && self.walks.is_empty() && self.course.is_empty() && self.aliases.are_none()
+    }
+
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
     pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
         if self.unsaid > 0 {

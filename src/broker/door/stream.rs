@@ -5,11 +5,16 @@
 //! answered one that has left them, so that who writes last need not flush, and a reader that has stalled shows.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+use crate::broker::outbox::Socket;
 
 /// Written in one go, bytes: as much as a TLS record holds.
 const GO_BYTES: usize = 16 * 1024;
@@ -35,8 +40,8 @@ pub(super) enum Reader {
 
 /// What goes to the client. A write that was not waited for must be repeated with the same bytes (more may follow them).
 pub(super) enum Writer {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    Unix(Arc<unix::OwnedWriteHalf>),
     Layered(WriteHalf<Whole<Box<dyn Layers>>>),
 }
 
@@ -50,11 +55,11 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 let (reader, writer) = stream.into_split();
-                (Reader::Tcp(reader), Writer::Tcp(writer))
+                (Reader::Tcp(reader), Writer::Tcp(Arc::new(writer)))
             }
             Self::Unix(stream) => {
                 let (reader, writer) = stream.into_split();
-                (Reader::Unix(reader), Writer::Unix(writer))
+                (Reader::Unix(reader), Writer::Unix(Arc::new(writer)))
             }
             Self::Layered(stream) => {
                 let (reader, writer) = split(stream);
@@ -141,27 +146,76 @@ impl AsyncWrite for Stream {
     }
 }
 
+impl Writer {
+    /// A way for others to write what need not wait. Layers with state of their own have none.
+    pub(super) fn socket(&self) -> Option<Arc<dyn Socket>> {
+        match self {
+            Self::Tcp(half) => Some(Arc::clone(half) as Arc<dyn Socket>),
+            Self::Unix(half) => Some(Arc::clone(half) as Arc<dyn Socket>),
+            Self::Layered(_) => None,
+        }
+    }
+}
+
+impl Socket for tcp::OwnedWriteHalf {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Self::try_write(self, bytes)
+    }
+}
+
+impl Socket for unix::OwnedWriteHalf {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Self::try_write(self, bytes)
+    }
+}
+
+/// Writes when the socket is ready, and when it says so although it is not, waits again.
+fn poll_socket(
+    cx: &mut Context<'_>,
+    is_ready: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
+    write: impl Fn() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(is_ready(cx))?;
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
 impl AsyncWrite for Writer {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
-            Self::Unix(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Tcp(half) => {
+                let stream: &TcpStream = half.as_ref().as_ref();
+                poll_socket(cx, |cx| stream.poll_write_ready(cx), || stream.try_write(bytes))
+            }
+            Self::Unix(half) => {
+                let stream: &UnixStream = half.as_ref().as_ref();
+                poll_socket(cx, |cx| stream.poll_write_ready(cx), || stream.try_write(bytes))
+            }
             Self::Layered(half) => Pin::new(half).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_flush(cx),
-            Self::Unix(half) => Pin::new(half).poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())), // sockets keep nothing back
             Self::Layered(half) => Pin::new(half).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tcp(half) => {
+                let stream: &TcpStream = half.as_ref().as_ref();
+                Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write))
+            }
+            Self::Unix(half) => {
+                let stream: &UnixStream = half.as_ref().as_ref();
+                Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write))
+            }
             Self::Layered(half) => Pin::new(half).poll_shutdown(cx),
         }
     }

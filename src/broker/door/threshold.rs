@@ -19,6 +19,7 @@ use super::listening::Raw;
 use super::shown::{Certificate, Shown};
 use super::strangers::Stranger;
 use super::stream::Stream;
+use super::turnstile::Turnstile;
 use super::upgrade::{Reached, upgrade};
 use super::welcome::welcome;
 use super::{Porch, greeting};
@@ -81,7 +82,7 @@ async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificat
         }
         (Raw::Unix(stream), _, Some(plan)) => (Stream::layered(upgrade(stream, plan, Reached::ByName).await?), None),
         (Raw::Tcp(stream, _), Some(secured), websocket) => {
-            let (stream, known) = secure(stream, secured).await?;
+            let (stream, known) = secure(stream, (secured, &porch.turnstile)).await?;
             match websocket {
                 None => (Stream::layered(stream), known),
                 Some(plan) => (Stream::layered(upgrade(stream, plan, Reached::ByName).await?), known),
@@ -91,12 +92,15 @@ async fn enter(raw: Raw, porch: &Porch) -> io::Result<(Stream, Option<Certificat
     Ok(entered)
 }
 
-async fn secure(stream: TcpStream, secured: &Secured) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
+async fn secure(
+    stream: TcpStream,
+    (secured, turnstile): (&Secured, &Turnstile),
+) -> io::Result<(TlsStream<TcpStream>, Option<Certificate>)> {
     stream.ready(Interest::READABLE).await?;
     let closed = || io::Error::new(io::ErrorKind::NotConnected, "the listener is closed");
     let serving = secured.serving().ok_or_else(closed)?;
     let acceptor = TlsAcceptor::from(Arc::clone(&serving.config));
-    let mut stream = acceptor.accept(stream).await?;
+    let mut stream = turnstile.pass(acceptor.accept(stream)).await?;
     let session = stream.get_mut().1;
     session.set_buffer_limit(Some(TLS_BYTES_MAX));
     let chain = session.peer_certificates().map(|chain| chain.iter().cloned().map(CertificateDer::into_owned));

@@ -176,3 +176,40 @@ fn a_smaller_bound_holds_for_messages_and_for_the_newest_values_alike() {
         999_u32.to_be_bytes()
     );
 }
+
+/// A socket that takes so many bytes a time.
+struct Narrow {
+    takes: usize,
+    has: Mutex<Vec<u8>>,
+}
+
+impl Socket for Narrow {
+    fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = bytes.len().min(self.takes);
+        self.has.lock().expect("no panic").extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_lent_line_serves_who_would_not_wait_and_what_it_does_not_take_of_a_packet_goes_first_afterwards() {
+    let socket = Arc::new(Narrow { takes: 5, has: Mutex::default() });
+    let line = Line { socket: socket.clone(), version: crate::broker::wire::Version::V311, maximum_packet: 1000 };
+    let (outbox, mut out) = (empty(), BytesMut::new());
+    let one = |payload: &[u8]| delivery("t", payload, Keep::Every);
+    assert_eq!(outbox.send_at_once(&one(b"")), None, "no line");
+    outbox.lend(&line);
+    assert_eq!(outbox.send_at_once(&one(&[7; 2000])), None, "too long for the client");
+    assert_eq!(outbox.send_at_once(&one(b"")), Some(5));
+    outbox.put(one(b"waits"));
+    assert_eq!(outbox.send_at_once(&one(b"")), None, "it would overtake");
+    assert_eq!(drain(&outbox).len(), 1);
+    assert_eq!(outbox.send_at_once(&one(b"long")), Some(5), "a part of it");
+    assert_eq!(outbox.send_at_once(&one(b"")), None, "it would go into the midst of it");
+    outbox.end(Ending::TooSlow);
+    outbox.take_back(&mut out);
+    assert_eq!(out[..], b"long"[..], "the packet is finished before any last words");
+    assert_eq!(socket.has.lock().expect("no panic")[..], [0x30, 3, 0, 1, b't', 0x30, 7, 0, 1, b't']);
+    outbox.lend(&line);
+    assert_eq!(outbox.send_at_once(&one(b"")), None, "it has ended");
+}

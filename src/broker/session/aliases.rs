@@ -41,6 +41,11 @@ impl Aliases {
         Self { most, given: HashMap::new(), sent: Vec::new(), hasher: RandomState::new() }
     }
 
+    /// Does the client take none?
+    pub(in crate::broker) fn are_none(&self) -> bool {
+        self.most == 0
+    }
+
     /// How a message on this topic is to be named. Changes nothing: see [`Aliases::written`].
     pub(in crate::broker) fn look(&self, topic: &str) -> Naming {
         if self.most == 0 || !WORTH_IT.contains(&topic.len()) {

@@ -1,0 +1,114 @@
+//! Who comes in makes work: a TLS handshake takes about a millisecond of this thread, ten on a slow box, in one piece. After a
+//! power cut hundreds of clients begin theirs at once, and whoever is inside already would have to wait for all of them.
+//!
+//! So handshakes go in single file: a step of one, then everybody else who is ready, then a step of the next. A handshake that
+//! waits for its client stands in nobody's way.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::sync::Semaphore;
+
+use super::connection::give_way;
+
+/// Of all doors.
+#[derive(Debug, Clone)]
+pub(super) struct Turnstile(Arc<Semaphore>);
+
+impl Turnstile {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// Does the work, each step of it (what it does between two waits) in its turn. Cancel-safe if the work is.
+    pub(super) async fn pass<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        loop {
+            let turn = self.0.acquire().await; // never closed
+            let step = work.as_mut().poll(&mut Context::from_waker(&waker));
+            give_way().await;
+            drop(turn);
+            if let Poll::Ready(result) = step {
+                return result;
+            }
+            std::future::poll_fn(|context| bell.rung(context)).await;
+        }
+    }
+}
+
+/// Rung when the work can go on; kept for a task that does something else just then.
+#[derive(Default)]
+struct Bell {
+    has_rung: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    fn rung(&self, context: &Context<'_>) -> Poll<()> {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        if self.has_rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.has_rung.store(true, Ordering::Release);
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn hundreds_who_come_in_at_once_take_a_step_each_between_two_turns_of_the_others() {
+        let (turnstile, steps) = (Turnstile::new(), Arc::new(AtomicUsize::new(0)));
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let (turnstile, steps) = (turnstile.clone(), Arc::clone(&steps));
+            all.spawn(async move {
+                let long = async {
+                    for _ in 0..3 {
+                        steps.fetch_add(1, Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                    }
+                };
+                turnstile.pass(long).await;
+            });
+        }
+        // A task as they are: the test's own turn comes more seldom.
+        let others = tokio::spawn(async move {
+            let (mut before, mut most) = (0, 0);
+            while before < 900 {
+                give_way().await;
+                let now = steps.load(Ordering::Relaxed);
+                most = most.max(now - before);
+                before = now;
+            }
+            most
+        });
+        assert_eq!(others.await.expect("no panic"), 1);
+        while all.join_next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_client_stands_in_nobodys_way() {
+        let turnstile = Turnstile::new();
+        let silent = turnstile.clone();
+        let silent = tokio::spawn(async move { silent.pass(std::future::pending::<()>()).await });
+        tokio::task::yield_now().await;
+        turnstile.pass(tokio::time::sleep(std::time::Duration::from_millis(1))).await;
+        assert!(!silent.is_finished());
+        silent.abort();
+        turnstile.pass(async {}).await;
+    }
+}
