@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::duty::Duty;
 use super::intake::Intake;
 use super::stream::Stream;
-use super::terms::{Pace, Terms};
+use super::terms::{Terms, Watch};
 use crate::access::Identity;
 use crate::broker::core::{Entered, Leaving, Pace, Shared};
 use crate::broker::outbox::{Line, Outbox};
@@ -197,7 +197,7 @@ impl Connection {
                 continue;
             }
             let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| listens);
-            let may_stall = self.duty.terms.pace == Pace::Doors;
+            let may_stall = self.duty.terms.watch == Watch::Doors;
             let stalled_at = (!out.is_empty() && !may_stall).then(|| progress + STALLED_MAX);
             let alarm = silent_at.into_iter().chain(stalled_at).min();
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {

@@ -20,12 +20,12 @@ pub(super) struct Terms {
     pub max_qos: Qos,
     pub retain_available: bool,
     payload_bytes: u32,
-    pub pace: Pace,
+    pub watch: Watch,
 }
 
 /// Who watches whether a client is there still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Pace {
+pub(super) enum Watch {
     /// We: by its keep alive, and by what it takes.
     #[default]
     Ours,
@@ -38,7 +38,7 @@ impl Terms {
     pub(super) fn new(max_qos: u8, limits: &BrokerLimits) -> Self {
         let max_qos = Qos::from_bits(max_qos).unwrap_or(Qos::ExactlyOnce);
         let BrokerLimits { retain_available, payload_bytes, .. } = *limits;
-        Self { max_qos, retain_available, payload_bytes, pace: Pace::default() }
+        Self { max_qos, retain_available, payload_bytes, watch: Watch::default() }
     }
 
     /// May this will be left? The error is CONNACK's reason (3.2.2-12, 3.2.2-13).

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
-use super::terms::Pace;
+use super::terms::Watch;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
@@ -119,7 +119,7 @@ fn server_keep_alive(connect: &mut Connect, longest: Option<u16>) -> Option<u16>
 pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived: BytesMut) {
     let version = connect.version;
     let limits = arrival.shared.limits;
-    let longest = limits.keep_alive_max.filter(|_| arrival.terms.pace == Pace::Ours);
+    let longest = limits.keep_alive_max.filter(|_| arrival.terms.watch == Watch::Ours);
     let keep_alive = server_keep_alive(&mut connect, longest);
     connect.receive_maximum = connect.receive_maximum.min(limits.inflight);
     let assigned = connect.client_id.is_empty().then(|| arrival.shared.assign_id());

@@ -6,7 +6,7 @@
 //! acknowledgement means to a sensor what it means to everybody. Typed packets in place of bytes would have needed a second
 //! entrance to the session, with its own bounds, for the sake of some copied bytes of a sensor. Two things MQTT does not know
 //! are asked for beside the pipe: another will while connected (`Shared::change_will`), and not to be watched while asleep
-//! (`Pace::Doors`): what waits then lies in the session's own outbox or on its disk, within the bounds of any other client.
+//! (`Watch::Doors`): what waits then lies in the session's own outbox or on its disk, within the bounds of any other client.
 //!
 //! One task per door takes datagrams in (`gateway`): it answers what concerns nobody in particular and hands the rest to the
 //! task of its client (`link`). `translator` decides, pure; `names` topic ids; `inner` the packets in the pipe (`pipe`);

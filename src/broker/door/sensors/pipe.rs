@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::inner::{self, Heard};
 use crate::broker::door::shown::Shown;
 use crate::broker::door::stream::Stream;
-use crate::broker::door::terms::Pace;
+use crate::broker::door::terms::Watch;
 use crate::broker::door::welcome::welcome;
 use crate::broker::door::{Place, Porch};
 use crate::broker::wire::{Connect, PACKET_BYTES_MAX, frame};
@@ -47,7 +47,7 @@ impl Pipe {
         let mut arrival = porch.arrival(Stream::layered(theirs), shown);
         let place = Arc::new(OnceLock::new());
         arrival.place = Some(Arc::clone(&place));
-        arrival.terms.pace = Pace::Doors;
+        arrival.terms.watch = Watch::Doors;
         arrival.shared.stats.connects.one();
         let serving = tracker.spawn(async move {
             let _pass = pass;
