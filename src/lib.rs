@@ -64,6 +64,8 @@
 //! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
 //! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
 //! | an edge node of Sparkplug: births, receipt without PUBACK, the primary host | [`uplink`] (`sparkplug`), [`payload::sparkplug`], [`model::sparkplug`] |
+//! | the same on the gateway's own broker: how it comes in, who may speak as it | [`road::inside`], [`broker`] (`door/inside`, `ruling`); `config/check/local` |
+//! | how edge nodes of any make are heard | [`receive::sparkplug`], [`commands::receive`] |
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
 //! | what a cloud allows | [`config::preset`] |
 //! | what happens at SIGTERM | [`app::running`] |

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::config::plan::Anonymous;
 
+/// Whose sessions of the gateway's own are; no name of a user or a certificate is written so.
+const GATEWAY: &str = "gateway";
+
 /// Made by [`super::Access::admit`] at CONNECT. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -25,12 +28,24 @@ pub enum Who {
     Certificate(Arc<str>),
     /// By a client id that its MQTT-SN listener has in its list, and where it comes from: a name, not a proof.
     Sensor(Arc<str>),
+    /// It is the gateway itself, which came in through no listener: an edge node of Sparkplug on its own broker.
+    Gateway,
 }
 
 impl Identity {
     /// A client with this id.
     pub fn new(who: Who, client: impl Into<Arc<str>>) -> Self {
         Self { who, client: client.into(), proof: 0 }
+    }
+
+    /// The gateway itself.
+    pub fn gateway(client: impl Into<Arc<str>>) -> Self {
+        Self::new(Who::Gateway, client)
+    }
+
+    /// Is it the gateway itself?
+    pub const fn is_gateway(&self) -> bool {
+        matches!(self.who, Who::Gateway)
     }
 
     /// Nobody in particular.
@@ -60,7 +75,7 @@ impl Identity {
     /// The name of user, certificate or sensor: `%u` in a filter.
     pub fn name(&self) -> Option<&str> {
         match &self.who {
-            Who::Anonymous(_) => None,
+            Who::Anonymous(_) | Who::Gateway => None,
             Who::User(name) | Who::Certificate(name) | Who::Sensor(name) => Some(name),
         }
     }
@@ -91,6 +106,7 @@ impl fmt::Display for Identity {
             Who::User(name) => write!(f, "user:{name}"),
             Who::Certificate(name) => write!(f, "cert:{name}"),
             Who::Sensor(name) => write!(f, "sensor:{name}"),
+            Who::Gateway => f.write_str(GATEWAY),
         }
     }
 }

@@ -299,6 +299,11 @@ impl Access {
         self.acl.load().write(who, topic)
     }
 
+    /// May it send a command on this topic, which a rule must match and a listener's `read-write` does not cover?
+    pub fn may_command(&self, who: &Identity, topic: &str) -> bool {
+        self.acl.load().command(who, topic)
+    }
+
     /// For the audit trail: it was refused this topic.
     pub fn publish_refused(&self, who: &Identity, topic: &str, reason: &'static str) {
         self.audit.publish_refused(who, topic, reason);

@@ -23,7 +23,7 @@ use super::bridges::Bridges;
 use super::buses::Buses;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
-use super::means::{Means, topics};
+use super::means::{Means, own_nodes, topics};
 use super::publisher::Turn;
 use super::start::{routes, tag_metas};
 use super::trial::Trial;
@@ -58,6 +58,7 @@ impl House {
         means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
+        means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
         means.plan.store(Arc::clone(&new));
         self.turn().await;
         self.forget_standings(changes);
@@ -65,6 +66,7 @@ impl House {
         self.change_doors(changes).await;
         self.change_ways(changes).await;
         self.uplinks.change(&self.means, &new, changes).await;
+        self.means.ownership.stand_for(own_nodes(&new).collect());
         self.show_roster();
     }
 

@@ -18,6 +18,7 @@ use crate::flow::latest::Latest;
 use crate::flow::notice::{Notice, Notices};
 use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
+use crate::model::sparkplug::Node;
 use crate::model::tag::TagIx;
 use crate::model::topic::Ownership;
 use crate::store::StoreHandle;
@@ -128,6 +129,12 @@ impl Means {
 pub(super) fn topics(plan: &Plan) -> impl Iterator<Item = (Arc<str>, TagIx)> {
     let numbered = plan.tags.iter().zip((0..).map(TagIx));
     numbered.filter(|(tag, _)| !tag.is_hole()).map(|(tag, ix)| (Arc::clone(&tag.topic), ix))
+}
+
+/// The edge nodes that the gateway is on its own broker.
+pub(super) fn own_nodes(plan: &Plan) -> impl Iterator<Item = Node> {
+    let local = plan.uplinks.iter().filter(|uplink| uplink.is_local());
+    local.filter_map(|uplink| Some(uplink.sparkplug.as_ref()?.node.clone()))
 }
 
 /// A plan that changes under those who look at it.

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::core::{Rejudged, Shared};
 use super::door::{DoorList, Order};
 use crate::config::plan::ListenerPlan;
+use crate::road::inside::InnerDoor;
 
 /// Cheap to clone; does nothing once the broker has ended.
 #[derive(Clone)]
@@ -16,6 +17,7 @@ pub struct Control {
     certificates: watch::Sender<u64>,
     orders: mpsc::Sender<Order>,
     doors: DoorList,
+    inner: InnerDoor,
 }
 
 impl fmt::Debug for Control {
@@ -27,10 +29,10 @@ impl fmt::Debug for Control {
 impl Control {
     pub(super) fn new(
         shared: Arc<Shared>,
-        certificates: watch::Sender<u64>,
+        (certificates, inner): (watch::Sender<u64>, InnerDoor),
         (orders, doors): (mpsc::Sender<Order>, DoorList),
     ) -> Self {
-        Self { shared, certificates, orders, doors }
+        Self { shared, certificates, orders, doors, inner }
     }
 
     /// Other listeners from now on. Who came in through one that is there before and after stays; who came in through one
@@ -38,6 +40,11 @@ impl Control {
     pub async fn listen(&self, listeners: Vec<ListenerPlan>) {
         let (done, changed) = oneshot::channel();
         let _ = self.orders.send(Order { listeners, done }).await.is_ok() && changed.await.is_ok();
+    }
+
+    /// By which an uplink of this gateway comes in that leads to its own broker.
+    pub fn inner_door(&self) -> InnerDoor {
+        self.inner.clone()
     }
 
     /// The listeners there are, in no order, and whether each is open.

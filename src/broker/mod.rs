@@ -147,7 +147,7 @@ impl Broker {
 
     /// The way to it while it runs.
     pub fn control(&self) -> Control {
-        Control::new(Arc::clone(&self.shared), self.doors.asked(), self.doors.orders())
+        Control::new(Arc::clone(&self.shared), (self.doors.asked(), self.doors.inner()), self.doors.orders())
     }
 
     /// Tries once to open every listener, so that addresses are known; those that fail are retried by [`Broker::run`].

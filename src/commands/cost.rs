@@ -43,14 +43,16 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
 pub fn report(args: &Args, facts: &HostFacts) -> Result<String, Failed> {
     let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
     let plan = &loaded.plan;
-    if plan.uplinks.is_empty() {
-        return Err(Failed::Config(format!("{}: there is no [[uplink]], so nothing is sent", args.config.display())));
+    let paid: Vec<_> = plan.uplinks.iter().filter(|uplink| !uplink.is_local()).collect();
+    if paid.is_empty() {
+        let none = if plan.uplinks.is_empty() { "no [[uplink]]" } else { "no [[uplink]] but to the local broker" };
+        return Err(Failed::Config(format!("{}: there is {none}, so nothing is sent", args.config.display())));
     }
     let seen = match &args.from_store {
         Some(dir) => Some(seen::Seen::look(&store_dir(dir, plan))?),
         None => None,
     };
-    let bills: Vec<_> = plan.uplinks.iter().map(|uplink| bill::bill(plan, uplink, seen.as_ref())).collect();
+    let bills: Vec<_> = paid.into_iter().map(|uplink| bill::bill(plan, uplink, seen.as_ref())).collect();
     Ok(if args.json { table::json(&bills, seen.as_ref()).to_string() } else { table::text(&bills, seen.as_ref()) })
 }
 

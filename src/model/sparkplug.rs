@@ -132,10 +132,33 @@ impl Node {
         Topic::Device { group: &self.group, kind, node: &self.id, device }.to_string()
     }
 
+    /// What a topic is to this node; `None`: it is none of its own, well-formed or not.
+    pub fn claims(&self, topic: &str) -> Option<Claim> {
+        let below = topic.strip_prefix(NAMESPACE)?.strip_prefix('/')?.strip_prefix(&self.group)?;
+        let mut levels = below.strip_prefix('/')?.split('/');
+        let kind = levels.next()?;
+        let commands = [Kind::NCmd, Kind::DCmd].map(Kind::as_str);
+        (levels.next()? == self.id).then(|| if commands.contains(&kind) { Claim::Command } else { Claim::Told })
+    }
+
+    /// The filter of all its topics: what it tells and what it is told.
+    pub fn all_topics(&self) -> String {
+        format!("{NAMESPACE}/{}/+/{}/#", self.group, self.id)
+    }
+
     /// The filter of commands for all its devices.
     pub fn device_commands(&self) -> String {
         self.device_topic(Kind::DCmd, "+")
     }
+}
+
+/// Which way messages go on a topic of an edge node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// From it: births, data, deaths, and whatever else a later specification may put there.
+    Told,
+    /// To it: NCMD, DCMD.
+    Command,
 }
 
 /// `spBv1.0/STATE/<host>`
@@ -251,6 +274,22 @@ mod tests {
         ] {
             assert_eq!(Topic::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_node_claims_its_own_topics_and_nobody_elses() {
+        let node = Node::new("acme", "gw").expect("good ids");
+        for told in ["NBIRTH/gw", "NDEATH/gw", "DDATA/gw/pump", "DDATA/gw/a/b", "NRECORD/gw"] {
+            assert_eq!(node.claims(&format!("spBv1.0/acme/{told}")), Some(Claim::Told), "{told}");
+        }
+        for command in ["NCMD/gw", "DCMD/gw/pump"] {
+            assert_eq!(node.claims(&format!("spBv1.0/acme/{command}")), Some(Claim::Command), "{command}");
+        }
+        for other in ["spBv1.0/acme/NBIRTH/gw2", "spBv1.0/acme2/NBIRTH/gw", "spBv1.0/acme/NBIRTH", "acme/NBIRTH/gw"] {
+            assert_eq!(node.claims(other), None, "{other}");
+        }
+        assert_eq!(node.claims(&state_topic("gw")), None);
+        assert_eq!(node.all_topics(), "spBv1.0/acme/+/gw/#");
     }
 
     #[test]

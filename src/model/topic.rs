@@ -5,10 +5,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::sparkplug::{Claim, Node};
 use super::tag::TagIx;
 
 /// Longest topic we accept, bytes (MQTT allows 65 535; nobody's plant needs it and every retained topic costs memory).
 pub const TOPIC_BYTES_MAX: usize = 1024;
+
+/// Client ids that begin so belong to the gateway itself on its own broker: no client may come with one.
+pub const INSIDE_ID: &str = "$ironbridge/";
 
 /// Why a text is no topic or no filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -220,6 +224,10 @@ pub enum Owner {
     Command(TagIx),
     /// Any other topic ending in `/set`: a client topic, but never covered by `anonymous = "read-write"`.
     ClientSet,
+    /// What an edge node of Sparkplug tells that the gateway itself is on its own broker: nobody else tells it.
+    EdgeNode,
+    /// A command for that edge node: never covered by `anonymous = "read-write"` either.
+    EdgeCommand,
     /// Anything else.
     Client,
 }
@@ -228,18 +236,32 @@ pub enum Owner {
 #[derive(Debug, Default)]
 pub struct Ownership {
     tags: RwLock<HashMap<Arc<str>, TagIx>>,
+    nodes: RwLock<Vec<Node>>,
 }
 
 impl Ownership {
     /// From the topic of every tag.
     pub fn new(tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) -> Self {
-        Self { tags: RwLock::new(tags.into_iter().collect()) }
+        Self { tags: RwLock::new(tags.into_iter().collect()), nodes: RwLock::default() }
     }
 
     /// From now on these tags, and no others.
     pub fn replace(&self, tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) {
         let tags = tags.into_iter().collect();
         *self.tags.write().unwrap_or_else(PoisonError::into_inner) = tags;
+    }
+
+    /// From now on these are the edge nodes that the gateway is on its own broker.
+    pub fn stand_for(&self, nodes: Vec<Node>) {
+        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    fn of_nodes(&self, topic: &str) -> Option<Owner> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        nodes.iter().find_map(|node| node.claims(topic)).map(|claim| match claim {
+            Claim::Told => Owner::EdgeNode,
+            Claim::Command => Owner::EdgeCommand,
+        })
     }
 
     /// Who owns this topic.
@@ -250,6 +272,9 @@ impl Ownership {
         let tags = self.tags.read().unwrap_or_else(PoisonError::into_inner);
         if tags.contains_key(topic) || topic.ends_with("/set/result") {
             return Owner::Gateway;
+        }
+        if let Some(owner) = self.of_nodes(topic) {
+            return owner;
         }
         match topic.strip_suffix("/set") {
             Some(tag_topic) => tags.get(tag_topic).map_or(Owner::ClientSet, |tag| Owner::Command(*tag)),
@@ -338,5 +363,11 @@ mod tests {
         assert_eq!(own.of("p/pump/pressure/set"), Owner::Command(TagIx(3)));
         assert_eq!(own.of("other/set"), Owner::ClientSet);
         assert_eq!(own.of("p/pump"), Owner::Client);
+        let birth = "spBv1.0/acme/NBIRTH/gw";
+        assert_eq!(own.of(birth), Owner::Client, "it is no edge node here");
+        own.stand_for(vec![Node::new("acme", "gw").expect("good ids")]);
+        assert_eq!((own.of(birth), own.of("spBv1.0/acme/NBIRTH/gw2")), (Owner::EdgeNode, Owner::Client));
+        assert_eq!(own.of("spBv1.0/acme/DCMD/gw/pump"), Owner::EdgeCommand);
+        assert_eq!(own.of("spBv1.0/STATE/scada"), Owner::Client);
     }
 }

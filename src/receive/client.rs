@@ -5,6 +5,7 @@
 //! SUBSCRIBE. What was not acknowledged is sent again by the broker, if the session is kept there.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +16,15 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::plan::MqttVersion;
+use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
+use crate::model::sparkplug::state_topic;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
 use crate::road::login::LoginFiles;
 use crate::road::{Now, RelayEnd, Road};
 
-use super::wire::{Arrived, Broken, Opening, Signal, Version, Wire};
+use super::wire::{Arrived, Broken, Opening, Signal, Speaker, Version, Wire};
 
 /// First and longest wait before a reconnect: a person or a script waits for us.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -111,8 +114,45 @@ impl Delivery {
     }
 }
 
+/// Says something where a client is connected; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Mouth(Arc<Mutex<Option<Speaker>>>);
+
+impl Mouth {
+    /// At QoS 1, not retained. False: there is no connection, or it is full; nothing is kept for later.
+    pub fn say(&self, topic: &str, payload: Vec<u8>) -> bool {
+        let speaker = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        speaker.is_some_and(|speaker| speaker.say(topic, payload))
+    }
+
+    fn open(&self, speaker: Option<Speaker>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = speaker;
+    }
+}
+
+/// How a client is known as a host of Sparkplug.
+#[derive(Clone)]
+pub struct Presence {
+    /// Its host id.
+    pub host: String,
+    /// For the time in its state.
+    pub clock: Clock,
+}
+
+impl Presence {
+    /// Where it says so, that it is there, and that it is not: both with the time of this connection (Sparkplug 3.0,
+    /// tck-id-host-topic-phid-birth-payload and tck-id-host-topic-phid-death-payload).
+    fn words(&self) -> (String, String, String) {
+        let unix_ms = self.clock.wall_now().unix_ms;
+        let words = |online: bool| format!(r#"{{"online":{online},"timestamp":{unix_ms}}}"#);
+        (state_topic(&self.host), words(true), words(false))
+    }
+}
+
 /// A receiving MQTT client.
 pub struct Client {
+    mouth: Mouth,
+    presence: Option<Presence>,
     parts: ClientParts,
     road: Road,
     kept_for: Duration,
@@ -126,7 +166,17 @@ impl Client {
     /// Builds it; nothing is touched yet. Speaks MQTT 5, and 3.1.1 where the broker does not know 5.
     pub fn new(parts: ClientParts) -> Self {
         let road = Road::new(parts.to.clone(), parts.now.clone(), parts.run_dir.clone());
-        Self { parts, road, kept_for: KEPT, asked: MqttVersion::Auto, version: Version::V5, known: false }
+        let (mouth, presence) = (Mouth::default(), None);
+        Self {
+            mouth,
+            presence,
+            parts,
+            road,
+            kept_for: KEPT,
+            asked: MqttVersion::Auto,
+            version: Version::V5,
+            known: false,
+        }
     }
 
     /// Speaks this version.
@@ -134,6 +184,14 @@ impl Client {
     pub fn speaking(mut self, version: MqttVersion) -> Self {
         self.asked = version;
         self.version = if version == MqttVersion::V311 { Version::V311 } else { Version::V5 };
+        self
+    }
+
+    /// What is said with this is said on its connection; and with a presence it is known as a host of Sparkplug, as long as it
+    /// is connected.
+    #[must_use]
+    pub fn heard(mut self, mouth: Mouth, presence: Option<Presence>) -> Self {
+        (self.mouth, self.presence) = (mouth, presence);
         self
     }
 
@@ -155,6 +213,7 @@ impl Client {
                 () = into.closed() => return Ok(()),
                 ended = self.session(&into, &mut backoff) => ended?,
             };
+            self.mouth.open(None);
             let text = match ended {
                 Ended::Lost(text) => text,
                 // Asked again at once, in the other version.
@@ -183,7 +242,9 @@ impl Client {
             Err(RoadError::Unreachable(text)) => return Ok(Ended::Lost(text)),
         };
         let kept_s = u32::try_from(self.kept_for.as_secs()).unwrap_or(u32::MAX);
+        let presence = self.presence.as_ref().map(Presence::words);
         let opening = Opening {
+            will: presence.as_ref().map(|(topic, _, gone)| (topic.clone(), gone.clone())),
             version: self.version,
             client_id: &self.parts.client_id,
             socket: relay.socket().to_string_lossy().into_owned(),
@@ -209,6 +270,11 @@ impl Client {
                 }
                 Ok(Signal::Subscribed) => {
                     backoff.reset();
+                    let speaker = wire.speaker();
+                    if let Some((topic, here, _)) = &presence {
+                        speaker.leave(topic, here.clone().into_bytes()); // the first of its requests: there is room
+                    }
+                    self.mouth.open(Some(speaker));
                     Happened::Connected
                 }
                 Ok(Signal::Publish(arrived)) => Happened::Message(Delivery(arrived)),

@@ -4,7 +4,8 @@
 //! so · `message` one message to what it means, whatever its format (`device` one layout of JSON, `unfold` batches) ·
 //! `record` what that is · `consumer` puts windows of messages away: into a database (`keep`), as lines (`output`), or
 //! nowhere (`resume` continues a file) · `ledger` which numbers came, twice, late or never (`ranges` sets of numbers, `report` what it says, `seed` from
-//! a database) · `lag` how late · `decode` the short way for who knows that only JSON comes. Fed by a broker upstream,
+//! a database) · `lag` how late · `decode` the short way for who knows that only JSON comes ·
+//! `sparkplug` edge nodes of any make, as a host hears them. Fed by a broker upstream,
 //! through the same road as the uplinks; imports nothing of theirs.
 //!
 //! Promises: a record is acknowledged after its line was handed to the system, or its transaction was committed, so a
@@ -25,5 +26,6 @@ pub mod record;
 mod report;
 pub mod resume;
 mod seed;
+pub mod sparkplug;
 mod unfold;
 mod wire;

@@ -138,7 +138,7 @@ pub fn time_text(unix_ms: i64) -> String {
     Wall { unix_ms, certainty: Certainty::Fixed }.to_string()
 }
 
-fn json(value: &Value) -> serde_json::Value {
+pub(super) fn json(value: &Value) -> serde_json::Value {
     match value {
         Value::Bool(bit) => (*bit).into(),
         Value::Int(number) => (*number).into(),

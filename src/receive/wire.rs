@@ -4,14 +4,16 @@ use bytes::Bytes;
 use rumqttc::mqttbytes::v4::{SubscribeFilter, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectReturnCode as Code5, Filter, Packet as Packet5, Publish as Publish5, SubscribeReasonCode as Sub5,
+    ConnectReturnCode as Code5, Filter, LastWill as LastWill5, Packet as Packet5, Publish as Publish5,
+    SubscribeReasonCode as Sub5,
 };
 use rumqttc::v5::{
     AsyncClient as Client5, ConnectionError as Error5, Event as Event5, EventLoop as EventLoop5,
     MqttOptions as Options5,
 };
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS,
+    Transport,
 };
 use std::time::Duration;
 
@@ -45,6 +47,34 @@ pub(super) struct Opening<'a> {
     pub(super) kept_s: Option<u32>,
     /// Messages that may be on their way to us unacknowledged.
     pub(super) window: u16,
+    /// What is retained there when we are gone: topic and payload.
+    pub(super) will: Option<(String, String)>,
+}
+
+/// What can say something on a connection.
+#[derive(Debug, Clone)]
+pub(super) enum Speaker {
+    V311(AsyncClient),
+    V5(Client5),
+}
+
+impl Speaker {
+    /// At QoS 1; false when the connection takes nothing now.
+    pub(super) fn say(&self, topic: &str, payload: Vec<u8>) -> bool {
+        self.publish(topic, payload, false)
+    }
+
+    /// The same, retained.
+    pub(super) fn leave(&self, topic: &str, payload: Vec<u8>) -> bool {
+        self.publish(topic, payload, true)
+    }
+
+    fn publish(&self, topic: &str, payload: Vec<u8>, kept: bool) -> bool {
+        match self {
+            Self::V311(client) => client.try_publish(topic, QoS::AtLeastOnce, kept, payload).is_ok(),
+            Self::V5(client) => client.try_publish(topic, QoS5::AtLeastOnce, kept, payload).is_ok(),
+        }
+    }
 }
 
 /// A connection.
@@ -94,6 +124,9 @@ impl Wire {
                 if let Some((user, password)) = &opening.credentials {
                     options.set_credentials(user, password);
                 }
+                if let Some((topic, payload)) = &opening.will {
+                    options.set_last_will(LastWill::new(topic, payload.clone(), QoS::AtLeastOnce, true));
+                }
                 let (client, mut events) = AsyncClient::new(options, requests);
                 events.network_options.set_connection_timeout(ANSWER_MAX_S);
                 Self::V311(client, Box::new(events))
@@ -112,6 +145,9 @@ impl Wire {
                 if let Some((user, password)) = &opening.credentials {
                     options.set_credentials(user, password);
                 }
+                if let Some((topic, payload)) = &opening.will {
+                    options.set_last_will(LastWill5::new(topic, payload.clone(), QoS5::AtLeastOnce, true, None));
+                }
                 let (client, events) = Client5::new(options, requests);
                 Self::V5(client, Box::new(events))
             }
@@ -128,6 +164,14 @@ impl Wire {
             Self::V5(client, _) => {
                 client.try_subscribe_many(filters.map(|f| Filter::new(f, QoS5::AtLeastOnce))).is_ok()
             }
+        }
+    }
+
+    /// What can say something as long as this connection stands.
+    pub(super) fn speaker(&self) -> Speaker {
+        match self {
+            Self::V311(client, _) => Speaker::V311(client.clone()),
+            Self::V5(client, _) => Speaker::V5(client.clone()),
         }
     }
 

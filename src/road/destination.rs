@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::inside::Whose;
 use super::login::LoginFiles;
 
 /// A broker and what stands before it.
@@ -21,6 +22,8 @@ pub struct Destination {
     pub alpn: Vec<Vec<u8>>,
     /// Who is asked to connect for us.
     pub proxy: Option<Proxy>,
+    /// Own: all the rest says nothing.
+    pub whose: Whose,
 }
 
 /// Somebody who connects for us.
@@ -65,7 +68,15 @@ pub struct BadUrl(pub String);
 impl Destination {
     /// A broker on plain TCP, reached without a proxy.
     pub fn plain(host: &str, port: u16) -> Self {
-        Self { host: host.to_owned(), port, websocket: None, tls: None, alpn: Vec::new(), proxy: None }
+        Self {
+            host: host.to_owned(),
+            port,
+            websocket: None,
+            tls: None,
+            alpn: Vec::new(),
+            proxy: None,
+            whose: Whose::Elsewhere,
+        }
     }
 
     /// `mqtt://host[:1883]`, `ws://host[:80][/mqtt]`, or with files `mqtts://host[:8883]`, `wss://host[:443][/mqtt]`; IPv6 in

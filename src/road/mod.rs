@@ -10,7 +10,8 @@
 //! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
 //! comes through it · `login` user and
 //! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road · `server` the other end of it, for those who connect to
-//! us, `renewal` its certificates over the years, `names` what their certificates call them · `own` a server of ours, asked by a command.
+//! us, `renewal` its certificates over the years, `names` what their certificates call them · `own` a server of ours, asked by a command ·
+//! `inside` the way to the broker of this program, which has none of all that.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files are read again at each [`Road::open`]; what is
 //! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down; once
@@ -21,6 +22,7 @@ pub mod destination;
 mod expiry;
 pub mod handshake;
 mod http;
+pub mod inside;
 mod kernel;
 pub mod login;
 pub mod meter;
@@ -45,6 +47,7 @@ use std::sync::Arc;
 
 use destination::{Bind, Destination, RoadError};
 pub use expiry::Ends;
+use inside::InnerDoor;
 use meter::Meter;
 pub use names::names;
 use pace::Pace;
@@ -102,6 +105,11 @@ impl Road {
     /// The next [`Road::open`] leads there. TLS sessions with every server are kept.
     pub fn lead(&mut self, to: Destination) {
         self.to = to;
+    }
+
+    /// Where it leads to the broker of this program: by this door.
+    pub fn enter_by(&mut self, door: InnerDoor) {
+        self.terms.door = Some(door);
     }
 
     /// The next [`Road::open`] goes this way, and its bytes are counted there too.

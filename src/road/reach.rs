@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::destination::{Bind, Destination, RoadError};
+use super::inside::{InnerDoor, Whose};
 use super::meter::{Meters, Tap};
 use super::pace::Pace;
 use super::wire::{Duplex, Wire, WireBooks};
@@ -28,6 +29,8 @@ pub(super) struct Terms {
     pub(super) bind: Bind,
     pub(super) meters: Meters,
     pub(super) pace: Pace,
+    /// Into the broker of this program.
+    pub(super) door: Option<InnerDoor>,
 }
 
 /// A connection with a broker, and the books of what it costs.
@@ -42,6 +45,12 @@ pub(super) async fn reach(
     config: Option<Arc<ClientConfig>>,
     terms: &Terms,
 ) -> Result<Reached, RoadError> {
+    if to.whose == Whose::Own {
+        let door = terms.door.as_ref();
+        let door = door.ok_or_else(|| RoadError::Disabled("there is no broker in this program".to_owned()))?;
+        let far = door.enter().ok_or_else(|| RoadError::Unreachable("the local broker does not open".to_owned()))?;
+        return Ok(Reached { far: Box::new(far), books: WireBooks::of_nothing() });
+    }
     let wire = match &to.proxy {
         None => wire(&to.host, to.port, terms).await?,
         Some(proxy) => {
@@ -69,6 +78,9 @@ pub(super) async fn reach(
 
 /// Connects to whoever stands first on the way, and hangs up.
 pub(super) async fn knock(to: &Destination, terms: &Terms) -> Result<(), RoadError> {
+    if to.whose == Whose::Own {
+        return Ok(());
+    }
     let (host, port) = to.proxy.as_ref().map_or((&to.host, to.port), |proxy| (&proxy.host, proxy.port));
     wire(host, port, terms).await.map(drop)
 }

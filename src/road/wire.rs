@@ -36,6 +36,11 @@ struct Books {
 }
 
 impl WireBooks {
+    /// Of a connection that costs nothing.
+    pub(super) fn of_nothing() -> Self {
+        Self(Arc::new(Mutex::new(Books { tap: None, pace: Pace::default(), paid: 0 })))
+    }
+
     /// Asks the kernel, tells the meters, charges the pace for what the estimates missed.
     pub(super) fn settle(&self) {
         let mut books = self.lock();

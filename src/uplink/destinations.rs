@@ -2,6 +2,7 @@
 
 use crate::config::plan::{self, UplinkPlan};
 use crate::road::destination::{Bind, Destination, Proxy, ProxyKind, TlsFiles};
+use crate::road::inside::Whose;
 use crate::road::login::LoginFiles;
 
 /// One for each server, in the order of the plan. `alpn` is what the preset wants to hear on port 443, where MQTT
@@ -21,7 +22,7 @@ pub(super) fn destinations(plan: &UplinkPlan, alpn_on_443: Option<&str>) -> Vec<
         host: server.host.clone(),
         port: server.port,
         websocket: match &server.transport {
-            plan::Transport::Tcp | plan::Transport::Tls => None,
+            plan::Transport::Tcp | plan::Transport::Tls | plan::Transport::Local => None,
             plan::Transport::Websocket { path } | plan::Transport::SecureWebsocket { path } => Some(path.clone()),
         },
         tls: tls.clone().filter(|_| server.transport.is_secure()),
@@ -29,6 +30,7 @@ pub(super) fn destinations(plan: &UplinkPlan, alpn_on_443: Option<&str>) -> Vec<
             .filter(|_| server.port == 443 && server.transport == plan::Transport::Tls)
             .map_or_else(Vec::new, |name| vec![name.into()]),
         proxy: proxy.clone(),
+        whose: if server.transport == plan::Transport::Local { Whose::Own } else { Whose::Elsewhere },
     };
     plan.servers.iter().map(server).collect()
 }

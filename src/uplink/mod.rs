@@ -7,7 +7,7 @@
 //! spoken · `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the
 //! one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
 //! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
-//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `status` the retained status and
+//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `place` the gateway around it, where it has to do with that · `status` the retained status and
 //! last will · `trouble` what the operator is told · `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
@@ -45,6 +45,7 @@ mod overheard;
 mod pace;
 mod pack;
 mod paths;
+mod place;
 mod rate;
 mod refusal;
 mod schedule;
@@ -215,13 +216,6 @@ impl<S: Source> Uplink<S> {
             servers,
         };
         (uplink, stats)
-    }
-
-    /// What the births of an edge node tell of; of no use to other formats.
-    pub fn live_in(&mut self, plant: Plant) {
-        if let Some(node) = self.packer.node() {
-            node.live_in(plant);
-        }
     }
 
     /// Connects, drains, reconnects, until `stop` begins or the source ends; then waits for what is in flight, says

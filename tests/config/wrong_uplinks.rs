@@ -125,6 +125,38 @@ fn an_edge_node_says_which_keys_sparkplug_leaves_no_choice_for() {
 }
 
 #[test]
+fn the_local_broker_takes_an_edge_node_and_nothing_about_networks() {
+    let node = format!("{UPLINK}url = \"local:\"\nformat = \"sparkplug\"\ngroup_id = \"plant\"\n");
+    let second = "[[uplink]]\nname = \"b\"\nformat = \"sparkplug\"\ngroup_id = \"plant\"\n";
+    let bridge = "[[bridge]]\nname = \"c\"\n";
+    let topic = "url = \"mqtt://x\"\n[[bridge.topic]]\n";
+    assert_refused(
+        &node,
+        &[
+            ("client_id = «\"x\"", "uplink[0].client_id", "no use on the local broker"),
+            ("username = «\"x\"", "uplink[0].username", "no use on the local broker"),
+            ("budget = «[\"1MiB/day\"]", "uplink[0].budget", "a bill"),
+            ("proxy = «\"http://x\"", "uplink[0].proxy", "no use on the local broker"),
+            (&format!("{second}url = «\"local:\""), "uplink[1].url", "this edge node on the local broker already"),
+            (&format!("{second}urls = [\"mqtt://x\", «\"local:\"]"), "uplink[1].urls", "no other beside it"),
+            (&format!("{bridge}url = «\"local:\"\n[[bridge.topic]]\nfilter = \"a\""), "bridge[0].url", "begins at"),
+        ],
+    );
+    assert_refused(
+        &format!("{node}[[uplink]]\nname = \"b\"\nurl = \"mqtt://x\"\n"),
+        &[
+            (
+                "«[[forward]]\nfilter = \"spBv1.0/plant/DDATA/gw/#\"\nclass = \"bulk\"\nuplinks = [\"b\"]",
+                "forward",
+                "it is not forwarded",
+            ),
+            (&format!("«{bridge}{topic}filter = \"spBv1.0/plant/+/gw\""), "bridge", "it does not go out"),
+        ],
+    );
+    assert_refused(UPLINK, &[("url = «\"local:\"", "uplink[0].url", "only an edge node")]);
+}
+
+#[test]
 fn nothing_comes_down_over_an_edge_node() {
     let node = format!("{UPLINK}url = \"mqtt://x\"\nformat = \"sparkplug\"\ngroup_id = \"plant\"\n");
     assert_refused(&node, &[("«[[uplink.down]]\nfilter = \"a\"", "uplink[0].down", "its commands alone")]);

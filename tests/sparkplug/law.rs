@@ -35,8 +35,13 @@ struct Session {
 
 /// Everything an edge node said, held against the rules; panics where one is broken.
 pub fn lawful(host: &Host, devices: &[&str]) -> Values {
+    lawful_log(host.log(), devices)
+}
+
+/// The same of what somebody heard who was not asked to let it in.
+pub fn lawful_log(log: Vec<Entry>, devices: &[&str]) -> Values {
     let (mut values, mut sessions) = (Values::new(), BTreeMap::<usize, Session>::new());
-    for entry in host.log() {
+    for entry in log {
         let session = sessions.entry(entry.connection).or_default();
         match &entry.did {
             Did::Connect(connect) => {
@@ -86,6 +91,7 @@ fn said(session: &mut Session, message: &Message, devices: &[&str], values: &mut
     let seq = payload.seq.expect("every message but a death is counted");
     if kind == "NBIRTH" {
         assert_eq!(seq, 0);
+        session.bd_seq = session.bd_seq.or(payload.bd_seq());
         assert_eq!(payload.bd_seq(), session.bd_seq, "the birth is of the death before it");
         let rebirth = payload.named("Node Control/Rebirth").expect("it can be asked for");
         assert_eq!((rebirth.alias, rebirth.datatype, &rebirth.value), (None, Some(11), &Some(Value::Bool(false))));

@@ -13,5 +13,8 @@ mod births;
 mod checklist;
 mod commands;
 mod data;
+mod hour;
+mod local;
 mod outage;
 mod primary;
+mod scan;

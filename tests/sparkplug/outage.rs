@@ -23,7 +23,7 @@ impl Truth {
     }
 
     /// Times and values of `plc/level` so far; what was kept from before it came is left out.
-    fn levels(&self) -> BTreeSet<(u64, i64)> {
+    pub fn levels(&self) -> BTreeSet<(u64, i64)> {
         let seen = self.watch.on("gw/plc/level");
         let live = seen.iter().filter(|seen| !seen.retained).map(crate::gateway::Seen::json);
         live.filter_map(|sample| {

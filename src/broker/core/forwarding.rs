@@ -41,10 +41,16 @@ pub enum NotTaken {
 impl Shared {
     /// Hands a message in where its topic goes upstream; what must be awaited before it is acknowledged, if anything.
     pub(in crate::broker) fn forward(&self, message: &Message, retain: Retain) -> Option<Stored> {
-        if !self.forward.wants(&message.topic, None) {
+        if !self.forward.wants(&message.topic, None) || self.is_of_own_node(&message.topic) {
             return None;
         }
         at_once(self.forward.submit(carried::letter(message, retain, self.clock.now())))
+    }
+
+    /// Is it between an edge node that the gateway is here and its hosts? That goes upstream by an uplink, or not at all: its births
+    /// and numbers are of this broker.
+    fn is_of_own_node(&self, topic: &str) -> bool {
+        matches!(self.ownership.of(topic), Owner::EdgeNode | Owner::EdgeCommand)
     }
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of

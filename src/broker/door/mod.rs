@@ -4,7 +4,8 @@
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
 //! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
-//! those before CONNECT · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket` and its
+//! those before CONNECT · `inside` the way in of the gateway's own edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT,
+//! through `turnstile`, `websocket` and its
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
 //! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
@@ -17,6 +18,7 @@ mod duty;
 mod errands;
 mod filters;
 mod greeting;
+mod inside;
 mod intake;
 mod limits;
 mod listening;
@@ -56,6 +58,7 @@ use crate::flow::notice::{Notices, Phase};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
+use crate::road::inside::{InnerDoor, Visits};
 pub use certificates::files;
 use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
@@ -84,6 +87,7 @@ pub(super) struct Doors {
     orders: mpsc::Sender<Order>,
     inbox: mpsc::Receiver<Order>,
     list: DoorList,
+    inner: (InnerDoor, Visits),
 }
 
 /// What all doors share.
@@ -183,7 +187,8 @@ impl Doors {
         let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices };
         let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        Self { all, site, asked: watch::Sender::new(0), orders, inbox, list: DoorList::default() }
+        let (list, inner) = (DoorList::default(), InnerDoor::new());
+        Self { all, site, asked: watch::Sender::new(0), orders, inbox, list, inner }
     }
 
     /// Each change of the number asks for certificates to be read again.
@@ -194,6 +199,11 @@ impl Doors {
     /// Where other doors are asked for, and which there are.
     pub(super) fn orders(&self) -> (mpsc::Sender<Order>, DoorList) {
         (self.orders.clone(), self.list.clone())
+    }
+
+    /// By which the gateway itself comes in; it is open as long as the broker runs.
+    pub(super) fn inner(&self) -> InnerDoor {
+        self.inner.0.clone()
     }
 
     pub(super) async fn bind(&mut self) -> Vec<Option<SocketAddr>> {
@@ -207,7 +217,8 @@ impl Doors {
     /// Starts one task per listener, and one for its certificates; they end when stopping begins. And the warden, who
     /// starts others.
     pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
-        let Self { all, site, asked, orders: _, inbox, list } = self;
+        let Self { all, site, asked, orders: _, inbox, list, inner: (_, visits) } = self;
+        tracker.spawn(inside::serve(visits, Arc::clone(&site.shared), (tracker.clone(), end.clone())));
         let mut warden = Warden::new(site, asked, list, (tracker.clone(), stop.clone(), end.clone()));
         for (door, certificates) in all {
             warden.begin(door, certificates);
@@ -315,7 +326,7 @@ impl Door {
         let peer = raw.peer();
         let address = match peer {
             Peer::Address(address) => Some(address.ip()),
-            Peer::Process { .. } | Peer::Gone => None,
+            Peer::Process { .. } | Peer::Gone | Peer::Inside => None,
         };
         let pass = match self.limits.admit(address, Instant::now()) {
             Ok(pass) => pass,

@@ -38,6 +38,8 @@ pub(super) enum Peer {
     Process { pid: i32, uid: u32 },
     /// On this box, gone before it could be asked who it is.
     Gone,
+    /// The gateway itself.
+    Inside,
 }
 
 impl Peer {
@@ -55,7 +57,7 @@ impl Peer {
     pub(super) fn address(self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(address.ip()),
-            Self::Process { .. } | Self::Gone => None,
+            Self::Process { .. } | Self::Gone | Self::Inside => None,
         }
     }
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Peer {
             Self::Address(address) => address.fmt(f),
             Self::Process { pid, uid } => write!(f, "process {pid} of user {uid}"),
             Self::Gone => f.write_str("a process"),
+            Self::Inside => f.write_str("the gateway"),
         }
     }
 }

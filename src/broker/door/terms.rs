@@ -41,6 +41,11 @@ impl Terms {
         Self { max_qos, retain_available, payload_bytes, watch: Watch::default() }
     }
 
+    /// Of the gateway itself, whatever clients may do.
+    pub(super) const fn inside() -> Self {
+        Self { max_qos: Qos::ExactlyOnce, retain_available: true, payload_bytes: u32::MAX, watch: Watch::Ours }
+    }
+
     /// May this will be left? The error is CONNACK's reason (3.2.2-12, 3.2.2-13).
     pub(super) fn judge_will(self, will: Option<&Will>) -> Result<(), u8> {
         match will {

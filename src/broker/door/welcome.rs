@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
+use super::shown::Peer;
 use super::terms::Watch;
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
@@ -19,9 +20,13 @@ use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
 use crate::broker::wire::{Connect, Version};
+use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
+
+/// Longest packet of the gateway itself: the birth of a device has all its tags in one.
+const INSIDE_BYTES_MAX: u32 = 32 << 20;
 
 /// Who takes packets of this length takes a CONNACK with a reason string.
 const REASONED_BYTES: u32 = 128;
@@ -87,8 +92,12 @@ fn admit<'a>(
     let shown = Credentials { user: connect.user.as_deref(), password, certificate, sensor };
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
+    let inside = arrival.shown.peer == Peer::Inside;
     async move {
-        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX {
+        if inside {
+            return Ok(Identity::gateway(id));
+        }
+        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
             return Err(0x85); // 3.1.3-8: identifier rejected
         }
         if required {
@@ -187,7 +196,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
-    let intake = Intake::new(arrived, arrival.places, limits.packet_bytes);
+    let longest = if arrival.shown.peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes };
+    let intake = Intake::new(arrived, arrival.places, longest);
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
 }
 

@@ -20,6 +20,9 @@ pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result 
     writeln!(out, "\nuplink {}: as {}, {}", uplink.name, uplink.client_id, classes(&uplink.classes))?;
     let servers: Vec<String> = uplink.servers.iter().map(ToString::to_string).collect();
     writeln!(out, "  servers {}", servers.join(", then "))?;
+    if uplink.is_local() {
+        return writeln!(out, "  the broker of this gateway: no network, no bill");
+    }
     if let Some(proxy) = &uplink.proxy {
         writeln!(out, "  by the proxy {}:{}", proxy.host, proxy.port)?;
     }
@@ -119,7 +122,7 @@ pub fn json(plan: &Plan, uplink: &UplinkPlan) -> Value {
             "schedule": path.schedule.map(schedule_text), "price_per_mib": path.price_per_mib, "costs": costs(course),
         })
     };
-    let whole = configured(&bill, &bill.whole);
+    let whole = configured(&bill, &bill.whole).filter(|_| !uplink.is_local());
     json!({
         "name": uplink.name, "servers": uplink.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "format": bill.way.as_str(), "wire_bytes_per_day": whole.map(|row| rate_json(row.per_day)),

@@ -5,6 +5,7 @@
 //! or nothing came, and with `--report` when something is missing; 75 when there never was a connection.
 
 mod shown;
+mod sparkplug;
 mod target;
 
 use std::io::{self, IsTerminal};
@@ -39,6 +40,9 @@ const WAITING_KIB: u32 = 64 * 1024;
 /// How often the report is renewed on a terminal, and in a pipe.
 const REPORT_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
+/// `--format`
+const SPARKPLUG: &str = "sparkplug";
+
 /// What `--help` says after the options.
 const MORE: &str = "Every format is known by itself: json (layouts tag and device, arrays, compressed) and batch.
 
@@ -49,6 +53,11 @@ per window of messages, which is acknowledged to the broker after the commit.
 
 CSV and NDJSON: a file that is continued may hold lines twice after a kill (key: stream, epoch, seq). Cells are exact, also where a
 spreadsheet would take a text for a formula.
+
+With --format sparkplug it hears edge nodes of any make, on spBv1.0/#: a line per value, with `historical` and `birth` where it
+is that. Values have no numbers there; what `seq` shows to be missing is counted, and births are asked for (the broker must let
+us publish NCMD). A value may come twice: topic and time are its key. What was sent while nobody listened comes later, as
+historical, from edge nodes that name our --host-id as their primary host, and from no others. Not into --sqlite, not with --share.
 
 With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write one
 --sqlite FILE (or each its own), and ask with --report FILE…";
@@ -91,9 +100,12 @@ pub struct ReceiveArgs {
     /// Topic filter to subscribe to; may be repeated
     #[arg(long = "topic", value_name = "FILTER", default_value = "#")]
     pub topics: Vec<String>,
-    /// Format of the payloads: auto, json or batch; each is known by its first bytes, so this changes nothing
-    #[arg(long, value_name = "FORMAT", default_value = "auto", hide = true)]
+    /// Format of the payloads: auto (json and batch, each known by its first bytes), or sparkplug
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub format: String,
+    /// With --format sparkplug: be this host application, whose state edge nodes may wait for (their `primary_host`)
+    #[arg(long, value_name = "ID")]
+    pub host_id: Option<String>,
     /// Write into this SQLite database, each record once, whoever else writes it too
     #[arg(long, value_name = "FILE", group = "target")]
     pub sqlite: Option<PathBuf>,
@@ -149,6 +161,12 @@ pub async fn run(args: ReceiveArgs, clock: Clock, stop: Stop) -> Result<(), Fail
     }
     let args = Arc::new(args);
     let parts = parts(&args, clock.clone())?;
+    if args.format == SPARKPLUG {
+        return sparkplug::run(args, parts, clock, stop).await;
+    }
+    if args.host_id.is_some() {
+        return Err(Failed::Usage("--host-id goes with --format sparkplug".into()));
+    }
     let opened = Arc::clone(&args);
     let opened = tokio::task::spawn_blocking(move || target::consumer(&opened)).await;
     let consumer = Arc::new(Mutex::new(opened.map_err(|error| Failed::Internal(error.to_string()))??));
@@ -203,8 +221,8 @@ fn extension(path: &Path) -> Option<&str> {
 }
 
 fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
-    if !["auto", "json", "batch"].contains(&args.format.as_str()) {
-        return Err(Failed::not_in_this_version(&format!("--format {}", args.format)));
+    if !["auto", "json", "batch", SPARKPLUG].contains(&args.format.as_str()) {
+        return Err(Failed::Usage(format!("--format {}: expected auto, json, batch or sparkplug", args.format)));
     }
     let url = args.url.as_deref().unwrap_or_default();
     let tls = args
@@ -252,6 +270,15 @@ fn filters(args: &ReceiveArgs) -> Result<Vec<String>, Failed> {
 struct Waiting {
     delivery: Delivery,
     _bytes: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    /// Waits for room; `None`: there never will be any. A message that is larger than all of it takes all.
+    async fn in_room(delivery: Delivery, room: &Arc<Semaphore>) -> Option<Self> {
+        let kib = u32::try_from(delivery.payload().len() / 1024 + 1).unwrap_or(WAITING_KIB);
+        let bytes = Arc::clone(room).acquire_many_owned(kib.min(WAITING_KIB)).await.ok()?;
+        Some(Self { delivery, _bytes: bytes })
+    }
 }
 
 /// The writer's thread: a window is put away, then acknowledged.
@@ -319,9 +346,8 @@ async fn watch(
                     last_error = error;
                 }
                 Some(Happened::Message(delivery)) => {
-                    let kib = u32::try_from(delivery.payload().len() / 1024 + 1).unwrap_or(WAITING_KIB);
-                    let Ok(bytes) = Arc::clone(&room).acquire_many_owned(kib.min(WAITING_KIB)).await else { break };
-                    if to_writer.send(Waiting { delivery, _bytes: bytes }).await.is_err() {
+                    let Some(waiting) = Waiting::in_room(delivery, &room).await else { break };
+                    if to_writer.send(waiting).await.is_err() {
                         break; // the writer ended; its error is shown by the caller
                     }
                 }

@@ -69,7 +69,7 @@ pub(super) fn consumer(args: &ReceiveArgs) -> Result<Consumer, Failed> {
     Ok(consumer)
 }
 
-fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> {
+pub(super) fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> {
     let cannot = |error: io::Error| Failed::TryAgain(format!("cannot write: {error}"));
     if args.quiet {
         return Ok(None);

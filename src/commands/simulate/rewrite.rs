@@ -166,7 +166,8 @@ fn edits((document, content): (&Document, &str), directory: &Path, changes: &Cha
             put(Some(profile), absolute(profile));
         }
     }
-    for (uplink, cloud) in document.uplink.iter().filter_map(|uplink| Some((uplink, changes.cloud.as_ref()?))) {
+    let abroad = document.uplink.iter().filter(|uplink| uplink.url.as_ref().is_none_or(|url| url.as_ref() != "local:"));
+    for (uplink, cloud) in abroad.filter_map(|uplink| Some((uplink, changes.cloud.as_ref()?))) {
         let files = [&uplink.ca_file, &uplink.certificate, &uplink.key, &uplink.password_file];
         let new = [&cloud.ca, &cloud.certificate, &cloud.key, &cloud.password];
         for (old, new) in files.into_iter().zip(new) {
@@ -381,6 +382,8 @@ proxy_password_file = "p"
         assert_eq!(table["uplink"][0]["ca_file"].as_str(), Some("/t/ca.pem"));
         assert_eq!(table["uplink"][0]["password_file"].as_str(), Some("/t/p"));
         assert!(text.contains("# comment stays"));
+        let local = ("/etc/x/l.toml".into(), "[[uplink]]\nurl = \"local:\"\n".to_owned());
+        assert!(merged(&[local], &changes).expect("rewritten").contains("url = \"local:\""));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::super::section::{Section, Spot};
 use super::gateway::{Gateway, MAX_AGE, STORE_SIZE_MAX, STORE_SIZE_MIN};
 use super::names::Unique;
 use super::uplink::{self, KEEP_ALIVE, KEEP_ALIVE_RANGE, VERSIONS};
-use super::{money, server};
+use super::{local, money, server};
 use crate::model::mapping::Mapping;
 use crate::model::number::Class;
 use crate::model::topic::{TOPIC_BYTES_MAX, check_filter, is_reserved};
@@ -67,6 +67,7 @@ pub fn bridges(root: &Section<'_, '_>, gateway: &Gateway<'_>, uplinks: &[UplinkP
 
 fn bridge(section: &Section<'_, '_>, gateway: &Gateway<'_>, name: Spot<&str>) -> BridgePlan {
     let servers = server::servers(section);
+    local::no_bridge(section, &servers);
     let tls = uplink::tls(section, &servers);
     // As mosquitto has it, so that the topic of its state is the one that people look for.
     let client_id = uplink::client_id(section, gateway, &format!("{}.{}", gateway.plan.name, name.value));

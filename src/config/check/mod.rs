@@ -17,6 +17,7 @@ mod gateway;
 mod habits;
 mod line;
 mod listener;
+mod local;
 mod loops;
 mod money;
 mod mqtt_sn;
@@ -89,6 +90,7 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let forwards = forward::forwards(&root, &mut uplinks);
     let mut bridges = bridge::bridges(&root, &gateway, &uplinks);
     loops::loops(&root, &uplinks, &forwards, &mut bridges);
+    local::foreign(&root, &uplinks, &forwards, &bridges);
     let buses = buses.into_plans()?;
     Some(Plan { gateway: gateway.plan, store, broker, status, uplinks, forwards, bridges, buses, devices, tags })
 }

@@ -1,6 +1,6 @@
 //! `url`, `urls` and `proxy` of an uplink: where it goes.
 
-use super::super::plan::{ProxyKind, ProxyPlan, ServerPlan, Transport};
+use super::super::plan::{LOCAL_URL, ProxyKind, ProxyPlan, ServerPlan, Transport};
 use super::super::section::{Section, Spot};
 use super::reach::split_host;
 
@@ -38,6 +38,14 @@ pub fn servers(section: &Section<'_, '_>) -> Vec<ServerPlan> {
 }
 
 fn server(section: &Section<'_, '_>, key: &str, text: Spot<&str>) -> Option<ServerPlan> {
+    if text.value == LOCAL_URL {
+        if key == "url" {
+            return Some(ServerPlan { host: String::new(), port: 0, transport: Transport::Local });
+        }
+        let message = "the local broker has no other beside it: it is the `url` of an [[uplink]] of its own";
+        section.report(section.wrong(key, text.at, message));
+        return None;
+    }
     let refuse = |message: &str| {
         section.report(section.wrong(key, text.at, message).allowed(URL_FORM));
         None

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::plan::{
     Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, TagPlan,
-    UplinkPlan, UplinkStart, UplinkTlsPlan,
+    Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
 };
 use super::super::preset;
 use super::super::raw::Trail;
@@ -17,7 +17,7 @@ use super::super::source::At;
 use super::gateway::Gateway;
 use super::names::Unique;
 use super::tag::CLASSES;
-use super::{bridge, money, path, server, sparkplug, topics};
+use super::{bridge, local, money, path, server, sparkplug, topics};
 use crate::model::number::Class;
 use crate::model::topic::{GatewayTopics, TOPIC_BYTES_MAX};
 
@@ -68,7 +68,7 @@ pub fn uplinks(
         let servers = server::servers(&section);
         let tls = tls(&section, &servers);
         let client_id = client_id(&section, gateway, &gateway.plan.name);
-        for server in &servers {
+        for server in servers.iter().filter(|server| server.transport != Transport::Local) {
             let place = section.get("client_id").or(section.get("url")).or(section.get("urls"));
             let at = place.map_or(section.at, |node| node.at);
             let client = (server.host.clone(), server.port, client_id.clone());
@@ -108,6 +108,7 @@ pub fn uplinks(
         broker(&section, &mut plan);
         sparkplug::edge_node(&section, gateway, &mut plan);
         sparkplug::metrics(&section, &plan, devices, tags);
+        local::uplink(&section, &mut plan, &uplinks);
         plan.downs = bridge::downs(&section, &mut plan);
         preset_problems(&section, &plan, gateway, tags);
         uplinks.push(plan);

@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::{DownPlan, Notifications, SparkplugPlan};
 use crate::model::number::Class;
 
+/// The URL of the gateway's own broker.
+pub const LOCAL_URL: &str = "local:";
+
 /// `session_expiry` when it is not written: a long weekend, and a week to notice it.
 const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
 
@@ -83,6 +86,11 @@ pub struct UplinkPlan {
 }
 
 impl UplinkPlan {
+    /// Does it lead to the embedded broker of this gateway?
+    pub fn is_local(&self) -> bool {
+        self.servers.iter().any(|server| server.transport == Transport::Local)
+    }
+
     /// The default of every key; without servers yet.
     pub fn plain(name: &str) -> Self {
         Self {
@@ -154,6 +162,7 @@ impl fmt::Display for ServerPlan {
             Transport::Tls => ("mqtts", ""),
             Transport::Websocket { path } => ("ws", path.as_str()),
             Transport::SecureWebsocket { path } => ("wss", path.as_str()),
+            Transport::Local => return f.write_str(LOCAL_URL),
         };
         let brackets = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(f, "{scheme}://{}{}{}:{}{path}", brackets.0, self.host, brackets.1, self.port)
@@ -177,6 +186,8 @@ pub enum Transport {
         /// With its leading slash; `/mqtt` when the URL has none.
         path: String,
     },
+    /// `local:`: the embedded broker of this gateway, without a network between; host and port say nothing.
+    Local,
 }
 
 impl Transport {

@@ -46,10 +46,10 @@ pub struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Larger than anyone needs.
-    #[error("larger than a command may be")]
+    #[error("larger than a message may be")]
     Size,
     /// More metrics than anyone needs.
-    #[error("more than 1000 metrics in one command")]
+    #[error("more metrics than one message may have")]
     Count,
     /// No payload of Sparkplug B.
     #[error("not a payload of Sparkplug B")]
@@ -67,24 +67,32 @@ pub enum Refused {
 
 /// Reads the payload of an NCMD or DCMD. It may be compressed.
 pub fn decode_command(payload: &[u8]) -> Result<Vec<Command>, Refused> {
-    let decoded = decode(payload)?;
+    decode_within(payload, (BYTES_MAX, METRICS_MAX))?.metrics.into_iter().map(command).collect()
+}
+
+/// A payload of at most so many bytes and metrics, unpacked where it is compressed.
+pub(super) fn decode_within(
+    payload: &[u8],
+    (bytes_max, metrics_max): (usize, usize),
+) -> Result<proto::Payload, Refused> {
+    let decoded = decode(payload, (bytes_max, metrics_max))?;
     if decoded.uuid.as_deref() != Some(squeeze::UUID) {
-        return decoded.metrics.into_iter().map(command).collect();
+        return Ok(decoded);
     }
     let algorithm = decoded.metrics.iter().find_map(|metric| match &metric.value {
         Some(MetricValue::StringValue(text)) if metric.name.as_deref() == Some("algorithm") => Some(text.as_str()),
         _ => None,
     });
     let body = decoded.body.as_deref().unwrap_or_default();
-    let plain = squeeze::unpack(body, algorithm.unwrap_or(squeeze::DEFLATE), BYTES_MAX).ok_or(Refused::Malformed)?;
-    decode(&plain)?.metrics.into_iter().map(command).collect()
+    let plain = squeeze::unpack(body, algorithm.unwrap_or(squeeze::DEFLATE), bytes_max).ok_or(Refused::Malformed)?;
+    decode(&plain, (bytes_max, metrics_max))
 }
 
-fn decode(payload: &[u8]) -> Result<proto::Payload, Refused> {
-    if payload.len() > BYTES_MAX {
+fn decode(payload: &[u8], (bytes_max, metrics_max): (usize, usize)) -> Result<proto::Payload, Refused> {
+    if payload.len() > bytes_max {
         return Err(Refused::Size);
     }
-    if metrics(payload)? > METRICS_MAX {
+    if metrics(payload)? > metrics_max {
         return Err(Refused::Count);
     }
     proto::Payload::decode(payload).map_err(|_| Refused::Malformed)

@@ -2,7 +2,7 @@
 //!
 //! `config/ironbridge-sparkplug.proto` says it to strangers, field by field, and `proto` is that text in Rust. `kind` the
 //! data types, and which one a tag has · `encode` metrics to bytes · `squeeze` the compressed form · `command` what a host
-//! sends, bounded whatever comes in · `state` whether a host is there. Where all of it goes stands
+//! sends, bounded whatever comes in · `read` what an edge node says, for who listens · `state` whether a host is there. Where all of it goes stands
 //! in `model::sparkplug`.
 //!
 //! Pure: nothing here knows a session, its counts (bdSeq, seq) or a clock; they come in as arguments.
@@ -11,6 +11,7 @@ mod command;
 mod encode;
 mod kind;
 mod proto;
+mod read;
 mod squeeze;
 mod state;
 
@@ -18,6 +19,7 @@ pub use crate::model::sparkplug::{BadId, Kind, Node, Topic, check_id, state_topi
 pub use command::{Command, METRICS_MAX, NAME_BYTES_MAX, Refused, Told, decode_command};
 pub use encode::{Metric, Payload, Property};
 pub use kind::{DataType, Value, Worked, quality_code, type_of, value_of};
+pub use read::{Read, Reading, decode_reading};
 pub use state::{NoState, State, decode_state};
 
 /// Name of the birth/death sequence number in NBIRTH and NDEATH (specification, section 6.4.22).
