@@ -82,8 +82,13 @@ fn everything_works_when_it_is_switched_on() {
     assert_eq!(plan.broker.acl.len(), 1);
     assert_eq!(plan.status.as_ref().map(ToString::to_string).as_deref(), Some("https://127.0.0.1:8080"));
     let doors: Vec<String> = plan.broker.listeners.iter().map(ToString::to_string).collect();
-    let expected =
-        ["mqtt://127.0.0.1:1883", "mqtts://0.0.0.0:8883", "ws://127.0.0.1:9001", "mqtt+unix:/run/ironbridge/mqtt.sock"];
+    let expected = [
+        "mqtt://127.0.0.1:1883",
+        "mqtts://0.0.0.0:8883",
+        "ws://127.0.0.1:9001",
+        "mqtt+unix:/run/ironbridge/mqtt.sock",
+        "mqtt-sn://0.0.0.0:1884",
+    ];
     assert_eq!(doors, expected);
     assert_eq!(plan.broker.limits, BrokerLimits { keep_alive_max: Some(600), ..BrokerLimits::default() });
 }

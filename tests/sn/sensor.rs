@@ -10,7 +10,7 @@ use std::time::Duration;
 use ironbridge::broker::sn::{
     self, Again, Asks, Code, Connect, Filter, Kept, Message, Publish, Quality, Start, Topic, WillTopic,
 };
-use ironbridge::config::plan::{Anonymous, Listen, ListenerPlan, MqttSnPlan, SensorPlan};
+use ironbridge::config::plan::{AclPlan, Anonymous, Listen, ListenerPlan, MqttSnPlan, SensorPlan};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::net::UdpSocket;
@@ -46,10 +46,13 @@ pub fn plain(anonymous: Anonymous) -> ListenerPlan {
     ListenerPlan::plain(SocketAddr::from(([127, 0, 0, 1], 0)), anonymous)
 }
 
-/// A broker with a door for sensors (anonymous ones may read and write) and, as its second, one for MQTT.
+/// A broker with a door for sensors (they may read and write all that is not the gateway's) and, as its second, one for MQTT.
 pub async fn broker_with(plan: MqttSnPlan, setup: Setup) -> (Running, SocketAddr, SocketAddr) {
     let doors = vec![door(plan, Anonymous::ReadWrite), plain(Anonymous::ReadWrite)];
-    let running = Running::with(Setup { doors, ..setup }).await;
+    let all = || vec!["#".to_owned()];
+    let mut acl = setup.acl;
+    acl.push(AclPlan { user: "sensor:tanks".to_owned(), read: all(), write: all(), operate: Vec::new() });
+    let running = Running::with(Setup { doors, acl, ..setup }).await;
     let [sensors, mqtt] = [0, 1].map(|at| running.addresses[at].expect("it is open"));
     (running, sensors, mqtt)
 }

@@ -44,7 +44,7 @@ pub fn door(section: &Section<'_, '_>, (listen, at): (&Listen, At)) -> Option<Mq
     let is_one = protocol.is_some_and(|spot| spot.value);
     let address = if let Listen::Udp(address) = listen { Some(*address) } else { None };
     if !is_one {
-        if address.is_some() {
+        if address.is_some() && (protocol.is_some() || section.get("protocol").is_none()) {
             section.report(section.wrong("listen", at, "UDP is for `protocol = \"mqtt-sn\"`"));
         }
         for (key, node) in OWN.iter().filter_map(|key| Some((key, section.get(key)?))) {

@@ -203,6 +203,8 @@ impl Gateway<'_> {
                 | Message::Unsubscribe { .. }
                 | Message::Ping(_)
                 | Message::Disconnect(Some(_))
+                | Message::WillTopic(_)
+                | Message::WillMessage(_)
                 | Message::WillTopicUpdate(_)
                 | Message::WillMessageUpdate(_)
         );

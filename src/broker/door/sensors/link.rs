@@ -69,7 +69,12 @@ impl Link {
                 Flow::Enter(connect) => pipe = Some(self.enter(*connect)),
                 Flow::ChangeWill(will) => self.change_will(pipe.as_ref(), will),
                 Flow::Renew(said) => break Err(said),
-                Flow::End(end) => break Ok(end),
+                Flow::End(end) => {
+                    if self.porch.closed.is_cancelled() {
+                        self.post = None; // that was its last word: the port is given back
+                    }
+                    break Ok(end);
+                }
             }
             flow = self.next(&mut translator, &mut pipe).await;
         };
@@ -154,7 +159,7 @@ impl Link {
         shared.change_will(*key, outbox, will);
     }
 
-    /// Sends what there is to send. The last word of a closed door gives its port back.
+    /// Sends what there is to send.
     async fn say(&mut self, translator: &mut Translator) {
         let stats = &self.porch.shared.stats.sensors;
         stats.repeated.add(std::mem::take(&mut translator.repeats));
@@ -164,9 +169,6 @@ impl Link {
                 post.send(&message).await;
                 stats.sent.one();
             }
-        }
-        if self.porch.closed.is_cancelled() {
-            self.post = None;
         }
     }
 }

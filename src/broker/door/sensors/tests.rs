@@ -52,6 +52,12 @@ fn a_connect_that_is_repeated_because_connack_was_lost_only_gets_connack_again()
     let said = translator.said.clone();
     assert!(matches!(translator.message(Message::Connect(said.clone()), now), Flow::On));
     assert_eq!(std::mem::take(&mut translator.out), [Message::Connack(Code::Accepted)]);
+    translator.message(Message::WillMessage(Vec::new()), now);
+    assert_eq!(
+        std::mem::take(&mut translator.out),
+        [Message::Connack(Code::Accepted)],
+        "the end of the dialogue, again"
+    );
     translator.message(Message::Ping(None), now);
     assert!(matches!(translator.message(Message::Connect(said), now), Flow::Renew(_)), "now it means to begin anew");
 }

@@ -152,6 +152,10 @@ impl Translator {
         if let Message::Connect(said) = message {
             return self.connect_again(said, now);
         }
+        if self.fresh && matches!(message, Message::WillMessage(_) | Message::WillTopic(None)) {
+            self.out.push(Message::Connack(Code::Accepted)); // the first one was not heard
+            return Flow::On;
+        }
         self.fresh = false;
         let flow = match message {
             Message::Disconnect(duration) => self.disconnect(duration),
