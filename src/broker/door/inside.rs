@@ -41,7 +41,6 @@ pub(super) async fn serve(mut visits: Visits, shared: Arc<Shared>, (tracker, end
             terms: Terms::inside(),
             shared: Arc::clone(&shared),
             places: Arc::clone(&places),
-            place: None,
             closed: CancellationToken::new(), // never
             place: None,
         };
