@@ -255,7 +255,9 @@ impl Told<'_> {
 
     fn over(&mut self) {
         let units: Vec<String> = self.session.units.keys().cloned().collect();
-        units.iter().for_each(|unit| self.forget(unit));
+        for unit in &units {
+            self.forget(unit);
+        }
         self.session.next_seq = None;
     }
 

@@ -205,7 +205,7 @@ async fn a_session_is_resumed_but_nothing_is_taken_before_the_handshake() {
         send.write_all(&[0x10]).await.unwrap(); // tickets come behind the handshake
         tokio::time::timeout(PATIENCE, async {
             while connection.stats().frame_rx.crypto < 2 {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         })
         .await

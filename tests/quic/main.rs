@@ -40,13 +40,13 @@ fn put(authority: &Authority, at: &Path) {
 }
 
 /// What the door shows, whose files lie there; `client_ca` is `clients.pem` beside them.
-fn tls(at: &Path, client_certificate: Option<ClientCertificate>) -> Option<ListenerTls> {
-    Some(ListenerTls {
+fn tls(at: &Path, client_certificate: Option<ClientCertificate>) -> ListenerTls {
+    ListenerTls {
         certificate: at.join("server.crt"),
         key: at.join("server.key"),
         client_ca: client_certificate.map(|_| at.join("clients.pem")),
         client_certificate: client_certificate.unwrap_or_default(),
-    })
+    }
 }
 
 fn any() -> SocketAddr {
@@ -56,7 +56,7 @@ fn any() -> SocketAddr {
 /// A door for QUIC.
 fn door(at: &Path, client_certificate: Option<ClientCertificate>, anonymous: Anonymous) -> ListenerPlan {
     let listen = Listen::Quic(any());
-    ListenerPlan { listen, tls: tls(at, client_certificate), ..ListenerPlan::plain(any(), anonymous) }
+    ListenerPlan { listen, tls: Some(tls(at, client_certificate)), ..ListenerPlan::plain(any(), anonymous) }
 }
 
 /// A road to there that trusts this authority.

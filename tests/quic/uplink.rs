@@ -22,7 +22,7 @@ use crate::{any, door, put, tls};
 async fn open(authority: &Authority) -> Running {
     let home = authority.home.path();
     put(authority, home);
-    let secure = ListenerPlan { tls: tls(home, None), ..ListenerPlan::plain(any(), Anonymous::ReadWrite) };
+    let secure = ListenerPlan { tls: Some(tls(home, None)), ..ListenerPlan::plain(any(), Anonymous::ReadWrite) };
     let doors = vec![door(home, None, Anonymous::ReadWrite), secure, ListenerPlan::plain(any(), Anonymous::ReadWrite)];
     let limits = BrokerLimits { queued_bytes: 64 << 20, ..BrokerLimits::default() };
     Running::with(Setup { doors, limits, ..Setup::default() }).await

@@ -9,6 +9,7 @@ fn connect(start: Start, asks: Asks, duration: u16, client_id: &str) -> Message 
     Message::Connect(Connect { start, asks, duration, client_id: client_id.to_owned() })
 }
 
+#[allow(clippy::too_many_arguments, reason = "a row of the table has them all")]
 fn publish(again: Again, quality: Quality, kept: Kept, topic: Topic, message_id: u16, payload: &[u8]) -> Message {
     Message::Publish(Publish { again, quality, kept, topic, message_id, payload: payload.to_vec() })
 }

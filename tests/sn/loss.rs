@@ -37,9 +37,9 @@ async fn with_every_fifth_datagram_lost_nothing_a_sensor_publishes_is_missing_an
             _ => break,
         }
     }
-    assert_eq!(exactly, Vec::from_iter(0..MESSAGES));
+    assert_eq!(exactly, (0..MESSAGES).collect::<Vec<_>>());
     at_least.dedup();
-    assert_eq!(at_least, Vec::from_iter(0..MESSAGES));
+    assert_eq!(at_least, (0..MESSAGES).collect::<Vec<_>>());
     assert!(sensor.repeats > 20 && radio.lost.load(std::sync::atomic::Ordering::Relaxed) > 50, "it was a bad link");
 }
 
@@ -66,9 +66,9 @@ async fn with_every_fifth_datagram_lost_a_sensor_gets_everything_and_at_qos_2_no
     }
     sensor.settle().await;
     assert!(sensor.got.iter().all(|got| got.topic.starts_with("orders/one")), "twice: {:?}", sensor.got);
-    assert_eq!(exactly, Vec::from_iter(0..MESSAGES));
+    assert_eq!(exactly, (0..MESSAGES).collect::<Vec<_>>());
     at_least.dedup();
-    assert_eq!(at_least, Vec::from_iter(0..MESSAGES));
+    assert_eq!(at_least, (0..MESSAGES).collect::<Vec<_>>());
     assert!(running.publisher.stats().sensors.repeated.get() > 20, "it was a bad link");
 }
 

@@ -28,12 +28,13 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
         publishes_sent,
         publish_bytes_received,
         publish_bytes_sent,
-        conflated,
-        dropped_slow,
-        dropped_too_large,
-        dropped_full,
-        dropped_ended,
-        dropped_expired,
+        // `dropped` has these.
+        conflated: _,
+        dropped_slow: _,
+        dropped_too_large: _,
+        dropped_full: _,
+        dropped_ended: _,
+        dropped_expired: _,
         publishes_refused,
         faults,
         sensors,
@@ -69,19 +70,24 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
         out.count(name, help, &of("direction", "in"), received.get());
         out.count(name, help, &of("direction", "out"), sent.get());
     }
+    dropped(out, stats);
+    if cfg!(feature = "mqtt-sn") {
+        mqtt_sn(out, sensors);
+    }
+}
+
+/// What did not reach a client, by reason.
+fn dropped(out: &mut Figures, stats: &BrokerStats) {
     for (reason, dropped) in [
-        ("conflated", conflated),
-        ("slow", dropped_slow),
-        ("too_large", dropped_too_large),
-        ("full", dropped_full),
-        ("ended", dropped_ended),
-        ("expired", dropped_expired),
+        ("conflated", &stats.conflated),
+        ("slow", &stats.dropped_slow),
+        ("too_large", &stats.dropped_too_large),
+        ("full", &stats.dropped_full),
+        ("ended", &stats.dropped_ended),
+        ("expired", &stats.dropped_expired),
     ] {
         let help = "Messages that did not reach a client they were meant for.";
         out.count("broker_dropped_messages", help, &of("reason", reason), dropped.get());
-    }
-    if cfg!(feature = "mqtt-sn") {
-        mqtt_sn(out, sensors);
     }
 }
 

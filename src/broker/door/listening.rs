@@ -46,7 +46,7 @@ pub(super) enum Listening {
         _file: SocketFile,
     },
     #[cfg(feature = "quic")]
-    Quic(Port),
+    Quic(Box<Port>),
     /// Datagrams have no connections: whoever serves them takes them from here.
     Udp(Arc<UdpSocket>),
 }
@@ -171,7 +171,7 @@ async fn quic(address: SocketAddr, interface: Option<&str>, secured: Option<&Sec
     }
     let none = || io::Error::new(io::ErrorKind::NotFound, "there is no certificate that can be used");
     let serving = secured.and_then(Secured::serving).ok_or_else(none)?;
-    Port::open(socket.into(), &serving).map(Listening::Quic)
+    Port::open(socket.into(), &serving).map(|port| Listening::Quic(Box::new(port)))
 }
 
 #[cfg(not(feature = "quic"))]

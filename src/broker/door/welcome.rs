@@ -183,12 +183,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         let _ = place.set((entered.key, Arc::clone(&outbox))); // a place is given once
     }
     let (present, dropped) = (entered.present, entered.dropped);
-    if arrival.shared.talk.allows() {
-        tracing::info!(peer = %arrival.shown.peer, client = &*id, version = ?version, present, "client connected");
-    }
-    if dropped > 0 {
-        tracing::warn!(client = &*id, dropped, "messages found no room while the client was away");
-    }
+    log(&arrival, (&id, version), (present, dropped));
     let told = Welcome { session_present: present && !connect.legacy, dropped, ..told };
     let mut out = encoded(version, &told);
     if out.len() > connect.maximum_packet as usize {
@@ -199,6 +194,16 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
     let intake = Intake::new(arrived, arrival.places, longest_packet(arrival.shown.peer, &limits));
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
+}
+
+/// `present`: its session was kept for it, and `dropped` messages of that one were not.
+fn log(arrival: &Arrival, (client, version): (&str, Version), (present, dropped): (bool, u64)) {
+    if arrival.shared.talk.allows() {
+        tracing::info!(peer = %arrival.shown.peer, client, version = ?version, present, "client connected");
+    }
+    if dropped > 0 {
+        tracing::warn!(client, dropped, "messages found no room while the client was away");
+    }
 }
 
 /// Of whoever is at the other end, bytes.

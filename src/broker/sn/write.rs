@@ -143,7 +143,9 @@ fn content(number: u8, content: &[u8], body: &mut Vec<u8>) -> u8 {
 }
 
 fn words<const N: usize>(number: u8, words: [u16; N], body: &mut Vec<u8>) -> u8 {
-    words.iter().for_each(|word| body.extend_from_slice(&word.to_be_bytes()));
+    for word in words {
+        body.extend_from_slice(&word.to_be_bytes());
+    }
     number
 }
 

@@ -102,7 +102,9 @@ impl Writer {
             if let Some(output) = &mut self.output {
                 output.flush()?;
             }
-            window.into_iter().for_each(|waiting| waiting.delivery.acknowledge());
+            for waiting in window {
+                waiting.delivery.acknowledge();
+            }
         }
         Ok(())
     }

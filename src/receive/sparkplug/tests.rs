@@ -9,7 +9,9 @@ fn metric<'a>(name: Option<&'a str>, alias: Option<u64>, value: Value<'a>) -> Me
 
 fn payload(seq: Option<u8>, metrics: &[Metric<'_>]) -> Vec<u8> {
     let mut payload = Payload::new(7, seq);
-    metrics.iter().for_each(|metric| payload.push(metric));
+    for metric in metrics {
+        payload.push(metric);
+    }
     payload.encode()
 }
 

@@ -105,7 +105,7 @@ impl Link {
             }
         }
         if self.porch.closed.is_cancelled() {
-            return self.close(translator);
+            return Self::close(translator);
         }
         let (takes, asleep) = (translator.takes_more(), matches!(translator.stage, Stage::Asleep(_)));
         let has_pipe = pipe.is_some();
@@ -134,14 +134,14 @@ impl Link {
                 }
             },
             () = tokio::time::sleep_until(due) => translator.tick(Instant::now()),
-            () = self.porch.closed.cancelled() => self.close(translator),
+            () = self.porch.closed.cancelled() => Self::close(translator),
             () = self.porch.end.cancelled(), if !has_pipe => Flow::End(End::Told),
             () = self.gone.cancelled() => Flow::End(End::Lost("somebody else comes from its address")),
         }
     }
 
     /// There is no such door any more.
-    fn close(&mut self, translator: &mut Translator) -> Flow {
+    fn close(translator: &mut Translator) -> Flow {
         translator.out.push(Message::Disconnect(None));
         Flow::End(End::Told)
     }
