@@ -4,7 +4,8 @@
 //! a bus that fails and is built anew ends one, for somebody may have his hands in the device. Buses come and go, and a
 //! device that was removed and is back has another place; so no bus keeps a pause and none hands one over, each looks here
 //! before it asks anybody anything. Whoever forgot one has it shown on the page, on the device's topic and in the cause of its
-//! tags, and a box that was switched off and on polls what its configuration says.
+//! tags, and a box that was switched off and on polls what its configuration says. It goes by the name: a device that a reload
+//! calls otherwise is another one, and is polled.
 //!
 //! Cannot fill up: there are as many names as devices that a plan had since the start, which a reload bounds.
 

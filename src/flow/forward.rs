@@ -255,10 +255,8 @@ impl Parcel {
     async fn deliver(self) -> Result<(), Refused> {
         let Self { lane, record, receipt } = self;
         let Some(mut receipt) = receipt else {
-            let (class, at) = (record.class, record.at);
-            if timeout(DURABLE_WAIT_MAX, enter(lane.clone(), record)).await != Ok(Ok(())) {
-                lane.spill_message(class, at);
-            }
+            let mut loss = Loss { lane: lane.clone(), class: record.class, at: record.at, is_in: false };
+            loss.is_in = timeout(DURABLE_WAIT_MAX, enter(lane, record)).await == Ok(Ok(()));
             return Ok(());
         };
         let (deadline, claim) = (Instant::now() + lane.patience(), record.claim.clone());
@@ -269,6 +267,22 @@ impl Parcel {
             Err(_) => receipt.await, // the store has begun with it
         };
         told.map(drop).map_err(|_| Refused::Full) // the store has given it up
+    }
+}
+
+/// A message nobody will send again. Counted for a gap record unless it gets in: also when its sender goes, and this with it.
+struct Loss {
+    lane: Hub,
+    class: Class,
+    at: Stamp,
+    is_in: bool,
+}
+
+impl Drop for Loss {
+    fn drop(&mut self) {
+        if !self.is_in {
+            self.lane.spill_message(self.class, self.at);
+        }
     }
 }
 

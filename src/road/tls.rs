@@ -118,7 +118,7 @@ impl Configs {
             Err(error) => match &mut self.last {
                 Some(made) if check_not_expired(&self.now, files, &made.content).is_ok() => {
                     renew(&self.now, files, made)?;
-                    let (config, edition) = (Arc::clone(&made.config), made.edition);
+                    let (config, edition) = (with_alpn(made, alpn), made.edition);
                     Ok(Loaded { config, edition, fault: Some(error.to_string()) })
                 }
                 _ => Err(error),
@@ -154,6 +154,17 @@ impl Configs {
         };
         Ok(Loaded { config: Arc::clone(&made.config), edition: made.edition, fault: None })
     }
+}
+
+/// The last configuration for a server that speaks another protocol than the one before: its sessions are not for this one.
+fn with_alpn(made: &Made, alpn: &[Vec<u8>]) -> Arc<ClientConfig> {
+    if made.content.alpn == alpn {
+        return Arc::clone(&made.config);
+    }
+    let mut config = ClientConfig::clone(&made.config);
+    config.alpn_protocols = alpn.to_vec();
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
 }
 
 /// One more configuration of the same content, without the sessions of the one before, where a server that would be refused

@@ -352,7 +352,7 @@ impl Connection {
 }
 
 /// Everybody who is ready has a turn before this task goes on. Not tokio's `yield_now`: that asks the sockets first.
-pub(super) async fn give_way() {
+async fn give_way() {
     let mut given = false;
     poll_fn(|context| {
         if std::mem::replace(&mut given, true) {

@@ -56,7 +56,7 @@ pub(super) enum Raw {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
     #[cfg(feature = "quic")]
-    Quic(Caller),
+    Quic(Box<Caller>),
 }
 
 /// The name of our socket; removed when the door closes, if it is still ours.
@@ -90,13 +90,22 @@ impl Listening {
         }
     }
 
+    /// Do the connections that came in here go on through this very socket? Then it cannot be opened again before they end.
+    pub(super) fn is_shared_with_clients(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix { .. } | Self::Udp(_) => false,
+            #[cfg(feature = "quic")]
+            Self::Quic(_) => true,
+        }
+    }
+
     /// The next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<Raw> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Raw::Tcp(stream, peer)),
             Self::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Raw::Unix(stream)),
             #[cfg(feature = "quic")]
-            Self::Quic(port) => port.next().await.map(Raw::Quic),
+            Self::Quic(port) => port.next().await.map(|caller| Raw::Quic(Box::new(caller))),
             Self::Udp(_) => std::future::pending().await,
         }
     }

@@ -308,8 +308,16 @@ impl Door {
         }
         let mut secured = self.secured.clone();
         loop {
+            let open = &self.open;
             let closed = async {
                 match &mut secured {
+                    // Its clients hold the port for as long as they stay, so it is kept until there is a certificate again.
+                    Some(secured) if from.is_shared_with_clients() => loop {
+                        secured.gone().await;
+                        open.store(false, Ordering::Relaxed);
+                        secured.usable().await;
+                        open.store(true, Ordering::Relaxed);
+                    },
                     Some(secured) => secured.gone().await,
                     None => std::future::pending().await,
                 }

@@ -29,6 +29,10 @@ use crate::road::server::Serving;
 /// TLS and upgrade may take this long, first byte included: five round trips of a satellite.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
 
+/// What was said last by QUIC is brought over in this time, or not at all; and in this, if it is the gateway that stops.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
+const HASTY_FAREWELL_MAX: Duration = Duration::from_millis(400);
+
 /// Bytes that rustls keeps while the socket takes none: a full record.
 const TLS_BYTES_MAX: usize = 16 * 1024;
 
@@ -71,7 +75,7 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
     if let Some((arrival, connect, arrived)) = heard {
         welcome(arrival, connect, arrived).await;
     }
-    leaving.depart().await;
+    leaving.depart(if end.is_cancelled() { HASTY_FAREWELL_MAX } else { FAREWELL_MAX }).await;
 }
 
 /// Somebody that is through the layers of this door.
@@ -91,11 +95,12 @@ enum Leaving {
 
 impl Leaving {
     #[cfg_attr(not(feature = "quic"), expect(clippy::unused_async, reason = "only QUIC has to wait"))]
-    async fn depart(self) {
+    #[cfg_attr(not(feature = "quic"), expect(unused_variables, reason = "only QUIC has to wait"))]
+    async fn depart(self, most: Duration) {
         match self {
             Self::ByItself => {}
             #[cfg(feature = "quic")]
-            Self::Quic(leaving) => leaving.depart().await,
+            Self::Quic(leaving) => leaving.depart(most).await,
         }
     }
 }
@@ -104,7 +109,7 @@ impl Leaving {
 async fn enter(raw: Raw, porch: &Porch) -> io::Result<Entered> {
     #[cfg(feature = "quic")]
     if let Raw::Quic(caller) = raw {
-        return enter_by_quic(caller, porch).await;
+        return enter_by_quic(*caller, porch).await;
     }
     let (stream, known) = enter_by_socket(raw, porch).await?;
     Ok(Entered { stream, known, leaving: Leaving::ByItself })
@@ -114,7 +119,7 @@ async fn enter(raw: Raw, porch: &Porch) -> io::Result<Entered> {
 async fn enter_by_quic(caller: crate::road::quic::port::Caller, porch: &Porch) -> io::Result<Entered> {
     let secured = porch.secured.as_ref().ok_or_else(closed)?;
     let serving = secured.serving().ok_or_else(closed)?;
-    let entered = caller.enter(&serving).await?;
+    let entered = porch.turnstile.pass(caller.enter(&serving)).await?;
     let known = recognise(&entered.chain, secured, &serving)?;
     Ok(Entered { stream: Stream::layered(entered.stream), known, leaving: Leaving::Quic(entered.leaving) })
 }

@@ -53,6 +53,17 @@ pub struct UnaskedPlan {
     pub from: Vec<AddressRange>,
 }
 
+/// What a listener's list says of a client id and the address it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance<'a> {
+    /// It is taken for this user, behind `sensor:` in rules.
+    User(&'a str),
+    /// The id is in the list, for other networks.
+    Elsewhere,
+    /// The id is not in the list.
+    Unknown,
+}
+
 /// Addresses that begin alike: `10.0.0.0/24`, or one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressRange {
@@ -61,17 +72,20 @@ pub struct AddressRange {
 }
 
 impl MqttSnPlan {
-    /// Whom a client with this id, from there, is taken for; `None`: nobody.
-    pub fn user<'a>(&'a self, client_id: &'a str, from: IpAddr) -> Option<&'a str> {
-        let fits = |sensor: &&SensorPlan| {
-            let id = match sensor.client_id.strip_suffix('*') {
-                Some(begin) => client_id.starts_with(begin),
-                None => client_id == sensor.client_id,
-            };
-            id && admits(&sensor.from, from)
-        };
-        let found = self.sensors.iter().find(fits)?;
-        Some(found.user.as_deref().unwrap_or(client_id))
+    /// Whom a client with this id, from there, is taken for. An id that is written out is nobody's but its entries': no
+    /// pattern, and no door for everybody, lets it in from another network.
+    pub fn entrance<'a>(&'a self, client_id: &'a str, from: IpAddr) -> Entrance<'a> {
+        let exact = |sensor: &&SensorPlan| sensor.client_id == client_id && !sensor.client_id.ends_with('*');
+        let begins =
+            |sensor: &&SensorPlan| sensor.client_id.strip_suffix('*').is_some_and(|begin| client_id.starts_with(begin));
+        let is_exact = self.sensors.iter().any(|sensor| exact(&sensor));
+        let counts = |sensor: &&SensorPlan| if is_exact { exact(sensor) } else { begins(sensor) };
+        let mut entries = self.sensors.iter().filter(counts).peekable();
+        if entries.peek().is_none() {
+            return Entrance::Unknown;
+        }
+        let admitting = entries.find(|sensor| admits(&sensor.from, from));
+        admitting.map_or(Entrance::Elsewhere, |sensor| Entrance::User(sensor.user.as_deref().unwrap_or(client_id)))
     }
 
     /// The name of a predefined topic.
@@ -119,6 +133,30 @@ fn masked(address: IpAddr, bits: u8) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_is_written_out_comes_in_from_its_own_network_only() {
+        let sensor = |client_id: &str, user: Option<&str>, from: &str| SensorPlan {
+            client_id: client_id.to_owned(),
+            user: user.map(Into::into),
+            from: vec![AddressRange::parse(from).expect("a network")],
+        };
+        let plan = MqttSnPlan {
+            sensors: vec![sensor("tank-1", None, "10.0.7.5"), sensor("tank-*", Some("tanks"), "10.0.8.0/24")],
+            gateway_id: 1,
+            advertise: None,
+            retry: Duration::from_secs(10),
+            retries: 4,
+            datagram_bytes: 1400,
+            topics: Vec::new(),
+            publish: None,
+        };
+        assert_eq!(plan.entrance("tank-1", address("10.0.7.5")), Entrance::User("tank-1"));
+        assert_eq!(plan.entrance("tank-1", address("10.0.8.9")), Entrance::Elsewhere, "the pattern is not for it");
+        assert_eq!(plan.entrance("tank-2", address("10.0.8.9")), Entrance::User("tanks"));
+        assert_eq!(plan.entrance("tank-2", address("10.0.7.5")), Entrance::Elsewhere);
+        assert_eq!(plan.entrance("pump-1", address("10.0.7.5")), Entrance::Unknown);
+    }
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")

@@ -56,6 +56,20 @@ async fn what_nobody_asks_for_and_finds_no_place_is_counted_for_a_gap_record() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_is_counted_too_when_its_sender_goes_while_it_waits() {
+    let (entry, end) = entry("#", None);
+    for _ in 0..DURABLE_DEPTH {
+        entry.submit(letter("m", b"x", Wish::Nothing)).await.expect("taken");
+    }
+    let late = tokio::spawn(entry.submit(letter("m", b"x", Wish::Nothing)));
+    tokio::task::yield_now().await;
+    assert!(end.spill.take().iter().all(Option::is_none), "it waits");
+    late.abort();
+    assert!(late.await.is_err_and(|gone| gone.is_cancelled()));
+    assert_eq!(end.spill.take()[Class::Bulk as usize].map(|lost| lost.count), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn so_many_bytes_wait_and_no_more() {
     let (entry, mut end) = entry("#", None);
     let large = vec![7; WAITING_BYTES_MAX as usize / 2];

@@ -24,9 +24,6 @@ const WAITING_MAX: usize = 256;
 /// Bytes that each of them, and all together, may send meanwhile.
 const EARLY_BYTES_MAX: u64 = 8 << 10;
 const EARLY_BYTES_TOTAL_MAX: u64 = 512 << 10;
-/// What was said last is brought over in this time, or not at all.
-const FAREWELL_MAX: Duration = Duration::from_secs(5);
-
 /// An open port.
 #[derive(Debug)]
 pub struct Port(Endpoint);
@@ -101,9 +98,10 @@ impl Caller {
 }
 
 impl Leaving {
-    /// The stream is over: waits a moment until the other side has all of it, and closes the connection.
-    pub async fn depart(self) {
-        drop(timeout(FAREWELL_MAX, self.delivered).await);
+    /// The stream is over: waits until the other side has all of it, `most` so long, and closes the connection. Cancel-safe:
+    /// it is closed then too.
+    pub async fn depart(self, most: Duration) {
+        drop(timeout(most, self.delivered).await);
         self.connection.close(VarInt::from_u32(0), b"");
     }
 }

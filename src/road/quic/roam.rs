@@ -79,7 +79,12 @@ impl Books for Roaming {
                 self.account.moved();
                 tracing::info!(from = %before, to = %now, "the address of this box has changed, QUIC connection goes on");
             }
-            Err(error) => tracing::warn!(%error, to = %now, "QUIC connection stays where it was"),
+            Err(error) => {
+                self.stranded = true; // tried again
+                if !was_stranded {
+                    tracing::warn!(%error, to = %now, "QUIC connection stays where it was");
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::inner::{self, Delivery};
 use super::names::Known;
-use super::translator::{End, Flow, Stage, Translator};
+use super::translator::{End, Flow, Stage, Translator, WAITING_BYTES_MAX, WAITING_MAX};
 use crate::broker::message::{Qos, Retain};
 use crate::broker::sn::{Again, Code, Kept, Message, Publish, Quality, Topic};
 use crate::broker::wire::AckKind;
@@ -62,6 +62,12 @@ impl Translator {
     /// A message has come for the sensor.
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         self.quiet = 0;
+        // While the broker's answer to a PUBREC is waited for, everything is taken: at QoS 0 there may be any number of them.
+        let too_many = self.waiting.len() >= 2 * WAITING_MAX || self.waiting_bytes >= 2 * WAITING_BYTES_MAX;
+        if too_many && delivery.qos == Qos::AtMostOnce {
+            self.refused += 1;
+            return;
+        }
         self.waiting_bytes += delivery.topic.len() + delivery.payload.len();
         self.waiting.push_back(Waiting::Publish(delivery));
     }

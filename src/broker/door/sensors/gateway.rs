@@ -23,7 +23,7 @@ use crate::broker::door::terms::Terms;
 use crate::broker::sn::{self, Code, Message, Publish, Quality};
 use crate::broker::stats::SensorStats;
 use crate::broker::talk::Trouble;
-use crate::config::plan::{Anonymous, MqttSnPlan};
+use crate::config::plan::{Anonymous, Entrance, MqttSnPlan};
 
 /// Longest client id, bytes; the specification has 23 (section 5.3.1).
 const CLIENT_ID_BYTES_MAX: usize = 256;
@@ -236,13 +236,18 @@ impl Gateway<'_> {
         if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX {
             return Err(Code::NotSupported);
         }
-        let user: Option<Arc<str>> = self.rules.plan.user(id, from).map(Into::into);
         let door = self.porch.plan.anonymous;
-        if user.is_none() && door == Anonymous::None {
+        let user: Option<Option<Arc<str>>> = match self.rules.plan.entrance(id, from) {
+            _ if id.chars().any(char::is_control) => None, // as at the other doors
+            Entrance::User(name) => Some(Some(name.into())),
+            Entrance::Unknown if door != Anonymous::None => Some(None),
+            Entrance::Elsewhere | Entrance::Unknown => None,
+        };
+        let Some(user) = user else {
             shared.stats.connects_refused.one();
             shared.access.turn_away(Arriving { door, client: id, from: Some(from) });
             return Err(Code::NotSupported);
-        }
+        };
         shared.stats.connections.one();
         let pass = match self.limits.admit(Some(from), Instant::now()) {
             Ok(pass) => Arc::new(pass),

@@ -152,7 +152,10 @@ impl Translator {
         if let Message::Connect(said) = message {
             return self.connect_again(said, now);
         }
-        if self.fresh && matches!(message, Message::WillMessage(_) | Message::WillTopic(None)) {
+        if self.fresh
+            && self.question.is_none()
+            && matches!(message, Message::WillMessage(_) | Message::WillTopic(None))
+        {
             self.out.push(Message::Connack(Code::Accepted)); // the first one was not heard
             return Flow::On;
         }
@@ -267,8 +270,8 @@ impl Translator {
 pub(super) const fn code(reason: u8) -> Code {
     match reason {
         0..0x80 => Code::Accepted,
-        // unavailable, busy, shutting down, receive maximum, message rate, quota
-        0x88 | 0x89 | 0x8B | 0x93 | 0x96 | 0x97 => Code::Congestion,
+        // a failure that passes, such as of the disk; unavailable, busy, shutting down, receive maximum, message rate, quota
+        0x80 | 0x88 | 0x89 | 0x8B | 0x93 | 0x96 | 0x97 => Code::Congestion,
         _ => Code::NotSupported,
     }
 }
