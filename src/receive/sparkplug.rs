@@ -3,7 +3,7 @@
 //! Samples have no numbers of ours in this format. What shows a loss is `seq`, which an edge node counts over all its messages
 //! from a birth on: a hole in it is so many messages that are missing, up to 255. Data that cannot be understood, because the
 //! birth that names their aliases was missed, are counted too. Either way the edge node is asked to be born again, once in
-//! [`ASK_EVERY`] at most. What an edge node says nothing of cannot be seen missing from here: what it sent while nobody listened
+//! `ASK_EVERY` at most. What an edge node says nothing of cannot be seen missing from here: what it sent while nobody listened
 //! comes as historical only where it waits for this host (`primary_host`).
 //!
 //! A value may come twice: in a birth and as data, or again after a cut. Topic and time tell.
