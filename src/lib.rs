@@ -53,6 +53,8 @@
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
 //! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); a medium that refuses a read: `store/patience` |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
+//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, how they sleep | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`) |
+//! | who goes first when hundreds come in at once | [`broker`] (`door/turnstile`) |
 //! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | the JSON of every payload | [`payload::json`] |

@@ -196,7 +196,8 @@ impl Translator {
     }
 
     /// Is there nothing left for one that is awake? The broker is asked: it answers a PINGREQ, then sends what it has. So two
-    /// answers with nothing before them and nothing on its way say that there was nothing when the second was written.
+    /// answers with nothing before them and nothing on its way say that there was nothing when the second was written; but for what
+    /// waits there for a commit or a page of its session, which comes at the next wake.
     pub(super) fn look_for_rest(&mut self) {
         let Stage::Awake(duration) = self.stage else { return };
         if self.pinging || self.flight.is_some() || !self.waiting.is_empty() {
