@@ -213,7 +213,7 @@ const TRAPS: [(&str, &str, &str); 8] = [
     ("modbus-tcp", "pieces:20ms", "answer"),
 ];
 
-/// Four seconds: two recordings of a second each, and two sites that start.
+/// Six seconds: two recordings of two seconds each, and two sites that start.
 #[test]
 fn every_fault_that_was_recorded_is_played_and_recorded_again() {
     let home = tempfile::tempdir().expect("temporary directory");
@@ -221,9 +221,11 @@ fn every_fault_that_was_recorded_is_played_and_recorded_again() {
     let (config, live, desk) = (at("site.toml"), at("live.toml"), at("desk.toml"));
     let mut text = "[gateway]\nname = \"seven\"\n".to_owned();
     let mut faults = Vec::new();
-    for (ix, (kind, fault, _)) in TRAPS.iter().enumerate() {
+    for (ix, (kind, fault, result)) in TRAPS.iter().enumerate() {
+        // Who answers in the end is waited for, however slow the machine is; a fault is known only when the time is over.
+        let patience = if matches!(*result, "answer" | "exception") { "10s" } else { "500ms" };
         let part = format!(
-            "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.1:502\"\nresponse_timeout = \"200ms\"\n\
+            "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.1:502\"\nresponse_timeout = \"{patience}\"\n\
              [[device]]\nname = \"d{ix}\"\nbus = \"b{ix}\"\nunit_id = {unit}\n[[device.tag]]\nname = \"v\"\n\
              address = \"holding:0\"\ntype = \"uint64\"\npoll = \"100ms\"\n",
             unit = ix + 1
@@ -240,7 +242,7 @@ fn every_fault_that_was_recorded_is_played_and_recorded_again() {
     let mut play = None;
     for name in ["first.capture", "second.capture"] {
         let file = at(name);
-        let (code, text) = tool(&["capture", "--config", &from, "--for", "1s", "--output", &file]);
+        let (code, text) = tool(&["capture", "--config", &from, "--for", "2s", "--output", &file]);
         assert_eq!(code, Some(0), "{text}");
         rounds.push(shown(&file));
         if play.is_none() {
@@ -251,8 +253,11 @@ fn every_fault_that_was_recorded_is_played_and_recorded_again() {
     drop((site, play));
     for (unit, (kind, fault, result)) in (1..).zip(TRAPS) {
         for (round, shown) in rounds.iter().enumerate() {
-            let told: Vec<_> = questions(shown, unit).collect();
-            assert!(!told.is_empty(), "{fault} on {kind}, round {round}: nothing was asked");
+            // On a machine that stood still the wrong answer comes after its time: such a question tells nothing of the fault.
+            let in_time =
+                |item: &&Value| fault == "close" || item["received"].as_array().is_some_and(|all| !all.is_empty());
+            let told: Vec<_> = questions(shown, unit).filter(in_time).collect();
+            assert!(!told.is_empty(), "{fault} on {kind}, round {round}: nothing was asked, or answered in time");
             for item in told {
                 assert_eq!(item["result"], result, "{fault} on {kind}, round {round}: {item}");
                 assert_eq!(item["hung_up"], fault == "close", "{fault} on {kind}, round {round}: {item}");
