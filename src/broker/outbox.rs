@@ -5,7 +5,7 @@
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
 //!
-//! A single message at QoS 0 need not wait at all: see `line`.
+//! A single message need not wait at all: see `line`.
 //!
 //! What stands in the ledger does not end a connection: when it takes more than half of that, the outbox falls
 //! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
@@ -63,7 +63,11 @@ struct Queue {
     ending: Option<Ending>,
     /// Lent by the connection while it waits.
     line: Option<Line>,
-    /// The rest of a packet that was begun on it.
+    /// Lent with it, and not used.
+    packet_id: Option<u16>,
+    /// What is in flight under the identifier that was lent.
+    launched: Option<Qos>,
+    /// The rest of a packet that was begun on the line.
     begun: BytesMut,
 }
 
@@ -344,8 +348,8 @@ impl Queue {
         }
         self.ending = Some(ending);
         if ending != Ending::Stopping {
-            let begun = std::mem::take(&mut self.begun);
-            *self = Self { ending: self.ending, begun, ..Self::default() };
+            let (begun, launched) = (std::mem::take(&mut self.begun), self.launched);
+            *self = Self { ending: self.ending, begun, launched, ..Self::default() };
         }
     }
 }

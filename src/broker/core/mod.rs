@@ -118,6 +118,8 @@ pub(super) struct Published {
     pub receivers: usize,
     /// Somebody subscribes to its topic, be it the publisher alone who does not want its own.
     pub wanted: bool,
+    /// Somebody gets it in a turn of his own.
+    pub waits: bool,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,
     /// Its packet identifier stands in the ledger.
@@ -290,8 +292,8 @@ impl Shared {
         if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        core.deliver(&self.stats, from.map_or(Company::InRow, |from| from.company));
-        Ok(Published { receivers, wanted, committed, owed })
+        let waits = core.deliver(&self.stats, from.map_or(Company::InRow, |from| from.company));
+        Ok(Published { receivers, wanted, waits, committed, owed })
     }
 
     /// Is there a retained message, or may there be one in a file that could not be read yet?

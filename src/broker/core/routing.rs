@@ -40,9 +40,11 @@ impl Core {
         durable && message.qos > Qos::AtMostOnce && message.keep == Keep::Every
     }
 
-    /// Puts them into the outboxes of those who are there. What comes alone goes to the first of them at once.
-    pub(super) fn deliver(&mut self, stats: &BrokerStats, company: Company) {
+    /// Puts them into the outboxes of those who are there: does one wait there? What comes alone goes to the first of them
+    /// at once.
+    pub(super) fn deliver(&mut self, stats: &BrokerStats, company: Company) -> bool {
         let mut at_once = if company == Company::Alone { AT_ONCE_MAX } else { 0 };
+        let mut waits = false;
         for (key, delivery) in self.deliveries.drain(..) {
             let Some(client) = self.clients.get(key) else {
                 continue;
@@ -64,6 +66,7 @@ impl Core {
                 stats.bytes_sent.add(bytes as u64);
                 continue;
             }
+            waits = true;
             let owed = delivery.owed.is_some();
             match connected.outbox.put(delivery) {
                 Put::Waits | Put::Behind => {}
@@ -73,6 +76,7 @@ impl Core {
                 Put::Closed => stats.dropped_slow.one(),
             }
         }
+        waits
     }
 }
 

@@ -103,7 +103,7 @@ impl Connection {
         let (mut reader, mut writer) = stream.into_split();
         self.line = writer.socket().map(|socket| self.duty.line(socket));
         let mut ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
-        self.seat.outbox.take_back(&mut out);
+        self.take_back(&mut out);
         if ending == Ending::TakenOver {
             tokio::task::yield_now().await; // the sockets are asked: what has arrived is known of afterwards
         }
@@ -156,7 +156,7 @@ impl Connection {
                 }
             }
             if std::mem::take(&mut lent) {
-                self.seat.outbox.take_back(out);
+                self.take_back(out);
             }
             let left = match self.work(intake, out) {
                 Ok(left) => left,
@@ -227,7 +227,14 @@ impl Connection {
     fn lend(&self, left: &Left, out: &BytesMut) -> bool {
         let nothing = out.is_empty() && left.retained == Rest::Nothing;
         let line = self.line.as_ref().filter(|_| nothing && self.duty.lends());
-        line.inspect(|line| self.seat.outbox.lend(line)).is_some()
+        line.inspect(|line| self.seat.outbox.lend(line, self.duty.next_id())).is_some()
+    }
+
+    /// The line is ours again.
+    fn take_back(&mut self, out: &mut BytesMut) {
+        if let Some(qos) = self.seat.outbox.take_back(out) {
+            self.duty.launched(qos);
+        }
     }
 
     /// False: the connection is gone.

@@ -59,7 +59,7 @@ pub(super) struct Duty {
     pub(super) refusals: usize,
     /// It has published what others are owed, and probably goes on to.
     is_kept: bool,
-    /// Publishes that went on to others since this was last asked.
+    /// Publishes that wait for the turn of others, since this was last asked.
     sent_on: usize,
     /// How the packet came that is being dealt with.
     pub(super) company: Company,
@@ -134,7 +134,7 @@ impl Duty {
         self.waits.is_pausing() || self.session.is_full(self.waits.len())
     }
 
-    /// How many publishes went on to other clients since this was last asked.
+    /// How many publishes wait for the turn of other clients, since this was last asked.
     pub(super) fn take_sent_on(&mut self) -> usize {
         std::mem::take(&mut self.sent_on)
     }
@@ -299,7 +299,7 @@ impl Duty {
             }
         };
         self.is_kept |= published.owed;
-        self.sent_on += usize::from(published.wanted);
+        self.sent_on += usize::from(published.waits);
         let stored = self.shared.forward(&message, retain);
         // 0x10: no matching subscribers. At QoS 2 left unsaid, as by mosquitto: its clients' authors know 0 only.
         let unseen = !published.wanted && message.qos == Qos::AtLeastOnce && stored.is_none();

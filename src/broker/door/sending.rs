@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::duty::Duty;
 use crate::broker::keeping;
-use crate::broker::message::{Delivery, Stage};
+use crate::broker::message::{Delivery, Qos, Stage};
 use crate::broker::outbox::{Line, Socket};
 use crate::broker::retained::Rest;
 use crate::broker::session::{Errands, Lifetime};
@@ -31,6 +31,17 @@ impl Duty {
     pub(super) fn lends(&self) -> bool {
         let passing = self.session.lifetime() == Lifetime::Connection;
         passing && self.unsaid == 0 && self.walks.is_empty() && self.course.is_empty() && self.aliases.are_none()
+    }
+
+    /// To be lent with the line.
+    pub(super) fn next_id(&self) -> Option<u16> {
+        self.session.next_id()
+    }
+
+    /// The identifier that was lent is used: nothing else has been launched since.
+    pub(super) fn launched(&mut self, qos: Qos) {
+        let launched = self.session.launch(qos, None);
+        debug_assert!(launched.is_some(), "a free identifier stays free");
     }
 
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.

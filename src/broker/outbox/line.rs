@@ -1,9 +1,10 @@
-//! The short way to a client: while its connection only waits, one message at QoS 0 may be written to its socket by
-//! whoever has it, and spares the turn of another task.
+//! The short way to a client: while its connection only waits, a message may be written to its socket by whoever has it,
+//! and spares the turn of another task.
 //!
 //! A connection that has nothing to say and nothing on its way [lends](Outbox::lend) its line, and takes it back when it
 //! goes on. While it is lent nothing waits in the outbox, or the message goes there too: none overtakes another. What of a
-//! packet the socket does not take goes back to the connection, which writes on.
+//! packet the socket does not take goes back to the connection, which writes on. With the line goes one packet identifier,
+//! for one message above QoS 0: that it is in flight the session hears with the line, before it hears any acknowledgement.
 
 use std::fmt;
 use std::io;
@@ -42,36 +43,43 @@ impl fmt::Debug for Line {
 }
 
 impl Outbox {
-    /// For the one connection, which has nothing more to write.
-    pub(in crate::broker) fn lend(&self, line: &Line) {
-        self.lock().line = Some(line.clone());
+    /// For the one connection, which has nothing more to write. `packet_id`: free, if there is room in the client's window.
+    pub(in crate::broker) fn lend(&self, line: &Line, packet_id: Option<u16>) {
+        let mut queue = self.lock();
+        (queue.line, queue.packet_id) = (Some(line.clone()), packet_id);
     }
 
-    /// The line is the connection's again, with what is still to be written of a packet: before anything else.
-    pub(in crate::broker) fn take_back(&self, out: &mut BytesMut) {
+    /// The line is the connection's again, with what is still to be written of a packet: before anything else. At which
+    /// quality is a publish in flight now, under the identifier that was lent?
+    pub(in crate::broker) fn take_back(&self, out: &mut BytesMut) -> Option<Qos> {
         let mut queue = self.lock();
         queue.line = None;
         if !queue.begun.is_empty() {
             out.extend_from_slice(&std::mem::take(&mut queue.begun));
         }
+        queue.launched.take()
     }
 
     /// Writes a message that waits for nothing, if there is a line and it takes it: how many bytes have gone.
     pub(in crate::broker) fn send_at_once(&self, delivery: &Delivery) -> Option<usize> {
-        if delivery.qos != Qos::AtMostOnce || delivery.owed.is_some() || delivery.message.expires.is_some() {
+        if delivery.owed.is_some() || delivery.message.expires.is_some() {
             return None;
         }
         let mut queue = self.lock();
         let line = queue.line.as_ref().filter(|_| queue.waiting.is_empty() && queue.ending.is_none())?;
+        let packet_id = if delivery.qos == Qos::AtMostOnce { 0 } else { queue.packet_id? };
         let outgoing = Outgoing::new(delivery, (line.version, Naming::Full), Instant::now());
         let length = outgoing.len();
         if length > line.maximum_packet.min(PACKET_BYTES_MAX) {
             return None;
         }
         let mut packet = BytesMut::with_capacity(length);
-        outgoing.write(&mut packet, 0);
+        outgoing.write(&mut packet, packet_id);
         // An error: the connection will find out.
         let count = line.socket.try_write(&packet).ok().filter(|count| *count > 0)?;
+        if delivery.qos > Qos::AtMostOnce {
+            (queue.packet_id, queue.launched) = (None, Some(delivery.qos));
+        }
         if count < length {
             packet.advance(count);
             queue.begun = packet;

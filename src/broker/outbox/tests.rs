@@ -198,7 +198,7 @@ fn a_lent_line_serves_who_would_not_wait_and_what_it_does_not_take_of_a_packet_g
     let (outbox, mut out) = (empty(), BytesMut::new());
     let one = |payload: &[u8]| delivery("t", payload, Keep::Every);
     assert_eq!(outbox.send_at_once(&one(b"")), None, "no line");
-    outbox.lend(&line);
+    outbox.lend(&line, None);
     assert_eq!(outbox.send_at_once(&one(&[7; 2000])), None, "too long for the client");
     assert_eq!(outbox.send_at_once(&one(b"")), Some(5));
     outbox.put(one(b"waits"));
@@ -207,9 +207,32 @@ fn a_lent_line_serves_who_would_not_wait_and_what_it_does_not_take_of_a_packet_g
     assert_eq!(outbox.send_at_once(&one(b"long")), Some(5), "a part of it");
     assert_eq!(outbox.send_at_once(&one(b"")), None, "it would go into the midst of it");
     outbox.end(Ending::TooSlow);
-    outbox.take_back(&mut out);
+    assert_eq!(outbox.take_back(&mut out), None);
     assert_eq!(out[..], b"long"[..], "the packet is finished before any last words");
     assert_eq!(socket.has.lock().expect("no panic")[..], [0x30, 3, 0, 1, b't', 0x30, 7, 0, 1, b't']);
-    outbox.lend(&line);
+    outbox.lend(&line, None);
     assert_eq!(outbox.send_at_once(&one(b"")), None, "it has ended");
+}
+
+#[test]
+fn with_the_line_goes_one_packet_identifier_and_the_session_hears_what_it_was_used_for() {
+    let socket = Arc::new(Narrow { takes: 9, has: Mutex::default() });
+    let line = Line { socket: socket.clone(), version: crate::broker::wire::Version::V311, maximum_packet: 1000 };
+    let (outbox, mut out) = (empty(), BytesMut::new());
+    let one = |qos| Delivery { qos, ..delivery("t", b"x", Keep::Every) };
+    outbox.lend(&line, None);
+    assert_eq!(outbox.send_at_once(&one(Qos::AtLeastOnce)), None, "no room in its window");
+    assert_eq!(outbox.take_back(&mut out), None);
+    outbox.lend(&line, Some(0x0102));
+    assert_eq!(outbox.send_at_once(&one(Qos::ExactlyOnce)), Some(8));
+    assert_eq!(outbox.send_at_once(&one(Qos::AtLeastOnce)), None, "the next takes the long way");
+    assert_eq!(outbox.send_at_once(&one(Qos::AtMostOnce)), Some(6), "this one needs no identifier");
+    assert_eq!(outbox.take_back(&mut out), Some(Qos::ExactlyOnce));
+    let sent = [0x34, 6, 0, 1, b't', 1, 2, b'x', 0x30, 4, 0, 1, b't', b'x'];
+    assert_eq!((&socket.has.lock().expect("no panic")[..], &out[..]), (&sent[..], &[][..]));
+    outbox.lend(&line, Some(0x0103));
+    assert_eq!(outbox.send_at_once(&one(Qos::AtLeastOnce)), Some(8));
+    outbox.end(Ending::TooSlow);
+    assert_eq!(outbox.take_back(&mut out), Some(Qos::AtLeastOnce), "also when the connection is told to go");
+    assert_eq!(outbox.take_back(&mut out), None, "once");
 }

@@ -265,6 +265,11 @@ impl Session {
         self.outbound.launch(qos, owed)
     }
 
+    /// The identifier that [`Session::launch`] will give next to what does not stand in the ledger, while there is room.
+    pub(super) fn next_id(&self) -> Option<u16> {
+        self.outbound.next_id()
+    }
+
     /// We did not listen until now: its silence begins anew.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.heard = now;

@@ -76,20 +76,29 @@ impl Outbound {
         let id = match owed {
             // Taken for as long as a client leaves the one unanswered that was sent 32 767 deliveries before.
             Some(owed) => packet_id(owed.ordinal).filter(|id| !self.flights.contains_key(id))?,
-            None => self.free_id(),
+            None => {
+                self.last_id = self.free_id();
+                self.last_id
+            }
         };
         self.flights.insert(id, Flight { awaits, owed });
         Some(id)
     }
 
     /// The window is far smaller than the number of identifiers: a free one is near.
-    fn free_id(&mut self) -> u16 {
+    fn free_id(&self) -> u16 {
+        let mut id = self.last_id;
         loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(self.reserved + 1);
-            if !self.flights.contains_key(&self.last_id) {
-                return self.last_id;
+            id = id.checked_add(1).unwrap_or(self.reserved + 1);
+            if !self.flights.contains_key(&id) {
+                return id;
             }
         }
+    }
+
+    /// The identifier of the next launch of what does not stand in the ledger.
+    pub(super) fn next_id(&self) -> Option<u16> {
+        (self.room() > 0).then(|| self.free_id())
     }
 
     pub(super) fn ack(&mut self, ack: Ack) -> Option<Action> {
