@@ -273,7 +273,7 @@ async fn answer(stream: &mut TcpStream, arrived: &mut BytesMut) -> Option<v5::Pa
         if let Ok(packet) = v5::Packet::read(arrived, None) {
             return Some(packet);
         }
-        let read = timeout(Duration::from_secs(120), stream.read_buf(arrived)).await;
+        let read = timeout(Duration::from_secs(20), stream.read_buf(arrived)).await;
         if read.is_err() || matches!(read, Ok(Err(_) | Ok(0))) {
             return None;
         }
