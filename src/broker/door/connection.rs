@@ -265,6 +265,7 @@ impl Connection {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
+        self.duty.tell_rest(out);
         Ok(Left { packets, retained })
     }
 

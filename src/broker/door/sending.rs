@@ -143,6 +143,19 @@ impl Duty {
         true
     }
 
+    /// Answers who has asked to be told when nothing is left for it: nothing waits here or in the ledger, and whatever was
+    /// sent is acknowledged.
+    pub(super) fn tell_rest(&mut self, out: &mut BytesMut) {
+        let sent = self.unsaid == 0 && self.walks.is_empty() && self.course.is_empty();
+        if self.asked_for_rest == 0 || !sent || self.session.has_flights() || !self.outbox.is_clear() {
+            return;
+        }
+        for _ in 0..std::mem::take(&mut self.asked_for_rest) {
+            encode::pong(out);
+            self.shared.stats.packets_sent.one();
+        }
+    }
+
     /// A page of what the session is owed has been read.
     pub(super) fn page(&mut self, rows: Vec<OwedRow>) {
         let last = rows.last().map(|row| row.ordinal);
