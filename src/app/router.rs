@@ -2,7 +2,8 @@
 //!
 //! Order of business for each: read the payload → check tag, limits and deadline → journal on disk → only then tell the
 //! sender → hand it to the bus, which takes it before the next poll → close the journal → publish the result. A command
-//! that was open when the gateway went down is answered "failed: unknown" at the next start and never written twice.
+//! that was open when the gateway went down is answered "failed: unknown" at the next start and never written twice. One
+//! that was refused, here or by its bus, was never sent: its id may be tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl Router {
                 submitted = commands.recv() => match submitted {
                     Some(submitted) => {
                         progress::step(JOURNALLED_WITHIN);
-                        router.take(submitted, &mut open).await;
+                        router.take(submitted, &mut open, &stop).await;
                     }
                     None => break,
                 },
@@ -132,7 +133,7 @@ impl Router {
         while open.join_next().await.is_some() {}
     }
 
-    async fn take(self: &Arc<Self>, submitted: Submitted, open: &mut JoinSet<()>) {
+    async fn take(self: &Arc<Self>, submitted: Submitted, open: &mut JoinSet<()>, stop: &Stop) {
         let Submitted { request, admitted } = submitted;
         let at_unix_ms =
             Some(self.clock.wall(request.at)).filter(|w| w.certainty == Certainty::Fixed).map(|w| w.unix_ms);
@@ -172,10 +173,10 @@ impl Router {
                     deadline: ready.deadline,
                     reply,
                 });
-                let router = Arc::clone(self);
+                let (router, stop) = (Arc::clone(self), stop.clone());
                 open.spawn(async move {
                     let unknown = Outcome::Failed { reason: Failure::Unknown, read_back: None };
-                    let outcome = outcome.await.unwrap_or(unknown);
+                    let outcome = of_gateway(outcome.await.unwrap_or(unknown), &stop);
                     tracing::info!(tag = %tag_topic, value = %ready.wanted.value, origin = request.origin, %outcome, "command ended");
                     router.finish(entry, &tag_topic, &outcome, &ready.response).await;
                 });
@@ -252,7 +253,12 @@ impl Router {
 
     async fn finish(&self, entry: EntryId, tag_topic: &str, outcome: &Outcome, response: &Response) {
         let result = json::command_result(response.id.as_deref(), outcome);
-        if let Err(error) = self.journal.close(entry, result.clone()).await {
+        // What was never sent, the device being paused or just touched by a reload, may be asked for again in a minute.
+        let written = match outcome {
+            Outcome::Refused(_) => self.journal.dismiss(entry, result.clone()).await,
+            Outcome::Done { .. } | Outcome::Failed { .. } => self.journal.close(entry, result.clone()).await,
+        };
+        if let Err(error) = written {
             // The command is done; only its memory is not. After a crash it would be answered "failed: unknown".
             tracing::error!(%error, "result of a command cannot be journalled");
         }
@@ -317,6 +323,14 @@ impl Answers {
         while let Some(Submitted { request, admitted }) = commands.recv().await {
             self.refuse(&request, admitted, Refusal::Stopping);
         }
+    }
+}
+
+/// A bus that ends does not know whether the gateway does: if only a reload has touched it, another one takes its place.
+fn of_gateway(outcome: Outcome, stop: &Stop) -> Outcome {
+    match outcome {
+        Outcome::Refused(Refusal::Stopping) if !stop.is_begun() => Outcome::Refused(Refusal::Busy),
+        outcome => outcome,
     }
 }
 

@@ -1,12 +1,12 @@
 //! The command journal: what was asked for, written down before it is acknowledged to its sender, and how it ended.
 //!
 //! Own thread and file. Fed by the command router. It promises: when [`CommandJournal::begin`] has returned, the command
-//! is on disk; a key seen within 24 h is answered from memory of the disk, across restarts; what was begun before a
-//! crash and not closed is found by [`CommandJournal::unfinished`], and never begun twice.
+//! is on disk; a key seen within 24 h is answered from memory of the disk, across restarts, unless what it named was
+//! dismissed; what was begun before a crash and not closed is found by [`CommandJournal::unfinished`], and never begun twice.
 //!
 //! ```text
 //! application_id 0x4942434D ("IBCM"), user_version 1
-//! entry  id, key (NULL: none), tag, payload, origin, at (ms since 1970; NULL: clock not known), result (NULL: not ended)
+//! entry  id, key (NULL: none, or dismissed), tag, payload, origin, at (ms since 1970; NULL: clock not known), result (NULL: not ended)
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -64,6 +64,13 @@ pub enum Begun {
     },
 }
 
+/// What becomes of the key of an entry that is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Remembered,
+    Forgotten,
+}
+
 /// `None`: never seen. Otherwise how it ended, if it has.
 type Recalled = Option<Option<Vec<u8>>>;
 
@@ -90,7 +97,7 @@ pub enum JournalError {
 enum Request {
     Recall(String, Option<i64>, oneshot::Sender<Result<Recalled, Fault>>),
     Begin(Entry, oneshot::Sender<Result<Begun, Fault>>),
-    Close(EntryId, Vec<u8>, oneshot::Sender<Result<(), Fault>>),
+    Close(EntryId, Vec<u8>, Key, oneshot::Sender<Result<(), Fault>>),
     Unfinished(oneshot::Sender<Vec<UnfinishedEntry>>),
     Answer(oneshot::Sender<()>), // a sign of life
 }
@@ -131,8 +138,17 @@ impl CommandJournal {
 
     /// Writes down how it ended; on disk when it returns.
     pub async fn close(&self, id: EntryId, result: Vec<u8>) -> Result<(), JournalError> {
+        self.end(id, result, Key::Remembered).await
+    }
+
+    /// The same for one that was refused and never sent: its key is free, whoever asks with it again is asked about anew.
+    pub async fn dismiss(&self, id: EntryId, result: Vec<u8>) -> Result<(), JournalError> {
+        self.end(id, result, Key::Forgotten).await
+    }
+
+    async fn end(&self, id: EntryId, result: Vec<u8>, key: Key) -> Result<(), JournalError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Close(id, result, answer)).await.map_err(|_| JournalError::Closed)?;
+        self.requests.send(Request::Close(id, result, key, answer)).await.map_err(|_| JournalError::Closed)?;
         Ok(answered.await.map_err(|_| JournalError::Closed)??)
     }
 
@@ -172,8 +188,8 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
                 drop(answer.send(journal.attempt(|journal| recall(journal.connection()?, &key, now))));
             }
             Request::Begin(entry, answer) => drop(answer.send(journal.attempt(|journal| journal.begin(&entry)))),
-            Request::Close(id, result, answer) => {
-                drop(answer.send(journal.attempt(|journal| journal.end(id, &result))));
+            Request::Close(id, result, key, answer) => {
+                drop(answer.send(journal.attempt(|journal| journal.end(id, &result, key))));
             }
             Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
             Request::Answer(answer) => drop(answer.send(())),
@@ -253,8 +269,12 @@ impl Journal {
         Ok(Begun::New(EntryId(id)))
     }
 
-    fn end(&mut self, id: EntryId, result: &[u8]) -> Result<(), Fault> {
-        self.connection()?.execute("UPDATE entry SET result = ?2 WHERE id = ?1", params![id.0, result])?;
+    fn end(&mut self, id: EntryId, result: &[u8], key: Key) -> Result<(), Fault> {
+        let sql = match key {
+            Key::Remembered => "UPDATE entry SET result = ?2 WHERE id = ?1",
+            Key::Forgotten => "UPDATE entry SET result = ?2, key = NULL WHERE id = ?1",
+        };
+        self.connection()?.execute(sql, params![id.0, result])?;
         Ok(())
     }
 }

@@ -263,7 +263,7 @@ impl Lane {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
         if !self.is_meant(&command, tag.device) {
-            return drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
+            return drop(command.reply.send(Outcome::Refused(Refusal::Busy)));
         }
         let Some(seat) = self.roster.seat_of(tag.device) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));

@@ -25,9 +25,9 @@ pub enum Refusal {
     Absent,
     /// Its device is paused: nothing is sent to it.
     Paused,
-    /// The queue to the bus is full.
+    /// The queue to the bus is full, or a reload is just changing the device: later.
     Busy,
-    /// The gateway is stopping, or a reload is just changing the device.
+    /// The gateway is stopping. A bus that ends says so, too; the router knows whether only a reload ends it.
     Stopping,
     /// The journal could not be written, so the command was not accepted.
     Journal,

@@ -483,7 +483,7 @@ async fn a_command_that_was_checked_by_another_plan_is_refused_if_its_device_is_
     let mut other = same.clone();
     other.tags[TRUSTED.0 as usize].unit = "bar".to_owned();
     rig.plan = std::sync::Arc::new(other);
-    assert_eq!(rig.command(TRUSTED, Value::Uint(1)).await, Outcome::Refused(Refusal::Stopping));
+    assert_eq!(rig.command(TRUSTED, Value::Uint(1)).await, Outcome::Refused(Refusal::Busy));
     rig.plan = std::sync::Arc::new(same);
     assert!(matches!(rig.command(TRUSTED, Value::Uint(1)).await, Outcome::Done { .. }));
     drop(plc);

@@ -4,6 +4,7 @@
 
 use crate::cloud;
 use crate::gateway;
+use crate::reload::applied;
 
 use std::time::Duration;
 
@@ -262,6 +263,28 @@ async fn a_command_whose_time_runs_out_in_the_queue_is_not_written() {
     assert_eq!(rig.result("short").await, json!({"id": "short", "outcome": "refused", "reason": "expired"}));
     assert_eq!((rig.plc.writes(), rig.plc.word(0)), (2, 2));
     rig.plc.units.set_fault(1, None);
+    assert_eq!(rig.daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reload_keeps_from_the_device_is_told_busy_and_may_be_tried_again_with_the_same_id() {
+    let mut rig = slow(Duration::from_secs(3)).await;
+    rig.send(r#"{"value":2,"id":"first"}"#).await;
+    until("on the wire", || rig.plc.writes() == 2).await;
+    rig.send(r#"{"value":3,"id":"again"}"#).await;
+    let text = std::fs::read_to_string(rig.home.path("ironbridge.toml")).unwrap();
+    rig.home.configure(&text.replace("\"20s\"", "\"19s\"")); // of the bus: another one takes its place
+    applied(&rig.home).await;
+    assert_eq!(rig.result("again").await, json!({"id": "again", "outcome": "refused", "reason": "busy"}));
+    assert_eq!(rig.result("first").await["outcome"], "done");
+    rig.plc.units.set_fault(1, None);
+    let of = |rig: &Rig| rig.watch.on(RESULT).into_iter().filter(|seen| seen.json()["id"] == "again").count();
+    rig.send(r#"{"value":3,"id":"again"}"#).await;
+    rig.watch.until(RESULT, "done", |it| it["id"] == "again" && it["outcome"] == "done").await;
+    let told = of(&rig);
+    rig.send(r#"{"value":4,"id":"again"}"#).await; // done is done
+    until("the old outcome", || of(&rig) == told + 1).await;
+    assert_eq!((rig.plc.writes(), rig.plc.word(0)), (3, 3));
     assert_eq!(rig.daemon.stop().await, Some(0));
 }
 

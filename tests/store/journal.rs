@@ -53,6 +53,22 @@ async fn an_id_is_answered_with_its_old_result_for_a_day_across_restarts() {
 }
 
 #[tokio::test]
+async fn an_id_whose_command_was_never_sent_is_free_at_once_and_after_a_restart() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    let refused = new(&journal, entry(Some("a"), Some(NOON))).await;
+    journal.dismiss(refused, b"refused: paused".to_vec()).await.expect("written");
+    assert_eq!(journal.recall("a".to_owned(), Some(NOON + 1)).await.expect("read"), None);
+    let journal = again(&path).await;
+    assert!(journal.unfinished().await.is_empty(), "it has ended all the same");
+    let done = new(&journal, entry(Some("a"), Some(NOON + 2))).await;
+    journal.close(done, b"done".to_vec()).await.expect("written");
+    let known = Begun::Known { result: Some(b"done".to_vec()) };
+    assert_eq!(journal.begin(entry(Some("a"), Some(NOON + 3))).await.expect("known"), known);
+}
+
+#[tokio::test]
 async fn what_a_crash_left_open_is_found_once_and_can_be_closed() {
     let home = tempfile::tempdir().expect("a directory");
     let path = home.path().join("commands.db");
