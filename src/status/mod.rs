@@ -3,8 +3,8 @@
 //! It shows and asks, and owns nothing: the app gathers a [`board::Board`] of all rooms when somebody asks for it. Nothing
 //! here is on the way of a value; without the page everything else goes on.
 //!
-//! `server` the listener and its limits · `certificates` its TLS · `guard` what every request passes · `visitor` who asks ·
-//! `board` how everything stands, `health` whether all is well, `metrics` what there is to count · `pages` what a browser
+//! `server` the listener and its limits, `places` how many get in · `certificates` its TLS · `guard` what every request
+//! passes · `visitor` who asks · `board` how everything stands, `health` whether all is well, `metrics` what there is to count · `pages` what a browser
 //! gets · `api` the values of tags, `values` where they come from, `history` a line of points · `login` who is who,
 //! `sessions` for how long · `operate` commands.
 //!
@@ -28,6 +28,7 @@ mod login;
 pub mod metrics;
 mod operate;
 mod pages;
+mod places;
 mod server;
 mod sessions;
 mod stall;
@@ -92,7 +93,7 @@ pub struct StatusParts {
 pub struct StatusStats {
     /// Connections taken in.
     pub connections: Counter,
-    /// Connections closed at once because there are too many.
+    /// Connections closed because there are too many: at once, or for another one's sake before they had asked for anything.
     pub turned_away: Counter,
     /// Requests.
     pub requests: Counter,

@@ -2,14 +2,12 @@
 //!
 //! A port that cannot be opened is tried again with growing pauses and told; it never ends the process. A connection is a
 //! task of its own. It has [`HEAD_WITHIN`] for each request's head, which also ends it when it is idle, [`ANSWER_WITHIN`]
-//! for the answer, and is cut off when the other side takes nothing for [`STALLED_FOR`]. Places are few; one address that
-//! is not this machine's has some of them only, so that nobody shuts the others out.
+//! for the answer, and is cut off when the other side takes nothing for [`STALLED_FOR`]. Places are few: `places`.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,12 +22,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::StatusStats;
 use super::certificates::Certificates;
+use super::places::{Found, Place, Places};
 use super::stall::Patient;
 use super::visitor::From;
 use crate::config::plan::PagePlan;
@@ -40,10 +39,6 @@ use crate::road::server::Serving;
 
 /// First and longest pause between two attempts to open the listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// Connections at once, and from one address that is not this machine's.
-const CONNECTIONS_MAX: usize = 128;
-const CONNECTIONS_PER_ADDRESS_MAX: usize = 32;
 
 /// Waiting to be taken in.
 const BACKLOG: u32 = 64;
@@ -69,6 +64,9 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// After an error of accept that trying at once does not mend.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Of those who were turned away the log hears so often.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// So many of them in a row, and the listener is opened anew.
 const FAILURES_MAX: u32 = 25;
@@ -163,7 +161,7 @@ impl Server {
 
     /// Until the listener is of no use any more.
     async fn take_in_all(&self, listener: &TcpListener, hall: &Arc<Hall>) -> io::Error {
-        let mut failures = 0;
+        let (mut failures, mut crowd) = (0, Crowd::default());
         loop {
             let (stream, from) = match listener.accept().await {
                 Ok(taken) => taken,
@@ -181,15 +179,19 @@ impl Server {
             };
             failures = 0;
             self.stats.connections.one();
-            let Some(place) = Place::take(&hall.places, from.ip()) else {
+            let found = hall.places.find(from.ip());
+            if !matches!(found, Found::Free(_)) {
                 self.stats.turned_away.one();
-                continue;
-            };
+                crowd.tell(&self.name);
+            }
+            let (Found::Free(place) | Found::InsteadOf(place)) = found else { continue };
             let inside = Arc::clone(hall);
             hall.tracker.spawn(async move {
-                let _place = place;
-                if let Err(error) = inside.receive(stream, from).await {
-                    tracing::debug!(peer = %from, %error, "a visitor of the status page is gone");
+                tokio::select! {
+                    received = inside.receive(stream, from, &place) => if let Err(error) = received {
+                        tracing::debug!(peer = %from, %error, "a visitor of the status page is gone");
+                    },
+                    () = place.lost() => tracing::debug!(peer = %from, "a visitor who said nothing has lost his place"),
                 }
             });
         }
@@ -222,6 +224,23 @@ impl Server {
     }
 }
 
+/// Those who were turned away, or lost their places to others, and of whom the log has not heard.
+#[derive(Debug, Default)]
+struct Crowd {
+    count: u64,
+    told_at: Option<Instant>,
+}
+
+impl Crowd {
+    fn tell(&mut self, listener: &str) {
+        self.count += 1;
+        if self.told_at.is_none_or(|told_at| told_at.elapsed() >= TOLD_EVERY) {
+            tracing::warn!(listener, count = self.count, "the status page is full, visitors were turned away");
+            (self.count, self.told_at) = (0, Some(Instant::now()));
+        }
+    }
+}
+
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?; // else a restart would wait for connections of the last run (TIME_WAIT)
@@ -231,19 +250,27 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl Hall {
     /// One connection, from its first byte to its last.
-    async fn receive(&self, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+    async fn receive(&self, stream: TcpStream, from: SocketAddr, place: &Place) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let stream = Patient::new(stream, STALLED_FOR);
-        let Some(serving) = &self.serving else { return self.answer(stream, from).await };
+        let Some(serving) = &self.serving else { return self.answer(stream, from, place).await };
         let Some(config) = serving.borrow().as_ref().map(|serving| Arc::clone(&serving.config)) else {
             return Ok(()); // the certificates have just gone
         };
         let accepted = timeout(HANDSHAKE_MAX, TlsAcceptor::from(config).accept(stream)).await;
-        self.answer(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten()?, from).await
+        self.answer(accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten()?, from, place).await
     }
 
-    async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin, from: SocketAddr) -> io::Result<()> {
-        let service = service_fn(|request| answer(self.router.clone(), from, request));
+    async fn answer(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        from: SocketAddr,
+        place: &Place,
+    ) -> io::Result<()> {
+        let service = service_fn(|request| {
+            place.asked();
+            answer(self.router.clone(), from, request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
@@ -269,64 +296,5 @@ async fn answer(
     match timeout(ANSWER_WITHIN, TowerToHyperService::new(router).call(request)).await {
         Ok(answer) => answer,
         Err(_) => Ok((StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response()),
-    }
-}
-
-/// Who is inside, by address.
-#[derive(Debug, Default)]
-struct Places(Mutex<HashMap<IpAddr, usize>>);
-
-/// One place; given back when dropped.
-#[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Place {
-    /// A place for this address, if there is one.
-    fn take(places: &Arc<Places>, address: IpAddr) -> Option<Self> {
-        let address = address.to_canonical();
-        let mut inside = places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = if address.is_loopback() { CONNECTIONS_MAX } else { CONNECTIONS_PER_ADDRESS_MAX };
-        let mine = inside.get(&address).copied().unwrap_or(0);
-        if inside.values().sum::<usize>() >= CONNECTIONS_MAX || mine >= most {
-            return None;
-        }
-        inside.insert(address, mine + 1);
-        Some(Self { places: Arc::clone(places), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut inside = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match inside.get_mut(&self.address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(inside.remove(&self.address)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_cannot_take_every_place_and_places_come_back() {
-        let places = Arc::<Places>::default();
-        let all = |address: &str| {
-            let address = address.parse().expect("an address");
-            std::iter::from_fn(|| Place::take(&places, address)).collect::<Vec<_>>()
-        };
-        let far = all("10.0.0.7");
-        assert_eq!(far.len(), CONNECTIONS_PER_ADDRESS_MAX);
-        assert!(all("::ffff:10.0.0.7").is_empty(), "the same");
-        let near = all("127.0.0.1");
-        assert_eq!(near.len(), CONNECTIONS_MAX - CONNECTIONS_PER_ADDRESS_MAX);
-        drop(far);
-        assert_eq!(all("10.0.0.8").len(), CONNECTIONS_PER_ADDRESS_MAX);
-        drop(near);
-        assert!(places.0.lock().expect("whole").is_empty());
     }
 }
