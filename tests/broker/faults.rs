@@ -96,6 +96,52 @@ async fn while_the_disk_fails_what_would_be_owed_is_refused_and_afterwards_it_wo
 }
 
 #[tokio::test]
+async fn while_the_disk_fails_a_lasting_client_subscribes_and_sees_what_comes_and_both_last_once_the_disk_works() {
+    if !strace::available() {
+        return;
+    }
+    let home = Home::new(&crate::kill::config());
+    let mut daemon = home.run();
+    let address = daemon.mqtt().await;
+    for (id, path) in [("away", "q"), ("hmi", "unwanted")] {
+        let mut client = Client5::connect(address, id, lasting(3600)).await;
+        client.subscribe(filter(path, 1), None).await;
+        client.leave().await;
+    }
+    let mut hmi = Client5::connect(address, "hmi", lasting(3600)).await;
+    let connect = |id: &str| v4::Connect { clean_session: false, keep_alive: 0, ..v4::Connect::new(id) };
+    let (mut old, _) = Client4::open(address, connect("old")).await;
+    let mut sender = Client5::connect(address, "sender", |_| {}).await;
+    let (mut next, mut accepted) = (0, Vec::new());
+    let injection = Injection::begin(&daemon, &home, "pwrite64,write", "ENOSPC");
+    publish_until(false, &mut sender, &mut next, &mut accepted).await;
+    hmi.subscribe(filter("live", 1), None).await;
+    old.subscribe("live", rumqttc::QoS::AtMostOnce).await;
+    let unsubscribe = v5::Unsubscribe { pkid: 8, filters: vec!["unwanted".to_owned()], properties: None };
+    hmi.send(v5::Packet::Unsubscribe(unsubscribe)).await;
+    assert!(matches!(hmi.next().await, v5::Packet::UnsubAck(unsuback) if unsuback.pkid == 8));
+    assert!(sender.give(message("live", 0, "now")).await);
+    assert_eq!((&hmi.message().await.payload[..], &old.message().await.payload[..]), (&b"now"[..], &b"now"[..]));
+    drop(injection);
+    // What is acknowledged is on disk, and all that was entered before it.
+    publish_until(true, &mut sender, &mut next, &mut accepted).await;
+    daemon.kill();
+    let daemon = home.run();
+    let address = daemon.mqtt().await;
+    let mut sender = Client5::connect(address, "sender", |_| {}).await;
+    assert!(sender.give(message("unwanted", 1, "not this")).await);
+    assert!(sender.give(message("live", 1, "owed")).await);
+    let (mut hmi, connack) = Client5::open(address, "hmi", lasting(3600)).await;
+    assert!(connack.session_present);
+    assert_eq!(hmi.take().await.payload, "owed");
+    hmi.ping().await;
+    let (mut old, _) = Client4::open(address, connect("old")).await;
+    assert!(sender.give(message("live", 0, "again")).await);
+    assert_eq!(&old.message().await.payload[..], b"again");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_opened_at_first_is_taken_in_when_it_can_sessions_and_all() {
     let broker = Running::start().await;
     let (mut client, _) = back(&broker, "c").await;

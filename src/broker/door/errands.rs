@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::broker::core::Shared;
 use crate::broker::durable::Tally;
 use crate::broker::session::{Token, Verdict};
-use crate::disk::ledger::{Committed, OwedRow};
+use crate::disk::ledger::{Committed, NotCommitted, OwedRow};
 
 /// Bytes of owed messages read at a time.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -32,7 +32,7 @@ pub(super) enum Done {
     Released(u16),
     /// A publish of the client is over, durably.
     Finished(u16),
-    /// This may be written to the client.
+    /// This may be written to the client; also when the disk fails.
     Say(Bytes),
     /// This much of what is owed.
     Page(Vec<OwedRow>),
@@ -140,6 +140,9 @@ impl Waits {
                 (Ok(Ok(())), done) => self.done.push(done),
                 (_, Done::Settled(token, verdict)) => self.done.push(Done::Settled(token, verdict.not_kept())),
                 (_, done @ (Done::Released(_) | Done::Finished(_))) => self.insist(shared, done),
+                // In force, and entered: the ledger tries on. Whoever was cut off for it would be without values for as
+                // long as the disk fails.
+                (Ok(Err(NotCommitted)), done @ Done::Say(_)) => self.done.push(done),
                 _ => self.done.push(Done::Failed),
             }
         }

@@ -55,7 +55,8 @@ impl Duty {
         self.say_when_committed(suback, out);
     }
 
-    /// A client that comes back relies on its subscriptions being there.
+    /// A client that comes back relies on its subscriptions being there. While the disk fails they are said without a commit:
+    /// see the head of the room.
     fn say_when_committed(&mut self, words: BytesMut, out: &mut BytesMut) {
         if self.tally.is_some() {
             self.unsaid += 1;

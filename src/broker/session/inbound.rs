@@ -221,7 +221,8 @@ impl Inbound {
     fn acknowledge(&mut self, packet_id: u16, qos: Qos, verdict: Verdict) -> Action {
         let (reason, told) = match (verdict, self.version) {
             (Verdict::NotKept(..), Version::V311) => {
-                // When it comes again it is a new one: it was not sent on.
+                // When it comes again it is a new one. Refused at once, it was not sent on; where its commit has failed,
+                // who is there has seen it, and sees it twice: what they got and what is owed are not told apart here.
                 if qos == Qos::ExactlyOnce {
                     self.received.remove(&packet_id);
                 }
