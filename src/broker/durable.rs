@@ -135,6 +135,11 @@ impl Durable {
         (matches!(presence, Presence::Away(_)) && !self.cut_off).then_some(self.sent_below)
     }
 
+    /// All ordinals so far are below.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Numbers one more message; `None`: there is no room.
     pub(super) fn owe(&mut self, delivery: &Delivery, bounds: &SessionsPlan) -> Option<Owed> {
         let Message { topic, payload, .. } = &*delivery.message;

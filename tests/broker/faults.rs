@@ -215,6 +215,13 @@ async fn a_file_that_is_damaged_while_in_use_is_begun_anew_with_all_that_is_know
         client.leave().await;
     }
     let mut sender = broker.v5("sender").await;
+    let (mut client, _) = back(&broker, "e").await;
+    client.subscribe(filter("e", 1), None).await;
+    for n in ["1", "2", "3"] {
+        assert!(sender.give(message("e", 1, n)).await);
+        assert_eq!(client.take().await.payload, n);
+    }
+    client.leave().await;
     assert!(sender.give(v5::Publish { retain: true, ..message("kept", 1, "x") }).await);
     // More than SQLite has in memory, and than waits in its log.
     let body = "x".repeat(60_000);
@@ -247,6 +254,10 @@ async fn a_file_that_is_damaged_while_in_use_is_begun_anew_with_all_that_is_know
     let seen = other.take().await;
     let ids = seen.properties.expect("properties").subscription_identifiers;
     assert_eq!((&seen.payload[..], ids), (&b"after"[..], vec![7]));
+    // Its ordinals went on, too: what is new is not taken for what was sent before.
+    assert!(broker.v5("sender").await.give(message("e", 1, "new")).await);
+    let seen = back(&broker, "e").await.0.take().await;
+    assert_eq!((&seen.payload[..], seen.dup), (&b"new"[..], false));
     other.subscribe(filter("kept", 1), None).await;
     assert!(other.message().await.retain);
     broker.stop().await;

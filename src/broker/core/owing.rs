@@ -204,6 +204,7 @@ impl Shared {
             lost += durable.tally.now().0;
             durable.tally.clear();
             self.tell_ledger(client);
+            self.disk.ordinals_below(durable.tally.id, durable.next());
             for (raw, subscription) in &client.filters {
                 let row = row_of(Arc::clone(raw), subscription);
                 self.disk.subscription(durable.tally.id, Arc::clone(raw), Some(row));

@@ -152,7 +152,7 @@ impl Ledger {
     }
 
     /// Sets the damaged file aside (`broker.db.damaged`) and begins a new, empty one. The broker must then enter what it
-    /// has in memory: retained messages, sessions, subscriptions, packet ids received. What was owed is lost. Whoever
+    /// has in memory: retained messages, sessions and their next ordinals, subscriptions, packet ids received. What was owed is lost. Whoever
     /// waits is told [`NotCommitted`]; keys are still not used again.
     pub fn begin_anew(&self) {
         let mut state = self.shared.lock();
@@ -218,6 +218,11 @@ impl Ledger {
     /// Adds a session, or changes it; before anything that belongs to it.
     pub fn session(&self, row: SessionRow) {
         self.enter(|state| state.entered.session(row));
+    }
+
+    /// All ordinals of a session so far are below this one: for a file that is begun anew.
+    pub fn ordinals_below(&self, id: SessionId, next: u64) {
+        self.enter(|state| state.entered.ordinals_below(id, next));
     }
 
     /// Removes a session and all that belongs to it. Its key is not used again.

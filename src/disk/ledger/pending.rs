@@ -210,6 +210,15 @@ impl Entered {
         changes.row = Some(row);
     }
 
+    /// The next one to be entered raises its mark further.
+    pub(super) fn ordinals_below(&mut self, id: SessionId, next: u64) {
+        let known = self.known.entry(id).or_default();
+        if next > known.mark {
+            known.mark = next;
+            self.batch.changes(id).mark = Some(next);
+        }
+    }
+
     pub(super) fn forget(&mut self, id: SessionId) {
         self.known.remove(&id);
         self.given_up.remove(&id);

@@ -67,6 +67,29 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
     assert_eq!(ledger.finish(b, 5).await.expect("told"), Ok(()), "it is gone already");
 }
 
+#[tokio::test]
+async fn in_a_file_that_is_begun_anew_ordinals_go_on_where_they_were() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("broker.db");
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    let id = ledger.new_session();
+    let away = || SessionRow { sent_below: Some(5000), ..session(id, "a") };
+    ledger.session(away());
+    assert_eq!(told(ledger.owe(message("1"), &[(id, owing(4999))], None)).await, Ok(()));
+    ledger.begin_anew();
+    ledger.session(away());
+    ledger.ordinals_below(id, 5000);
+    assert_eq!(ledger.committed().await.expect("told"), Ok(()));
+    drop(ledger);
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    let kept = &found.sessions[0];
+    assert_eq!((kept.next_ordinal, kept.session.sent_below, kept.owed_count), (5000, Some(5000), 0));
+    assert_eq!(told(ledger.owe(message("2"), &[(id, owing(5000))], None)).await, Ok(()));
+    drop(ledger);
+    let (_, found) = Ledger::open(&path).expect("a thread");
+    assert!(found.sessions[0].next_ordinal >= 5001 + 1024);
+}
+
 #[test]
 fn a_packet_id_may_be_used_again_only_when_its_removal_is_on_disk_however_often_that_is_asked_for() {
     let (to, from) = (SessionId(1), SessionId(2));
