@@ -186,7 +186,7 @@ fn a_recorder_that_is_killed_leaves_what_it_had_recorded() {
     let mut recorder = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
     let recorder = recorder.args(["capture", "--json", "--config", &live, "--output", &file]);
     let mut recorder = Process(recorder.spawn().expect("starts"));
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while std::fs::metadata(&file).map_or(0, |file| file.len()) < 2000 {
         assert!(Instant::now() < deadline, "nothing is recorded");
         std::thread::sleep(Duration::from_millis(20));
@@ -287,7 +287,7 @@ async fn who_only_listens_says_nothing_and_hears_who_asked_whom() {
     let mut listener = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
     let listener = listener.args(["capture", "--json", "--listen", &port, "--serial", "19200-8N1", "--output", &file]);
     let mut listener = Process(listener.stdout(Stdio::null()).spawn().expect("starts"));
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     let size = || std::fs::metadata(&file).map_or(0, |file| file.len());
     let grown = async |from: u64| {
         while size() <= from {
