@@ -58,6 +58,8 @@ pub(super) struct Progress {
     pub(super) unproven: usize,
     /// Births, or a host that they wait for, keep data waiting.
     pub(super) births: bool,
+    /// Hosts on this gateway's own broker have not got rid of what was sent: the backlog waits.
+    pub(super) pressed: bool,
     /// Records of the backlog that were put into messages not yet fetched.
     pub(super) open_records: usize,
     heard: Heard,
@@ -93,6 +95,7 @@ impl Progress {
             record_bytes: 0,
             unproven: 0,
             births: false,
+            pressed: false,
             open_records: 0,
             heard: Heard::Nothing,
             accepted_at: None,

@@ -40,7 +40,8 @@ impl<S: Source> Session<'_, S> {
         };
         let live = useful(Lane::Live, usize::MAX);
         // Its next message is ready even while live ones fill the window: else it would never get its share.
-        let backlog = useful(Lane::Backlog, together(line, progress));
+        let most = if progress.pressed { 0 } else { together(line, progress) };
+        let backlog = useful(Lane::Backlog, most);
         if self.outage.holds_backlog() {
             // alarms and events are in no summary and wait for none
             let waits = above[Lane::Backlog as usize].map_or(HELD_FROM, |first| first.min(HELD_FROM));

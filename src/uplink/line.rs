@@ -204,6 +204,11 @@ impl Line {
         self.lock().window.room(lane)
     }
 
+    /// Never more than so many bytes in flight.
+    pub(super) fn bound(&self, bytes_max: usize) {
+        self.lock().window.bound(bytes_max);
+    }
+
     /// How large a message should be.
     pub(super) fn message_bytes(&self) -> usize {
         self.lock().window.message_bytes()

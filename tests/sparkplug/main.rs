@@ -18,3 +18,4 @@ mod local;
 mod outage;
 mod primary;
 mod scan;
+mod slow;
