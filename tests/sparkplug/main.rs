@@ -19,3 +19,6 @@ mod outage;
 mod primary;
 mod scan;
 mod slow;
+#[path = "../support/slow_link.rs"]
+mod slow_link;
+mod thin;
