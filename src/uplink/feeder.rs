@@ -52,7 +52,7 @@ pub(super) struct Progress {
     pub(super) round_at: Option<Instant>,
     /// Nothing is sent until then.
     pub(super) paused: bool,
-    /// Bytes that a record of the backlog takes in a message; 0: not known.
+    /// Bytes that a record takes in a message whose length is bounded; 0: not known.
     pub(super) record_bytes: usize,
     /// Bytes at QoS 0 that are on their way without a barrier behind them.
     pub(super) unproven: usize,
@@ -60,8 +60,8 @@ pub(super) struct Progress {
     pub(super) births: bool,
     /// Hosts on this gateway's own broker have not got rid of what was sent: the backlog waits.
     pub(super) pressed: bool,
-    /// Records of the backlog that were put into messages not yet fetched.
-    pub(super) open_records: usize,
+    /// By lane: records that were put into messages not yet fetched.
+    pub(super) open_records: [usize; 2],
     heard: Heard,
     accepted_at: Option<Instant>,
     pub(super) agreed: Agreed,
@@ -96,7 +96,7 @@ impl Progress {
             unproven: 0,
             births: false,
             pressed: false,
-            open_records: 0,
+            open_records: [0; 2],
             heard: Heard::Nothing,
             accepted_at: None,
             agreed: Agreed::default(),
@@ -209,7 +209,7 @@ impl<S: Source> Session<'_, S> {
         }
         (progress.round_at, progress.paused, progress.source_ended) = (None, false, false);
         progress.lanes.clear();
-        progress.open_records = 0;
+        progress.open_records = [0; 2];
         self.packer.clear();
         progress.declarations.clear();
         self.forbidden.begin_round(Instant::now().into_std());
