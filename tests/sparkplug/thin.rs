@@ -15,7 +15,6 @@ use crate::hour::{Site, tag_name, unix_ms};
 use crate::law::lawful;
 use crate::slow_link::SlowLink;
 
-/// Was only known of the part that counts: of 500 births each one was there in the same moment.
 #[tokio::test]
 async fn births_go_no_faster_than_a_cloud_takes_publishes() {
     let host = Host::start().await;
@@ -40,11 +39,12 @@ async fn passes(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) ->
     began.elapsed()
 }
 
+/// What was taken while the births were on their way went as one, and the session was lost over it, with births again.
 #[tokio::test(start_paused = true)]
 async fn births_of_1600_tags_fit_through_a_kilobyte_a_second_and_what_waited_behind_them_is_all_there_later() {
     const DEVICES: usize = 16;
     const TAGS: usize = 100;
-    let (host, began) = (Host::start().await, Instant::now());
+    let host = Host::start().await;
     let link = SlowLink::to(host.address, 1000, Duration::from_millis(600)).await;
     let site = Site::with(link.address, (DEVICES, TAGS), None, Preset::Plain);
     let mut taken = BTreeSet::new();
@@ -68,11 +68,6 @@ async fn births_of_1600_tags_fit_through_a_kilobyte_a_second_and_what_waited_beh
     for round in 0..30 {
         take(10_000 + round);
         tokio::time::sleep(Duration::from_secs(10)).await;
-    }
-    for entry in host.log() {
-        if matches!(entry.did, crate::host::Did::Connect(_) | crate::host::Did::Gone) {
-            println!("{:?} {}", entry.at - began, entry.connection);
-        }
     }
     let waits = site.shelf.open();
     assert!(waits > 10_000, "the link carries less than there is: {waits}");
