@@ -61,7 +61,8 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None, company: Company::InRow };
+        let (client, company) = (ClientKey::NOBODY, Company::InRow);
+        let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
         let published = self.publish(&message, retain, origin).map_err(|_| NotTaken::NoRoom)?;
         let forward = self.forward.clone();
         let stored = forward

@@ -38,6 +38,7 @@ use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
+use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use forwarding::Stored;
@@ -136,6 +137,8 @@ pub(super) struct Origin<'a> {
     /// At QoS 2.
     pub packet_id: Option<u16>,
     pub company: Company,
+    /// Where it hears who has too much of what it says.
+    pub pressure: Option<&'a Arc<Pressure>>,
 }
 
 impl Origin<'_> {
@@ -307,7 +310,7 @@ impl Shared {
         if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        let waits = core.deliver(&self.stats, from.map_or(Company::InRow, |from| from.company));
+        let waits = core.deliver(&self.stats, from);
         Ok(Published { receivers, wanted, waits, committed, owed })
     }
 

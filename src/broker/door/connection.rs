@@ -26,6 +26,7 @@ use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, encode};
+use crate::road::inside::Pressure;
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
 const OUT_BYTES: usize = 32 * 1024;
@@ -96,6 +97,11 @@ impl Connection {
     pub(super) fn new(seat: Seat, entered: Entered, client: (&Connect, Identity), terms: Terms) -> Self {
         let duty = Duty::new(&seat, entered, client, terms);
         Self { duty, seat, line: None }
+    }
+
+    /// Hears there who has too much of what it says.
+    pub(super) fn hear_of(&mut self, pressure: Option<Arc<Pressure>>) {
+        self.duty.pressure = pressure;
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.

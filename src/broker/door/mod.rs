@@ -58,7 +58,7 @@ use crate::flow::notice::{Notices, Phase};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
-use crate::road::inside::{InnerDoor, Visits};
+use crate::road::inside::{InnerDoor, Pressure, Visits};
 pub use certificates::files;
 use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
@@ -151,6 +151,8 @@ struct Arrival {
     pub closed: CancellationToken,
     /// Where its place in the core is noted, for whoever speaks for it.
     pub place: Option<Arc<OnceLock<Place>>>,
+    /// Of the gateway itself: where it hears who has too much of it.
+    pub pressure: Option<Arc<Pressure>>,
 }
 
 /// A connected client, as the core knows it.
@@ -187,7 +189,7 @@ impl Doors {
         let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices };
         let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        let (list, inner) = (DoorList::default(), InnerDoor::new());
+        let (list, inner) = (DoorList::default(), InnerDoor::new(plan.limits.queued_bytes));
         Self { all, site, asked: watch::Sender::new(0), orders, inbox, list, inner }
     }
 
@@ -250,6 +252,7 @@ impl Porch {
             places,
             closed: self.closed.clone(),
             place: None,
+            pressure: None,
         }
     }
 }
