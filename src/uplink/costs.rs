@@ -79,7 +79,7 @@ mod tests {
         assert!(in_flight(10, 1300) >= 10 * 261, "ten small ones");
         let mut plan = UplinkPlan::plain("x");
         for (transport, measured) in [(Transport::Tls, 4900), (Transport::Quic, 6800)] {
-            plan.servers[0].transport = transport.clone();
+            plan.servers = vec![ServerPlan { host: "x".to_owned(), port: 1, transport: transport.clone() }];
             let estimate = connect(&plan);
             assert!((measured..2 * measured).contains(&estimate), "{transport:?}: {estimate}");
         }
