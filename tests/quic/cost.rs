@@ -38,14 +38,15 @@ async fn measured(scheme: &str) -> [f64; 2] {
     let home = authority.home.path();
     put(&authority, home);
     std::fs::write(home.join("clients.pem"), authority.pem()).unwrap();
-    // Chains as public authorities and clouds have them: two certificates behind a server's, one behind a client's.
+    // As many bytes as the chains have that the figures were measured with, of public authorities and clouds; the test's
+    // own certificates are short.
     let longer = |path: &std::path::Path, more: usize| {
         let leaf = std::fs::read_to_string(path).unwrap();
         std::fs::write(path, leaf + &authority.pem().repeat(more)).unwrap();
     };
-    longer(&home.join("server.crt"), 2);
+    longer(&home.join("server.crt"), 3);
     let identity = authority.client("gw", VALID);
-    longer(&identity.0, 1);
+    longer(&identity.0, 2);
     let mut costs = Vec::new();
     for clients in [Some(ClientCertificate::Required), None] {
         let anonymous = if clients.is_some() { Anonymous::None } else { Anonymous::ReadWrite };
@@ -69,17 +70,17 @@ async fn measured(scheme: &str) -> [f64; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connect_costs_what_the_forecast_says() {
+    let mut off = Vec::new();
     for (scheme, transport) in [("mqtts", Transport::Tls), ("quic", Transport::Quic)] {
         let measured = measured(scheme).await;
         let mut uplink = UplinkPlan::plain("cloud");
         uplink.servers = vec![ServerPlan { host: "broker".to_owned(), port: 1, transport }];
         let forecast = wire::upkeep(&uplink).connects;
         let forecast = [forecast.most / wire::CONNECTS[1], forecast.least / wire::CONNECTS[0]];
-        for (what, forecast, measured) in [("in full", forecast[0], measured[0]), ("resumed", forecast[1], measured[1])]
-        {
+        for (what, forecast, measured) in [("full", forecast[0], measured[0]), ("resumed", forecast[1], measured[1])] {
             println!("{scheme}, {what}: {forecast:.0} forecast, {measured:.0} measured");
-            let off = (forecast - measured).abs() / measured;
-            assert!(off < 0.25, "{scheme}, {what}: {forecast:.0} forecast, {measured:.0} measured");
+            off.push((forecast - measured).abs() / measured);
         }
     }
+    assert!(off.iter().all(|off| *off < 0.2), "within a fifth: {off:?}");
 }
