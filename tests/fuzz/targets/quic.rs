@@ -53,7 +53,7 @@ const ORDERS_MAX: usize = 64;
 const LINES: u64 = 20;
 const LINES_EACH: u64 = 2;
 /// Bytes that the whole process may grow by, whatever other targets do in it at the same time.
-const GROWTH_MAX: u64 = 256 << 20;
+const GROWTH_MAX: u64 = 128 << 20;
 
 type Order = [u8; 4];
 type Line = Client5<Join<RecvStream, SendStream>>;
