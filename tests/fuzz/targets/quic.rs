@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ironbridge::config::plan::{Anonymous, BrokerLimits, Listen, ListenerPlan, ListenerTls, Rate};
+use ironbridge::config::plan::{Anonymous, BrokerLimits, ClientCertificate, Listen, ListenerPlan, ListenerTls, Rate};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -276,7 +276,7 @@ impl Home {
         std::fs::write(at.join("server.key"), key).expect("written");
         std::fs::set_permissions(at.join("server.key"), std::fs::Permissions::from_mode(0o600)).expect("made secret");
         let (certificate, key) = (at.join("server.crt"), at.join("server.key"));
-        let tls = ListenerTls { certificate, key, client_ca: None, client_certificate: Default::default() };
+        let tls = ListenerTls { certificate, key, client_ca: None, client_certificate: ClientCertificate::default() };
         let plain = ListenerPlan::plain(any(), Anonymous::ReadWrite);
         let doors = vec![ListenerPlan { listen: Listen::Quic(any()), tls: Some(tls), ..plain }];
         let limits = BrokerLimits {
