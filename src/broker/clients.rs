@@ -1,6 +1,6 @@
 //! Who has a session: one slot each, found by key (from the tree) or by client id. A session has, or has not, a connection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::retained::Unfinished;
 use super::session::Received;
 use super::tree::{ClientKey, Subscription};
 use super::will::LastWill;
+use super::wire::Will;
 
 /// A client's session, as the core sees it.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Client {
     pub seen: (u64, usize),
     /// What the next connection goes on with.
     pub carried: Carried,
+    /// Of a sensor; `None`: nothing since the gateway was started.
+    pub sensor: Option<Box<Remembered>>,
     /// Its side of the ledger; there if it was begun to outlive its connection.
     pub durable: Option<Box<Durable>>,
 }
@@ -96,6 +99,15 @@ pub(super) struct Carried {
     pub in_step: u64,
     /// Lowest ordinal that was not sent; 0 says nothing.
     pub sent_below: u64,
+}
+
+/// What goes on from one connection of a sensor to the next and MQTT has no word for (MQTT-SN 1.2, sections 6.3 and 6.10).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Remembered {
+    /// As it was left last, sent since or not.
+    pub will: Option<Will>,
+    /// Topics it has subscribed to by their predefined ids.
+    pub predefined: BTreeSet<u16>,
 }
 
 impl Client {

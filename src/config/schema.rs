@@ -113,6 +113,7 @@ pub const MQTT_SN: &[Key] = &[
     key("advertise_to", Kind::Text),
     key("retry", Kind::Text),
     key("retries", Kind::Number),
+    key("wait", Kind::Text),
     key("max_datagram", Kind::Text),
     key("publish_user", Kind::Text),
     key("publish_from", Kind::List),

@@ -71,7 +71,10 @@ pub(super) struct Progress {
     /// When the backlog figure was last worked out.
     backlog_at: Instant,
     stop_at: Option<Instant>,
-    proved: bool,
+    /// A record has arrived.
+    pub(super) proved: bool,
+    /// The first record is under way, and not answered.
+    pub(super) tries: bool,
 }
 
 pub(super) struct StatusProgress {
@@ -103,6 +106,7 @@ impl Progress {
             backlog_at: now,
             stop_at: None,
             proved: false,
+            tries: false,
         }
     }
 
@@ -239,6 +243,7 @@ impl<S: Source> Session<'_, S> {
         if !news.answered.is_empty() {
             progress.moved_at = Instant::now();
             progress.heard = Heard::Something;
+            progress.tries &= !news.answered.iter().any(|(sent, _)| matches!(sent, Sent::Owed(_)));
             self.trouble.clear_refused(); // CONNACK alone does not show that we may do anything here
         }
         // The first acknowledged record opens the window: a summary must be asked for before the backlog goes through it.

@@ -1,6 +1,6 @@
 //! What becomes of a message that the broker does not take. Pure.
 //!
-//! * "Busy", "quota exceeded": everything waits a while, longer each time, and what was not taken is sent again.
+//! * "Busy", "quota exceeded": everything waits a while, longer with each round, and what was not taken is sent again.
 //! * "Not authorized" and errors without a reason: a person or the broker can mend that. It is sent again now and then;
 //!   others go on meanwhile, unless nothing at all is taken.
 //! * "Invalid", "too large": a message of many records is halved until the one record is found; that one is given up
@@ -97,7 +97,9 @@ pub(super) struct Refusals {
     suspects: Vec<Suspect>,
     gaps: Vec<(i64, u32)>,
     head: Option<Head>,
+    /// Rounds in a row that ended so.
     busy: u32,
+    busy_in_round: bool,
     row: u32,
     /// Refused since the last round.
     round: usize,
@@ -114,9 +116,9 @@ impl Refusals {
             }
             Answer::TryLater(0x80 | 0x83 | 0x87) => self.others_go_on(),
             Answer::TryLater(_) => {
-                let wait = BUSY_LAST.min(BUSY_FIRST * 2_u32.pow(self.busy.min(6)));
-                self.busy += 1;
-                Ruling::Pause(wait)
+                // A whole window may be answered so: that is one time, not as many as there are messages in it.
+                self.busy += u32::from(!std::mem::replace(&mut self.busy_in_round, true));
+                Ruling::Pause(BUSY_LAST.min(BUSY_FIRST * 2_u32.pow(self.busy.saturating_sub(1).min(6))))
             }
             Answer::Refused(0x87) => self.others_go_on(),
             Answer::Refused(_) => self.refused(ack),
@@ -167,11 +169,11 @@ impl Refusals {
 
     /// Everything that was not taken is sent again now.
     pub(super) fn next_round(&mut self) {
-        (self.row, self.round) = (0, 0);
+        (self.row, self.round, self.busy_in_round) = (0, 0, false);
     }
 
     fn taken(&mut self, ack: Ack) {
-        (self.busy, self.row) = (0, 0);
+        (self.busy, self.busy_in_round, self.row) = (0, false, 0);
         if self.head.is_some_and(|head| head.ack == ack) {
             self.head = None;
         }
@@ -262,5 +264,24 @@ fn start(ack: Ack) -> (u8, u64, i64) {
     match ack {
         Ack::Records { stream, epoch, first, .. } => (stream as u8, epoch.0, first.0.cast_signed()),
         Ack::Gap(id) => (u8::MAX, 0, id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_full_of_busy_is_one_wait_and_only_the_next_round_waits_longer() {
+        let mut refusals = Refusals::default();
+        let ask = |refusals: &mut Refusals, code| refusals.answered(Ack::Gap(1), Answer::TryLater(code));
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            for _ in 0..64 {
+                assert_eq!(ask(&mut refusals, 0x97), Ruling::Pause(Duration::from_secs(wait)));
+            }
+            refusals.next_round();
+        }
+        assert_eq!(refusals.answered(Ack::Gap(1), Answer::Taken), Ruling::Taken);
+        assert_eq!(ask(&mut refusals, 0x89), Ruling::Pause(BUSY_FIRST), "from the beginning");
     }
 }

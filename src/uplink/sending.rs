@@ -70,7 +70,8 @@ impl<S: Source> Session<'_, S> {
         line.be_careful(self.refusals.careful());
         progress.not_before = None;
         for _ in 0..IN_ONE_GO {
-            if progress.paused {
+            // What the first answer brings is looked at before a second record goes: the summary of an outage may be due.
+            if progress.paused || progress.tries {
                 break;
             }
             let now = Instant::now();
@@ -131,6 +132,7 @@ impl<S: Source> Session<'_, S> {
             progress.moved_at = Instant::now();
         }
         line.hand(Sent::Owed(ack), message.lane, bytes);
+        progress.tries = !progress.proved;
         self.forbidden.sent(ack);
         progress.lanes.sent(message.lane, bytes);
         self.ways.sent(bytes);

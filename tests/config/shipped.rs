@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+#[cfg(feature = "mqtt-sn")]
+use ironbridge::config::plan::Anonymous;
 use ironbridge::config::plan::{BrokerLimits, Plan};
 use ironbridge::config::{self, HostFacts, Loaded, Problems, schema};
 use ironbridge::model::tag::{DataType, Order, Table};
@@ -148,6 +150,19 @@ fn the_examples_of_instruments_check() {
     let gps = plan(include_str!("../../config/gps.toml"));
     assert_eq!((scale.tags.len(), gps.tags.len()), (2, 12));
     assert!(scale.buses.iter().chain(&gps.buses).all(|bus| bus.line.is_some()));
+}
+
+#[cfg(feature = "mqtt-sn")]
+#[test]
+fn the_example_of_sensors_checks_and_lets_in_those_of_its_list_with_no_rights_for_others() {
+    let plan = plan(include_str!("../../config/sensors.toml"));
+    let [mqtt, sensors] = &plan.broker.listeners[..] else { panic!("two doors") };
+    assert!(mqtt.mqtt_sn.is_none());
+    let gateway = sensors.mqtt_sn.as_ref().expect("the second is for sensors");
+    assert_eq!((gateway.topics.len(), gateway.sensors.len()), (2, 1));
+    assert_eq!((gateway.topic(1), sensors.anonymous), (Some("tanks/level"), Anonymous::None));
+    let users: Vec<_> = plan.broker.acl.iter().map(|rule| rule.user.as_str()).collect();
+    assert_eq!(users, ["sensor:tanks", "sensor:beacons", "anonymous"]);
 }
 
 /// Name, zero-based input register, type, order, scale: from the sources named in the maps.

@@ -111,6 +111,7 @@ fn a_door_for_sensors_says_what_is_wrong() {
         ("gateway_id = «256", "0 ..= 255"),
         ("retry = «\"1ms\"", "50ms ..= 5m"),
         ("retries = «0", "1 ..= 20"),
+        ("wait = «\"2h\"", "50ms ..= 1h"),
         ("max_datagram = «\"1MiB\"", "64B ..= 16KiB"),
         ("advertise = «\"15min\"", "goes with `advertise_to`"),
         ("advertise_to = «\"10.0.7.255:1884\"", "goes with `advertise`"),

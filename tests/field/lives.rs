@@ -271,10 +271,10 @@ async fn a_command_that_is_still_being_journalled_when_the_bus_ends_is_refused_n
         rig.stop.begin();
         tokio::time::sleep(Duration::from_secs(5)).await; // a disk that takes its time
         let (reply, outcome) = oneshot::channel();
-        let deadline = rig.clock.now().after(Duration::from_secs(30));
+        let deadline = rig.clock.now().after(Duration::from_secs(120));
         let plan = Arc::clone(&rig.plan);
         drop(place.send(FieldCommand { plan, tag: TagIx(1), value: Value::Uint(1), deadline, reply }));
-        let outcome = timeout(Duration::from_secs(5), outcome)
+        let outcome = timeout(Duration::from_secs(60), outcome)
             .await
             .expect("the router waits for it, and the stop for the router");
         assert_eq!(outcome.expect("an answer"), Outcome::Refused(Refusal::Stopping), "{lanes} lanes");

@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""MQTT-SN clients that are not ours against Ironbridge: mqtt-sn-tools (C) and mqttsn (Python, of the Eclipse project's own
-client), MQTT beside them by mosquitto's. All datagrams of the first go through a recorder; tshark reads them and must not
-object. Then the Python codec behind a radio link that loses every fifth datagram: QoS 1 and 2 keep what they promise.
+"""MQTT-SN clients that are not ours against Ironbridge: mqtt-sn-tools (C), mqttsn (Python, of the Eclipse project's own
+client) and mqtt-sn-12 (Python), MQTT beside them by mosquitto's. All datagrams of the first go through a recorder; tshark
+reads them and must not object. Then the Python codec behind a radio link that loses every fifth datagram: QoS 1 and 2 keep
+what they promise.
 
-usage: sensors.py IRONBRIDGE     (needs mosquitto_sub, mosquitto_pub; pip: mqttsn; as far as they are there: mqtt-sn-pub and
-                                  mqtt-sn-sub in the PATH or in $MQTT_SN_TOOLS, tshark)
+Asleep: mqtt-sn-12 goes to sleep by its own function and takes what comes by its own loop. None of these clients wakes by
+itself: that PINGREQ is its packet class with its client id, sent from here; and that PINGRESP comes last is seen in what its
+receiver got.
+
+usage: sensors.py IRONBRIDGE     (needs mosquitto_sub, mosquitto_pub; pip: mqttsn; as far as they are there: pip: mqtt-sn-12,
+                                  mqtt-sn-pub and mqtt-sn-sub in the PATH or in $MQTT_SN_TOOLS, tshark)
 """
 import contextlib, io, os, pathlib, random, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 
@@ -165,6 +170,60 @@ def python_client(radio, mqtt, heard):
     check("payloads and QoS as published", sorted(inbox.got) == [(f"down-{q}".encode(), q) for q in (1, 2)], inbox.got)
 
 
+def sleeper(radio, mqtt):
+    try:
+        from mqttsn12 import MqttSnConstants as names
+        from mqttsn12.client.MqttSnClient import MqttSnClient, MqttSnListener
+        from mqttsn12.packets import PingReqPacket
+    except ImportError:
+        return print("  SKIPPED a sleeping client: the Python package mqtt-sn-12 is not installed")
+    names = getattr(names, "MqttSnConstants", names)
+    order = []
+
+    class Client(MqttSnClient):
+        def receive_packet(self, blocking):
+            buffer = super().receive_packet(blocking)
+            if buffer is not None:
+                order.append(buffer[3] if buffer[0] == 1 else buffer[1])
+            return buffer
+
+    class Inbox(MqttSnListener):
+        def __init__(self):
+            self.got = []
+
+        def message_arrived(self, message):
+            self.got.append((message.get_topic_name(), bytes(message.get_payload()).decode()))
+
+    inbox, client = Inbox(), Client()
+    client.set_client_id("sleeper-1")
+    client.set_clean_session(False)
+    client.set_keep_alive(60)
+    client.set_timeout(PATIENCE)
+    client.open("127.0.0.1", radio.port)
+    client.send_connect()
+    client.send_subscribe("orders/asleep/+", 1, inbox)
+    for night in range(3):
+        client.send_disconnect(600)
+        order.clear()
+        sent = [(f"orders/asleep/{n % 4}", f"{night}-{n}") for n in range(25)]
+        for topic, payload in sent:
+            publish(mqtt, topic, payload)
+        end = time.time() + 1
+        while time.time() < end:
+            client.polling()
+            time.sleep(0.01)
+        check(f"night {night}: nothing comes while it sleeps", not order, order)
+        ping = PingReqPacket()
+        ping.client_id = "sleeper-1"
+        client.send_packet(ping.encode())
+        until("PINGRESP", lambda: client.polling() or names.TYPE_PINGRESP in order)
+        check(f"night {night}: all of it at one wake, in order", inbox.got == sent, inbox.got)
+        check(f"night {night}: PINGRESP comes once and last", order.index(names.TYPE_PINGRESP) == len(order) - 1, order)
+        inbox.got.clear()
+    client.send_disconnect()
+    client.close()
+
+
 def lossy(gateway, heard):
     """The codec is theirs, the patience is ours."""
     from mqttsn.lib import connects, names, publishes, registers
@@ -261,6 +320,7 @@ write = ["sensors/known"]
         radio = Radio(gateway)
         tools(radio, mqtt, heard)
         python_client(radio, mqtt, heard)
+        sleeper(radio, mqtt)
         dissect(radio, home)
         lossy(gateway, heard)
         check("it runs on", daemon.poll() is None)

@@ -32,7 +32,7 @@ async fn client(site: &Site) -> BufReader<TcpStream> {
 
 async fn line(wire: &mut BufReader<TcpStream>) -> Vec<u8> {
     let mut line = Vec::new();
-    timeout(Duration::from_secs(30), wire.read_until(b'\n', &mut line)).await.expect("in time").expect("open");
+    timeout(Duration::from_secs(120), wire.read_until(b'\n', &mut line)).await.expect("in time").expect("open");
     line
 }
 

@@ -66,7 +66,7 @@ impl Line {
 }
 
 async fn until(what: &str, enough: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !enough() {
         assert!(Instant::now() < deadline, "waited 30 s for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

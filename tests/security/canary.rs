@@ -127,7 +127,7 @@ async fn no_secret_is_in_log_page_metrics_arguments_check_or_diag_and_no_core_is
     assert_eq!(log_in(broker, TYPED).await, v5::ConnectReturnCode::NotAuthorized);
     let mut waiting = vec![CLOUD, CREDENTIAL];
     while !waiting.is_empty() {
-        let heard = connects.recv_timeout(Duration::from_secs(30)).expect("both passwords are used");
+        let heard = connects.recv_timeout(Duration::from_secs(120)).expect("both passwords are used");
         waiting.retain(|secret| !has(&heard, secret));
     }
     let address = SocketAddr::from(([127, 0, 0, 1], page));

@@ -36,7 +36,17 @@ impl Hmi {
     }
 
     pub async fn publish(&mut self, topic: &str, qos: QoS, payload: &[u8]) {
-        let mut publish = v4::Publish::new(topic, qos, payload);
+        self.say(v4::Publish::new(topic, qos, payload)).await;
+    }
+
+    /// As [`Hmi::publish`], to be kept.
+    pub async fn retain(&mut self, topic: &str, payload: &[u8]) {
+        let publish = v4::Publish::new(topic, QoS::AtLeastOnce, payload);
+        self.say(v4::Publish { retain: true, ..publish }).await;
+    }
+
+    async fn say(&mut self, mut publish: v4::Publish) {
+        let qos = publish.qos;
         publish.pkid = 78;
         self.0.send(v4::Packet::Publish(publish)).await;
         match qos {

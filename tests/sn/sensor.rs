@@ -28,6 +28,7 @@ pub fn plan() -> MqttSnPlan {
         advertise: None,
         retry: RETRY,
         retries: 10,
+        wait: RETRY,
         datagram_bytes: 1400,
         topics: vec![(1, "plant/known/one".to_owned()), (2, "plant/known/two".to_owned())],
         sensors: vec![SensorPlan { client_id: "tank-*".to_owned(), user: Some("tanks".to_owned()), from: Vec::new() }],

@@ -1,7 +1,7 @@
 //! Sensors that sleep: what comes for them waits, within bounds, and comes when they wake.
 
 use ironbridge::broker::sn::{Code, Filter, Message, Quality, Start, Topic};
-use ironbridge::config::plan::BrokerLimits;
+use ironbridge::config::plan::{BrokerLimits, MqttSnPlan};
 use rumqttc::mqttbytes::QoS;
 
 use crate::hmi::Hmi;
@@ -31,9 +31,8 @@ async fn what_comes_for_a_sleeping_sensor_waits_until_it_wakes_in_order_and_once
             let comes = matches!(message, Message::Publish(_) | Message::Register { .. });
             assert!(!comes, "it sleeps: {message:?}");
         }
-        while sensor.got.len() < 100 {
-            sensor.wake().await; // once, unless the disk is slow: what it has not yet said is kept comes next time
-        }
+        sensor.wake().await;
+        assert_eq!(sensor.got.len(), 100, "PINGRESP comes after all of it");
         for n in 0..100u8 {
             assert_eq!(sensor.got.pop_front().expect("a message").payload, [n]);
         }
@@ -63,9 +62,9 @@ async fn a_sensor_that_wakes_on_a_bad_link_gets_everything_exactly_once() {
         for n in 0..10u8 {
             client.publish("orders/a", QoS::ExactlyOnce, &[round, n]).await;
         }
-        while sensor.got.len() < 10 {
-            sensor.wake().await;
-        }
+        client.ping().await;
+        sensor.wake().await;
+        assert_eq!(sensor.got.len(), 10, "PINGRESP comes after all of it");
         for n in 0..10u8 {
             assert_eq!(sensor.got.pop_front().expect("a message").payload, [round, n]);
         }
@@ -122,4 +121,54 @@ async fn a_sleeper_that_wakes_elsewhere_has_to_connect_and_then_has_its_session(
     assert_eq!(moved.next().await.payload, b"1");
     sensor.told_to_go().await;
     assert_eq!(moved.publish(Topic::Short(*b"ok"), Quality::One, b"").await, Code::Accepted);
+}
+
+#[tokio::test]
+async fn one_wake_brings_all_that_waits_also_what_only_the_disk_has_and_pingresp_comes_last() {
+    let limits = BrokerLimits { queued_bytes: 64 << 10, ..BrokerLimits::default() };
+    let (_running, gateway, mqtt) = broker_with(plan(), Setup { limits, ..Setup::default() }).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.subscribe(orders(), Quality::Two).await;
+    for round in 0..2u8 {
+        sensor.sleep(600).await;
+        let mut payload = [round; 1000];
+        for n in 0..120u8 {
+            payload[0] = n;
+            let qos = if n % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+            client.publish("orders/a", qos, &payload).await;
+        }
+        client.ping().await;
+        sensor.wake().await;
+        let got: Vec<_> = sensor.got.drain(..).map(|got| (got.payload[0], got.payload[1])).collect();
+        assert_eq!(got, (0..120).map(|n| (n, round)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_sensor_that_wakes_and_takes_nothing_sleeps_again_and_gets_all_of_it_at_the_next_wake() {
+    let plan = MqttSnPlan { retries: 2, ..plan() };
+    let (running, gateway, mqtt) = broker_with(plan, Setup::default()).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    sensor.subscribe(Filter::Short(*b"go"), Quality::One).await;
+    for _ in 0..3 {
+        sensor.sleep(600).await;
+        for n in 0..5u8 {
+            client.publish("go", QoS::AtLeastOnce, &[n]).await;
+        }
+        client.ping().await;
+        sensor.send(&Message::Ping(Some(sensor.id.clone()))).await;
+        for _ in 0..3 {
+            let message = sensor.hear().await;
+            assert!(matches!(&message, Message::Publish(publish) if publish.payload == [0]), "{message:?}");
+        }
+        let silence = tokio::time::timeout(RETRY * 5, sensor.hear()).await;
+        assert!(silence.is_err(), "it sleeps, and there is more to come: {silence:?}");
+        sensor.wake().await;
+        let got: Vec<u8> = sensor.got.drain(..).map(|got| got.payload[0]).collect();
+        assert_eq!(got, [0, 1, 2, 3, 4]);
+    }
+    assert_eq!(running.publisher.stats().sensors.lost.get(), 0);
 }

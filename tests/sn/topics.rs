@@ -1,11 +1,12 @@
 //! Topic ids of all kinds, every QoS, subscriptions, rights.
 
-use ironbridge::broker::sn::{Code, Filter, Kept, Message, Quality, Start, Topic};
+use ironbridge::broker::sn::{Again, Code, Filter, Kept, Message, Quality, Start, Topic};
 use ironbridge::config::plan::{AclPlan, Anonymous, MqttSnPlan, UnaskedPlan};
 use rumqttc::mqttbytes::QoS;
+use tokio::time::Instant;
 
 use crate::hmi::Hmi;
-use crate::sensor::{Got, Sensor, broker, broker_with, door, plain, plan};
+use crate::sensor::{Got, RETRY, Sensor, broker, broker_with, door, plain, plan};
 use crate::support::{Running, Setup};
 
 fn rule(user: &str, read: &[&str], write: &[&str]) -> AclPlan {
@@ -216,4 +217,71 @@ async fn a_busy_sensor_is_asked_to_wait_and_one_that_says_never_is_not_asked_aga
     client.publish("go", QoS::AtLeastOnce, b"3").await;
     assert_eq!(sensor.next().await, got("go", b"3", Quality::One));
     assert_eq!(running.publisher.stats().sensors.refused.get(), 1);
+}
+
+#[tokio::test]
+async fn a_predefined_topic_has_its_id_still_when_the_session_is_gone_on_with() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    assert_eq!(sensor.subscribe(Filter::Predefined(1), Quality::One).await.2, Code::Accepted);
+    assert_eq!(sensor.subscribe(name("plant/known/two"), Quality::One).await.2, Code::Accepted);
+    for n in 0..3u8 {
+        sensor.goodbye().await;
+        sensor.names.clear();
+        client.publish("plant/known/one", QoS::AtLeastOnce, &[n]).await;
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+        assert_eq!(sensor.next().await, got("plant/known/one", &[n], Quality::One));
+        assert!(sensor.names.is_empty(), "it needed no REGISTER: {:?}", sensor.names);
+        client.publish("plant/known/two", QoS::AtLeastOnce, &[n]).await;
+        assert_eq!(sensor.next().await, got("plant/known/two", &[n], Quality::One));
+        assert_eq!(sensor.names.len(), 1, "by its name it was subscribed to, so a name it has");
+    }
+}
+
+#[tokio::test]
+async fn a_subscribe_that_is_repeated_because_suback_was_lost_brings_suback_again_and_no_retained_values() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.retain("orders/kept", b"kept").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for id in 1..4 {
+        let subscribe = |again| Message::Subscribe {
+            again,
+            quality: Quality::One,
+            message_id: id,
+            filter: name(if id < 3 { "orders/+" } else { "orders/kept" }),
+        };
+        let suback = |message: &Message| matches!(message, Message::Suback { message_id, .. } if *message_id == id);
+        let first = sensor.ask(&subscribe(Again::No), suback).await;
+        assert_eq!(sensor.next().await.payload, b"kept", "{id}: a new SUBSCRIBE brings them");
+        for _ in 0..3 {
+            assert_eq!(sensor.ask(&subscribe(Again::Yes), suback).await, first);
+        }
+        client.publish("orders/new", QoS::AtLeastOnce, b"new").await;
+        assert_eq!(sensor.next().await.payload, b"new", "{id}: and nothing else before it");
+    }
+}
+
+#[tokio::test]
+async fn a_sensor_that_has_no_room_gets_its_message_again_after_the_wait_and_is_not_lost_for_saying_so() {
+    let wait = RETRY * 5;
+    let (running, gateway, mqtt) = broker_with(MqttSnPlan { retries: 3, wait, ..plan() }, Setup::default()).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    sensor.subscribe(Filter::Short(*b"go"), Quality::One).await;
+    client.publish("go", QoS::AtLeastOnce, b"1").await;
+    let mut said = None;
+    for _ in 0..3 {
+        let Message::Publish(publish) = sensor.hear().await else { panic!("the message") };
+        assert!(said.is_none_or(|said: Instant| said.elapsed() >= wait));
+        let code = Code::Congestion;
+        sensor.send(&Message::Puback { topic_id: 0, message_id: publish.message_id, code }).await;
+        said = Some(Instant::now());
+    }
+    assert_eq!(sensor.publish(Topic::Short(*b"ok"), Quality::One, b"").await, Code::Accepted, "meanwhile");
+    assert_eq!(sensor.next().await, got("go", b"1", Quality::One));
+    let stats = &running.publisher.stats().sensors;
+    assert_eq!((stats.lost.get(), stats.refused.get()), (0, 0));
 }

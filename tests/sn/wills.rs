@@ -154,3 +154,77 @@ async fn another_id_from_the_same_address_takes_the_address_over() {
     until("one has gone", || running.publisher.stats().clients.get() == 1).await;
     assert_eq!(sensor.publish(Topic::Short(*b"ok"), Quality::Two, b"").await, Code::Accepted);
 }
+
+/// Another client speaks from its address: it counts as lost at once.
+async fn lose(sensor: &mut Sensor) {
+    let id = std::mem::replace(&mut sensor.id, "tank-9".to_owned());
+    assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
+    sensor.id = id;
+}
+
+#[tokio::test]
+async fn a_will_is_kept_with_its_session_until_it_is_taken_back_or_the_session_begins_anew() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = watcher(mqtt).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect_with_will(Start::Kept, 60, "wills/one", b"one").await, Code::Accepted);
+    sensor.goodbye().await;
+    for _ in 0..2 {
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+        lose(&mut sensor).await;
+        let will = client.message().await;
+        assert_eq!((will.topic.as_str(), &will.payload[..]), ("wills/one", &b"one"[..]), "also after it was sent");
+    }
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    let update = Message::WillMessageUpdate(b"two".to_vec());
+    let answer = sensor.ask(&update, |message| matches!(message, Message::WillMessageResponse(_))).await;
+    assert_eq!(answer, Message::WillMessageResponse(Code::Accepted), "its topic is known still");
+    sensor.goodbye().await;
+    let mut moved = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(moved.connect(Start::Kept, 60).await, Code::Accepted);
+    lose(&mut moved).await;
+    let will = client.message().await;
+    assert_eq!((will.topic.as_str(), &will.payload[..]), ("wills/one", &b"two"[..]));
+    // Taken back by an empty WILLTOPICUPD, by an empty WILLTOPIC, and by a clean start.
+    for how in 0..3 {
+        assert_eq!(sensor.connect_with_will(Start::Kept, 60, "wills/not", b"not").await, Code::Accepted);
+        match how {
+            0 => {
+                let answers = |message: &Message| matches!(message, Message::WillTopicResponse(_));
+                sensor.ask(&Message::WillTopicUpdate(None), answers).await;
+                sensor.goodbye().await;
+            }
+            1 => {
+                sensor.goodbye().await;
+                let client_id = sensor.id.clone();
+                let hello =
+                    Message::Connect(Connect { start: Start::Kept, asks: Asks::ForWill, duration: 60, client_id });
+                sensor.ask(&hello, |message| *message == Message::WillTopicRequest).await;
+                sensor.ask(&Message::WillTopic(None), |message| matches!(message, Message::Connack(_))).await;
+                sensor.goodbye().await;
+            }
+            _ => {
+                sensor.goodbye().await;
+                assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
+                sensor.goodbye().await;
+            }
+        }
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+        lose(&mut sensor).await;
+        client.publish("wills/last", QoS::AtMostOnce, b"").await;
+        assert_eq!(client.message().await.topic, "wills/last", "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_connect_that_comes_while_the_link_before_it_ends_is_answered_and_need_not_be_repeated() {
+    let (_running, gateway, _) = broker().await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for round in 0..40 {
+        sensor.send(&Message::Disconnect(None)).await;
+        sensor.send(&sensor.hello(Start::Clean, 60)).await;
+        assert_eq!(sensor.hear().await, Message::Disconnect(None), "{round}");
+        assert_eq!(sensor.hear().await, Message::Connack(Code::Accepted), "{round}");
+        assert_eq!(sensor.publish(Topic::Short(*b"ok"), Quality::One, b"").await, Code::Accepted);
+    }
+}

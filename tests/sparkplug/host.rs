@@ -202,7 +202,7 @@ impl Host {
 
     /// Waits until this holds; panics after 30 s.
     pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !holds(self) {
             if Instant::now() > deadline {
                 let kinds: Vec<_> = self.messages().iter().map(|it| format!("{} {:?}", it.kind, it.device)).collect();

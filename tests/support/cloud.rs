@@ -336,11 +336,11 @@ impl Cloud {
         self.shared.book.lock().unwrap().denied
     }
 
-    /// Waits until what arrived, and who came, satisfies `enough`; panics after 30 s.
+    /// Waits until what arrived, and who came, satisfies `enough`; panics after two minutes.
     pub async fn until(&self, what: &str, enough: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !enough(self) {
-            assert!(Instant::now() < deadline, "waited 30 s for: {what}");
+            assert!(Instant::now() < deadline, "waited two minutes for: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

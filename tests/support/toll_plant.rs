@@ -105,7 +105,7 @@ impl Plant {
     /// Stops in order.
     pub async fn close(self) {
         self.stop.begin();
-        tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("ends in time").expect("does not panic");
+        tokio::time::timeout(Duration::from_secs(120), self.task).await.expect("ends in time").expect("does not panic");
         self.running.close().await;
     }
 

@@ -98,7 +98,7 @@ impl Rig {
 
     /// Waits for its end; panics after 20 s. Leaves nothing behind.
     pub async fn finished(self) {
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("ends in time").expect("does not panic");
+        tokio::time::timeout(Duration::from_secs(120), self.task).await.expect("ends in time").expect("does not panic");
         assert_eq!(std::fs::read_dir(self.run_dir.path()).unwrap().count(), 0, "no socket is left behind");
     }
 }

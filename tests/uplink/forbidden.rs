@@ -127,7 +127,7 @@ impl Plant {
         let Self { running, stop, task, .. } = self;
         stop.begin();
         stop.hurry();
-        tokio::time::timeout(Duration::from_secs(20), task).await.expect("ends in time").expect("no panic");
+        tokio::time::timeout(Duration::from_secs(120), task).await.expect("ends in time").expect("no panic");
         running.close().await;
     }
 }

@@ -110,8 +110,8 @@ impl Gateway {
     async fn stopped(self) {
         self.stop.begin();
         drop(self.hub);
-        tokio::time::timeout(Duration::from_secs(20), self.uplink).await.expect("ends in time").expect("no panic");
-        tokio::time::timeout(Duration::from_secs(20), self.store.finish()).await.expect("the store ends");
+        tokio::time::timeout(Duration::from_secs(120), self.uplink).await.expect("ends in time").expect("no panic");
+        tokio::time::timeout(Duration::from_secs(120), self.store.finish()).await.expect("the store ends");
     }
 }
 

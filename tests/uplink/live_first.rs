@@ -63,7 +63,7 @@ impl Sending {
     async fn stopped(self) {
         self.stop.begin();
         self.stop.hurry();
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("ends in time").expect("no panic");
+        tokio::time::timeout(Duration::from_secs(120), self.task).await.expect("ends in time").expect("no panic");
     }
 }
 

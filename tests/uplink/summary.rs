@@ -100,7 +100,7 @@ async fn after(
     cloud.until("the samples", |cloud| samples(cloud) >= enough).await;
     stop.begin();
     drop(hub);
-    tokio::time::timeout(Duration::from_secs(20), running).await.expect("ends in time").unwrap();
+    tokio::time::timeout(Duration::from_secs(120), running).await.expect("ends in time").unwrap();
     cloud.log()
 }
 

@@ -269,8 +269,19 @@ impl Shared {
         let tally = durable.as_ref().map(|durable| Arc::clone(&durable.tally));
         let presence = Presence::Here(Connected { outbox, will });
         let (filters, carried) = (HashMap::new(), Carried::default());
-        let client =
-            Client { id, owner, identity, expiry, presence, filters, levels: 0, seen: (0, 0), carried, durable };
+        let client = Client {
+            id,
+            owner,
+            identity,
+            expiry,
+            presence,
+            filters,
+            levels: 0,
+            seen: (0, 0),
+            carried,
+            sensor: None,
+            durable,
+        };
         self.tell_ledger(&client);
         core.connected += 1;
         let key = core.clients.add(client);

@@ -314,6 +314,7 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
         levels: 0,
         seen: (0, 0),
         carried: Carried { received, ..Carried::default() },
+        sensor: None,
         durable: Some(Box::new(durable)),
     }
 }

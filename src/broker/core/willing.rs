@@ -1,10 +1,11 @@
-//! A connected client leaves another will than it came with: sensors may (MQTT itself has no packet for it).
+//! What sensors have and MQTT itself has no packet for: a connected client leaves another will than it came with, and its
+//! session remembers that will and which topics it knows by predefined ids.
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::{Core, Shared};
 use crate::access::Identity;
-use crate::broker::clients::Presence;
+use crate::broker::clients::{Client, Presence, Remembered};
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::tree::ClientKey;
@@ -17,12 +18,37 @@ impl Shared {
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients can ask for it"))]
     pub(in crate::broker) fn change_will(&self, key: ClientKey, outbox: &Arc<Outbox>, will: Option<Will>) {
         let mut core = self.lock();
-        let Some(client) = core.clients.get_mut(key) else { return };
+        let Some(client) = here(&mut core, key, outbox) else { return };
         let Some(identity) = client.identity.clone() else { return };
-        let Presence::Here(connected) = &mut client.presence else { return };
-        if Arc::ptr_eq(&connected.outbox, outbox) {
+        if let Presence::Here(connected) = &mut client.presence {
             connected.will = will.and_then(|will| self.judged(&identity, LastWill::new(will, identity.clone())));
         }
+    }
+
+    /// For as long as the session of this outbox's owner lives, and the gateway runs.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
+    pub(in crate::broker) fn remember(&self, key: ClientKey, outbox: &Arc<Outbox>, what: Remembered) {
+        if let Some(client) = here(&mut self.lock(), key, outbox) {
+            client.sensor = Some(Box::new(what));
+        }
+    }
+
+    /// What was remembered last. Of a session that was there before the gateway was started it is not known how its topics
+    /// were named: those that have predefined ids were subscribed to by them.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
+    pub(in crate::broker) fn recall(
+        &self,
+        key: ClientKey,
+        outbox: &Arc<Outbox>,
+        predefined: &[(u16, String)],
+    ) -> Remembered {
+        let mut core = self.lock();
+        let Some(client) = here(&mut core, key, outbox) else { return Remembered::default() };
+        if let Some(remembered) = &client.sensor {
+            return Remembered::clone(remembered);
+        }
+        let own = predefined.iter().filter(|(_, name)| client.filters.contains_key(name.as_str()));
+        Remembered { will: None, predefined: own.map(|(id, _)| *id).collect() }
     }
 
     /// The will as it may be left; `None`: not at all.
@@ -40,4 +66,10 @@ impl Shared {
             }
         }
     }
+}
+
+/// The client, if it is connected still and this is its outbox.
+fn here<'a>(core: &'a mut Core, key: ClientKey, outbox: &Arc<Outbox>) -> Option<&'a mut Client> {
+    let client = core.clients.get_mut(key)?;
+    client.connected().is_some_and(|connected| Arc::ptr_eq(&connected.outbox, outbox)).then_some(client)
 }

@@ -143,14 +143,14 @@ impl Connection {
         W: AsyncWrite + Unpin,
     {
         let ((reader, intake), (writer, out)) = (input, output);
-        let (mut progress, mut lent) = (Instant::now(), false);
+        let (mut stalled_since, mut lent) = (None, false);
         // Lives as long as the connection and is set anew only for something earlier: a timer per packet costs more than
         // the packet.
-        let mut watch = pin!(tokio::time::sleep_until(progress + NOTHING_DUE));
+        let mut watch = pin!(tokio::time::sleep_until(Instant::now() + NOTHING_DUE));
         loop {
             // A stall begins when there is something to take.
             if out.is_empty() {
-                progress = Instant::now();
+                stalled_since = None;
                 if out.capacity() > 4 * OUT_BYTES {
                     *out = BytesMut::new(); // one large message blew it up
                 }
@@ -170,7 +170,7 @@ impl Connection {
             // What goes without waiting goes first.
             if !out.is_empty()
                 && let Some(written) = at_once(writer.write(out))
-                && !self.written(&written, out, &mut progress)
+                && !self.written(&written, out, &mut stalled_since)
             {
                 return Ending::Lost;
             }
@@ -198,7 +198,8 @@ impl Connection {
             }
             let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| listens);
             let may_stall = self.duty.terms.watch == Watch::Doors;
-            let stalled_at = (!out.is_empty() && !may_stall).then(|| progress + STALLED_MAX);
+            let stalled_at =
+                (!out.is_empty() && !may_stall).then(|| *stalled_since.get_or_insert_with(Instant::now) + STALLED_MAX);
             let alarm = silent_at.into_iter().chain(stalled_at).min();
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
                 watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
@@ -210,7 +211,7 @@ impl Connection {
                 read = intake.read(reader), if may_read => if !self.has_read(&read) {
                     return Ending::Lost;
                 },
-                written = writer.write(out), if !out.is_empty() => if !self.written(&written, out, &mut progress) {
+                written = writer.write(out), if !out.is_empty() => if !self.written(&written, out, &mut stalled_since) {
                     return Ending::Lost;
                 },
                 () = self.seat.outbox.rung() => {}
@@ -245,10 +246,10 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn written(&self, written: &io::Result<usize>, out: &mut BytesMut, progress: &mut Instant) -> bool {
+    fn written(&self, written: &io::Result<usize>, out: &mut BytesMut, stalled: &mut Option<Instant>) -> bool {
         let Ok(count @ 1..) = *written else { return false };
         out.advance(count);
-        *progress = Instant::now();
+        *stalled = None;
         self.seat.shared.stats.bytes_sent.add(count as u64);
         true
     }
@@ -264,6 +265,7 @@ impl Connection {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
+        self.duty.tell_rest(out);
         Ok(Left { packets, retained })
     }
 

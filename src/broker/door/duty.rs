@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::connection::Seat;
 use super::errands::{Done, Waits, kept};
-use super::terms::Terms;
+use super::terms::{Terms, Watch};
 use crate::access::Identity;
 use crate::broker::clients::Carried;
 use crate::broker::core::{Company, Entered, Leaving, Origin, Refusal as Refused, Shared, Stored};
@@ -63,6 +63,8 @@ pub(super) struct Duty {
     sent_on: usize,
     /// How the packet came that is being dealt with.
     pub(super) company: Company,
+    /// PINGREQs that are answered when nothing is left for the client: see [`Watch::Doors`].
+    pub(super) asked_for_rest: usize,
 }
 
 impl Duty {
@@ -100,6 +102,7 @@ impl Duty {
             is_kept: false,
             sent_on: 0,
             company: Company::InRow,
+            asked_for_rest: 0,
         }
     }
 
@@ -200,6 +203,10 @@ impl Duty {
                 Action::Ack { kind, packet_id, reason, told } => {
                     let fits = self.wants_reasons && told.len() + 16 <= self.maximum_packet;
                     encode::ack(out, self.version, kind, (packet_id, reason, if fits { told } else { "" }));
+                }
+                Action::Pong if self.terms.watch == Watch::Doors => {
+                    self.asked_for_rest += 1;
+                    continue;
                 }
                 Action::Pong => encode::pong(out),
                 Action::Publish { token, publish } => {

@@ -49,13 +49,13 @@ impl Duty {
         if self.unsaid > 0 {
             return Rest::Nothing;
         }
-        let now = Instant::now();
+        let mut now = None;
         let version = self.shared.in_step.load(Ordering::Acquire);
         while out.len() < enough {
             if self.course.is_empty() && self.take() == Rest::More {
                 return Rest::More;
             }
-            if !self.write(now, out) {
+            if !self.write(&mut now, out) {
                 self.look_whether_in_step(version);
                 return Rest::Nothing;
             }
@@ -99,8 +99,8 @@ impl Duty {
         }
     }
 
-    /// Writes the next; false when nothing may be sent now.
-    fn write(&mut self, now: Instant, out: &mut BytesMut) -> bool {
+    /// Writes the next; false when nothing may be sent now. The time is asked once for all that is written in a row.
+    fn write(&mut self, now: &mut Option<Instant>, out: &mut BytesMut) -> bool {
         let stats = &self.shared.stats;
         let Some(delivery) = self.course.next(&self.session) else {
             return false;
@@ -114,12 +114,13 @@ impl Duty {
             self.course.sent();
             return true;
         }
+        let now = *now.get_or_insert_with(Instant::now);
         let topic = &delivery.message.topic;
         let mut naming = self.aliases.look(topic);
-        let mut outgoing = Outgoing::new(delivery, (self.version, naming), now);
+        let mut outgoing = Outgoing::new(delivery, (self.version, naming), || now);
         if outgoing.len() > self.maximum_packet && matches!(naming, Naming::Given(_)) {
             naming = Naming::Full; // without the alias it may fit
-            outgoing = Outgoing::new(delivery, (self.version, naming), now);
+            outgoing = Outgoing::new(delivery, (self.version, naming), || now);
         }
         let expired = delivery.message.is_expired(now);
         if expired || outgoing.len() > self.maximum_packet {
@@ -140,6 +141,19 @@ impl Duty {
         stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
         self.course.sent();
         true
+    }
+
+    /// Answers who has asked to be told when nothing is left for it: nothing waits here or in the ledger, and whatever was
+    /// sent is acknowledged.
+    pub(super) fn tell_rest(&mut self, out: &mut BytesMut) {
+        let sent = self.unsaid == 0 && self.walks.is_empty() && self.course.is_empty();
+        if self.asked_for_rest == 0 || !sent || self.session.has_flights() || !self.outbox.is_clear() {
+            return;
+        }
+        for _ in 0..std::mem::take(&mut self.asked_for_rest) {
+            encode::pong(out);
+            self.shared.stats.packets_sent.one();
+        }
     }
 
     /// A page of what the session is owed has been read.

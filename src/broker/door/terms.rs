@@ -29,7 +29,8 @@ pub(super) enum Watch {
     /// We: by its keep alive, and by what it takes.
     #[default]
     Ours,
-    /// Whoever stands between the client and us. It may sleep for hours: what comes then waits in its outbox.
+    /// Whoever stands between the client and us. It may sleep for hours: what comes then waits in its outbox. A PINGREQ asks
+    /// whether that is all, and is answered when it is.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its doors do"))]
     Doors,
 }

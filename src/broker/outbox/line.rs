@@ -68,7 +68,7 @@ impl Outbox {
         let mut queue = self.lock();
         let line = queue.line.as_ref().filter(|_| queue.waiting.is_empty() && queue.ending.is_none())?;
         let packet_id = if delivery.qos == Qos::AtMostOnce { 0 } else { queue.packet_id? };
-        let outgoing = Outgoing::new(delivery, (line.version, Naming::Full), Instant::now());
+        let outgoing = Outgoing::new(delivery, (line.version, Naming::Full), Instant::now);
         let length = outgoing.len();
         if length > line.maximum_packet.min(PACKET_BYTES_MAX) {
             return None;

@@ -188,11 +188,11 @@ pub(in crate::broker) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Works out how long it will be.
-    pub(in crate::broker) fn new(delivery: &'a Delivery, to: (Version, Naming), now: Instant) -> Self {
+    /// Works out how long it will be. The time is asked of messages that expire.
+    pub(in crate::broker) fn new(delivery: &'a Delivery, to: (Version, Naming), now: impl FnOnce() -> Instant) -> Self {
         let (version, naming) = to;
         let message = &delivery.message;
-        let left = message.expires.map(|expires| expires.saturating_duration_since(now).as_secs_f64().ceil());
+        let left = message.expires.map(|expires| expires.saturating_duration_since(now()).as_secs_f64().ceil());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it came from a u32 of seconds")]
         let expiry = left.map(|left| left as u32);
         let mut properties = 0;

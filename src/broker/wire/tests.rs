@@ -71,7 +71,7 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
         owed: None,
     };
     let mut out = BytesMut::new();
-    let outgoing = Outgoing::new(&delivery, (Version::V5, Naming::Full), now);
+    let outgoing = Outgoing::new(&delivery, (Version::V5, Naming::Full), || now);
     outgoing.write(&mut out, 9);
     assert_eq!(out.len(), outgoing.len());
     let Ok(v5::Packet::Publish(seen)) = v5::Packet::read(&mut out, None) else { panic!("a v5 publish") };
@@ -80,7 +80,7 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
     assert_eq!(properties.message_expiry_interval, Some(10), "what is left, rounded up");
     assert_eq!(properties.subscription_identifiers, [1, 300]);
     assert!(seen.retain && seen.pkid == 9 && seen.payload.len() == 200);
-    let outgoing = Outgoing::new(&delivery, (Version::V311, Naming::Full), now);
+    let outgoing = Outgoing::new(&delivery, (Version::V311, Naming::Full), || now);
     outgoing.write(&mut out, 9);
     assert_eq!(out.len(), outgoing.len());
     let Ok(v4::Packet::Publish(seen)) = v4::Packet::read(&mut out, 1 << 20) else { panic!("a v4 publish") };

@@ -21,6 +21,9 @@ const PROTOCOLS: [(&str, bool); 2] = [("mqtt", false), ("mqtt-sn", true)];
 /// A radio hop may take seconds (the specification, section 7.2, has 10 to 15 s); tests and wires want less.
 const RETRY: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(300);
 const RETRY_STANDARD: Duration = Duration::from_secs(10);
+/// T_WAIT is more than 5 minutes (section 7.2).
+const WAIT: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
+const WAIT_STANDARD: Duration = Duration::from_secs(360);
 const RETRIES_MAX: u16 = 20;
 const RETRIES_STANDARD: u16 = 4;
 /// A frame of IEEE 802.15.4 up to what UDP carries in one piece or several.
@@ -90,6 +93,7 @@ fn plan(listener: &Section<'_, '_>) -> MqttSnPlan {
         advertise: None,
         retry: RETRY_STANDARD,
         retries: RETRIES_STANDARD,
+        wait: WAIT_STANDARD,
         datagram_bytes: DATAGRAM_STANDARD,
         topics: topics(listener),
         sensors: sensors(listener),
@@ -102,6 +106,7 @@ fn plan(listener: &Section<'_, '_>) -> MqttSnPlan {
     plan.gateway_id = gateway_id.unwrap_or(plan.gateway_id);
     plan.retry = section.duration("retry", RETRY).unwrap_or(plan.retry);
     plan.retries = section.whole("retries", 1..=RETRIES_MAX).unwrap_or(plan.retries);
+    plan.wait = section.duration("wait", WAIT).unwrap_or(plan.wait);
     let bytes = section.size("max_datagram", DATAGRAM).and_then(|bytes| u16::try_from(bytes).ok());
     plan.datagram_bytes = bytes.unwrap_or(plan.datagram_bytes);
     plan.advertise = advertise(&section);

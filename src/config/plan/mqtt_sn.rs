@@ -14,6 +14,8 @@ pub struct MqttSnPlan {
     pub retry: Duration,
     /// `retries`: so often, then its client counts as lost.
     pub retries: u16,
+    /// `wait`: after this long a message is sent again to a client that had no room for it; so often, too.
+    pub wait: Duration,
     /// `max_datagram`: bytes, both ways.
     pub datagram_bytes: u16,
     /// `[[broker.listener.topic]]`
@@ -147,6 +149,7 @@ mod tests {
             advertise: None,
             retry: Duration::from_secs(10),
             retries: 4,
+            wait: Duration::from_secs(360),
             datagram_bytes: 1400,
             topics: Vec::new(),
             publish: None,

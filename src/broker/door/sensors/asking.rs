@@ -1,5 +1,7 @@
 //! What a sensor wants: topic ids, to publish, to subscribe (sections 6.5 to 6.9). Ids become names, and the broker decides.
 
+use tokio::time::Instant;
+
 use super::greeting::qos;
 use super::inner::{self, Said};
 use super::names::Known;
@@ -8,6 +10,16 @@ use crate::broker::message::Qos;
 use crate::broker::sn::{Again, Code, Filter, Kept, Message, Publish, Quality, Topic};
 use crate::broker::wire::{Ack, AckKind};
 use crate::model::topic::{check_filter, check_topic};
+
+/// A SUBSCRIBE that may come again, and what it was answered.
+#[derive(Debug)]
+pub(super) struct Repeatable {
+    quality: Quality,
+    message_id: u16,
+    filter: Filter,
+    /// And when.
+    answer: Option<(Message, Instant)>,
+}
 
 /// What a sensor may have asked for without an answer; the specification has it wait for each.
 const ASKED_MAX: usize = 16;
@@ -66,16 +78,29 @@ impl Translator {
         if self.asked.contains_key(&(Asked::Subscribe, message_id)) {
             return;
         }
+        if let Some(answer) = self.said_before(quality, message_id, filter) {
+            return self.out.push(answer); // it was not heard; what is kept has been sent
+        }
         match self.judge(quality, message_id, filter) {
             Ok((name, qos, topic_id)) => {
                 self.asked.insert((Asked::Subscribe, message_id), topic_id);
                 if let Filter::Predefined(id) = filter {
-                    self.predefined.insert(*id);
+                    self.learnt |= self.predefined.insert(*id);
                 }
+                self.repeatable = Some(Repeatable { quality, message_id, filter: filter.clone(), answer: None });
                 inner::subscribe(&mut self.packets, message_id, &name, qos);
             }
             Err(code) => self.out.push(Message::Suback { quality: Quality::Zero, topic_id: 0, message_id, code }),
         }
+    }
+
+    /// What this very SUBSCRIBE was answered, no longer ago than a sensor tries.
+    fn said_before(&self, quality: Quality, message_id: u16, filter: &Filter) -> Option<Message> {
+        let last = self.repeatable.as_ref()?;
+        let is_same = (last.quality, last.message_id, &last.filter) == (quality, message_id, filter);
+        let (answer, at) = last.answer.as_ref().filter(|_| is_same)?;
+        let plan = &self.rules.plan;
+        (self.heard <= *at + plan.retry * u32::from(plan.retries + 1)).then(|| answer.clone())
     }
 
     /// Name, QoS and the topic id that SUBACK has: 0 where there is none.
@@ -96,7 +121,7 @@ impl Translator {
     }
 
     /// The broker has answered SUBSCRIBE.
-    pub(super) fn suback(&mut self, message_id: u16, reason: u8) {
+    pub(super) fn suback(&mut self, message_id: u16, reason: u8, now: Instant) {
         let topic_id = self.asked.remove(&(Asked::Subscribe, message_id)).unwrap_or(0);
         let (quality, topic_id, code) = match (code(reason), reason) {
             (Code::Accepted, 0) => (Quality::Zero, topic_id, Code::Accepted),
@@ -104,7 +129,11 @@ impl Translator {
             (Code::Accepted, _) => (Quality::Two, topic_id, Code::Accepted),
             (refused, _) => (Quality::Zero, 0, refused),
         };
-        self.out.push(Message::Suback { quality, topic_id, message_id, code });
+        let answer = Message::Suback { quality, topic_id, message_id, code };
+        if let Some(last) = self.repeatable.as_mut().filter(|last| last.message_id == message_id) {
+            last.answer = (code == Code::Accepted).then(|| (answer.clone(), now));
+        }
+        self.out.push(answer);
     }
 
     pub(super) fn unsubscribe(&mut self, message_id: u16, filter: &Filter) {
@@ -115,8 +144,9 @@ impl Translator {
         match self.filter(filter).filter(|name| check_filter(name).is_ok()) {
             Some(name) => {
                 if let Filter::Predefined(id) = filter {
-                    self.predefined.remove(id);
+                    self.learnt |= self.predefined.remove(id);
                 }
+                self.repeatable = None;
                 self.asked.insert(asked, 0);
                 inner::unsubscribe(&mut self.packets, message_id, &name);
             }

@@ -37,6 +37,8 @@ pub(super) struct Flight {
     due: Instant,
     tries: u16,
     told: u8,
+    /// How often the sensor has said that it has no room for it.
+    postponed: u16,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,6 @@ impl Flight {
 impl Translator {
     /// A message has come for the sensor.
     pub(super) fn deliver(&mut self, delivery: Delivery) {
-        self.quiet = 0;
         // While the broker's answer to a PUBREC is waited for, everything is taken: at QoS 0 there may be any number of them.
         let too_many = self.waiting.len() >= 2 * WAITING_MAX || self.waiting_bytes >= 2 * WAITING_BYTES_MAX;
         if too_many && delivery.qos == Qos::AtMostOnce {
@@ -133,8 +134,7 @@ impl Translator {
     }
 
     fn take_off(&mut self, step: Step, now: Instant, told: u8) {
-        self.quiet = 0;
-        self.flight = Some(Flight { step, due: now + self.rules.plan.retry, tries: 0, told });
+        self.flight = Some(Flight { step, due: now + self.rules.plan.retry, tries: 0, told, postponed: 0 });
         self.say_flight();
     }
 
@@ -156,7 +156,7 @@ impl Translator {
         let Some(flight) = self.flight.as_mut().filter(|flight| flight.due().is_some_and(|due| now >= due)) else {
             return Flow::On;
         };
-        if flight.tries >= self.rules.plan.retries {
+        if flight.tries >= self.rules.plan.retries || flight.postponed > self.rules.plan.retries {
             match self.stage {
                 Stage::Awake(duration) => self.stage = Stage::Asleep(duration),
                 Stage::Active => {
@@ -185,7 +185,7 @@ impl Translator {
     pub(super) fn wake(&mut self, now: Instant) {
         let retry = self.rules.plan.retry;
         if let Some(flight) = &mut self.flight {
-            (flight.due, flight.tries) = (now + retry, 0);
+            (flight.due, flight.tries, flight.postponed) = (now + retry, 0, 0);
             self.repeat();
         }
     }
@@ -201,7 +201,7 @@ impl Translator {
     pub(super) fn regack(&mut self, id: u16, code: Code, now: Instant) {
         let asked = |flight: &mut Flight| matches!(flight.step, Step::Register { message_id, .. } if message_id == id);
         if code == Code::Congestion {
-            return; // in a while
+            return self.postpone(asked, now);
         }
         let Some(Flight { step: Step::Register { topic_id, delivery, .. }, told, .. }) = self.flight.take_if(asked)
         else {
@@ -215,22 +215,24 @@ impl Translator {
     }
 
     pub(super) fn puback(&mut self, topic_id: u16, id: u16, code: Code, now: Instant) {
+        let own =
+            |flight: &mut Flight| matches!(&flight.step, Step::Publish { message, .. } if message.message_id == id);
         if code == Code::Congestion {
-            return; // in a while
+            return self.postpone(own, now);
         }
         if code == Code::InvalidTopicId {
             self.names.set_known(topic_id, Known::NotYet);
         }
-        let own =
-            |flight: &mut Flight| matches!(&flight.step, Step::Publish { message, .. } if message.message_id == id);
         let Some(Flight { step: Step::Publish { message, name }, told, .. }) = self.flight.take_if(own) else { return };
         let qos = if message.quality == Quality::One { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
         match code {
             Code::Accepted if qos == Qos::AtLeastOnce => {
-                self.quiet = 0;
                 inner::ack(&mut self.packets, AckKind::Puback, id, 0);
             }
-            Code::InvalidTopicId if told < TOLD_MAX && matches!(message.topic, Topic::Id(_)) => {
+            Code::InvalidTopicId if told < TOLD_MAX && !matches!(message.topic, Topic::Short(_)) => {
+                if let Topic::Predefined(id) = message.topic {
+                    self.learnt |= self.predefined.remove(&id); // then by a registered one
+                }
                 let delivery = Delivery {
                     again: message.again == Again::Yes,
                     qos,
@@ -242,6 +244,21 @@ impl Translator {
                 self.begin(delivery, now, told + 1);
             }
             _ => self.give_up(qos, id, NOT_TAKEN),
+        }
+    }
+
+    /// The sensor has no room for it now: again after `wait`, and not for ever. One that is awake may sleep on, and gets it at
+    /// its next wake.
+    fn postpone(&mut self, own: impl FnOnce(&mut Flight) -> bool, now: Instant) {
+        let (retry, wait) = (self.rules.plan.retry, self.rules.plan.wait);
+        let Some(flight) = &mut self.flight else { return };
+        if !own(flight) || flight.due > now + retry {
+            return; // it has said so already
+        }
+        (flight.due, flight.tries, flight.postponed) = (now + wait.max(retry), 0, flight.postponed + 1);
+        if let Stage::Awake(duration) = self.stage {
+            self.stage = Stage::Asleep(duration);
+            self.out.push(Message::Pong);
         }
     }
 
@@ -262,7 +279,6 @@ impl Translator {
     pub(super) fn pubcomp(&mut self, id: u16) {
         let own = |flight: &mut Flight| matches!(flight.step, Step::Release(released) if released == id);
         if self.flight.take_if(own).is_some() {
-            self.quiet = 0;
             inner::ack(&mut self.packets, AckKind::Pubcomp, id, 0);
         }
     }
@@ -270,7 +286,6 @@ impl Translator {
     /// The sensor cannot have it: the broker need not keep it.
     fn give_up(&mut self, qos: Qos, packet_id: u16, reason: u8) {
         self.refused += 1;
-        self.quiet = 0;
         match qos {
             Qos::AtMostOnce => {}
             Qos::AtLeastOnce => inner::ack(&mut self.packets, AckKind::Puback, packet_id, reason),

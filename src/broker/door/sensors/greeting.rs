@@ -1,15 +1,15 @@
 //! How a sensor comes, leaves its will, sleeps, wakes and goes (sections 6.2 to 6.4, 6.11 and 6.14).
 //!
 //! A CONNECT that does not ask for a clean start goes on with what is there: the same connection if there is one, with its
-//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost). A will that was left before
-//! stays unless CONNECT brings another. Without a connection the broker's session is gone on with; its will was of the
-//! connection.
+//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost). Without a connection the
+//! broker's session is gone on with. A will that was left before stays either way unless CONNECT brings another.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::inner;
-use super::translator::{End, Flow, Stage, Translator, code};
+use super::translator::{End, Flow, Rest, Stage, Translator, code};
+use crate::broker::clients::Remembered;
 use crate::broker::message::Qos;
 use crate::broker::sn::{self, Asks, Code, Kept, Message, Quality, Start, WillTopic};
 use crate::broker::wire::Will;
@@ -112,7 +112,7 @@ impl Translator {
         match code(reason) {
             Code::Accepted => {
                 self.taken_in();
-                Flow::On
+                Flow::Entered
             }
             refused => self.refuse(refused),
         }
@@ -148,7 +148,7 @@ impl Translator {
         if self.stage == Stage::Active {
             self.names.doubt(); // it may have been started anew
         }
-        self.said = said;
+        (self.said, self.repeatable) = (said, None);
         if self.said.asks == Asks::ForWill {
             self.ask(None, now);
             return Flow::On;
@@ -179,36 +179,59 @@ impl Translator {
         match (self.stage, client_id) {
             (Stage::Asleep(duration), Some(_)) => {
                 self.stage = Stage::Awake(duration);
-                self.quiet = 0;
+                self.doubt_rest();
                 self.wake(now);
             }
-            (Stage::Awake(_), Some(_)) => self.quiet = 0, // PINGRESP is still to come
+            (Stage::Awake(_), Some(_)) => self.doubt_rest(), // PINGRESP is still to come
             _ => self.out.push(Message::Pong),
         }
     }
 
-    /// The broker has answered a PINGREQ.
+    /// The broker has nothing more for it, or had.
     pub(super) fn pong(&mut self) {
-        self.pinging = false;
-        if self.flight.is_none() && self.waiting.is_empty() {
-            self.quiet = self.quiet.saturating_add(1);
+        let awake = matches!(self.stage, Stage::Awake(_));
+        self.rest = if self.rest == Rest::Asked && awake { Rest::Known } else { Rest::Unknown };
+    }
+
+    /// It wakes: what was known of before counts no more.
+    fn doubt_rest(&mut self) {
+        self.rest = match self.rest {
+            Rest::Asked | Rest::AskedBefore => Rest::AskedBefore,
+            Rest::Unknown | Rest::Known => Rest::Unknown,
+        };
+    }
+
+    /// One that is awake is told when it has got all that waited (section 6.14). The broker is asked: it answers a PINGREQ when
+    /// nothing is left, in its queue or on its disk or on its way, and what went before the answer has come here before it.
+    pub(super) fn look_for_rest(&mut self) {
+        let Stage::Awake(duration) = self.stage else { return };
+        if self.flight.is_some() || !self.waiting.is_empty() {
+            return;
+        }
+        match self.rest {
+            Rest::Asked | Rest::AskedBefore => {}
+            Rest::Unknown => {
+                self.rest = Rest::Asked;
+                inner::ping(&mut self.packets);
+            }
+            Rest::Known => {
+                self.stage = Stage::Asleep(duration);
+                self.out.push(Message::Pong);
+            }
         }
     }
 
-    /// Is there nothing left for one that is awake? The broker is asked: it answers a PINGREQ, then sends what it has. So two
-    /// answers with nothing before them and nothing on its way say that there was nothing when the second was written; but for what
-    /// waits there for a commit or a page of its session, which comes at the next wake.
-    pub(super) fn look_for_rest(&mut self) {
-        let Stage::Awake(duration) = self.stage else { return };
-        if self.pinging || self.flight.is_some() || !self.waiting.is_empty() {
-            return;
+    /// What its session remembers of it. A will that this door does not let it leave counts as none.
+    pub(super) fn reminded(&mut self, remembered: Remembered) {
+        self.predefined = remembered.predefined;
+        if self.said.asks == Asks::NoWill {
+            self.will = remembered.will.filter(|will| self.may_leave(will));
         }
-        if self.quiet >= 2 {
-            self.stage = Stage::Asleep(duration);
-            return self.out.push(Message::Pong);
-        }
-        self.pinging = true;
-        inner::ping(&mut self.packets);
+    }
+
+    /// What its session is to remember of it.
+    pub(super) fn to_remember(&self) -> Remembered {
+        Remembered { will: self.will.clone(), predefined: self.predefined.clone() }
     }
 
     pub(super) fn change_will_topic(&mut self, topic: Option<WillTopic>) -> Flow {

@@ -15,7 +15,7 @@ use super::translator::{End, Flow, Rules, Stage, Translator};
 use crate::broker::door::Porch;
 use crate::broker::door::limits::Pass;
 use crate::broker::door::shown::{Peer, Shown};
-use crate::broker::sn::{self, Message};
+use crate::broker::sn::{self, Message, Start};
 use crate::broker::wire::{Connect, Will};
 
 /// Packets for the broker beyond this: it has to take some before more messages are heard.
@@ -47,8 +47,20 @@ impl Link {
     pub(super) async fn run(mut self, said: sn::Connect) {
         let mut next = Some(said);
         while let Some(said) = next.take() {
-            next = self.live(said).await;
+            next = self.live(said).await.or_else(|| self.said_since());
         }
+    }
+
+    /// The CONNECT that came while the connection was being ended, if one did.
+    fn said_since(&mut self) -> Option<sn::Connect> {
+        let is_over = self.gone.is_cancelled() || self.porch.closed.is_cancelled() || self.porch.end.is_cancelled();
+        let mut connect = None;
+        while let Ok(message) = self.mailbox.try_recv() {
+            if let Message::Connect(said) = message {
+                connect = Some(said);
+            }
+        }
+        connect.filter(|_| !is_over)
     }
 
     /// One connection; the CONNECT of the next one, if there is one.
@@ -67,7 +79,11 @@ impl Link {
             match flow {
                 Flow::On => {}
                 Flow::Enter(connect) => pipe = Some(self.enter(*connect)),
-                Flow::ChangeWill(will) => self.change_will(pipe.as_ref(), will),
+                Flow::Entered => self.remind(pipe.as_ref(), &mut translator),
+                Flow::ChangeWill(will) => {
+                    translator.learnt = true;
+                    self.change_will(pipe.as_ref(), will);
+                }
                 Flow::Renew(said) => break Err(said),
                 Flow::End(end) => {
                     if self.porch.closed.is_cancelled() {
@@ -75,6 +91,11 @@ impl Link {
                     }
                     break Ok(end);
                 }
+            }
+            if std::mem::take(&mut translator.learnt)
+                && let Some((key, outbox)) = pipe.as_ref().and_then(Pipe::place)
+            {
+                self.porch.shared.remember(*key, outbox, translator.to_remember());
             }
             flow = self.next(&mut translator, &mut pipe).await;
         };
@@ -157,6 +178,19 @@ impl Link {
         let shared = &self.porch.shared;
         let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
         shared.change_will(*key, outbox, will);
+    }
+
+    /// It is in: goes on with what its session remembers of it. Its will was of the connection, as far as the broker knows.
+    fn remind(&self, pipe: Option<&Pipe>, translator: &mut Translator) {
+        translator.learnt = true;
+        let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
+        if translator.said.start == Start::Kept {
+            let had = translator.will.is_some();
+            translator.reminded(self.porch.shared.recall(*key, outbox, &self.rules.plan.topics));
+            if !had && translator.will.is_some() {
+                self.change_will(pipe, translator.will.clone());
+            }
+        }
     }
 
     /// Sends what there is to send.

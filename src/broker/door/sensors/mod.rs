@@ -4,9 +4,11 @@
 //! memory, with MQTT 5 in it, served by the same `welcome` and `connection` as any TCP client. So users, rules, limits,
 //! takeover, sessions, wills, retained messages, audit and figures are the broker's own; what is here only translates, and an
 //! acknowledgement means to a sensor what it means to everybody. Typed packets in place of bytes would have needed a second
-//! entrance to the session, with its own bounds, for the sake of some copied bytes of a sensor. Two things MQTT does not know
-//! are asked for beside the pipe: another will while connected (`Shared::change_will`), and not to be watched while asleep
-//! (`Watch::Doors`): what waits then lies in the session's own outbox or on its disk, within the bounds of any other client.
+//! entrance to the session, with its own bounds, for the sake of some copied bytes of a sensor. What MQTT does not know is
+//! asked for beside the pipe: another will while connected (`Shared::change_will`), what a session remembers of its sensor
+//! (`Shared::remember`: its will and predefined topic ids), and not to be watched while asleep (`Watch::Doors`): what waits
+//! then lies in the session's own outbox or on its disk, within the bounds of any other client. A PINGREQ in such a pipe is
+//! answered when nothing waits any more; that is when a sensor that has woken gets its PINGRESP.
 //!
 //! One task per door takes datagrams in (`gateway`): it answers what concerns nobody in particular and hands the rest to the
 //! task of its client (`link`). `translator` decides, pure; `names` topic ids; `inner` the packets in the pipe (`pipe`);

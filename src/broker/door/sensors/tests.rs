@@ -16,6 +16,7 @@ use crate::broker::wire::{Ack, AckKind};
 use crate::config::plan::MqttSnPlan;
 
 const RETRY: Duration = Duration::from_secs(1);
+const WAIT: Duration = Duration::from_secs(360);
 
 fn rules() -> Rules {
     let plan = MqttSnPlan {
@@ -23,6 +24,7 @@ fn rules() -> Rules {
         advertise: None,
         retry: RETRY,
         retries: 3,
+        wait: WAIT,
         datagram_bytes: 256,
         topics: vec![(1, "known".to_owned())],
         sensors: Vec::new(),
@@ -35,7 +37,7 @@ fn connected(now: Instant) -> Translator {
     let said = Connect { start: Start::Clean, asks: Asks::NoWill, duration: 60, client_id: "t".to_owned() };
     let (mut translator, flow) = Translator::new(rules(), said, now);
     assert!(matches!(flow, Flow::Enter(_)));
-    assert!(matches!(translator.packet(Heard::Connack { reason: 0 }, now), Flow::On));
+    assert!(matches!(translator.packet(Heard::Connack { reason: 0 }, now), Flow::Entered));
     assert_eq!(std::mem::take(&mut translator.out), [Message::Connack(Code::Accepted)]);
     translator
 }
@@ -96,6 +98,80 @@ fn one_that_sleeps_is_sent_nothing_and_one_that_falls_asleep_again_keeps_its_mes
     assert_eq!((publish.again, publish.quality, publish.message_id), (sn::Again::Yes, Quality::One, 1));
 }
 
+/// PUBACK: it has no room for it.
+fn congested() -> Message {
+    Message::Puback { topic_id: 0, message_id: 1, code: Code::Congestion }
+}
+
+#[test]
+fn one_that_has_no_room_gets_its_message_again_after_the_wait_as_often_as_any_and_is_then_lost() {
+    let mut now = Instant::now();
+    let mut translator = connected(now);
+    translator.packet(delivery(1, Qos::AtLeastOnce, "ab"), now);
+    for again in 0..4 {
+        let [Message::Publish(_)] = &std::mem::take(&mut translator.out)[..] else { panic!("{again}") };
+        translator.message(congested(), now);
+        translator.message(congested(), now); // once more, for a message that came twice
+        translator.heard = now + WAIT; // it pings meanwhile
+        assert_eq!(translator.due(), (now + WAIT).min(translator.heard + Duration::from_secs(90)), "{again}");
+        assert!(matches!(translator.tick(now + 5 * RETRY), Flow::On));
+        assert!(translator.out.is_empty(), "{again}: not before");
+        now += WAIT;
+        assert_eq!(matches!(translator.tick(now), Flow::End(_)), again == 3);
+    }
+}
+
+#[test]
+fn one_that_wakes_without_room_may_sleep_on_and_gets_the_message_at_its_next_wake() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    translator.message(Message::Disconnect(Some(600)), now);
+    translator.packet(delivery(1, Qos::AtLeastOnce, "ab"), now);
+    for _ in 0..10 {
+        translator.out.clear();
+        translator.message(Message::Ping(Some("t".to_owned())), now);
+        assert!(matches!(translator.out[..], [Message::Publish(_)]));
+        translator.message(congested(), now);
+        assert_eq!((&translator.out[1..], translator.stage), (&[Message::Pong][..], Stage::Asleep(600)));
+    }
+}
+
+#[test]
+fn an_answer_of_the_broker_to_an_earlier_wake_says_nothing_about_this_one() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    let ping = Message::Ping(Some("t".to_owned()));
+    translator.message(Message::Disconnect(Some(600)), now);
+    translator.message(ping.clone(), now);
+    translator.message(ping.clone(), now); // it sleeps on in vain, and wakes
+    translator.out.clear();
+    translator.packet(Heard::Pong, now);
+    assert!(translator.out.is_empty(), "more may have come meanwhile");
+    translator.packet(delivery(1, Qos::AtMostOnce, "ab"), now);
+    translator.packet(Heard::Pong, now);
+    assert!(matches!(translator.out[..], [Message::Publish(_), Message::Pong]), "{:?}", translator.out);
+    translator.out.clear();
+    translator.packet(Heard::Pong, now);
+    assert!(translator.out.is_empty());
+    translator.packets.clear();
+    translator.message(ping, now);
+    assert!(!translator.packets.is_empty() && translator.out.is_empty(), "each wake asks anew");
+}
+
+#[test]
+fn a_predefined_id_that_the_sensor_does_not_know_is_given_up_for_one_that_it_is_told() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    translator.predefined.insert(1);
+    translator.packet(delivery(1, Qos::AtLeastOnce, "known"), now);
+    let [Message::Publish(publish)] = &std::mem::take(&mut translator.out)[..] else { panic!("PUBLISH") };
+    assert_eq!(publish.topic, sn::Topic::Predefined(1));
+    translator.message(Message::Puback { topic_id: 1, message_id: 1, code: Code::InvalidTopicId }, now);
+    let [Message::Register { name, .. }] = &translator.out[..] else { panic!("{:?}", translator.out) };
+    assert_eq!(name, "known");
+    assert!(translator.learnt && translator.to_remember().predefined.is_empty());
+}
+
 /// Something that a sensor may say, sensible or not.
 fn said(random: &mut StdRng) -> Message {
     loop {
@@ -142,7 +218,7 @@ fn whatever_is_said_in_whatever_order_there_is_no_panic_and_no_growth() {
             assert!(translator.out.iter().all(|message| !sn::write(message).is_empty()));
             translator.out.clear();
             translator.packets.clear();
-            if !matches!(flow, Flow::On | Flow::ChangeWill(_)) {
+            if !matches!(flow, Flow::On | Flow::Entered | Flow::ChangeWill(_)) {
                 break;
             }
         }

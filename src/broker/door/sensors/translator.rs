@@ -7,13 +7,14 @@
 //! Acknowledgements are not ours to give: a PUBACK goes to the sensor when the broker has given one, and to the broker when
 //! the sensor has. Message ids are the packet identifiers of the session, both ways; only REGISTER has its own.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
 
+use super::asking::Repeatable;
 use super::delivering::{Flight, Waiting};
 use super::greeting::Question;
 use super::inner::{self, Heard};
@@ -58,6 +59,8 @@ pub(super) enum Flow {
     On,
     /// Into the broker with it.
     Enter(Box<wire::Connect>),
+    /// It is in: what its session remembers of it counts.
+    Entered,
     /// Its will is another one.
     ChangeWill(Option<Will>),
     /// It begins anew.
@@ -84,6 +87,18 @@ pub(super) enum Asked {
     Unsubscribe,
 }
 
+/// Is there nothing left for one that is awake?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    Unknown,
+    /// The broker is asked; it answers when it has nothing more.
+    Asked,
+    /// It was asked before the sensor woke: its answer says nothing about now.
+    AskedBefore,
+    /// There was nothing left when the broker wrote its answer.
+    Known,
+}
+
 /// The state.
 #[derive(Debug)]
 pub(super) struct Translator {
@@ -97,16 +112,18 @@ pub(super) struct Translator {
     pub(super) question: Option<Question>,
     pub(super) names: Names,
     /// Topics that it has subscribed to by their predefined ids.
-    pub(super) predefined: HashSet<u16>,
+    pub(super) predefined: BTreeSet<u16>,
+    /// Something of what the session remembers is another since that was last asked.
+    pub(super) learnt: bool,
     /// With the topic id that the answer has.
     pub(super) asked: HashMap<(Asked, u16), u16>,
+    /// The last SUBSCRIBE, which comes again if its SUBACK gets lost.
+    pub(super) repeatable: Option<Repeatable>,
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) waiting_bytes: usize,
     pub(super) flight: Option<Flight>,
     pub(super) registers: u16,
-    /// PINGRESPs of the broker since anything came from it: see [`Translator::look_for_rest`].
-    pub(super) quiet: u8,
-    pub(super) pinging: bool,
+    pub(super) rest: Rest,
     /// For the sensor.
     pub(super) out: Vec<Message>,
     /// For the broker.
@@ -129,14 +146,15 @@ impl Translator {
             will: None,
             question: None,
             names: Names::default(),
-            predefined: HashSet::new(),
+            predefined: BTreeSet::new(),
+            learnt: false,
+            repeatable: None,
             asked: HashMap::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             flight: None,
             registers: 0,
-            quiet: 0,
-            pinging: false,
+            rest: Rest::Unknown,
             out: Vec::new(),
             packets: BytesMut::new(),
             repeats: 0,
@@ -216,7 +234,7 @@ impl Translator {
             Heard::Publish(delivery) => self.deliver(delivery),
             Heard::Ack(ack) if ack.kind == AckKind::Pubrel => self.release(ack.packet_id, now),
             Heard::Ack(ack) => self.settled(ack),
-            Heard::Suback { packet_id, reason } => self.suback(packet_id, reason),
+            Heard::Suback { packet_id, reason } => self.suback(packet_id, reason, now),
             Heard::Unsuback { packet_id } => {
                 self.asked.remove(&(Asked::Unsubscribe, packet_id));
                 self.out.push(Message::Unsuback(packet_id));
