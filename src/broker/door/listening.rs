@@ -177,6 +177,9 @@ pub(super) struct Ports;
 #[cfg(not(feature = "quic"))]
 impl Ports {
     /// See where there is QUIC.
+    pub(super) fn shut(&self) {}
+
+    /// See where there is QUIC.
     pub(super) async fn clear(&self) -> std::convert::Infallible {
         std::future::pending().await
     }

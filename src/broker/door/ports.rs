@@ -91,6 +91,11 @@ impl Ports {
         Ok(Some(Arc::clone(&held.port)))
     }
 
+    /// Nobody new comes in where there is no door any more.
+    pub(super) fn shut(&self) {
+        drop(self.left());
+    }
+
     /// Closes what no door has any more. Never ends; cancel-safe.
     pub(super) async fn clear(&self) -> Infallible {
         loop {

@@ -141,6 +141,7 @@ impl Warden {
             door.try_once(certificates.as_mut()).await;
             self.begin(door, certificates);
         }
+        self.site.ports.shut();
         self.tell();
     }
 

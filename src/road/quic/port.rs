@@ -8,8 +8,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
@@ -75,9 +77,13 @@ impl Port {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Whoever is inside stays; nobody else is answered until [`Port::admit`].
+    /// Whoever is inside stays, who waits is refused, and nobody else is answered until [`Port::admit`].
     pub fn shut(&self) {
         self.endpoint.set_server_config(None);
+        let mut once = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(waiting)) = pin!(self.endpoint.accept()).poll(&mut once) {
+            waiting.refuse();
+        }
     }
 
     /// Callers are answered, again.
