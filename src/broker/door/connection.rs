@@ -16,7 +16,7 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::duty::Duty;
-use super::intake::Intake;
+use super::intake::{Came, Intake};
 use super::stream::Stream;
 use super::terms::{Terms, Watch};
 use crate::access::Identity;
@@ -239,10 +239,15 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn has_read(&self, read: &io::Result<usize>) -> bool {
-        let Ok(count @ 1..) = *read else { return false };
-        self.seat.shared.stats.bytes_received.add(count as u64);
-        true
+    fn has_read(&self, read: &io::Result<Came>) -> bool {
+        match *read {
+            Ok(Came::Place) => true,
+            Ok(Came::Bytes(count @ 1..)) => {
+                self.seat.shared.stats.bytes_received.add(count as u64);
+                true
+            }
+            Ok(Came::Bytes(0)) | Err(_) => false,
+        }
     }
 
     /// False: the connection is gone.
@@ -309,7 +314,7 @@ impl Connection {
                 Ok(Rest::Nothing) if bytes >= UNHEARD_MAX => return None,
                 Ok(Rest::Nothing) => {
                     let read = tokio::time::timeout(ON_ITS_WAY_MAX, unconstrained(intake.read(reader))).await.ok()?;
-                    bytes += self.has_read(&read).then(|| read.unwrap_or(0))?;
+                    bytes += self.has_read(&read).then(|| if let Ok(Came::Bytes(count)) = read { count } else { 0 })?;
                 }
             }
             tokio::task::yield_now().await;
