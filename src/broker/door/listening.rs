@@ -172,9 +172,10 @@ async fn quic(at: (SocketAddr, Option<&str>), secured: Option<&Secured>, ports: 
 /// There are none.
 #[cfg(not(feature = "quic"))]
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ports;
+pub(super) struct Ports(());
 
 #[cfg(not(feature = "quic"))]
+#[allow(clippy::unused_self, reason = "as where there is QUIC")]
 impl Ports {
     /// See where there is QUIC.
     pub(super) fn shut(&self) {}
