@@ -174,23 +174,23 @@ async fn where_there_is_no_more_room_for_retained_messages_nobody_is_silenced_an
     while greedy.publish(retained(&format!("g/{place}"), 1, "12345678")).await != v5::PubAckReason::QuotaExceeded {
         place += 1;
     }
+    let (offline, level) = ("offline ".repeat(100), "12.5 ".repeat(100));
     let mut watch = broker.v5("watch").await;
     watch.subscribe(filter("m/#", 0), None).await;
     for _ in 0..2 {
         assert_eq!(watch.message().await.payload, "on");
     }
-    let last_will =
-        v5::LastWill::new("m/status", "offline for ever", rumqttc::v5::mqttbytes::QoS::AtLeastOnce, true, None);
+    let last_will = v5::LastWill::new("m/status", &*offline, rumqttc::v5::mqttbytes::QoS::AtLeastOnce, true, None);
     let mortal = Client5::connect(broker.address, "mortal", |wishes| wishes.will = Some(last_will)).await;
     drop(mortal);
-    assert_eq!(watch.message().await.payload, "offline for ever", "those who are there hear it");
+    assert_eq!(watch.message().await.payload, &*offline, "those who are there hear it");
     assert_eq!(kept(&broker, "m/status").await, None, "and none is told that it is on");
     // At QoS 0 nobody can be told either.
-    owner.send(v5::Packet::Publish(retained("m/level", 0, "twelve and a half"))).await;
-    assert_eq!(watch.message().await.payload, "twelve and a half");
+    owner.send(v5::Packet::Publish(retained("m/level", 0, &*level))).await;
+    assert_eq!(watch.message().await.payload, &*level);
     assert_eq!(kept(&broker, "m/level").await, None);
     // Whoever waits for an acknowledgement is told, and nothing has happened.
-    assert_eq!(owner.publish(retained("m/other", 1, "a long one")).await, v5::PubAckReason::QuotaExceeded);
+    assert_eq!(owner.publish(retained("m/other", 1, &large)).await, v5::PubAckReason::QuotaExceeded);
     watch.ping().await;
     broker.stop().await;
 }
