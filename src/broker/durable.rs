@@ -3,6 +3,7 @@
 //! The bounds are on bytes on disk. What is owed to several sessions is charged to each of them, though its body lies there
 //! once: so the file is never larger than the bound says.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +33,8 @@ pub(super) struct Durable {
     pub left_unix_ms: Option<i64>,
     /// Protocol level of its last CONNECT.
     pub version: u8,
+    /// Subscriptions whose rows say that clients' retained messages are still to be entered for them.
+    pub walking: HashSet<Arc<str>>,
 }
 
 /// What one session is owed; its connection takes off what is settled.
@@ -111,7 +114,8 @@ impl Durable {
         let tally = Arc::new(Tally { id, count: AtomicU64::new(0), bytes: AtomicU64::new(0), all });
         let (next, dropped, noticed, full) = (0, 0, 0, false);
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
-        Self { tally, next, dropped, full, noticed, sent_below, cut_off, left_unix_ms, version }
+        let walking = HashSet::new();
+        Self { tally, next, dropped, full, noticed, sent_below, cut_off, left_unix_ms, version, walking }
     }
 
     /// As it was found on disk.

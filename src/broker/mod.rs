@@ -30,8 +30,8 @@
 //! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not. What a
 //! member is owed when its session ends is dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and
 //! demands it at QoS 2). A client id whose session belongs to another identity is refused (0x85). Retained messages of
-//! clients that a new subscription has not yet been sent are sent after a reconnect; after a restart the client has to
-//! subscribe again for them. Wills that wait are sent when the gateway stops in order; a power cut is not their case.
+//! clients that a new subscription has not yet been sent are sent after a reconnect, also when the gateway was restarted
+//! meanwhile: from the first one on. Wills that wait are sent when the gateway stops in order; a power cut is not their case.
 
 mod carried;
 mod clients;

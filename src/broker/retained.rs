@@ -156,6 +156,16 @@ impl Retained {
         Ok(())
     }
 
+    /// A walk of which nobody knows how far it had come: to all that clients have left here by now.
+    pub(super) fn unfinished(&self, filter: &str) -> Unfinished {
+        Unfinished { filter: filter.into(), clients: Some(self.version) }
+    }
+
+    /// Have clients left anything here?
+    pub(super) fn has_of_clients(&self) -> bool {
+        self.client_count > 0
+    }
+
     /// What clients have left here, and which.
     pub(super) fn of_clients(&self) -> impl Iterator<Item = (&Arc<Message>, Option<&Identity>)> {
         let of_clients = self.kept.values().filter(|kept| kept.message.keep == Keep::Every);

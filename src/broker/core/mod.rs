@@ -348,7 +348,6 @@ impl Shared {
             if let Some(aside) = set_aside {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
-            self.take_in(&mut core, sessions);
             for row in rows.into_iter().filter(|_| self.limits.retain_available) {
                 let source = keeping::source(&row, &self.access);
                 let Some(message) = keeping::message(row, &self.clock, &self.ownership) else { continue };
@@ -357,6 +356,7 @@ impl Shared {
                     break;
                 }
             }
+            self.take_in(&mut core, sessions);
         }
         for topic in core.retained.expire(now) {
             self.stats.dropped_expired.one();

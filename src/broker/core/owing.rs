@@ -22,6 +22,9 @@ use crate::broker::tree::{ClientKey, Subscription};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, SessionRow, SubscriptionRow};
 
+/// In the options of a row: retained messages are still to be sent.
+const UNFINISHED: u8 = 1 << 4;
+
 /// What one message is to leave in the ledger.
 #[derive(Default)]
 struct Numbered {
@@ -145,7 +148,21 @@ impl Shared {
             into.push(delivery);
         }
         core.page = messages;
+        if rest == Rest::Nothing {
+            self.end_walk(core, key, &walk.cursor.filter());
+        }
         rest
+    }
+
+    /// All that a new subscription is to get has been entered, or is on its way: the row of the subscription says so.
+    fn end_walk(&self, core: &mut Core, key: ClientKey, filter: &Arc<str>) {
+        if let Some(client) = core.clients.get_mut(key)
+            && let (Some(durable), Some(subscription)) = (&mut client.durable, client.filters.get(filter))
+            && durable.walking.remove(filter)
+        {
+            let row = row_of(durable, Arc::clone(filter), subscription);
+            self.disk.subscription(durable.tally.id, Arc::clone(filter), Some(row));
+        }
     }
 
     /// A client's publish is over; PUBCOMP waits for the commit.
@@ -206,7 +223,7 @@ impl Shared {
             self.tell_ledger(client);
             self.disk.ordinals_below(durable.tally.id, durable.next());
             for (raw, subscription) in &client.filters {
-                let row = row_of(Arc::clone(raw), subscription);
+                let row = row_of(durable, Arc::clone(raw), subscription);
                 self.disk.subscription(durable.tally.id, Arc::clone(raw), Some(row));
             }
         }
@@ -288,6 +305,12 @@ impl Core {
         let levels = filter.split('/').count();
         client.filters.insert(Arc::clone(&row.filter), subscription);
         client.levels += levels;
+        if row.options & UNFINISHED != 0
+            && let Some(durable) = &mut client.durable
+        {
+            durable.walking.insert(Arc::clone(&row.filter));
+            client.carried.unfinished.push(self.retained.unfinished(filter));
+        }
         self.levels += levels;
         self.tree.add(filter, group, subscription);
     }
@@ -321,8 +344,11 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
 }
 
 /// A subscription as a row.
-pub(super) fn row_of(filter: Arc<str>, subscription: &Subscription) -> SubscriptionRow {
+pub(super) fn row_of(durable: &Durable, filter: Arc<str>, subscription: &Subscription) -> SubscriptionRow {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    let options = subscription.qos.bits() | flag(subscription.no_local, 4) | flag(subscription.retain_as_published, 8);
+    let options = subscription.qos.bits()
+        | flag(subscription.no_local, 4)
+        | flag(subscription.retain_as_published, 8)
+        | flag(durable.walking.contains(&filter), UNFINISHED);
     SubscriptionRow { filter, options, identifier: subscription.id }
 }

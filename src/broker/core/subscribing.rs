@@ -64,10 +64,6 @@ impl Shared {
             client.levels += levels;
             core.levels += levels;
         }
-        if let Some(durable) = &client.durable {
-            let row = owing::row_of(wanted.filter.as_str().into(), &subscription);
-            self.disk.subscription(durable.tally.id, Arc::clone(&row.filter), Some(row));
-        }
         let added = core.tree.add(filter, group, subscription);
         self.stats.subscriptions.set(core.tree.count() as u64);
         let send = match wanted.retain_handling {
@@ -77,6 +73,14 @@ impl Shared {
         };
         // A shared subscription gets none (section 4.8.2).
         let cursor = (send && group.is_none()).then(|| core.retained.cursor(filter));
+        if let Some(durable) = &mut client.durable {
+            let name: Arc<str> = wanted.filter.as_str().into();
+            if cursor.is_some() && core.retained.has_of_clients() {
+                durable.walking.insert(Arc::clone(&name));
+            }
+            let row = owing::row_of(durable, Arc::clone(&name), &subscription);
+            self.disk.subscription(durable.tally.id, name, Some(row));
+        }
         Ok(Subscribed { subscription, cursor })
     }
 
@@ -100,7 +104,8 @@ impl Shared {
             return false;
         }
         client.levels -= levels;
-        if let Some(durable) = &client.durable {
+        if let Some(durable) = &mut client.durable {
+            durable.walking.remove(raw);
             self.disk.subscription(durable.tally.id, raw.into(), None);
         }
         core.levels -= levels;

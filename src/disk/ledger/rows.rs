@@ -75,7 +75,8 @@ pub struct SessionRow {
 pub struct SubscriptionRow {
     /// As it came, `$share` included.
     pub filter: Arc<str>,
-    /// As in SUBSCRIBE (MQTT 5, section 3.8.3.1), but for Retain Handling, which is of use once only.
+    /// As in SUBSCRIBE (MQTT 5, section 3.8.3.1), but for Retain Handling, which is of use once only: of its bits the lower
+    /// one says here that retained messages are still to be sent.
     pub options: u8,
     /// Subscription identifier (MQTT 5, section 3.8.2.1.2).
     pub identifier: Option<u32>,

@@ -20,7 +20,8 @@
 //!               sent        ordinals from here on were not sent, NULL: connected, nobody knows
 //!               mark        all its ordinals so far are below
 //! subscription  session, filter  key
-//!               options     as in SUBSCRIBE (MQTT 5, section 3.8.3.1)
+//!               options     as in SUBSCRIBE (MQTT 5, section 3.8.3.1), but bit 4: clients' retained messages are still
+//!                           to be sent; a program that does not know the bit does not look at it
 //!               identifier  NULL: none
 //! received      session, packet  key: QoS 2 messages from its client that were acknowledged by PUBREC
 //! message       id          lives as long as a row of `owed` names it

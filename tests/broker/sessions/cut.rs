@@ -62,6 +62,45 @@ async fn what_was_not_acknowledged_comes_again_with_its_packet_id_marked_as_such
     .await;
 }
 
+#[tokio::test]
+async fn retained_messages_that_a_new_subscription_was_not_yet_sent_come_after_the_cut_and_only_those() {
+    const MANY: usize = 500; // more than are on their way to a client at a time
+    both(async |how| {
+        let broker = Running::start().await;
+        let mut sender = broker.v5("sender").await;
+        for few in (0..MANY).collect::<Vec<_>>().chunks(50) {
+            for (n, pkid) in few.iter().zip(1..) {
+                let publish = v5::Publish { retain: true, pkid, ..message(&format!("r/{n}"), 1, "x") };
+                sender.send(v5::Packet::Publish(publish)).await;
+            }
+            for _ in few {
+                assert!(matches!(sender.next().await, v5::Packet::PubAck(_)));
+            }
+        }
+        let mut all = HashSet::new();
+        let (mut quick, _) = back(&broker, "quick").await;
+        quick.subscribe(filter("r/#", 1), None).await;
+        while all.len() < MANY {
+            assert!(all.insert(quick.take().await.topic), "once");
+        }
+        quick.leave().await;
+        let (mut slow, _) = back(&broker, "slow").await;
+        slow.subscribe(filter("r/#", 1), None).await;
+        let mut seen = HashSet::from([slow.take().await.topic]);
+        let broker = cut(broker, slow, how).await;
+        let (mut slow, present) = back(&broker, "slow").await;
+        assert!(present);
+        while seen != all {
+            let next = slow.take().await;
+            assert!(next.retain, "{how:?}");
+            seen.insert(next.topic);
+        }
+        back(&broker, "quick").await.0.ping().await; // it had them all
+        broker.stop().await;
+    })
+    .await;
+}
+
 /// How far the client has gone with a delivery of QoS 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reached {
