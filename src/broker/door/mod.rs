@@ -3,12 +3,11 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `warden` opens and closes doors while the broker runs · `listening` TCP and unix sockets, `ports` QUIC, `taking`
-//! connections in · `limits` how many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge
-//! nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`,
-//! `upgrade` · `stream` a connection with its layers, `shown` what it says of the client · `greeting` to CONNECT ·
-//! `sensors` a door of its own kind, for MQTT-SN · `welcome` to CONNACK, `terms` what it promises · `intake` bytes to
-//! packets · `connection` from CONNACK to the end · `duty` what it does for each action of its session, `filters`
+//! `warden` opens and closes doors · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
+//! many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge nodes · `certificates` of doors
+//! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
+//! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
+//! · `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what its session asks for, `filters`
 //! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out.
 
 mod certificates;
