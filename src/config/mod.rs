@@ -38,7 +38,7 @@ mod source;
 pub mod units;
 pub mod wire;
 
-pub use check::modicon;
+pub use check::{GATEWAY, modicon};
 pub use csv::known as csv_known;
 use plan::Plan;
 use problem::Findings;

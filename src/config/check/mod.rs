@@ -37,6 +37,7 @@ mod writing;
 use std::path::Path;
 
 pub use address::{STYLES, Style, modicon, parse_field, restyled};
+pub use bridge::GATEWAY;
 
 use super::files::{Complete, FileSet};
 use super::plan::Plan;
