@@ -262,6 +262,34 @@ fn what_let_in_less_and_has_no_counterpart_leaves_the_door_on_loopback() {
 }
 
 #[test]
+fn where_a_plugin_a_psk_or_prefixes_kept_clients_out_nobody_comes_in_without_a_name_and_that_is_said() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("rules"), "topic read a\npattern write b\n").expect("written");
+    let base = "allow_anonymous true\nlistener 1883 127.0.0.1\n";
+    let doors = |conf: &str| {
+        let (plan, told) = imported(home, conf);
+        (plan.broker.listeners.into_iter().map(|door| door.anonymous).collect::<Vec<_>>(), told)
+    };
+    assert_eq!(doors(base).0, [Anonymous::ReadWrite]);
+    for (line, word) in [
+        ("plugin /usr/lib/mosquitto_dynamic_security.so", "plugin"),
+        ("psk_file secrets.psk\npsk_hint hall", "psk"),
+        ("psk_hint hall", "psk_hint"),
+        ("clientid_prefixes plc-", "clientid_prefixes"),
+        ("mount_point line1/", "mount_point"),
+        ("acl_file rules\nmount_point line1/", "mount_point"),
+    ] {
+        let (anonymous, told) = doors(&format!("{base}{line}\n"));
+        assert_eq!(anonymous, [Anonymous::None], "{line}");
+        let said = |text: &str| text.contains("m.conf:2:") && text.contains("NOT LET IN") && text.contains(word);
+        assert!(told.lines().any(said), "{line}:\n{told}");
+    }
+    let (anonymous, _) = doors(&format!("{base}mount_point line1/\nlistener 1884 127.0.0.1\n"));
+    assert_eq!(anonymous, [Anonymous::None, Anonymous::ReadWrite], "it is that listener's alone");
+}
+
+#[test]
 fn a_certificate_does_not_get_the_rights_that_needed_a_password_beside_it() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();

@@ -85,7 +85,7 @@ const NEEDLESS: &[(&str, &str)] = &[
 ];
 
 /// Keys without a counterpart that let in less, or show less, at one listener.
-const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point"];
+const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point", "psk_hint"];
 
 /// The same, at all of them.
 const RESTRICTING_ALL: &[&str] = &["clientid_prefixes", "plugin", "auth_plugin", "global_plugin"];
