@@ -217,7 +217,8 @@ fn door(listener: &Listener, listen: &Listen, mosquitto: &Mosquitto, notes: &mut
 /// What clients without a name may do; nothing where something of mosquitto's that is not here had a say in it. `near`: on
 /// loopback.
 fn anonymous(listener: &Listener, near: bool, mosquitto: &Mosquitto, notes: &mut Notes) -> &'static str {
-    let held_back = listener.restricted.as_deref().or(mosquitto.plugin.then_some("plugin"));
+    let named = listener.name_is_id.as_ref().map(|_| "use_username_as_clientid");
+    let held_back = listener.restricted.as_deref().or(mosquitto.plugin.then_some("plugin")).or(named);
     let why = match held_back {
         _ if listener.anonymous != Some(true) => return "none",
         Some(key) => format!(
