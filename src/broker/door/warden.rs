@@ -2,7 +2,7 @@
 //!
 //! A door that stays is not touched, and nobody who came in through it. One that goes is closed, and who came in through it
 //! is told to go (MQTT 5: 0x87): its rights were the door's. One that changed is closed before its address is opened
-//! again.
+//! again, and finds the port of a door for QUIC as it was left: see `ports`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,7 +107,12 @@ impl Warden {
 
     /// Takes orders until the broker has gone.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(Order { listeners, done }) = orders.recv().await {
+        loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                never = self.site.ports.clear() => match never {},
+            };
+            let Some(Order { listeners, done }) = order else { break };
             self.change(listeners).await;
             let _ = done.send(()); // whoever asked may have gone
         }
@@ -136,6 +141,7 @@ impl Warden {
             door.try_once(certificates.as_mut()).await;
             self.begin(door, certificates);
         }
+        self.site.ports.shut();
         self.tell();
     }
 
