@@ -88,11 +88,8 @@ pub fn from_texts(path: &Path, texts: Vec<Text>, findings: &Findings) -> FileSet
 
 /// What a file holds, from the disk or from the texts that stand for it.
 pub fn text_of(path: &Path, sources: &Sources) -> Result<String, Unread> {
-    match sources.instead_of_disk(path) {
-        None => read_text(path),
-        Some(Some(text)) => Ok(text.to_owned()),
-        Some(None) => Err(Unread::wrong("is not among the texts that were sent")),
-    }
+    let Some(given) = sources.instead_of_disk() else { return read_text(path) };
+    given.get(path).cloned().ok_or_else(|| Unread::wrong("is not among the texts that were sent"))
 }
 
 /// A text file as a whole, or the reason why not. One that is missing with its directory may be on a disk that is not
@@ -162,7 +159,7 @@ fn read_one(path: &Path, missing: Cause, (sources, findings): (&mut Sources, &Fi
     match text_of(path, sources) {
         Ok(text) => take_in(path.to_owned(), text, sources, findings),
         Err(unread) => {
-            let is_missing = sources.instead_of_disk(path).is_none() && matches!(path.try_exists(), Ok(false));
+            let is_missing = sources.instead_of_disk().is_none() && matches!(path.try_exists(), Ok(false));
             let cause = if is_missing { missing } else { unread.cause };
             findings.unreadable(path.to_owned(), Unread { cause, ..unread });
             None

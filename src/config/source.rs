@@ -83,9 +83,9 @@ impl Sources {
         Self { files: Vec::new(), given: Some(texts.into_iter().collect()) }
     }
 
-    /// What a file holds if nothing is read from the disk: its text, or `None` inside if it is not among those given.
-    pub fn instead_of_disk(&self, path: &Path) -> Option<Option<&str>> {
-        self.given.as_ref().map(|given| given.get(path).map(String::as_str))
+    /// What files hold by their names, if nothing is read from the disk.
+    pub fn instead_of_disk(&self) -> Option<&HashMap<PathBuf, String>> {
+        self.given.as_ref()
     }
 
     /// Files and texts in the order they were read.
