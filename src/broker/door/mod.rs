@@ -3,13 +3,12 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `ports` of QUIC, `taking` connections in · `limits` how many at once and how fast · `strangers`
-//! those before CONNECT · `inside` the way in of the gateway's own edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT,
-//! through `turnstile`, `websocket` and its
-//! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
-//! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
-//! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
-//! waits for meanwhile · `sending` what goes to the client.
+//! `warden` opens and closes doors · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
+//! many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge nodes · `certificates` of doors
+//! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
+//! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
+//! · `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what its session asks for, `filters`
+//! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out.
 
 mod certificates;
 mod commanding;
