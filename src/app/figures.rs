@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::config::GATEWAY;
 use crate::config::plan::Plan;
 use crate::flow::alarms::AlarmSlots;
 use crate::flow::hub::HubStats;
@@ -36,11 +37,11 @@ pub(super) fn all(sources: &Sources) -> Figures {
         field::device(out, (sources, &plan), &report);
     }
     flow(out, sources);
-    store::store(out, "gateway", &sources.store);
+    store::store(out, GATEWAY, &sources.store);
     for (name, stats) in sources.bridge_stores.load().iter() {
         store::store(out, name, stats);
     }
-    out.level("store_max_bytes", "The store never takes more.", &of("store", "gateway"), real(plan.store.max_size));
+    out.level("store_max_bytes", "The store never takes more.", &of("store", GATEWAY), real(plan.store.max_size));
     broker::broker(out, &sources.broker);
     broker::access(out, &sources.access.stats);
     for (name, stats) in sources.uplinks.load().iter() {

@@ -34,7 +34,7 @@ use crate::model::tag::BusIx;
     ironbridge check --config plant.toml --live               every tag once from the real devices\n  \
     ironbridge check --config plant.toml --live --device pump-1 --json\n\n\
     Exit codes: 0 no problems (with --live: every tag has a value that makes sense) · 1 --live found something ·\n\
-    75 --live reached nobody · 78 the configuration is wrong")]
+    75 --live reached nobody, --against-running no gateway · 78 the configuration is wrong")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// The configuration; `ironbridge.d/*.toml` beside it is read too
@@ -47,6 +47,9 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Show what a reload with this configuration would change in the running gateway, and change nothing
+    ///
+    /// The file may stand anywhere: the gateway is sent what it holds. Names of files in it are compared as they are meant from
+    /// where it stands.
     #[arg(long, conflicts_with_all = ["live", "tags"])]
     pub against_running: bool,
     /// With --against-running: the gateway's control socket, where it is not found by itself
@@ -76,9 +79,10 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     {
         return commands::block_on(live::run(args.clone(), loaded, commands::plain_clock()));
     }
-    let (text, ended) = match config::load(&args.config, facts) {
-        Ok(_) if args.against_running => running::report(args, facts),
-        _ => report(args, facts),
+    let read = if args.against_running { config::load_with_texts(&args.config, facts).ok() } else { None };
+    let (text, ended) = match read {
+        Some((_, texts)) => running::report(args, facts, texts),
+        None => report(args, facts),
     };
     if !text.is_empty() {
         let printed = commands::print(format!("{}\n", text.trim_end()));

@@ -71,7 +71,13 @@ pub(super) fn ask(
     question: &Question,
 ) -> Result<Answer, Failed> {
     let mut tried = Vec::new();
-    for path in sockets(socket, config, facts)? {
+    let mut paths = sockets(socket, config, facts)?;
+    // A draft stands anywhere, and what it is held against changes nothing there.
+    let service = control::path(Some(Path::new(RUNTIME_DIR)), Path::new(RUNTIME_DIR));
+    if socket.is_none() && matches!(question, Question::Compare { .. }) && !paths.contains(&service) {
+        paths.push(service);
+    }
+    for path in paths {
         match control::ask(&path, question) {
             Ok(answer) => return Ok(answer),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {

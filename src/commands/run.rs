@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, watch};
 use crate::app;
 use crate::config::difference::{Change, Changes};
 use crate::config::plan::Plan;
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, HostFacts, Loaded, Problems, Text};
 use crate::flow::clock::TimeSource as _;
 use crate::flow::stop::Stop;
 use crate::host::control::{self, Answer, Question, Socket, Told};
@@ -140,7 +140,7 @@ impl Reloads {
             Ok(socket) => {
                 let answer = async |question| match question {
                     Question::Reload => self.reload().await,
-                    Question::Compare { config } => self.compare(config).await,
+                    Question::Compare { config, texts } => self.compare(config, texts).await,
                 };
                 socket.serve(answer).await;
             }
@@ -167,8 +167,12 @@ impl Reloads {
         answer
     }
 
-    async fn compare(&self, config: PathBuf) -> Answer {
-        match read(config).await {
+    async fn compare(&self, config: PathBuf, texts: Option<Vec<Text>>) -> Answer {
+        let read = match texts {
+            Some(texts) => off_the_loop(move |facts| config::given(&config, texts, facts)).await,
+            None => read(config).await,
+        };
+        match read {
             Ok(loaded) => match self.reloader.compare(loaded.plan).await {
                 Some(changes) if changes.is_empty() => outcome("unchanged", String::new()),
                 Some(changes) => Answer { outcome: "differs".to_owned(), ..told(&changes) },
@@ -187,8 +191,14 @@ enum Unread {
 }
 
 async fn read(path: PathBuf) -> Result<Loaded, Unread> {
+    off_the_loop(move |facts| config::load(&path, facts)).await
+}
+
+async fn off_the_loop(
+    read: impl FnOnce(&HostFacts) -> Result<Loaded, Problems> + Send + 'static,
+) -> Result<Loaded, Unread> {
     let facts = super::host_facts();
-    match tokio::task::spawn_blocking(move || config::load(&path, &facts)).await {
+    match tokio::task::spawn_blocking(move || read(&facts)).await {
         Ok(read) => read.map_err(Unread::Wrong),
         Err(error) => {
             tracing::error!(%error, "the configuration could not be read again");

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::Text;
 use super::problem::{Cause, Finding, Findings, Unread};
 use super::raw::{self, Entry, Node, Table, Trail, Value};
 use super::source::{At, FileIx, Sources};
@@ -73,6 +74,24 @@ pub fn from_text(path: &Path, text: &str, findings: &Findings) -> FileSet {
     join(sources, vec![tree], findings)
 }
 
+/// Takes the main file, its fragments and what they name from these texts; the disk is not asked.
+pub fn from_texts(path: &Path, texts: Vec<Text>, findings: &Findings) -> FileSet {
+    let fragments = fragments_of(path);
+    let is_fragment = |path: &&PathBuf| path.parent() == Some(&fragments) && is_read(path);
+    let mut paths: Vec<PathBuf> = texts.iter().map(|(path, _)| path).filter(is_fragment).cloned().collect();
+    paths.sort();
+    paths.insert(0, path.to_owned());
+    let mut sources = Sources::given(texts);
+    let trees = paths.iter().map(|path| read_one(path, Cause::Text, (&mut sources, findings))).collect();
+    join(sources, trees, findings)
+}
+
+/// What a file holds, from the disk or from the texts that stand for it.
+pub fn text_of(path: &Path, sources: &Sources) -> Result<String, Unread> {
+    let Some(given) = sources.instead_of_disk() else { return read_text(path) };
+    given.get(path).cloned().ok_or_else(|| Unread::wrong("is not among the texts that were sent"))
+}
+
 /// A text file as a whole, or the reason why not. One that is missing with its directory may be on a disk that is not
 /// mounted yet; one that is missing in it is misspelt.
 pub fn read_text(path: &Path) -> Result<String, Unread> {
@@ -104,7 +123,7 @@ fn cannot_be_read(error: &io::Error) -> Unread {
 }
 
 fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
-    let directory = main.parent().unwrap_or(Path::new("/")).join(FRAGMENTS);
+    let directory = fragments_of(main);
     let entries = match std::fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
@@ -120,19 +139,27 @@ fn fragments(main: &Path, findings: &Findings) -> Vec<PathBuf> {
             Err(error) => findings.unreadable(directory.clone(), cannot_be_read(&error)),
         }
     }
-    // Editors leave .#file.toml and the like behind.
-    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
+    paths.retain(|path| is_read(path));
     paths.sort();
     paths
 }
 
+fn fragments_of(main: &Path) -> PathBuf {
+    main.parent().unwrap_or(Path::new("/")).join(FRAGMENTS)
+}
+
+/// Is it a fragment? Editors leave .#file.toml and the like behind.
+fn is_read(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    path.extension().is_some_and(|extension| extension == "toml") && !hidden
+}
+
 /// `missing`: what it lies in if there is no such file.
 fn read_one(path: &Path, missing: Cause, (sources, findings): (&mut Sources, &Findings)) -> Option<Node> {
-    match read_text(path) {
+    match text_of(path, sources) {
         Ok(text) => take_in(path.to_owned(), text, sources, findings),
         Err(unread) => {
-            let is_missing = matches!(path.try_exists(), Ok(false));
+            let is_missing = sources.instead_of_disk().is_none() && matches!(path.try_exists(), Ok(false));
             let cause = if is_missing { missing } else { unread.cause };
             findings.unreadable(path.to_owned(), Unread { cause, ..unread });
             None

@@ -38,7 +38,7 @@ mod source;
 pub mod units;
 pub mod wire;
 
-pub use check::modicon;
+pub use check::{GATEWAY, modicon};
 pub use csv::known as csv_known;
 use plan::Plan;
 use problem::Findings;
@@ -63,10 +63,27 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
 }
 
+/// A file and what it holds.
+pub type Text = (PathBuf, String);
+
 /// Reads a configuration: the file, `ironbridge.d/*.toml` beside it, and the register maps they name.
 pub fn load(path: &Path, facts: &HostFacts) -> Result<Loaded, Problems> {
     let findings = Findings::default();
     let set = files::read(path, &findings);
+    check::all(set, facts, findings)
+}
+
+/// The same, and the texts of its files, so that somebody else can read it who cannot open them: see [`given`].
+pub fn load_with_texts(path: &Path, facts: &HostFacts) -> Result<(Loaded, Vec<Text>), Problems> {
+    let findings = Findings::default();
+    let set = files::read(path, &findings);
+    check::all_with_texts(set, facts, findings)
+}
+
+/// Reads a configuration out of texts that were read already; opens no file.
+pub fn given(path: &Path, texts: Vec<Text>, facts: &HostFacts) -> Result<Loaded, Problems> {
+    let findings = Findings::default();
+    let set = files::from_texts(path, texts, &findings);
     check::all(set, facts, findings)
 }
 

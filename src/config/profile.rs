@@ -105,7 +105,7 @@ fn user(path: &Path, sources: &mut Sources, findings: &Findings) -> Read {
         let message = format!("register map {}: {message}", path.display());
         Unread { message, cause }
     };
-    let text = files::read_text(path).map_err(about)?;
+    let text = files::text_of(path, sources).map_err(about)?;
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => Ok(read_csv(path, text, Origin::User, sources, findings)),
         Some("toml") => Ok(files::take_in(path.to_owned(), text, sources, findings).map(RegisterMap::Toml)),

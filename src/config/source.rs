@@ -4,7 +4,10 @@
 //! wrong. Texts stay in memory until the plan is made, not longer.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+use super::Text;
 
 /// Longest part of a line that is shown.
 const SNIPPET_CHARS_MAX: usize = 160;
@@ -70,9 +73,26 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Sources {
     files: Vec<Source>,
+    /// What files hold, where nothing is read from the disk.
+    given: Option<HashMap<PathBuf, String>>,
 }
 
 impl Sources {
+    /// None yet, and all that will be read is in these texts.
+    pub fn given(texts: Vec<Text>) -> Self {
+        Self { files: Vec::new(), given: Some(texts.into_iter().collect()) }
+    }
+
+    /// What files hold by their names, if nothing is read from the disk.
+    pub fn instead_of_disk(&self) -> Option<&HashMap<PathBuf, String>> {
+        self.given.as_ref()
+    }
+
+    /// Files and texts in the order they were read.
+    pub fn into_texts(self) -> Vec<Text> {
+        self.files.into_iter().map(|source| (source.path, source.text)).collect()
+    }
+
     /// Takes a file in; `None` when there are more than anybody has (65 535) or it is too large to point into.
     pub fn add(&mut self, path: PathBuf, text: String) -> Option<FileIx> {
         let ix = u16::try_from(self.files.len()).ok()?;

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! {"ask":"reload"}                              read the configuration again, and say what came of it
-//! {"ask":"compare","config":"/etc/x.toml"}      what would this file change?
+//! {"ask":"compare","config":"/etc/x.toml"}      what would this file change? With "texts":[["/etc/x.toml","…"],…] the
+//!                                               daemon opens no file: it may see fewer than whoever asks
 //! {"outcome":"applied","text":"device pump-1 changed\n","changes":[{"part":"device","name":"pump-1","how":"changed",
 //!  "detail":"1 tags added"}],"restart":[],"trial_s":60}
 //! ```
@@ -46,7 +47,17 @@ pub enum Question {
     Compare {
         /// Absolute.
         config: PathBuf,
+        /// What it, its fragments and its register maps hold, each by its absolute name. `None`: the daemon reads them itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        texts: Option<Vec<(PathBuf, String)>>,
     },
+}
+
+impl Question {
+    /// Is it short enough to be asked?
+    pub fn fits(&self) -> bool {
+        serde_json::to_vec(self).is_ok_and(|line| (line.len() as u64) < LINE_MAX)
+    }
 }
 
 /// What comes back.

@@ -74,6 +74,14 @@ impl Figures {
         }
     }
 
+    /// The same; of a row that is there the smaller one stays: something holds only where it holds of all.
+    pub fn least(&mut self, name: &'static str, help: &'static str, labels: &Labels, value: f64) {
+        match self.row(name, help, labels, Figure::Level(value)) {
+            Figure::Level(level) => *level = level.min(value),
+            other => debug_assert!(false, "{name} is {other:?}"),
+        }
+    }
+
     /// How long something took; `name` ends in `_seconds`. A row that is there is added to.
     pub fn times(&mut self, name: &'static str, help: &'static str, labels: &Labels, times: &Times) {
         match self.row(name, help, labels, Figure::Times(Box::default())) {
@@ -93,7 +101,7 @@ impl Figures {
     }
 
     /// As text.
-    fn text(self) -> Result<String, fmt::Error> {
+    pub(crate) fn text(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         let mut text = String::new();

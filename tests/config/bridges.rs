@@ -95,6 +95,13 @@ fn a_bridge_says_what_is_wrong() {
     );
 }
 
+#[test]
+fn a_bridge_cannot_be_called_as_the_gateways_own_store_is_in_the_figures() {
+    let case = "[[bridge]]\nname = «\"gateway\"\nurl = \"mqtt://x\"\n[[bridge.topic]]\nfilter = \"a\"\n";
+    assert_refused("", &[(case, "bridge[0].name", "the gateway's own store")]);
+    plan(&format!("[[uplink]]\nname = \"gateway\"\nurl = \"mqtt://x\"\n{BRIDGE}{}", topic("filter = \"a\"")));
+}
+
 /// The one problem of a configuration.
 fn problem(text: &str) -> String {
     match parse(text) {

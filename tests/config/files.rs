@@ -55,6 +55,30 @@ impl Etc {
     }
 }
 
+#[test]
+fn what_was_read_once_means_the_same_to_somebody_who_can_open_none_of_the_files() {
+    let tag = "[[tag]]\nname = \"t\"\naddress = \"holding:1\"\ntype = \"uint16\"\n";
+    let device = format!("{DEVICE}profile = \"../maps/m.toml\"\n");
+    let of_shipped = format!("{}profile = \"xy-md02\"\n", DEVICE.replacen("\"d\"", "\"e\"", 1));
+    let etc = Etc::with(&[
+        ("ironbridge.toml", BUS),
+        ("ironbridge.d/2.toml", &device),
+        ("ironbridge.d/1.toml", &of_shipped),
+        ("ironbridge.d/.#1.toml", "nonsense"),
+        ("maps/m.toml", tag),
+    ]);
+    let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
+    let main = etc.path("ironbridge.toml");
+    let (loaded, texts) = config::load_with_texts(&main, &facts).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(texts.len(), loaded.files.len());
+    drop(etc);
+    let of_texts = |texts| config::given(&main, texts, &facts);
+    assert_eq!(of_texts(texts.clone()).unwrap_or_else(|problems| panic!("{problems}")), loaded);
+    let without = texts.into_iter().filter(|(path, _)| !path.ends_with("m.toml")).collect();
+    let problems = of_texts(without).expect_err("a map is missing").to_string();
+    assert!(problems.contains("is not among the texts that were sent"), "{problems}");
+}
+
 fn place(file: &str, line: u32, column: u32) -> (String, u32, u32) {
     (file.to_owned(), line, column)
 }

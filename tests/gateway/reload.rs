@@ -6,6 +6,7 @@ use crate::cloud;
 use crate::gateway;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -249,6 +250,37 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     assert!(reload(&home).await.1.contains("nothing has changed"));
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(reload(&home).await.0, 75, "nobody is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_that_the_gateway_cannot_open_is_compared_all_the_same() {
+    let plcs = plcs(1).await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    let socket = home.path("data/control.sock");
+    let data = format!("data_dir = \"{}\"", home.path("data").display());
+    for (poll, told) in [("100ms", "a reload would change nothing"), ("50ms", "device d0 changed: 1 tags changed")] {
+        // Of the gateway this is another file, or none.
+        let mut command = home.command(&["check", "--config", "/dev/stdin", "--against-running", "--socket"]);
+        let mut check = command.arg(&socket).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let draft = text.replacen("data_dir = \"data\"", &data, 1).replacen(
+            "poll = \"100ms\"",
+            &format!("poll = \"{poll}\""),
+            1,
+        );
+        check.stdin.take().unwrap().write_all(draft.as_bytes()).unwrap();
+        let output = tokio::task::spawn_blocking(move || check.wait_with_output().unwrap()).await.unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && out.contains(told),
+            "{poll}: {out}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 /// Was the client told to go?

@@ -222,6 +222,34 @@ fn secrets_where_they_do_not_belong_are_shown_neither_by_check_nor_by_diag_also_
     }
 }
 
+#[test]
+fn a_secret_in_a_url_is_shown_by_diag_in_no_file_whatever_characters_it_has() {
+    let urls = [
+        ("url = \"mqtts://alice:s3cr;CANARYone@localhost:8883\"", "s3cr;CANARYone"),
+        ("url = \"mqtt://localhost\"\nproxy = \"http://bob:x)CANARYtwo@localhost:3128\"", "x)CANARYtwo"),
+        ("url = \"wss://localhost/mqtt?password=abc;CANARYthree\"", "abc;CANARYthree"),
+        (
+            "urls = ['wss://localhost/mqtt?password=a@b,CANARYfour', \"mqtts://c:d}\\\"CANARYfour@localhost\"]",
+            "a@b,CANARYfour",
+        ),
+        ("url = \"eve:x`y>CANARYfive@localhost\"", "x`y>CANARYfive"),
+    ];
+    for (number, (url, secret)) in urls.iter().enumerate() {
+        let home =
+            Home::new(&format!("[gateway]\nname = \"gw\"\ndata_dir = \"data\"\n[[uplink]]\nname = \"cloud\"\n{url}\n"));
+        fs::create_dir(home.path("ironbridge.d")).unwrap();
+        // Where it stands by itself nothing says that it is a secret.
+        fs::write(home.path("ironbridge.d/10.toml"), format!("[[bus]]\nname = \"at {secret}\"\n")).unwrap();
+        let output = format!("{number}.zip");
+        let diag = told(&home, &["diag", "--config", "ironbridge.toml", "--output", &output]);
+        assert!(diag.status.success(), "{}", String::from_utf8_lossy(&diag.stderr));
+        let archive = fs::read(home.path(&output)).unwrap();
+        assert!(!has(&archive, "CANARY"), "{url}: {}", around(&archive, "CANARY"));
+        assert!(!has(&[diag.stdout, diag.stderr].concat(), "CANARY"), "{url}, on the terminal");
+        assert!(has(&archive, "name = \"at (removed)\""), "what is no secret stays");
+    }
+}
+
 fn around(bytes: &[u8], secret: &str) -> String {
     let at = bytes.windows(secret.len()).position(|window| window == secret.as_bytes()).unwrap_or(0);
     String::from_utf8_lossy(&bytes[at.saturating_sub(80)..(at + 80).min(bytes.len())]).into_owned()

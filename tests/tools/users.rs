@@ -262,6 +262,65 @@ fn what_let_in_less_and_has_no_counterpart_leaves_the_door_on_loopback() {
 }
 
 #[test]
+fn where_a_plugin_a_psk_or_prefixes_kept_clients_out_nobody_comes_in_without_a_name_and_that_is_said() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("rules"), "topic read a\npattern write b\n").expect("written");
+    let base = "allow_anonymous true\nlistener 1883 127.0.0.1\n";
+    let doors = |conf: &str| {
+        let (plan, told) = imported(home, conf);
+        (plan.broker.listeners.into_iter().map(|door| door.anonymous).collect::<Vec<_>>(), told)
+    };
+    assert_eq!(doors(base).0, [Anonymous::ReadWrite]);
+    for (line, word) in [
+        ("plugin /usr/lib/mosquitto_dynamic_security.so", "plugin"),
+        ("psk_file secrets.psk\npsk_hint hall", "psk"),
+        ("psk_hint hall", "psk_hint"),
+        ("clientid_prefixes plc-", "clientid_prefixes"),
+        ("mount_point line1/", "mount_point"),
+        ("acl_file rules\nmount_point line1/", "mount_point"),
+    ] {
+        let (anonymous, told) = doors(&format!("{base}{line}\n"));
+        assert_eq!(anonymous, [Anonymous::None], "{line}");
+        let said = |text: &str| text.contains("m.conf:2:") && text.contains("NOT LET IN") && text.contains(word);
+        assert!(told.lines().any(said), "{line}:\n{told}");
+    }
+    let (anonymous, _) = doors(&format!("{base}mount_point line1/\nlistener 1884 127.0.0.1\n"));
+    assert_eq!(anonymous, [Anonymous::None, Anonymous::ReadWrite], "it is that listener's alone");
+}
+
+#[test]
+fn where_the_user_name_was_the_client_id_a_pattern_asks_for_the_name_which_nobody_can_choose() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    fs::write(home.join("rules"), "pattern readwrite c/%c/#\npattern read %u/%c\npattern deny c/%c/x\ntopic read %c\n")
+        .expect("written");
+    let base = "password_file passwords\nacl_file rules\nallow_anonymous true\nlistener 1883 127.0.0.1\n";
+    let (plan, told) = imported(home, &format!("{base}use_username_as_clientid true\nlistener 1884 127.0.0.1\n"));
+    let filters = |plan: &ironbridge::config::plan::Plan| -> Vec<String> {
+        plan.broker.acl.iter().flat_map(|rule| [&rule.read[..], &rule.write[..]].concat()).collect()
+    };
+    assert_eq!(filters(&plan), ["%u/%u"], "c/%c/# is denied in part");
+    assert!(told.lines().any(|line| line.contains("m.conf:5:") && line.contains("%c is written as %u")), "{told}");
+    // There nobody came in without a name.
+    let doors: Vec<_> = plan.broker.listeners.iter().map(|door| door.anonymous).collect();
+    assert_eq!(doors, [Anonymous::None, Anonymous::Acl]);
+    fs::write(home.join("rules"), "pattern readwrite c/%c/#\n").expect("written");
+    let said_no = imported(home, &format!("{base}use_username_as_clientid false\n")).0;
+    let of_all: Vec<_> = said_no.broker.acl.iter().filter(|rule| rule.user == "*").collect();
+    assert_eq!(of_all[0].read, ["c/%c/#"]);
+    let said_yes =
+        imported(home, &format!("use_username_as_clientid true\n{}", base.replace("listener", "port 1882\nlistener")))
+            .0;
+    assert!(
+        said_yes.broker.acl.iter().all(|rule| rule.user == "*" && rule.read == ["c/%u/#"]),
+        "{:?}",
+        said_yes.broker.acl
+    );
+}
+
+#[test]
 fn a_certificate_does_not_get_the_rights_that_needed_a_password_beside_it() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();

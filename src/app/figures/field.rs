@@ -55,8 +55,8 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
     out.times("bus_response_seconds", "How long devices took to answer.", &labels, &response.times());
     let help = "Part of its time that was taken during the last ten seconds.";
     out.level("bus_load_ratio", help, &labels, real(load_percent.get()) / 100.0);
-    let help = "1 while there is a connection, or an open port.";
-    out.level("bus_connected", help, &labels, real(connected.get()));
+    let help = "1 while there is a connection, or an open port; of several connections, while all are there.";
+    out.least("bus_connected", help, &labels, real(connected.get()));
 }
 
 /// One device.
@@ -109,4 +109,29 @@ fn with(labels: &Labels, name: &'static str, value: String) -> Labels {
     let mut labels = labels.clone();
     labels.push((name, value));
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_of_which_one_of_several_connections_is_cut_is_not_connected() {
+        let lanes = |connected: [u64; 2]| {
+            let mut figures = Figures::default();
+            for level in connected {
+                let stats = BusStats::default();
+                stats.connected.set(level);
+                stats.requests.add(2);
+                bus(&mut figures, "a", &stats);
+            }
+            figures.text().expect("written")
+        };
+        for connected in [[1, 0], [0, 1], [0, 0]] {
+            let text = lanes(connected);
+            assert!(text.contains("ironbridge_bus_connected{bus=\"a\"} 0.0\n"), "{connected:?}: {text}");
+            assert!(text.contains("ironbridge_bus_requests_total{bus=\"a\"} 4\n"), "{text}");
+        }
+        assert!(lanes([1, 1]).contains("ironbridge_bus_connected{bus=\"a\"} 1.0\n"));
+    }
 }

@@ -49,7 +49,7 @@ enum Kind {
 
 /// The rules for everyone that mosquitto knows.
 pub(super) fn translate(mosquitto: &Mosquitto, users: &Users, notes: &mut Notes) -> Result<Vec<Rule>, Failed> {
-    let entries = match &mosquitto.acl_file {
+    let mut entries = match &mosquitto.acl_file {
         None => without_a_file(mosquitto),
         Some((file, place)) => {
             let text = fs::read_to_string(file)
@@ -57,6 +57,7 @@ pub(super) fn translate(mosquitto: &Mosquitto, users: &Users, notes: &mut Notes)
             parse(&file.display().to_string(), &text, notes)
         }
     };
+    by_name(&mut entries, mosquitto, notes);
     let allowed = without_denied(&entries, notes);
     let mut rules: Vec<Rule> = Vec::new();
     for entry in allowed {
@@ -91,6 +92,19 @@ fn without_a_file(mosquitto: &Mosquitto) -> Vec<Entry> {
     // For anonymous clients the listener says the same: anonymous = "read-write".
     let named = mosquitto.password_file.is_some() || mosquitto.listeners.iter().any(|door| door.identity_is_user);
     if named { vec![entry("#", true), entry("$SYS/#", false)] } else { Vec::new() }
+}
+
+/// Where mosquitto makes the user name the client id, a pattern's %c is %u. Here a client says its id itself: %c would be
+/// whatever it likes.
+fn by_name(entries: &mut [Entry], mosquitto: &Mosquitto, notes: &mut Notes) {
+    let Some(place) = mosquitto.listeners.iter().find_map(|door| door.name_is_id.as_ref()) else { return };
+    let text = "use_username_as_clientid is not carried over: clients keep the id they give; in patterns %c is written as %u, \
+                which was the same";
+    notes.add(Weight::Loud, place, text);
+    for entry in entries.iter_mut().filter(|entry| entry.of == Of::Everybody && entry.filter.contains("%c")) {
+        entry.filter = entry.filter.replace("%c", "%u");
+        notes.add(Weight::Quiet, &entry.place, format!("%c is written as %u ({place}): {}", entry.filter));
+    }
 }
 
 fn parse(file: &str, text: &str, notes: &mut Notes) -> Vec<Entry> {

@@ -10,7 +10,7 @@ use super::conf::Bridge;
 use super::page::{absolute, line, one_line, text};
 use super::{Notes, Weight};
 use crate::commands::host_facts;
-use crate::config;
+use crate::config::{self, GATEWAY};
 
 /// Keys whose meaning is ours without being said.
 const NEEDLESS: [(&str, &str); 9] = [
@@ -60,7 +60,16 @@ pub(super) fn write(body: &mut String, bridge: &Bridge, notes: &mut Notes) {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         draft.take(key, value.trim(), &bridge.place, notes);
     }
-    let page = draft.page(&name(&bridge.name));
+    let name = match name(&bridge.name) {
+        name if name == GATEWAY => {
+            let other = format!("{name}-bridge");
+            let told = format!("the bridge {name} is called {other} here: {name} is the gateway's own store");
+            notes.add(Weight::Loud, &bridge.place, told);
+            other
+        }
+        name => name,
+    };
+    let page = draft.page(&name);
     match config::parse(&page, Path::new("broker.toml"), &host_facts()) {
         Ok(_) => {
             let carried = "what goes out waits on disk here and is sent at least once, at QoS 1; QoS 2 comes in as 1";
@@ -87,7 +96,7 @@ impl Draft {
         let first = value.split_whitespace().next().unwrap_or_default();
         match key {
             "address" | "addresses" => self.addresses.extend(value.split_whitespace().map(str::to_owned)),
-            "topic" => self.topics.push(topic(value, self.retains)),
+            "topic" => self.topics.extend(topics(value, self.retains)),
             "remote_clientid" | "clientid" => line(&mut self.keys, "client_id", &text(value)),
             "remote_username" | "username" => line(&mut self.keys, "username", &text(value)),
             "remote_password" | "password" => {
@@ -134,12 +143,19 @@ impl Draft {
     }
 }
 
-/// `topic <filter> [<direction> [<qos> [<local prefix> [<remote prefix>]]]]`; `""` stands for nothing.
-fn topic(value: &str, retains: bool) -> String {
+/// `topic <filter> [<direction> [<qos> [<local prefix> [<remote prefix>]]]]`; `""` stands for nothing. What is said of
+/// what goes out alone takes a table of its own where it goes both ways.
+fn topics(value: &str, retains: bool) -> Vec<String> {
+    let direction = value.split_whitespace().nth(1).unwrap_or("out");
+    let ways: &[&str] = if direction == "both" && !retains { &["out", "in"] } else { &[direction] };
+    ways.iter().map(|way| topic(value, way, retains)).collect()
+}
+
+fn topic(value: &str, direction: &str, retains: bool) -> String {
     let mut words = value.split_whitespace().map(|word| if word == "\"\"" { "" } else { word });
     let mut out = String::from("[[bridge.topic]]\n");
     line(&mut out, "filter", &text(words.next().unwrap_or_default()));
-    let direction = words.next().unwrap_or("out");
+    words.next();
     line(&mut out, "direction", &text(direction));
     if let Some(qos) = words.next() {
         // 2 is not carried over as that: what is said of every bridge says it of this one.
@@ -168,6 +184,7 @@ fn name(theirs: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::plan::RetainHere;
 
     fn carried(lines: &[&str]) -> (String, Vec<String>) {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -201,6 +218,30 @@ mod tests {
         assert_eq!(out, ["up/a/#", "b", "r/#"]);
         assert_eq!(bridge.uplink.downs[0].mapping.local_filter(), "l/#");
         assert!(matches!(loud.as_slice(), [password] if password.contains("password_file")), "{loud:?}");
+    }
+
+    #[test]
+    fn what_must_not_be_retained_on_the_other_side_is_not_where_it_goes_both_ways_either() {
+        let lines = ["address x", "topic # both 1 l/ r/", "bridge_outgoing_retain false", "topic b in"];
+        let (page, loud) = carried(&lines);
+        let plan = config::parse(&page, Path::new("x.toml"), &host_facts()).expect("checks").plan;
+        let bridge = &plan.bridges[0];
+        let out: Vec<_> = bridge.out.iter().map(|out| (out.mapping.remote_filter(), out.retain)).collect();
+        assert_eq!(out, [("r/#".to_owned(), RetainHere::Never)]);
+        let down: Vec<_> = bridge.uplink.downs.iter().map(|down| (down.mapping.local_filter(), down.retain)).collect();
+        assert_eq!(down, [("l/#".to_owned(), RetainHere::AsPublished), ("b".to_owned(), RetainHere::AsPublished)]);
+        assert!(loud.is_empty(), "{loud:?}");
+    }
+
+    #[test]
+    fn a_bridge_of_the_name_that_is_the_gateways_own_is_given_another() {
+        let lines = ["address x".to_owned(), "topic a".to_owned()].to_vec();
+        let bridge = Bridge { place: "m:1".into(), name: "gateway".into(), lines };
+        let (mut body, mut notes) = (String::new(), Notes::default());
+        write(&mut body, &bridge, &mut notes);
+        let plan = config::parse(&body, Path::new("x.toml"), &host_facts()).expect("checks").plan;
+        assert_eq!(plan.bridges[0].uplink.name, "gateway-bridge");
+        assert!(notes.0.iter().any(|note| note.weight == Weight::Loud && note.text.contains("gateway-bridge")));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct Listener {
     /// The value and the line that says it.
     pub max_qos: Option<(String, String)>,
     pub zero_length_id: Option<bool>,
+    /// The line that says that the client id is the user name.
+    pub name_is_id: Option<String>,
     /// A key that keeps clients out, or apart, and has no counterpart.
     pub restricted: Option<String>,
     password_file: Option<String>,
@@ -85,7 +87,7 @@ const NEEDLESS: &[(&str, &str)] = &[
 ];
 
 /// Keys without a counterpart that let in less, or show less, at one listener.
-const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point"];
+const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point", "psk_hint"];
 
 /// The same, at all of them.
 const RESTRICTING_ALL: &[&str] = &["clientid_prefixes", "plugin", "auth_plugin", "global_plugin"];
@@ -249,6 +251,7 @@ impl Reading<'_> {
             "cafile" => listener.ca = text(),
             "require_certificate" => listener.require_certificate = value == "true",
             "use_identity_as_username" => listener.identity_is_user = value == "true",
+            "use_username_as_clientid" => listener.name_is_id = (value == "true").then(|| place.clone()),
             key if RESTRICTING.contains(&key) => {
                 listener.restricted = Some(key.to_owned());
                 self.take_rest(place, key, value);
@@ -289,6 +292,7 @@ impl Reading<'_> {
             self.found.listeners.insert(0, first);
         }
         for listener in &mut self.found.listeners {
+            listener.name_is_id = listener.name_is_id.take().or_else(|| self.default.name_is_id.clone());
             listener.restricted = listener.restricted.take().or_else(|| self.restricted.clone());
             if !self.per_listener {
                 listener.anonymous = listener.anonymous.or(self.default.anonymous);

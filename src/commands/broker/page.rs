@@ -186,16 +186,7 @@ fn door(listener: &Listener, listen: &Listen, mosquitto: &Mosquitto, notes: &mut
     let tls = has_tls(listener) && !unix;
     let loopback = if let Listen::Tcp(address) = listen { address.ip().is_loopback() } else { true };
     line(&mut out, "listen", &text(&listen.to_string()));
-    let anonymous = match (listener.anonymous == Some(true), loopback && !listener.websocket && !unix) {
-        (false, _) => "none",
-        (true, true) if mosquitto.acl_file.is_some() => "acl",
-        (true, true) => "read-write",
-        (true, false) => {
-            notes.add(Weight::Loud, place, "anonymous clients are let in on loopback only, without websocket");
-            "none"
-        }
-    };
-    line(&mut out, "anonymous", &text(anonymous));
+    line(&mut out, "anonymous", &text(anonymous(listener, loopback && !listener.websocket && !unix, mosquitto, notes)));
     if tls {
         secure(&mut out, listener);
     }
@@ -221,6 +212,25 @@ fn door(listener: &Listener, listen: &Listen, mosquitto: &Mosquitto, notes: &mut
         None => {}
     }
     out
+}
+
+/// What clients without a name may do; nothing where something of mosquitto's that is not here had a say in it. `near`: on
+/// loopback.
+fn anonymous(listener: &Listener, near: bool, mosquitto: &Mosquitto, notes: &mut Notes) -> &'static str {
+    let named = listener.name_is_id.as_ref().map(|_| "use_username_as_clientid");
+    let held_back = listener.restricted.as_deref().or(mosquitto.plugin.then_some("plugin")).or(named);
+    let why = match held_back {
+        _ if listener.anonymous != Some(true) => return "none",
+        Some(key) => format!(
+            "anonymous clients are NOT LET IN: {key} kept them out or apart, and has no counterpart here. See that your rules \
+             do the same before you write anonymous = \"acl\""
+        ),
+        None if !near => "anonymous clients are let in on loopback only, without websocket".to_owned(),
+        None if mosquitto.acl_file.is_some() => return "acl",
+        None => return "read-write",
+    };
+    notes.add(Weight::Loud, &listener.place, why);
+    "none"
 }
 
 /// What its clients may do.

@@ -31,6 +31,8 @@ const FILES: [&str; 8] = [
 ];
 /// Keys whose value may be a secret where a cloud wants it so.
 const NAMES: [&str; 2] = ["username", "proxy_username"];
+/// Keys whose value is a URL, also one that lacks its beginning.
+const URLS: [&str; 3] = ["url", "urls", "proxy"];
 /// The table whose keys are free: words for numbers.
 const WORDS: &str = "map";
 /// Shorter ones are not looked for elsewhere: too many honest words would go.
@@ -214,15 +216,38 @@ impl<'a> Censor<'a> {
         } else if value.contains("-----BEGIN") || (raw == value && !is_plain(value)) {
             self.take(value, "\"(removed)\"");
         } else {
-            let clean = scrub::text(raw, &[]);
-            if let (true, Some((_, url))) = (clean != raw, value.split_once("://")) {
-                let user = url.rfind('@').map_or("", |at| &url[..at]);
-                self.remember(user);
-                user.split(':').for_each(|part| self.remember(part));
-                let query = url.split_once('?').map_or("", |(_, query)| query);
-                query.split(['&', '#']).for_each(|pair| self.remember(pair.rsplit('=').next().unwrap_or(pair)));
+            match url_begin(key, value) {
+                Some(begin) => self.url(key, (raw, value), begin),
+                None => self.out.text.push_str(&scrub::text(raw, &[])),
             }
-            self.out.text.push_str(&clean);
+        }
+    }
+
+    /// A value that is one URL, to its end: what may not be seen may have any character.
+    fn url(&mut self, key: &str, (raw, value): (&str, &str), begin: usize) {
+        let (open, close) = raw.split_once(value).unwrap_or(("\"", "\""));
+        let (scheme, url) = value.split_at(begin);
+        let (shown, secrets) = scrub::url_of(url);
+        let shown = scrub::text(&format!("{scheme}{shown}"), &[]);
+        self.out.text.extend([open, &shown, close]);
+        let lost = raw.matches('\n').count().saturating_sub(shown.matches('\n').count());
+        self.out.text.push_str(&"\n".repeat(lost));
+        secrets.into_iter().for_each(|part| self.remember_parts(part));
+        // Elsewhere it stands without the backslashes.
+        let read = toml::from_str::<toml::Table>(&format!("value = {raw}")).ok();
+        let read = read.as_ref().and_then(|table| table.get("value")?.as_str()).filter(|read| *read != value);
+        if let Some(url) = read.and_then(|read| read.get(url_begin(key, read)?..)) {
+            scrub::url_of(url).1.into_iter().for_each(|part| self.remember_parts(part));
+        }
+    }
+
+    /// User and password, or a query: as a whole, and each of what it consists of.
+    fn remember_parts(&mut self, part: &str) {
+        self.remember(part);
+        part.split([':', '@']).for_each(|part| self.remember(part));
+        self.remember(part.split_once(':').map_or("", |(_, password)| password));
+        for pair in part.split(['&', '?', '#']) {
+            self.remember(pair.split_once('=').map_or(pair, |(_, value)| value));
         }
     }
 
@@ -231,14 +256,22 @@ impl<'a> Censor<'a> {
         for _ in 0..value.matches('\n').count() {
             self.out.text.push('\n');
         }
-        value.lines().for_each(|line| self.remember(line.trim()));
+        value.lines().for_each(|line| self.remember(line));
     }
 
     fn remember(&mut self, secret: &str) {
+        let secret = secret.trim();
         if secret.chars().count() >= TAKEN_CHARS_MIN {
             self.out.taken.push(secret.to_owned());
         }
     }
+}
+
+/// Where user and host begin in a value that is a URL: behind `://`, unless what stands before it is no scheme.
+fn url_begin(key: &str, value: &str) -> Option<usize> {
+    let at = value.find("://");
+    let scheme = at.filter(|at| value[..*at].chars().all(scrub::is_of_scheme)).map(|at| at + 3);
+    scheme.or_else(|| (at.is_some() || URLS.contains(&key)).then_some(0))
 }
 
 /// A number, a truth or a date: what may stand without quotation marks.
@@ -324,6 +357,15 @@ mod tests {
             ("key = \"hunter2\"", "key = \"(removed: there is no such file)\""),
             ("username = \"hunter2\"", "username = \"(removed)\""),
             ("url = \"mqtts://u:hunter2@h/x?t=hunter2\"", "url = \"mqtts://(removed)@h/x?(removed)\""),
+            ("url = \"mqtts://u:s3cr;hunter2,x@h:1\"", "url = \"mqtts://(removed)@h:1\""),
+            ("proxy = 'http://u:x)\"hunter2@h:1'", "proxy = 'http://(removed)@h:1'"),
+            (
+                "urls = [\"u:hunter2@h\", \"wss://h/m?t=a;hunter2 x\"]",
+                "urls = [\"(removed)@h\", \"wss://h/m?(removed)\"]",
+            ),
+            ("url = \"u:hunter2@h://1\"", "url = \"(removed)@h://1\""),
+            ("url = \"wss://h/m?t=a@b;hunter2\"", "url = \"wss://(removed)\""),
+            ("url = '''\nwss://h?t=\nhunter2'''", "url = '''\nwss://h?(removed)'''\n"),
             ("secret = '''\nhunter2\n'''", "secret = \"(removed)\"\n\n"),
             ("secret = \"\"\"\nhunter2\nname = 1", "secret = \"(removed)\"\n\n"),
             ("secret = \"hunter2\nname = \"a\"", "secret = \"(removed)\"\nname = \"a\""),
@@ -339,9 +381,10 @@ mod tests {
         let tls = "[[broker.listener]]\ntls = { key = \"hunter2\", certificate = \"there.key\", secret = 5 }";
         let wanted = tls.replace("hunter2", "(removed: there is no such file)").replace('5', "\"(removed)\"");
         assert_eq!(clean(tls), wanted);
-        let text = "[[uplink]]\nurl = \"mqtts://u:p%40ssword@h?token=abcdefg\"\ntoken = \"s3cret!\"";
+        let text = "[[uplink]]\nurl = \"mqtts://u:p%40ssword@h?token=abcdefg\"\ntoken = \"s3cret!\"\n\
+                    url = \"mqtts://u:it's;\\\"so)@h\"\nproxy = \"http://h?a=1&t=x,y=z;==\"";
         let taken = blank(text, &|_| false).taken;
-        for secret in ["p%40ssword", "abcdefg", "s3cret!"] {
+        for secret in ["p%40ssword", "abcdefg", "s3cret!", "it's;\\\"so)", "it's;\"so)", "x,y=z;=="] {
             assert!(taken.iter().any(|taken| taken == secret), "{taken:?}");
         }
     }

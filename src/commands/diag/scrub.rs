@@ -62,33 +62,46 @@ fn without_keys(text: &str) -> String {
     out + rest
 }
 
-/// Every URL of a line without user, password and query.
-pub(super) fn urls(line: &str) -> String {
+/// Every URL of a line without user, password and query. It goes to the next blank or `"`, and to the next `'` where it
+/// begins with one: anything else may stand in a password.
+fn urls(line: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(line.len()), line);
     while let Some(at) = rest.find("://") {
+        let single = rest[..at].trim_end_matches(is_of_scheme).ends_with('\'');
         let (front, url) = rest.split_at(at + 3);
-        out.push_str(front);
-        let ends = |c: char| c.is_whitespace() || "\"'<>,;)]}`".contains(c);
-        let url_end = url.find(ends).unwrap_or(url.len());
-        // An @ or a quotation mark in a password does not end the user: the last @ before the path does, and one behind it too.
-        let (whole, behind) = url.split_at(url_end);
-        let whole = match whole.rfind('@') {
-            Some(at) => {
-                out.push_str(REMOVED);
-                &whole[at..]
-            }
-            None => whole,
-        };
-        match whole.find(['?', '#']) {
-            Some(query) => {
-                out.push_str(&whole[..=query]);
-                out.push_str(REMOVED);
-            }
-            None => out.push_str(whole),
+        let ends = |c: char| c.is_whitespace() || c == '"' || single && c == '\'';
+        let (whole, behind) = url.split_at(url.find(ends).unwrap_or(url.len()));
+        // Of the sentence around it.
+        let mut bare = whole;
+        while !bare.ends_with(REMOVED)
+            && let Some(shorter) = bare.strip_suffix([',', ';', ':', '.', ')', ']', '}', '>', '`', '\''])
+        {
+            bare = shorter;
         }
+        out.extend([front, &url_of(bare).0, &whole[bare.len()..]]);
         rest = behind;
     }
     out + rest
+}
+
+/// May it stand in front of `://`?
+pub(super) fn is_of_scheme(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "+-.".contains(c)
+}
+
+/// What stands behind the `://` of a URL without user, password and query; and those. An @ in a password does not end it:
+/// the last one does.
+pub(super) fn url_of(url: &str) -> (String, [&str; 2]) {
+    let (user, rest) = url.split_at(url.rfind('@').unwrap_or(0));
+    if user.contains(['?', '#']) {
+        // Of a password, or of a query that has the @: nobody knows.
+        return (REMOVED.to_owned(), [url, ""]);
+    }
+    let (place, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    let user_shown = if rest.starts_with('@') { REMOVED } else { "" };
+    let (mark, query) = query.split_at(usize::from(!query.is_empty()));
+    let query_shown = if query.is_empty() { "" } else { REMOVED };
+    (format!("{user_shown}{place}{mark}{query_shown}"), [user, query])
 }
 
 /// Values behind words that say what they are, and hashes.
@@ -154,6 +167,11 @@ mod tests {
         let known = ["hunter2".to_owned()];
         for (line, clean) in [
             ("wss://u:p@h/mqtt?token=abc, again", "wss://(removed)@h/mqtt?(removed), again"),
+            ("to mqtts://u:s3;c)r,'x@h:1, again", "to mqtts://(removed)@h:1, again"),
+            ("to 'http://u:x)y@h:1'; again", "to 'http://(removed)@h:1'; again"),
+            ("{\"url\":\"wss://h/m?t=a;b'c,d\",\"n\":1}", "{\"url\":\"wss://h/m?(removed)\",\"n\":1}"),
+            ("wss://h/m?t=a@b;c x", "wss://(removed) x"),
+            ("mqtts://u:a?b@h#c x", "mqtts://(removed) x"),
             ("mqtts://u:p@ss/w@h:1 x", "mqtts://(removed)@h:1 x"),
             ("mqtts://h:1/a#frag", "mqtts://h:1/a#(removed)"),
             ("login password=abc user=x", "login password=(removed) user=x"),

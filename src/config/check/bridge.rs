@@ -23,6 +23,9 @@ const STORE_SIZE: u64 = 64 << 20;
 /// Filters of one SUBSCRIBE: AWS takes 8, others hundreds; nobody reads more in a file.
 const DOWNS_MAX: usize = 64;
 
+/// What the gateway's own store is called beside those of bridges, in `/metrics`.
+pub const GATEWAY: &str = "gateway";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Out,
@@ -44,6 +47,10 @@ pub fn bridges(root: &Section<'_, '_>, gateway: &Gateway<'_>, uplinks: &[UplinkP
         let others = uplinks.iter().chain(bridges.iter().map(|bridge| &bridge.uplink));
         if uplinks.iter().any(|uplink| uplink.name == name.value) {
             section.report(section.wrong("name", name.at, "an uplink of this name exists already"));
+        }
+        if name.value == GATEWAY {
+            let message = "is how the gateway's own store is called, beside that of each bridge";
+            section.report(section.wrong("name", name.at, message).allowed("another name"));
         }
         let plan = bridge(&section, gateway, name);
         for server in &plan.uplink.servers {

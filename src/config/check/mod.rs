@@ -37,6 +37,7 @@ mod writing;
 use std::path::Path;
 
 pub use address::{STYLES, Style, modicon, parse_field, restyled};
+pub use bridge::GATEWAY;
 
 use super::files::{Complete, FileSet};
 use super::plan::Plan;
@@ -46,7 +47,7 @@ use super::raw::{Node, Trail};
 use super::schema;
 use super::section::{Context, Section};
 use super::source::Sources;
-use super::{HostFacts, Loaded, Problems};
+use super::{HostFacts, Loaded, Problems, Text};
 
 /// What is checked: the tree, where its texts stand, and the register maps that its devices name.
 #[derive(Debug, Clone, Copy)]
@@ -63,12 +64,17 @@ pub struct Whole<'a> {
 
 /// Checks everything that was read.
 pub fn all(set: FileSet, facts: &HostFacts, findings: Findings) -> Result<Loaded, Problems> {
+    all_with_texts(set, facts, findings).map(|(loaded, _)| loaded)
+}
+
+/// The same; the texts that were read come back.
+pub fn all_with_texts(set: FileSet, facts: &HostFacts, findings: Findings) -> Result<(Loaded, Vec<Text>), Problems> {
     let FileSet { mut sources, tree, complete } = set;
     let library = Library::read(&tree, &mut sources, &findings);
     let plan = plan(Whole { tree: &tree, sources: &sources, library: &library, complete }, facts, &findings);
     let files = sources.paths().map(Path::to_owned).collect();
     match (findings.finish(&sources), plan) {
-        (None, Some(plan)) => Ok(Loaded { plan, files }),
+        (None, Some(plan)) => Ok((Loaded { plan, files }, sources.into_texts())),
         (Some(problems), _) => Err(problems),
         (None, None) => unreachable!("a plan is missing only where a problem was reported"),
     }
