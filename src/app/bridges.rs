@@ -88,9 +88,10 @@ impl Bridges {
             end.meet_store();
             let (own, told) = notice::notices();
             let (name, mut helpers, stop) = (bridge.uplink.name.clone(), JoinSet::new(), means.stop.child());
-            helpers.spawn(tell_for(name.clone(), told, means.notices.clone()));
+            let crew = means.crew(&stop);
+            helpers.spawn(crew.keep("notices", &name, tell_for(name.clone(), told, means.notices.clone())));
             let store = store.start(end, means.clock.clone(), own);
-            watchdog::ask_store(&mut helpers, &means.progress, (&name, &store), &stop);
+            watchdog::ask_store(&mut helpers, &crew, (&name, &store), &stop);
             helpers.spawn(watch_store(store.clone(), "the store of a bridge", stop.clone(), means.broken.clone()));
             let part = BridgePart { plan: bridge.clone(), hub: Some(hub), store, connection: None, stop, helpers };
             self.parts.insert(name, part);
@@ -133,8 +134,8 @@ impl Bridges {
     pub fn connect(&mut self, means: &Means, gateway: &str) {
         for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.connection.is_none()) {
             let plan = &part.plan.uplink;
-            let connection =
-                UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, self.stop.child());
+            let stops = (self.stop.child(), &part.stop);
+            let connection = UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, stops);
             let Some(connection) = connection else {
                 tracing::error!(bridge = name, "the store does not know the bridge it was opened for");
                 continue;
@@ -142,7 +143,8 @@ impl Bridges {
             if part.plan.notifications == Notifications::Told {
                 let topic = bridge_state(&plan.client_id).into();
                 let (stats, publisher) = (Arc::clone(&connection.stats), means.publisher.clone());
-                part.helpers.spawn(tell_state(topic, stats, publisher, part.stop.clone()));
+                let telling = tell_state(topic, stats, publisher, part.stop.clone());
+                part.helpers.spawn(means.crew(&part.stop).keep("bridge state", name, telling));
             }
             part.connection = Some(connection);
         }

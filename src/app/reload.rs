@@ -85,10 +85,15 @@ impl Reloader {
     pub async fn apply(&self, plan: Plan) -> Outcome {
         let reloader = self.clone();
         let applied = tokio::spawn(async move { reloader.exchange(plan).await }).await;
-        applied.unwrap_or_else(|error| {
-            tracing::error!(%error, "a reload failed inside the gateway");
-            Outcome::Stopping
-        })
+        let error = match applied {
+            Ok(outcome) => return outcome,
+            Err(error) => error,
+        };
+        tracing::error!(%error, "a reload failed inside the gateway");
+        if let Some(house) = self.house.lock().await.as_ref().filter(|_| error.is_panic()) {
+            house.means.broken.send_replace(Some("a reload")); // nobody knows how far it came
+        }
+        Outcome::Stopping
     }
 
     async fn exchange(&self, plan: Plan) -> Outcome {
@@ -149,7 +154,7 @@ impl Reloader {
                 }
             }
         };
-        tokio::spawn(house.means.progress.watch("trial", "", judging));
+        tokio::spawn(house.means.crew(&house.means.stop).run_to_end("trial", judging));
     }
 
     /// The trial is over: if anything is worse, the plan before it is back. It may be looked at again so many times.

@@ -133,7 +133,8 @@ async fn a_subscriber_that_is_a_whole_burst_behind_still_gets_all_of_it() {
 
     let mut seen = vec![false; burst as usize];
     while !seen.iter().all(|seen| *seen) {
-        let event = timeout(Duration::from_secs(120), events.poll()).await.expect("nothing more comes").expect("broker");
+        let event =
+            timeout(Duration::from_secs(120), events.poll()).await.expect("nothing more comes").expect("broker");
         if let Event::Incoming(Packet::Publish(publish)) = event {
             let text = std::str::from_utf8(&publish.payload).expect("JSON");
             let number: usize = text.rsplit(':').next().expect("seq").trim_end_matches('}').parse().expect("number");

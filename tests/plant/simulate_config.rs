@@ -162,5 +162,8 @@ async fn what_makes_no_sense_is_refused_before_anything_is_served() {
 async fn a_simulation_with_a_time_ends_by_itself() {
     let folder = tempfile::tempdir().expect("temporary directory");
     let args = Args { run_for: Some(Duration::from_millis(50)), ..write(folder.path()) };
-    tokio::time::timeout(Duration::from_secs(120), run(args, &HostFacts::default())).await.expect("ends").expect("well");
+    tokio::time::timeout(Duration::from_secs(120), run(args, &HostFacts::default()))
+        .await
+        .expect("ends")
+        .expect("well");
 }

@@ -9,7 +9,7 @@
 //! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
 //! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
 //! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
-//! waits for meanwhile · `sending` what goes to the client.
+//! waits for meanwhile · `sending` what goes to the client · `needed` tasks that must not panic.
 
 mod certificates;
 mod commanding;
@@ -22,6 +22,7 @@ mod inside;
 mod intake;
 mod limits;
 mod listening;
+mod needed;
 mod sending;
 #[cfg(feature = "mqtt-sn")]
 mod sensors;
@@ -63,6 +64,7 @@ pub use certificates::files;
 use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
 use listening::{Listening, Raw};
+use needed::needed;
 use shown::{Peer, Shown};
 use strangers::{Room, Strangers};
 use stream::Stream;
@@ -218,7 +220,9 @@ impl Doors {
     /// starts others.
     pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
         let Self { all, site, asked, orders: _, inbox, list, inner: (_, visits) } = self;
-        tracker.spawn(inside::serve(visits, Arc::clone(&site.shared), (tracker.clone(), end.clone())));
+        let lost = site.shared.lost.clone();
+        let inner = inside::serve(visits, Arc::clone(&site.shared), (tracker.clone(), end.clone()));
+        tracker.spawn(needed("inner door", "", &lost, inner));
         let mut warden = Warden::new(site, asked, list, (tracker.clone(), stop.clone(), end.clone()));
         for (door, certificates) in all {
             warden.begin(door, certificates);
@@ -230,6 +234,7 @@ impl Doors {
                 () = warden.run(inbox) => {}
             }
         };
+        let at_work = needed("doors", "", &lost, at_work);
         tracker.spawn(progress::part("doors", "", at_work)); // doors that it opens are parts of the same board
     }
 }

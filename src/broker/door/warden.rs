@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
+use super::needed::needed;
 use super::{Door, Site};
 use crate::broker::notice;
 use crate::config::plan::ListenerPlan;
@@ -81,13 +82,14 @@ impl Warden {
         let closed = CancellationToken::new();
         let keeping = certificates.map(|certificates| {
             let (stop, closed, asked) = (self.stop.clone(), closed.clone(), self.asked.subscribe());
-            self.tracker.spawn(async move {
+            let keeping = async move {
                 tokio::select! {
                     () = stop.begun() => {}
                     () = closed.cancelled() => {}
                     () = certificates.keep(asked) => {}
                 }
-            })
+            };
+            self.tracker.spawn(needed("certificates", &door.plan.place(), &self.site.shared.lost, keeping))
         });
         let (connections, stop, end, gone) =
             (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
@@ -100,6 +102,7 @@ impl Warden {
                 () = door.serve(&connections, &end, &gone) => {}
             }
         };
+        let serving = needed("door", &name, &self.site.shared.lost, serving);
         let serving = self.tracker.spawn(progress::part("door", &name, serving));
         self.doors.push(Served { plan, open, closed, serving, keeping });
         self.tell();
