@@ -16,7 +16,6 @@ use crate::flow::hub::EventRecord;
 use crate::model::tag::DeviceIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
-use crate::store::Revision;
 
 use super::alarm_memory::{Entry, settled};
 use super::bridges::Bridges;
@@ -25,7 +24,7 @@ use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::means::{Means, own_nodes, topics};
 use super::publisher::Turn;
-use super::start::{routes, tag_metas};
+use super::revision::revision;
 use super::trial::Trial;
 use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 
@@ -54,7 +53,8 @@ impl House {
         let new = Arc::new(new);
         let old = std::mem::replace(&mut self.plan, Arc::clone(&new));
         let means = &self.means;
-        means.store.revise(self.revision(Some(&old))).await;
+        let earlier = self.earlier(Some(&old));
+        means.store.revise(revision(&new, &earlier)).await;
         means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
@@ -64,7 +64,7 @@ impl House {
         self.forget_standings(changes);
         self.buses.change(means, (&old, &new), changes).await;
         self.change_doors(changes).await;
-        self.change_ways(changes).await;
+        self.change_ways(changes, &earlier).await;
         self.uplinks.change(&self.means, &new, changes).await;
         self.means.ownership.stand_for(own_nodes(&new).collect());
         self.show_roster();
@@ -72,25 +72,14 @@ impl House {
 
     /// The plan stays: what it does not have any more is dropped.
     pub async fn settle(&self) {
-        self.means.store.revise(self.revision(None)).await;
+        let earlier = self.earlier(None);
+        self.means.store.revise(revision(&self.plan, &earlier)).await;
+        self.bridges.revise(&self.plan, &earlier).await;
     }
 
-    /// What the store has to know: the plan, and uplinks of an earlier one as long as that may come back.
-    fn revision(&self, earlier: Option<&Plan>) -> Revision {
-        let mut uplinks = routes(&self.plan);
-        let trial = self.trial.as_ref().map(|trial| &*trial.before);
-        for old in [earlier, trial].into_iter().flatten().flat_map(routes) {
-            match uplinks.iter_mut().find(|route| route.name == old.name) {
-                Some(route) => {
-                    let more: Vec<_> = old.classes.iter().filter(|class| !route.classes.contains(class)).collect();
-                    route.classes.extend(more);
-                }
-                None => uplinks.push(old),
-            }
-        }
-        let store = &self.plan.store;
-        let (max_size, max_age, commit_interval) = (store.max_size, store.max_age, store.commit_interval);
-        Revision { tags: tag_metas(&self.plan), uplinks, max_size, max_age, commit_interval }
+    /// The plans that may come back: what the stores keep for them stays. While one is exchanged for the next, `old` too.
+    fn earlier(&self, old: Option<&Arc<Plan>>) -> Vec<Arc<Plan>> {
+        old.into_iter().chain(self.trial.as_ref().map(|trial| &trial.before)).cloned().collect()
     }
 
     /// Alarms that are active go with their tags; those of which the plan knows nothing any more end now.
@@ -142,9 +131,9 @@ impl House {
     }
 
     /// `[[forward]]` and `[[bridge]]`.
-    async fn change_ways(&mut self, changes: &Changes) {
+    async fn change_ways(&mut self, changes: &Changes, earlier: &[Arc<Plan>]) {
         if changes.any(Part::Store) {
-            self.bridges.revise(&self.plan).await;
+            self.bridges.revise(&self.plan, earlier).await;
         }
         if !changes.any(Part::Forward) && !changes.any(Part::Bridge) {
             return;
@@ -152,7 +141,7 @@ impl House {
         let gone = self.bridges.take_touched(changes, &self.plan);
         self.lead();
         gone.end(&self.means).await;
-        if let Err(error) = self.open_bridges().await {
+        if let Err(error) = self.open_bridges(earlier).await {
             tracing::error!(%error, "the store of a new bridge could not be opened");
             self.means.broken.send_replace(Some("the store of a bridge")); // its clients would be told nothing
         }
@@ -160,8 +149,8 @@ impl House {
     }
 
     /// Opens the stores of bridges that have none yet; what is retained goes out first.
-    pub async fn open_bridges(&mut self) -> Result<(), JoinError> {
-        self.bridges.open(&self.means, &self.plan).await?;
+    pub async fn open_bridges(&mut self, earlier: &[Arc<Plan>]) -> Result<(), JoinError> {
+        self.bridges.open(&self.means, &self.plan, earlier).await?;
         self.lead();
         self.bridges.offer_retained(&self.means).await;
         Ok(())

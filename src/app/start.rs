@@ -106,7 +106,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
     let mut house = house(&base, means, Arc::clone(&access));
-    house.open_bridges().await.inspect_err(|_| stop.begin())?; // what runs by now is not missed
+    house.open_bridges(&[]).await.inspect_err(|_| stop.begin())?; // what runs by now is not missed
     house.gatekeeper.load().await;
     live.begin();
     let (broker, addresses) = bind(&quarters, broker).await?;

@@ -9,6 +9,7 @@ use crate::peers;
 use crate::reload;
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 
 use cloud::Cloud;
 use gateway::mqtt::Client4;
@@ -144,6 +145,62 @@ async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is
     assert!(whole(&numbers(&cloud), "telemetry"), "nothing is missing");
     assert!(cloud.on("ironbridge/gw/gap").is_empty());
     assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// So much of what a client sends is owed, and no packing makes it smaller.
+fn noise(seed: usize, bytes: usize) -> String {
+    let mut state = u64::try_from(seed).unwrap() * 2 + 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + u8::try_from(state >> 58).unwrap()) // '0' to 'o'
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_shall_be_smaller_loses_nothing_while_the_plan_before_may_come_back() {
+    const BYTES: usize = 128 << 10;
+    const OWED: usize = 200; // more than the smaller store takes
+    const MORE: usize = 40; // more than can be noted without making room
+    let cloud = Cloud::start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let door = format!("[[broker.listener]]\nlisten = \"{}\"\nanonymous = \"read\"\n", taken.local_addr().unwrap());
+    let text = |megabytes: u64, trial: &str| {
+        let size = format!("[store]\nmax_size = \"{megabytes}MiB\"");
+        let rule = "[[forward]]\nfilter = \"m/#\"\nclass = \"bulk\"\n";
+        plant(&[], trial).replacen("[store]", &size, 1) + rule + &uplink("cloud", cloud.address)
+    };
+    let trial = "rollback_after = \"15s\"";
+    let home = Home::new(&text(64, trial));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    let mut client = Client4::connect(broker, "machine").await;
+    let mut send = async |numbers: Range<usize>| {
+        for n in numbers {
+            client.publish(&format!("m/{n}"), QoS::AtLeastOnce, &noise(n, BYTES)).await;
+        }
+    };
+    cloud.withhold_acks(true);
+    send(0..OWED).await;
+    home.configure(&(text(16, trial) + &door));
+    assert!(applied(&home).await.contains("store changed"));
+    send(OWED..OWED + MORE).await;
+    watch.event("config_rolled_back", "active").await;
+    assert_eq!(daemon.times_said("unacknowledged records evicted"), 0);
+    cloud.withhold_acks(false);
+    cloud.cut();
+    cloud.until("all of it", |cloud| (0..OWED + MORE).all(|n| !cloud.on(&format!("m/{n}")).is_empty())).await;
+    assert!(cloud.on("ironbridge/gw/gap").is_empty());
+
+    // The same without a way back: it is as small as it was told to be.
+    cloud.withhold_acks(true);
+    send(0..OWED).await;
+    home.configure(&text(16, NO_TRIAL));
+    applied(&home).await;
+    send(0..MORE).await;
+    until("it is cut to its size", || daemon.times_said("unacknowledged records evicted") > 0).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 
