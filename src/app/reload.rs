@@ -26,8 +26,8 @@ use crate::flow::stop::Stop;
 use crate::model::topic::GatewayTopics;
 use crate::uplink::UplinkStats;
 
-/// Where the time of a trial was not enough to say how a device stands it is looked at again, so often and so many times; a
-/// device that has still not been asked says nothing against the plan.
+/// Where the time of a trial was not enough to say how a device or an uplink stands it is looked at again, so often and so
+/// many times; a device that has still not been asked, or a link that is away, says nothing against the plan.
 const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
 
 /// What is still to be done about a trial.
@@ -163,10 +163,16 @@ impl Reloader {
         let Some(house) = guard.as_mut().filter(|_| !stop.is_begun()) else { return Judged::Over };
         let Some(trial) = house.trial.as_ref().filter(|trial| trial.number == number) else { return Judged::Over };
         let changes = difference(&arranged(&house.plan, (*trial.before).clone()), &house.plan);
-        let Verdict { worse, open } = judge(&trial.stood, &house.health(), &changes, &house.plan);
-        if worse.is_empty() && !open.is_empty() && left > 0 {
+        let plans = (&*trial.before, &*house.plan);
+        let Verdict { mut worse, open, late } = judge(&trial.stood, &house.health(), &changes, plans);
+        if worse.is_empty() && !(open.is_empty() && late.is_empty()) && left > 0 {
+            if left == LOOK_AGAIN.1 {
+                let (open, late) = (open.join(", "), late.join(", "));
+                tracing::info!(open, late, "the trial goes on, nothing can be said yet");
+            }
             return Judged::NotYet;
         }
+        worse.extend(late);
         if worse.is_empty() {
             tracing::info!("the reloaded configuration has proved itself");
             house.end_trial(Configuration::InForce).await;
@@ -271,5 +277,5 @@ impl House {
 }
 
 fn link(stats: &UplinkStats) -> Link {
-    Link { state: stats.standing(), was_connected: stats.sessions.get() > 0 }
+    Link { state: stats.standing(), was_connected: stats.sessions.get() > 0, unreached: stats.unreached.get() > 0 }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use cloud::Cloud;
 use gateway::mqtt::Client4;
-use gateway::{Home, Watch, until, uplink};
+use gateway::{Home, PATIENCE, Watch, until, uplink, within};
 use peers::{Far, Listener, publish};
 use reload::{NO_TRIAL, TRIAL, addresses, applied, good, lives, numbers, plant, plcs, whole};
 use rumqttc::QoS;
@@ -145,6 +145,28 @@ async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is
     assert!(whole(&numbers(&cloud), "telemetry"), "nothing is missing");
     assert!(cloud.on("ironbridge/gw/gap").is_empty());
     assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_away_when_the_trial_ends_takes_nothing_back() {
+    let plcs = plcs(1).await;
+    let cloud = Cloud::start().await;
+    let text = |prefix: &str| {
+        let uplink = uplink("cloud", cloud.address) + &format!("topic_prefix = \"{prefix}\"\n");
+        plant(&addresses(&plcs), TRIAL) + &uplink
+    };
+    let home = Home::new(&text("a/"));
+    let daemon = home.run();
+    cloud.until("a value", |cloud| !cloud.on("a/gw/d0/v").is_empty()).await;
+    cloud.refuse_connections(true);
+    home.configure(&text("b/"));
+    assert!(applied(&home).await.contains("uplink cloud changed"));
+    within(PATIENCE * 2, "the end of the time", || daemon.said("the trial goes on").is_some()).await;
+    cloud.refuse_connections(false);
+    within(PATIENCE * 2, "it is well", || daemon.said("configuration has proved itself").is_some()).await;
+    cloud.until("a value", |cloud| !cloud.on("b/gw/d0/v").is_empty()).await;
+    assert_eq!(daemon.times_said("configuration rolled back"), 0);
     assert_eq!(daemon.stop().await, Some(0));
 }
 
