@@ -1,15 +1,15 @@
 //! A running gateway as a set of parts that can be exchanged: what it is made of now, and how it becomes another one.
 //!
-//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first everybody who keeps
-//! something of tags or uplinks learns of the new ones (store, broker, live side); then touched buses end and begin, then
-//! what clients and clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
+//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first doors that go are shut
+//! and rights are the new ones, for a bus may take minutes to end and whoever may not any more must not meanwhile; then
+//! everybody who keeps something of tags or uplinks learns of the new ones (store, broker, live side) and new doors are
+//! opened; then touched buses end and begin, then what clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
 //! the new file would write too: a crash halfway is a start.
 
 use std::sync::Arc;
 
 use tokio::task::JoinError;
 
-use crate::broker::Control;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
 use crate::flow::hub::EventRecord;
@@ -53,6 +53,7 @@ impl House {
         let new = Arc::new(new);
         let old = std::mem::replace(&mut self.plan, Arc::clone(&new));
         let means = &self.means;
+        self.change_rights(&old, changes).await;
         let earlier = self.earlier(Some(&old));
         means.store.revise(revision(&new, &earlier)).await;
         means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
@@ -61,9 +62,9 @@ impl House {
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
         means.plan.store(Arc::clone(&new));
         self.turn().await;
+        self.open_doors(changes).await;
         self.forget_standings(changes);
         self.buses.change(means, (&old, &new), changes).await;
-        self.change_doors(changes).await;
         self.change_ways(changes, &earlier).await;
         self.uplinks.change(&self.means, &new, changes).await;
         self.means.ownership.stand_for(own_nodes(&new).collect());
@@ -121,13 +122,22 @@ impl House {
         }
     }
 
-    /// Listeners, users and rights. Users and certificates are read again whatever has changed.
-    async fn change_doors(&self, changes: &Changes) {
+    /// Users and rights; they are read again, and certificates, whatever has changed. Doors that go or are others now are
+    /// shut before: nobody has the old rights at a new door, nor the new ones at an old door.
+    async fn change_rights(&self, old: &Plan, changes: &Changes) {
+        let new = &self.plan.broker;
         if changes.any(Part::Listener) {
-            let control: &Control = &self.means.control;
-            control.listen(self.plan.broker.listeners.clone()).await;
+            let stay = old.broker.listeners.iter().filter(|door| new.listeners.contains(door)).cloned();
+            self.means.control.listen(stay.collect()).await;
         }
-        self.gatekeeper.reload(&self.plan.broker).await;
+        self.gatekeeper.reload(new).await;
+    }
+
+    /// Opens those that are new.
+    async fn open_doors(&self, changes: &Changes) {
+        if changes.any(Part::Listener) {
+            self.means.control.listen(self.plan.broker.listeners.clone()).await;
+        }
     }
 
     /// `[[forward]]` and `[[bridge]]`.

@@ -18,7 +18,7 @@ use super::house::House;
 use super::publisher::{Configuration, status};
 use super::trial::{Health, Link, Trial, Verdict, judge};
 use crate::config::Problems;
-use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
+use crate::config::difference::{Changes, HOLES_MAX, Part, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
@@ -192,7 +192,9 @@ impl House {
         audit(&changes);
         self.change(back, &changes).await;
         self.end_trial(Configuration::RolledBack).await;
-        let detail = format!("{reason}; the configuration before is back in force, the file is as it was: mend it");
+        let rights = if changes.any(Part::Rights) { ", users and rules of the broker with it" } else { "" };
+        let detail =
+            format!("{reason}; the configuration before is back in force{rights}, the file is as it was: mend it");
         self.rolled_back = true;
         self.notice("config_rolled_back", Phase::Active, detail);
     }
