@@ -130,6 +130,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
     sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
     let (roster, in_force) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan));
+    let farewell = [house.uplinks.stop.clone(), house.bridges.stop.clone()];
     let reloader = Reloader::new(house);
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
@@ -155,6 +156,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         run_dir,
         store_dir: store_dir(&plan),
         reloader,
+        farewell,
         progress,
         notices,
         _quarters: quarters,
