@@ -13,7 +13,7 @@ use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::number::Class;
 use crate::model::topic::GatewayTopics;
-use crate::payload::json;
+use crate::payload::{event, json};
 
 /// How long an event waits for its number before it is published without one (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -75,14 +75,15 @@ impl Events {
         committed: Option<oneshot::Sender<crate::model::number::Number>>,
     ) -> Vec<u8> {
         let at = self.clock.now();
+        let time = self.clock.wall(at);
         let body = serde_json::json!({
             "event": notice.event, "state": notice.phase.as_str(), "subject": notice.subject, "detail": notice.detail,
-            "time": self.clock.wall(at).to_string(),
+            "time": time.to_string(),
         });
         let body = body.to_string().into_bytes();
-        let record =
-            EventRecord { topic: Arc::clone(&self.topic), body: body.clone(), class: Class::Event, at, committed };
+        let shown = event::dated(&body, time).into_owned();
+        let record = EventRecord { topic: Arc::clone(&self.topic), body, class: Class::Event, at, committed };
         hub.emit_event(record).await;
-        body
+        shown
     }
 }

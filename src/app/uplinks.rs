@@ -117,7 +117,7 @@ impl UplinkPart {
         };
         let (mut uplink, stats) = Uplink::new(parts);
         uplink.live_in(Plant { plan: Arc::clone(&means.plan), latest: Arc::clone(&means.latest) });
-        uplink.enter_by(means.control.inner_door());
+        uplink.enter_by(&means.control.inner_door());
         let crew = means.crew(&stop).or_until(sources);
         let task = tokio::spawn(crew.run_one(kind, &plan.name, uplink.run(stop.clone())));
         Some(Self { stop, stats, task })

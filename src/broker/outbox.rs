@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::{Delivery, Keep, Qos};
 use super::session::Ending;
+use crate::road::inside::{Press, Pressure};
 pub(super) use line::{Line, Socket};
 
 /// From here on only the newest of a tag's values is kept: about 1000 of them.
@@ -69,6 +70,8 @@ struct Queue {
     launched: Option<Qos>,
     /// The rest of a packet that was begun on the line.
     begun: BytesMut,
+    /// Those of the gateway itself hear by these that more than half of what may wait does.
+    presses: Vec<Press>,
 }
 
 /// What only the ledger has.
@@ -151,6 +154,14 @@ impl Outbox {
         put
     }
 
+    /// More than half of what may wait does: whoever adds to it hears of it, until it is less.
+    pub(super) fn press_if_long(&self, pressure: &Arc<Pressure>) {
+        let mut queue = self.lock();
+        if queue.is_long() && !queue.presses.iter().any(|press| press.is_of(pressure)) {
+            queue.presses.push(pressure.press());
+        }
+    }
+
     /// Takes messages out, at most `most` of them and at most `room` above QoS 0.
     pub(super) fn take(&self, most: usize, mut room: usize, into: &mut Vec<Delivery>) {
         self.change(|queue| {
@@ -230,6 +241,10 @@ impl Drop for Outbox {
 impl Queue {
     fn conflate_above(&self) -> usize {
         CONFLATE_ABOVE.min(self.most)
+    }
+
+    const fn is_long(&self) -> bool {
+        self.kept_bytes > self.most / 2
     }
 
     fn put(&mut self, delivery: Delivery) -> Put {
@@ -334,6 +349,9 @@ impl Queue {
         }
         if delivery.owed.is_some() {
             self.owed_bytes -= cost;
+        }
+        if !self.is_long() {
+            self.presses.clear();
         }
         // Places in front of `first` are never looked at; the index goes when the queue is short again.
         if self.bytes < self.conflate_above() / 2 {

@@ -1,7 +1,6 @@
 //! Every key of the contract, section 2.
 //!
-//! A key that is not here is a mistake of the user. The
-//! shipped `config/ironbridge.toml` names exactly these keys, and a test holds it to that.
+//! A key that is not here is a mistake of the user. The shipped `config/ironbridge.toml` names exactly these, as a test holds.
 
 /// One key of a table.
 #[derive(Debug, Clone, Copy)]

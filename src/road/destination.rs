@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::inside::Whose;
 use super::login::LoginFiles;
+use super::tls::Whom;
 
 /// A broker and what stands before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +158,12 @@ impl Destination {
     #[must_use]
     pub fn over_quic(self, keep_alive: Duration) -> Self {
         Self { over: Over::Quic { keep_alive }, alpn: vec![QUIC_ALPN.to_vec()], ..self }
+    }
+
+    /// Whose TLS sessions are of use there.
+    pub(super) fn whom(&self) -> Whom {
+        let over_quic = matches!(self.over, Over::Quic { .. });
+        Whom { place: self.place(), over_quic, alpn: self.alpn.clone() }
     }
 
     /// `host:port`, IPv6 in brackets.

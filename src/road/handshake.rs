@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::destination::{RoadError, TlsFiles};
 use super::reach::shake;
-use super::tls::{Configs, Now};
+use super::tls::{Configs, Now, Whom};
 
 /// A secured connection.
 pub type Secured<T> = tokio_rustls::client::TlsStream<T>;
@@ -26,7 +26,8 @@ impl Handshake {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = self.0.load(files, &[]).await?.config;
+        let whom = Whom { place: name.to_owned(), over_quic: false, alpn: Vec::new() };
+        let config = self.0.load(files, &whom).await?.config;
         shake(wire, name, name, config).await
     }
 }

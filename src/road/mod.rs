@@ -4,11 +4,11 @@
 //! The MQTT client of this house offers no hook for any of that, so it speaks plain MQTT to a 0600 socket in a 0700
 //! directory (never TCP on loopback, which any local user could join) and the road does the rest: `destination` where
 //! to and which files · `rotation` which of several servers is next · `socket` names, addresses, binding, socket options ·
-//! `proxy` HTTP CONNECT and SOCKS 5 · `tls` files to one TLS configuration per content, so that resumption survives a
-//! reconnect · `expiry` when certificates end · `verify` the server's certificate, on a box whose clock may be wrong ·
+//! `proxy` HTTP CONNECT and SOCKS 5 · `tls` files to one TLS configuration per content and server, so that resumption survives
+//! reconnects and changes of server · `expiry` when certificates end · `verify` the server's certificate, on a box whose clock may be wrong ·
 //! `websocket` frames, `http` heads for it and the proxy · `reach` all these in their order · `wire` the TCP connection with
-//! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `overhear` what
-//! comes through it · `login` user and
+//! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `near` who
+//! sits there, `overhear` what comes through it · `login` user and
 //! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road · `server` the other end of it, for those who connect to
 //! us, `renewal` its certificates over the years, `names` what their certificates call them · `own` a server of ours, asked by a command ·
 //! `inside` the way to the broker of this program, which has none of all that.
@@ -27,6 +27,7 @@ mod kernel;
 pub mod login;
 pub mod meter;
 mod names;
+mod near;
 mod overhear;
 pub mod own;
 pub mod pace;
@@ -104,7 +105,7 @@ impl Road {
         Self { to, tls: tls::Configs::new(now), used: None, terms: reach::Terms::default(), run_dir }
     }
 
-    /// The next [`Road::open`] leads there. TLS sessions with every server are kept.
+    /// The next [`Road::open`] leads there. The TLS sessions with the servers before are kept.
     pub fn lead(&mut self, to: Destination) {
         self.to = to;
     }
@@ -150,7 +151,7 @@ impl Road {
     pub async fn open(&mut self) -> Result<Relay, RoadError> {
         let config = match &self.to.tls {
             Some(files) => {
-                let loaded = self.tls.load(files, &self.to.alpn).await?;
+                let loaded = self.tls.load(files, &self.to.whom()).await?;
                 self.used = Some(loaded.edition);
                 Some(loaded.config)
             }
@@ -163,7 +164,7 @@ impl Road {
     /// Looks at the files, without a byte on the wire. Cancel-safe.
     pub async fn files(&mut self) -> Files {
         let Some(files) = &self.to.tls else { return Files::default() };
-        let loaded = self.tls.load(files, &self.to.alpn).await;
+        let loaded = self.tls.load(files, &self.to.whom()).await;
         let ends = self.tls.ends().cloned();
         match loaded {
             Ok(loaded) => {

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -167,21 +167,27 @@ fn hint(error: &io::Error) -> &'static str {
 /// Does one side refuse the other's certificate? With TLS 1.3 the broker says so only after our side of the handshake
 /// is done, so the relay asks this too.
 pub(super) fn is_distrust(error: &io::Error) -> bool {
-    use rustls::{AlertDescription as Alert, Error};
+    use rustls::Error;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => true,
-        Some(Error::AlertReceived(alert)) => matches!(
-            alert,
-            Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::UnknownCA
-                | Alert::AccessDenied
-                | Alert::DecryptError
-                | Alert::CertificateRequired
-        ),
+        Some(Error::AlertReceived(alert)) => means_distrust(*alert),
         _ => false,
     }
+}
+
+/// Is an alert one side's refusal of the other's certificate (RFC 8446, section 6.2)?
+pub(super) fn means_distrust(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::CertificateRequired
+    )
 }

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::destination::RoadError;
+use super::near::Near;
 use super::overhear::Overheard;
 use super::reach::{Reached, is_distrust};
 
@@ -75,7 +76,7 @@ impl Relay {
     }
 
     /// Waits for the client and carries bytes until both sides are done or one fails; a broker that does not hang up after
-    /// its client has gone is left. Dropping it closes both.
+    /// its client has gone is left. What the client has said is brought over, however it went. Dropping it closes both.
     pub async fn run(self) -> RelayEnd {
         self.run_overheard(|_| ()).await
     }
@@ -87,7 +88,7 @@ impl Relay {
         let ending = Arc::new(AtomicBool::new(false));
         let mut far = Overheard { stream: far, listener: heard, ending: Arc::clone(&ending) };
         let mut near = match timeout(ACCEPT_MAX, listener.accept()).await {
-            Ok(Ok((near, _))) => near,
+            Ok(Ok((near, _))) => Near::new(near),
             Ok(Err(error)) => return RelayEnd::Broken(format!("private socket: {error}")),
             Err(_) => return RelayEnd::Broken("private socket: nobody came".into()),
         };

@@ -1,5 +1,6 @@
-//! From PEM files to one TLS configuration per content: same bytes, same configuration, so that TLS sessions are resumed
-//! (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect. Tickets belong to a configuration,
+//! From PEM files to one TLS configuration per content and server: same bytes, same configuration, so that TLS sessions are
+//! resumed (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect. Each server has its own,
+//! and again its own by QUIC: going to and fro between them throws nobody's tickets away. Tickets belong to a configuration,
 //! so no session outlives the CA or the certificate it was made with; nor, because it is made anew then, the end of the
 //! server's certificate, nor the first fix of a clock without which that was looked at leniently. Files that cannot be used (half of a renewed pair is
 //! written) leave the last good configuration in force.
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -25,6 +26,10 @@ use crate::model::time::{Certainty, Wall};
 
 /// No bundle of CAs or keys is larger; a path that points to something else must not fill the memory.
 const FILE_BYTES_MAX: usize = 4 << 20;
+/// Servers whose sessions are kept: as many as one uplink may have.
+const KNOWN_MAX: usize = 16;
+/// Tickets of each; rustls keeps no more of one server.
+const TICKETS_MAX: usize = 8;
 /// Of a file's mode: what those may do who are neither its owner nor of its group (chmod(2)).
 const OTHERS: u32 = 0o007;
 
@@ -64,13 +69,26 @@ impl TimeProvider for Now {
 struct Content {
     ca: Vec<u8>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
-    alpn: Vec<Vec<u8>>,
+}
+
+/// Whom a configuration is for. TLS sessions are of no use with anybody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Whom {
+    /// Host and port, or what else tells servers apart.
+    pub(super) place: String,
+    /// Tickets of TLS within QUIC are another server's, even at the same port.
+    pub(super) over_quic: bool,
+    /// Protocols that are offered.
+    pub(super) alpn: Vec<Vec<u8>>,
 }
 
 /// What was made of the last content.
 struct Made {
     content: Content,
+    /// For nobody yet.
     config: Arc<ClientConfig>,
+    /// With their sessions; who was asked for last is the first.
+    known: Vec<(Whom, Arc<ClientConfig>)>,
     /// Of the clock then.
     fixed: bool,
     accepted: Arc<Accepted>,
@@ -112,13 +130,13 @@ impl Configs {
     }
 
     /// The configuration for what the files hold now, or the last good one.
-    pub(super) async fn load(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Loaded, RoadError> {
-        match self.fresh(files, alpn).await {
+    pub(super) async fn load(&mut self, files: &TlsFiles, whom: &Whom) -> Result<Loaded, RoadError> {
+        match self.fresh(files, whom).await {
             Ok(loaded) => Ok(loaded),
             Err(error) => match &mut self.last {
                 Some(made) if check_not_expired(&self.now, files, &made.content).is_ok() => {
                     renew(&self.now, files, made)?;
-                    let (config, edition) = (with_alpn(made, alpn), made.edition);
+                    let (config, edition) = (made.config_for(whom), made.edition);
                     Ok(Loaded { config, edition, fault: Some(error.to_string()) })
                 }
                 _ => Err(error),
@@ -126,14 +144,14 @@ impl Configs {
         }
     }
 
-    async fn fresh(&mut self, files: &TlsFiles, alpn: &[Vec<u8>]) -> Result<Loaded, RoadError> {
+    async fn fresh(&mut self, files: &TlsFiles, whom: &Whom) -> Result<Loaded, RoadError> {
         self.unchanged = false;
         let ca = read(&files.ca_file, "ca_file").await?;
         let identity = match &files.identity {
             Some((certificate, key)) => Some((read(certificate, "certificate").await?, read_secret(key, "key").await?)),
             None => None,
         };
-        let content = Content { ca, identity, alpn: alpn.to_vec() };
+        let content = Content { ca, identity };
         let certificate = content.identity.as_ref().map(|(certificate, _)| certificate.as_slice());
         self.ends = expiry::first_end(files, &content.ca, certificate);
         self.unchanged = self.last.as_ref().is_some_and(|made| made.content == content);
@@ -152,19 +170,23 @@ impl Configs {
                 self.last.insert(made?)
             }
         };
-        Ok(Loaded { config: Arc::clone(&made.config), edition: made.edition, fault: None })
+        Ok(Loaded { config: made.config_for(whom), edition: made.edition, fault: None })
     }
 }
 
-/// The last configuration for a server that speaks another protocol than the one before: its sessions are not for this one.
-fn with_alpn(made: &Made, alpn: &[Vec<u8>]) -> Arc<ClientConfig> {
-    if made.content.alpn == alpn {
-        return Arc::clone(&made.config);
+impl Made {
+    fn config_for(&mut self, whom: &Whom) -> Arc<ClientConfig> {
+        let known = self.known.iter().position(|(known, _)| known == whom).map(|at| self.known.remove(at));
+        let (whom, config) = known.unwrap_or_else(|| {
+            let mut config = ClientConfig::clone(&self.config);
+            config.alpn_protocols.clone_from(&whom.alpn);
+            config.resumption = Resumption::in_memory_sessions(TICKETS_MAX);
+            (whom.clone(), Arc::new(config))
+        });
+        self.known.truncate(KNOWN_MAX - 1);
+        self.known.insert(0, (whom, Arc::clone(&config)));
+        config
     }
-    let mut config = ClientConfig::clone(&made.config);
-    config.alpn_protocols = alpn.to_vec();
-    config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
 }
 
 /// One more configuration of the same content, without the sessions of the one before, where a server that would be refused
@@ -174,6 +196,7 @@ fn renew(now: &Now, files: &TlsFiles, made: &mut Made) -> Result<(), RoadError> 
     if stale {
         let accepted = Arc::new(Accepted::nothing());
         made.config = build(now, files, &made.content, &accepted)?;
+        made.known.clear();
         (made.fixed, made.accepted) = (now.is_fixed(), accepted);
     }
     Ok(())
@@ -182,7 +205,7 @@ fn renew(now: &Now, files: &TlsFiles, made: &mut Made) -> Result<(), RoadError> 
 fn make(now: &Now, files: &TlsFiles, content: Content, edition: u64) -> Result<Made, RoadError> {
     let (fixed, accepted) = (now.is_fixed(), Arc::new(Accepted::nothing()));
     let config = build(now, files, &content, &accepted)?;
-    Ok(Made { content, config, fixed, accepted, edition })
+    Ok(Made { content, config, known: Vec::new(), fixed, accepted, edition })
 }
 
 fn build(
@@ -202,7 +225,7 @@ fn build(
         .map_err(|error| RoadError::Disabled(error.to_string()))?
         .dangerous() // rustls' word for "own verifier"; ours asks WebPKI and never accepts what WebPKI refuses for good
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match (&files.identity, &content.identity) {
+    let config = match (&files.identity, &content.identity) {
         (Some((certificate, key)), Some((certificate_pem, key_pem))) => {
             let chain = certificates("certificate", certificate, certificate_pem)?;
             let key_der = PrivateKeyDer::from_pem_slice(key_pem)
@@ -215,7 +238,6 @@ fn build(
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols.clone_from(&content.alpn);
     Ok(Arc::new(config))
 }
 

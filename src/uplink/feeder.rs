@@ -52,14 +52,16 @@ pub(super) struct Progress {
     pub(super) round_at: Option<Instant>,
     /// Nothing is sent until then.
     pub(super) paused: bool,
-    /// Bytes that a record of the backlog takes in a message; 0: not known.
+    /// Bytes that a record takes in a message whose length is bounded; 0: not known.
     pub(super) record_bytes: usize,
     /// Bytes at QoS 0 that are on their way without a barrier behind them.
     pub(super) unproven: usize,
     /// Births, or a host that they wait for, keep data waiting.
     pub(super) births: bool,
-    /// Records of the backlog that were put into messages not yet fetched.
-    pub(super) open_records: usize,
+    /// Hosts on this gateway's own broker have not got rid of what was sent: the backlog waits.
+    pub(super) pressed: bool,
+    /// By lane: records that were put into messages not yet fetched.
+    pub(super) open_records: [usize; 2],
     heard: Heard,
     accepted_at: Option<Instant>,
     pub(super) agreed: Agreed,
@@ -96,7 +98,8 @@ impl Progress {
             record_bytes: 0,
             unproven: 0,
             births: false,
-            open_records: 0,
+            pressed: false,
+            open_records: [0; 2],
             heard: Heard::Nothing,
             accepted_at: None,
             agreed: Agreed::default(),
@@ -210,7 +213,7 @@ impl<S: Source> Session<'_, S> {
         }
         (progress.round_at, progress.paused, progress.source_ended) = (None, false, false);
         progress.lanes.clear();
-        progress.open_records = 0;
+        progress.open_records = [0; 2];
         self.packer.clear();
         progress.declarations.clear();
         self.forbidden.begin_round(Instant::now().into_std());

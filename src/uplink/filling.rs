@@ -38,9 +38,11 @@ impl<S: Source> Session<'_, S> {
             // Behind what waits already only something more urgent is of use.
             if first == Some(Class::Alarm) { 0 } else { most.min(self.packer.wants(lane)).min(PULL_MAX) }
         };
-        let live = useful(Lane::Live, usize::MAX);
+        let most = if self.bounds(Lane::Live) { together(line, progress, Lane::Live) } else { usize::MAX };
+        let live = useful(Lane::Live, most);
         // Its next message is ready even while live ones fill the window: else it would never get its share.
-        let backlog = useful(Lane::Backlog, together(line, progress));
+        let most = if progress.pressed { 0 } else { together(line, progress, Lane::Backlog) };
+        let backlog = useful(Lane::Backlog, most);
         if self.outage.holds_backlog() {
             // alarms and events are in no summary and wait for none
             let waits = above[Lane::Backlog as usize].map_or(HELD_FROM, |first| first.min(HELD_FROM));
@@ -68,12 +70,19 @@ impl<S: Source> Session<'_, S> {
             if self.withholds(&item, progress) || self.keeps_to_itself(&item) {
                 continue;
             }
-            progress.open_records += usize::from(lane == Lane::Backlog);
+            progress.open_records[lane as usize] += 1;
             company = self.put(item, lane, company, now);
         }
-        if company.is_some() || lane == Lane::Backlog && together(line, progress) == 0 {
+        if company.is_some() || self.bounds(lane) && together(line, progress, lane) == 0 {
             self.packer.flush();
         }
+    }
+
+    /// Does a message of this lane have no more records than the link bears at once? A gateway has no more live values than it can
+    /// carry, or they are as good as backlog; but what an edge node took while its births were on their way over a thin link would
+    /// go as one, and that link with its pings and its births would be lost over it.
+    fn bounds(&self, lane: Lane) -> bool {
+        lane == Lane::Backlog || self.plan.sparkplug.is_some()
     }
 
     /// A bridge carries clients' messages and nothing else: what is missing among them is told here.
@@ -112,9 +121,10 @@ impl<S: Source> Session<'_, S> {
             && (progress.withheld || progress.lanes.bytes() < WAITING_BYTES_MAX)
             && let Some(message) = self.packer.next(now)
         {
-            if message.lane == Lane::Backlog {
-                let records = usize::try_from(message.ack.count()).unwrap_or(1).max(1);
-                progress.open_records = progress.open_records.saturating_sub(records);
+            let records = usize::try_from(message.ack.count()).unwrap_or(1).max(1);
+            let open = &mut progress.open_records[message.lane as usize];
+            *open = open.saturating_sub(records);
+            if self.bounds(message.lane) {
                 let each = (message.bytes() / records).max(1);
                 progress.record_bytes =
                     if progress.record_bytes == 0 { each } else { (3 * progress.record_bytes + each).div_ceil(4) };
@@ -124,8 +134,8 @@ impl<S: Source> Session<'_, S> {
     }
 }
 
-/// How many more records of the backlog the next message should have.
-fn together(line: &Line, progress: &Progress) -> usize {
+/// How many more records the next message of a lane should have.
+fn together(line: &Line, progress: &Progress, lane: Lane) -> usize {
     let each = if progress.record_bytes == 0 { RECORD_BYTES } else { progress.record_bytes };
-    (line.message_bytes() / each).max(1).saturating_sub(progress.open_records)
+    (line.message_bytes() / each).max(1).saturating_sub(progress.open_records[lane as usize])
 }

@@ -3,9 +3,10 @@
 //! never across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::store::{Ack, Lane};
 
@@ -128,7 +129,7 @@ impl Line {
                 let answer = answer::of_overheard(code);
                 // Rumqttc ends the session either way. The relay may be ahead of the poller: a message that is not known
                 // under this id yet will be in a moment, for rumqttc tells of it before it reads the answer.
-                match state.window.answered(id, answer, Instant::now()) {
+                match state.window.answered(id, answer, Instant::now().into_std()) {
                     Ok(what) => state.answered.push((what, answer)),
                     Err(Confused(_)) => _ = state.early.get_or_insert((id, answer)),
                 }
@@ -159,7 +160,7 @@ impl Line {
     pub(super) fn last_words(&self) {
         let mut state = self.lock();
         for (id, answer) in std::mem::take(&mut state.refusals) {
-            if let Ok(what) = state.window.answered(id, answer, Instant::now()) {
+            if let Ok(what) = state.window.answered(id, answer, Instant::now().into_std()) {
                 state.answered.push((what, answer));
             }
         }
@@ -196,12 +197,17 @@ impl Line {
 
     /// A message is about to be handed to rumqttc.
     pub(super) fn hand(&self, what: Sent, lane: Lane, bytes: usize) {
-        self.lock().window.hand(what, lane, bytes, Instant::now());
+        self.lock().window.hand(what, lane, bytes, Instant::now().into_std());
     }
 
     /// How many more messages of this lane may be sent now.
     pub(super) fn room(&self, lane: Lane) -> usize {
         self.lock().window.room(lane)
+    }
+
+    /// Never more than so many bytes in flight.
+    pub(super) fn bound(&self, bytes_max: usize) {
+        self.lock().window.bound(bytes_max);
     }
 
     /// How large a message should be.
@@ -266,20 +272,20 @@ impl State {
             Happened::Raised(id) => self.barrier.raised(id),
             Happened::Passed(id) => {
                 for proven in self.barrier.passed(id)? {
-                    let what = self.window.answered(proven, Answer::Taken, Instant::now())?;
+                    let what = self.window.answered(proven, Answer::Taken, Instant::now().into_std())?;
                     self.answered.push((what, Answer::Taken));
                 }
             }
             Happened::Left(id) => {
                 self.window.left(id)?;
                 if let Some((_, answer)) = self.early.take_if(|(early, _)| *early == id) {
-                    let what = self.window.answered(id, answer, Instant::now())?;
+                    let what = self.window.answered(id, answer, Instant::now().into_std())?;
                     self.answered.push((what, answer));
                 }
             }
             Happened::Acknowledged(id, answer) => {
                 self.refusals.retain(|(told, _)| *told != id);
-                let what = self.window.answered(id, answer, Instant::now())?;
+                let what = self.window.answered(id, answer, Instant::now().into_std())?;
                 self.answered.push((what, answer));
             }
             Happened::Asked(_) | Happened::Nothing => {}

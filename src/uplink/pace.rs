@@ -87,6 +87,8 @@ pub(super) struct Pace {
     rounds: u64,
     /// Bytes of the last message.
     message: u64,
+    /// In flight at most.
+    most: usize,
 }
 
 impl Default for Pace {
@@ -102,11 +104,17 @@ impl Default for Pace {
             round: 0,
             rounds: 0,
             message: 0,
+            most: MOST,
         }
     }
 }
 
 impl Pace {
+    /// Never more than so many bytes in flight, however much the link carries (≥ 8 KiB).
+    pub(super) fn bound(&mut self, most: usize) {
+        self.most = most.clamp(FIRST, MOST);
+    }
+
     /// Bytes a second; 0 as long as that is not known.
     pub(super) fn rate(&self) -> u64 {
         self.rates[0].max(self.rates[1])
@@ -114,10 +122,10 @@ impl Pace {
 
     /// Bytes that may be in flight.
     pub(super) fn limit(&self) -> usize {
-        let Some(round_trip) = self.round_trip() else { return FIRST };
+        let Some(round_trip) = self.round_trip() else { return FIRST.min(self.most) };
         let product = self.carried_in(round_trip);
         if self.looking.is_some() {
-            return usize::try_from(product / 4).unwrap_or(MOST).clamp(1, MOST);
+            return usize::try_from(product / 4).unwrap_or(MOST).clamp(1, self.most);
         }
         let (product, least) = match self.growing {
             Some((0, _)) => (product * 2, FIRST), // what it carries when the window is full nobody has seen yet
@@ -125,7 +133,9 @@ impl Pace {
             None if self.rounds.is_multiple_of(TRY_MORE_EVERY) => (product + product / 4, 1),
             None => (product, 1),
         };
-        usize::try_from(product + self.reserve().max(self.message)).unwrap_or(MOST).clamp(least, MOST)
+        usize::try_from(product + self.reserve().max(self.message))
+            .unwrap_or(MOST)
+            .clamp(least.min(self.most), self.most)
     }
 
     fn round_trip(&self) -> Option<Duration> {
@@ -139,16 +149,16 @@ impl Pace {
     /// Bytes beyond rate × round trip that wait in front of the link.
     pub(super) fn reserve(&self) -> u64 {
         let most = RESERVE.max(self.carried_in(Duration::from_millis(50)).min(RESERVE_MOST));
-        self.carried_in(Duration::from_millis(MESSAGE_MS)).clamp(RESERVE_LEAST, most)
+        self.carried_in(Duration::from_millis(MESSAGE_MS)).clamp(RESERVE_LEAST, most).min(self.most as u64 / 4)
     }
 
     /// How large a message should be.
     pub(super) fn message_bytes(&self) -> usize {
         if self.rate() == 0 {
-            return FIRST;
+            return FIRST.min(self.most / 2);
         }
         let bytes = self.carried_in(Duration::from_millis(MESSAGE_MS)).clamp(RESERVE_LEAST, MESSAGE_MOST);
-        usize::try_from(bytes).unwrap_or(FIRST)
+        usize::try_from(bytes).unwrap_or(FIRST).min(self.most / 2)
     }
 
     fn carried_in(&self, time: Duration) -> u64 {

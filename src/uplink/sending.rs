@@ -89,6 +89,10 @@ impl<S: Source> Session<'_, S> {
             let may = |class: &Class| !(held && lane == Lane::Backlog && *class >= HELD_FROM);
             for class in Class::ALL.into_iter().filter(may) {
                 let Some(message) = progress.lanes.pop(lane, class) else { continue };
+                if progress.pressed && message.lane == Lane::Backlog {
+                    progress.lanes.push_back(message);
+                    continue;
+                }
                 match self.may_send(&message, line, now) {
                     Ok(()) => return Some(message),
                     Err(then) => {

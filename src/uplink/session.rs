@@ -136,6 +136,9 @@ impl<S: Source> Session<'_, S> {
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let intake = self.subscribe(&client, &mut tasks);
         let line = Arc::new(Line::new(intake.as_ref(), self.limits.in_flight_max));
+        if let Some(bytes_max) = self.packer.node().and_then(|node| node.ears().in_flight_max()) {
+            line.bound(bytes_max);
+        }
         let polled = Arc::clone(&line);
         tasks.spawn(async move { polled.poll(events, intake).await });
         let relayed = Arc::clone(&line);

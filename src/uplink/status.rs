@@ -1,9 +1,11 @@
 //! The retained status upstream, also the last will:
 //! `{"state":"online","time":"2026-11-20T20:00:00.123Z","streams":{"telemetry":{"epoch":8123,"seq":4711}}}`.
-//! `seq` is the newest number in the store, sent or not: what a receiver does not have yet is owed or lost.
+//! Before the time stands `"quality":"uncertain","cause":"clock"` while nobody vouches for it. `seq` is the newest number in
+//! the store, sent or not: what a receiver does not have yet is owed or lost.
 
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Wall;
+use crate::payload::event;
 
 /// The last will: the broker says it for us, so it knows neither time nor numbers.
 pub(super) const WILL: &[u8] = br#"{"state":"offline"}"#;
@@ -32,7 +34,8 @@ fn payload(state: &str, time: Wall, newest: &Newest) -> Vec<u8> {
         .iter()
         .map(|(class, epoch, seq)| format!(r#""{}":{{"epoch":{},"seq":{}}}"#, class.as_str(), epoch.0, seq.0))
         .collect();
-    format!(r#"{{"state":"{state}","time":"{time}","streams":{{{}}}}}"#, streams.join(",")).into_bytes()
+    let mark = event::mark(time);
+    format!(r#"{{"state":"{state}"{mark},"time":"{time}","streams":{{{}}}}}"#, streams.join(",")).into_bytes()
 }
 
 #[cfg(test)]
@@ -48,6 +51,9 @@ mod tests {
             String::from_utf8_lossy(&online(time, &newest)),
             r#"{"state":"online","time":"2026-11-20T20:00:00.123Z","streams":{"event":{"epoch":1,"seq":2},"telemetry":{"epoch":8123,"seq":4711}}}"#
         );
+        let unknown = online(Wall { certainty: Certainty::Floor, ..time }, &newest);
+        let marked = r#"{"state":"online","quality":"uncertain","cause":"clock","time":"#;
+        assert!(unknown.starts_with(marked.as_bytes()), "{}", String::from_utf8_lossy(&unknown));
         let bare: serde_json::Value = serde_json::from_slice(&offline(time, &Vec::new())).expect("json");
         assert_eq!(bare["streams"], serde_json::json!({}));
     }

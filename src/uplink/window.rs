@@ -128,6 +128,11 @@ impl Window {
         limit.saturating_sub(self.in_flight()).min(usize::try_from(span_max.saturating_sub(span)).unwrap_or(0))
     }
 
+    /// See [`Pace::bound`].
+    pub(super) fn bound(&mut self, bytes_max: usize) {
+        self.pace.bound(bytes_max);
+    }
+
     /// How large a message should be.
     pub(super) fn message_bytes(&self) -> usize {
         self.pace.message_bytes()

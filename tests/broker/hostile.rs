@@ -179,6 +179,31 @@ async fn a_client_in_line_with_a_long_packet_is_not_taken_for_silent_and_has_its
     broker.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_begins_long_packets_and_never_ends_them_has_his_place_for_a_while_and_the_next_one_too() {
+    let broker = Running::start().await;
+    let mut long = BytesMut::new();
+    message("long", 1, &"x".repeat(40_000)).write(&mut long).expect("encodable");
+    let mut hanging = Vec::new();
+    for n in 0..40 {
+        let mut client =
+            Client5::connect(broker.address, &format!("hangs-{n}"), |wishes| wishes.connect.keep_alive = 5).await;
+        client.stream.write_all(&long[..100]).await.expect("sent");
+        client.stream.flush().await.expect("sent");
+        hanging.push(client);
+    }
+    let mut honest = broker.v5("honest").await;
+    honest.stream.write_all(&long).await.expect("sent");
+    let before = tokio::time::Instant::now();
+    // 40 in 16 places, each for its keep alive and a half at the longest.
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(60), honest.next()).await;
+    assert!(matches!(answer, Ok(v5::Packet::PubAck(_))), "after {:?}: {answer:?}", before.elapsed());
+    for client in &mut hanging {
+        client.disconnected().await;
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_sends_and_never_reads_stops_only_itself() {
     let broker = Running::start().await;

@@ -139,6 +139,62 @@ async fn a_retained_publish_that_cannot_be_kept_is_not_acknowledged_as_if_it_wer
     broker.stop().await;
 }
 
+/// What a new subscriber to this topic is sent, if anything.
+async fn kept(broker: &Running, topic: &str) -> Option<String> {
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter(topic, 0), None).await;
+    late.send(v5::Packet::PingReq(v5::PingReq)).await;
+    let kept = match late.next().await {
+        v5::Packet::Publish(publish) => Some(String::from_utf8(publish.payload.to_vec()).expect("text")),
+        _ => None,
+    };
+    late.send(v5::Packet::Disconnect(v5::Disconnect::new(v5::DisconnectReasonCode::NormalDisconnection))).await;
+    kept
+}
+
+#[tokio::test]
+async fn where_there_is_no_more_room_for_retained_messages_nobody_is_silenced_and_none_that_is_old_stays() {
+    let broker = Running::start().await;
+    let retained = |topic: &str, qos, payload: &str| {
+        let mut publish = message(topic, qos, payload);
+        publish.retain = true;
+        publish
+    };
+    let mut owner = broker.v5("owner").await;
+    for topic in ["m/status", "m/level"] {
+        assert_eq!(owner.publish(retained(topic, 1, "on")).await, v5::PubAckReason::NoMatchingSubscribers);
+    }
+    let mut greedy = broker.v5("greedy").await;
+    let large = "x".repeat(200_000);
+    let mut place = 0;
+    while greedy.publish(retained(&format!("g/{place}"), 1, &large)).await != v5::PubAckReason::QuotaExceeded {
+        place += 1;
+        assert!(place < 1000, "there is a bound");
+    }
+    while greedy.publish(retained(&format!("g/{place}"), 1, "12345678")).await != v5::PubAckReason::QuotaExceeded {
+        place += 1;
+    }
+    let (offline, level) = ("offline ".repeat(100), "12.5 ".repeat(100));
+    let mut watch = broker.v5("watch").await;
+    watch.subscribe(filter("m/#", 0), None).await;
+    for _ in 0..2 {
+        assert_eq!(watch.message().await.payload, "on");
+    }
+    let last_will = v5::LastWill::new("m/status", &*offline, rumqttc::v5::mqttbytes::QoS::AtLeastOnce, true, None);
+    let mortal = Client5::connect(broker.address, "mortal", |wishes| wishes.will = Some(last_will)).await;
+    drop(mortal);
+    assert_eq!(watch.message().await.payload, &*offline, "those who are there hear it");
+    assert_eq!(kept(&broker, "m/status").await, None, "and none is told that it is on");
+    // At QoS 0 nobody can be told either.
+    owner.send(v5::Packet::Publish(retained("m/level", 0, &*level))).await;
+    assert_eq!(watch.message().await.payload, &*level);
+    assert_eq!(kept(&broker, "m/level").await, None);
+    // Whoever waits for an acknowledgement is told, and nothing has happened.
+    assert_eq!(owner.publish(retained("m/other", 1, &large)).await, v5::PubAckReason::QuotaExceeded);
+    watch.ping().await;
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_removed_tag_is_cleared_and_sys_says_what_is_there() {
     let broker = Running::start().await;

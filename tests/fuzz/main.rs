@@ -125,3 +125,9 @@ fn a_conversation_is_answered_legally_or_closed_and_nobody_else_notices() {
 fn a_datagram_of_a_sensor_is_a_message_or_refused_and_reads_the_same_when_written_again() {
     keeps_its_promises("sensors");
 }
+
+#[test]
+#[cfg(feature = "quic")]
+fn whatever_datagrams_come_a_door_for_quic_stays_open_for_those_inside_and_those_who_come() {
+    keeps_its_promises("quic");
+}

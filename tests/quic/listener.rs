@@ -26,7 +26,7 @@ async fn open(authority: &Authority, limits: BrokerLimits) -> Running {
     Running::with(Setup { doors, limits, ..Setup::default() }).await
 }
 
-async fn enter(road: &mut Road, id: &str) -> Client5<UnixStream> {
+pub async fn enter(road: &mut Road, id: &str) -> Client5<UnixStream> {
     let (stream, _relay) = line(road).await.unwrap();
     let (client, connack) = Client5::over(stream, id, |_| {}).await;
     assert_eq!(connack.code, v5::ConnectReturnCode::Success, "{id}");
@@ -34,7 +34,7 @@ async fn enter(road: &mut Road, id: &str) -> Client5<UnixStream> {
 }
 
 /// A client that is not the product's road: the library alone.
-fn stranger(authority: &Authority, alpn: &[u8], early: bool) -> (quinn::Endpoint, quinn::ClientConfig) {
+pub fn stranger(authority: &Authority, alpn: &[u8], early: bool) -> (quinn::Endpoint, quinn::ClientConfig) {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

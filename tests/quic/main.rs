@@ -16,8 +16,11 @@ mod rig;
 #[path = "../support/broker.rs"]
 mod support;
 
+mod cost;
+mod doors;
 mod listener;
 mod uplink;
+mod words;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

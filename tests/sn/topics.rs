@@ -241,6 +241,32 @@ async fn a_predefined_topic_has_its_id_still_when_the_session_is_gone_on_with() 
 }
 
 #[tokio::test]
+async fn a_predefined_topic_has_its_id_still_when_the_gateway_was_started_anew() {
+    let setup = || Setup {
+        doors: vec![door(plan(), Anonymous::ReadWrite), plain(Anonymous::ReadWrite)],
+        acl: vec![rule("sensor:tanks", &["#"], &["#"])],
+        ..Setup::default()
+    };
+    let mut running = Running::with(setup()).await;
+    for again in [false, true] {
+        let [gateway, mqtt] = [0, 1].map(|at| running.addresses[at].expect("open"));
+        let mut sensor = Sensor::new(gateway, "tank-1").await;
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+        if again {
+            assert_eq!(sensor.next().await, got("plant/known/one", b"1", Quality::One));
+            assert!(sensor.names.is_empty(), "it needed no REGISTER: {:?}", sensor.names);
+            return;
+        }
+        assert_eq!(sensor.subscribe(Filter::Predefined(1), Quality::One).await.2, Code::Accepted);
+        sensor.goodbye().await;
+        let mut client = Hmi::connect(mqtt, "hmi").await;
+        client.publish("plant/known/one", QoS::AtLeastOnce, b"1").await;
+        drop(client);
+        running = Running::at(setup(), running.stop().await).await;
+    }
+}
+
+#[tokio::test]
 async fn a_subscribe_that_is_repeated_because_suback_was_lost_brings_suback_again_and_no_retained_values() {
     let (_running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;

@@ -222,33 +222,47 @@ async fn a_host_that_asks_for_the_next_server_moves_the_node_and_one_that_never_
     drop(daemon);
 }
 
+/// The same command to the same device: answered before it dies and after it is born again, and not between.
 #[tokio::test]
 async fn a_write_that_is_refused_is_answered_with_the_value_there_is_and_to_a_dead_device_with_nothing() {
     let (plc, host) = (Plc::start().await, Host::start().await);
+    let mut image = ironbridge::plant::image::Image::new();
+    image.set_words(ironbridge::model::tag::Table::Holding, 0, &[42]);
+    plc.units.insert(2, image);
     plc.set(0, &[42]);
     let still = "deadband = 1.0\nmin = 0.0\nmax = 500.0\naccess = \"read-write\"\nwrite = { max = 400.0 }";
     let tags = crate::gateway::tag("level", "holding:0", "int16", still);
-    let gone = "[[device]]\nname = \"gone\"\nbus = \"line\"\nunit_id = 9\npoll = \"100ms\"\n".to_owned();
-    let gone = gone + &crate::gateway::tag("level", "holding:0", "int16", still);
-    let home = Home::new(&(crate::gateway::config(plc.line.address()) + &tags + &gone + &uplink(&host, "")));
+    let pump = "[[device]]\nname = \"pump\"\nbus = \"line\"\nunit_id = 2\npoll = \"100ms\"\n".to_owned() + &tags;
+    let home = Home::new(&(crate::gateway::config(plc.line.address()) + &tags + &pump + &uplink(&host, "")));
     let daemon = home.run();
-    host.until("the absent device is dead", |host| {
-        let of = |kind| host.of(kind).iter().filter(|it| it.device.as_deref() == Some("gone")).count();
-        of("DDEATH") == of("DBIRTH") && !host.of("NBIRTH").is_empty()
-    })
-    .await;
-    host.until("the level is known", |host| {
-        lawful(host, &["plc"]).get(&("plc".into(), "level".into())).is_some_and(|told| told.len() > 1)
-    })
-    .await;
-    let before = lawful(&host, &["plc"])[&("plc".into(), "level".into())].len();
-    host.command(Some("gone"), vec![Metric::write("level", INT32, Value::Int(401))]);
-    host.command(Some("plc"), vec![Metric::write("level", INT32, Value::Int(401))]);
-    host.until("the value there is", |host| {
-        let told = &lawful(host, &["plc"])[&("plc".into(), "level".into())]; // no data of a dead device
-        told.len() > before && told.last().is_some_and(|told| told.value == Some(Value::Int(42)))
-    })
-    .await;
+    let of_pump = |host: &Host| {
+        let said = host.messages().into_iter().filter(|it| it.device.as_deref() == Some("pump"));
+        said.map(|it| it.kind).collect::<Vec<_>>()
+    };
+    let answers = |host: &Host, device: &str| {
+        let values = lawful(host, &["plc", "pump"]); // no data of a dead device, whoever asks
+        let told = values.get(&(device.to_owned(), "level".to_owned())).cloned().unwrap_or_default();
+        told.iter().filter(|told| !told.in_birth && told.value == Some(Value::Int(42))).count()
+    };
+    let refused = |device| host.command(Some(device), vec![Metric::write("level", INT32, Value::Int(401))]);
+    host.until("both are known", |host| answers(host, "plc") > 0 && answers(host, "pump") > 0).await;
+    let before = answers(&host, "pump");
+    refused("pump");
+    host.until("the value there is", |host| answers(host, "pump") > before).await;
+    plc.units.set_fault(2, Some(ironbridge::plant::faults::Fault::Dead));
+    host.until("it is dead", |host| of_pump(host).last().is_some_and(|kind| kind == "DDEATH")).await;
+    let (before, said) = (answers(&host, "plc"), of_pump(&host).len());
+    (0..5).for_each(|_| refused("pump"));
+    refused("plc");
+    host.until("the value there is", |host| answers(host, "plc") > before).await;
+    let polled = plc.requests();
+    until("ten polls", || plc.requests() > polled + 10).await;
+    assert_eq!(of_pump(&host).len(), said, "nothing of a dead device: {:?}", of_pump(&host));
+    plc.units.set_fault(2, None);
+    host.until("it is born again", |host| of_pump(host).len() > said).await;
+    let before = answers(&host, "pump");
+    refused("pump");
+    host.until("the value there is", |host| answers(host, "pump") > before).await;
     assert_eq!(plc.writes(), 0);
     drop(daemon);
 }

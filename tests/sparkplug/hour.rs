@@ -4,13 +4,15 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ironbridge::config::plan::{
-    Compress, Datatypes, Delivery, DevicePlan, Format, Plan, ServerPlan, SparkplugPlan, TagPlan, Transport, UplinkPlan,
+    Compress, Datatypes, Delivery, DevicePlan, Format, MqttVersion, Plan, Preset, ServerPlan, SparkplugPlan, TagPlan,
+    Transport, UplinkPlan,
 };
 use ironbridge::flow::clock::{Clock, Fix, TimeSource};
 use ironbridge::flow::latest::Latest;
@@ -45,7 +47,7 @@ impl TimeSource for TokioTime {
 
 /// What is owed, without a store.
 #[derive(Clone, Default)]
-struct Shelf {
+pub struct Shelf {
     items: Arc<Mutex<Vec<Owed>>>,
     acknowledged: Arc<Mutex<HashSet<u64>>>,
     grown: Arc<Notify>,
@@ -59,7 +61,7 @@ struct Reader {
 
 impl Shelf {
     /// A sample of this tag, taken now.
-    fn put(&self, tag: usize, value: u64, at: Stamp) {
+    pub fn put(&self, tag: usize, value: u64, at: Stamp) {
         let mut items = self.items.lock().unwrap();
         let seq = Seq(items.len() as u64 + 1);
         items.push(Owed {
@@ -76,7 +78,7 @@ impl Shelf {
         self.grown.notify_one();
     }
 
-    fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.items.lock().unwrap().len() - self.acknowledged.lock().unwrap().len()
     }
 }
@@ -154,11 +156,11 @@ impl Source for Reader {
     }
 }
 
-/// An edge node of so many devices with a tag each.
-struct Site {
-    shelf: Shelf,
-    clock: Clock,
-    devices: Vec<String>,
+/// An edge node.
+pub struct Site {
+    pub shelf: Shelf,
+    pub clock: Clock,
+    pub devices: Vec<String>,
     stop: Stop,
     _run_dir: tempfile::TempDir,
 }
@@ -169,31 +171,43 @@ impl Drop for Site {
     }
 }
 
-fn plan(devices: &[String]) -> Plan {
+pub fn tag_name(tag: usize) -> String {
+    if tag == 0 { "level".into() } else { format!("temperature-{tag}") }
+}
+
+fn plan(devices: &[String], tags: usize) -> Plan {
     let mut plan = Plan::empty("gw");
     for (ix, device) in (0..).zip(devices) {
         let address = Address { table: Table::Holding, start: 0, bit: None };
-        let topic = format!("gw/{device}/level").into();
-        plan.tags.push(TagPlan { topic, ..TagPlan::plain("level", DeviceIx(ix), address, DataType::Uint16) });
-        let tags = plan.tags.len() - 1..plan.tags.len();
+        for name in (0..tags).map(tag_name) {
+            let topic = format!("gw/{device}/{name}").into();
+            plan.tags.push(TagPlan { topic, ..TagPlan::plain(&name, DeviceIx(ix), address, DataType::Uint16) });
+        }
+        let tags = plan.tags.len() - tags..plan.tags.len();
         plan.devices.push(DevicePlan { tags, ..DevicePlan::plain(device, BusIx(0), 1) });
     }
     plan
 }
 
 impl Site {
+    /// Of so many devices with a tag each.
     fn start(host: &Host, count: usize, primary: Option<&str>) -> Self {
+        Self::with(host.address, (count, 1), primary, Preset::Plain)
+    }
+
+    /// Of so many devices with so many tags each, whose host is there.
+    pub fn with(to: SocketAddr, (count, tags): (usize, usize), primary: Option<&str>, preset: Preset) -> Self {
         let clock = Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0);
         clock.learn(Fix { at: clock.now(), unix_ms: NOW_MS });
         let devices: Vec<String> = (0..count).map(|device| format!("pump-{device}")).collect();
-        let entry = |(id, device): (u32, &String)| {
-            let (topic, data_type) = (format!("gw/{device}/level"), DataType::Uint16);
-            Arc::new(DictionaryTag { id, device: device.clone(), name: "level".into(), topic, data_type })
+        let all = devices.iter().flat_map(|device| (0..tags).map(move |tag| (device, tag_name(tag))));
+        let entry = |(id, (device, name)): (u32, (&String, String))| {
+            let (topic, data_type) = (format!("gw/{device}/{name}"), DataType::Uint16);
+            Arc::new(DictionaryTag { id, device: device.clone(), name, topic, data_type })
         };
-        let dictionary = Arc::new((1..).zip(&devices).map(entry).collect());
+        let dictionary = Arc::new((1..).zip(all).map(entry).collect());
         let shelf = Shelf { dictionary, ..Shelf::default() };
-        let server =
-            ServerPlan { host: host.address.ip().to_string(), port: host.address.port(), transport: Transport::Tcp };
+        let server = ServerPlan { host: to.ip().to_string(), port: to.port(), transport: Transport::Tcp };
         let spark = SparkplugPlan {
             node: Node::new("acme", "gw").unwrap(),
             primary_host: primary.map(str::to_owned),
@@ -206,6 +220,8 @@ impl Site {
             compress: Compress::None,
             delivery: Delivery::LiveFirst,
             batch_samples: 10_000,
+            preset,
+            mqtt_version: MqttVersion::V311,
             sparkplug: Some(spark),
             ..UplinkPlan::plain("scada")
         };
@@ -222,7 +238,7 @@ impl Site {
             run_dir: run_dir.path().to_owned(),
             timing,
         });
-        let (plan, latest) = (Arc::new(ArcSwap::from_pointee(plan(&devices))), Arc::<Latest>::default());
+        let (plan, latest) = (Arc::new(ArcSwap::from_pointee(plan(&devices, tags))), Arc::<Latest>::default());
         uplink.live_in(Plant { plan, latest });
         let stop = Stop::new();
         tokio::spawn(uplink.run(stop.clone()));
@@ -230,7 +246,7 @@ impl Site {
     }
 
     /// Times of `level` of the first device that the host was told, and how many of them are historical.
-    fn told(&self, host: &Host) -> (BTreeSet<u64>, usize) {
+    pub fn told(&self, host: &Host) -> (BTreeSet<u64>, usize) {
         let names: Vec<&str> = self.devices.iter().map(String::as_str).collect();
         let values = lawful(host, &names);
         let Some(told) = values.get(&(self.devices[0].clone(), "level".into())) else { return Default::default() };
@@ -239,7 +255,7 @@ impl Site {
     }
 }
 
-fn unix_ms(clock: &Clock, at: Stamp) -> u64 {
+pub fn unix_ms(clock: &Clock, at: Stamp) -> u64 {
     u64::try_from(clock.wall(at).unix_ms).unwrap()
 }
 

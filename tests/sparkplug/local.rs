@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prost::Message as _;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4;
 use rustix::process::Signal;
+use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
 use crate::births::two_devices;
@@ -21,9 +23,9 @@ use crate::law::{Values, lawful_log};
 use crate::outage::{Truth, count_up};
 use crate::payload::{INT32, Metric, Payload, Value};
 
-const RULE: &str = "write = [\"gw/+/+/set\", \"spBv1.0/acme/NCMD/gw\", \"spBv1.0/acme/DCMD/gw/+\"]";
+pub const RULE: &str = "write = [\"gw/+/+/set\", \"spBv1.0/acme/NCMD/gw\", \"spBv1.0/acme/DCMD/gw/+\"]";
 
-fn local(more: &str) -> String {
+pub fn local(more: &str) -> String {
     format!(
         "[[uplink]]\nname = \"hmi\"\nurl = \"local:\"\nstart = \"oldest\"\nformat = \"sparkplug\"\ngroup_id = \"acme\"\n\
          commands = true\n{more}\n"
@@ -36,8 +38,10 @@ fn site(plc: &Plc, more: &str) -> String {
 }
 
 /// Hears everything of Sparkplug, and says what it is told to.
-struct Scada {
+pub struct Scada {
     address: SocketAddr,
+    /// All that there are.
+    pub devices: &'static [&'static str],
     heard: Arc<Mutex<Vec<Entry>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -49,8 +53,21 @@ impl Drop for Scada {
 }
 
 impl Scada {
-    async fn at(address: SocketAddr) -> Self {
-        let mut client = Client4::connect(address, "scada-ears").await;
+    pub async fn at(address: SocketAddr) -> Self {
+        Self::with(address, Client4::connect(address, "scada-ears").await, None).await
+    }
+
+    /// One that reads so many bytes a second and no more; the system reads little ahead of it.
+    pub async fn slow(address: SocketAddr, bytes_per_s: u32) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut connect = v4::Connect::new("slow-ears");
+        connect.keep_alive = 0;
+        let (client, _) = Client4::over(socket.connect(address).await.unwrap(), connect).await;
+        Self::with(address, client, Some(bytes_per_s)).await
+    }
+
+    async fn with(address: SocketAddr, mut client: Client4, bytes_per_s: Option<u32>) -> Self {
         client.subscribe("spBv1.0/#", QoS::AtLeastOnce).await;
         let heard = Arc::<Mutex<Vec<Entry>>>::default();
         let book = Arc::clone(&heard);
@@ -61,6 +78,10 @@ impl Scada {
                 if publish.qos == QoS::AtLeastOnce {
                     client.send(v4::Packet::PubAck(v4::PubAck { pkid: publish.pkid })).await;
                 }
+                if let Some(bytes_per_s) = bytes_per_s {
+                    let bytes = u32::try_from(publish.topic.len() + publish.payload.len()).unwrap();
+                    tokio::time::sleep(Duration::from_secs(1) * bytes / bytes_per_s).await;
+                }
                 let death = publish.topic.contains("/NDEATH/");
                 let v4::Publish { topic, payload, qos, retain, .. } = publish;
                 let did = Did::Publish { topic, payload: payload.to_vec(), qos, retain };
@@ -68,28 +89,28 @@ impl Scada {
                 connection += usize::from(death);
             }
         });
-        Self { address, heard, task }
+        Self { address, devices: &["meter", "plc"], heard, task }
     }
 
-    fn log(&self) -> Vec<Entry> {
+    pub fn log(&self) -> Vec<Entry> {
         let log = self.heard.lock().unwrap().clone();
         log.into_iter().filter(|entry| message(entry.clone()).is_some_and(|it| !it.kind.ends_with("CMD"))).collect()
     }
 
-    fn of(&self, kind: &str) -> Vec<Message> {
+    pub fn of(&self, kind: &str) -> Vec<Message> {
         self.log().into_iter().filter_map(message).filter(|message| message.kind == kind).collect()
     }
 
-    async fn count(&self, kind: &str, count: usize) {
+    pub async fn count(&self, kind: &str, count: usize) {
         until(&format!("{count} {kind}"), || self.of(kind).len() >= count).await;
     }
 
-    fn lawful(&self) -> Values {
-        lawful_log(self.log(), &["meter", "plc"])
+    pub fn lawful(&self) -> Values {
+        lawful_log(self.log(), self.devices)
     }
 
     /// As a client that comes for it and goes; the broker has taken it when this returns.
-    async fn say(&self, topic: &str, payload: Vec<u8>, retain: bool) {
+    pub async fn say(&self, topic: &str, payload: Vec<u8>, retain: bool) {
         let mut client = Client4::connect(self.address, "scada-mouth").await;
         let mut publish = v4::Publish::new(topic, QoS::AtLeastOnce, payload);
         (publish.pkid, publish.retain) = (1, retain);
@@ -97,12 +118,12 @@ impl Scada {
         assert!(matches!(client.next().await, v4::Packet::PubAck(_)));
     }
 
-    async fn state(&self, online: bool, timestamp_ms: u64) {
+    pub async fn state(&self, online: bool, timestamp_ms: u64) {
         let payload = format!(r#"{{"online":{online},"timestamp":{timestamp_ms}}}"#);
         self.say("spBv1.0/STATE/scada", payload.into_bytes(), true).await;
     }
 
-    async fn command(&self, topic: &str, metric: Metric) {
+    pub async fn command(&self, topic: &str, metric: Metric) {
         let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
         let metrics = vec![Metric { timestamp: Some(now), ..metric }];
         let payload = Payload { timestamp: Some(now), metrics, ..Payload::default() };
@@ -110,7 +131,7 @@ impl Scada {
     }
 
     /// Times and values of `plc/level` that it was told.
-    fn levels(&self) -> BTreeSet<(u64, i64)> {
+    pub fn levels(&self) -> BTreeSet<(u64, i64)> {
         let values = self.lawful();
         let told = values.get(&("plc".into(), "level".into())).cloned().unwrap_or_default();
         let level = |told: crate::law::Told| match told.value {

@@ -18,3 +18,7 @@ mod local;
 mod outage;
 mod primary;
 mod scan;
+mod slow;
+#[path = "../support/slow_link.rs"]
+mod slow_link;
+mod thin;

@@ -316,7 +316,11 @@ pub struct Client4 {
 
 impl Client4 {
     pub async fn open(address: SocketAddr, connect: v4::Connect) -> (Self, v4::ConnAck) {
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        Self::over(TcpStream::connect(address).await.expect("a connection"), connect).await
+    }
+
+    /// Over a stream that is there already.
+    pub async fn over(stream: TcpStream, connect: v4::Connect) -> (Self, v4::ConnAck) {
         let mut client = Self { stream, arrived: BytesMut::new() };
         client.send(v4::Packet::Connect(connect)).await;
         let v4::Packet::ConnAck(connack) = client.next().await else { panic!("a CONNACK") };

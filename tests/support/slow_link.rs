@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +22,7 @@ pub struct SlowLink {
     pub address: SocketAddr,
     /// Bytes that went up.
     pub up: Arc<AtomicU64>,
+    bytes_per_s: Arc<AtomicU32>,
     door: JoinHandle<()>,
 }
 
@@ -38,6 +39,8 @@ impl SlowLink {
         let address = listener.local_addr().unwrap();
         let up = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&up);
+        let bytes_per_s = Arc::new(AtomicU32::new(bytes_per_s));
+        let rate = Arc::clone(&bytes_per_s);
         let door = tokio::spawn(async move {
             loop {
                 let (near, _) = listener.accept().await.unwrap();
@@ -45,18 +48,23 @@ impl SlowLink {
                 near.set_nodelay(true).unwrap();
                 far.set_nodelay(true).unwrap();
                 let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                tokio::spawn(one_way(near_in, far_out, bytes_per_s, round_trip / 2, Some(Arc::clone(&counted))));
-                tokio::spawn(one_way(far_in, near_out, bytes_per_s, round_trip / 2, None));
+                tokio::spawn(one_way(near_in, far_out, Arc::clone(&rate), round_trip / 2, Some(Arc::clone(&counted))));
+                tokio::spawn(one_way(far_in, near_out, Arc::clone(&rate), round_trip / 2, None));
             }
         });
-        Self { address, up, door }
+        Self { address, up, bytes_per_s, door }
+    }
+
+    /// So many from now on, on the connections that there are too.
+    pub fn carry(&self, bytes_per_s: u32) {
+        self.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
 }
 
 async fn one_way(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    bytes_per_s: u32,
+    bytes_per_s: Arc<AtomicU32>,
     delay: Duration,
     count: Option<Arc<AtomicU64>>,
 ) {
@@ -81,7 +89,7 @@ async fn one_way(
                 Ok(length) => {
                     // late wake-ups of a busy machine must not make the link slower than it is
                     let late = Instant::now().saturating_duration_since(free).min(Duration::from_millis(20));
-                    free = Instant::now() - late + Duration::from_secs(length as u64) / bytes_per_s;
+                    free = Instant::now() - late + Duration::from_secs(length as u64) / bytes_per_s.load(Ordering::Relaxed);
                     coming.push_back((free + delay, piece[..length].to_vec()));
                     if let Some(count) = &count {
                         count.fetch_add(length as u64, Ordering::Relaxed);

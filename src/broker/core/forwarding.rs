@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Company, Origin, PAGE_RETAINED, Refusal, Shared};
+use super::{Company, Origin, PAGE_RETAINED, Shared};
 use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
@@ -61,16 +61,9 @@ impl Shared {
         }
         let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
         let message = Arc::new(carried::message(&letter));
-        let origin = Origin { client: ClientKey::NOBODY, who: None, packet_id: None, company: Company::InRow };
-        let published = match self.publish(&message, retain, origin) {
-            // Tried again for ever, it would hold up all that comes behind it.
-            Err(Refusal::NoRoom) => {
-                self.stats.publishes_refused.one();
-                self.publish(&message, Retain::No, origin)
-            }
-            published => published,
-        };
-        let published = published.map_err(|_| NotTaken::NoRoom)?;
+        let (client, company) = (ClientKey::NOBODY, Company::InRow);
+        let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
+        let published = self.publish(&message, retain, origin).map_err(|_| NotTaken::NoRoom)?;
         let forward = self.forward.clone();
         let stored = forward
             .wants(&letter.topic, letter.from.as_deref())

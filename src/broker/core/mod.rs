@@ -5,12 +5,13 @@
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
 //! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
-//! rules · `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
+//! rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
 mod owing;
 mod rejudging;
+mod retaining;
 mod routing;
 mod subscribing;
 mod willing;
@@ -38,6 +39,7 @@ use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
 use crate::model::topic::Ownership;
+use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use forwarding::Stored;
@@ -138,6 +140,16 @@ pub(super) struct Origin<'a> {
     /// At QoS 2.
     pub packet_id: Option<u16>,
     pub company: Company,
+    /// Where it hears who has too much of what it says.
+    pub pressure: Option<&'a Arc<Pressure>>,
+}
+
+impl Origin<'_> {
+    /// It waits for an acknowledgement, and sends again what is refused. Another broker does neither: what is refused would
+    /// hold up for ever all that comes behind it.
+    fn hears_of_refusal(&self, qos: Qos) -> bool {
+        self.who.is_some() && qos > Qos::AtMostOnce
+    }
 }
 
 /// How a message comes.
@@ -257,7 +269,8 @@ impl Shared {
         };
         let durable = core.find(message, retain, from.map(|from| from.client));
         let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
-        if is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded()) {
+        let forgets = is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded());
+        if forgets && from.is_some_and(|from| from.hears_of_refusal(message.qos)) {
             core.deliveries.clear();
             return Err(Refusal::NoRoom);
         }
@@ -266,8 +279,9 @@ impl Shared {
         let received =
             from.and_then(|from| Some((core.clients.get(from.client)?.durable.as_ref()?.tally.id, from.packet_id?)));
         // Nothing is entered for a topic that nobody has kept anything on: there would be no end to them.
-        let row = (is_kept && (!message.payload.is_empty() || self.may_be_kept(core, &message.topic)))
-            .then(|| (!message.payload.is_empty()).then(|| keeping::row(message, source, &self.clock)));
+        let clears = message.payload.is_empty() || forgets;
+        let row = (is_kept && (!clears || self.may_be_kept(core, &message.topic)))
+            .then(|| (!clears).then(|| keeping::row(message, source, &self.clock)));
         let enter = |debts: &_| {
             let body = keeping::owed_row(message, &self.clock);
             match row.clone() {
@@ -281,7 +295,11 @@ impl Shared {
             core.deliveries.clear();
             return Err(Refusal::Disk);
         }
-        core.keep(message, retain, source);
+        if forgets {
+            self.not_kept(core, &message.topic);
+        } else {
+            core.keep(message, retain, source);
+        }
         let entered = entered.unwrap_or(None);
         let owed = entered.is_some();
         let committed = match row {
@@ -296,13 +314,8 @@ impl Shared {
         if retain == Retain::Yes {
             self.stats.retained.set(core.retained.len() as u64);
         }
-        let waits = core.deliver(&self.stats, from.map_or(Company::InRow, |from| from.company));
+        let waits = core.deliver(&self.stats, from);
         Ok(Published { receivers, wanted, waits, committed, owed })
-    }
-
-    /// Is there a retained message, or may there be one in a file that could not be read yet?
-    fn may_be_kept(&self, core: &Core, topic: &str) -> bool {
-        core.retained.has(topic) || !self.disk.is_known()
     }
 
     /// The gateway's own messages; retained ones live in memory only.
@@ -357,11 +370,6 @@ impl Shared {
         self.watch_room(&mut core)
     }
 
-    /// Bytes of all retained payloads.
-    pub(super) fn retained_bytes(&self) -> usize {
-        self.lock().retained.bytes()
-    }
-
     /// Members of all shared groups.
     pub(super) fn shared_subscriptions(&self) -> usize {
         self.lock().tree.shared()
@@ -376,21 +384,6 @@ impl Shared {
         }
         for connected in core.clients.all().filter_map(|(_, client)| client.connected()) {
             connected.outbox.end(Ending::Stopping);
-        }
-    }
-}
-
-impl Core {
-    /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
-    fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
-        if retain == Retain::No {
-            return;
-        }
-        if message.payload.is_empty() {
-            self.retained.clear(&message.topic);
-        } else {
-            let kept = self.retained.put(Arc::clone(message), source.cloned());
-            debug_assert!(kept.is_ok(), "it was looked before whether there is room");
         }
     }
 }

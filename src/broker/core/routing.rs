@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Company, Core};
+use super::{Company, Core, Origin};
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
@@ -42,8 +42,9 @@ impl Core {
 
     /// Puts them into the outboxes of those who are there: does one wait there? What comes alone goes to the first of them
     /// at once.
-    pub(super) fn deliver(&mut self, stats: &BrokerStats, company: Company) -> bool {
-        let mut at_once = if company == Company::Alone { AT_ONCE_MAX } else { 0 };
+    pub(super) fn deliver(&mut self, stats: &BrokerStats, from: Option<Origin<'_>>) -> bool {
+        let alone = from.is_some_and(|from| from.company == Company::Alone);
+        let mut at_once = if alone { AT_ONCE_MAX } else { 0 };
         let mut waits = false;
         for (key, delivery) in self.deliveries.drain(..) {
             let Some(client) = self.clients.get(key) else {
@@ -74,6 +75,9 @@ impl Core {
                 Put::Overflowed(lost) => stats.dropped_slow.add(lost as u64),
                 Put::Closed if owed => {}
                 Put::Closed => stats.dropped_slow.one(),
+            }
+            if let Some(pressure) = from.and_then(|from| from.pressure) {
+                connected.outbox.press_if_long(pressure);
             }
         }
         waits

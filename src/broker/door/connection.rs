@@ -16,7 +16,7 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::duty::Duty;
-use super::intake::Intake;
+use super::intake::{Came, Intake};
 use super::stream::Stream;
 use super::terms::{Terms, Watch};
 use crate::access::Identity;
@@ -26,6 +26,7 @@ use crate::broker::retained::Rest;
 use crate::broker::session::Ending;
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, encode};
+use crate::road::inside::Pressure;
 
 /// Output that may be encoded and not yet taken by the socket: enough to keep it busy, little enough to stay fresh.
 const OUT_BYTES: usize = 32 * 1024;
@@ -96,6 +97,11 @@ impl Connection {
     pub(super) fn new(seat: Seat, entered: Entered, client: (&Connect, Identity), terms: Terms) -> Self {
         let duty = Duty::new(&seat, entered, client, terms);
         Self { duty, seat, line: None }
+    }
+
+    /// Hears there who has too much of what it says.
+    pub(super) fn hear_of(&mut self, pressure: Option<Arc<Pressure>>) {
+        self.duty.pressure = pressure;
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
@@ -239,10 +245,15 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn has_read(&self, read: &io::Result<usize>) -> bool {
-        let Ok(count @ 1..) = *read else { return false };
-        self.seat.shared.stats.bytes_received.add(count as u64);
-        true
+    fn has_read(&self, read: &io::Result<Came>) -> bool {
+        match *read {
+            Ok(Came::Place) => true,
+            Ok(Came::Bytes(count @ 1..)) => {
+                self.seat.shared.stats.bytes_received.add(count as u64);
+                true
+            }
+            Ok(Came::Bytes(0)) | Err(_) => false,
+        }
     }
 
     /// False: the connection is gone.
@@ -309,7 +320,7 @@ impl Connection {
                 Ok(Rest::Nothing) if bytes >= UNHEARD_MAX => return None,
                 Ok(Rest::Nothing) => {
                     let read = tokio::time::timeout(ON_ITS_WAY_MAX, unconstrained(intake.read(reader))).await.ok()?;
-                    bytes += self.has_read(&read).then(|| read.unwrap_or(0))?;
+                    bytes += self.has_read(&read).then(|| if let Ok(Came::Bytes(count)) = read { count } else { 0 })?;
                 }
             }
             tokio::task::yield_now().await;

@@ -25,6 +25,7 @@ use crate::broker::session::{Action, Aliases, Course, Ending, Lifetime, Session,
 use crate::broker::tree::ClientKey;
 use crate::broker::wire::{Connect, Fault, Frame, Incoming, Publish, Version, decode, encode};
 use crate::disk::ledger::Committed;
+use crate::road::inside::Pressure;
 
 /// "An implementation or administrative imposed limit": PUBACK and PUBREC have no 0x95 (3.4.2-1, 3.5.2-1), and clients that
 /// know their tables give a connection up that says it.
@@ -63,6 +64,8 @@ pub(super) struct Duty {
     sent_on: usize,
     /// How the packet came that is being dealt with.
     pub(super) company: Company,
+    /// See [`Origin`].
+    pub(super) pressure: Option<Arc<Pressure>>,
     /// PINGREQs that are answered when nothing is left for the client: see [`Watch::Doors`].
     pub(super) asked_for_rest: usize,
 }
@@ -102,6 +105,7 @@ impl Duty {
             is_kept: false,
             sent_on: 0,
             company: Company::InRow,
+            pressure: None,
             asked_for_rest: 0,
         }
     }
@@ -280,8 +284,7 @@ impl Duty {
                 let request = self.request(tag, &publish);
                 // Shown to those who watch the topic, as far as it can be. The journal decides what becomes of it, and knows
                 // a command that comes again.
-                let origin =
-                    Origin { client: self.key, who: Some(&self.identity), packet_id: None, company: Company::InRow };
+                let origin = Origin { company: Company::InRow, ..self.origin(None) };
                 drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, origin));
                 self.session.may_come_again(token);
                 self.command(token, request)
@@ -290,11 +293,15 @@ impl Duty {
         }
     }
 
+    fn origin(&self, packet_id: Option<u16>) -> Origin<'_> {
+        let Self { key: client, company, .. } = *self;
+        Origin { client, who: Some(&self.identity), packet_id, company, pressure: self.pressure.as_ref() }
+    }
+
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
         let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
         let message = Arc::new(message(publish));
-        let origin = Origin { client: self.key, who: Some(&self.identity), packet_id, company: self.company };
-        let published = match self.shared.publish(&message, retain, origin) {
+        let published = match self.shared.publish(&message, retain, self.origin(packet_id)) {
             Ok(published) => published,
             Err(refused) => {
                 self.shared.stats.publishes_refused.one();

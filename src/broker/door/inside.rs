@@ -3,6 +3,9 @@
 //! From CONNECT on it is a client like any other: its will, its subscriptions and what it publishes go the ways that clients'
 //! go, and a host on this broker cannot tell it from an edge node that came over the network. But nobody is in its way: it
 //! counts against no limit of a listener, no reload closes its door, and it is served until the broker has nothing more to say.
+//! And it is told who has more of it waiting than is good, because it is quicker than any client can be ([`Pressure`]).
+//!
+//! [`Pressure`]: crate::road::inside::Pressure
 
 use std::sync::Arc;
 
@@ -24,7 +27,7 @@ use crate::road::inside::{Visit, Visits};
 pub(super) async fn serve(mut visits: Visits, shared: Arc<Shared>, (tracker, end): (TaskTracker, CancellationToken)) {
     let places = intake::places(); // long packets of strangers do not hold up our own
     loop {
-        let Visit { stream } = tokio::select! {
+        let Visit { stream, pressure } = tokio::select! {
             () = end.cancelled() => return,
             visit = visits.recv() => match visit {
                 Some(visit) => visit,
@@ -43,6 +46,7 @@ pub(super) async fn serve(mut visits: Visits, shared: Arc<Shared>, (tracker, end
             places: Arc::clone(&places),
             closed: CancellationToken::new(), // never
             place: None,
+            pressure: Some(pressure),
         };
         let end = end.clone();
         tracker.spawn(async move {

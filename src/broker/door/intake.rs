@@ -45,6 +45,15 @@ pub(super) struct Intake {
     in_line: Option<InLine>,
 }
 
+/// What has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// The place that was waited for: from now on the packet has to be quick.
+    Place,
+    /// So many bytes; 0 at the end.
+    Bytes(usize),
+}
+
 type InLine = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
 impl Intake {
@@ -86,14 +95,16 @@ impl Intake {
         self.in_line.is_some()
     }
 
-    /// Reads more; first waits for a place if a long packet has begun. The result is 0 at the end. Cancel-safe.
-    pub(super) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<usize> {
+    /// Reads more, or waits for a place if a long packet has begun: never both, since the time of whoever has a place
+    /// [runs](Self::due). Cancel-safe.
+    pub(super) async fn read<R: AsyncRead + Unpin>(&mut self, reader: &mut R) -> io::Result<Came> {
         if self.needs_place() {
             let places = Arc::clone(&self.places);
             let in_line = self.in_line.get_or_insert_with(|| Box::pin(places.acquire_owned()));
             let place = in_line.await;
             self.in_line = None;
             self.place = Some((place.map_err(io::Error::other)?, Instant::now() + LONG_MAX));
+            return Ok(Came::Place);
         }
         self.arrived.reserve(self.piece);
         let room = self.arrived.capacity() - self.arrived.len();
@@ -103,7 +114,7 @@ impl Intake {
         } else if count < IN_BYTES {
             self.piece = IN_BYTES;
         }
-        Ok(count)
+        Ok(Came::Bytes(count))
     }
 
     /// Reads and forgets until the other side closes.
@@ -128,18 +139,20 @@ mod tests {
         let (mut first, mut second) =
             (Intake::new(begun(), Arc::clone(&places), 1 << 20), Intake::new(begun(), places, 1 << 20));
         let body = vec![b'x'; 32 * 1024];
-        assert!(first.read(&mut &body[..100]).await.is_ok_and(|count| count == 100));
+        assert!(first.read(&mut &body[..100]).await.is_ok_and(|came| came == Came::Place));
+        assert!(first.read(&mut &body[..100]).await.is_ok_and(|came| came == Came::Bytes(100)));
         assert!(first.due().is_some());
         let mut all = &body[..];
         let waits = tokio::time::timeout(Duration::from_millis(10), second.read(&mut all));
         assert!(waits.await.is_err(), "no place");
         let mut short = Intake::new(BytesMut::new(), Arc::clone(&second.places), 1 << 20);
-        assert!(short.read(&mut &[0xC0, 0][..]).await.is_ok_and(|count| count == 2));
+        assert!(short.read(&mut &[0xC0, 0][..]).await.is_ok_and(|came| came == Came::Bytes(2)));
         assert!(short.next().is_ok_and(|frame| frame.is_some()));
         let mut rest = &body[100..];
         while first.next().is_ok_and(|frame| frame.is_none()) {
-            assert!(first.read(&mut rest).await.is_ok_and(|count| count > 0));
+            assert!(first.read(&mut rest).await.is_ok_and(|came| came != Came::Bytes(0)));
         }
-        assert!(second.read(&mut &body[..]).await.is_ok_and(|count| count > 0), "the place came back");
+        assert!(second.read(&mut &body[..]).await.is_ok_and(|came| came == Came::Place), "the place came back");
+        assert!(second.due().is_some(), "and before anything is read its time runs");
     }
 }

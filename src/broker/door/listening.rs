@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "quic")]
-use socket2::Protocol;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::time::Instant;
 
 use super::certificates::Secured;
+#[cfg(feature = "quic")]
+pub(super) use super::ports::Ports;
 use super::shown::Peer;
 use crate::config::plan::{Listen, ListenerPlan};
 #[cfg(feature = "quic")]
@@ -35,8 +35,8 @@ const NOT_SENT_MAX: u32 = 64 << 10;
 const SOCKET_MODE: u32 = 0o660;
 
 /// How long a port for datagrams may still be held by the door before, and how often that is looked at.
-const HANDOVER_MAX: Duration = Duration::from_millis(500);
-const HANDOVER_LOOK: Duration = Duration::from_millis(20);
+pub(super) const HANDOVER_MAX: Duration = Duration::from_millis(500);
+pub(super) const HANDOVER_LOOK: Duration = Duration::from_millis(20);
 
 /// An open door.
 pub(super) enum Listening {
@@ -46,7 +46,7 @@ pub(super) enum Listening {
         _file: SocketFile,
     },
     #[cfg(feature = "quic")]
-    Quic(Box<Port>),
+    Quic(Arc<Port>),
     /// Datagrams have no connections: whoever serves them takes them from here.
     Udp(Arc<UdpSocket>),
 }
@@ -66,15 +66,15 @@ pub(super) struct SocketFile {
 }
 
 impl Listening {
-    /// Opens it, once. What QUIC answers with when somebody comes is of use for nothing else.
-    pub(super) async fn open(plan: &ListenerPlan, secured: Option<&Secured>) -> io::Result<Self> {
+    /// Opens it, once. What QUIC answers with when somebody comes is of use for nothing else, and so are its ports.
+    pub(super) async fn open(plan: &ListenerPlan, secured: Option<&Secured>, ports: &Ports) -> io::Result<Self> {
         match plan.listen.clone() {
             Listen::Tcp(address) => tcp(address, plan.interface.as_deref()).map(Self::Tcp),
             Listen::Unix(path) => {
                 let made = tokio::task::spawn_blocking(move || unix(&path)).await.map_err(io::Error::other)?;
                 made.map(|(listener, file)| Self::Unix { listener, _file: file })
             }
-            Listen::Quic(address) => quic(address, plan.interface.as_deref(), secured).await,
+            Listen::Quic(address) => quic((address, plan.interface.as_deref()), secured, ports).await,
             Listen::Udp(address) => udp(address, plan).await.map(|socket| Self::Udp(Arc::new(socket))),
         }
     }
@@ -163,29 +163,32 @@ fn tcp(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> 
 }
 
 #[cfg(feature = "quic")]
-async fn quic(address: SocketAddr, interface: Option<&str>, secured: Option<&Secured>) -> io::Result<Listening> {
-    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    if let Some(name) = interface {
-        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
-    }
-    let until = Instant::now() + HANDOVER_MAX;
-    loop {
-        match socket.bind(&address.into()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                tokio::time::sleep(HANDOVER_LOOK).await;
-            }
-            bound => break bound?,
-        }
-    }
+async fn quic(at: (SocketAddr, Option<&str>), secured: Option<&Secured>, ports: &Ports) -> io::Result<Listening> {
     let none = || io::Error::new(io::ErrorKind::NotFound, "there is no certificate that can be used");
     let serving = secured.and_then(Secured::serving).ok_or_else(none)?;
-    Port::open(socket.into(), &serving).map(|port| Listening::Quic(Box::new(port)))
+    ports.open(at.0, at.1, &serving).await.map(Listening::Quic)
+}
+
+/// There are none.
+#[cfg(not(feature = "quic"))]
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ports(());
+
+#[cfg(not(feature = "quic"))]
+#[allow(clippy::unused_self, reason = "as where there is QUIC")]
+impl Ports {
+    /// See where there is QUIC.
+    pub(super) fn shut(&self) {}
+
+    /// See where there is QUIC.
+    pub(super) async fn clear(&self) -> std::convert::Infallible {
+        std::future::pending().await
+    }
 }
 
 #[cfg(not(feature = "quic"))]
 #[expect(clippy::unused_async, reason = "as where there is QUIC")]
-async fn quic(_address: SocketAddr, _interface: Option<&str>, _secured: Option<&Secured>) -> io::Result<Listening> {
+async fn quic(_at: (SocketAddr, Option<&str>), _secured: Option<&Secured>, _ports: &Ports) -> io::Result<Listening> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no QUIC"))
 }
 
@@ -214,7 +217,7 @@ async fn udp(address: SocketAddr, plan: &ListenerPlan) -> io::Result<UdpSocket> 
     Ok(socket)
 }
 
-fn device(name: &str, error: &io::Error) -> io::Error {
+pub(super) fn device(name: &str, error: &io::Error) -> io::Error {
     let text = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
         Some(rustix::io::Errno::PERM) => format!(
             "interface {name}: this kernel lets only programs with CAP_NET_RAW bind to an interface \

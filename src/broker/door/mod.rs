@@ -3,13 +3,13 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `warden` opens and closes doors while the broker runs · `listening` TCP ports and unix sockets, `taking` connections in · `limits` how many at once and how fast · `strangers`
-//! those before CONNECT · `inside` the way in of the gateway's own edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT,
-//! through `turnstile`, `websocket` and its
-//! `upgrade` · `stream` the connection with its layers, `shown` what it says of the client · `greeting` from the first byte
-//! to CONNECT · `sensors` a door of its own kind, for MQTT-SN · `welcome` from there to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
-//! what the connection does for each of the session's actions, `filters` for SUBSCRIBE and UNSUBSCRIBE, `commanding` for commands · `errands` what it
-//! waits for meanwhile · `sending` what goes to the client · `needed` tasks that must not panic.
+//! `warden` opens and closes doors · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
+//! many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge nodes · `certificates` of doors
+//! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
+//! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
+//! · `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what its session asks for, `filters`
+//! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out ·
+//! `needed` tasks that must not panic.
 
 mod certificates;
 mod commanding;
@@ -23,6 +23,8 @@ mod intake;
 mod limits;
 mod listening;
 mod needed;
+#[cfg(feature = "quic")]
+mod ports;
 mod sending;
 #[cfg(feature = "mqtt-sn")]
 mod sensors;
@@ -56,14 +58,13 @@ use super::talk::Trouble;
 use super::tree::ClientKey;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
-use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
-use crate::road::inside::{InnerDoor, Visits};
+use crate::road::inside::{InnerDoor, Pressure, Visits};
 pub use certificates::files;
 use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
-use listening::{Listening, Raw};
+use listening::{Listening, Ports, Raw};
 use needed::needed;
 use shown::{Peer, Shown};
 use strangers::{Room, Strangers};
@@ -100,6 +101,7 @@ struct Site {
     turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
+    ports: Ports,
 }
 
 struct Door {
@@ -114,6 +116,7 @@ struct Door {
     turnstile: Turnstile,
     shared: Arc<Shared>,
     notices: Notices,
+    ports: Ports,
     taking: Taking,
     turning_away: Trouble,
     crowded: Trouble,
@@ -153,6 +156,8 @@ struct Arrival {
     pub closed: CancellationToken,
     /// Where its place in the core is noted, for whoever speaks for it.
     pub place: Option<Arc<OnceLock<Place>>>,
+    /// Of the gateway itself: where it hears who has too much of it.
+    pub pressure: Option<Arc<Pressure>>,
 }
 
 /// A connected client, as the core knows it.
@@ -174,6 +179,7 @@ impl Site {
             turnstile: self.turnstile.clone(),
             shared: Arc::clone(&self.shared),
             notices: self.notices.clone(),
+            ports: self.ports.clone(),
             taking: Taking::new(),
             turning_away: Trouble::default(),
             crowded: Trouble::default(),
@@ -186,10 +192,10 @@ impl Doors {
     pub(super) fn new(plan: &BrokerPlan, shared: &Arc<Shared>, notices: &Notices) -> Self {
         let (limits, places) = (Arc::new(Limits::new(plan.limits)), intake::places());
         let (shared, notices) = (Arc::clone(shared), notices.clone());
-        let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices };
+        let site = Site { limits, places, turnstile: Turnstile::new(), shared, notices, ports: Ports::default() };
         let all = plan.listeners.iter().map(|listener| site.door(listener, plan.listeners.len())).collect();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        let (list, inner) = (DoorList::default(), InnerDoor::new());
+        let (list, inner) = (DoorList::default(), InnerDoor::new(plan.limits.queued_bytes));
         Self { all, site, asked: watch::Sender::new(0), orders, inbox, list, inner }
     }
 
@@ -227,15 +233,7 @@ impl Doors {
         for (door, certificates) in all {
             warden.begin(door, certificates);
         }
-        let stop = stop.clone();
-        let at_work = async move {
-            tokio::select! {
-                () = stop.begun() => {}
-                () = warden.run(inbox) => {}
-            }
-        };
-        let at_work = needed("doors", "", &lost, at_work);
-        tracker.spawn(progress::part("doors", "", at_work)); // doors that it opens are parts of the same board
+        warden.work(inbox);
     }
 }
 
@@ -255,6 +253,7 @@ impl Porch {
             places,
             closed: self.closed.clone(),
             place: None,
+            pressure: None,
         }
     }
 }
@@ -266,7 +265,7 @@ impl Door {
             certificates.look(Reason::Time).await;
         }
         if self.secured.as_ref().is_none_or(|secured| secured.serving().is_some()) {
-            self.listener = Listening::open(&self.plan, self.secured.as_ref()).await.ok();
+            self.listener = Listening::open(&self.plan, self.secured.as_ref(), &self.ports).await.ok();
         }
         self.open.store(self.listener.is_some(), Ordering::Relaxed);
         self.listener.as_ref().and_then(Listening::address)
@@ -374,7 +373,7 @@ impl Door {
         let (mut pause, longest) = RETRY;
         let mut failed = false;
         loop {
-            let error = match Listening::open(&self.plan, self.secured.as_ref()).await {
+            let error = match Listening::open(&self.plan, self.secured.as_ref(), &self.ports).await {
                 Ok(listening) => {
                     if failed {
                         self.tell(Phase::Cleared, "open now".to_owned());

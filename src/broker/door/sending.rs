@@ -146,8 +146,11 @@ impl Duty {
     /// Answers who has asked to be told when nothing is left for it: nothing waits here or in the ledger, and whatever was
     /// sent is acknowledged.
     pub(super) fn tell_rest(&mut self, out: &mut BytesMut) {
+        if self.asked_for_rest == 0 {
+            return;
+        }
         let sent = self.unsaid == 0 && self.walks.is_empty() && self.course.is_empty();
-        if self.asked_for_rest == 0 || !sent || self.session.has_flights() || !self.outbox.is_clear() {
+        if !sent || self.session.has_flights() || !self.outbox.is_clear() {
             return;
         }
         for _ in 0..std::mem::take(&mut self.asked_for_rest) {

@@ -42,7 +42,7 @@ const SAID_EVERY: Duration = Duration::from_secs(60);
 /// Serves one connection from its first byte to its last.
 pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
     let peer = raw.peer();
-    let end = porch.end.clone();
+    let (end, closed) = (porch.end.clone(), porch.closed.clone());
     let early = async {
         let entered = timeout(HANDSHAKE_MAX, enter(raw, &porch)).await.map_err(|_| io::ErrorKind::TimedOut.into());
         let Entered { stream, known, leaving } = match entered.flatten() {
@@ -64,6 +64,7 @@ pub(super) async fn cross(raw: Raw, porch: Arc<Porch>, stranger: Stranger) {
     let crossed = tokio::select! {
         crossed = early => crossed,
         () = end.cancelled() => None,
+        () = closed.cancelled() => None,
         () = stranger.evicted.cancelled() => {
             porch.shared.stats.turned_away.one();
             tracing::debug!(%peer, "no CONNECT, made room for others");

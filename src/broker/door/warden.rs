@@ -2,7 +2,7 @@
 //!
 //! A door that stays is not touched, and nobody who came in through it. One that goes is closed, and who came in through it
 //! is told to go (MQTT 5: 0x87): its rights were the door's. One that changed is closed before its address is opened
-//! again.
+//! again, and finds the port of a door for QUIC as it was left: see `ports`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,9 +108,27 @@ impl Warden {
         self.tell();
     }
 
+    /// Takes orders in a task of its own, until stopping begins.
+    pub(super) fn work(self, orders: mpsc::Receiver<Order>) {
+        let (tracker, stop, lost) = (self.tracker.clone(), self.stop.clone(), self.site.shared.lost.clone());
+        let at_work = async move {
+            tokio::select! {
+                () = stop.begun() => {}
+                () = self.run(orders) => {}
+            }
+        };
+        let at_work = needed("doors", "", &lost, at_work);
+        tracker.spawn(progress::part("doors", "", at_work)); // doors that it opens are parts of the same board
+    }
+
     /// Takes orders until the broker has gone.
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(Order { listeners, done }) = orders.recv().await {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                never = self.site.ports.clear() => match never {},
+            };
+            let Some(Order { listeners, done }) = order else { break };
             self.change(listeners).await;
             let _ = done.send(()); // whoever asked may have gone
         }
@@ -139,6 +157,7 @@ impl Warden {
             door.try_once(certificates.as_mut()).await;
             self.begin(door, certificates);
         }
+        self.site.ports.shut();
         self.tell();
     }
 

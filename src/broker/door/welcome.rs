@@ -191,7 +191,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     }
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
-    let connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
+    let mut connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
+    connection.hear_of(arrival.pressure);
     let intake = Intake::new(arrived, arrival.places, longest_packet(arrival.shown.peer, &limits));
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
 }

@@ -12,7 +12,7 @@ use crate::flow::clock::Clock;
 use crate::model::time::{Certainty, Wall};
 use crate::model::topic::GatewayTopics;
 use crate::payload::batch::{Encoder, Entry, Head, RECORDS_MAX, Row, RowBody};
-use crate::payload::{json, packed};
+use crate::payload::{event, json, packed};
 use crate::store::{Owed, OwedBody};
 
 /// What a message of a format that is not the configured one is forecast with.
@@ -196,12 +196,12 @@ const LETTER_BYTES: usize = 120;
 
 /// Topic, without its prefix, and payload of a record alone.
 pub fn single<'a>(owed: &'a Owed, clock: &Clock) -> (&'a str, Vec<u8>) {
+    let time = Wall { certainty: Certainty::Fixed, ..clock.wall(owed.at) };
     match &owed.body {
         OwedBody::Sample { tag, value, quality } => {
-            let time = Wall { certainty: Certainty::Fixed, ..clock.wall(owed.at) };
             (&tag.topic, json::numbered_sample(value.as_ref(), *quality, time, owed.number, None))
         }
-        OwedBody::Event { topic, body } => (topic, json::numbered_event(body, owed.number, None)),
+        OwedBody::Event { topic, body } => (topic, event::numbered(body, time, owed.number, None)),
         OwedBody::Message { topic, message } => {
             // What stands beside it costs as much as if it stood in it.
             let mut whole = message.payload.to_vec();

@@ -177,7 +177,15 @@ pub async fn run(args: ReceiveArgs, clock: Clock, stop: Stop) -> Result<(), Fail
     let inner = stop.child();
     let client = Client::new(parts).speaking(version(args.mqtt_version)).kept_for(args.session_expiry);
     let client = tokio::spawn(client.run(into, inner.clone()));
-    let connected = watch(happened, to_writer, &consumer, (&args, &inner, &clock)).await;
+    let mut told = None;
+    let news = || {
+        // While a window is being written there is no hurry.
+        let account = consumer.try_lock().ok()?.account(now_ms(&clock));
+        let line = (told.as_ref() != Some(&account.report)).then(|| shown::line(&account, &args))?;
+        told = Some(account.report);
+        Some(line)
+    };
+    let connected = watch(happened, to_writer, (&args, &inner), news).await;
     inner.begin();
     let ended = client.await.map_err(|error| Failed::Internal(error.to_string()))?;
     let written = writer.await.map_err(|error| Failed::Internal(error.to_string()))?;
@@ -306,12 +314,13 @@ fn write(mut from: mpsc::Receiver<Waiting>, consumer: &Mutex<Consumer>, clock: &
     Ok(())
 }
 
-/// Passes messages on and tells the person; ends with the client, the writer, `--for` or the stop. Err: never connected.
+/// Passes messages on and tells the person, `news` when there are any; ends with the client, the writer, `--for` or the stop. Err:
+/// never connected.
 async fn watch(
     mut happened: mpsc::Receiver<Happened>,
     to_writer: mpsc::Sender<Waiting>,
-    consumer: &Mutex<Consumer>,
-    (args, stop, clock): (&ReceiveArgs, &Stop, &Clock),
+    (args, stop): (&ReceiveArgs, &Stop),
+    mut news: impl FnMut() -> Option<String>,
 ) -> Result<(), Failed> {
     let every = if io::stderr().is_terminal() { REPORT_EVERY.0 } else { REPORT_EVERY.1 };
     let mut reports = interval_at(Instant::now() + every, every);
@@ -320,17 +329,14 @@ async fn watch(
     tokio::pin!(limit);
     let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
     let url = args.url.as_deref().unwrap_or_default();
-    let (mut connected, mut last_error, mut told) = (false, String::from("no answer yet"), None);
+    let (mut connected, mut last_error) = (false, String::from("no answer yet"));
     loop {
         tokio::select! {
             () = &mut limit => break,
             () = stop.begun() => break,
             _ = reports.tick() => {
-                // While a window is being written there is no hurry.
-                let Some(account) = consumer.try_lock().ok().map(|books| books.account(now_ms(clock))) else { continue };
-                if told.as_ref() != Some(&account.report) {
-                    eprintln!("{}", shown::line(&account, args));
-                    told = Some(account.report);
+                if let Some(line) = news() {
+                    eprintln!("{line}");
                 }
             }
             next = happened.recv() => match next {

@@ -4,20 +4,19 @@
 //! other formats.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::{ARRIVING_MAX, REPORT_EVERY, ReceiveArgs, WAITING_KIB, WINDOW, Waiting, target, version};
+use super::{ARRIVING_MAX, ReceiveArgs, WINDOW, Waiting, target, version, watch};
 use crate::commands::{self, Failed};
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
 use crate::model::sparkplug::{Kind, Node, check_id};
 use crate::payload::sparkplug::{DataType, Metric, Payload, REBIRTH, Value};
-use crate::receive::client::{Client, ClientParts, Delivery, Happened, Mouth, Presence};
+use crate::receive::client::{Client, ClientParts, Delivery, Mouth, Presence};
 use crate::receive::output::Output;
 use crate::receive::sparkplug::{Account, Host};
 
@@ -47,7 +46,13 @@ pub(super) async fn run(
     let presence = args.host_id.clone().map(|host| Presence { host, clock });
     let client = Client::new(parts).speaking(version(args.mqtt_version)).kept_for(args.session_expiry);
     let client = tokio::spawn(client.heard(mouth, presence).run(into, inner.clone()));
-    let connected = watch(happened, to_writer, &host, (&args, &inner)).await;
+    let mut told = String::new();
+    let news = || {
+        let line = line(host.lock().unwrap_or_else(PoisonError::into_inner).account());
+        (told != line).then(|| told.clone_from(&line))?;
+        Some(line)
+    };
+    let connected = watch(happened, to_writer, (&args, &inner), news).await;
     inner.begin();
     let ended = client.await.map_err(|error| Failed::Internal(error.to_string()))?;
     let written = writer.await.map_err(|error| Failed::Internal(error.to_string()))?;
@@ -139,56 +144,6 @@ impl Writer {
         });
         payload.encode()
     }
-}
-
-/// Passes messages on and tells the person; ends with the client, the writer, `--for` or the stop. Err: never connected.
-async fn watch(
-    mut happened: mpsc::Receiver<Happened>,
-    to_writer: mpsc::Sender<Waiting>,
-    host: &Mutex<Host>,
-    (args, stop): (&ReceiveArgs, &Stop),
-) -> Result<(), Failed> {
-    let every = if io::stderr().is_terminal() { REPORT_EVERY.0 } else { REPORT_EVERY.1 };
-    let mut reports = interval_at(Instant::now() + every, every);
-    reports.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let limit = sleep(args.limit.unwrap_or(Duration::from_secs(u64::from(u32::MAX))));
-    tokio::pin!(limit);
-    let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
-    let url = args.url.as_deref().unwrap_or_default();
-    let (mut connected, mut last_error, mut told) = (false, String::from("no answer yet"), String::new());
-    loop {
-        tokio::select! {
-            () = &mut limit => break,
-            () = stop.begun() => break,
-            _ = reports.tick() => {
-                let line = line(host.lock().unwrap_or_else(PoisonError::into_inner).account());
-                if told != line {
-                    eprintln!("{line}");
-                    told = line;
-                }
-            }
-            next = happened.recv() => match next {
-                None => break,
-                Some(Happened::Connected) => {
-                    connected = true;
-                    eprintln!("connected to {url}");
-                }
-                Some(Happened::Lost(error)) => {
-                    if error != last_error {
-                        eprintln!("not connected to {url}: {error}");
-                    }
-                    last_error = error;
-                }
-                Some(Happened::Message(delivery)) => {
-                    let Some(waiting) = Waiting::in_room(delivery, &room).await else { break };
-                    if to_writer.send(waiting).await.is_err() {
-                        break; // the writer ended; its error is shown by the caller
-                    }
-                }
-            },
-        }
-    }
-    if connected { Ok(()) } else { Err(Failed::TryAgain(format!("never connected to {url}: {last_error}"))) }
 }
 
 fn line(account: &Account) -> String {

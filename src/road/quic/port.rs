@@ -3,17 +3,21 @@
 //! The TLS configuration is handed in for each handshake, so that a renewed certificate serves the next one. Who cannot be
 //! told from somebody who only claims to be there can be asked to prove its address first (a Retry packet; RFC 9000,
 //! section 8.1.2): that costs a round trip and neither memory nor a place here. Early data is refused: see `quic`.
+//!
+//! A connection goes on through the socket that it came in by, so a port can be shut and kept for those who are inside.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, Incoming, ServerConfig, StoppedError, TokioRuntime, VarInt};
+use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
 
+pub use super::leaving::Leaving;
 use super::settings;
 pub use super::stream::Stream;
 use super::stream::Trouble;
@@ -24,9 +28,13 @@ const WAITING_MAX: usize = 256;
 /// Bytes that each of them, and all together, may send meanwhile.
 const EARLY_BYTES_MAX: u64 = 8 << 10;
 const EARLY_BYTES_TOTAL_MAX: u64 = 512 << 10;
-/// An open port.
-#[derive(Debug)]
-pub struct Port(Endpoint);
+
+/// An open port; clones are the same.
+#[derive(Debug, Clone)]
+pub struct Port {
+    endpoint: Endpoint,
+    broken: Arc<AtomicBool>,
+}
 
 /// Somebody who has sent a first packet.
 #[derive(Debug)]
@@ -42,28 +50,56 @@ pub struct Entered {
     pub leaving: Leaving,
 }
 
-/// The end of a connection.
-pub struct Leaving {
-    connection: Connection,
-    delivered: std::pin::Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>,
-}
-
 impl Port {
     /// Listens on this socket. To be called within a runtime.
     pub fn open(socket: std::net::UdpSocket, serving: &Serving) -> io::Result<Self> {
         let config = settings::server(serving.seed());
-        Endpoint::new(config, Some(answer(serving)?), socket, Arc::new(TokioRuntime)).map(Self)
+        let endpoint = Endpoint::new(config, Some(answer(serving)?), socket, Arc::new(TokioRuntime))?;
+        Ok(Self { endpoint, broken: Arc::default() })
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.endpoint.local_addr()
     }
 
     /// The next caller. Cancel-safe.
     pub async fn next(&self) -> io::Result<Caller> {
-        let incoming = self.0.accept().await;
-        incoming.map(Caller).ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the port is closed"))
+        let incoming = self.endpoint.accept().await;
+        incoming.map(Caller).ok_or_else(|| {
+            self.broken.store(true, Ordering::Relaxed);
+            io::Error::new(io::ErrorKind::NotConnected, "the port is closed")
+        })
+    }
+
+    /// Nobody will come in here any more.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Whoever is inside stays, who waits is refused, and nobody else is answered until [`Port::admit`].
+    pub fn shut(&self) {
+        self.endpoint.set_server_config(None);
+        let mut once = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(waiting)) = pin!(self.endpoint.accept()).poll(&mut once) {
+            waiting.refuse();
+        }
+    }
+
+    /// Callers are answered, again.
+    pub fn admit(&self, serving: &Serving) -> io::Result<()> {
+        self.endpoint.set_server_config(Some(answer(serving)?));
+        Ok(())
+    }
+
+    /// Has the last connection ended, up to its last datagram?
+    pub fn is_empty(&self) -> bool {
+        self.endpoint.open_connections() == 0
+    }
+
+    /// Resolves when it has. Cancel-safe.
+    pub async fn emptied(&self) {
+        self.endpoint.wait_idle().await;
     }
 }
 
@@ -90,19 +126,9 @@ impl Caller {
         let connection = connecting.await.map_err(trouble)?;
         let chain = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
         let (send, receive) = connection.accept_bi().await.map_err(trouble)?;
-        let delivered = Box::pin(send.stopped());
-        let leaving = Leaving { connection: connection.clone(), delivered };
         let stream = Stream::new(connection, send, receive, settings::DOWN_BYTES_MAX);
+        let leaving = stream.leaving();
         Ok(Entered { stream, chain: chain.map(|chain| *chain).unwrap_or_default(), leaving })
-    }
-}
-
-impl Leaving {
-    /// The stream is over: waits until the other side has all of it, `most` so long, and closes the connection. Cancel-safe:
-    /// it is closed then too.
-    pub async fn depart(self, most: Duration) {
-        drop(timeout(most, self.delivered).await);
-        self.connection.close(VarInt::from_u32(0), b"");
     }
 }
 

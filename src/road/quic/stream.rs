@@ -4,17 +4,23 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
 
 use super::account::Account;
+use super::leaving::Leaving;
 use super::settings::NOT_SENT_MAX;
+use crate::road::reach::means_distrust;
 use crate::road::wire::Gate;
 
 /// The first of 256 codes of QUIC that are TLS alerts (RFC 9001, section 4.8).
 const ALERTS: u64 = 0x100;
+/// What an uplink said last is brought over in this time, or not at all: there may be no link any more.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
 /// MQTT's bytes. The connection ends with it; what was written before a shutdown is still brought over by whoever holds
 /// the connection that long.
@@ -31,6 +37,11 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(connection: Connection, send: SendStream, receive: RecvStream, window_max: u64) -> Self {
         Self { connection, send, receive, window: window_max, window_max }
+    }
+
+    /// To be held until the stream is over.
+    pub(super) fn leaving(&self) -> Leaving {
+        Leaving::new(&self.connection, &self.send)
     }
 
     /// As much as the network takes at the moment, and a little that waits: the library's own window would take whatever
@@ -77,16 +88,27 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A stream whose bytes are counted, and written no faster than allowed.
+/// A stream whose bytes are counted, and written no faster than allowed. What was written is brought over when it is
+/// dropped, too, as the kernel does it for a socket.
 pub(super) struct Paced {
     stream: Stream,
     gate: Gate,
     account: Arc<Account>,
+    leaving: Option<Leaving>,
 }
 
 impl Paced {
     pub(super) fn new(stream: Stream, account: Arc<Account>) -> Self {
-        Self { stream, gate: Gate::new(account.pace.clone()), account }
+        let leaving = Some(stream.leaving());
+        Self { stream, gate: Gate::new(account.pace.clone()), account, leaving }
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        if let (Some(leaving), Ok(runtime)) = (self.leaving.take(), Handle::try_current()) {
+            runtime.spawn(leaving.depart(FAREWELL_MAX));
+        }
     }
 }
 
@@ -174,23 +196,9 @@ fn hint(reason: &str) -> &'static str {
     }
 }
 
-/// Does one side refuse the other's certificate? The numbers are TLS's (RFC 8446, section 6.2).
+/// Does one side refuse the other's certificate?
 pub(super) fn is_distrust(error: &ConnectionError) -> bool {
-    use AlertDescription as Alert;
-    matches!(
-        alert(error),
-        Some(
-            Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::UnknownCA
-                | Alert::AccessDenied
-                | Alert::DecryptError
-                | Alert::CertificateRequired
-        )
-    )
+    alert(error).is_some_and(means_distrust)
 }
 
 /// The alert that it was, if it was one.

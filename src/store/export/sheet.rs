@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 
 use serde_json::{Map, Value};
 
-use crate::payload::{json, letter, table};
+use crate::payload::{event, json, letter, table};
 
 use super::super::OwedBody;
 use super::Exported;
@@ -77,7 +77,7 @@ pub(super) fn payload(record: &Exported) -> Vec<u8> {
         OwedBody::Sample { value, quality, .. } => {
             json::numbered_sample(value.as_ref(), *quality, *time, *number, *previous)
         }
-        OwedBody::Event { body, .. } => json::numbered_event(body, *number, *previous),
+        OwedBody::Event { body, .. } => event::numbered(body, *time, *number, *previous),
         OwedBody::Message { message, .. } => {
             Value::Object(letter::object(&message.payload, *number, Some(&time.to_string()))).to_string().into_bytes()
         }

@@ -13,7 +13,7 @@ use crate::model::topic::{GatewayTopics, device_topic};
 use crate::model::value::Value;
 use crate::payload::batch::{self, Draft, Encoder, Entry, Head, Row, RowBody};
 use crate::payload::device::{self, Part};
-use crate::payload::{json, packed};
+use crate::payload::{event, json, packed};
 use crate::store::{Ack, DictionaryTag, Owed, OwedBody};
 
 use super::Message;
@@ -318,13 +318,13 @@ impl Form {
     }
 
     fn single(&self, owed: &Owed, clock: &Clock) -> (String, Vec<u8>) {
+        let time = clock.wall(owed.at);
         let (topic, payload) = match &owed.body {
             OwedBody::Sample { tag, value, quality } => {
-                let time = clock.wall(owed.at);
                 let payload = json::numbered_sample(value.as_ref(), *quality, time, owed.number, owed.previous);
                 (tag.topic.as_str(), payload)
             }
-            OwedBody::Event { topic, body } => (&**topic, json::numbered_event(body, owed.number, owed.previous)),
+            OwedBody::Event { topic, body } => (&**topic, event::numbered(body, time, owed.number, owed.previous)),
             OwedBody::Message { topic, message } => (&**topic, message.payload.to_vec()), // never in company
         };
         (format!("{}{topic}", self.prefix), payload)
@@ -352,22 +352,22 @@ fn poll(records: &[Owed], clock: &Clock) -> Option<Vec<u8>> {
 
 fn columns(encoder: &mut Encoder, prefix: &str, records: &[Owed], clock: &Clock, now: Instant) -> Draft {
     let mut walls = Walls::new(clock);
-    let topics: Vec<String> = records
-        .iter()
-        .filter_map(|owed| match &owed.body {
-            OwedBody::Event { topic, .. } => Some(format!("{prefix}{topic}")),
-            OwedBody::Sample { .. } | OwedBody::Message { .. } => None,
-        })
-        .collect();
-    let mut topics = topics.iter();
-    let rows = records.iter().map(|owed| {
+    let event = |owed| match owed {
+        &Owed { body: OwedBody::Event { ref topic, ref body }, at, .. } => {
+            Some((format!("{prefix}{topic}"), event::dated(body, clock.wall(at))))
+        }
+        Owed { .. } => None,
+    };
+    let events: Vec<_> = records.iter().map(event).collect();
+    let rows = records.iter().zip(&events).map(|(owed, event)| {
         let wall = walls.of(owed.at);
-        let body = match &owed.body {
-            OwedBody::Sample { tag, value, quality } => {
+        let body = match (&owed.body, event) {
+            (OwedBody::Sample { tag, value, quality }, _) => {
                 RowBody::Sample { tag: tag.id, value: value.as_ref(), quality: json::honest(*quality, wall) }
             }
-            OwedBody::Event { body, .. } => RowBody::Event { topic: topics.next().map_or("", String::as_str), body },
-            OwedBody::Message { topic, message } => RowBody::Event { topic, body: &message.payload }, // never in company
+            (_, Some((topic, body))) => RowBody::Event { topic, body },
+            (OwedBody::Event { topic, body }, None) => RowBody::Event { topic, body }, // it has one
+            (OwedBody::Message { topic, message }, None) => RowBody::Event { topic, body: &message.payload }, // never in company
         };
         Row { unix_ms: wall.unix_ms, until_ms: wall.until_ms(), body }
     });

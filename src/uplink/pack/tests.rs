@@ -107,6 +107,37 @@ fn every_topic_carries_the_prefix_and_times_use_what_the_clock_learned_later() {
 }
 
 #[test]
+fn an_event_from_before_the_clock_was_known_is_marked_and_later_sent_with_its_right_time_in_every_format() {
+    let now = Instant::now();
+    let stored = r#"{"event":"clock_unset","state":"active","time":"2023-11-14T22:13:20.000Z"}"#;
+    for plan in [plan(), UplinkPlan { batch_samples: 3, ..plan() }, batch_plan(3)] {
+        let clock = clock();
+        let mut packer = Packer::new(&plan, "gw", clock.clone(), MESSAGE_BYTES_MAX);
+        let mut told = || {
+            let body = OwedBody::Event { topic: "ironbridge/gw/event".into(), body: stored.as_bytes().into() };
+            put(&mut packer, now, [Owed { body, ..owed(3, "pump/c") }]);
+            packer.flush();
+            let payload = packer.next(now).expect("flushed").payload;
+            match decode(&payload).ok().map(|batch| batch.records) {
+                Some(records) => format!("{records:?}").replace('\\', ""),
+                None => String::from_utf8_lossy(&payload).into_owned(),
+            }
+        };
+        let (mark, time) = (br#""cause":"clock""#, br#""time":"2026-11-20T20:00:00.123Z""#);
+        let says = |told: &str, words: &[u8]| {
+            // A batch shows the bytes of a body as numbers.
+            told.contains(&*String::from_utf8_lossy(words))
+                || told.contains(format!("{words:?}").trim_matches(['[', ']']))
+        };
+        let early = told();
+        assert!(says(&early, mark) && !says(&early, time), "{early}");
+        clock.learn(Fix { at: AT, unix_ms: 1_795_204_800_123 });
+        let late = told();
+        assert!(says(&late, time) && !says(&late, mark), "{late}");
+    }
+}
+
+#[test]
 fn a_message_carries_one_stream_without_gaps_and_its_ack_is_that_range() {
     let (mut packer, now) = (packer(batch_plan(10_000)), Instant::now());
     put(&mut packer, now, (1..=5).map(|seq| owed(seq, "pump/a")));

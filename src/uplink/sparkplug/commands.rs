@@ -9,7 +9,7 @@
 //! write that is refused is counted, told to the log, and answered by the value that the metric really has.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,6 +29,7 @@ use crate::model::value::Value;
 use crate::payload::sparkplug::{
     Command, DataType, NEXT_SERVER, REBIRTH, SCAN_RATE, State, decode_command, decode_state,
 };
+use crate::road::inside::InnerDoor;
 use crate::uplink::client::{Receiver, Retained, Wanted};
 use crate::uplink::downlink::Commands;
 use crate::uplink::intake::{Arrived, Intake};
@@ -58,12 +59,29 @@ pub(in crate::uplink) struct Ears {
     clock: Clock,
     heard: Mutex<Heard>,
     changed: Notify,
+    /// By which it comes to its hosts in memory, if it does.
+    door: OnceLock<InnerDoor>,
 }
 
 impl Ears {
     pub(super) fn new(spark: &SparkplugPlan, clock: Clock) -> Self {
         let host_topic = spark.primary_host.as_deref().map(state_topic);
-        Self { host_topic, clock, heard: Mutex::default(), changed: Notify::new() }
+        Self { host_topic, clock, heard: Mutex::default(), changed: Notify::new(), door: OnceLock::new() }
+    }
+
+    /// It comes to its hosts by this door.
+    pub(in crate::uplink) fn come_in_by(&self, door: InnerDoor) {
+        self.door.get_or_init(|| door);
+    }
+
+    /// Does one of its hosts have more waiting for him than is good?
+    pub(super) fn is_pressed(&self) -> bool {
+        self.door.get().is_some_and(|door| door.pressure().is_on())
+    }
+
+    /// Bytes that may be on their way at most, if they are not to be more than a host has room for.
+    pub(in crate::uplink) fn in_flight_max(&self) -> Option<usize> {
+        self.door.get().map(InnerDoor::bytes_max)
     }
 
     /// Nothing of the session before counts.
@@ -114,9 +132,13 @@ impl Ears {
         std::mem::take(&mut self.lock())
     }
 
-    /// Waits for something new; one waiter only. Cancel-safe.
+    /// Waits for something new, or for a host that has room again; one waiter only. Cancel-safe.
     pub(in crate::uplink) async fn changed(&self) {
-        self.changed.notified().await;
+        let Some(pressure) = self.door.get().map(InnerDoor::pressure) else { return self.changed.notified().await };
+        tokio::select! {
+            () = self.changed.notified() => {}
+            () = pressure.relieved() => {}
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {

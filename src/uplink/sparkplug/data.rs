@@ -21,7 +21,8 @@ use crate::model::quality::Quality;
 use crate::model::sparkplug::{Kind, check_id};
 use crate::model::time::Stamp;
 use crate::model::value;
-use crate::payload::json::{self, honest};
+use crate::payload::event;
+use crate::payload::json::honest;
 use crate::payload::sparkplug::{
     DataType, Metric, Payload, Property, QUALITY, Value, Worked, quality_code, type_of, value_of,
 };
@@ -149,7 +150,8 @@ impl EdgeNode {
                         self.sample(&mut draft, &mut payload, (tag, owed.at, at_ms), (value.as_ref(), quality));
                     }
                     OwedBody::Event { topic, body } => {
-                        let numbered = json::numbered_event(body, owed.number, owed.previous);
+                        let time = self.clock.wall(owed.at);
+                        let numbered = event::numbered(body, time, owed.number, owed.previous);
                         self.event(&mut payload, topic, &numbered, at_ms);
                     }
                     OwedBody::Message { .. } => {} // refused with the configuration: no such record is owed here

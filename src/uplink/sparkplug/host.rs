@@ -43,6 +43,9 @@ pub(super) fn is_credible(timestamp_ms: u64, clock: &Clock) -> bool {
     !now.certainty.is_fixed() || timestamp_ms <= ms(now.unix_ms).saturating_add(AHEAD_MAX_MS)
 }
 
+/// What was taken so long before it goes is no live value any more.
+const LATE: Duration = Duration::from_secs(5);
+
 /// Where the primary host stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -61,6 +64,8 @@ pub(super) struct Host {
     standing: Standing,
     /// It was there in this session, and went since.
     broken: bool,
+    /// Since when everything waits for it, in this session.
+    waited_since: Option<Instant>,
     /// It was there, and said so again with a newer time.
     renewed: bool,
     /// When what did not count yet was owed again in one session last.
@@ -77,6 +82,7 @@ impl Host {
             clock,
             standing: Standing::Unknown,
             broken: false,
+            waited_since: None,
             renewed: false,
             again_at: None,
             newest_ms: None,
@@ -87,6 +93,7 @@ impl Host {
     /// A session begins: what the broker retains will tell. What is proven and does not count yet is owed again.
     pub(super) fn begin(&mut self) {
         (self.standing, self.broken, self.renewed) = (Standing::Unknown, false, false);
+        self.waited_since = None;
         self.proven.clear();
     }
 
@@ -116,9 +123,16 @@ impl Host {
         self.broken
     }
 
-    /// It is told everything from now on, whatever was before.
-    pub(super) const fn greet(&mut self) {
+    /// It is not there, and everything waits for it.
+    pub(super) fn keep_waiting(&mut self, now: Instant) {
+        self.waited_since.get_or_insert(now);
+    }
+
+    /// It is told everything from now on, whatever was before. Was it waited for so long that what came meanwhile is backlog, and
+    /// nothing of it goes before what is new?
+    pub(super) fn greet(&mut self, now: Instant) -> bool {
         self.broken = false;
+        self.waited_since.take().is_some_and(|since| now >= since + LATE)
     }
 
     /// Somebody asks for births: was it a host that began anew without a word? Then nothing that did not count yet ever will, and

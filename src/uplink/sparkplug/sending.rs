@@ -50,6 +50,7 @@ impl<S: Source> Session<'_, S> {
         }
         progress.not_before = None;
         self.hear(client, line, progress, now)?;
+        progress.pressed = self.packer.node().is_some_and(|node| node.ears.is_pressed());
         if let Some(wait) = self.host_allows(client, line, progress)? {
             return Ok(wait);
         }
@@ -160,7 +161,7 @@ impl<S: Source> Session<'_, S> {
     }
 
     /// What the primary host has to say to births and data; `None`: go on.
-    fn host_allows(&mut self, client: &Client, line: &Line, progress: &Progress) -> Result<Option<Data>, End> {
+    fn host_allows(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<Option<Data>, End> {
         let several = self.plan.servers.len() > 1;
         let Some(node) = self.packer.node() else { return Ok(None) };
         let born = node.is_born();
@@ -175,13 +176,18 @@ impl<S: Source> Session<'_, S> {
         }
         match host.standing() {
             Standing::Online => {
-                host.greet();
+                if host.greet(Instant::now()) {
+                    (progress.round_at, progress.paused) = (Some(Instant::now()), true);
+                }
                 Ok(None)
             }
             Standing::Unknown | Standing::Offline if several && progress.stands_for() >= HOST_WAIT => {
                 Err(self.leave_for_host(client, line, "the primary host is not at this server"))
             }
-            Standing::Unknown | Standing::Offline => Ok(Some(Data::MustWait)),
+            Standing::Unknown | Standing::Offline => {
+                host.keep_waiting(Instant::now());
+                Ok(Some(Data::MustWait))
+            }
         }
     }
 

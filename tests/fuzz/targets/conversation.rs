@@ -8,7 +8,7 @@
 //! and whether half a packet at its end is sent.
 
 #[path = "../../support/broker.rs"]
-mod support;
+pub(super) mod support;
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read as _, Write as _};

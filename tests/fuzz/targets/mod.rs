@@ -10,6 +10,8 @@ mod gate;
 mod inbox;
 mod payload;
 mod question;
+#[cfg(feature = "quic")]
+mod quic;
 #[cfg(feature = "mqtt-sn")]
 mod sensors;
 mod sparkplug;
@@ -38,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "payload", run: payload::run, mutations: 5_000 },
     Target { name: "sparkplug", run: sparkplug::run, mutations: 20_000 },
     Target { name: "conversation", run: conversation::run, mutations: 1_000 },
+    #[cfg(feature = "quic")]
+    Target { name: "quic", run: quic::run, mutations: 200 },
     #[cfg(feature = "mqtt-sn")]
     Target { name: "sensors", run: sensors::run, mutations: 20_000 },
 ];

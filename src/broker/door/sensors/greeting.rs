@@ -203,6 +203,7 @@ impl Translator {
 
     /// One that is awake is told when it has got all that waited (section 6.14). The broker is asked: it answers a PINGREQ when
     /// nothing is left, in its queue or on its disk or on its way, and what went before the answer has come here before it.
+    /// As long as more comes than the sensor takes it stays awake, as the specification has it; it may say when it sleeps.
     pub(super) fn look_for_rest(&mut self) {
         let Stage::Awake(duration) = self.stage else { return };
         if self.flight.is_some() || !self.waiting.is_empty() {

@@ -1,0 +1,47 @@
+//! What is kept of a topic for those who come later.
+
+use std::sync::Arc;
+
+use super::{Core, Shared};
+use crate::access::Identity;
+use crate::broker::message::{Message, Retain};
+
+impl Shared {
+    /// There is no room for a retained message, and nobody who could be told: it is sent on, and none is kept in place of an
+    /// older one that is not true any more.
+    pub(super) fn not_kept(&self, core: &mut Core, topic: &str) {
+        core.retained.clear(topic);
+        self.stats.publishes_refused.one();
+        if self.talk.allows() {
+            tracing::warn!(
+                topic,
+                "no room for more retained messages: it is sent on, and nothing is kept on its topic"
+            );
+        }
+    }
+
+    /// Is there a retained message, or may there be one in a file that could not be read yet?
+    pub(super) fn may_be_kept(&self, core: &Core, topic: &str) -> bool {
+        core.retained.has(topic) || !self.disk.is_known()
+    }
+
+    /// Bytes of all retained payloads.
+    pub(in crate::broker) fn retained_bytes(&self) -> usize {
+        self.lock().retained.bytes()
+    }
+}
+
+impl Core {
+    /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
+    pub(super) fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
+        if retain == Retain::No {
+            return;
+        }
+        if message.payload.is_empty() {
+            self.retained.clear(&message.topic);
+        } else {
+            let kept = self.retained.put(Arc::clone(message), source.cloned());
+            debug_assert!(kept.is_ok(), "it was looked before whether there is room");
+        }
+    }
+}
