@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
 use crate::flow::hub::EventRecord;
+use crate::flow::stop::Stop;
 use crate::model::tag::DeviceIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
@@ -76,6 +77,11 @@ impl House {
         let earlier = self.earlier(None);
         self.means.store.revise(revision(&self.plan, &earlier)).await;
         self.bridges.revise(&self.plan, &earlier).await;
+    }
+
+    /// What tells uplinks and bridges to end, and to hurry.
+    pub fn farewell(&self) -> [Stop; 2] {
+        [self.uplinks.stop.clone(), self.bridges.stop.clone()]
     }
 
     /// The plans that may come back: what the stores keep for them stays. While one is exchanged for the next, `old` too.

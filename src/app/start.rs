@@ -113,14 +113,13 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
-    let shown = alarms.shown();
     let broker_end = CancellationToken::new();
     house.buses.begin(&house.means, &plan).await;
     let mut sources = start_sources(&base, &house, commands, &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
-    let figures = figures(&base, &house, &access, shown);
+    let figures = figures(&base, &house, &access, alarms.shown());
     let renew = house.gatekeeper.renewals();
     let crew = house.means.crew(&stop);
     let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
@@ -130,8 +129,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
     sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
     let (roster, in_force) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan));
-    let farewell = [house.uplinks.stop.clone(), house.bridges.stop.clone()];
-    let reloader = Reloader::new(house);
+    let (farewell, reloader) = (house.farewell(), Reloader::new(house));
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let tasks = Tasks {
