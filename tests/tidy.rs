@@ -159,6 +159,37 @@ fn foreign_crates_live_in_one_room_each() {
     fail_with(&problems);
 }
 
+/// Of a task that has ended nobody asks whether it makes progress: its panic must be somebody's matter.
+#[test]
+fn whatever_runs_for_the_life_of_a_part_is_missed_when_it_panics() {
+    let by_name = ["app/supervisor.rs", "app/derived.rs"]; // they wait for it, and build it anew or tell
+    let mut problems = Vec::new();
+    for (file, text) in
+        sources().iter().filter(|(file, _)| file.starts_with("app/") || file.starts_with("broker/door/"))
+    {
+        for (line, code) in code_lines(product(text)) {
+            if code.contains("progress.watch(") && !by_name.contains(&file.as_str()) {
+                problems.push(format!("src/{file}:{line}: run it under supervisor::Crew"));
+            }
+            let door = file == "broker/door/mod.rs" || file == "broker/door/warden.rs";
+            let guarded = ["needed(", "progress::part(", "spawn(async move {"].iter().any(|known| code.contains(known));
+            if door && code.contains("tracker.spawn(") && !guarded {
+                problems.push(format!("src/{file}:{line}: run it under door::needed"));
+            }
+        }
+    }
+    let named = |part: &str, how: &str| {
+        let (_, text) = sources().into_iter().find(|(file, _)| file == part).expect("it is there");
+        assert!(product(&text).contains(how), "src/{part} has {how}");
+    };
+    named("app/uplinks.rs", "tokio::spawn(crew.run_one(kind, ");
+    named("app/status.rs", "quarters.spawn(crew.run(\"status\", ");
+    named("app/watchdog.rs", "tasks.spawn(crew.run_one(\"store\", ");
+    named("broker/door/warden.rs", "needed(\"door\", ");
+    named("broker/door/warden.rs", "needed(\"certificates\", ");
+    fail_with(&problems);
+}
+
 #[test]
 fn files_are_short_named_after_something_and_open_with_a_word_about_themselves() {
     let mut problems = Vec::new();

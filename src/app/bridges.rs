@@ -29,6 +29,7 @@ use crate::store::{self, Opening, Revision, Route, StoreHandle, StoreStats};
 use crate::uplink::{PassOn, PassedOn, UplinkStats};
 
 use super::means::{Means, Teller, bridge_subject};
+use super::revision::Bounds;
 use super::supervisor::watch_store;
 use super::uplinks::UplinkPart;
 use super::watchdog;
@@ -77,20 +78,21 @@ impl Bridges {
         Self { parts: BTreeMap::new(), waiting: BTreeMap::new(), stop: Stop::new() }
     }
 
-    /// Opens the store of each that has none yet, whatever lies there.
-    pub async fn open(&mut self, means: &Means, plan: &Plan) -> Result<(), JoinError> {
+    /// Opens the store of each that has none yet, whatever lies there. It evicts nothing that an earlier plan would keep.
+    pub async fn open(&mut self, means: &Means, plan: &Plan, earlier: &[Arc<Plan>]) -> Result<(), JoinError> {
         let missing = plan.bridges.iter().filter(|bridge| !self.parts.contains_key(&bridge.uplink.name));
         for bridge in missing.collect::<Vec<_>>() {
-            let opening = opening(plan, bridge, means.boot_token.clone());
+            let opening = opening(plan, bridge, earlier, means.boot_token.clone());
             let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
             let waited = self.waiting.remove(&bridge.uplink.name);
             let Waiting { hub, end, .. } = waited.unwrap_or_else(|| Waiting::of(bridge));
             end.meet_store();
             let (own, told) = notice::notices();
             let (name, mut helpers, stop) = (bridge.uplink.name.clone(), JoinSet::new(), means.stop.child());
-            helpers.spawn(tell_for(name.clone(), told, means.notices.clone()));
+            let crew = means.crew(&stop);
+            helpers.spawn(crew.keep("notices", &name, tell_for(name.clone(), told, means.notices.clone())));
             let store = store.start(end, means.clock.clone(), own);
-            watchdog::ask_store(&mut helpers, &means.progress, (&name, &store), &stop);
+            watchdog::ask_store(&mut helpers, &crew, (&name, &store), &stop);
             helpers.spawn(watch_store(store.clone(), "the store of a bridge", stop.clone(), means.broken.clone()));
             let part = BridgePart { plan: bridge.clone(), hub: Some(hub), store, connection: None, stop, helpers };
             self.parts.insert(name, part);
@@ -104,11 +106,12 @@ impl Bridges {
         open.chain(self.waiting.values().map(|waiting| (&waiting.plan, &waiting.hub)))
     }
 
-    /// The pace of commits is the same for all stores.
-    pub async fn revise(&self, plan: &Plan) {
+    /// The pace of commits is the same for all stores, and the bounds of each are its own: of an earlier plan too, as long as
+    /// that may come back.
+    pub async fn revise(&self, plan: &Plan, earlier: &[Arc<Plan>]) {
         for part in self.parts.values() {
             let Opening { tags, uplinks, max_size, max_age, commit_interval, .. } =
-                opening(plan, &part.plan, String::new());
+                opening(plan, &part.plan, earlier, String::new());
             part.store.revise(Revision { tags, uplinks, max_size, max_age, commit_interval }).await;
         }
     }
@@ -133,8 +136,8 @@ impl Bridges {
     pub fn connect(&mut self, means: &Means, gateway: &str) {
         for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.connection.is_none()) {
             let plan = &part.plan.uplink;
-            let connection =
-                UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, self.stop.child());
+            let stops = (self.stop.child(), &part.stop);
+            let connection = UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, stops);
             let Some(connection) = connection else {
                 tracing::error!(bridge = name, "the store does not know the bridge it was opened for");
                 continue;
@@ -142,7 +145,8 @@ impl Bridges {
             if part.plan.notifications == Notifications::Told {
                 let topic = bridge_state(&plan.client_id).into();
                 let (stats, publisher) = (Arc::clone(&connection.stats), means.publisher.clone());
-                part.helpers.spawn(tell_state(topic, stats, publisher, part.stop.clone()));
+                let telling = tell_state(topic, stats, publisher, part.stop.clone());
+                part.helpers.spawn(means.crew(&part.stop).keep("bridge state", name, telling));
             }
             part.connection = Some(connection);
         }
@@ -233,12 +237,13 @@ pub fn bridge_store_dir(plan: &Plan, bridge: &str) -> PathBuf {
     plan.gateway.data_dir.join(format!("bridge-{bridge}"))
 }
 
-fn opening(plan: &Plan, bridge: &BridgePlan, boot_token: String) -> Opening {
+fn opening(plan: &Plan, bridge: &BridgePlan, earlier: &[Arc<Plan>], boot_token: String) -> Opening {
+    let Bounds { max_size, max_age } = Bounds::of_bridge(bridge, earlier);
     let (name, classes) = (bridge.uplink.name.clone(), bridge.uplink.classes.clone());
     Opening {
         dir: bridge_store_dir(plan, &name),
-        max_size: bridge.max_size,
-        max_age: bridge.max_age,
+        max_size,
+        max_age,
         commit_interval: plan.store.commit_interval,
         tags: Vec::new(),
         uplinks: vec![Route { name, classes, start: UplinkStart::Oldest }],

@@ -106,7 +106,8 @@ impl Buses {
         let parts = means.of_bus(plan, stop.clone());
         let followed = parts.plans.followed();
         let (watched, slot) = WatchedBus::new(parts, ix);
-        self.parts.insert(name.to_owned(), BusPart { stop, slot, followed, task: tokio::spawn(watched.run()) });
+        let task = tokio::spawn(means.crew(&stop).keep("bus", name, watched.run()));
+        self.parts.insert(name.to_owned(), BusPart { stop, slot, followed, task });
     }
 
     /// Resolves when the buses that go on have nothing to do with these devices any more.
@@ -150,7 +151,8 @@ impl Buses {
             derive.knowing(known);
         }
         let stop = means.stop.child();
-        let task = tokio::spawn(derived::watch(means.of_bus(plan, stop.clone()), derive, Arc::clone(&tap)));
+        let watched = derived::watch(means.of_bus(plan, stop.clone()), derive, Arc::clone(&tap));
+        let task = tokio::spawn(means.crew(&stop).keep("derived", "", watched));
         self.derived = Some(DerivedPart { stop, tap, task });
     }
 }

@@ -1,22 +1,22 @@
 //! A running gateway as a set of parts that can be exchanged: what it is made of now, and how it becomes another one.
 //!
-//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first everybody who keeps
-//! something of tags or uplinks learns of the new ones (store, broker, live side); then touched buses end and begin, then
-//! what clients and clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
+//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first doors that go are shut
+//! and rights are the new ones, for a bus may take minutes to end and whoever may not any more must not meanwhile; then
+//! everybody who keeps something of tags or uplinks learns of the new ones (store, broker, live side) and new doors are
+//! opened; then touched buses end and begin, then what clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
 //! the new file would write too: a crash halfway is a start.
 
 use std::sync::Arc;
 
 use tokio::task::JoinError;
 
-use crate::broker::Control;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
 use crate::flow::hub::EventRecord;
+use crate::flow::stop::Stop;
 use crate::model::tag::DeviceIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
-use crate::store::Revision;
 
 use super::alarm_memory::{Entry, settled};
 use super::bridges::Bridges;
@@ -25,7 +25,7 @@ use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::means::{Means, own_nodes, topics};
 use super::publisher::Turn;
-use super::start::{routes, tag_metas};
+use super::revision::revision;
 use super::trial::Trial;
 use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 
@@ -54,17 +54,19 @@ impl House {
         let new = Arc::new(new);
         let old = std::mem::replace(&mut self.plan, Arc::clone(&new));
         let means = &self.means;
-        means.store.revise(self.revision(Some(&old))).await;
+        self.change_rights(&old, changes).await;
+        let earlier = self.earlier(Some(&old));
+        means.store.revise(revision(&new, &earlier)).await;
         means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
         means.plan.store(Arc::clone(&new));
         self.turn().await;
+        self.open_doors(changes).await;
         self.forget_standings(changes);
         self.buses.change(means, (&old, &new), changes).await;
-        self.change_doors(changes).await;
-        self.change_ways(changes).await;
+        self.change_ways(changes, &earlier).await;
         self.uplinks.change(&self.means, &new, changes).await;
         self.means.ownership.stand_for(own_nodes(&new).collect());
         self.show_roster();
@@ -72,25 +74,19 @@ impl House {
 
     /// The plan stays: what it does not have any more is dropped.
     pub async fn settle(&self) {
-        self.means.store.revise(self.revision(None)).await;
+        let earlier = self.earlier(None);
+        self.means.store.revise(revision(&self.plan, &earlier)).await;
+        self.bridges.revise(&self.plan, &earlier).await;
     }
 
-    /// What the store has to know: the plan, and uplinks of an earlier one as long as that may come back.
-    fn revision(&self, earlier: Option<&Plan>) -> Revision {
-        let mut uplinks = routes(&self.plan);
-        let trial = self.trial.as_ref().map(|trial| &*trial.before);
-        for old in [earlier, trial].into_iter().flatten().flat_map(routes) {
-            match uplinks.iter_mut().find(|route| route.name == old.name) {
-                Some(route) => {
-                    let more: Vec<_> = old.classes.iter().filter(|class| !route.classes.contains(class)).collect();
-                    route.classes.extend(more);
-                }
-                None => uplinks.push(old),
-            }
-        }
-        let store = &self.plan.store;
-        let (max_size, max_age, commit_interval) = (store.max_size, store.max_age, store.commit_interval);
-        Revision { tags: tag_metas(&self.plan), uplinks, max_size, max_age, commit_interval }
+    /// What tells uplinks and bridges to end, and to hurry.
+    pub fn farewell(&self) -> [Stop; 2] {
+        [self.uplinks.stop.clone(), self.bridges.stop.clone()]
+    }
+
+    /// The plans that may come back: what the stores keep for them stays. While one is exchanged for the next, `old` too.
+    fn earlier(&self, old: Option<&Arc<Plan>>) -> Vec<Arc<Plan>> {
+        old.into_iter().chain(self.trial.as_ref().map(|trial| &trial.before)).cloned().collect()
     }
 
     /// Alarms that are active go with their tags; those of which the plan knows nothing any more end now.
@@ -132,19 +128,28 @@ impl House {
         }
     }
 
-    /// Listeners, users and rights. Users and certificates are read again whatever has changed.
-    async fn change_doors(&self, changes: &Changes) {
+    /// Users and rights; they are read again, and certificates, whatever has changed. Doors that go or are others now are
+    /// shut before: nobody has the old rights at a new door, nor the new ones at an old door.
+    async fn change_rights(&self, old: &Plan, changes: &Changes) {
+        let new = &self.plan.broker;
         if changes.any(Part::Listener) {
-            let control: &Control = &self.means.control;
-            control.listen(self.plan.broker.listeners.clone()).await;
+            let stay = old.broker.listeners.iter().filter(|door| new.listeners.contains(door)).cloned();
+            self.means.control.listen(stay.collect()).await;
         }
-        self.gatekeeper.reload(&self.plan.broker).await;
+        self.gatekeeper.reload(new).await;
+    }
+
+    /// Opens those that are new.
+    async fn open_doors(&self, changes: &Changes) {
+        if changes.any(Part::Listener) {
+            self.means.control.listen(self.plan.broker.listeners.clone()).await;
+        }
     }
 
     /// `[[forward]]` and `[[bridge]]`.
-    async fn change_ways(&mut self, changes: &Changes) {
+    async fn change_ways(&mut self, changes: &Changes, earlier: &[Arc<Plan>]) {
         if changes.any(Part::Store) {
-            self.bridges.revise(&self.plan).await;
+            self.bridges.revise(&self.plan, earlier).await;
         }
         if !changes.any(Part::Forward) && !changes.any(Part::Bridge) {
             return;
@@ -152,7 +157,7 @@ impl House {
         let gone = self.bridges.take_touched(changes, &self.plan);
         self.lead();
         gone.end(&self.means).await;
-        if let Err(error) = self.open_bridges().await {
+        if let Err(error) = self.open_bridges(earlier).await {
             tracing::error!(%error, "the store of a new bridge could not be opened");
             self.means.broken.send_replace(Some("the store of a bridge")); // its clients would be told nothing
         }
@@ -160,8 +165,8 @@ impl House {
     }
 
     /// Opens the stores of bridges that have none yet; what is retained goes out first.
-    pub async fn open_bridges(&mut self) -> Result<(), JoinError> {
-        self.bridges.open(&self.means, &self.plan).await?;
+    pub async fn open_bridges(&mut self, earlier: &[Arc<Plan>]) -> Result<(), JoinError> {
+        self.bridges.open(&self.means, &self.plan, earlier).await?;
         self.lead();
         self.bridges.offer_retained(&self.means).await;
         Ok(())

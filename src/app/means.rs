@@ -26,7 +26,7 @@ use crate::uplink::{Commands, Timing};
 
 use super::publisher::Turns;
 use super::router::{PlanNow, Slots};
-use super::supervisor::{BusParts, build};
+use super::supervisor::{BusParts, Crew, build};
 
 /// Handles of everything that outlives a reload. Held by the house; given back when it is taken down.
 pub(super) struct Means {
@@ -75,6 +75,11 @@ impl Means {
             memory: self.memory.clone(),
             build: Arc::new(build),
         }
+    }
+
+    /// Of those that must not end before this stop.
+    pub fn crew(&self, stop: &Stop) -> Crew {
+        Crew::new(&self.progress, stop, &self.broken)
     }
 
     /// What an uplink with `commands = true` is given.

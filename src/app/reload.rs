@@ -18,7 +18,7 @@ use super::house::House;
 use super::publisher::{Configuration, status};
 use super::trial::{Health, Link, Trial, Verdict, judge};
 use crate::config::Problems;
-use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
+use crate::config::difference::{Changes, HOLES_MAX, Part, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
@@ -26,8 +26,8 @@ use crate::flow::stop::Stop;
 use crate::model::topic::GatewayTopics;
 use crate::uplink::UplinkStats;
 
-/// Where the time of a trial was not enough to say how a device stands it is looked at again, so often and so many times; a
-/// device that has still not been asked says nothing against the plan.
+/// Where the time of a trial was not enough to say how a device or an uplink stands it is looked at again, so often and so
+/// many times; a device that has still not been asked, or a link that is away, says nothing against the plan.
 const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
 
 /// What is still to be done about a trial.
@@ -85,10 +85,15 @@ impl Reloader {
     pub async fn apply(&self, plan: Plan) -> Outcome {
         let reloader = self.clone();
         let applied = tokio::spawn(async move { reloader.exchange(plan).await }).await;
-        applied.unwrap_or_else(|error| {
-            tracing::error!(%error, "a reload failed inside the gateway");
-            Outcome::Stopping
-        })
+        let error = match applied {
+            Ok(outcome) => return outcome,
+            Err(error) => error,
+        };
+        tracing::error!(%error, "a reload failed inside the gateway");
+        if let Some(house) = self.house.lock().await.as_ref().filter(|_| error.is_panic()) {
+            house.means.broken.send_replace(Some("a reload")); // nobody knows how far it came
+        }
+        Outcome::Stopping
     }
 
     async fn exchange(&self, plan: Plan) -> Outcome {
@@ -149,7 +154,7 @@ impl Reloader {
                 }
             }
         };
-        tokio::spawn(house.means.progress.watch("trial", "", judging));
+        tokio::spawn(house.means.crew(&house.means.stop).run_to_end("trial", judging));
     }
 
     /// The trial is over: if anything is worse, the plan before it is back. It may be looked at again so many times.
@@ -158,10 +163,16 @@ impl Reloader {
         let Some(house) = guard.as_mut().filter(|_| !stop.is_begun()) else { return Judged::Over };
         let Some(trial) = house.trial.as_ref().filter(|trial| trial.number == number) else { return Judged::Over };
         let changes = difference(&arranged(&house.plan, (*trial.before).clone()), &house.plan);
-        let Verdict { worse, open } = judge(&trial.stood, &house.health(), &changes, &house.plan);
-        if worse.is_empty() && !open.is_empty() && left > 0 {
+        let plans = (&*trial.before, &*house.plan);
+        let Verdict { mut worse, open, late } = judge(&trial.stood, &house.health(), &changes, plans);
+        if worse.is_empty() && !(open.is_empty() && late.is_empty()) && left > 0 {
+            if left == LOOK_AGAIN.1 {
+                let (open, late) = (open.join(", "), late.join(", "));
+                tracing::info!(open, late, "the trial goes on, nothing can be said yet");
+            }
             return Judged::NotYet;
         }
+        worse.extend(late);
         if worse.is_empty() {
             tracing::info!("the reloaded configuration has proved itself");
             house.end_trial(Configuration::InForce).await;
@@ -181,7 +192,9 @@ impl House {
         audit(&changes);
         self.change(back, &changes).await;
         self.end_trial(Configuration::RolledBack).await;
-        let detail = format!("{reason}; the configuration before is back in force, the file is as it was: mend it");
+        let rights = if changes.any(Part::Rights) { ", users and rules of the broker with it" } else { "" };
+        let detail =
+            format!("{reason}; the configuration before is back in force{rights}, the file is as it was: mend it");
         self.rolled_back = true;
         self.notice("config_rolled_back", Phase::Active, detail);
     }
@@ -266,5 +279,5 @@ impl House {
 }
 
 fn link(stats: &UplinkStats) -> Link {
-    Link { state: stats.standing(), was_connected: stats.sessions.get() > 0 }
+    Link { state: stats.standing(), was_connected: stats.sessions.get() > 0, unreached: stats.unreached.get() > 0 }
 }

@@ -37,6 +37,9 @@ pub const STOP_MAX: Duration = Duration::from_secs(60);
 /// Then it hurries by itself, as after a second SIGTERM: uplinks get no more time, the rest is the disk's.
 const HURRY_AFTER: Duration = Duration::from_secs(35);
 
+/// So long a reload that is under way may still take then; it is given up after that, as a power cut would end it.
+const RELOAD_MAX: Duration = Duration::from_secs(10);
+
 /// What runs besides the uplinks.
 pub(super) struct Tasks {
     /// Buses, router, clock watch: they hear the stop signal.
@@ -63,6 +66,8 @@ pub struct Running {
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
     pub(super) reloader: Reloader,
+    /// Of the uplinks and of the bridges.
+    pub(super) farewell: [Stop; 2],
     pub(super) progress: Progress,
     pub(super) notices: Notices,
     /// Ends last.
@@ -117,10 +122,12 @@ impl Running {
 
     /// Takes everything down in order; returns when all that was polled is committed and saved.
     pub async fn stop(self) {
-        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, .. } = self;
+        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, farewell, .. } = self;
         stop.begin();
-        let Some(House { means, buses, uplinks, mut bridges, .. }) = reloader.close().await else { return };
-        let hurry = tokio::spawn(pass_hurry_on(stop, [uplinks.stop.clone(), bridges.stop.clone()]));
+        let hurry = tokio::spawn(pass_hurry_on(stop.clone(), farewell)); // a reload may have the house
+        let Some(House { means, buses, uplinks, mut bridges, .. }) = given(reloader.close(), &stop).await else {
+            return hurry.abort();
+        };
         buses.ended().await;
         drop(means); // lets go of the lanes into the store
         join_all(&mut tasks.sources, "a source").await;
@@ -159,6 +166,22 @@ async fn pass_hurry_on(from: Stop, to: [Stop; 2]) {
     to.iter().for_each(Stop::hurry);
 }
 
+/// What a reload that is under way lets go of; `None` when it does not although it hurries.
+async fn given<T>(house: impl Future<Output = Option<T>>, stop: &Stop) -> Option<T> {
+    let late = async {
+        stop.hurried().await;
+        tokio::time::sleep(RELOAD_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        house = house => house,
+        () = late => {
+            tracing::error!("a reload does not end, the gateway stops in the middle of it; what is committed stays");
+            None
+        }
+    }
+}
+
 async fn join_all(tasks: &mut JoinSet<()>, what: &'static str) {
     while let Some(ended) = tasks.join_next().await {
         report(ended, what);
@@ -171,5 +194,23 @@ pub(super) fn report<T>(ended: Result<T, tokio::task::JoinError>, what: &'static
         && error.is_panic()
     {
         tracing::error!(task = what, %error, "a task panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_behind_a_reload_hurries_in_time_and_does_not_wait_for_it_for_ever() {
+        let (stop, farewell, began) = (Stop::new(), [Stop::new(), Stop::new()], tokio::time::Instant::now());
+        stop.begin();
+        let hurry = tokio::spawn(pass_hurry_on(stop.clone(), farewell.clone()));
+        assert_eq!(given(std::future::pending::<Option<()>>(), &stop).await, None);
+        assert!(farewell.iter().all(Stop::is_hurried), "the uplinks have been told");
+        assert_eq!(began.elapsed().as_secs(), (HURRY_AFTER + RELOAD_MAX).as_secs());
+        assert!(HURRY_AFTER + RELOAD_MAX < STOP_MAX);
+        hurry.await.expect("runs");
+        assert_eq!(given(std::future::ready(Some(7)), &stop).await, Some(7), "who has it gives it");
     }
 }

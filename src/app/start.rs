@@ -51,7 +51,7 @@ use super::reload::Reloader;
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks};
 use super::status;
-use super::supervisor::{Crew, watch_broker, watch_store};
+use super::supervisor::{watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
 use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
 use super::watchdog;
@@ -106,31 +106,30 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
     let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
     let mut house = house(&base, means, Arc::clone(&access));
-    house.open_bridges().await?;
+    house.open_bridges(&[]).await.inspect_err(|_| stop.begin())?; // what runs by now is not missed
     house.gatekeeper.load().await;
     live.begin();
     let (broker, addresses) = bind(&quarters, broker).await?;
     announce(&plan);
 
     let alarms = resume_alarms(&base, publisher.clone()).await?;
-    let shown = alarms.shown();
     let broker_end = CancellationToken::new();
     house.buses.begin(&house.means, &plan).await;
     let mut sources = start_sources(&base, &house, commands, &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
-    let figures = figures(&base, &house, &access, shown);
+    let figures = figures(&base, &house, &access, alarms.shown());
     let renew = house.gatekeeper.renewals();
-    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &stop, renew)).await;
-    let status = status.inspect_err(|_| stop.begin())?; // what runs by now is not missed
+    let crew = house.means.crew(&stop);
+    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
+    let status = status.inspect_err(|_| stop.begin())?;
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
-    let crew = Crew::new(&progress, &stop, &broken);
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
     sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
     let (roster, in_force) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan));
-    let reloader = Reloader::new(house);
+    let (farewell, reloader) = (house.farewell(), Reloader::new(house));
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let tasks = Tasks {
@@ -155,6 +154,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         run_dir,
         store_dir: store_dir(&plan),
         reloader,
+        farewell,
         progress,
         notices,
         _quarters: quarters,
@@ -356,12 +356,12 @@ fn start_sources(
     commands: mpsc::Receiver<command::Submitted>,
     end: &CancellationToken,
 ) -> JoinSet<()> {
-    let (mut sources, progress, stop, means) = (JoinSet::new(), &base.progress, &base.stop, &house.means);
-    let crew = Crew::new(progress, stop, &means.broken);
+    let (mut sources, stop, means) = (JoinSet::new(), &base.stop, &house.means);
+    let crew = means.crew(stop);
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
     let asked = journal.clone();
     let asking = watchdog::ask(async move || asked.answers().await, stop.clone());
-    sources.spawn(progress.watch("journal", "", asking));
+    sources.spawn(crew.run("journal", asking));
     let router = Router {
         plan: Arc::clone(&means.plan),
         buses: Arc::clone(&means.slots),
@@ -372,12 +372,12 @@ fn start_sources(
         end: end.clone(),
     };
     sources.spawn(crew.run("router", router.run(commands, stop.clone())));
-    sources.spawn(forwarding::close_at_stop(means.forward.clone(), stop.clone()));
+    sources.spawn(crew.keep("forward", "", forwarding::close_at_stop(means.forward.clone(), stop.clone())));
     sources.spawn(crew.run("users", Arc::clone(&house.gatekeeper).run(stop.clone())));
-    watchdog::ask_store(&mut sources, progress, ("", &base.store), stop);
+    watchdog::ask_store(&mut sources, &crew, ("", &base.store), stop);
     let control = means.control.clone();
     let ledger = watchdog::ask(async move || control.disk_answers().await, stop.clone());
-    sources.spawn(progress.watch("ledger", "", ledger));
+    sources.spawn(crew.run("ledger", ledger));
     sources
 }
 

@@ -18,6 +18,7 @@ use super::board::Sources;
 use super::figures;
 use super::quarters::Quarters;
 use super::router::Slots;
+use super::supervisor::Crew;
 
 /// Where it is, once it has been tried; the page itself runs until stopping, as one of the sources.
 pub(super) async fn open(
@@ -25,7 +26,7 @@ pub(super) async fn open(
     sources: Sources,
     quarters: &Quarters,
     (values, commands): (Option<Arc<Values>>, CommandEntry),
-    (tasks, stop, renew): (&mut JoinSet<()>, &Stop, watch::Receiver<u64>),
+    (tasks, crew, stop, renew): (&mut JoinSet<()>, &Crew, &Stop, watch::Receiver<u64>),
 ) -> Result<Option<SocketAddr>, JoinError> {
     let (Some(page), Some(values)) = (plan.status.clone(), values) else { return Ok(None) };
     let operate = operate(&values, sources.buses.clone());
@@ -54,7 +55,7 @@ pub(super) async fn open(
             (status, address)
         })
         .await?;
-    let serving = quarters.spawn(sources.progress.watch("status", "", status.run(stop.clone())));
+    let serving = quarters.spawn(crew.run("status", status.run(stop.clone())));
     tasks.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the status page ended badly");

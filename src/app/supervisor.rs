@@ -133,43 +133,89 @@ fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
 }
 
 /// Runs tasks without which the process has no point. When one ends before the stop, by a panic or of itself, that is told:
-/// of a task that has ended nobody asks whether it makes progress, so the watchdog would go on being fed.
+/// of a task that has ended nobody asks whether it makes progress, so the watchdog would go on being fed. All that the app
+/// starts for as long as a part lives runs here, but for what is built anew after a panic.
 #[derive(Clone)]
 pub struct Crew {
     progress: Progress,
-    stop: Stop,
+    until: Vec<Stop>,
     broken: watch::Sender<Option<&'static str>>,
+}
+
+/// What is wrong about the end of a task before the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// Any end.
+    Always,
+    /// A panic: it may come to its end.
+    Panic,
 }
 
 impl Crew {
     /// Until this stop; where it is told.
     pub fn new(progress: &Progress, stop: &Stop, broken: &watch::Sender<Option<&'static str>>) -> Self {
-        Self { progress: progress.clone(), stop: stop.clone(), broken: broken.clone() }
+        Self { progress: progress.clone(), until: vec![stop.clone()], broken: broken.clone() }
+    }
+
+    /// The same, until this stop or one of those before.
+    #[must_use]
+    pub fn or_until(mut self, stop: &Stop) -> Self {
+        self.until.push(stop.clone());
+        self
     }
 
     /// The task, whose beat is seen under this name.
     pub fn run<F: Future>(&self, what: &'static str, task: F) -> impl Future<Output = F::Output> + use<F> {
-        let missed = Missed { what, stop: self.stop.clone(), broken: self.broken.clone() };
-        let task = async move {
-            let _missed = missed;
-            task.await
-        };
-        self.progress.watch(what, "", task)
+        self.run_one(what, "", task)
+    }
+
+    /// The same with one of several of a kind.
+    pub fn run_one<F: Future>(
+        &self,
+        kind: &'static str,
+        name: &str,
+        task: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        self.progress.watch(kind, name, self.missed(kind, name, Wrong::Always).over(task))
+    }
+
+    /// A task that may come to its end, but not by a panic.
+    pub fn run_to_end<F: Future>(&self, what: &'static str, task: F) -> impl Future<Output = F::Output> + use<F> {
+        self.progress.watch(what, "", self.missed(what, "", Wrong::Panic).over(task))
+    }
+
+    /// A task that others watch, or that only waits: its beat is not seen.
+    pub fn keep<F: Future>(&self, kind: &'static str, name: &str, task: F) -> impl Future<Output = F::Output> + use<F> {
+        self.missed(kind, name, Wrong::Always).over(task)
+    }
+
+    fn missed(&self, kind: &'static str, name: &str, wrong: Wrong) -> Missed {
+        Missed { kind, name: name.to_owned(), wrong, until: self.until.clone(), broken: self.broken.clone() }
     }
 }
 
 /// Dropped with the task.
 struct Missed {
-    what: &'static str,
-    stop: Stop,
+    kind: &'static str,
+    name: String,
+    wrong: Wrong,
+    until: Vec<Stop>,
     broken: watch::Sender<Option<&'static str>>,
+}
+
+impl Missed {
+    async fn over<F: Future>(self, task: F) -> F::Output {
+        let _missed = self;
+        task.await
+    }
 }
 
 impl Drop for Missed {
     fn drop(&mut self) {
-        if !self.stop.is_begun() {
-            tracing::error!(task = self.what, "a task ended that must not");
-            self.broken.send_replace(Some(self.what));
+        let may_end = self.wrong == Wrong::Panic && !std::thread::panicking();
+        if !may_end && !self.until.iter().any(Stop::is_begun) {
+            tracing::error!(task = self.kind, name = self.name, "a task ended that must not; the gateway begins anew");
+            self.broken.send_replace(Some(self.kind));
         }
     }
 }
@@ -290,6 +336,23 @@ mod tests {
         let late = crew.run("one that was stopped", async {});
         stop.begin();
         tokio::spawn(late).await.expect("runs");
+        assert_eq!(*told.borrow(), None);
+    }
+
+    #[tokio::test]
+    async fn one_of_several_is_missed_by_its_name_and_one_that_may_end_only_when_it_panics() {
+        let (stop, own, (broken, told)) = (Stop::new(), Stop::new(), watch::channel(None));
+        let crew = Crew::new(&Progress::default(), &stop, &broken).or_until(&own);
+        tokio::spawn(crew.run_to_end("trial", async {})).await.expect("runs");
+        assert_eq!(*told.borrow(), None, "it may end");
+        assert!(tokio::spawn(crew.run_to_end("trial", async { panic!("on purpose") })).await.is_err());
+        assert_eq!(broken.send_replace(None), Some("trial"));
+        assert!(tokio::spawn(crew.run_one("uplink", "cloud", async { panic!("on purpose") })).await.is_err());
+        assert_eq!(broken.send_replace(None), Some("uplink"));
+        assert!(tokio::spawn(crew.keep("bus", "line", async { panic!("on purpose") })).await.is_err());
+        assert_eq!(broken.send_replace(None), Some("bus"));
+        own.begin(); // of two stops either is enough
+        tokio::spawn(crew.run_one("uplink", "cloud", async {})).await.expect("runs");
         assert_eq!(*told.borrow(), None);
     }
 

@@ -3,13 +3,15 @@
 //! Pure: how things stand is brought. Worse is: a device that answered and is down, an uplink that was connected and has
 //! not been since, a listener that is not open, a store that cannot commit any more. What was bad before, and what is new,
 //! proves nothing: a new device may not be wired yet. A new listener that cannot be opened does: nothing else will mend it.
-//! Nor does one lost frame, or a device whose turn has not come: of these nothing can be said yet.
+//! Nor does one lost frame, or a device whose turn has not come: of these nothing can be said yet. An uplink tries again
+//! with growing pauses, so one that has not connected is looked at until the last look; and one whose way there is the same
+//! as before says nothing as long as nobody answers at its other end: that is the link.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::difference::{Changes, How, Part};
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, UplinkPlan};
 use crate::flow::hub::Standing;
 use crate::uplink::UplinkState;
 
@@ -39,6 +41,8 @@ pub(super) struct Link {
     pub state: UplinkState,
     /// It has been connected since it began.
     pub was_connected: bool,
+    /// Nobody answered its last attempt.
+    pub unreached: bool,
 }
 
 /// What a trial has shown so far.
@@ -48,19 +52,15 @@ pub(super) struct Verdict {
     pub worse: Vec<String>,
     /// Of these nothing can be said yet.
     pub open: Vec<String>,
+    /// This is worse if it is still so at the last look.
+    pub late: Vec<String>,
 }
 
-/// Of two moments; `changes` are those between the two plans, `new` is the later one.
-pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Verdict {
-    let Verdict { mut worse, open } = devices(before, now, changes, new);
-    for (name, link) in &now.uplinks {
-        let touched = changes.of(Part::Uplink, name).or(changes.of(Part::Bridge, name)).is_some();
-        let connected = before.uplinks.get(name).is_some_and(|link| link.state == UplinkState::Connected);
-        let fails = matches!(link.state, UplinkState::Connecting | UplinkState::Disabled) && !link.was_connected;
-        if touched && connected && fails {
-            worse.push(format!("uplink {name} was connected and cannot connect now"));
-        }
-    }
+/// Of two moments, under two plans, and what changed between these.
+pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, (old, new): (&Plan, &Plan)) -> Verdict {
+    let mut verdict = devices(before, now, changes, new);
+    uplinks(&mut verdict, (before, now), changes, (old, new));
+    let worse = &mut verdict.worse;
     for (name, open) in &now.listeners {
         let touched = changes.of(Part::Listener, name);
         let was_shut = before.listeners.get(name) == Some(&false);
@@ -71,7 +71,43 @@ pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, new: &Plan
     if now.store_failed && !before.store_failed {
         worse.push("the store cannot commit".to_owned());
     }
-    Verdict { worse, open }
+    verdict
+}
+
+fn uplinks(verdict: &mut Verdict, (before, now): (&Health, &Health), changes: &Changes, (old, new): (&Plan, &Plan)) {
+    for (name, link) in now.uplinks.iter().filter(|(_, link)| !link.was_connected) {
+        let touched = changes.of(Part::Uplink, name).or(changes.of(Part::Bridge, name)).is_some();
+        let connected = before.uplinks.get(name).is_some_and(|link| link.state == UplinkState::Connected);
+        if !touched || !connected {
+            continue;
+        }
+        let fails = || format!("uplink {name} was connected and cannot connect now");
+        let same_way = uplink(old, name).zip(uplink(new, name)).is_some_and(|(old, new)| has_same_way(old, new));
+        match link.state {
+            UplinkState::Disabled => verdict.worse.push(fails()), // a file, and nothing mends it by itself
+            UplinkState::Connecting if link.unreached && same_way => verdict.open.push(name.clone()),
+            UplinkState::Connecting => verdict.late.push(fails()),
+            UplinkState::Connected | UplinkState::Paused | UplinkState::Stopped => {}
+        }
+    }
+}
+
+/// Or the connection of a bridge.
+fn uplink<'a>(plan: &'a Plan, name: &str) -> Option<&'a UplinkPlan> {
+    let mut all = plan.uplinks.iter().chain(plan.bridges.iter().map(|bridge| &bridge.uplink));
+    all.find(|uplink| uplink.name == name)
+}
+
+/// Does it go to the same place, by the same way, and as the same client?
+fn has_same_way(old: &UplinkPlan, new: &UplinkPlan) -> bool {
+    old.servers == new.servers
+        && old.tls == new.tls
+        && old.proxy == new.proxy
+        && old.paths == new.paths
+        && old.preset == new.preset
+        && old.mqtt_version == new.mqtt_version
+        && (&old.client_id, &old.username) == (&new.client_id, &new.username)
+        && (&old.password_file, &old.sas_key_file) == (&new.password_file, &new.sas_key_file)
 }
 
 fn devices(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Verdict {
@@ -110,7 +146,7 @@ mod tests {
     }
 
     fn worse(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Vec<String> {
-        judge(before, now, changes, new).worse
+        judge(before, now, changes, (new, new)).worse
     }
 
     #[test]
@@ -124,9 +160,10 @@ mod tests {
         };
         let before = health(&[("pump", Standing::Answering), ("fan", Standing::Answering)]);
         let bus = changes(&[(Part::Bus, "net", How::Changed)]);
-        let verdict = judge(&before, &health(&[("pump", Standing::Suspect)]), &bus, &plan);
-        assert_eq!(verdict, Verdict { worse: Vec::new(), open: vec!["pump".to_owned(), "fan".to_owned()] });
-        let verdict = judge(&before, &health(&[("pump", Standing::Answering), ("fan", Standing::Down)]), &bus, &plan);
+        let verdict = judge(&before, &health(&[("pump", Standing::Suspect)]), &bus, (&plan, &plan));
+        assert_eq!(verdict, Verdict { open: vec!["pump".to_owned(), "fan".to_owned()], ..Verdict::default() });
+        let now = health(&[("pump", Standing::Answering), ("fan", Standing::Down)]);
+        let verdict = judge(&before, &now, &bus, (&plan, &plan));
         assert_eq!((verdict.worse.len(), verdict.open.len()), (1, 0));
     }
 
@@ -153,17 +190,37 @@ mod tests {
         assert!(worse(&well, &door(true), &added, &plan).is_empty());
         let changed = changes(&[(Part::Listener, "0.0.0.0:1883", How::Changed)]);
         assert!(worse(&door(false), &door(false), &changed, &plan).is_empty(), "it was shut before");
-        let cloud = |state, was_connected| {
-            let link = Link { state, was_connected };
+        let failed = Health { store_failed: true, ..Health::default() };
+        assert_eq!(worse(&Health::default(), &failed, &changes(&[]), &plan).len(), 1);
+    }
+
+    #[test]
+    fn an_uplink_has_until_the_last_look_and_one_whose_way_is_the_same_is_not_blamed_for_the_link() {
+        let health = |state, was_connected, unreached| {
+            let link = Link { state, was_connected, unreached };
             Health { uplinks: [("cloud".to_owned(), link)].into(), ..Health::default() }
         };
         let touched = changes(&[(Part::Uplink, "cloud", How::Changed)]);
-        let judge = |then, now, since| worse(&cloud(then, true), &cloud(now, since), &touched, &plan).len();
-        assert_eq!(judge(UplinkState::Connected, UplinkState::Connecting, false), 1);
-        assert_eq!(judge(UplinkState::Connected, UplinkState::Connecting, true), 0, "it dials again");
-        assert_eq!(judge(UplinkState::Connected, UplinkState::Paused, false), 0, "it may not");
-        assert_eq!(judge(UplinkState::Connecting, UplinkState::Connecting, false), 0, "no link");
-        let failed = Health { store_failed: true, ..Health::default() };
-        assert_eq!(worse(&Health::default(), &failed, &changes(&[]), &plan).len(), 1);
+        let plan = |change: &dyn Fn(&mut UplinkPlan)| {
+            let mut uplink = UplinkPlan::plain("cloud");
+            change(&mut uplink);
+            Plan { uplinks: vec![uplink], ..Plan::empty("gw") }
+        };
+        let (old, other) = (plan(&|_| {}), plan(&|uplink| uplink.topic_prefix = "eu/".to_owned()));
+        let elsewhere = plan(&|uplink| uplink.client_id = "somebody".to_owned());
+        let was = health(UplinkState::Connected, true, false);
+        let count = |before: &Health, now: &Health, new: &Plan| {
+            let Verdict { worse, open, late } = judge(before, now, &touched, (&old, new));
+            (worse.len(), open.len(), late.len())
+        };
+        let away = health(UplinkState::Connecting, false, true);
+        assert_eq!(count(&was, &away, &other), (0, 1, 0), "the link is away");
+        assert_eq!(count(&was, &away, &elsewhere), (0, 0, 1), "it may be the new way");
+        let refused = health(UplinkState::Connecting, false, false);
+        assert_eq!(count(&was, &refused, &other), (0, 0, 1), "somebody is there and does not want it");
+        assert_eq!(count(&was, &health(UplinkState::Disabled, false, false), &other), (1, 0, 0), "a file");
+        assert_eq!(count(&was, &health(UplinkState::Connecting, true, true), &other), (0, 0, 0), "it dials again");
+        assert_eq!(count(&was, &health(UplinkState::Paused, false, false), &other), (0, 0, 0), "it may not");
+        assert_eq!(count(&away, &refused, &elsewhere), (0, 0, 0), "no link before");
     }
 }

@@ -86,7 +86,7 @@ impl Uplinks {
             ("uplink", &plan.gateway.name),
             (uplink, &means.store),
             commands,
-            self.stop.child(),
+            (self.stop.child(), &means.stop),
         ) {
             Some(part) => _ = self.parts.insert(uplink.name.clone(), part),
             None => tracing::error!(uplink = uplink.name, "the store does not know the uplink"),
@@ -95,13 +95,14 @@ impl Uplinks {
 }
 
 impl UplinkPart {
-    /// `None` where the store was not opened with it.
+    /// `None` where the store was not opened with it. It ends with `stop`; once `sources` has begun the store may end, and
+    /// it with the store.
     pub fn begin(
         means: &Means,
         (kind, gateway): (&'static str, &str),
         (plan, store): (&UplinkPlan, &StoreHandle),
         commands: Option<Commands>,
-        stop: Stop,
+        (stop, sources): (Stop, &Stop),
     ) -> Option<Self> {
         let parts = UplinkParts {
             plan: plan.clone(),
@@ -117,7 +118,8 @@ impl UplinkPart {
         let (mut uplink, stats) = Uplink::new(parts);
         uplink.live_in(Plant { plan: Arc::clone(&means.plan), latest: Arc::clone(&means.latest) });
         uplink.enter_by(&means.control.inner_door());
-        let task = tokio::spawn(means.progress.watch(kind, &plan.name, uplink.run(stop.clone())));
+        let crew = means.crew(&stop).or_until(sources);
+        let task = tokio::spawn(crew.run_one(kind, &plan.name, uplink.run(stop.clone())));
         Some(Self { stop, stats, task })
     }
 

@@ -23,6 +23,7 @@ use crate::host::notify::Notify;
 use crate::store::{StoreHandle, StoreStats};
 
 use super::router::PlanNow;
+use super::supervisor::Crew;
 use super::uplinks::UplinkRoster;
 
 /// How often the board is looked at; more often where systemd wants to hear more often.
@@ -176,15 +177,10 @@ impl Line {
 }
 
 /// Asks the writer of a store; of a bridge, if there is a name.
-pub(super) fn ask_store(
-    tasks: &mut JoinSet<()>,
-    progress: &Progress,
-    (name, store): (&str, &StoreHandle),
-    stop: &Stop,
-) {
+pub(super) fn ask_store(tasks: &mut JoinSet<()>, crew: &Crew, (name, store): (&str, &StoreHandle), stop: &Stop) {
     let writer = store.clone();
     let asking = ask(async move || writer.answers().await, stop.clone());
-    tasks.spawn(progress.watch("store", name, asking));
+    tasks.spawn(crew.run_one("store", name, asking));
 }
 
 /// Asks a thread for a sign of life from time to time, until stopping begins.

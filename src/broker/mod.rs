@@ -191,6 +191,7 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
     loop {
         tokio::select! {
             () = end.cancelled() => return,
+            () = shared.lost.cancelled() => return, // whoever runs the broker sees that it ended before its time
             _ = ticks.tick() => {}
         }
         let now = Instant::now();

@@ -25,6 +25,9 @@ use super::Failed;
 /// Where the configuration is looked for when nobody says so.
 pub const DEFAULT_CONFIG: &str = "/etc/ironbridge/ironbridge.toml";
 
+/// What a start still takes after a stop was asked for.
+const START_MAX: Duration = Duration::from_secs(5);
+
 /// Run the gateway
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -50,17 +53,21 @@ async fn serve(config: &Path) -> Result<(), Failed> {
         return Ok(());
     }
     let Some(plan) = first_plan(config, &lives, &mut signals).await? else { return Ok(()) };
-    let mut running = app::start(Arc::clone(&plan), stop.clone(), Timing::default())
-        .await
-        .map_err(|error| Failed::TryAgain(format!("cannot start: {error}")))?;
+    let asked = signals.reloads();
+    let driver = tokio::spawn(signals.drive(stop.clone()));
+    let starting = app::start(Arc::clone(&plan), stop.clone(), Timing::default());
+    let Some(started) = unless_stopped(starting, &stop).await else {
+        notify.stopping();
+        lives.ended_in_order();
+        return Ok(());
+    };
+    let mut running = started.map_err(|error| Failed::TryAgain(format!("cannot start: {error}")))?;
     let watchdog = running
         .watchdog(notify.clone())
         .map_err(|error| Failed::TryAgain(format!("cannot start the watchdog's thread: {error}")))?;
     notify.ready();
-    let asked = signals.reloads();
     let (reloader, one) = (running.reloader(), Mutex::new(()));
     let reloads = Reloads { reloader, config: config.to_owned(), notify: notify.clone(), one };
-    let driver = tokio::spawn(signals.drive(stop.clone()));
     let broken = tokio::select! {
         () = stop.begun() => None,
         what = running.broken() => Some(what),
@@ -97,6 +104,23 @@ async fn first_plan(config: &Path, lives: &Lives, signals: &mut Signals) -> Resu
         lives.ended_in_order();
     }
     loaded.map(|plan| Some(Arc::new(plan)))
+}
+
+/// A start during which a stop was asked for has a moment to come to its end, so that all is taken down in order. `None` when
+/// it takes longer: a large store on a slow card is opened for minutes. It is left as a power cut would leave it.
+async fn unless_stopped<T>(starting: impl Future<Output = T>, stop: &Stop) -> Option<T> {
+    let long = async {
+        stop.begun().await;
+        let _ = tokio::time::timeout(START_MAX, stop.hurried()).await; // asked twice: at once
+    };
+    tokio::select! {
+        biased;
+        started = starting => Some(started),
+        () = long => {
+            tracing::warn!("stopped in the middle of the start");
+            None
+        }
+    }
 }
 
 /// After several short lives in a row it waits before the next one; true if a stop was asked for meanwhile.

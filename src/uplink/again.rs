@@ -71,6 +71,7 @@ impl<S: Source> Uplink<S> {
         let elsewhere = !stays || matches!(ended, Ended::Elsewhere(_));
         // A broker that answers, whatever it says, is reached.
         let reached = !matches!(ended, Ended::Lost(_) | Ended::Silence(_));
+        self.stats.unreached.set(u64::from(matches!(ended, Ended::Silence(_))));
         if elsewhere {
             let way = if reached { Way::Works } else { Way::Failed };
             return Some(self.next_server(ended.reason(), told, way));
@@ -86,6 +87,7 @@ impl<S: Source> Uplink<S> {
 
     pub(super) fn no_road(&mut self, error: &RoadError) -> Duration {
         let reason = error.to_string();
+        self.stats.unreached.set(u64::from(matches!(error, RoadError::Unreachable(_))));
         if let RoadError::Disabled(_) = error {
             let told = self.trouble.disabled(&reason);
             self.down(reason, told);

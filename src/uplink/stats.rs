@@ -110,6 +110,8 @@ pub struct UplinkStats {
     pub replies_lost: Arc<Counter>,
     /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.
     pub certificate_ends: Gauge,
+    /// 1 after an attempt to which no broker has said anything (no address, no connection, no answer), else 0.
+    pub unreached: Gauge,
     /// Which of its servers it is, or was last, connected to: the first is 1; 0 before that.
     pub server: Gauge,
     ways: ArcSwap<Vec<WayFigures>>,
@@ -194,6 +196,7 @@ impl UplinkStats {
     pub(super) fn accepted(&self) {
         self.state(UplinkState::Connected);
         self.sessions.one();
+        self.unreached.set(0);
         self.last_error.store(None);
     }
 

@@ -9,13 +9,16 @@ use crate::peers;
 use crate::reload;
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 
 use cloud::Cloud;
 use gateway::mqtt::Client4;
-use gateway::{Home, Watch, until, uplink};
+use gateway::{Home, PATIENCE, Watch, until, uplink, within};
+use ironbridge::plant::faults::Fault;
 use peers::{Far, Listener, publish};
 use reload::{NO_TRIAL, TRIAL, addresses, applied, good, lives, numbers, plant, plcs, whole};
 use rumqttc::QoS;
+use rustix::process::Signal;
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -148,6 +151,120 @@ async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_any_more_may_not_while_a_reload_waits_for_a_bus() {
+    let plcs = plcs(1).await;
+    let spare = SocketAddr::from(([127, 0, 0, 1], peers::free_port()));
+    let text = |patience: &str, rule: &str| {
+        let text = plant(&addresses(&plcs), NO_TRIAL).replacen("300ms", patience, 1);
+        let rules = format!("read = [\"#\"]\nwrite = [\"{rule}\"]");
+        text.replacen("read-write", "acl", 1).replacen("write = [\"gw/+/+/set\"]", &rules, 1)
+    };
+    let home = Home::new(&text("10s", "m/#"));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    let mut client = Client4::connect(broker, "machine").await;
+    client.publish("m/1", QoS::AtLeastOnce, "1").await;
+    until("it may", || !watch.on("m/1").is_empty()).await;
+    plcs[0].units.set_fault(1, Some(Fault::Dead));
+    let asked = plcs[0].requests();
+    until("the bus waits for an answer", || plcs[0].requests() > asked).await;
+    let door = format!("[[broker.listener]]\nlisten = \"{spare}\"\nanonymous = \"acl\"\n");
+    home.configure(&(text("11s", "spare/#") + &door));
+    daemon.signal(Signal::HUP);
+    until("the new door is open", || daemon.said(&format!("clients address={spare}")).is_some()).await;
+    assert_eq!(daemon.times_said("users and rules reloaded"), 1, "before that");
+    assert_eq!(lives(&daemon, "b0"), (1, 0), "and the bus has not ended");
+    client.publish("m/2", QoS::AtLeastOnce, "2").await;
+    client.publish("spare/1", QoS::AtLeastOnce, "3").await;
+    until("what it may now", || !watch.on("spare/1").is_empty()).await;
+    assert!(watch.on("m/2").is_empty(), "that it may not any more");
+    assert_eq!(lives(&daemon, "b0"), (1, 0), "all that while the reload waits");
+    plcs[0].units.set_fault(1, None);
+    until("the reload is done", || daemon.times_said("bus begins bus=b0 ") == 2).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_away_when_the_trial_ends_takes_nothing_back() {
+    let plcs = plcs(1).await;
+    let cloud = Cloud::start().await;
+    let text = |prefix: &str| {
+        let uplink = uplink("cloud", cloud.address) + &format!("topic_prefix = \"{prefix}\"\n");
+        plant(&addresses(&plcs), TRIAL) + &uplink
+    };
+    let home = Home::new(&text("a/"));
+    let daemon = home.run();
+    cloud.until("a value", |cloud| !cloud.on("a/gw/d0/v").is_empty()).await;
+    cloud.refuse_connections(true);
+    home.configure(&text("b/"));
+    assert!(applied(&home).await.contains("uplink cloud changed"));
+    within(PATIENCE * 2, "the end of the time", || daemon.said("the trial goes on").is_some()).await;
+    cloud.refuse_connections(false);
+    within(PATIENCE * 2, "it is well", || daemon.said("configuration has proved itself").is_some()).await;
+    cloud.until("a value", |cloud| !cloud.on("b/gw/d0/v").is_empty()).await;
+    assert_eq!(daemon.times_said("configuration rolled back"), 0);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// So much of what a client sends is owed, and no packing makes it smaller.
+fn noise(seed: usize, bytes: usize) -> String {
+    let mut state = u64::try_from(seed).unwrap() * 2 + 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + u8::try_from(state >> 58).unwrap()) // '0' to 'o'
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_shall_be_smaller_loses_nothing_while_the_plan_before_may_come_back() {
+    const BYTES: usize = 128 << 10;
+    const OWED: usize = 200; // more than the smaller store takes
+    const MORE: usize = 40; // more than can be noted without making room
+    let cloud = Cloud::start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let door = format!("[[broker.listener]]\nlisten = \"{}\"\nanonymous = \"read\"\n", taken.local_addr().unwrap());
+    let text = |megabytes: u64, trial: &str| {
+        let size = format!("[store]\nmax_size = \"{megabytes}MiB\"");
+        let rule = "[[forward]]\nfilter = \"m/#\"\nclass = \"bulk\"\n";
+        plant(&[], trial).replacen("[store]", &size, 1) + rule + &uplink("cloud", cloud.address)
+    };
+    let trial = "rollback_after = \"15s\"";
+    let home = Home::new(&text(64, trial));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    let mut client = Client4::connect(broker, "machine").await;
+    let mut send = async |numbers: Range<usize>| {
+        for n in numbers {
+            client.publish(&format!("m/{n}"), QoS::AtLeastOnce, &noise(n, BYTES)).await;
+        }
+    };
+    cloud.withhold_acks(true);
+    send(0..OWED).await;
+    home.configure(&(text(16, trial) + &door));
+    assert!(applied(&home).await.contains("store changed"));
+    send(OWED..OWED + MORE).await;
+    watch.event("config_rolled_back", "active").await;
+    assert_eq!(daemon.times_said("unacknowledged records evicted"), 0);
+    cloud.withhold_acks(false);
+    cloud.cut();
+    cloud.until("all of it", |cloud| (0..OWED + MORE).all(|n| !cloud.on(&format!("m/{n}")).is_empty())).await;
+    assert!(cloud.on("ironbridge/gw/gap").is_empty());
+
+    // The same without a way back: it is as small as it was told to be.
+    cloud.withhold_acks(true);
+    send(0..OWED).await;
+    home.configure(&text(16, NO_TRIAL));
+    applied(&home).await;
+    send(0..MORE).await;
+    until("it is cut to its size", || daemon.times_said("unacknowledged records evicted") > 0).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_door_that_cannot_be_opened_is_taken_back_or_tried_on_and_the_others_stay_open() {
     let plcs = plcs(1).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -161,11 +278,14 @@ async fn a_new_door_that_cannot_be_opened_is_taken_back_or_tried_on_and_the_othe
     watch.until("gw/d0/v", "polled", good(0)).await;
     let mut stays = Client4::connect(broker, "stays").await;
 
-    home.configure(&(text(TRIAL) + &door));
+    let rule = "[[broker.acl]]\nuser = \"anonymous\"\nwrite = [\"spare/#\"]\n";
+    home.configure(&(text(TRIAL) + &door + rule));
     let told = applied(&home).await;
     assert!(told.contains(&format!("listener {address} added")) && told.contains("on trial for 5 s"), "{told}");
     let event = watch.event("config_rolled_back", "active").await;
-    assert!(event["detail"].as_str().unwrap().contains(&format!("listener {address} cannot be opened")), "{event}");
+    let detail = event["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("listener {address} cannot be opened")), "{event}");
+    assert!(detail.contains("users and rules of the broker with it"), "{event}");
     watch.event("broker_listener_down", "cleared").await;
     stays.ping().await;
 

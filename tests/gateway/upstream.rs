@@ -96,6 +96,32 @@ fn tls_uplink(name: &str, cloud: &Cloud, authority: &Authority, identity: (&Path
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_during_a_start_that_does_not_end_is_heard() {
+    let plc = Plc::start().await;
+    let home = Home::new(&busy(plc.line.address()));
+    std::fs::create_dir(home.path("data")).unwrap();
+    // Whoever reads this waits for a writer, for ever: a disk that takes its time.
+    let made = std::process::Command::new("mkfifo").arg(home.path("data/alarms.json")).status().unwrap();
+    assert!(made.success());
+    for signals in [1, 2] {
+        let mut daemon = home.run();
+        until("it has begun", || daemon.said("gateway started").is_some()).await;
+        daemon.signal(Signal::TERM);
+        until("it is heard", || daemon.said("stopping in order").is_some()).await;
+        if signals == 2 {
+            daemon.signal(Signal::TERM);
+        }
+        assert_eq!(daemon.ended(PATIENCE).await.code(), Some(0));
+        assert_eq!(daemon.times_said("stopped in the middle of the start"), 1);
+    }
+    // The store is none the worse for it.
+    std::fs::remove_file(home.path("data/alarms.json")).unwrap();
+    let daemon = home.run();
+    Watch::on_all(daemon.mqtt().await).await.until("gw/plc/t0", "polled", |json| json["quality"] == "good").await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_brings_everything_committed_to_the_cloud_and_says_offline() {
     let (plc, authority) = (Plc::start().await, Authority::new());
     let cloud = Cloud::start_tls(authority.server("127.0.0.1", VALID)).await;

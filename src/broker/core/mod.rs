@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Identity};
 use crate::broker::clients::Clients;
@@ -77,6 +78,8 @@ pub(super) struct Shared {
     pub waiting: Arc<AtomicUsize>,
     /// What the log hears of clients.
     pub talk: Talk,
+    /// Cancelled when a task panicked without which the broker has no point.
+    pub lost: CancellationToken,
     ids: AtomicU64,
     /// Who would like to have the lock.
     queueing: AtomicUsize,
@@ -202,6 +205,7 @@ impl Shared {
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),
             talk: Talk::default(),
+            lost: CancellationToken::new(),
             ids: AtomicU64::new(0),
             queueing: AtomicUsize::new(0),
         };

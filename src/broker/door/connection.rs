@@ -320,7 +320,8 @@ impl Connection {
                 Ok(Rest::Nothing) if bytes >= UNHEARD_MAX => return None,
                 Ok(Rest::Nothing) => {
                     let read = tokio::time::timeout(ON_ITS_WAY_MAX, unconstrained(intake.read(reader))).await.ok()?;
-                    bytes += self.has_read(&read).then(|| if let Ok(Came::Bytes(count)) = read { count } else { 0 })?;
+                    bytes +=
+                        self.has_read(&read).then_some(if let Ok(Came::Bytes(count)) = read { count } else { 0 })?;
                 }
             }
             tokio::task::yield_now().await;

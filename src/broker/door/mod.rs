@@ -8,7 +8,8 @@
 //! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
 //! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
 //! · `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what its session asks for, `filters`
-//! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out.
+//! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out ·
+//! `needed` tasks that must not panic.
 
 mod certificates;
 mod commanding;
@@ -21,6 +22,7 @@ mod inside;
 mod intake;
 mod limits;
 mod listening;
+mod needed;
 #[cfg(feature = "quic")]
 mod ports;
 mod sending;
@@ -56,7 +58,6 @@ use super::talk::Trouble;
 use super::tree::ClientKey;
 use crate::config::plan::{Anonymous, BrokerPlan, ListenerPlan};
 use crate::flow::notice::{Notices, Phase};
-use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
 use crate::road::inside::{InnerDoor, Pressure, Visits};
@@ -64,6 +65,7 @@ pub use certificates::files;
 use certificates::{Certificates, Reason, Secured};
 use limits::Limits;
 use listening::{Listening, Ports, Raw};
+use needed::needed;
 use shown::{Peer, Shown};
 use strangers::{Room, Strangers};
 use stream::Stream;
@@ -224,19 +226,14 @@ impl Doors {
     /// starts others.
     pub(super) fn open(self, tracker: &TaskTracker, stop: &Stop, end: &CancellationToken) {
         let Self { all, site, asked, orders: _, inbox, list, inner: (_, visits) } = self;
-        tracker.spawn(inside::serve(visits, Arc::clone(&site.shared), (tracker.clone(), end.clone())));
+        let lost = site.shared.lost.clone();
+        let inner = inside::serve(visits, Arc::clone(&site.shared), (tracker.clone(), end.clone()));
+        tracker.spawn(needed("inner door", "", &lost, inner));
         let mut warden = Warden::new(site, asked, list, (tracker.clone(), stop.clone(), end.clone()));
         for (door, certificates) in all {
             warden.begin(door, certificates);
         }
-        let stop = stop.clone();
-        let at_work = async move {
-            tokio::select! {
-                () = stop.begun() => {}
-                () = warden.run(inbox) => {}
-            }
-        };
-        tracker.spawn(progress::part("doors", "", at_work)); // doors that it opens are parts of the same board
+        warden.work(inbox);
     }
 }
 

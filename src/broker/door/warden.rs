@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
+use super::needed::needed;
 use super::{Door, Site};
 use crate::broker::notice;
 use crate::config::plan::ListenerPlan;
@@ -81,13 +82,14 @@ impl Warden {
         let closed = CancellationToken::new();
         let keeping = certificates.map(|certificates| {
             let (stop, closed, asked) = (self.stop.clone(), closed.clone(), self.asked.subscribe());
-            self.tracker.spawn(async move {
+            let keeping = async move {
                 tokio::select! {
                     () = stop.begun() => {}
                     () = closed.cancelled() => {}
                     () = certificates.keep(asked) => {}
                 }
-            })
+            };
+            self.tracker.spawn(needed("certificates", &door.plan.place(), &self.site.shared.lost, keeping))
         });
         let (connections, stop, end, gone) =
             (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
@@ -100,13 +102,27 @@ impl Warden {
                 () = door.serve(&connections, &end, &gone) => {}
             }
         };
+        let serving = needed("door", &name, &self.site.shared.lost, serving);
         let serving = self.tracker.spawn(progress::part("door", &name, serving));
         self.doors.push(Served { plan, open, closed, serving, keeping });
         self.tell();
     }
 
+    /// Takes orders in a task of its own, until stopping begins.
+    pub(super) fn work(self, orders: mpsc::Receiver<Order>) {
+        let (tracker, stop, lost) = (self.tracker.clone(), self.stop.clone(), self.site.shared.lost.clone());
+        let at_work = async move {
+            tokio::select! {
+                () = stop.begun() => {}
+                () = self.run(orders) => {}
+            }
+        };
+        let at_work = needed("doors", "", &lost, at_work);
+        tracker.spawn(progress::part("doors", "", at_work)); // doors that it opens are parts of the same board
+    }
+
     /// Takes orders until the broker has gone.
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         loop {
             let order = tokio::select! {
                 order = orders.recv() => order,

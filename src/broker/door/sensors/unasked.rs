@@ -13,6 +13,7 @@ use super::inner::{self, Heard, Said};
 use super::pipe::Pipe;
 use super::translator::Rules;
 use crate::broker::door::Porch;
+use crate::broker::door::needed::needed;
 use crate::broker::door::shown::{Peer, Shown};
 use crate::broker::message::{Qos, Retain};
 use crate::broker::sn::{Kept, Publish, Topic};
@@ -45,7 +46,8 @@ struct Post {
 impl Unasked {
     pub(super) fn begin(plan: &UnaskedPlan, porch: &Arc<Porch>, tracker: &TaskTracker) -> Self {
         let (road, posts) = mpsc::channel(WAITING);
-        tracker.spawn(run(plan.user.as_str().into(), Arc::clone(porch), tracker.clone(), posts));
+        let running = run(plan.user.as_str().into(), Arc::clone(porch), tracker.clone(), posts);
+        tracker.spawn(needed("unasked publishes", &porch.name, &porch.shared.lost, running));
         Self { from: plan.from.clone(), road }
     }
 
