@@ -232,12 +232,16 @@ impl<'a> Censor<'a> {
         self.out.text.extend([open, &shown, close]);
         let lost = raw.matches('\n').count().saturating_sub(shown.matches('\n').count());
         self.out.text.push_str(&"\n".repeat(lost));
-        secrets.into_iter().for_each(|part| self.remember_parts(part));
+        for part in secrets {
+            self.remember_parts(part);
+        }
         // Elsewhere it stands without the backslashes.
         let read = toml::from_str::<toml::Table>(&format!("value = {raw}")).ok();
         let read = read.as_ref().and_then(|table| table.get("value")?.as_str()).filter(|read| *read != value);
         if let Some(url) = read.and_then(|read| read.get(url_begin(key, read)?..)) {
-            scrub::url_of(url).1.into_iter().for_each(|part| self.remember_parts(part));
+            for part in scrub::url_of(url).1 {
+                self.remember_parts(part);
+            }
         }
     }
 
