@@ -17,6 +17,7 @@ use crate::model::number::Class;
 use super::commit::Load;
 use super::cursor::Span;
 use super::open::Disk;
+use super::room;
 use super::segment::{self, Body, MERGED_MAX, Place, Record};
 use super::stream::{Held, Stream};
 use super::tail::{self, Unmerged};
@@ -88,11 +89,12 @@ impl Writer {
             let state = self.shared.state();
             tail::runs(&state.stream(class).tail).into_iter().map(<[_]>::to_vec).collect()
         };
-        for run in runs {
-            let [first, ..] = run.as_slice() else { continue };
+        let most = room::piece_bytes(self.opening.max_size);
+        for piece in runs.iter().flat_map(|run| tail::pieces(run, most)) {
+            let [first, ..] = piece else { continue };
             let ordinal = first.ordinal;
             let epoch = self.shared.state().stream(class).life(ordinal).map_or(0, |life| life.epoch);
-            let load = load(Place { class, epoch }, &run);
+            let load = load(Place { class, epoch }, piece);
             let held = self.append(disk, class, &load)?;
             {
                 let mut state = self.shared.state();

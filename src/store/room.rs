@@ -57,6 +57,11 @@ pub(super) fn tail_bytes(writer: &Writer) -> Option<u64> {
     (fits && free > 4 * (bytes + FREE_MIN)).then_some(bytes)
 }
 
+/// So much of a tail is merged at once: a tail that was laid for a larger store has more than a small one has room for.
+pub(super) fn piece_bytes(max_size: u64) -> u64 {
+    (max_size / TAIL_PART).max(TAIL_MIN)
+}
+
 fn ballast_bytes(max_size: u64) -> u64 {
     (max_size / 64).clamp(64 * 1024, 1024 * 1024) / PAGE * PAGE
 }

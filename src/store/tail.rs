@@ -37,6 +37,21 @@ pub(super) fn runs(tail: &[Unmerged]) -> Vec<&[Unmerged]> {
     tail.chunk_by(|one, next| one.ordinal == next.ordinal && one.row.last + 1 == next.row.first).collect()
 }
 
+/// A run in pieces of so many bytes, and of one segment at least.
+pub(super) fn pieces(mut run: &[Unmerged], most: u64) -> impl Iterator<Item = &[Unmerged]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |unmerged: &&Unmerged| {
+            bytes += unmerged.row.body.len() as u64;
+            bytes <= most
+        };
+        let count = run.iter().take_while(fits).count().max(1);
+        let (piece, rest) = run.split_at_checked(count)?;
+        run = rest;
+        Some(piece)
+    })
+}
+
 impl Stream {
     /// Adds segments to the tail; in order, and behind everything there is.
     pub(super) fn hold_tail(&mut self, more: impl IntoIterator<Item = Unmerged>) {
@@ -150,6 +165,17 @@ mod tests {
         let record = Record { body: Body::Sample { tag: 1, value: None, quality: Quality::Good }, at };
         let records: Vec<_> = (0..count).map(|_| record.clone()).collect();
         TailRow { class: CLASS, epoch, row: Arc::new(segment::pack(Place { class: CLASS, epoch }, first, &records)) }
+    }
+
+    #[test]
+    fn a_run_is_cut_into_pieces_that_a_small_store_has_room_for_and_nothing_of_it_is_left_out() {
+        let run: Vec<_> = (0..10).map(|n| Unmerged { ordinal: 1, row: row(1, 1 + n * 50, 50).row }).collect();
+        let one = run[0].row.body.len() as u64;
+        let lengths = |most| pieces(&run, most).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(u64::MAX), [10]);
+        assert_eq!(lengths(one / 2), [1; 10], "one that is too large goes alone");
+        assert_eq!(lengths(4 * (one + 8)).iter().sum::<usize>(), 10);
+        assert_eq!(pieces(&[], 1).count(), 0);
     }
 
     #[test]

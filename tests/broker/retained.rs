@@ -186,7 +186,7 @@ async fn where_there_is_no_more_room_for_retained_messages_nobody_is_silenced_an
     assert_eq!(watch.message().await.payload, &*offline, "those who are there hear it");
     assert_eq!(kept(&broker, "m/status").await, None, "and none is told that it is on");
     // At QoS 0 nobody can be told either.
-    owner.send(v5::Packet::Publish(retained("m/level", 0, &*level))).await;
+    owner.send(v5::Packet::Publish(retained("m/level", 0, &level))).await;
     assert_eq!(watch.message().await.payload, &*level);
     assert_eq!(kept(&broker, "m/level").await, None);
     // Whoever waits for an acknowledgement is told, and nothing has happened.
