@@ -72,7 +72,7 @@ impl InnerDoor {
 }
 
 /// Who hears what comes in by a door, and has more than half of what may wait for him still before him. What can wait where it
-/// is, such as a backlog in the store, waits as long as there is such a one; but for nobody longer than [`PRESSED_MAX`].
+/// is, such as a backlog in the store, waits as long as there is such a one; but for nobody longer than 20 s.
 #[derive(Debug, Default)]
 pub struct Pressure {
     pressed: Mutex<Pressed>,

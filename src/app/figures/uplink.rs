@@ -31,6 +31,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         bridge_lost,
         replies_lost,
         certificate_ends,
+        unreached,
         server,
         ..
     } = stats;
@@ -57,6 +58,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
     }
     for (name, help, gauge) in [
         ("uplink_connected", "1 while connected.", connected),
+        ("uplink_unreached", "1 after an attempt to which no broker said anything.", unreached),
         ("uplink_messages_in_flight", "Messages on their way.", in_flight),
         ("uplink_backlog_records", "Records owed.", backlog),
         ("uplink_backlog_age_seconds", "Since the oldest of them was taken.", backlog_age_s),
