@@ -257,7 +257,7 @@ def live(binary, found, pb, server, name, more, packed):
         opinion(name, found, pb, topics, more)
         if host:
             drive(name, host)
-            server_process = outage(name, host, tap, server_process, restart)
+            server_process = outage(name, host, tap, (server_process, process), restart)
     finally:
         process.send_signal(signal.SIGTERM)
         ended = process.wait(30)
@@ -318,13 +318,22 @@ def drive(name, host):
     check(f"{name}: pysparkplug reads everything, in one count", counted(host), [])
 
 
-def outage(name, host, tap, process, restart):
-    """The server is killed and comes back: pysparkplug's host has a new birth, and values of the time between."""
+def outage(name, host, tap, processes, restart):
+    """The server is killed and comes back: pysparkplug's host has a new birth, and values of the time between.
+
+    A server that keeps its retained messages still says that the host is online; so the edge node stands still until the host
+    is back, which would miss what comes before, and does not ask for a rebirth."""
+    process, edge = processes
     births, before = len(host.of("NBIRTH")), time.time()
     process.kill()
     process.wait()
     time.sleep(3)
+    edge.send_signal(signal.SIGSTOP)
+    tap.ready.clear()
+    host.ready.clear()
     process = restart()
+    check(f"{name}: host and tap are back", tap.ready.wait(PATIENCE) and host.ready.wait(PATIENCE), True)
+    edge.send_signal(signal.SIGCONT)
     after = time.time()
     if until(f"{name}: births after the server died", lambda: len(host.of("NBIRTH")) > births):
         # mosquitto has forgotten that the host was there; our own broker has not, and the gateway may have been back before it
