@@ -47,18 +47,24 @@ pub struct MeterRow {
 }
 
 impl MeterRow {
-    /// Do both say something of the same period of the same way?
-    pub fn is_same_period(&self, other: &Self) -> bool {
-        (&self.uplink, &self.path, self.period, self.number) == (&other.uplink, &other.path, other.period, other.number)
+    /// Does the older one go when this one is put? It says less of the same period, or is of one that a wrong clock began, or
+    /// is history that is no longer kept.
+    pub fn displaces(&self, older: &Self) -> bool {
+        let same_way = (&self.uplink, &self.path, self.period) == (&older.uplink, &older.path, older.period);
+        same_way && (older.number >= self.number || older.number < self.number - self.kept())
+    }
+
+    const fn kept(&self) -> i64 {
+        if self.period == 0 { DAYS_KEPT } else { MONTHS_KEPT }
     }
 }
 
+/// Puts a row in the place of those that it [displaces](MeterRow::displaces).
 pub(super) fn put(work: &Transaction<'_>, row: &MeterRow) -> rusqlite::Result<usize> {
-    let kept = if row.period == 0 { DAYS_KEPT } else { MONTHS_KEPT };
     work.prepare(
         "DELETE FROM meter WHERE uplink = ?1 AND path = ?2 AND period = ?3 AND (number > ?4 OR number < ?4 - ?5)",
     )?
-    .execute(params![row.uplink, row.path, row.period, row.number, kept])?;
+    .execute(params![row.uplink, row.path, row.period, row.number, row.kept()])?;
     work.prepare("INSERT OR REPLACE INTO meter VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(params![
         row.uplink,
         row.path,

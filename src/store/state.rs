@@ -66,7 +66,7 @@ pub(super) struct State {
     pub(super) ledgers: Vec<Ledger>,
     pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
     pub(super) edits: Vec<Edit>,
-    /// As they lay there at the start.
+    /// As they were saved last.
     pub(super) meters: Vec<MeterRow>,
     /// Sessions of edge nodes begun so far, by uplink.
     pub(super) sessions: HashMap<String, u8>,

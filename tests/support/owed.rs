@@ -185,7 +185,7 @@ impl Source for ListReader {
     fn save_meters(&self, rows: Vec<MeterRow>) {
         let mut inner = self.list.inner.lock().unwrap();
         for row in rows {
-            inner.meters.retain(|old| !old.is_same_period(&row));
+            inner.meters.retain(|old| !row.displaces(old));
             inner.meters.push(row);
         }
     }

@@ -62,6 +62,11 @@ impl Plant {
         let running = store::start(store::opening(dir));
         let now = NOW_MS + i64::try_from(later.as_millis()).unwrap();
         running.clock.learn(Fix { at: running.clock.now(), unix_ms: now });
+        Self::beside(running, plan)
+    }
+
+    /// An uplink on a store that runs.
+    fn beside(running: Running, plan: UplinkPlan) -> Self {
         let (hand_in, told) = notices();
         let run_dir = tempfile::tempdir().unwrap();
         let timing = Timing {
@@ -100,6 +105,13 @@ impl Plant {
     /// Wire bytes as the uplink counts them.
     pub fn counted(&self) -> u64 {
         self.stats.ways().iter().map(|way| way.bytes).sum()
+    }
+
+    /// A reload has changed the uplink: it ends in order, and another begins on the same store.
+    pub async fn reload(self, plan: UplinkPlan) -> Self {
+        self.stop.begin();
+        tokio::time::timeout(Duration::from_secs(120), self.task).await.expect("ends in time").expect("does not panic");
+        Self::beside(self.running, plan)
     }
 
     /// Stops in order.

@@ -55,6 +55,25 @@ async fn what_was_counted_is_there_after_a_restart_and_old_days_are_forgotten() 
 }
 
 #[tokio::test]
+async fn what_was_saved_last_is_what_is_read_also_without_a_restart() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    running.store.save_meters(vec![row("", 41, 900), row("lte", 41, 800), row("", 42, 10)]);
+    running.store.save_meters(vec![row("", 42, 20)]);
+    assert_eq!(running.store.meters("cloud"), Some(vec![row("", 41, 900), row("lte", 41, 800), row("", 42, 20)]));
+    // The clock had been ahead and was set right.
+    running.store.save_meters(vec![row("", 41, 950)]);
+    let right = Some(vec![row("lte", 41, 800), row("", 41, 950)]);
+    assert_eq!(running.store.meters("cloud"), right);
+    running.close().await;
+    let running = start(opening(home.path()));
+    let mut rows = running.store.meters("cloud").expect("opened");
+    rows.sort_by_key(|row| std::cmp::Reverse(row.path.clone()));
+    assert_eq!(Some(rows), right);
+    running.close().await;
+}
+
+#[tokio::test]
 async fn a_store_of_a_version_that_knew_no_meters_opens_and_gets_them() {
     let home = tempfile::tempdir().expect("a directory");
     start(opening(home.path())).close().await;
@@ -177,6 +196,28 @@ async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
     until(|| plant.stats.connected.get() == 1).await;
     assert!(plant.stats.budgets()[0].1 < BUDGET / 2);
     plant.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_used_is_used_after_a_reload_that_changes_the_uplink() {
+    let (cloud, home) = (Cloud::start().await, tempfile::tempdir().unwrap());
+    let toll = Toll::before(cloud.address).await;
+    let plan = || UplinkPlan { budgets: vec![per_day(BUDGET)], ..plan(toll.address) };
+    let mut plant = Plant::start(home.path(), plan(), Duration::ZERO);
+    for round in 0..3 {
+        until(|| plant.stats.connected.get() == 1).await;
+        plant.running.emit(Class::Telemetry, 0..20).await;
+        let enough = (round + 1) * 20;
+        cloud.until("some more", |cloud| arrived(cloud, Class::Telemetry) >= enough).await;
+        plant = plant.reload(plan()).await;
+        let (used, passed) = (|| plant.stats.budgets()[0].1, toll.all_bytes());
+        until(|| plant.stats.connected.get() == 1).await;
+        assert!(used() >= passed, "round {round}: {} used, {passed} passed before the reload", used());
+    }
+    plant.close().await;
+    let rows = ironbridge::store::survey(home.path()).unwrap().meters;
+    let saved = rows.into_iter().rfind(|row| row.path.is_empty() && row.period == 0).unwrap().bound;
+    assert!(saved >= toll.all_bytes(), "{saved} saved, {} passed", toll.all_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
