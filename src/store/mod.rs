@@ -6,8 +6,8 @@
 //!
 //! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into the `tail`,
 //! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
-//! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
-//! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
+//! `room` keeps the directory below its cap, `age` evicts what is too old, `evict` remembers what went.
+//! The way out: `reader` hands out in order, `fetch` (a thread per reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
 //! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `revise` what changes while it runs; `meters` what uplinks have counted, `births` how often one was an edge node; `wear` what was written; `survey` what a plant did.
 //! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and `preview`; `purge` removes them.
 
@@ -21,6 +21,7 @@ mod cursor;
 pub mod detail;
 mod dictionary;
 mod epochs;
+mod evict;
 pub mod export;
 mod fetch;
 pub mod inspect;
@@ -288,13 +289,6 @@ impl StoreHandle {
     pub async fn answers(&self) {
         let (done, answered) = oneshot::channel();
         let _ = self.control.send(Control::Answer(done)).await.is_ok() && answered.await.is_ok();
-    }
-
-    /// Remembers a clock fix for this and later runs; never waits.
-    pub fn record_fix(&self, fix: Fix) {
-        if self.control.try_send(Control::Fix(fix)).is_err() {
-            tracing::warn!("store is busy; a clock fix was not recorded");
-        }
     }
 
     /// Resolves when the durable lane is closed and everything that was in it is committed (or declared). Cancel-safe.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::disk::chunk::TagRow;
-use crate::disk::directory::ChunkName;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
 use crate::disk::meter::MeterRow;
 use crate::model::number::{Class, Epoch, Seq};
@@ -17,7 +16,7 @@ use crate::model::time::Stamp;
 
 use super::cursor::{Cursor, Position, Span};
 use super::join::{self, Joined};
-use super::stream::{Found, Held, Loss, Stream};
+use super::stream::{Found, Loss, Stream};
 use super::{Ack, DictionaryTag, OwedGap};
 
 /// One uplink's side.
@@ -106,6 +105,12 @@ impl State {
 
     /// Numbers have no records and never will: remembered, and owed to every uplink that had not passed them.
     pub(super) fn declare(&mut self, class: Class, loss: &Loss) {
+        self.remember(class, loss);
+        self.owe(class, loss, &[]);
+    }
+
+    /// Numbers have no records and never will: those that were not known to be lost or evicted are from now on.
+    pub(super) fn remember(&mut self, class: Class, loss: &Loss) {
         let stream = &mut self.streams[class as usize];
         let mut span = loss.span;
         if let Some(life) = stream.life_mut(span.ordinal) {
@@ -120,7 +125,6 @@ impl State {
                 stream.losses.insert(place, part);
             }
         }
-        self.owe(class, loss, &[]);
     }
 
     /// Where in a span something begins that an uplink lacks.
@@ -280,44 +284,6 @@ impl State {
             *upto = ahead.map(|span| span.first - 1).min().map_or(*upto, |before| before.min(*upto));
         }
         Next::Found(found)
-    }
-
-    /// Has every uplink that has the class passed this span?
-    pub(super) fn is_acknowledged(&self, class: Class, span: Span) -> bool {
-        let mut cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class as usize].as_ref());
-        cursors.all(|cursor| cursor.acked >= Position { ordinal: span.ordinal, seq: span.last })
-    }
-
-    /// A chunk is gone from the disk on purpose: notes how far, and owes gap records where somebody had not passed it.
-    /// `begins`: see [`State::owe`].
-    pub(super) fn evict(&mut self, name: ChunkName, begins: &[(u64, Stamp)]) -> u64 {
-        let stream = &mut self.streams[name.class as usize];
-        let Some(place) = stream.chunks.iter().position(|held| held.name == name) else { return 0 };
-        let Held { span, times, .. } = stream.chunks.remove(place);
-        let (from, to) = (Some(times.first), Some(times.last));
-        self.forget(name.class, &Loss { span, reason: "evicted".into(), from, to }, begins)
-    }
-
-    /// The first numbers of an epoch that are still held go on purpose; how many somebody had not passed.
-    pub(super) fn forget(&mut self, class: Class, loss: &Loss, begins: &[(u64, Stamp)]) -> u64 {
-        let span = loss.span;
-        if span.len() == 0 {
-            return 0;
-        }
-        let owed = self.owe(class, loss, begins);
-        let stream = &mut self.streams[class as usize];
-        if let Some(life) = stream.life_mut(span.ordinal) {
-            life.evicted = life.evicted.max(span.last);
-        }
-        let gone = |loss: &Loss| loss.span.ordinal == span.ordinal && loss.span.last <= span.last;
-        for loss in stream.losses.iter().filter(|loss| gone(loss)) {
-            if let Some(row) = stream.loss_row(loss) {
-                self.edits.push(Edit::DropLoss(row.class, row.epoch, row.first));
-            }
-        }
-        stream.losses.retain(|loss| !gone(loss));
-        self.edits.extend(stream.life(span.ordinal).map(|life| Edit::PutEpoch(stream.epoch_row(life))));
-        owed
     }
 
     /// Numbers an uplink is still owed; a gap record counts as one.

@@ -18,7 +18,7 @@ use crate::flow::clock::Fix;
 
 use super::open::Disk;
 use super::writer::{CURSORS_RECORDS, RETRY, Writer};
-use super::{Shared, acked, boot};
+use super::{Control, Shared, StoreHandle, acked, boot};
 
 /// Cursors are saved at least this often while they move.
 const CURSORS_EVERY: Duration = Duration::from_secs(5);
@@ -38,6 +38,15 @@ const FIX_SAME_MS: i64 = 20;
 const FIXES_WAITING_MAX: usize = 16;
 /// `meta.db` is copied at most this often, and when the store ends.
 const COPY_EVERY: Duration = Duration::from_secs(60);
+
+impl StoreHandle {
+    /// Remembers a clock fix for this and later runs; never waits.
+    pub fn record_fix(&self, fix: Fix) {
+        if self.control.try_send(Control::Fix(fix)).is_err() {
+            tracing::warn!("store is busy; a clock fix was not recorded");
+        }
+    }
+}
 
 impl Writer {
     /// Copies `meta.db` when that is due.

@@ -5,9 +5,10 @@ use crate::rig as support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ironbridge::config::plan::Delivery;
+use ironbridge::config::plan::{Delivery, UplinkStart};
+use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::Class;
-use ironbridge::store::{Item, Lane, Pull, Reader, Wants};
+use ironbridge::store::{Item, Lane, Pull, Reader, Wants, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use support::*;
@@ -239,6 +240,67 @@ async fn evictions_under_a_live_first_cursor_declare_what_is_missing_and_nothing
     assert!(taken.union(&declared).copied().eq(1..=emitted), "every number is explained");
     drop(reader);
     running.close().await;
+}
+
+/// Stores events of 2000 bytes that do not compress.
+async fn fill(running: &Running, dice: &mut StdRng, count: u64, stored: &mut u64) {
+    for _ in 0..count {
+        let body: Vec<u8> = (0..2000).map(|_| dice.random()).collect();
+        let (topic, at) = ("machines/press".into(), running.clock.now());
+        let event = EventRecord { topic, body, class: Class::Bulk, at, committed: None };
+        running.hub.emit_event(event).await;
+    }
+    *stored += count;
+    running.settled(*stored).await;
+}
+
+#[tokio::test]
+async fn live_records_that_everybody_has_go_before_the_backlog_that_waits_below_them() {
+    let home = tempfile::tempdir().expect("a directory");
+    let small = || ironbridge::store::Opening { max_size: 8 << 20, ..opening(home.path()) };
+    let running = start(small());
+    let (mut dice, mut stored, backlog) = (StdRng::seed_from_u64(6), 0, 1000);
+    for _ in 0..20 {
+        fill(&running, &mut dice, backlog / 20, &mut stored).await;
+    }
+    let mut reader = running.store.reader("cloud").expect("routed");
+    reader.begin(Delivery::LiveFirst);
+    for _ in 0..150 {
+        fill(&running, &mut dice, 40, &mut stored).await;
+        let mut left = 40;
+        while left > 0 {
+            let live = pull(&mut reader, left, 0).await;
+            assert_eq!(live.lane, Lane::Live);
+            acknowledge(&reader, &live);
+            left -= live.items.len();
+        }
+    }
+    let stats = running.store.stats();
+    assert!(stats.chunks_evicted.get() > 3, "{}", stats.chunks_evicted.get());
+    assert_eq!((stats.evicted[Class::Bulk as usize].get(), reader.backlog()), (0, backlog));
+    drop(reader);
+    running.close().await;
+    let missing = inspect::status(home.path()).expect("readable").missing;
+    assert!(matches!(&missing[..], [one] if one.first > backlog && one.reason == "evicted"), "{missing:?}");
+
+    // After a restart, too, all of the backlog arrives, and nothing else.
+    let late = ironbridge::store::Route { start: UplinkStart::Oldest, ..route("late", &Class::ALL) };
+    let uplinks = vec![route("cloud", &Class::ALL), late];
+    let running = start(ironbridge::store::Opening { uplinks, ..small() });
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let items = drain(&mut reader, backlog).await;
+    let numbers = items.iter().map(|item| told(item).expect("no gap record").0.seq.0);
+    assert!(numbers.eq(1..=backlog));
+    assert_eq!(reader.backlog(), 0);
+    // One who was not there and wants all of it is told what is gone.
+    let mut late = running.store.reader("late").expect("routed");
+    let items = drain(&mut late, stored).await;
+    let gaps = items.iter().filter_map(|item| if let Item::Gap(gap) = item { Some(gap) } else { None });
+    assert_eq!(gaps.map(|gap| (gap.first.0, gap.last.0)).collect::<Vec<_>>(), [(missing[0].first, missing[0].last)]);
+    drop((reader, late));
+    running.close().await;
+    let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
+    assert!(verdict.problems.is_empty(), "{verdict:?}");
 }
 
 /// Random sessions against plain sets: pulls from both lanes, acknowledgements in any order, reconnects, restarts.
