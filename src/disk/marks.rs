@@ -1,4 +1,5 @@
-//! The high-water marks: the last committed number of each stream, kept apart from what they measure.
+//! The high-water marks: the last number used in each stream, committed or given up at a stop, kept apart from what they
+//! measure.
 //!
 //! A write-ahead log that is truncated or has flipped bits loses its end silently; this file is how that is noticed.
 //! It also knows its own inode, so that a store that was copied or restored from a backup is noticed too. And because a
@@ -35,7 +36,7 @@ const UPLINKS_MAX: usize = 4096 - HEAD - 2 - 4;
 pub struct Mark {
     /// The epoch; 0 = none yet.
     pub epoch: u64,
-    /// Its last committed number.
+    /// Its last number used.
     pub last: u64,
 }
 

@@ -47,6 +47,11 @@ impl Pending {
         }
     }
 
+    /// Is it lost when it is not committed? What a sender waits for stays the sender's until then.
+    pub(super) const fn is_ours(&self) -> bool {
+        !matches!(self, Self::Message(record) if record.committed.is_some())
+    }
+
     /// Does somebody wait for its number?
     const fn is_awaited(&self) -> bool {
         match self {
@@ -70,6 +75,13 @@ pub(super) struct Load {
 pub(super) struct Group {
     load: Load,
     told: Vec<(u64, oneshot::Sender<Number>)>,
+}
+
+impl Group {
+    /// How many.
+    pub(super) const fn records(&self) -> u64 {
+        self.load.last + 1 - self.load.first
+    }
 }
 
 impl Writer {

@@ -20,6 +20,7 @@ mod commit;
 mod cursor;
 pub mod detail;
 mod dictionary;
+mod end;
 mod epochs;
 mod evict;
 pub mod export;

@@ -136,7 +136,7 @@ impl Writer {
     }
 
     /// Saves the cursors where that is cheap; true when all of them are on disk.
-    fn save_cursors(&mut self) -> bool {
+    pub(super) fn save_cursors(&mut self) -> bool {
         let Some(mut disk) = self.disk.take() else { return false };
         let marks = acked::marks_of(&self.shared.state());
         let outcome = self.save_marks(&mut disk, &marks);
@@ -167,7 +167,11 @@ impl Writer {
             acked::uplinks_of(&state)
         };
         self.marks_saved = Instant::now();
-        match disk.marks.write(marks, &uplinks) {
+        let mut marks = *marks;
+        for (mark, given_up) in marks.iter_mut().zip(self.given_up) {
+            mark.last += given_up;
+        }
+        match disk.marks.write(&marks, &uplinks) {
             Ok(told) => {
                 self.marks_full = told < uplinks.len();
                 self.shared.stats.written_bytes.add(Marks::BYTES);

@@ -72,12 +72,14 @@ pub(super) struct Writer {
     pub(super) ages: Ages,
     pub(super) wear: Wear,
     pub(super) lost: [Option<Lost>; 4],
+    /// Records that were given up at the end: their numbers are used.
+    pub(super) given_up: [u64; 4],
     failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicted_at: Option<Instant>,
-    commit_at: Option<Instant>,
-    urgent_at: Option<Instant>,
+    pub(super) commit_at: Option<Instant>,
+    pub(super) urgent_at: Option<Instant>,
     /// By class: somebody waits for the number of a record.
     pub(super) awaited: [bool; 4],
     /// Cursors in the marks, and in `meta.db`.
@@ -112,6 +114,7 @@ impl Writer {
             ages: Ages::default(),
             wear: Wear::default(),
             lost: [None; 4],
+            given_up: [0; 4],
             failed: false,
             openings: 0,
             evicted_at: None,
@@ -176,7 +179,7 @@ impl Writer {
     async fn run(mut self, ends: Ends) {
         let Ends { mut records, mut inbox, control, finished } = ends;
         let (mut lane_open, mut handles_open) = (true, true);
-        let mut give_up_at = None;
+        let mut give_up_at: Option<Instant> = None;
         self.prepare();
         while lane_open || handles_open || !self.shared.state().ended {
             let (shared, wake) = (Arc::clone(&self.shared), self.wake_at());
@@ -188,11 +191,7 @@ impl Writer {
                             self.take(record);
                         }
                     }
-                    None => {
-                        lane_open = false;
-                        self.commit_at = Some(Instant::now());
-                        give_up_at = Some(Instant::now() + END_PATIENCE);
-                    }
+                    None => (lane_open, self.commit_at) = (false, Some(Instant::now())),
                 },
                 message = inbox.recv(), if handles_open => match message {
                     Some(message) => self.answer(message),
@@ -202,12 +201,16 @@ impl Writer {
                 () = tokio::time::sleep_until(give_up_at.unwrap_or(wake).min(wake)) => {}
             }
             self.work(&records, &control);
-            if !lane_open && !self.shared.state().ended {
-                let given_up = give_up_at.is_some_and(|at| Instant::now() >= at);
-                if self.is_empty() || given_up {
-                    give_up_at = None;
-                    self.end_stream();
-                }
+            // While memory is full nobody comes to the end of the lane.
+            let ends = !lane_open || (self.is_full() && records.records.is_closed());
+            if !ends || self.shared.state().ended {
+                give_up_at = None;
+                continue;
+            }
+            let at = *give_up_at.get_or_insert_with(|| Instant::now() + END_PATIENCE);
+            if (!lane_open && self.is_empty()) || Instant::now() >= at {
+                lane_open = false;
+                self.end_stream(&mut records);
             }
         }
         self.close();
@@ -241,7 +244,7 @@ impl Writer {
     }
 
     /// Takes one entry of the lane.
-    fn take(&mut self, record: Durable) {
+    pub(super) fn take(&mut self, record: Durable) {
         let now = Instant::now();
         let mut urgent = false;
         match record {
@@ -371,28 +374,6 @@ impl Writer {
             Control::Fix(fix) => self.remember(fix),
             Control::Lost { class, span } => self.declare_unreadable(class, span),
             Control::Salvaged(piece) => salvage::take(self, piece),
-        }
-    }
-
-    fn end_stream(&mut self) {
-        let waiting: usize = self.pending.iter().map(Vec::len).sum();
-        if !self.is_empty() {
-            tracing::error!(waiting, "store ends without having committed everything");
-        }
-        self.save();
-        self.shared.state().ended = true;
-        self.shared.wake_readers();
-    }
-
-    fn close(&mut self) {
-        self.merge_now();
-        self.save();
-        self.copy_meta();
-        if let Some(mut disk) = self.disk.take() {
-            for open in disk.open.into_iter().flatten() {
-                let _ = open.checkpoint(); // the log says the same
-            }
-            let _ = disk.meta.checkpoint();
         }
     }
 }

@@ -355,3 +355,56 @@ async fn a_long_failure_keeps_memory_bounded_and_what_found_no_place_is_the_last
     let verdict = inspect::verify(&dir, &mut |_, _| {}).expect("readable");
     assert!(verdict.problems.is_empty() && verdict.declared.len() == 1, "{verdict:?}");
 }
+
+/// Somebody else has filled the disk: here, the directory up to its cap.
+struct Hog(std::path::PathBuf);
+
+impl Hog {
+    fn in_store(dir: &Path) -> Self {
+        let path = dir.join("hog");
+        std::fs::File::create(&path).and_then(|file| file.set_len(1 << 30)).expect("made");
+        Self(path)
+    }
+
+    fn goes(self) {
+        std::fs::remove_file(self.0).expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_run() {
+    for waiting in [1000, 120_000] {
+        let home = tempfile::tempdir().expect("a directory");
+        let running = start(opening(home.path()));
+        let mut reader = running.store.reader("cloud").expect("routed");
+        running.emit(Class::Telemetry, 0..10).await;
+        drain(&mut reader, 10).await;
+        let (_, epoch, _) = running.store.newest()[Class::Telemetry as usize];
+        drop(reader);
+        running.close().await;
+
+        let hog = Hog::in_store(home.path());
+        let running = start(opening(home.path()));
+        let stats = running.store.stats();
+        running.emit(Class::Telemetry, 10..20).await;
+        until(|| stats.failed.get() == 1).await;
+        // More than memory is granted to, the second time: the end comes nevertheless.
+        running.emit(Class::Telemetry, 20..10 + waiting).await;
+        running.close().await;
+        assert_eq!(stats.spilled[Class::Telemetry as usize].get(), waiting);
+        hog.goes();
+
+        let running = start(opening(home.path()));
+        let mut reader = running.store.reader("cloud").expect("routed");
+        running.emit(Class::Telemetry, [4711]).await;
+        let items = drain(&mut reader, waiting + 1).await;
+        let [Item::Gap(gap), Item::Record(owed)] = &items[..] else { panic!("{items:?}") };
+        assert_eq!((gap.epoch, gap.first.0, gap.last.0), (epoch, 11, 10 + waiting));
+        let previous = owed.previous.expect("names the epoch before");
+        assert_eq!((previous.epoch, previous.seq), (epoch, Some(gap.last)));
+        drop(reader);
+        running.close().await;
+        let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
+        assert!(verdict.problems.is_empty(), "{verdict:?}");
+    }
+}
