@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use crate::disk::directory::ChunkName;
-use crate::disk::meta::Edit;
 use crate::flow::clock::Clock;
 use crate::model::number::Class;
 use crate::model::time::{Certainty, Stamp};
@@ -120,9 +119,12 @@ impl Writer {
                     by_ms = self.ages.step_by,
                     "clock went forward by more than a day; nothing grows old by that"
                 );
-                let (at, by) = (self.ages.step_at, self.ages.step_by);
-                let step = [Edit::PutValue(STEP_AT.into(), at), Edit::PutValue(STEP_BY.into(), by)];
-                self.flush_edits(step.into());
+                {
+                    let mut state = self.shared.state();
+                    state.put_value(STEP_AT, self.ages.step_at);
+                    state.put_value(STEP_BY, self.ages.step_by);
+                }
+                self.flush_edits(Vec::new());
             }
             Step::Count => {
                 let Some(mut disk) = self.disk.take() else { return };

@@ -17,6 +17,7 @@ use crate::disk::meta::{Edit, FixRow, Meta};
 use crate::flow::clock::Fix;
 
 use super::open::Disk;
+use super::state::State;
 use super::writer::{CURSORS_RECORDS, RETRY, Writer};
 use super::{Control, Shared, StoreHandle, acked, boot};
 
@@ -34,10 +35,30 @@ pub(super) const WALL: &str = "latest_wall_ms";
 const WALL_EVERY: Duration = Duration::from_secs(600);
 /// A fix that says the same as the one before, to this many ms, is not stored again.
 const FIX_SAME_MS: i64 = 20;
-/// Fixes that wait for the directory to become usable.
+/// Fixes that wait for the directory to become usable, or for `meta.db` to take them: the first ones and the newest.
 const FIXES_WAITING_MAX: usize = 16;
 /// `meta.db` is copied at most this often, and when the store ends.
 const COPY_EVERY: Duration = Duration::from_secs(60);
+
+impl State {
+    /// Notes a clock fix for `meta.db`.
+    fn put_fix(&mut self, fix: Fix) {
+        let is_fix = |edit: &Edit| matches!(edit, Edit::PutFix(_));
+        if self.edits.iter().filter(|edit| is_fix(edit)).count() >= FIXES_WAITING_MAX
+            && let Some(newest) = self.edits.iter().rposition(is_fix)
+        {
+            self.edits.remove(newest);
+        }
+        self.edits.push(Edit::PutFix(FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms }));
+        self.put_value(WALL, fix.unix_ms);
+    }
+
+    /// Notes a single number for `meta.db`, in the place of one of that name that it has not taken yet.
+    pub(super) fn put_value(&mut self, name: &'static str, number: i64) {
+        self.edits.retain(|edit| !matches!(edit, Edit::PutValue(older, _) if older == name));
+        self.edits.push(Edit::PutValue(name.into(), number));
+    }
+}
 
 impl StoreHandle {
     /// Remembers a clock fix for this and later runs; never waits.
@@ -83,10 +104,9 @@ impl Writer {
                 && (says(last) - says(&fix)).abs() <= FIX_SAME_MS
         };
         if !self.last_fix.as_ref().is_some_and(same) {
-            let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
-            if self.flush_edits(vec![Edit::PutFix(row), Edit::PutValue(WALL.into(), fix.unix_ms)]) {
-                self.last_fix = Some(fix);
-            }
+            self.last_fix = Some(fix);
+            self.shared.state().put_fix(fix);
+            self.flush_edits(Vec::new());
         }
     }
 
@@ -207,7 +227,8 @@ impl Writer {
         self.cursors_moved = !self.flush_edits(edits);
     }
 
-    /// Writes what `meta.db` must learn; what does not get there stays for the next time.
+    /// Writes what `meta.db` must learn, and `more`. What does not get there stays for the next time, but for `more`: that
+    /// must be what is made anew then.
     pub(super) fn flush_edits(&mut self, more: Vec<Edit>) -> bool {
         let Some(disk) = &mut self.disk else { return false };
         flush(&self.shared, &mut disk.meta, more)
@@ -223,7 +244,7 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
         shared.stats.written_bytes.add(META_BYTES);
     }
     if let Err(fault) = meta.apply(&edits) {
-        edits.truncate(kept); // cursors and the like are made anew
+        edits.truncate(kept); // `more` is cursors and the like, made anew each time
         let mut state = shared.state();
         if state.refused_at.is_none() {
             tracing::warn!(error = %fault, "meta.db could not be written; trying again every second");

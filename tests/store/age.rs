@@ -121,3 +121,51 @@ async fn a_clock_that_jumps_ahead_by_years_evicts_nothing_not_even_after_a_resta
     assert_eq!(running.store.stats().chunks_evicted.get(), 0);
     running.close().await;
 }
+
+/// Somebody keeps `meta.db` from being written, as a full disk does.
+fn refusing(dir: &Path) -> rusqlite::Connection {
+    let meta = rusqlite::Connection::open(dir.join("meta.db")).expect("opens");
+    meta.execute_batch("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").expect("taken");
+    meta
+}
+
+#[tokio::test]
+async fn a_clock_fix_that_meta_db_refuses_is_there_after_a_restart_once_it_could_be_written() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    running.event(Class::Event, "begun").await;
+    let meta = refusing(home.path());
+    fix(&running, Duration::ZERO);
+    running.time.advance(HOUR);
+    fix(&running, HOUR);
+    running.store.answers().await; // both were tried
+    drop(meta);
+    running.close().await;
+    let fixes = ironbridge::store::open(opening(home.path())).fixes();
+    assert_eq!(fixes.iter().map(|fix| fix.unix_ms).collect::<Vec<_>>(), [UTC_MS, UTC_MS + 2 * 3_600_000]);
+}
+
+#[tokio::test]
+async fn a_step_of_the_clock_that_meta_db_refuses_to_note_makes_nothing_older_after_a_restart() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(aged(home.path(), &["cloud"]));
+    fix(&running, Duration::ZERO);
+    let mut stored = 0;
+    hour(&running, &mut stored).await;
+    let meta = refusing(home.path());
+    fix(&running, 9000 * HOUR);
+    hour(&running, &mut stored).await;
+    drop(meta);
+    let right = Fix { at: running.clock.now(), unix_ms: UTC_MS + 2 * 3_600_000 };
+    running.close().await;
+    // Another boot: its clock goes on from where the other one stepped to.
+    let running = start(Opening { boot_token: "boot-2".into(), ..aged(home.path(), &["cloud"]) });
+    fix(&running, 9004 * HOUR);
+    running.clock.learn(right); // as the gateway does at its start
+    let mut stored = 0;
+    for _ in 0..3 {
+        hour(&running, &mut stored).await;
+    }
+    assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    running.close().await;
+}
