@@ -19,6 +19,7 @@ use std::path::Path;
 use rusqlite::{Connection, Row, Statement, Transaction, params};
 
 use super::chunk::TagRow;
+pub use super::copy::Behind;
 use super::database::{self, BUSY_MOMENT, Lasting, Layout, PAGE};
 use super::fault::Fault;
 use super::image;
@@ -177,8 +178,7 @@ pub enum Edit {
 #[derive(Debug)]
 pub struct Meta {
     file: Lasting,
-    /// Something changed that chunks cannot tell.
-    copy_due: bool,
+    behind: Behind,
 }
 
 impl Meta {
@@ -217,13 +217,12 @@ impl Meta {
 
     fn keep(path: &Path, connection: Connection) -> Result<Self, Fault> {
         let short_log = format!("PRAGMA wal_autocheckpoint = 64; PRAGMA journal_size_limit = {};", 64 * PAGE);
-        Ok(Self { file: Lasting::keep(path, connection, short_log)?, copy_due: true })
+        Ok(Self { file: Lasting::keep(path, connection, short_log)?, behind: Behind::Facts })
     }
 
-    /// Has something changed since the last [`Meta::copy_to`] that cannot be read back from chunks? Cursors do not count:
-    /// old ones only mean that records go out twice.
-    pub const fn copy_due(&self) -> bool {
-        self.copy_due
+    /// What the copy of the last [`Meta::copy_to`] lacks.
+    pub const fn copy_is_behind(&self) -> Behind {
+        self.behind
     }
 
     /// Writes a copy of the file, to go on from when the file itself is damaged. Whole or not at all.
@@ -236,7 +235,7 @@ impl Meta {
             .and_then(|_| Ok(std::fs::File::open(&draft)?.sync_all()?))
             .and_then(|()| Ok(std::fs::rename(&draft, path)?));
         match written {
-            Ok(()) => self.copy_due = false,
+            Ok(()) => self.behind = Behind::Nothing,
             Err(_) => drop(std::fs::remove_file(&draft)),
         }
         written
@@ -258,10 +257,7 @@ impl Meta {
             }
             Ok(work.commit()?)
         })?;
-        let routine = |edit: &Edit| {
-            matches!(edit, Edit::PutCursor(_) | Edit::PutEpoch(_) | Edit::PutValue(..) | Edit::PutMeter(_))
-        };
-        self.copy_due |= !edits.iter().all(routine);
+        self.behind = edits.iter().map(Behind::without).fold(self.behind, Behind::max);
         Ok(())
     }
 

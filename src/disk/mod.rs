@@ -5,12 +5,13 @@
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
 //! `image` whether a file is damaged, beyond doubt ·
-//! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it) ·
+//! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it, `copy` when it is copied) ·
 //! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
 //! `journal` commands, before they are acknowledged · `ledger` what the broker keeps · `learned` what was learned about devices ·
 //! `whole` a small file beside them.
 
 pub mod chunk;
+mod copy;
 pub mod database;
 pub mod directory;
 pub mod fault;

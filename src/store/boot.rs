@@ -29,7 +29,8 @@ use super::{Opening, acked, dictionary, epochs, routes, tail, upkeep};
 const BOOTS_WITH_FIXES: u32 = 64;
 
 pub(super) const META: &str = "meta.db";
-/// A copy of `meta.db`, made when something changes that the chunks cannot tell.
+/// A copy of `meta.db`, made when something changes that the chunks cannot tell, and of what was counted on the wire once a day
+/// and when the store is closed.
 pub(super) const META_COPY: &str = "meta.copy";
 pub(super) const MARKS: &str = "marks";
 pub(super) const TAIL: &str = "tail";

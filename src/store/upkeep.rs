@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::disk::fault::Fault;
 use crate::disk::marks::{Mark, Marks};
-use crate::disk::meta::{Edit, FixRow, Meta};
+use crate::disk::meta::{Behind, Edit, FixRow, Meta};
 use crate::flow::clock::Fix;
 
 use super::open::Disk;
@@ -39,6 +39,8 @@ const FIX_SAME_MS: i64 = 20;
 const FIXES_WAITING_MAX: usize = 16;
 /// `meta.db` is copied at most this often, and when the store ends.
 const COPY_EVERY: Duration = Duration::from_secs(60);
+/// Where only meters have changed since, which is so all the time: kind to flash, and it costs a day's bytes at most.
+const COPY_METERS_EVERY: Duration = Duration::from_secs(86_400);
 
 impl State {
     /// Notes a clock fix for `meta.db`.
@@ -72,13 +74,18 @@ impl StoreHandle {
 impl Writer {
     /// Copies `meta.db` when that is due.
     pub(super) fn copy_meta_due(&mut self, now: Instant) {
-        if self.copied.is_none_or(|at| now.saturating_duration_since(at) >= COPY_EVERY) {
+        let every = match self.disk.as_ref().map(|disk| disk.meta.copy_is_behind()) {
+            None | Some(Behind::Nothing) => return,
+            Some(Behind::Meters) => COPY_METERS_EVERY,
+            Some(Behind::Facts) => COPY_EVERY,
+        };
+        if self.copied.is_none_or(|at| now.saturating_duration_since(at) >= every) {
             self.copy_meta();
         }
     }
 
     pub(super) fn copy_meta(&mut self) {
-        let Some(disk) = self.disk.as_mut().filter(|disk| disk.meta.copy_due()) else { return };
+        let Some(disk) = self.disk.as_mut().filter(|disk| disk.meta.copy_is_behind() > Behind::Nothing) else { return };
         self.copied = Some(Instant::now());
         let directory = &self.shared.directory;
         let bytes = directory.file(boot::META).metadata().map_or(0, |about| about.len());

@@ -74,6 +74,23 @@ async fn what_was_saved_last_is_what_is_read_also_without_a_restart() {
 }
 
 #[tokio::test]
+async fn what_was_counted_until_the_store_was_closed_outlives_meta_db() {
+    let home = tempfile::tempdir().expect("a directory");
+    start(opening(home.path())).close().await;
+    let running = start(opening(home.path()));
+    until(|| home.path().join("meta.copy").exists()).await;
+    for _ in 0..2 {
+        running.store.answers().await; // the copy that each start makes has been made
+    }
+    running.store.save_meters(vec![row("", 42, 1000)]);
+    running.close().await;
+    std::fs::write(home.path().join("meta.db"), [7; 8192]).expect("damaged");
+    let running = start(opening(home.path()));
+    assert_eq!(running.store.meters("cloud"), Some(vec![row("", 42, 1000)]));
+    running.close().await;
+}
+
+#[tokio::test]
 async fn a_store_of_a_version_that_knew_no_meters_opens_and_gets_them() {
     let home = tempfile::tempdir().expect("a directory");
     start(opening(home.path())).close().await;
