@@ -40,7 +40,9 @@ impl StoreHandle {
     pub fn save_meters(&self, rows: Vec<MeterRow>) {
         {
             let mut state = self.shared.state();
-            rows.into_iter().for_each(|row| state.keep_meter(row));
+            for row in rows {
+                state.keep_meter(row);
+            }
         }
         self.shared.cursors_due.notify_one();
     }
