@@ -77,6 +77,18 @@ fn the_shipped_file_names_every_key_of_the_contract() {
 }
 
 #[test]
+fn the_shipped_file_names_every_type_of_bus() {
+    let refused = parse("[[bus]]\nname = \"b\"\ntype = \"?\"\nendpoint = \"h\"").expect_err("no such type").to_string();
+    let (_, behind) = refused.split_once("allowed: modbus-tcp, ").expect("the types are listed");
+    let (_, about) = SHIPPED.split_once("# A bus is one connection").expect("how a bus is written");
+    let (about, _) = about.split_once("[[bus]]").expect("and an example");
+    let named: BTreeSet<_> = about.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+    for kind in behind.lines().next().expect("a line").split(", ") {
+        assert!(named.contains(kind), "{kind} is missing in\n{about}");
+    }
+}
+
+#[test]
 fn everything_works_when_it_is_switched_on() {
     let plan = plan(&switched_on(works));
     assert_eq!((plan.uplinks.len(), plan.buses.len(), plan.devices.len()), (1, 4, 4));
