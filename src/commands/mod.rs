@@ -47,11 +47,13 @@ pub enum Failed {
     Usage(String),
     /// 75: try again later.
     TryAgain(String),
-    /// 78: the configuration does not parse or check, or needs a part that is not in this version.
+    /// 78: the configuration does not parse or check, does not allow what was asked for, or names a part that this binary
+    /// was built without.
     Config(String),
     /// 70: a fault of ours.
     Internal(String),
-    /// 1: it ran, and the verdict is no (demo, verify, receive); the text was printed already.
+    /// 1: it ran, and the verdict is no: a check that fails, a write that was not done, a scan that found nothing. The text
+    /// was printed already.
     Verdict,
 }
 
@@ -65,11 +67,6 @@ impl Failed {
             Self::Internal(_) => 70,
             Self::Verdict => 1,
         }
-    }
-
-    /// A command or option of the contract that has not landed.
-    pub fn not_in_this_version(what: &str) -> Self {
-        Self::Config(format!("{what}: not in this version"))
     }
 }
 

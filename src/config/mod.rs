@@ -5,8 +5,8 @@
 //!           csv, profile: register maps become the same tree
 //! ```
 //!
-//! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key of the contract
-//! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
+//! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key
+//! · `section` reads one table and reports what is wrong with it · `check` gives each table its
 //! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
 //! from it, `births` how large those of Sparkplug are, `forecast` and `wire` what it will cost · `exchange` takes tags out to CSV and back in, `sheet` is what the two forms
 //! have in common. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]

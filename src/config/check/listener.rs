@@ -50,7 +50,7 @@ pub fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
 
 /// One, and where its `listen` stands.
 fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(ListenerPlan, At)> {
-    let anonymous = section.choice("anonymous", &ANONYMOUS, &[]);
+    let anonymous = section.choice("anonymous", &ANONYMOUS);
     let (tls, websocket) = (tls(section), websocket(section));
     let interface = section.text("interface").and_then(|name| path::interface(section, name));
     let max_qos = section.whole("max_qos", 0..=QOS_MAX.into()).and_then(|qos| u8::try_from(qos).ok());
@@ -187,7 +187,7 @@ fn tls(listener: &Section<'_, '_>) -> Option<ListenerTls> {
     let certificate = required("certificate", "the file with our certificate and those it is signed with, PEM");
     let key = required("key", "the file with the key of the certificate, PEM");
     let client_ca = section.path("client_ca").map(|path| path.value);
-    let client_certificate = section.choice("client_certificate", &CLIENT_CERTIFICATES, &[]);
+    let client_certificate = section.choice("client_certificate", &CLIENT_CERTIFICATES);
     if let (Some(spot), None) = (client_certificate, section.get("client_ca")) {
         let message = "goes with `client_ca`: who signs the certificates of clients";
         section.report(section.wrong("client_certificate", spot.at, message));

@@ -26,7 +26,7 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
     let Some(section) = section else {
         return Some(PagePlan { listen: STANDARD, anonymous: Anonymous::Read, hosts: own, tls: None });
     };
-    let (anonymous, tls) = (section.choice("anonymous", &ANONYMOUS, &[]), tls(&section));
+    let (anonymous, tls) = (section.choice("anonymous", &ANONYMOUS), tls(&section));
     let hosts = own.into_iter().chain(hosts(&section)).collect();
     let text = section.text("listen");
     if text.is_some_and(|text| text.value == "off") {
