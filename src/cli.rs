@@ -1,4 +1,4 @@
-//! The command line: names of the contract, help worth reading, exit codes by what the caller should do next.
+//! The command line: names that scripts rely on, help worth reading, exit codes by what the caller should do next.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

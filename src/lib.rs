@@ -114,7 +114,37 @@
 //! ## Promises
 //!
 //! A wrong value is never good. Nothing acknowledged is lost. Every loss is counted and declared. Everything is bounded.
+//!
+//! ### Where pressure goes
+//!
 //! Live may lose (newest wins), durable waits two seconds and then declares a gap, commands are refused.
+//!
+//! | place | bound | when full | counted as |
+//! |---|---|---|---|
+//! | schedule → wire | one transaction per connection | late polls are skipped, never queued | [`field`]: `polls_skipped` |
+//! | bus → live lane | one slot per tag | the newest takes the place of the older | [`flow::latest`]: `replaced` |
+//! | bus → durable lane | a channel of batches | the bus waits 2 s at most, not at all once the store has failed; then the samples take their numbers and go into a gap record, reason `store` | [`flow::hub`]: `durable_waits`, `spilled` |
+//! | store on disk | `max_size`, `max_age` | the lowest class goes, its oldest first, with a gap record to whom it was owed | [`store`]: `evicted` |
+//! | store → uplink | the window, pulled | the uplink stops reading; what waits stays in the store | [`uplink`]: `in_flight`, `backlog` |
+//! | commands → bus | a short queue | refused at once: `busy` | `command_refused` in the audit trail ([`access`]) |
+//! | broker → slow client | `max_queued_size` | of the gateway's values the newest stays; one message too many of others ends the connection, what the ledger owes stays owed | [`broker`]: `conflated`, `dropped_slow` |
+//!
+//! ### The stop
+//!
+//! Stopping follows the data: only sources hear it, everyone else ends because the channel in front of them closed. (1) Doors
+//! and commands refuse. (2) Buses finish the transaction in flight. (3) The store commits. (4) Uplinks send what is left and
+//! wait for acknowledgements until their deadline, then say offline. (5) The broker says offline and goodbye. (6) The store
+//! saves its cursors and ends. A second SIGTERM skips to the commit ([`flow::stop`], [`app::running`]).
+//!
+//! ### The walk of a command
+//!
+//! `…/set` comes in: from a local client, from upstream or from the status page, all by [`flow::command`] → [`app::router`]
+//! asks whether the tag is there, may be written and allows the value, whether the deadline has not passed (the earliest of
+//! `expires`, the message's expiry and 30 s: what waited out an outage must not move a pump), whether its id was not seen
+//! within 24 h (then the old outcome is the answer) → it is journalled on disk ([`disk::journal`]), and only then
+//! acknowledged to its sender → its bus takes it before the next poll, between two transactions → written, read back →
+//! the journal is closed, the result published and stored. After a crash between write and result the answer is "failed:
+//! unknown", never a second write.
 
 pub mod access;
 pub mod app;

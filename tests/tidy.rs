@@ -67,6 +67,10 @@ const BANNED_NAMES: &[&str] =
 const BANNED_TEXT: &[&str] =
     &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "unsafe_code"];
 
+/// Papers that whoever reads the source does not have: state the fact, or name what stands in this repository.
+const BANNED_PAPERS: &[&str] =
+    &["contract", "architecture, section", "design notes", "field design", "(design", "store-and-uplink", "field.md"];
+
 /// The ioctls of serial ports have no safe door.
 const UNSAFE_FILE: &str = "field/carrier/ioctl.rs";
 
@@ -217,6 +221,20 @@ fn no_leftovers_and_no_shortcuts_in_the_product() {
                 if code.contains(word) && !(word.starts_with("unsafe") && file == UNSAFE_FILE) {
                     problems.push(format!("src/{file}:{line}: {word}"));
                 }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn comments_cite_only_what_the_reader_has() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        for (line, comment) in text.lines().enumerate().filter_map(|(n, line)| Some((n + 1, line.split_once("//")?.1)))
+        {
+            for paper in BANNED_PAPERS.iter().filter(|paper| comment.contains(**paper)) {
+                problems.push(format!("src/{file}:{line}: {paper} is not in this repository"));
             }
         }
     }

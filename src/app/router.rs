@@ -1,4 +1,4 @@
-//! Commands, from the entry to the bus and back (architecture, section 7).
+//! Commands, from the entry to the bus and back ("The walk of a command" in `src/lib.rs`).
 //!
 //! Order of business for each: read the payload → check tag, limits and deadline → journal on disk → only then tell the
 //! sender → hand it to the bus, which takes it before the next poll → close the journal → publish the result. A command
@@ -31,7 +31,7 @@ use crate::payload::json;
 
 use super::request::{self, Wanted};
 
-/// A command without a deadline of its own is dropped after this long (contract, section 3).
+/// A command without a deadline of its own is dropped after this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A disk that takes longer than this to journal a command does not take it at all.

@@ -40,7 +40,7 @@ use crate::model::time::Boot;
 /// Where the state of a gateway lies when its configuration does not say.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ironbridge";
 
-/// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
+/// Why a subcommand ended without success; the variant is the exit code, as `ironbridge --help` lists them.
 #[derive(Debug)]
 pub enum Failed {
     /// 64: the arguments make no sense.

@@ -26,7 +26,7 @@ const TABLES: &str = "
     CREATE INDEX entry_key ON entry (key) WHERE key IS NOT NULL;
     CREATE INDEX entry_open ON entry (id) WHERE result IS NULL;";
 
-/// How long a key is remembered (contract, section 3).
+/// How long a key is remembered.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
 /// Entries kept; the oldest go first.
 pub const ENTRIES_MAX: i64 = 100_000;

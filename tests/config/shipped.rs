@@ -69,7 +69,7 @@ fn the_shipped_file_checks_as_it_stands() {
 }
 
 #[test]
-fn the_shipped_file_names_every_key_of_the_contract() {
+fn the_shipped_file_names_every_key() {
     let all: toml::Table = toml::from_str(&switched_on(|_| true)).expect("everything switched on is TOML");
     let mut named = BTreeSet::new();
     paths(&all, "", &mut named);

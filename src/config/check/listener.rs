@@ -1,7 +1,7 @@
 //! `[[broker.listener]]`: where local clients come in, and with what.
 //!
 //! What other machines can reach has TLS and a login, and anonymous clients are let in on loopback only, without websocket:
-//! there is no switch for either (contract, section 2). Files are only named here: `check` looks into them, and a door
+//! there is no switch for either. Files are only named here: `check` looks into them, and a door
 //! opens as soon as they can be used.
 
 use std::net::{IpAddr, SocketAddr};
