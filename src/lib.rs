@@ -126,7 +126,7 @@
 //! | bus → durable lane | a channel of batches | the bus waits 2 s at most, not at all once the store has failed; then the samples take their numbers and go into a gap record, reason `store` | [`flow::hub`]: `durable_waits`, `spilled` |
 //! | store on disk | `max_size`, `max_age` | the lowest class goes, its oldest first, with a gap record to whom it was owed | [`store`]: `evicted` |
 //! | store → uplink | the window, pulled | the uplink stops reading; what waits stays in the store | [`uplink`]: `in_flight`, `backlog` |
-//! | commands → bus | a short queue | refused at once: `busy` | `command_refused` in the audit trail ([`access`]) |
+//! | commands → bus | a short queue | refused at once | told to its sender: outcome `refused`, reason `busy` |
 //! | broker → slow client | `max_queued_size` | of the gateway's values the newest stays; one message too many of others ends the connection, what the ledger owes stays owed | [`broker`]: `conflated`, `dropped_slow` |
 //!
 //! ### The stop
