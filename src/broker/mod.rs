@@ -25,7 +25,7 @@
 //! While the disk fails nothing that would be owed is taken, but clients stay and see what comes: subscriptions are made and
 //! ended, and acknowledged, and put on disk once it works. Should the gateway die before, a session has those it had. A QoS 1
 //! or 2 message whose commit fails has been seen by those who are there; it is refused to its sender, and they get it once
-//! more when he sends it again.
+//! more when that one sends it again.
 //!
 //! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not. What a
 //! member is owed when its session ends is dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and

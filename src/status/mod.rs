@@ -12,9 +12,9 @@
 //! |---|---|---|
 //! | `/health` | is all well, and why not | everybody; reasons with a login, and on loopback for who is let in |
 //! | `/metrics` | figures for Prometheus | who is let in |
-//! | `/api/status` | the board as JSON | who is let in; alarms of tags that he may read |
+//! | `/api/status` | the board as JSON | who is let in; alarms of tags that they may read |
 //! | `/`, `/style.css`, `/script.js` | the page, without a figure in it | everybody |
-//! | `/api/tags`, `/api/history` | see `api` | who is let in; tags that he may read |
+//! | `/api/tags`, `/api/history` | see `api` | who is let in; tags that they may read |
 //! | `/api/session`, `/api/login`, `/api/logout` | see `login` | everybody |
 //! | `/api/command/…` | see `operate` | who is logged in and has `operate` |
 

@@ -123,7 +123,7 @@ pub(super) struct Published {
     pub receivers: usize,
     /// Somebody subscribes to its topic, be it the publisher alone who does not want its own.
     pub wanted: bool,
-    /// Somebody gets it in a turn of his own.
+    /// Some client gets it in a turn of its own.
     pub waits: bool,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,
