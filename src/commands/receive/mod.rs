@@ -134,7 +134,7 @@ pub struct ReceiveArgs {
     /// Exit with 1 when numbers are missing, or when nothing came at all
     #[arg(long)]
     pub expect_complete: bool,
-    /// Records and the final report as JSON
+    /// Print records and the final report as JSON
     #[arg(long)]
     pub json: bool,
 }

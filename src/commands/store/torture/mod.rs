@@ -41,22 +41,22 @@ const IDS: u64 = 10_000_000_000;
 /// `ironbridge store torture --dir DIR`
 #[derive(Debug, clap::Args)]
 pub(super) struct TortureArgs {
-    /// An empty directory on the disk that is to be tested, or that of an earlier run.
+    /// An empty directory on the disk that is to be tested, or that of an earlier run
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Kills (20, or as many as fit into --for).
+    /// Kill so many times (20, or as often as fits into --for)
     #[arg(long, value_name = "N", conflicts_with = "time")]
     rounds: Option<u64>,
-    /// Goes on for so long: 10m, 12h.
+    /// Go on for so long: 10m, 12h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
-    /// Writes every promise here too, as it is made; on another disk or machine. `-`: standard output.
+    /// Write every promise here too, as it is made; on another disk or machine. `-`: standard output
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// After a power cut: first holds what is left against the ledger (`-`: standard input).
+    /// After a power cut: first hold what is left against the ledger (`-`: standard input)
     #[arg(long, requires = "ledger")]
     resume: bool,
-    /// For scripts.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
     /// What the child is told: where its ids begin.
