@@ -1,4 +1,10 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
+//!
+//! `run` the gateway, `reload` its configuration, `check` it first and say what it will `cost` · `demo` all of it on one
+//! machine, `simulate` a plant · at the cabinet: `scan`, `read`, `write` (what both share: `field`), `decode`, `capture`,
+//! `replay` · `tags` as CSV, `profiles` register maps · `passwd` users, `broker` a mosquitto's configuration · `store` from
+//! outside, `receive` at the far end · `diag` for whoever helps, `factory_reset` for the next owner · `man`, `completions` ·
+//! `interrupt` how any of them is ended.
 
 pub mod broker;
 pub mod capture;

@@ -1,6 +1,6 @@
 //! From a running plan to a changed one: which parts are touched. Pure; the app stops and starts what is named here.
 //!
-//! Fed with two plans of which the second was [`arranged`] after the first: what is in both stands at the same place, so
+//! Fed with two plans of which the second was [`arranged`] after the first (`arrange`): what is in both stands at the same place, so
 //! parts can be compared as they are. Promises: a part that is not named is equal in both plans, places included; what
 //! cannot be changed while the gateway runs is named by its key ([`Changes::restart`]), and then nothing may be applied.
 //!

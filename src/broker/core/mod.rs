@@ -4,8 +4,9 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
-//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
-//! rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
+//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by
+//! new rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it
+//! · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;

@@ -1,4 +1,7 @@
 //! `ironbridge store …`: one file per subcommand. Looking works beside the running daemon.
+//!
+//! `status` what each uplink is owed (`drain`: and how long it takes) · `verify` whether all is whole · `export` a range of it (`moment`:
+//! from when) · `purge` the oldest go · `torture` kills while it writes.
 
 mod drain;
 mod export;

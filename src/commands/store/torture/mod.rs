@@ -4,6 +4,8 @@
 //! random moment, opens what is left and holds it against what the child had said it had committed. Its directory must
 //! be empty or its own: a store of a gateway is never touched. With a ledger on another medium a real power cut can be
 //! survived too: `--resume` goes on from it.
+//!
+//! `child` is what is killed, `promises` what it said, `ledger` where they are kept, `audit` the comparison.
 
 mod audit;
 mod child;
