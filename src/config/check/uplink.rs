@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::plan::{
-    Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, TagPlan,
-    Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
+    BATCH_SAMPLES, Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan,
+    TagPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
 };
 use super::super::preset;
 use super::super::raw::Trail;
@@ -43,8 +43,6 @@ const PRESETS: [(&str, Preset); 5] = [
 /// `mqtt_version`
 pub const VERSIONS: [(&str, MqttVersion); 3] =
     [("auto", MqttVersion::Auto), ("3.1.1", MqttVersion::V311), ("5", MqttVersion::V5)];
-/// What the format batch puts into one publish when nothing else is said.
-const BATCH_SAMPLES: u32 = 10_000;
 const BATCH_SAMPLES_MAX: u16 = 60_000;
 const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const SUMMARY_AFTER: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
