@@ -33,7 +33,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("parquet::", &["store/export/"]),
     ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs"]),
     ("tokio_modbus::client", &["field/modbus/"]),
-    ("tokio_modbus::server", &["plant/"]),
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),
     ("rcgen::", &["plant/"]),
