@@ -285,6 +285,14 @@ impl<'a, 't> Section<'a, 't> {
         }
         Some(Spot { value: self.cx.resolve(text), at: text.at })
     }
+
+    /// A path that must be there.
+    pub fn required_path(&self, key: &str, why: &str) -> Option<PathBuf> {
+        if self.get(key).is_none() {
+            self.missing(key, why);
+        }
+        self.path(key).map(|path| path.value)
+    }
 }
 
 impl Context<'_> {

@@ -6,7 +6,7 @@
 //! ```text
 //!  gateway   [gateway] [store]                    broker    [broker]; access: users and rights
 //!  bus       [[bus]]; port, reach: how it is      listener  [[broker.listener]]; mqtt_sn: for sensors
-//!            reached; line: of type line          status    [status]
+//!            reached; line: of type line          status    [status]; exposed: what it shares with listeners
 //!  device    [[device]]; habits: what devices     uplink    [[uplink]]; server, path: the ways to it; money: what
 //!            are like; example: what                        it may cost; sparkplug: as an edge node; local: on
 //!            instruments say                                our own broker
@@ -25,6 +25,7 @@ mod condition;
 mod derived;
 mod device;
 mod example;
+mod exposed;
 mod forward;
 mod gateway;
 mod habits;
