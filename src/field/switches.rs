@@ -5,7 +5,7 @@
 //! same twice is asking once, so nothing here can fill up. The wishes are kept here and go with the bus; the pauses are not
 //! the bus's ([`super::pauses`]): each of its lives looks there whom it is to leave alone.
 //!
-//! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have their
+//! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
 //! hands in it.
 
 use std::collections::BTreeMap;
