@@ -117,7 +117,7 @@ impl Bridges {
     }
 
     /// What is retained when a bridge is new goes out as well, as over mosquitto's. Before it connects, and at the start
-    /// before the first client comes: nobody may be overtaken by what they have replaced.
+    /// before the first client comes: nobody may be overtaken by what he has replaced.
     pub async fn offer_retained(&self, means: &Means) {
         for part in self.parts.values().filter(|part| part.connection.is_none()) {
             let is_new = part.store.newest().iter().all(|(.., seq)| seq.0 == 0);
