@@ -1,8 +1,9 @@
 //! Room: the directory stays below its cap and the file system keeps a little space.
 //!
 //! What goes first: files in quarantine that were read to the end; chunks that everybody has acknowledged, in order or
-//! ahead of a backlog, least important class first, oldest first; then chunks that somebody has not, in the same order, with a gap record. Space is
-//! freed by unlinking whole files only: on a full disk SQLite can neither delete nor checkpoint.
+//! ahead of a backlog, least important class first, oldest first; then chunks that somebody has not, in the same order,
+//! with a gap record. Space is freed by unlinking whole files only: on a full disk SQLite can neither delete nor
+//! checkpoint.
 
 use std::time::Duration;
 
