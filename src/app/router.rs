@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
 use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, UnfinishedEntry};
@@ -71,6 +72,8 @@ pub struct Answers {
     pub plan: PlanNow,
     /// Where they are published.
     pub publisher: Publisher,
+    /// Where they are written down.
+    pub access: Arc<Access>,
 }
 
 /// A checked command on its way through journal and bus.
@@ -177,7 +180,8 @@ impl Router {
                 open.spawn(async move {
                     let unknown = Outcome::Failed { reason: Failure::Unknown, read_back: None };
                     let outcome = of_gateway(outcome.await.unwrap_or(unknown), &stop);
-                    tracing::info!(tag = %tag_topic, value = %ready.wanted.value, origin = request.origin, %outcome, "command ended");
+                    let access = &router.answers.access;
+                    access.command_ended((&request.origin, &tag_topic), &ready.wanted.value, &outcome);
                     router.finish(entry, &tag_topic, &outcome, &ready.response).await;
                 });
             }
@@ -273,8 +277,14 @@ impl Router {
 
     async fn answer_unfinished(&self) {
         for UnfinishedEntry { id: open, entry } in self.journal.unfinished().await {
-            tracing::warn!(tag = entry.tag, origin = entry.origin, "command was open when the gateway went down");
             let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
+            tracing::warn!(
+                audit = "command_ended",
+                topic = entry.tag,
+                origin = entry.origin,
+                %outcome,
+                "command was open when the gateway went down"
+            );
             let response =
                 Response { id: request::id_of(&entry.payload), topic: None, correlation: None, replies: None };
             self.finish(open, &entry.tag, &outcome, &response).await;
@@ -296,7 +306,7 @@ impl Answers {
             let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
             return;
         };
-        tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
+        self.access.command_refused((&request.origin, &tag_topic), reason);
         let id = id_of(request);
         let response = Response::to(request, id);
         let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));

@@ -115,7 +115,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let alarms = resume_alarms(&base, publisher.clone()).await?;
     let broker_end = CancellationToken::new();
     house.buses.begin(&house.means, &plan).await;
-    let mut sources = start_sources(&base, &house, commands, &broker_end);
+    let mut sources = start_sources(&base, &house, (commands, &access), &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
@@ -353,7 +353,7 @@ async fn build_broker(
 fn start_sources(
     base: &Base,
     house: &House,
-    commands: mpsc::Receiver<command::Submitted>,
+    (commands, access): (mpsc::Receiver<command::Submitted>, &Arc<Access>),
     end: &CancellationToken,
 ) -> JoinSet<()> {
     let (mut sources, stop, means) = (JoinSet::new(), &base.stop, &house.means);
@@ -367,7 +367,11 @@ fn start_sources(
         buses: Arc::clone(&means.slots),
         journal,
         clock: base.clock.clone(),
-        answers: Answers { plan: Arc::clone(&means.plan), publisher: means.publisher.clone() },
+        answers: Answers {
+            plan: Arc::clone(&means.plan),
+            publisher: means.publisher.clone(),
+            access: Arc::clone(access),
+        },
         hub: base.hub.clone(),
         end: end.clone(),
     };
