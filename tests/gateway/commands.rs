@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use crate::access::{open, passwd};
 use crate::cloud;
 use crate::gateway;
-use crate::access::{open, passwd};
 use crate::reload::applied;
 
 use std::time::Duration;

@@ -155,7 +155,8 @@ async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is
 async fn while_a_smaller_store_is_on_trial_the_page_shows_the_bound_that_holds() {
     let plcs = plcs(1).await;
     let text = |megabytes: u64| {
-        let page = format!("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n[store]\nmax_size = \"{megabytes}MiB\"");
+        let page =
+            format!("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n[store]\nmax_size = \"{megabytes}MiB\"");
         plant(&addresses(&plcs), TRIAL).replacen("[store]", &page, 1)
     };
     let home = Home::new(&text(128));
