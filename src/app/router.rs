@@ -6,6 +6,7 @@
 //! that was refused, here or by its bus, was never sent: its id may be tried again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -55,6 +56,8 @@ pub struct Router {
     pub buses: Slots,
     /// Remembers commands across restarts.
     pub journal: CommandJournal,
+    /// It could not be written the last time: said once, however many commands come meanwhile.
+    pub journal_fails: AtomicBool,
     /// For deadlines.
     pub clock: Clock,
     /// Local results.
@@ -166,6 +169,7 @@ impl Router {
         };
         match self.journal.begin(entry).await {
             Ok(Begun::New(entry)) => {
+                self.journal_fails.store(false, Ordering::Relaxed);
                 // The sender may be gone by now; the command runs all the same.
                 let _ = admitted.send(Admission::Accepted);
                 let (reply, outcome) = oneshot::channel();
@@ -187,7 +191,9 @@ impl Router {
             }
             Ok(Begun::Known { result }) => self.remind(&request, admitted, result),
             Err(error) => {
-                tracing::error!(%error, "command journal cannot be written");
+                if !self.journal_fails.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "command journal cannot be written");
+                }
                 self.answers.refuse(&request, admitted, Refusal::Journal);
             }
         }

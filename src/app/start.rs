@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -366,6 +367,7 @@ fn start_sources(
         plan: Arc::clone(&means.plan),
         buses: Arc::clone(&means.slots),
         journal,
+        journal_fails: AtomicBool::default(),
         clock: base.clock.clone(),
         answers: Answers {
             plan: Arc::clone(&means.plan),

@@ -205,6 +205,26 @@ async fn commands_are_in_the_audit_trail_with_who_sent_them_and_a_flood_of_them_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_cannot_be_written_refuses_every_command_and_is_told_once() {
+    let plc = Plc::start().await;
+    let home = Home::new(&(config(plc.line.address()) + &tags()));
+    std::fs::create_dir_all(home.path("data/commands.db")).unwrap(); // no file can be there
+    let daemon = home.run();
+    let (watch, mut client) = attach(&daemon).await;
+    for n in 0..20 {
+        client.publish(SET, QoS::AtLeastOnce, &format!(r#"{{"value":1,"id":"j{n}"}}"#)).await;
+    }
+    for n in 0..20 {
+        let result = watch.until(RESULT, "an answer", |result| result["id"] == format!("j{n}")).await;
+        assert_eq!((&result["outcome"], &result["reason"]), (&json!("refused"), &json!("journal")));
+    }
+    assert_eq!(daemon.times_said("command journal cannot be written"), 1);
+    assert_eq!(daemon.times_said("audit=\"command_refused\""), 1);
+    assert_eq!(plc.writes(), 0);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_is_remembered_across_restarts_and_written_once() {
     let mut rig = Rig::start().await;
     let command = r#"{"value":9,"id":"once"}"#;
