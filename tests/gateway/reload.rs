@@ -97,6 +97,8 @@ async fn one_device_is_changed_and_the_others_miss_no_poll() {
     home.configure(&changed);
     let told = applied(&home).await;
     assert!(told.contains("device d1 changed: 1 tags changed"), "{told}");
+    let audit = "audit=\"config_changed\" part=\"device\" name=\"d1\" how=\"changed\" detail=\"1 tags changed\"";
+    assert_eq!((daemon.times_said("audit=\"config_changed\""), daemon.times_said(audit)), (1, 1));
     plcs[1].set(0, &[7]);
     watch.until("gw/d1/v", "its new scale", |json| json["value"] == 70.0).await;
     for n in [0, 2, 3] {

@@ -10,6 +10,7 @@ use crate::reload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use cloud::Cloud;
 use gateway::mqtt::Client4;
@@ -147,6 +148,30 @@ async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is
     assert!(whole(&numbers(&cloud), "telemetry"), "nothing is missing");
     assert!(cloud.on("ironbridge/gw/gap").is_empty());
     assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_smaller_store_is_on_trial_the_page_shows_the_bound_that_holds() {
+    let plcs = plcs(1).await;
+    let text = |megabytes: u64| {
+        let page =
+            format!("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n[store]\nmax_size = \"{megabytes}MiB\"");
+        plant(&addresses(&plcs), TRIAL).replacen("[store]", &page, 1)
+    };
+    let home = Home::new(&text(128));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let shown = async || board(page).await["store"]["max_bytes"].as_u64().unwrap() >> 20;
+    assert_eq!(shown().await, 128);
+    home.configure(&text(64));
+    assert!(applied(&home).await.contains("on trial"));
+    assert_eq!(shown().await, 128, "what the store has evicted no rollback brings back");
+    let begun = Instant::now();
+    while shown().await != 64 {
+        assert!(begun.elapsed() < PATIENCE, "the trial is over by now");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(daemon.stop().await, Some(0));
 }
 
