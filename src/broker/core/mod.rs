@@ -101,6 +101,8 @@ struct Core {
     clients: Clients,
     tree: Tree,
     retained: Retained,
+    /// Topics and versions of retained messages of which nobody can say yet how long they live.
+    open_ends: Vec<(Arc<str>, u64, keeping::End)>,
     wills: Waiting,
     /// Sessions with a connection.
     connected: usize,
@@ -181,11 +183,10 @@ pub(super) enum Refusal {
 
 impl Shared {
     /// With what the disk held.
-    pub(super) fn new(around: Surroundings, kept: Vec<(Message, Option<Identity>)>, sessions: Vec<Kept>) -> Self {
+    pub(super) fn new(around: Surroundings, kept: Vec<keeping::Found>, sessions: Vec<Kept>) -> Self {
         let mut core = Core::default();
-        for (message, source) in kept {
-            if core.retained.put(Arc::new(message), source).is_err() {
-                tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
+        for found in kept {
+            if !core.take_found(found) {
                 break;
             }
         }
@@ -353,16 +354,15 @@ impl Shared {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
             for row in rows.into_iter().filter(|_| self.limits.retain_available) {
-                let source = keeping::source(&row, &self.access);
-                let Some(message) = keeping::message(row, &self.clock, &self.ownership) else { continue };
-                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message), source).is_err() {
-                    tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
+                let Some(found) = keeping::message(row, &self.clock, &self.ownership, &self.access) else { continue };
+                if !core.retained.has(&found.message.topic) && !core.take_found(found) {
                     break;
                 }
             }
             self.take_in(&mut core, sessions);
         }
-        for topic in core.retained.expire(now) {
+        self.judge_again(&mut core);
+        for topic in core.retained.expire(Instant::now()) {
             self.stats.dropped_expired.one();
             self.disk.change_at_leisure(topic, None);
         }
