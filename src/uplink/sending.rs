@@ -163,7 +163,8 @@ impl<S: Source> Session<'_, S> {
         self.ways.sent(bytes);
         // What was withheld goes again, so nothing has to get past it.
         progress.withheld &= message.lane != Lane::Backlog;
-        client.publish(message.topic, message.payload, message.retained, message.extras)?;
+        let retained = if progress.agreed.retains { message.retained } else { Retained::No };
+        client.publish(message.topic, message.payload, retained, message.extras)?;
         self.stats.published.one();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Clients' messages on their way up, numbered or over a bridge: what is left of their time.
+//! Clients' messages on their way up, numbered or over a bridge: what is left of their time, and RETAIN.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -123,4 +123,18 @@ async fn a_numbered_message_that_has_expired_goes_with_a_second_left_where_its_n
     assert_eq!((arrived(&cloud), rig.stats.expired.get()), (named(&living), 2), "3.1.1 carries no numbers");
     owed.end();
     rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_sends_retain_only_to_a_broker_that_keeps_retained_messages() {
+    for keeps in [1, 0] {
+        let (cloud, owed) = (Cloud::start().await, OwedList::default());
+        cloud.agrees(|agree| agree.retain_available = Some(keeps));
+        owed.push([letter("m/kept", 1, at(2, 0), ClientMessage { kept: Kept::Yes, ..message(None) })]);
+        let rig = start(&cloud, &owed, BRIDGE, MqttVersion::V5);
+        cloud.until("it is there", |_| owed.acknowledged() == 1).await;
+        assert_eq!(cloud.on("up/m/kept").iter().map(|arrived| arrived.retain).collect::<Vec<_>>(), [keeps == 1]);
+        owed.end();
+        rig.finished().await;
+    }
 }
