@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ironbridge::config::plan::BrokerLimits;
 use ironbridge::flow::forward::{Letter, Wish};
 use ironbridge::model::message::{ClientMessage, Kept, Properties};
 use ironbridge::model::time::{Boot, Stamp};
@@ -39,5 +40,24 @@ async fn what_cannot_be_kept_on_disk_for_now_is_seen_once_and_acknowledged_when_
     let mut late = broker.v5("late").await;
     late.subscribe(filter("keep/#", 0), None).await;
     assert_eq!(late.message().await.payload, "x");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept() {
+    let limits = BrokerLimits { retain_available: false, ..BrokerLimits::default() };
+    let broker = Running::with(Setup { limits, ..Setup::default() }).await;
+    let mut client = broker.v5("c").await;
+    client.subscribe(v5::Filter { preserve_retain: true, ..filter("keep/#", 0) }, None).await;
+    let told = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients").await;
+    assert_eq!(told, Ok(()));
+    let seen = client.message().await;
+    assert_eq!((&seen.payload[..], seen.retain), (&b"x"[..], false), "as a message like any other");
+    client.subscribe(filter("keep/#", 0), None).await;
+    client.ping().await;
+    let broker = Running::at(Setup::default(), broker.stop().await).await;
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter("keep/#", 0), None).await;
+    late.ping().await;
     broker.stop().await;
 }

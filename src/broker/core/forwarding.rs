@@ -60,7 +60,7 @@ impl Shared {
         if check_topic(&letter.topic).is_err() || self.ownership.of(&letter.topic) != Owner::Client {
             return Err(NotTaken::NotOurs);
         }
-        let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
+        let retain = Retain::from(letter.message.kept == Kept::Yes && self.limits.retain_available);
         let message = Arc::new(carried::message(&letter));
         let (client, company) = (ClientKey::NOBODY, Company::InRow);
         let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
