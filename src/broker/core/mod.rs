@@ -268,7 +268,12 @@ impl Shared {
             Sender::Client(from) => from.who,
             Sender::Gone(who) => Some(who),
         };
-        let durable = core.find(message, retain, from.map(|from| from.client));
+        // A will is of the connection that left it, and its session may still be there, or again (No Local, 3.8.3-3).
+        let publisher = match sender {
+            Sender::Gone(who) => core.clients.with_id(who.client()),
+            Sender::Gateway | Sender::Client(_) => from.map(|from| from.client),
+        };
+        let durable = core.find(message, retain, publisher);
         let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
         let forgets = is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded());
         if forgets && from.is_some_and(|from| from.hears_of_refusal(message.qos)) {
