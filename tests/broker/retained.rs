@@ -128,7 +128,9 @@ async fn clients_retained_messages_outlive_a_restart_and_the_gateways_do_not() {
 /// Kept messages that live for an hour and for two, by a clock with or without a fix; restarted an hour and a half later.
 async fn kept_over_a_restart_of_the_machine(began: Option<Fix>) -> (Running, Clock) {
     let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), NOON);
-    began.into_iter().for_each(|fix| clock.learn(fix));
+    if let Some(fix) = began {
+        clock.learn(fix);
+    }
     let broker = Running::with(Setup { clock, ..Setup::default() }).await;
     let mut client = broker.v5("c").await;
     for (topic, seconds) in [("keep/one", 3600), ("keep/two", 7200)] {
