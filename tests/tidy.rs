@@ -274,6 +274,22 @@ fn no_leftovers_and_no_shortcuts_in_the_product() {
     fail_with(&problems);
 }
 
+/// Unit tests are run on the box, too (ptest), where there is no source tree; `include_str!` brings along what they need.
+#[test]
+fn no_unit_test_needs_the_source_tree_when_it_runs() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        for (line, code) in code_lines(&text) {
+            for word in ["CARGO_MANIFEST_DIR", "file!()"] {
+                if code.contains(word) {
+                    problems.push(format!("src/{file}:{line}: {word} is nowhere on a box"));
+                }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
 #[test]
 fn the_top_level_holds_what_was_agreed_and_nothing_else() {
     let agreed =

@@ -11,7 +11,8 @@
 //! | `logout` | info | somebody left the status page | `from` `identity` |
 //! | `operated` | info | a command from the status page | `from` `identity` `device` `tag` `operation` `outcome` |
 //! | `operate_refused` | warn | one that its sender has no right to | as above, and `unsaid` |
-//! | `command_refused` | warn | a host of Sparkplug wants something that is not to be had (written in `uplink`; limits and the like are the router's) | `topic` `origin` `reason` `unsaid` |
+//! | `command_ended` | info | a command for a device, wherever it came from, was carried out or failed; a warning in `app` where it was open when the gateway went down | `topic` `value` `origin` `outcome` `unsaid` |
+//! | `command_refused` | warn | one was refused (also written in `uplink`, where a host of Sparkplug wants something that is not to be had) | `topic` `origin` `reason` `unsaid` |
 //! | `access_reloaded` | info | users or rules were replaced | `users` `rules` `clients` `subscriptions` |
 //! | `config_changed` | info | a reload changed a part (written in `app`, as the next two) | `part` `name` `how` `detail` |
 //! | `config_refused` | warn, error | a reload was refused, the running configuration stays | `count` or `keys` |
@@ -19,11 +20,13 @@
 //! | `factory_reset` | warn | state and secrets are deleted (by a command, so always in the journal) | `outcome` `paths` `uid` `login_uid` |
 //!
 //! `reason` of a login is one of `credentials`, `anonymous`, `busy`, `no_users_file`. `from` is an address or `unix`,
-//! `identity` is `user:NAME`, `cert:NAME`, `sensor:NAME` or `anonymous`.
+//! `identity` is `user:NAME`, `cert:NAME`, `sensor:NAME` or `anonymous`. `origin` is `local:IDENTITY as CLIENT`,
+//! `page:NAME from ADDRESS` or `uplink:NAME`.
 //!
 //! A flood must not fill the journal: of lines that are alike (a login: who, with which id and from where; a refused one: same
 //! address and reason; a refusal: same owner and topic) one a minute is written, with how many there were since the one
-//! before (`unsaid`). No password, hash or payload is ever written.
+//! before (`unsaid`). Of commands that were carried out (same origin and topic) it is the first ten of a minute: each has moved
+//! something. No password, hash or payload is ever written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -35,6 +38,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Identity, Refused};
+use crate::model::command::{Outcome, Refusal};
+use crate::model::value::Value;
 
 /// Refusals that are kept apart, of each kind; others share one line.
 const REFUSALS_MAX: usize = 64;
@@ -42,11 +47,20 @@ const REFUSALS_MAX: usize = 64;
 /// Logins that are kept apart: as many as a broker has clients. Only who has a password can make so many lines.
 const LOGINS_MAX: usize = 1024;
 
+/// Pairs of origin and tag that are kept apart: a recipe may write many tags at once.
+const COMMANDS_MAX: usize = 1024;
+
+/// Of each pair so many lines in [`PERIOD`]; of everything else one.
+const COMMANDS_EACH: u32 = 10;
+
 /// One line per subject in this time.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// Longest text of a stranger that is repeated, characters.
 const SHOWN_MAX: usize = 64;
+
+/// The same of an origin: two names and an address.
+const ORIGIN_SHOWN_MAX: usize = 192;
 
 /// What was said lately.
 #[derive(Debug)]
@@ -55,6 +69,8 @@ pub(super) struct Audit {
     refused: Mutex<Quiet>,
     publishes: Mutex<Quiet>,
     subscriptions: Mutex<Quiet>,
+    commands: Mutex<Quiet>,
+    commands_refused: Mutex<Quiet>,
 }
 
 /// A command from the status page.
@@ -82,13 +98,16 @@ pub const NOT_ALLOWED: &str = "not_allowed";
 struct Quiet {
     said: HashMap<u64, Said>,
     most: usize,
+    /// Lines of one subject in [`PERIOD`].
+    each: u32,
     /// Lines left out of subjects that were forgotten; the next line has them.
     carried: u64,
 }
 
 #[derive(Debug)]
 struct Said {
-    at: Instant,
+    since: Instant,
+    lines: u32,
     unsaid: u64,
 }
 
@@ -96,21 +115,25 @@ struct Said {
 const OTHERS: u64 = 0;
 
 impl Quiet {
-    fn new(most: usize) -> Mutex<Self> {
-        Mutex::new(Self { said: HashMap::new(), most, carried: 0 })
+    fn new(most: usize, each: u32) -> Self {
+        Self { said: HashMap::new(), most, each, carried: 0 }
     }
 
     /// May it be said? Then with how many alike were not.
     fn may_say(&mut self, subject: u64, now: Instant) -> Option<u64> {
         let subject = if self.said.contains_key(&subject) || self.has_room(now) { subject } else { OTHERS };
         match self.said.get_mut(&subject) {
-            Some(said) if now.duration_since(said.at) < PERIOD => {
+            Some(said) if now.duration_since(said.since) < PERIOD => {
+                if said.lines < self.each {
+                    said.lines += 1;
+                    return Some(0);
+                }
                 said.unsaid += 1;
                 None
             }
             said => {
                 let unsaid = said.map_or(0, |said| said.unsaid);
-                self.said.insert(subject, Said { at: now, unsaid: 0 });
+                self.said.insert(subject, Said { since: now, lines: 1, unsaid: 0 });
                 Some(unsaid + std::mem::take(&mut self.carried))
             }
         }
@@ -118,7 +141,7 @@ impl Quiet {
 
     fn has_room(&mut self, now: Instant) -> bool {
         if self.said.len() >= self.most {
-            for (_, gone) in self.said.extract_if(|_, said| now.duration_since(said.at) >= PERIOD) {
+            for (_, gone) in self.said.extract_if(|_, said| now.duration_since(said.since) >= PERIOD) {
                 self.carried += gone.unsaid;
             }
         }
@@ -128,8 +151,16 @@ impl Quiet {
 
 impl Audit {
     pub(super) fn new() -> Self {
-        let [refused, publishes, subscriptions] = [(); 3].map(|()| Quiet::new(REFUSALS_MAX));
-        Self { logins: Quiet::new(LOGINS_MAX), refused, publishes, subscriptions }
+        let [refused, publishes, subscriptions, commands_refused] =
+            [(); 4].map(|()| Mutex::new(Quiet::new(REFUSALS_MAX, 1)));
+        Self {
+            logins: Mutex::new(Quiet::new(LOGINS_MAX, 1)),
+            commands: Mutex::new(Quiet::new(COMMANDS_MAX, COMMANDS_EACH)),
+            refused,
+            publishes,
+            subscriptions,
+            commands_refused,
+        }
     }
 
     /// A client with a name was let in.
@@ -188,6 +219,22 @@ impl Audit {
         }
     }
 
+    /// A command that went to its bus has ended.
+    pub(super) fn command_ended(&self, (origin, topic): (&str, &str), value: &Value, outcome: &Outcome) {
+        if let Some(unsaid) = may_say(&self.commands, (origin, topic)) {
+            let (origin, value, outcome) = (shown_origin(origin), shown(&value.to_string()), outcome.to_string());
+            tracing::info!(audit = "command_ended", topic, value, origin, outcome, unsaid, "command ended");
+        }
+    }
+
+    /// One that did not come so far.
+    pub(super) fn command_refused(&self, (origin, topic): (&str, &str), reason: Refusal) {
+        if let Some(unsaid) = may_say(&self.commands_refused, (origin, topic)) {
+            let (origin, reason) = (shown_origin(origin), reason.as_str());
+            tracing::warn!(audit = "command_refused", topic, origin, reason, unsaid, "command refused");
+        }
+    }
+
     /// A client may not subscribe to that.
     pub(super) fn subscribe_refused(&self, who: &Identity, filter: &str) {
         if let Some(unsaid) = may_say(&self.subscriptions, (who.who(), filter)) {
@@ -236,13 +283,18 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN_MAX).collect()
 }
 
+/// Who it is stands first in an origin; what a client says of itself, last.
+fn shown_origin(origin: &str) -> String {
+    origin.chars().take(ORIGIN_SHOWN_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn a_flood_is_one_line_a_minute_and_the_rest_is_counted() {
-        let (mut quiet, now) = (Quiet { said: HashMap::new(), most: 64, carried: 0 }, Instant::now());
+        let (mut quiet, now) = (Quiet::new(64, 1), Instant::now());
         assert_eq!(quiet.may_say(7, now), Some(0));
         for _ in 0..1000 {
             assert_eq!(quiet.may_say(7, now + PERIOD / 2), None);
@@ -252,8 +304,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_commands_the_first_ten_of_a_minute_are_said() {
+        let (mut quiet, now) = (Quiet::new(64, 10), Instant::now());
+        let said = |quiet: &mut Quiet, now| (0..100).filter_map(|_| quiet.may_say(7, now)).collect::<Vec<_>>();
+        assert_eq!(said(&mut quiet, now), [0; 10]);
+        assert_eq!(said(&mut quiet, now + PERIOD), [90, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[tokio::test]
     async fn a_flood_from_everywhere_is_bounded_and_counted_too() {
-        let (mut quiet, now) = (Quiet { said: HashMap::new(), most: 64, carried: 0 }, Instant::now());
+        let (mut quiet, now) = (Quiet::new(64, 1), Instant::now());
         let flood = |quiet: &mut Quiet, from: u64, now| {
             (from..from + 10_000).filter_map(|subject| quiet.may_say(subject, now)).collect::<Vec<_>>()
         };

@@ -33,7 +33,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::config::plan::{Anonymous, BrokerPlan};
+use crate::model::command::{Outcome, Refusal};
 use crate::model::stats::Counter;
+use crate::model::value::Value;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE, SENSOR};
 use audit::Audit;
@@ -327,6 +329,16 @@ impl Access {
     /// Is there anybody who could log in with a password?
     pub fn has_users(&self) -> bool {
         !matches!(**self.users.load(), State::Off)
+    }
+
+    /// For the audit trail: how a command ended that went to its bus; whose it was, and the topic of its tag.
+    pub fn command_ended(&self, command: (&str, &str), value: &Value, outcome: &Outcome) {
+        self.audit.command_ended(command, value, outcome);
+    }
+
+    /// For the audit trail: one that did not come so far.
+    pub fn command_refused(&self, command: (&str, &str), reason: Refusal) {
+        self.audit.command_refused(command, reason);
     }
 
     /// For the audit trail: a command from the status page, done or refused.

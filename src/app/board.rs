@@ -173,7 +173,7 @@ impl Sources {
         let trouble = self.notices.standing().into_iter().find(failed);
         Store {
             bytes: stats.bytes.get(),
-            max_bytes: self.plan.load().store.max_size,
+            max_bytes: stats.max_bytes.get(),
             written_per_day: written.filter(|_| uptime >= WRITTEN_AFTER_S),
             trouble: trouble.map(|told| told.notice.detail),
             gaps: stats.gaps_owed.get(),

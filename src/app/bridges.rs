@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::broker::{NotTaken, Publisher};
 use crate::config::difference::{Changes, How, Part};
-use crate::config::plan::{BridgePlan, Notifications, Plan, RetainHere, UplinkStart};
+use crate::config::plan::{BridgePlan, Notifications, Plan, UplinkStart};
 use crate::flow::hub::{self, DurableEnd, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
@@ -29,6 +29,7 @@ use crate::store::{self, Opening, Revision, Route, StoreHandle, StoreStats};
 use crate::uplink::{PassOn, PassedOn, UplinkStats};
 
 use super::means::{Means, Teller, bridge_subject};
+use super::offered;
 use super::revision::Bounds;
 use super::supervisor::watch_store;
 use super::uplinks::UplinkPart;
@@ -116,19 +117,11 @@ impl Bridges {
         }
     }
 
-    /// What is retained when a bridge is new goes out as well, as over mosquitto's. Before it connects, and at the start
-    /// before the first client comes: nobody may be overtaken by what he has replaced.
+    /// What is retained when a topic of a bridge is new goes out as well, as over mosquitto's. Before it connects, and at the
+    /// start before the first client comes: nobody may be overtaken by what he has replaced.
     pub async fn offer_retained(&self, means: &Means) {
         for part in self.parts.values().filter(|part| part.connection.is_none()) {
-            let is_new = part.store.newest().iter().all(|(.., seq)| seq.0 == 0);
-            for out in part.plan.out.iter().filter(|out| is_new && out.retain == RetainHere::AsPublished) {
-                for letter in means.publisher.retained(&out.mapping.local_filter()).flatten() {
-                    let (forward, name) = (&means.forward, &part.plan.uplink.name);
-                    if forward.wants(&letter.topic, None) && forward.offer(name, letter).await.is_err() {
-                        return; // stopping
-                    }
-                }
-            }
+            offered::offer_retained(means, &part.plan, &part.store).await;
         }
     }
 
@@ -220,6 +213,9 @@ impl Gone {
                 connection.end().await;
             }
             let owed: u64 = part.store.backlogs().iter().map(|(_, owed)| owed).sum();
+            if how == How::Removed {
+                offered::forget(&part.store).await; // should it be there again, it is new
+            }
             part.helpers.shutdown().await;
             part.store.finish().await;
             means.over(Teller::Uplink, &part.plan.uplink.name);

@@ -8,11 +8,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::difference::{Changes, How, Part};
+use crate::config::difference::{Changes, How, Part, kept};
 use crate::config::plan::{DevicePlan, Plan};
 use crate::field::can_follow;
 use crate::flow::latest::Latest;
 use crate::flow::stop::Stop;
+use crate::model::quality::{Cause, Quality};
+use crate::model::sample::Sample;
 use crate::model::tag::{BusIx, DeviceIx};
 use crate::pipeline::derive::Derive;
 
@@ -47,11 +49,19 @@ struct DerivedPart {
     task: JoinHandle<Derive>,
 }
 
+/// The derived tags of a plan, who know what those before them knew; not yet begun.
+pub(super) struct NextDerived {
+    derive: Derive,
+    tap: Arc<Latest>,
+}
+
 impl Buses {
     /// Begins all of a plan.
     pub async fn begin(&mut self, means: &Means, plan: &Arc<Plan>) {
         // Before the first bus, so that it hears everything.
-        self.derive(means, plan).await;
+        if let Some(derived) = self.leave_derived(means, plan).await {
+            self.begin_derived(means, plan, derived);
+        }
         for (ix, bus) in plan.buses.iter().enumerate().filter(|(_, bus)| !bus.name.is_empty()) {
             self.begin_one(means, plan, (ix, &bus.name));
         }
@@ -61,9 +71,15 @@ impl Buses {
     /// Ends and begins what is touched; nobody else notices. `old` and `new` in one arrangement.
     ///
     /// A device that moves is on no bus for a moment: where it was, what is on its way comes first, then it is asked anew.
-    pub async fn change(&mut self, means: &Means, (old, new): (&Plan, &Arc<Plan>), changes: &Changes) {
-        if changes.any(Part::Derived) {
-            self.derive(means, new).await;
+    pub async fn change(
+        &mut self,
+        means: &Means,
+        (old, new): (&Plan, &Arc<Plan>),
+        changes: &Changes,
+        derived: Option<NextDerived>,
+    ) {
+        if let Some(derived) = derived {
+            self.begin_derived(means, new, derived);
         }
         let moving = moving(old, new);
         let between = (!moving.is_empty()).then(|| Arc::new(without(new, &moving)));
@@ -129,14 +145,33 @@ impl Buses {
         means.slots.store(Arc::new(plan.buses.iter().map(|bus| slot(&bus.name)).collect()));
     }
 
-    /// Begins the derived tags of a plan; those that were there end, and what they know goes on. Whoever of the two takes
+    /// Exchanges derived tags that are touched: see [`Self::leave_derived`]. From here on nobody shows a value of one that
+    /// means something else now.
+    pub async fn change_derived(
+        &mut self,
+        means: &Means,
+        (old, new): (&Plan, &Arc<Plan>),
+        changes: &Changes,
+    ) -> Option<NextDerived> {
+        if !changes.any(Part::Derived) {
+            return None;
+        }
+        let next = self.leave_derived(means, new).await;
+        let (kept, at) = (kept(old, new), means.clock.now());
+        let anew = next.iter().flat_map(|next| next.derive.tags()).filter(|(_, tag)| !kept.contains(tag));
+        let starting = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Starting), at };
+        means.hub.show(&anew.map(starting).collect::<Vec<_>>());
+        next
+    }
+
+    /// Ends the derived tags; those of the plan are to come after them, and what these know goes on. Whoever of the two takes
     /// what comes in between: it is in what they know.
-    async fn derive(&mut self, means: &Means, plan: &Arc<Plan>) {
-        let new = Derive::new(plan);
+    async fn leave_derived(&mut self, means: &Means, plan: &Arc<Plan>) -> Option<NextDerived> {
+        let next = Derive::new(plan);
         let before = self.derived.take();
         let tap = before.as_ref().map_or_else(Arc::default, |before| Arc::clone(&before.tap));
-        match &new {
-            Some(new) => means.hub.tap(&new.wanted(), &tap),
+        match &next {
+            Some(next) => means.hub.tap(&next.wanted(), &tap),
             None => means.hub.untap(),
         }
         let known = match before {
@@ -146,10 +181,14 @@ impl Buses {
             }
             None => None,
         };
-        let Some(mut derive) = new else { return };
+        let mut derive = next?;
         if let Some(known) = known {
             derive.knowing(known);
         }
+        Some(NextDerived { derive, tap })
+    }
+
+    fn begin_derived(&mut self, means: &Means, plan: &Arc<Plan>, NextDerived { derive, tap }: NextDerived) {
         let stop = means.stop.child();
         let watched = derived::watch(means.of_bus(plan, stop.clone()), derive, Arc::clone(&tap));
         let task = tokio::spawn(means.crew(&stop).keep("derived", "", watched));

@@ -42,7 +42,6 @@ pub(super) fn all(sources: &Sources) -> Figures {
     for (name, stats) in sources.bridge_stores.load().iter() {
         store::store(out, name, stats);
     }
-    out.level("store_max_bytes", "The store never takes more.", &of("store", GATEWAY), real(plan.store.max_size));
     broker::broker(out, &sources.broker);
     broker::access(out, &sources.access.stats);
     for (name, stats) in sources.uplinks.load().iter() {

@@ -61,11 +61,12 @@ impl House {
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
+        let derived = self.buses.change_derived(means, (&old, &new), changes).await; // before births tell of the new plan
         means.plan.store(Arc::clone(&new));
         self.turn().await;
         self.open_doors(changes).await;
         self.forget_standings(changes);
-        self.buses.change(means, (&old, &new), changes).await;
+        self.buses.change(means, (&old, &new), changes, derived).await;
         self.change_ways(changes, &earlier).await;
         self.uplinks.change(&self.means, &new, changes).await;
         self.means.ownership.stand_for(own_nodes(&new).collect());

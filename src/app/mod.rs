@@ -1,8 +1,8 @@
 //! The app knows every room: it builds them, wires them, watches them and takes them down in order.
 //!
 //! `start` builds, `means` are what from · `house` is what is built, in parts that can be exchanged: `buses`, `uplinks`
-//! · `bridges` connects to other brokers, `forwarding` what clients' messages go there · `derived` keeps the derived
-//! tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical
+//! · `bridges` connects to other brokers, `forwarding` what clients' messages go there, `offered` what was retained
+//! before · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical
 //! ends · `publisher` is the live side, `alarms` its alarms, `alarm_memory` those of the last run · `quarters` threads
 //! for what local clients cause · `events` turns notices into stored events · `router` carries commands · `request`
 //! reads their payload · `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock ·
@@ -24,6 +24,7 @@ mod health;
 mod house;
 mod learned;
 mod means;
+mod offered;
 pub mod publisher;
 mod quarters;
 mod reload;

@@ -1,6 +1,6 @@
 //! The live side: what changed becomes retained JSON on the local broker. The broker is a window; nothing waits for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +8,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::Publisher;
-use crate::config::plan::{Plan, TagPlan};
+use crate::config::difference::kept;
+use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::DeviceReport;
 use crate::flow::latest::{Fresh, Latest};
 use crate::model::quality::{Cause, Quality};
+use crate::model::tag::TagIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 use crate::status::values::Values;
@@ -93,11 +95,11 @@ impl LivePublisher {
         self.status("online");
     }
 
-    fn starting(&self, plan: &Plan, which: impl Fn(&TagPlan) -> bool) {
+    fn starting(&self, plan: &Plan, which: impl Fn(TagIx) -> bool) {
         let now = self.clock.wall_now();
         let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
-        let topics = plan.tags.iter().filter(|tag| !tag.is_hole() && which(tag)).map(|tag| &tag.topic);
-        self.publisher.retain_many(topics.map(|topic| (Arc::clone(topic), starting.clone())));
+        let numbered = (0u32..).map(TagIx).zip(&plan.tags).filter(|(ix, tag)| !tag.is_hole() && which(*ix));
+        self.publisher.retain_many(numbered.map(|(_, tag)| (Arc::clone(&tag.topic), starting.clone())));
     }
 
     /// Empties the live lane in a task of its own until it closes; then the publisher comes back, for a last word.
@@ -122,12 +124,13 @@ impl LivePublisher {
         }
     }
 
-    /// What belongs to nothing any more is cleared, what is new begins, and so does what has its value from elsewhere or is
-    /// not read any more. Values of the former that are still on their way have no topic.
+    /// What belongs to nothing any more is cleared, what is new begins, and so does what means something else or is not read
+    /// any more. Values of the former that are still on their way have no topic.
     fn turn(&mut self, plan: Arc<Plan>) {
-        let (old, new) = (by_topic(&self.plan), by_topic(&plan));
-        self.starting(&plan, |tag| old.get(&tag.topic).is_none_or(|before| !tag.goes_on_from(before)));
-        let gone: Vec<Arc<str>> = old.into_keys().filter(|topic| !new.contains_key(topic)).cloned().collect();
+        let kept = kept(&self.plan, &plan);
+        self.starting(&plan, |ix| !kept.contains(&ix));
+        let (old, new) = (topics(&self.plan), topics(&plan));
+        let gone: Vec<Arc<str>> = old.difference(&new).map(|topic| Arc::clone(topic)).collect();
         let devices = |plan: &Plan| -> HashSet<String> {
             plan.devices.iter().filter(|device| !device.is_hole()).map(|device| device.name.clone()).collect()
         };
@@ -193,6 +196,6 @@ impl LivePublisher {
     }
 }
 
-fn by_topic(plan: &Plan) -> HashMap<&Arc<str>, &TagPlan> {
-    plan.tags.iter().filter(|tag| !tag.is_hole()).map(|tag| (&tag.topic, tag)).collect()
+fn topics(plan: &Plan) -> HashSet<&Arc<str>> {
+    plan.tags.iter().filter(|tag| !tag.is_hole()).map(|tag| &tag.topic).collect()
 }

@@ -6,6 +6,7 @@
 //! that was refused, here or by its bus, was never sent: its id may be tried again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
 use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, Recalled, UnfinishedEntry};
@@ -54,6 +56,8 @@ pub struct Router {
     pub buses: Slots,
     /// Remembers commands across restarts.
     pub journal: CommandJournal,
+    /// It could not be written the last time: said once, however many commands come meanwhile.
+    pub journal_fails: AtomicBool,
     /// For deadlines.
     pub clock: Clock,
     /// Local results.
@@ -71,6 +75,8 @@ pub struct Answers {
     pub plan: PlanNow,
     /// Where they are published.
     pub publisher: Publisher,
+    /// Where they are written down.
+    pub access: Arc<Access>,
 }
 
 /// A checked command on its way through journal and bus.
@@ -165,6 +171,7 @@ impl Router {
         };
         match self.journal.begin(entry).await {
             Ok(Begun::New(entry)) => {
+                self.journal_fails.store(false, Ordering::Relaxed);
                 // The sender may be gone by now; the command runs all the same.
                 let _ = admitted.send(Admission::Accepted);
                 let (reply, outcome) = oneshot::channel();
@@ -179,13 +186,16 @@ impl Router {
                 open.spawn(async move {
                     let unknown = Outcome::Failed { reason: Failure::Unknown, read_back: None };
                     let outcome = of_gateway(outcome.await.unwrap_or(unknown), &stop);
-                    tracing::info!(tag = %tag_topic, value = %ready.wanted.value, origin = request.origin, %outcome, "command ended");
+                    let access = &router.answers.access;
+                    access.command_ended((&request.origin, &tag_topic), &ready.wanted.value, &outcome);
                     router.finish(entry, &tag_topic, &outcome, &ready.response).await;
                 });
             }
             Ok(Begun::Known { result }) => self.remind(&request, admitted, result),
             Err(error) => {
-                tracing::error!(%error, "command journal cannot be written");
+                if !self.journal_fails.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "command journal cannot be written");
+                }
                 self.answers.refuse(&request, admitted, Refusal::Journal);
             }
         }
@@ -275,8 +285,14 @@ impl Router {
 
     async fn answer_unfinished(&self) {
         for UnfinishedEntry { id: open, entry } in self.journal.unfinished().await {
-            tracing::warn!(tag = entry.tag, origin = entry.origin, "command was open when the gateway went down");
             let outcome = Outcome::Failed { reason: Failure::Unknown, read_back: None };
+            tracing::warn!(
+                audit = "command_ended",
+                topic = entry.tag,
+                origin = entry.origin,
+                %outcome,
+                "command was open when the gateway went down"
+            );
             let response =
                 Response { id: request::id_of(&entry.payload), topic: None, correlation: None, replies: None };
             self.finish(open, &entry.tag, &outcome, &response).await;
@@ -298,7 +314,7 @@ impl Answers {
             let _ = admitted.send(Admission::Refused(reason)); // the sender may be gone
             return;
         };
-        tracing::warn!(tag = %tag_topic, origin = request.origin, reason = reason.as_str(), "command refused");
+        self.access.command_refused((&request.origin, &tag_topic), reason);
         let id = id_of(request);
         let response = Response::to(request, id);
         let result = json::command_result(response.id.as_deref(), &Outcome::Refused(reason));

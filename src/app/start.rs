@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -115,7 +116,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let alarms = resume_alarms(&base, publisher.clone()).await?;
     let broker_end = CancellationToken::new();
     house.buses.begin(&house.means, &plan).await;
-    let mut sources = start_sources(&base, &house, commands, &broker_end);
+    let mut sources = start_sources(&base, &house, (commands, &access), &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
@@ -353,7 +354,7 @@ async fn build_broker(
 fn start_sources(
     base: &Base,
     house: &House,
-    commands: mpsc::Receiver<command::Submitted>,
+    (commands, access): (mpsc::Receiver<command::Submitted>, &Arc<Access>),
     end: &CancellationToken,
 ) -> JoinSet<()> {
     let (mut sources, stop, means) = (JoinSet::new(), &base.stop, &house.means);
@@ -366,8 +367,13 @@ fn start_sources(
         plan: Arc::clone(&means.plan),
         buses: Arc::clone(&means.slots),
         journal,
+        journal_fails: AtomicBool::default(),
         clock: base.clock.clone(),
-        answers: Answers { plan: Arc::clone(&means.plan), publisher: means.publisher.clone() },
+        answers: Answers {
+            plan: Arc::clone(&means.plan),
+            publisher: means.publisher.clone(),
+            access: Arc::clone(access),
+        },
         hub: base.hub.clone(),
         end: end.clone(),
     };

@@ -23,7 +23,8 @@ const USER_PROPERTY: u8 = 38;
 
 /// A message as the stores take it.
 pub(super) fn letter(message: &Message, retain: Retain, at: Stamp) -> Letter {
-    let left = |expires: Instant| expires.saturating_duration_since(Instant::now()).as_secs();
+    // A second that has begun counts: what has come just now goes with all of its time.
+    let left = |expires: Instant| expires.saturating_duration_since(Instant::now()).as_millis().div_ceil(1000);
     let message_to_keep = ClientMessage {
         payload: message.payload.as_ref().into(),
         kept: if retain == Retain::Yes { Kept::Yes } else { Kept::No },

@@ -11,7 +11,7 @@ use crate::access::Identity;
 use super::durable::Durable;
 use super::outbox::Outbox;
 use super::retained::Unfinished;
-use super::session::Received;
+use super::session::Unreleased;
 use super::tree::{ClientKey, Subscription};
 use super::will::LastWill;
 use super::wire::Will;
@@ -92,7 +92,7 @@ pub(super) struct Connected {
 #[derive(Debug, Default)]
 pub(super) struct Carried {
     /// QoS 2 publishes of the client that it has not released yet.
-    pub received: Vec<(u16, Received)>,
+    pub received: Vec<Unreleased>,
     /// Retained messages it has subscribed to and not got yet.
     pub unfinished: Vec<Unfinished>,
     /// Version of the retained messages when it had got everything.

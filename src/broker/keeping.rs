@@ -28,29 +28,37 @@ pub(super) fn row(message: &Message, source: Option<&Identity>, clock: &Clock) -
     }
 }
 
-/// Who has left what is in this row, if it says so.
-pub(super) fn source(row: &Row, access: &Access) -> Option<Identity> {
-    row.source.as_ref().map(|source| access.owner((&source.owner, &source.client)))
+/// A retained message that was on disk.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub message: Message,
+    /// Who has left it, if the row says so.
+    pub source: Option<Identity>,
+    /// When it ends, where it has to be judged again: see [`End::is_open`].
+    pub open: Option<End>,
 }
 
 /// A row as a retained message; `None` when it must not be served any more: expired, or the topic is the gateway's by now.
-pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership) -> Option<Message> {
+pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership, access: &Access) -> Option<Found> {
     if check_topic(&row.topic).is_err() || ownership.of(&row.topic) != Owner::Client || row.payload.is_empty() {
         return None;
     }
-    let expires = match life(row.expires_unix_ms, clock) {
+    let end = row.expires_unix_ms.map(End::of_row);
+    let expires = match end.map_or(Life::Endless, |end| end.life(clock)) {
         Life::Endless => None,
         Life::Until(end) => Some(end),
         Life::Over => return None,
     };
-    Some(Message {
+    let message = Message {
         topic: row.topic,
         qos: Qos::from_bits(row.qos)?,
         payload: row.payload,
         forwarded: revive(row.properties),
         expires,
         keep: Keep::Every,
-    })
+    };
+    let source = row.source.map(|source| access.owner((&source.owner, &source.client)));
+    Some(Found { message, source, open: end.filter(|end| end.is_open(clock)) })
 }
 
 /// A message that sessions are owed.
@@ -81,11 +89,7 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
         qos: qos_of(message.qos),
         payload: message.payload.clone(),
         forwarded: revive(message.properties.clone()),
-        expires: match life(message.expires_unix_ms, clock) {
-            Life::Endless => None,
-            Life::Until(end) => Some(end),
-            Life::Over => Some(Instant::now()),
-        },
+        expires: message.expires_unix_ms.and_then(|number| End::of_row(number).instant(clock)),
         keep: Keep::Every,
     };
     Delivery { message: Arc::new(message), qos: qos_of(qos), retain: retain.into(), ids: identifiers, owed }
@@ -103,7 +107,7 @@ const BOOT_MAX: u32 = (1 << (63 - MS_BITS)) - 1;
 /// When a life ends. Wall time is written down only when somebody vouches for the clock: a box without a battery is days behind
 /// until it hears the time, and what was to live for an hour would be long over by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// ms since 1970.
     Wall(i64),
     /// By the clock of a boot.
@@ -131,7 +135,31 @@ impl End {
         }
     }
 
-    /// ms until then, or since, if negative. `None`: nobody knows; nothing ends by a clock that nobody vouches for.
+    /// Nobody vouches for the clock, and by it this end is too far away, or none at all: to be asked again when somebody does.
+    fn is_open(self, clock: &Clock) -> bool {
+        let this_boot = |end: Stamp| end.boot == clock.now().boot;
+        !clock.is_fixed() && !matches!(self, Self::Boot(end) if this_boot(end))
+    }
+
+    /// When that is, as far as is known now: just now, if it is over. `None`: never.
+    pub(super) fn instant(self, clock: &Clock) -> Option<Instant> {
+        match self.life(clock) {
+            Life::Endless => None,
+            Life::Until(end) => Some(end),
+            Life::Over => Some(Instant::now()),
+        }
+    }
+
+    fn life(self, clock: &Clock) -> Life {
+        let Some(left) = self.left_ms(clock) else { return Life::Endless };
+        match u64::try_from(left) {
+            Ok(left @ 1..) => Life::Until(Instant::now() + Duration::from_millis(left.min(u64::from(u32::MAX) * 1000))),
+            _ => Life::Over,
+        }
+    }
+
+    /// ms until then, or since, if negative. A clock that nobody vouches for is behind, never ahead: by it nothing ends too
+    /// early. `None`: nobody knows.
     fn left_ms(self, clock: &Clock) -> Option<i64> {
         let now = clock.now();
         match self {
@@ -168,16 +196,6 @@ enum Life {
     Endless,
 }
 
-fn life(row: Option<i64>, clock: &Clock) -> Life {
-    let Some(left) = row.and_then(|number| End::of_row(number).left_ms(clock)) else {
-        return Life::Endless;
-    };
-    match u64::try_from(left) {
-        Ok(left @ 1..) => Life::Until(Instant::now() + Duration::from_millis(left.min(u64::from(u32::MAX) * 1000))),
-        _ => Life::Over,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,11 +211,8 @@ mod tests {
     }
 
     fn left(row: &MessageRow, clock: &Clock) -> Option<u64> {
-        match life(row.expires_unix_ms, clock) {
-            Life::Over => Some(0),
-            Life::Until(end) => Some(end.saturating_duration_since(Instant::now()).as_secs()),
-            Life::Endless => None,
-        }
+        let end = End::of_row(row.expires_unix_ms.expect("it has an end")).instant(clock)?;
+        Some(end.saturating_duration_since(Instant::now()).as_secs())
     }
 
     #[tokio::test(start_paused = true)]

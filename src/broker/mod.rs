@@ -135,9 +135,9 @@ impl Broker {
         }
         let mut kept = Vec::new();
         for row in rows.into_iter().filter(|_| plan.limits.retain_available) {
-            let (topic, source) = (Arc::clone(&row.topic), keeping::source(&row, &access));
-            match keeping::message(row, &clock, &ownership) {
-                Some(message) => kept.push((message, source)),
+            let topic = Arc::clone(&row.topic);
+            match keeping::message(row, &clock, &ownership, &access) {
+                Some(found) => kept.push(found),
                 None => disk.change_at_leisure(topic, None),
             }
         }

@@ -156,6 +156,13 @@ impl Retained {
         Ok(())
     }
 
+    /// This version of what is kept of a topic, if it is kept still, ends then.
+    pub(super) fn ends(&mut self, topic: &str, version: u64, expires: Option<Instant>) {
+        if let Some(kept) = self.kept.get_mut(topic).filter(|kept| kept.version == version) {
+            Arc::make_mut(&mut kept.message).expires = expires;
+        }
+    }
+
     /// A walk of which nobody knows how far it had come: to all that clients have left here by now.
     pub(super) fn unfinished(&self, filter: &str) -> Unfinished {
         Unfinished { filter: filter.into(), clients: Some(self.version) }

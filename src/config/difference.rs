@@ -11,8 +11,10 @@
 use std::fmt;
 
 mod arrange;
+mod meaning;
 
 pub use arrange::{arranged, holes};
+pub use meaning::kept;
 
 use super::plan::{
     BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, ListenerPlan, Plan, Source, TagPlan, UplinkPlan,

@@ -21,7 +21,7 @@ use super::memory::Learned;
 use super::schedule::PollIx;
 use super::tags::Tags;
 use crate::config::blocks::Block;
-use crate::config::plan::{Plan, TagPlan};
+use crate::config::plan::{DevicePlan, Plan, TagPlan};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
@@ -216,10 +216,16 @@ impl Lane {
     }
 }
 
-/// How the units want to be asked.
+/// How the units want to be asked: one that is several devices of the plan as all of them together.
 pub(super) fn paces(plan: &Plan, devices: &[DeviceIx]) -> Vec<Pace> {
-    let devices = devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize));
-    devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect()
+    let mut paces: Vec<Pace> = Vec::new();
+    for DevicePlan { unit_id, manners, .. } in devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize)) {
+        match paces.iter_mut().find(|pace| pace.unit == *unit_id) {
+            Some(pace) => pace.manners = pace.manners.suiting(manners),
+            None => paces.push(Pace { unit: *unit_id, manners: manners.clone() }),
+        }
+    }
+    paces
 }
 
 /// Devices that go on, and their polls with their places.

@@ -212,5 +212,8 @@ impl Lane {
         let plan = Arc::clone(&self.plan);
         self.roster.set_polls(&plan, blocks, &self.tags);
         self.schedule = self.scheduled(now);
+        for device in &mut self.roster.devices {
+            device.unit.renumbered(|_| None); // a device in doubt is asked again, by any of its polls
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::model::time::{Boot, Certainty, Stamp, Wall};
 
@@ -110,10 +111,31 @@ impl Clock {
         }
     }
 
+    /// How long ago that was, at least: of an earlier boot all of it where the times of both are known, and else what is
+    /// certain.
+    pub fn age(&self, stamp: Stamp) -> Duration {
+        let now = self.now();
+        if stamp.boot >= now.boot || stamp.boot == Boot(0) {
+            return now.since(stamp);
+        }
+        let running = now.since(Stamp { micros: 0, ..now });
+        let (then, wall) = (self.wall(stamp), self.wall(now));
+        match then.certainty {
+            Certainty::Fixed if wall.certainty.is_fixed() => between(then.unix_ms, wall.unix_ms).max(running),
+            Certainty::Until(end) if wall.certainty.is_fixed() => between(end, wall.unix_ms).max(running),
+            _ => running,
+        }
+    }
+
     /// UTC now.
     pub fn wall_now(&self) -> Wall {
         self.wall(self.now())
     }
+}
+
+/// From the first to the second, both ms since 1970; zero when that is not later.
+fn between(earlier: i64, later: i64) -> Duration {
+    Duration::from_millis(u64::try_from(later.saturating_sub(earlier)).unwrap_or(0))
 }
 
 /// A clock that a test moves by hand.
@@ -136,7 +158,6 @@ impl TimeSource for FakeTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_sample_taken_before_the_first_fix_gets_its_right_time_afterwards() {
@@ -197,5 +218,21 @@ mod tests {
         let after = Clock::new(time, Boot(1), seen);
         after.learn(floor);
         assert_eq!((after.floor(), after.wall(sample)), (None, before.wall(sample)));
+    }
+
+    #[test]
+    fn what_is_of_an_earlier_boot_is_as_old_as_is_known_and_never_younger_than_this_boot() {
+        let (time, noon, hour) = (Arc::new(FakeTime::default()), 1_800_000_000_000, 3_600_000);
+        let clock = Clock::new(time.clone(), Boot(3), noon);
+        let at = |boot, seconds: i64| Stamp { boot: Boot(boot), micros: seconds * 1_000_000 };
+        let seconds = |stamp| clock.age(stamp).as_secs();
+        time.advance(Duration::from_secs(100));
+        assert_eq!((seconds(at(3, 40)), seconds(at(2, 7)), seconds(at(1, 7))), (60, 100, 100));
+        assert_eq!((seconds(at(0, 7)), seconds(at(4, 7)), seconds(at(3, 101))), (0, 0, 0), "no earlier boot at all");
+        clock.learn(Fix { at: at(2, 0), unix_ms: noon });
+        assert_eq!(seconds(at(2, 7)), 100, "nobody vouches for the clock of this boot");
+        clock.learn(Fix { at: at(3, 0), unix_ms: noon + hour });
+        assert_eq!((seconds(at(2, 7)), seconds(at(3, 40))), (3600 - 7 + 100, 60));
+        assert_eq!(seconds(at(1, 7)), 3600 + 100, "it was over when the next one began");
     }
 }

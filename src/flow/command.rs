@@ -34,7 +34,7 @@ pub struct Request {
     pub correlation: Option<Vec<u8>>,
     /// MQTT 5 response topic, if the requester itself may write there and the gateway does not own it.
     pub response_topic: Option<String>,
-    /// Who asked, for log and audit: `local:<client id>`, `uplink:<name>`.
+    /// Who asked, for log and audit: `local:<identity> as <client id>`, `page:<user> from <address>`, `uplink:<name>`.
     pub origin: String,
     /// Where answers go besides the local broker: back to the uplink it came from.
     pub replies: Option<Replies>,

@@ -177,9 +177,9 @@ impl ForwardEntry {
         unconstrained(async move { deliver(entry.ways().parcels(&letter, |_| true)?).await })
     }
 
-    /// Stores a message for one bridge alone, without waiting for more than room: what was retained before it was there.
+    /// Stores a message for one bridge alone: what was retained before it was there. For whoever wishes a receipt, it and all
+    /// that were offered before it are on disk then.
     pub async fn offer(&self, bridge: &str, letter: Letter) -> Result<(), Refused> {
-        let letter = Letter { wish: Wish::Nothing, ..letter };
         let for_it = |route: &Route| route.bridge.as_deref() == Some(bridge);
         deliver(self.ways().parcels(&letter, for_it)?).await
     }

@@ -213,6 +213,15 @@ impl DurableEnd {
     }
 }
 
+/// Who waits for a lane that is full.
+#[derive(Clone, Copy)]
+enum Bringer {
+    /// A poll with its samples and alarms, or a client's message that nobody waits for.
+    GoesOn,
+    /// An event, or a message whose sender waits.
+    HasTime,
+}
+
 /// Makes the fork. `classes` is the class of each tag of the plan, by `TagIx`.
 pub fn hub(classes: Vec<Class>) -> (Hub, Arc<Latest>, DurableEnd) {
     let (durable, records) = mpsc::channel(DURABLE_DEPTH);
@@ -238,9 +247,14 @@ impl Hub {
     /// Sends a batch down both lanes; waits at most [`DURABLE_WAIT_MAX`]. Not cancel-safe: a cancelled call may have
     /// published live what it did not store.
     pub async fn emit(&self, batch: Batch) {
-        self.shared.stats.samples.add(batch.samples.len() as u64);
-        self.show(&batch.samples);
+        self.announce(&batch.samples);
         self.keep(batch).await;
+    }
+
+    /// The live half of [`Hub::emit`]; [`Hub::keep`] is the other one.
+    pub fn announce(&self, samples: &[Sample]) {
+        self.shared.stats.samples.add(samples.len() as u64);
+        self.show(samples);
     }
 
     /// Sends samples down the live lane only.
@@ -278,7 +292,7 @@ impl Hub {
 
     /// Sends a batch down the durable lane only. Waits like [`Hub::emit`].
     pub async fn keep(&self, batch: Batch) {
-        if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch)).await {
+        if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch), Bringer::GoesOn).await {
             let classes = self.shared.classes.read().unwrap_or_else(PoisonError::into_inner);
             for sample in &batch.samples {
                 let class = classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
@@ -288,27 +302,32 @@ impl Hub {
         }
     }
 
-    /// Stores an event (the live side publishes it itself, with its number). Waits like [`Hub::emit`].
+    /// Stores an event (the live side publishes it itself, with its number). Waits for [`Hub::patience`] each time.
     pub async fn emit_event(&self, event: EventRecord) {
-        if let Err(Durable::Event(event)) = self.store(Durable::Event(event)).await {
+        self.store_event(event, Bringer::HasTime).await;
+    }
+
+    async fn store_event(&self, event: EventRecord, bringer: Bringer) {
+        if let Err(Durable::Event(event)) = self.store(Durable::Event(event), bringer).await {
             self.shared.spill.add(event.class, event.at);
             self.shared.stats.spilled.one();
         }
     }
 
-    /// Stores an alarm and shows it, with its number once it has one. Waits like [`Hub::emit`].
+    /// Stores an alarm and shows it, with its number once it has one. Waits like [`Hub::emit`]: it comes with a poll.
     pub async fn emit_alarm(&self, key: AlarmKey, condition: Condition, mut record: EventRecord) {
         let (committed, number) = oneshot::channel();
         record.committed = Some(committed);
         let news = AlarmNews { condition, body: record.body.clone(), number };
-        self.emit_event(record).await;
+        self.store_event(record, Bringer::GoesOn).await;
         self.shared.latest.alarms.put(key, news);
     }
 
     /// Stores a client's message; waits at most for [`Hub::patience`]. Given back where there was no room for it: its sender
     /// must not be told that it was taken, or it is to be counted by [`Hub::spill_message`].
     pub async fn emit_message(&self, message: MessageRecord) -> Result<(), MessageRecord> {
-        match self.store(Durable::Message(message)).await {
+        let bringer = if message.committed.is_some() { Bringer::HasTime } else { Bringer::GoesOn };
+        match self.store(Durable::Message(message), bringer).await {
             Err(Durable::Message(message)) => Err(message),
             _ => Ok(()),
         }
@@ -348,39 +367,32 @@ impl Hub {
         Arc::clone(&self.shared.stats)
     }
 
-    async fn store(&self, record: Durable) -> Result<(), Durable> {
-        match self.durable.try_send(record) {
+    async fn store(&self, record: Durable, bringer: Bringer) -> Result<(), Durable> {
+        let Shared { stats, store_full, stuck, .. } = &*self.shared;
+        let record = match self.durable.try_send(record) {
             Ok(()) => {
-                if self.shared.stuck.load(Ordering::Relaxed) {
-                    self.shared.stuck.store(false, Ordering::Relaxed);
+                if stuck.load(Ordering::Relaxed) {
+                    stuck.store(false, Ordering::Relaxed);
                 }
-                Ok(())
+                return Ok(());
             }
-            Err(mpsc::error::TrySendError::Closed(record)) => Err(record),
-            Err(mpsc::error::TrySendError::Full(record)) => {
-                let Shared { stats, store_full, stuck, .. } = &*self.shared;
-                stats.durable_waits.one();
-                // A poll must go on, and so must a client that waits for nothing; an event has time.
-                let waits =
-                    matches!(&record, Durable::Event(_) | Durable::Message(MessageRecord { committed: Some(_), .. }));
-                let in_vain = !waits && stuck.load(Ordering::Relaxed);
-                let no_use = store_full.load(Ordering::Relaxed) && !(waits && self.is_opening());
-                if no_use || in_vain {
-                    return Err(record);
-                }
-                let patience = if waits { self.patience() } else { DURABLE_WAIT_MAX };
-                match tokio::time::timeout(patience, self.durable.reserve()).await {
-                    Ok(Ok(permit)) => {
-                        permit.send(record);
-                        Ok(())
-                    }
-                    _ => {
-                        stuck.store(true, Ordering::Relaxed);
-                        Err(record)
-                    }
-                }
-            }
-        }
+            Err(mpsc::error::TrySendError::Closed(record)) => return Err(record),
+            Err(mpsc::error::TrySendError::Full(record)) => record,
+        };
+        stats.durable_waits.one();
+        let (full, stuck_already) = (store_full.load(Ordering::Relaxed), stuck.load(Ordering::Relaxed));
+        let patience = match bringer {
+            Bringer::GoesOn if full || stuck_already => return Err(record),
+            Bringer::HasTime if full && !self.is_opening() => return Err(record),
+            Bringer::GoesOn => DURABLE_WAIT_MAX,
+            Bringer::HasTime => self.patience(),
+        };
+        let Ok(Ok(permit)) = tokio::time::timeout(patience, self.durable.reserve()).await else {
+            stuck.store(true, Ordering::Relaxed);
+            return Err(record);
+        };
+        permit.send(record);
+        Ok(())
     }
 }
 

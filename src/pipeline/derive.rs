@@ -76,7 +76,7 @@ impl Derive {
     }
 
     /// Goes on from what was known under another plan, in one arrangement with this one: tags that change seldom are not
-    /// waited for.
+    /// waited for. What means something else is at another place, and so is not known.
     pub fn knowing(&mut self, earlier: Self) {
         let wanted = self.wanted();
         let known = earlier.known.into_iter().filter(|(tag, _)| wanted.contains(tag));
@@ -222,6 +222,7 @@ fn order(plan: &Plan) -> Vec<TagIx> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::difference::arranged;
     use crate::config::plan::AlarmPlan;
     use crate::config::{self, HostFacts};
     use crate::model::time::Boot;
@@ -266,8 +267,12 @@ mod tests {
     "#;
 
     fn plan() -> Plan {
+        parsed(PLANT)
+    }
+
+    fn parsed(text: &str) -> Plan {
         let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
-        config::parse(PLANT, std::path::Path::new("plant.toml"), &facts).expect("checks").plan
+        config::parse(text, std::path::Path::new("plant.toml"), &facts).expect("checks").plan
     }
 
     fn at(second: i64) -> Stamp {
@@ -309,6 +314,33 @@ mod tests {
         assert_eq!(told(&plan, derive.work(at(4))), [text("next", &u64::MAX.to_string(), 4)], "exact");
         assert_eq!(told(&plan, derive.work(at(10))), [text("slow", "2", 10)], "at its own period");
         assert_eq!(derive.idle(at(12)), Some(Duration::from_secs(8)));
+    }
+
+    #[test]
+    fn nothing_is_worked_out_from_what_was_read_under_another_scale_and_the_rest_goes_on() {
+        let before = plan();
+        let mut earlier = Derive::new(&before).expect("there are some");
+        earlier.learn(&sample(0, Value::Float(5000.0), 1));
+        earlier.learn(&sample(2, Value::Uint(7), 1));
+        earlier.work(at(1));
+        let scaled = PLANT.replacen("float32\"", "float32\"\nscale = 0.001", 1).replace("{flow} * 1000", "{flow}");
+        let after = arranged(&before, parsed(&scaled));
+        let mut derive = Derive::new(&after).expect("there are some");
+        derive.knowing(earlier);
+        assert_eq!(told(&after, derive.work(at(2))), []);
+        derive.learn(&sample(0, Value::Float(5001.0), 2)); // it was on its way
+        assert_eq!(told(&after, derive.work(at(3))), []);
+        let flow = (0..).zip(&after.tags).find(|(_, tag)| tag.name == "flow").map(|(ix, _)| ix).expect("it is there");
+        derive.learn(&sample(flow, Value::Float(5.0), 4));
+        let litres = ("litres".to_owned(), "5".to_owned(), 4);
+        assert!(told(&after, derive.work(at(4))).contains(&litres));
+
+        let same = arranged(&before, parsed(&PLANT.replace("{flow} * 1000", "{flow}")));
+        let mut derive = Derive::new(&same).expect("there are some");
+        let mut earlier = Derive::new(&before).expect("there are some");
+        earlier.learn(&sample(0, Value::Float(5000.0), 1));
+        derive.knowing(earlier);
+        assert!(told(&same, derive.work(at(2))).contains(&("litres".to_owned(), "5000".to_owned(), 1)), "at once");
     }
 
     #[test]

@@ -40,8 +40,8 @@ const COUNT_MAX: usize = 200;
 const COUNT: usize = 50;
 const POINTS_MAX: usize = 600;
 
-/// Longest text to look for, bytes.
-const FIND_MAX: usize = 200;
+/// Longest text to look for, bytes: the page's field takes 100 UTF-16 units, and none of them is more than three in UTF-8.
+const FIND_MAX: usize = 300;
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -233,6 +233,19 @@ mod tests {
 
     fn read(query: &'static str) -> Option<Query> {
         Query::read(&Uri::from_static(query))
+    }
+
+    #[test]
+    fn whatever_fits_into_the_field_of_the_page_can_be_looked_for() {
+        let page = include_str!("page/index.html");
+        assert!(page.lines().any(|line| line.contains("id=\"filter\"") && line.contains("maxlength=\"100\"")));
+        let find = |character: &str, count| {
+            let query: Uri = format!("/api/tags?find={}", character.repeat(count)).parse().expect("a path");
+            Query::read(&query).map(|query| query.find.len())
+        };
+        assert_eq!(find("%E2%82%AC", 100), Some(300), "a hundred signs of the euro");
+        assert_eq!(find("%F0%9F%94%A7", 50), Some(200), "each of them is two units");
+        assert_eq!(find("a", 301), None);
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //! have [`HISTORY_BYTES_MAX`], shared out evenly: 600 points for each of up to 550 tags, 28 for each of ten thousand, none
 //! where not even four would fit. The lock is held to move values in or out, never across an await.
 //!
-//! Another plan keeps the places of tags that are in both (`config::difference`), so what is known of an unchanged tag stays.
+//! Under another plan (`config::difference`) what is known of a tag stays where its values mean the same, also at another place.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::history::{EMPTY_BYTES, History, POINT_BYTES};
+use crate::config::difference::kept;
 use crate::config::plan::{Plan, TagPlan};
 use crate::flow::clock::Clock;
 use crate::model::sample::Sample;
@@ -62,24 +64,21 @@ impl Values {
         self.plan.load_full()
     }
 
-    /// Shows another plan from now on; nothing is known of a tag that is another one than before.
+    /// Shows another plan from now on; nothing is known of a tag that is another one than before, or means something else.
     pub fn show_plan(&self, plan: Arc<Plan>) {
         let before = self.plan.load_full();
+        let kept = kept(&before, &plan);
+        let places: HashMap<&str, usize> = before.tags.iter().map(|tag| &*tag.topic).zip(0..).collect();
+        let points = share(plan.tags.len());
         let mut inner = self.inner();
-        inner.points = share(plan.tags.len());
-        let points = inner.points;
-        inner.tags.resize(plan.tags.len(), Seen::default());
-        let same = |one: &TagPlan, other: &TagPlan| {
-            one.topic == other.topic && one.data_type == other.data_type && other.goes_on_from(one)
+        let mut known = std::mem::take(&mut inner.tags);
+        let seen = |(ix, tag): (TagIx, &TagPlan)| {
+            let place = places.get(&*tag.topic).filter(|_| kept.contains(&ix));
+            let mut seen = place.and_then(|place| known.get_mut(*place)).map(std::mem::take).unwrap_or_default();
+            seen.history.shrink(points);
+            seen
         };
-        for (place, seen) in inner.tags.iter_mut().enumerate() {
-            let kept = before.tags.get(place).zip(plan.tags.get(place)).is_some_and(|(one, other)| same(one, other));
-            if kept {
-                seen.history.shrink(points);
-            } else {
-                *seen = Seen::default();
-            }
-        }
+        (inner.tags, inner.points) = ((0u32..).map(TagIx).zip(&plan.tags).map(seen).collect(), points);
         self.plan.store(plan);
     }
 

@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::Lobby;
 use crate::access::{Arriving, Credentials, Identity, Refused};
+use crate::config::plan::Anonymous;
 
 /// What stands for the client id: `%c` in a filter, `client` in the audit trail.
 pub(super) const CLIENT: &str = "status";
@@ -42,13 +43,15 @@ impl From {
     }
 }
 
-/// The visitor's identity. Takes as long as checking a password takes.
+/// The visitor's identity. Takes as long as checking a password takes. Who shows a login is in the audit trail, let in or not.
 pub(super) async fn identify(lobby: &Lobby, parts: &Parts) -> Result<Identity, Refused> {
     if let Some(who) = lobby.logins.visitor(lobby, &parts.headers) {
         return Ok(who);
     }
     let login = match parts.headers.get(header::AUTHORIZATION) {
         Some(value) => Some(login(value.as_bytes()).ok_or(Refused::BadCredentials)?),
+        // No attempt to come in: a page that is open asks so every second until somebody logs in.
+        None if lobby.plan.anonymous == Anonymous::None => return Err(Refused::NotAuthorized),
         None => None,
     };
     let arriving = Arriving { door: lobby.plan.anonymous, client: CLIENT, from: Some(From::of(parts).address()) };

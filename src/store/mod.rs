@@ -201,10 +201,10 @@ impl Store {
 
     /// Starts the writer thread on the store's end of the durable lane.
     pub fn start(self, end: DurableEnd, clock: Clock, notices: Notices) -> StoreHandle {
-        let directory = Directory::at(&self.opening.dir);
-        let stats = Arc::new(StoreStats::default());
+        let stats = Arc::<StoreStats>::default();
+        stats.max_bytes.set(self.opening.max_size);
         let shared = Arc::new(Shared {
-            directory,
+            directory: Directory::at(&self.opening.dir),
             state: Mutex::new(State::empty()),
             progress: watch::Sender::new(0),
             cursors_due: Notify::new(),

@@ -61,6 +61,7 @@ impl Writer {
     pub(super) fn revise(&mut self, revision: Revision, done: oneshot::Sender<()>) {
         let Revision { tags, uplinks, max_size, max_age, commit_interval } = revision;
         self.opening.max_size = max_size;
+        self.shared.stats.max_bytes.set(max_size);
         self.opening.max_age = max_age;
         self.opening.commit_interval = commit_interval;
         let new: Vec<TagMeta> = tags.into_iter().skip(self.opening.tags.len()).collect();

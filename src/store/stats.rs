@@ -38,6 +38,8 @@ pub struct StoreStats {
     pub unknown_tags: Counter,
     /// Bytes in the directory after the last commit.
     pub bytes: Gauge,
+    /// Never more than this. While a reload is on trial the wider of two bounds holds, so it need not be the plan's.
+    pub max_bytes: Gauge,
     /// Records taken and not yet committed.
     pub uncommitted: Gauge,
     /// 1 while the store cannot commit.

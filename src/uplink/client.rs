@@ -198,6 +198,11 @@ impl Client {
         }
     }
 
+    /// Does what stands beside topic and payload go with them?
+    pub(super) const fn has_properties(&self) -> bool {
+        matches!(self, Self::V5(..))
+    }
+
     /// At QoS 1, after everything handed in before.
     pub(super) fn publish(
         &self,

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -103,6 +103,9 @@ impl Down {
                         tokio::time::sleep(AGAIN).await;
                         for one in &mut waiting {
                             one.told = desk.take(&one.arrived);
+                            if one.told.is_refused() {
+                                break; // what is behind it would be seen here again each time
+                            }
                         }
                     },
                     arrived = arrivals.recv(), if room => {
@@ -130,8 +133,21 @@ enum Told {
     Open(PassedOn),
     /// It may be acknowledged: it is on disk where it is owed, or nobody here may have it.
     Kept,
-    /// It could not be kept. Then it is handed on again, and all that came behind it: nothing newer may be overtaken.
+    /// It could not be kept. Then it is handed on again, and all that came behind it: nothing newer may be overtaken. What
+    /// is refused outright, before anybody has seen it, holds those behind it up.
     NotKept,
+}
+
+impl Told {
+    /// Is it said at once that it cannot be kept?
+    fn is_refused(&mut self) -> bool {
+        if let Self::Open(passed_on) = self
+            && let Poll::Ready(kept) = passed_on.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            *self = if kept { Self::Kept } else { Self::NotKept };
+        }
+        matches!(self, Self::NotKept)
+    }
 }
 
 /// Moves all of them on: each may have a place in a queue that others stand in, whatever becomes of the first. Resolves

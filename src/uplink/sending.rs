@@ -69,17 +69,38 @@ impl<S: Source> Session<'_, S> {
     fn send_records(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         line.be_careful(self.refusals.careful());
         progress.not_before = None;
-        for _ in 0..IN_ONE_GO {
+        let mut more = IN_ONE_GO;
+        while more > 0 {
             // What the first answer brings is looked at before a second record goes: the summary of an outage may be due.
             if progress.paused || progress.tries {
                 break;
             }
             let now = Instant::now();
             self.fetch(progress, now);
-            let Some(message) = self.choose(line, progress, now) else { break };
+            let Some(mut message) = self.choose(line, progress, now) else { break };
+            if self.has_expired(client, &mut message) {
+                continue; // nobody answers it, and so nobody would wake us for the next
+            }
             self.send_record(client, line, progress, message)?;
+            more -= 1;
         }
         Ok(())
+    }
+
+    /// A client's message goes with what is left of its time, or not at all. Where its number goes with it, it has a second:
+    /// see `pack::letter`.
+    fn has_expired(&self, client: &Client, message: &mut Message) -> bool {
+        let Some(term) = message.term else { return false };
+        let left = term.left(self.clock);
+        let tells_number = self.packer.usage() == Use::Letters && client.has_properties();
+        if left == 0 && !tells_number {
+            tracing::debug!(uplink = self.plan.name, topic = message.topic, "a client's message has expired unsent");
+            self.stats.expired.one();
+            self.source.acknowledge(message.ack);
+            return true;
+        }
+        message.extras.expiry_s = Some(left.max(1));
+        false
     }
 
     /// The next message that the window has room for and that may be sent.
@@ -142,7 +163,8 @@ impl<S: Source> Session<'_, S> {
         self.ways.sent(bytes);
         // What was withheld goes again, so nothing has to get past it.
         progress.withheld &= message.lane != Lane::Backlog;
-        client.publish(message.topic, message.payload, message.retained, message.extras)?;
+        let retained = if progress.agreed.retains { message.retained } else { Retained::No };
+        client.publish(message.topic, message.payload, retained, message.extras)?;
         self.stats.published.one();
         Ok(())
     }

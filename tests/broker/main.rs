@@ -19,6 +19,7 @@ mod hostile;
 mod kill;
 mod lasting;
 mod logins;
+mod passed_on;
 mod protocol;
 mod retained;
 mod sessions;

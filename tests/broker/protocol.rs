@@ -192,6 +192,30 @@ async fn no_local_retain_as_published_and_retain_handling_do_as_they_say() {
 }
 
 #[tokio::test]
+async fn a_client_that_wants_nothing_of_its_own_is_not_owed_its_own_will() {
+    let broker = Running::start().await;
+    let mut watch = broker.v5("watch").await;
+    watch.subscribe(filter("w", 1), None).await;
+    let lasting = |will: bool| {
+        move |wishes: &mut Wishes| {
+            (wishes.connect.clean_start, wishes.properties.session_expiry_interval) = (false, Some(1000));
+            wishes.will = will.then(|| v5::LastWill::new("w", "gone", QoS5::AtLeastOnce, false, None));
+        }
+    };
+    let mut client = Client5::connect(broker.address, "c", lasting(true)).await;
+    client.subscribe(v5::Filter { nolocal: true, ..filter("w", 1) }, None).await;
+    drop(client);
+    assert_eq!(watch.message().await.payload, "gone");
+    let (mut client, connack) = Client5::open(broker.address, "c", lasting(false)).await;
+    assert!(connack.session_present);
+    client.ping().await;
+    let mut other = broker.v5("other").await;
+    assert_eq!(other.publish(message("w", 1, "of another")).await, v5::PubAckReason::Success);
+    assert_eq!(client.message().await.payload, "of another");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_shared_subscription_gives_each_message_to_one_member() {
     let broker = Running::start().await;
     let (mut one, mut two) = (broker.v5("one").await, broker.v5("two").await);

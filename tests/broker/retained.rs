@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ironbridge::flow::clock::{Clock, FakeTime, Fix};
+use ironbridge::model::time::{Boot, Stamp};
 use rumqttc::QoS;
 use rumqttc::v5::mqttbytes::v5;
 use support::*;
 
 const MANY: usize = 10_000;
+/// ms since 1970.
+const NOON: i64 = 1_800_000_000_000;
 
 fn values(round: u32) -> Vec<(Arc<str>, Bytes)> {
     (0..MANY).map(|n| (tag(n), Bytes::from(format!("{{\"value\":{round},\"quality\":\"good\"}}")))).collect()
@@ -119,6 +123,47 @@ async fn clients_retained_messages_outlive_a_restart_and_the_gateways_do_not() {
     assert_eq!(properties.message_expiry_interval, Some(1000), "the clock of this test stands still");
     client.ping().await;
     broker.stop().await;
+}
+
+/// Kept messages that live for an hour and for two, by a clock with or without a fix; restarted an hour and a half later.
+async fn kept_over_a_restart_of_the_machine(began: Option<Fix>) -> (Running, Clock) {
+    let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), NOON);
+    if let Some(fix) = began {
+        clock.learn(fix);
+    }
+    let broker = Running::with(Setup { clock, ..Setup::default() }).await;
+    let mut client = broker.v5("c").await;
+    for (topic, seconds) in [("keep/one", 3600), ("keep/two", 7200)] {
+        let mut publish = message(topic, 1, "x");
+        publish.retain = true;
+        let message_expiry_interval = Some(seconds);
+        publish.properties = Some(v5::PublishProperties { message_expiry_interval, ..Default::default() });
+        client.publish(publish).await;
+    }
+    let dir = broker.stop().await;
+    let clock = Clock::new(Arc::new(FakeTime::default()), Boot(2), NOON);
+    clock.learn(Fix { at: Stamp { boot: Boot(1), micros: 0 }, unix_ms: NOON });
+    let broker = Running::at(Setup { clock: clock.clone(), ..Setup::default() }, dir).await;
+    (broker, clock)
+}
+
+#[tokio::test]
+async fn how_long_a_kept_message_lives_is_judged_again_when_somebody_vouches_for_the_clock() {
+    let fix = Fix { at: Stamp { boot: Boot(1), micros: 0 }, unix_ms: NOON };
+    for began in [Some(fix), None] {
+        let (broker, clock) = kept_over_a_restart_of_the_machine(began).await;
+        assert_eq!(kept(&broker, "keep/one").await.as_deref(), Some("x"), "nobody knows what time it is");
+        clock.learn(Fix { at: clock.now(), unix_ms: NOON + 5_400_000 });
+        until("one of them is over", || broker.publisher.stats().dropped_expired.get() == 1).await;
+        assert_eq!(kept(&broker, "keep/one").await, None);
+        let mut late = broker.v5("late").await;
+        late.subscribe(filter("keep/#", 0), None).await;
+        let seen = late.message().await;
+        let left = seen.properties.and_then(|told| told.message_expiry_interval).expect("an interval");
+        assert!(seen.topic == "keep/two" && (1700..=1800).contains(&left), "{left}");
+        late.ping().await;
+        broker.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -43,6 +43,14 @@ fn the_status_page_is_on_loopback_until_it_is_moved_or_switched_off() {
 }
 
 #[test]
+fn doors_and_page_are_on_loopback_until_they_are_moved() {
+    let plan = plan(&format!("{BUS}{DEVICE}{TAG}address = \"coil:0\"\n"));
+    let doors: Vec<_> = plan.broker.listeners.iter().map(|door| door.listen.to_string()).collect();
+    assert_eq!(doors, ["127.0.0.1:1883"]);
+    assert!(plan.status.expect("there is a page").listen.ip().is_loopback());
+}
+
+#[test]
 fn doors_are_as_written() {
     let text = "[broker]\nusers_file = \"users\"\nmax_connections = 10\nmax_connections_per_address = 3\n\
         max_connect_rate = 20\nmax_connect_rate_per_address = 2\nmax_packet_size = \"64KiB\"\nmax_inflight = 20\n\

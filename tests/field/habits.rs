@@ -74,6 +74,22 @@ async fn pauses_after_connecting_and_between_units_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_devices_that_are_one_unit_are_asked_as_suits_both() {
+    for meter in [0, 1] {
+        let mut plan = plan(Framing::Tcp, &[1, 1]);
+        plan.devices[meter].manners.delay_between_requests = 30 * MS;
+        plan.devices[meter].manners.answers_as = AnswersAs::Anyone;
+        let plc = Plc::new(Framing::Tcp);
+        plc.plan(|_| Fault::WrongUnit);
+        let samples = said(Rig::run_over(plan, Box::new(plc.clone())), 10 * SECOND).await;
+        assert!(samples.len() >= 18 && samples.iter().all(good), "{samples:?}");
+        let seen = plc.seen();
+        let shortest = seen.windows(2).map(|pair| pair[1].at - pair[0].at).min();
+        assert!(shortest.is_some_and(|pause| pause >= 30 * MS), "{shortest:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_answers_under_its_own_id_is_understood_where_that_is_said() {
     for framing in Framing::ALL {
         let mut plan = plan(framing, &[1]);

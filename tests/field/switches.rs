@@ -118,3 +118,37 @@ async fn a_poll_comes_between_two_polls_and_a_reset_forgets_what_was_counted() {
     assert!(report.requests <= 1 && report.timeouts == 0, "{report:?}");
     assert_eq!(report.standing, Standing::Answering);
 }
+
+/// Somebody presses "reset" while an answer is waited for, as one does when a device does not answer.
+#[tokio::test(start_paused = true)]
+async fn after_a_reset_a_device_in_doubt_is_asked_once_more_and_bad_when_that_fails_too() {
+    for (doubtful, tag) in [(1, TagIx(1)), (2, TagIx(3))] {
+        let mut plan = rig::plan(rig::tcp("nowhere:502"));
+        for unit in [1, 2] {
+            rig::device(&mut plan, unit);
+            rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+            rig::tag(&mut plan, Table::Holding, 2, DataType::Uint16);
+        }
+        let plc = Plc::new(Framing::Tcp);
+        plc.unmap(1); // each device has two reads, the second ones behind all the others
+        let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+        rig.collect(5 * SECOND).await;
+        plc.plan(move |seen| match (seen.unit == doubtful, seen.start()) {
+            (true, 2) => plc::Fault::Drop,
+            _ => plc::Fault::None,
+        });
+        plc.forget_seen();
+        while !plc.seen().iter().any(|seen| seen.unit == doubtful && seen.start() == 2) {
+            rig.collect(10 * MS).await;
+        }
+        plc.kill(doubtful);
+        ask(&rig, Operation::Reset);
+        let before = tokio::time::Instant::now();
+        let bad = tokio::time::timeout(3 * SECOND, rig.sample(tag, rig::is_bad)).await.expect("it is asked again");
+        assert_eq!(bad.quality, Quality::Bad(Cause::Timeout));
+        assert!(before.elapsed() > rig::TIMEOUT, "unit {doubtful}: {:?}, not without a second try", before.elapsed());
+        plc.plan(|_| plc::Fault::None);
+        plc.revive(doubtful);
+        rig.sample(tag, good).await;
+    }
+}

@@ -2,10 +2,10 @@
 """The status page in a real browser: headless Chromium in front of a real gateway with simulated devices.
 
 A technician's visit: values appear and move, a dead device is named, a line is drawn, a wrong password is refused, a value is
-written and read back, a device is paused and resumed, the gateway falls silent and the page says so. All of it with names
-that would be scripts if anybody took them for HTML, under the page's own content security policy, on a phone and on a wide
-screen, light and dark. Every text must have a contrast of 4.5 against what is behind it, nothing may be wider than the
-screen, and the browser may ask nobody but the gateway.
+written and read back, a device is paused and resumed, the gateway falls silent, or answers without values, and the page says
+so. All of it with names that would be scripts if anybody took them for HTML, under the page's own content security policy, on
+a phone and on a wide screen, light and dark. Every text must have a contrast of 4.5 against what is behind it, nothing may be
+wider than the screen, and the browser may ask nobody but the gateway.
 
 usage: page.py IRONBRIDGE [--pictures DIR]        (needs Chromium; pip: playwright)
 """
@@ -370,6 +370,36 @@ def lose(browser, base, gateway, config):
     visit.end("losing", quiet=["Failed to load", "ERR_"])
 
 
+QUALITIES = "[...document.querySelectorAll('#rows .quality')].map(cell => cell.innerText.trim())"
+
+
+def freeze(browser, base):
+    """The board is answered, and the values are not."""
+    visit = Visit(browser, base, 1000, "light")
+    page, asked = visit.page, []
+    page.select_option("#device", "pump-1")
+    visit.until("values are good", f"{QUALITIES}.length >= 4 && {QUALITIES}.every(said => said === 'good') && document.getElementById('pulse').textContent.startsWith('live')")
+    page.route("**/api/tags*", lambda route: (asked.append(route.request.url), route.fulfill(status=503, body="later")))
+    visit.until("values that do not come any more are not called good", f"{QUALITIES}.length >= 4 && {QUALITIES}.every(said => said === 'unknown')")
+    check("nor new", page.evaluate("[...document.querySelectorAll('#rows .when')].every(cell => !cell.textContent)"), visit.text("#rows"))
+    check("they are told to be old", page.is_visible("#values-old") and "last ones" in visit.text("#values-old"), visit.text("#tags"))
+    check("the page is not called live", "live" not in visit.text("#pulse"), visit.text("#pulse"))
+    visit.until("it stands at the top, too", "document.getElementById('reasons').innerText.includes('values')")
+    check("and the gateway is not called lost", not page.evaluate("document.body.classList.contains('lost')"))
+    check("a small answer is asked for after a large one that failed", sum("points=" in url for url in asked) <= 1 < len(asked), asked)
+    page.click("text=energy")
+    visit.until("a tag that is opened is not called good either", f"/does not answer with values/.test({BOX}) && !/good/.test({BOX}) && !/now \\(/.test({BOX})")
+    page.keyboard.press("Escape")
+    page.select_option("#device", EVIL)
+    check("the rows of one device do not stand under the name of another", page.evaluate("document.querySelectorAll('#rows tr').length") == 0, visit.text("#rows"))
+    page.unroute("**/api/tags*")
+    visit.until("values that come again are good", f"{QUALITIES}.length === 1 && {QUALITIES}[0] === 'good' && document.getElementById('values-old').hidden && document.getElementById('pulse').textContent.startsWith('live')")
+    visit.until("with their history", "document.querySelector('#rows .line path')?.getAttribute('d')?.length > 5", within=30)
+    page.fill("#filter", "\u20ac" * 100)
+    visit.until("the longest text can be looked for", "document.getElementById('nothing').textContent === 'No tag of this name.'")
+    visit.end("freezing", quiet=["503"])
+
+
 def strangers(log):
     """Clients of the broker whose names are scripts, too; what becomes of them may show up among the events."""
     port = re.search(r"listening for MQTT clients address=127\.0\.0\.1:(\d+)", log)
@@ -415,6 +445,7 @@ def main():
             read(browser, base)
             work(browser, base)
             look(browser, base)
+            freeze(browser, base)
             lose(browser, base, gateway, out)
             browser.close()
         journal = open(f"{work_dir}/log").read()

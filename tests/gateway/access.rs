@@ -23,14 +23,14 @@ fn config(plc: SocketAddr, read: &str) -> String {
     text.replacen("[[bus]]", &format!("{rules}[[bus]]"), 1) + &tag("a", "holding:0", "uint16", "")
 }
 
-fn passwd(home: &Home, words: &[&str], password: &str) {
+pub fn passwd(home: &Home, words: &[&str], password: &str) {
     use std::io::Write as _;
     let mut child = home.command(&[&["passwd"], words].concat()).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
 }
 
-async fn open(broker: SocketAddr, user: &str, password: &str) -> (Client5, v5::ConnectReturnCode) {
+pub async fn open(broker: SocketAddr, user: &str, password: &str) -> (Client5, v5::ConnectReturnCode) {
     let login = v5::Login { username: user.to_owned(), password: password.to_owned() };
     let (client, connack) = Client5::open(broker, &format!("{user}'s"), |wishes| wishes.login = Some(login)).await;
     (client, connack.code)

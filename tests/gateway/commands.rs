@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use crate::access::{open, passwd};
 use crate::cloud;
 use crate::gateway;
 use crate::reload::applied;
@@ -15,7 +16,7 @@ use gateway::{Daemon, Home, PATIENCE, Plc, Watch, config, tag, until, uplink};
 use ironbridge::plant::faults::Fault;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4;
-use rumqttc::v5::mqttbytes::v5::{PubAckReason, Publish, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, PubAckReason, Publish, PublishProperties};
 use serde_json::{Value as Json, json};
 
 const SET: &str = "gw/plc/level/set";
@@ -165,6 +166,62 @@ async fn what_a_command_may_not_is_refused_with_its_reason_and_never_written() {
         assert_eq!(five.publish(message(topic, 1, "1")).await, PubAckReason::NotAuthorized, "{topic}");
     }
     assert_eq!(rig.daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_are_in_the_audit_trail_with_who_sent_them_and_a_flood_of_them_does_not_fill_it() {
+    let mut rig = Rig::with(|text| {
+        let users = "[broker]\nusers_file = \"users\"\n[[broker.acl]]\nuser = \"hall\"\nwrite = [\"gw/+/+/set\"]\n";
+        text.replacen("[[broker.listener]]", &format!("{users}[[broker.listener]]"), 1)
+    })
+    .await;
+    passwd(&rig.home, &["users", "hall"], "hall");
+    rig.daemon.signal(rustix::process::Signal::HUP);
+    until("there is a user", || rig.daemon.said("audit=\"access_reloaded\"").is_some()).await;
+    let (mut hall, code) = open(rig.daemon.mqtt().await, "hall", "hall").await;
+    assert_eq!(code, ConnectReturnCode::Success);
+    for n in 0..100 {
+        hall.publish(message(SET, 1, &format!(r#"{{"value":101,"id":"w{n}"}}"#))).await;
+    }
+    for n in 0..15 {
+        hall.publish(message(SET, 1, &format!(r#"{{"value":{n},"id":"d{n}"}}"#))).await;
+    }
+    rig.ask("other", r#"{"value":99,"id":"other"}"#).await; // the last: commands of a bus are carried out in their order
+    rig.send("1000").await;
+    let log = &rig.daemon;
+    until("the others", || log.times_said("audit=\"command_refused\"") == 2).await;
+    let topic = "topic=\"gw/plc/level\"";
+    let refused = log.said("audit=\"command_refused\"").unwrap();
+    for part in [topic, "origin=\"local:user:hall as hall's\"", "reason=\"range\"", "unsaid=0"] {
+        assert!(refused.contains(part), "{part} of {refused}");
+    }
+    let ended = log.said("audit=\"command_ended\"").unwrap();
+    for part in [topic, "value=\"0\"", "origin=\"local:user:hall as hall's\"", "outcome=\"done\""] {
+        assert!(ended.contains(part), "{part} of {ended}");
+    }
+    assert!(log.said("value=\"99\" origin=\"local:anonymous as hmi\"").is_some(), "{ended}");
+    assert_eq!(log.times_said("audit=\"command_ended\""), 11, "ten of one client and tag, one of another");
+    assert_eq!(rig.daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_cannot_be_written_refuses_every_command_and_is_told_once() {
+    let plc = Plc::start().await;
+    let home = Home::new(&(config(plc.line.address()) + &tags()));
+    std::fs::create_dir_all(home.path("data/commands.db")).unwrap(); // no file can be there
+    let daemon = home.run();
+    let (watch, mut client) = attach(&daemon).await;
+    for n in 0..20 {
+        client.publish(SET, QoS::AtLeastOnce, &format!(r#"{{"value":1,"id":"j{n}"}}"#)).await;
+    }
+    for n in 0..20 {
+        let result = watch.until(RESULT, "an answer", |result| result["id"] == format!("j{n}")).await;
+        assert_eq!((&result["outcome"], &result["reason"]), (&json!("refused"), &json!("journal")));
+    }
+    assert_eq!(daemon.times_said("command journal cannot be written"), 1);
+    assert_eq!(daemon.times_said("audit=\"command_refused\""), 1);
+    assert_eq!(plc.writes(), 0);
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

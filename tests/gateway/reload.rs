@@ -97,6 +97,8 @@ async fn one_device_is_changed_and_the_others_miss_no_poll() {
     home.configure(&changed);
     let told = applied(&home).await;
     assert!(told.contains("device d1 changed: 1 tags changed"), "{told}");
+    let audit = "audit=\"config_changed\" part=\"device\" name=\"d1\" how=\"changed\" detail=\"1 tags changed\"";
+    assert_eq!((daemon.times_said("audit=\"config_changed\""), daemon.times_said(audit)), (1, 1));
     plcs[1].set(0, &[7]);
     watch.until("gw/d1/v", "its new scale", |json| json["value"] == 70.0).await;
     for n in [0, 2, 3] {
@@ -473,6 +475,38 @@ async fn alarms_and_derived_tags_go_with_their_tags_and_end_with_them() {
     watch.until("gw/sum/x", "again", |json| json["value"] == 40).await;
     plcs[0].set(0, &[21]);
     watch.until("gw/sum/x", "goes on", good(42)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// A scale and the expression over it are changed in one go, while the device happens not to answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_means_something_else_has_no_value_until_it_is_read_and_what_is_derived_waits_for_it() {
+    let plcs = plcs(1).await;
+    plcs[0].set(0, &[5000]);
+    let text = |scale: &str, expression: &str| {
+        let text = plant(&addresses(&plcs), NO_TRIAL).replacen(&device(0, ""), &device(0, scale), 1);
+        let text = text.replacen("poll = \"100ms\"", "poll = \"60s\"", 1); // nobody notices that it is away
+        let sum = "[[device]]\nname = \"sum\"\n[[device.tag]]\nname = \"q\"\npoll = \"100ms\"\n";
+        format!("{text}{sum}expression = \"{expression}\"\n")
+    };
+    let home = Home::new(&text("", "{d0/v} / 1000"));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/sum/q", "worked out", |json| json["value"] == 5.0).await;
+    plcs[0].units.set_fault(1, Some(Fault::Dead));
+    plcs[0].set(0, &[7000]);
+    home.configure(&text("scale = 0.001", "{d0/v}"));
+    applied(&home).await;
+    watch.until("gw/sum/q", "its tag is bad by now", |json| json["cause"] == "timeout").await;
+    plcs[0].units.set_fault(1, None);
+    for (topic, before) in [("gw/d0/v", 5000.0), ("gw/sum/q", 5.0)] {
+        watch.until(topic, "read", |json| json["value"] == 7.0).await;
+        let told: Vec<Json> = watch.on(topic).iter().map(gateway::Seen::json).collect();
+        let was = |json: &Json| json["value"].as_f64() == Some(before);
+        let mut after = told.iter().skip_while(|json| !was(json)).skip_while(|json| was(json));
+        assert_eq!(after.next().map(|json| &json["cause"]), Some(&Json::from("starting")), "{topic}: {told:?}");
+        assert!(after.all(|json| json["value"].is_null() || json["value"] == 7.0), "{topic}: {told:?}");
+    }
     assert_eq!(daemon.stop().await, Some(0));
 }
 

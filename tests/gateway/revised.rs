@@ -10,6 +10,7 @@ use crate::reload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use cloud::Cloud;
 use gateway::mqtt::Client4;
@@ -116,6 +117,45 @@ async fn a_bridge_comes_changes_and_goes_while_everything_else_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_retained_on_a_topic_that_is_added_to_a_bridge_goes_out_once() {
+    let plcs = plcs(1).await;
+    let far = Far::gateway().await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let with = |filters: &[&str]| {
+        let bridge = format!("[[bridge]]\nname = \"far\"\nurl = \"mqtt://127.0.0.1:{}\"\n", far.port());
+        let topic = |filter: &&str| format!("[[bridge.topic]]\nfilter = \"{filter}\"\n");
+        text.clone() + &bridge + &filters.iter().map(topic).collect::<String>()
+    };
+    let home = Home::new(&with(&["o/#"]));
+    let mut daemon = home.run();
+    let there = Listener::start(far.port(), "there", "#").await;
+    let seen = || ["o/1", "p/1", "q/1"].map(|topic| there.on(topic).len());
+    let port = daemon.mqtt().await.port();
+    for topic in ["o/1", "p/1", "q/1"] {
+        publish(port, topic, "kept", true).await;
+    }
+    until("the first crosses", || seen() == [1, 0, 0]).await;
+    home.configure(&with(&["o/#", "p/#"]));
+    assert_eq!(applied(&home).await.trim(), "reloaded\nbridge far changed");
+    until("the second crosses after a reload", || seen() == [1, 1, 0]).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    home.configure(&with(&["o/#", "p/#", "q/#"]));
+    daemon = home.run();
+    until("the third crosses after a restart", || seen() == [1, 1, 1]).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    // Killed before all of it was in the store: what was not done is done.
+    let offered = home.path("data/bridge-far/offered.json");
+    let written = std::fs::read_to_string(&offered).unwrap();
+    std::fs::write(&offered, written.replacen("{\"here\":\"p/#\",\"there\":\"p/#\"},", "", 1)).unwrap();
+    daemon = home.run();
+    until("the second crosses again", || seen() == [1, 2, 1]).await;
+    publish(daemon.mqtt().await.port(), "o/end", "x", false).await;
+    until("the end", || !there.on("o/end").is_empty()).await;
+    assert_eq!(seen(), [1, 2, 1], "nothing else does");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is_lost() {
     let plcs = plcs(1).await;
     let cloud = Cloud::start().await;
@@ -147,6 +187,30 @@ async fn the_bounds_of_the_store_change_while_it_is_written_and_nothing_in_it_is
     assert!(whole(&numbers(&cloud), "telemetry"), "nothing is missing");
     assert!(cloud.on("ironbridge/gw/gap").is_empty());
     assert_eq!(lives(&daemon, "b0"), (1, 0));
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_smaller_store_is_on_trial_the_page_shows_the_bound_that_holds() {
+    let plcs = plcs(1).await;
+    let text = |megabytes: u64| {
+        let page =
+            format!("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n[store]\nmax_size = \"{megabytes}MiB\"");
+        plant(&addresses(&plcs), TRIAL).replacen("[store]", &page, 1)
+    };
+    let home = Home::new(&text(128));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let shown = async || board(page).await["store"]["max_bytes"].as_u64().unwrap() >> 20;
+    assert_eq!(shown().await, 128);
+    home.configure(&text(64));
+    assert!(applied(&home).await.contains("on trial"));
+    assert_eq!(shown().await, 128, "what the store has evicted no rollback brings back");
+    let begun = Instant::now();
+    while shown().await != 64 {
+        assert!(begun.elapsed() < PATIENCE, "the trial is over by now");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(daemon.stop().await, Some(0));
 }
 

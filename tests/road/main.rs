@@ -12,5 +12,6 @@ mod owed;
 mod rig;
 
 mod meter;
+mod renewal;
 mod uplink;
 mod way;

@@ -46,6 +46,8 @@ async fn used(elsewhere: &Path) -> Home {
     fs::write(home.path("data/store/meta.db-wal"), "left by a crash").unwrap();
     fs::write(home.path("data/store/quarantine/chunk-bulk-000001.db"), "set aside").unwrap();
     fs::write(home.path("data/broker.db.damaged"), "set aside").unwrap();
+    fs::create_dir(home.path("data/quarantine")).unwrap();
+    fs::write(home.path("data/quarantine/commands.db"), "set aside").unwrap();
     fs::write(home.path("data/holiday.jpg"), "of somebody else").unwrap();
     fs::write(home.path("data/store/tailor"), "of somebody else").unwrap();
     symlink(elsewhere.parent().unwrap(), home.path("data/bridge-link")).unwrap();

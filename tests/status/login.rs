@@ -110,6 +110,20 @@ async fn where_strangers_see_nothing_the_page_asks_for_a_login() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_open_without_a_login_is_not_in_the_audit_trail_as_one_that_was_refused() {
+    let site = Site::with(|text| text.replacen("anonymous = \"read\"\n", "", 1)).await;
+    let browser = site.browser().await;
+    for path in ["/api/status", "/api/tags", "/metrics"] {
+        assert_eq!(browser.get(path).await.status, 401, "{path}");
+    }
+    let guess = get(site.page, "/api/status", "Authorization: Basic aG1pOndyb25n\r\n").await; // hmi:wrong
+    assert_eq!(guess.status, 401);
+    until("the guess is told", || site.daemon.said("audit=\"login_refused\"").is_some()).await;
+    assert_eq!(site.daemon.times_said("audit=\"login_refused\""), 1);
+    assert!(site.daemon.said("reason=\"credentials\"").is_some());
+}
+
+#[tokio::test]
 async fn over_tls_the_cookie_belongs_to_this_host_and_never_goes_out_in_the_clear() {
     let authority = Authority::new();
     let (certificate, key) = authority.server_pem("localhost", VALID);

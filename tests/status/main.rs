@@ -5,6 +5,7 @@ mod authority;
 #[path = "../support/gateway.rs"]
 mod gateway;
 
+mod certificates;
 mod health;
 mod login;
 mod metrics;

@@ -207,23 +207,40 @@ async fn a_scrape_keeps_the_rules_of_the_format_and_has_every_room_and_every_nam
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-/// Names of ours in the queries of the dashboard.
-fn named_by_the_dashboard() -> BTreeSet<String> {
+/// Queries of the dashboard, with what stands beside their curves.
+fn dashboard() -> Vec<(String, String)> {
     let text = include_str!("../../config/grafana-dashboard.json");
     let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
-    let mut names = BTreeSet::new();
+    let mut queries = Vec::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
         let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
         assert!(panel["type"] == "row" || !targets.is_empty(), "{panel}");
-        for query in targets.iter().map(|target| target["expr"].as_str().expect("a query")) {
-            let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            names.extend(
-                words.filter(|word| word.starts_with("ironbridge_") || word.starts_with("process_")).map(str::to_owned),
-            );
-        }
+        let word = |target: &serde_json::Value, of: &str| target[of].as_str().expect("a text").to_owned();
+        queries.extend(targets.iter().map(|target| (word(target, "expr"), word(target, "legendFormat"))));
+    }
+    queries
+}
+
+/// Names of ours in the queries of the dashboard.
+fn named_by_the_dashboard() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (query, _) in dashboard() {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        names.extend(
+            words.filter(|word| word.starts_with("ironbridge_") || word.starts_with("process_")).map(str::to_owned),
+        );
     }
     assert!(names.len() > 20, "{names:?}");
     names
+}
+
+#[test]
+fn figures_of_several_gateways_stay_apart_on_the_dashboard() {
+    for (query, legend) in dashboard() {
+        assert!(legend.contains("{{instance}}"), "{query}: {legend}");
+        let sums = query.matches("sum ").count() + query.matches("sum(").count();
+        assert_eq!(query.matches("sum by (instance").count(), sums, "{query}");
+    }
 }
 
 /// The public counters of a struct, by the source.

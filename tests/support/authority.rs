@@ -6,6 +6,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -35,6 +36,12 @@ fn params(names: Vec<String>, common_name: &str, years: Years) -> CertificatePar
     params
 }
 
+fn server(name: &str, years: Years) -> CertificateParams {
+    let mut params = params(vec![name.into()], name, years);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
 impl Authority {
     pub fn new() -> Self {
         let mut params = params(Vec::new(), "test authority", VALID);
@@ -59,8 +66,13 @@ impl Authority {
 
     /// Certificate and key of a server with this name, as PEM.
     pub fn server_pem(&self, name: &str, years: Years) -> (String, String) {
-        let mut params = params(vec![name.into()], name, years);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&server(name, years))
+    }
+
+    /// The same of one that ends so long from now.
+    pub fn server_pem_ending(&self, name: &str, from_now: Duration) -> (String, String) {
+        let mut params = server(name, VALID);
+        params.not_after = date_time_ymd(1970, 1, 1) + UNIX_EPOCH.elapsed().unwrap() + from_now;
         self.sign(&params)
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use ironbridge::config::plan::Delivery;
+use ironbridge::model::message::ClientMessage;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
@@ -62,6 +63,13 @@ pub fn sample_on(topic: &str, seq: u64) -> Item {
         body: OwedBody::Sample { tag: Arc::new(tag), value: Some(Value::Uint(seq)), quality: Quality::Good },
         at: Stamp { boot: Boot(1), micros: i64::try_from(seq).unwrap() * 1000 },
     })
+}
+
+/// A client's message that came then.
+pub fn letter(topic: &str, seq: u64, at: Stamp, message: ClientMessage) -> Item {
+    let number = Number { stream: Class::Telemetry, epoch: EPOCH, seq: Seq(seq) };
+    let body = OwedBody::Message { topic: topic.into(), message: message.into() };
+    Item::Record(Owed { number, previous: None, body, at })
 }
 
 fn key(ack: Ack) -> i64 {

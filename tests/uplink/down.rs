@@ -27,6 +27,8 @@ use rig::Rig;
 struct Local {
     letters: Mutex<Vec<Letter>>,
     open: Mutex<Vec<oneshot::Sender<bool>>>,
+    /// How often this topic was refused outright, while it is.
+    refused: Mutex<Option<(&'static str, usize)>>,
 }
 
 impl Local {
@@ -35,6 +37,12 @@ impl Local {
         Arc::new(move |letter: Letter| {
             if letter.topic.starts_with("own/") {
                 return None;
+            }
+            if let Some((topic, times)) = &mut *local.refused.lock().unwrap()
+                && letter.topic.ends_with(*topic)
+            {
+                *times += 1;
+                return Some(Box::pin(std::future::ready(false)));
             }
             let (said, told) = oneshot::channel();
             local.letters.lock().unwrap().push(letter);
@@ -149,6 +157,28 @@ async fn what_was_not_acknowledged_comes_again_after_a_cut() {
     until("handed on again", || local.topics().len() == 2).await;
     local.answer(1, true);
     cloud.until("acknowledged", |cloud| cloud.acknowledged() == 1).await;
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_behind_something_that_is_refused_outright_is_not_seen_here_again_and_again() {
+    let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+    let (rig, owed) = start(&cloud, &local, MqttVersion::V5);
+    cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
+    cloud.deliver("up/a/1", b"first");
+    cloud.deliver("up/a/2", b"second");
+    until("both are handed on", || local.topics().len() == 2).await;
+    *local.refused.lock().unwrap() = Some(("a/1", 0));
+    local.answer(0, false);
+    until("tried three times more", || local.refused.lock().unwrap().is_some_and(|(_, times)| times == 3)).await;
+    assert_eq!(local.topics(), ["cloud/a/1", "cloud/a/2"]);
+    *local.refused.lock().unwrap() = None;
+    until("handed on again", || local.topics().len() == 4).await;
+    assert_eq!(local.topics()[2..], ["cloud/a/1", "cloud/a/2"], "in their order");
+    local.answer(1, true);
+    local.answer(1, true);
+    cloud.until("acknowledged", |cloud| cloud.acknowledged() == 2).await;
     owed.end();
     rig.finished().await;
 }

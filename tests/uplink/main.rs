@@ -24,6 +24,7 @@ mod commands;
 mod down;
 mod forbidden;
 mod from_store;
+mod letters;
 mod live_first;
 mod mosquitto;
 mod mqtt5;

@@ -101,6 +101,18 @@ fn package_and_image_bring_what_a_factory_reset_puts_in_the_place_of_the_configu
 }
 
 #[test]
+fn the_kills_of_the_ptest_are_survived_on_the_disk_that_has_the_store_and_not_in_memory() {
+    let mount = read(&layer("recipes-ironbridge/ironbridge-data/files/var-lib-ironbridge.mount"));
+    let on_disk = mount.lines().find_map(|line| line.strip_prefix("Where=")).expect("where it is bound to");
+    let ptest = read(&layer("recipes-ironbridge/ironbridge/files/run-ptest"));
+    let places: Vec<_> = ptest.split("mktemp -d ").skip(1).collect();
+    assert!(!places.is_empty() && ptest.contains("store torture --dir \"$place\""));
+    for place in places {
+        assert!(place.starts_with(&format!("{on_disk}/")), "{place}");
+    }
+}
+
+#[test]
 fn the_user_of_the_image_is_the_one_sysusers_knows() {
     let sysusers = read(&tree("systemd/ironbridge.sysusers"));
     let user = sysusers.lines().find(|line| line.starts_with("u ironbridge ")).expect("the user");

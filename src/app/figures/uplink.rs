@@ -28,6 +28,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         down,
         down_refused,
         down_dropped,
+        expired,
         bridge_lost,
         replies_lost,
         certificate_ends,
@@ -51,6 +52,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         ("uplink_down_messages", "Messages on topics that come down.", down),
         ("uplink_down_refused", "Those that may not come down.", down_refused),
         ("uplink_down_dropped", "Those dropped, too many came at once.", down_dropped),
+        ("uplink_expired_messages", "Clients' messages that expired before they could be sent.", expired),
         ("uplink_bridge_lost", "Messages of a bridge that were not kept or not taken.", bridge_lost),
         ("uplink_replies_lost", "Answers to commands that found no session in time.", &**replies_lost),
     ] {

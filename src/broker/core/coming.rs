@@ -18,7 +18,7 @@ use crate::broker::durable::{Durable, Tally};
 use crate::broker::message::Qos;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Unfinished, Walk};
-use crate::broker::session::{Course, Ending, Received};
+use crate::broker::session::{Course, Ending, Unreleased};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::will::LastWill;
 
@@ -53,7 +53,7 @@ pub(in crate::broker) struct Entered {
     /// What it is owed, if its session outlives connections.
     pub tally: Option<Arc<Tally>>,
     pub course: Course,
-    pub received: Vec<(u16, Received)>,
+    pub received: Vec<Unreleased>,
     pub walks: Vec<Walk>,
     pub in_step: u64,
     /// Messages that found no room for it since it was told last.

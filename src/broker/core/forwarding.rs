@@ -14,11 +14,12 @@ use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::retained::{Cursor, Look, Rest};
 use crate::broker::tree::ClientKey;
+use crate::disk::ledger::{Committed, Ledger, NotCommitted};
 use crate::flow::forward::{ForwardEntry, Letter, Refused};
 use crate::model::message::Kept;
 use crate::model::topic::{Owner, check_topic};
 
-/// What a store did not take is handed in again after this long.
+/// What a store did not take is handed in again, and what the disk does not take looked after, after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Resolves when a message is stored, or is not going to be.
@@ -55,32 +56,35 @@ impl Shared {
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
     /// it is on disk that must be.
-    pub(in crate::broker) fn pass_on(&self, letter: Letter) -> Result<PassedOn, NotTaken> {
+    pub(in crate::broker) fn pass_on(self: &Arc<Self>, letter: Letter) -> Result<PassedOn, NotTaken> {
         if check_topic(&letter.topic).is_err() || self.ownership.of(&letter.topic) != Owner::Client {
             return Err(NotTaken::NotOurs);
         }
-        let retain = if letter.message.kept == Kept::Yes { Retain::Yes } else { Retain::No };
+        let retain = Retain::from(letter.message.kept == Kept::Yes && self.limits.retain_available);
         let message = Arc::new(carried::message(&letter));
         let (client, company) = (ClientKey::NOBODY, Company::InRow);
         let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
         let published = self.publish(&message, retain, origin).map_err(|_| NotTaken::NoRoom)?;
-        let forward = self.forward.clone();
-        let stored = forward
+        let stored = self
+            .forward
             .wants(&letter.topic, letter.from.as_deref())
-            .then(|| at_once(forward.submit(letter.clone())))
+            .then(|| at_once(self.forward.submit(letter.clone())))
             .flatten();
         let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
+        let shared = Arc::clone(self);
         Ok(Box::pin(async move {
             if let Some(stored) = stored {
-                stored_at_last(stored, &forward, &letter).await;
+                stored_at_last(stored, &shared.forward, &letter).await;
             }
             match committed {
-                Some(committed) => match committed.await {
-                    Ok(Ok(())) => Ok(()),
-                    _ => Err(NotTaken::NoRoom),
-                },
-                None => Ok(()),
+                None => {}
+                // What a session was to be owed is given up where the commit fails: it has to come again.
+                Some(committed) if published.owed => {
+                    committed.await.unwrap_or(Err(NotCommitted)).map_err(|_| NotTaken::NoRoom)?;
+                }
+                Some(committed) => kept_at_last(committed, &shared.disk).await,
             }
+            Ok(())
         }))
     }
 
@@ -127,6 +131,15 @@ async fn stored_at_last(stored: Stored, forward: &ForwardEntry, letter: &Letter)
         }
         tokio::time::sleep(AGAIN).await;
         outcome = forward.submit(letter.clone()).await;
+    }
+}
+
+/// The same for what is retained: the ledger goes on trying, and nobody is sent anew what cannot be kept for now.
+async fn kept_at_last(committed: Committed, disk: &Ledger) {
+    let mut outcome = committed.await;
+    while outcome != Ok(Ok(())) {
+        tokio::time::sleep(AGAIN).await;
+        outcome = disk.committed().await;
     }
 }
 

@@ -102,6 +102,8 @@ struct Core {
     clients: Clients,
     tree: Tree,
     retained: Retained,
+    /// Topics and versions of retained messages of which nobody can say yet how long they live.
+    open_ends: Vec<(Arc<str>, u64, keeping::End)>,
     wills: Waiting,
     /// Sessions with a connection.
     connected: usize,
@@ -182,11 +184,10 @@ pub(super) enum Refusal {
 
 impl Shared {
     /// With what the disk held.
-    pub(super) fn new(around: Surroundings, kept: Vec<(Message, Option<Identity>)>, sessions: Vec<Kept>) -> Self {
+    pub(super) fn new(around: Surroundings, kept: Vec<keeping::Found>, sessions: Vec<Kept>) -> Self {
         let mut core = Core::default();
-        for (message, source) in kept {
-            if core.retained.put(Arc::new(message), source).is_err() {
-                tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
+        for found in kept {
+            if !core.take_found(found) {
                 break;
             }
         }
@@ -268,7 +269,12 @@ impl Shared {
             Sender::Client(from) => from.who,
             Sender::Gone(who) => Some(who),
         };
-        let durable = core.find(message, retain, from.map(|from| from.client));
+        // A will is of the connection that left it, and its session may still be there, or again (No Local, 3.8.3-3).
+        let publisher = match sender {
+            Sender::Gone(who) => core.clients.with_id(who.client()),
+            Sender::Gateway | Sender::Client(_) => from.map(|from| from.client),
+        };
+        let durable = core.find(message, retain, publisher);
         let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
         let forgets = is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded());
         if forgets && from.is_some_and(|from| from.hears_of_refusal(message.qos)) {
@@ -354,16 +360,15 @@ impl Shared {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
             for row in rows.into_iter().filter(|_| self.limits.retain_available) {
-                let source = keeping::source(&row, &self.access);
-                let Some(message) = keeping::message(row, &self.clock, &self.ownership) else { continue };
-                if !core.retained.has(&message.topic) && core.retained.put(Arc::new(message), source).is_err() {
-                    tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
+                let Some(found) = keeping::message(row, &self.clock, &self.ownership, &self.access) else { continue };
+                if !core.retained.has(&found.message.topic) && !core.take_found(found) {
                     break;
                 }
             }
             self.take_in(&mut core, sessions);
         }
-        for topic in core.retained.expire(now) {
+        self.judge_again(&mut core);
+        for topic in core.retained.expire(Instant::now()) {
             self.stats.dropped_expired.one();
             self.disk.change_at_leisure(topic, None);
         }

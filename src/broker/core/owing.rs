@@ -17,7 +17,7 @@ use crate::broker::keeping;
 use crate::broker::message::{Delivery, Keep, Owed, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Look, Rest, Walk};
-use crate::broker::session::{Ending, Received};
+use crate::broker::session::{Ending, Received, Unreleased};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, SessionRow, SubscriptionRow};
@@ -168,6 +168,11 @@ impl Shared {
     /// A client's publish is over; PUBCOMP waits for the commit.
     pub(in crate::broker) fn finish(&self, tally: &Tally, packet_id: u16) -> Committed {
         self.disk.finish(tally.id, packet_id)
+    }
+
+    /// A packet identifier stands for something else from now on, and nothing waits for that.
+    pub(in crate::broker) fn disown(&self, tally: &Tally, packet_id: u16) {
+        self.disk.disown(tally.id, packet_id);
     }
 
     /// Sessions that were on disk. Should the file have been read late, a client that came meanwhile without a session has
@@ -327,7 +332,8 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
     if let (Some(left), Ends::At(_)) = (session.left_unix_ms, away.ends) {
         away.ends = Ends::AtWall(left.saturating_add(i64::from(session.expiry_s) * 1000));
     }
-    let received = kept.received.iter().map(|id| (*id, Received::Found)).collect();
+    let found = |id: &u16| Unreleased { packet_id: *id, received: Received::Found, content: None };
+    let received = kept.received.iter().map(found).collect();
     Client {
         id: Arc::clone(&session.client_id),
         owner: Arc::clone(&session.owner),

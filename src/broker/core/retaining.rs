@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
+use crate::broker::keeping::Found;
 use crate::broker::message::{Message, Retain};
 
 impl Shared {
@@ -20,6 +21,16 @@ impl Shared {
         }
     }
 
+    /// What was on disk when nobody vouched for the clock ends when it was to, as soon as somebody does.
+    pub(super) fn judge_again(&self, core: &mut Core) {
+        if core.open_ends.is_empty() || !self.clock.is_fixed() {
+            return;
+        }
+        for (topic, version, end) in std::mem::take(&mut core.open_ends) {
+            core.retained.ends(&topic, version, end.instant(&self.clock));
+        }
+    }
+
     /// Is there a retained message, or may there be one in a file that could not be read yet?
     pub(super) fn may_be_kept(&self, core: &Core, topic: &str) -> bool {
         core.retained.has(topic) || !self.disk.is_known()
@@ -32,6 +43,18 @@ impl Shared {
 }
 
 impl Core {
+    /// Keeps what was on disk. False: there is no room.
+    pub(super) fn take_found(&mut self, found: Found) -> bool {
+        let Found { message, source, open } = found;
+        let topic = Arc::clone(&message.topic);
+        if self.retained.put(Arc::new(message), source).is_err() {
+            tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
+            return false;
+        }
+        self.open_ends.extend(open.map(|end| (topic, self.retained.version(), end)));
+        true
+    }
+
     /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
     pub(super) fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
         if retain == Retain::No {

@@ -28,7 +28,7 @@ impl Duty {
             expiry: publish.expiry.map(|seconds| Duration::from_secs(seconds.into())),
             correlation: forwarded.and_then(|forwarded| forwarded.correlation.as_ref()).map(|data| data.to_vec()),
             response_topic: response_topic.filter(answerable),
-            origin: format!("local:{}", self.id),
+            origin: format!("local:{} as {}", self.identity, self.id),
             replies: None,
             at: self.shared.clock.now(),
         }

@@ -226,7 +226,7 @@ impl Duty {
                     self.confirm(token, publish);
                     continue;
                 }
-                Action::Settle(_) | Action::Release { .. } | Action::Finish { .. } => {
+                Action::Disown { .. } | Action::Settle(_) | Action::Release { .. } | Action::Finish { .. } => {
                     self.account(&action);
                     continue;
                 }
@@ -249,6 +249,7 @@ impl Duty {
             return;
         };
         match action {
+            Action::Disown { packet_id } => self.shared.disown(tally, *packet_id),
             Action::Settle(owed) => self.shared.settle(tally, *owed),
             Action::Release { packet_id, owed } => {
                 self.waits.commit(self.shared.release(tally, *owed), Done::Released(*packet_id));

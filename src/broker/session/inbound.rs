@@ -5,8 +5,13 @@
 //! [`Inbound::carry`] hands them on. Those whose message left a row in the ledger lie there, too, and are taken out of
 //! it, durably, before PUBCOMP: the client may use the identifier again from then on, and after a crash its next publish
 //! must not be taken for the old one.
+//!
+//! A client that has lost what it knew begins again with its first packet identifiers, and may find one that an earlier
+//! connection left: what comes under it then is another message, and is published. What is sent again says so with DUP
+//! (3.3.1-1). Some clients do not set it (rumqttc 0.25): they are known by sending what they had sent, as by mosquitto.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Action, Ending};
 use crate::broker::message::Qos;
@@ -65,6 +70,27 @@ struct Waiting {
 
 /// A QoS 2 publish between its PUBLISH and its PUBREL, as a session keeps it from connection to connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::broker) struct Unreleased {
+    pub packet_id: u16,
+    pub received: Received,
+    /// `None`: the gateway was restarted since.
+    pub content: Option<Content>,
+}
+
+/// Topic and payload, as far as a hash tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::broker) struct Content(u64);
+
+impl Content {
+    fn of(publish: &Publish) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (&publish.topic, &publish.payload).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::broker) enum Received {
     /// Sent on; the connection ended before it was known to be settled. It may stand in the ledger.
     SentOn,
@@ -89,6 +115,7 @@ enum Stage {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     stage: Stage,
+    content: Option<Content>,
     /// Published on this connection: only that counts against Receive Maximum (section 4.9).
     counts: bool,
 }
@@ -106,26 +133,30 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Goes on with what an earlier connection of the session left.
-    pub(super) fn new(version: Version, lasting: bool, carried: &[(u16, Received)]) -> Self {
-        let known =
-            |(id, received): &(u16, Received)| (*id, Entry { stage: Stage::Received(*received), counts: false });
+    pub(super) fn new(version: Version, lasting: bool, carried: &[Unreleased]) -> Self {
+        let known = |Unreleased { packet_id, received, content }: &Unreleased| {
+            (*packet_id, Entry { stage: Stage::Received(*received), content: *content, counts: false })
+        };
         let (waiting, received, aliases) = (VecDeque::new(), carried.iter().map(known).collect(), HashMap::new());
         Self { version, lasting, next: 0, waiting, received, aliases }
     }
 
     /// What the next connection of the session has to know.
-    pub(super) fn carry(&self) -> Vec<(u16, Received)> {
+    pub(super) fn carry(&self) -> Vec<Unreleased> {
         // What was refused, and stands behind another one that is not settled, was never told: it is judged anew.
         let anew = |waiting: &&Waiting| {
             waiting.may_come_again || matches!(waiting.verdict, Some(Verdict::NotKept(..) | Verdict::Refused(..)))
         };
         let again: Vec<u16> = self.waiting.iter().filter(anew).map(|waiting| waiting.packet_id).collect();
-        let of = |(id, entry): (&u16, &Entry)| match entry.stage {
-            Stage::Unsettled if again.contains(id) => None,
-            Stage::Unsettled => Some((*id, Received::SentOn)),
-            Stage::Received(received) => Some((*id, received)),
-            // Not known to be committed: the PUBREL that comes again asks once more.
-            Stage::Finishing => Some((*id, Received::Owed)),
+        let of = |(packet_id, entry): (&u16, &Entry)| {
+            let received = match entry.stage {
+                Stage::Unsettled if again.contains(packet_id) => return None,
+                Stage::Unsettled => Received::SentOn,
+                Stage::Received(received) => received,
+                // Not known to be committed: the PUBREL that comes again asks once more.
+                Stage::Finishing => Received::Owed,
+            };
+            Some(Unreleased { packet_id: *packet_id, received, content: entry.content })
         };
         self.received.iter().filter_map(of).collect()
     }
@@ -146,8 +177,8 @@ impl Inbound {
         if let Err(ending) = self.resolve_alias(&mut publish) {
             return vec![Action::Close(ending)];
         }
-        let mut sent_on = false;
-        if publish.qos == Qos::ExactlyOnce {
+        let (mut sent_on, is_another) = (false, self.is_another(&publish));
+        if publish.qos == Qos::ExactlyOnce && !is_another {
             match self.received.get(&publish.packet_id).map(|entry| entry.stage) {
                 Some(Stage::Unsettled) => return Vec::new(),
                 Some(Stage::Received(Received::SentOn | Received::Found)) => sent_on = true,
@@ -166,11 +197,24 @@ impl Inbound {
             }
             let (packet_id, qos) = (publish.packet_id, publish.qos);
             if qos == Qos::ExactlyOnce {
-                self.received.insert(packet_id, Entry { stage: Stage::Unsettled, counts: true });
+                let content = Some(Content::of(&publish));
+                self.received.insert(packet_id, Entry { stage: Stage::Unsettled, content, counts: true });
             }
             self.waiting.push_back(Waiting { token, packet_id, qos, verdict: None, may_come_again: false });
         }
-        vec![if sent_on { Action::Confirm { token, publish } } else { Action::Publish { token, publish } }]
+        match publish.packet_id {
+            packet_id if is_another => vec![Action::Disown { packet_id }, Action::Publish { token, publish }],
+            _ if sent_on => vec![Action::Confirm { token, publish }],
+            _ => vec![Action::Publish { token, publish }],
+        }
+    }
+
+    /// Does its packet identifier stand for another message, which an earlier connection left?
+    fn is_another(&self, publish: &Publish) -> bool {
+        let left = self.received.get(&publish.packet_id).filter(|entry| !entry.counts);
+        let left = left.filter(|entry| matches!(entry.stage, Stage::Received(_)));
+        let may_be = publish.qos == Qos::ExactlyOnce && !publish.again;
+        may_be && left.is_some_and(|left| left.content != Some(Content::of(publish)))
     }
 
     /// PUBREL: the QoS 2 publish is finished on both sides.
@@ -242,7 +286,9 @@ impl Inbound {
             } else {
                 let known = self.lasting && matches!(verdict, Verdict::Owed(_));
                 let received = if known { Received::Owed } else { Received::Taken };
-                self.received.insert(packet_id, Entry { stage: Stage::Received(received), counts: true });
+                if let Some(entry) = self.received.get_mut(&packet_id) {
+                    entry.stage = Stage::Received(received);
+                }
             }
             ack(AckKind::Pubrec, packet_id, reason, told)
         } else {

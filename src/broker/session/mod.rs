@@ -22,7 +22,7 @@ use tokio::time::Instant;
 pub(super) use aliases::Aliases;
 pub(super) use course::{Course, Errands};
 use inbound::Inbound;
-pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Received, Token, Verdict};
+pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Received, Token, Unreleased, Verdict};
 use outbound::Outbound;
 pub(super) use outbound::WINDOW_MAX;
 
@@ -113,6 +113,8 @@ pub(super) enum Action {
     Publish { token: Token, publish: Publish },
     /// Local clients were sent it by an earlier connection: make sure of its commit, here and upstream, then settle the token.
     Confirm { token: Token, publish: Publish },
+    /// What came with this packet identifier is over, the client knows nothing of it: another message comes with it next.
+    Disown { packet_id: u16 },
     /// The ledger need not hold this any longer.
     Settle(Owed),
     /// Commit that it has arrived, then call [`Session::released`].
@@ -156,7 +158,7 @@ pub(super) struct Session {
 
 impl Session {
     /// By what CONNECT asked for, and what the connection before has left.
-    pub(super) fn new(connect: &Connect, lifetime: Lifetime, received: &[(u16, Received)], now: Instant) -> Self {
+    pub(super) fn new(connect: &Connect, lifetime: Lifetime, received: &[Unreleased], now: Instant) -> Self {
         // One and a half times the keep alive (3.1.2-22); 0 turns it off.
         let silence_max = (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()) * 3 / 2);
         Self {
@@ -200,7 +202,7 @@ impl Session {
     }
 
     /// What the next connection of the session goes on with.
-    pub(super) fn carry(&self) -> Vec<(u16, Received)> {
+    pub(super) fn carry(&self) -> Vec<Unreleased> {
         if self.lifetime == Lifetime::Connection { Vec::new() } else { self.inbound.carry() }
     }
 

@@ -89,6 +89,40 @@ fn what_was_not_kept_and_never_told_is_a_new_publish_when_it_comes_again() {
 }
 
 #[test]
+fn under_an_identifier_of_an_earlier_connection_another_message_is_published_and_the_same_is_not() {
+    let begin = |carried: &[Unreleased]| {
+        let mut resumed = of(Lifetime::Resumed, Version::V311, 0, 10);
+        resumed.inbound = Inbound::new(Version::V311, true, carried);
+        resumed
+    };
+    let with_dup = |packet| match packet {
+        Incoming::Publish(publish) => Incoming::Publish(Publish { again: true, ..publish }),
+        other => other,
+    };
+    let mut first = of(Lifetime::Begun, Version::V311, 0, 10);
+    let taken = token(&step(&mut first, publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert_eq!(first.settle(taken, Verdict::Owed(0)), [sent(AckKind::Pubrec, 6, 0)]);
+    let carried = first.carry();
+    for same in [publish(Qos::ExactlyOnce, 6, None, "a"), with_dup(publish(Qos::ExactlyOnce, 6, None, "b"))] {
+        assert_eq!(step(&mut begin(&carried), same), [sent(AckKind::Pubrec, 6, 0)]);
+    }
+    let restarted = [Unreleased { packet_id: 6, received: Received::Found, content: None }];
+    let again = step(&mut begin(&restarted), with_dup(publish(Qos::ExactlyOnce, 6, None, "a")));
+    assert!(matches!(again[..], [Action::Confirm { .. }]), "{again:?}");
+    for (carried, topic) in [(&carried[..], "b"), (&restarted[..], "a")] {
+        let mut resumed = begin(carried);
+        let another = step(&mut resumed, publish(Qos::ExactlyOnce, 6, None, topic));
+        let [Action::Disown { packet_id: 6 }, published @ Action::Publish { .. }] = &another[..] else {
+            panic!("the old one is over, and not {another:?}")
+        };
+        assert_eq!(step(&mut resumed, publish(Qos::ExactlyOnce, 6, None, topic)), [], "now it is this connection's");
+        let taken = token(std::slice::from_ref(published));
+        assert_eq!(resumed.settle(taken, Verdict::Taken(0)), [sent(AckKind::Pubrec, 6, 0)]);
+        assert_eq!(step(&mut resumed, ack(AckKind::Pubrel, 6, 0)), [sent(AckKind::Pubcomp, 6, 0)]);
+    }
+}
+
+#[test]
 fn a_qos_2_publish_that_comes_again_is_published_once() {
     let mut session = session(Version::V311, 0, 10);
     let taken = token(&step(&mut session, publish(Qos::ExactlyOnce, 6, None, "a")));

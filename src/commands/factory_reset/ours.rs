@@ -1,7 +1,8 @@
 //! What of a data directory is the gateway's, by name: so nothing else can go, wherever `data_dir` points.
 //!
 //! ```text
-//! data_dir/           broker.db commands.db learned.db retained.db alarms.json, with what SQLite and a crash leave beside them
+//! data_dir/           broker.db commands.db learned.db retained.db alarms.json, with what SQLite and a crash leave beside them,
+//!                     and in quarantine/
 //!          store/     meta.db meta.copy marks tail ballast lock chunk-…, quarantine/ whole; the same in bridge-NAME/
 //! ```
 //!
@@ -113,6 +114,10 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
     for (path, kind) in entries(data_dir)? {
         if !kind.is_dir() && is_one_of(name(&path), &STATE) {
             found.goes.push(path);
+        } else if kind.is_dir() && name(&path) == QUARANTINE {
+            let Found { goes, stays } = set_aside(path)?;
+            found.goes.extend(goes);
+            found.stays.extend(stays);
         } else if !found.goes.contains(&path) {
             found.stays.push((path, stranger(kind)));
         }
@@ -124,6 +129,18 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
     files.extend(locks);
     files.extend(directories);
     Ok(Found { goes: files, stays: found.stays })
+}
+
+/// What of the state was damaged. The whole directory goes, if nobody else has put anything there: `data_dir` may be one that
+/// is shared, and the name is not ours alone.
+fn set_aside(quarantine: PathBuf) -> io::Result<Found> {
+    let is_ours = |(path, kind): &(PathBuf, fs::FileType)| !kind.is_dir() && is_one_of(name(path), &STATE);
+    let (ours, strangers): (Vec<_>, Vec<_>) = entries(&quarantine)?.into_iter().partition(is_ours);
+    if strangers.is_empty() {
+        return Ok(Found { goes: vec![quarantine], stays: Vec::new() });
+    }
+    let stays = strangers.into_iter().map(|(path, kind)| (path, stranger(kind))).collect();
+    Ok(Found { goes: ours.into_iter().map(|(path, _)| path).collect(), stays })
 }
 
 fn stranger(kind: fs::FileType) -> Why {
@@ -164,4 +181,25 @@ pub(super) fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_of_commands_goes_and_what_somebody_else_has_beside_it_stays() {
+        let home = tempfile::tempdir().expect("a directory");
+        let aside = home.path().join("quarantine");
+        fs::create_dir(&aside).expect("made");
+        for file in ["commands.db", "commands.db.2", "commands.db.2-wal"] {
+            fs::write(aside.join(file), "").expect("written");
+        }
+        let whole = state(home.path()).expect("readable");
+        assert_eq!(whole, Found { goes: vec![aside.clone()], stays: Vec::new() });
+        fs::write(aside.join("virus.zip"), "of a scanner").expect("written");
+        let shared = state(home.path()).expect("readable");
+        let goes = ["commands.db.2-wal", "commands.db", "commands.db.2"].map(|file| aside.join(file));
+        assert_eq!(shared, Found { goes: goes.into(), stays: vec![(aside.join("virus.zip"), Why::NotOurs)] });
+    }
 }

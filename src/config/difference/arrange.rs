@@ -2,12 +2,14 @@
 //!
 //! Places ([`TagIx`], [`DeviceIx`], [`BusIx`]) are what samples on their way, alarms and commands are known by. So a place is
 //! never given to anything else while the process lives: what is removed leaves a hole (a part without a name, of no
-//! bus), what is new is appended. The places of a device's tags are one range; when a tag of it comes or goes, or is no
-//! longer the same tag for the store and for those who read its topic (name, type, class, topic), all of them are new.
+//! bus), what is new is appended. The places of a device's tags are one range; when a tag of it comes or goes, is no
+//! longer the same tag for the store and for those who read its topic (name, type, class, topic), or is read and its values
+//! mean something else ([`super::meaning`]), all of them are new.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::meaning::is_read_alike;
 use crate::config::plan::{BusLink, BusPlan, DevicePlan, Plan, Source, TagPlan};
 use crate::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
 
@@ -30,7 +32,7 @@ pub fn arranged(running: &Plan, new: Plan) -> Plan {
     for device in new_devices.iter().filter(|device| !device.is_hole()) {
         let own = new_tags.get(device.tags.clone()).unwrap_or_default();
         let before = known.get(device.name.as_str()).and_then(|at| running.devices.get(*at));
-        let same = before.filter(|before| is_same_sheet(running.tags.get(before.tags.clone()), own));
+        let same = before.filter(|before| is_same_sheet((running, before), (&new, device)));
         let start = same.map_or(tags.len(), |before| before.tags.start);
         if same.is_none() {
             tags.extend(own.iter().cloned());
@@ -79,15 +81,17 @@ fn number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
-/// Are these the same tags, one by one, for everybody who keeps something of them?
-fn is_same_sheet(old: Option<&[TagPlan]>, new: &[TagPlan]) -> bool {
-    let same = |(old, new): (&TagPlan, &TagPlan)| {
-        (old.name == new.name && old.topic == new.topic)
-            && (old.data_type == new.data_type && old.class == new.class)
+/// Have these the same tags, one by one, for everybody who keeps something of them?
+fn is_same_sheet((running, before): (&Plan, &DevicePlan), (new, device): (&Plan, &DevicePlan)) -> bool {
+    let same = |(old, now): (&TagPlan, &TagPlan)| {
+        (old.name == now.name && old.topic == now.topic)
+            && (old.data_type == now.data_type && old.class == now.class)
             // Their samples are another thing for whoever shows them.
-            && old.kind() == new.kind()
+            && old.kind() == now.kind()
+            && (!old.is_of_device() && !now.is_of_device() || is_read_alike((running, old), (new, now)))
     };
-    old.is_some_and(|old| old.len() == new.len() && old.iter().zip(new).all(same))
+    let sheets = running.tags.get(before.tags.clone()).zip(new.tags.get(device.tags.clone()));
+    sheets.is_some_and(|(old, now)| old.len() == now.len() && old.iter().zip(now).all(same))
 }
 
 fn moved(tag: &TagPlan, device: DeviceIx, tag_at: &[usize]) -> TagPlan {
@@ -133,15 +137,5 @@ impl TagPlan {
     /// Are there values of it? Nobody asks for one that is only written; a late answer to an earlier plan is none of its.
     pub fn has_values(&self) -> bool {
         !self.is_hole() && (self.access.reads() || !self.is_of_device())
-    }
-
-    /// Does what was known of the same topic under an earlier plan hold on? Not if nobody reads it any more, or reads it
-    /// elsewhere. What is derived follows its tags.
-    pub fn goes_on_from(&self, before: &Self) -> bool {
-        let same_source = match (&self.source, &before.source) {
-            (Source::Derived(_), Source::Derived(_)) => true,
-            (now, before) => now == before,
-        };
-        same_source && self.has_values() == before.has_values()
     }
 }

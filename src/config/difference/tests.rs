@@ -306,13 +306,72 @@ fn another_pace_of_commits_exchanges_no_bridge() {
     assert_eq!(told(&text("1s"), &text("2s")), ["store changed"]);
 }
 
+/// The second plan after the first one: has the first tag kept its place, and its values?
+fn kept_of(before: &Plan, text: &str) -> (bool, bool) {
+    let after = arranged(before, plan(text));
+    let place = |plan: &Plan| plan.devices[0].tags.start;
+    let at = place(&after);
+    (at == place(before), kept(before, &after).contains(&TagIx(u32::try_from(at).expect("few"))))
+}
+
 #[test]
-fn what_is_known_of_a_tag_holds_on_unless_it_is_read_elsewhere_or_no_more() {
-    let of = |text: &str| plan(text).tags.into_iter().find(|tag| tag.access.writes()).expect("one is written");
-    let (both, written) = (of(BASE), of(&BASE.replace("\"read-write\"", "\"write\"")));
-    assert!(both.has_values() && !written.has_values());
-    assert!(both.goes_on_from(&both) && written.goes_on_from(&written));
-    assert!(!written.goes_on_from(&both) && !both.goes_on_from(&written));
-    assert!(!of(&BASE.replace("holding:1", "holding:2")).goes_on_from(&both));
-    assert!(of(&BASE.replace("access =", "poll = \"9s\"\n    access =")).goes_on_from(&both));
+fn a_tag_that_means_something_else_has_another_place_and_none_of_its_values() {
+    let tag = |keys: &str| BASE.replacen("type = \"uint16\"", &format!("type = \"uint16\"\n{keys}"), 1);
+    let with_factor = |at: u16| {
+        tag(&format!(
+            "scale_from = \"sf\"\n[[device.tag]]\nname = \"sf\"\naddress = \"holding:{at}\"\ntype = \"int16\""
+        ))
+    };
+    let base = plan(BASE);
+    for keys in ["poll = \"9s\"", "deadband = 1.0", "max = 5.0", "description = \"x\"", "access = \"read-write\""] {
+        assert_eq!(kept_of(&base, &tag(keys)), (true, true), "{keys}");
+    }
+    for keys in [
+        "scale = 0.1",
+        "offset = 1.0",
+        "unit = \"bar\"",
+        "nan = [\"0xFFFF\"]",
+        "mask = \"0x000F\"",
+        "access = \"write\"",
+    ] {
+        assert_eq!(kept_of(&base, &tag(keys)), (false, false), "{keys}");
+        assert_eq!(kept_of(&plan(&tag(keys)), BASE), (false, false), "and back from {keys}");
+        assert_eq!(kept_of(&plan(&tag(keys)), &tag(keys)), (true, true), "the same: {keys}");
+    }
+    assert_eq!(kept_of(&base, &BASE.replacen("holding:1", "holding:2", 1)), (false, false));
+    assert_eq!(kept_of(&base, &BASE.replacen("unit_id = 1", "unit_id = 7", 1)), (false, false));
+    let swapped =
+        |order: &str| BASE.replacen("type = \"uint16\"", &format!("type = \"float32\"\norder = \"{order}\""), 1);
+    assert_eq!(kept_of(&plan(&swapped("ABCD")), &swapped("CDAB")), (false, false));
+    assert_eq!(kept_of(&plan(&with_factor(5)), &with_factor(5)), (true, true));
+    assert_eq!(kept_of(&plan(&with_factor(5)), &with_factor(6)), (false, false), "another scale factor");
+    let more = tag("[[device.tag]]\nname = \"x\"\naddress = \"coil:0\"");
+    assert_eq!(kept_of(&base, &more), (false, true), "another sheet has other places; what is read alike is the same");
+}
+
+#[test]
+fn what_is_derived_follows_its_tags() {
+    let station = |flow: &str, of: &str| {
+        let flow = BASE.replacen("type = \"uint16\"", &format!("type = \"uint16\"\n{flow}"), 1);
+        format!(
+            "{flow}[[device]]\nname = \"station\"\n[[device.tag]]\nname = \"twice\"\nexpression = \"{{q}} * 2\"\n\
+             [[device.tag]]\nname = \"q\"\nexpression = \"{of}\"\n\
+             [[device.tag]]\nname = \"other\"\nexpression = \"{{fan/speed}}\"\n"
+        )
+    };
+    let before = plan(&station("", "{pump/speed} / 1000"));
+    let kept_under = |text: &str| {
+        let after = arranged(&before, plan(text));
+        let kept = kept(&before, &after);
+        let derived = after.tags.iter().zip(0..).filter(|(tag, _)| !tag.is_hole() && !tag.is_of_device());
+        let stays: Vec<String> =
+            derived.filter(|(_, ix)| kept.contains(&TagIx(*ix))).map(|(tag, _)| tag.name.clone()).collect();
+        assert_eq!(before.devices[2].tags, after.devices[2].tags, "it has its places");
+        stays
+    };
+    assert_eq!(kept_under(&station("", "{pump/speed} / 1000")), ["twice", "q", "other"]);
+    assert_eq!(kept_under(&station("poll = \"9s\"", "{pump/speed} / 1000")), ["twice", "q", "other"]);
+    assert_eq!(kept_under(&station("scale = 0.001", "{pump/speed} / 1000")), ["other"]);
+    assert_eq!(kept_under(&station("", "{pump/speed}")), ["other"]);
+    assert_eq!(kept_under(&station("", "{fan/speed} / 1000")), ["other"]);
 }

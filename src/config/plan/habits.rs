@@ -70,8 +70,22 @@ impl Default for Manners {
     }
 }
 
+impl Manners {
+    /// What suits two devices of the configuration that are one unit on the line.
+    #[must_use]
+    pub fn suiting(&self, other: &Self) -> Self {
+        Self {
+            pause_after_connect: self.pause_after_connect.max(other.pause_after_connect),
+            delay_between_requests: self.delay_between_requests.max(other.delay_between_requests),
+            delay_on_unit_change: self.delay_on_unit_change.max(other.delay_on_unit_change),
+            answers_as: self.answers_as.max(other.answers_as),
+            retries: self.retries.max(other.retries),
+        }
+    }
+}
+
 /// The unit id in the answers of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum AnswersAs {
     /// The one that was asked; what carries another is not for us.
     #[default]

@@ -325,6 +325,11 @@ impl Ledger {
         read
     }
 
+    /// A session's client uses this packet id for another message, without having released the one before.
+    pub fn disown(&self, id: SessionId, packet_id: u16) {
+        self.enter(|state| state.entered.disown(id, packet_id));
+    }
+
     /// A message that was entered with this packet id is asked for once more, by a client that has not heard what became
     /// of it: told once it is durable, or owed no more. [`NotCommitted`]: it was refused, and is not owed.
     pub fn confirm(&self, id: SessionId, packet_id: u16) -> Committed {

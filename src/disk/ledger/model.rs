@@ -21,6 +21,7 @@ enum Step {
     Settle(u8, usize),
     Release(u8, usize),
     Finish(u8, u8),
+    Disown(u8, u8),
     Retain(u8, bool),
     Take,
     Commit,
@@ -38,6 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..3u8, 0..4usize).prop_map(|(of, which)| Step::Settle(of, which)),
         3 => (0..3u8, 0..4usize).prop_map(|(of, which)| Step::Release(of, which)),
         3 => (0..3u8, 0..4u8).prop_map(|(of, packet)| Step::Finish(of, packet)),
+        2 => (0..3u8, 0..4u8).prop_map(|(of, packet)| Step::Disown(of, packet)),
         2 => (topic, any::<bool>()).prop_map(|(topic, there)| Step::Retain(topic, there)),
         3 => Just(Step::Take),
         4 => Just(Step::Commit),
@@ -184,6 +186,14 @@ impl Run {
                     self.entered.finish(id, packet.into(), told);
                     self.world.sessions.get_mut(&id).expect("known").received.remove(&packet.into());
                     assert!(committed.try_recv().is_err(), "an earlier removal may be on its way to the disk");
+                }
+            }
+            Step::Disown(of, packet) => {
+                if let Some(id) = self.now[usize::from(of)] {
+                    self.entered.disown(id, packet.into());
+                    self.world.sessions.get_mut(&id).expect("known").received.remove(&packet.into());
+                    let its = |wait: &&mut Wait| wait.received == Some((id, packet.into()));
+                    self.waits.iter_mut().filter(its).for_each(|wait| wait.received = None);
                 }
             }
             Step::Retain(topic, there) => {

@@ -306,6 +306,18 @@ impl Entered {
         self.wait(told);
     }
 
+    /// What came with this packet id has lost it, be it on disk or not.
+    pub(super) fn disown(&mut self, id: SessionId, packet_id: u16) {
+        let Some(known) = self.known.get_mut(&id) else { return };
+        known.refused.remove(&packet_id);
+        if known.received.remove(&packet_id) {
+            self.batch.changes(id).received.insert(packet_id, false);
+            for debt in self.batch.debts.values_mut() {
+                debt.received.take_if(|received| received.from == id && received.packet_id == packet_id);
+            }
+        }
+    }
+
     pub(super) fn finish(&mut self, id: SessionId, packet_id: u16, told: Told) {
         if self.known.get_mut(&id).is_some_and(|known| known.received.remove(&packet_id)) {
             self.batch.changes(id).received.insert(packet_id, false);

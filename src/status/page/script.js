@@ -6,7 +6,7 @@ const EVERY_MS = 1000, PATIENCE_MS = 5000, LOST_AFTER_MS = 4000, POINTS_EVERY_MS
 const PAGE = 50, DEVICES_SHOWN = 12, EVENTS_SHOWN = 12, POINTS_MAX = 120;
 
 const at = id => document.getElementById(id);
-const board = { status: null, session: { user: null, operate: [], csrf: "" }, heard: 0, device: "", from: 0, points: new Map(), pointsAt: 0, open: null, all: new Set(), events: false };
+const board = { status: null, session: { user: null, operate: [], csrf: "" }, heard: 0, waiting: null, device: "", from: 0, points: new Map(), pointsAt: -Infinity, open: null, all: new Set(), events: false };
 
 /* ---- small things for building the page ---- */
 
@@ -174,6 +174,7 @@ async function round() {
 function wanted() {
   at("board").hidden = true;
   at("tag-box").close(); // its value is that of somebody who was let in
+  turn(board.device); // and so are those of the rows
   tone(at("verdict"), "idle");
   change(at("verdict").firstElementChild, "idle");
   const nobody = !board.session.may_log_in;
@@ -197,7 +198,8 @@ async function live() {
 function pulse() {
   const old = board.heard ? performance.now() - board.heard : null;
   const lost = old == null ? performance.now() > LOST_AFTER_MS : old > LOST_AFTER_MS && !document.hidden;
-  if (!lost) return say(at("pulse"), old == null ? "connecting …" : board.status ? `live · updates every second` : "");
+  if (lost || frozen()) freeze();
+  if (!lost) return say(at("pulse"), old == null ? "connecting …" : !board.status ? "" : frozen() ? `no values for ${span((performance.now() - board.waiting) / 1000)}` : "live · updates every second");
   document.body.classList.add("lost");
   say(at("pulse"), old == null ? "no answer yet" : `figures are ${span(old / 1000)} old`);
   tone(at("verdict"), "bad");
@@ -241,6 +243,7 @@ function wrong() {
   if (alarms.length) reasons.push({ state: "warn", part: plural(alarms.length, "alarm", "alarms"), text: "active" });
   many("paused", devices.filter(device => device.state === "paused").map(device => device.name), ["device", "devices"], "paused by hand");
   if (gateway.clock !== "fixed" && !reasons.some(({ part }) => part === "clock")) reasons.push({ state: "warn", part: "clock", text: "the time is not known yet; times are estimates" });
+  if (frozen()) reasons.push({ state: "bad", part: "values", text: "not answered, the last ones are shown" });
   const grave = ["bad", "warn", "paused"];
   return reasons.sort((one, other) => grave.indexOf(one.state) - grave.indexOf(other.state));
 }
@@ -330,7 +333,7 @@ function showDevice(row, device) {
 
 function choice(devices) {
   const names = devices.map(device => device.name), select = at("device");
-  if (!names.includes(board.device) && !(board.device === "*" && names.length > 1)) board.device = names[0] ?? "";
+  if (!names.includes(board.device) && !(board.device === "*" && names.length > 1)) turn(names[0] ?? "");
   const options = names.length > 1 ? ["*", ...names] : names;
   if (select.names !== (select.names = options.join("\n"))) list(select, options, String, name => { const option = make("option"); option.value = name; option.textContent = name === "*" ? "all devices" : name; return option; }, () => {});
   if (select.value !== board.device) select.value = board.device;
@@ -406,10 +409,36 @@ function events() {
 const nameOf = tag => `${tag.device}\n${tag.tag}`;
 
 function choose(device) {
-  [board.device, board.from, board.pointsAt] = [device, 0, 0];
+  turn(device);
   say(at("operated"), "");
   if (board.status) show();
-  values();
+  values().catch(() => {});
+}
+
+// Rows of the device before must not stand under the name of this one, however long its own are on their way.
+function turn(device) {
+  [board.device, board.from, board.pointsAt, board.waiting] = [device, 0, -Infinity, null];
+  list(at("rows"), [], nameOf);
+  at("values").hidden = at("pages").hidden = true;
+  at("nothing").hidden = false;
+  say(at("nothing"), "Asking for the values …");
+}
+
+// Values are a question of their own, which may fail while the board is answered; `waiting` is since when.
+const frozen = () => board.waiting != null && performance.now() - board.waiting > LOST_AFTER_MS;
+
+// Nobody knows whether the rows are still so. They are as before when values come.
+function freeze() {
+  const rows = at("rows").children;
+  at("values").classList.add("old");
+  at("nothing").hidden = true;
+  at("values-old").hidden = false;
+  say(at("values-old"), `No values from the gateway.${rows.length ? " These are the last ones." : ""}`);
+  for (const { children: [, , quality, , when] } of rows) {
+    quality.firstChild.show("idle", "unknown");
+    say(when, "");
+  }
+  if (board.open) refresh(at("write-form").tag);
 }
 
 async function values() {
@@ -418,12 +447,14 @@ async function values() {
   const query = new URLSearchParams({ from: board.from, count: PAGE });
   if (board.device !== "*") query.set("device", board.device);
   if (at("filter").value.trim()) query.set("find", at("filter").value.trim());
-  const whole = board.asked !== asked || performance.now() - board.pointsAt > POINTS_EVERY_MS;
-  if (whole) query.set("points", "60");
+  if (board.asked !== asked) [board.asked, board.pointsAt] = [asked, -Infinity];
+  const whole = performance.now() - board.pointsAt > POINTS_EVERY_MS;
+  // Noted before the answer: where the large one fails, the next question is for a small one.
+  if (whole) { query.set("points", "60"); board.pointsAt = performance.now(); }
+  board.waiting ??= performance.now();
   const said = await ask("/api/tags?" + query);
   if (asked !== [board.device, board.from, at("filter").value.trim()].join("\n")) return;
-  board.asked = asked;
-  if (whole) { board.pointsAt = performance.now(); board.points = new Map(said.tags.map(tag => [nameOf(tag), tag.points ?? []])); }
+  if (whole) board.points = new Map(said.tags.map(tag => [nameOf(tag), tag.points ?? []]));
   else for (const tag of said.tags) grow(tag);
   showValues(said);
 }
@@ -438,6 +469,9 @@ function grow(tag) {
 const number = value => value === true ? 1 : value === false ? 0 : value == null || value === "" || isNaN(value) ? null : Number(value);
 
 function showValues({ total, tags }) {
+  board.waiting = null;
+  at("values").classList.remove("old");
+  at("values-old").hidden = true;
   if (board.from >= total && board.from) { board.from = Math.max(0, Math.floor((total - 1) / PAGE) * PAGE); return; }
   const all = board.device === "*";
   list(at("rows"), tags, nameOf, tag => {
@@ -529,7 +563,7 @@ async function detail(tag) {
 
 // Without a tag: there is none of this name any more, and what is shown is what it was.
 function refresh(tag) {
-  const gone = !tag, trouble = document.body.classList.contains("lost") ? "No connection to the gateway. This is what it said last." : gone ? "This tag is not in the list of values any more. This is what it was." : "";
+  const gone = !tag, trouble = document.body.classList.contains("lost") ? "No connection to the gateway. This is what it said last." : frozen() ? "The gateway does not answer with values. This is what it said last." : gone ? "This tag is not in the list of values any more. This is what it was." : "";
   tag ??= at("write-form").tag;
   say(at("tag-trouble"), trouble);
   at("tag-trouble").hidden = !trouble;
@@ -617,7 +651,7 @@ async function login() {
   try {
     await ask("/api/login", JSON.stringify({ user: at("login-user").value, password: at("login-password").value }));
     at("login-box").close();
-    board.pointsAt = 0;
+    board.pointsAt = -Infinity;
     await session();
     await round();
   } catch (trouble) {

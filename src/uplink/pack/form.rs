@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use crate::config::plan::{Compress, Format, Layout, UplinkPlan, Use};
 use crate::flow::clock::Clock;
-use crate::model::message::Kept;
 use crate::model::quality::Quality;
 use crate::model::time::{Stamp, Wall};
 use crate::model::topic::{GatewayTopics, device_topic};
@@ -17,7 +16,7 @@ use crate::payload::{event, json, packed};
 use crate::store::{Ack, DictionaryTag, Owed, OwedBody};
 
 use super::Message;
-use super::letter::{self, Numbering};
+use super::letter::{self, Numbering, Term};
 use super::run::{Company, Shape};
 use crate::uplink::client::{Extras, Retained};
 use crate::uplink::source::Lane;
@@ -70,12 +69,13 @@ struct Made {
     payload: Vec<u8>,
     extras: Extras,
     retained: Retained,
+    term: Option<Term>,
     draft: Option<Draft>,
 }
 
 impl Made {
     fn plain(topic: String, payload: Vec<u8>, draft: Option<Draft>) -> Self {
-        Self { topic, payload, extras: Extras::default(), retained: Retained::No, draft }
+        Self { topic, payload, extras: Extras::default(), retained: Retained::No, term: None, draft }
     }
 }
 
@@ -263,9 +263,9 @@ impl Form {
                 if let (Kind::Columns(encoder), Some(draft)) = (&mut self.kind, &made.draft) {
                     encoder.sent(draft, now);
                 }
-                let Made { topic, payload, extras, retained, .. } = made;
+                let Made { topic, payload, extras, retained, term, .. } = made;
                 let class = first.stream;
-                return Some((Message { topic, payload, extras, retained, ack, class, lane, said: None }, rest));
+                return Some((Message { topic, payload, extras, retained, term, ack, class, lane, said: None }, rest));
             }
             let mut second = records.split_off(records.len() / 2);
             second.append(&mut rest);
@@ -276,10 +276,9 @@ impl Form {
     fn make(&mut self, records: &[Owed], clock: &Clock, now: Instant) -> Made {
         if let [owed @ Owed { body: OwedBody::Message { topic, message }, .. }] = records {
             let extras = letter::extras(owed, message, clock, &self.numbering);
-            let kept = self.numbering == Numbering::None && message.kept == Kept::Yes;
-            let retained = if kept { Retained::Yes } else { Retained::No };
-            let topic = format!("{}{topic}", self.prefix);
-            return Made { topic, payload: message.payload.to_vec(), extras, retained, draft: None };
+            let retained = letter::retained(message, &self.numbering);
+            let (topic, payload) = (format!("{}{topic}", self.prefix), message.payload.to_vec());
+            return Made { topic, payload, extras, retained, term: Term::of(owed, message), draft: None };
         }
         if let Kind::Columns(encoder) = &mut self.kind {
             let mut draft = columns(encoder, &self.prefix, records, clock, now);

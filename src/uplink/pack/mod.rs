@@ -26,6 +26,7 @@ use super::source::Lane;
 use super::sparkplug::{EdgeNode, Said};
 use super::status;
 use form::Form;
+use letter::Term;
 use run::{Limits, Run};
 
 /// Bytes that MQTT adds to topic and payload of a QoS 1 publish: header, length, topic length, packet id.
@@ -46,6 +47,8 @@ pub(super) struct Message {
     pub(super) extras: Extras,
     /// To be kept by the broker: what a bridge carries, where its sender said so.
     pub(super) retained: Retained,
+    /// Of a client's message that nobody needs any more after some time.
+    pub(super) term: Option<Term>,
     /// What its PUBACK acknowledges.
     pub(super) ack: Ack,
     pub(super) class: Class,
@@ -301,6 +304,7 @@ impl Packer {
             payload,
             extras: Extras::default(),
             retained: Retained::No,
+            term: None,
             ack: Ack::Gap(gap.id),
             class: gap.stream,
             lane,

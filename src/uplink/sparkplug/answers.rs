@@ -68,7 +68,7 @@ impl EdgeNode {
         life.busy_at = Some(now);
         let newest = self.plant.as_ref()?.latest.newest(entries.iter().map(|entry| entry.tag));
         let mut rows: Vec<(&Entry, Sample)> =
-            entries.iter().zip(newest).filter_map(|(entry, sample)| Some((*entry, sample?))).collect();
+            entries.iter().zip(newest).filter_map(|(entry, newest)| Some((*entry, entry.fitting(newest)?))).collect();
         rows.sort_by_key(|(_, sample)| self.clock.wall(sample.at).unix_ms);
         let mut payload = Payload::new(0, None);
         for (entry, sample) in rows {

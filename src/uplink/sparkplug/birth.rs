@@ -185,7 +185,8 @@ impl EdgeNode {
         if let (Some(known), Some(plant)) = (catalogue.device(name), &self.plant) {
             let plan = plant.plan.load();
             let newest = plant.latest.newest(known.metrics.iter().map(|entry| entry.tag));
-            let told = newest.into_iter().map(|sample| (self.told_of(sample.as_ref(), taken), sample));
+            let newest = known.metrics.iter().zip(newest).map(|(entry, newest)| entry.fitting(newest));
+            let told = newest.map(|sample| (self.told_of(sample.as_ref(), taken), sample));
             let mut rows: Vec<_> = known.metrics.iter().zip(told).collect();
             // in the order of time (tck-id-operational-behavior-data-publish-dbirth-order); what follows is of now
             rows.sort_by_key(|(_, (told, _))| self.clock.wall(told.newest).unix_ms);

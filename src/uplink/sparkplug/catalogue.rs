@@ -12,9 +12,10 @@ use std::sync::Arc;
 use crate::config::plan::{Plan, Scale, Source, TagPlan};
 use crate::flow::hub::Standing;
 use crate::model::number::Class;
+use crate::model::sample::Sample;
 use crate::model::sparkplug::metric_name;
 use crate::model::tag::{DeviceIx, TagIx};
-use crate::payload::sparkplug::{DataType, Worked, type_of};
+use crate::payload::sparkplug::{DataType, Worked, type_of, value_of};
 use crate::store::DictionaryTag;
 
 /// Of alarms, as JSON.
@@ -38,6 +39,13 @@ pub(super) struct Entry {
     pub(super) kind: DataType,
     /// Where it stands in the plan.
     pub(super) tag: TagIx,
+}
+
+impl Entry {
+    /// Its newest value; `None` also where that is one that it cannot have: then it is of a time when the tag was another.
+    pub(super) fn fitting(&self, newest: Option<Sample>) -> Option<Sample> {
+        newest.filter(|sample| value_of(sample.value.as_ref(), self.kind).is_some())
+    }
 }
 
 /// A device with its metrics.

@@ -9,7 +9,10 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::{EdgeNode, Plant, Said, Telegram, Told};
-use crate::config::plan::{Compress, Datatypes, DevicePlan, Format, Plan, Scale, SparkplugPlan, TagPlan, UplinkPlan};
+use crate::config::difference::arranged;
+use crate::config::plan::{
+    BusLink, BusPlan, Compress, Datatypes, DevicePlan, Format, Plan, Scale, Source, SparkplugPlan, TagPlan, UplinkPlan,
+};
 use crate::flow::clock::{Clock, FakeTime, Fix};
 use crate::flow::hub::{DeviceReport, Diagnosis, Standing};
 use crate::flow::latest::Latest;
@@ -17,7 +20,7 @@ use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::Sample;
 use crate::model::sparkplug::{Kind, Node};
-use crate::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
+use crate::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
 use crate::store::{DictionaryTag, Item, Owed, OwedBody};
@@ -319,4 +322,40 @@ async fn numbers_go_on_over_devices_and_begin_with_0_at_each_birth() {
     let births = site.births(now);
     let numbers: Vec<u8> = births.into_iter().map(|birth| seq(&mut site.node, birth)).collect();
     assert_eq!(numbers, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_birth_after_a_reload_tells_no_value_of_a_tag_that_means_something_else_until_it_is_read() {
+    let read = |tag| Sample { tag, value: Some(Value::Float(3.5)), quality: Quality::Good, at: at(1_000_000) };
+    let changes: [fn(&mut TagPlan); 3] = [
+        |tag| tag.source = Source::Register(Address { table: Table::Holding, start: 10, bit: None }),
+        |tag| tag.scale = Scale { factor: 0.1, offset: 0.0 },
+        |tag| tag.access = Access::Write,
+    ];
+    for change in changes {
+        let mut site = Site::new();
+        site.latest.put(&[read(TagIx(0)), read(TagIx(2))]);
+        let mut before = Plan { buses: vec![BusPlan::plain("net", BusLink::tcp("nowhere:502"))], ..plan() };
+        before.tags.iter_mut().for_each(|tag| tag.scale = Scale { factor: 0.5, offset: 0.0 });
+        let mut changed = before.clone();
+        change(&mut changed.tags[0]);
+        site.plan.store(Arc::new(arranged(&before, changed)));
+        site.births(Instant::now());
+        let told = |alias: u64| site.node.metrics[&alias].quality;
+        assert_eq!((told(1), told(3)), (0, 192), "the other device was not touched");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_its_metric_cannot_have_is_not_told_as_a_good_null() {
+    let mut site = Site::new();
+    let whole = Sample { tag: TagIx(0), value: Some(Value::Uint(3)), quality: Quality::Good, at: at(1_000_000) };
+    let part = Sample { tag: TagIx(1), value: Some(Value::Float(3.5)), ..whole.clone() };
+    site.latest.put(&[whole, part]);
+    let now = Instant::now();
+    site.births(now);
+    let told = |site: &Site| (site.node.metrics[&1].quality, site.node.metrics[&2].quality);
+    assert_eq!(told(&site), (192, 0));
+    site.node.show([2]);
+    assert_eq!((site.node.answer(now), told(&site)), (None, (192, 0)), "nor when a host asks");
 }

@@ -208,6 +208,39 @@ async fn qos_2_from_a_client_is_taken_once_wherever_the_handshake_is_cut_and_its
     }
 }
 
+#[tokio::test]
+async fn what_a_client_that_has_forgotten_everything_publishes_under_an_identifier_of_before_is_a_new_message() {
+    for gone in [Gone::Published, Gone::Pubrec] {
+        both(async |how| {
+            let broker = Running::start().await;
+            absent(&broker, "reader", "q", 2).await;
+            let (mut sender, _) = back(&broker, "sender").await;
+            sender.send(v5::Packet::Publish(message("q", 2, "first"))).await;
+            if gone == Gone::Pubrec {
+                assert_eq!(sender.next().await, v5::Packet::PubRec(v5::PubRec::new(77, None)));
+            } else {
+                sender.ping_behind_acknowledgements().await;
+            }
+            let broker = cut(broker, sender, how).await;
+            let (mut sender, present) = back(&broker, "sender").await;
+            assert!(present);
+            assert!(sender.give(message("q", 2, "second")).await);
+            sender.send(v5::Packet::Publish(message("nobody", 2, "third"))).await;
+            assert_eq!(sender.next().await, v5::Packet::PubRec(v5::PubRec::new(77, None)));
+            let broker = cut(broker, sender, how).await;
+            let (mut sender, _) = back(&broker, "sender").await;
+            // Nobody was owed the third: after a restart nothing is known of it, nor of what had the identifier before.
+            let fourth = v5::Publish { dup: how == Cut::Gateway, ..message("q", 2, "fourth") };
+            assert!(sender.give(fourth).await);
+            let (mut reader, _) = back(&broker, "reader").await;
+            assert_eq!(reader.take_texts(3).await, ["first", "second", "fourth"], "{gone:?} {how:?}");
+            reader.ping().await;
+            broker.stop().await;
+        })
+        .await;
+    }
+}
+
 trait Behind {
     /// A round trip; acknowledgements on the way are let by.
     async fn ping_behind_acknowledgements(&mut self);

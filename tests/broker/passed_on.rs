@@ -1,0 +1,63 @@
+//! What comes down from another broker, as local clients see it.
+
+use std::sync::Arc;
+
+use ironbridge::config::plan::BrokerLimits;
+use ironbridge::flow::forward::{Letter, Wish};
+use ironbridge::model::message::{ClientMessage, Kept, Properties};
+use ironbridge::model::time::{Boot, Stamp};
+use rumqttc::v5::mqttbytes::v5;
+
+use crate::support::{PATIENCE, Running, Setup, filter};
+
+/// Retained, at QoS 1.
+fn letter(topic: &str, payload: &str) -> Letter {
+    let (payload, properties) = (payload.as_bytes().into(), Properties::default());
+    let message = ClientMessage { payload, kept: Kept::Yes, expiry_s: None, properties };
+    let at = Stamp { boot: Boot(1), micros: 0 };
+    Letter { topic: topic.into(), message, wish: Wish::Receipt, from: Some("far".into()), at }
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_on_disk_for_now_is_seen_once_and_acknowledged_when_it_is_kept() {
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    let in_the_way = dir.path().join("broker.db");
+    std::fs::create_dir(&in_the_way).expect("something in the way");
+    let broker = Running::at(Setup::default(), dir).await;
+    let mut client = broker.v5("c").await;
+    client.subscribe(filter("keep/#", 1), None).await;
+    let passed_on = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients");
+    let mut passed_on = tokio::spawn(passed_on);
+    let seen = client.message().await;
+    client.send(v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None))).await;
+    let asked_again = std::time::Duration::from_millis(2500);
+    assert!(tokio::time::timeout(asked_again, &mut passed_on).await.is_err(), "it is waited for, and not given back");
+    std::fs::remove_dir(&in_the_way).expect("out of the way");
+    let told = tokio::time::timeout(PATIENCE, passed_on).await.expect("in time").expect("no panic");
+    assert_eq!(told, Ok(()));
+    client.ping().await;
+    let broker = Running::at(Setup::default(), broker.stop().await).await;
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter("keep/#", 0), None).await;
+    assert_eq!(late.message().await.payload, "x");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept() {
+    let limits = BrokerLimits { retain_available: false, ..BrokerLimits::default() };
+    let broker = Running::with(Setup { limits, ..Setup::default() }).await;
+    let mut client = broker.v5("c").await;
+    client.subscribe(v5::Filter { preserve_retain: true, ..filter("keep/#", 0) }, None).await;
+    let told = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients").await;
+    assert_eq!(told, Ok(()));
+    let seen = client.message().await;
+    assert_eq!((&seen.payload[..], seen.retain), (&b"x"[..], false), "as a message like any other");
+    client.subscribe(filter("keep/#", 0), None).await;
+    client.ping().await;
+    let broker = Running::at(Setup::default(), broker.stop().await).await;
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter("keep/#", 0), None).await;
+    late.ping().await;
+    broker.stop().await;
+}
