@@ -177,8 +177,8 @@ impl EdgeNode {
         self.commands = Some(commands);
     }
 
-    /// A session begins, with this count; without a store that could be opened, with the one after the last.
-    pub(super) fn begin(&mut self, bdseq: Option<u8>) {
+    /// A session with this server begins, with this count; without a store that could be opened, with the one after the last.
+    pub(super) fn begin(&mut self, bdseq: Option<u8>, server: usize) {
         self.numbers = Numbers::begin(bdseq.unwrap_or_else(|| self.numbers.bdseq.wrapping_add(1)));
         self.born = false;
         self.due.clear();
@@ -188,7 +188,7 @@ impl EdgeNode {
         self.forget_answers();
         self.ears.begin();
         if let Some(host) = &mut self.host {
-            host.begin();
+            host.begin(server);
         }
     }
 

@@ -26,7 +26,7 @@ const BIRTH_BYTES: usize = 64 << 10;
 const BIRTHS: usize = 256;
 /// A barrier behind so many bytes, or more where the link carries them in a moment; a barrier costs some 40.
 const BARRIER_BYTES: usize = 4 << 10;
-/// How long a server of several is watched for the primary host.
+/// How long a server of several is watched for the primary host, where it does not say that it is not there.
 const HOST_WAIT: Duration = Duration::from_secs(30);
 
 /// May data go?
@@ -162,7 +162,7 @@ impl<S: Source> Session<'_, S> {
 
     /// What the primary host has to say to births and data; `None`: go on.
     fn host_allows(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<Option<Data>, End> {
-        let several = self.plan.servers.len() > 1;
+        let servers = self.plan.servers.len();
         let Some(node) = self.packer.node() else { return Ok(None) };
         let born = node.is_born();
         let Some(host) = node.host() else { return Ok(None) };
@@ -181,7 +181,9 @@ impl<S: Source> Session<'_, S> {
                 }
                 Ok(None)
             }
-            Standing::Unknown | Standing::Offline if several && progress.stands_for() >= HOST_WAIT => {
+            Standing::Unknown | Standing::Offline
+                if host.walks_on(servers) || servers > 1 && progress.stands_for() >= HOST_WAIT =>
+            {
                 Err(self.leave_for_host(client, line, "the primary host is not at this server"))
             }
             Standing::Unknown | Standing::Offline => {

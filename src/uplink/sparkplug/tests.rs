@@ -79,7 +79,7 @@ impl Site {
         node.live_in(Plant { plan: Arc::clone(&plan), latest: Arc::clone(&latest) });
         let names = [(1, "pump", "a"), (2, "pump", "b"), (3, "valve", "a"), (4, "valve", "b")];
         let dictionary = names.map(|(id, device, name)| tag(id, device, name)).to_vec();
-        node.begin(Some(7));
+        node.begin(Some(7), 0);
         Self { node, latest, plan, dictionary, time }
     }
 

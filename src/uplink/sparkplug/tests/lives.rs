@@ -84,7 +84,7 @@ async fn births_answer_everybody_who_waits_and_a_new_session_nobody() {
     site.node.scan(5000);
     assert_eq!(said_of(&[site.node.answer(now).expect("the scan rate")]), [(Kind::NData, "")]);
     site.node.show([1]);
-    site.node.begin(Some(8));
+    site.node.begin(Some(8), 0);
     assert!(!site.node.has_answers());
 }
 
@@ -92,7 +92,7 @@ async fn births_answer_everybody_who_waits_and_a_new_session_nobody() {
 async fn a_host_sends_the_node_to_the_next_server_once_in_a_minute_over_all_sessions() {
     let (mut site, now) = (Site::new(), Instant::now());
     assert!(site.node.may_move(now));
-    site.node.begin(Some(8));
+    site.node.begin(Some(8), 0);
     assert!(!site.node.may_move(now + Duration::from_secs(59)));
     assert!(site.node.may_move(now + Duration::from_secs(60)));
 }
