@@ -5,6 +5,9 @@
 //! [`QUIET`]. It is born when it answers again; or when something is owed of it that is older than its death, because a host
 //! takes no data of a device that it was not told of. Then it dies again, after the same quiet time.
 //!
+//! A host keeps devices and their last values over an NBIRTH. So whoever was born and is not in the births to come dies before
+//! them: one that a reload took away, and one that went just now.
+//!
 //! Records may name tags that the plan does not have any more. Their device is born again with them, and a device that is gone
 //! altogether is born for them alone.
 
@@ -68,8 +71,12 @@ impl EdgeNode {
         self.forget_answers();
         self.metrics.clear();
         self.due.clear();
-        self.due.push_back(Due::Node);
         let (catalogue, reports) = (Arc::clone(&self.catalogue), self.reports());
+        let is_there = |known: &Known| stands(&reports, known).is_none_or(is_there);
+        let alive = self.devices.iter().filter(|(_, life)| life.born).map(|(name, _)| name);
+        let lost = alive.filter(|name| !catalogue.device(name).is_some_and(is_there));
+        self.due.extend(lost.cloned().map(Due::Death));
+        self.due.push_back(Due::Node);
         let seen = self.clock.now();
         for life in self.devices.values_mut() {
             life.born = false;
@@ -77,7 +84,7 @@ impl EdgeNode {
         }
         for known in &catalogue.devices {
             let life = self.devices.entry(Arc::clone(&known.name)).or_default();
-            if stands(&reports, known).is_none_or(is_there) {
+            if is_there(known) {
                 self.due.push_back(Due::Device(Arc::clone(&known.name)));
             } else {
                 life.dead_since.get_or_insert(seen);

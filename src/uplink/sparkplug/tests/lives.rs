@@ -36,6 +36,26 @@ async fn a_device_that_fails_dies_once_however_long_its_last_values_are_gathered
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_not_in_the_births_to_come_dies_before_them() {
+    use Kind::{DBirth, DDeath, NBirth};
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    // the births come before its death would be due
+    site.report(1, Standing::Down);
+    site.node.look(now);
+    assert_eq!(said_of(&site.births(now)), [(DDeath, "valve"), (NBirth, ""), (DBirth, "pump")]);
+    assert_eq!(said_of(&site.births(now)), [(NBirth, ""), (DBirth, "pump")], "once");
+    // it is there again, and then a reload takes it away
+    site.report(1, Standing::Answering);
+    site.births(now);
+    let mut without = plan();
+    without.devices.pop();
+    without.tags.truncate(2);
+    site.plan.store(Arc::new(without));
+    assert_eq!(said_of(&site.births(now)), [(DDeath, "valve"), (NBirth, ""), (DBirth, "pump")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_is_back_before_its_death_was_due_does_not_die() {
     let (mut site, begin) = (Site::new(), Instant::now());
     site.births(begin);
