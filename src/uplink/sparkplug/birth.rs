@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::catalogue::{Known, OWN, VERSION, is_there};
+use super::own::Last;
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::{Limits, TagPlan};
 use crate::flow::hub::{DeviceReport, Standing};
@@ -163,24 +164,32 @@ impl EdgeNode {
 
     fn node_birth(&self) -> Telegram {
         let (mut payload, now_ms) = (Payload::new(0, None), self.now_ms());
-        let mut push = |name, alias, datatype, value| {
+        let mut push = |name, alias, at_ms, datatype, value| {
             payload.push(&Metric {
                 name: Some(name),
                 alias,
-                timestamp_ms: Some(now_ms),
+                timestamp_ms: Some(at_ms),
                 datatype: Some(datatype),
                 historical: false,
                 value,
                 properties: &[],
             });
         };
-        push(BD_SEQ, None, DataType::Int64, Value::Long(self.numbers.bdseq.into()));
-        push(REBIRTH, None, DataType::Boolean, Value::Bool(false));
-        push(NEXT_SERVER, None, DataType::Boolean, Value::Bool(false));
-        push(SCAN_RATE, None, DataType::Int64, Value::Long(self.scan_rate_ms()));
-        push(VERSION.0, Some(VERSION.1), TEXT, Value::Str(env!("CARGO_PKG_VERSION")));
-        for (name, alias) in OWN {
-            push(name, Some(alias), TEXT, Value::Null);
+        // in the order of time (tck-id-operational-behavior-data-publish-nbirth-order); what follows is of now
+        let at_ms = |last: &Last| ms(self.clock.wall(last.at).unix_ms).min(now_ms);
+        let mut said: Vec<_> =
+            OWN.iter().filter_map(|(name, alias)| Some((*name, *alias, self.own.get(alias)?))).collect();
+        said.sort_by_key(|(.., last)| at_ms(last));
+        for (name, alias, last) in said {
+            push(name, Some(alias), at_ms(last), TEXT, Value::Str(&last.text));
+        }
+        push(BD_SEQ, None, now_ms, DataType::Int64, Value::Long(self.numbers.bdseq.into()));
+        push(REBIRTH, None, now_ms, DataType::Boolean, Value::Bool(false));
+        push(NEXT_SERVER, None, now_ms, DataType::Boolean, Value::Bool(false));
+        push(SCAN_RATE, None, now_ms, DataType::Int64, Value::Long(self.scan_rate_ms()));
+        push(VERSION.0, Some(VERSION.1), now_ms, TEXT, Value::Str(env!("CARGO_PKG_VERSION")));
+        for (name, alias) in OWN.into_iter().filter(|(_, alias)| !self.own.contains_key(alias)) {
+            push(name, Some(alias), now_ms, TEXT, Value::Null);
         }
         Telegram { kind: Kind::NBirth, device: None, payload }
     }

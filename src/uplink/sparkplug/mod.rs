@@ -2,7 +2,7 @@
 //!
 //! The room around it stays as it is: source, packing into runs, lanes, window, pace, budgets. Here is only where Sparkplug
 //! differs: `number` its two counts · `catalogue` which metric is which tag · `birth` births, deaths and when a device has them ·
-//! `data` records to NDATA and DDATA, and what of them is historical · `barrier` how QoS 0 is acknowledged · `host` what the
+//! `data` records to NDATA and DDATA, and what of them is historical · `own` alarms, events and the like · `barrier` how QoS 0 is acknowledged · `host` what the
 //! primary host has to do with it · `rebirth` births on request, but no storm of them · `commands` NCMD, DCMD and STATE as they
 //! come in · `answers` what they are told when they want what cannot be · `sending` the feeder's part.
 //!
@@ -25,6 +25,7 @@ mod commands;
 mod data;
 mod host;
 mod number;
+mod own;
 mod rebirth;
 mod sending;
 
@@ -58,6 +59,7 @@ use catalogue::Catalogue;
 use data::TELEGRAMS_MAX;
 use host::Host;
 use number::Numbers;
+use own::Own;
 use rebirth::Rebirth;
 
 /// A host that wants less would take us for dead.
@@ -101,6 +103,8 @@ pub(super) struct EdgeNode {
     devices: HashMap<Arc<str>, Life>,
     /// By alias: what was told of each metric in this session.
     metrics: HashMap<u64, Told>,
+    /// What was said last of the gateway's own; outlives sessions.
+    own: Own,
     /// Births and deaths to be sent, before anything else.
     due: VecDeque<Due>,
     looked_at: Option<Instant>,
@@ -149,6 +153,7 @@ impl EdgeNode {
             told: None,
             devices: HashMap::new(),
             metrics: HashMap::new(),
+            own: Own::new(),
             due: VecDeque::new(),
             looked_at: None,
             born: false,
@@ -287,7 +292,8 @@ impl EdgeNode {
         let Some(plant) = &self.plant else { return (1, 0) };
         let plan = plant.plan.load();
         let births = births(&plan.devices, &plan.tags, &self.classes);
-        (births.messages, births.bytes)
+        let own: usize = self.own.values().map(|last| last.text.len()).sum();
+        (births.messages, births.bytes + own)
     }
 
     /// Its primary host, if it has one.

@@ -5,6 +5,13 @@ use crate::config::births::births;
 use crate::config::plan::Limits;
 use crate::model::tag::Access;
 
+/// An event.
+fn happened(seq: u64, topic: &str, name: &str, micros: i64) -> Owed {
+    let body = format!("{{\"event\":\"{name}\"}}").into_bytes().into();
+    let number = Number { stream: Class::Event, epoch: Epoch(1), seq: Seq(seq) };
+    Owed { number, previous: None, body: OwedBody::Event { topic: topic.into(), body }, at: at(micros) }
+}
+
 /// Bytes of a message as it goes out.
 fn sealed(site: &mut Site, telegram: &Telegram) -> Vec<u8> {
     site.node.seal(telegram.clone()).1
@@ -143,19 +150,36 @@ async fn metrics_of_the_node_stand_in_the_order_of_their_times() {
     let (mut site, now) = (Site::new(), Instant::now());
     site.births(now);
     site.time.advance(Duration::from_secs(10));
-    let event = |seq, name: &str, micros| Owed {
-        body: OwedBody::Event {
-            topic: "ironbridge/gw/event".into(),
-            body: format!("{{\"event\":\"{name}\"}}").into_bytes().into(),
-        },
-        ..sample(&site.dictionary[0], seq, None, micros)
-    };
+    let event = |seq, name: &str, micros| happened(seq, "ironbridge/gw/event", name, micros);
     let records = vec![event(1, "later", 3_000_000), event(2, "first", 1_000_000), event(3, "second", 2_000_000)];
     let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
     assert_eq!(said_of(&said), [(Kind::NData, "")]);
     let bytes = sealed(&mut site, &said[0]);
     let place = |name: &str| bytes.windows(name.len()).position(|part| part == name.as_bytes()).expect("it is there");
     assert!(place("first") < place("second") && place("second") < place("later"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn births_say_the_last_alarm_event_and_loss_again_with_their_times_in_every_session() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    let cost = site.node.births_cost();
+    site.time.advance(Duration::from_secs(10));
+    let alarm = |seq, state: &str, micros| happened(seq, "ironbridge/gw/alarm/pump/a", state, micros);
+    let records = vec![alarm(1, "cleared", 2_000_000), alarm(2, "active", 3_000_000)];
+    site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+    site.node.say(Said::Gap("{\"missing\":7}".to_owned()), MESSAGE_BYTES_MAX, now);
+    let records = vec![happened(3, "ironbridge/gw/event", "begun", 1_000_000)];
+    site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+    site.node.begin(Some(8), 0);
+    let births = site.births(now);
+    let bytes = sealed(&mut site, &births[0]);
+    let text = String::from_utf8_lossy(&bytes);
+    let place = |word: &str| text.find(word).unwrap_or_else(|| panic!("{word} is in {text}"));
+    assert!(place("begun") < place("active") && place("active") < place("missing"), "in the order of time");
+    assert!(place("missing") < place("bdSeq"), "which is of now");
+    assert!(!text.contains("cleared"), "the last alone");
+    assert!(site.node.births_cost() > cost, "and they are paid for");
 }
 
 #[tokio::test(start_paused = true)]
