@@ -5,8 +5,9 @@
 //! (tck-id-operational-behavior-data-publish-nbirth-values): an alarm is as active after births as before them. After a
 //! restart there is none until the first is said.
 //!
-//! One metric is the story of many tags, told in the order in which the store numbered it: those of one poll have one time,
-//! and buses do not wait for each other.
+//! Historical is what is not newer than that: backlog behind live ones, and what goes again. Newer is what the store numbered
+//! later and not what has the later time, because one metric is the story of many tags: alarms of one poll have one time, and
+//! buses do not wait for each other. An alarm of an outage that nothing has followed is no history: it still holds.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,18 @@ pub(super) struct Last {
     number: Option<Number>,
 }
 
+impl Last {
+    /// Is it older than this record of the same metric?
+    fn is_before(&self, owed: &Owed) -> bool {
+        match self.number {
+            Some(said) if (said.stream, said.epoch) == (owed.number.stream, owed.number.epoch) => {
+                said.seq < owed.number.seq
+            }
+            _ => self.at < owed.at,
+        }
+    }
+}
+
 /// The metric that an event belongs to.
 fn metric_of(topic: &str) -> u64 {
     let (_, alias) = if topic.ends_with("/set/result") {
@@ -50,20 +63,24 @@ impl EdgeNode {
         let comma = if rest.starts_with('}') { "" } else { "," };
         let text = format!("{{\"topic\":{}{comma}{rest}", serde_json::Value::from(topic));
         let alias = metric_of(topic);
-        self.push_own(payload, alias, (&text, owed.at));
-        said.insert(alias, Last { at: owed.at, text, number: Some(owed.number) });
+        let newest = said.get(&alias).or_else(|| self.own.get(&alias));
+        let historical = newest.is_some_and(|last| !last.is_before(owed));
+        payload.push(&Metric { historical, ..self.own_metric(alias, &text, owed.at) });
+        if !historical {
+            said.insert(alias, Last { at: owed.at, text, number: Some(owed.number) });
+        }
     }
 
     /// A declared loss, now.
     pub(super) fn gap(&mut self, text: String) -> Telegram {
         let (mut payload, at) = (Payload::new(0, None), self.clock.now());
-        self.push_own(&mut payload, GAP.1, (&text, at));
+        payload.push(&self.own_metric(GAP.1, &text, at));
         self.own.insert(GAP.1, Last { at, text, number: None });
         Telegram { kind: Kind::NData, device: None, payload }
     }
 
-    fn push_own(&self, payload: &mut Payload, alias: u64, (text, at): (&str, Stamp)) {
-        payload.push(&Metric {
+    fn own_metric<'a>(&self, alias: u64, text: &'a str, at: Stamp) -> Metric<'a> {
+        Metric {
             name: None,
             alias: Some(alias),
             timestamp_ms: Some(ms(self.clock.wall(at).unix_ms)),
@@ -71,6 +88,6 @@ impl EdgeNode {
             historical: false,
             value: Value::Str(text),
             properties: &[],
-        });
+        }
     }
 }

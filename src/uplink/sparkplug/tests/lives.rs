@@ -183,6 +183,32 @@ async fn births_say_the_last_alarm_event_and_loss_again_with_their_times_in_ever
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_alarm_of_the_backlog_is_historical_behind_one_that_the_store_numbered_later_and_else_it_is_not() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    site.time.advance(Duration::from_secs(10));
+    let historical = |site: &mut Site, seq, name: &str, micros| {
+        let records = vec![happened(seq, "ironbridge/gw/alarm/pump/a", name, micros)];
+        let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+        super::historical(&mut site.node, &said[0])
+    };
+    assert_eq!(historical(&mut site, 1, "active", 1_000_000), 0, "of an outage, and nothing has followed");
+    assert_eq!(historical(&mut site, 4, "cleared", 4_000_000), 0, "live");
+    assert_eq!(historical(&mut site, 2, "active", 2_000_000), 1, "the backlog beside it");
+    assert_eq!(historical(&mut site, 5, "active", 4_000_000), 0, "another of the same poll");
+    assert_eq!(historical(&mut site, 6, "active", 3_900_000), 0, "of a slower bus");
+    site.node.begin(Some(8), 0);
+    site.births(now);
+    assert_eq!(
+        historical(&mut site, 5, "active", 4_000_000),
+        1,
+        "what is in doubt goes again, and births told what came last"
+    );
+    assert_eq!(historical(&mut site, 6, "active", 3_900_000), 1);
+    assert_eq!(historical(&mut site, 7, "cleared", 5_000_000), 0, "while the link was down");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_births_take_is_known_before_they_are_made_to_a_fifth() {
     let mut site = Site::new();
     let mut plan = plan();
