@@ -34,8 +34,11 @@ use crate::payload::sparkplug::{
 use crate::store::DictionaryTag;
 
 /// So long after its last data, or after it went where that is later, a device that is down dies: its last values go before it.
-/// Beside the time that they take to be stored, and to be put together with others.
+/// Beside the time that they take to be stored; they are [`GATHER_DYING`] for less.
 const QUIET: Duration = Duration::from_secs(2);
+/// Data wait no longer for more while a device is dying: what they are gathered for may be an hour away, and a host shows the
+/// device as it was until it hears of its death.
+const GATHER_DYING: Duration = Duration::from_secs(1);
 /// How often it is looked at how devices stand.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -106,6 +109,7 @@ impl EdgeNode {
         self.looked_at = Some(now);
         let (catalogue, reports) = (Arc::clone(&self.catalogue), self.reports());
         let quiet = self.quiet();
+        self.dying = false;
         let mut due = Vec::new();
         for (name, life) in &mut self.devices {
             let known = catalogue.device(name);
@@ -113,6 +117,7 @@ impl EdgeNode {
             // one that no plan has any more was not seen to go: there is nothing left to come from it
             let went = if known.is_some() && !there { Some(*life.gone_at.get_or_insert(now)) } else { None };
             life.gone_at = went;
+            self.dying |= life.born && went.is_some();
             match (life.born, there) {
                 (true, false) if life.busy_at.max(went).is_none_or(|at| now >= at + quiet) => {
                     due.push(Due::Death(Arc::clone(name)));
@@ -128,7 +133,13 @@ impl EdgeNode {
     /// See [`QUIET`].
     pub(super) fn quiet(&self) -> Duration {
         let stored = self.told.as_ref().map_or(Duration::ZERO, |plan| plan.store.commit_interval);
-        QUIET + stored + self.gather()
+        QUIET + stored
+    }
+
+    /// How long data that are not many wait for more.
+    pub(super) fn gather(&self) -> Duration {
+        let wait = self.scan_rate.unwrap_or(self.batch_interval);
+        if self.dying { wait.min(GATHER_DYING) } else { wait }
     }
 
     fn reports(&self) -> Vec<DeviceReport> {

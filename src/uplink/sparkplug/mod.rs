@@ -108,6 +108,8 @@ pub(super) struct EdgeNode {
     /// Births and deaths to be sent, before anything else.
     due: VecDeque<Due>,
     looked_at: Option<Instant>,
+    /// A device went and has no DDEATH yet.
+    dying: bool,
     /// NBIRTH of this session was sent.
     born: bool,
     rebirth: Rebirth,
@@ -156,6 +158,7 @@ impl EdgeNode {
             own: Own::new(),
             due: VecDeque::new(),
             looked_at: None,
+            dying: false,
             born: false,
             rebirth: Rebirth::default(),
             host: spark.primary_host.as_ref().map(|_| Host::new(spark.host_timeout, clock.clone())),
@@ -185,7 +188,7 @@ impl EdgeNode {
     /// A session with this server begins, with this count; without a store that could be opened, with the one after the last.
     pub(super) fn begin(&mut self, bdseq: Option<u8>, server: usize) {
         self.numbers = Numbers::begin(bdseq.unwrap_or_else(|| self.numbers.bdseq.wrapping_add(1)));
-        self.born = false;
+        (self.born, self.dying) = (false, false);
         self.due.clear();
         self.devices.clear();
         self.metrics.clear();
@@ -256,11 +259,6 @@ impl EdgeNode {
         let slower = every_ms > self.catalogue.scan_rate_ms;
         self.scan_rate = slower.then(|| Duration::from_millis(every_ms).min(SCAN_RATE_MAX));
         self.tell_scan_rate = true;
-    }
-
-    /// How long data that are not many wait for more.
-    fn gather(&self) -> Duration {
-        self.scan_rate.unwrap_or(self.batch_interval)
     }
 
     /// A host sends us to the next server: may it, so soon after the last time?

@@ -83,8 +83,6 @@ impl<S: Source> Session<'_, S> {
         node.show(show);
         if let Some(every_ms) = scan_rate {
             node.scan(every_ms);
-            let wait = node.gather();
-            self.packer.gather_for(wait);
         }
         if !next_server {
             return Ok(());
@@ -128,6 +126,8 @@ impl<S: Source> Session<'_, S> {
         }
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
         node.look(now);
+        let wait = node.gather();
+        self.packer.gather_for(wait);
         while !self.packer.node().is_none_or(|node| node.due.is_empty()) {
             let (messages, bytes) = line.flying();
             if bytes >= BIRTH_BYTES.min(line.bytes_max()) || messages >= BIRTHS {

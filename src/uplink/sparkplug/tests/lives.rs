@@ -18,9 +18,9 @@ fn sealed(site: &mut Site, telegram: &Telegram) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_fails_dies_once_however_long_its_last_values_are_gathered() {
+async fn a_device_that_fails_dies_once_and_soon_however_long_data_are_gathered() {
     let (mut site, begin) = (Site::new(), Instant::now());
-    site.node.batch_interval = Duration::from_secs(5);
+    site.node.batch_interval = Duration::from_secs(3600);
     let pump = Arc::clone(&site.dictionary[0]);
     site.births(begin);
     // it is polled once an hour: nothing of it was sent for long when it fails
@@ -32,13 +32,16 @@ async fn a_device_that_fails_dies_once_however_long_its_last_values_are_gathered
         let now = fails + Duration::from_millis(500) * half_seconds;
         site.node.look(now);
         said.extend(site.due(now));
-        if half_seconds == 12 {
-            // 1 s until it was stored, 5 s until it was put together
+        if half_seconds == 4 {
+            // 1 s until it was stored, 1 s until it was put together
+            assert_eq!(site.node.gather(), Duration::from_secs(1));
             let records = vec![sample(&pump, 1, None, 3_600_000_000)];
             said.extend(site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now));
         }
+        assert_eq!(said.len(), usize::from(half_seconds >= 4) + usize::from(half_seconds >= 10), "at {half_seconds}");
         site.time.advance(Duration::from_millis(500));
     }
+    assert_eq!(site.node.gather(), Duration::from_secs(3600), "when it is dead");
     assert_eq!(said_of(&said), [(Kind::DData, "pump"), (Kind::DDeath, "pump")]);
 }
 
