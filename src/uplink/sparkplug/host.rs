@@ -50,6 +50,9 @@ pub(super) fn is_credible(timestamp_ms: u64, clock: &Clock) -> bool {
 /// What was taken so long before it goes is no live value any more.
 const LATE: Duration = Duration::from_secs(5);
 
+/// When a person is told that everything waits: a host that is merely restarted is back before.
+const AWAITED_LONG: Duration = Duration::from_secs(60);
+
 /// Where the primary host stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -70,6 +73,10 @@ pub(super) struct Host {
     broken: bool,
     /// Since when everything waits for it, in this session.
     waited_since: Option<Instant>,
+    /// The same, over all sessions.
+    away_since: Option<Instant>,
+    /// Anything came on the topic of its state in this session.
+    heard: bool,
     /// It was there, and said so again with a newer time.
     renewed: bool,
     /// When what did not count yet was owed again in one session last.
@@ -91,6 +98,8 @@ impl Host {
             standing: Standing::Unknown,
             broken: false,
             waited_since: None,
+            away_since: None,
+            heard: false,
             renewed: false,
             again_at: None,
             server: 0,
@@ -104,8 +113,13 @@ impl Host {
     pub(super) fn begin(&mut self, server: usize) {
         self.server = server;
         (self.standing, self.broken, self.renewed) = (Standing::Unknown, false, false);
-        self.waited_since = None;
+        (self.waited_since, self.heard) = (None, false);
         self.proven.clear();
+    }
+
+    /// Something came on the topic of its state, of whatever use.
+    pub(super) const fn overhear(&mut self) {
+        self.heard = true;
     }
 
     /// It says something.
@@ -145,12 +159,30 @@ impl Host {
     /// It is not there, and everything waits for it.
     pub(super) fn keep_waiting(&mut self, now: Instant) {
         self.waited_since.get_or_insert(now);
+        self.away_since.get_or_insert(now);
+    }
+
+    /// What is known of it when everything has waited for it for long; `None`: it may still come by itself.
+    pub(super) fn is_missed(&self, now: Instant) -> Option<&'static str> {
+        self.away_since.filter(|since| now >= *since + AWAITED_LONG)?;
+        Some(match self.standing {
+            Standing::Online => return None,
+            Standing::Offline => "which says that the host is not there",
+            Standing::Unknown if self.heard => {
+                "where only something came that cannot be used: no state, or one that is older than what was said before or far \
+                 ahead of our clock"
+            }
+            Standing::Unknown => {
+                "where nothing came (is primary_host exactly the name of the host, and may this uplink read that topic?)"
+            }
+        })
     }
 
     /// It is told everything from now on, whatever was before. Was it waited for so long that what came meanwhile is backlog, and
     /// nothing of it goes before what is new?
     pub(super) fn greet(&mut self, now: Instant) -> bool {
         self.broken = false;
+        self.away_since = None;
         self.waited_since.take().is_some_and(|since| now >= since + LATE)
     }
 
@@ -247,6 +279,29 @@ mod tests {
         assert_eq!(walks(0, Some(state(false, 5))), (false, false));
         assert_eq!(walks(1, Some(state(true, 6))), (false, false));
         assert_eq!(walks(0, Some(state(false, 5))), (true, false), "it was seen, and may be elsewhere now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_it_is_missed_is_known_after_a_minute_over_all_servers_with_what_was_heard() {
+        let mut host = host(Duration::ZERO).0;
+        let second = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(host.is_missed(second(900)), None, "nothing has waited yet");
+        host.keep_waiting(second(0));
+        host.begin(1);
+        host.keep_waiting(second(31));
+        assert_eq!(host.is_missed(second(59)), None);
+        let missed = |host: &Host| host.is_missed(second(60)).unwrap_or_default();
+        assert!(missed(&host).starts_with("where nothing came"));
+        host.overhear();
+        assert!(missed(&host).contains("cannot be used"));
+        host.hear(state(false, 5));
+        assert!(missed(&host).contains("not there"));
+        host.hear(state(true, 5));
+        assert_eq!(host.is_missed(second(60)), None);
+        host.greet(second(61));
+        host.hear(state(false, 5));
+        host.keep_waiting(second(62));
+        assert_eq!(host.is_missed(second(121)), None, "another minute");
     }
 
     #[test]

@@ -299,6 +299,12 @@ impl EdgeNode {
         self.host.as_mut()
     }
 
+    /// For a person, when everything has waited for the primary host for long.
+    fn misses_host(&self, now: Instant) -> Option<String> {
+        let (missed, topic) = (self.host.as_ref()?.is_missed(now)?, self.ears.host_topic()?);
+        Some(format!("nothing is sent before the primary host says that it is there: on {topic}, {missed}"))
+    }
+
     /// What came in for it.
     pub(super) fn ears(&self) -> Arc<Ears> {
         Arc::clone(&self.ears)

@@ -66,7 +66,10 @@ impl<S: Source> Session<'_, S> {
     fn hear(&mut self, client: &Client, line: &Line, progress: &mut Progress, now: Instant) -> Result<(), End> {
         let several = self.plan.servers.len() > 1;
         let Some(node) = self.packer.node() else { return Ok(()) };
-        let Heard { states, rebirth, next_server, show, scan_rate } = node.ears.take();
+        let Heard { states, on_state, rebirth, next_server, show, scan_rate } = node.ears.take();
+        if let Some(host) = node.host().filter(|_| on_state) {
+            host.overhear();
+        }
         for state in states {
             if let Some(host) = node.host() {
                 host.hear(state);
@@ -179,6 +182,7 @@ impl<S: Source> Session<'_, S> {
                 if host.greet(Instant::now()) {
                     (progress.round_at, progress.paused) = (Some(Instant::now()), true);
                 }
+                self.trouble.host_is_there();
                 Ok(None)
             }
             Standing::Unknown | Standing::Offline
@@ -187,7 +191,11 @@ impl<S: Source> Session<'_, S> {
                 Err(self.leave_for_host(client, line, "the primary host is not at this server"))
             }
             Standing::Unknown | Standing::Offline => {
-                host.keep_waiting(Instant::now());
+                let now = Instant::now();
+                host.keep_waiting(now);
+                if let Some(detail) = node.misses_host(now) {
+                    self.trouble.host_awaited(&detail);
+                }
                 Ok(Some(Data::MustWait))
             }
         }
