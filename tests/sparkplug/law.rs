@@ -1,6 +1,6 @@
 //! What a host may rely on, whatever happens: checked over everything that an edge node has said, and the values in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use rumqttc::QoS;
@@ -146,8 +146,10 @@ fn said(session: &mut Session, message: &Message, devices: &[&str], values: &mut
 }
 
 fn born(session: &mut Session, device: &str, payload: &Payload) {
+    let mut names = BTreeSet::new();
     for metric in &payload.metrics {
         let name = metric.name.clone().expect("a birth names its metrics");
+        assert!(names.insert(name.clone()), "{device}: two metrics are {name}");
         assert!(metric.datatype.is_some_and(|kind| (1..=19).contains(&kind)), "{name} has a type");
         if let Some(properties) = &metric.properties {
             assert_eq!(properties.keys.len(), properties.values.len(), "{name}");

@@ -217,7 +217,7 @@ impl EdgeNode {
             // in the order of time (tck-id-operational-behavior-data-publish-dbirth-order); what follows is of now
             rows.sort_by_key(|(_, (told, _))| self.clock.wall(told.newest).unix_ms);
             for (entry, (told, sample)) in rows {
-                names.insert(entry.name.as_str());
+                names.insert(entry.name.clone());
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
                 let tag = plan.tags.get(entry.tag.0 as usize);
                 let properties = properties(told.quality, tag);
@@ -236,10 +236,10 @@ impl EdgeNode {
         let life = self.devices.entry(Arc::clone(name)).or_default();
         for (alias, tag) in &life.extras {
             let plain = metric_name(&tag.topic, &tag.device, &tag.name);
-            let apart = format!("{plain} ({} {alias})", tag.data_type);
+            let name = if names.contains(&plain) { format!("{plain} ({} {alias})", tag.data_type) } else { plain };
             let quality = quality_code(Quality::Bad(Cause::Stale));
             payload.push(&Metric {
-                name: Some(if names.contains(plain.as_str()) { &apart } else { &plain }),
+                name: Some(&name),
                 alias: Some(*alias),
                 timestamp_ms: Some(now_ms),
                 datatype: Some(type_of(tag.data_type, Worked::Raw)),
@@ -247,6 +247,7 @@ impl EdgeNode {
                 value: Value::Null,
                 properties: &[(QUALITY, Property::Int(quality))],
             });
+            names.insert(name);
             self.metrics.insert(*alias, Told { newest: taken, quality });
         }
         (life.born, life.stale, life.dead_since, life.busy_at) = (true, false, None, Some(now));
