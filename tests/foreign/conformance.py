@@ -58,6 +58,7 @@ MISSES = {
     "09-plugin-auth-acl-sub.py": ("plugin", "rules"),
     "09-plugin-auth-context-params.py": ("plugin", "client parameters"),
     "09-plugin-auth-defer-unpwd-success.py": ("plugin", "users"),
+    "09-plugin-auth-msg-params.py": ("plugin", "message parameters"),
     "09-plugin-auth-unpwd-success.py": ("plugin", "users"),
     "09-plugin-auth-v2-unpwd-success.py": ("plugin", "users"),
     "09-plugin-publish.py": ("plugin", "publishing"),

@@ -94,6 +94,15 @@ def births(host, alias):
 def drive(host):
     alias = {}
     births(host, alias)
+    # the host came later than the first values
+    late = lambda: [metric for metric in host.values("setpoint") if metric[3]]
+    others.until("srad: what was stored before its birth is historical", late)
+    newest, wrong = 0, []
+    for said in list(host.said):
+        for metric in [metric for metric in said.get("list", []) if said.get("node") == "gw" and metric[0] == "setpoint"]:
+            wrong += [metric] if metric[3] and metric[2] > newest else []
+            newest = max(newest, metric[2])
+    check("srad: and no newer than what it was told before", wrong, [])
     before = len(host.of("DBIRTH"))
     host.ask(group="acme", node="gw", device=None)
     others.until("srad asks for births and gets them", lambda: len(host.of("DBIRTH")) > before)
