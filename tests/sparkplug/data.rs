@@ -136,8 +136,8 @@ async fn an_alarm_that_is_active_is_still_there_after_a_rebirth_and_in_the_next_
     host.count("DDATA", 2).await;
     let alias = host.of("NBIRTH")[0].payload.named("Node Info/Alarm").unwrap().alias;
     let said = |host: &Host| {
-        let data = host.of("NDATA").into_iter().flat_map(|it| it.payload.metrics);
-        data.filter(|it| it.alias == alias).last()
+        let mut data = host.of("NDATA").into_iter().flat_map(|it| it.payload.metrics);
+        data.rfind(|it| it.alias == alias)
     };
     plc.set(0, &[150]);
     host.until("the alarm", |host| said(host).is_some()).await;
