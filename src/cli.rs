@@ -1,4 +1,4 @@
-//! The command line: names of the contract, help worth reading, exit codes by what the caller should do next.
+//! The command line: names that scripts rely on, help worth reading, exit codes by what the caller should do next.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -207,6 +207,21 @@ mod tests {
                 assert!(String::from_utf8_lossy(&script).contains(&command), "{shell:?} {command}");
             }
         }
+    }
+
+    #[test]
+    fn every_command_says_the_same_of_json() {
+        fn look(command: &clap::Command, told: &mut usize) {
+            for json in command.get_arguments().filter(|argument| argument.get_long() == Some("json")) {
+                let help = json.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with("Print ") && help.contains("JSON"), "{} --json: {help}", command.get_name());
+                *told += 1;
+            }
+            command.get_subcommands().for_each(|below| look(below, told));
+        }
+        let mut told = 0;
+        look(&Cli::command(), &mut told);
+        assert!(told > 10, "commands have --json: {told}");
     }
 
     fn shells() -> Vec<commands::completions::Shell> {

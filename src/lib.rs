@@ -26,8 +26,14 @@
 //!
 //! | question | file |
 //! |---|---|
+//! | **A value and its meaning** | |
 //! | the word order of a float, BCD, times, bit fields | [`model::registers`] |
-//! | sentinels, scale factors, maps: what raw words mean | [`pipeline::meaning`] |
+//! | sentinels, scale, scale factors, maps; limits, deadband | [`pipeline`] (`meaning`, `scale`; `limits`, `deadband`) |
+//! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
+//! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
+//! | what time it was, and who vouches for it | [`flow::clock`], [`host::clock`], `app/timekeeper` |
+//! | what a topic may be and who owns it | [`model::topic`] |
+//! | **The field** | |
 //! | which Modbus function writes a value | `field/modbus/write` |
 //! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate` on the wire, `exchange` around it) |
 //! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
@@ -37,61 +43,73 @@
 //! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
 //! | where a SunSpec device has its models, and what if they move | [`model::sunspec`], [`field::sunspec`], `field/models` |
 //! | how long a device took to answer, and what went wrong with it | `field/spread`, `field/devices` |
-//! | sentinels, scale, scale factors, maps; limits, deadband | [`pipeline`] (`meaning`, `scale`; `limits`, `deadband`) |
-//! | alarms, swinging doors, staleness | [`pipeline`] (`alarm`, `door`, `point`); the way of an alarm: [`flow::alarms`], [`app::alarms`] |
-//! | what an expression may say, and who works it out | [`config::expression`], [`pipeline::derive`], [`field::derived`] |
-//! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`, `door/terms`); the keys: `config/check/listener` |
-//! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
+//! | **The configuration** | |
+//! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
+//! | what is read from which file, and how a mistake is told with its place | [`config`] (`files`, `raw`, `source`; `section`, [`config::problem`]) |
+//! | what a cloud allows | [`config::preset`] |
+//! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
+//! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
+//! | what a plan will cost: bus time, bytes to the cloud, flash | [`config::forecast`], [`config::wire`], [`config::births`]; in money, or from what a store saw [`commands::cost`] |
 //! | what a reload changes, and what it leaves alone | [`config::difference`]; the order of it: `app/house`, its parts `app/buses`, `app/uplinks`, `app/bridges`, [`broker`] (`door/warden`), [`store`] (`revise`) |
 //! | when a reload is taken back | `app/trial`, `app/reload`; users and rights: `app/gatekeeper` |
 //! | how `ironbridge reload` finds the daemon and waits for it | [`host::control`], [`commands::reload`], [`commands::run`] |
+//! | **Local clients** | |
+//! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`, `door/terms`); the keys: `config/check/listener` |
+//! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
+//! | every id of the audit trail | [`access`] (`audit`) |
 //! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`) → [`disk`] (`ledger`) |
-//! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
-//! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
+//! | what clients leave retained, and the figures below `$SYS` | [`broker`] (`retained`, on disk by `keeping`; `sys`) |
+//! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
+//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, how they sleep | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`) |
+//! | who goes first when hundreds come in at once | [`broker`] (`door/turnstile`) |
+//! | how a mosquitto's configuration becomes ours | [`commands::broker`] |
+//! | **The store** | |
 //! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
 //! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); a medium that refuses a read: `store/patience` |
+//! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
+//! | how a disk is shown to keep what was committed, kill after kill | [`commands::store`] (`torture`) |
+//! | **Upstream** | |
+//! | which records share a message | [`uplink`] (`pack`) |
+//! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
+//! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
+//! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
+//! | what goes first after a long outage (`summary_after`) | [`uplink`] (`outage`, `summary`), [`store::preview`] |
+//! | which path is taken and what may still be spent | [`uplink`] (`ways`, `paths`; `allowance`, `budget`, `tally`) |
+//! | what something costs on the wire before the meter has counted it | [`uplink`] (`costs`), from [`config::wire`] |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
-//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, how they sleep | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`) |
-//! | who goes first when hundreds come in at once | [`broker`] (`door/turnstile`) |
 //! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |
-//! | what a topic may be and who owns it | [`model::topic`] |
+//! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
+//! | what Azure IoT Hub wants of topics and tokens | [`uplink`] (`azure`) |
+//! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
 //! | the JSON of every payload | [`payload::json`] |
 //! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |
-//! | which records share a message | [`uplink`] (`pack`) |
-//! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
-//! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
-//! | which path is taken and what may still be spent | [`uplink`] (`ways`, `paths`; `allowance`, `budget`, `tally`) |
-//! | what time it was, and who vouches for it | [`flow::clock`], [`host::clock`], `app/timekeeper` |
-//! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
-//! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
 //! | an edge node of Sparkplug: births, receipt without PUBACK, the primary host | [`uplink`] (`sparkplug`), [`payload::sparkplug`], [`model::sparkplug`] |
 //! | the same on the gateway's own broker: how it comes in, who may speak as it | [`road::inside`], [`broker`] (`door/inside`, `ruling`); `config/check/local` |
 //! | how edge nodes of any make are heard | [`receive::sparkplug`], [`commands::receive`] |
-//! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
-//! | what a cloud allows | [`config::preset`] |
-//! | what happens at SIGTERM | [`app::running`] |
-//! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
+//! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
+//! | **Commands** | |
+//! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
+//! | who is logged in there, what a request must show, which commands there are | [`status`] (`login`, `sessions`, `guard`, `operate`) → [`flow::command`], [`flow::operate`] → [`field::switches`] |
+//! | **The gateway as a whole** | |
+//! | what an operator is told: notices, and the events that become of them | [`flow::notice`] → [`app::events`] |
 //! | is all well, and why not | [`status::health`], `app/health`; how everything stands: [`status::board`], `app/board` |
 //! | what each counter is called in /metrics | `app/figures` (one file per room), written by [`status::metrics`] |
-//! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
-//! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
-//! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
-//! | who is logged in there, what a request must show, which commands there are | [`status`] (`login`, `sessions`, `guard`, `operate`) → [`flow::command`], [`flow::operate`] → [`field::switches`] |
+//! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
+//! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
+//! | what happens at SIGTERM | [`app::running`] |
+//! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`, `beside`, `credentials`) |
+//! | **At the cabinet and at a desk** | |
 //! | which devices are there, and who they say they are | [`commands::scan`]; on the wire `field/modbus/identity` |
 //! | what is wrong with each tag of a real site, and which explanation fits most of them | [`commands::check`] (`live`: `look`, `theory`) |
 //! | reading and writing by hand, raw words in every way | [`commands::read`], [`commands::write`], [`commands::decode`] |
-//! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
-//! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
-//! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
+//! | the whole story on one machine, without hardware | [`commands::demo`] |
 //! | what the simulated plant does wrong on request | [`plant::faults`]; how it shows: `plant/damage` |
 //! | what went over the wires of a site, and the file it is kept in | [`field::carrier::tap`], [`recording`] (`record`) |
 //! | how a recording is read, shown and played back | [`commands::capture`] (`takes`, `show`), [`commands::replay`], [`plant::script`], [`plant::playback`] |
 //! | what whoever helps is sent, and what is taken out of it first | [`commands::diag`] (`blank`, `table`, `scrub`; `bundle`) |
-//! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`, `beside`, `credentials`) |
-//! | every id of the audit trail | [`access`] (`audit`) |
 //! | the manual and the completions | [`commands::man`], [`commands::completions`] |
 //!
 //! ## Floors
@@ -108,13 +126,44 @@
 //!
 //! A room imports from its floor's allowance and below (`tests/tidy.rs` holds that), and foreign crates live in one room
 //! each: SQLite in `disk`, rumqttc in `uplink` and `receive`, Modbus clients in `field::modbus`, the rumqttd cloud in
-//! `plant::cloud`. Two of our own where the library would have hurt: the broker's codec (`broker::wire` says why) and the
-//! simulated Modbus servers (late replies must be able to overtake).
+//! `plant::cloud`. Our own, where a library would have hurt or there was none: the broker's codecs for MQTT (`broker::wire`
+//! says why) and MQTT-SN (`broker::sn`), its side of websockets (`broker::door`), and the simulated Modbus servers (late
+//! replies must be able to overtake).
 //!
 //! ## Promises
 //!
 //! A wrong value is never good. Nothing acknowledged is lost. Every loss is counted and declared. Everything is bounded.
+//!
+//! ### Where pressure goes
+//!
 //! Live may lose (newest wins), durable waits two seconds and then declares a gap, commands are refused.
+//!
+//! | place | bound | when full | counted as |
+//! |---|---|---|---|
+//! | schedule → wire | one transaction per connection | late polls are skipped, never queued | [`field`]: `polls_skipped` |
+//! | bus → live lane | one slot per tag | the newest takes the place of the older | [`flow::latest`]: `replaced` |
+//! | bus → durable lane | a channel of batches | the bus waits 2 s at most, not at all once the store has failed; then the samples take their numbers and go into a gap record, reason `store` | [`flow::hub`]: `durable_waits`, `spilled` |
+//! | store on disk | `max_size`, `max_age` | the lowest class goes, its oldest first, with a gap record to whom it was owed | [`store`]: `evicted` |
+//! | store → uplink | the window, pulled | the uplink stops reading; what waits stays in the store | [`uplink`]: `in_flight`, `backlog` |
+//! | commands → bus | a short queue | refused at once | told to its sender: outcome `refused`, reason `busy` |
+//! | broker → slow client | `max_queued_size` | of the gateway's values the newest stays; one message too many of others ends the connection, what the ledger owes stays owed | [`broker`]: `conflated`, `dropped_slow` |
+//!
+//! ### The stop
+//!
+//! Stopping follows the data: only sources hear it, everyone else ends because the channel in front of them closed. (1) Doors
+//! and commands refuse. (2) Buses finish the transaction in flight. (3) The store commits. (4) Uplinks send what is left and
+//! wait for acknowledgements until their deadline, then say offline. (5) The broker says offline and goodbye. (6) The store
+//! saves its cursors and ends. A second SIGTERM skips to the commit ([`flow::stop`], [`app::running`]).
+//!
+//! ### The walk of a command
+//!
+//! `…/set` comes in: from a local client, from upstream or from the status page, all by [`flow::command`] → [`app::router`]
+//! asks whether the tag is there, may be written and allows the value, whether the deadline has not passed (the earliest of
+//! `expires`, the message's expiry and 30 s: what waited out an outage must not move a pump), whether its id was not seen
+//! within 24 h (then the old outcome is the answer) → it is journalled on disk ([`disk::journal`]), and only then
+//! acknowledged to its sender → its bus takes it before the next poll, between two transactions → written, read back →
+//! the journal is closed, the result published and stored. After a crash between write and result the answer is "failed:
+//! unknown", never a second write.
 
 pub mod access;
 pub mod app;

@@ -188,7 +188,7 @@ fn a_window_every_quarter_of_an_hour_costs_a_connect_each_and_no_pings_between()
     near(plain.keep_alive, always.keep_alive / 10.0, 0.1);
     assert!((plain.connects.most - plain.connects.least).abs() < 1e-9 && plain.connects.most > always.connects.most);
     windows.servers[0].transport = Transport::Tls;
-    near(wire::upkeep(&windows).connects.most, 96.0 * wire::CONNECT_MUTUAL, 0.1);
+    near(wire::upkeep(&windows).connects.most, 96.0 * f64::from(wire::CONNECT_MUTUAL), 0.1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The house rules, as a test: who may import whom, where foreign crates live, sizes, words, leftovers.
+//! The house rules, as a test: who may import whom, where foreign crates live, sizes, words, leftovers, what comments say.
 //!
 //! A plain reader of lines: it looks at `crate::room` in any line of `src`, so a rule cannot be dodged by a full path.
 
@@ -33,7 +33,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("parquet::", &["store/export/"]),
     ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs"]),
     ("tokio_modbus::client", &["field/modbus/"]),
-    ("tokio_modbus::server", &["plant/"]),
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),
     ("rcgen::", &["plant/"]),
@@ -67,11 +66,18 @@ const BANNED_NAMES: &[&str] =
 const BANNED_TEXT: &[&str] =
     &["todo!", "unimplemented!", "dbg!(", ".unwrap()", "unbounded_channel", "unsafe {", "unsafe_code"];
 
+/// Papers that whoever reads the source does not have: state the fact, or name what stands in this repository.
+const BANNED_PAPERS: &[&str] =
+    &["contract", "architecture, section", "design notes", "field design", "(design", "store-and-uplink", "field.md"];
+
 /// The ioctls of serial ports have no safe door.
 const UNSAFE_FILE: &str = "field/carrier/ioctl.rs";
 
 /// A source file has one job; above this it surely has two.
 const LINES_MAX: usize = 400;
+
+/// rustfmt leaves comments as they are.
+const HEAD_WIDTH_MAX: usize = 140;
 
 fn sources() -> Vec<(String, String)> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -203,6 +209,51 @@ fn files_are_short_named_after_something_and_open_with_a_word_about_themselves()
         }
         if BANNED_NAMES.iter().any(|name| file.ends_with(&format!("/{name}"))) {
             problems.push(format!("src/{file}: a name that says nothing"));
+        }
+    }
+    fail_with(&problems);
+}
+
+/// The lines of a file about itself, without their slashes.
+fn head(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map_while(|line| line.strip_prefix("//!"))
+}
+
+#[test]
+fn the_head_of_a_room_names_what_is_in_it() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        // between backticks, and in drawings: those stand between three of them, which is as odd a place
+        let head: String = head(&text).flat_map(|line| [line, "\n"]).collect();
+        let spans = head.split('`').skip(1).step_by(2);
+        let named: Vec<&str> = spans.flat_map(|span| span.split(|c: char| !c.is_alphanumeric() && c != '_')).collect();
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2).filter(|pair| pair[0] != "#[cfg(test)]") {
+            let module =
+                pair[1].split_once("mod ").filter(|(before, _)| before.is_empty() || before.starts_with("pub"));
+            let Some(name) = module.and_then(|(_, name)| name.strip_suffix(';')) else { continue };
+            if !named.contains(&name) {
+                problems.push(format!("src/{file}: its head says nothing of `{name}`"));
+            }
+        }
+        for line in text.lines().filter(|line| line.starts_with("//!") && !line.starts_with("//! |")) {
+            if line.chars().count() > HEAD_WIDTH_MAX {
+                problems.push(format!("src/{file}: a line of its head has more than {HEAD_WIDTH_MAX} characters"));
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+#[test]
+fn comments_cite_only_what_the_reader_has() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        for (line, comment) in text.lines().enumerate().filter_map(|(n, line)| Some((n + 1, line.split_once("//")?.1)))
+        {
+            for paper in BANNED_PAPERS.iter().filter(|paper| comment.contains(**paper)) {
+                problems.push(format!("src/{file}:{line}: {paper} is not in this repository"));
+            }
         }
     }
     fail_with(&problems);

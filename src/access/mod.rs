@@ -283,7 +283,7 @@ impl Access {
         Identity::of_owner(owner, client, **self.anonymous.load())
     }
 
-    /// May whoever owns this session read this, as far as can be said before he comes?
+    /// May whoever owns this session read this, as far as can be said before they come?
     pub fn owner_may_read(&self, whose: (&str, &str), filter: &str) -> bool {
         self.may_read(&self.owner(whose), filter)
     }

@@ -1,5 +1,6 @@
-//! Every counter of every room, by its name in `/metrics`. One file per room below; each takes its room's counters apart by
-//! name, so that a new one is not forgotten: `tests/status/metrics.rs` compares.
+//! Every counter of every room, by its name in `/metrics`. One file per room below (`broker`, `field`, `store`,
+//! `uplink`); each takes its room's counters apart by name, so that a new one is not forgotten:
+//! `tests/status/metrics.rs` compares.
 
 use std::time::Instant;
 

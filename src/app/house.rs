@@ -1,10 +1,10 @@
 //! A running gateway as a set of parts that can be exchanged: what it is made of now, and how it becomes another one.
 //!
-//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first doors that go are shut
-//! and rights are the new ones, for a bus may take minutes to end and whoever may not any more must not meanwhile; then
-//! everybody who keeps something of tags or uplinks learns of the new ones (store, broker, live side) and new doors are
-//! opened; then touched buses end and begin, then what clouds see. Untouched parts are not told. Nothing of a change is written to disk but what a start with
-//! the new file would write too: a crash halfway is a start.
+//! Begun once at the start and changed by reloads, through the same parts. Order of a change: first doors that go are
+//! shut and rights are the new ones, for a bus may take minutes to end and whoever may not any more must not meanwhile;
+//! then everybody who keeps something of tags or uplinks learns of the new ones (store, broker, live side) and new
+//! doors are opened; then touched buses end and begin, then what clouds see. Untouched parts are not told. Nothing of a
+//! change is written to disk but what a start with the new file would write too: a crash halfway is a start.
 
 use std::sync::Arc;
 

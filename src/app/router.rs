@@ -1,4 +1,4 @@
-//! Commands, from the entry to the bus and back (architecture, section 7).
+//! Commands, from the entry to the bus and back ("The walk of a command" in `src/lib.rs`).
 //!
 //! Order of business for each: read the payload → check tag, limits and deadline → journal on disk → only then tell the
 //! sender → hand it to the bus, which takes it before the next poll → close the journal → publish the result. A command
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
-use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, UnfinishedEntry};
+use crate::disk::journal::{Begun, CommandJournal, Entry, EntryId, Recalled, UnfinishedEntry};
 use crate::field::{BusHandle, FieldCommand};
 use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, Redelivery, Replies, Reply, Request, Retained, Stored, Submitted};
@@ -31,7 +31,7 @@ use crate::payload::json;
 
 use super::request::{self, Wanted};
 
-/// A command without a deadline of its own is dropped after this long (contract, section 3).
+/// A command without a deadline of its own is dropped after this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A disk that takes longer than this to journal a command does not take it at all.
@@ -138,8 +138,10 @@ impl Router {
         let at_unix_ms =
             Some(self.clock.wall(request.at)).filter(|w| w.certainty == Certainty::Fixed).map(|w| w.unix_ms);
         // First of all: what was done must not be called refused because it is asked for again, late or in a crowd.
-        if let Some(result) = self.recall(&request, at_unix_ms).await {
-            return self.remind(&request, admitted, result);
+        match self.recall(&request, at_unix_ms).await {
+            Recalled::Unknown => {}
+            Recalled::UnderWay => return self.remind(&request, admitted, None),
+            Recalled::Ended(result) => return self.remind(&request, admitted, Some(result)),
         }
         let ready = match self.check(&request) {
             Ok(ready) => ready,
@@ -190,11 +192,11 @@ impl Router {
     }
 
     /// What the journal knows of the id of a request: how it ended, or that it has not yet.
-    async fn recall(&self, request: &Request, now: Option<i64>) -> Option<Option<Vec<u8>>> {
-        let id = id_of(request).filter(|_| request.retained == Retained::No)?;
-        let key = key(&self.answers.topic(request.tag)?, &id);
+    async fn recall(&self, request: &Request, now: Option<i64>) -> Recalled {
+        let id = id_of(request).filter(|_| request.retained == Retained::No);
+        let Some((id, topic)) = id.zip(self.answers.topic(request.tag)) else { return Recalled::Unknown };
         // Without a journal it is refused in a moment, with that reason.
-        self.journal.recall(key, now).await.ok().flatten()
+        self.journal.recall(key(&topic, &id), now).await.unwrap_or(Recalled::Unknown)
     }
 
     /// Answers with the old outcome; while there is none, it will be published when it comes.

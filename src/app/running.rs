@@ -1,4 +1,4 @@
-//! A running gateway, and how it is taken down (architecture, section 5).
+//! A running gateway, and how it is taken down ("The stop" in `src/lib.rs`).
 //!
 //! Stopping follows the data: (1) doors and commands refuse, (2) buses finish the transaction in flight, (3) the store
 //! commits, (4) uplinks send what is left until their deadline, (5) the broker says offline and goodbye, (6) the store

@@ -1,4 +1,4 @@
-//! Who is restarted and who ends the process (architecture, section 5).
+//! Who is restarted and who ends the process.
 //!
 //! A bus that panics is built anew after a pause, the others run on. When the broker's core, the store or anybody else of
 //! the [`Crew`] ends on its own the process has no point any more: it exits and systemd starts it again.

@@ -5,7 +5,8 @@
 //! nothing: it withholds `WATCHDOG=1`, and systemd ends the process after `WatchdogSec=` and starts it again. Without
 //! systemd it looks all the same, and says what it sees.
 //!
-//! Threads that wait for questions (store, ledger, journal of commands) are asked one from time to time, by a task whose step is the answer.
+//! Threads that wait for questions (store, ledger, journal of commands) are asked one from time to time, by a task
+//! whose step is the answer.
 
 use std::io;
 use std::sync::Arc;

@@ -5,10 +5,10 @@
 //!
 //! `door` listeners, limits, the connection loop · `wire` packets · `session` one client's protocol state, pure ·
 //! `core` who is connected, who wants what, the one place every message passes · `clients`, `tree`, `retained`, `will`
-//! its parts · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried` what goes upstream and
-//! comes down · `sn` messages of MQTT-SN · `keeping` clients'
-//! retained messages to and from disk · `sys` `$SYS/broker/…` · `stats` what is counted ·
-//! `control` what the app may ask.
+//! its parts · `message` what passes · `outbox` what waits for one client, bounded · `ruling` who may publish what · `carried`
+//! what goes upstream and comes down · `sn` messages of MQTT-SN · `durable` a session's side of the ledger, `keeping` clients'
+//! retained messages to and from disk · `publisher` the gateway's own way in · `sys` `$SYS/broker/…` · `stats` what is counted,
+//! `talk` what the log hears of clients · `control` what the app may ask.
 //!
 //! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
 //! publish is acknowledged and dropped for 3.1.1 (as mosquitto does), refused with 0x87 for MQTT 5, counted for both.
@@ -25,7 +25,7 @@
 //! While the disk fails nothing that would be owed is taken, but clients stay and see what comes: subscriptions are made and
 //! ended, and acknowledged, and put on disk once it works. Should the gateway die before, a session has those it had. A QoS 1
 //! or 2 message whose commit fails has been seen by those who are there; it is refused to its sender, and they get it once
-//! more when he sends it again.
+//! more when that one sends it again.
 //!
 //! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not. What a
 //! member is owed when its session ends is dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and

@@ -1,6 +1,6 @@
 //! What waits for one client: filled under the core's lock, emptied by the client's own connection.
 //!
-//! Bounds (architecture, section 4). Up to [`CONFLATE_ABOVE`] bytes every message waits its turn. Above, a new value of
+//! Bounds. Up to [`CONFLATE_ABOVE`] bytes every message waits its turn. Above, a new value of
 //! a gateway-owned retained topic takes the place of the one that waits (counted), so that those never need more than
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.

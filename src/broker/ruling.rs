@@ -1,6 +1,6 @@
 //! May this client publish this, and what is it then? Decided before anything is stored or sent on.
 //!
-//! Ownership comes first (contract, section 3): what belongs to the gateway is nobody else's, whatever an ACL says.
+//! Ownership comes first: what belongs to the gateway is nobody else's, whatever an ACL says.
 
 use crate::access::{Access, Identity};
 use crate::model::tag::TagIx;

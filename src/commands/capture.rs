@@ -1,8 +1,9 @@
 //! `ironbridge capture`: records what goes over the wires of a site, for `ironbridge replay` and for whoever wonders.
 //!
-//! Runs the field side of a configuration as the gateway would, with every habit of its buses and devices, through a wire
-//! tap; no broker, no store, nothing is ever written to a device. Or only listens (`passive`, `ear`). `site` is what the file says about the configuration,
-//! `takes` makes questions and answers out of bytes, `show` prints them.
+//! Runs the field side of a configuration as the gateway would, with every habit of its buses and devices, through a
+//! wire tap; no broker, no store, nothing is ever written to a device. Or only listens (`passive`, `ear`). `site` is
+//! what the file says about the configuration, `wires` names the wires again, `takes` makes questions and answers out
+//! of bytes, `show` prints them.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};

@@ -4,9 +4,9 @@
 //! own, and what cannot be had is named in `manifest.txt` with the reason. Changes nothing on the box but the file it
 //! writes (mode 0600, never over another one).
 //!
-//! `blank` takes secrets out of configurations, `table` out of register maps · `scrub` out of everything else · `bundle` holds the bounds, `zip` the
-//! form · `daemon` asks the running gateway and the system's services, `machine` the box. The files that
-//! `password_file`, `key` and the like name are never opened, nor any environment.
+//! `blank` takes secrets out of configurations, `table` out of register maps · `scrub` out of everything else ·
+//! `bundle` holds the bounds, `zip` the form · `daemon` asks the running gateway and the system's services, `machine`
+//! the box. The files that `password_file`, `key` and the like name are never opened, nor any environment.
 //!
 //! ```text
 //! ironbridge-diag/manifest.txt       what is there, what is missing and why

@@ -5,6 +5,9 @@
 //! parts of the configuration; the main file, which says where all of that lies, is the last, and is replaced in one step
 //! by what the package was delivered with. Where there is no such file the configuration stays, and that is said.
 //!
+//! `ours` what of a data directory is the gateway's, `beside` what of the owner lies beside the configuration, `credentials` what
+//! systemd hands on.
+//!
 //! Success means that nothing of the owner is left here that the gateway knows of, can see beside its configuration, or is
 //! given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away yet. What only
 //! the replaced configuration spoke of is remembered (`left`), so that the next run does not take the box for clean.

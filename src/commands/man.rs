@@ -1,7 +1,7 @@
 //! `ironbridge man`: the manual, made from the command line and from the reference configuration.
 //!
 //! Prints the page ironbridge(1). With `--dir` it writes ironbridge(1), one page for each subcommand
-//! (`ironbridge-store-status.1`) and ironbridge.toml(5) into that directory, as packages install them. The same program
+//! (`ironbridge-store-status.1`) and ironbridge.toml(5) (`reference`) into that directory, as packages install them. The same program
 //! always writes the same bytes: no date, nothing of the machine.
 
 pub mod reference;

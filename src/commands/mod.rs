@@ -1,4 +1,10 @@
 //! One file per subcommand: arguments in, text or JSON out, an exit code by what the caller should do next.
+//!
+//! `run` the gateway, `reload` its configuration, `check` it first and say what it will `cost` · `demo` all of it on one
+//! machine, `simulate` a plant · at the cabinet: `scan`, `read`, `write` (what both share: `field`), `decode`, `capture`,
+//! `replay` · `tags` as CSV, `profiles` register maps · `passwd` users, `broker` a mosquitto's configuration · `store` from
+//! outside, `receive` at the far end · `diag` for whoever helps, `factory_reset` for the next owner · `man`, `completions` ·
+//! `interrupt` how any of them is ended.
 
 pub mod broker;
 pub mod capture;
@@ -40,18 +46,20 @@ use crate::model::time::Boot;
 /// Where the state of a gateway lies when its configuration does not say.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/ironbridge";
 
-/// Why a subcommand ended without success; the variant is the exit code (contract, section 1).
+/// Why a subcommand ended without success; the variant is the exit code, as `ironbridge --help` lists them.
 #[derive(Debug)]
 pub enum Failed {
     /// 64: the arguments make no sense.
     Usage(String),
     /// 75: try again later.
     TryAgain(String),
-    /// 78: the configuration does not parse or check, or needs a part that is not in this version.
+    /// 78: the configuration does not parse or check, does not allow what was asked for, or names a part that this binary
+    /// was built without.
     Config(String),
     /// 70: a fault of ours.
     Internal(String),
-    /// 1: it ran, and the verdict is no (demo, verify, receive); the text was printed already.
+    /// 1: it ran, and the verdict is no: a check that fails, a write that was not done, a scan that found nothing. The text
+    /// was printed already.
     Verdict,
 }
 
@@ -65,11 +73,6 @@ impl Failed {
             Self::Internal(_) => 70,
             Self::Verdict => 1,
         }
-    }
-
-    /// A command or option of the contract that has not landed.
-    pub fn not_in_this_version(what: &str) -> Self {
-        Self::Config(format!("{what}: not in this version"))
     }
 }
 

@@ -31,7 +31,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// Run the gateway
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Configuration file; fragments in ironbridge.d/*.toml beside it are read too
+    /// The configuration; `ironbridge.d/*.toml` beside it is read too
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
 }

@@ -1,5 +1,8 @@
 //! `ironbridge simulate`: serves the devices that a config describes, without any hardware, until it is told to stop.
 //!
+//! `rewrite` gives the config other places (`files`: the paths in it) · `faults` reads options · `report` says where all is ·
+//! `cloud` is the TLS broker of `--cloud`.
+//!
 //! Each bus at 127.0.0.1 and a free port, or on a pseudo-terminal; values move within their limits, writes stay. Faults by
 //! option. `--write-config` gives the config back, rewritten to the simulated places, so that
 //! `ironbridge run --config OUT` is a whole gateway on one desk.

@@ -1,6 +1,6 @@
 //! From a running plan to a changed one: which parts are touched. Pure; the app stops and starts what is named here.
 //!
-//! Fed with two plans of which the second was [`arranged`] after the first: what is in both stands at the same place, so
+//! Fed with two plans of which the second was [`arranged`] after the first (`arrange`): what is in both stands at the same place, so
 //! parts can be compared as they are. Promises: a part that is not named is equal in both plans, places included; what
 //! cannot be changed while the gateway runs is named by its key ([`Changes::restart`]), and then nothing may be applied.
 //!
@@ -14,7 +14,9 @@ mod arrange;
 
 pub use arrange::{arranged, holes};
 
-use super::plan::{BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, Plan, Source, TagPlan, UplinkPlan};
+use super::plan::{
+    BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, ListenerPlan, Plan, Source, TagPlan, UplinkPlan,
+};
 use crate::model::tag::TagIx;
 
 /// More places than this that belong to nothing any more are a burden; a restart frees them.
@@ -263,8 +265,8 @@ fn broker_parts(changes: &mut Changes, old: &BrokerPlan, new: &BrokerPlan) {
 }
 
 /// Listeners by where they listen; of several at one place (a free port each) the later ones have a number.
-pub fn numbered<L: Clone + Listens>(listeners: &[L]) -> Vec<(String, L)> {
-    let mut named: Vec<(String, L)> = Vec::with_capacity(listeners.len());
+pub fn numbered(listeners: &[ListenerPlan]) -> Vec<(String, ListenerPlan)> {
+    let mut named: Vec<(String, ListenerPlan)> = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let place = listener.place();
         let twins = named.iter().filter(|(_, known)| known.place() == place).count();
@@ -272,18 +274,6 @@ pub fn numbered<L: Clone + Listens>(listeners: &[L]) -> Vec<(String, L)> {
         named.push((name, listener.clone()));
     }
     named
-}
-
-/// Something with an address of its own.
-pub trait Listens {
-    /// Where.
-    fn place(&self) -> String;
-}
-
-impl Listens for super::plan::ListenerPlan {
-    fn place(&self) -> String {
-        Self::place(self)
-    }
 }
 
 /// The tags of a device that its bus is asked for.

@@ -7,6 +7,9 @@
 //!
 //! Both promise the same: what comes out means exactly what went in, or there are problems and nothing comes out. The
 //! second check is of the text itself, so a mistake in writing never reaches a file.
+//!
+//! `export` and `import` are the two ways · `whole` a file of all devices · `device` a device in the tree, `splice` its tags
+//! in the text.
 
 mod device;
 mod export;

@@ -14,6 +14,7 @@
 //! function    = abs avg ceil exp floor good if ln log10 max min round sqrt sum
 //! ```
 //!
+//! `token` cuts the text into words, `reader` makes a tree of them, `work` types it and works it out, `term` is a value in it.
 //! `check` reads and types it ([`Formula::read`], [`Formula::kind`]); whoever owns a derived tag works it out
 //! ([`Formula::value`]). Promises: an expression that was typed never meets a value of the wrong kind; whole numbers stay
 //! exact through `+ - * % min max abs sum` and through divisions that leave no rest (128 bits inside; beyond them, and in

@@ -5,12 +5,16 @@
 //!           csv, profile: register maps become the same tree
 //! ```
 //!
-//! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree · `schema` lists every key of the contract
-//! and what has landed · `section` reads one table and reports what is wrong with it · `check` gives each table its
-//! meaning · `problem` and `source` tell where · `plan` is what everybody else uses · `blocks` which wire reads follow
-//! from it, `births` how large those of Sparkplug are, `forecast` and `wire` what it will cost · `exchange` takes tags out to CSV and back in, `sheet` is what the two forms
-//! have in common. Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`]
-//! come from the caller. `lines` knows the frames of instruments that speak no Modbus. Promises: all problems at once, never a panic on any text, never a key silently ignored.
+//! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree, `csv` and `profile` (those in the binary:
+//! `shipped`) what register maps add to it · `schema` lists every key · `section` reads one table and reports what is wrong
+//! with it, `units` what stands in a value, `nearest` what a mistyped word may have meant · `check` gives each table its
+//! meaning, `expression` reads formulas, `lines` the frames of instruments that speak no Modbus · `problem` and `source` tell
+//! where · `plan` is what everybody else uses, `difference` what a changed one touches · `blocks` which wire reads follow
+//! from it, `preset` what a cloud allows, `births` how large those of Sparkplug are, `forecast` and `wire` what it will cost ·
+//! `exchange` takes tags out to CSV and back in, `sheet` is what the two forms have in common.
+//!
+//! Only `files` and `profile` touch the disk; nothing here reads the environment or a clock: [`HostFacts`] come from the
+//! caller. Promises: all problems at once, never a panic on any text, never a key silently ignored.
 
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,10 @@
 //!
 //! Everything here is resolved: addresses are zero-based, topics are built, profiles are expanded, paths are absolute,
 //! defaults are filled in. What cannot be expressed here cannot reach the field.
+//!
+//! A file for each part: `bus` (`line`: of type line only), `device`, `habits` of both, `tag`, `condition` what is watched of a
+//! tag · `listener` the broker's doors, `mqtt_sn` those for sensors, `page` the status page · `uplink` (`sparkplug`: as an edge
+//! node), `bridging` messages of clients on their way to other brokers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,8 +42,9 @@ pub use page::PagePlan;
 pub use sparkplug::{Datatypes, HOST_TIMEOUT, SparkplugPlan};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
-    Bind, Budget, Compress, Delivery, Downlink, Format, LOCAL_URL, Layout, MqttVersion, Overrun, PathPlan, Period,
-    Preset, ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan, Use,
+    BATCH_SAMPLES, Bind, Budget, Compress, Delivery, Downlink, Format, LOCAL_URL, Layout, MqttVersion, Overrun,
+    PathPlan, Period, Preset, ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart,
+    UplinkTlsPlan, Use,
 };
 
 /// The whole of it.

@@ -1,7 +1,7 @@
 //! The TOML as it was written: a tree in which every key and every value knows its place.
 //!
 //! It is not a set of structs filled by serde, because serde stops at the first wrong value and the promise is to name
-//! all of them; which keys exist, and which of them have landed, stands in `schema`. Cells of CSV register maps become
+//! all of them; which keys exist stands in `schema`. Cells of CSV register maps become
 //! the same nodes, so that one check serves both.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Every key of the contract, section 2.
+//! Every key of the configuration.
 //!
 //! A key that is not here is a mistake of the user. The shipped `config/ironbridge.toml` names exactly these, as a test holds.
 

@@ -1,8 +1,7 @@
 //! Reading one table: every getter gives the value, or nothing after reporting what is wrong with it.
 //!
 //! So a check reads all its keys in a row and never stops at the first wrong one; the plan that comes out of defaults
-//! standing in for wrong values is thrown away at the end. [`Section::open`] reports unknown keys and keys that have
-//! not landed.
+//! standing in for wrong values is thrown away at the end. [`Section::open`] reports unknown keys.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -16,8 +15,8 @@ use super::schema::Key;
 use super::source::{At, Sources};
 use super::units;
 
-/// The words a refused part is refused with.
-pub const NOT_IN_THIS_VERSION: &str = "not in this version";
+/// What a key is refused with whose part was left out when this binary was built.
+pub const NOT_BUILT_IN: &str = "not in this version";
 /// Where systemd puts credentials of our unit when we are asked from outside of it.
 const CREDENTIALS_DIRECTORY_OF_UNIT: &str = "/run/credentials/ironbridge.service";
 
@@ -222,22 +221,16 @@ impl<'a, 't> Section<'a, 't> {
         None
     }
 
-    /// One word of a list; words of `not_yet` are refused by name.
-    pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)], not_yet: &[&str]) -> Option<Spot<T>> {
+    /// One word of a list.
+    pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<Spot<T>> {
         let text = self.text(key)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
             return Some(Spot { value: *value, at: text.at });
         }
         let known = words.iter().map(|(word, _)| *word);
-        if not_yet.contains(&text.value) {
-            let allowed = known.collect::<Vec<_>>().join(", ");
-            let message = format!("\"{}\" is {NOT_IN_THIS_VERSION}", text.value);
-            self.report(self.wrong(key, text.at, message).allowed(allowed));
-        } else {
-            let hint = nearest::hint(text.value, known.clone().chain(not_yet.iter().copied()));
-            let allowed = known.collect::<Vec<_>>().join(", ");
-            self.report(self.wrong(key, text.at, format!("unknown word{hint}")).allowed(allowed));
-        }
+        let hint = nearest::hint(text.value, known.clone());
+        let allowed = known.collect::<Vec<_>>().join(", ");
+        self.report(self.wrong(key, text.at, format!("unknown word{hint}")).allowed(allowed));
         None
     }
 
@@ -291,6 +284,14 @@ impl<'a, 't> Section<'a, 't> {
             return None;
         }
         Some(Spot { value: self.cx.resolve(text), at: text.at })
+    }
+
+    /// A path that must be there.
+    pub fn required_path(&self, key: &str, why: &str) -> Option<PathBuf> {
+        if self.get(key).is_none() {
+            self.missing(key, why);
+        }
+        self.path(key).map(|path| path.value)
     }
 }
 

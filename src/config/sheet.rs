@@ -3,7 +3,8 @@
 //! A cell holds what stands in a CSV cell without its quotes (`csv::cell` says what that means), so numbers keep the form
 //! they were written in. Comments stay with the row above which they stood, those at the head of a file at the head. What is
 //! not kept: comments behind a value or between the keys of one tag, and the order of the keys, which is that of the schema.
-//! Fed by `exchange` with what the check found right; `tree` makes sheets of TOML, `text` makes TOML of sheets.
+//! Fed by `exchange` with what the check found right; `tree` makes sheets of TOML, `text` makes TOML of sheets, `layout` finds the
+//! comments.
 
 mod layout;
 mod text;

@@ -4,8 +4,8 @@
 //! `most`, every reading is a sample; `least`, nothing changes at all. The truth of a quiet plant is near the lower end;
 //! `ironbridge cost --from-store` knows it.
 //!
-//! Where the constants come from ("measured" is the table "Bytes on the wire per sample" of the design notes: 1000 tags at
-//! 1 Hz over TLS with client certificates, counted at the interface):
+//! Where the constants come from ("measured": 1000 tags at 1 Hz over TLS with client certificates, counted at the interface;
+//! `cargo bench --bench wire` works out the same from the headers):
 //!
 //! ```text
 //! JSON, a message per sample       measured 261 a sample, coming 1000 at a time; a message that comes alone has its
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::births::births;
 use super::forecast::{Rate, sample_rate};
-use super::plan::{Compress, Format, Layout, Plan, TagPlan, Transport, UplinkPlan};
+use super::plan::{BATCH_SAMPLES, Compress, Format, Layout, Plan, TagPlan, Transport, UplinkPlan};
 use crate::model::number::Class;
 
 /// See the head of this file: 261 bytes for a publish of about 150 (topic, payload, MQTT header), 3.7 % of which are
@@ -55,24 +55,23 @@ const SPARKPLUG: [f64; 2] = [15.9, 16.1];
 const SPARKPLUG_GZIP: [f64; 2] = [6.0, 8.2];
 /// A publish, the barrier behind it and its answer.
 const SPARKPLUG_MESSAGE: f64 = 300.0;
-/// Headers of what births are in.
-const BIRTHS: f64 = 1.08;
-/// What a format that batches is forecast with, where it is not the configured one.
-const BATCH_EVERY: Duration = Duration::from_secs(10);
-const BATCH_SAMPLES: f64 = 10_000.0;
+/// What is in flight in full segments, births for one, with their headers: percent of its bytes.
+pub const WITH_HEADERS: u32 = 108;
+/// What a format that batches is forecast with, where it is not the configured one; how many: [`BATCH_SAMPLES`].
+pub const BATCH_EVERY: Duration = Duration::from_secs(10);
 
 /// Measured: PINGREQ, PINGRESP and their confirmations over TLS.
-pub const KEEP_ALIVE_CYCLE: f64 = 204.0;
+pub const KEEP_ALIVE_CYCLE: u32 = 204;
 /// Measured: TCP and TLS 1.3 with certificates on both sides, CONNECT, first status.
-pub const CONNECT_MUTUAL: f64 = 4900.0;
+pub const CONNECT_MUTUAL: u32 = 4900;
 /// Measured: the same with a resumed TLS session.
-pub const CONNECT_RESUMED: f64 = 2700.0;
+pub const CONNECT_RESUMED: u32 = 2700;
 /// Measured: the same two by QUIC (see the head of this file).
-pub const CONNECT_QUIC: f64 = 5900.0;
+pub const CONNECT_QUIC: u32 = 5900;
 /// See [`CONNECT_QUIC`].
-pub const CONNECT_QUIC_RESUMED: f64 = 4900.0;
+pub const CONNECT_QUIC_RESUMED: u32 = 4900;
 /// Without TLS: TCP, CONNECT, first status and their confirmations, from the headers.
-const CONNECT_PLAIN: f64 = 900.0;
+const CONNECT_PLAIN: u32 = 900;
 /// The status is published this often while numbers move (`uplink::Timing`).
 pub const STATUS_EVERY: Duration = Duration::from_secs(60);
 const STATUS: f64 = 260.0;
@@ -182,7 +181,7 @@ pub fn records_per_message(plan: &Plan, uplink: &UplinkPlan, way: Way, per_secon
     let (interval, at_most) = if way == Way::of(uplink) && uplink.batch_samples > 1 {
         (uplink.batch_interval.max(commit), f64::from(uplink.batch_samples))
     } else {
-        (BATCH_EVERY.max(commit), BATCH_SAMPLES)
+        (BATCH_EVERY.max(commit), f64::from(BATCH_SAMPLES))
     };
     (per_second * interval.as_secs_f64()).clamp(1.0, at_most)
 }
@@ -254,9 +253,9 @@ pub fn upkeep(uplink: &UplinkPlan) -> Upkeep {
     let connects = windows.map_or(CONNECTS, |windows| [windows, windows]);
     let prefix = as_f64(uplink.topic_prefix.len());
     Upkeep {
-        keep_alive: day / uplink.keep_alive.as_secs_f64() * KEEP_ALIVE_CYCLE,
+        keep_alive: day / uplink.keep_alive.as_secs_f64() * f64::from(KEEP_ALIVE_CYCLE),
         status: day / STATUS_EVERY.as_secs_f64() * message(STATUS + prefix),
-        connects: Rate { least: connects[0] * resumed, most: connects[1] * full },
+        connects: Rate { least: connects[0] * f64::from(resumed), most: connects[1] * f64::from(full) },
         events: Rate { least: EVENTS[0] * message(EVENT + prefix), most: EVENTS[1] * message(EVENT + prefix) },
     }
 }
@@ -268,8 +267,9 @@ pub fn upkeep_of(uplink: &UplinkPlan, load: &Load, way: Way) -> Upkeep {
         upkeep.status = 0.0;
         let windows = uplink.paths.first().and_then(|path| path.schedule);
         let connects = windows.map_or(CONNECTS, |schedule| [SECONDS_PER_DAY / schedule.every.as_secs_f64(); 2]);
-        upkeep.connects.least += connects[0] * load.births * BIRTHS;
-        upkeep.connects.most += connects[1] * load.births * BIRTHS;
+        let births = load.births * f64::from(WITH_HEADERS) / 100.0;
+        upkeep.connects.least += connects[0] * births;
+        upkeep.connects.most += connects[1] * births;
     }
     upkeep
 }

@@ -26,7 +26,7 @@ const TABLES: &str = "
     CREATE INDEX entry_key ON entry (key) WHERE key IS NOT NULL;
     CREATE INDEX entry_open ON entry (id) WHERE result IS NULL;";
 
-/// How long a key is remembered (contract, section 3).
+/// How long a key is remembered.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
 /// Entries kept; the oldest go first.
 pub const ENTRIES_MAX: i64 = 100_000;
@@ -71,8 +71,16 @@ enum Key {
     Forgotten,
 }
 
-/// `None`: never seen. Otherwise how it ended, if it has.
-type Recalled = Option<Option<Vec<u8>>>;
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recalled {
+    /// It was not seen within 24 h.
+    Unknown,
+    /// Its command has not ended (or nobody knows).
+    UnderWay,
+    /// How its command ended.
+    Ended(Vec<u8>),
+}
 
 /// An entry that a crash left open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,9 +128,8 @@ impl CommandJournal {
         Self { requests }
     }
 
-    /// Looks a key up, as of `now` (ms since 1970, if the wall clock is known): `None` when it was not seen within 24 h,
-    /// otherwise how the command ended; the inner `None` when it has not.
-    pub async fn recall(&self, key: String, now: Option<i64>) -> Result<Option<Option<Vec<u8>>>, JournalError> {
+    /// Looks a key up, as of `now` (ms since 1970, if the wall clock is known).
+    pub async fn recall(&self, key: String, now: Option<i64>) -> Result<Recalled, JournalError> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Recall(key, now, answer)).await.map_err(|_| JournalError::Closed)?;
         Ok(answered.await.map_err(|_| JournalError::Closed)??)
@@ -246,10 +253,12 @@ impl Journal {
     fn begin(&mut self, entry: &Entry) -> Result<Begun, Fault> {
         let connection = self.connection()?;
         let work = connection.transaction()?;
-        if let Some(key) = &entry.key
-            && let Some(result) = recall(&work, key, entry.at_unix_ms)?
-        {
-            return Ok(Begun::Known { result });
+        if let Some(key) = &entry.key {
+            match recall(&work, key, entry.at_unix_ms)? {
+                Recalled::Unknown => {}
+                Recalled::UnderWay => return Ok(Begun::Known { result: None }),
+                Recalled::Ended(result) => return Ok(Begun::Known { result: Some(result) }),
+            }
         }
         let Entry { key, tag, payload, origin, at_unix_ms } = entry;
         work.execute(
@@ -297,7 +306,12 @@ fn recall(connection: &Connection, key: &str, now: Option<i64>) -> Result<Recall
     let since = now.map(|now| now - REMEMBERED_MS);
     let known = "SELECT result FROM entry WHERE key = ?1 AND (at IS NULL OR ?2 IS NULL OR at >= ?2)
                  ORDER BY id DESC LIMIT 1";
-    Ok(connection.query_row(known, params![key, since], |row| row.get(0)).optional()?)
+    let found = connection.query_row(known, params![key, since], |row| row.get(0)).optional()?;
+    Ok(match found {
+        None => Recalled::Unknown,
+        Some(None) => Recalled::UnderWay,
+        Some(Some(result)) => Recalled::Ended(result),
+    })
 }
 
 fn unfinished(connection: &Connection) -> Result<Vec<UnfinishedEntry>, Fault> {

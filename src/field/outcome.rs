@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use super::command::{Contact, FieldCommand, Order, carry_out};
@@ -72,6 +73,8 @@ impl Lane {
             device.took(took);
             self.stats.response.add(took);
         }
+        let (elapsed_ms, error) = (begun.elapsed().as_millis(), read.as_ref().err().map(display));
+        debug!(bus = %self.name, device = %device.name, table = table.as_str(), start, count, elapsed_ms, error, "polled");
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match read {
             Ok(Guarded::Part(reading, head)) => self.answered(ix, &reading, head.as_ref(), at).await,

@@ -1,7 +1,7 @@
 //! Which devices a person has asked to be left alone, by name: the one place that knows, for as long as the process lives.
 //!
 //! A pause ends when somebody says so, and with the process: neither a reload, whatever it changes, nor its coming back, nor
-//! a bus that fails and is built anew ends one, for somebody may have his hands in the device. Buses come and go, and a
+//! a bus that fails and is built anew ends one, for somebody may have their hands in the device. Buses come and go, and a
 //! device that was removed and is back has another place; so no bus keeps a pause and none hands one over, each looks here
 //! before it asks anybody anything. Whoever forgot one has it shown on the page, on the device's topic and in the cause of its
 //! tags, and a box that was switched off and on polls what its configuration says. It goes by the name: a device that a reload

@@ -1,7 +1,7 @@
 //! The fork: every batch goes to the live lane (never waits) and to the durable lane (waits a little, then declares
 //! a gap). Fed by the buses, emptied by the publisher and by the store.
 //!
-//! Durable lane, when full (architecture, section 4): the bus waits at most [`DURABLE_WAIT_MAX`]; after that, or at once
+//! Durable lane, when full: the bus waits at most [`DURABLE_WAIT_MAX`]; after that, or at once
 //! when the store has failed and its memory is full, the samples are counted per class in [`Spill`]. The store gives them
 //! their numbers when it is back and writes a gap record with reason `store`. Live goes on all the time, and a lane that
 //! does not move is waited for once, not with every batch.

@@ -1,4 +1,4 @@
-//! Stopping: sources hear it, everyone else ends when the channel in front closes (architecture, section 5).
+//! Stopping: sources hear it, everyone else ends when the channel in front closes ("The stop" in `src/lib.rs`).
 
 use tokio_util::sync::CancellationToken;
 

@@ -7,7 +7,8 @@
 //! request  104 bytes: version 6 | type 1 (request) | 0 0 | command u16 = 33 (tracking) | attempt u16 | sequence u32 | zeros
 //!          (as long as the reply, or chronyd ignores it)
 //! reply    104 bytes: version 6 | type 2 (reply) | 0 0 | command u16 = 33 | reply u16 = 5 | status u16 = 0 | … |
-//!          sequence u32 at 16 | … | from 28: reference id u32, address 20 bytes, stratum u16 at 52, leap status u16 at 54 (3: not synchronised)
+//!          sequence u32 at 16 | … | from 28: reference id u32, address 20 bytes, stratum u16 at 52,
+//!          leap status u16 at 54 (3: not synchronised)
 //! ```
 //!
 //! All numbers big-endian (chrony, candm.h, protocol version 6).

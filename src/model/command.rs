@@ -1,4 +1,4 @@
-//! Commands: a write asked for from a local client or from upstream, and how it ended (contract, section 3).
+//! Commands: a write asked for from a local client or from upstream, and how it ended (their walk: `src/lib.rs`).
 
 use std::fmt;
 

@@ -58,7 +58,7 @@ pub enum Kind {
 }
 
 impl DataType {
-    /// All types without a length, in the order of the contract.
+    /// All types without a length, in the order of `config/ironbridge.toml`.
     pub const SIMPLE: [Self; 18] = [
         Self::Bool,
         Self::Int16,

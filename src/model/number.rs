@@ -1,6 +1,6 @@
 //! The number of a stored sample: stream (its class), epoch, seq.
 //!
-//! A receiver that keys on (gateway, stream, epoch, seq) has each sample exactly once (contract, section 4).
+//! A receiver that keys on (gateway, stream, epoch, seq) has each sample exactly once.
 
 use std::fmt;
 

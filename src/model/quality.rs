@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a value is uncertain or bad. The text form is fixed by the contract: `"cause":"timeout"`.
+/// Why a value is uncertain or bad. The text form is what consumers match on, and does not change: `"cause":"timeout"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Cause {

@@ -1,6 +1,6 @@
 //! What is counted: plain atomic counters that a room owns and anyone may read.
 //!
-//! Every loss has a counter (architecture, section 4). Counters only grow; a reader works out rates.
+//! Every loss has a counter (which: "Where pressure goes" in `src/lib.rs`). Counters only grow; a reader works out rates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

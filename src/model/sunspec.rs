@@ -26,7 +26,7 @@ pub const HEADER_REGISTERS: u16 = 2;
 /// Ends a chain; no model has this number.
 pub const END: u16 = 0xFFFF;
 
-/// Which model of a chain: one of some numbers, and the how manieth of them.
+/// Which model of a chain: one of some numbers, and the first, second … of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelRef {
     /// Their numbers, 0 for none; one at least.
@@ -56,7 +56,7 @@ impl ModelRef {
         self.numbers.into_iter().filter(|number| *number != 0)
     }
 
-    /// The how manieth in the chain, from 1.
+    /// Which of them in the chain: 1 for the first.
     pub const fn nth(&self) -> u8 {
         self.nth
     }

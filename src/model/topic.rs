@@ -1,6 +1,6 @@
 //! Topics are built and parsed here, and nowhere else: validity, filters, templates, and who owns what.
 //!
-//! Rules from MQTT 3.1.1 and 5 section 4.7 and contract section 3.
+//! Rules from MQTT 3.1.1 and 5, section 4.7. To the gateway belong tag topics, `…/set/result`, `ironbridge/…` and `$SYS/…`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

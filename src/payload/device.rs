@@ -1,4 +1,4 @@
-//! Layout `device` of the JSON format (contract, section 4): one object for the samples of one device, poll and class.
+//! Layout `device` of the JSON format: one object for the samples of one device, poll and class.
 //!
 //! `{"time":"2026-11-20T20:00:00.123Z","stream":"telemetry","epoch":8123,"seq":4711,"count":3,"values":{"pressure":12.5},
 //! "bad":{"flow":"timeout"},"uncertain":{"level":[7.1,"range"]},"at":{"level":12}}`
@@ -103,7 +103,7 @@ mod tests {
     use crate::model::time::Certainty;
 
     #[test]
-    fn the_contracts_own_example_comes_out_letter_by_letter() {
+    fn the_example_of_its_head_comes_out_letter_by_letter() {
         let time = Wall { unix_ms: 1_795_204_800_123, certainty: Certainty::Fixed };
         let first = Number { stream: Class::Telemetry, epoch: Epoch(8123), seq: Seq(4711) };
         let (pressure, level) = (Value::Float(12.5), Value::Float(7.1));

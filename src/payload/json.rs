@@ -1,4 +1,4 @@
-//! The JSON payloads of contract sections 3 and 4, written by hand into one buffer: numbers exact, keys in fixed order.
+//! The JSON payloads, local and upstream, written by hand into one buffer: numbers exact, keys in fixed order.
 //!
 //! Tag, local:    `{"value":12.5,"quality":"good","time":"2026-11-20T20:00:00.123Z"}`
 //! Tag, doubtful: `{"value":null,"quality":"bad","cause":"timeout","time":…}`
@@ -25,7 +25,7 @@ pub struct Previous {
     pub seq: Option<Seq>,
 }
 
-/// What a gap record says (contract, section 4).
+/// What a gap record says: these numbers will not come, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// Whose numbers are missing.
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_contracts_own_examples_come_out_letter_by_letter() {
+    fn the_examples_of_its_head_come_out_letter_by_letter() {
         assert_eq!(
             text(sample(Some(&Value::Float(12.5)), Quality::Good, TIME)),
             r#"{"value":12.5,"quality":"good","time":"2026-11-20T20:00:00.123Z"}"#

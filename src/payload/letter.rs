@@ -1,4 +1,4 @@
-//! The number of a client's message in MQTT 5 user properties, written and read (contract, section 4).
+//! The number of a client's message in MQTT 5 user properties, written and read.
 //!
 //! `gateway`, `stream`, `epoch`, `seq`, `time`; `previous_epoch` and `previous_seq` on the first record of an epoch whose
 //! predecessor is known. They stand behind what the client wrote itself, so of each name the last one counts.

@@ -7,7 +7,7 @@
 //!  talk               the lines of instruments (bus type line): instruments (who is asked, what is wrong) -> instrument (its words)
 //!  conversation       requests in, replies out when they are due
 //!  behind   what a line asks of whoever is there      front   the door of a line, whatever carries it
-//!  units    simulated devices behind a line           life + waves   the tags of a plan, moving
+//!  units    simulated devices behind a line           life + waves   the tags of a plan, moving; point: one of them
 //!  identity who a device says it is (FC 43)           chain   its SunSpec models, one behind the other
 //!  site     a whole plan served: Plan -> lines        playback + script   a recording behind a line
 //!  link     a TCP relay that can be cut               cloud   rumqttd behind our TLS (feature `demo`)

@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn bytes_take_the_time_of_their_line() {
         let serial = SerialPlan { baud: 9600, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
-        // field design: 125 registers, 8E1: 8 characters out, 255 back
+        // 125 registers, 8E1: 8 characters out, 255 back
         assert_eq!(Pace::Line(serial).time(8 + 255).as_millis(), 301);
         assert_eq!(Pace::Instant.time(300), Duration::ZERO);
     }

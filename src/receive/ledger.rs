@@ -1,6 +1,6 @@
 //! Which numbers came, which came twice, which were declared lost, and which are missing. Pure.
 //!
-//! Keyed by stream, epoch and gateway (contract, section 4). A tag topic does not tell the gateway, so a record without one
+//! Keyed by stream, epoch and gateway. A tag topic does not tell the gateway, so a record without one
 //! goes to the epoch of that number that is known: an epoch is random, two gateways share one only where a disk was
 //! copied, and those that say their names (in batches, gap records, the status) are kept apart even then. Missing =
 //! numbers that must exist, did not come and were not declared in a gap record. A number must exist when a higher one of

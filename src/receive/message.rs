@@ -19,13 +19,13 @@ use super::consumer::Arrival;
 use super::device;
 use super::record::{Body, GapRecord, Grade, Record};
 
-/// Keys of a sample (contract, section 4).
+/// Keys of a sample, as `payload::json` writes them.
 const KEYS: [&str; 9] = ["value", "quality", "cause", "time", "time_until", "stream", "epoch", "seq", "previous"];
 /// MQTT's own limit; in an array or a batch a stranger could name longer ones, and topics are kept.
 const TOPIC_BYTES_MAX: usize = 65_535;
 /// Names of gateways are kept with each of their epochs; the configuration allows far shorter ones.
 const GATEWAY_BYTES_MAX: usize = 1024;
-/// Epochs lie below 2^53 (contract, section 4); a stream of ten million samples a second has numbers up to there for
+/// Epochs lie below 2^53, so that a float holds them exactly; a stream of ten million samples a second has numbers up to there for
 /// 28 years.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 

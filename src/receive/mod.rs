@@ -1,11 +1,11 @@
 //! The receiving side: a reference consumer for the cloud, and the ledger that proves a transfer complete.
 //!
-//! `client` one MQTT session after another (`wire` MQTT 5 or 3.1.1), each message acknowledged only when its consumer says
-//! so · `message` one message to what it means, whatever its format (`device` one layout of JSON, `unfold` batches) ·
-//! `record` what that is · `consumer` puts windows of messages away: into a database (`keep`), as lines (`output`), or
-//! nowhere (`resume` continues a file) · `ledger` which numbers came, twice, late or never (`ranges` sets of numbers, `report` what it says, `seed` from
-//! a database) · `lag` how late · `decode` the short way for who knows that only JSON comes ·
-//! `sparkplug` edge nodes of any make, as a host hears them. Fed by a broker upstream,
+//! `client` one MQTT session after another (`wire` MQTT 5 or 3.1.1), each message acknowledged only when its consumer
+//! says so · `message` one message to what it means, whatever its format (`device` one layout of JSON, `unfold`
+//! batches) · `record` what that is · `consumer` puts windows of messages away: into a database (`keep`), as lines
+//! (`output`), or nowhere (`resume` continues a file) · `ledger` which numbers came, twice, late or never (`ranges`
+//! sets of numbers, `report` what it says, `seed` from a database) · `lag` how late · `decode` the short way for who
+//! knows that only JSON comes · `sparkplug` edge nodes of any make, as a host hears them. Fed by a broker upstream,
 //! through the same road as the uplinks; imports nothing of theirs.
 //!
 //! Promises: a record is acknowledged after its line was handed to the system, or its transaction was committed, so a

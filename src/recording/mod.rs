@@ -4,10 +4,10 @@
 //!  field (wires) ──Tape──> recorder (a thread of its own) ──record──> file ──reader──> show, replay
 //! ```
 //!
-//! `record` is the file's format, written out there · `recorder` writes one · `reader` reads one, however it ended. The room
-//! knows bytes and times and no Modbus: what a frame is, is up to whoever reads. It promises that a recording never holds a
-//! wire up (what cannot be kept is counted in the file), that it is bounded, and that after a crash all but the last
-//! moment is there.
+//! `record` is the file's format, written out there (`varint`: its numbers) · `recorder` writes one · `reader` reads
+//! one, however it ended. The room knows bytes and times and no Modbus: what a frame is, is up to whoever reads. It
+//! promises that a recording never holds a wire up (what cannot be kept is counted in the file), that it is bounded,
+//! and that after a crash all but the last moment is there.
 
 pub mod reader;
 pub mod record;

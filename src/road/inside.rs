@@ -2,7 +2,7 @@
 //! in, and the broker, which takes them one after the other.
 //!
 //! In memory everything is as quick as the processor, and who reads it at the other end of the broker is not. So the broker says
-//! on this way, and no other has that, when somebody there has more waiting for him than is good: see [`Pressure`].
+//! on this way, and no other has that, when somebody there has more waiting than is good: see [`Pressure`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use tokio::time::Instant;
 const WAY_BYTES: usize = 64 << 10;
 /// Who may stand before the door: as many as there are uplinks in anybody's plan.
 const VISITS_MAX: usize = 16;
-/// Somebody who does not get rid of the half of what may wait for him in this time, although nothing is added that can wait
-/// elsewhere, hangs or is too slow for what cannot: nobody waits for him any longer.
+/// A client that does not get rid of the half of what may wait for it in this time, although nothing is added that can wait
+/// elsewhere, hangs or is too slow for what cannot: nobody waits for it any longer.
 const PRESSED_MAX: Duration = Duration::from_secs(20);
 
 /// Somebody who comes in.
@@ -58,7 +58,7 @@ impl InnerDoor {
         Arc::clone(&self.pressure)
     }
 
-    /// Bytes that may be on the way in when somebody is pressed, and still find room: of the half that he has left, a part.
+    /// Bytes that may be on the way in when a client is pressed, and still find room: of the half that it has left, a part.
     pub fn bytes_max(&self) -> usize {
         self.queued_bytes / 8
     }
@@ -71,8 +71,8 @@ impl InnerDoor {
     }
 }
 
-/// Who hears what comes in by a door, and has more than half of what may wait for him still before him. What can wait where it
-/// is, such as a backlog in the store, waits as long as there is such a one; but for nobody longer than 20 s.
+/// Clients that hear what comes in by a door, and have more than half of what may wait for them still before them. What can wait where it
+/// is, such as a backlog in the store, waits as long as there is such a client; but for nobody longer than 20 s.
 #[derive(Debug, Default)]
 pub struct Pressure {
     pressed: Mutex<Pressed>,

@@ -3,19 +3,20 @@
 //!
 //! The MQTT client of this house offers no hook for any of that, so it speaks plain MQTT to a 0600 socket in a 0700
 //! directory (never TCP on loopback, which any local user could join) and the road does the rest: `destination` where
-//! to and which files · `rotation` which of several servers is next · `socket` names, addresses, binding, socket options ·
-//! `proxy` HTTP CONNECT and SOCKS 5 · `tls` files to one TLS configuration per content and server, so that resumption survives
-//! reconnects and changes of server · `expiry` when certificates end · `verify` the server's certificate, on a box whose clock may be wrong ·
-//! `websocket` frames, `http` heads for it and the proxy · `reach` all these in their order · `wire` the TCP connection with
-//! its `meter` (bytes on the wire, as the `kernel` counts them) and its `pace` · `relay` the private socket, `near` who
-//! sits there, `overhear` what comes through it · `login` user and
-//! password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road · `server` the other end of it, for those who connect to
-//! us, `renewal` its certificates over the years, `names` what their certificates call them · `own` a server of ours, asked by a command ·
+//! to and which files · `rotation` which of several servers is next · `socket` names, addresses, binding, socket
+//! options · `proxy` HTTP CONNECT and SOCKS 5 · `tls` files to one TLS configuration per content and server, so that
+//! resumption survives reconnects and changes of server · `expiry` when certificates end · `verify` the server's
+//! certificate, on a box whose clock may be wrong · `websocket` frames, `http` heads for it and the proxy · `reach` all
+//! these in their order · `wire` the TCP connection with its `meter` (bytes on the wire, as the `kernel` counts them)
+//! and its `pace` · `relay` the private socket, `near` who sits there, `overhear` what comes through it · `login` user
+//! and password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road ·
+//! `server` the other end of it, for those who connect to us, `renewal` its certificates over the years, `names` what
+//! their certificates call them · `own` a server of ours, asked by a command · `quic` MQTT over QUIC, both ends ·
 //! `inside` the way to the broker of this program, which has none of all that.
 //!
-//! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files are read again at each [`Road::open`]; what is
-//! wrong with them is [`RoadError::Disabled`], so that nothing else has to be told apart from a link that is down; once
-//! there was a good configuration, bad files do not end it.
+//! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files
+//! are read again at each [`Road::open`]; what is wrong with them is [`RoadError::Disabled`], so that nothing else has
+//! to be told apart from a link that is down; once there was a good configuration, bad files do not end it.
 
 pub mod backoff;
 pub mod destination;

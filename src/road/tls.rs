@@ -1,9 +1,9 @@
-//! From PEM files to one TLS configuration per content and server: same bytes, same configuration, so that TLS sessions are
-//! resumed (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect. Each server has its own,
-//! and again its own by QUIC: going to and fro between them throws nobody's tickets away. Tickets belong to a configuration,
-//! so no session outlives the CA or the certificate it was made with; nor, because it is made anew then, the end of the
-//! server's certificate, nor the first fix of a clock without which that was looked at leniently. Files that cannot be used (half of a renewed pair is
-//! written) leave the last good configuration in force.
+//! From PEM files to one TLS configuration per content and server: same bytes, same configuration, so that TLS sessions
+//! are resumed (2.7 kB instead of 4.9 kB per connect) and a renewed file is used at the next connect. Each server has
+//! its own, and again its own by QUIC: going to and fro between them throws nobody's tickets away. Tickets belong to a
+//! configuration, so no session outlives the CA or the certificate it was made with; nor, because it is made anew then,
+//! the end of the server's certificate, nor the first fix of a clock without which that was looked at leniently. Files
+//! that cannot be used (half of a renewed pair is written) leave the last good configuration in force.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;

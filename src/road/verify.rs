@@ -1,4 +1,5 @@
-//! Is this the server we mean? (`server` asks the same of clients.) WebPKI's rules, and one of our own for a box that does not know the time.
+//! Is this the server we mean? (`server` asks the same of clients.) WebPKI's rules, and one of our own for a box that
+//! does not know the time.
 //!
 //! Gateways boot with a wrong clock and often learn the time through the very link that is checked here. Without a fix,
 //! time is only known to be at least the floor: certificates are then checked at max(floor, notBefore), so one that

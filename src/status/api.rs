@@ -1,5 +1,5 @@
-//! The values of the tags as JSON: what the page shows, and what a script may ask for. Who asks sees the tags that his rules
-//! let him read on the broker, and no others.
+//! The values of the tags as JSON: what the page shows, and what a script may ask for. Who asks sees the tags that the rules
+//! for that user give on the broker, and no others.
 //!
 //! | path | answer |
 //! |---|---|

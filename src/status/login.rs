@@ -2,7 +2,7 @@
 //!
 //! **Cookie.** One, `ironbridge` (`__Host-ironbridge` under TLS: then no other host and no plain connection can set it),
 //! HttpOnly, SameSite=Strict. It names a session, or, before a login, just this browser. Logging in and out gives another
-//! name, so that nobody can log somebody into a session that he knows himself.
+//! name, so that nobody can log somebody else into a session known to both.
 //!
 //! **Changing something.** Only a POST does, and it must show three things: `Content-Type: application/json` (a form of
 //! another site cannot send that), an `Origin` of our own if there is one, and in `X-CSRF-Token` the mark that
@@ -80,7 +80,7 @@ impl Logins {
     }
 }
 
-/// Who may change something: he is logged in, and it is his own browser that asks.
+/// Who may change something: they are logged in, and it is their own browser that asks.
 pub(super) fn operator(lobby: &Lobby, parts: &Parts) -> Result<Identity, Denied> {
     may_post(lobby, parts)?;
     let who = lobby.logins.visitor(lobby, &parts.headers);

@@ -3,18 +3,18 @@
 //! It shows and asks, and owns nothing: the app gathers a [`board::Board`] of all rooms when somebody asks for it. Nothing
 //! here is on the way of a value; without the page everything else goes on.
 //!
-//! `server` the listener and its limits, `places` how many get in · `certificates` its TLS · `guard` what every request
-//! passes · `visitor` who asks · `board` how everything stands, `health` whether all is well, `metrics` what there is to count · `pages` what a browser
-//! gets · `api` the values of tags, `values` where they come from, `history` a line of points · `login` who is who,
-//! `sessions` for how long · `operate` commands.
+//! `server` the listener and its limits, `places` how many get in, `stall` who is given up · `certificates` its TLS ·
+//! `guard` what every request passes · `visitor` who asks · `board` how everything stands, `health` whether all is
+//! well, `metrics` what there is to count · `pages` what a browser gets · `api` the values of tags, `values` where they
+//! come from, `history` a line of points · `login` who is who, `sessions` for how long · `operate` commands.
 //!
 //! | path | answer | for whom |
 //! |---|---|---|
 //! | `/health` | is all well, and why not | everybody; reasons with a login, and on loopback for who is let in |
 //! | `/metrics` | figures for Prometheus | who is let in |
-//! | `/api/status` | the board as JSON | who is let in; alarms of tags that he may read |
+//! | `/api/status` | the board as JSON | who is let in; alarms of tags that they may read |
 //! | `/`, `/style.css`, `/script.js` | the page, without a figure in it | everybody |
-//! | `/api/tags`, `/api/history` | see `api` | who is let in; tags that he may read |
+//! | `/api/tags`, `/api/history` | see `api` | who is let in; tags that they may read |
 //! | `/api/session`, `/api/login`, `/api/logout` | see `login` | everybody |
 //! | `/api/command/…` | see `operate` | who is logged in and has `operate` |
 

@@ -2,8 +2,8 @@
 //!
 //! A host has some of them only, and one of IPv6 is its network, as at the broker's doors: it has as many addresses as it
 //! likes. Some are kept for this machine: its watchdog asks for `/health` here, and goes by the answer. Where none is free,
-//! a newcomer gets that of somebody who has not asked for anything yet: of his own network if it has all of its share,
-//! else of the network with the most. Whoever has sent the head of a request keeps his place.
+//! a newcomer gets that of somebody who has not asked for anything yet: of the same network if that has all of its share,
+//! else of the network with the most. Whoever has sent the head of a request keeps the place.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

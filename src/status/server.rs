@@ -191,7 +191,7 @@ impl Server {
                     received = inside.receive(stream, from, &place) => if let Err(error) = received {
                         tracing::debug!(peer = %from, %error, "a visitor of the status page is gone");
                     },
-                    () = place.lost() => tracing::debug!(peer = %from, "a visitor who said nothing has lost his place"),
+                    () = place.lost() => tracing::debug!(peer = %from, "a visitor who said nothing has lost the place"),
                 }
             });
         }

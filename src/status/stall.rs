@@ -1,5 +1,5 @@
 //! A connection that is given up when the other side takes nothing for a while. HTTP has limits for reading; who asks for
-//! a long answer and does not read it would keep his place for ever.
+//! a long answer and does not read it would keep the place for ever.
 
 use std::io;
 use std::pin::Pin;

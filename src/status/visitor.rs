@@ -2,7 +2,7 @@
 //!
 //! HTTP Basic (RFC 7617) for Prometheus and scripts, checked and slowed down by the access room like a login at the broker.
 //! A session of the page (`login`) comes first. HTTP Basic is only for asking: a browser sends it by itself, to whatever page
-//! makes it ask. Without either a visitor is anonymous, as far as `[status] anonymous` lets him in.
+//! makes it ask. Without either a visitor is anonymous, as far as `[status] anonymous` allows.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -4,12 +4,20 @@
 //! handed to every uplink that has its class until that uplink acknowledges it, or a gap record says otherwise; numbers
 //! have no gaps and are never used twice; neither a full disk nor a damaged file keeps polling from starting. It knows nothing of MQTT.
 //!
-//! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`) into the `tail`,
-//! from which `merge` makes few large segments in chunk files (`open`). `upkeep` keeps `meta.db` and the marks (`acked`),
-//! `room` keeps the directory below its cap, `age` evicts what is too old. The way out: `reader` hands out in order, `fetch` (a thread per
-//! reader) unpacks. What is known in memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few. At start: `boot` looks at
-//! what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads what was damaged, `times` says when lost records were taken. `revise` what changes while it runs; `meters` what uplinks have counted, `births` how often one was an edge node; `wear` what was written; `survey` what a plant did.
-//! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and `preview`; `purge` removes them.
+//! The way in: `writer` (the thread) takes batches, `commit` numbers and packs them (`segment`, `column`; `letter`: of
+//! clients' messages) into the `tail`, from which `merge` makes few large segments in chunk files (`open`). `upkeep`
+//! keeps `meta.db` and the marks (`acked`), `room` keeps the directory below its cap, `age` evicts what is too old.
+//!
+//! The way out: `reader` hands out in order what is `owed`, `fetch` (a thread per reader) unpacks. What is known in
+//! memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few.
+//!
+//! At start: `boot` looks at what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads
+//! what was damaged, `times` says when lost records were taken, `patience` how long a medium that refuses is waited
+//! for. While it runs: `revise` what changes; `meters` what uplinks have counted, `births` how often one was an edge
+//! node; `wear` what was written; `survey` what a plant did; `stats` what is counted.
+//!
+//! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and
+//! `preview`; `purge` removes them.
 
 mod acked;
 mod age;
@@ -29,6 +37,7 @@ mod letter;
 mod merge;
 mod meters;
 mod open;
+mod owed;
 mod pages;
 mod patience;
 pub mod preview;
@@ -62,15 +71,12 @@ use crate::disk::fault::{Fault, Unreadable};
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::DurableEnd;
 use crate::flow::notice::Notices;
-use crate::model::message::ClientMessage;
 use crate::model::number::{Class, Epoch, Number, Seq};
-use crate::model::quality::Quality;
 use crate::model::tag::DataType;
-use crate::model::time::{Boot, Stamp};
-use crate::model::value::Value;
-use crate::payload::json::Previous;
+use crate::model::time::Boot;
 
 pub use meters::MeterRow;
+pub use owed::{DictionaryTag, Item, Owed, OwedBody, OwedGap};
 pub use reader::{Lane, Pull, Reader, Wants};
 pub use revise::Revision;
 pub use stats::StoreStats;
@@ -311,90 +317,4 @@ impl StoreHandle {
         drop((control, shared));
         while done.changed().await.is_ok() {}
     }
-}
-
-/// One entry of the dictionary: a tag as the store knows it. The id is stable for the life of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DictionaryTag {
-    /// Stable id (Sparkplug aliases will be these).
-    pub id: u32,
-    /// Device name.
-    pub device: String,
-    /// Tag name.
-    pub name: String,
-    /// Local topic, as last configured.
-    pub topic: String,
-    /// Type on the wire; a tag whose type changes is a new tag.
-    pub data_type: DataType,
-}
-
-/// What an uplink is owed next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Item {
-    /// A stored record.
-    Record(Owed),
-    /// A declared loss.
-    Gap(OwedGap),
-}
-
-/// One stored record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Owed {
-    /// Its number.
-    pub number: Number,
-    /// Set on the first record of an epoch whose predecessor is known.
-    pub previous: Option<Previous>,
-    /// What it is.
-    pub body: OwedBody,
-    /// When it was taken.
-    pub at: Stamp,
-}
-
-/// The kinds of record.
-#[derive(Debug, Clone, PartialEq)]
-pub enum OwedBody {
-    /// A sample of a tag.
-    Sample {
-        /// Which tag.
-        tag: Arc<DictionaryTag>,
-        /// Its value.
-        value: Option<Value>,
-        /// Its quality.
-        quality: Quality,
-    },
-    /// A JSON object on a topic.
-    Event {
-        /// Local topic.
-        topic: Arc<str>,
-        /// The object, without number.
-        body: Arc<[u8]>,
-    },
-    /// A local client's message, as it is.
-    Message {
-        /// Local topic; in the store of a bridge, the topic on its other side.
-        topic: Arc<str>,
-        /// The message.
-        message: Arc<ClientMessage>,
-    },
-}
-
-/// A gap record owed to one uplink; leaves only when acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwedGap {
-    /// Names it towards the store.
-    pub id: i64,
-    /// Whose numbers are missing; times as stamps, worked out when sent.
-    pub stream: Class,
-    /// In which epoch.
-    pub epoch: crate::model::number::Epoch,
-    /// First missing number.
-    pub first: crate::model::number::Seq,
-    /// Last missing number.
-    pub last: crate::model::number::Seq,
-    /// First lost sample, if known.
-    pub from: Option<Stamp>,
-    /// Last lost sample, if known.
-    pub to: Option<Stamp>,
-    /// `evicted`, `damaged`, `purged`, `store`, `clock` …
-    pub reason: String,
 }

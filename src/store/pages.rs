@@ -1,8 +1,8 @@
 //! Records of a store for one who reads them from outside, also while it is used: what `store export` sees.
 //!
-//! A page is what one segment holds, so memory stays small whatever the size of the store. Only reads, over connections of
-//! its own. Where to read, the tail included, is told by the same [`Stream::find`] that serves the uplinks; what changed its place since the
-//! look (evicted, merged into another file) is looked for once more.
+//! A page is what one segment holds, so memory stays small whatever the size of the store. Only reads, over connections
+//! of its own. Where to read, the tail included, is told by the same [`Stream::find`] that serves the uplinks; what
+//! changed its place since the look (evicted, merged into another file) is looked for once more.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;

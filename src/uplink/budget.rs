@@ -27,7 +27,7 @@ pub(super) enum Need {
     Alarm,
 }
 
-/// The part of a budget that `overrun = "alarms"` adds: 10 % (contract, section 2: "capped at 10 % more").
+/// The part of a budget that `overrun = "alarms"` adds: 10 %.
 const OVERRUN: f64 = 0.1;
 /// What may be counted between two saves: this part of the smallest budget.
 const AHEAD: f64 = 0.005;

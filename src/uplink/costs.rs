@@ -1,7 +1,9 @@
 //! What things cost on the wire before the meter has counted them, TLS, TCP and acknowledgements included: estimates from
-//! above, so that what cannot be paid is not begun. The meter has the last word. Pure.
+//! above, so that what cannot be paid is not begun. The meter has the last word. What was measured stands in
+//! [`wire`], which the forecast is made from, too. Pure.
 
 use crate::config::plan::{ServerPlan, Transport, UplinkPlan};
+use crate::config::wire;
 
 /// IP and TCP headers with the timestamp option (RFC 791, RFC 9293, RFC 7323), per segment.
 const SEGMENT: u64 = 52;
@@ -11,8 +13,8 @@ const RECORD: u64 = 22;
 const SEGMENT_PAYLOAD: u64 = 1300;
 /// A PUBACK and what carries it both ways: 4 bytes of MQTT in a record in a segment, and the segment that confirms it.
 const ANSWER: u64 = 4 + RECORD + 2 * SEGMENT;
-/// A full keep alive cycle, as measured: PINGREQ, PINGRESP and their confirmations.
-pub(super) const PING: u64 = 204;
+/// A full keep alive cycle: PINGREQ, PINGRESP and their confirmations.
+pub(super) const PING: u64 = wire::KEEP_ALIVE_CYCLE as u64;
 /// Offline status, its answer, DISCONNECT, close_notify both ways, FIN both ways.
 const GOODBYE: u64 = 1000;
 /// What an orderly end needs in hand: the goodbye, a ping that is under way, a status.
@@ -23,10 +25,10 @@ pub(super) const LAST: u64 = LEAVE + 600;
 const GREETING: u64 = 900;
 /// Opening and closing a TCP connection.
 pub(super) const TCP: u64 = 7 * SEGMENT;
-/// A TLS handshake with both certificates, as measured: 4.9 kB (2.7 kB resumed), and half as much again for long chains.
-const TLS: u64 = 4900 * 3 / 2;
-/// The same by QUIC, as measured: 5.9 kB (4.9 kB resumed), and half as much again; then a first packet that has to go twice.
-const QUIC: u64 = 5900 * 3 / 2 + 1228;
+/// A TLS handshake with both certificates, and half as much again for long chains.
+const TLS: u64 = wire::CONNECT_MUTUAL as u64 * 3 / 2;
+/// The same by QUIC, and half as much again; then a first packet that has to go twice.
+const QUIC: u64 = wire::CONNECT_QUIC as u64 * 3 / 2 + 1228;
 /// The websocket upgrade and a proxy's greeting, each.
 const HTTP: u64 = 800;
 
@@ -38,15 +40,20 @@ pub(super) fn publish(bytes: usize) -> u64 {
     bytes + (segments + segments / 2 + 1) * SEGMENT + (bytes / (8 << 10) + 2) * RECORD + ANSWER
 }
 
+/// Bytes that fill segments, with their headers.
+fn with_headers(bytes: u64) -> u64 {
+    bytes * u64::from(wire::WITH_HEADERS) / 100
+}
+
 /// Births of an edge node: publishes without acknowledgement that leave together, with a barrier behind each few kB.
 pub(super) fn births(messages: usize, bytes: usize) -> u64 {
     let (messages, bytes) = (messages as u64, bytes as u64);
-    bytes * 108 / 100 + messages * RECORD + (bytes / (4 << 10) + 1) * (2 * RECORD + 2 * SEGMENT + ANSWER)
+    with_headers(bytes) + messages * RECORD + (bytes / (4 << 10) + 1) * (2 * RECORD + 2 * SEGMENT + ANSWER)
 }
 
 /// Publishes in flight, of which the meter may have counted all or nothing.
 pub(super) fn in_flight(messages: usize, bytes: usize) -> u64 {
-    messages as u64 * publish(0) + bytes as u64 * 108 / 100
+    messages as u64 * publish(0) + with_headers(bytes as u64)
 }
 
 /// Beginning a session, before one was measured.
@@ -78,9 +85,9 @@ mod tests {
         assert!((17_200..=18_200).contains(&batch), "{batch}");
         assert!(in_flight(10, 1300) >= 10 * 261, "ten small ones");
         let mut plan = UplinkPlan::plain("x");
-        for (transport, measured) in [(Transport::Tls, 4900), (Transport::Quic, 5900)] {
+        for (transport, measured) in [(Transport::Tls, wire::CONNECT_MUTUAL), (Transport::Quic, wire::CONNECT_QUIC)] {
             plan.servers = vec![ServerPlan { host: "x".to_owned(), port: 1, transport: transport.clone() }];
-            let estimate = connect(&plan);
+            let (measured, estimate) = (u64::from(measured), connect(&plan));
             assert!((measured..2 * measured).contains(&estimate), "{transport:?}: {estimate}");
         }
     }

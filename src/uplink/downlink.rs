@@ -1,4 +1,4 @@
-//! Commands from upstream (contract, sections 3 and 4): the subscription, the way in to the one road for commands, and
+//! Commands from upstream: the subscription, the way in to the one road for commands, and
 //! the answers back.
 //!
 //! ```text
@@ -31,8 +31,8 @@ use super::stats::UplinkStats;
 /// Filters in the SUBSCRIBE, before wildcards stand for many: AWS IoT Core takes 8 (Service quotas, MQTT).
 const FILTERS_MAX: usize = 8;
 
-/// An answer that nobody fetched within a day tells nobody anything: an id is not remembered for longer (contract,
-/// section 3). Nothing else expires: records are owed, and the retained status must still be there for who asks late.
+/// An answer that nobody fetched within a day tells nobody anything: an id is not remembered for longer (by
+/// `disk::journal`). Nothing else expires: records are owed, and the retained status must still be there for who asks late.
 const ANSWER_EXPIRES_S: u32 = 24 * 3600;
 
 /// What an uplink needs to take commands.

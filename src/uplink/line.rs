@@ -1,6 +1,12 @@
 //! The line: one MQTT connection as its users see it. The poller does nothing but `poll()` and note what happened;
 //! the feeder asks for the news, the downlink takes what was asked for. Between them a lock that is held to move values,
 //! never across an await.
+//!
+//! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
+//! reconnect without session it silently discards everything in flight and queued. So: one task does nothing but
+//! `poll()`; one feeder is the only publisher and notes each message in a FIFO before it hands it over;
+//! `Outgoing::Publish(id)` moves the head of the FIFO under its id, `PubAck(id)` acknowledges it to the store. On any
+//! error the event loop is thrown away with all it holds, and the source is rewound to the first unacknowledged record.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

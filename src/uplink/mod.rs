@@ -2,19 +2,22 @@
 //!
 //! One [`Uplink`] per `[[uplink]]`; they share nothing. It only pulls: neither polling nor the store ever waits for it.
 //! `source` what it pulls from · `pack` items to topics and payloads · `window` what was sent and is not yet
-//! acknowledged · `line` the connection as poller and feeder share it · `session` one MQTT connection from CONNECT to its
-//! end, `client` both versions of MQTT behind one face, `incoming` what rumqttc says happened, `version` which of them is
-//! spoken · `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the
-//! one who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
-//! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take, `forbidden` and
-//! `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `place` the gateway around it, where it has to do with that · `status` the retained status and
-//! last will · `trouble` what the operator is told · `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
+//! acknowledged · `line` the connection as poller and feeder share it, and how rumqttc is driven · `session` one MQTT
+//! connection from CONNECT to its end (`watch`: beside it, what may end it), `client` both versions of MQTT behind one
+//! face, `alias` short names for topics, `incoming` what rumqttc says happened, `overheard` what it loses, `answer`
+//! what a PUBACK says, `ended` how it ended, `version` which of them is spoken.
 //!
-//! **How rumqttc 0.25.1 is driven, and why no other way.** It never tells its caller the packet id of a publish, and on a
-//! reconnect without session it silently discards everything in flight and queued. So: one task does nothing but
-//! `poll()`; one feeder is the only publisher and notes each message in a FIFO before it hands it over;
-//! `Outgoing::Publish(id)` moves the head of the FIFO under its id, `PubAck(id)` acknowledges it to the store. On any
-//! error the event loop is thrown away with all it holds, and the source is rewound to the first unacknowledged record.
+//! `destinations` where the road leads, `azure` where that is no broker, `again` when it is tried next · `ways` which
+//! `way` is taken (`paths`: their health, `schedule`: their hours) and what may be spent: `allowance`, `budget` one
+//! purse, `tally` its bytes, `costs` what things will cost, `births` of an edge node too, `thrift` where a session asks
+//! for all that · `rate` publishes a second · `outage` what goes first after a long one, a `summary`.
+//!
+//! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the one
+//! who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
+//! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take,
+//! `forbidden` and `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `place` the
+//! gateway around it, where it has to do with that · `status` the retained status and last will · `trouble` what the
+//! operator is told, `certificates` of those · `stats` what is counted. DNS, TLS and bytes are the road's (floor 1).
 //!
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record. A

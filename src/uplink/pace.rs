@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const FIRST: usize = 8 << 10;
 /// In flight at most, whatever the link carries: 10 Mbit/s at 600 ms, and what must be kept in memory.
 pub(super) const MOST: usize = 1 << 20;
-/// The reserve in front of the link is at most this (design: rate × round trip + 16 KB) …
+/// The reserve in front of the link is at most this (rate × round trip + 16 KB) …
 const RESERVE: u64 = 16 << 10;
 /// … or, where that is more, what the link carries in 50 ms, up to this.
 const RESERVE_MOST: u64 = 256 << 10;

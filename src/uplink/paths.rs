@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// All times are worked out from the one for which a path must be healthy, 60 s (store-and-uplink, "Drain"). Dwell time:
+/// All times are worked out from the one for which a path must be healthy, 60 s. Dwell time:
 /// a path is left for a cheaper one after as long. A path that keeps falling back must be healthy for up to
 /// [`NEED_MOST`] times as long, until it has carried a session for [`STEADY`] times as long. Probes of a path that is down
 /// begin at a third of it and are doubled up to [`PROBE_MOST`] times; one that succeeds is a TCP connection opened and

@@ -21,8 +21,8 @@ fn plan(text: &str) -> Plan {
 }
 
 #[test]
-fn the_whole_contract_parses() {
-    plan(include_str!("../support/contract.toml"));
+fn a_full_site_parses() {
+    plan(include_str!("../support/full_site.toml"));
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn no_two_tags_of_a_map_share_a_register() {
     }
 }
 
-/// Registers of a type, by the names of the contract: not by the code under test.
+/// Registers of a type, by the names of the configuration: not by the code under test.
 fn words(data_type: DataType) -> u32 {
     match data_type {
         DataType::Int32 | DataType::Uint32 | DataType::Float32 => 2,

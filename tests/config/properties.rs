@@ -16,7 +16,7 @@ use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, 
 use proptest::prelude::*;
 
 const SHIPPED: &str = include_str!("../../config/ironbridge.toml");
-const CONTRACT: &str = include_str!("../support/contract.toml");
+const FULL_SITE: &str = include_str!("../support/full_site.toml");
 const MAP: &str = include_str!("../../config/profiles/eastron-sdm630.csv");
 
 /// Text that hits something: keys, brackets, units, odd characters.
@@ -105,8 +105,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_mutated_configuration_makes_the_reader_panic(contract: bool, changes in prop::collection::vec(change(), 1..12)) {
-        let text = if contract { CONTRACT } else { SHIPPED };
+    fn no_mutated_configuration_makes_the_reader_panic(full: bool, changes in prop::collection::vec(change(), 1..12)) {
+        let text = if full { FULL_SITE } else { SHIPPED };
         read(&mutate(text, &changes), Path::new("/nowhere/ironbridge.toml"));
     }
 

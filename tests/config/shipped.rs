@@ -69,11 +69,23 @@ fn the_shipped_file_checks_as_it_stands() {
 }
 
 #[test]
-fn the_shipped_file_names_every_key_of_the_contract() {
+fn the_shipped_file_names_every_key() {
     let all: toml::Table = toml::from_str(&switched_on(|_| true)).expect("everything switched on is TOML");
     let mut named = BTreeSet::new();
     paths(&all, "", &mut named);
     assert_eq!(named, schema::all_paths().into_iter().collect());
+}
+
+#[test]
+fn the_shipped_file_names_every_type_of_bus() {
+    let refused = parse("[[bus]]\nname = \"b\"\ntype = \"?\"\nendpoint = \"h\"").expect_err("no such type").to_string();
+    let (_, behind) = refused.split_once("allowed: modbus-tcp, ").expect("the types are listed");
+    let (_, about) = SHIPPED.split_once("# A bus is one connection").expect("how a bus is written");
+    let (about, _) = about.split_once("[[bus]]").expect("and an example");
+    let named: BTreeSet<_> = about.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+    for kind in behind.lines().next().expect("a line").split(", ") {
+        assert!(named.contains(kind), "{kind} is missing in\n{about}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod habits;
 mod identity;
 mod line;
 mod lives;
+mod log;
 mod maps;
 mod profiles;
 mod soak;

@@ -1,4 +1,4 @@
-//! Commands through the whole gateway: every rule of the contract's section 3, also across kill -9.
+//! Commands through the whole gateway: every rule of their walk (`src/lib.rs`), also across kill -9.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 

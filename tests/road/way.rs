@@ -68,7 +68,7 @@ impl Line {
 async fn until(what: &str, enough: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !enough() {
-        assert!(Instant::now() < deadline, "waited 30 s for: {what}");
+        assert!(Instant::now() < deadline, "waited two minutes for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ironbridge::disk::journal::{Begun, CommandJournal, Entry, EntryId};
+use ironbridge::disk::journal::{Begun, CommandJournal, Entry, EntryId, Recalled};
 
 const NOON: i64 = 1_795_204_800_000;
 
@@ -59,7 +59,7 @@ async fn an_id_whose_command_was_never_sent_is_free_at_once_and_after_a_restart(
     let journal = CommandJournal::open(&path);
     let refused = new(&journal, entry(Some("a"), Some(NOON))).await;
     journal.dismiss(refused, b"refused: paused".to_vec()).await.expect("written");
-    assert_eq!(journal.recall("a".to_owned(), Some(NOON + 1)).await.expect("read"), None);
+    assert_eq!(journal.recall("a".to_owned(), Some(NOON + 1)).await.expect("read"), Recalled::Unknown);
     let journal = again(&path).await;
     assert!(journal.unfinished().await.is_empty(), "it has ended all the same");
     let done = new(&journal, entry(Some("a"), Some(NOON + 2))).await;

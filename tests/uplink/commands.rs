@@ -1,4 +1,4 @@
-//! Commands from upstream through the whole gateway: the contract's rules, over both versions of MQTT.
+//! Commands from upstream through the whole gateway: the rules for all commands, over both versions of MQTT.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 

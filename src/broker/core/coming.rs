@@ -119,7 +119,7 @@ impl Shared {
             core.clients.with_id(&newcomer.id).and_then(|key| Some((key, core.clients.get(key)?)))
         {
             if client.owner != owner {
-                // What nobody in particular left behind yields to whoever shows who he is: else the clients of a gateway that
+                // What nobody in particular left behind yields to whoever has a name: else the clients of a gateway that
                 // gets users would be locked out by sessions of their own.
                 if &*client.owner != ANONYMOUS || newcomer.identity.name().is_none() || client.connected().is_some() {
                     return Attempt::Refused(IDENTIFIER_NOT_VALID);

@@ -4,8 +4,9 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
-//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by new
-//! rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
+//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by
+//! new rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it
+//! · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
@@ -123,7 +124,7 @@ pub(super) struct Published {
     pub receivers: usize,
     /// Somebody subscribes to its topic, be it the publisher alone who does not want its own.
     pub wanted: bool,
-    /// Somebody gets it in a turn of his own.
+    /// Some client gets it in a turn of its own.
     pub waits: bool,
     /// To be awaited before it is acknowledged, if it must be on disk by then.
     pub committed: Option<Committed>,

@@ -51,7 +51,7 @@ impl Core {
                 continue;
             };
             let Some(connected) = client.connected() else {
-                // At QoS 0, and tag values, nobody is owed anything while he is away.
+                // At QoS 0, and tag values, no client is owed anything while it is away.
                 if delivery.owed.is_none() && delivery.qos > Qos::AtMostOnce && delivery.message.keep == Keep::Every {
                     stats.dropped_full.one();
                 }

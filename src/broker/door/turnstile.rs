@@ -73,12 +73,15 @@ impl Wake for Bell {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use tokio::task::JoinSet;
+
     use super::*;
 
-    #[tokio::test]
-    async fn hundreds_who_come_in_at_once_take_a_step_or_two_between_two_turns_of_the_others() {
+    /// Three hundred who come in at once, in three steps each, and how many steps they have taken together: of each when it
+    /// is through, and of all as they go.
+    fn crowd() -> (JoinSet<usize>, Arc<AtomicUsize>) {
         let (turnstile, steps) = (Turnstile::new(), Arc::new(AtomicUsize::new(0)));
-        let mut all = tokio::task::JoinSet::new();
+        let mut all = JoinSet::new();
         for _ in 0..300 {
             let (turnstile, steps) = (turnstile.clone(), Arc::clone(&steps));
             all.spawn(async move {
@@ -89,8 +92,15 @@ mod tests {
                     }
                 };
                 turnstile.pass(long).await;
+                steps.load(Ordering::Relaxed)
             });
         }
+        (all, steps)
+    }
+
+    #[tokio::test]
+    async fn hundreds_who_come_in_at_once_take_a_step_or_two_between_two_turns_of_the_others() {
+        let (mut all, steps) = crowd();
         // A task as they are: the test's own turn comes more seldom.
         let others = tokio::spawn(async move {
             let (mut before, mut most) = (0, 0);
@@ -111,20 +121,7 @@ mod tests {
     async fn whoever_is_written_to_meanwhile_has_a_turn_between_two_steps() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-        let (turnstile, steps) = (Turnstile::new(), Arc::new(AtomicUsize::new(0)));
-        let mut all = tokio::task::JoinSet::new();
-        for _ in 0..300 {
-            let (turnstile, steps) = (turnstile.clone(), Arc::clone(&steps));
-            all.spawn(async move {
-                let long = async {
-                    for _ in 0..3 {
-                        steps.fetch_add(1, Ordering::Relaxed);
-                        tokio::task::yield_now().await;
-                    }
-                };
-                turnstile.pass(long).await;
-            });
-        }
+        let (mut all, steps) = crowd();
         let (mut one, mut other) = tokio::net::UnixStream::pair().expect("a pair of sockets");
         let inside = tokio::spawn(async move {
             let mut byte = [0];
@@ -146,21 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn in_a_crowd_who_has_begun_goes_before_who_has_not() {
-        let (turnstile, steps) = (Turnstile::new(), Arc::new(AtomicUsize::new(0)));
-        let mut all = tokio::task::JoinSet::new();
-        for _ in 0..300 {
-            let (turnstile, steps) = (turnstile.clone(), Arc::clone(&steps));
-            all.spawn(async move {
-                let long = async {
-                    for _ in 0..3 {
-                        steps.fetch_add(1, Ordering::Relaxed);
-                        tokio::task::yield_now().await;
-                    }
-                };
-                turnstile.pass(long).await;
-                steps.load(Ordering::Relaxed)
-            });
-        }
+        let (mut all, _) = crowd();
         let first = all.join_next().await.expect("there are some").expect("no panic");
         assert!(first <= 12, "the first one was through after {first} steps of all");
         while all.join_next().await.is_some() {}

@@ -1,6 +1,7 @@
 //! One client's protocol state, pure: a packet and the time go in, actions come out. No socket, no lock, no clock.
 //!
-//! `inbound` publishes from the client until we have acknowledged them · `outbound` publishes to the client until it has.
+//! `inbound` publishes from the client until we have acknowledged them · `outbound` publishes to the client until it has,
+//! `aliases` the numbers in place of their topics.
 //! The connection loop feeds it and carries the actions out. What is not here: subscriptions (tree), queued messages
 //! (outbox), wills and retained messages (core).
 //!

@@ -149,7 +149,7 @@ fn kind_and_filter(rest: &str) -> (Kind, &str) {
     }
 }
 
-/// What may be carried over of what is allowed. In mosquitto the deny lines of a user stand before his other ones and
+/// What may be carried over of what is allowed. In mosquitto the deny lines of a user stand before the other ones and
 /// before all patterns, those of patterns before the other patterns.
 fn without_denied<'a>(entries: &'a [Entry], notes: &mut Notes) -> Vec<&'a Entry> {
     let denials: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == Kind::Deny).collect();
@@ -225,7 +225,7 @@ fn names(entry: &Entry, mosquitto: &Mosquitto, users: &Users, notes: &mut Notes)
                 of.push(format!("{CERTIFICATE}{name}"));
             }
             if of.is_empty() {
-                let text = format!("user {name:?} is left out: without a password_file anybody could say to be him");
+                let text = format!("user {name:?} is left out: without a password_file anybody could claim that name");
                 notes.add(Weight::Loud, &entry.place, text);
             }
             of

@@ -306,7 +306,7 @@ impl Reading<'_> {
         files.dedup();
         if self.per_listener && files.len() > 1 {
             let message = "per_listener_settings: the listeners have different users or rules, and here one set counts for \
-                           all of them. To merge them would let somebody in where he was not before; decide by hand which \
+                           all of them. To merge them would let in who was kept out before; decide by hand which \
                            counts, and import that. Nothing was written";
             return Err(Failed::Config(message.to_owned()));
         }

@@ -1,10 +1,11 @@
 //! `ironbridge check --live`: every mapped tag read once from the real devices, and what is wrong with each.
 //!
-//! `survey` goes through a bus with `ask` (and `models` before it where tags are in SunSpec models; `instruments` does a bus
-//! of type line) and brings what came (`seen`); `look` says how a value looks, `theory` whether one
-//! explanation fits many odd tags, `better` whether one tag reads better in another way, `verdict` puts that together;
-//! `advice` has the sentences, `text` and `json` the two forms. Buses at the same time, the devices of a bus one after the
-//! other. Reads only, and only where the configuration lets the gateway read. The offline check comes first.
+//! `survey` goes through a bus with `ask` (and `models` before it where tags are in SunSpec models; `instruments` does
+//! a bus of type line) and brings what came (`seen`); `look` says how a value looks, `theory` whether one explanation
+//! fits many odd tags, `better` whether one tag reads better in another way, `verdict` puts that together; `advice` has
+//! the sentences, `text` and `json` the two forms, `progress` is the bar. Buses at the same time, the devices of a bus
+//! one after the other. Reads only, and only where the configuration lets the gateway read. The offline check comes
+//! first.
 
 mod advice;
 mod ask;

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::bill::as_f64;
-use crate::config::plan::{Compress, Plan, UplinkPlan};
-use crate::config::wire::{self, MQTT, Way};
+use crate::config::plan::{BATCH_SAMPLES, Compress, Plan, UplinkPlan};
+use crate::config::wire::{self, BATCH_EVERY, MQTT, Way};
 use crate::flow::clock::Clock;
 use crate::model::time::{Certainty, Wall};
 use crate::model::topic::GatewayTopics;
@@ -15,9 +15,6 @@ use crate::payload::batch::{Encoder, Entry, Head, RECORDS_MAX, Row, RowBody};
 use crate::payload::{event, json, packed};
 use crate::store::{Owed, OwedBody};
 
-/// What a message of a format that is not the configured one is forecast with.
-const BATCH_EVERY: Duration = Duration::from_secs(10);
-const BATCH_SAMPLES: usize = 10_000;
 /// What a gateway tells of its dictionary: each entry once an hour, and one in turn for so many records (the schema says so).
 const RECORDS_PER_ENTRY: f64 = 400.0;
 
@@ -59,7 +56,7 @@ impl<'a> Messages<'a> {
         let (every, records) = if configured {
             (uplink.batch_interval, uplink.batch_samples as usize)
         } else {
-            (BATCH_EVERY, BATCH_SAMPLES)
+            (BATCH_EVERY, BATCH_SAMPLES as usize)
         };
         Self {
             topic: format!("{}{}", uplink.topic_prefix, GatewayTopics::new(&plan.gateway.name).batch()),

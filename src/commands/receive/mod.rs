@@ -1,8 +1,9 @@
 //! `ironbridge receive URL`: the reference consumer. Writes what comes, each record once, and reports what did not.
 //!
-//! A thread of its own writes and keeps the books, because files block; a message is acknowledged after its record was
-//! handed to the system, or its transaction was committed. Exit 0; 1 with `--expect-complete` when something is missing
-//! or nothing came, and with `--report` when something is missing; 75 when there never was a connection.
+//! `target` where it goes, `shown` what is said of it, `sparkplug` as a host hears edge nodes. A thread of its own
+//! writes and keeps the books, because files block; a message is acknowledged after its record was handed to the
+//! system, or its transaction was committed. Exit 0; 1 with `--expect-complete` when something is missing or nothing
+//! came, and with `--report` when something is missing; 75 when there never was a connection.
 
 mod shown;
 mod sparkplug;
@@ -134,7 +135,7 @@ pub struct ReceiveArgs {
     /// Exit with 1 when numbers are missing, or when nothing came at all
     #[arg(long)]
     pub expect_complete: bool,
-    /// Records and the final report as JSON
+    /// Print records and the final report as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,4 +1,7 @@
 //! `ironbridge store …`: one file per subcommand. Looking works beside the running daemon.
+//!
+//! `status` what each uplink is owed (`drain`: and how long it takes) · `verify` whether all is whole · `export` a range of it (`moment`:
+//! from when) · `purge` the oldest go · `torture` kills while it writes.
 
 mod drain;
 mod export;
@@ -28,7 +31,7 @@ pub struct Args {
 enum What {
     /// Streams, bytes, backlog of each uplink with its age and how long it takes, gaps
     Status(status::StatusArgs),
-    /// Read everything and check it; exit code 1 when something is wrong that no gap record declares.
+    /// Read everything and check it; exit code 1 when something is wrong that no gap record declares
     Verify(Where),
     /// A range as CSV, NDJSON or Parquet, also while the gateway runs
     ///
@@ -47,13 +50,13 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Where {
-    /// Configuration whose store is meant.
+    /// The configuration whose store is meant; without it and --dir the one that `ironbridge run` reads
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     config: Option<PathBuf>,
-    /// The store's directory, or the data directory it lies in.
+    /// The store's directory, or the data directory it lies in
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// For scripts.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

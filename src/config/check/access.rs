@@ -31,7 +31,7 @@ pub fn users_file(broker: &Section<'_, '_>) -> Option<PathBuf> {
 
 /// `identity` of a listener: what of a certificate is its owner's name.
 pub fn identity(listener: &Section<'_, '_>) -> NameFrom {
-    listener.choice("identity", &IDENTITIES, &[]).map(|spot| spot.value).unwrap_or_default()
+    listener.choice("identity", &IDENTITIES).map(|spot| spot.value).unwrap_or_default()
 }
 
 /// `[[broker.acl]]`

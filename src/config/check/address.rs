@@ -123,7 +123,10 @@ fn model_ref(text: &str) -> Result<ModelRef, String> {
         Some((numbers, nth)) => {
             let plain = nth.bytes().all(|byte| byte.is_ascii_digit());
             let nth = nth.parse::<u8>().ok().filter(|nth| plain && *nth > 0);
-            (numbers, nth.ok_or("behind # stands the how manieth model of this number is meant, 1 ..= 255")?)
+            (
+                numbers,
+                nth.ok_or("after # comes which of the models with this number is meant: 1 for the first, up to 255")?,
+            )
         }
     };
     let mut all: Vec<u16> = Vec::new();

@@ -89,7 +89,7 @@ fn bridge(section: &Section<'_, '_>, gateway: &Gateway<'_>, name: Spot<&str>) ->
         client_id,
         username,
         password_file,
-        mqtt_version: uplink::word(section, "mqtt_version", &VERSIONS, &[]),
+        mqtt_version: uplink::word(section, "mqtt_version", &VERSIONS),
         keep_alive: section.duration("keep_alive", KEEP_ALIVE_RANGE).unwrap_or(KEEP_ALIVE),
         max_rate: money::max_rate(section),
         classes: vec![Class::Telemetry],
@@ -102,7 +102,7 @@ fn bridge(section: &Section<'_, '_>, gateway: &Gateway<'_>, name: Spot<&str>) ->
     for (position, node) in section.tables("topic").iter().enumerate() {
         let trail = Trail::Index(&list, position);
         let Some(topic) = Section::open(section.cx, node, &trail, schema::BRIDGE_TOPIC) else { continue };
-        let direction = topic.choice("direction", &DIRECTIONS, &[]).map_or(Direction::Out, |spot| spot.value);
+        let direction = topic.choice("direction", &DIRECTIONS).map_or(Direction::Out, |spot| spot.value);
         let (qos, retain) = (qos(&topic), retain(&topic));
         let Some(mapping) = mapping(&topic, "", direction != Direction::Out) else { continue };
         if direction != Direction::In {

@@ -152,7 +152,7 @@ pub fn buses<'a>(root: &Section<'a, '_>, complete: Complete) -> Buses<'a> {
         if section.get("type").is_none() {
             section.missing("type", "such as modbus-tcp or modbus-rtu");
         }
-        let kind = section.choice("type", &TYPES, &[]).map(|spot| of_line(spot.value, &section));
+        let kind = section.choice("type", &TYPES).map(|spot| of_line(spot.value, &section));
         let timeout = section.duration("response_timeout", RESPONSE_TIMEOUT_RANGE).unwrap_or(RESPONSE_TIMEOUT);
         let link = kind.and_then(|kind| link(&section, kind, &mut taken));
         let is_line = kind.is_some_and(|kind| kind.framing == Framing::Line);

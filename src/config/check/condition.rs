@@ -56,7 +56,7 @@ pub fn alarm(section: &Section<'_, '_>, access: Access, data_type: Option<DataTy
         state,
         delay: inner.duration("delay", DELAY_RANGE).unwrap_or_default(),
         off_delay: inner.duration("off_delay", DELAY_RANGE).unwrap_or_default(),
-        class: inner.choice("class", &CLASSES, &[]).map_or(Class::Alarm, |spot| spot.value),
+        class: inner.choice("class", &CLASSES).map_or(Class::Alarm, |spot| spot.value),
     }))
 }
 

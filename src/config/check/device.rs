@@ -69,7 +69,7 @@ impl<'a> Tags<'a, '_> {
             }
             RegisterMap::Toml(tree) => {
                 let Some(section) = Section::open(self.cx, tree, &Trail::Root, schema::MAP) else { return };
-                self.of.style = section.choice("address_style", &STYLES, &[]).map_or(style, |spot| spot.value);
+                self.of.style = section.choice("address_style", &STYLES).map_or(style, |spot| spot.value);
                 self.read_list(&section);
             }
         }
@@ -98,7 +98,7 @@ pub fn devices<'a>(
     for (ix, node) in (0u32..).zip(root.tables("device")) {
         let trail = Trail::Index(&list, ix as usize);
         let Some(section) = Section::open(root.cx, node, &trail, schema::DEVICE) else { continue };
-        let style = section.choice("address_style", &STYLES, &[]).map_or(Style::ZeroBased, |spot| spot.value);
+        let style = section.choice("address_style", &STYLES).map_or(Style::ZeroBased, |spot| spot.value);
         let (mut plan, bus_name, framing) = device(&section, buses, &mut names);
         let on_a_line = framing.is_some_and(|framing| !framing.is_numbered());
         plan.territory = habits::territory(&section, style);

@@ -84,7 +84,7 @@ const TYPES_ALLOWED: &str = "float64 (the default), int64, uint64, bool, string(
 /// The frames of a bus; problems are reported.
 pub fn frames(section: &Section<'_, '_>) -> Option<LinePlan> {
     refuse(section, &NOT_OF_BUS, "belongs to Modbus; a bus of type line has no such key");
-    let mode = section.choice("mode", &MODES, &[]).map_or(LineMode::Poll, |spot| spot.value);
+    let mode = section.choice("mode", &MODES).map_or(LineMode::Poll, |spot| spot.value);
     let max_frame = usize::from(section.whole("max_frame", FRAME_RANGE).unwrap_or(MAX_FRAME));
     let checksum = checksum(section);
     let cut = cut(section, max_frame)?;
@@ -140,17 +140,17 @@ fn cut(section: &Section<'_, '_>, max_frame: usize) -> Option<FrameCut> {
 }
 
 fn checksum(section: &Section<'_, '_>) -> Option<ChecksumPlan> {
-    let kind = section.choice("checksum", &KINDS, &[]).and_then(|spot| spot.value);
+    let kind = section.choice("checksum", &KINDS).and_then(|spot| spot.value);
     let Some(kind) = kind else {
         let keys = ["checksum_form", "checksum_after", "checksum_place"];
         refuse(section, &keys, "says how a checksum is written, and there is no `checksum`");
         return None;
     };
-    let place = section.choice("checksum_place", &PLACES, &[]).map_or(ChecksumPlace::Inside, |spot| spot.value);
+    let place = section.choice("checksum_place", &PLACES).map_or(ChecksumPlace::Inside, |spot| spot.value);
     // An exclusive or between the marks is that of NMEA 0183: `*` and two digits.
     let nmea = kind == ChecksumKind::Xor && place == ChecksumPlace::Inside;
     let standard = if nmea { ChecksumForm::Hex } else { ChecksumForm::Binary };
-    let form = section.choice("checksum_form", &FORMS, &[]).map_or(standard, |spot| spot.value);
+    let form = section.choice("checksum_form", &FORMS).map_or(standard, |spot| spot.value);
     let star = if nmea && form == ChecksumForm::Hex { b"*".to_vec() } else { Vec::new() };
     let after = bytes(section, "checksum_after", MARK_MAX).unwrap_or(star);
     if let (Some(node), ChecksumPlace::Behind, false) = (section.get("checksum_after"), place, after.is_empty()) {

@@ -1,7 +1,7 @@
 //! `[[broker.listener]]`: where local clients come in, and with what.
 //!
 //! What other machines can reach has TLS and a login, and anonymous clients are let in on loopback only, without websocket:
-//! there is no switch for either (contract, section 2). Files are only named here: `check` looks into them, and a door
+//! there is no switch for either. Files are only named here: `check` looks into them, and a door
 //! opens as soon as they can be used.
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +12,7 @@ use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
+use super::exposed::{self, Exposed};
 use super::{access, mqtt_sn, path};
 
 const LISTEN_ALLOWED: &str = "a literal address and a port, such as \"127.0.0.1:1883\" or \"[::]:8883\", \"unix:/run/ironbridge/mqtt.sock\", or \"udp:127.0.0.1:1884\" for MQTT-SN";
@@ -24,6 +25,11 @@ pub(super) const ANONYMOUS: [(&str, Anonymous); 4] = [
 ];
 const CLIENT_CERTIFICATES: [(&str, ClientCertificate); 2] =
     [("required", ClientCertificate::Required), ("optional", ClientCertificate::Optional)];
+const EXPOSED: Exposed = Exposed {
+    what: "a listener",
+    logins: "`users_file`, or `client_ca`",
+    lacks: "neither `users_file` (ironbridge passwd writes one) nor `tls.client_ca`",
+};
 /// `sun_path` of unix(7) with its NUL, less the suffix of the name under which a socket is made.
 const SOCKET_BYTES_MAX: usize = 99;
 
@@ -50,7 +56,7 @@ pub fn listeners(broker: &Section<'_, '_>) -> Vec<ListenerPlan> {
 
 /// One, and where its `listen` stands.
 fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(ListenerPlan, At)> {
-    let anonymous = section.choice("anonymous", &ANONYMOUS, &[]);
+    let anonymous = section.choice("anonymous", &ANONYMOUS);
     let (tls, websocket) = (tls(section), websocket(section));
     let interface = section.text("interface").and_then(|name| path::interface(section, name));
     let max_qos = section.whole("max_qos", 0..=QOS_MAX.into()).and_then(|qos| u8::try_from(qos).ok());
@@ -78,7 +84,9 @@ fn listener(section: &Section<'_, '_>, broker: &Section<'_, '_>) -> Option<(List
     if let Listen::Tcp(address) | Listen::Quic(address) = listen
         && !address.ip().is_loopback()
     {
-        check_reachable(section, broker, text.at, tls.as_ref());
+        // of a `tls` that is wrong nobody knows what it would have let in
+        let by_certificate = tls.as_ref().is_none_or(|tls| tls.client_ca.is_some());
+        EXPOSED.check(section, text.at, broker.get("users_file").is_some() || by_certificate);
     }
     let anonymous = anonymous.map(|spot| spot.value).unwrap_or_default();
     let listener =
@@ -162,38 +170,19 @@ fn check_anonymous(section: &Section<'_, '_>, at: At, (listen, listen_at): (&Lis
     }
 }
 
-/// Other machines need TLS, and a way to log in.
-fn check_reachable(section: &Section<'_, '_>, broker: &Section<'_, '_>, at: At, tls: Option<&ListenerTls>) {
-    let login = broker.get("users_file").is_some() || tls.is_some_and(|tls| tls.client_ca.is_some());
-    if section.get("tls").is_none() {
-        let message = "a listener that other machines can reach needs `tls` and a login (`users_file`, or `client_ca`)";
-        section
-            .report(section.wrong("listen", at, message).allowed("a loopback address, or tls = { certificate, key }"));
-    } else if tls.is_some() && !login {
-        let message = "nobody could log in here: there is neither `users_file` (ironbridge passwd writes one) nor `tls.client_ca`";
-        section.report(section.wrong("listen", at, message));
-    }
-}
-
 fn tls(listener: &Section<'_, '_>) -> Option<ListenerTls> {
     let trail = Trail::Key(listener.trail, "tls");
     let section = Section::open(listener.cx, listener.get("tls")?, &trail, schema::LISTENER_TLS)?;
-    let required = |key, why| {
-        if section.get(key).is_none() {
-            section.missing(key, why);
-        }
-        section.path(key).map(|path| path.value)
-    };
-    let certificate = required("certificate", "the file with our certificate and those it is signed with, PEM");
-    let key = required("key", "the file with the key of the certificate, PEM");
+    let identity = exposed::identity(&section);
     let client_ca = section.path("client_ca").map(|path| path.value);
-    let client_certificate = section.choice("client_certificate", &CLIENT_CERTIFICATES, &[]);
+    let client_certificate = section.choice("client_certificate", &CLIENT_CERTIFICATES);
     if let (Some(spot), None) = (client_certificate, section.get("client_ca")) {
         let message = "goes with `client_ca`: who signs the certificates of clients";
         section.report(section.wrong("client_certificate", spot.at, message));
     }
     let client_certificate = client_certificate.map(|spot| spot.value).unwrap_or_default();
-    Some(ListenerTls { certificate: certificate?, key: key?, client_ca, client_certificate })
+    let (certificate, key) = identity?;
+    Some(ListenerTls { certificate, key, client_ca, client_certificate })
 }
 
 fn websocket(section: &Section<'_, '_>) -> Option<WebsocketPlan> {

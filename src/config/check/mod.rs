@@ -2,6 +2,19 @@
 //!
 //! One file per table. A check reads all its keys, reports what is wrong and goes on with defaults; the plan is given
 //! out only if nothing was reported, so no default ever stands in for a wrong value.
+//!
+//! ```text
+//!  gateway   [gateway] [store]                    broker    [broker]; access: users and rights
+//!  bus       [[bus]]; port, reach: how it is      listener  [[broker.listener]]; mqtt_sn: for sensors
+//!            reached; line: of type line          status    [status]; exposed: what it shares with listeners
+//!  device    [[device]]; habits: what devices     uplink    [[uplink]]; server, path: the ways to it; money: what
+//!            are like; example: what                        it may cost; sparkplug: as an edge node; local: on
+//!            instruments say                                our own broker
+//!  tag       [[device.tag]]; address, reading,    bridge    [[bridge]] and [[uplink.down]]
+//!            writing; condition: what is          forward   [[forward]]
+//!            watched; derived: expressions        loops     what would go round in circles
+//!  names     of everything                        topics    of all tags
+//! ```
 
 mod access;
 mod address;
@@ -12,6 +25,7 @@ mod condition;
 mod derived;
 mod device;
 mod example;
+mod exposed;
 mod forward;
 mod gateway;
 mod habits;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::super::plan::{AddressRange, AdvertisePlan, Listen, MqttSnPlan, SensorPlan, UnaskedPlan};
 use super::super::raw::Trail;
 use super::super::schema;
-use super::super::section::{NOT_IN_THIS_VERSION, Section, Spot};
+use super::super::section::{NOT_BUILT_IN, Section, Spot};
 use super::super::source::At;
 use crate::model::topic;
 
@@ -43,7 +43,7 @@ const NOT_HERE: [&str; 5] = ["tls", "identity", "websocket", "origins", "require
 
 /// What makes a listener a gateway of MQTT-SN; `None`: it is none.
 pub fn door(section: &Section<'_, '_>, (listen, at): (&Listen, At)) -> Option<MqttSnPlan> {
-    let protocol = section.choice("protocol", &PROTOCOLS, &[]);
+    let protocol = section.choice("protocol", &PROTOCOLS);
     let is_one = protocol.is_some_and(|spot| spot.value);
     let address = if let Listen::Udp(address) = listen { Some(*address) } else { None };
     if !is_one {
@@ -56,7 +56,7 @@ pub fn door(section: &Section<'_, '_>, (listen, at): (&Listen, At)) -> Option<Mq
         return None;
     }
     if !cfg!(feature = "mqtt-sn") {
-        let message = format!("\"mqtt-sn\" is {NOT_IN_THIS_VERSION}: it was built without the feature mqtt-sn");
+        let message = format!("\"mqtt-sn\" is {NOT_BUILT_IN}: it was built without the feature mqtt-sn");
         section.report(section.wrong("protocol", protocol?.at, message));
     }
     for (key, node) in NOT_HERE.iter().filter_map(|key| Some((key, section.get(key)?))) {

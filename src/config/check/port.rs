@@ -82,7 +82,7 @@ fn rs485(section: &Section<'_, '_>) -> Option<Rs485> {
         Value::Table(_) => {
             let trail = Trail::Key(section.trail, "rs485");
             let table = Section::open(section.cx, node, &trail, schema::RS485)?;
-            let rts_on_send = table.choice("rts_on_send", &LEVELS, &[]).map_or(RS485.rts_on_send, |level| level.value);
+            let rts_on_send = table.choice("rts_on_send", &LEVELS).map_or(RS485.rts_on_send, |level| level.value);
             let delay = |key| table.duration(key, RTS_DELAY).unwrap_or_default();
             Some(Rs485 {
                 rts_on_send,

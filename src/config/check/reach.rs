@@ -64,17 +64,12 @@ pub fn split_host(text: &str, standard_port: u16) -> Result<(&str, u16), &'stati
 
 /// `endpoint`, `ca_file`, `certificate`, `key` and `server_name` of modbus-tls.
 pub fn tls(section: &Section<'_, '_>) -> Option<TlsCarrier> {
-    for (key, why) in [
-        ("ca_file", "the authority that signed the device's certificate, or that certificate itself"),
-        ("certificate", "modbus-tls wants a certificate on both sides; the device reads our role in this one"),
-        ("key", "the key of `certificate`"),
-    ] {
-        if section.get(key).is_none() {
-            section.missing(key, why);
-        }
-    }
+    let why = "the authority that signed the device's certificate, or that certificate itself";
+    let ca_file = section.required_path("ca_file", why);
+    let why = "modbus-tls wants a certificate on both sides; the device reads our role in this one";
+    let certificate = section.required_path("certificate", why);
+    let key = section.required_path("key", "the key of `certificate`");
     let endpoint = endpoint(section, MODBUS_TLS_PORT);
-    let [ca_file, certificate, key] = ["ca_file", "certificate", "key"].map(|key| section.path(key));
     let named = section.text("server_name");
     if let Some(name) = named.filter(|name| name.value.is_empty() || name.value.contains([':', '/', ' '])) {
         section.report(section.wrong("server_name", name.at, "must be a host name, or an IPv4 address"));
@@ -83,9 +78,9 @@ pub fn tls(section: &Section<'_, '_>) -> Option<TlsCarrier> {
     let host = split_host(&endpoint, MODBUS_TLS_PORT).map_or("", |(host, _)| host).to_owned();
     Some(TlsCarrier {
         endpoint,
-        ca_file: ca_file?.value,
-        certificate: certificate?.value,
-        key: key?.value,
+        ca_file: ca_file?,
+        certificate: certificate?,
+        key: key?,
         server_name: named.map_or(host, |name| name.value.to_owned()),
     })
 }

@@ -243,7 +243,7 @@ fn text_form(section: &Section<'_, '_>, data_type: DataType) -> TextForm {
             return standard;
         }
     }
-    let encoding = section.choice("encoding", &ENCODINGS, &[]).map_or(standard.encoding, |spot| spot.value);
+    let encoding = section.choice("encoding", &ENCODINGS).map_or(standard.encoding, |spot| spot.value);
     let pad = section.text("pad").map(|text| (byte(text.value), text.at));
     if let Some((None, at)) = pad {
         section.report(section.wrong("pad", at, "is no byte").allowed(BYTE_FORM));

@@ -41,7 +41,7 @@ pub fn edge_node(section: &Section<'_, '_>, gateway: &Gateway<'_>, plan: &mut Up
     if section.get("batch_samples").is_none() {
         plan.batch_samples = SAMPLES;
     }
-    let datatypes = word(section, "datatypes", &DATATYPES, &[]);
+    let datatypes = word(section, "datatypes", &DATATYPES);
     let host_timeout = section.duration("host_timeout", HOST_TIMEOUTS).unwrap_or(HOST_TIMEOUT);
     let group = id(section, gateway, "group_id").or_else(|| group_of(gateway));
     let node = id(section, gateway, "edge_node_id").unwrap_or_else(|| gateway.plan.name.clone());

@@ -9,10 +9,15 @@ use super::super::plan::{Anonymous, BrokerPlan, ClientCertificate, Listen, Liste
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
-use super::super::source::At;
+use super::exposed::{self, Exposed};
 use super::listener::{ANONYMOUS, covers};
 
 const LISTEN_ALLOWED: &str = "a literal address and a port, such as \"127.0.0.1:8080\" or \"[::]:8443\", or \"off\"";
+const EXPOSED: Exposed = Exposed {
+    what: "a status page",
+    logins: "`[broker] users_file`",
+    lacks: "no `[broker] users_file` (ironbridge passwd writes one)",
+};
 const HOST_ALLOWED: &str = "a name without scheme and port, such as \"gateway.example.com\"";
 
 /// Where it is when nobody says so.
@@ -26,7 +31,7 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
     let Some(section) = section else {
         return Some(PagePlan { listen: STANDARD, anonymous: Anonymous::Read, hosts: own, tls: None });
     };
-    let (anonymous, tls) = (section.choice("anonymous", &ANONYMOUS, &[]), tls(&section));
+    let (anonymous, tls) = (section.choice("anonymous", &ANONYMOUS), tls(&section));
     let hosts = own.into_iter().chain(hosts(&section)).collect();
     let text = section.text("listen");
     if text.is_some_and(|text| text.value == "off") {
@@ -37,7 +42,7 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
         None => (STANDARD, section.at),
     };
     if !listen.ip().is_loopback() {
-        check_reachable(&section, broker, at);
+        EXPOSED.check(&section, at, broker.users_file.is_some());
         if let Some(spot) = anonymous.filter(|spot| spot.value != Anonymous::None) {
             let message = "visitors without a login see the page on loopback only; there is no switch for it";
             section.report(section.wrong("anonymous", spot.at, message).allowed("none").also(at));
@@ -59,31 +64,11 @@ fn listen(section: &Section<'_, '_>, text: Spot<&str>) -> Option<SocketAddr> {
     address
 }
 
-/// Other machines need TLS, and a way to log in.
-fn check_reachable(section: &Section<'_, '_>, broker: &BrokerPlan, at: At) {
-    if section.get("tls").is_none() {
-        let message = "a status page that other machines can reach needs `tls` and a login (`[broker] users_file`)";
-        section
-            .report(section.wrong("listen", at, message).allowed("a loopback address, or tls = { certificate, key }"));
-    } else if broker.users_file.is_none() {
-        let message = "nobody could log in here: there is no `[broker] users_file` (ironbridge passwd writes one)";
-        section.report(section.wrong("listen", at, message));
-    }
-}
-
 fn tls(status: &Section<'_, '_>) -> Option<ListenerTls> {
     let trail = Trail::Key(status.trail, "tls");
     let section = Section::open(status.cx, status.get("tls")?, &trail, schema::STATUS_TLS)?;
-    let required = |key, why| {
-        if section.get(key).is_none() {
-            section.missing(key, why);
-        }
-        section.path(key).map(|path| path.value)
-    };
-    let certificate = required("certificate", "the PEM file with the chain that browsers are shown");
-    let key = required("key", "the PEM file with the key of that certificate");
-    let client_certificate = ClientCertificate::default();
-    Some(ListenerTls { certificate: certificate?, key: key?, client_ca: None, client_certificate })
+    let (certificate, key) = exposed::identity(&section)?;
+    Some(ListenerTls { certificate, key, client_ca: None, client_certificate: ClientCertificate::default() })
 }
 
 /// The box's own names, as people type them.

@@ -80,7 +80,7 @@ pub fn tag<'a>(
     let expression = section.get("expression").and_then(|_| section.text("expression"));
     let derived = expression.and_then(|text| derived::source(section, text));
     let Origin { told, address, in_address, data_type } = origin(section, of);
-    let order = section.choice("order", &ORDERS, &[]).map(|spot| spot.value).unwrap_or_default();
+    let order = section.choice("order", &ORDERS).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
     if let (Some(address), Some(data_type)) = (address, data_type)
@@ -135,7 +135,7 @@ pub fn tag<'a>(
         freshness: freshness(section, poll, of.frames.is_some() && expression.is_none()),
         alarm: condition::alarm(section, access, data_type),
         limits,
-        class: section.choice("class", &CLASSES, &[]).map_or(Class::Telemetry, |spot| spot.value),
+        class: section.choice("class", &CLASSES).map_or(Class::Telemetry, |spot| spot.value),
         access,
         write: write(section, access, target),
         description: text(section, "description"),
@@ -307,7 +307,7 @@ fn type_of(
 }
 
 fn access_of(section: &Section<'_, '_>, address: Option<Address>) -> Access {
-    let Some(access) = section.choice("access", &ACCESS, &[]) else {
+    let Some(access) = section.choice("access", &ACCESS) else {
         return Access::Read;
     };
     if let Some(message) = address.and_then(|address| address::not_writable(address.table, access.value)) {

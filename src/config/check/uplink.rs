@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::plan::{
-    Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan, TagPlan,
-    Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
+    BATCH_SAMPLES, Compress, Delivery, DevicePlan, Downlink, Format, Layout, MqttVersion, Overrun, Preset, ServerPlan,
+    TagPlan, Transport, UplinkPlan, UplinkStart, UplinkTlsPlan,
 };
 use super::super::preset;
 use super::super::raw::Trail;
@@ -43,8 +43,6 @@ const PRESETS: [(&str, Preset); 5] = [
 /// `mqtt_version`
 pub const VERSIONS: [(&str, MqttVersion); 3] =
     [("auto", MqttVersion::Auto), ("3.1.1", MqttVersion::V311), ("5", MqttVersion::V5)];
-/// What the format batch puts into one publish when nothing else is said.
-const BATCH_SAMPLES: u32 = 10_000;
 const BATCH_SAMPLES_MAX: u16 = 60_000;
 const BATCH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const SUMMARY_AFTER: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 86_400);
@@ -93,11 +91,11 @@ pub fn uplinks(
             username,
             password_file,
             topic_prefix: topic_prefix(&section, gateway, longest_topic),
-            start: word(&section, "start", &STARTS, &[]),
+            start: word(&section, "start", &STARTS),
             max_rate: money::max_rate(&section),
             budgets: money::budgets(&section),
             reserve: money::reserve(&section),
-            overrun: word(&section, "overrun", &OVERRUNS, &[]),
+            overrun: word(&section, "overrun", &OVERRUNS),
             paths: path::paths(&section, &classes),
             classes,
             keep_alive: section.duration("keep_alive", KEEP_ALIVE_RANGE).unwrap_or(KEEP_ALIVE),
@@ -123,13 +121,13 @@ pub fn uplinks(
 
 /// Keys that say what is sent and how; written into the plan.
 fn payload(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
-    plan.format = word(section, "format", &FORMATS, &[]);
-    plan.layout = word(section, "layout", &[("tag", Layout::Tag), ("device", Layout::Device)], &[]);
-    plan.compress = word(section, "compress", &COMPRESSIONS, &[]);
+    plan.format = word(section, "format", &FORMATS);
+    plan.layout = word(section, "layout", &[("tag", Layout::Tag), ("device", Layout::Device)]);
+    plan.compress = word(section, "compress", &COMPRESSIONS);
     if let (Compress::Gzip, Format::Json, Some(node)) = (plan.compress, plan.format, section.get("compress")) {
         section.report(section.wrong("compress", node.at, "gzip is for the format sparkplug").allowed("none, zstd"));
     }
-    plan.delivery = word(section, "delivery", &DELIVERIES, &[]);
+    plan.delivery = word(section, "delivery", &DELIVERIES);
     if plan.format == Format::Batch {
         plan.batch_samples = BATCH_SAMPLES;
         for key in ["layout", "compress"] {
@@ -154,8 +152,8 @@ fn payload(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
 
 /// Keys about the broker and its cloud.
 fn broker(section: &Section<'_, '_>, plan: &mut UplinkPlan) {
-    plan.preset = word(section, "preset", &PRESETS, &[]);
-    plan.mqtt_version = word(section, "mqtt_version", &VERSIONS, &[]);
+    plan.preset = word(section, "preset", &PRESETS);
+    plan.mqtt_version = word(section, "mqtt_version", &VERSIONS);
     plan.sas_key_file = section.path("sas_key_file").map(|file| file.value);
     if section.flag("commands").is_some_and(|spot| spot.value) {
         plan.commands = Downlink::Accepted;
@@ -181,8 +179,8 @@ fn preset_problems(section: &Section<'_, '_>, plan: &UplinkPlan, gateway: &Gatew
 }
 
 /// One word of a list, or the default.
-pub fn word<T: Copy + Default>(section: &Section<'_, '_>, key: &str, words: &[(&str, T)], not_yet: &[&str]) -> T {
-    section.choice(key, words, not_yet).map(|spot| spot.value).unwrap_or_default()
+pub fn word<T: Copy + Default>(section: &Section<'_, '_>, key: &str, words: &[(&str, T)]) -> T {
+    section.choice(key, words).map(|spot| spot.value).unwrap_or_default()
 }
 
 fn summary_after(section: &Section<'_, '_>) -> Option<Duration> {

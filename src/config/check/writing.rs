@@ -61,7 +61,7 @@ pub fn write(section: &Section<'_, '_>, access: Access, target: Option<Target>) 
 }
 
 fn function(inner: &Section<'_, '_>, target: Option<Target>) -> WriteFunction {
-    let Some(function) = inner.choice("function", &FUNCTIONS, &[]) else { return WriteFunction::default() };
+    let Some(function) = inner.choice("function", &FUNCTIONS) else { return WriteFunction::default() };
     let Some(Target { address, data_type, field }) = target else { return function.value };
     let registers = data_type.registers();
     let has_bits = address.bit.is_some() || field.is_some();

@@ -11,6 +11,9 @@ use crate::model::number::Class;
 /// The URL of the gateway's own broker.
 pub const LOCAL_URL: &str = "local:";
 
+/// `batch_samples` of the format batch when it is not written.
+pub const BATCH_SAMPLES: u32 = 10_000;
+
 /// `session_expiry` when it is not written: a long weekend, and a week to notice it.
 const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 86_400);
 

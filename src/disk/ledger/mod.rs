@@ -12,11 +12,12 @@
 //!
 //! **In trouble** (full disk, failing medium, a file that cannot be opened: [`Ledger::trouble`]) all who wait are told
 //! [`NotCommitted`] at once. What was to be owed is refused and forgotten, so nothing grows: the broker must not
-//! acknowledge it, and takes it off its sums ([`Ledger::given_up`]). All other changes are kept, folded to one per thing, and tried again every 5 s; pages are read if they
-//! can be.
+//! acknowledge it, and takes it off its sums ([`Ledger::given_up`]). All other changes are kept, folded to one per
+//! thing, and tried again every 5 s; pages are read if they can be.
 //!
-//! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables` the format, and writing it · `load` opening and
-//! reading at start · `page` reading what is owed · `upkeep` what the file needs · `writer` the thread.
+//! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables`
+//! the format, and writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the
+//! file needs · `writer` the thread.
 
 mod batch;
 mod load;

@@ -1,4 +1,4 @@
-//! The ledger as the broker uses it.
+//! The ledger as the broker uses it, and in `trouble`.
 
 mod trouble;
 

@@ -19,7 +19,7 @@
 //!
 //! A window is one transaction: when [`Received::window`] returns Ok it survives a power cut (WAL, synchronous FULL), and
 //! whatever arrives again later changes nothing, except that a time that was only an estimate (cause `clock`) is replaced
-//! by a better one.
+//! by a better one. `look` reads it beside those who write.
 
 mod look;
 mod window;

@@ -1,7 +1,7 @@
 //! What carries a bus: opening a connection or a port, with the settings that the crates leave out.
 //!
 //! `tcp` and `udp` connect · `tls` shakes hands · `listen` waits for a call · `serial` opens a port, with two settings of
-//! `ioctl`. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
+//! `ioctl` · `tap` tells a recording what passes. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
 //! error for this attempt only; the driver tries again.
 
 use std::future::Future;

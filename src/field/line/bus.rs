@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tracing::field::display;
+use tracing::{debug, info};
 
 use super::outcome::ITS_POLL;
 use super::rounds::{Load, ROUND};
@@ -244,6 +245,8 @@ impl LineBus {
             device.took(took);
             self.stats.response.add(took);
         }
+        let (elapsed_ms, error) = (begun.elapsed().as_millis(), answer.as_ref().err().map(display));
+        debug!(bus = %self.name, device = %device.name, elapsed_ms, error, "polled");
         self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match answer {
             Ok(readings) => self.said(seat, readings).await,

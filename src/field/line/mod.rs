@@ -1,7 +1,8 @@
 //! Instruments that speak in lines or small frames of their own: scales, GPS receivers, flow meters, barcode readers.
 //!
-//! `talk` owns the wire, and takes frames out of its bytes · `bus` asks or listens · `outcome` is what answers, silence and a
-//! lost connection lead to · `rounds` what is done every ten seconds · `switches` what a person asked for. What a frame is and says: [`crate::config::lines`].
+//! `talk` owns the wire, and takes frames out of its bytes · `bus` asks or listens · `outcome` is what answers, silence
+//! and a lost connection lead to · `rounds` what is done every ten seconds · `switches` what a person asked for. What a
+//! frame is and says: [`crate::config::lines`].
 //!
 //! Promises: noise costs frames, never a wrong value and never memory; a frame with a wrong checksum, or one that no
 //! pattern fits, is counted and nothing else; in poll mode an answer that came too late is over before the next question

@@ -20,8 +20,6 @@ use std::ops::Range;
 
 use super::frame::crc16;
 
-/// Longest frame in characters: 513 (section 2.5.2.1).
-pub const FRAME_CHARS_MAX: usize = 513;
 const START: u8 = b':';
 const END: &[u8] = b"\r\n";
 /// Unit, function, LRC.
@@ -146,7 +144,7 @@ mod tests {
             let mut rtu = Vec::new();
             to_rtu(&body, &mut rtu);
             let text = from_rtu(&rtu).expect("long enough");
-            proptest::prop_assert!(text.len() <= FRAME_CHARS_MAX);
+            proptest::prop_assert!(text.len() <= 513); // the longest frame (section 2.5.2.1)
             proptest::prop_assert_eq!(first(&text), Some(Text::Frame(0..text.len(), body)));
             first(&noise);
         }

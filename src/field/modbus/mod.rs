@@ -1,9 +1,10 @@
 //! Modbus as a client, in three framings over whatever carries it: on tokio-modbus, never bare.
 //!
-//! `frame` and `ascii` say which bytes are a frame (pure) · `inbox` says which frame is the answer · `gate` and `exchange`
-//! sit between crate and wire and let nothing else through · `session` does one transaction at a time and keeps the silences ·
-//! `timing` knows how long things take · `bisect` splits a block that a device refuses · `decode` cuts values out of words
-//! · `write` turns a value into what goes on the wire · `identity` asks a device who it is. Nothing here knows schedules, tags' quality or the hub.
+//! `frame` and `ascii` say which bytes are a frame (pure) · `inbox` says which frame is the answer · `gate` and
+//! `exchange` sit between crate and wire and let nothing else through · `session` does one transaction at a time and
+//! keeps the silences · `timing` knows how long things take · `bisect` splits a block that a device refuses · `decode`
+//! cuts values out of words · `write` turns a value into what goes on the wire · `identity` asks a device who it is.
+//! Nothing here knows schedules, tags' quality or the hub.
 
 pub mod ascii;
 pub mod bisect;

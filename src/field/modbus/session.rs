@@ -3,7 +3,8 @@
 //! Fed by the driver. Promises: the context of the crate is dropped after any error; after a serial timeout the whole
 //! line stays quiet for at least the worst response time seen, and the silent unit is not asked again until another
 //! response timeout has passed, so that its late answer is over before the next question; so it is after a serial port
-//! was opened; a TCP connection survives a silent unit. Nothing here is cancel-safe but [`Session::settle`]: finish a transaction once begun.
+//! was opened; a TCP connection survives a silent unit. Nothing here is cancel-safe but [`Session::settle`]: finish a
+//! transaction once begun.
 
 use std::io;
 use std::sync::Arc;

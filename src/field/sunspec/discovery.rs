@@ -13,7 +13,7 @@ use super::walk::{Ask, Walk};
 use crate::model::sunspec::ModelRef;
 
 /// A chain that has all that is wanted is believed for so long. Every reading shows that its own model is where it was; only
-/// the how manieth of several like it could have become another.
+/// the second or third of several like it could have become another.
 const BELIEVED: Duration = Duration::from_secs(3600);
 /// What lacks something is looked for again after this long …
 const AGAIN_FIRST: Duration = Duration::from_secs(10);

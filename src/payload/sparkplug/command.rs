@@ -3,7 +3,7 @@
 //!
 //! Hosts differ: some name the metric, some give its alias, some both; some say the datatype, some leave it to the birth; a
 //! whole number may stand in `int_value` or `long_value`. All of that is read. A payload of which one metric is no command
-//! is refused whole: half of what somebody wanted is not what he wanted.
+//! is refused whole: half of what was wanted is not what was wanted.
 
 use prost::Message as _;
 

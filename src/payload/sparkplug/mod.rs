@@ -1,9 +1,9 @@
 //! The payload of `format = "sparkplug"`: Sparkplug B 3.0, as an edge node without templates writes and reads it.
 //!
-//! `config/ironbridge-sparkplug.proto` says it to strangers, field by field, and `proto` is that text in Rust. `kind` the
-//! data types, and which one a tag has · `encode` metrics to bytes · `squeeze` the compressed form · `command` what a host
-//! sends, bounded whatever comes in · `read` what an edge node says, for who listens · `state` whether a host is there. Where all of it goes stands
-//! in `model::sparkplug`.
+//! `config/ironbridge-sparkplug.proto` says it to strangers, field by field, and `proto` is that text in Rust. `kind`
+//! the data types, and which one a tag has · `encode` metrics to bytes · `squeeze` the compressed form · `command` what
+//! a host sends, bounded whatever comes in · `read` what an edge node says, for who listens · `state` whether a host is
+//! there. Where all of it goes stands in `model::sparkplug`.
 //!
 //! Pure: nothing here knows a session, its counts (bdSeq, seq) or a clock; they come in as arguments.
 

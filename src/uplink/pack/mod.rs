@@ -1,4 +1,5 @@
-//! Items of the source to MQTT messages: which records go into one message (`run`), and what that looks like (`form`).
+//! Items of the source to MQTT messages: which records go into one message (`run`), and what that looks like (`form`;
+//! `letter`: a client's message).
 //! Encoded late, when a message is fetched, so that wall times use what the clock has learned since.
 //!
 //! Fed by the feeder, one lane after the other, in order. Promises: a message carries records of one stream and epoch

@@ -11,8 +11,8 @@
 //! answered when nothing waits any more; that is when a sensor that has woken gets its PINGRESP.
 //!
 //! One task per door takes datagrams in (`gateway`): it answers what concerns nobody in particular and hands the rest to the
-//! task of its client (`link`). `translator` decides, pure; `names` topic ids; `inner` the packets in the pipe (`pipe`);
-//! `unasked` publishes at QoS −1.
+//! task of its client (`link`). `translator` decides, pure; `greeting` how a sensor comes and goes, `asking` what it wants,
+//! `delivering` what it gets; `names` topic ids; `inner` the packets in the pipe (`pipe`); `unasked` publishes at QoS −1.
 //!
 //! **Who is who.** A client is its address (and wireless node behind a forwarder), from its CONNECT on: whoever comes from
 //! elsewhere with the same id has to CONNECT, which takes the place of the other. Anybody who can send from a sensor's

@@ -4,6 +4,8 @@
 //! random moment, opens what is left and holds it against what the child had said it had committed. Its directory must
 //! be empty or its own: a store of a gateway is never touched. With a ledger on another medium a real power cut can be
 //! survived too: `--resume` goes on from it.
+//!
+//! `child` is what is killed, `promises` what it said, `ledger` where they are kept, `audit` the comparison.
 
 mod audit;
 mod child;
@@ -41,22 +43,22 @@ const IDS: u64 = 10_000_000_000;
 /// `ironbridge store torture --dir DIR`
 #[derive(Debug, clap::Args)]
 pub(super) struct TortureArgs {
-    /// An empty directory on the disk that is to be tested, or that of an earlier run.
+    /// An empty directory on the disk that is to be tested, or that of an earlier run
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Kills (20, or as many as fit into --for).
+    /// Kill so many times (20, or as often as fits into --for)
     #[arg(long, value_name = "N", conflicts_with = "time")]
     rounds: Option<u64>,
-    /// Goes on for so long: 10m, 12h.
+    /// Go on for so long: 10m, 12h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
-    /// Writes every promise here too, as it is made; on another disk or machine. `-`: standard output.
+    /// Write every promise here too, as it is made; on another disk or machine. `-`: standard output
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// After a power cut: first holds what is left against the ledger (`-`: standard input).
+    /// After a power cut: first hold what is left against the ledger (`-`: standard input)
     #[arg(long, requires = "ledger")]
     resume: bool,
-    /// For scripts.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
     /// What the child is told: where its ids begin.
