@@ -2,9 +2,10 @@
 //!
 //! The room around it stays as it is: source, packing into runs, lanes, window, pace, budgets. Here is only where Sparkplug
 //! differs: `number` its two counts · `catalogue` which metric is which tag · `birth` births, deaths and when a device has them ·
-//! `data` records to NDATA and DDATA, and what of them is historical · `own` alarms, events and the like · `barrier` how QoS 0 is acknowledged · `host` what the
-//! primary host has to do with it · `rebirth` births on request, but no storm of them · `commands` NCMD, DCMD and STATE as they
-//! come in · `answers` what they are told when they want what cannot be · `sending` the feeder's part.
+//! `data` records to NDATA and DDATA, and what of them is historical · `own` alarms, events and the like · `barrier` how QoS 0 is
+//! acknowledged · `host` what the primary host has to do with it · `rebirth` births on request, but no storm of them ·
+//! `commands` NCMD, DCMD and STATE as they come in · `answers` what they are told when they want what cannot be · `sending` the
+//! feeder's part.
 //!
 //! ```text
 //! CONNECT, will NDEATH(bdSeq) · SUBSCRIBE NCMD DCMD STATE · SUBACK · [STATE online] · NBIRTH(bdSeq, seq 0) · DBIRTH … ·
