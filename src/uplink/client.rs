@@ -116,8 +116,8 @@ pub(super) enum Receipt {
 pub(super) enum Happened {
     /// CONNACK.
     Accepted(Agreed),
-    /// SUBACK; how many of the filters were refused.
-    Subscribed { refused: usize },
+    /// SUBACK; which of the filters were refused, counted from 0.
+    Subscribed { refused: Vec<usize> },
     /// The next of the handed messages has this packet id; 0: it has none (QoS 0).
     Left(u16),
     /// A barrier has left with this packet id.

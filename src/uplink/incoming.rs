@@ -19,8 +19,8 @@ pub(super) fn of_v4(event: Event) -> Happened {
         Event::Incoming(Packet::UnsubAck(ack)) => Happened::Passed(ack.pkid),
         Event::Incoming(Packet::PubAck(ack)) => Happened::Acknowledged(ack.pkid, Answer::Taken),
         Event::Incoming(Packet::SubAck(ack)) => {
-            let failed = |code: &&rumqttc::SubscribeReasonCode| matches!(code, rumqttc::SubscribeReasonCode::Failure);
-            Happened::Subscribed { refused: ack.return_codes.iter().filter(failed).count() }
+            let failed = |code: &rumqttc::SubscribeReasonCode| matches!(code, rumqttc::SubscribeReasonCode::Failure);
+            Happened::Subscribed { refused: places(&ack.return_codes, failed) }
         }
         Event::Incoming(Packet::Publish(publish)) => Happened::Asked(Box::new(Arrival {
             topic: publish.topic.clone(),
@@ -47,7 +47,7 @@ pub(super) fn of_v5(event: v5::Event) -> Happened {
             let granted = |code: &v5::mqttbytes::v5::SubscribeReasonCode| {
                 matches!(code, v5::mqttbytes::v5::SubscribeReasonCode::Success(_))
             };
-            Happened::Subscribed { refused: ack.return_codes.iter().filter(|code| !granted(code)).count() }
+            Happened::Subscribed { refused: places(&ack.return_codes, |code| !granted(code)) }
         }
         v5::Event::Incoming(In::Publish(publish)) => {
             let properties = publish.properties.clone().unwrap_or_default();
@@ -69,6 +69,11 @@ pub(super) fn of_v5(event: v5::Event) -> Happened {
         }
         _ => Happened::Nothing,
     }
+}
+
+/// Where these are.
+fn places<T>(all: &[T], wanted: impl Fn(&T) -> bool) -> Vec<usize> {
+    all.iter().enumerate().filter(|(_, one)| wanted(one)).map(|(place, _)| place).collect()
 }
 
 /// CONNACK of MQTT 5.

@@ -47,6 +47,8 @@ struct State {
     in_flight_max: u16,
     /// From CONNECT to CONNACK.
     round_trip: Duration,
+    /// Filters of the SUBSCRIBE.
+    filters: Vec<String>,
     /// A SUBACK is waited for.
     subscribing: bool,
     ended: Option<Ended>,
@@ -68,9 +70,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// With a subscription, nothing is accepted before its SUBACK. Never more than `in_flight_max` are in flight.
-    pub(super) fn new(subscription: Option<&Intake>, in_flight_max: u16) -> Self {
-        let state = State { subscribing: subscription.is_some(), in_flight_max, ..State::default() };
+    /// Where something is subscribed to, nothing is accepted before its SUBACK. Never more than `in_flight_max` are in flight.
+    pub(super) fn new(filters: Vec<String>, in_flight_max: u16) -> Self {
+        let state = State { subscribing: !filters.is_empty(), filters, in_flight_max, ..State::default() };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -267,10 +269,12 @@ impl State {
             }
             Happened::Subscribed { refused } => {
                 self.subscribing = false;
-                if refused > 0 {
+                let refused: Vec<&str> =
+                    refused.iter().filter_map(|place| self.filters.get(*place)).map(String::as_str).collect();
+                if !refused.is_empty() {
                     tracing::warn!(
-                        refused,
-                        "the broker refuses to send commands, or what is to come down: no right to subscribe"
+                        refused = refused.join(" "),
+                        "the broker refuses to send commands, states of a host, or what is to come down: no right to subscribe"
                     );
                 }
             }

@@ -321,7 +321,7 @@ impl<S: Source> Uplink<S> {
         }
         let bdseq = self.source.next_session().await;
         if let Some(node) = self.packer.node() {
-            node.begin(bdseq);
+            node.begin(bdseq, self.rotation.server());
         }
     }
 

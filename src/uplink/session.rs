@@ -21,7 +21,7 @@ use crate::road::{Relay, RelayEnd};
 use super::Timing;
 use super::alias::Aliases;
 use super::azure::Device;
-use super::client::{Client, Events, Gone, JSON, Retained, Spoken};
+use super::client::{Client, Events, Gone, JSON, Retained, Spoken, Wanted};
 use super::down::{self, Down};
 use super::downlink::Downlink;
 use super::ended::Ended;
@@ -134,8 +134,8 @@ impl<S: Source> Session<'_, S> {
         self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
-        let intake = self.subscribe(&client, &mut tasks);
-        let line = Arc::new(Line::new(intake.as_ref(), self.limits.in_flight_max));
+        let (intake, filters) = self.subscribe(&client, &mut tasks).unzip();
+        let line = Arc::new(Line::new(filters.unwrap_or_default(), self.limits.in_flight_max));
         if let Some(bytes_max) = self.packer.node().and_then(|node| node.ears().in_flight_max()) {
             line.bound(bytes_max);
         }
@@ -198,26 +198,29 @@ impl<S: Source> Session<'_, S> {
         }
     }
 
-    /// Hands in the one SUBSCRIBE, before anything else, and lets the downlink run.
-    fn subscribe(&mut self, client: &Client, tasks: &mut JoinSet<()>) -> Option<Intake> {
+    /// Hands in the one SUBSCRIBE, before anything else, and lets the downlink run. The way in, and the filters.
+    fn subscribe(&mut self, client: &Client, tasks: &mut JoinSet<()>) -> Option<(Intake, Vec<String>)> {
+        let names = |wanted: &[Wanted]| wanted.iter().map(|wanted| wanted.filter.clone()).collect();
         if let Some(node) = self.packer.node() {
-            client.subscribe(&node.filters()).ok()?;
+            let filters = node.filters();
+            client.subscribe(&filters).ok()?;
             let (intake, serving) = node.serve(self.stats, client.receiver());
             tasks.spawn(serving);
-            return Some(intake);
+            return Some((intake, names(&filters)));
         }
         if let Some(down) = self.down {
-            client.subscribe(&down.filters()).ok()?;
+            let filters = down.filters();
+            client.subscribe(&filters).ok()?;
             let (intake, arrivals) = down.intake();
             tasks.spawn(down.serve(arrivals, client.receiver()));
-            return Some(intake);
+            return Some((intake, names(&filters)));
         }
         let downlink = self.downlink.as_deref().filter(|downlink| !downlink.filters().is_empty())?;
         // the queue is empty and has room for it; if it were closed, the poller would say so in a moment
         client.subscribe(downlink.filters()).ok()?;
         let (intake, arrivals) = downlink.intake();
         tasks.spawn(downlink.serve(arrivals, client.receiver()));
-        Some(intake)
+        Some((intake, names(downlink.filters())))
     }
 
     fn options_v4(&mut self, relay: &Relay, login: Option<Login>) -> MqttOptions {

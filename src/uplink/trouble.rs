@@ -26,6 +26,9 @@ const NOT_TAKEN: &str = "uplink_not_taken";
 /// The broker takes other topics and not this one: its records become gap records until it does.
 const FORBIDDEN: &str = "uplink_topic_forbidden";
 
+/// The primary host of an edge node has not been there for long, and nothing goes without it.
+const HOST_AWAITED: &str = "host_awaited";
+
 /// Messages that a bridge should have carried are gone.
 const BRIDGE_LOST: &str = "bridge_lost";
 
@@ -44,13 +47,23 @@ pub(super) struct Trouble {
     refused: Option<String>,
     taken_over: Option<String>,
     quic_blocked: Option<String>,
+    host_awaited: Option<String>,
     /// With when the broker last said so.
     not_taken: Option<(Instant, String)>,
 }
 
 impl Trouble {
     pub(super) fn new(name: String, notices: Notices) -> Self {
-        Self { name, notices, disabled: None, refused: None, taken_over: None, quic_blocked: None, not_taken: None }
+        Self {
+            name,
+            notices,
+            disabled: None,
+            refused: None,
+            taken_over: None,
+            quic_blocked: None,
+            host_awaited: None,
+            not_taken: None,
+        }
     }
 
     /// Says whether that is news.
@@ -111,6 +124,22 @@ impl Trouble {
     pub(super) fn clear_quic_blocked(&mut self) {
         if let Some(detail) = self.quic_blocked.take() {
             self.tell(QUIC_BLOCKED, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
+    /// The connection stands, and everything waits for the primary host.
+    pub(super) fn host_awaited(&mut self, detail: &str) {
+        if self.host_awaited.is_none() {
+            tracing::warn!(uplink = self.name, detail, "the primary host is waited for");
+            self.tell(HOST_AWAITED, Phase::Active, detail);
+            self.host_awaited = Some(detail.to_owned());
+        }
+    }
+
+    /// The primary host says that it is there.
+    pub(super) fn host_is_there(&mut self) {
+        if self.host_awaited.take().is_some() {
+            self.tell(HOST_AWAITED, Phase::Cleared, "the primary host is there");
         }
     }
 
@@ -193,10 +222,13 @@ mod tests {
         for told in [Told::Now, Told::Before, Told::Before] {
             assert_eq!(trouble.disabled("key is missing"), told);
             assert_eq!(trouble.refused("bad password"), told);
+            trouble.host_awaited("nothing came");
         }
         trouble.clear_disabled();
         trouble.clear_disabled();
         trouble.clear_refused();
+        trouble.host_is_there();
+        trouble.host_is_there();
         let mut seen = Vec::new();
         while let Ok(notice) = told.try_recv() {
             assert_eq!(notice.subject, "cloud");
@@ -205,8 +237,10 @@ mod tests {
         let expected = [
             (DISABLED, Phase::Active),
             (REFUSED, Phase::Active),
+            (HOST_AWAITED, Phase::Active),
             (DISABLED, Phase::Cleared),
             (REFUSED, Phase::Cleared),
+            (HOST_AWAITED, Phase::Cleared),
         ];
         assert_eq!(seen, expected);
     }

@@ -318,3 +318,24 @@ async fn a_reload_that_changes_tags_brings_new_births_and_ids_that_stay() {
     assert_eq!(host.of("DBIRTH").len(), births, "births are not stormed");
     until("it is still there", || daemon.said("panicked").is_none()).await;
 }
+
+// covers: tck-id-operational-behavior-device-ddeath
+#[tokio::test]
+async fn a_device_that_a_reload_takes_away_dies_and_the_others_are_born_again() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 4).await;
+    let one = config(plc.line.address()) + &tag("level", "holding:0", "int16", "");
+    home.configure(&(one + &uplink(&host, "")));
+    daemon.signal(Signal::HUP);
+    host.count("NBIRTH", 2).await;
+    let seen = host.of("DDATA").len();
+    host.count("DDATA", seen + 3).await;
+    let messages = host.messages();
+    let birth = messages.iter().rposition(|it| it.kind == "NBIRTH").unwrap();
+    let died = messages[..birth].iter().rfind(|it| it.kind == "DDEATH").map(|it| it.device.clone());
+    assert_eq!(died, Some(Some("meter".into())), "before the others are born");
+    lawful(&host, &["plc"]);
+    drop(daemon);
+}

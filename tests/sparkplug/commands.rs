@@ -157,6 +157,23 @@ async fn a_command_that_lay_on_the_broker_moves_nothing() {
     drop(daemon);
 }
 
+/// It lay somewhere that says nothing of it: in a queue of the host, or of a broker between.
+#[tokio::test]
+async fn a_write_whose_payload_is_old_moves_nothing_and_one_of_now_does() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+    let level = |value| vec![Metric::write("level", INT32, Value::Int(value))];
+    host.command_of(now - 600_000, Some("plc"), level(99));
+    host.command_of(now, Some("plc"), level(33));
+    until("the second is written", || plc.word(0) == 33).await;
+    assert_eq!(plc.writes(), 1, "and the first was not");
+    lawful(&host, &["meter", "plc"]);
+    drop(daemon);
+}
+
 #[tokio::test]
 async fn a_scan_rate_makes_data_go_together_and_is_said_at_once_and_in_the_next_birth() {
     let (plc, host) = (Plc::start().await, Host::start().await);

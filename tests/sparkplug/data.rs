@@ -126,6 +126,34 @@ async fn alarms_are_data_of_the_node_each_said_once_and_nothing_else_with_it() {
     drop(daemon);
 }
 
+// covers: tck-id-operational-behavior-data-publish-nbirth-values
+#[tokio::test]
+async fn an_alarm_that_is_active_is_still_there_after_a_rebirth_and_in_the_next_session() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let tags = tag("level", "holding:0", "int16", "alarm = { high = 100.0 }");
+    let home = Home::new(&(config(plc.line.address()) + &tags + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 2).await;
+    let alias = host.of("NBIRTH")[0].payload.named("Node Info/Alarm").unwrap().alias;
+    let said = |host: &Host| {
+        let mut data = host.of("NDATA").into_iter().flat_map(|it| it.payload.metrics);
+        data.rfind(|it| it.alias == alias)
+    };
+    plc.set(0, &[150]);
+    host.until("the alarm", |host| said(host).is_some()).await;
+    let alarm = said(&host).unwrap();
+    host.command(None, vec![crate::commands::rebirth()]);
+    host.count("NBIRTH", 2).await;
+    host.cut();
+    host.count("NBIRTH", 3).await;
+    for birth in &host.of("NBIRTH")[1..] {
+        let told = birth.payload.named("Node Info/Alarm").unwrap();
+        assert_eq!((&told.value, told.timestamp), (&alarm.value, alarm.timestamp), "as it was said");
+    }
+    lawful(&host, &["plc"]);
+    drop(daemon);
+}
+
 // covers: tck-id-payloads-propertyset-quality-value-type, tck-id-payloads-propertyset-quality-value-value
 #[tokio::test]
 async fn a_value_in_doubt_says_so_a_good_one_says_so_once_and_none_is_null_and_bad() {

@@ -169,13 +169,19 @@ impl Host {
         let _ = self.shared.out.send(v4::Publish::new(topic, QoS::AtMostOnce, payload)); // perhaps nobody is there
     }
 
-    /// NCMD to `acme/gw`, or DCMD to a device of it.
+    /// NCMD to `acme/gw`, or DCMD to a device of it, of now.
     pub fn command(&self, device: Option<&str>, metrics: Vec<Metric>) {
+        let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
+        self.command_of(now, device, metrics);
+    }
+
+    /// The same; its payload says when it was sent.
+    pub fn command_of(&self, unix_ms: u64, device: Option<&str>, metrics: Vec<Metric>) {
         let topic = match device {
             None => "spBv1.0/acme/NCMD/gw".to_owned(),
             Some(device) => format!("spBv1.0/acme/DCMD/gw/{device}"),
         };
-        let payload = Payload { timestamp: Some(1_795_204_800_000), metrics, ..Payload::default() };
+        let payload = Payload { timestamp: Some(unix_ms), metrics, ..Payload::default() };
         self.say(&topic, &payload.encode_to_vec());
     }
 

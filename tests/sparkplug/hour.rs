@@ -16,7 +16,7 @@ use ironbridge::config::plan::{
 };
 use ironbridge::flow::clock::{Clock, Fix, TimeSource};
 use ironbridge::flow::latest::Latest;
-use ironbridge::flow::notice::notices;
+use ironbridge::flow::notice::{Notice, Phase, notices};
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
@@ -26,7 +26,7 @@ use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
 use ironbridge::store::{Ack, DictionaryTag, Item, MeterRow, Owed, OwedBody};
 use ironbridge::uplink::{Lane, Plant, Pull, Source, Timing, Uplink, UplinkParts, Wants};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::commands::rebirth;
@@ -161,6 +161,7 @@ pub struct Site {
     pub shelf: Shelf,
     pub clock: Clock,
     pub devices: Vec<String>,
+    notices: Mutex<mpsc::Receiver<Notice>>,
     stop: Stop,
     _run_dir: tempfile::TempDir,
 }
@@ -226,13 +227,14 @@ impl Site {
             ..UplinkPlan::plain("scada")
         };
         let run_dir = tempfile::tempdir().unwrap();
+        let (hand_in, waiting) = notices();
         let timing = Timing { retry_first: Duration::from_millis(100), ..Timing::default() };
         let (mut uplink, _) = Uplink::new(UplinkParts {
             plan: uplink,
             gateway: "gw".into(),
             source: Reader { shelf: shelf.clone(), at: 0 },
             clock: clock.clone(),
-            notices: notices().0,
+            notices: hand_in,
             commands: None,
             pass_on: None,
             run_dir: run_dir.path().to_owned(),
@@ -242,7 +244,13 @@ impl Site {
         uplink.live_in(Plant { plan, latest });
         let stop = Stop::new();
         tokio::spawn(uplink.run(stop.clone()));
-        Self { shelf, clock, devices, stop, _run_dir: run_dir }
+        Self { shelf, clock, devices, notices: Mutex::new(waiting), stop, _run_dir: run_dir }
+    }
+
+    /// What the operator was told since this was asked last.
+    fn noticed(&self) -> Vec<(&'static str, Phase, String)> {
+        let mut waiting = self.notices.lock().unwrap();
+        std::iter::from_fn(|| waiting.try_recv().ok()).map(|it| (it.event, it.phase, it.detail)).collect()
     }
 
     /// Times of `level` of the first device that the host was told, and how many of them are historical.
@@ -301,8 +309,12 @@ async fn a_host_that_is_offline_for_an_hour_is_left_alone_and_then_gets_one_birt
     let deaths = host.messages()[messages..].iter().filter(|message| message.kind != "NDEATH").count();
     assert_eq!((host.of("NBIRTH").len(), deaths), (births, 0), "nothing for a host that is not there");
     assert!(host.connects().len() < 5, "one session, kept: {}", host.connects().len());
+    let noticed = site.noticed();
+    let [("host_awaited", Phase::Active, detail)] = &noticed[..] else { panic!("{noticed:?}") };
+    assert!(detail.contains("spBv1.0/STATE/scada") && detail.contains("not there"), "{detail}");
     host.state("scada", true, since + 3_600_000);
     host.until("everything counts", |_| site.shelf.open() == 0).await;
+    assert!(matches!(site.noticed()[..], [("host_awaited", Phase::Cleared, _)]));
     assert_eq!(host.of("NBIRTH").len(), births + 1);
     let (told, historical) = site.told(&host);
     assert_eq!(taken.difference(&told).count(), 0, "of {}", taken.len());

@@ -1,6 +1,6 @@
 //! What a host may rely on, whatever happens: checked over everything that an edge node has said, and the values in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use rumqttc::QoS;
@@ -29,6 +29,8 @@ struct Session {
     aliases: BTreeMap<u64, (String, String)>,
     /// Devices that are alive.
     devices: Vec<String>,
+    /// Those of before the NBIRTH: a host shows them as they were until it is told that they live or died.
+    untold: Vec<String>,
     /// Has anything but births been sent since the NBIRTH?
     data: bool,
 }
@@ -95,7 +97,8 @@ fn said(session: &mut Session, message: &Message, devices: &[&str], values: &mut
         assert_eq!(payload.bd_seq(), session.bd_seq, "the birth is of the death before it");
         let rebirth = payload.named("Node Control/Rebirth").expect("it can be asked for");
         assert_eq!((rebirth.alias, rebirth.datatype, &rebirth.value), (None, Some(11), &Some(Value::Bool(false))));
-        (session.aliases, session.devices, session.data) = (BTreeMap::new(), Vec::new(), false);
+        session.untold.append(&mut session.devices);
+        (session.aliases, session.data) = (BTreeMap::new(), false);
     } else {
         assert_eq!(Some(seq), session.next_seq, "{kind} {:?}: one count for all of it", message.device);
     }
@@ -104,15 +107,20 @@ fn said(session: &mut Session, message: &Message, devices: &[&str], values: &mut
     match kind.as_str() {
         "NBIRTH" | "DBIRTH" => {
             born(session, &device, payload);
+            session.untold.retain(|before| *before != device);
             if kind == "DBIRTH" && !session.devices.contains(&device) {
                 session.devices.push(device.clone());
             }
         }
-        "DDEATH" => session.devices.retain(|alive| *alive != device),
+        "DDEATH" => {
+            assert!(session.devices.contains(&device), "{device} dies, and did not live");
+            session.devices.retain(|alive| *alive != device);
+        }
         "NDATA" | "DDATA" => {
             let first = !std::mem::replace(&mut session.data, true);
             let all = devices.iter().all(|device| session.devices.iter().any(|born| born == device));
             assert!(!first || all, "all are born before data: {:?}", session.devices);
+            assert!(session.untold.is_empty(), "neither born again nor dead: {:?}", session.untold);
             assert!(kind == "NDATA" || session.devices.contains(&device), "data of a device that is dead: {device}");
         }
         other => panic!("an edge node does not send {other}"),
@@ -138,8 +146,10 @@ fn said(session: &mut Session, message: &Message, devices: &[&str], values: &mut
 }
 
 fn born(session: &mut Session, device: &str, payload: &Payload) {
+    let mut names = BTreeSet::new();
     for metric in &payload.metrics {
         let name = metric.name.clone().expect("a birth names its metrics");
+        assert!(names.insert(name.clone()), "{device}: two metrics are {name}");
         assert!(metric.datatype.is_some_and(|kind| (1..=19).contains(&kind)), "{name} has a type");
         if let Some(properties) = &metric.properties {
             assert_eq!(properties.keys.len(), properties.values.len(), "{name}");

@@ -108,7 +108,8 @@ async fn a_broker_that_dies_with_what_it_had_loses_no_value() {
 async fn late_values_say_so_and_never_stand_before_live_ones() {
     let (plc, host) = (Plc::start().await, Host::start().await);
     host.die();
-    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let alarmed = two_devices(&plc).replacen("max = 500.0", "max = 500.0\nalarm = { high = 40.0 }", 1);
+    let home = Home::new(&(alarmed + &uplink(&host, "")));
     let daemon = home.run();
     let truth = Truth::of(&daemon).await;
     let counting = count_up(&plc);
@@ -117,6 +118,21 @@ async fn late_values_say_so_and_never_stand_before_live_ones() {
     host.live();
     truth.is_at(&host, &["meter", "plc"]).await;
     counting.abort();
+    let last_alarm = |host: &Host| {
+        let values = lawful(host, &["meter", "plc"]);
+        let told = values.get(&(String::new(), "Node Info/Alarm".into())).cloned().unwrap_or_default();
+        let (mut newest, mut last) = (0, None);
+        for told in told.into_iter().filter(|told| !told.in_birth && !told.historical) {
+            assert!(told.unix_ms >= newest, "an old alarm as the newest: {told:?} after {newest}");
+            (newest, last) = (told.unix_ms, told.value);
+        }
+        last
+    };
+    let is = |last: Option<Value>, state: &str| matches!(last, Some(Value::Text(text)) if text.contains(state));
+    plc.set(0, &[150]);
+    host.until("the alarm", |host| is(last_alarm(host), "\"active\"")).await;
+    plc.set(0, &[0]);
+    host.until("its end", |host| is(last_alarm(host), "\"cleared\"")).await;
     let values = lawful(&host, &["meter", "plc"]);
     let told = &values[&("plc".into(), "level".into())];
     let mut newest = 0;

@@ -82,7 +82,7 @@ async fn the_next_server_is_tried_when_the_primary_host_leaves_this_one() {
     let truth = Truth::of(&daemon).await;
     let counting = count_up(&plc);
     first.count("DDATA", 3).await;
-    second.state("scada", true, 6_000);
+    second.state("scada", true, 4_000); // its session there is the older one
     first.state("scada", false, 5_000);
     second.count("DDATA", 3).await;
     let left = first.log().iter().position(|entry| matches!(entry.did, Did::Gone)).expect("it has left the first");
@@ -93,6 +93,24 @@ async fn the_next_server_is_tried_when_the_primary_host_leaves_this_one() {
     assert!([&first, &second].iter().all(|host| host.log().iter().any(asked)), "the state is asked for on each server");
     counting.abort();
     truth.is_at_either(&[&first, &second], &["meter", "plc"]).await;
+    drop(daemon);
+}
+
+// covers: tck-id-operational-behavior-primary-application-state-with-multiple-servers-walk
+#[tokio::test]
+async fn a_server_that_keeps_that_the_host_is_offline_is_left_for_the_next_without_a_wait() {
+    let (plc, first, second) = (Plc::start().await, Host::start().await, Host::start().await);
+    first.state("scada", false, 5_000);
+    second.state("scada", true, 4_000);
+    let urls = format!("urls = [\"mqtt://{}\", \"mqtt://{}\"]", first.address, second.address);
+    let one = format!("url = \"mqtt://{}\"", first.address);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&first, PRIMARY).replace(&one, &urls)));
+    let daemon = home.run();
+    second.count("DDATA", 2).await;
+    let waited = second.log()[0].at - first.log()[0].at;
+    assert!(waited < std::time::Duration::from_secs(15), "{waited:?} at a server that says where the host is not");
+    assert_eq!((first.messages().len(), first.connects().len()), (0, 1));
+    lawful(&second, &["meter", "plc"]);
     drop(daemon);
 }
 

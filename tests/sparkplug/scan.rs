@@ -60,6 +60,25 @@ async fn a_scan_rate_makes_messages_rarer_and_larger_while_the_plc_is_polled_as_
     drop(daemon);
 }
 
+/// What is gathered for an hour is not what a host must know at once.
+#[tokio::test]
+async fn devices_that_fall_silent_under_a_scan_rate_of_an_hour_are_told_to_be_bad_and_dead_in_seconds() {
+    let (plc, host) = (Plc::start().await, Host::start().await);
+    let home = Home::new(&(two_devices(&plc) + &uplink(&host, "")));
+    let daemon = home.run();
+    host.count("DDATA", 3).await;
+    ask(&host, 3_600_000);
+    told(&host, 3_600_000).await;
+    drop(plc);
+    host.count("DDEATH", 2).await;
+    let values = crate::law::lawful(&host, &["meter", "plc"]);
+    for (device, name) in [("plc", "level"), ("meter", "energy")] {
+        let last = values[&(device.into(), name.into())].last().unwrap();
+        assert_eq!((&last.value, last.historical), (&None, false), "{device}: bad before it is dead");
+    }
+    drop(daemon);
+}
+
 /// Ticks of the processor that a process has had, hundredths of a second.
 fn ticks(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

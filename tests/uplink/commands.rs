@@ -212,7 +212,8 @@ async fn a_refused_subscription_is_no_reason_to_keep_the_samples_back() {
             Home::new(&(config(plc.line.address()) + &writable + &uplink("cloud", cloud.address) + &keys(version)));
         let daemon = home.run();
         cloud.until("a value", |cloud| !cloud.on("site/gw/plc/level").is_empty()).await;
-        assert!(daemon.said("refuses to send commands").is_some());
+        let refused = daemon.said("refuses to send commands").expect("it is said");
+        assert!(refused.contains("gw/plc/level/set"), "which: {refused}");
         assert_eq!(daemon.stop().await, Some(0));
     }
 }

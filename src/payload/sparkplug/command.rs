@@ -29,7 +29,7 @@ pub struct Command {
     pub name: Option<String>,
     /// As in the birth.
     pub alias: Option<u64>,
-    /// When the host wanted it, UTC, ms, if it says so.
+    /// When the host wanted it, UTC, ms: what the metric says, or else its payload, which has to (tck-id-payloads-dcmd-timestamp).
     pub timestamp_ms: Option<u64>,
     /// What to write.
     pub told: Told,
@@ -67,10 +67,11 @@ pub enum Refused {
 
 /// Reads the payload of an NCMD or DCMD. It may be compressed.
 pub fn decode_command(payload: &[u8]) -> Result<Vec<Command>, Refused> {
-    decode_within(payload, (BYTES_MAX, METRICS_MAX))?.metrics.into_iter().map(command).collect()
+    let payload = decode_within(payload, (BYTES_MAX, METRICS_MAX))?;
+    payload.metrics.into_iter().map(|metric| command(metric, payload.timestamp)).collect()
 }
 
-/// A payload of at most so many bytes and metrics, unpacked where it is compressed.
+/// A payload of at most so many bytes and metrics, unpacked where it is compressed; its time may stand outside alone.
 pub(super) fn decode_within(
     payload: &[u8],
     (bytes_max, metrics_max): (usize, usize),
@@ -85,7 +86,13 @@ pub(super) fn decode_within(
     });
     let body = decoded.body.as_deref().unwrap_or_default();
     let plain = squeeze::unpack(body, algorithm.unwrap_or(squeeze::DEFLATE), bytes_max).ok_or(Refused::Malformed)?;
-    decode(&plain, (bytes_max, metrics_max))
+    let inner = decode(&plain, (bytes_max, metrics_max))?;
+    Ok(proto::Payload { timestamp: said(inner.timestamp).or(decoded.timestamp), ..inner })
+}
+
+/// A time of 0 is none.
+fn said(timestamp: Option<u64>) -> Option<u64> {
+    timestamp.filter(|unix_ms| *unix_ms > 0)
 }
 
 fn decode(payload: &[u8], (bytes_max, metrics_max): (usize, usize)) -> Result<proto::Payload, Refused> {
@@ -121,7 +128,7 @@ fn metrics(payload: &[u8]) -> Result<usize, Refused> {
     Ok(count)
 }
 
-fn command(metric: proto::Metric) -> Result<Command, Refused> {
+fn command(metric: proto::Metric, sent: Option<u64>) -> Result<Command, Refused> {
     let name = metric.name.filter(|name| !name.is_empty());
     if name.is_none() && metric.alias.is_none() || name.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
         return Err(Refused::Nameless);
@@ -136,7 +143,8 @@ fn command(metric: proto::Metric) -> Result<Command, Refused> {
         value => value,
     };
     let value = value.filter(|_| metric.is_null != Some(true)).ok_or(Refused::Valueless)?;
-    Ok(Command { name, alias: metric.alias, timestamp_ms: metric.timestamp, told: Told { datatype, value } })
+    let timestamp_ms = said(metric.timestamp).or(sent);
+    Ok(Command { name, alias: metric.alias, timestamp_ms, told: Told { datatype, value } })
 }
 
 impl Told {
@@ -328,6 +336,37 @@ mod tests {
         }
     }
 
+    fn packed(plain: &[u8], algorithm: Option<&str>, timestamp: Option<u64>) -> Vec<u8> {
+        let metric = |text: &str| proto::Metric {
+            name: Some("algorithm".to_owned()),
+            value: Some(MetricValue::StringValue(text.to_owned())),
+            ..proto::Metric::default()
+        };
+        let (uuid, body) = (Some(squeeze::UUID.to_owned()), Some(squeeze::gzip(plain)));
+        let metrics = algorithm.map(metric).into_iter().collect();
+        proto::Payload { timestamp, metrics, uuid, body, ..proto::Payload::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn a_command_is_as_old_as_its_metric_says_or_else_its_payload_packed_or_not() {
+        let plain = |metric, payload| {
+            let metrics = vec![proto::Metric { timestamp: metric, ..rebirth() }];
+            proto::Payload { timestamp: payload, metrics, ..proto::Payload::default() }.encode_to_vec()
+        };
+        let sent = |bytes: &[u8]| decode_command(bytes).expect("a command")[0].timestamp_ms;
+        for (metric, inner, outer, plainly, packedly) in [
+            (Some(5), Some(6), Some(7), Some(5), Some(5)),
+            (None, Some(6), Some(7), Some(6), Some(6)),
+            (Some(0), Some(6), None, Some(6), Some(6)),
+            (None, None, Some(7), None, Some(7)),
+            (None, None, None, None, None),
+        ] {
+            let plain = plain(metric, inner);
+            let told = (sent(&plain), sent(&packed(&plain, Some("GZIP"), outer)));
+            assert_eq!(told, (plainly, packedly), "{metric:?} {inner:?} {outer:?}");
+        }
+    }
+
     #[test]
     fn hostile_bytes_are_bounded_before_anything_is_made_of_them() {
         let two_bytes_a_metric = [0x12, 0x00].repeat(METRICS_MAX + 1);
@@ -339,17 +378,7 @@ mod tests {
         for wrong in [&far[..], &deep, &endless_varint, &[0x12], &[0x12, 0x05, 0x00], b"{\"value\":1}", &[0xFF; 64]] {
             assert_eq!(decode_command(wrong), Err(Refused::Malformed), "{}", wrong.escape_ascii());
         }
-        let packed = |plain: &[u8], algorithm: Option<&str>| {
-            let name = Some("algorithm".to_owned());
-            let metric = |text: &str| proto::Metric {
-                name: name.clone(),
-                value: Some(MetricValue::StringValue(text.to_owned())),
-                ..proto::Metric::default()
-            };
-            let (uuid, body) = (Some(squeeze::UUID.to_owned()), Some(squeeze::gzip(plain)));
-            let metrics = algorithm.map(metric).into_iter().collect();
-            proto::Payload { metrics, uuid, body, ..proto::Payload::default() }.encode_to_vec()
-        };
+        let packed = |plain: &[u8], algorithm| packed(plain, algorithm, None);
         let plain = encoded(vec![rebirth()]);
         assert_eq!(decode_command(&packed(&plain, Some("GZIP"))), decode_command(&plain));
         assert_eq!(decode_command(&packed(&plain, None)), Err(Refused::Malformed), "that would be DEFLATE");

@@ -297,7 +297,7 @@ impl Packer {
             to: gap.to.map(|at| self.clock.wall(at)),
             reason: reason(&gap.reason),
         });
-        let said = self.node().map(|node| Said::Ready(node.gap(&payload)));
+        let said = self.node().is_some().then(|| Said::Gap(String::from_utf8_lossy(&payload).into_owned()));
         let payload = self.form.compressed(payload);
         Message {
             topic: self.gap_topic.clone(),

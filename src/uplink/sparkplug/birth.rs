@@ -5,6 +5,9 @@
 //! [`QUIET`]. It is born when it answers again; or when something is owed of it that is older than its death, because a host
 //! takes no data of a device that it was not told of. Then it dies again, after the same quiet time.
 //!
+//! A host keeps devices and their last values over an NBIRTH. So whoever was born and is not in the births to come dies before
+//! them: one that a reload took away, and one that went just now.
+//!
 //! Records may name tags that the plan does not have any more. Their device is born again with them, and a device that is gone
 //! altogether is born for them alone.
 
@@ -15,6 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::catalogue::{Known, OWN, VERSION, is_there};
+use super::own::Last;
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
 use crate::config::plan::{Limits, TagPlan};
 use crate::flow::hub::{DeviceReport, Standing};
@@ -30,8 +34,11 @@ use crate::payload::sparkplug::{
 use crate::store::DictionaryTag;
 
 /// So long after its last data, or after it went where that is later, a device that is down dies: its last values go before it.
-/// Beside the time that they take to be stored, and to be put together with others.
+/// Beside the time that they take to be stored; they are [`GATHER_DYING`] for less.
 const QUIET: Duration = Duration::from_secs(2);
+/// Data wait no longer for more while a device is dying: what they are gathered for may be an hour away, and a host shows the
+/// device as it was until it hears of its death.
+const GATHER_DYING: Duration = Duration::from_secs(1);
 /// How often it is looked at how devices stand.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -68,8 +75,12 @@ impl EdgeNode {
         self.forget_answers();
         self.metrics.clear();
         self.due.clear();
-        self.due.push_back(Due::Node);
         let (catalogue, reports) = (Arc::clone(&self.catalogue), self.reports());
+        let is_there = |known: &Known| stands(&reports, known).is_none_or(is_there);
+        let alive = self.devices.iter().filter(|(_, life)| life.born).map(|(name, _)| name);
+        let lost = alive.filter(|name| !catalogue.device(name).is_some_and(is_there));
+        self.due.extend(lost.cloned().map(Due::Death));
+        self.due.push_back(Due::Node);
         let seen = self.clock.now();
         for life in self.devices.values_mut() {
             life.born = false;
@@ -77,7 +88,7 @@ impl EdgeNode {
         }
         for known in &catalogue.devices {
             let life = self.devices.entry(Arc::clone(&known.name)).or_default();
-            if stands(&reports, known).is_none_or(is_there) {
+            if is_there(known) {
                 self.due.push_back(Due::Device(Arc::clone(&known.name)));
             } else {
                 life.dead_since.get_or_insert(seen);
@@ -98,6 +109,7 @@ impl EdgeNode {
         self.looked_at = Some(now);
         let (catalogue, reports) = (Arc::clone(&self.catalogue), self.reports());
         let quiet = self.quiet();
+        self.dying = false;
         let mut due = Vec::new();
         for (name, life) in &mut self.devices {
             let known = catalogue.device(name);
@@ -105,6 +117,7 @@ impl EdgeNode {
             // one that no plan has any more was not seen to go: there is nothing left to come from it
             let went = if known.is_some() && !there { Some(*life.gone_at.get_or_insert(now)) } else { None };
             life.gone_at = went;
+            self.dying |= life.born && went.is_some();
             match (life.born, there) {
                 (true, false) if life.busy_at.max(went).is_none_or(|at| now >= at + quiet) => {
                     due.push(Due::Death(Arc::clone(name)));
@@ -120,7 +133,13 @@ impl EdgeNode {
     /// See [`QUIET`].
     pub(super) fn quiet(&self) -> Duration {
         let stored = self.told.as_ref().map_or(Duration::ZERO, |plan| plan.store.commit_interval);
-        QUIET + stored + self.gather()
+        QUIET + stored
+    }
+
+    /// How long data that are not many wait for more.
+    pub(super) fn gather(&self) -> Duration {
+        let wait = self.scan_rate.unwrap_or(self.batch_interval);
+        if self.dying { wait.min(GATHER_DYING) } else { wait }
     }
 
     fn reports(&self) -> Vec<DeviceReport> {
@@ -156,24 +175,32 @@ impl EdgeNode {
 
     fn node_birth(&self) -> Telegram {
         let (mut payload, now_ms) = (Payload::new(0, None), self.now_ms());
-        let mut push = |name, alias, datatype, value| {
+        let mut push = |name, alias, at_ms, datatype, value| {
             payload.push(&Metric {
                 name: Some(name),
                 alias,
-                timestamp_ms: Some(now_ms),
+                timestamp_ms: Some(at_ms),
                 datatype: Some(datatype),
                 historical: false,
                 value,
                 properties: &[],
             });
         };
-        push(BD_SEQ, None, DataType::Int64, Value::Long(self.numbers.bdseq.into()));
-        push(REBIRTH, None, DataType::Boolean, Value::Bool(false));
-        push(NEXT_SERVER, None, DataType::Boolean, Value::Bool(false));
-        push(SCAN_RATE, None, DataType::Int64, Value::Long(self.scan_rate_ms()));
-        push(VERSION.0, Some(VERSION.1), TEXT, Value::Str(env!("CARGO_PKG_VERSION")));
-        for (name, alias) in OWN {
-            push(name, Some(alias), TEXT, Value::Null);
+        // in the order of time (tck-id-operational-behavior-data-publish-nbirth-order); what follows is of now
+        let at_ms = |last: &Last| ms(self.clock.wall(last.at).unix_ms).min(now_ms);
+        let mut said: Vec<_> =
+            OWN.iter().filter_map(|(name, alias)| Some((*name, *alias, self.own.get(alias)?))).collect();
+        said.sort_by_key(|(.., last)| at_ms(last));
+        for (name, alias, last) in said {
+            push(name, Some(alias), at_ms(last), TEXT, Value::Str(&last.text));
+        }
+        push(BD_SEQ, None, now_ms, DataType::Int64, Value::Long(self.numbers.bdseq.into()));
+        push(REBIRTH, None, now_ms, DataType::Boolean, Value::Bool(false));
+        push(NEXT_SERVER, None, now_ms, DataType::Boolean, Value::Bool(false));
+        push(SCAN_RATE, None, now_ms, DataType::Int64, Value::Long(self.scan_rate_ms()));
+        push(VERSION.0, Some(VERSION.1), now_ms, TEXT, Value::Str(env!("CARGO_PKG_VERSION")));
+        for (name, alias) in OWN.into_iter().filter(|(_, alias)| !self.own.contains_key(alias)) {
+            push(name, Some(alias), now_ms, TEXT, Value::Null);
         }
         Telegram { kind: Kind::NBirth, device: None, payload }
     }
@@ -191,7 +218,7 @@ impl EdgeNode {
             // in the order of time (tck-id-operational-behavior-data-publish-dbirth-order); what follows is of now
             rows.sort_by_key(|(_, (told, _))| self.clock.wall(told.newest).unix_ms);
             for (entry, (told, sample)) in rows {
-                names.insert(entry.name.as_str());
+                names.insert(entry.name.clone());
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
                 let tag = plan.tags.get(entry.tag.0 as usize);
                 let properties = properties(told.quality, tag);
@@ -210,10 +237,10 @@ impl EdgeNode {
         let life = self.devices.entry(Arc::clone(name)).or_default();
         for (alias, tag) in &life.extras {
             let plain = metric_name(&tag.topic, &tag.device, &tag.name);
-            let apart = format!("{plain} ({} {alias})", tag.data_type);
+            let name = if names.contains(&plain) { format!("{plain} ({} {alias})", tag.data_type) } else { plain };
             let quality = quality_code(Quality::Bad(Cause::Stale));
             payload.push(&Metric {
-                name: Some(if names.contains(plain.as_str()) { &apart } else { &plain }),
+                name: Some(&name),
                 alias: Some(*alias),
                 timestamp_ms: Some(now_ms),
                 datatype: Some(type_of(tag.data_type, Worked::Raw)),
@@ -221,6 +248,7 @@ impl EdgeNode {
                 value: Value::Null,
                 properties: &[(QUALITY, Property::Int(quality))],
             });
+            names.insert(name);
             self.metrics.insert(*alias, Told { newest: taken, quality });
         }
         (life.born, life.stale, life.dead_since, life.busy_at) = (true, false, None, Some(now));

@@ -26,7 +26,7 @@ pub(super) const EVENT: (&str, u64) = ("Node Info/Event", (1 << 32) + 1);
 pub(super) const RESULT: (&str, u64) = ("Node Info/Command Result", (1 << 32) + 2);
 /// Of what is lost.
 pub(super) const GAP: (&str, u64) = ("Node Info/Gap", (1 << 32) + 3);
-/// All of these, without a value at first.
+/// All of these, without a value until one was said.
 pub(super) const OWN: [(&str, u64); 4] = [ALARM, EVENT, RESULT, GAP];
 /// Of the gateway.
 pub(super) const VERSION: (&str, u64) = ("Node Info/Version", (1 << 32) + 4);

@@ -45,6 +45,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub(super) struct Heard {
     /// Of the primary host, newest last.
     pub(super) states: Vec<State>,
+    /// Something came on the topic of its state.
+    pub(super) on_state: bool,
     pub(super) rebirth: bool,
     pub(super) next_server: bool,
     /// ms
@@ -94,6 +96,7 @@ impl Ears {
         if self.host_topic.as_deref() != Some(topic) {
             return;
         }
+        self.note(|heard| heard.on_state = true);
         match decode_state(payload) {
             Ok(State { timestamp_ms, .. }) if !is_credible(timestamp_ms, &self.clock) => {
                 tracing::warn!(topic, timestamp_ms, "state of a host passed over: its time is far ahead of ours");
@@ -125,6 +128,11 @@ impl Ears {
     fn note(&self, change: impl FnOnce(&mut Heard)) {
         change(&mut self.lock());
         self.changed.notify_one();
+    }
+
+    /// Where the primary host says whether it is there, if there is one.
+    pub(super) fn host_topic(&self) -> Option<&str> {
+        self.host_topic.as_deref()
     }
 
     /// Takes what was heard.

@@ -6,7 +6,7 @@
 //! Quality is told where it is not good, and once when it is good again. A sample without value of a device that was told to be
 //! dead, taken after it died, says nothing new and goes nowhere; its number counts as received.
 //!
-//! Events have JSON as value, with their topic: an edge node has no topic for each of them.
+//! Events are the gateway's own (`own`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::catalogue::{ALARM, EVENT, GAP, RESULT};
-use super::{EdgeNode, TEXT, Telegram, Told, ms};
+use super::own::Own;
+use super::{EdgeNode, Telegram, Told, ms};
 use crate::config::plan::Datatypes;
 use crate::model::quality::Quality;
 use crate::model::sparkplug::{Kind, check_id};
@@ -45,8 +45,8 @@ const TELEGRAM_BYTES: usize = 60;
 /// that they need, and what of them is historical.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::uplink) enum Said {
-    /// It depends on no birth.
-    Ready(Telegram),
+    /// A declared loss, as JSON.
+    Gap(String),
     /// These, in about so many bytes.
     Records { records: Vec<Owed>, bytes: usize },
 }
@@ -55,7 +55,7 @@ impl Said {
     /// Bytes on the wire before TLS.
     pub(in crate::uplink) fn bytes(&self) -> usize {
         match self {
-            Self::Ready(telegram) => telegram.payload.encoded_len() + TELEGRAM_BYTES,
+            Self::Gap(text) => text.len() + SAMPLE_BYTES + TELEGRAM_BYTES,
             Self::Records { bytes, .. } => *bytes,
         }
     }
@@ -76,6 +76,7 @@ pub(in crate::uplink) struct Draft {
     pub(super) telegrams: Vec<Telegram>,
     telegrams_max: usize,
     told: HashMap<u64, Told>,
+    own: Own,
     /// Tags that no birth told of.
     strangers: Vec<Arc<DictionaryTag>>,
 }
@@ -101,7 +102,7 @@ impl EdgeNode {
     /// They are made here and not before, of what births have told by now; a birth that goes before them counts as told too.
     pub(super) fn say(&mut self, said: Said, bytes_max: usize, now: Instant) -> Vec<Telegram> {
         match said {
-            Said::Ready(telegram) => vec![telegram],
+            Said::Gap(text) => vec![self.gap(text)],
             Said::Records { records, .. } => self.say_records(&records, bytes_max, now),
         }
     }
@@ -152,7 +153,7 @@ impl EdgeNode {
                     OwedBody::Event { topic, body } => {
                         let time = self.clock.wall(owed.at);
                         let numbered = event::numbered(body, time, owed.number, owed.previous);
-                        self.event(&mut payload, topic, &numbered, at_ms);
+                        self.event(&mut payload, &mut draft.own, owed, (topic, &numbered));
                     }
                     OwedBody::Message { .. } => {} // refused with the configuration: no such record is owed here
                 }
@@ -165,8 +166,9 @@ impl EdgeNode {
 
     /// A draft is to be sent.
     pub(super) fn keep(&mut self, draft: Draft) -> Vec<Telegram> {
-        let Draft { telegrams, told, strangers, .. } = draft;
+        let Draft { telegrams, told, own, strangers, .. } = draft;
         self.metrics.extend(told);
+        self.own.extend(own);
         self.meet(strangers);
         telegrams
     }
@@ -178,13 +180,6 @@ impl EdgeNode {
             life.stale = true;
             life.extras.insert(tag.id.into(), tag);
         }
-    }
-
-    /// A declared loss.
-    pub(in crate::uplink) fn gap(&self, text: &[u8]) -> Telegram {
-        let mut payload = Payload::new(0, None);
-        self.json_metric(&mut payload, GAP, &String::from_utf8_lossy(text), self.now_ms());
-        Telegram { kind: Kind::NData, device: None, payload }
     }
 
     /// What data say of it.
@@ -244,33 +239,6 @@ impl EdgeNode {
             historical,
             value,
             properties: if loud { &property } else { &[] },
-        });
-    }
-
-    fn event(&self, payload: &mut Payload, topic: &str, numbered: &[u8], at_ms: u64) {
-        let metric = if topic.ends_with("/set/result") {
-            RESULT
-        } else if topic.starts_with("ironbridge/") && topic.contains("/alarm/") {
-            ALARM
-        } else {
-            EVENT
-        };
-        let body = String::from_utf8_lossy(numbered);
-        let rest = body.trim_start().strip_prefix('{').unwrap_or("}").trim_start();
-        let comma = if rest.starts_with('}') { "" } else { "," };
-        let text = format!("{{\"topic\":{}{comma}{rest}", serde_json::Value::from(topic));
-        self.json_metric(payload, metric, &text, at_ms);
-    }
-
-    fn json_metric(&self, payload: &mut Payload, (_, alias): (&str, u64), text: &str, at_ms: u64) {
-        payload.push(&Metric {
-            name: None,
-            alias: Some(alias),
-            timestamp_ms: Some(at_ms),
-            datatype: self.datatype(TEXT),
-            historical: false,
-            value: Value::Str(text),
-            properties: &[],
         });
     }
 }

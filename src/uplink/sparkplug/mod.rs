@@ -2,9 +2,10 @@
 //!
 //! The room around it stays as it is: source, packing into runs, lanes, window, pace, budgets. Here is only where Sparkplug
 //! differs: `number` its two counts · `catalogue` which metric is which tag · `birth` births, deaths and when a device has them ·
-//! `data` records to NDATA and DDATA, and what of them is historical · `barrier` how QoS 0 is acknowledged · `host` what the
-//! primary host has to do with it · `rebirth` births on request, but no storm of them · `commands` NCMD, DCMD and STATE as they
-//! come in · `answers` what they are told when they want what cannot be · `sending` the feeder's part.
+//! `data` records to NDATA and DDATA, and what of them is historical · `own` alarms, events and the like · `barrier` how QoS 0 is
+//! acknowledged · `host` what the primary host has to do with it · `rebirth` births on request, but no storm of them ·
+//! `commands` NCMD, DCMD and STATE as they come in · `answers` what they are told when they want what cannot be · `sending` the
+//! feeder's part.
 //!
 //! ```text
 //! CONNECT, will NDEATH(bdSeq) · SUBSCRIBE NCMD DCMD STATE · SUBACK · [STATE online] · NBIRTH(bdSeq, seq 0) · DBIRTH … ·
@@ -25,6 +26,7 @@ mod commands;
 mod data;
 mod host;
 mod number;
+mod own;
 mod rebirth;
 mod sending;
 
@@ -58,6 +60,7 @@ use catalogue::Catalogue;
 use data::TELEGRAMS_MAX;
 use host::Host;
 use number::Numbers;
+use own::Own;
 use rebirth::Rebirth;
 
 /// A host that wants less would take us for dead.
@@ -101,9 +104,13 @@ pub(super) struct EdgeNode {
     devices: HashMap<Arc<str>, Life>,
     /// By alias: what was told of each metric in this session.
     metrics: HashMap<u64, Told>,
+    /// What was said last of the gateway's own; outlives sessions.
+    own: Own,
     /// Births and deaths to be sent, before anything else.
     due: VecDeque<Due>,
     looked_at: Option<Instant>,
+    /// A device went and has no DDEATH yet.
+    dying: bool,
     /// NBIRTH of this session was sent.
     born: bool,
     rebirth: Rebirth,
@@ -149,8 +156,10 @@ impl EdgeNode {
             told: None,
             devices: HashMap::new(),
             metrics: HashMap::new(),
+            own: Own::new(),
             due: VecDeque::new(),
             looked_at: None,
+            dying: false,
             born: false,
             rebirth: Rebirth::default(),
             host: spark.primary_host.as_ref().map(|_| Host::new(spark.host_timeout, clock.clone())),
@@ -177,10 +186,10 @@ impl EdgeNode {
         self.commands = Some(commands);
     }
 
-    /// A session begins, with this count; without a store that could be opened, with the one after the last.
-    pub(super) fn begin(&mut self, bdseq: Option<u8>) {
+    /// A session with this server begins, with this count; without a store that could be opened, with the one after the last.
+    pub(super) fn begin(&mut self, bdseq: Option<u8>, server: usize) {
         self.numbers = Numbers::begin(bdseq.unwrap_or_else(|| self.numbers.bdseq.wrapping_add(1)));
-        self.born = false;
+        (self.born, self.dying) = (false, false);
         self.due.clear();
         self.devices.clear();
         self.metrics.clear();
@@ -188,7 +197,7 @@ impl EdgeNode {
         self.forget_answers();
         self.ears.begin();
         if let Some(host) = &mut self.host {
-            host.begin();
+            host.begin(server);
         }
     }
 
@@ -253,11 +262,6 @@ impl EdgeNode {
         self.tell_scan_rate = true;
     }
 
-    /// How long data that are not many wait for more.
-    fn gather(&self) -> Duration {
-        self.scan_rate.unwrap_or(self.batch_interval)
-    }
-
     /// A host sends us to the next server: may it, so soon after the last time?
     fn may_move(&mut self, now: Instant) -> bool {
         let may = self.moved_at.is_none_or(|at| now >= at + MOVE_EVERY);
@@ -287,12 +291,19 @@ impl EdgeNode {
         let Some(plant) = &self.plant else { return (1, 0) };
         let plan = plant.plan.load();
         let births = births(&plan.devices, &plan.tags, &self.classes);
-        (births.messages, births.bytes)
+        let own: usize = self.own.values().map(|last| last.text.len()).sum();
+        (births.messages, births.bytes + own)
     }
 
     /// Its primary host, if it has one.
     const fn host(&mut self) -> Option<&mut Host> {
         self.host.as_mut()
+    }
+
+    /// For a person, when everything has waited for the primary host for long.
+    fn misses_host(&self, now: Instant) -> Option<String> {
+        let (missed, topic) = (self.host.as_ref()?.is_missed(now)?, self.ears.host_topic()?);
+        Some(format!("nothing is sent before the primary host says that it is there: on {topic}, {missed}"))
     }
 
     /// What came in for it.

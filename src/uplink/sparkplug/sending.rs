@@ -26,7 +26,7 @@ const BIRTH_BYTES: usize = 64 << 10;
 const BIRTHS: usize = 256;
 /// A barrier behind so many bytes, or more where the link carries them in a moment; a barrier costs some 40.
 const BARRIER_BYTES: usize = 4 << 10;
-/// How long a server of several is watched for the primary host.
+/// How long a server of several is watched for the primary host, where it does not say that it is not there.
 const HOST_WAIT: Duration = Duration::from_secs(30);
 
 /// May data go?
@@ -66,7 +66,10 @@ impl<S: Source> Session<'_, S> {
     fn hear(&mut self, client: &Client, line: &Line, progress: &mut Progress, now: Instant) -> Result<(), End> {
         let several = self.plan.servers.len() > 1;
         let Some(node) = self.packer.node() else { return Ok(()) };
-        let Heard { states, rebirth, next_server, show, scan_rate } = node.ears.take();
+        let Heard { states, on_state, rebirth, next_server, show, scan_rate } = node.ears.take();
+        if let Some(host) = node.host().filter(|_| on_state) {
+            host.overhear();
+        }
         for state in states {
             if let Some(host) = node.host() {
                 host.hear(state);
@@ -83,8 +86,6 @@ impl<S: Source> Session<'_, S> {
         node.show(show);
         if let Some(every_ms) = scan_rate {
             node.scan(every_ms);
-            let wait = node.gather();
-            self.packer.gather_for(wait);
         }
         if !next_server {
             return Ok(());
@@ -128,6 +129,8 @@ impl<S: Source> Session<'_, S> {
         }
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
         node.look(now);
+        let wait = node.gather();
+        self.packer.gather_for(wait);
         while !self.packer.node().is_none_or(|node| node.due.is_empty()) {
             let (messages, bytes) = line.flying();
             if bytes >= BIRTH_BYTES.min(line.bytes_max()) || messages >= BIRTHS {
@@ -162,7 +165,7 @@ impl<S: Source> Session<'_, S> {
 
     /// What the primary host has to say to births and data; `None`: go on.
     fn host_allows(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<Option<Data>, End> {
-        let several = self.plan.servers.len() > 1;
+        let servers = self.plan.servers.len();
         let Some(node) = self.packer.node() else { return Ok(None) };
         let born = node.is_born();
         let Some(host) = node.host() else { return Ok(None) };
@@ -179,13 +182,20 @@ impl<S: Source> Session<'_, S> {
                 if host.greet(Instant::now()) {
                     (progress.round_at, progress.paused) = (Some(Instant::now()), true);
                 }
+                self.trouble.host_is_there();
                 Ok(None)
             }
-            Standing::Unknown | Standing::Offline if several && progress.stands_for() >= HOST_WAIT => {
+            Standing::Unknown | Standing::Offline
+                if host.walks_on(servers) || servers > 1 && progress.stands_for() >= HOST_WAIT =>
+            {
                 Err(self.leave_for_host(client, line, "the primary host is not at this server"))
             }
             Standing::Unknown | Standing::Offline => {
-                host.keep_waiting(Instant::now());
+                let now = Instant::now();
+                host.keep_waiting(now);
+                if let Some(detail) = node.misses_host(now) {
+                    self.trouble.host_awaited(&detail);
+                }
                 Ok(Some(Data::MustWait))
             }
         }

@@ -23,6 +23,7 @@ use crate::model::sparkplug::{Kind, Node};
 use crate::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use crate::model::time::{Boot, Stamp};
 use crate::model::value::Value;
+use crate::payload::sparkplug::decode_reading;
 use crate::store::{DictionaryTag, Item, Owed, OwedBody};
 use crate::uplink::pack::{MESSAGE_BYTES_MAX, Packer};
 use crate::uplink::source::Lane;
@@ -82,7 +83,7 @@ impl Site {
         node.live_in(Plant { plan: Arc::clone(&plan), latest: Arc::clone(&latest) });
         let names = [(1, "pump", "a"), (2, "pump", "b"), (3, "valve", "a"), (4, "valve", "b")];
         let dictionary = names.map(|(id, device, name)| tag(id, device, name)).to_vec();
-        node.begin(Some(7));
+        node.begin(Some(7), 0);
         Self { node, latest, plan, dictionary, time }
     }
 
@@ -289,6 +290,22 @@ async fn a_tag_of_an_earlier_plan_is_born_with_its_device_before_its_samples() {
     let later = now + Duration::from_secs(3);
     site.node.look(later);
     assert_eq!(said_of(&site.due(later)), [(Kind::DDeath, "mixer")], "it is in no plan");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_of_earlier_plans_that_had_one_name_are_told_apart() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    let of_type = |id, data_type| Arc::new(DictionaryTag { data_type, ..(*tag(id, "pump", "old")).clone() });
+    let records: Vec<Owed> = (9..)
+        .zip([DataType::Uint16, DataType::Float32, DataType::Int32])
+        .map(|(id, data_type)| sample(&of_type(id, data_type), id.into(), Some(5), 1))
+        .collect();
+    let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+    let (_, bytes) = site.node.seal(said[0].clone());
+    let birth = decode_reading(&bytes).expect("a birth");
+    let names: Vec<String> = birth.metrics.into_iter().filter_map(|metric| metric.name).collect();
+    assert_eq!(names, ["a", "b", "old", "old (float32 10)", "old (int32 11)"]);
 }
 
 #[tokio::test(start_paused = true)]

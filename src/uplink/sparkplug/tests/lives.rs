@@ -5,15 +5,22 @@ use crate::config::births::births;
 use crate::config::plan::Limits;
 use crate::model::tag::Access;
 
+/// An event.
+fn happened(seq: u64, topic: &str, name: &str, micros: i64) -> Owed {
+    let body = format!("{{\"event\":\"{name}\"}}").into_bytes().into();
+    let number = Number { stream: Class::Event, epoch: Epoch(1), seq: Seq(seq) };
+    Owed { number, previous: None, body: OwedBody::Event { topic: topic.into(), body }, at: at(micros) }
+}
+
 /// Bytes of a message as it goes out.
 fn sealed(site: &mut Site, telegram: &Telegram) -> Vec<u8> {
     site.node.seal(telegram.clone()).1
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_fails_dies_once_however_long_its_last_values_are_gathered() {
+async fn a_device_that_fails_dies_once_and_soon_however_long_data_are_gathered() {
     let (mut site, begin) = (Site::new(), Instant::now());
-    site.node.batch_interval = Duration::from_secs(5);
+    site.node.batch_interval = Duration::from_secs(3600);
     let pump = Arc::clone(&site.dictionary[0]);
     site.births(begin);
     // it is polled once an hour: nothing of it was sent for long when it fails
@@ -25,14 +32,37 @@ async fn a_device_that_fails_dies_once_however_long_its_last_values_are_gathered
         let now = fails + Duration::from_millis(500) * half_seconds;
         site.node.look(now);
         said.extend(site.due(now));
-        if half_seconds == 12 {
-            // 1 s until it was stored, 5 s until it was put together
+        if half_seconds == 4 {
+            // 1 s until it was stored, 1 s until it was put together
+            assert_eq!(site.node.gather(), Duration::from_secs(1));
             let records = vec![sample(&pump, 1, None, 3_600_000_000)];
             said.extend(site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now));
         }
+        assert_eq!(said.len(), usize::from(half_seconds >= 4) + usize::from(half_seconds >= 10), "at {half_seconds}");
         site.time.advance(Duration::from_millis(500));
     }
+    assert_eq!(site.node.gather(), Duration::from_secs(3600), "when it is dead");
     assert_eq!(said_of(&said), [(Kind::DData, "pump"), (Kind::DDeath, "pump")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_in_the_births_to_come_dies_before_them() {
+    use Kind::{DBirth, DDeath, NBirth};
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    // the births come before its death would be due
+    site.report(1, Standing::Down);
+    site.node.look(now);
+    assert_eq!(said_of(&site.births(now)), [(DDeath, "valve"), (NBirth, ""), (DBirth, "pump")]);
+    assert_eq!(said_of(&site.births(now)), [(NBirth, ""), (DBirth, "pump")], "once");
+    // it is there again, and then a reload takes it away
+    site.report(1, Standing::Answering);
+    site.births(now);
+    let mut without = plan();
+    without.devices.pop();
+    without.tags.truncate(2);
+    site.plan.store(Arc::new(without));
+    assert_eq!(said_of(&site.births(now)), [(DDeath, "valve"), (NBirth, ""), (DBirth, "pump")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +114,7 @@ async fn births_answer_everybody_who_waits_and_a_new_session_nobody() {
     site.node.scan(5000);
     assert_eq!(said_of(&[site.node.answer(now).expect("the scan rate")]), [(Kind::NData, "")]);
     site.node.show([1]);
-    site.node.begin(Some(8));
+    site.node.begin(Some(8), 0);
     assert!(!site.node.has_answers());
 }
 
@@ -92,7 +122,7 @@ async fn births_answer_everybody_who_waits_and_a_new_session_nobody() {
 async fn a_host_sends_the_node_to_the_next_server_once_in_a_minute_over_all_sessions() {
     let (mut site, now) = (Site::new(), Instant::now());
     assert!(site.node.may_move(now));
-    site.node.begin(Some(8));
+    site.node.begin(Some(8), 0);
     assert!(!site.node.may_move(now + Duration::from_secs(59)));
     assert!(site.node.may_move(now + Duration::from_secs(60)));
 }
@@ -123,19 +153,62 @@ async fn metrics_of_the_node_stand_in_the_order_of_their_times() {
     let (mut site, now) = (Site::new(), Instant::now());
     site.births(now);
     site.time.advance(Duration::from_secs(10));
-    let event = |seq, name: &str, micros| Owed {
-        body: OwedBody::Event {
-            topic: "ironbridge/gw/event".into(),
-            body: format!("{{\"event\":\"{name}\"}}").into_bytes().into(),
-        },
-        ..sample(&site.dictionary[0], seq, None, micros)
-    };
+    let event = |seq, name: &str, micros| happened(seq, "ironbridge/gw/event", name, micros);
     let records = vec![event(1, "later", 3_000_000), event(2, "first", 1_000_000), event(3, "second", 2_000_000)];
     let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
     assert_eq!(said_of(&said), [(Kind::NData, "")]);
     let bytes = sealed(&mut site, &said[0]);
     let place = |name: &str| bytes.windows(name.len()).position(|part| part == name.as_bytes()).expect("it is there");
     assert!(place("first") < place("second") && place("second") < place("later"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn births_say_the_last_alarm_event_and_loss_again_with_their_times_in_every_session() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    let cost = site.node.births_cost();
+    site.time.advance(Duration::from_secs(10));
+    let alarm = |seq, state: &str, micros| happened(seq, "ironbridge/gw/alarm/pump/a", state, micros);
+    let records = vec![alarm(1, "cleared", 2_000_000), alarm(2, "active", 3_000_000)];
+    site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+    site.node.say(Said::Gap("{\"missing\":7}".to_owned()), MESSAGE_BYTES_MAX, now);
+    let records = vec![happened(3, "ironbridge/gw/event", "begun", 1_000_000)];
+    site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+    site.node.begin(Some(8), 0);
+    let births = site.births(now);
+    let bytes = sealed(&mut site, &births[0]);
+    let text = String::from_utf8_lossy(&bytes);
+    let place = |word: &str| text.find(word).unwrap_or_else(|| panic!("{word} is in {text}"));
+    assert!(place("begun") < place("active") && place("active") < place("missing"), "in the order of time");
+    assert!(place("missing") < place("bdSeq"), "which is of now");
+    assert!(!text.contains("cleared"), "the last alone");
+    assert!(site.node.births_cost() > cost, "and they are paid for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_of_the_backlog_is_historical_behind_one_that_the_store_numbered_later_and_else_it_is_not() {
+    let (mut site, now) = (Site::new(), Instant::now());
+    site.births(now);
+    site.time.advance(Duration::from_secs(10));
+    let historical = |site: &mut Site, seq, name: &str, micros| {
+        let records = vec![happened(seq, "ironbridge/gw/alarm/pump/a", name, micros)];
+        let said = site.node.say(Said::Records { records, bytes: 0 }, MESSAGE_BYTES_MAX, now);
+        super::historical(&mut site.node, &said[0])
+    };
+    assert_eq!(historical(&mut site, 1, "active", 1_000_000), 0, "of an outage, and nothing has followed");
+    assert_eq!(historical(&mut site, 4, "cleared", 4_000_000), 0, "live");
+    assert_eq!(historical(&mut site, 2, "active", 2_000_000), 1, "the backlog beside it");
+    assert_eq!(historical(&mut site, 5, "active", 4_000_000), 0, "another of the same poll");
+    assert_eq!(historical(&mut site, 6, "active", 3_900_000), 0, "of a slower bus");
+    site.node.begin(Some(8), 0);
+    site.births(now);
+    assert_eq!(
+        historical(&mut site, 5, "active", 4_000_000),
+        1,
+        "what is in doubt goes again, and births told what came last"
+    );
+    assert_eq!(historical(&mut site, 6, "active", 3_900_000), 1);
+    assert_eq!(historical(&mut site, 7, "cleared", 5_000_000), 0, "while the link was down");
 }
 
 #[tokio::test(start_paused = true)]
