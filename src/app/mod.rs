@@ -2,13 +2,13 @@
 //!
 //! `start` builds, `means` are what from · `house` is what is built, in parts that can be exchanged: `buses`, `uplinks`
 //! · `bridges` connects to other brokers, `forwarding` what clients' messages go there, `offered` what was retained
-//! before · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked and notices when something critical
-//! ends · `publisher` is the live side, `alarms` its alarms, `alarm_memory` those of the last run · `quarters` threads
-//! for what local clients cause · `events` turns notices into stored events · `router` carries commands · `request`
-//! reads their payload · `learned` keeps what buses know of their devices · `timekeeper` watches the wall clock ·
-//! `watchdog` who makes progress, for systemd · `gatekeeper` users and rights · `status` opens the status page,
-//! `board`, `health` and `figures` what it shows · `reload` what can change at run time, `trial` whether it did well,
-//! `revision` what stores keep meanwhile.
+//! before · `derived` keeps the derived tags alive · `running` takes down · `supervisor` restarts a bus that panicked
+//! and notices when something critical ends · `publisher` is the live side, `alarms` its alarms, `alarm_memory` those
+//! of the last run · `quarters` threads for what local clients cause · `events` turns notices into stored events ·
+//! `router` carries commands · `request` reads their payload · `learned` keeps what buses know of their devices ·
+//! `timekeeper` watches the wall clock · `watchdog` who makes progress, for systemd · `gatekeeper` users and rights ·
+//! `status` opens the status page, `board`, `health` and `figures` what it shows · `reload` what can change at run
+//! time, `trial` whether it did well, `revision` what stores keep meanwhile.
 
 mod alarm_memory;
 pub mod alarms;

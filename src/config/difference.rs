@@ -1,8 +1,9 @@
 //! From a running plan to a changed one: which parts are touched. Pure; the app stops and starts what is named here.
 //!
-//! Fed with two plans of which the second was [`arranged`] after the first (`arrange`): what is in both stands at the same place, so
-//! parts can be compared as they are. Promises: a part that is not named is equal in both plans, places included; what
-//! cannot be changed while the gateway runs is named by its key ([`Changes::restart`]), and then nothing may be applied.
+//! Fed with two plans of which the second was [`arranged`] after the first (`arrange`; what values mean in both:
+//! `meaning`): what is in both stands at the same place, so parts can be compared as they are. Promises: a part that is
+//! not named is equal in both plans, places included; what cannot be changed while the gateway runs is named by its key
+//! ([`Changes::restart`]), and then nothing may be applied.
 //!
 //! Touched is: a bus whose own keys changed (all its devices with it); a device whose keys or own tags changed; the
 //! derived tags together, for they need each other; a listener, an uplink, a bridge by its plan; rules of `[[forward]]`,

@@ -1,8 +1,9 @@
 //! The way out of the field: what came of a device's values goes to the hub, in the order in which it may be read.
 //!
-//! Fed by the buses and by the derived tags. What is live goes out before anything waits for the store. Into the store alarms
-//! go first: whoever reads them ahead of the value loses nothing, whoever reads them behind it is late. Samples of a batch are sorted bytewise by tag name: they are numbered in this order, and
-//! an uplink's layout `device` counts by it.
+//! Fed by the buses and by the derived tags. What is live goes out before anything waits for the store. Into the store
+//! alarms go first: whoever reads them ahead of the value loses nothing, whoever reads them behind it is late. Samples
+//! of a batch are sorted bytewise by tag name: they are numbered in this order, and an uplink's layout `device` counts
+//! by it.
 
 use std::sync::Arc;
 
