@@ -13,14 +13,20 @@ use ironbridge::config::{self, HostFacts};
 use ironbridge::model::tag::{DataType, Table, TagIx};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
-use tracing::Level;
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Level};
 
-/// The log of this thread, until the guard is dropped.
-fn log_to(path: &Path) -> DefaultGuard {
+/// The log of this thread, until it is dropped. Beside it somebody who wants nothing: with one log alone, a line that another
+/// thread comes to first is taken for one that nobody wants (tracing-core, `callsite`), and tests run side by side.
+struct Log {
+    _to_file: DefaultGuard,
+    _beside: Dispatch,
+}
+
+fn log_to(path: &Path) -> Log {
     let file = Arc::new(File::create(path).expect("a file"));
     let layer = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_writer(file).with_ansi(false).finish();
-    tracing::subscriber::set_default(layer)
+    Log { _to_file: tracing::subscriber::set_default(layer), _beside: Dispatch::new(NoSubscriber::default()) }
 }
 
 /// The lines about polls.

@@ -37,8 +37,8 @@ async fn used(elsewhere: &Path) -> Home {
     fs::write(home.path("ironbridge.d/10-more.toml"), "[store]\nmax_age = \"30d\"\n").unwrap();
     let daemon = home.run();
     daemon.mqtt().await;
-    until("something is stored", || home.path("data/store/meta.db").exists() && home.path("data/bridge-hall").exists())
-        .await;
+    let there = ["data/store/meta.db", "data/bridge-hall/offered.json"];
+    until("something is stored", || there.iter().all(|name| home.path(name).exists())).await;
     let told = reset(&home, &["--yes"]);
     assert_eq!(told.status.code(), Some(75), "beside a running gateway");
     assert!(text_of(&told.stderr).contains("the gateway is running"), "{}", text_of(&told.stderr));
@@ -46,6 +46,7 @@ async fn used(elsewhere: &Path) -> Home {
     fs::write(home.path("data/store/meta.db-wal"), "left by a crash").unwrap();
     fs::write(home.path("data/store/quarantine/chunk-bulk-000001.db"), "set aside").unwrap();
     fs::write(home.path("data/broker.db.damaged"), "set aside").unwrap();
+    fs::write(home.path("data/bridge-hall/offered.draft"), "left by a crash").unwrap();
     fs::create_dir(home.path("data/quarantine")).unwrap();
     fs::write(home.path("data/quarantine/commands.db"), "set aside").unwrap();
     fs::write(home.path("data/holiday.jpg"), "of somebody else").unwrap();

@@ -3,7 +3,7 @@
 //! ```text
 //! data_dir/           broker.db commands.db learned.db retained.db alarms.json, with what SQLite and a crash leave beside them,
 //!                     and in quarantine/
-//!          store/     meta.db meta.copy marks tail ballast lock chunk-…, quarantine/ whole; the same in bridge-NAME/
+//!          store/     meta.db meta.copy marks tail ballast lock chunk-…, quarantine/ whole; the same in bridge-NAME/, and offered.json
 //! ```
 //!
 //! Links below `data_dir` are not followed: they are reported. What lies beside the configuration: `beside`.
@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 /// Files in `data_dir`; with a `.` or `-` and more behind it, the same.
 const STATE: [&str; 6] = ["broker.db", "commands.db", "learned.db", "retained.db", "alarms.json", "alarms.draft"];
 /// Files of a store.
-const STORE: [&str; 7] = ["meta.db", "meta.copy", "marks", "tail", "ballast", ".writable", "lock"];
+const STORE: [&str; 9] =
+    ["meta.db", "meta.copy", "marks", "tail", "ballast", ".writable", "lock", "offered.json", "offered.draft"];
 const CHUNKS: &str = "chunk-";
 /// Whatever was set aside there.
 const QUARANTINE: &str = "quarantine";
