@@ -76,7 +76,7 @@
 //! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
 //! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
 //! | what goes first after a long outage (`summary_after`) | [`uplink`] (`outage`, `summary`), [`store::preview`] |
-//! | which path is taken and what may still be spent | [`uplink`] (`ways`, `paths`; `allowance`, `budget`, `tally`) |
+//! | which path is taken and what may still be spent | [`uplink`] (`routing`: `failover`; `allowance`, `budget`, `tally`) |
 //! | what something costs on the wire before the meter has counted it | [`uplink`] (`costs`), from [`config::wire`] |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |

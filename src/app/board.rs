@@ -137,11 +137,12 @@ impl Sources {
         let plans = plan.uplinks.iter().chain(plan.bridges.iter().map(|bridge| &bridge.uplink));
         let server = plans.filter(|plan| plan.name == name).find_map(|plan| plan.servers.first());
         let now = self.clock.wall_now();
-        let (ways, backlog) = (stats.ways(), stats.backlog.get());
+        let (paths, backlog) = (stats.paths(), stats.backlog.get());
         let own = stats.budgets();
         let own = own.iter().map(|(plan, used)| (None, plan, used));
-        let of_ways = ways.iter().flat_map(|way| way.budgets.iter().map(|(plan, used)| (Some(&way.path), plan, used)));
-        let budgets = own.chain(of_ways).map(|(path, plan, used)| Budget {
+        let of_paths =
+            paths.iter().flat_map(|own| own.budgets.iter().map(|(plan, used)| (Some(&own.path), plan, used)));
+        let budgets = own.chain(of_paths).map(|(path, plan, used)| Budget {
             path: path.cloned(),
             span: if plan.period == Period::Day { "day" } else { "month" },
             limit_bytes: plan.bytes,
@@ -153,7 +154,7 @@ impl Sources {
             state: stats.standing().as_str(),
             since: stats.standing_for().map(|time| ago(now, time)),
             error: stats.last_error().map(|error| error.as_str().to_owned()),
-            path: ways.iter().find(|way| way.current && !way.path.is_empty()).map(|way| way.path.clone()),
+            path: paths.iter().find(|one| one.current && !one.path.is_empty()).map(|one| one.path.clone()),
             waiting_records: backlog,
             waiting_bytes: stats.bytes_up().saturating_mul(backlog).checked_div(stats.published.get()),
             oldest_age_s: stats.backlog_age_s.get(),

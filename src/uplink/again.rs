@@ -19,7 +19,7 @@ use super::version::Again;
 
 /// What a failure says of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Verdict {
     /// The broker was reached by it.
     Works,
     /// It may be its fault.
@@ -43,11 +43,11 @@ impl<S: Source> Uplink<S> {
     pub(super) fn wait_after(&mut self, spoken: Spoken, outcome: Outcome) -> Option<Duration> {
         let again = self.known[self.rotation.server()].learn(spoken, &outcome, Instant::now().into_std());
         let End::Ended(ended) = outcome.end else {
-            self.ways.ended();
+            self.routing.ended();
             return None;
         };
         if again == Again::AtOnce {
-            self.ways.ended();
+            self.routing.ended();
             let (uplink, spoken) = (self.plan.name.as_str(), spoken.as_str());
             tracing::info!(uplink, spoken, error = ended.reason(), "broker asked again in another way");
             return Some(Duration::ZERO);
@@ -57,7 +57,7 @@ impl<S: Source> Uplink<S> {
         }
         if let Ended::Host(reason) | Ended::Anew(reason) = ended {
             // no failure of anybody here: soon, and at most as often as after a lost connection
-            self.ways.ended();
+            self.routing.ended();
             self.down(reason, Told::Before);
             return Some(self.timing.retry_first);
         }
@@ -73,12 +73,12 @@ impl<S: Source> Uplink<S> {
         let reached = !matches!(ended, Ended::Lost(_) | Ended::Silence(_));
         self.stats.unreached.set(u64::from(matches!(ended, Ended::Silence(_))));
         if elsewhere {
-            let way = if reached { Way::Works } else { Way::Failed };
-            return Some(self.next_server(ended.reason(), told, way));
+            let verdict = if reached { Verdict::Works } else { Verdict::Failed };
+            return Some(self.next_server(ended.reason(), told, verdict));
         }
         if reached {
-            self.ways.ended();
-        } else if self.ways.failed(outcome.proved, &self.source.waiting(), Instant::now()) {
+            self.routing.ended();
+        } else if self.routing.failed(outcome.proved, &self.source.waiting(), Instant::now()) {
             self.down(ended.reason(), told);
             return Some(Duration::ZERO);
         }
@@ -93,24 +93,24 @@ impl<S: Source> Uplink<S> {
             self.down(reason, told);
             self.stats.state(UplinkState::Disabled);
             // An interface that may not be used does not close the other ways.
-            let another = self.ways.failed(false, &self.source.waiting(), Instant::now());
+            let another = self.routing.failed(false, &self.source.waiting(), Instant::now());
             return if another { Duration::ZERO } else { self.timing.files_again };
         }
         self.trouble.clear_disabled();
         let told = if let RoadError::Distrusted(_) = error { self.trouble.refused(&reason) } else { Told::Before };
-        self.next_server(reason, told, Way::Failed)
+        self.next_server(reason, told, Verdict::Failed)
     }
 
     /// At once, until all servers have been tried by every path.
-    fn next_server(&mut self, reason: String, told: Told, way: Way) -> Duration {
+    fn next_server(&mut self, reason: String, told: Told, verdict: Verdict) -> Duration {
         let next = self.rotation.failed();
-        if next == Next::Now || way == Way::Works {
-            self.ways.ended();
+        if next == Next::Now || verdict == Verdict::Works {
+            self.routing.ended();
         }
-        let another = match (next, way) {
+        let another = match (next, verdict) {
             (Next::Now, _) => true,
-            (Next::AfterBackoff, Way::Works) => false,
-            (Next::AfterBackoff, Way::Failed) => self.ways.failed(false, &self.source.waiting(), Instant::now()),
+            (Next::AfterBackoff, Verdict::Works) => false,
+            (Next::AfterBackoff, Verdict::Failed) => self.routing.failed(false, &self.source.waiting(), Instant::now()),
         };
         if another {
             self.down(reason, told);

@@ -18,13 +18,13 @@ use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
 use super::refusal::{Heard, Ruling};
+use super::routing;
 use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
 use super::sparkplug::Ears;
 use super::stats::UplinkStats;
 use super::status::Newest;
 use super::version;
-use super::ways;
 use super::window::{Answer, Sent};
 use super::withhold::Declarations;
 
@@ -258,7 +258,7 @@ impl<S: Source> Session<'_, S> {
             }
             self.stats.acknowledged_at(self.clock.now(), owed);
         }
-        if self.packer.node().is_some() && self.ways.carries() {
+        if self.packer.node().is_some() && self.routing.carries() {
             progress.moved_at = Instant::now();
         }
         self.stats.in_flight.set(news.in_flight as u64);
@@ -267,7 +267,7 @@ impl<S: Source> Session<'_, S> {
             self.stats.owes(self.source.backlog(), self.source.oldest(), self.clock);
             if progress.proved {
                 let age = Duration::from_secs(self.stats.backlog_age_s.get());
-                self.outage.look(age, self.ways.classes(), self.source.directory(), self.clock);
+                self.outage.look(age, self.routing.classes(), self.source.directory(), self.clock);
             }
         }
     }
@@ -320,7 +320,7 @@ impl<S: Source> Session<'_, S> {
         self.packer.agree(agreed.packet_bytes_max);
         progress.agreed = agreed;
         self.stats.accepted();
-        self.ways.stands();
+        self.routing.stands();
         let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
         tracing::info!(uplink = self.plan.name, elapsed_ms, "uplink connected");
     }
@@ -333,7 +333,7 @@ impl<S: Source> Session<'_, S> {
             wake = wake.min(progress.status.next);
         }
         if progress.accepted_at.is_some() {
-            wake = wake.min(Instant::now() + ways::TICK);
+            wake = wake.min(Instant::now() + routing::TICK);
         }
         if in_flight > 0 {
             wake = wake.min(progress.moved_at + self.timing.stalled);

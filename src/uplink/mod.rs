@@ -7,10 +7,9 @@
 //! face, `alias` short names for topics, `incoming` what rumqttc says happened, `overheard` what it loses, `answer`
 //! what a PUBACK says, `ended` how it ended, `version` which of them is spoken.
 //!
-//! `destinations` where the road leads, `azure` where that is no broker, `again` when it is tried next · `ways` which
-//! `way` is taken (`paths`: their health, `schedule`: their hours) and what may be spent: `allowance`, `budget` one
-//! purse, `tally` its bytes, `costs` what things will cost, `births` of an edge node too, `thrift` where a session asks
-//! for all that · `rate` publishes a second · `outage` what goes first after a long one, a `summary`.
+//! `destinations` where the road leads, `azure` where that is no broker, `again` when it is tried next · `routing` which
+//! path is taken and what may be spent, `thrift` where a session asks for that · `rate` publishes a second · `outage`
+//! what goes first after a long one, a `summary`.
 //!
 //! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the one
 //! who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
@@ -25,14 +24,10 @@
 
 mod again;
 mod alias;
-mod allowance;
 mod answer;
 mod azure;
-mod births;
-mod budget;
 mod certificates;
 mod client;
-mod costs;
 mod destinations;
 mod down;
 mod downlink;
@@ -48,11 +43,10 @@ mod outage;
 mod overheard;
 mod pace;
 mod pack;
-mod paths;
 mod place;
 mod rate;
 mod refusal;
-mod schedule;
+mod routing;
 mod sending;
 mod session;
 mod source;
@@ -60,14 +54,11 @@ mod sparkplug;
 mod stats;
 mod status;
 mod summary;
-mod tally;
 mod thrift;
 mod timing;
 mod trouble;
 mod version;
 mod watch;
-mod way;
-mod ways;
 mod window;
 mod withhold;
 
@@ -90,7 +81,6 @@ use crate::road::rotation::Rotation;
 use crate::road::{Now, Relay, Road};
 
 use azure::{Device, Pass};
-use budget::Save;
 use certificates::{Certificates, Fault};
 use destinations::destinations;
 use down::Down;
@@ -101,19 +91,18 @@ use ended::Ended;
 use forbidden::Forbidden;
 use outage::Outage;
 use pack::Packer;
-pub use paths::PathState;
 use rate::Rate;
 use refusal::Refusals;
+pub use routing::PathState;
+use routing::{Routing, Save, Step};
 use session::{End, Session};
 pub use source::{Lane, Pull, Source, StoreSource, Wants};
 pub use sparkplug::Plant;
-pub use stats::{UplinkState, UplinkStats, WayFigures};
+pub use stats::{PathFigures, UplinkState, UplinkStats};
 pub use timing::Timing;
 use trouble::Trouble;
 use version::Known;
 use watch::{Reason, Watch};
-use way::Step;
-use ways::Ways;
 
 /// What topic and headers may take of the message that a cloud allows.
 const ENVELOPE_BYTES: usize = 2 << 10;
@@ -169,7 +158,7 @@ pub struct Uplink<S> {
     backoff: Backoff,
     dice: StdRng,
     lost_since: Option<Instant>,
-    ways: Ways,
+    routing: Routing,
 }
 
 impl<S: Source> Uplink<S> {
@@ -192,7 +181,7 @@ impl<S: Source> Uplink<S> {
             (commands, _) => commands.map(|taken| Downlink::new(taken, &plan, clock.clone(), Arc::clone(&stats))),
         };
         let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
-        let ways = Ways::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
+        let routing = Routing::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
             device: Device::new(&plan),
@@ -211,7 +200,7 @@ impl<S: Source> Uplink<S> {
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
             lost_since: None,
-            ways,
+            routing,
             plan,
             source,
             clock,
@@ -258,24 +247,24 @@ impl<S: Source> Uplink<S> {
     /// Which way to go; or how long to wait, because none may carry anything now.
     fn choose_way(&mut self) -> Option<Duration> {
         self.keep_meters(Save::Due); // what was used before this run comes first
-        let step = self.ways.next_for(self.packer.node(), &self.source.waiting(), Instant::now());
+        let step = self.routing.next_for(self.packer.node(), &self.source.waiting(), Instant::now());
         self.keep_meters(Save::Due);
         match step {
             Step::Connect => {}
-            Step::Retry => return Some(ways::TICK),
+            Step::Retry => return Some(routing::TICK),
             Step::Pause => {
                 self.stats.state(UplinkState::Paused);
-                return Some(ways::TICK);
+                return Some(routing::TICK);
             }
         }
-        let (bind, meter, rate) = self.ways.terms();
+        let (bind, meter, rate) = self.routing.terms();
         self.road.go_by(bind, meter);
         self.road.pace().set([rate, self.limits.bytes_per_s].into_iter().flatten().min());
         None
     }
 
     fn keep_meters(&mut self, save: Save) {
-        let rows = self.ways.keep(|| self.source.meters(), save);
+        let rows = self.routing.keep(|| self.source.meters(), save);
         if !rows.is_empty() {
             self.source.save_meters(rows);
         }
@@ -314,8 +303,8 @@ impl<S: Source> Uplink<S> {
     async fn begin_session(&mut self) {
         self.source.begin(self.plan.delivery);
         self.outage.interrupted();
-        self.source.only(self.ways.classes());
-        self.ways.connected(self.road.prober());
+        self.source.only(self.routing.classes());
+        self.routing.connected(self.road.prober());
         if self.packer.node().is_none() {
             return;
         }
@@ -344,7 +333,7 @@ impl<S: Source> Uplink<S> {
             lost_since: &mut self.lost_since,
             downlink: self.downlink.as_mut(),
             down: self.down.as_ref(),
-            ways: &mut self.ways,
+            routing: &mut self.routing,
             refusals: &mut self.refusals,
             forbidden: &mut self.forbidden,
             outage: &mut self.outage,
@@ -371,8 +360,8 @@ impl<S: Source> Uplink<S> {
         self.packer.clear();
         self.stats.in_flight.set(0);
         let finished = matches!(outcome.end, End::Finished) && !stop.is_begun();
-        if let Some(left) = self.ways.left().filter(|_| finished) {
-            self.ways.ended();
+        if let Some(left) = self.routing.left().filter(|_| finished) {
+            self.routing.ended();
             tracing::info!(uplink = self.plan.name, reason = left.as_str(), "uplink disconnects");
             self.backoff.reset();
             return Some(Duration::ZERO);
@@ -385,7 +374,7 @@ impl<S: Source> Uplink<S> {
         }
         match reason.get() {
             Some(reason) if finished => {
-                self.ways.ended();
+                self.routing.ended();
                 tracing::info!(uplink = self.plan.name, reason = reason.as_str(), "uplink connects anew");
                 if *reason == Reason::FirstServer {
                     self.rotation.back_to_first();

@@ -9,13 +9,13 @@ use crate::config::plan::{Notifications, Use};
 use crate::flow::stop::Stop;
 use crate::model::number::Class;
 
-use super::budget::Need;
 use super::client::{Client, Extras, Retained};
-use super::costs;
 use super::feeder::{Progress, give_up, reply_waits};
 use super::line::Line;
 use super::outage::HELD_FROM;
 use super::pack::Message;
+use super::routing::Need;
+use super::routing::costs;
 use super::session::{End, Session};
 use super::source::{Lane, Source};
 use super::sparkplug::Data;
@@ -160,7 +160,7 @@ impl<S: Source> Session<'_, S> {
         progress.tries = !progress.proved;
         self.forbidden.sent(ack);
         progress.lanes.sent(message.lane, bytes);
-        self.ways.sent(bytes);
+        self.routing.sent(bytes);
         // What was withheld goes again, so nothing has to get past it.
         progress.withheld &= message.lane != Lane::Backlog;
         let retained = if progress.agreed.retains { message.retained } else { Retained::No };
@@ -183,7 +183,7 @@ impl<S: Source> Session<'_, S> {
                 progress.moved_at = Instant::now();
             }
             line.hand(Sent::Reply, Lane::Live, bytes);
-            self.ways.sent(bytes);
+            self.routing.sent(bytes);
             client.publish(reply.topic, reply.payload, Retained::No, reply.extras)?;
         }
         Ok(())
@@ -192,7 +192,7 @@ impl<S: Source> Session<'_, S> {
     /// The summary of an outage goes before the samples it is about. It is paid for like them, or there is none.
     fn send_summary(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
         while line.room(Lane::Backlog) > 0
-            && self.ways.is_open_for(Need::Backlog)
+            && self.routing.is_open_for(Need::Backlog)
             && let Some(part) = self.outage.next()
         {
             let (topic, payload) = self.packer.summary(part);
@@ -202,7 +202,7 @@ impl<S: Source> Session<'_, S> {
             }
             let (messages, open) = line.flying();
             let bytes = topic.len() + payload.len();
-            if !self.ways.can_pay(Need::Backlog, bytes, costs::in_flight(messages, open)) {
+            if !self.routing.can_pay(Need::Backlog, bytes, costs::in_flight(messages, open)) {
                 tracing::info!(uplink = self.plan.name, "no budget for the summary of the outage");
                 self.outage.drop_rest();
                 return Ok(());
@@ -211,7 +211,7 @@ impl<S: Source> Session<'_, S> {
                 progress.moved_at = Instant::now();
             }
             line.hand(Sent::Reply, Lane::Backlog, bytes);
-            self.ways.sent(bytes);
+            self.routing.sent(bytes);
             client.publish(topic, payload, Retained::No, Extras::default())?;
         }
         Ok(())

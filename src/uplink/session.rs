@@ -34,11 +34,11 @@ use super::overheard::Ear;
 use super::pack::Packer;
 use super::rate::Rate;
 use super::refusal::Refusals;
+use super::routing::Routing;
 use super::source::Source;
 use super::stats::UplinkStats;
 use super::trouble::Trouble;
 use super::version::{Greeting, Known};
-use super::ways::Ways;
 use super::window::PACKET_IDS;
 
 /// Limit from CONNECT to CONNACK, and of a flush that the broker does not take. rumqttc's own 5 s are less than two
@@ -114,7 +114,7 @@ pub(super) struct Session<'a, S> {
     pub(super) downlink: Option<&'a mut Downlink>,
     /// Never beside a downlink (checked with the configuration): its session persists.
     pub(super) down: Option<&'a Down>,
-    pub(super) ways: &'a mut Ways,
+    pub(super) routing: &'a mut Routing,
     pub(super) rate: &'a mut Rate,
     /// Where the uplink leads to Azure IoT Hub.
     pub(super) device: Option<&'a Device>,

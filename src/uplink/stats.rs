@@ -13,7 +13,7 @@ use crate::model::stats::{Counter, Gauge};
 use crate::model::time::Stamp;
 use crate::road::meter::Meter;
 
-use super::paths::PathState;
+use super::routing::PathState;
 
 /// Where an uplink stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl UplinkState {
 
 /// One path and what went over it; at most a second old while connected.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WayFigures {
+pub struct PathFigures {
     /// As in the plan; empty for an uplink without paths.
     pub path: String,
     /// How well it is.
@@ -116,7 +116,7 @@ pub struct UplinkStats {
     pub unreached: Gauge,
     /// Which of its servers it is, or was last, connected to: the first is 1; 0 before that.
     pub server: Gauge,
-    ways: ArcSwap<Vec<WayFigures>>,
+    paths: ArcSwap<Vec<PathFigures>>,
     budgets: ArcSwap<Vec<(Budget, u64)>>,
     last_error: ArcSwapOption<String>,
     last_acknowledged: ArcSwapOption<Stamp>,
@@ -162,8 +162,8 @@ impl UplinkStats {
     }
 
     /// The paths in the order of the plan, at least one.
-    pub fn ways(&self) -> Arc<Vec<WayFigures>> {
-        self.ways.load_full()
+    pub fn paths(&self) -> Arc<Vec<PathFigures>> {
+        self.paths.load_full()
     }
 
     /// Bytes used of each budget of the uplink itself.
@@ -171,8 +171,8 @@ impl UplinkStats {
         self.budgets.load_full()
     }
 
-    pub(super) fn went(&self, ways: Vec<WayFigures>, budgets: Vec<(Budget, u64)>) {
-        self.ways.store(Arc::new(ways));
+    pub(super) fn went(&self, paths: Vec<PathFigures>, budgets: Vec<(Budget, u64)>) {
+        self.paths.store(Arc::new(paths));
         self.budgets.store(Arc::new(budgets));
     }
 

@@ -104,7 +104,7 @@ impl Plant {
 
     /// Wire bytes as the uplink counts them.
     pub fn counted(&self) -> u64 {
-        self.stats.ways().iter().map(|way| way.bytes).sum()
+        self.stats.paths().iter().map(|way| way.bytes).sum()
     }
 
     /// A reload has changed the uplink: it ends in order, and another begins on the same store.

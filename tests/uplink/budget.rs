@@ -271,7 +271,7 @@ async fn a_path_that_fails_is_left_and_taken_again_when_it_was_healthy_for_a_whi
         UplinkPlan { paths: vec![path("wired", "127.0.0.2"), path("cellular", "127.0.0.3")], ..plan(toll.address) };
     let mut plant = Plant::start(home.path(), plan, Duration::ZERO);
     let current = |name: &str| {
-        plant.stats.connected.get() == 1 && plant.stats.ways().iter().any(|way| way.current && way.path == name)
+        plant.stats.connected.get() == 1 && plant.stats.paths().iter().any(|way| way.current && way.path == name)
     };
     plant.running.emit(Class::Telemetry, 0..20).await;
     cloud.until("by wire", |cloud| arrived(cloud, Class::Telemetry) == 20 && current("wired")).await;
@@ -279,13 +279,13 @@ async fn a_path_that_fails_is_left_and_taken_again_when_it_was_healthy_for_a_whi
     toll.close("127.0.0.2");
     plant.running.emit(Class::Telemetry, 20..40).await;
     cloud.until("by radio", |cloud| arrived(cloud, Class::Telemetry) >= 40 && current("cellular")).await;
-    assert_eq!(plant.stats.ways()[0].state, PathState::Down);
+    assert_eq!(plant.stats.paths()[0].state, PathState::Down);
     toll.open("127.0.0.2");
     cloud.until("by wire again", |_| current("wired")).await;
     plant.running.emit(Class::Telemetry, 40..60).await;
     cloud.until("all of it", |cloud| arrived(cloud, Class::Telemetry) >= 60).await;
     assert!(cloud.disconnects() >= 1, "the radio was left in order");
-    let counts = |path: usize, source: &str| plant.stats.ways()[path].bytes > toll.bytes(source);
+    let counts = |path: usize, source: &str| plant.stats.paths()[path].bytes > toll.bytes(source);
     until(|| counts(0, "127.0.0.2") && counts(1, "127.0.0.3")).await;
     let told = plant.told();
     assert_eq!(told, ["path_changed once", "path_changed once"]);

@@ -2,7 +2,7 @@
 
 use crate::config::plan::Period;
 use crate::status::metrics::{Figures, Labels};
-use crate::uplink::{PathState, UplinkState, UplinkStats, WayFigures};
+use crate::uplink::{PathFigures, PathState, UplinkState, UplinkStats};
 
 use super::{of, real};
 
@@ -97,7 +97,7 @@ fn rest(out: &mut Figures, labels: &Labels, stats: &UplinkStats) {
     for (budget, used) in stats.budgets().iter() {
         budgets.push((String::new(), *budget, *used));
     }
-    for WayFigures { path, state, current, bytes, budgets: of_way } in stats.ways().iter() {
+    for PathFigures { path, state, current, bytes, budgets: of_way } in stats.paths().iter() {
         let labels = with(&[("path", path)]);
         out.count("uplink_wire_bytes", "Bytes on the wire, headers included, both directions.", &labels, *bytes);
         let well = f64::from(u8::from(*state == PathState::Well));

@@ -9,16 +9,16 @@ use super::commands::Heard;
 use super::host::Standing;
 use super::{Said, Telegram};
 use crate::store::Ack;
-use crate::uplink::births::Born;
 use crate::uplink::client::{Client, Extras, Gone, Retained};
-use crate::uplink::costs;
 use crate::uplink::ended::Ended;
 use crate::uplink::feeder::{Progress, give_up};
 use crate::uplink::line::Line;
 use crate::uplink::pack::{MQTT_BYTES, Message};
+use crate::uplink::routing;
+use crate::uplink::routing::Born;
+use crate::uplink::routing::costs;
 use crate::uplink::session::{End, Session};
 use crate::uplink::source::{Lane, Source};
-use crate::uplink::ways;
 use crate::uplink::window::Sent;
 
 /// Births in flight: they need not wait for each other, but a thin link is not to be filled with them. Less where it carries less.
@@ -115,7 +115,7 @@ impl<S: Source> Session<'_, S> {
             let Some(dictionary) = self.source.dictionary() else { return Ok(Data::MustWait) };
             let (cost, born) = (node.births_cost(), if node.is_born() { Born::Yes } else { Born::No });
             let (messages, bytes) = line.flying();
-            let paid = self.ways.pays_births(cost, costs::in_flight(messages, bytes), born);
+            let paid = self.routing.pays_births(cost, costs::in_flight(messages, bytes), born);
             let Some(node) = self.packer.node() else { return Ok(Data::May) };
             if paid {
                 node.learn(&dictionary);
@@ -124,7 +124,7 @@ impl<S: Source> Session<'_, S> {
             } else if born == Born::No {
                 return Ok(Data::MustWait);
             } else {
-                node.put_births_off(now + ways::TICK);
+                node.put_births_off(now + routing::TICK);
             }
         }
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
@@ -277,7 +277,7 @@ impl<S: Source> Session<'_, S> {
         }
         line.hand(sent, lane, bytes);
         progress.lanes.sent(lane, bytes);
-        self.ways.sent(bytes);
+        self.routing.sent(bytes);
         progress.unproven += bytes;
         client.tell(topic, payload)?;
         // A thin link takes long for what is behind one barrier, and until its answer nothing shows that it does.

@@ -18,7 +18,7 @@ use super::tally::{TOLD_80, TOLD_100, Tally, word};
 
 /// What somebody wants to send: each may use a different part of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Need {
+pub(in crate::uplink) enum Need {
     /// What has waited.
     Backlog,
     /// New values, and what keeps a session alive.
@@ -36,27 +36,27 @@ const AHEAD_FREE: u64 = 256 << 10;
 
 /// A threshold was passed, or a new period began.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Crossing {
+pub(in crate::uplink) struct Crossing {
     /// `budget_80` or `budget_100`
-    pub(super) event: &'static str,
-    pub(super) phase: Phase,
+    pub(in crate::uplink) event: &'static str,
+    pub(in crate::uplink) phase: Phase,
     /// One sentence.
-    pub(super) detail: String,
+    pub(in crate::uplink) detail: String,
 }
 
 /// How a budget is to be used.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(in crate::uplink) struct Rules {
     /// 0.0 ..= 0.9
-    pub(super) reserve: f64,
-    pub(super) overrun: Overrun,
+    pub(in crate::uplink) reserve: f64,
+    pub(in crate::uplink) overrun: Overrun,
     /// What an orderly end costs: a budget that has less left is used up.
-    pub(super) goodbye: u64,
+    pub(in crate::uplink) goodbye: u64,
 }
 
 /// See the head of this file.
 #[derive(Debug)]
-pub(super) struct Purse {
+pub(in crate::uplink) struct Purse {
     uplink: String,
     /// Empty for the uplink itself.
     path: String,
@@ -68,7 +68,7 @@ pub(super) struct Purse {
 }
 
 impl Purse {
-    pub(super) fn new(uplink: &str, path: &str, budgets: &[Budget], rules: Rules) -> Self {
+    pub(in crate::uplink) fn new(uplink: &str, path: &str, budgets: &[Budget], rules: Rules) -> Self {
         Self {
             uplink: uplink.to_owned(),
             path: path.to_owned(),
@@ -80,14 +80,14 @@ impl Purse {
     }
 
     /// Goes on from saved rows.
-    pub(super) fn adopt(&mut self, rows: &[MeterRow]) {
+    pub(in crate::uplink) fn adopt(&mut self, rows: &[MeterRow]) {
         for tally in &mut self.tallies {
             tally.adopt(rows, &self.path);
         }
     }
 
     /// Looks at the clock: says which warnings are over because a new period began.
-    pub(super) fn turn(&mut self, wall: Wall) -> Vec<Crossing> {
+    pub(in crate::uplink) fn turn(&mut self, wall: Wall) -> Vec<Crossing> {
         let mut over = Vec::new();
         for (place, tally) in self.tallies.iter_mut().enumerate() {
             let told = tally.told;
@@ -106,14 +106,14 @@ impl Purse {
     }
 
     /// So many more bytes were counted.
-    pub(super) fn count(&mut self, bytes: u64) {
+    pub(in crate::uplink) fn count(&mut self, bytes: u64) {
         for tally in &mut self.tallies {
             tally.bytes = tally.bytes.saturating_add(bytes);
         }
     }
 
     /// Which thresholds have been passed and not been told in this period.
-    pub(super) fn crossings(&mut self, wall: Wall) -> Vec<Crossing> {
+    pub(in crate::uplink) fn crossings(&mut self, wall: Wall) -> Vec<Crossing> {
         let mut news = Vec::new();
         for budget in &self.budgets {
             let tally = &mut self.tallies[budget.period as usize];
@@ -146,7 +146,7 @@ impl Purse {
     }
 
     /// Bytes left for this; all budgets must allow. `u64::MAX` without a budget.
-    pub(super) fn room(&self, need: Need) -> u64 {
+    pub(in crate::uplink) fn room(&self, need: Need) -> u64 {
         let left = |budget: &Budget| {
             let limit = match need {
                 Need::Backlog => part(budget.bytes, 1.0 - self.rules.reserve),
@@ -159,13 +159,13 @@ impl Purse {
     }
 
     /// Bytes of each budget: used, of.
-    pub(super) fn used(&self) -> impl Iterator<Item = (Budget, u64)> {
+    pub(in crate::uplink) fn used(&self) -> impl Iterator<Item = (Budget, u64)> {
         self.budgets.iter().map(|budget| (*budget, self.tallies[budget.period as usize].bytes))
     }
 
     /// Rows that are due because more was counted, or is `open` (under way), than the disk allows for; with `all`, exact
     /// ones of everything that differs from the disk.
-    pub(super) fn rows(&mut self, all: Save, open: u64) -> Vec<MeterRow> {
+    pub(in crate::uplink) fn rows(&mut self, all: Save, open: u64) -> Vec<MeterRow> {
         let smallest = self.budgets.iter().map(|budget| part(budget.bytes, AHEAD)).min();
         let more = smallest.unwrap_or(AHEAD_FREE);
         let ahead = if all == Save::Exact { 0 } else { open + more };
@@ -188,7 +188,7 @@ impl Purse {
 
 /// What is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Save {
+pub(in crate::uplink) enum Save {
     /// What must be, with some more allowed for.
     Due,
     /// Everything as it is: nothing more will be counted.
@@ -206,7 +206,7 @@ fn owner(path: &str) -> String {
     clippy::cast_sign_loss,
     reason = "budgets stay far below 2^52 and parts are positive"
 )]
-pub(super) fn part(bytes: u64, of: f64) -> u64 {
+pub(in crate::uplink) fn part(bytes: u64, of: f64) -> u64 {
     (bytes as f64 * of) as u64
 }
 

@@ -8,7 +8,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// What a schedule says at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Window {
+pub(in crate::uplink) enum Window {
     /// Open; closes then (ms since 1970), `None`: never.
     Open(Option<i64>),
     /// Closed; opens then.
@@ -16,7 +16,7 @@ pub(super) enum Window {
 }
 
 /// The window at this moment, ms since 1970.
-pub(super) fn window(schedule: Option<Schedule>, unix_ms: i64) -> Window {
+pub(in crate::uplink) fn window(schedule: Option<Schedule>, unix_ms: i64) -> Window {
     let Some(schedule) = schedule else { return Window::Open(None) };
     let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(DAY_MS).clamp(1, DAY_MS);
     let (every, lasts) = (ms(schedule.every), ms(schedule.lasts));

@@ -14,17 +14,17 @@ const SEGMENT_PAYLOAD: u64 = 1300;
 /// A PUBACK and what carries it both ways: 4 bytes of MQTT in a record in a segment, and the segment that confirms it.
 const ANSWER: u64 = 4 + RECORD + 2 * SEGMENT;
 /// A full keep alive cycle: PINGREQ, PINGRESP and their confirmations.
-pub(super) const PING: u64 = wire::KEEP_ALIVE_CYCLE as u64;
+pub(in crate::uplink) const PING: u64 = wire::KEEP_ALIVE_CYCLE as u64;
 /// Offline status, its answer, DISCONNECT, close_notify both ways, FIN both ways.
 const GOODBYE: u64 = 1000;
 /// What an orderly end needs in hand: the goodbye, a ping that is under way, a status.
-pub(super) const LEAVE: u64 = GOODBYE + PING + 600;
+pub(in crate::uplink) const LEAVE: u64 = GOODBYE + PING + 600;
 /// Who has no more than this cannot send even a small message and leave afterwards.
-pub(super) const LAST: u64 = LEAVE + 600;
+pub(in crate::uplink) const LAST: u64 = LEAVE + 600;
 /// CONNECT, CONNACK, SUBSCRIBE, SUBACK and the first status.
 const GREETING: u64 = 900;
 /// Opening and closing a TCP connection.
-pub(super) const TCP: u64 = 7 * SEGMENT;
+pub(in crate::uplink) const TCP: u64 = 7 * SEGMENT;
 /// A TLS handshake with both certificates, and half as much again for long chains.
 const TLS: u64 = wire::CONNECT_MUTUAL as u64 * 3 / 2;
 /// The same by QUIC, and half as much again; then a first packet that has to go twice.
@@ -33,7 +33,7 @@ const QUIC: u64 = wire::CONNECT_QUIC as u64 * 3 / 2 + 1228;
 const HTTP: u64 = 800;
 
 /// A publish of this many bytes (topic, payload, MQTT header) until its acknowledgement is confirmed.
-pub(super) fn publish(bytes: usize) -> u64 {
+pub(in crate::uplink) fn publish(bytes: usize) -> u64 {
     let bytes = bytes as u64;
     let segments = bytes / SEGMENT_PAYLOAD + 1;
     // the other side confirms every second segment, and a record may be split in two
@@ -46,18 +46,18 @@ fn with_headers(bytes: u64) -> u64 {
 }
 
 /// Births of an edge node: publishes without acknowledgement that leave together, with a barrier behind each few kB.
-pub(super) fn births(messages: usize, bytes: usize) -> u64 {
+pub(in crate::uplink) fn births(messages: usize, bytes: usize) -> u64 {
     let (messages, bytes) = (messages as u64, bytes as u64);
     with_headers(bytes) + messages * RECORD + (bytes / (4 << 10) + 1) * (2 * RECORD + 2 * SEGMENT + ANSWER)
 }
 
 /// Publishes in flight, of which the meter may have counted all or nothing.
-pub(super) fn in_flight(messages: usize, bytes: usize) -> u64 {
+pub(in crate::uplink) fn in_flight(messages: usize, bytes: usize) -> u64 {
     messages as u64 * publish(0) + with_headers(bytes as u64)
 }
 
 /// Beginning a session, before one was measured.
-pub(super) fn connect(plan: &UplinkPlan) -> u64 {
+pub(in crate::uplink) fn connect(plan: &UplinkPlan) -> u64 {
     let of = |server: &ServerPlan| {
         let tls = match &server.transport {
             Transport::Quic => QUIC,

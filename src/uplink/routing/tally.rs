@@ -11,14 +11,14 @@ use crate::store::MeterRow;
 
 const DAY_MS: i64 = 86_400_000;
 /// The operator knows of 80 %.
-pub(super) const TOLD_80: u8 = 1;
+pub(in crate::uplink) const TOLD_80: u8 = 1;
 /// The operator knows of 100 %.
-pub(super) const TOLD_100: u8 = 2;
+pub(in crate::uplink) const TOLD_100: u8 = 2;
 /// In a row: no period is known yet.
 const UNKNOWN: i64 = -1;
 
 /// Which period a moment lies in: days since 1970, or year × 12 + month − 1.
-pub(super) const fn number(period: Period, unix_ms: i64) -> i64 {
+pub(in crate::uplink) const fn number(period: Period, unix_ms: i64) -> i64 {
     let day = unix_ms.div_euclid(DAY_MS);
     match period {
         Period::Day => day,
@@ -30,7 +30,7 @@ pub(super) const fn number(period: Period, unix_ms: i64) -> i64 {
 }
 
 /// When the period that a moment lies in ends, ms since 1970.
-pub(super) const fn end_ms(period: Period, unix_ms: i64) -> i64 {
+pub(in crate::uplink) const fn end_ms(period: Period, unix_ms: i64) -> i64 {
     let mine = number(period, unix_ms);
     let mut day = unix_ms.div_euclid(DAY_MS) + 1;
     while number(period, day * DAY_MS) == mine {
@@ -48,7 +48,7 @@ const fn longest_ms(period: Period) -> i64 {
 }
 
 /// The word in texts.
-pub(super) const fn word(period: Period) -> &'static str {
+pub(in crate::uplink) const fn word(period: Period) -> &'static str {
     match period {
         Period::Day => "day",
         Period::Month => "month",
@@ -57,24 +57,24 @@ pub(super) const fn word(period: Period) -> &'static str {
 
 /// Bytes of one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) period: Period,
+pub(in crate::uplink) struct Tally {
+    pub(in crate::uplink) period: Period,
     /// `None` until a fix says which.
     number: Option<i64>,
-    pub(super) bytes: u64,
+    pub(in crate::uplink) bytes: u64,
     /// What the operator was told of in this period.
-    pub(super) told: u8,
+    pub(in crate::uplink) told: u8,
     /// Since when the clock says that this period lies in the future.
     behind: Option<i64>,
 }
 
 impl Tally {
-    pub(super) const fn new(period: Period) -> Self {
+    pub(in crate::uplink) const fn new(period: Period) -> Self {
         Self { period, number: None, bytes: 0, told: 0, behind: None }
     }
 
     /// Goes on from what was saved; what was counted meanwhile is added. Rows come oldest first.
-    pub(super) fn adopt(&mut self, rows: &[MeterRow], path: &str) {
+    pub(in crate::uplink) fn adopt(&mut self, rows: &[MeterRow], path: &str) {
         let mine = |row: &&MeterRow| row.path == path && row.period == code(self.period);
         let Some(row) = rows.iter().filter(mine).max_by_key(|row| row.number) else { return };
         let saved = (row.number != UNKNOWN).then_some(row.number);
@@ -88,7 +88,7 @@ impl Tally {
     }
 
     /// Looks at the clock; true when a new period has begun.
-    pub(super) fn turn(&mut self, wall: Wall) -> bool {
+    pub(in crate::uplink) fn turn(&mut self, wall: Wall) -> bool {
         if wall.certainty == Certainty::Floor {
             return false;
         }
@@ -113,7 +113,7 @@ impl Tally {
     }
 
     /// When it ends, ms since 1970, as far as the clock can say now; `None` while no period can end.
-    pub(super) fn ends_ms(&self, wall: Wall) -> Option<i64> {
+    pub(in crate::uplink) fn ends_ms(&self, wall: Wall) -> Option<i64> {
         if wall.certainty == Certainty::Floor {
             return None;
         }
@@ -126,7 +126,7 @@ impl Tally {
     }
 
     /// As it is saved; `ahead` is what may be counted before the next save.
-    pub(super) fn row(&self, uplink: &str, path: &str, ahead: u64) -> MeterRow {
+    pub(in crate::uplink) fn row(&self, uplink: &str, path: &str, ahead: u64) -> MeterRow {
         MeterRow {
             uplink: uplink.to_owned(),
             path: path.to_owned(),

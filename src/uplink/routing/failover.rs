@@ -66,7 +66,7 @@ struct Health {
 
 /// Where to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(in crate::uplink) enum Choice {
     /// This one.
     Take(usize),
     /// All that could be taken have failed in this round: wait a little, then choose again.
@@ -77,14 +77,14 @@ pub(super) enum Choice {
 
 /// All paths of an uplink, cheapest first.
 #[derive(Debug)]
-pub(super) struct Paths {
+pub(in crate::uplink) struct Failover {
     health: Vec<Health>,
     healthy: Duration,
     current: Option<(usize, Instant)>,
 }
 
-impl Paths {
-    pub(super) fn new(count: usize, healthy: Duration, now: Instant) -> Self {
+impl Failover {
+    pub(in crate::uplink) fn new(count: usize, healthy: Duration, now: Instant) -> Self {
         let health = Health {
             state: PathState::Well,
             since: now,
@@ -98,18 +98,18 @@ impl Paths {
         Self { health: vec![health; count], healthy, current: None }
     }
 
-    pub(super) fn state(&self, path: usize) -> PathState {
+    pub(in crate::uplink) fn state(&self, path: usize) -> PathState {
         self.health.get(path).map_or(PathState::Well, |health| health.state)
     }
 
     /// Which path carries, or carried, the session.
-    pub(super) fn current(&self) -> Option<usize> {
+    pub(in crate::uplink) fn current(&self) -> Option<usize> {
         self.current.map(|(path, _)| path)
     }
 
     /// Chooses for a new session; `able` says which paths may carry something that waits. After [`Choice::Wait`] all
     /// get another try.
-    pub(super) fn choose(&mut self, able: &[bool], now: Instant) -> Choice {
+    pub(in crate::uplink) fn choose(&mut self, able: &[bool], now: Instant) -> Choice {
         self.mend(now);
         let can = |path: &usize| able.get(*path).copied().unwrap_or(false);
         let all = 0..self.health.len();
@@ -128,7 +128,7 @@ impl Paths {
     }
 
     /// After a failure: is there one left to be tried in this round? If not, all get another try in the next.
-    pub(super) fn has_another(&mut self, able: &[bool]) -> bool {
+    pub(in crate::uplink) fn has_another(&mut self, able: &[bool]) -> bool {
         let left = |(path, health): (usize, &Health)| able[path] && (health.state == PathState::Well || !health.tried);
         let another = self.health.iter().enumerate().any(left);
         if !another {
@@ -138,7 +138,7 @@ impl Paths {
     }
 
     /// Is there a better one than the present, so that a session in order ends for it?
-    pub(super) fn better(&mut self, able: &[bool], now: Instant) -> Option<usize> {
+    pub(in crate::uplink) fn better(&mut self, able: &[bool], now: Instant) -> Option<usize> {
         self.mend(now);
         let (current, since) = self.current?;
         let able_now = able.get(current).copied().unwrap_or(false);
@@ -151,7 +151,7 @@ impl Paths {
     }
 
     /// The session stands: this way works.
-    pub(super) fn stands(&mut self, path: usize) {
+    pub(in crate::uplink) fn stands(&mut self, path: usize) {
         let health = &mut self.health[path];
         health.returned |= health.state != PathState::Well;
         (health.state, health.doubted) = (PathState::Well, false);
@@ -161,7 +161,7 @@ impl Paths {
     }
 
     /// A connect failed, or a session was lost; `proved`: it had carried something.
-    pub(super) fn failed(&mut self, path: usize, proved: bool, now: Instant) {
+    pub(in crate::uplink) fn failed(&mut self, path: usize, proved: bool, now: Instant) {
         let flapped = match self.current {
             Some((current, since)) if current == path => now.saturating_duration_since(since) < self.healthy * STEADY,
             _ => false,
@@ -183,7 +183,7 @@ impl Paths {
     }
 
     /// The cheapest path above the present one that is to be probed now.
-    pub(super) fn probe_due(&self, able: &[bool], now: Instant) -> Option<usize> {
+    pub(in crate::uplink) fn probe_due(&self, able: &[bool], now: Instant) -> Option<usize> {
         let (current, _) = self.current?;
         let due = |path: &usize| {
             let health = &self.health[*path];
@@ -193,7 +193,7 @@ impl Paths {
     }
 
     /// What came of it.
-    pub(super) fn probed(&mut self, path: usize, result: Probed, now: Instant) {
+    pub(in crate::uplink) fn probed(&mut self, path: usize, result: Probed, now: Instant) {
         let (first, most) = (self.healthy / PROBE_FIRST, self.healthy * PROBE_MOST);
         let health = &mut self.health[path];
         match (result, health.state) {
@@ -226,7 +226,7 @@ impl Paths {
 
 /// Result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probed {
+pub(in crate::uplink) enum Probed {
     Well,
     Down,
 }
@@ -239,14 +239,14 @@ mod tests {
     const BOTH: [bool; 2] = [true, true];
 
     struct Bench {
-        paths: Paths,
+        paths: Failover,
         now: Instant,
     }
 
     impl Bench {
         fn new() -> Self {
             let now = Instant::now();
-            Self { paths: Paths::new(2, HEALTHY, now), now }
+            Self { paths: Failover::new(2, HEALTHY, now), now }
         }
 
         fn later(&mut self, seconds: u64) {
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_single_path_is_simply_tried_again_with_a_pause() {
         let now = Instant::now();
-        let mut paths = Paths::new(1, HEALTHY, now);
+        let mut paths = Failover::new(1, HEALTHY, now);
         for _ in 0..3 {
             assert_eq!(paths.choose(&[true], now), Choice::Take(0));
             paths.failed(0, true, now);

@@ -7,22 +7,22 @@ use crate::model::number::Class;
 use crate::road::destination::Bind;
 use crate::road::meter::Meter;
 
-use super::destinations::bind;
+use crate::uplink::destinations::bind;
 
 /// What the uplink does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::uplink) enum Step {
     /// Connect by the current path.
     Connect,
     /// Look again after a moment: what could be tried has been.
     Retry,
-    /// No path may carry anything: look again after a [`super::ways::TICK`].
+    /// No path may carry anything: look again after a [`super::TICK`].
     Pause,
 }
 
 /// Why a session ends in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(in crate::uplink) enum Leave {
     /// A budget is used up.
     Budget,
     /// The window of its path closes.
@@ -32,7 +32,7 @@ pub(super) enum Leave {
 }
 
 impl Leave {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(in crate::uplink) const fn as_str(self) -> &'static str {
         match self {
             Self::Budget => "a budget is used up",
             Self::Window => "the window of its path closes",
@@ -43,18 +43,18 @@ impl Leave {
 
 /// One path as the uplink needs it.
 #[derive(Debug)]
-pub(super) struct Way {
-    pub(super) name: String,
-    pub(super) bind: Bind,
-    pub(super) classes: Vec<Class>,
-    pub(super) schedule: Option<Schedule>,
-    pub(super) max_rate: Option<u64>,
-    pub(super) meter: Arc<Meter>,
-    pub(super) counted: u64,
+pub(in crate::uplink) struct Path {
+    pub(in crate::uplink) name: String,
+    pub(in crate::uplink) bind: Bind,
+    pub(in crate::uplink) classes: Vec<Class>,
+    pub(in crate::uplink) schedule: Option<Schedule>,
+    pub(in crate::uplink) max_rate: Option<u64>,
+    pub(in crate::uplink) meter: Arc<Meter>,
+    pub(in crate::uplink) counted: u64,
 }
 
-impl Way {
-    pub(super) fn of(path: &PathPlan, uplink: &UplinkPlan) -> Self {
+impl Path {
+    pub(in crate::uplink) fn of(path: &PathPlan, uplink: &UplinkPlan) -> Self {
         let rates = [path.max_rate, uplink.max_rate];
         Self {
             name: path.name.clone(),
@@ -68,7 +68,7 @@ impl Way {
     }
 
     /// Whatever the system routes.
-    pub(super) fn any(uplink: &UplinkPlan) -> Self {
+    pub(in crate::uplink) fn any(uplink: &UplinkPlan) -> Self {
         Self {
             name: String::new(),
             bind: Bind::System,

@@ -12,29 +12,29 @@
 //! A single birth or death, of a device that came or went, is charged and never held: it is small, and data of it would
 //! say nothing.
 
+use super::Routing;
 use super::allowance::Alarms;
 use super::budget::Need;
 use super::costs;
-use super::sparkplug::EdgeNode;
-use super::way::{Leave, Step};
-use super::ways::Ways;
+use super::path::{Leave, Step};
 use crate::flow::notice::{Notice, Phase};
 use crate::model::number::Class;
+use crate::uplink::sparkplug::EdgeNode;
 
 use tokio::time::Instant;
 
 /// Has this session had its births?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Born {
+pub(in crate::uplink) enum Born {
     Yes,
     No,
 }
 
 /// What births cost, and whether that could be paid.
 #[derive(Debug, Default)]
-pub(super) struct BirthCost {
+pub(in crate::uplink) struct BirthCost {
     /// Wire bytes of all births; 0: there are none, or that is not known yet.
-    pub(super) wire: u64,
+    pub(in crate::uplink) wire: u64,
     /// The operator knows that there is nothing to pay them with.
     told: bool,
     /// What the way had carried when it was looked at last.
@@ -44,18 +44,18 @@ pub(super) struct BirthCost {
 /// A link that carries so many bytes from one look to the next is alive; pings are fewer.
 const ALIVE: u64 = 256;
 
-impl Ways {
+impl Routing {
     /// Does the link carry something? The birth of a large device is one message, and may take a thin link longer than any answer
     /// is waited for.
-    pub(super) fn carries(&mut self) -> bool {
-        let carried = self.way().counted;
+    pub(in crate::uplink) fn carries(&mut self) -> bool {
+        let carried = self.path().counted;
         let more = carried.saturating_sub(self.births.carried);
         self.births.carried = carried;
         more >= ALIVE
     }
 
-    /// [`Ways::next`] of an uplink that may be an edge node: a session needs its births, of the plan that is in force now.
-    pub(super) fn next_for(&mut self, node: Option<&mut EdgeNode>, waiting: &[Class], now: Instant) -> Step {
+    /// [`Routing::next`] of an uplink that may be an edge node: a session needs its births, of the plan that is in force now.
+    pub(in crate::uplink) fn next_for(&mut self, node: Option<&mut EdgeNode>, waiting: &[Class], now: Instant) -> Step {
         if let Some(node) = node {
             self.weigh(node.births_cost(), self.connect + costs::LAST, Born::No);
         }
@@ -64,7 +64,7 @@ impl Ways {
 
     /// Do the budgets pay for births of so many messages and bytes, while `open` bytes are under way? Where not, a session
     /// without births ends.
-    pub(super) fn pays_births(&mut self, births: (usize, usize), open: u64, born: Born) -> bool {
+    pub(in crate::uplink) fn pays_births(&mut self, births: (usize, usize), open: u64, born: Born) -> bool {
         let pays = self.weigh(births, open, born);
         if !pays && born == Born::No {
             self.leave(Leave::Budget);
@@ -112,19 +112,19 @@ mod tests {
         let plan = UplinkPlan { budgets, ..UplinkPlan::plain("cloud") };
         let (notices, mut waiting) = notices();
         let clock = Clock::new(Arc::<FakeTime>::default(), Boot(1), 0);
-        let mut ways = Ways::new(&plan, Duration::ZERO, clock, notices, Arc::default());
+        let mut routing = Routing::new(&plan, Duration::ZERO, clock, notices, Arc::default());
         let mut told = || waiting.try_recv().ok().map(|notice| (notice.event, notice.phase));
-        assert_eq!(ways.next(&[], Instant::now()), Step::Connect);
-        assert!(ways.pays_births(SMALL, 0, Born::No));
-        assert!(!ways.pays_births(SMALL, 30_000, Born::Yes), "what is under way has to be paid too");
+        assert_eq!(routing.next(&[], Instant::now()), Step::Connect);
+        assert!(routing.pays_births(SMALL, 0, Born::No));
+        assert!(!routing.pays_births(SMALL, 30_000, Born::Yes), "what is under way has to be paid too");
         assert_eq!(told(), Some(("budget_births", Phase::Active)));
-        assert!(!ways.pays_births(LARGE, 0, Born::Yes) && !ways.is_leaving(), "data go on");
-        assert!(!ways.pays_births(LARGE, 0, Born::No) && ways.is_leaving(), "there is nothing to go on with");
+        assert!(!routing.pays_births(LARGE, 0, Born::Yes) && !routing.is_leaving(), "data go on");
+        assert!(!routing.pays_births(LARGE, 0, Born::No) && routing.is_leaving(), "there is nothing to go on with");
         assert_eq!(told(), None, "it is told already");
-        ways.ended();
-        assert_eq!(ways.next(&[], Instant::now()), Step::Pause, "nobody connects for births that cannot be paid");
-        assert!(ways.pays_births(SMALL, 0, Born::No));
+        routing.ended();
+        assert_eq!(routing.next(&[], Instant::now()), Step::Pause, "nobody connects for births that cannot be paid");
+        assert!(routing.pays_births(SMALL, 0, Born::No));
         assert_eq!(told(), Some(("budget_births", Phase::Cleared)));
-        assert_eq!(ways.next(&[], Instant::now()), Step::Connect);
+        assert_eq!(routing.next(&[], Instant::now()), Step::Connect);
     }
 }

@@ -10,7 +10,7 @@ use super::costs;
 
 /// See the head of this file.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(in crate::uplink) struct Allowance {
     uplink: Purse,
     /// In the order of the plan; one without a name and without a budget where the plan has none.
     paths: Vec<Purse>,
@@ -19,7 +19,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new(plan: &UplinkPlan) -> Self {
+    pub(in crate::uplink) fn new(plan: &UplinkPlan) -> Self {
         let rules = Rules { reserve: plan.reserve, overrun: plan.overrun, goodbye: costs::LAST };
         let path = |path: &crate::config::plan::PathPlan| Purse::new(&plan.name, &path.name, &path.budgets, rules);
         Self {
@@ -31,17 +31,17 @@ impl Allowance {
     }
 
     /// Goes on from what the disk says; once, as soon as the disk can be read.
-    pub(super) fn adopt(&mut self, rows: &[MeterRow]) {
+    pub(in crate::uplink) fn adopt(&mut self, rows: &[MeterRow]) {
         self.adopted = true;
         self.purses().for_each(|purse| purse.adopt(rows));
     }
 
-    pub(super) const fn is_adopted(&self) -> bool {
+    pub(in crate::uplink) const fn is_adopted(&self) -> bool {
         self.adopted
     }
 
     /// So many bytes more went over a path.
-    pub(super) fn count(&mut self, path: usize, bytes: u64) {
+    pub(in crate::uplink) fn count(&mut self, path: usize, bytes: u64) {
         self.uplink.count(bytes);
         if let Some(purse) = self.paths.get_mut(path) {
             purse.count(bytes);
@@ -49,7 +49,7 @@ impl Allowance {
     }
 
     /// Looks at the clock and the thresholds; what the operator is to be told, by path ("" = the uplink itself).
-    pub(super) fn look(&mut self, wall: Wall) -> Vec<Crossing> {
+    pub(in crate::uplink) fn look(&mut self, wall: Wall) -> Vec<Crossing> {
         let mut news = Vec::new();
         for purse in self.purses() {
             news.extend(purse.turn(wall));
@@ -59,26 +59,26 @@ impl Allowance {
     }
 
     /// Bytes left for this on a path.
-    pub(super) fn room(&self, path: usize, need: Need) -> u64 {
-        let way = self.paths.get(path).map_or(u64::MAX, |purse| purse.room(need));
-        way.min(self.uplink.room(need))
+    pub(in crate::uplink) fn room(&self, path: usize, need: Need) -> u64 {
+        let own = self.paths.get(path).map_or(u64::MAX, |purse| purse.room(need));
+        own.min(self.uplink.room(need))
     }
 
     /// May something of this cost be begun while `open` bytes are under way and still to be paid? The way out stays
     /// paid for.
-    pub(super) fn has_room(&self, path: usize, need: Need, cost: u64, open: u64) -> bool {
+    pub(in crate::uplink) fn has_room(&self, path: usize, need: Need, cost: u64, open: u64) -> bool {
         self.room(path, need) >= cost.saturating_add(open).saturating_add(costs::LEAVE)
     }
 
     /// Must a session on this path end now? Staying costs a ping now and then; alarms that wait or are in flight may
     /// use what is for alarms only. What is in flight was paid for when it was sent.
-    pub(super) fn must_leave(&self, path: usize, alarms: Alarms) -> bool {
+    pub(in crate::uplink) fn must_leave(&self, path: usize, alarms: Alarms) -> bool {
         let need = if alarms == Alarms::Waiting && self.overrun == Overrun::Alarms { Need::Alarm } else { Need::Live };
         self.room(path, need) <= costs::LAST
     }
 
     /// Used bytes of each budget: of a path, or of the uplink itself.
-    pub(super) fn used(&self, path: Option<usize>) -> Vec<(Budget, u64)> {
+    pub(in crate::uplink) fn used(&self, path: Option<usize>) -> Vec<(Budget, u64)> {
         match path {
             Some(path) => self.paths.get(path).map_or_else(Vec::new, |purse| purse.used().collect()),
             None => self.uplink.used().collect(),
@@ -87,7 +87,7 @@ impl Allowance {
 
     /// What is to be written now, while `open` bytes are under way on a path; nothing before the disk was read, or it
     /// would be overwritten.
-    pub(super) fn rows(&mut self, save: Save, path: usize, open: u64) -> Vec<MeterRow> {
+    pub(in crate::uplink) fn rows(&mut self, save: Save, path: usize, open: u64) -> Vec<MeterRow> {
         if !self.adopted {
             return Vec::new();
         }
@@ -105,7 +105,7 @@ impl Allowance {
 
 /// Are there any that the broker does not have yet?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Alarms {
+pub(in crate::uplink) enum Alarms {
     Waiting,
     None,
 }
