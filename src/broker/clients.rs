@@ -1,6 +1,6 @@
 //! Who has a session: one slot each, found by key (from the tree) or by client id. A session has, or has not, a connection.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +108,8 @@ pub(super) struct Remembered {
     pub will: Option<Will>,
     /// Topics it has subscribed to by their predefined ids.
     pub predefined: BTreeSet<u16>,
+    /// Topic ids that it was given, and digests of the names that they stand for: no other name gets one of them.
+    pub given: BTreeMap<u16, u64>,
 }
 
 impl Client {

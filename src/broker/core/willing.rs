@@ -1,5 +1,5 @@
 //! What sensors have and MQTT itself has no packet for: a connected client leaves another will than it came with, and its
-//! session remembers that will and which topics it knows by predefined ids.
+//! session remembers that will, which topics it knows by predefined ids, and which ids it was given.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl Shared {
             return Remembered::clone(remembered);
         }
         let own = predefined.iter().filter(|(_, name)| client.filters.contains_key(name.as_str()));
-        Remembered { will: None, predefined: own.map(|(id, _)| *id).collect() }
+        Remembered { predefined: own.map(|(id, _)| *id).collect(), ..Remembered::default() }
     }
 
     /// The will as it may be left; `None`: not at all.

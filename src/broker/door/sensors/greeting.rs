@@ -225,6 +225,7 @@ impl Translator {
     /// What its session remembers of it. A will that this door does not let it leave counts as none.
     pub(super) fn reminded(&mut self, remembered: Remembered) {
         self.predefined = remembered.predefined;
+        self.names.remind(remembered.given);
         if self.said.asks == Asks::NoWill {
             self.will = remembered.will.filter(|will| self.may_leave(will));
         }
@@ -232,7 +233,13 @@ impl Translator {
 
     /// What its session is to remember of it.
     pub(super) fn to_remember(&self) -> Remembered {
-        Remembered { will: self.will.clone(), predefined: self.predefined.clone() }
+        let given = self.names.given().clone();
+        Remembered { will: self.will.clone(), predefined: self.predefined.clone(), given }
+    }
+
+    /// Is that something else since this was last asked?
+    pub(super) fn take_learnt(&mut self) -> bool {
+        self.names.take_learnt() | std::mem::take(&mut self.learnt)
     }
 
     pub(super) fn change_will_topic(&mut self, topic: Option<WillTopic>) -> Flow {

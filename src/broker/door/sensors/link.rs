@@ -92,7 +92,7 @@ impl Link {
                     break Ok(end);
                 }
             }
-            if std::mem::take(&mut translator.learnt)
+            if translator.take_learnt()
                 && let Some((key, outbox)) = pipe.as_ref().and_then(Pipe::place)
             {
                 self.porch.shared.remember(*key, outbox, translator.to_remember());
