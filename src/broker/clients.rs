@@ -35,7 +35,7 @@ pub(super) struct Client {
     pub seen: (u64, usize),
     /// What the next connection goes on with.
     pub carried: Carried,
-    /// Of a sensor; `None`: nothing since the gateway was started.
+    /// Of a sensor; `None`: nothing is known.
     pub sensor: Option<Box<Remembered>>,
     /// Its side of the ledger; there if it was begun to outlive its connection.
     pub durable: Option<Box<Durable>>,

@@ -6,8 +6,8 @@ use ironbridge::config::plan::MqttSnPlan;
 use rumqttc::mqttbytes::QoS;
 
 use crate::hmi::Hmi;
-use crate::sensor::{Radio, Sensor, broker, broker_with, plan};
-use crate::support::{Setup, until};
+use crate::sensor::{Radio, Sensor, broker, broker_at, broker_with, plan};
+use crate::support::{Running, Setup, until};
 
 async fn watcher(mqtt: std::net::SocketAddr) -> Hmi {
     let mut client = Hmi::connect(mqtt, "hmi").await;
@@ -214,6 +214,36 @@ async fn a_will_is_kept_with_its_session_until_it_is_taken_back_or_the_session_b
         client.publish("wills/last", QoS::AtMostOnce, b"").await;
         assert_eq!(client.message().await.topic, "wills/last", "{how}");
     }
+}
+
+#[tokio::test]
+async fn a_will_is_kept_with_its_session_while_the_gateway_is_started_anew() {
+    let (running, gateway, _) = broker().await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect_with_will(Start::Kept, 60, "wills/one", b"one").await, Code::Accepted);
+    let (running, gateway, mqtt) = restarted(running).await;
+    let mut client = watcher(mqtt).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    lose(&mut sensor).await;
+    let will = client.message().await;
+    assert_eq!((will.topic.as_str(), &will.payload[..]), ("wills/one", &b"one"[..]));
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.ask(&Message::WillTopicUpdate(None), |message| matches!(message, Message::WillTopicResponse(_))).await;
+    sensor.goodbye().await;
+    let (_running, gateway, mqtt) = restarted(running).await;
+    let mut client = watcher(mqtt).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    lose(&mut sensor).await;
+    client.publish("wills/last", QoS::AtMostOnce, b"").await;
+    assert_eq!(client.message().await.topic, "wills/last", "taken back is taken back");
+}
+
+/// The gateway goes on with what lies on its disk.
+async fn restarted(running: Running) -> (Running, std::net::SocketAddr, std::net::SocketAddr) {
+    let at = running.stop().await;
+    broker_at(plan(), Setup::default(), at).await
 }
 
 #[tokio::test]

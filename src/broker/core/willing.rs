@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Core, Shared};
 use crate::access::Identity;
 use crate::broker::clients::{Client, Presence, Remembered};
+use crate::broker::keeping;
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::tree::ClientKey;
@@ -25,16 +26,22 @@ impl Shared {
         }
     }
 
-    /// For as long as the session of this outbox's owner lives, and the gateway runs.
+    /// For as long as the session of this outbox's owner lives.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
     pub(in crate::broker) fn remember(&self, key: ClientKey, outbox: &Arc<Outbox>, what: Remembered) {
-        if let Some(client) = here(&mut self.lock(), key, outbox) {
-            client.sensor = Some(Box::new(what));
+        let mut core = self.lock();
+        let Some(client) = here(&mut core, key, outbox) else { return };
+        if client.sensor.as_deref() == Some(&what) {
+            return;
         }
+        if let Some(durable) = &client.durable {
+            self.disk.sensor(durable.tally.id, keeping::sensor_row(&what));
+        }
+        client.sensor = Some(Box::new(what));
     }
 
-    /// What was remembered last. Of a session that was there before the gateway was started it is not known how its topics
-    /// were named: those that have predefined ids were subscribed to by them.
+    /// What was remembered last. Of a session that an earlier program has left it is not known how its topics were named: those
+    /// that have predefined ids were subscribed to by them.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
     pub(in crate::broker) fn recall(
         &self,
