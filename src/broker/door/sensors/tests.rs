@@ -172,6 +172,22 @@ fn a_predefined_id_that_the_sensor_does_not_know_is_given_up_for_one_that_it_is_
     assert!(translator.learnt && translator.to_remember().predefined.is_empty());
 }
 
+#[test]
+fn so_it_is_at_qos_0_where_the_message_is_lost_and_counted_and_the_next_one_comes() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    translator.predefined.insert(1);
+    translator.packet(delivery(0, Qos::AtMostOnce, "known"), now);
+    let [Message::Publish(publish)] = &std::mem::take(&mut translator.out)[..] else { panic!("PUBLISH") };
+    assert_eq!((publish.topic, publish.message_id), (sn::Topic::Predefined(1), 0));
+    translator.message(Message::Puback { topic_id: 1, message_id: 0, code: Code::InvalidTopicId }, now);
+    assert_eq!((translator.refused, translator.out.len()), (1, 0));
+    assert!(translator.learnt && translator.to_remember().predefined.is_empty());
+    translator.packet(delivery(0, Qos::AtMostOnce, "known"), now);
+    let [Message::Register { name, .. }] = &translator.out[..] else { panic!("{:?}", translator.out) };
+    assert_eq!(name, "known");
+}
+
 /// Something that a sensor may say, sensible or not.
 fn said(random: &mut StdRng) -> Message {
     loop {
