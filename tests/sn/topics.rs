@@ -185,6 +185,27 @@ async fn a_publish_without_a_connection_is_taken_by_predefined_and_short_topic_w
 }
 
 #[tokio::test]
+async fn nobody_can_take_the_place_of_those_who_publish_without_a_connection() {
+    let publish = Some(UnaskedPlan { user: "beacons".to_owned(), from: Vec::new() });
+    let acl = vec![rule("sensor:beacons", &[], &["ok"])];
+    let (running, gateway, mqtt) =
+        broker_with(MqttSnPlan { publish, ..plan() }, Setup { acl, ..Setup::default() }).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::AtLeastOnce).await;
+    let _guess = Hmi::connect(mqtt, "mqtt-sn:udp:127.0.0.1:0").await;
+    let mut thief = Sensor::new(gateway, "$ironbridge/mqtt-sn:udp:127.0.0.1:0").await;
+    assert_eq!(thief.connect(Start::Kept, 60).await, Code::NotSupported);
+    let mut beacon = Sensor::new(gateway, "").await;
+    for payload in [b"1", b"2"] {
+        let publish = beacon.publication(Topic::Short(*b"ok"), Quality::Unasked, payload);
+        beacon.send(&Message::Publish(publish)).await;
+        assert_eq!(&client.message().await.payload[..], payload);
+    }
+    let stats = &running.publisher.stats().sensors;
+    assert_eq!((stats.unasked.get(), stats.unasked_refused.get()), (2, 0));
+}
+
+#[tokio::test]
 async fn without_a_user_for_it_a_publish_without_a_connection_is_dropped_and_counted() {
     let (running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;

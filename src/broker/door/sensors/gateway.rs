@@ -24,6 +24,7 @@ use crate::broker::sn::{self, Code, Message, Publish, Quality};
 use crate::broker::stats::SensorStats;
 use crate::broker::talk::Trouble;
 use crate::config::plan::{Anonymous, Entrance, MqttSnPlan};
+use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes; the specification has 23 (section 5.3.1).
 const CLIENT_ID_BYTES_MAX: usize = 256;
@@ -233,7 +234,7 @@ impl Gateway<'_> {
     fn admit(&mut self, source: &Source, connect: &sn::Connect) -> Result<Link, Code> {
         let (id, from) = (&connect.client_id, source.address.ip().to_canonical());
         let shared = &self.porch.shared;
-        if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX {
+        if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
             return Err(Code::NotSupported);
         }
         let door = self.porch.plan.anonymous;
@@ -280,8 +281,9 @@ impl Gateway<'_> {
 
     fn take_unasked(&self, publish: Publish, source: &Source) {
         let taken = self.unasked.as_ref().is_some_and(|road| road.take(publish, source.address.ip(), &self.rules));
-        let stats = self.stats();
-        if taken { &stats.unasked } else { &stats.unasked_refused }.one();
+        if !taken {
+            self.stats().unasked_refused.one();
+        }
     }
 
     async fn answer(&self, to: &Source, message: &Message) {
