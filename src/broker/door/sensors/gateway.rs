@@ -250,7 +250,7 @@ impl Gateway<'_> {
             return Err(Code::NotSupported);
         };
         shared.stats.connections.one();
-        let pass = match self.limits.admit(Some(from), Instant::now()) {
+        let pass = match self.limits.admit_sensor(from, Instant::now()) {
             Ok(pass) => Arc::new(pass),
             Err(limit) => {
                 shared.stats.turned_away.one();

@@ -19,7 +19,7 @@
 //! address can speak for it; MQTT-SN 1.2 has nothing against that, so a door that other machines can reach says
 //! `insecure_network = true`. DTLS would: no library that keeps to the one TLS stack of this program (rustls on ring) speaks it.
 //!
-//! **Bounds.** Clients: those of all doors (`max_connections`, per address, and their rates). Of one client: topic ids
+//! **Bounds.** Clients: those of all doors (half of `max_connections`, per address, and their rates). Of one client: topic ids
 //! (`names`), 32 messages that have come and 16 requests without an answer. Strangers get no state, answers no longer than
 //! what they sent, and so many a second. A message for a client that is too busy is dropped and counted; it is sent again by
 //! whoever sent it, except at QoS 0.
