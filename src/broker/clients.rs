@@ -101,6 +101,13 @@ pub(super) struct Carried {
     pub sent_below: u64,
 }
 
+/// Has the broker taken it?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Yes,
+    No,
+}
+
 /// What goes on from one connection of a sensor to the next and MQTT has no word for (MQTT-SN 1.2, sections 6.3 and 6.10).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Remembered {

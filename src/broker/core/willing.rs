@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
-use crate::broker::clients::{Client, Presence, Remembered};
+use crate::broker::clients::{Client, Presence, Remembered, Taken};
 use crate::broker::keeping;
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
@@ -14,15 +14,25 @@ use crate::broker::will::LastWill;
 use crate::broker::wire::Will;
 
 impl Shared {
-    /// Instead of the will that the owner of this outbox has left, if it is connected still. One that it may not leave is
-    /// ignored, as at CONNECT: then there is none.
+    /// Instead of the will that the owner of this outbox has left, if it is connected still. One that it may not leave is not
+    /// taken: then the one before stands.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients can ask for it"))]
-    pub(in crate::broker) fn change_will(&self, key: ClientKey, outbox: &Arc<Outbox>, will: Option<Will>) {
+    pub(in crate::broker) fn change_will(&self, key: ClientKey, outbox: &Arc<Outbox>, will: Option<Will>) -> Taken {
         let mut core = self.lock();
-        let Some(client) = here(&mut core, key, outbox) else { return };
-        let Some(identity) = client.identity.clone() else { return };
-        if let Presence::Here(connected) = &mut client.presence {
-            connected.will = will.and_then(|will| self.judged(&identity, LastWill::new(will, identity.clone())));
+        let Some(client) = here(&mut core, key, outbox) else { return Taken::No };
+        let (Some(identity), Presence::Here(connected)) = (client.identity.clone(), &mut client.presence) else {
+            return Taken::No;
+        };
+        let Some(will) = will else {
+            connected.will = None;
+            return Taken::Yes;
+        };
+        match self.judged(&identity, LastWill::new(will, identity.clone())) {
+            Some(will) => {
+                connected.will = Some(will);
+                Taken::Yes
+            }
+            None => Taken::No,
         }
     }
 

@@ -86,8 +86,8 @@ pub(in crate::broker::door) async fn serve(
     porch: &Arc<Porch>,
     plan: &MqttSnPlan,
 ) -> io::Result<()> {
-    let Terms { max_qos, retain_available, .. } = Terms::new(porch.plan.max_qos, &porch.shared.limits);
-    let rules = Rules { plan: Arc::new(plan.clone()), max_qos, retain_available };
+    let terms = Terms::new(porch.plan.max_qos, &porch.shared.limits);
+    let rules = Rules { plan: Arc::new(plan.clone()), terms };
     let unasked = plan.publish.as_ref().map(|plan| Unasked::begin(plan, porch, tracker));
     let gateway = Gateway {
         limits,

@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use super::gateway::Source;
 use super::pipe::Pipe;
-use super::translator::{End, Flow, Rules, Stage, Translator};
+use super::translator::{Changes, End, Flow, Rules, Stage, Translator};
+use crate::broker::clients::Taken;
 use crate::broker::door::Porch;
 use crate::broker::door::limits::Pass;
 use crate::broker::door::shown::{Peer, Shown};
@@ -80,10 +81,7 @@ impl Link {
                 Flow::On => {}
                 Flow::Enter(connect) => pipe = Some(self.enter(*connect)),
                 Flow::Entered => self.remind(pipe.as_ref(), &mut translator),
-                Flow::ChangeWill(will) => {
-                    translator.learnt = true;
-                    self.change_will(pipe.as_ref(), will);
-                }
+                Flow::ChangeWill(will, how) => self.change_will(pipe.as_ref(), &mut translator, will, how),
                 Flow::Renew(said) => break Err(said),
                 Flow::End(end) => {
                     if self.porch.closed.is_cancelled() {
@@ -174,10 +172,18 @@ impl Link {
         Pipe::enter(&self.porch, &self.tracker, (shown, connect), Arc::clone(&self.pass))
     }
 
-    fn change_will(&self, pipe: Option<&Pipe>, will: Option<Will>) {
+    fn change_will(&self, pipe: Option<&Pipe>, translator: &mut Translator, will: Option<Will>, how: Changes) {
+        let Some((key, outbox)) = pipe.and_then(Pipe::place) else {
+            return translator.will_changed(will, how, Taken::No);
+        };
         let shared = &self.porch.shared;
-        let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
-        shared.change_will(*key, outbox, will);
+        let mut taken = shared.change_will(*key, outbox, will.clone());
+        let mut will = will;
+        if (taken, how) == (Taken::No, Changes::AtConnect) {
+            will = None;
+            taken = shared.change_will(*key, outbox, None);
+        }
+        translator.will_changed(will, how, taken);
     }
 
     /// It is in: goes on with what its session remembers of it. Its will was of the connection, as far as the broker knows.
@@ -185,10 +191,13 @@ impl Link {
         translator.learnt = true;
         let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
         if translator.said.start == Start::Kept {
-            let had = translator.will.is_some();
-            translator.reminded(self.porch.shared.recall(*key, outbox, &self.rules.plan.topics));
-            if !had && translator.will.is_some() {
-                self.change_will(pipe, translator.will.clone());
+            let (had, shared) = (translator.will.is_some(), &self.porch.shared);
+            translator.reminded(shared.recall(*key, outbox, &self.rules.plan.topics));
+            if !had
+                && translator.will.is_some()
+                && shared.change_will(*key, outbox, translator.will.clone()) == Taken::No
+            {
+                translator.will = None; // rules are others now
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::inner::{Delivery, Heard};
 use super::translator::{Flow, Rules, Stage, Translator, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::broker::door::terms::Terms;
 use crate::broker::message::{Qos, Retain};
 use crate::broker::sn::{self, Asks, Code, Connect, Message, Quality, Start};
 use crate::broker::wire::{Ack, AckKind};
@@ -30,7 +31,7 @@ fn rules() -> Rules {
         sensors: Vec::new(),
         publish: None,
     };
-    Rules { plan: Arc::new(plan), max_qos: Qos::ExactlyOnce, retain_available: true }
+    Rules { plan: Arc::new(plan), terms: Terms::inside() }
 }
 
 fn connected(now: Instant) -> Translator {
@@ -234,7 +235,7 @@ fn whatever_is_said_in_whatever_order_there_is_no_panic_and_no_growth() {
             assert!(translator.out.iter().all(|message| !sn::write(message).is_empty()));
             translator.out.clear();
             translator.packets.clear();
-            if !matches!(flow, Flow::On | Flow::Entered | Flow::ChangeWill(_)) {
+            if !matches!(flow, Flow::On | Flow::Entered | Flow::ChangeWill(..)) {
                 break;
             }
         }

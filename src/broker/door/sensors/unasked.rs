@@ -63,7 +63,7 @@ impl Unasked {
         };
         let retains = kept == Kept::Yes;
         match topic.filter(|topic| check_topic(topic).is_ok()) {
-            Some(topic) if admits(&self.from, from) && (!retains || rules.retain_available) => {
+            Some(topic) if admits(&self.from, from) && (!retains || rules.terms.retain_available) => {
                 self.road.try_send(Post { topic, retain: retains.into(), payload }).is_ok()
             }
             _ => false,
