@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, Post};
+use super::multicast;
 use super::translator::Rules;
 use super::unasked::Unasked;
 use crate::access::Arriving;
@@ -23,7 +24,7 @@ use crate::broker::door::terms::Terms;
 use crate::broker::sn::{self, Code, Message, Publish, Quality};
 use crate::broker::stats::SensorStats;
 use crate::broker::talk::Trouble;
-use crate::config::plan::{Anonymous, Entrance, MqttSnPlan};
+use crate::config::plan::{AdvertisePlan, Anonymous, Entrance, MqttSnPlan};
 use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes; the specification has 23 (section 5.3.1).
@@ -77,6 +78,7 @@ struct Gateway<'a> {
     unasked: Option<Unasked>,
     bad: Trouble,
     turning_away: Trouble,
+    not_joined: Trouble,
 }
 
 /// Serves until the port is of no use any more.
@@ -101,6 +103,7 @@ pub(in crate::broker::door) async fn serve(
         unasked,
         bad: Trouble::default(),
         turning_away: Trouble::default(),
+        not_joined: Trouble::default(),
     };
     gateway.run().await
 }
@@ -123,7 +126,9 @@ impl Gateway<'_> {
                     }
                     Err(error) => return Err(error),
                 },
-                _ = timer.tick(), if advertise.is_some() => self.advertise().await,
+                _ = timer.tick(), if advertise.is_some() => if let Some(plan) = advertise {
+                    self.advertise(plan).await;
+                },
             }
             count += 1;
             if count % AT_ONCE == 0 {
@@ -136,8 +141,14 @@ impl Gateway<'_> {
         &self.porch.shared.stats.sensors
     }
 
-    async fn advertise(&self) {
-        let Some(plan) = self.rules.plan.advertise else { return };
+    async fn advertise(&mut self, plan: AdvertisePlan) {
+        let interface = self.porch.plan.interface.as_deref();
+        if let Err(error) = multicast::join(self.socket, plan.to, interface)
+            && self.not_joined.is_news()
+        {
+            let (listener, group) = (&self.porch.name, plan.to.ip());
+            tracing::warn!(listener, %group, %error, "sensors that look for a gateway there are not heard, trying on");
+        }
         let duration = u16::try_from(plan.every.as_secs()).unwrap_or(u16::MAX);
         let message = Message::Advertise { gateway_id: self.rules.plan.gateway_id, duration };
         self.answer(&Source { address: plan.to, node: None }, &message).await;

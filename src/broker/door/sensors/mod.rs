@@ -10,8 +10,8 @@
 //! then lies in the session's own outbox or on its disk, within the bounds of any other client. A PINGREQ in such a pipe is
 //! answered when nothing waits any more; that is when a sensor that has woken gets its PINGRESP.
 //!
-//! One task per door takes datagrams in (`gateway`): it answers what concerns nobody in particular and hands the rest to the
-//! task of its client (`link`). `translator` decides, pure; `greeting` how a sensor comes and goes, `asking` what it wants,
+//! One task per door takes datagrams in (`gateway`, for which sensors look by `multicast`): it answers what concerns nobody in
+//! particular and hands the rest to the task of its client (`link`). `translator` decides, pure; `greeting` how a sensor comes and goes, `asking` what it wants,
 //! `delivering` what it gets; `names` topic ids; `inner` the packets in the pipe (`pipe`); `unasked` publishes at QoS −1.
 //!
 //! **Who is who.** A client is its address (and wireless node behind a forwarder), from its CONNECT on: whoever comes from
@@ -30,6 +30,7 @@ mod gateway;
 mod greeting;
 mod inner;
 mod link;
+mod multicast;
 mod names;
 mod pipe;
 #[cfg(test)]
