@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::link::{Link, Post};
 use super::multicast;
+use super::port::{Port, Received};
 use super::translator::Rules;
 use super::unasked::Unasked;
 use crate::access::Arriving;
@@ -55,6 +56,8 @@ pub(super) struct Source {
     pub address: SocketAddr,
     /// The wireless node behind the forwarder that has this address.
     pub node: Option<Box<[u8]>>,
+    /// The address of ours that it speaks to, where there are several: it hears us from there.
+    pub to: Option<IpAddr>,
 }
 
 /// A client that has a task.
@@ -68,7 +71,7 @@ struct Known {
 struct Gateway<'a> {
     limits: &'a Arc<Limits>,
     tracker: &'a TaskTracker,
-    socket: &'a Arc<UdpSocket>,
+    port: Arc<Port>,
     porch: &'a Arc<Porch>,
     rules: Rules,
     known: HashMap<Source, Known>,
@@ -94,7 +97,7 @@ pub(in crate::broker::door) async fn serve(
     let gateway = Gateway {
         limits,
         tracker,
-        socket,
+        port: Arc::new(Port::new(socket)?),
         porch,
         rules,
         known: HashMap::new(),
@@ -118,8 +121,8 @@ impl Gateway<'_> {
         let mut count = 0;
         loop {
             tokio::select! {
-                received = self.socket.recv_from(&mut datagram) => match received {
-                    Ok((length, from)) => self.datagram(&datagram[..length], from).await,
+                received = self.port.receive(&mut datagram) => match received {
+                    Ok(received) => self.datagram(&datagram[..received.length], received).await,
                     Err(error) if is_passing(&error) => {
                         tracing::debug!(%error, "the network has refused a datagram of ours");
                         tokio::time::sleep(PAUSE).await;
@@ -143,7 +146,7 @@ impl Gateway<'_> {
 
     async fn advertise(&mut self, plan: AdvertisePlan) {
         let interface = self.porch.plan.interface.as_deref();
-        if let Err(error) = multicast::join(self.socket, plan.to, interface)
+        if let Err(error) = multicast::join(self.port.socket(), plan.to, interface)
             && self.not_joined.is_news()
         {
             let (listener, group) = (&self.porch.name, plan.to.ip());
@@ -151,10 +154,11 @@ impl Gateway<'_> {
         }
         let duration = u16::try_from(plan.every.as_secs()).unwrap_or(u16::MAX);
         let message = Message::Advertise { gateway_id: self.rules.plan.gateway_id, duration };
-        self.answer(&Source { address: plan.to, node: None }, &message).await;
+        self.answer(&Source { address: plan.to, node: None, to: None }, &message).await;
     }
 
-    async fn datagram(&mut self, datagram: &[u8], address: SocketAddr) {
+    async fn datagram(&mut self, datagram: &[u8], received: Received) {
+        let Received { from: address, to, .. } = received;
         self.stats().received.one();
         let (node, message) = match self.read(datagram) {
             Ok(read) => read,
@@ -166,7 +170,7 @@ impl Gateway<'_> {
                 return;
             }
         };
-        let source = Source { address, node: node.map(Into::into) };
+        let source = Source { address, node: node.map(Into::into), to };
         match message {
             Message::SearchGateway { .. } => {
                 let info = Message::GatewayInfo { gateway_id: self.rules.plan.gateway_id, address: Vec::new() };
@@ -279,7 +283,7 @@ impl Gateway<'_> {
         }
         self.known.insert(source.clone(), known);
         Ok(Link {
-            post: Some(Post { socket: Arc::clone(self.socket), source: source.clone() }),
+            post: Some(Post { port: Arc::clone(&self.port), source: source.clone() }),
             porch: Arc::clone(self.porch),
             tracker: self.tracker.clone(),
             rules: self.rules.clone(),
@@ -298,7 +302,7 @@ impl Gateway<'_> {
     }
 
     async fn answer(&self, to: &Source, message: &Message) {
-        Post { socket: Arc::clone(self.socket), source: to.clone() }.send(message).await;
+        Post { port: Arc::clone(&self.port), source: to.clone() }.send(message).await;
         self.stats().sent.one();
     }
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::gateway::Source;
 use super::pipe::Pipe;
+use super::port::Port;
 use super::translator::{Changes, End, Flow, Rules, Stage, Translator};
 use crate::broker::clients::Taken;
 use crate::broker::door::Porch;
@@ -24,7 +24,7 @@ const PACKET_BYTES_MAX: usize = 16 * 1024;
 
 /// A sensor's address, and the port that it hears us from.
 pub(super) struct Post {
-    pub socket: Arc<UdpSocket>,
+    pub port: Arc<Port>,
     pub source: Source,
 }
 
@@ -224,7 +224,7 @@ impl Post {
             Some(node) => sn::enclose(node, &datagram),
             None => datagram,
         };
-        if let Err(error) = self.socket.send_to(&datagram, self.source.address).await {
+        if let Err(error) = self.port.send(&datagram, self.source.address, self.source.to).await {
             tracing::debug!(peer = %self.source.address, %error, "a datagram was not sent");
         }
     }
