@@ -47,7 +47,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prometheus_client::", &["status/"]),
     ("mimalloc::", &["main.rs"]),
     ("ring::digest", &["payload/batch/", "road/websocket.rs", "access/", "broker/door/sensors/names.rs"]),
-    ("nix::", &["broker/door/sensors/port.rs"]),
+    ("use nix::", &["broker/door/sensors/port.rs"]),
     ("ring::hmac", &["uplink/azure.rs", "access/", "road/quic/", "road/server.rs"]),
     ("quinn::", &["road/quic/"]),
     ("ring::pbkdf2", &["access/"]),
