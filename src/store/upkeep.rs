@@ -104,6 +104,7 @@ impl Writer {
             self.fixes_waiting.push(fix);
             return;
         }
+        let fix = Fix { at: self.clock.numbered(fix.at), ..fix };
         let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
         let same = |last: &Fix| {
             last.at.boot == fix.at.boot

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ironbridge::flow::clock::Fix;
 use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::Class;
 use ironbridge::model::sample::Batch;
 use ironbridge::model::tag::DeviceIx;
-use ironbridge::model::time::Stamp;
-use ironbridge::store::{Item, Opening, inspect};
+use ironbridge::model::time::{Boot, Certainty, Stamp, Wall};
+use ironbridge::store::{Item, Opening, inspect, open};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use support::*;
@@ -275,6 +276,7 @@ async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_i
     let dir = home.path().join("store");
     std::fs::write(&dir, b"a file where the directory should be").expect("written");
     let running = start(opening(&dir));
+    running.began();
     let mut reader = running.store.reader("cloud").expect("routed");
     running.emit(Class::Telemetry, 0..10).await;
     let stats = running.store.stats();
@@ -282,10 +284,20 @@ async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_i
     std::fs::remove_file(&dir).expect("removed");
     let items = drain(&mut reader, 10).await;
     assert_eq!(items.len(), 10);
-    assert!(items.iter().all(|item| matches!(item, Item::Record(owed) if owed.at.boot.0 == 1)));
+    let stamps: Vec<Stamp> =
+        items.iter().map(|item| if let Item::Record(owed) = item { owed.at } else { panic!("{item:?}") }).collect();
+    assert!(stamps.iter().all(|at| at.boot.0 == 1));
     until(|| stats.failed.get() == 0).await;
+    // A fix that comes after that is one of the boot that the records are of, for this run and for the next.
+    running.time.advance(Duration::from_secs(40));
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_840_000 };
+    running.learns(fix);
+    let taken = Wall { unix_ms: 1_795_204_800_000, certainty: Certainty::Fixed };
+    assert!(stamps.iter().all(|at| running.clock.wall(*at) == taken && running.clock.age(*at).as_secs() == 40));
     drop(reader);
     running.close().await;
+    let fix = Fix { at: Stamp { boot: Boot(1), ..fix.at }, ..fix };
+    assert!(open(opening(&dir)).fixes().contains(&fix));
 }
 
 #[tokio::test]
