@@ -287,3 +287,37 @@ async fn clock_fixes_and_boot_numbers_survive_and_a_new_boot_gets_a_new_number()
     let store = open(ironbridge::store::Opening { boot_token: "boot-2".into(), ..opening(home.path()) });
     assert_eq!((store.boot().0, store.fixes()), (2, vec![fix]));
 }
+
+#[tokio::test]
+async fn the_clock_fixes_of_a_boot_stay_as_long_as_there_is_something_of_it_however_many_boots_there_were_since() {
+    let home = tempfile::tempdir().expect("a directory");
+    let boot = |number: u32| Opening { boot_token: format!("boot-{number}"), ..opening(home.path()) };
+    let fix = |number: u32| {
+        let unix_ms = 1_795_204_800_000 + i64::from(number) * 3_600_000;
+        Fix { at: Stamp { boot: Boot(number), micros: 0 }, unix_ms }
+    };
+    // Nothing was taken in the first one.
+    for number in 1..=2 {
+        let running = start(boot(number));
+        running.learns(fix(number));
+        if number == 2 {
+            running.emit(Class::Telemetry, [7]).await;
+            running.settled(1).await;
+        }
+        running.close().await;
+    }
+    for number in 3..=80 {
+        assert_eq!(open(boot(number)).boot().0, number);
+    }
+    let fixes = open(boot(80)).fixes();
+    assert_eq!(fixes, [fix(2)]);
+    let running = start(boot(80));
+    running.clock.learn(fixes[0]);
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let items = drain(&mut reader, 1).await;
+    let [Item::Record(owed)] = &items[..] else { panic!("{items:?}") };
+    let taken = Wall { unix_ms: fix(2).unix_ms, certainty: Certainty::Fixed };
+    assert_eq!((owed.at.boot, running.clock.wall(owed.at)), (Boot(2), taken));
+    drop(reader);
+    running.close().await;
+}
