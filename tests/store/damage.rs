@@ -321,3 +321,29 @@ async fn the_clock_fixes_of_a_boot_stay_as_long_as_there_is_something_of_it_howe
     drop(reader);
     running.close().await;
 }
+
+#[tokio::test]
+async fn what_a_stop_finds_uncommitted_in_a_store_that_could_not_be_opened_is_declared_by_the_next_run() {
+    let home = tempfile::tempdir().expect("a directory");
+    let epoch = life(home.path(), 0..10, 10).await;
+    // The medium refuses one file; the marks are written in place.
+    let (meta, away) = (home.path().join("meta.db"), home.path().join("away"));
+    std::fs::rename(&meta, &away).expect("moved");
+    std::fs::create_dir(&meta).expect("something in the way");
+    let running = start(opening(home.path()));
+    let stats = running.store.stats();
+    until(|| stats.failed.get() == 1).await;
+    running.emit(Class::Telemetry, 10..30).await;
+    running.close().await;
+    assert_eq!(stats.spilled[Class::Telemetry as usize].get(), 20);
+    std::fs::remove_dir(&meta).expect("removed");
+    std::fs::rename(&away, &meta).expect("back");
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    let items = drain(&mut reader, 21).await;
+    let [Item::Gap(gap), Item::Record(_)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((gap.epoch, gap.first, gap.last), (epoch, Seq(11), Seq(30)));
+    drop(reader);
+    running.close().await;
+}

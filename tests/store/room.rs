@@ -420,3 +420,34 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         assert!(verdict.problems.is_empty(), "{verdict:?}");
     }
 }
+
+#[tokio::test]
+async fn what_a_stop_finds_uncommitted_on_a_disk_that_others_have_filled_to_the_last_byte_is_declared_too() {
+    let Some(small) = Small::mounted("6m") else { return };
+    let home = small.0.path().join("store");
+    let running = start(opening(&home));
+    let stats = running.store.stats();
+    let hog = small.0.path().join("hog");
+    let mut file = std::fs::File::create(&hog).expect("made");
+    let mut emitted = 0;
+    while stats.failed.get() == 0 || emitted < 2000 {
+        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        running.emit(Class::Telemetry, emitted..emitted + 100).await;
+        emitted += 100;
+        tokio::task::yield_now().await;
+    }
+    running.close().await;
+    assert!(stats.spilled[Class::Telemetry as usize].get() > 0);
+    let verdict = inspect::verify(&home, &mut |_, _| {}).expect("readable");
+    assert!(verdict.problems.is_empty(), "{verdict:?}");
+    drop(file);
+    std::fs::remove_file(&hog).expect("removed");
+    let running = start(opening(&home));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    // Each number comes, as a record or in a gap record.
+    let items = drain(&mut reader, emitted + 1).await;
+    assert_eq!(items.iter().filter_map(told).next_back().map(|(_, value)| value), Some(4711));
+    drop(reader);
+    running.close().await;
+}
