@@ -59,7 +59,7 @@ impl Writer {
         let path = directory.file(MARKS);
         let (Found::Marks(mut marks), uplinks) = Marks::read(&path, Unreadable::TryAgain)? else { return Ok(()) };
         for (mark, given_up) in marks.iter_mut().zip(self.given_up).filter(|(mark, _)| mark.epoch != 0) {
-            mark.last += given_up;
+            (mark.last, mark.given_up) = (mark.last + given_up, mark.given_up + given_up);
         }
         Marks::open(&path, Unreadable::TryAgain)?.write(&marks, &uplinks)?;
         Ok(())

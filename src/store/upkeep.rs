@@ -205,7 +205,7 @@ impl Writer {
         self.marks_saved = Instant::now();
         let mut marks = *marks;
         for (mark, given_up) in marks.iter_mut().zip(self.given_up) {
-            mark.last += given_up;
+            (mark.last, mark.given_up) = (mark.last + given_up, given_up);
         }
         match disk.marks.write(&marks, &uplinks) {
             Ok(told) => {

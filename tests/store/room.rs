@@ -405,6 +405,11 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         running.close().await;
         assert_eq!(stats.spilled[Class::Telemetry as usize].get(), waiting);
         hog.goes();
+        // A look at it before that is no alarm: what is missing is known to have been given up.
+        let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
+        let [given_up] = &verdict.given_up[..] else { panic!("{verdict:?}") };
+        assert_eq!((given_up.epoch, given_up.first, given_up.last), (epoch.0, 11, 10 + waiting));
+        assert!(verdict.problems.is_empty(), "{verdict:?}");
 
         let running = start(opening(home.path()));
         let mut reader = running.store.reader("cloud").expect("routed");
@@ -417,7 +422,7 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         drop(reader);
         running.close().await;
         let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
-        assert!(verdict.problems.is_empty(), "{verdict:?}");
+        assert!(verdict.problems.is_empty() && verdict.given_up.is_empty(), "{verdict:?}");
     }
 }
 
