@@ -108,6 +108,11 @@ impl Clock {
         self.wall_now().certainty.is_fixed()
     }
 
+    /// UTC is later than that, whatever the moment: the release, or what the store has seen. ms since 1970.
+    pub fn seen_ms(&self) -> i64 {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).floor_ms
+    }
+
     /// UTC when this boot began, as far as is known without a fix: what the store must remember of it, if it is new.
     pub fn floor(&self) -> Option<Fix> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
