@@ -102,6 +102,12 @@ impl Marks {
     /// Opens the file, making it if need be; one that cannot be read is made anew when nobody will try again.
     pub fn open(path: &Path, unreadable: Unreadable) -> Result<Self, Fault> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Both blocks have their place from the beginning, not only their length: on a disk that is full by then a hole could
+        // not be written.
+        let length = file.metadata()?.len();
+        for place in [0, BLOCK].into_iter().filter(|place| length < place + BLOCK) {
+            file.write_all_at(&[0; 4096], place)?;
+        }
         file.set_len(2 * BLOCK)?;
         file.sync_all()?;
         // Not from 0 again because a block cannot be read just now: the other one would go on counting as the newer.
