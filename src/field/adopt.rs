@@ -25,17 +25,33 @@ use crate::config::plan::{DevicePlan, Plan, TagPlan};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
-/// The newest plan, whenever there is one; and which one is followed, for who has to know.
+/// The newest plan, whenever there is one; the one that comes; and which one is followed, for who has to know.
 #[derive(Debug, Clone)]
 pub struct Plans {
     newest: watch::Receiver<Arc<Plan>>,
+    coming: watch::Receiver<Arc<Plan>>,
     followed: watch::Sender<Option<Arc<Plan>>>,
 }
 
 impl Plans {
-    /// Of one bus.
+    /// Of one bus. Of a plan nothing is known before it is the newest: see [`Self::expecting`].
     pub fn new(newest: watch::Receiver<Arc<Plan>>) -> Self {
-        Self { newest, followed: watch::Sender::new(None) }
+        Self { coming: newest.clone(), newest, followed: watch::Sender::new(None) }
+    }
+
+    /// Knows of a plan when it is decided: others follow it before it is the newest for a bus.
+    #[must_use]
+    pub fn expecting(self, coming: watch::Receiver<Arc<Plan>>) -> Self {
+        Self { coming, ..self }
+    }
+
+    /// Does the plan that comes say something else of one of these tags than this one? Then an answer that is still on its
+    /// way is no value of theirs: it would be good in a scale that holds no more, and an alarm that it raises would never
+    /// end. Their device begins anew, and is asked again at once.
+    pub(super) fn overtake(&self, plan: &Arc<Plan>, tags: impl IntoIterator<Item = TagIx>) -> bool {
+        let coming = self.coming.borrow();
+        let same = |ix: TagIx| plan.tags.get(ix.0 as usize) == coming.tags.get(ix.0 as usize);
+        !Arc::ptr_eq(plan, &coming) && !tags.into_iter().all(same)
     }
 
     /// The newest.
@@ -119,8 +135,8 @@ impl Lane {
 
     async fn take_over(&mut self, new: &Arc<Plan>) {
         let place = self.bus.0 as usize;
-        if self.plan.buses.get(place) != new.buses.get(place) {
-            return; // another bus, or none: this one ends in a moment
+        if self.plan.buses.get(place) != new.buses.get(place) || !can_follow(new, self.bus) {
+            return; // another bus, or none: this one ends in a moment; as does one that cannot follow, if it is touched
         }
         let own = devices_of(new, self.bus);
         let kept: Vec<DeviceIx> = self.roster.devices.iter().map(|device| device.ix).collect();
@@ -130,6 +146,11 @@ impl Lane {
             return;
         }
         self.adopt(Arc::clone(new), &own, &kept).await;
+    }
+
+    /// Do any of these tags mean something else in a moment?
+    pub(super) fn is_overtaken(&self, tags: impl IntoIterator<Item = TagIx>) -> bool {
+        self.plans.as_ref().is_some_and(|plans| plans.overtake(&self.plan, tags))
     }
 
     /// Does a command still mean what it meant when it was checked?

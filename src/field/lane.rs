@@ -347,7 +347,7 @@ impl Lane {
         for place in 0..self.roster.devices.len() {
             if self.roster.devices[place].unit.is_down() {
                 self.emit_bad(Seat(place), at).await;
-            } else {
+            } else if !self.is_overtaken(self.tags.of_slots(&self.roster.devices[place].slots)) {
                 let silent = self.tags.look(self.roster.devices[place].slots.iter().copied(), at);
                 self.emit(Seat(place), silent).await;
             }
