@@ -21,7 +21,7 @@ use super::memory::Learned;
 use super::schedule::PollIx;
 use super::tags::Tags;
 use crate::config::blocks::Block;
-use crate::config::plan::{DevicePlan, Plan, TagPlan};
+use crate::config::plan::{Plan, TagPlan};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
@@ -189,7 +189,7 @@ impl Lane {
         let plan = Arc::clone(&self.plan);
         self.roster.set_polls(&plan, blocks, &self.tags);
         self.go_on(before, now);
-        self.driver.keep_pace(paces(&plan, own));
+        self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.devices.get(ix.0 as usize))));
         self.switches.adopt(&plan, own, kept);
         self.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
@@ -235,18 +235,6 @@ impl Lane {
         }
         self.report();
     }
-}
-
-/// How the units want to be asked: one that is several devices of the plan as all of them together.
-pub(super) fn paces(plan: &Plan, devices: &[DeviceIx]) -> Vec<Pace> {
-    let mut paces: Vec<Pace> = Vec::new();
-    for DevicePlan { unit_id, manners, .. } in devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize)) {
-        match paces.iter_mut().find(|pace| pace.unit == *unit_id) {
-            Some(pace) => pace.manners = pace.manners.suiting(manners),
-            None => paces.push(Pace { unit: *unit_id, manners: manners.clone() }),
-        }
-    }
-    paces
 }
 
 /// Devices that go on, and their polls with their places.
