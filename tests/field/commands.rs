@@ -418,7 +418,8 @@ async fn a_write_that_was_confirmed_is_not_told_as_refused_because_the_device_is
         assert_eq!(plc.register(3), 7);
         let seen = plc.seen();
         let first = seen.iter().position(|seen| seen.function() > 4).expect("written");
-        assert_eq!((writes(&plc).len(), seen.len() - first - 1), (1, reads), "exception {code}");
+        let behind = seen.len() - first - 1; // the poll that follows a command may be one of them
+        assert!(writes(&plc).len() == 1 && (reads..=reads + 1).contains(&behind), "exception {code}: {seen:?}");
     }
 }
 

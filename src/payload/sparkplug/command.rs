@@ -200,7 +200,9 @@ impl Told {
     #[expect(clippy::cast_precision_loss, reason = "a setpoint that is real anyway; beyond 2^53 it is rounded")]
     fn real(&self) -> Option<f64> {
         let number = match (self.datatype, &self.value) {
-            (None | Some(DataType::Float), MetricValue::FloatValue(number)) => as_written(*number)?,
+            // As it was written: the shortest decimal number that is this float. Bit by bit 10.1 would be 10.1000003814697…,
+            // and so lie beyond a limit of 10.1.
+            (None | Some(DataType::Float), MetricValue::FloatValue(number)) => number.to_string().parse().ok()?,
             (None | Some(DataType::Double), MetricValue::DoubleValue(number)) => *number,
             (Some(kind), MetricValue::IntValue(_) | MetricValue::LongValue(_)) if is_whole(kind) => {
                 self.whole(kind)? as f64
@@ -217,12 +219,6 @@ impl Told {
         let unix_ms = i64::try_from(bits).ok().filter(|_| whole)?;
         Some(Value::Text(Wall { unix_ms, certainty: Certainty::Fixed }.to_string().into()))
     }
-}
-
-/// The shortest decimal number that is this float: what was written before it became one. Bit by bit 10.1 would be
-/// 10.1000003814697…, and so lie beyond a limit of 10.1.
-fn as_written(number: f32) -> Option<f64> {
-    number.to_string().parse().ok()
 }
 
 const fn is_whole(kind: DataType) -> bool {
@@ -289,7 +285,6 @@ mod tests {
             (Some(D::Double), Sent::Double(4.5), D::Float, Ok(Value::Float(4.5))),
             (Some(D::Float), Sent::Float(4.5), D::Double, Ok(Value::Float(4.5))),
             (Some(D::Float), Sent::Float(10.1), D::Float, Ok(Value::Float(10.1))), // a limit may lie exactly there
-            (None, Sent::Float(-0.7), D::Double, Ok(Value::Float(-0.7))),
             (None, Sent::Float(f32::MAX), D::Double, Ok(Value::Float(3.402_823_5e38))),
             (None, Sent::Float(f32::MIN_POSITIVE), D::Double, Ok(Value::Float(1.175_494_4e-38))),
             (None, Sent::Float(f32::NAN), D::Float, Err(Refused::Kind)),
