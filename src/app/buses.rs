@@ -59,7 +59,7 @@ impl Buses {
     /// Begins all of a plan.
     pub async fn begin(&mut self, means: &Means, plan: &Arc<Plan>) {
         // Before the first bus, so that it hears everything.
-        if let Some(derived) = self.leave_derived(means, plan).await {
+        if let Some(derived) = self.leave_derived(means, (plan, plan)).await {
             self.begin_derived(means, plan, derived);
         }
         for (ix, bus) in plan.buses.iter().enumerate().filter(|(_, bus)| !bus.name.is_empty()) {
@@ -156,7 +156,7 @@ impl Buses {
         if !changes.any(Part::Derived) {
             return None;
         }
-        let next = self.leave_derived(means, new).await;
+        let next = self.leave_derived(means, (old, new)).await;
         let (kept, at) = (kept(old, new), means.clock.now());
         let anew = next.iter().flat_map(|next| next.derive.tags()).filter(|(_, tag)| !kept.contains(tag));
         let starting = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Starting), at };
@@ -164,10 +164,10 @@ impl Buses {
         next
     }
 
-    /// Ends the derived tags; those of the plan are to come after them, and what these know goes on. Whoever of the two takes
-    /// what comes in between: it is in what they know.
-    async fn leave_derived(&mut self, means: &Means, plan: &Arc<Plan>) -> Option<NextDerived> {
-        let next = Derive::new(plan);
+    /// Ends the derived tags; those of the new plan are to come after them, and what these know goes on. Whoever of the two
+    /// takes what comes in between: it is in what they know.
+    async fn leave_derived(&mut self, means: &Means, (old, new): (&Plan, &Plan)) -> Option<NextDerived> {
+        let next = Derive::new(new);
         let before = self.derived.take();
         let tap = before.as_ref().map_or_else(Arc::default, |before| Arc::clone(&before.tap));
         match &next {
@@ -183,7 +183,7 @@ impl Buses {
         };
         let mut derive = next?;
         if let Some(known) = known {
-            derive.knowing(known);
+            derive.knowing(known, (old, new));
         }
         Some(NextDerived { derive, tap })
     }

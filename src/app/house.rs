@@ -56,12 +56,13 @@ impl House {
         let means = &self.means;
         self.change_rights(&old, changes).await;
         let earlier = self.earlier(Some(&old));
+        means.coming.send_replace(Arc::clone(&new)); // no value is one of the old plan's behind this, nor raises its alarms
         means.store.revise(revision(&new, &earlier)).await;
         means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
+        let derived = self.buses.change_derived(means, (&old, &new), changes).await; // before births tell of the new plan
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
-        let derived = self.buses.change_derived(means, (&old, &new), changes).await; // before births tell of the new plan
         means.plan.store(Arc::clone(&new));
         self.turn().await;
         self.open_doors(changes).await;

@@ -47,6 +47,8 @@ pub(super) struct Means {
     pub memory: Option<Arc<dyn Memory>>,
     /// The plan as publisher, router and answers see it.
     pub plan: PlanNow,
+    /// The one that is decided, before anybody follows it: what is still read by the one before is not waited for.
+    pub coming: watch::Sender<Arc<Plan>>,
     /// The same for buses that go on with other devices.
     pub plans: watch::Sender<Arc<Plan>>,
     /// Where the router finds the buses.
@@ -65,7 +67,7 @@ impl Means {
     pub fn of_bus(&self, plan: &Arc<Plan>, stop: Stop) -> BusParts {
         BusParts {
             plan: Arc::clone(plan),
-            plans: Plans::new(self.plans.subscribe()),
+            plans: Plans::new(self.plans.subscribe()).expecting(self.coming.subscribe()),
             hub: self.hub.clone(),
             clock: self.clock.clone(),
             stop,

@@ -220,6 +220,7 @@ fn means(
         pauses: Pauses::default(),
         memory: learned::open(&base.plan.gateway.data_dir, &base.clock),
         plan: plan_now(&base.plan),
+        coming: watch::Sender::new(Arc::clone(&base.plan)),
         plans: watch::Sender::new(Arc::clone(&base.plan)),
         slots: Arc::default(),
         turns,

@@ -192,6 +192,9 @@ fn advice(tag: &TagPlan, wanted: &Wanted, outcome: &Outcome) -> Option<String> {
         Outcome::Refused(Refusal::Payload) => format!("that is no value for {}", tag.data_type),
         Outcome::Refused(_) => "nothing was sent".to_owned(),
         Outcome::Failed { reason: Failure::Exception(code), .. } => explain::exception(*code, wanted.address),
+        Outcome::Failed { reason: Failure::Verify, read_back: None } => {
+            "the device confirmed it and does not say what it holds; read the value before writing again".into()
+        }
         Outcome::Failed { reason: Failure::Verify, .. } => {
             "the device confirmed it and holds something else: is another master or its own program writing there?"
                 .into()

@@ -113,8 +113,13 @@ pub fn forecast(plan: &Plan) -> Forecast {
 fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
     let link = &plan.buses[ix.0 as usize].link;
     let think = blocks::think_assumed(link);
+    // Devices that are one unit on the line are asked with the longest of their pauses.
+    let pause = |unit: u8| {
+        let of_unit = plan.devices.iter().filter(|device| device.bus == Some(ix) && device.unit_id == unit);
+        of_unit.map(|device| device.manners.delay_between_requests).max().unwrap_or_default()
+    };
     let read = |block: Block| {
-        let pause = plan.devices[block.device.0 as usize].manners.delay_between_requests;
+        let pause = pause(plan.devices[block.device.0 as usize].unit_id);
         let takes = |block: &Block| blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
         // Before and after what does not show by itself which SunSpec model it is of.
         let header = Block { start: 0, count: HEADER_REGISTERS, ..block.clone() };

@@ -21,21 +21,37 @@ use super::memory::Learned;
 use super::schedule::PollIx;
 use super::tags::Tags;
 use crate::config::blocks::Block;
-use crate::config::plan::{DevicePlan, Plan, TagPlan};
+use crate::config::plan::{Plan, TagPlan};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
-/// The newest plan, whenever there is one; and which one is followed, for who has to know.
+/// The newest plan, whenever there is one; the one that comes; and which one is followed, for who has to know.
 #[derive(Debug, Clone)]
 pub struct Plans {
     newest: watch::Receiver<Arc<Plan>>,
+    coming: watch::Receiver<Arc<Plan>>,
     followed: watch::Sender<Option<Arc<Plan>>>,
 }
 
 impl Plans {
-    /// Of one bus.
+    /// Of one bus. Of a plan nothing is known before it is the newest: see [`Self::expecting`].
     pub fn new(newest: watch::Receiver<Arc<Plan>>) -> Self {
-        Self { newest, followed: watch::Sender::new(None) }
+        Self { coming: newest.clone(), newest, followed: watch::Sender::new(None) }
+    }
+
+    /// Knows of a plan when it is decided: others follow it before it is the newest for a bus.
+    #[must_use]
+    pub fn expecting(self, coming: watch::Receiver<Arc<Plan>>) -> Self {
+        Self { coming, ..self }
+    }
+
+    /// Does the plan that comes say something else of one of these tags than this one? Then an answer that is still on its
+    /// way is no value of theirs: it would be good in a scale that holds no more, and an alarm that it raises would never
+    /// end. Their device begins anew, and is asked again at once.
+    pub(super) fn overtake(&self, plan: &Arc<Plan>, tags: impl IntoIterator<Item = TagIx>) -> bool {
+        let coming = self.coming.borrow();
+        let same = |ix: TagIx| plan.tags.get(ix.0 as usize) == coming.tags.get(ix.0 as usize);
+        !Arc::ptr_eq(plan, &coming) && !tags.into_iter().all(same)
     }
 
     /// The newest.
@@ -119,8 +135,8 @@ impl Lane {
 
     async fn take_over(&mut self, new: &Arc<Plan>) {
         let place = self.bus.0 as usize;
-        if self.plan.buses.get(place) != new.buses.get(place) {
-            return; // another bus, or none: this one ends in a moment
+        if self.plan.buses.get(place) != new.buses.get(place) || !can_follow(new, self.bus) {
+            return; // another bus, or none: this one ends in a moment; as does one that cannot follow, if it is touched
         }
         let own = devices_of(new, self.bus);
         let kept: Vec<DeviceIx> = self.roster.devices.iter().map(|device| device.ix).collect();
@@ -130,6 +146,11 @@ impl Lane {
             return;
         }
         self.adopt(Arc::clone(new), &own, &kept).await;
+    }
+
+    /// Do any of these tags mean something else in a moment?
+    pub(super) fn is_overtaken(&self, tags: impl IntoIterator<Item = TagIx>) -> bool {
+        self.plans.as_ref().is_some_and(|plans| plans.overtake(&self.plan, tags))
     }
 
     /// Does a command still mean what it meant when it was checked?
@@ -168,7 +189,7 @@ impl Lane {
         let plan = Arc::clone(&self.plan);
         self.roster.set_polls(&plan, blocks, &self.tags);
         self.go_on(before, now);
-        self.driver.keep_pace(paces(&plan, own));
+        self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.devices.get(ix.0 as usize))));
         self.switches.adopt(&plan, own, kept);
         self.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
@@ -214,18 +235,6 @@ impl Lane {
         }
         self.report();
     }
-}
-
-/// How the units want to be asked: one that is several devices of the plan as all of them together.
-pub(super) fn paces(plan: &Plan, devices: &[DeviceIx]) -> Vec<Pace> {
-    let mut paces: Vec<Pace> = Vec::new();
-    for DevicePlan { unit_id, manners, .. } in devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize)) {
-        match paces.iter_mut().find(|pace| pace.unit == *unit_id) {
-            Some(pace) => pace.manners = pace.manners.suiting(manners),
-            None => paces.push(Pace { unit: *unit_id, manners: manners.clone() }),
-        }
-    }
-    paces
 }
 
 /// Devices that go on, and their polls with their places.

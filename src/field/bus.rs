@@ -112,10 +112,10 @@ impl Bus {
         self.each(|lane| lane.telling(notices.clone()))
     }
 
-    /// Goes on with the devices of newer plans, if it has but one connection.
+    /// Goes on with the devices of newer plans, where [`super::can_follow`] says so.
     #[must_use]
     pub fn following(self, plans: &Plans) -> Self {
-        if self.lanes.len() > 1 { self } else { self.each(|lane| lane.following(plans.clone())) }
+        self.each(|lane| lane.following(plans.clone()))
     }
 
     /// Keeps there what was learned about its devices, and begins with what is there.

@@ -13,8 +13,9 @@ use tokio::time::sleep;
 
 use super::driver::Driver;
 use super::modbus::exchange::Sent;
-use super::modbus::session::Trouble;
+use super::modbus::session::{Reading, Trouble};
 use super::modbus::write::{Intent, Write, intend, read_back};
+use super::outcome::{BUSY_MAX, BUSY_WAIT};
 use super::sunspec::chain::Model;
 use super::sunspec::guarded;
 use super::tags::exponent;
@@ -213,8 +214,10 @@ async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Int
                 None => Trouble::Exception(ILLEGAL_FUNCTION),
             },
             (Ok((_, Err(trouble))) | Err(Stop::Trouble(trouble)), None) => trouble,
-            // An earlier attempt may have arrived: that is what the sender must know.
-            (Ok((_, Err(Trouble::Lost { .. }))) | Err(_), Some(before)) => return Err(before.into()),
+            // An earlier attempt may have arrived: that is what the sender must know, also when this one is refused.
+            (Ok((_, Err(Trouble::Lost { .. } | Trouble::Exception(_)))) | Err(_), Some(before)) => {
+                return Err(before.into());
+            }
             (Ok((_, Err(trouble))), Some(_)) => trouble,
             (Err(refused), None) => return Err(refused),
         };
@@ -267,19 +270,33 @@ async fn once(
 }
 
 async fn verify(driver: &mut Driver, order: Order<'_>, intent: &Intent, factor: Factor) -> Result<Done, Trouble> {
-    let (table, start, count) = intent.extent();
-    let mut reading = driver.read(order.unit, table, start, count).await.map_err(now_sent)?;
-    if !intent.holds(&reading) {
+    let mut reading = held(driver, order, intent).await?;
+    if reading.as_ref().is_some_and(|reading| !intent.holds(reading)) {
         sleep(VERIFY_AGAIN).await;
-        reading = driver.read(order.unit, table, start, count).await.map_err(now_sent)?;
+        reading = held(driver, order, intent).await?;
     }
-    let read_back = read_back(order.tag, factor, &reading);
-    let outcome = if intent.holds(&reading) {
-        Outcome::Done { read_back }
-    } else {
-        Outcome::Failed { reason: Failure::Verify, read_back }
-    };
+    let is_there = reading.as_ref().is_some_and(|reading| intent.holds(reading));
+    let read_back = reading.and_then(|reading| read_back(order.tag, factor, &reading));
+    let outcome =
+        if is_there { Outcome::Done { read_back } } else { Outcome::Failed { reason: Failure::Verify, read_back } };
     Ok(Done { outcome, contact: Contact::Answered })
+}
+
+/// What the device holds after a write that it has confirmed. `None`: it does not say. Its exception is one to the reading
+/// then, and "refused" would have the sender write a second time. Busy with storing it is asked again like by a poll.
+async fn held(driver: &mut Driver, order: Order<'_>, intent: &Intent) -> Result<Option<Reading>, Trouble> {
+    let (table, start, count) = intent.extent();
+    let mut busy = 0;
+    loop {
+        match driver.read(order.unit, table, start, count).await {
+            Err(Trouble::Exception(5 | 6)) if busy < BUSY_MAX => {
+                busy += 1;
+                sleep(BUSY_WAIT).await;
+            }
+            Err(Trouble::Exception(_)) => return Ok(None),
+            read => return read.map(Some).map_err(now_sent),
+        }
+    }
 }
 
 /// After the write "nothing was sent" is not true any more, whatever happens to the read.

@@ -16,7 +16,7 @@ use super::modbus::session::{Precision, Reading, Session, Trouble};
 use super::modbus::timing::Timing;
 use super::modbus::write::Write;
 use super::stats::BusStats;
-use crate::config::plan::Manners;
+use crate::config::plan::{DevicePlan, Manners};
 use crate::model::tag::Table;
 
 /// With every unit silent for this long a connection is opened anew, though it looks well.
@@ -32,6 +32,20 @@ pub struct Pace {
     pub unit: u8,
     /// Its pauses, and under which id it answers.
     pub manners: Manners,
+}
+
+impl Pace {
+    /// Of the units of these devices: one that is several devices of the plan as all of them together.
+    pub fn of_units<'a>(devices: impl IntoIterator<Item = &'a DevicePlan>) -> Vec<Self> {
+        let mut paces: Vec<Self> = Vec::new();
+        for DevicePlan { unit_id, manners, .. } in devices {
+            match paces.iter_mut().find(|pace| pace.unit == *unit_id) {
+                Some(pace) => pace.manners = pace.manners.suiting(manners),
+                None => paces.push(Self { unit: *unit_id, manners: manners.clone() }),
+            }
+        }
+        paces
+    }
 }
 
 /// Why there is no connection.

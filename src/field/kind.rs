@@ -53,7 +53,7 @@ impl AnyBus {
     pub fn following(self, plans: &Plans) -> Self {
         match self {
             Self::Modbus(bus) => Self::Modbus(Box::new(bus.following(plans))),
-            line @ Self::Line(_) => line,
+            Self::Line(bus) => Self::Line(Box::new(bus.expecting(plans.clone()))),
         }
     }
 

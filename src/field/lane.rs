@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::adopt::{Plans, news, paces};
+use super::adopt::{Plans, news};
 use super::bus::Shared;
 use super::carrier::Opener;
 use super::command::FieldCommand;
 use super::devices::{Roster, Seat};
-use super::driver::Driver;
+use super::driver::{Driver, Pace};
 use super::memory::Memory;
 use super::modbus::timing::Timing;
 use super::outlet;
@@ -129,7 +129,7 @@ impl Lane {
         let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
         let mut roster = Roster::new(&plan, &devices, now);
         roster.set_polls(&plan, blocks, &tags);
-        let paces = paces(&plan, &devices);
+        let paces = Pace::of_units(devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize)));
         let mut lane = Self {
             bus,
             name: if place == 0 { of.name.clone() } else { format!("{}/{}", of.name, place + 1) },
@@ -347,7 +347,7 @@ impl Lane {
         for place in 0..self.roster.devices.len() {
             if self.roster.devices[place].unit.is_down() {
                 self.emit_bad(Seat(place), at).await;
-            } else {
+            } else if !self.is_overtaken(self.tags.of_slots(&self.roster.devices[place].slots)) {
                 let silent = self.tags.look(self.roster.devices[place].slots.iter().copied(), at);
                 self.emit(Seat(place), silent).await;
             }

@@ -106,8 +106,12 @@ impl Lane {
             self.tags.note_factors(&poll.head, head, at);
         }
         self.tags.note_factors(&poll.factors, reading, at);
-        let samples = self.tags.read(&self.roster.polls[ix].cuts, reading, at);
         self.alive(seat);
+        let poll = &self.roster.polls[ix];
+        if self.is_overtaken(poll.block.tags.iter().copied()) {
+            return;
+        }
+        let samples = self.tags.read(&poll.cuts, reading, at);
         self.emit(seat, samples).await;
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
-use crate::flow::hub::{EventRecord, Hub};
+use crate::flow::hub::{EventRecord, Fate, Hub};
 use crate::model::alarm::Change;
 use crate::model::number::Class;
 use crate::model::sample::{Batch, Sample};
@@ -23,10 +23,11 @@ pub async fn send(hub: &Hub, clock: &Clock, plan: &Plan, device: DeviceIx, harve
     let Harvest { alarms, mut earlier, mut samples, live } = harvest;
     hub.show(&live);
     hub.announce(&samples);
+    let mut fate = Fate::Kept;
     for change in alarms {
         let key = (change.tag, change.level);
         if let Some(record) = record(clock, plan, &change) {
-            hub.emit_alarm(key, change.condition, record).await;
+            fate = hub.emit_alarm(key, change.condition, record, fate).await;
         }
     }
     if !earlier.is_empty() {

@@ -125,6 +125,11 @@ impl Tags {
         self.slots.get(&tag).copied()
     }
 
+    /// The tags at these places.
+    pub fn of_slots(&self, slots: &[Slot]) -> impl Iterator<Item = TagIx> {
+        slots.iter().filter_map(|slot| Some(self.states.get(slot.0)?.tag))
+    }
+
     /// Alarms that are active already, of these and of other tags.
     #[must_use]
     pub fn resuming(mut self, active: &[(TagIx, Level)]) -> Self {

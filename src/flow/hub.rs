@@ -4,7 +4,9 @@
 //! Durable lane, when full: the bus waits at most [`DURABLE_WAIT_MAX`]; after that, or at once
 //! when the store has failed and its memory is full, the samples are counted per class in [`Spill`]. The store gives them
 //! their numbers when it is back and writes a gap record with reason `store`. Live goes on all the time, and a lane that
-//! does not move is waited for once, not with every batch.
+//! does not move is waited for once, not with every batch: only for alarms once with every poll that brings some, for it
+//! may move a moment later, and what goes before everything else is not to be lost for the sake of telemetry. How a device
+//! stands is no record: `report`, the newest only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,13 +18,16 @@ use crate::model::alarm::Condition;
 use crate::model::number::{Class, Number};
 use crate::model::sample::{Batch, Sample};
 use crate::model::stats::Counter;
-use crate::model::tag::{DeviceIx, TagIx};
+use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
 
 use super::alarms::{AlarmKey, AlarmNews};
 use super::forward::{MessageRecord, WAITING_BYTES_MAX};
 use super::latest::Latest;
 pub use super::spill::{Lost, Spill};
+pub use report::{DeviceReport, Diagnosis, Percentiles, Standing};
+
+mod report;
 
 /// How long a bus waits for the store before it declares a gap.
 pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -58,84 +63,6 @@ pub struct EventRecord {
     pub at: Stamp,
     /// Told the number once it is committed; dropped if the store cannot.
     pub committed: Option<oneshot::Sender<Number>>,
-}
-
-/// How a device stands (retained on `ironbridge/<gateway>/device/<device>`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Answers.
-    Answering,
-    /// One failure; asked once more.
-    Suspect,
-    /// Two failures or no connection; probed with backoff.
-    Down,
-    /// Somebody wants it left alone; nothing is sent to it.
-    Paused,
-}
-
-impl Standing {
-    /// The word in the payload.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Answering => "answering",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-            Self::Paused => "paused",
-        }
-    }
-}
-
-/// A device's state and error counts since start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceReport {
-    /// Which device.
-    pub device: DeviceIx,
-    /// Its standing now.
-    pub standing: Standing,
-    /// Last valid answer, if there was one.
-    pub last_success: Option<Stamp>,
-    /// Requests sent.
-    pub requests: u64,
-    /// No answer in time.
-    pub timeouts: u64,
-    /// Modbus exceptions.
-    pub exceptions: u64,
-    /// Broken frames, wrong lengths, lost connections.
-    pub errors: u64,
-    /// How its line and its answers were.
-    pub diagnosis: Diagnosis,
-}
-
-/// What a person at the cabinet wants to know of a device; counts since start.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Diagnosis {
-    /// How long its answers take; `None` before the first.
-    pub response: Option<Percentiles>,
-    /// Frames that looked like its answer up to their check sum.
-    pub crc: u64,
-    /// Whole frames that answered another question.
-    pub stale: u64,
-    /// Bytes that belonged to no frame.
-    pub garbage: u64,
-    /// Periods of its polls that were missed.
-    pub skipped: u64,
-    /// Exceptions by code, those that came.
-    pub exception_codes: Vec<(u8, u64)>,
-    /// How busy its bus was lately, percent of its time.
-    pub bus_load: u8,
-}
-
-/// How long answers took, wire included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Percentiles {
-    /// Half of them took no longer.
-    pub p50: Duration,
-    /// 95 of 100.
-    pub p95: Duration,
-    /// 99 of 100.
-    pub p99: Duration,
-    /// None took longer.
-    pub longest: Duration,
 }
 
 /// Counters of the fork.
@@ -216,10 +143,21 @@ impl DurableEnd {
 /// Who waits for a lane that is full.
 #[derive(Clone, Copy)]
 enum Bringer {
-    /// A poll with its samples and alarms, or a client's message that nobody waits for.
+    /// A poll with its samples, or a client's message that nobody waits for.
     GoesOn,
+    /// A poll with an alarm: worth the same wait, whoever else has waited in vain.
+    Insists,
     /// An event, or a message whose sender waits.
     HasTime,
+}
+
+/// What became of a record on its way into the durable lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there.
+    Kept,
+    /// It was waited for in vain and is told as a gap.
+    Spilled,
 }
 
 /// Makes the fork. `classes` is the class of each tag of the plan, by `TagIx`.
@@ -307,20 +245,23 @@ impl Hub {
         self.store_event(event, Bringer::HasTime).await;
     }
 
-    async fn store_event(&self, event: EventRecord, bringer: Bringer) {
-        if let Err(Durable::Event(event)) = self.store(Durable::Event(event), bringer).await {
-            self.shared.spill.add(event.class, event.at);
-            self.shared.stats.spilled.one();
-        }
+    async fn store_event(&self, event: EventRecord, bringer: Bringer) -> Fate {
+        let Err(Durable::Event(event)) = self.store(Durable::Event(event), bringer).await else { return Fate::Kept };
+        self.shared.spill.add(event.class, event.at);
+        self.shared.stats.spilled.one();
+        Fate::Spilled
     }
 
-    /// Stores an alarm and shows it, with its number once it has one. Waits like [`Hub::emit`]: it comes with a poll.
-    pub async fn emit_alarm(&self, key: AlarmKey, condition: Condition, mut record: EventRecord) {
+    /// Stores an alarm and shows it, with its number once it has one. Waits at most [`DURABLE_WAIT_MAX`], for it comes with a
+    /// poll; and no more where `before`, what became of the one before it in the same poll, says that this is in vain.
+    pub async fn emit_alarm(&self, key: AlarmKey, condition: Condition, mut record: EventRecord, before: Fate) -> Fate {
         let (committed, number) = oneshot::channel();
         record.committed = Some(committed);
         let news = AlarmNews { condition, body: record.body.clone(), number };
-        self.store_event(record, Bringer::GoesOn).await;
+        let bringer = if before == Fate::Kept { Bringer::Insists } else { Bringer::GoesOn };
+        let fate = self.store_event(record, bringer).await;
         self.shared.latest.alarms.put(key, news);
+        fate
     }
 
     /// Stores a client's message; waits at most for [`Hub::patience`]. Given back where there was no room for it: its sender
@@ -383,8 +324,9 @@ impl Hub {
         let (full, stuck_already) = (store_full.load(Ordering::Relaxed), stuck.load(Ordering::Relaxed));
         let patience = match bringer {
             Bringer::GoesOn if full || stuck_already => return Err(record),
+            Bringer::Insists if full => return Err(record),
             Bringer::HasTime if full && !self.is_opening() => return Err(record),
-            Bringer::GoesOn => DURABLE_WAIT_MAX,
+            Bringer::GoesOn | Bringer::Insists => DURABLE_WAIT_MAX,
             Bringer::HasTime => self.patience(),
         };
         let Ok(Ok(permit)) = tokio::time::timeout(patience, self.durable.reserve()).await else {

@@ -64,7 +64,7 @@ pub enum Failure {
     Transport,
     /// An answer that is not valid Modbus.
     Protocol,
-    /// The value read back is not the value written.
+    /// Confirmed, but the value read back is another one; or there is none, for the device refuses the reading.
     Verify,
     /// The gateway stopped between write and result; it is not known whether it happened. Never written twice.
     Unknown,

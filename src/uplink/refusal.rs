@@ -183,6 +183,14 @@ impl Refusals {
         self.given_up(ack);
     }
 
+    /// The source has it back unsent: it is not what the next session begins with, nor will an answer ever clear it.
+    pub(super) fn settled(&mut self, ack: Ack) {
+        if self.head.is_some_and(|head| start(head.ack) == start(ack)) {
+            self.head = None;
+        }
+        self.given_up(ack);
+    }
+
     /// Nothing of it is suspect any more; records behind it still are.
     fn given_up(&mut self, ack: Ack) {
         if let Ack::Gap(id) = ack {
@@ -270,6 +278,7 @@ fn start(ack: Ack) -> (u8, u64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::number::Seq;
 
     #[test]
     fn a_window_full_of_busy_is_one_wait_and_only_the_next_round_waits_longer() {
@@ -283,5 +292,21 @@ mod tests {
         }
         assert_eq!(refusals.answered(Ack::Gap(1), Answer::Taken), Ruling::Taken);
         assert_eq!(ask(&mut refusals, 0x89), Ruling::Pause(BUSY_FIRST), "from the beginning");
+    }
+
+    #[test]
+    fn what_expires_while_it_is_suspect_does_not_leave_the_others_going_one_by_one() {
+        let number = |seq| Number { stream: Class::Event, epoch: Epoch(1), seq: Seq(seq) };
+        let (expiring, behind) = (Ack::of(number(7)), Ack::of(number(8)));
+        let mut refusals = Refusals::default();
+        for _ in 0..ENDS_SUSPICIOUS {
+            assert!(!refusals.careful());
+            assert_eq!(refusals.ended(Some((expiring, Alone::No)), Heard::Something), None);
+        }
+        assert!(refusals.careful(), "one message at a time");
+        refusals.settled(expiring);
+        assert!(!refusals.careful(), "nobody will ever answer it");
+        assert_eq!(refusals.ended(Some((behind, Alone::No)), Heard::Something), None);
+        assert!(!refusals.careful(), "the next one begins with nothing against it");
     }
 }

@@ -79,6 +79,7 @@ impl<S: Source> Session<'_, S> {
             self.fetch(progress, now);
             let Some(mut message) = self.choose(line, progress, now) else { break };
             if self.has_expired(client, &mut message) {
+                line.be_careful(self.refusals.careful()); // it may have been what the care was for
                 continue; // nobody answers it, and so nobody would wake us for the next
             }
             self.send_record(client, line, progress, message)?;
@@ -89,7 +90,7 @@ impl<S: Source> Session<'_, S> {
 
     /// A client's message goes with what is left of its time, or not at all. Where its number goes with it, it has a second:
     /// see `pack::letter`.
-    fn has_expired(&self, client: &Client, message: &mut Message) -> bool {
+    fn has_expired(&mut self, client: &Client, message: &mut Message) -> bool {
         let Some(term) = message.term else { return false };
         let left = term.left(self.clock);
         let tells_number = self.packer.usage() == Use::Letters && client.has_properties();
@@ -97,6 +98,7 @@ impl<S: Source> Session<'_, S> {
             tracing::debug!(uplink = self.plan.name, topic = message.topic, "a client's message has expired unsent");
             self.stats.expired.one();
             self.source.acknowledge(message.ack);
+            self.refusals.settled(message.ack);
             return true;
         }
         message.extras.expiry_s = Some(left.max(1));

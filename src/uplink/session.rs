@@ -4,6 +4,7 @@
 //! broker (MQTT 5: no session expiry): what is owed stands in the store, and no command may wait out an outage. Only where
 //! topics come down, and so no commands, does the session persist.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,10 @@ const KEEP_ALIVE_MIN_V5: Duration = Duration::from_secs(5);
 const REQUESTS_MAX: usize = PACKET_IDS as usize;
 /// A broker that falls over a record closes the connection at once; one that went silent has not fallen over anything.
 const FALL_MAX: Duration = Duration::from_secs(10);
-/// How long a broken connection's relay is given to say why.
+/// How long our DISCONNECT may be on its way until the broker has closed the connection, as in a farewell: over a satellite
+/// it lies in the private socket for a second, and a connection that ends before has the broker speak our will.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+/// How long a broken connection's relay is given to say why; and a broker to close one that is left in a hurry.
 const CAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// Why a session is over.
@@ -165,7 +169,7 @@ impl<S: Source> Session<'_, S> {
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
         };
         if let End::Ended(Ended::Narrow(_) | Ended::Host(_) | Ended::Anew(_)) = end {
-            leave(&client, &line).await;
+            self.leave(&client, &line, &mut progress, stop).await;
         }
         if matches!(end, End::Ended(Ended::Lost(_))) {
             let all = async { while tasks.join_next().await.is_some() {} };
@@ -194,6 +198,26 @@ impl<S: Source> Session<'_, S> {
                 let (client, events) = v5::AsyncClient::new(self.options_v5(relay, login, known), REQUESTS_MAX);
                 let aliases = if known.aliases { Aliases::default() } else { Aliases::banned() };
                 (Client::V5(client, aliases.into()), Events::V5(Box::new(events)))
+            }
+        }
+    }
+
+    /// DISCONNECT without another word: nobody upstream needs to know more, and the will is not to be spoken. What is answered
+    /// meanwhile counts.
+    async fn leave(&mut self, client: &Client, line: &Line, progress: &mut Progress, stop: &Stop) {
+        if client.disconnect().is_err() {
+            return;
+        }
+        let mut patience = pin!(patience(stop));
+        loop {
+            let news = line.news();
+            self.take(&news, progress);
+            if news.ended.is_some() {
+                return;
+            }
+            tokio::select! {
+                () = line.changed() => {}
+                () = &mut patience => return,
             }
         }
     }
@@ -285,15 +309,11 @@ const fn is_fall(end: &End) -> bool {
     }
 }
 
-/// DISCONNECT without another word: nobody upstream needs to know more, and the will is not to be spoken.
-async fn leave(client: &Client, line: &Line) {
-    let gone = async {
-        while line.news().ended.is_none() {
-            line.changed().await;
-        }
-    };
-    if client.disconnect().is_ok() {
-        drop(timeout(CAUSE_MAX, gone).await);
+/// As long as leaving may take.
+async fn patience(stop: &Stop) {
+    tokio::select! {
+        () = sleep(LEAVE_MAX) => {}
+        () = stop.hurried() => sleep(CAUSE_MAX).await,
     }
 }
 
@@ -308,6 +328,19 @@ async fn unsubscribed(line: &Line) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disconnect_has_time_for_a_satellite_unless_everybody_is_in_a_hurry() {
+        let took = async |stop: &Stop| {
+            let begun = Instant::now();
+            patience(stop).await;
+            begun.elapsed()
+        };
+        let stop = Stop::new();
+        assert_eq!(took(&stop).await, LEAVE_MAX);
+        stop.hurry();
+        assert_eq!(took(&stop).await, CAUSE_MAX);
+    }
 
     #[test]
     fn leaving_for_a_host_is_no_fall_over_a_record() {

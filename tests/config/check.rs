@@ -196,6 +196,30 @@ fn an_uplink_shows_its_servers_its_ways_in_their_order_and_what_they_cost() {
 }
 
 #[test]
+fn a_keep_alive_that_is_too_long_for_quic_behind_a_nat_is_told() {
+    let plant = |keep_alive: &str| {
+        let url = format!("url = \"quic://broker\"\nca_file = \"ca.pem\"\nkeep_alive = \"{keep_alive}\"");
+        check(&LINE.replace("url = \"mqtt://broker\"", &url), |_| ()).0
+    };
+    assert!(plant("30m").contains("  ! keep_alive 30m is long for quic://"), "{}", plant("30m"));
+    assert!(!plant("20m").contains("keep_alive"), "{}", plant("20m"));
+}
+
+#[test]
+fn ignore_unit_id_on_a_line_of_several_units_is_told_and_on_one_that_numbers_its_answers_not() {
+    let second = "\n[[device]]\nname = \"second\"\nbus = \"line\"\nunit_id = 4\n\
+                  [[device.tag]]\nname = \"v\"\naddress = \"holding:0\"\ntype = \"uint16\"\n";
+    let lax = LINE.replace("unit_id = 3", "unit_id = 3\nignore_unit_id = true");
+    let told = |plant: &str| check(plant, |_| ()).0.contains("  ! plc has ignore_unit_id on a line of several units");
+    assert!(told(&(lax.clone() + second)));
+    assert!(!told(&lax), "nobody else is there");
+    let by_tcp = (lax + second)
+        .replace("modbus-rtu", "modbus-tcp")
+        .replace("port = \"/dev/ttyS9\"\nserial = \"9600-8E1\"", "endpoint = \"127.0.0.1:1\"");
+    assert!(!told(&by_tcp));
+}
+
+#[test]
 fn a_bus_that_cannot_keep_up_is_told() {
     let busy = LINE.replace("unit_id = 3", "unit_id = 3\npoll = \"100ms\"");
     assert!(check(&busy, |_| ()).0.contains("more than the bus can do"));

@@ -398,6 +398,43 @@ async fn only_a_tag_that_allows_it_is_written_again_after_silence() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_was_confirmed_is_not_told_as_refused_because_the_device_is_busy_with_storing_it() {
+    let written = Value::Uint(7);
+    let unknown = Outcome::Failed { reason: Failure::Verify, read_back: None };
+    for (code, times, reads, told) in
+        [(6, 2, 3, done(written.clone())), (5, 9, 4, unknown.clone()), (4, 9, 1, unknown.clone())]
+    {
+        let (plc, mut rig) = one(Framing::Tcp, 1, (Table::Holding, 3, DataType::Uint16), |_| {});
+        rig.collect(SECOND / 2).await;
+        let (mut is_written, mut left) = (false, times);
+        plc.forget_seen();
+        plc.plan(move |seen| {
+            is_written |= seen.function() > 4;
+            let refused = is_written && seen.function() <= 4 && left > 0;
+            left -= i32::from(refused);
+            if refused { Fault::Exception(code) } else { Fault::None }
+        });
+        assert_eq!(rig.command(TagIx(0), written.clone()).await, told, "exception {code}");
+        assert_eq!(plc.register(3), 7);
+        let seen = plc.seen();
+        let first = seen.iter().position(|seen| seen.function() > 4).expect("written");
+        let behind = seen.len() - first - 1; // the poll that follows a command may be one of them
+        assert!(writes(&plc).len() == 1 && (reads..=reads + 1).contains(&behind), "exception {code}: {seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exception_to_the_second_attempt_does_not_hide_that_the_first_may_have_arrived() {
+    for code in [4, 6] {
+        let (plc, mut rig) = one(Framing::Tcp, 1, (Table::Holding, 3, DataType::Uint16), |tag| tag.write.retries = 1);
+        rig.collect(SECOND).await;
+        fail_writes(&plc, [Fault::Late(60 * SECOND), Fault::Exception(code)]);
+        assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, failed(Failure::Timeout), "exception {code}");
+        assert_eq!(writes(&plc).len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_does_not_outlive_the_deadline_and_does_not_hide_the_first_attempt() {
     let tag = (Table::Holding, 3, DataType::Uint16);
     let (plc, mut rig) = one(Framing::Tcp, 1, tag, |tag| tag.write.retries = 3);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use crate::authority::{Authority, VALID};
+use crate::cloud;
 use crate::gateway;
 use crate::peers;
 
@@ -12,8 +13,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use cloud::Cloud;
 use gateway::mqtt::Client4;
-use gateway::{Daemon, Home, PATIENCE, Plc, Watch, until};
+use gateway::{Daemon, Home, PATIENCE, Plc, Watch, until, uplink};
 use ironbridge::plant::faults::Fault;
 use ironbridge::plant::link::{Link, LinkState};
 use peers::{Far, Listener, Pour, free_port};
@@ -107,6 +109,35 @@ async fn a_tag_that_is_read_no_more_does_not_go_on_looking_good() {
     later.until("gw/d/v", "nor retained", as_after_a_start).await;
     assert_eq!(later.on("gw/d/v").len(), 1);
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_crosses_a_reload_is_no_value_in_the_old_scale_and_raises_no_alarm_that_nobody_ends() {
+    for lanes in ["", "max_connections = 2\n"] {
+        let (plc, cloud) = (Plc::start().await, Cloud::start().await);
+        let text = |scale: &str| {
+            let tag = tag(&format!("{scale}alarm = {{ high = 10.0 }}"));
+            head(0) + &uplink("cloud", cloud.address) + &bus("b", plc.line.address()) + lanes + &device("d", "b", &tag)
+        };
+        let home = Home::new(&text(""));
+        let daemon = home.run();
+        let watch = Watch::on_all(daemon.mqtt().await).await;
+        watch.until("gw/d/v", "polled", |json| json["value"] == 0 && json["quality"] == "good").await;
+        plc.units.set_fault(1, Some(Fault::Late(Duration::from_secs(2))));
+        plc.set(0, &[12]);
+        let asked = plc.requests();
+        until("it is asked", || plc.requests() > asked).await;
+        reload(&home, &daemon, &text("scale = 0.1\n")).await;
+        let scaled = |json: &serde_json::Value| json["value"].as_f64().is_some_and(|value| (value - 1.2).abs() < 1e-9);
+        watch.until("gw/d/v", "read in the new scale", scaled).await;
+        in_force(&watch).await;
+        cloud.until("the same upstream", |cloud| cloud.on("gw/d/v").iter().any(|it| scaled(&it.json()))).await;
+        let there = cloud.log();
+        assert!(!there.iter().any(|it| it.topic == "gw/d/v" && it.json()["value"] == 12), "{lanes}");
+        let alarms: Vec<_> = there.iter().filter(|it| it.topic.contains("/alarm/")).map(|it| it.json()).collect();
+        assert!(alarms.is_empty(), "{lanes}{alarms:?}");
+        assert_eq!(daemon.stop().await, Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

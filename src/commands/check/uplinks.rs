@@ -4,15 +4,20 @@
 //! the others. Pure.
 
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::figures::{bytes_text, rate_json, span};
 use crate::commands::cost::bill::{Bill, Course, Row, bill};
-use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Period, Plan, Preset, Schedule, UplinkPlan};
+use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Period, Plan, Preset, Schedule, Transport, UplinkPlan};
 use crate::config::preset;
 use crate::config::units::{write_duration, write_size};
 use crate::model::number::Class;
+
+/// A listener of ours asks a client that says nothing after 10 min, and gives its place away after 30 (`road::quic`). Through
+/// a NAT that has forgotten the client its question does not come, so one lost packet of the client must not be too many.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(20 * 60);
 
 /// One uplink for people.
 pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result {
@@ -22,6 +27,15 @@ pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result 
     writeln!(out, "  servers {}", servers.join(", then "))?;
     if uplink.is_local() {
         return writeln!(out, "  the broker of this gateway: no network, no bill");
+    }
+    if uplink.servers.iter().any(|server| server.transport == Transport::Quic) && uplink.keep_alive > QUIC_KEEP_ALIVE {
+        writeln!(
+            out,
+            "  ! keep_alive {} is long for quic://: an Ironbridge listener ends a connection after 30 min without a \
+             packet, which behind a NAT is a connect each time; at most {} is safe",
+            write_duration(uplink.keep_alive),
+            write_duration(QUIC_KEEP_ALIVE)
+        )?;
     }
     if let Some(proxy) = &uplink.proxy {
         writeln!(out, "  by the proxy {}:{}", proxy.host, proxy.port)?;

@@ -129,8 +129,7 @@ impl Target {
 
     /// How the devices of a bus want to be asked.
     pub fn paces(&self, bus: BusIx) -> Vec<Pace> {
-        let devices = self.plan.devices.iter().filter(|device| device.bus == Some(bus));
-        devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect()
+        Pace::of_units(self.plan.devices.iter().filter(|device| device.bus == Some(bus)))
     }
 
     fn by_tag(config: &Path, words: &[String], purpose: Purpose) -> Result<Self, Failed> {
@@ -318,6 +317,21 @@ mod tests {
             target("tcp [::1]:1502 coil:3", 1).expect("is right").bus(&found.wanted[0]).link.to_string(),
             "modbus-tcp [::1]:1502"
         );
+    }
+
+    #[test]
+    fn devices_that_are_one_unit_are_asked_with_the_longest_of_their_pauses_by_a_command_too() {
+        let text = "[gateway]\nname = \"gw\"\n[[bus]]\nname = \"b\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nserial = \"9600-8E1\"\n\
+                    [[device]]\nname = \"one\"\nbus = \"b\"\nunit_id = 3\n[[device.tag]]\nname = \"v\"\naddress = \"holding:0\"\ntype = \"uint16\"\n\
+                    [[device]]\nname = \"two\"\nbus = \"b\"\nunit_id = 3\ndelay_between_requests = \"200ms\"\nignore_unit_id = true\n\
+                    [[device.tag]]\nname = \"v\"\naddress = \"holding:9\"\ntype = \"uint16\"\n";
+        let plan = config::parse(text, Path::new("x.toml"), &commands::host_facts()).expect("checks").plan;
+        let read = |plan: &Plan| crate::config::forecast::forecast(plan).buses.remove(0).reads;
+        assert!(read(&plan).iter().all(|read| read.takes >= Duration::from_millis(200)), "and so it is reckoned");
+        let paces = Target { plan, wanted: Vec::new() }.paces(BusIx(0));
+        let [Pace { unit: 3, manners }] = &paces[..] else { panic!("one unit: {paces:?}") };
+        assert_eq!(manners.delay_between_requests, Duration::from_millis(200));
+        assert_eq!(manners.answers_as, crate::config::plan::AnswersAs::Anyone);
     }
 
     #[test]

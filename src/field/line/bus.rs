@@ -17,6 +17,7 @@ use super::rounds::{Load, ROUND};
 use super::talk::{NoAnswer, Talk};
 use crate::config::lines::Reader;
 use crate::config::plan::{DevicePlan, LineMode, Plan};
+use crate::field::adopt::Plans;
 use crate::field::bus::{BusHandle, Shared};
 use crate::field::carrier::{self, Opener};
 use crate::field::command::{COMMANDS_WAITING_MAX, FieldCommand};
@@ -41,6 +42,7 @@ pub struct LineBus {
     pub(super) hub: Hub,
     pub(super) shared: Shared,
     pub(super) notices: Option<Notices>,
+    pub(super) plans: Option<Plans>,
     commands: mpsc::Receiver<FieldCommand>,
     pub(super) mode: LineMode,
     pub(super) response_timeout: Duration,
@@ -121,6 +123,7 @@ impl LineBus {
             hub: hub.clone(),
             shared,
             notices: None,
+            plans: None,
             commands,
             cut: false,
             roster,
@@ -138,6 +141,12 @@ impl LineBus {
     #[must_use]
     pub fn telling(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
+    }
+
+    /// Takes nothing for a value any more that a plan which comes takes for another one.
+    #[must_use]
+    pub fn expecting(self, plans: Plans) -> Self {
+        Self { plans: Some(plans), ..self }
     }
 
     /// Asks or listens until the stop. Not cancel-safe.

@@ -27,7 +27,8 @@ impl LineBus {
         self.partners[seat.0].heard = Instant::now();
         let mut harvest = Harvest::default();
         for Reading { tag, raw, doubt } in readings {
-            if let Some(slot) = self.tags.slot(tag) {
+            let overtaken = self.plans.as_ref().is_some_and(|plans| plans.overtake(&self.plan, [tag]));
+            if let Some(slot) = self.tags.slot(tag).filter(|_| !overtaken) {
                 self.tags.offer(slot, Said { raw, doubt }, at, &mut harvest);
             }
         }

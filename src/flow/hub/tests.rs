@@ -1,7 +1,9 @@
 //! How long a bus waits for the store, and what the tap holds.
 
 use super::*;
+use crate::model::alarm::Level;
 use crate::model::quality::Quality;
+use crate::model::tag::DeviceIx;
 use crate::model::time::Boot;
 
 fn batch(micros: i64) -> Batch {
@@ -45,4 +47,34 @@ async fn what_waits_in_the_tap_stays_when_it_is_for_other_tags_and_nothing_comes
     hub.show(&batch(2).samples);
     tap.close();
     assert!(tap.take().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_waits_for_a_lane_that_frees_after_a_moment_although_telemetry_waited_in_vain() {
+    const MOMENT: Duration = Duration::from_millis(500);
+    let (hub, latest, mut end) = hub(vec![Class::Telemetry]);
+    for n in 0..=DURABLE_DEPTH {
+        hub.emit(batch(i64::try_from(n).expect("small"))).await;
+    }
+    assert!(end.spill.take()[Class::Telemetry as usize].is_some(), "a bus has waited in vain");
+    let alarm = async |before| {
+        let at = Stamp { boot: Boot(1), micros: 7 };
+        let record = EventRecord { topic: "t".into(), body: Vec::new(), class: Class::Alarm, at, committed: None };
+        let began = tokio::time::Instant::now();
+        let fate = hub.emit_alarm((TagIx(0), Level::High), Condition::Active, record, before).await;
+        (fate, began.elapsed())
+    };
+    let frees = async {
+        tokio::time::sleep(MOMENT).await;
+        end.records.recv().await
+    };
+    let (told, freed) = tokio::join!(alarm(Fate::Kept), frees);
+    assert!(freed.is_some());
+    assert_eq!(told, (Fate::Kept, MOMENT));
+    assert!(end.spill.take()[Class::Alarm as usize].is_none());
+    assert_eq!(alarm(Fate::Kept).await, (Fate::Spilled, DURABLE_WAIT_MAX), "not for ever");
+    assert_eq!(alarm(Fate::Spilled).await, (Fate::Spilled, Duration::ZERO), "nor twice in one poll");
+    end.full.store(true, Ordering::Relaxed);
+    assert_eq!(alarm(Fate::Kept).await, (Fate::Spilled, Duration::ZERO), "nor for a store that has failed");
+    assert_eq!(latest.alarms.active(), [(TagIx(0), Level::High)], "live it is shown all the same");
 }

@@ -200,7 +200,9 @@ impl Told {
     #[expect(clippy::cast_precision_loss, reason = "a setpoint that is real anyway; beyond 2^53 it is rounded")]
     fn real(&self) -> Option<f64> {
         let number = match (self.datatype, &self.value) {
-            (None | Some(DataType::Float), MetricValue::FloatValue(number)) => f64::from(*number),
+            // As it was written: the shortest decimal number that is this float. Bit by bit 10.1 would be 10.1000003814697…,
+            // and so lie beyond a limit of 10.1.
+            (None | Some(DataType::Float), MetricValue::FloatValue(number)) => number.to_string().parse().ok()?,
             (None | Some(DataType::Double), MetricValue::DoubleValue(number)) => *number,
             (Some(kind), MetricValue::IntValue(_) | MetricValue::LongValue(_)) if is_whole(kind) => {
                 self.whole(kind)? as f64
@@ -282,6 +284,10 @@ mod tests {
             (Some(D::Int32), Sent::Double(4.0), D::Int32, Err(Refused::Kind)),
             (Some(D::Double), Sent::Double(4.5), D::Float, Ok(Value::Float(4.5))),
             (Some(D::Float), Sent::Float(4.5), D::Double, Ok(Value::Float(4.5))),
+            (Some(D::Float), Sent::Float(10.1), D::Float, Ok(Value::Float(10.1))), // a limit may lie exactly there
+            (None, Sent::Float(f32::MAX), D::Double, Ok(Value::Float(3.402_823_5e38))),
+            (None, Sent::Float(f32::MIN_POSITIVE), D::Double, Ok(Value::Float(1.175_494_4e-38))),
+            (None, Sent::Float(f32::NAN), D::Float, Err(Refused::Kind)),
             (None, Sent::Double(4.5), D::Float, Ok(Value::Float(4.5))),
             (Some(D::Int32), minus_one, D::Double, Ok(Value::Float(-1.0))),
             (None, minus_one, D::Double, Err(Refused::Kind)),

@@ -24,6 +24,7 @@ pub(super) struct Account {
 #[derive(Debug, Default, Clone, Copy)]
 struct Sums {
     sent: u64,
+    received: u64,
     /// Sent bytes that the pace has been told of, some of them before they were sent.
     paid: u64,
 }
@@ -66,7 +67,15 @@ impl Account {
 
     /// The same, received.
     pub(super) fn received(&self, from: SocketAddr, bytes: usize, datagrams: usize) {
-        self.meters.wire(0, wire(from, bytes, datagrams));
+        let cost = wire(from, bytes, datagrams);
+        self.meters.wire(0, cost);
+        self.lock().received += cost;
+    }
+
+    /// Was something sent, and nothing received at all?
+    pub(super) fn is_unheard(&self) -> bool {
+        let sums = self.lock();
+        sums.sent > 0 && sums.received == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Sums> {
@@ -100,7 +109,7 @@ mod tests {
         account.sent(four, 132, 1);
         assert_eq!(account.lock().paid, 1228 + 2096 + 160, "was paid for when it was written");
         account.sent(four, 40, 1);
-        let Sums { sent, paid } = *account.lock();
+        let Sums { sent, paid, .. } = *account.lock();
         assert_eq!(paid, sent, "a confirmation is charged too");
         assert_eq!(meters.road.up.get(), 100);
     }

@@ -42,7 +42,24 @@ use stream::{Paced, Stream};
 /// cheap. The next repetitions would go out after 9 s.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
 
-/// Connects to the first address of the name that answers. Cancel-safe.
+/// The families of addresses of which one kept silent: nothing at all came from there, not even a refusal. Where UDP is blocked
+/// or leads nowhere, the other addresses of a family would be as silent, and each as dear.
+#[derive(Debug, Default)]
+struct Silence([bool; 2]);
+
+impl Silence {
+    /// This one was asked, and its time is over. One to which nothing could be sent says nothing of the others.
+    fn note(&mut self, address: SocketAddr, account: &Account) {
+        self.0[usize::from(address.is_ipv6())] |= account.is_unheard();
+    }
+
+    fn covers(&self, address: SocketAddr) -> bool {
+        self.0[usize::from(address.is_ipv6())]
+    }
+}
+
+/// Connects to the first address of the name that answers; after one of a family that kept silent no other of it is asked.
+/// Cancel-safe.
 pub(super) async fn connect(
     to: &Destination,
     keep_alive: Duration,
@@ -55,20 +72,38 @@ pub(super) async fn connect(
     config.transport_config(Arc::new(settings::going(keep_alive)));
     config.token_store(Arc::new(NoneTokenStore));
     let found = addresses(&to.host, to.port, &terms.bind).await?;
+    connect_any(&found, to, &config, terms).await
+}
+
+async fn connect_any(
+    found: &[SocketAddr],
+    to: &Destination,
+    config: &quinn::ClientConfig,
+    terms: &Terms,
+) -> Result<Reached, RoadError> {
     let (until, mut failures) = (Instant::now() + CONNECT_ALL_MAX, Vec::new());
+    let mut silence = Silence::default();
     for (tried, address) in found.iter().enumerate() {
+        if silence.covers(*address) {
+            failures.push(format!("{address}: not tried, another of its family keeps silent"));
+            continue;
+        }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             failures.push(format!("{} more not tried", found.len() - tried));
             break;
         }
         let share = share(left, found.len() - tried).min(HANDSHAKE_MAX);
-        match timeout(share, connect_to(*address, to, config.clone(), terms)).await {
+        let account = Arc::new(Account::new(terms.meters.clone(), terms.pace.clone()));
+        match timeout(share, connect_to(*address, to, config.clone(), (&terms.bind, &account))).await {
             Ok(Ok(reached)) => return Ok(reached),
             Ok(Err(Failed::Box(text))) => return Err(RoadError::Disabled(text)),
             Ok(Err(Failed::Distrust(text))) => return Err(RoadError::Distrusted(text)),
             Ok(Err(Failed::Link(text))) => failures.push(format!("{address}: {text}")),
-            Err(_) => failures.push(format!("{address}: no answer within {} s (is UDP blocked?)", share.as_secs())),
+            Err(_) => {
+                silence.note(*address, &account);
+                failures.push(format!("{address}: no answer within {} s (is UDP blocked?)", share.as_secs()));
+            }
         }
     }
     let (place, way) = (place(&to.host, to.port), by(&terms.bind));
@@ -105,10 +140,9 @@ async fn connect_to(
     address: SocketAddr,
     to: &Destination,
     config: quinn::ClientConfig,
-    terms: &Terms,
+    (bind, account): (&Bind, &Arc<Account>),
 ) -> Result<Reached, Failed> {
-    let account = Arc::new(Account::new(terms.meters.clone(), terms.pace.clone()));
-    let socket = Counted::new(open(address, &terms.bind)?, Arc::clone(&account))?;
+    let socket = Counted::new(open(address, bind)?, Arc::clone(account))?;
     let endpoint =
         Endpoint::new_with_abstract_socket(settings::client(), None, Arc::new(socket), Arc::new(TokioRuntime))?;
     let connecting = endpoint
@@ -122,8 +156,8 @@ async fn connect_to(
     // Whether our certificate does is said after our side of the handshake is done: here, or to the relay.
     let (send, receive) = connection.open_bi().await.map_err(failed)?;
     let stream = Stream::new(connection.clone(), send, receive, settings::UP_BYTES_MAX);
-    let far = Paced::new(stream, Arc::clone(&account));
-    let books = Roaming::new(endpoint, connection, terms.bind.clone(), account);
+    let far = Paced::new(stream, Arc::clone(account));
+    let books = Roaming::new(endpoint, connection, bind.clone(), Arc::clone(account));
     Ok(Reached { far: Box::new(far), books: Box::new(books) })
 }
 
@@ -144,4 +178,42 @@ fn open(to: SocketAddr, bind: &Bind) -> Result<std::net::UdpSocket, Refusal> {
     let failed = |error: io::Error| Refusal::Unsent(format!("source address {from}: {error}"));
     socket.bind(&SocketAddr::from((from, 0)).into()).map_err(failed)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::road::destination::Over;
+    use tokio::net::UdpSocket;
+
+    #[tokio::test(start_paused = true)]
+    async fn where_udp_is_blocked_one_address_of_a_family_is_asked_and_paid_for_and_no_other() {
+        let silent =
+            [UdpSocket::bind("127.0.0.1:0").await.expect("free"), UdpSocket::bind("127.0.0.1:0").await.expect("free")];
+        let ports = silent.each_ref().map(|socket| socket.local_addr().expect("bound"));
+        let unsendable = SocketAddr::from((Ipv4Addr::BROADCAST, 9)); // not without asking the system for it
+        let found = [unsendable, ports[0], ports[1]];
+        let over = Over::Quic { keep_alive: Duration::from_secs(60) };
+        let to = Destination { over, ..Destination::plain("localhost", ports[0].port()) };
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("known")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("does for QUIC")));
+        config.transport_config(Arc::new(settings::going(Duration::from_secs(60))));
+        let terms = Terms::default();
+        let begun = Instant::now();
+        let Err(RoadError::Unreachable(why)) = connect_any(&found, &to, &config, &terms).await else {
+            panic!("nobody is there")
+        };
+        assert!(why.contains(&format!("{}: no answer", ports[0])), "{why}");
+        assert!(why.contains(&format!("{}: not tried", ports[1])), "{why}");
+        assert!(begun.elapsed() <= 2 * HANDSHAKE_MAX, "{:?}", begun.elapsed());
+        let mut bytes = [0; 2048];
+        assert!(silent[0].try_recv(&mut bytes).is_ok());
+        assert!(silent[1].try_recv(&mut bytes).is_err());
+        let sent = terms.meters.road.snapshot().sent;
+        assert!((3 * 1228..=4 * 1228).contains(&sent), "{sent}");
+    }
 }

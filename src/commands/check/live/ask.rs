@@ -49,8 +49,7 @@ impl<'a> Asker<'a> {
     pub fn new(plan: &Arc<Plan>, ix: BusIx, clock: &Clock, progress: &'a Progress) -> Self {
         let bus: &BusPlan = &plan.buses[ix.0 as usize];
         let stats = Arc::<BusStats>::default();
-        let devices = plan.devices.iter().filter(|device| device.bus == Some(ix));
-        let paces = devices.map(|device| Pace { unit: device.unit_id, manners: device.manners.clone() }).collect();
+        let paces = Pace::of_units(plan.devices.iter().filter(|device| device.bus == Some(ix)));
         let opener = carrier::opener(&bus.link.carrier, clock);
         let driver = Driver::new(opener, Timing::new(bus), paces, Arc::clone(&stats));
         Self { plan: Arc::clone(plan), driver, progress, stats, took: Vec::new() }
