@@ -1,7 +1,8 @@
 //! A session's side of the ledger: what it is owed is numbered here, counted and bounded.
 //!
 //! The bounds are on bytes on disk. What is owed to several sessions is charged to each of them, though its body lies there
-//! once: so the file is never larger than the bound says.
+//! once: so the file is never larger than the bounds say. That for all is no bound for a session that owes next to nothing:
+//! each has a small share, whatever the others are owed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -115,7 +116,18 @@ impl Durable {
         let (next, dropped, noticed, full) = (0, 0, 0, false);
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
         let walking = HashSet::new();
-        Self { tally, next, dropped, full, noticed, sent_below, cut_off, left_unix_ms, version, walking }
+        Self {
+            tally,
+            next,
+            dropped,
+            full,
+            noticed,
+            sent_below,
+            cut_off,
+            left_unix_ms,
+            version,
+            walking,
+        }
     }
 
     /// As it was found on disk.
@@ -144,13 +156,21 @@ impl Durable {
         self.next
     }
 
+    /// Is there room for one more message, with so many identifiers?
+    pub(super) fn takes(&self, message: &Message, ids: usize, bounds: &SessionsPlan) -> bool {
+        self.fits(charge(message, ids), bounds)
+    }
+
+    fn fits(&self, cost: u32, bounds: &SessionsPlan) -> bool {
+        let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
+        let (own, all) = (self.tally.now(), self.tally.all.now());
+        fits(own, bounds.share()) || fits(own, bounds.session_max_size) && fits(all, bounds.sessions_max_size)
+    }
+
     /// Numbers one more message; `None`: there is no room.
     pub(super) fn owe(&mut self, delivery: &Delivery, bounds: &SessionsPlan) -> Option<Owed> {
-        let Message { topic, payload, .. } = &*delivery.message;
-        let content = topic.len() + payload.len() + delivery.message.properties().len();
-        let cost = cost(content + size_of_val(delivery.ids.as_slice()));
-        let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
-        if !fits(self.tally.now(), bounds.session_max_size) || !fits(self.tally.all.now(), bounds.sessions_max_size) {
+        let cost = charge(&delivery.message, delivery.ids.len());
+        if !self.fits(cost, bounds) {
             return None;
         }
         self.tally.more(cost);
@@ -162,7 +182,8 @@ impl Durable {
     /// Is there room again for a good while?
     pub(super) fn has_room(&self, bounds: &SessionsPlan) -> bool {
         let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9;
-        roomy(self.tally.now(), bounds.session_max_size) && roomy(self.tally.all.now(), bounds.sessions_max_size)
+        let (own, all) = (self.tally.now(), self.tally.all.now());
+        roomy(own, bounds.share()) || roomy(own, bounds.session_max_size) && roomy(all, bounds.sessions_max_size)
     }
 
     /// The client is being told how many found no room: so many.
@@ -185,6 +206,11 @@ impl Durable {
 /// What a row read from the ledger is charged.
 pub(super) fn cost_of(row: &MessageRow, identifiers: &[u32]) -> u32 {
     cost(row.bytes_with(identifiers))
+}
+
+/// What a message is charged that is still to be entered.
+fn charge(message: &Message, ids: usize) -> u32 {
+    cost(message.topic.len() + message.payload.len() + message.properties().len() + ids * size_of::<u32>())
 }
 
 fn cost(bytes: usize) -> u32 {

@@ -140,6 +140,12 @@ impl Outbox {
         self.lock().leaves(ordinal)
     }
 
+    /// Does what is put in go to the client soon: is nothing left to be read from the ledger, and does little wait here?
+    pub(super) fn is_in_step(&self) -> bool {
+        let queue = self.lock();
+        queue.behind.is_none() && queue.ending.is_none() && !queue.is_long()
+    }
+
     /// Puts a message in.
     pub(super) fn put(&self, delivery: Delivery) -> Put {
         let crowded = self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX;

@@ -4,9 +4,9 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
-//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by
-//! new rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it
-//! · `forwarding` to the stores what goes upstream.
+//! ledger and comes out of it at start · `subscribing` filters added and removed ·
+//! `rejudging` whoever is connected, by new rules · `retaining` what is kept of a topic · `willing` another will · `routing`
+//! one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
@@ -274,7 +274,7 @@ impl Shared {
             Sender::Gone(who) => core.clients.with_id(who.client()),
             Sender::Gateway | Sender::Client(_) => from.map(|from| from.client),
         };
-        let durable = core.find(message, retain, publisher);
+        let durable = core.find(message, retain, publisher, &self.bounds);
         let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
         let forgets = is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded());
         if forgets && from.is_some_and(|from| from.hears_of_refusal(message.qos)) {

@@ -90,8 +90,8 @@ impl Shared {
         }
     }
 
-    /// Enters the deliveries of a message as owed to sessions. Those that have no room are struck out, and counted. Refused:
-    /// none is owed.
+    /// Enters the deliveries of a message as owed to sessions. Where there is no room, a client that keeps up gets it all the
+    /// same, and the others' are struck out, and counted. Refused: none is owed.
     pub(super) fn owe(
         &self,
         core: &mut Core,
@@ -263,7 +263,8 @@ pub(in crate::broker) enum Room {
 }
 
 impl Core {
-    /// Numbers the deliveries of a message that sessions will be owed; strikes out those that have no room.
+    /// Numbers the deliveries of a message that sessions will be owed. Those that have no room are struck out where they would
+    /// wait; a client that is there and keeps up is sent them without being owed them.
     fn number(&mut self, bounds: &SessionsPlan) -> Numbered {
         let mut numbered = Numbered::default();
         let Self { clients, deliveries, .. } = self;
@@ -274,11 +275,15 @@ impl Core {
             let Some(client) = clients.get_mut(*key) else { return false };
             let Some(durable) = &mut client.durable else { return true };
             delivery.owed = durable.owe(delivery, bounds);
-            match delivery.owed {
-                Some(owed) => numbered.debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal))),
-                None => numbered.full.push(*key),
+            if let Some(owed) = delivery.owed {
+                numbered.debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal)));
+                return true;
             }
-            delivery.owed.is_some()
+            let is_seen = client.connected().is_some_and(|connected| connected.outbox.is_in_step());
+            if !is_seen {
+                numbered.full.push(*key);
+            }
+            is_seen
         });
         numbered
     }

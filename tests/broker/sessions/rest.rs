@@ -98,9 +98,15 @@ async fn clients_retained_messages_that_come_after_a_reconnect_say_that_they_wer
     broker.stop().await;
 }
 
+/// One session may fill the bound for all; each has a share of 4 KiB.
+fn crowded() -> SessionsPlan {
+    let size = 64 << 10;
+    SessionsPlan { session_max_size: size, sessions_max_size: size, max_sessions: 8, ..SessionsPlan::default() }
+}
+
 #[tokio::test]
 async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_others_have_room() {
-    let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };
+    let sessions = crowded();
     let mut broker = Running::with(Setup { sessions, ..Setup::default() }).await;
     absent(&broker, "full", "q", 1).await;
     absent(&broker, "other", "r", 1).await;
@@ -134,6 +140,43 @@ async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_
     let (mut other, _) = back(&broker, "other").await;
     assert_eq!(other.take().await.payload, "room");
     broker.notices.close();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_keeps_up_gets_everything_though_what_others_are_owed_has_filled_the_bound_for_all() {
+    let broker = Running::with(Setup { sessions: crowded(), ..Setup::default() }).await;
+    let (mut here, _) = back(&broker, "here").await;
+    here.subscribe(filter("q", 1), None).await;
+    let (mut full, _) = back(&broker, "full").await;
+    full.subscribe(filter("q", 1), None).await;
+    full.subscribe(filter("$share/g/r", 1), None).await;
+    full.leave().await;
+    let mut sender = broker.v5("sender").await;
+    let body = "x".repeat(5000); // more than a share
+    for n in 0..50 {
+        assert!(sender.give(message("q", 1, &format!("{n} {body}"))).await);
+        assert!(here.take().await.payload.starts_with(format!("{n} ").as_bytes()));
+    }
+    let stats = broker.publisher.stats();
+    let dropped = stats.dropped_full.get();
+    assert!((35..45).contains(&dropped), "the absent one's alone: {dropped}");
+    let small = "x".repeat(200);
+    while stats.dropped_full.get() == dropped {
+        assert!(sender.give(message("q", 1, &small)).await, "until that has no room for such a one either");
+        here.take().await;
+    }
+    // Of a group one who has room is owed it, whoever's turn it is.
+    absent(&broker, "roomy", "$share/g/r", 1).await;
+    for n in 0..10 {
+        assert!(sender.give(message("r", 1, &format!("{n} {small}"))).await);
+    }
+    assert_eq!(stats.dropped_full.get(), dropped + 1);
+    let (mut roomy, _) = back(&broker, "roomy").await;
+    for n in 0..10 {
+        assert!(roomy.take().await.payload.starts_with(format!("{n} ").as_bytes()));
+    }
+    here.ping().await;
     broker.stop().await;
 }
 
