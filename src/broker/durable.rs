@@ -7,6 +7,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::clients::Presence;
 use super::message::{Delivery, Message, Owed, ROW_COST, Stage};
@@ -14,6 +17,9 @@ use super::outbox::Outbox;
 use super::session::{Course, WINDOW_MAX};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{GivenUp, Kept, MessageRow, SessionId};
+
+/// A power cut may take back the count of what was dropped within this time.
+const COUNTED_EVERY: Duration = Duration::from_secs(60);
 
 /// A session that the ledger knows.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub(super) struct Durable {
     /// Has it been noticed that there is no room, and how many had been dropped then?
     pub full: bool,
     pub noticed: u64,
+    /// How many had been dropped when its row was written last, and when that was.
+    written: (u64, Option<Instant>),
     /// Lowest ordinal that no connection has sent.
     pub sent_below: u64,
     /// The gateway was cut off while the client was connected.
@@ -113,7 +121,7 @@ impl Durable {
     pub(super) fn new(id: SessionId, version: u8, all: &Arc<Total>) -> Self {
         let all = Arc::clone(all);
         let tally = Arc::new(Tally { id, count: AtomicU64::new(0), bytes: AtomicU64::new(0), all });
-        let (next, dropped, noticed, full) = (0, 0, 0, false);
+        let (next, dropped, noticed, full, written) = (0, 0, 0, false, (0, None));
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
         let walking = HashSet::new();
         Self {
@@ -122,6 +130,7 @@ impl Durable {
             dropped,
             full,
             noticed,
+            written,
             sent_below,
             cut_off,
             left_unix_ms,
@@ -140,6 +149,7 @@ impl Durable {
         }
         durable.next = kept.next_ordinal;
         (durable.dropped, durable.noticed) = (kept.session.dropped, kept.session.dropped);
+        durable.written.0 = kept.session.dropped;
         durable.left_unix_ms = kept.session.left_unix_ms;
         (durable.sent_below, durable.cut_off) =
             (kept.session.sent_below.unwrap_or(0), kept.session.sent_below.is_none());
@@ -184,6 +194,21 @@ impl Durable {
         let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9;
         let (own, all) = (self.tally.now(), self.tally.all.now());
         roomy(own, bounds.share()) || roomy(own, bounds.session_max_size) && roomy(all, bounds.sessions_max_size)
+    }
+
+    /// Its row is written.
+    pub(super) fn written(&mut self) {
+        self.written = (self.dropped, Some(Instant::now()));
+    }
+
+    /// Does the row say another number of dropped messages?
+    pub(super) fn is_miscounted(&self) -> bool {
+        self.dropped != self.written.0
+    }
+
+    /// The same, and for so long that it should be written again: while there is no room the number rises all the time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_miscounted() && self.written.1.is_none_or(|at| now.duration_since(at) >= COUNTED_EVERY)
     }
 
     /// The client is being told how many found no room: so many.

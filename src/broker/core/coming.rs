@@ -269,7 +269,7 @@ impl Shared {
         let tally = durable.as_ref().map(|durable| Arc::clone(&durable.tally));
         let presence = Presence::Here(Connected { outbox, will });
         let (filters, carried) = (HashMap::new(), Carried::default());
-        let client = Client {
+        let mut client = Client {
             id,
             owner,
             identity,
@@ -282,7 +282,7 @@ impl Shared {
             sensor: None,
             durable,
         };
-        self.tell_ledger(&client);
+        self.tell_ledger(&mut client);
         core.connected += 1;
         let key = core.clients.add(client);
         self.count(core);

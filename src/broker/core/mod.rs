@@ -373,7 +373,7 @@ impl Shared {
             self.disk.change_at_leisure(topic, None);
         }
         self.stats.retained.set(core.retained.len() as u64);
-        self.watch_room(&mut core)
+        self.watch_room(&mut core, now)
     }
 
     /// Members of all shared groups.
@@ -388,6 +388,7 @@ impl Shared {
         for will in core.wills.all() {
             self.publish_will(&mut core, will, Instant::now());
         }
+        self.count_dropped(&mut core);
         for connected in core.clients.all().filter_map(|(_, client)| client.connected()) {
             connected.outbox.end(Ending::Stopping);
         }
