@@ -34,6 +34,8 @@ pub(super) struct Durable {
     pub noticed: u64,
     /// How many had been dropped when its row was written last, and when that was.
     written: (u64, Option<Instant>),
+    /// When it was looked last whether anything it is owed has expired.
+    pub looked: Option<Instant>,
     /// Lowest ordinal that no connection has sent.
     pub sent_below: u64,
     /// The gateway was cut off while the client was connected.
@@ -124,6 +126,7 @@ impl Durable {
         let (next, dropped, noticed, full, written) = (0, 0, 0, false, (0, None));
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
         let walking = HashSet::new();
+        let looked = None;
         Self {
             tally,
             next,
@@ -131,6 +134,7 @@ impl Durable {
             full,
             noticed,
             written,
+            looked,
             sent_below,
             cut_off,
             left_unix_ms,
@@ -238,7 +242,8 @@ fn charge(message: &Message, ids: usize) -> u32 {
     cost(message.topic.len() + message.payload.len() + message.properties().len() + ids * size_of::<u32>())
 }
 
-fn cost(bytes: usize) -> u32 {
+/// What so many bytes of content are charged.
+pub(super) fn cost(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ROW_COST)
 }
 

@@ -4,12 +4,13 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
-//! ledger and comes out of it at start · `subscribing` filters added and removed ·
+//! ledger and comes out of it at start · `overdue` what has expired in it · `subscribing` filters added and removed ·
 //! `rejudging` whoever is connected, by new rules · `retaining` what is kept of a topic · `willing` another will · `routing`
 //! one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
+mod overdue;
 mod owing;
 mod rejudging;
 mod retaining;
@@ -105,6 +106,7 @@ struct Core {
     /// Topics and versions of retained messages of which nobody can say yet how long they live.
     open_ends: Vec<(Arc<str>, u64, keeping::End)>,
     wills: Waiting,
+    looks: Vec<overdue::Look>,
     /// Sessions with a connection.
     connected: usize,
     /// Sessions that the ledger knows.
@@ -373,6 +375,7 @@ impl Shared {
             self.disk.change_at_leisure(topic, None);
         }
         self.stats.retained.set(core.retained.len() as u64);
+        self.make_room(&mut core, now);
         self.watch_room(&mut core, now)
     }
 
