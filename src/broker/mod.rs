@@ -135,9 +135,13 @@ impl Broker {
             tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
         }
-        let mut kept = Vec::new();
-        for row in rows.into_iter().filter(|_| plan.limits.retain_available) {
+        let (mut kept, mut unserved) = (Vec::new(), Vec::new());
+        for row in rows {
             let topic = Arc::clone(&row.topic);
+            if !plan.limits.retain_available {
+                unserved.push(topic);
+                continue;
+            }
             match keeping::message(row, &clock, &ownership, &access) {
                 Some(found) => kept.push(found),
                 None => disk.change_at_leisure(topic, None),
@@ -146,6 +150,7 @@ impl Broker {
         let around = core::Surroundings { access, ownership, commands, forward, clock, disk, bounds: plan.sessions };
         let mut shared = core::Shared::new(around, kept, sessions);
         shared.limits = plan.limits;
+        shared.leave_unserved(unserved);
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(&plan, &shared, &notices);

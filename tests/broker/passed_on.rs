@@ -46,8 +46,13 @@ async fn what_cannot_be_kept_on_disk_for_now_is_seen_once_and_acknowledged_when_
 
 #[tokio::test]
 async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept() {
+    let broker = Running::start().await;
+    for topic in ["keep/1", "keep/2"] {
+        let told = broker.publisher.pass_on(letter(topic, "of before")).expect("a topic for clients").await;
+        assert_eq!(told, Ok(()));
+    }
     let limits = BrokerLimits { retain_available: false, ..BrokerLimits::default() };
-    let broker = Running::with(Setup { limits, ..Setup::default() }).await;
+    let broker = Running::at(Setup { limits, ..Setup::default() }, broker.stop().await).await;
     let mut client = broker.v5("c").await;
     client.subscribe(v5::Filter { preserve_retain: true, ..filter("keep/#", 0) }, None).await;
     let told = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients").await;
@@ -59,6 +64,8 @@ async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept(
     let broker = Running::at(Setup::default(), broker.stop().await).await;
     let mut late = broker.v5("late").await;
     late.subscribe(filter("keep/#", 0), None).await;
+    let left = late.message().await;
+    assert_eq!((&*left.topic, &left.payload[..]), (&b"keep/2"[..], &b"of before"[..]), "that of keep/1 is outdated");
     late.ping().await;
     broker.stop().await;
 }

@@ -65,7 +65,11 @@ impl Shared {
             return Ok(Box::pin(std::future::ready(Ok(()))));
         };
         let message = Arc::new(message);
-        let retain = Retain::from(letter.message.kept == Kept::Yes && self.limits.retain_available);
+        let is_kept = letter.message.kept == Kept::Yes;
+        let retain = Retain::from(is_kept && self.limits.retain_available);
+        if is_kept && retain == Retain::No {
+            self.outdate(&letter.topic);
+        }
         let (client, company) = (ClientKey::NOBODY, Company::InRow);
         let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
         let published = self.publish(&message, retain, origin).map_err(|_| NotTaken::NoRoom)?;

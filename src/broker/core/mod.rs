@@ -18,6 +18,7 @@ mod routing;
 mod subscribing;
 mod willing;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -103,6 +104,8 @@ struct Core {
     clients: Clients,
     tree: Tree,
     retained: Retained,
+    /// Topics whose retained messages lie on disk and are not available.
+    unserved: HashSet<Arc<str>>,
     /// Topics and versions of retained messages of which nobody can say yet how long they live.
     open_ends: Vec<(Arc<str>, u64, keeping::End)>,
     wills: Waiting,
@@ -361,12 +364,7 @@ impl Shared {
             if let Some(aside) = set_aside {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
-            for row in rows.into_iter().filter(|_| self.limits.retain_available) {
-                let Some(found) = keeping::message(row, &self.clock, &self.ownership, &self.access) else { continue };
-                if !core.retained.has(&found.message.topic) && !core.take_found(found) {
-                    break;
-                }
-            }
+            self.take_late(&mut core, rows);
             self.take_in(&mut core, sessions);
         }
         self.judge_again(&mut core);
