@@ -18,15 +18,16 @@
 //!
 //! Sessions that outlive their connection (MQTT 5: Session Expiry Interval; 3.1.1: `clean_session = 0`, for
 //! `session_expiry_max`) are owed every message above QoS 0 but the gateway's retained values; that lies on disk until the
-//! client has acknowledged it, and a publish is acknowledged when it lies there. Of the gateway's values such a client gets,
-//! when it comes back, the newest of each tag that has changed, with RETAIN 0. While it reads more slowly than it is sent
-//! to, it is sent from disk instead of being disconnected. Beyond its bound on disk the newest message is not kept for it:
-//! counted, noticed, and told at its next CONNACK (MQTT 5: user property `dropped`). Where it is the bound for all that is
-//! reached, each session has a small share of its own; and whoever is there and keeps up is sent what it cannot be owed, once,
-//! as if its session ended with the connection. QoS 0 is not kept for an absent client. While the disk fails nothing that
-//! would be owed is taken, but clients stay and see what comes: subscriptions are made and ended, and acknowledged, and put on
-//! disk once it works. Should the gateway die before, a session has those it had. A QoS 1 or 2 message whose commit fails has
-//! been seen by those who are there; it is refused to its sender, and they get it once more when that one sends it again.
+//! client has acknowledged it, and a publish is acknowledged when it lies there. Of the gateway's values such a client
+//! gets, when it comes back, the newest of each tag that has changed, with RETAIN 0. While it reads more slowly than it is
+//! sent to, it is sent from disk instead of being disconnected. Beyond its bound on disk the newest message is not kept
+//! for it: counted, noticed, and told at its next CONNACK (MQTT 5: user property `dropped`). Where it is the bound for all
+//! that is reached, each session has a small share of its own; and whoever is there and keeps up is sent what it cannot be
+//! owed, once: what of it has not arrived when the connection ends is dropped, and counted like the rest. QoS 0 is not
+//! kept for an absent client. While the disk fails nothing that would be owed is taken, but clients stay and see what
+//! comes: subscriptions are made and ended, and acknowledged, and put on disk once it works. Should the gateway die
+//! before, a session has those it had. A QoS 1 or 2 message whose commit fails has been seen by those who are there; it is
+//! refused to its sender, and they get it once more when that one sends it again.
 //!
 //! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not; who
 //! has no room for it comes last. What a member is owed when its session ends is dropped, counted, and not given to

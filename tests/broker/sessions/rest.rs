@@ -169,14 +169,23 @@ async fn a_client_that_keeps_up_gets_everything_though_what_others_are_owed_has_
         assert!(sender.give(message("q", 1, &small)).await, "until that has no room for such a one either");
         here.take().await;
     }
+    let before = stats.dropped_full.get();
+    assert!(sender.give(message("q", 1, &format!("last {body}"))).await);
+    assert!(here.message().await.payload.starts_with(b"last "));
+    drop(here); // without an acknowledgement
+    until("it is counted, for both", || stats.dropped_full.get() == before + 2).await;
+    let (mut here, connack) = Client5::open(broker.address, "here", lasting(3600)).await;
+    let told = connack.properties.expect("properties").user_properties;
+    assert_eq!(told, [("dropped".to_owned(), "1".to_owned())]);
     // Of a group one who has room is owed it, whoever's turn it is.
     absent(&broker, "roomy", "$share/g/r", 1).await;
-    for n in 0..10 {
-        assert!(sender.give(message("r", 1, &format!("{n} {small}"))).await);
+    let larger = "x".repeat(600); // what the one that is here was charged has come back
+    for n in 0..5 {
+        assert!(sender.give(message("r", 1, &format!("{n} {larger}"))).await);
     }
-    assert_eq!(stats.dropped_full.get(), dropped + 1);
+    assert_eq!(stats.dropped_full.get(), dropped + 3);
     let (mut roomy, _) = back(&broker, "roomy").await;
-    for n in 0..10 {
+    for n in 0..5 {
         assert!(roomy.take().await.payload.starts_with(format!("{n} ").as_bytes()));
     }
     here.ping().await;
