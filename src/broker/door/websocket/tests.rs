@@ -122,12 +122,17 @@ async fn nonsense_ends_the_connection_with_its_code_and_floods_of_pings_are_not_
 }
 
 /// Gives the same frames for ever, and takes all that is written.
-struct Flood(Vec<u8>);
+struct Flood {
+    frames: Vec<u8>,
+    /// Pieces that are still to be read; one more says that nobody else has had a turn.
+    pieces: usize,
+}
 
 impl AsyncRead for Flood {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while into.remaining() >= self.0.len() {
-            into.put_slice(&self.0);
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.pieces = self.pieces.checked_sub(1).expect("others have a turn");
+        while into.remaining() >= self.frames.len() {
+            into.put_slice(&self.frames);
         }
         Poll::Ready(Ok(()))
     }
@@ -151,7 +156,8 @@ impl AsyncWrite for Flood {
 async fn control_frames_without_end_let_others_have_their_turn() {
     let message_of_nothing = [frame(0x02, b""), frame(0x80, b"")].concat();
     for flood in [frame(0x89, b""), frame(0x8A, b""), message_of_nothing] {
-        let mut frames = Frames::new(Flood(flood), BytesMut::new());
+        let flood = Flood { frames: flood, pieces: 200 * TURN_MAX };
+        let mut frames = Frames::new(flood, BytesMut::new());
         let mut turns = 0;
         let others = async {
             for _ in 0..100 {
