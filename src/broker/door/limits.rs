@@ -5,6 +5,9 @@
 //! its /64 (RFC 6177, section 2), and a whole plant may be in one: so what counts is the address, and beside it all of a /64
 //! have half of the places, and of the rate, at most. The total stays below half of the file descriptors that the process may
 //! have: the store and the field need theirs.
+//!
+//! A sensor has not shown that it is where it says, and may be silent for a day: all of them together have half of the
+//! places, so that datagrams with invented addresses keep nobody else out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,6 +37,8 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 struct Inside {
     total: usize,
+    /// Of them, those of sensors.
+    sensors: usize,
     flow: Flow,
     hosts: Origins,
     /// Of IPv6.
@@ -59,6 +64,7 @@ struct Flow(Option<Instant>);
 pub(super) struct Pass {
     limits: Arc<Limits>,
     from: Option<Source>,
+    whose: Whose,
 }
 
 /// Where a connection comes from.
@@ -68,11 +74,22 @@ struct Source {
     network: Option<IpAddr>,
 }
 
+/// Who wants a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Somebody with a connection.
+    Connection,
+    /// Somebody who sends datagrams.
+    Sensor,
+}
+
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoPlace {
     #[error("max_connections")]
     Full,
+    #[error("half of max_connections, which is all that sensors may have")]
+    FullOfSensors,
     #[error("max_connections_per_address")]
     FullFromThere,
     #[error("max_connect_rate")]
@@ -98,11 +115,24 @@ impl Limits {
 
     /// A place for a connection from this address (`None`: this box), if there is one.
     pub(super) fn admit(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> Result<Pass, NoPlace> {
+        self.take(address, Whose::Connection, now)
+    }
+
+    /// The same for a sensor.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its doors let any in"))]
+    pub(super) fn admit_sensor(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Pass, NoPlace> {
+        self.take(Some(address), Whose::Sensor, now)
+    }
+
+    fn take(self: &Arc<Self>, address: Option<IpAddr>, whose: Whose, now: Instant) -> Result<Pass, NoPlace> {
         let from = address.and_then(Source::new);
         let mut guard = self.lock();
         let inside = &mut *guard;
         if inside.total >= self.total_max {
             return Err(NoPlace::Full);
+        }
+        if whose == Whose::Sensor && inside.sensors >= self.total_max.div_ceil(2) {
+            return Err(NoPlace::FullOfSensors);
         }
         if !inside.flow.has_room(self.plan.rate, now) {
             return Err(NoPlace::TooFast);
@@ -125,8 +155,9 @@ impl Limits {
         }
         inside.flow.add(self.plan.rate, now);
         inside.total += 1;
+        inside.sensors += usize::from(whose == Whose::Sensor);
         drop(guard);
-        Ok(Pass { limits: Arc::clone(self), from })
+        Ok(Pass { limits: Arc::clone(self), from, whose })
     }
 
     fn of_host(&self) -> Bounds {
@@ -219,6 +250,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut inside = self.limits.lock();
         inside.total -= 1;
+        inside.sensors -= usize::from(self.whose == Whose::Sensor);
         if let Some(Source { host, network }) = self.from {
             inside.hosts.remove(host);
             if let Some(network) = network {
@@ -254,6 +286,23 @@ mod tests {
         assert!(limits.admit(HOST, now).is_ok());
         drop(local);
         assert_eq!(limits.lock().total, 0);
+    }
+
+    #[test]
+    fn sensors_from_ever_other_addresses_leave_half_of_the_places_to_others() {
+        let limits = limits(BrokerLimits { connections: 100, rate: Rate(1000), ..BrokerLimits::default() });
+        let now = Instant::now();
+        let sensors: Vec<Pass> =
+            (0..200).filter_map(|n| limits.admit_sensor(IpAddr::from([10, 1, 0, n]), now).ok()).collect();
+        assert_eq!(sensors.len(), 50);
+        assert_eq!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).err(), Some(NoPlace::FullOfSensors));
+        let others: Vec<Pass> = (0..50).filter_map(|_| limits.admit(None, now).ok()).collect();
+        assert_eq!((others.len(), limits.admit(None, now).err()), (50, Some(NoPlace::Full)));
+        drop(others);
+        drop(sensors);
+        assert!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).is_ok());
+        let inside = limits.lock();
+        assert_eq!((inside.total, inside.sensors), (0, 0));
     }
 
     #[test]
