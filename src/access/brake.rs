@@ -15,6 +15,10 @@
 //! a name for its own failures, and one that was never there while hundreds of invented ones are tried from its very
 //! address. Loopback is slowed down like everybody else.
 //!
+//! An address is its network here ([`network`]): who has a /64 of IPv6 could come from another address with each guess, and
+//! who is on the link takes what link-local address he likes. A plant that is one /64 is treated like a site behind one
+//! address of IPv4: those who have logged in there within a day are not slowed down by their neighbours.
+//!
 //! The table is bounded; when it is full, the entry whose last failure is longest ago goes. Counts halve each minute.
 
 use std::collections::HashMap;
@@ -158,7 +162,7 @@ fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, age:
     table.retain(|_, entry| age(entry) > limit);
 }
 
-/// What counts as one host: it has a whole /64 of IPv6 (RFC 6177, section 2).
+/// What one host may have of addresses: a whole /64 of IPv6 (RFC 6177, section 2).
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),

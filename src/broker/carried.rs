@@ -35,17 +35,24 @@ pub(super) fn letter(message: &Message, retain: Retain, at: Stamp) -> Letter {
     Letter { topic: Arc::clone(&message.topic), message: message_to_keep, wish, from: None, at }
 }
 
-/// A message as local clients get it.
-pub(super) fn message(letter: &Letter) -> Message {
-    let expires = letter.message.expiry_s.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
-    Message {
+/// A message as local clients get it, so long after it has come: its life began then, however often it is handed in. `None`:
+/// it is over.
+pub(super) fn message(letter: &Letter, age: Duration) -> Option<Message> {
+    let expires = match letter.message.expiry_s {
+        None => None,
+        Some(seconds) => {
+            let left = Duration::from_secs(seconds.into()).checked_sub(age).filter(|left| !left.is_zero())?;
+            Some(Instant::now() + left)
+        }
+    };
+    Some(Message {
         topic: Arc::clone(&letter.topic),
         payload: Bytes::copy_from_slice(&letter.message.payload),
         qos: if letter.wish == Wish::Receipt { Qos::AtLeastOnce } else { Qos::AtMostOnce },
         forwarded: encoded(&letter.message.properties),
         expires,
         keep: Keep::Every,
-    }
+    })
 }
 
 /// What stands in the encoded form; the rest of it is passed over where it is no property that travels.
@@ -123,6 +130,24 @@ fn put(out: &mut BytesMut, id: u8, parts: &[&[u8]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_down_lives_no_longer_for_being_handed_in_again() {
+        let letter = |expiry_s| {
+            let (payload, properties) = (b"x"[..].into(), Properties::default());
+            let message = ClientMessage { payload, kept: Kept::No, expiry_s, properties };
+            let at = Stamp { boot: crate::model::time::Boot(1), micros: 0 };
+            Letter { topic: "t".into(), message, wish: Wish::Receipt, from: None, at }
+        };
+        let left = |expiry_s, age| {
+            let message = message(&letter(expiry_s), Duration::from_secs(age))?;
+            Some(message.expires.map(|expires| expires.duration_since(Instant::now()).as_secs_f64().ceil()))
+        };
+        assert_eq!(left(Some(10), 0), Some(Some(10.0)));
+        assert_eq!(left(Some(10), 4), Some(Some(6.0)));
+        assert_eq!((left(Some(10), 10), left(Some(10), 11), left(Some(0), 0)), (None, None, None));
+        assert_eq!(left(None, 1_000_000), Some(None));
+    }
 
     #[test]
     fn what_stands_beside_a_payload_is_the_same_after_both_ways() {

@@ -99,6 +99,8 @@ pub(super) struct Carried {
     pub in_step: u64,
     /// Lowest ordinal that was not sent; 0 says nothing.
     pub sent_below: u64,
+    /// What its last connection had and it was not owed, there being no room, and what is not known to have arrived.
+    pub lost: u64,
 }
 
 /// Has the broker taken it?

@@ -1,11 +1,15 @@
 //! A session's side of the ledger: what it is owed is numbered here, counted and bounded.
 //!
 //! The bounds are on bytes on disk. What is owed to several sessions is charged to each of them, though its body lies there
-//! once: so the file is never larger than the bound says.
+//! once: so the file is never larger than the bounds say. That for all is no bound for a session that owes next to nothing:
+//! each has a small share, whatever the others are owed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::clients::Presence;
 use super::message::{Delivery, Message, Owed, ROW_COST, Stage};
@@ -13,6 +17,9 @@ use super::outbox::Outbox;
 use super::session::{Course, WINDOW_MAX};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{GivenUp, Kept, MessageRow, SessionId};
+
+/// A power cut may take back the count of what was dropped within this time.
+const COUNTED_EVERY: Duration = Duration::from_secs(60);
 
 /// A session that the ledger knows.
 #[derive(Debug)]
@@ -25,6 +32,10 @@ pub(super) struct Durable {
     /// Has it been noticed that there is no room, and how many had been dropped then?
     pub full: bool,
     pub noticed: u64,
+    /// How many had been dropped when its row was written last, and when that was.
+    written: (u64, Option<Instant>),
+    /// When it was looked last whether anything it is owed has expired.
+    pub looked: Option<Instant>,
     /// Lowest ordinal that no connection has sent.
     pub sent_below: u64,
     /// The gateway was cut off while the client was connected.
@@ -112,10 +123,24 @@ impl Durable {
     pub(super) fn new(id: SessionId, version: u8, all: &Arc<Total>) -> Self {
         let all = Arc::clone(all);
         let tally = Arc::new(Tally { id, count: AtomicU64::new(0), bytes: AtomicU64::new(0), all });
-        let (next, dropped, noticed, full) = (0, 0, 0, false);
+        let (next, dropped, noticed, full, written) = (0, 0, 0, false, (0, None));
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
         let walking = HashSet::new();
-        Self { tally, next, dropped, full, noticed, sent_below, cut_off, left_unix_ms, version, walking }
+        let looked = None;
+        Self {
+            tally,
+            next,
+            dropped,
+            full,
+            noticed,
+            written,
+            looked,
+            sent_below,
+            cut_off,
+            left_unix_ms,
+            version,
+            walking,
+        }
     }
 
     /// As it was found on disk.
@@ -128,6 +153,7 @@ impl Durable {
         }
         durable.next = kept.next_ordinal;
         (durable.dropped, durable.noticed) = (kept.session.dropped, kept.session.dropped);
+        durable.written.0 = kept.session.dropped;
         durable.left_unix_ms = kept.session.left_unix_ms;
         (durable.sent_below, durable.cut_off) =
             (kept.session.sent_below.unwrap_or(0), kept.session.sent_below.is_none());
@@ -144,13 +170,21 @@ impl Durable {
         self.next
     }
 
+    /// Is there room for one more message, with so many identifiers?
+    pub(super) fn takes(&self, message: &Message, ids: usize, bounds: &SessionsPlan) -> bool {
+        self.fits(charge(message, ids), bounds)
+    }
+
+    fn fits(&self, cost: u32, bounds: &SessionsPlan) -> bool {
+        let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
+        let (own, all) = (self.tally.now(), self.tally.all.now());
+        fits(own, bounds.share()) || fits(own, bounds.session_max_size) && fits(all, bounds.sessions_max_size)
+    }
+
     /// Numbers one more message; `None`: there is no room.
     pub(super) fn owe(&mut self, delivery: &Delivery, bounds: &SessionsPlan) -> Option<Owed> {
-        let Message { topic, payload, .. } = &*delivery.message;
-        let content = topic.len() + payload.len() + delivery.message.properties().len();
-        let cost = cost(content + size_of_val(delivery.ids.as_slice()));
-        let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
-        if !fits(self.tally.now(), bounds.session_max_size) || !fits(self.tally.all.now(), bounds.sessions_max_size) {
+        let cost = charge(&delivery.message, delivery.ids.len());
+        if !self.fits(cost, bounds) {
             return None;
         }
         self.tally.more(cost);
@@ -162,7 +196,23 @@ impl Durable {
     /// Is there room again for a good while?
     pub(super) fn has_room(&self, bounds: &SessionsPlan) -> bool {
         let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9;
-        roomy(self.tally.now(), bounds.session_max_size) && roomy(self.tally.all.now(), bounds.sessions_max_size)
+        let (own, all) = (self.tally.now(), self.tally.all.now());
+        roomy(own, bounds.share()) || roomy(own, bounds.session_max_size) && roomy(all, bounds.sessions_max_size)
+    }
+
+    /// Its row is written.
+    pub(super) fn written(&mut self) {
+        self.written = (self.dropped, Some(Instant::now()));
+    }
+
+    /// Does the row say another number of dropped messages?
+    pub(super) fn is_miscounted(&self) -> bool {
+        self.dropped != self.written.0
+    }
+
+    /// The same, and for so long that it should be written again: while there is no room the number rises all the time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_miscounted() && self.written.1.is_none_or(|at| now.duration_since(at) >= COUNTED_EVERY)
     }
 
     /// The client is being told how many found no room: so many.
@@ -187,7 +237,13 @@ pub(super) fn cost_of(row: &MessageRow, identifiers: &[u32]) -> u32 {
     cost(row.bytes_with(identifiers))
 }
 
-fn cost(bytes: usize) -> u32 {
+/// What a message is charged that is still to be entered.
+fn charge(message: &Message, ids: usize) -> u32 {
+    cost(message.topic.len() + message.payload.len() + message.properties().len() + ids * size_of::<u32>())
+}
+
+/// What so many bytes of content are charged.
+pub(super) fn cost(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ROW_COST)
 }
 

@@ -126,6 +126,11 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
     Delivery { message: Arc::new(message), qos: qos_of(qos), retain: retain.into(), ids: identifiers, owed }
 }
 
+/// Has a row with this end of life certainly expired?
+pub(super) fn is_over(expires: i64, clock: &Clock) -> bool {
+    End::of_row(expires).life(clock) == Life::Over
+}
+
 fn properties(message: &Message) -> Bytes {
     message.forwarded.as_ref().map_or_else(Bytes::new, |forwarded| forwarded.encoded.clone())
 }

@@ -118,6 +118,11 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Must it arrive, and stands in no ledger? Of a session that outlives its connection: there was no room.
+    pub(crate) fn is_fleeting(&self) -> bool {
+        self.owed.is_none() && self.qos > Qos::AtMostOnce && self.message.keep == Keep::Every
+    }
+
     /// What it costs a queue to hold it, bytes. Identifiers are the client's own choice, and there may be thousands.
     pub(crate) fn cost(&self) -> usize {
         self.message.cost() + size_of_val(self.ids.as_slice())

@@ -18,20 +18,23 @@
 //!
 //! Sessions that outlive their connection (MQTT 5: Session Expiry Interval; 3.1.1: `clean_session = 0`, for
 //! `session_expiry_max`) are owed every message above QoS 0 but the gateway's retained values; that lies on disk until the
-//! client has acknowledged it, and a publish is acknowledged when it lies there. Of the gateway's values such a client gets,
-//! when it comes back, the newest of each tag that has changed, with RETAIN 0. While it reads more slowly than it is sent
-//! to, it is sent from disk instead of being disconnected. Beyond its bound on disk the newest message is not kept for it:
-//! counted, noticed, and told at its next CONNACK (MQTT 5: user property `dropped`). QoS 0 is not kept for an absent client.
-//! While the disk fails nothing that would be owed is taken, but clients stay and see what comes: subscriptions are made and
-//! ended, and acknowledged, and put on disk once it works. Should the gateway die before, a session has those it had. A QoS 1
-//! or 2 message whose commit fails has been seen by those who are there; it is refused to its sender, and they get it once
-//! more when that one sends it again.
+//! client has acknowledged it, and a publish is acknowledged when it lies there. Of the gateway's values such a client
+//! gets, when it comes back, the newest of each tag that has changed, with RETAIN 0. While it reads more slowly than it is
+//! sent to, it is sent from disk instead of being disconnected. Beyond its bound on disk the newest message is not kept
+//! for it: counted, noticed, and told at its next CONNACK (MQTT 5: user property `dropped`). Where it is the bound for all
+//! that is reached, each session has a small share of its own; and whoever is there and keeps up is sent what it cannot be
+//! owed, once: what of it has not arrived when the connection ends is dropped, and counted like the rest. QoS 0 is not
+//! kept for an absent client. While the disk fails nothing that would be owed is taken, but clients stay and see what
+//! comes: subscriptions are made and ended, and acknowledged, and put on disk once it works. Should the gateway die
+//! before, a session has those it had. A QoS 1 or 2 message whose commit fails has been seen by those who are there; it is
+//! refused to its sender, and they get it once more when that one sends it again.
 //!
-//! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not. What a
-//! member is owed when its session ends is dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and
-//! demands it at QoS 2). A client id whose session belongs to another identity is refused (0x85). Retained messages of
-//! clients that a new subscription has not yet been sent are sent after a reconnect, also when the gateway was restarted
-//! meanwhile: from the first one on. Wills that wait are sent when the gateway stops in order; a power cut is not their case.
+//! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not; who
+//! has no room for it comes last. What a member is owed when its session ends is dropped, counted, and not given to
+//! another (4.8.2 allows that at QoS 1 and demands it at QoS 2). A client id whose session belongs to another identity
+//! is refused (0x85). Retained messages of clients that a new subscription has not yet been sent are sent after a
+//! reconnect, also when the gateway was restarted meanwhile: from the first one on. Wills that wait are sent when the
+//! gateway stops in order; a power cut is not their case.
 
 mod carried;
 mod clients;
@@ -133,9 +136,13 @@ impl Broker {
             tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
         }
-        let mut kept = Vec::new();
-        for row in rows.into_iter().filter(|_| plan.limits.retain_available) {
+        let (mut kept, mut unserved) = (Vec::new(), Vec::new());
+        for row in rows {
             let topic = Arc::clone(&row.topic);
+            if !plan.limits.retain_available {
+                unserved.push(topic);
+                continue;
+            }
             match keeping::message(row, &clock, &ownership, &access) {
                 Some(found) => kept.push(found),
                 None => disk.change_at_leisure(topic, None),
@@ -144,6 +151,7 @@ impl Broker {
         let around = core::Surroundings { access, ownership, commands, forward, clock, disk, bounds: plan.sessions };
         let mut shared = core::Shared::new(around, kept, sessions);
         shared.limits = plan.limits;
+        shared.leave_unserved(unserved);
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared));
         let doors = Doors::new(&plan, &shared, &notices);

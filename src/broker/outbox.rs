@@ -62,6 +62,8 @@ struct Queue {
     /// All lower ordinals have been read from the ledger.
     read_below: u64,
     ending: Option<Ending>,
+    /// Of what was dropped at the end and is told to nobody: what must arrive, and stands in no ledger.
+    lost: usize,
     /// Lent by the connection while it waits.
     line: Option<Line>,
     /// Lent with it, and not used.
@@ -140,6 +142,12 @@ impl Outbox {
         self.lock().leaves(ordinal)
     }
 
+    /// Does what is put in go to the client soon: is nothing left to be read from the ledger, and does little wait here?
+    pub(super) fn is_in_step(&self) -> bool {
+        let queue = self.lock();
+        queue.behind.is_none() && queue.ending.is_none() && !queue.is_long()
+    }
+
     /// Puts a message in.
     pub(super) fn put(&self, delivery: Delivery) -> Put {
         let crowded = self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX;
@@ -191,6 +199,12 @@ impl Outbox {
     pub(super) fn is_clear(&self) -> bool {
         let queue = self.lock();
         queue.waiting.is_empty() && queue.behind.is_none() && queue.ending.is_none()
+    }
+
+    /// The connection has ended: of what waits, or waited then, so much must arrive and stands in no ledger.
+    pub(super) fn lost(&self) -> usize {
+        let queue = self.lock();
+        queue.lost + queue.fleeting()
     }
 
     /// Messages ever taken out, and ever put in: what is put in now is the next after the second number.
@@ -288,6 +302,10 @@ impl Queue {
         Put::Waits
     }
 
+    fn fleeting(&self) -> usize {
+        self.waiting.iter().filter(|delivery| delivery.is_fleeting()).count()
+    }
+
     fn leaves(&mut self, ordinal: u64) -> bool {
         if let Some(behind) = &mut self.behind {
             behind.last = behind.last.max(ordinal);
@@ -367,7 +385,8 @@ impl Queue {
         self.ending = Some(ending);
         if ending != Ending::Stopping {
             let (begun, launched) = (std::mem::take(&mut self.begun), self.launched);
-            *self = Self { ending: self.ending, begun, launched, ..Self::default() };
+            let lost = if ending == Ending::TooSlow { 0 } else { self.fleeting() }; // those have been counted
+            *self = Self { ending: self.ending, begun, launched, lost, ..Self::default() };
         }
     }
 }

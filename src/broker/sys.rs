@@ -3,7 +3,7 @@
 //!
 //! `load/…` are means per minute over about 1, 5 and 15 minutes, like the load of a Unix system: each period the figure
 //! moves towards what was counted in it, `load += (counted per minute - load) * (1 - e^(-period/window))`. The first
-//! period sets it.
+//! period sets it, and is as long as the others: it was told for the first time just after the start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +18,9 @@ use super::stats::BrokerStats;
 
 /// As mosquitto's `sys_interval`.
 pub(super) const PERIOD: Duration = Duration::from_secs(10);
+
+/// A shorter period says nothing.
+const PERIOD_MIN: Duration = Duration::from_secs(1);
 
 const WINDOWS: [(&str, f64); 3] = [("1min", 60.0), ("5min", 300.0), ("15min", 900.0)];
 
@@ -41,12 +44,13 @@ pub(super) struct Sys {
     since: Instant,
     told: HashMap<String, String>,
     loads: [Load; LOADS.len()],
-    looked: Option<Instant>,
+    /// When the loads' last period ended.
+    looked: Instant,
 }
 
 impl Sys {
     pub(super) fn new(since: Instant) -> Self {
-        Self { since, told: HashMap::new(), loads: Default::default(), looked: None }
+        Self { since, told: HashMap::new(), loads: Default::default(), looked: since }
     }
 
     /// Publishes what is not as it was.
@@ -65,10 +69,16 @@ impl Sys {
     }
 
     fn loads(&mut self, stats: &BrokerStats, now: Instant) -> Vec<(String, String)> {
-        let period = now.saturating_duration_since(self.looked.replace(now).unwrap_or(self.since));
+        let period = now.saturating_duration_since(self.looked);
+        let is_over = period >= PERIOD_MIN;
+        if is_over {
+            self.looked = now;
+        }
         let mut figures = Vec::with_capacity(LOADS.len() * WINDOWS.len());
         for ((name, count), load) in LOADS.iter().zip(&mut self.loads) {
-            load.step(count(stats), period);
+            if is_over {
+                load.step(count(stats), period);
+            }
             for ((window, _), mean) in WINDOWS.iter().zip(load.means) {
                 figures.push((format!("load/{name}/{window}"), format!("{mean:.2}")));
             }
@@ -88,9 +98,6 @@ struct Load {
 impl Load {
     /// The counter stands there, so long after the last look.
     fn step(&mut self, counted: u64, period: Duration) {
-        if period.is_zero() {
-            return;
-        }
         #[expect(clippy::cast_precision_loss, reason = "a rate for people; exact below 2^53")]
         let rate = counted.saturating_sub(self.counted) as f64 * 60.0 / period.as_secs_f64();
         for ((_, window), mean) in WINDOWS.iter().zip(&mut self.means) {
@@ -163,6 +170,21 @@ mod tests {
             load.step(100, PERIOD);
         }
         assert_eq!(told(&load), ["0.00"; 3]);
-        load.step(100, Duration::ZERO);
+    }
+
+    #[test]
+    fn the_look_just_after_the_start_is_no_period() {
+        let (since, stats) = (Instant::now(), BrokerStats::default());
+        let mut sys = Sys::new(since);
+        let received = |figures: Vec<(String, String)>| -> Vec<String> {
+            figures
+                .into_iter()
+                .filter(|(name, _)| name.starts_with("load/messages/received/"))
+                .map(|(_, mean)| mean)
+                .collect()
+        };
+        assert_eq!(received(sys.loads(&stats, since + Duration::from_micros(50))), ["0.00"; 3]);
+        stats.packets_received.add(100);
+        assert_eq!(received(sys.loads(&stats, since + PERIOD)), ["600.00"; 3]);
     }
 }

@@ -111,31 +111,41 @@ impl Tree {
         removed
     }
 
-    /// All that match a valid topic; `found` is cleared first, so that it can be used again without allocating. `here`: is
-    /// this client connected? Of a shared group, one who is gets the message before one who is not.
-    pub(super) fn find(&mut self, topic: &str, found: &mut Found, here: &impl Fn(ClientKey) -> bool) {
+    /// All that match a valid topic; `found` is cleared first, so that it can be used again without allocating. Of a shared
+    /// group one of those is found who `stand` best.
+    pub(super) fn find(&mut self, topic: &str, found: &mut Found, stand: &impl Fn(&Subscription) -> Standing) {
         found.single.clear();
         found.shared.clear();
-        self.root.find(topic, topic.starts_with('$'), &mut Finding { found, here });
+        self.root.find(topic, topic.starts_with('$'), &mut Finding { found, stand });
     }
 }
 
 /// What is being found, and how it is chosen.
 struct Finding<'a, F> {
     found: &'a mut Found,
-    here: &'a F,
+    stand: &'a F,
+}
+
+/// What becomes of a message with a member of a group, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is connected.
+    Here,
+    /// It is not, and will be owed it.
+    Away,
+    /// It would be lost.
+    Full,
 }
 
 impl Group {
-    /// The next who is connected; else the next who may be owed it; else the next.
-    fn choose(&mut self, here: &impl Fn(ClientKey) -> bool) -> Option<Subscription> {
+    /// The next who is connected; else the next who will be owed it; else the next.
+    fn choose(&mut self, stand: &impl Fn(&Subscription) -> Standing) -> Option<Subscription> {
         let count = self.members.len();
         let turn = |step: usize| (self.next + step) % count.max(1);
-        let find = |wanted: &dyn Fn(&Subscription) -> bool| {
-            (0..count).map(turn).find(|place| self.members.get(*place).is_some_and(wanted))
+        let find = |wanted: Standing| {
+            (0..count).map(turn).find(|place| self.members.get(*place).is_some_and(|member| stand(member) == wanted))
         };
-        let chosen = find(&|member| here(member.client)).or_else(|| find(&|member| member.qos > Qos::AtMostOnce));
-        let chosen = chosen.unwrap_or_else(|| turn(0));
+        let chosen = find(Standing::Here).or_else(|| find(Standing::Away)).unwrap_or_else(|| turn(0));
         self.next = chosen + 1;
         self.members.get(chosen).copied()
     }
@@ -180,7 +190,7 @@ impl Node {
     }
 
     /// `rest` is what of the topic lies below this node; wildcards do not match a first level that begins with `$`.
-    fn find<F: Fn(ClientKey) -> bool>(&mut self, rest: &str, dollar: bool, found: &mut Finding<'_, F>) {
+    fn find<F: Fn(&Subscription) -> Standing>(&mut self, rest: &str, dollar: bool, found: &mut Finding<'_, F>) {
         let (level, below) = match rest.split_once('/') {
             Some((level, below)) => (level, Some(below)),
             None => (rest, None),
@@ -198,7 +208,7 @@ impl Node {
         }
     }
 
-    fn enter<F: Fn(ClientKey) -> bool>(&mut self, below: Option<&str>, found: &mut Finding<'_, F>) {
+    fn enter<F: Fn(&Subscription) -> Standing>(&mut self, below: Option<&str>, found: &mut Finding<'_, F>) {
         if let Some(below) = below {
             self.find(below, false, found);
             return;
@@ -210,10 +220,10 @@ impl Node {
         }
     }
 
-    fn take<F: Fn(ClientKey) -> bool>(&mut self, finding: &mut Finding<'_, F>) {
+    fn take<F: Fn(&Subscription) -> Standing>(&mut self, finding: &mut Finding<'_, F>) {
         finding.found.single.extend_from_slice(&self.single);
         for group in &mut self.groups {
-            finding.found.shared.extend(group.choose(finding.here));
+            finding.found.shared.extend(group.choose(finding.stand));
         }
     }
 }
@@ -232,7 +242,7 @@ mod tests {
 
     fn who(tree: &mut Tree, topic: &str) -> Vec<u32> {
         let mut found = Found::default();
-        tree.find(topic, &mut found, &|_| true);
+        tree.find(topic, &mut found, &|_| Standing::Here);
         let mut slots: Vec<u32> = found.single.iter().map(|subscription| subscription.client.slot).collect();
         slots.sort_unstable();
         slots
@@ -281,15 +291,21 @@ mod tests {
         let mut found = Found::default();
         let mut turns = Vec::new();
         for _ in 0..6 {
-            tree.find("a/b", &mut found, &|_| true);
+            tree.find("a/b", &mut found, &|_| Standing::Here);
             assert!(found.single.is_empty());
             turns.extend(found.shared.iter().map(|subscription| subscription.client.slot));
         }
         assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
-        for (connected, expected) in [(Some(2), [2, 2]), (None, [0, 1])] {
+        for (best, worst, expected) in [
+            ((2, Standing::Here), Standing::Away, [2, 2]),
+            ((1, Standing::Here), Standing::Full, [1, 1]),
+            ((0, Standing::Away), Standing::Full, [0, 0]),
+            ((0, Standing::Full), Standing::Full, [1, 2]),
+        ] {
             for turn in expected {
-                tree.find("a/b", &mut found, &|key| Some(key.slot) == connected);
-                assert_eq!(found.shared[0].client.slot, turn, "{connected:?}");
+                let stand = |member: &Subscription| if member.client.slot == best.0 { best.1 } else { worst };
+                tree.find("a/b", &mut found, &stand);
+                assert_eq!(found.shared[0].client.slot, turn, "{best:?}");
             }
         }
         for slot in 0..3 {

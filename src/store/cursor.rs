@@ -2,6 +2,8 @@
 //!
 //! Pure. Acknowledgements may come out of order; `acked` moves over contiguous numbers only.
 
+use crate::model::number::Class;
+
 /// Ranges that are saved; more are forgotten at a crash (their records then go out twice).
 pub(super) const RANGES_SAVED_MAX: usize = 64;
 /// Ranges held at all; a window is far smaller than this.
@@ -20,6 +22,10 @@ impl Position {
         Self { ordinal: self.ordinal, seq: self.seq + 1 }
     }
 }
+
+/// How far the streams had come at some moment, those that an uplink is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ends(pub(super) Vec<(Class, Position)>);
 
 /// Seqs `first..=last` of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -78,6 +78,7 @@ use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::tag::DataType;
 use crate::model::time::Boot;
 
+pub use cursor::Ends;
 pub use meters::MeterRow;
 pub use owed::{DictionaryTag, Item, Owed, OwedBody, OwedGap};
 pub use reader::{Lane, Pull, Reader, Wants};

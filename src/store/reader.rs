@@ -17,7 +17,7 @@ use crate::config::plan::Delivery;
 use crate::model::number::Class;
 use crate::model::time::Stamp;
 
-use super::cursor::{Position, RANGES_SAVED_MAX, Span};
+use super::cursor::{Ends, Position, RANGES_SAVED_MAX, Span};
 use super::fetch::{self, Page, Request};
 use super::state::{Next, State};
 use super::stream::Found;
@@ -374,6 +374,17 @@ impl Reader {
     /// Numbers still owed; a gap record counts as one.
     pub fn backlog(&self) -> u64 {
         self.shared.state().backlog(self.uplink)
+    }
+
+    /// What is owed now; with [`Self::is_behind`].
+    pub fn ends(&self) -> Ends {
+        self.shared.state().ends(self.uplink)
+    }
+
+    /// Is anything of it still owed?
+    pub fn is_behind(&self, ends: &Ends) -> bool {
+        let state = self.shared.state();
+        state.is_behind(self.uplink, ends) && state.backlog(self.uplink) > 0
     }
 
     /// About when the oldest of them was taken.

@@ -14,7 +14,7 @@ use crate::disk::meter::MeterRow;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::{Boot, Stamp};
 
-use super::cursor::{Cursor, Position, Span};
+use super::cursor::{Cursor, Ends, Position, Span};
 use super::join::{self, Joined};
 use super::stream::{Found, Loss, Stream};
 use super::{Ack, DictionaryTag, OwedGap};
@@ -291,6 +291,19 @@ impl State {
             *upto = ahead.map(|span| span.first - 1).min().map_or(*upto, |before| before.min(*upto));
         }
         Next::Found(found)
+    }
+
+    /// How far the streams have come that an uplink is sent.
+    pub(super) fn ends(&self, uplink: usize) -> Ends {
+        let Some(ledger) = self.ledgers.get(uplink) else { return Ends::default() };
+        let sent = Class::ALL.into_iter().filter(|class| ledger.cursors[*class as usize].is_some());
+        Ends(sent.map(|class| (class, self.stream(class).end())).collect())
+    }
+
+    /// Is anything not acknowledged that was there then?
+    pub(super) fn is_behind(&self, uplink: usize, ends: &Ends) -> bool {
+        let acked = |class: Class| Some(self.ledgers.get(uplink)?.cursors[class as usize].as_ref()?.acked);
+        ends.0.iter().any(|(class, end)| acked(*class).is_some_and(|acked| acked < *end))
     }
 
     /// Numbers an uplink is still owed; a gap record counts as one.

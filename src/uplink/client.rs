@@ -100,8 +100,18 @@ impl Arrival {
 pub(super) struct Wanted {
     pub(super) filter: String,
     pub(super) qos: ReceiveQos,
-    /// Is what is retained at the broker of use, the first time? (3.1.1 cannot say no, and not "the first time".)
-    pub(super) retained: Retained,
+    pub(super) handling: Handling,
+}
+
+/// When what is retained at the broker is of use. (3.1.1 has [`Handling::Always`] only.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handling {
+    /// When the subscription is new.
+    AtFirst,
+    /// Whenever it is subscribed to.
+    Always,
+    /// Not at all.
+    Never,
 }
 
 /// What acknowledges an [`Arrival`].
@@ -295,9 +305,10 @@ impl Client {
                         ReceiveQos::AtMostOnce => v5::mqttbytes::QoS::AtMostOnce,
                         ReceiveQos::AtLeastOnce => v5::mqttbytes::QoS::AtLeastOnce,
                     };
-                    let retain_forward_rule = match wanted.retained {
-                        Retained::Yes => RetainForwardRule::OnNewSubscribe,
-                        Retained::No => RetainForwardRule::Never,
+                    let retain_forward_rule = match wanted.handling {
+                        Handling::AtFirst => RetainForwardRule::OnNewSubscribe,
+                        Handling::Always => RetainForwardRule::OnEverySubscribe,
+                        Handling::Never => RetainForwardRule::Never,
                     };
                     let filter = Filter::new(wanted.filter.clone(), qos);
                     Filter { nolocal: true, preserve_retain: true, retain_forward_rule, ..filter }

@@ -4,6 +4,12 @@
 //! them or commands, never both: a command that waited must not move anything, and here everything may have waited. What
 //! is a command or a topic of the gateway is refused by the local broker, whatever it is called upstream.
 //!
+//! **What is retained on topics that go both ways** (a bridge's `both`) came from here, perhaps, and while something newer
+//! still waits in the store for its turn it must not take the place of that. So where a session begins with anything owed,
+//! nothing retained is asked for on those topics; and when all of that has arrived they are subscribed to once more, with
+//! what is retained: by then it is what came there last, and both sides have the same. All of it comes then, after each
+//! outage in which anything was published here. Only MQTT 5 can ask for nothing; such a bridge speaks no other.
+//!
 //! A publish of QoS 1 is acknowledged upstream when everything that it is owed to here has it on disk; where that fails it
 //! is handed on again, with all that came behind it. Acknowledged in the order of arrival, at least once.
 
@@ -15,13 +21,18 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::client::{Receiver, Retained, Wanted};
+use super::client::{Client, Handling, Receiver, Wanted};
+use super::feeder::Progress;
 use super::intake::{ARRIVALS_MAX, Arrived, Intake};
+use super::line::Line;
+use super::session::{End, Session};
+use super::source::Source;
 use super::stats::UplinkStats;
 use crate::config::plan::{DownPlan, RetainHere, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::forward::{Letter, Wish};
 use crate::model::message::{ClientMessage, Kept};
+use crate::store::Ends;
 
 /// Payload and topic of one message: what the local broker takes in a packet.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -56,14 +67,23 @@ impl Down {
         Some(Self { pass_on, rules: plan.downs.clone().into(), from: plan.name.as_str().into(), clock, stats })
     }
 
-    /// For the SUBSCRIBE.
-    pub(super) fn filters(&self) -> Vec<Wanted> {
-        let wanted = |rule: &DownPlan| Wanted {
-            filter: rule.mapping.remote_filter(),
-            qos: rule.qos,
-            retained: if rule.retain == RetainHere::AsPublished { Retained::Yes } else { Retained::No },
+    /// Does anything go both ways?
+    pub(super) fn goes_round(&self) -> bool {
+        self.rules.iter().any(|rule| rule.both_ways)
+    }
+
+    /// For the SUBSCRIBE of a session; `owed`: what it begins with, if anything goes both ways.
+    pub(super) fn filters(&self, owed: Option<&Ends>) -> Vec<Wanted> {
+        let of = |rule: &DownPlan| {
+            let kept = rule.retain == RetainHere::AsPublished && !(owed.is_some() && rule.both_ways);
+            wanted(rule, if kept { Handling::AtFirst } else { Handling::Never })
         };
-        self.rules.iter().map(wanted).collect()
+        self.rules.iter().map(of).collect()
+    }
+
+    /// For another one, when all of that has arrived.
+    fn filters_again(&self) -> Vec<Wanted> {
+        self.rules.iter().filter(|rule| rule.both_ways).map(|rule| wanted(rule, Handling::Always)).collect()
     }
 
     /// The two ends of one session's way in.
@@ -118,6 +138,31 @@ impl Down {
                 }
             }
         }
+    }
+}
+
+fn wanted(rule: &DownPlan, handling: Handling) -> Wanted {
+    Wanted { filter: rule.mapping.remote_filter(), qos: rule.qos, handling }
+}
+
+impl<S: Source> Session<'_, S> {
+    /// What is retained on topics that go both ways, once all has arrived that was owed when the session began.
+    pub(super) fn subscribe_again_when_due(
+        &self,
+        client: &Client,
+        line: &Line,
+        progress: &mut Progress,
+    ) -> Result<(), End> {
+        let (Some(down), Some(ends)) = (self.down, &progress.owed_at_first) else { return Ok(()) };
+        if self.source.is_behind(ends) {
+            return Ok(());
+        }
+        let wanted = down.filters_again();
+        if !line.subscribes_again(wanted.iter().map(|wanted| wanted.filter.clone()).collect()) {
+            return Ok(());
+        }
+        progress.owed_at_first = None;
+        Ok(client.subscribe(&wanted)?)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::flow::command::{
 use crate::model::number::Class;
 use crate::model::topic::{Owner, Ownership, check_topic, set_topic};
 
-use super::client::{Extras, Receiver, Retained, Wanted};
+use super::client::{Extras, Handling, Receiver, Wanted};
 use super::intake::{Arrived, Intake};
 use super::stats::UplinkStats;
 
@@ -197,7 +197,7 @@ impl Desk {
 
 /// What is retained at the broker is no command.
 fn wanted(filter: String) -> Wanted {
-    Wanted { filter, qos: ReceiveQos::AtLeastOnce, retained: Retained::No }
+    Wanted { filter, qos: ReceiveQos::AtLeastOnce, handling: Handling::Never }
 }
 
 /// Filters that match `<prefix><topic>/set` of every topic: each by name while they are few; then one per number of

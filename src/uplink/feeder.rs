@@ -9,7 +9,7 @@ use crate::config::plan::{Delivery, UplinkPlan};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::time::Stamp;
-use crate::store::Ack;
+use crate::store::{Ack, Ends};
 
 use super::BACKLOG_EVERY;
 use super::client::{Agreed, Client, Gone};
@@ -73,6 +73,8 @@ pub(super) struct Progress {
     /// When the backlog figure was last worked out.
     backlog_at: Instant,
     stop_at: Option<Instant>,
+    /// Until it has arrived, see [`super::down`].
+    pub(super) owed_at_first: Option<Ends>,
     /// A record has arrived.
     pub(super) proved: bool,
     /// The first record is under way, and not answered.
@@ -108,6 +110,7 @@ impl Progress {
             status: StatusProgress { in_flight: 0, told: None, next: now },
             backlog_at: now,
             stop_at: None,
+            owed_at_first: None,
             proved: false,
             tries: false,
         }

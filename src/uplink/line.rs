@@ -153,6 +153,17 @@ impl Line {
         self.lock().round_trip
     }
 
+    /// Takes a packet id for another SUBSCRIBE, with these filters; false: there is none to spare now.
+    pub(super) fn subscribes_again(&self, filters: Vec<String>) -> bool {
+        let mut state = self.lock();
+        let has_room = state.window.room(Lane::Live) > 0;
+        if has_room {
+            state.window.skip();
+            state.filters = filters;
+        }
+        has_room
+    }
+
     /// Is a SUBACK still waited for?
     pub(super) fn is_subscribing(&self) -> bool {
         self.lock().subscribing

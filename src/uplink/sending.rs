@@ -43,6 +43,7 @@ impl<S: Source> Session<'_, S> {
             }
             return Ok(progress.raise(client)?);
         }
+        self.subscribe_again_when_due(client, line, progress)?;
         self.send_status_when_due(client, line, progress)?;
         self.send_replies(client, line, progress)?;
         self.send_summary(client, line, progress)?;

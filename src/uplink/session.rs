@@ -18,6 +18,7 @@ use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
 use crate::road::login::Login;
 use crate::road::{Relay, RelayEnd};
+use crate::store::Ends;
 
 use super::Timing;
 use super::alias::Aliases;
@@ -138,7 +139,9 @@ impl<S: Source> Session<'_, S> {
         self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
-        let (intake, filters) = self.subscribe(&client, &mut tasks).unzip();
+        let owed_at_first = self.down.filter(|down| down.goes_round() && self.source.backlog() > 0);
+        let owed_at_first = owed_at_first.map(|_| self.source.ends());
+        let (intake, filters) = self.subscribe(&client, &mut tasks, owed_at_first.as_ref()).unzip();
         let line = Arc::new(Line::new(filters.unwrap_or_default(), self.limits.in_flight_max));
         if let Some(bytes_max) = self.packer.node().and_then(|node| node.ears().in_flight_max()) {
             line.bound(bytes_max);
@@ -164,6 +167,7 @@ impl<S: Source> Session<'_, S> {
         let single = plain && self.plan.format == Format::Json && self.plan.batch_samples == 1;
         self.may_narrow = single && known.may_narrow(Instant::now().into_std());
         let mut progress = Progress::new(self.plan.delivery, Instant::now());
+        progress.owed_at_first = owed_at_first;
         let mut end = tokio::select! {
             end = self.feed(&client, &line, &mut progress, stop) => end,
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
@@ -222,8 +226,14 @@ impl<S: Source> Session<'_, S> {
         }
     }
 
-    /// Hands in the one SUBSCRIBE, before anything else, and lets the downlink run. The way in, and the filters.
-    fn subscribe(&mut self, client: &Client, tasks: &mut JoinSet<()>) -> Option<(Intake, Vec<String>)> {
+    /// Hands in the SUBSCRIBE, before anything else, and lets the downlink run. The way in, and the filters. `owed`: what
+    /// waits here may be newer than what is retained there.
+    fn subscribe(
+        &mut self,
+        client: &Client,
+        tasks: &mut JoinSet<()>,
+        owed: Option<&Ends>,
+    ) -> Option<(Intake, Vec<String>)> {
         let names = |wanted: &[Wanted]| wanted.iter().map(|wanted| wanted.filter.clone()).collect();
         if let Some(node) = self.packer.node() {
             let filters = node.filters();
@@ -233,7 +243,7 @@ impl<S: Source> Session<'_, S> {
             return Some((intake, names(&filters)));
         }
         if let Some(down) = self.down {
-            let filters = down.filters();
+            let filters = down.filters(owed);
             client.subscribe(&filters).ok()?;
             let (intake, arrivals) = down.intake();
             tasks.spawn(down.serve(arrivals, client.receiver()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::plan::Delivery;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
-use crate::store::{Ack, DictionaryTag, MeterRow, Reader, StoreHandle};
+use crate::store::{Ack, DictionaryTag, Ends, MeterRow, Reader, StoreHandle};
 pub use crate::store::{Lane, Pull, Wants};
 
 /// Everything one uplink is owed, in order.
@@ -33,6 +33,14 @@ pub trait Source: Send + Sync + 'static {
     fn save(&self) -> impl Future<Output = ()> + Send;
     /// Items not yet acknowledged.
     fn backlog(&self) -> u64;
+    /// What is owed now: for [`Source::is_behind`].
+    fn ends(&self) -> Ends {
+        Ends::default()
+    }
+    /// Is anything of it not yet acknowledged?
+    fn is_behind(&self, _ends: &Ends) -> bool {
+        self.backlog() > 0
+    }
     /// About when the oldest of them was taken.
     fn oldest(&self) -> Option<Stamp>;
     /// Where what is owed lies on disk, for one who reads all of it beside us; `None` where it does not.
@@ -104,6 +112,14 @@ impl Source for StoreSource {
 
     fn backlog(&self) -> u64 {
         self.reader.backlog()
+    }
+
+    fn ends(&self) -> Ends {
+        self.reader.ends()
+    }
+
+    fn is_behind(&self, ends: &Ends) -> bool {
+        self.reader.is_behind(ends)
     }
 
     fn oldest(&self) -> Option<Stamp> {

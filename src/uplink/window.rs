@@ -174,6 +174,11 @@ impl Window {
         self.next_order += 1;
     }
 
+    /// Something else takes the next packet id: the circle comes round one earlier.
+    pub(super) fn skip(&mut self) {
+        self.next_order += 1;
+    }
+
     /// `Outgoing::Publish(id)`: the oldest handed message has this id.
     pub(super) fn left(&mut self, id: u16) -> Result<(), Confused> {
         let flying = self.handed.pop_front().ok_or(Confused(id))?;

@@ -95,6 +95,41 @@ async fn mqtt_in_frames_however_they_are_cut_with_pings_between_and_a_close_in_o
     broker.stop().await;
 }
 
+/// Writes these frames again and again, as fast as they are taken: until the connection is closed, or nobody is left to see it.
+fn flood(stream: TcpStream, frames: &[u8]) -> std::thread::JoinHandle<()> {
+    let many = frames.repeat(64 * 1024 / frames.len());
+    let mut stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let until = std::time::Instant::now() + PATIENCE;
+    std::thread::spawn(move || {
+        while std::time::Instant::now() < until && std::io::Write::write_all(&mut stream, &many).is_ok() {}
+    })
+}
+
+#[tokio::test]
+async fn control_frames_without_end_keep_nobody_waiting_be_it_behind_a_close_or_while_another_takes_over() {
+    let broker = open(vec![websocket(&[])], BrokerLimits::default()).await;
+    let mut good = upgraded(broker.address).await;
+    good.write_all(&frame(0x82, &CONNECT)).await.unwrap();
+    next_frame(&mut good).await;
+    let other = [&CONNECT[..CONNECT.len() - 1], b"o"].concat();
+    for before in [frame(0x88, &[0x03, 0xE8]), Vec::new()] {
+        let mut stream = upgraded(broker.address).await;
+        stream.write_all(&frame(0x82, &other)).await.unwrap();
+        assert_eq!(next_frame(&mut stream).await.1[0], 0x20);
+        stream.write_all(&before).await.unwrap();
+        let flood = flood(stream, &frame(0x8A, b""));
+        let mut heir = upgraded(broker.address).await;
+        heir.write_all(&frame(0x82, &other)).await.unwrap();
+        assert_eq!(next_frame(&mut heir).await.1[0], 0x20, "it takes over");
+        good.write_all(&frame(0x82, &[0xC0, 0])).await.unwrap();
+        assert_eq!(next_frame(&mut good).await.1, [0xD0, 0]);
+        until("the flood has ended", || flood.is_finished()).await;
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_text_frame_ends_that_connection_with_its_code_and_nobody_elses() {
     let broker = open(vec![websocket(&[])], BrokerLimits::default()).await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ironbridge::config::plan::BrokerLimits;
+use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::forward::{Letter, Wish};
 use ironbridge::model::message::{ClientMessage, Kept, Properties};
 use ironbridge::model::time::{Boot, Stamp};
@@ -45,8 +46,13 @@ async fn what_cannot_be_kept_on_disk_for_now_is_seen_once_and_acknowledged_when_
 
 #[tokio::test]
 async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept() {
+    let broker = Running::start().await;
+    for topic in ["keep/1", "keep/2"] {
+        let told = broker.publisher.pass_on(letter(topic, "of before")).expect("a topic for clients").await;
+        assert_eq!(told, Ok(()));
+    }
     let limits = BrokerLimits { retain_available: false, ..BrokerLimits::default() };
-    let broker = Running::with(Setup { limits, ..Setup::default() }).await;
+    let broker = Running::at(Setup { limits, ..Setup::default() }, broker.stop().await).await;
     let mut client = broker.v5("c").await;
     client.subscribe(v5::Filter { preserve_retain: true, ..filter("keep/#", 0) }, None).await;
     let told = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients").await;
@@ -58,6 +64,32 @@ async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept(
     let broker = Running::at(Setup::default(), broker.stop().await).await;
     let mut late = broker.v5("late").await;
     late.subscribe(filter("keep/#", 0), None).await;
+    let left = late.message().await;
+    assert_eq!((&*left.topic, &left.payload[..]), (&b"keep/2"[..], &b"of before"[..]), "that of keep/1 is outdated");
     late.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_expired_before_it_could_be_handed_on_is_acknowledged_counted_and_seen_by_nobody() {
+    let time = Arc::new(FakeTime::default());
+    let clock = Clock::new(time.clone(), Boot(1), 0);
+    let broker = Running::with(Setup { clock, ..Setup::default() }).await;
+    let mut client = broker.v5("c").await;
+    client.subscribe(filter("keep/#", 0), None).await;
+    let short = || {
+        let mut letter = letter("keep/1", "x");
+        letter.message.expiry_s = Some(60);
+        letter
+    };
+    time.advance(std::time::Duration::from_secs(20));
+    let told = broker.publisher.pass_on(short()).expect("a topic for clients").await;
+    assert_eq!(told, Ok(()));
+    let left = client.message().await.properties.and_then(|properties| properties.message_expiry_interval);
+    assert!(left.is_some_and(|left| (30..=40).contains(&left)), "{left:?}");
+    time.advance(std::time::Duration::from_secs(40));
+    let told = broker.publisher.pass_on(short()).expect("a topic for clients").await;
+    assert_eq!((told, broker.publisher.stats().dropped_expired.get()), (Ok(()), 1));
+    client.ping().await;
     broker.stop().await;
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gateway::{Daemon, Home, PATIENCE, Plc, Watch, config, tag, until};
 use ironbridge::plant::link::{Link, LinkState};
-use peers::{Far, Listener, Pour, free_port, publish, publish_unasked};
+use peers::{Far, Listener, Pour, end_session, free_port, publish, publish_unasked};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -210,4 +210,59 @@ async fn between_two_gateways_nothing_acknowledged_is_lost_whatever_is_cut_and_k
 async fn over_a_bridge_to_a_mosquitto_nothing_acknowledged_is_lost_whatever_is_cut_and_killed() {
     let Some(far) = Far::mosquitto().await else { return };
     everything_acknowledged_arrives(far).await;
+}
+
+/// What is retained on these topics, as somebody finds it who has just come.
+async fn kept(port: u16, topics: &[&str]) -> Vec<String> {
+    let late = Listener::start(port, &format!("late-{}", rand::random::<u64>()), "b/#").await;
+    until("all of them are retained", || topics.iter().all(|topic| !late.on(topic).is_empty())).await;
+    topics.iter().map(|topic| String::from_utf8_lossy(&late.on(topic)[0].payload).into_owned()).collect()
+}
+
+/// What was retained on either side while the link was away comes to both, also where the other broker has forgotten the
+/// session and tells everything anew; where both have changed the same, they agree.
+async fn both_have_what_came_last(far: Far) {
+    const TOPICS: [&str; 3] = ["b/here", "b/there", "b/either"];
+    let plc = Plc::start().await;
+    let link = Link::to(([127, 0, 0, 1], far.port()).into()).await.unwrap();
+    let bridge = bridge(link.address().port(), &["filter = \"b/#\"\ndirection = \"both\""]);
+    let mut near = Near::start(&(config(plc.line.address()) + &bridge));
+    let watch = Watch::on_all(near.daemon.as_ref().unwrap().mqtt().await).await;
+    let state = "$SYS/broker/connection/gw.far/state";
+    watch.until(state, "connected", |state| state == 1).await;
+    for topic in TOPICS {
+        publish(if topic == "b/there" { far.port() } else { near.port }, topic, "old", true).await;
+    }
+    for port in [near.port, far.port()] {
+        assert_eq!(kept(port, &TOPICS).await, ["old"; 3]);
+    }
+    link.set(LinkState::Cut);
+    watch.until(state, "cut", |state| state == 0).await;
+    end_session(far.port(), "gw.far").await;
+    publish(near.port, "b/here", "new", true).await;
+    publish(far.port(), "b/there", "new", true).await;
+    publish(near.port, "b/either", "of here", true).await;
+    publish(far.port(), "b/either", "of there", true).await;
+    link.set(LinkState::Up);
+    watch.until(state, "connected again", |state| state == 1).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let (here, there) = (kept(near.port, &TOPICS).await, kept(far.port(), &TOPICS).await);
+        if here == there && here == ["new", "new", "of here"] {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "here {here:?}, there {there:?}");
+    }
+    assert_eq!(near.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_both_gateways_retained_while_the_link_was_away_is_the_same_on_both_afterwards() {
+    both_have_what_came_last(Far::gateway().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_retained_here_and_on_a_mosquitto_while_the_link_was_away_is_the_same_on_both_afterwards() {
+    let Some(far) = Far::mosquitto().await else { return };
+    both_have_what_came_last(far).await;
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
-use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, ConnectProperties, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, ConnectProperties, PublishProperties, RetainForwardRule};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -92,6 +92,7 @@ struct Book {
     connects: Vec<Connect>,
     connect_properties: Vec<Option<ConnectProperties>>,
     subscriptions: Vec<(usize, Vec<String>)>,
+    retained_wanted: Vec<Vec<Option<RetainForwardRule>>>,
     acknowledged: usize,
     too_new: usize,
     denied: usize,
@@ -314,6 +315,11 @@ impl Cloud {
     /// Every SUBSCRIBE so far: connection and filters.
     pub fn subscriptions(&self) -> Vec<(usize, Vec<String>)> {
         self.shared.book.lock().unwrap().subscriptions.clone()
+    }
+
+    /// What each filter of each SUBSCRIBE asked for of what is retained; `None` in 3.1.1.
+    pub fn retained_wanted(&self) -> Vec<Vec<Option<RetainForwardRule>>> {
+        self.shared.book.lock().unwrap().retained_wanted.clone()
     }
 
     /// PUBACKs of subscribers so far.

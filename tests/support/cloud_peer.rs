@@ -155,8 +155,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 self.raw(&wire::welcome(self.version, orders.agree.as_ref())).await
             }
             In::Publish(publish) => self.publish(publish, orders).await,
-            In::Subscribe(id, filters) => {
-                self.shared.book.lock().unwrap().subscriptions.push((self.number, filters.clone()));
+            In::Subscribe(id, wanted) => {
+                let (filters, retained): (Vec<String>, Vec<_>) = wanted.into_iter().unzip();
+                {
+                    let mut book = self.shared.book.lock().unwrap();
+                    book.subscriptions.push((self.number, filters.clone()));
+                    book.retained_wanted.push(retained);
+                }
                 if filters.iter().all(|filter| filter.ends_with("/set")) {
                     self.cursor = self.shared.book.lock().unwrap().log.len(); // a command is not kept for anyone
                 }

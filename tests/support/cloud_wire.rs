@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::v4::{self, Connect, ConnectReturnCode, LastWill};
 use rumqttc::mqttbytes::{Error, Protocol, QoS};
 use rumqttc::v5::mqttbytes::Error as Error5;
-use rumqttc::v5::mqttbytes::v5::{self, ConnAckProperties, ConnectProperties, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{self, ConnAckProperties, ConnectProperties, PublishProperties, RetainForwardRule};
 
 use super::Arrived;
 
@@ -14,7 +14,8 @@ const PACKET_MAX: usize = 1 << 24;
 pub enum In {
     Connect(Connect, Option<ConnectProperties>),
     Publish(PublishIn),
-    Subscribe(u16, Vec<String>),
+    /// Filters, and of MQTT 5 what each asks for of what is retained.
+    Subscribe(u16, Vec<(String, Option<RetainForwardRule>)>),
     PubAck(u16),
     Ping,
     Disconnect,
@@ -67,7 +68,9 @@ fn of_v4(packet: v4::Packet) -> In {
             id: publish.pkid,
             properties: None,
         }),
-        v4::Packet::Subscribe(it) => In::Subscribe(it.pkid, it.filters.into_iter().map(|filter| filter.path).collect()),
+        v4::Packet::Subscribe(it) => {
+            In::Subscribe(it.pkid, it.filters.into_iter().map(|filter| (filter.path, None)).collect())
+        }
         v4::Packet::PubAck(ack) => In::PubAck(ack.pkid),
         v4::Packet::PingReq => In::Ping,
         v4::Packet::Disconnect => In::Disconnect,
@@ -104,7 +107,10 @@ fn of_v5(packet: v5::Packet) -> In {
             id: publish.pkid,
             properties: publish.properties,
         }),
-        v5::Packet::Subscribe(it) => In::Subscribe(it.pkid, it.filters.into_iter().map(|filter| filter.path).collect()),
+        v5::Packet::Subscribe(it) => {
+            let of = |filter: v5::Filter| (filter.path, Some(filter.retain_forward_rule));
+            In::Subscribe(it.pkid, it.filters.into_iter().map(of).collect())
+        }
         v5::Packet::PubAck(ack) => In::PubAck(ack.pkid),
         v5::Packet::PingReq(_) => In::Ping,
         v5::Packet::Disconnect(_) => In::Disconnect,

@@ -127,6 +127,13 @@ pub async fn publish_unasked(port: u16, topic: &str, payload: &str) {
     client.ping().await;
 }
 
+/// Ends a client's session: comes with its id, and leaves nothing.
+pub async fn end_session(port: u16, id: &str) {
+    let mut client = Client5::connect(at(port), id, |wishes| wishes.connect.clean_start = true).await;
+    client.send(v5::Packet::Disconnect(v5::Disconnect::new(v5::DisconnectReasonCode::NormalDisconnection))).await;
+    assert!(client.try_next().await.is_none(), "closed");
+}
+
 /// One message that arrived.
 #[derive(Debug, Clone)]
 pub struct Arrived {

@@ -239,6 +239,38 @@ fn imported(home: &Path, conf: &str) -> (ironbridge::config::plan::Plan, String)
 }
 
 #[test]
+fn a_flag_is_read_as_mosquitto_reads_it_and_no_door_is_opened_by_one_that_cannot_be_read() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    let tls = "listener 8883 # the plant's\ncafile ca.crt\ncertfile server.crt\nkeyfile server.key\n";
+    let asks = |flag: &str| {
+        let (plan, _) = imported(home, &format!("password_file passwords\n{tls}require_certificate {flag}\n"));
+        let door = &plan.broker.listeners[0];
+        assert_eq!(door.listen.to_string(), "0.0.0.0:8883");
+        door.tls.as_ref().expect("secure").client_ca.is_some()
+    };
+    for (flag, asked) in [("true", true), ("1", true), ("true # mutual", true), ("false", false), ("0 # no", false)] {
+        assert_eq!(asks(flag), asked, "{flag}");
+    }
+    for wrong in ["require_certificate yes", "require_certificate", "allow_anonymous True", "per_listener_settings on"]
+    {
+        fs::write(home.join("m.conf"), format!("{tls}{wrong}\n")).expect("written");
+        let (code, page, told) = run(&["broker", "import", "m.conf"], "", home);
+        assert_eq!((code, page.as_str()), (Some(78), ""), "{wrong}");
+        assert!(told.contains("m.conf:5:") && told.contains("true, false, 1 or 0"), "{wrong}: {told}");
+    }
+    let per_listener = "per_listener_settings 1\nport 1883 # first\nallow_anonymous 1\nbind_address 127.0.0.1\n\
+                        listener 1884 127.0.0.1\nprotocol websockets # for pages\nallow_anonymous 0\npassword_file passwords\n";
+    fs::write(home.join("m.conf"), per_listener).expect("written");
+    let (code, _, told) = run(&["broker", "import", "m.conf"], "", home);
+    assert!(code == Some(78) && told.contains("per_listener_settings"), "{told}");
+    let (plan, _) = imported(home, &per_listener.replace("password_file passwords\n", ""));
+    let doors: Vec<_> = plan.broker.listeners.iter().map(|door| (door.anonymous, door.websocket.is_some())).collect();
+    assert_eq!(doors, [(Anonymous::ReadWrite, false), (Anonymous::None, true)]);
+}
+
+#[test]
 fn what_let_in_less_and_has_no_counterpart_leaves_the_door_on_loopback() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();

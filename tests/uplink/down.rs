@@ -63,7 +63,7 @@ impl Local {
 
 fn down(filter: &str, local_prefix: &str) -> DownPlan {
     let mapping = Mapping { local_prefix: local_prefix.into(), remote_prefix: "up/".into(), ..Mapping::plain(filter) };
-    DownPlan { mapping, qos: ReceiveQos::AtLeastOnce, retain: RetainHere::AsPublished }
+    DownPlan { mapping, qos: ReceiveQos::AtLeastOnce, retain: RetainHere::AsPublished, both_ways: false }
 }
 
 /// An uplink that is owed nothing, and so ends at once when it may.
@@ -126,6 +126,48 @@ async fn what_comes_down_is_acknowledged_in_order_and_when_it_is_kept_here() {
         owed.end();
         rig.finished().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_retained_on_topics_that_go_both_ways_is_asked_for_once_all_that_was_owed_has_arrived() {
+    use rumqttc::v5::mqttbytes::v5::RetainForwardRule::{Never, OnEverySubscribe, OnNewSubscribe};
+    let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+    let begin = |owed: &OwedList| {
+        Rig::start_with(&cloud, owed, |parts| {
+            parts.plan.mqtt_version = MqttVersion::V5;
+            parts.plan.downs = vec![down("a/#", "cloud/"), DownPlan { both_ways: true, ..down("b/#", "") }];
+            parts.pass_on = Some(local.pass_on());
+        })
+    };
+    cloud.withhold_acks(true);
+    let owed = OwedList::default();
+    owed.samples(1..=3);
+    let rig = begin(&owed);
+    cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
+    cloud.until("the first is on its way", |cloud| !cloud.log().is_empty()).await;
+    assert_eq!(cloud.subscriptions().len(), 1, "nothing has arrived");
+    cloud.withhold_acks(false);
+    cloud.until("subscribed again", |cloud| cloud.subscriptions().len() == 2).await;
+    assert_eq!(owed.acknowledged(), 3, "all that was owed");
+    assert_eq!(cloud.subscriptions()[1].1, ["up/b/#"]);
+    let wanted = [vec![Some(OnNewSubscribe), Some(Never)], vec![Some(OnEverySubscribe)]];
+    assert_eq!(cloud.retained_wanted(), wanted);
+    cloud.deliver_with("up/b/1", b"x", |it| it.retain = true);
+    until("it counts now", || local.topics() == ["b/1"]).await;
+    local.answer(0, true);
+    cloud.until("acknowledged", |cloud| cloud.acknowledged() == 1).await;
+    owed.samples(4..=40);
+    until("and all goes on", || owed.acknowledged() == 40).await;
+    owed.end();
+    rig.finished().await;
+    // Where nothing waits, nothing can be newer.
+    let owed = OwedList::default();
+    let rig = begin(&owed);
+    cloud.until("subscribed", |cloud| cloud.subscriptions().len() == 3).await;
+    assert_eq!(cloud.retained_wanted()[2], [Some(OnNewSubscribe), Some(OnNewSubscribe)]);
+    owed.end();
+    rig.finished().await;
+    assert_eq!(cloud.subscriptions().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -173,6 +173,9 @@ impl Shared {
         if let Some(durable) = &mut client.durable {
             durable.sent_below = durable.sent_below.max(carried.sent_below);
             durable.left_unix_ms = self.vouched_wall();
+            let lost = carried.lost + outbox.lost() as u64;
+            durable.dropped += lost;
+            self.stats.dropped_full.add(lost);
         }
         client.carried = carried;
         if expiry > 0 {
@@ -269,7 +272,7 @@ impl Shared {
         let tally = durable.as_ref().map(|durable| Arc::clone(&durable.tally));
         let presence = Presence::Here(Connected { outbox, will });
         let (filters, carried) = (HashMap::new(), Carried::default());
-        let client = Client {
+        let mut client = Client {
             id,
             owner,
             identity,
@@ -282,7 +285,7 @@ impl Shared {
             sensor: None,
             durable,
         };
-        self.tell_ledger(&client);
+        self.tell_ledger(&mut client);
         core.connected += 1;
         let key = core.clients.add(client);
         self.count(core);

@@ -55,13 +55,21 @@ impl Shared {
     }
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
-    /// it is on disk that must be.
+    /// it is on disk that must be. One that has expired while it could not be kept goes nowhere, and may be acknowledged.
     pub(in crate::broker) fn pass_on(self: &Arc<Self>, letter: Letter) -> Result<PassedOn, NotTaken> {
         if check_topic(&letter.topic).is_err() || self.ownership.of(&letter.topic) != Owner::Client {
             return Err(NotTaken::NotOurs);
         }
-        let retain = Retain::from(letter.message.kept == Kept::Yes && self.limits.retain_available);
-        let message = Arc::new(carried::message(&letter));
+        let Some(message) = carried::message(&letter, self.clock.age(letter.at)) else {
+            self.stats.dropped_expired.one();
+            return Ok(Box::pin(std::future::ready(Ok(()))));
+        };
+        let message = Arc::new(message);
+        let is_kept = letter.message.kept == Kept::Yes;
+        let retain = Retain::from(is_kept && self.limits.retain_available);
+        if is_kept && retain == Retain::No {
+            self.outdate(&letter.topic);
+        }
         let (client, company) = (ClientKey::NOBODY, Company::InRow);
         let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
         let published = self.publish(&message, retain, origin).map_err(|_| NotTaken::NoRoom)?;

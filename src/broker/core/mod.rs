@@ -4,12 +4,13 @@
 //! socket or a disk under it: a publisher waits for nobody's network. Each client's messages wait in its own outbox.
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
-//! ledger and comes out of it at start · `subscribing` filters added and removed · `rejudging` whoever is connected, by
-//! new rules · `retaining` what is kept of a topic · `willing` another will · `routing` one message to all who want it
-//! · `forwarding` to the stores what goes upstream.
+//! ledger and comes out of it at start · `overdue` what has expired in it · `subscribing` filters added and removed ·
+//! `rejudging` whoever is connected, by new rules · `retaining` what is kept of a topic · `willing` another will · `routing`
+//! one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
+mod overdue;
 mod owing;
 mod rejudging;
 mod retaining;
@@ -17,6 +18,7 @@ mod routing;
 mod subscribing;
 mod willing;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,9 +104,12 @@ struct Core {
     clients: Clients,
     tree: Tree,
     retained: Retained,
+    /// Topics whose retained messages lie on disk and are not available.
+    unserved: HashSet<Arc<str>>,
     /// Topics and versions of retained messages of which nobody can say yet how long they live.
     open_ends: Vec<(Arc<str>, u64, keeping::End)>,
     wills: Waiting,
+    looks: Vec<overdue::Look>,
     /// Sessions with a connection.
     connected: usize,
     /// Sessions that the ledger knows.
@@ -274,7 +279,7 @@ impl Shared {
             Sender::Gone(who) => core.clients.with_id(who.client()),
             Sender::Gateway | Sender::Client(_) => from.map(|from| from.client),
         };
-        let durable = core.find(message, retain, publisher);
+        let durable = core.find(message, retain, publisher, &self.bounds);
         let is_kept = retain == Retain::Yes && message.keep == Keep::Every;
         let forgets = is_kept && (!core.retained.has_room(message, source) || self.disk.is_crowded());
         if forgets && from.is_some_and(|from| from.hears_of_refusal(message.qos)) {
@@ -359,12 +364,7 @@ impl Shared {
             if let Some(aside) = set_aside {
                 tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
             }
-            for row in rows.into_iter().filter(|_| self.limits.retain_available) {
-                let Some(found) = keeping::message(row, &self.clock, &self.ownership, &self.access) else { continue };
-                if !core.retained.has(&found.message.topic) && !core.take_found(found) {
-                    break;
-                }
-            }
+            self.take_late(&mut core, rows);
             self.take_in(&mut core, sessions);
         }
         self.judge_again(&mut core);
@@ -373,7 +373,8 @@ impl Shared {
             self.disk.change_at_leisure(topic, None);
         }
         self.stats.retained.set(core.retained.len() as u64);
-        self.watch_room(&mut core)
+        self.make_room(&mut core, now);
+        self.watch_room(&mut core, now)
     }
 
     /// Members of all shared groups.
@@ -388,6 +389,7 @@ impl Shared {
         for will in core.wills.all() {
             self.publish_will(&mut core, will, Instant::now());
         }
+        self.count_dropped(&mut core);
         for connected in core.clients.all().filter_map(|(_, client)| client.connected()) {
             connected.outbox.end(Ending::Stopping);
         }

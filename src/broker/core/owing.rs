@@ -35,10 +35,11 @@ struct Numbered {
 
 impl Shared {
     /// Puts a session into the ledger as it is now, if it belongs there.
-    pub(super) fn tell_ledger(&self, client: &Client) {
-        let Some(durable) = &client.durable else {
+    pub(super) fn tell_ledger(&self, client: &mut Client) {
+        let Some(durable) = &mut client.durable else {
             return;
         };
+        durable.written();
         self.disk.session(SessionRow {
             id: durable.tally.id,
             client_id: Arc::clone(&client.id),
@@ -90,8 +91,8 @@ impl Shared {
         }
     }
 
-    /// Enters the deliveries of a message as owed to sessions. Those that have no room are struck out, and counted. Refused:
-    /// none is owed.
+    /// Enters the deliveries of a message as owed to sessions. Where there is no room, a client that keeps up gets it all the
+    /// same, and the others' are struck out, and counted. Refused: none is owed.
     pub(super) fn owe(
         &self,
         core: &mut Core,
@@ -215,17 +216,18 @@ impl Shared {
     /// Packet identifiers that were received are not entered again: should the gateway be cut off before their PUBREL, such
     /// a message may be taken twice.
     pub(in crate::broker) fn begin_anew(&self) -> u64 {
-        let core = self.lock();
+        let mut core = self.lock();
         self.disk.begin_anew();
         for (message, source) in core.retained.of_clients() {
             let row = keeping::row(message, source, &self.clock);
             self.disk.change_at_leisure(Arc::clone(&message.topic), Some(row));
         }
         let mut lost = 0;
-        for (client, durable) in core.clients.all().filter_map(|(_, client)| Some((client, client.durable.as_ref()?))) {
+        for (_, client) in core.clients.all_mut() {
+            self.tell_ledger(client);
+            let Some(durable) = &client.durable else { continue };
             lost += durable.tally.now().0;
             durable.tally.clear();
-            self.tell_ledger(client);
             self.disk.ordinals_below(durable.tally.id, durable.next());
             for (raw, subscription) in &client.filters {
                 let row = row_of(durable, Arc::clone(raw), subscription);
@@ -239,8 +241,9 @@ impl Shared {
         lost
     }
 
-    /// Tells of sessions for which there is no room, and of those for which there is room again.
-    pub(super) fn watch_room(&self, core: &mut Core) -> Vec<(Arc<str>, Room)> {
+    /// Tells of sessions for which there is no room, and of those for which there is room again. What was dropped is in the
+    /// ledger soon: the client is told of it, whatever happens to the gateway before.
+    pub(super) fn watch_room(&self, core: &mut Core, now: Instant) -> Vec<(Arc<str>, Room)> {
         let mut changed = Vec::new();
         for (_, client) in core.clients.all_mut() {
             let Some(durable) = &mut client.durable else { continue };
@@ -252,9 +255,20 @@ impl Shared {
                 (durable.full, durable.noticed) = (false, durable.dropped);
                 changed.push((Arc::clone(&client.id), Room::Again));
                 self.tell_ledger(client);
+            } else if durable.is_due(now) {
+                self.tell_ledger(client);
             }
         }
         changed
+    }
+
+    /// The gateway stops: what was dropped since a session's row was written is put into it.
+    pub(super) fn count_dropped(&self, core: &mut Core) {
+        for (_, client) in core.clients.all_mut() {
+            if client.durable.as_ref().is_some_and(|durable| durable.is_miscounted()) {
+                self.tell_ledger(client);
+            }
+        }
     }
 }
 
@@ -266,7 +280,8 @@ pub(in crate::broker) enum Room {
 }
 
 impl Core {
-    /// Numbers the deliveries of a message that sessions will be owed; strikes out those that have no room.
+    /// Numbers the deliveries of a message that sessions will be owed. Those that have no room are struck out where they would
+    /// wait; a client that is there and keeps up is sent them without being owed them.
     fn number(&mut self, bounds: &SessionsPlan) -> Numbered {
         let mut numbered = Numbered::default();
         let Self { clients, deliveries, .. } = self;
@@ -277,11 +292,15 @@ impl Core {
             let Some(client) = clients.get_mut(*key) else { return false };
             let Some(durable) = &mut client.durable else { return true };
             delivery.owed = durable.owe(delivery, bounds);
-            match delivery.owed {
-                Some(owed) => numbered.debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal))),
-                None => numbered.full.push(*key),
+            if let Some(owed) = delivery.owed {
+                numbered.debts.push((durable.tally.id, keeping::owing(delivery, owed.ordinal)));
+                return true;
             }
-            delivery.owed.is_some()
+            let is_seen = client.connected().is_some_and(|connected| connected.outbox.is_in_step());
+            if !is_seen {
+                numbered.full.push(*key);
+            }
+            is_seen
         });
         numbered
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
-use crate::broker::keeping::Found;
+use crate::broker::keeping::{self, Found};
 use crate::broker::message::{Message, Retain};
+use crate::disk::ledger::Row;
 
 impl Shared {
     /// There is no room for a retained message, and nobody who could be told: it is sent on, and none is kept in place of an
@@ -39,6 +40,33 @@ impl Shared {
     /// Bytes of all retained payloads.
     pub(in crate::broker) fn retained_bytes(&self) -> usize {
         self.lock().retained.bytes()
+    }
+
+    /// Clients' retained messages are not available: these lie on disk.
+    pub(in crate::broker) fn leave_unserved(&self, topics: impl IntoIterator<Item = Arc<str>>) {
+        self.lock().unserved.extend(topics);
+    }
+
+    /// While they are not available, something came down to be retained on this topic, which is newer than what lies there:
+    /// that must not come back one day as if it were still true.
+    pub(super) fn outdate(&self, topic: &Arc<str>) {
+        if self.lock().unserved.remove(topic) || !self.disk.is_known() {
+            self.disk.change_at_leisure(Arc::clone(topic), None);
+        }
+    }
+
+    /// What a file held that could be read at last. What came meanwhile is newer.
+    pub(super) fn take_late(&self, core: &mut Core, rows: Vec<Row>) {
+        if !self.limits.retain_available {
+            core.unserved.extend(rows.into_iter().map(|row| row.topic));
+            return;
+        }
+        for row in rows {
+            let Some(found) = keeping::message(row, &self.clock, &self.ownership, &self.access) else { continue };
+            if !core.retained.has(&found.message.topic) && !core.take_found(found) {
+                break;
+            }
+        }
     }
 }
 

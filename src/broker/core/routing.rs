@@ -3,19 +3,31 @@
 use std::sync::Arc;
 
 use super::{Company, Core, Origin};
+use crate::broker::clients::Client;
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
-use crate::broker::tree::{ClientKey, Subscription};
+use crate::broker::tree::{ClientKey, Standing, Subscription};
+use crate::config::plan::SessionsPlan;
 
 /// So many clients are written to in the turn of the one who publishes, with the core's lock held.
 const AT_ONCE_MAX: usize = 16;
 
 impl Core {
     /// Finds everyone who wants a message: what each is to get stands in `deliveries` then. May one of them be owed it?
-    pub(super) fn find(&mut self, message: &Arc<Message>, retain: Retain, from: Option<ClientKey>) -> bool {
+    pub(super) fn find(
+        &mut self,
+        message: &Arc<Message>,
+        retain: Retain,
+        from: Option<ClientKey>,
+        bounds: &SessionsPlan,
+    ) -> bool {
         let Self { found, tree, clients, .. } = self;
-        tree.find(&message.topic, found, &|key| clients.get(key).is_some_and(|client| client.connected().is_some()));
+        let stand = |member: &Subscription| match clients.get(member.client) {
+            Some(client) => standing(client, message, member, bounds),
+            None => Standing::Full,
+        };
+        tree.find(&message.topic, found, &stand);
         self.routed += 1;
         let mut durable = false;
         for subscription in &self.found.single {
@@ -81,6 +93,19 @@ impl Core {
             }
         }
         waits
+    }
+}
+
+/// How well a member of a shared group can take a message.
+fn standing(client: &Client, message: &Message, member: &Subscription, bounds: &SessionsPlan) -> Standing {
+    let is_owed = message.qos.min(member.qos) > Qos::AtMostOnce && message.keep == Keep::Every;
+    let ids = usize::from(member.id.is_some());
+    let has_room = client.durable.as_ref().filter(|_| is_owed).map(|durable| durable.takes(message, ids, bounds));
+    match (client.connected(), has_room) {
+        (Some(_), None | Some(true)) => Standing::Here,
+        (Some(connected), Some(false)) if connected.outbox.is_in_step() => Standing::Here,
+        (None, Some(true)) => Standing::Away,
+        (Some(_), Some(false)) | (None, _) => Standing::Full,
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::duty::Duty;
@@ -319,7 +318,7 @@ impl Connection {
                 Ok(Rest::More) => {}
                 Ok(Rest::Nothing) if bytes >= UNHEARD_MAX => return None,
                 Ok(Rest::Nothing) => {
-                    let read = tokio::time::timeout(ON_ITS_WAY_MAX, unconstrained(intake.read(reader))).await.ok()?;
+                    let read = tokio::time::timeout(ON_ITS_WAY_MAX, intake.read(reader)).await.ok()?;
                     bytes +=
                         self.has_read(&read).then_some(if let Ok(Came::Bytes(count)) = read { count } else { 0 })?;
                 }

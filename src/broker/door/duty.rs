@@ -119,6 +119,7 @@ impl Duty {
                 unfinished: self.walks.values().map(Walk::unfinished).collect(),
                 in_step: self.in_step,
                 sent_below: self.course.sent_below(),
+                lost: (self.session.fleeting() + self.course.fleeting()) as u64,
             },
         };
         Leaving { ending, expiry: self.session.expiry_changed(), carried }

@@ -1,9 +1,10 @@
 //! How many connections at once, and how many new ones in a second: in all, and per address, so that one host cannot
 //! take every place or keep the door busy.
 //!
-//! Loopback has no limits per address, since every local client comes from the same one. An IPv6 host has 2^64 addresses
-//! of its own (RFC 6177, section 2): a /64 counts as one. The total stays below half of the file descriptors that the
-//! process may have: the store and the field need theirs.
+//! Loopback has no limits per address, since every local client comes from the same one. An IPv6 host may take any address of
+//! its /64 (RFC 6177, section 2), and a whole plant may be in one: so what counts is the address, and beside it all of a /64
+//! have half of the places, and of the rate, at most. The total stays below half of the file descriptors that the process may
+//! have: the store and the field need theirs.
 //!
 //! A sensor has not shown that it is where it says, and may be silent for a day: all of them together have half of the
 //! places, so that datagrams with invented addresses keep nobody else out.
@@ -39,11 +40,17 @@ struct Inside {
     /// Of them, those of sensors.
     sensors: usize,
     flow: Flow,
-    from: HashMap<IpAddr, Host>,
+    hosts: Origins,
+    /// Of IPv6.
+    networks: Origins,
 }
 
+/// Those with connections, or with some lately.
 #[derive(Debug, Default)]
-struct Host {
+struct Origins(HashMap<IpAddr, Origin>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Origin {
     count: usize,
     flow: Flow,
 }
@@ -56,8 +63,15 @@ struct Flow(Option<Instant>);
 #[derive(Debug)]
 pub(super) struct Pass {
     limits: Arc<Limits>,
-    address: Option<IpAddr>,
+    from: Option<Source>,
     whose: Whose,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Source {
+    host: IpAddr,
+    network: Option<IpAddr>,
 }
 
 /// Who wants a place.
@@ -80,8 +94,12 @@ pub(super) enum NoPlace {
     FullFromThere,
     #[error("max_connect_rate")]
     TooFast,
+    #[error("half of max_connections, all from one network")]
+    FullFromNetwork,
     #[error("max_connect_rate_per_address")]
     TooFastFromThere,
+    #[error("half of max_connect_rate, all from one network")]
+    TooFastFromNetwork,
 }
 
 impl Limits {
@@ -107,8 +125,9 @@ impl Limits {
     }
 
     fn take(self: &Arc<Self>, address: Option<IpAddr>, whose: Whose, now: Instant) -> Result<Pass, NoPlace> {
-        let address = address.map(network).filter(|address| !address.is_loopback());
-        let mut inside = self.lock();
+        let from = address.and_then(Source::new);
+        let mut guard = self.lock();
+        let inside = &mut *guard;
         if inside.total >= self.total_max {
             return Err(NoPlace::Full);
         }
@@ -118,28 +137,93 @@ impl Limits {
         if !inside.flow.has_room(self.plan.rate, now) {
             return Err(NoPlace::TooFast);
         }
-        if let Some(address) = address {
-            if inside.from.len() > ADDRESSES {
-                inside.from.retain(|_, from| from.count > 0 || from.flow.is_running(now));
+        if let Some(Source { host, network }) = from {
+            let (of_host, of_network) = (self.of_host(), self.of_network());
+            match inside.hosts.verdict(host, of_host, now) {
+                Verdict::Room => {}
+                Verdict::Full => return Err(NoPlace::FullFromThere),
+                Verdict::TooFast => return Err(NoPlace::TooFastFromThere),
             }
-            let from = inside.from.entry(address).or_default();
-            if from.count >= self.plan.per_address {
-                return Err(NoPlace::FullFromThere);
+            if let Some(network) = network {
+                match inside.networks.verdict(network, of_network, now) {
+                    Verdict::Room => inside.networks.add(network, of_network, now),
+                    Verdict::Full => return Err(NoPlace::FullFromNetwork),
+                    Verdict::TooFast => return Err(NoPlace::TooFastFromNetwork),
+                }
             }
-            if !from.flow.has_room(self.plan.rate_per_address, now) {
-                return Err(NoPlace::TooFastFromThere);
-            }
-            from.flow.add(self.plan.rate_per_address, now);
-            from.count += 1;
+            inside.hosts.add(host, of_host, now);
         }
         inside.flow.add(self.plan.rate, now);
         inside.total += 1;
         inside.sensors += usize::from(whose == Whose::Sensor);
-        Ok(Pass { limits: Arc::clone(self), address, whose })
+        drop(guard);
+        Ok(Pass { limits: Arc::clone(self), from, whose })
+    }
+
+    fn of_host(&self) -> Bounds {
+        Bounds { count: self.plan.per_address, rate: self.plan.rate_per_address }
+    }
+
+    /// Never less than one host of it may have.
+    fn of_network(&self) -> Bounds {
+        let Bounds { count, rate } = self.of_host();
+        Bounds { count: count.max(self.total_max / 2), rate: Rate(rate.0.max(self.plan.rate.0 / 2)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one origin may have.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    count: usize,
+    rate: Rate,
+}
+
+/// Is there room for one more from there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Room,
+    Full,
+    TooFast,
+}
+
+impl Origins {
+    fn verdict(&self, from: IpAddr, bounds: Bounds, now: Instant) -> Verdict {
+        match self.0.get(&from) {
+            Some(origin) if origin.count >= bounds.count => Verdict::Full,
+            Some(origin) if !origin.flow.has_room(bounds.rate, now) => Verdict::TooFast,
+            _ => Verdict::Room,
+        }
+    }
+
+    fn add(&mut self, from: IpAddr, bounds: Bounds, now: Instant) {
+        if self.0.len() > ADDRESSES {
+            self.0.retain(|_, origin| origin.count > 0 || origin.flow.is_running(now));
+        }
+        let origin = self.0.entry(from).or_default();
+        origin.flow.add(bounds.rate, now);
+        origin.count += 1;
+    }
+
+    fn remove(&mut self, from: IpAddr) {
+        if let Some(origin) = self.0.get_mut(&from) {
+            origin.count -= 1;
+        }
+    }
+}
+
+impl Source {
+    /// `None`: this machine. Link-local addresses have no network of their own: all of them are in one.
+    fn new(address: IpAddr) -> Option<Self> {
+        let host = address.to_canonical();
+        let network = match host {
+            IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(network(host)),
+            _ => None,
+        };
+        (!host.is_loopback()).then_some(Self { host, network })
     }
 }
 
@@ -167,8 +251,11 @@ impl Drop for Pass {
         let mut inside = self.limits.lock();
         inside.total -= 1;
         inside.sensors -= usize::from(self.whose == Whose::Sensor);
-        if let Some(from) = self.address.and_then(|address| inside.from.get_mut(&address)) {
-            from.count -= 1;
+        if let Some(Source { host, network }) = self.from {
+            inside.hosts.remove(host);
+            if let Some(network) = network {
+                inside.networks.remove(network);
+            }
         }
     }
 }
@@ -236,21 +323,35 @@ mod tests {
             let [high, low] = u16::try_from(n).expect("few").to_be_bytes();
             drop(limits.admit(Some(IpAddr::from([10, 1, high, low])), now));
         }
-        assert!(limits.lock().from.len() <= ADDRESSES + 1);
+        assert!(limits.lock().hosts.0.len() <= ADDRESSES + 1);
         drop(limits.admit(HOST, now));
-        assert!(limits.lock().from.len() < 10);
+        assert!(limits.lock().hosts.0.len() < 10);
     }
 
     #[test]
-    fn an_ipv6_host_is_its_network_and_a_mapped_address_is_the_one_it_maps() {
-        let limits = limits(BrokerLimits { per_address: 1, ..BrokerLimits::default() });
+    fn a_whole_ipv6_network_has_half_of_the_places_and_each_address_in_it_its_own_and_a_mapped_one_is_what_it_maps() {
+        let limits = limits(BrokerLimits { connections: 20, per_address: 2, ..BrokerLimits::default() });
         let (now, address) = (Instant::now(), |text: &str| text.parse::<IpAddr>().ok());
-        let _first = limits.admit(address("2001:db8::1"), now).expect("a place");
-        assert!(limits.admit(address("2001:db8::2"), now).is_err());
-        assert!(limits.admit(address("2001:db8:0:1::2"), now).is_ok());
-        let _mapped = limits.admit(address("::ffff:10.0.0.7"), now).expect("a place");
-        assert!(limits.admit(HOST, now).is_err());
-        let _six =
-            (limits.admit(address("::1"), now).expect("a place"), limits.admit(address("::1"), now).expect("another"));
+        let admit = |text: &str| limits.admit(address(text), now);
+        let mut inside = Vec::new();
+        for host in 1..=5 {
+            for _ in 0..2 {
+                inside.push(admit(&format!("2001:db8::{host}")).expect("a place"));
+            }
+            let full = if host == 5 { NoPlace::FullFromNetwork } else { NoPlace::FullFromThere };
+            let other = if host == 5 { 6 } else { host };
+            assert_eq!(admit(&format!("2001:db8::{other}")).err(), Some(full));
+        }
+        inside.push(admit("2001:db8:0:1::2").expect("another network"));
+        inside.push(admit("::ffff:10.0.0.7").expect("a place"));
+        inside.push(limits.admit(HOST, now).expect("the second"));
+        assert_eq!(limits.admit(HOST, now).err(), Some(NoPlace::FullFromThere));
+        inside.push(admit("::1").expect("this machine"));
+        inside.truncate(9);
+        assert!(admit("2001:db8::6").is_ok(), "one has gone");
+        inside.clear();
+        for host in 1..=11 {
+            inside.push(admit(&format!("fe80::{host}")).expect("of many on one link each by itself"));
+        }
     }
 }

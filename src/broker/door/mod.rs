@@ -358,7 +358,7 @@ impl Door {
             tracing::debug!(%peer, %error, "connection gone at once");
             return;
         }
-        let (stranger, room) = self.strangers.enter().await;
+        let (stranger, room) = self.strangers.enter(address).await;
         if room == Room::WasMade && self.crowded.is_news() {
             tracing::warn!(listener = porch.name, %peer, "too many connections without CONNECT, the oldest make room");
         }

@@ -134,6 +134,9 @@ impl Duty {
         let Some(packet_id) = self.session.launch(delivery.qos, delivery.owed) else {
             return false;
         };
+        if delivery.is_fleeting() {
+            self.session.mark_fleeting(packet_id);
+        }
         outgoing.write(out, packet_id);
         self.aliases.written(topic, naming);
         stats.packets_sent.one();

@@ -1,16 +1,21 @@
-//! Those who have come in and not yet said CONNECT: few at a time, and the oldest goes when there are too many.
+//! Those who have come in and not yet said CONNECT: few at a time, and an old one goes when there are too many.
 //!
 //! Silent and half-open connections, TLS handshakes that stall, upgrades that never end: they may neither take every place
 //! nor every byte. A client that means it is done in some round trips; so whoever has been a stranger for a while makes
-//! room, and nobody who has just come.
+//! room, and nobody who has just come. Where one host, or network, has more of them than others it is one of its own: else
+//! who comes again and again would drive out those on a slow link, who need their time.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::access::network;
 
 /// Strangers of one door.
 const STRANGERS_MAX: usize = 256;
@@ -33,7 +38,15 @@ pub(super) struct Strangers {
 struct Inside {
     next: u64,
     /// By number, so the oldest is the first.
-    waiting: BTreeMap<u64, (Instant, CancellationToken)>,
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    /// Host or network; `None`: this machine.
+    from: Option<IpAddr>,
+    evicted: CancellationToken,
 }
 
 /// One of them; no stranger any more when dropped.
@@ -59,11 +72,12 @@ impl Strangers {
         Arc::new(Self { most, inside: Mutex::default(), left: Notify::new() })
     }
 
-    /// Lets one more in; waits while all are too young to go. Cancel-safe.
-    pub(super) async fn enter(self: &Arc<Self>) -> (Stranger, Room) {
+    /// Lets one more in, from this address (`None`: this machine); waits while whoever has to go is too young. Cancel-safe.
+    pub(super) async fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> (Stranger, Room) {
+        let from = from.map(network);
         loop {
             let left = self.left.notified();
-            let old_enough_at = match self.try_enter(Instant::now()) {
+            let old_enough_at = match self.try_enter(from, Instant::now()) {
                 Ok(entered) => return entered,
                 Err(at) => at,
             };
@@ -79,28 +93,43 @@ impl Strangers {
         self.lock().waiting.len() >= MANY.min(self.most / 2)
     }
 
-    /// The stranger, or when the oldest may be asked to go.
-    fn try_enter(self: &Arc<Self>, now: Instant) -> Result<(Stranger, Room), Instant> {
+    /// The stranger, or when another may be asked to go.
+    fn try_enter(self: &Arc<Self>, from: Option<IpAddr>, now: Instant) -> Result<(Stranger, Room), Instant> {
         let mut inside = self.lock();
         let mut room = Room::WasThere;
         if inside.waiting.len() >= self.most
-            && let Some(oldest) = inside.waiting.first_entry()
+            && let Some((number, since)) = inside.who_goes()
         {
-            let old_enough_at = oldest.get().0 + GRACE;
+            let old_enough_at = since + GRACE;
             if now < old_enough_at {
                 return Err(old_enough_at);
             }
-            oldest.remove().1.cancel();
+            if let Some(waiting) = inside.waiting.remove(&number) {
+                waiting.evicted.cancel();
+            }
             room = Room::WasMade;
         }
         let (number, evicted) = (inside.next, CancellationToken::new());
         inside.next += 1;
-        inside.waiting.insert(number, (now, evicted.clone()));
+        inside.waiting.insert(number, Waiting { since: now, from, evicted: evicted.clone() });
         Ok((Stranger { strangers: Arc::clone(self), number, evicted }, room))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    /// The oldest from where most are, and since when it has been here.
+    fn who_goes(&self) -> Option<(u64, Instant)> {
+        let mut crowds: HashMap<Option<IpAddr>, usize> = HashMap::new();
+        for waiting in self.waiting.values() {
+            *crowds.entry(waiting.from).or_default() += 1;
+        }
+        let crowd = |waiting: &Waiting| crowds.get(&waiting.from).copied().unwrap_or(0);
+        let goes = self.waiting.iter().max_by_key(|(number, waiting)| (crowd(waiting), Reverse(**number)));
+        goes.map(|(number, waiting)| (*number, waiting.since))
     }
 }
 
@@ -120,19 +149,41 @@ mod tests {
         let strangers = Strangers::new(16, 1);
         let mut all = Vec::new();
         for _ in 0..8 {
-            let (stranger, room) = strangers.enter().await;
+            let (stranger, room) = strangers.enter(None).await;
             assert_eq!(room, Room::WasThere);
             all.push(stranger);
         }
         let begun = Instant::now();
-        let (ninth, room) = strangers.enter().await;
+        let (ninth, room) = strangers.enter(None).await;
         assert_eq!((room, begun.elapsed() >= GRACE), (Room::WasMade, true));
         let evicted = all.iter().filter(|stranger| stranger.evicted.is_cancelled()).count();
         assert!(evicted == 1 && all[0].evicted.is_cancelled());
         let begun = Instant::now();
-        let (entered, ()) = tokio::join!(strangers.enter(), async { drop(all.pop()) });
+        let (entered, ()) = tokio::join!(strangers.enter(None), async { drop(all.pop()) });
         assert_eq!((entered.1, begun.elapsed()), (Room::WasMade, Duration::ZERO), "the others had their time long ago");
         drop((all, ninth, entered));
         assert!(strangers.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_again_and_again_drives_out_its_own_and_nobody_on_a_slow_link() {
+        let strangers = Strangers::new(16, 1);
+        let (satellite, greedy) = (Some(IpAddr::from([10, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 2])));
+        let (slow, _) = strangers.enter(satellite).await;
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            all.push(strangers.enter(greedy).await.0);
+            tokio::time::advance(GRACE).await;
+        }
+        assert!(!slow.evicted.is_cancelled());
+        assert_eq!(all.iter().filter(|stranger| !stranger.evicted.is_cancelled()).count(), 7);
+        let others = (3..9).map(|host| strangers.enter(Some(IpAddr::from([10, 0, 0, host]))));
+        for other in others {
+            all.push(other.await.0);
+            tokio::time::advance(GRACE).await;
+        }
+        assert!(!slow.evicted.is_cancelled(), "those of the greedy host went before");
+        all.push(strangers.enter(Some(IpAddr::from([10, 0, 0, 9]))).await.0);
+        assert!(slow.evicted.is_cancelled(), "where nobody has more than others, the oldest");
     }
 }

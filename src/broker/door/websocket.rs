@@ -36,6 +36,10 @@ const NOT_SUPPORTED: u16 = 1003;
 const PIECE_BYTES: usize = 4 * 1024;
 const FRAME_BYTES: usize = 16 * 1024;
 
+/// So many pings, or pieces without a byte of payload, in one turn: they cost a client next to nothing, and may come without
+/// end.
+const TURN_MAX: usize = 16;
+
 /// Pongs are left out while the client does not take those before (section 5.5.3: only the newest ping counts).
 const PONGS_BYTES_MAX: usize = 1024;
 
@@ -48,11 +52,14 @@ pub(super) struct Frames<S> {
     closing: Closing,
 }
 
-/// Whether a close frame has been sent.
+/// Whether a close frame has been sent, or has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     No,
+    /// By us.
     Said,
+    /// By the client, and it has been answered: whatever comes behind it is not looked at (sections 1.4, 7.1.2).
+    Heard,
 }
 
 /// What has come and was not yet handed on.
@@ -208,7 +215,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        loop {
+        if this.closing == Closing::Heard {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..TURN_MAX {
             match this.incoming.next(into) {
                 Ok(Next::Payload(_)) => return Poll::Ready(Ok(())),
                 Ok(Next::Ping(body)) => {
@@ -219,6 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
                 }
                 Ok(Next::Close(body)) => {
                     this.close(body.get(..2).unwrap_or_default()); // the code comes back, section 5.5.1
+                    this.closing = Closing::Heard;
                     let _ = this.poll_out(cx)?; // as far as the socket takes it: the client has said that it is the end
                     return Poll::Ready(Ok(()));
                 }
@@ -240,13 +251,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
             }
             this.incoming.bytes.extend_from_slice(piece.filled());
         }
+        cx.waker().wake_by_ref(); // others first
+        Poll::Pending
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_out(cx))?;
-        if self.closing == Closing::Said {
+        if self.closing != Closing::No {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let taken = &bytes[..bytes.len().min(FRAME_BYTES)];
@@ -269,125 +282,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    /// A frame as a client sends it.
-    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mask = [7, 0x80, 0, 0xFF];
-        let mut bytes = vec![first];
-        match payload.len() {
-            length @ 0..=125 => bytes.push(MASKED | u8::try_from(length).expect("small")),
-            length @ 126..=0xFFFF => {
-                bytes.push(MASKED | 0x7E);
-                bytes.extend(u16::try_from(length).expect("small").to_be_bytes());
-            }
-            length => {
-                bytes.push(MASKED | 0x7F);
-                bytes.extend((length as u64).to_be_bytes());
-            }
-        }
-        bytes.extend(mask);
-        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        bytes
-    }
-
-    fn sent() -> Vec<u8> {
-        (0..100_000_u32).flat_map(u32::to_be_bytes).take(200_000).collect()
-    }
-
-    #[tokio::test]
-    async fn fragments_pings_and_frames_of_any_length_become_one_stream_however_they_are_cut() {
-        let sent = sent();
-        let wire = [
-            frame(0x82, &sent[..1]),
-            frame(0x89, b"there?"),
-            frame(0x02, &sent[1..126]),
-            frame(0x89, b""),
-            frame(0x00, b""),
-            frame(0x80, &sent[126..70_000]),
-            frame(0x8A, b"a pong nobody asked for"),
-            frame(0x82, &sent[70_000..]),
-            frame(0x88, &[0x03, 0xE8, b'b', b'y', b'e']),
-        ]
-        .concat();
-        for cut in [1, 3, 7, 1000, wire.len()] {
-            let (near, mut far) = tokio::io::duplex(1 << 20);
-            let mut frames = Frames::new(near, BytesMut::from(&wire[..cut.min(20)]));
-            let rest = wire[cut.min(20)..].to_vec();
-            let client = tokio::spawn(async move {
-                for piece in rest.chunks(cut) {
-                    far.write_all(piece).await.expect("taken");
-                }
-                let mut answers = Vec::new();
-                far.read_to_end(&mut answers).await.expect("closed");
-                answers
-            });
-            let mut received = Vec::new();
-            frames.read_to_end(&mut received).await.expect("to the close frame");
-            assert!(received == sent, "cut {cut}");
-            assert!(frames.incoming.bytes.capacity() <= 4 * PIECE_BYTES, "little is kept of a long frame");
-            assert_eq!(frames.write(b"late").await.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
-            drop(frames);
-            let answers = client.await.expect("content");
-            assert_eq!(answers, [&[0x8A, 6][..], b"there?", &[0x8A, 0, 0x88, 2, 0x03, 0xE8]].concat());
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_sent_goes_in_whole_unmasked_frames_and_ends_with_a_close() {
-        let (near, mut far) = tokio::io::duplex(1 << 20);
-        let sent = sent();
-        let mut frames = Frames::new(near, BytesMut::new());
-        frames.write_all(&sent).await.expect("taken");
-        frames.write_all(b"short").await.expect("taken");
-        frames.shutdown().await.expect("taken");
-        let (mut wire, mut received) = (Vec::new(), Vec::new());
-        far.read_to_end(&mut wire).await.expect("all");
-        let mut rest = &wire[..];
-        while let [0x82, length, behind @ ..] = rest {
-            let (length, behind) = match length {
-                126 => (usize::from(u16::from_be_bytes([behind[0], behind[1]])), &behind[2..]),
-                short => (usize::from(*short), behind),
-            };
-            assert!(length <= FRAME_BYTES);
-            received.extend_from_slice(&behind[..length]);
-            rest = &behind[length..];
-        }
-        assert!(received == [&sent[..], b"short"].concat());
-        assert_eq!(rest, [0x88, 2, 0x03, 0xE8]);
-    }
-
-    #[tokio::test]
-    async fn nonsense_ends_the_connection_with_its_code_and_floods_of_pings_are_not_hoarded() {
-        let huge = [vec![0x82, MASKED | 127], (1_u64 << 63).to_be_bytes().to_vec(), vec![0; 4]].concat();
-        for (nonsense, code) in [
-            (frame(0x81, b"text"), NOT_SUPPORTED),
-            (vec![0x82, 1, b'x'], PROTOCOL_ERROR),
-            (frame(0xF2, b"x"), PROTOCOL_ERROR),
-            (frame(0x80, b"goes on from nowhere"), PROTOCOL_ERROR),
-            ([frame(0x02, b"a"), frame(0x82, b"b")].concat(), PROTOCOL_ERROR),
-            (frame(0x09, b"a ping in pieces"), PROTOCOL_ERROR),
-            (frame(0x89, &[b'x'; 126]), PROTOCOL_ERROR),
-            (frame(0x83, b"x"), PROTOCOL_ERROR),
-            (huge, PROTOCOL_ERROR),
-        ] {
-            let (near, mut far) = tokio::io::duplex(1 << 10);
-            let mut frames = Frames::new(near, BytesMut::from(&nonsense[..]));
-            let mut into = Vec::new();
-            let error = frames.read_to_end(&mut into).await.expect_err("nonsense");
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{nonsense:?}");
-            let mut told = [0; 4];
-            far.read_exact(&mut told).await.expect("told");
-            assert_eq!(told, [[0x88, 2], code.to_be_bytes()].concat()[..], "{nonsense:?}");
-        }
-        let pings = frame(0x89, &[b'p'; 100]).repeat(1000);
-        let (near, far) = tokio::io::duplex(64); // nobody reads what comes back
-        let mut frames = Frames::new(near, BytesMut::from(&[&pings[..], &frame(0x82, b"x")].concat()[..]));
-        let mut one = [0];
-        frames.read_exact(&mut one).await.expect("the payload behind them");
-        assert!(frames.output.len() < 2 * PONGS_BYTES_MAX);
-        drop(far);
-    }
-}
+mod tests;

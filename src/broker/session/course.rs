@@ -54,6 +54,11 @@ impl Course {
         self.taken.is_empty()
     }
 
+    /// Of what is at hand, what would be owed, had there been room.
+    pub(in crate::broker) fn fleeting(&self) -> usize {
+        self.taken.iter().filter(|delivery| delivery.is_fleeting()).count()
+    }
+
     /// Retained messages, for one who has just subscribed.
     pub(in crate::broker) fn add(&mut self, deliveries: impl IntoIterator<Item = Delivery>) -> Errands {
         let before = self.taken.len();

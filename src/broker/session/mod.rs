@@ -268,6 +268,16 @@ impl Session {
         self.outbound.launch(qos, owed)
     }
 
+    /// What was just launched would be owed, had there been room: with the connection it is lost, unless it has arrived.
+    pub(super) fn mark_fleeting(&mut self, packet_id: u16) {
+        self.outbound.mark_fleeting(packet_id);
+    }
+
+    /// How many of those are not known to have arrived.
+    pub(super) fn fleeting(&self) -> usize {
+        self.outbound.fleeting()
+    }
+
     /// The identifier that [`Session::launch`] will give next to what does not stand in the ledger, while there is room.
     pub(super) fn next_id(&self) -> Option<u16> {
         self.outbound.next_id()

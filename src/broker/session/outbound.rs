@@ -28,6 +28,8 @@ enum Awaits {
 struct Flight {
     awaits: Awaits,
     owed: Option<Owed>,
+    /// See [`Outbound::mark_fleeting`].
+    fleeting: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,19 @@ impl Outbound {
         self.flights.values().any(|flight| flight.owed.is_none())
     }
 
+    /// This one would be owed, had there been room: with the connection it is lost, unless it has arrived.
+    pub(super) fn mark_fleeting(&mut self, packet_id: u16) {
+        if let Some(flight) = self.flights.get_mut(&packet_id) {
+            flight.fleeting = true;
+        }
+    }
+
+    /// How many of those are not known to have arrived.
+    pub(super) fn fleeting(&self) -> usize {
+        let on_its_way = |flight: &&Flight| flight.fleeting && flight.awaits != Awaits::Pubcomp;
+        self.flights.values().filter(on_its_way).count()
+    }
+
     /// Everything that earlier connections sent has been seen.
     pub(super) fn caught_up(&mut self) {
         self.unread = false;
@@ -81,7 +96,7 @@ impl Outbound {
                 self.last_id
             }
         };
-        self.flights.insert(id, Flight { awaits, owed });
+        self.flights.insert(id, Flight { awaits, owed, fleeting: false });
         Some(id)
     }
 

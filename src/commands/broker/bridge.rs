@@ -13,14 +13,13 @@ use crate::commands::host_facts;
 use crate::config::{self, GATEWAY};
 
 /// Keys whose meaning is ours without being said.
-const NEEDLESS: [(&str, &str); 9] = [
+const NEEDLESS: [(&str, &str); 8] = [
     ("bridge_protocol_version", "5 is spoken where the other broker does, else 3.1.1"),
     ("try_private", "MQTT 5 says itself what must not come back"),
     ("bridge_attempt_unsubscribe", "nothing is unsubscribed from"),
-    ("start_type", "a bridge connects at once and keeps trying"),
     ("restart_timeout", "a bridge tries again after 1 s, and more and more rarely"),
-    ("idle_timeout", "a bridge stays connected"),
-    ("threshold", "a bridge stays connected"),
+    ("idle_timeout", "it counts for lazy bridges, and there is none here"),
+    ("threshold", "it counts for lazy bridges, and there is none here"),
     ("local_clientid", "a bridge is no client of the local broker"),
     ("local_username", "a bridge is no client of the local broker"),
 ];
@@ -95,7 +94,10 @@ impl Draft {
     fn take(&mut self, key: &str, value: &str, place: &str, notes: &mut Notes) {
         let first = value.split_whitespace().next().unwrap_or_default();
         match key {
-            "address" | "addresses" => self.addresses.extend(value.split_whitespace().map(str::to_owned)),
+            "address" | "addresses" => {
+                let words = value.split_whitespace().take_while(|word| !word.starts_with('#'));
+                self.addresses.extend(words.map(str::to_owned));
+            }
             "topic" => self.topics.extend(topics(value, self.retains)),
             "remote_clientid" | "clientid" => line(&mut self.keys, "client_id", &text(value)),
             "remote_username" | "username" => line(&mut self.keys, "username", &text(value)),
@@ -110,6 +112,17 @@ impl Draft {
             "notifications" if first == "false" => line(&mut self.keys, "notifications", "false"),
             "notifications" | "bridge_outgoing_retain" => {}
             "cleansession" if first == "false" => {}
+            "start_type" if matches!(first, "lazy" | "once") => {
+                let told = format!(
+                    "start_type {first} is NOT carried over: a bridge here connects at once and stays connected, all day, \
+                     also where the link is paid for by use; keep_alive says how often it says that it is there"
+                );
+                notes.add(Weight::Loud, place, told);
+            }
+            "start_type" => {
+                let told = "start_type is not carried over: a bridge connects at once and keeps trying";
+                notes.add(Weight::Quiet, place, told.to_owned());
+            }
             "cleansession" => {
                 let told = "a session with the other broker always persists here: what comes in waits there for session_expiry";
                 notes.add(Weight::Loud, place, told);
@@ -218,6 +231,19 @@ mod tests {
         assert_eq!(out, ["up/a/#", "b", "r/#"]);
         assert_eq!(bridge.uplink.downs[0].mapping.local_filter(), "l/#");
         assert!(matches!(loud.as_slice(), [password] if password.contains("password_file")), "{loud:?}");
+    }
+
+    #[test]
+    fn a_bridge_that_was_connected_only_now_and_then_is_not_made_one_that_always_is_without_a_word() {
+        let said = |line: &str| carried(&["address x # the hall's", "topic a", "idle_timeout 60", line]).1;
+        for start in ["lazy", "once"] {
+            let loud = said(&format!("start_type {start}"));
+            assert!(
+                matches!(loud.as_slice(), [told] if told.contains(start) && told.contains("keep_alive")),
+                "{loud:?}"
+            );
+        }
+        assert!(said("start_type automatic").is_empty());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! mosquitto.conf (mosquitto 2, mosquitto.conf(5)): one `key value` per line, in the order in which it counts.
 //!
 //! `listener` and `connection` begin a part; the keys behind them belong to it. Relative paths are looked for from where
-//! the command runs, as mosquitto does.
+//! the command runs, as mosquitto does. Of a flag, a number or a word only the first word counts, whatever stands behind it;
+//! names and paths go on to the end of the line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -125,15 +126,32 @@ const BRIDGE_KEYS: &[&str] = &[
     "username",
 ];
 
+/// Of these, and of a bridge's keys, flags: 0, 1, true or false, and nothing else.
+const FLAGS: &[&str] = &[
+    "bridge_attempt_unsubscribe",
+    "bridge_insecure",
+    "bridge_outgoing_retain",
+    "bridge_require_ocsp",
+    "check_retain_source",
+    "cleansession",
+    "notifications",
+    "notifications_local_only",
+    "retain_available",
+    "try_private",
+];
+
 /// Reads it, and all that it includes.
 pub(super) fn read(path: &Path, notes: &mut Notes) -> Result<Mosquitto, Failed> {
     let mut lines = Vec::new();
     collect(path, INCLUDES_MAX, &mut lines)?;
-    let per_listener = lines.iter().any(|line| line.key == "per_listener_settings" && line.value == "true");
+    let mut per_listener = false;
+    for line in lines.iter().filter(|line| line.key == "per_listener_settings") {
+        per_listener |= line.flag()?;
+    }
     let (default, found) = (Listener::default(), Mosquitto::default());
     let mut reading = Reading { notes, per_listener, default, restricted: None, found };
     for line in &lines {
-        reading.take(line);
+        reading.take(line)?;
     }
     reading.finish()
 }
@@ -142,6 +160,37 @@ struct Line {
     place: String,
     key: String,
     value: String,
+}
+
+impl Line {
+    fn first(&self) -> &str {
+        self.value.split_whitespace().next().unwrap_or_default()
+    }
+
+    /// As mosquitto reads one. Taken for "no" whatever else it is, a door would be open that was shut.
+    fn flag(&self) -> Result<bool, Failed> {
+        match self.first() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(self.wrong("true, false, 1 or 0")),
+        }
+    }
+
+    fn port(&self) -> Result<u16, Failed> {
+        self.first().parse().map_err(|_| self.wrong("a port"))
+    }
+
+    /// What it says: of a flag only whether it is set.
+    fn said(&self) -> Result<String, Failed> {
+        if FLAGS.contains(&self.key.as_str()) { Ok(self.flag()?.to_string()) } else { Ok(self.value.clone()) }
+    }
+
+    fn wrong(&self, wanted: &str) -> Failed {
+        let Self { place, key, value } = self;
+        Failed::Config(format!(
+            "{place}: {key} is not {wanted}: {value}. mosquitto does not take it, and nothing was written"
+        ))
+    }
 }
 
 fn collect(path: &Path, depth: usize, lines: &mut Vec<Line>) -> Result<(), Failed> {
@@ -181,13 +230,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn take(&mut self, line: &Line) {
+    fn take(&mut self, line: &Line) -> Result<(), Failed> {
         let Line { place, key, value } = line;
-        let first = || value.split_whitespace().next().unwrap_or_default();
         match key.as_str() {
             "listener" => {
-                let bind = value.split_whitespace().nth(1).map(str::to_owned);
-                let port = first().parse().unwrap_or_default();
+                let second = value.split_whitespace().nth(1);
+                let bind = second.filter(|word| !word.starts_with('#')).map(str::to_owned);
+                let port = line.port()?;
                 self.found.listeners.push(Listener { place: place.clone(), port, bind, ..Listener::default() });
             }
             "connection" => {
@@ -197,25 +246,30 @@ impl Reading<'_> {
             key if BRIDGE_KEYS.contains(&key)
                 || ["bridge_", "remote_", "local_"].iter().any(|p| key.starts_with(p)) =>
             {
-                self.take_bridge(line);
+                self.take_bridge(line)?;
             }
-            "allow_anonymous" | "allow_zero_length_clientid" | "password_file" | "acl_file" => self.take_security(line),
-            _ => self.take_listener(line),
+            "allow_anonymous" | "allow_zero_length_clientid" | "password_file" | "acl_file" => {
+                self.take_security(line)?;
+            }
+            _ => self.take_listener(line)?,
         }
+        Ok(())
     }
 
-    fn take_bridge(&mut self, line: &Line) {
-        let Line { place, key, value } = line;
+    fn take_bridge(&mut self, line: &Line) -> Result<(), Failed> {
+        let Line { place, key, .. } = line;
+        let value = line.said()?;
         let secret = key.ends_with("password") || key.ends_with("psk");
         match self.found.bridges.last_mut() {
             None => self.notes.add(Weight::Loud, place, format!("{key} belongs to no connection")),
             Some(bridge) if secret => bridge.lines.push(format!("{key} (left out: a secret belongs into a file)")),
             Some(bridge) => bridge.lines.push(format!("{key} {value}")),
         }
+        Ok(())
     }
 
     /// What counts for all listeners, or for one.
-    fn take_security(&mut self, line: &Line) {
+    fn take_security(&mut self, line: &Line) -> Result<(), Failed> {
         let Line { place, key, value } = line;
         let per_listener = self.per_listener;
         let listener = match self.found.listeners.last_mut() {
@@ -223,8 +277,8 @@ impl Reading<'_> {
             _ => &mut self.default,
         };
         match key.as_str() {
-            "allow_anonymous" => listener.anonymous = Some(value == "true"),
-            "allow_zero_length_clientid" => listener.zero_length_id = Some(value == "true"),
+            "allow_anonymous" => listener.anonymous = Some(line.flag()?),
+            "allow_zero_length_clientid" => listener.zero_length_id = Some(line.flag()?),
             "password_file" => {
                 listener.password_file = Some(value.clone());
                 self.found.password_file = Some((value.into(), place.clone()));
@@ -234,45 +288,51 @@ impl Reading<'_> {
                 self.found.acl_file = Some((value.into(), place.clone()));
             }
         }
+        Ok(())
     }
 
-    fn take_listener(&mut self, line: &Line) {
+    fn take_listener(&mut self, line: &Line) -> Result<(), Failed> {
         let Line { place, key, value } = line;
         let listener = self.found.listeners.last_mut().unwrap_or(&mut self.default);
         let text = || Some(value.clone());
         match key.as_str() {
-            "port" => (listener.port, listener.place) = (value.parse().unwrap_or_default(), place.clone()),
+            "port" => (listener.port, listener.place) = (line.port()?, place.clone()),
             "bind_address" => (listener.bind, listener.place) = (text(), place.clone()),
             "bind_interface" => listener.interface = text(),
-            "max_qos" | "maximum_qos" => listener.max_qos = Some((value.clone(), place.clone())),
-            "protocol" => listener.websocket = value == "websockets",
+            "max_qos" | "maximum_qos" => listener.max_qos = Some((line.first().to_owned(), place.clone())),
+            "protocol" => listener.websocket = line.first() == "websockets",
             "certfile" => listener.certificate = text(),
             "keyfile" => listener.key = text(),
             "cafile" => listener.ca = text(),
-            "require_certificate" => listener.require_certificate = value == "true",
-            "use_identity_as_username" => listener.identity_is_user = value == "true",
-            "use_username_as_clientid" => listener.name_is_id = (value == "true").then(|| place.clone()),
+            "require_certificate" => listener.require_certificate = line.flag()?,
+            "use_identity_as_username" => listener.identity_is_user = line.flag()?,
+            "use_username_as_clientid" => listener.name_is_id = line.flag()?.then(|| place.clone()),
             key if RESTRICTING.contains(&key) => {
                 listener.restricted = Some(key.to_owned());
-                self.take_rest(place, key, value);
+                self.take_rest(line)?;
             }
             key if RESTRICTING_ALL.contains(&key) => {
                 self.restricted = Some(key.to_owned());
                 self.found.plugin |= key.ends_with("plugin");
-                self.take_rest(place, key, value);
+                self.take_rest(line)?;
             }
-            key => self.take_rest(place, key, value),
+            _ => self.take_rest(line)?,
         }
+        Ok(())
     }
 
-    fn take_rest(&mut self, place: &str, key: &str, value: &str) {
+    fn take_rest(&mut self, line: &Line) -> Result<(), Failed> {
+        let Line { place, key, .. } = line;
         if let Some(limit) = LIMITS.iter().find(|limit| **limit == key) {
-            self.found.limits.insert(limit, (value.to_owned(), place.to_owned()));
+            let said = line.said()?;
+            let first = said.split_whitespace().next().unwrap_or_default();
+            self.found.limits.insert(limit, (first.to_owned(), place.clone()));
         } else if let Some((_, why)) = NEEDLESS.iter().find(|(known, _)| *known == key) {
             self.notes.add(Weight::Quiet, place, format!("{key} is not carried over: {why}"));
         } else {
             self.notes.add(Weight::Loud, place, format!("{key} is not carried over: there is no such thing here"));
         }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Mosquitto, Failed> {

@@ -13,7 +13,7 @@ use super::gateway::{Gateway, MAX_AGE, STORE_SIZE_MAX, STORE_SIZE_MIN};
 use super::names::Unique;
 use super::uplink::{self, KEEP_ALIVE, KEEP_ALIVE_RANGE, VERSIONS};
 use super::{local, money, server};
-use crate::model::mapping::Mapping;
+use crate::model::mapping::{Mapping, intersect};
 use crate::model::number::Class;
 use crate::model::topic::{TOPIC_BYTES_MAX, check_filter, is_reserved};
 
@@ -109,11 +109,14 @@ fn bridge(section: &Section<'_, '_>, gateway: &Gateway<'_>, name: Spot<&str>) ->
             out.push(OutPlan { mapping: mapping.clone(), retain });
         }
         if direction != Direction::Out {
-            connection.downs.push(DownPlan { mapping, qos, retain });
+            connection.downs.push(DownPlan { mapping, qos, retain, both_ways: false });
         }
     }
     if section.tables("topic").is_empty() {
         section.missing("topic", "a bridge without [[bridge.topic]] carries nothing");
+    }
+    for down in &mut connection.downs {
+        down.both_ways = out.iter().any(|out| go_round(out, down));
     }
     few(section, "topic", &connection.downs);
     let max_size = section.size("max_size", STORE_SIZE_MIN..=STORE_SIZE_MAX).unwrap_or(STORE_SIZE);
@@ -130,7 +133,8 @@ pub fn downs(section: &Section<'_, '_>, plan: &mut UplinkPlan) -> Vec<DownPlan> 
         let trail = Trail::Index(&list, position);
         let Some(down) = Section::open(section.cx, node, &trail, schema::UPLINK_DOWN) else { continue };
         let (qos, retain) = (qos(&down), retain(&down));
-        downs.extend(mapping(&down, &plan.topic_prefix, true).map(|mapping| DownPlan { mapping, qos, retain }));
+        let coming = mapping(&down, &plan.topic_prefix, true);
+        downs.extend(coming.map(|mapping| DownPlan { mapping, qos, retain, both_ways: false }));
     }
     few(section, "down", &downs);
     let at = section.get("down").map_or(section.at, |node| node.at);
@@ -144,6 +148,13 @@ pub fn downs(section: &Section<'_, '_>, plan: &mut UplinkPlan) -> Vec<DownPlan> 
         section.report(section.wrong("down", at, message));
     }
     downs
+}
+
+/// Does anything that goes out to be retained there come in to be retained here?
+fn go_round(out: &OutPlan, down: &DownPlan) -> bool {
+    let is_kept = out.retain == RetainHere::AsPublished && down.retain == RetainHere::AsPublished;
+    let (there, coming) = (out.mapping.remote_filter(), down.mapping.remote_filter());
+    is_kept && intersect(&there, &coming).is_some()
 }
 
 fn few(section: &Section<'_, '_>, key: &str, downs: &[DownPlan]) {

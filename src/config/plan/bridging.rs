@@ -27,6 +27,9 @@ pub struct DownPlan {
     pub qos: ReceiveQos,
     /// `retain`
     pub retain: RetainHere,
+    /// What is retained on its topics comes in, and goes out as well: which of the two is newer, neither side can say.
+    /// Then MQTT 5 is spoken.
+    pub both_ways: bool,
 }
 
 /// What is asked for upstream; what was published there at QoS 2 comes at 1, at least once.

@@ -42,10 +42,10 @@ use tokio::sync::oneshot;
 
 use pending::{Publish, Retained};
 pub use rows::{
-    Committed, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow, SessionId,
-    SessionRow, Source, SubscriptionRow, WillRow,
+    Committed, Ended, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow,
+    SessionId, SessionRow, Source, SubscriptionRow, WillRow,
 };
-use writer::{Contents, Request, Shared, State, Writer};
+use writer::{Contents, Request, Shared, State, Wanted, Writer};
 
 /// Bytes of owed messages that may wait for one commit; what comes beyond is refused as on a disk in trouble.
 const PENDING_MAX: usize = 32 * 1024 * 1024;
@@ -324,7 +324,24 @@ impl Ledger {
         if state.closed {
             let _ = told.send(Err(NotRead("it is closed".to_owned()))); // whoever asked may be gone
         } else {
-            state.requests.push(Request { id, from_ordinal, most_bytes, told });
+            state.requests.push(Request { id, wanted: Wanted::Page { from_ordinal, most_bytes, told } });
+        }
+        self.shared.entered(state);
+        read
+    }
+
+    /// Of what a session is owed that which has ended, oldest first, up to a bound; `is_over` judges
+    /// [`MessageRow::expires_unix_ms`]. Everything entered before is seen. Never told if the ledger is closed; nothing, if it
+    /// cannot be read.
+    pub fn ended(
+        &self,
+        id: SessionId,
+        is_over: impl Fn(i64) -> bool + Send + 'static,
+    ) -> oneshot::Receiver<Vec<Ended>> {
+        let (told, read) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if !state.closed {
+            state.requests.push(Request { id, wanted: Wanted::Ended { is_over: Box::new(is_over), told } });
         }
         self.shared.entered(state);
         read

@@ -1,4 +1,4 @@
-//! Reading what a session is owed, a page at a time.
+//! Reading what a session is owed, a page at a time; and what of it nobody needs any more.
 
 use std::sync::Arc;
 
@@ -6,9 +6,12 @@ use rusqlite::{Connection, Row, params};
 
 use super::batch::Changes;
 use super::load::counted;
-use super::rows::{MessageRow, OwedRow, SessionId};
+use super::rows::{Ended, MessageRow, OwedRow, SessionId};
 use super::tables::{QOS, RELEASED, RETAIN};
 use crate::disk::fault::Fault;
+
+/// So many are told of at a time.
+const ENDED_MAX: usize = 16 * 1024;
 
 /// What a row counts for beside its content, bytes.
 const ROW_COST: usize = 64;
@@ -45,6 +48,33 @@ pub(super) fn read(
         }
         bytes += ROW_COST + row.message.bytes_with(&row.identifiers);
         found.push(row);
+    }
+    Ok(found)
+}
+
+/// Of what it is owed, whatever has ended: `is_over` judges the column `expires`. Ordinals and their bytes.
+pub(super) fn ended(
+    connection: &Connection,
+    id: SessionId,
+    is_over: &(dyn Fn(i64) -> bool + Send),
+    pending: Option<&Changes>,
+) -> Result<Vec<Ended>, Fault> {
+    let mut query = connection.prepare_cached(
+        "SELECT ordinal, bytes, expires FROM owed JOIN message ON message.id = owed.message
+         WHERE session = ?1 AND expires IS NOT NULL ORDER BY ordinal",
+    )?;
+    let mut rows = query.query([id.0.cast_signed()])?;
+    let mut found = Vec::new();
+    while found.len() < ENDED_MAX
+        && let Some(row) = rows.next()?
+    {
+        let (ordinal, bytes) = (counted(0, row.get(0)?)?, counted(1, row.get(1)?)?);
+        let is_gone = |changes: &Changes| {
+            changes.forget || changes.settled.contains(&ordinal) || changes.released.contains(&ordinal)
+        };
+        if is_over(row.get(2)?) && !pending.is_some_and(is_gone) {
+            found.push(Ended { ordinal, bytes });
+        }
     }
     Ok(found)
 }

@@ -171,6 +171,15 @@ pub struct OwedRow {
     pub released: bool,
 }
 
+/// One that a session is owed and that nobody needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its number in its session.
+    pub ordinal: u64,
+    /// Of topic, payload, properties and identifiers.
+    pub bytes: u64,
+}
+
 /// A session as it was found at start, with what belongs to it.
 ///
 /// **How long it has to live.** The ledger judges nothing: at boot the clock may be wrong by years. The broker must

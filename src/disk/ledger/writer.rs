@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::pending::Entered;
-use super::rows::{Found, OwedRow, SessionId};
+use super::rows::{Ended, Found, OwedRow, SessionId};
 use super::upkeep::{self, Upkeep};
 use super::{LedgerFigures, NotRead, load, page, tables};
 use crate::disk::fault::Fault;
@@ -34,13 +34,22 @@ const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Durat
 /// Condition variables cannot wait for `Duration::MAX`.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
 
-/// Somebody who wants to read.
-#[derive(Debug)]
+/// Somebody who wants to read of a session.
 pub(super) struct Request {
     pub id: SessionId,
-    pub from_ordinal: u64,
-    pub most_bytes: usize,
-    pub told: oneshot::Sender<Result<Vec<OwedRow>, NotRead>>,
+    pub wanted: Wanted,
+}
+
+/// What somebody wants to read.
+pub(super) enum Wanted {
+    Page { from_ordinal: u64, most_bytes: usize, told: oneshot::Sender<Result<Vec<OwedRow>, NotRead>> },
+    Ended { is_over: Box<dyn Fn(i64) -> bool + Send>, told: oneshot::Sender<Vec<Ended>> },
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -362,20 +371,29 @@ impl Writer {
     }
 
     fn answer(&self, request: Request) {
-        let Request { id, from_ordinal, most_bytes, told } = request;
+        let Request { id, wanted } = request;
         let state = self.shared.lock();
         let pending = state.trouble.is_some().then(|| state.entered.batch().sessions.get(&id)).flatten().cloned();
         drop(state);
-        let read = match &self.connection {
-            Some(connection) => page::read(connection, id, from_ordinal, most_bytes, pending.as_ref()),
-            None => Err(Fault::Unavailable("the file is not open".to_owned())),
-        };
-        let read = read.map_err(|fault| {
-            if fault.is_damage() {
-                self.shared.lock().in_trouble(&fault);
+        let connection = self.connection.as_ref().ok_or_else(|| Fault::Unavailable("the file is not open".to_owned()));
+        let pending = pending.as_ref();
+        // Whoever asked may be gone.
+        match wanted {
+            Wanted::Page { from_ordinal, most_bytes, told } => {
+                let read = connection.and_then(|file| page::read(file, id, from_ordinal, most_bytes, pending));
+                let _ = told.send(read.map_err(|fault| self.not_read(&fault)));
             }
-            NotRead(fault.to_string())
-        });
-        let _ = told.send(read); // whoever asked may be gone
+            Wanted::Ended { is_over, told } => {
+                let read = connection.and_then(|file| page::ended(file, id, &*is_over, pending));
+                let _ = told.send(read.map_err(|fault| self.not_read(&fault)).unwrap_or_default());
+            }
+        }
+    }
+
+    fn not_read(&self, fault: &Fault) -> NotRead {
+        if fault.is_damage() {
+            self.shared.lock().in_trouble(fault);
+        }
+        NotRead(fault.to_string())
     }
 }

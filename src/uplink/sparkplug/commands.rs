@@ -30,7 +30,7 @@ use crate::payload::sparkplug::{
     Command, DataType, NEXT_SERVER, REBIRTH, SCAN_RATE, State, decode_command, decode_state,
 };
 use crate::road::inside::InnerDoor;
-use crate::uplink::client::{Receiver, Retained, Wanted};
+use crate::uplink::client::{Handling, Receiver, Wanted};
 use crate::uplink::downlink::Commands;
 use crate::uplink::intake::{Arrived, Intake};
 use crate::uplink::stats::UplinkStats;
@@ -170,12 +170,12 @@ impl EdgeNode {
     /// For the one SUBSCRIBE of a session. One filter stands for all devices: a reload may make others writable, and births
     /// follow it in the same session.
     pub(in crate::uplink) fn filters(&self) -> Vec<Wanted> {
-        let wanted = |filter, retained| Wanted { filter, qos: ReceiveQos::AtLeastOnce, retained };
-        let mut filters = vec![wanted(self.node.topic(Kind::NCmd), Retained::No)];
+        let wanted = |filter, handling| Wanted { filter, qos: ReceiveQos::AtLeastOnce, handling };
+        let mut filters = vec![wanted(self.node.topic(Kind::NCmd), Handling::Never)];
         if self.commands.is_some() {
-            filters.push(wanted(self.node.device_commands(), Retained::No));
+            filters.push(wanted(self.node.device_commands(), Handling::Never));
         }
-        filters.extend(self.ears.host_topic.clone().map(|topic| wanted(topic, Retained::Yes)));
+        filters.extend(self.ears.host_topic.clone().map(|topic| wanted(topic, Handling::AtFirst)));
         filters
     }
 

@@ -5,6 +5,7 @@ use super::*;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ironbridge::config::plan::SessionsPlan;
 use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::model::time::Boot;
 
@@ -117,6 +118,37 @@ async fn what_has_expired_in_the_meantime_is_not_sent_and_the_rest_says_how_long
         assert_eq!(broker.publisher.stats().dropped_expired.get(), 1);
         broker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_has_expired_makes_room_for_what_is_fresh_though_its_client_stays_away() {
+    let (time, clock) = at(0);
+    let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };
+    let broker = Running::with(Setup { sessions, ..with(clock) }).await;
+    absent(&broker, "c", "q", 1).await;
+    let mut sender = broker.v5("sender").await;
+    assert!(sender.give(message("q", 1, "for ever")).await);
+    let body = "x".repeat(1000);
+    for _ in 0..30 {
+        assert!(sender.give(expiring(&body, 30)).await);
+    }
+    time.advance(Duration::from_secs(40));
+    let stats = broker.publisher.stats();
+    let mut kept = 0;
+    while stats.dropped_full.get() == 0 {
+        kept += 1;
+        assert!(sender.give(expiring(&body, 300)).await);
+    }
+    assert!((20..40).contains(&kept), "{kept}");
+    until("it has been looked through", || stats.dropped_expired.get() == 30).await;
+    assert!(sender.give(message("q", 1, "fresh")).await);
+    assert_eq!(stats.dropped_full.get(), 1);
+    let (mut client, _) = back(&broker, "c").await;
+    let seen = client.take_texts(kept + 1).await;
+    assert_eq!((&*seen[0], &*seen[1], &*seen[kept]), ("for ever", &*body, "fresh"));
+    client.ping().await;
+    assert_eq!(stats.dropped_expired.get(), 30);
+    broker.stop().await;
 }
 
 #[tokio::test]

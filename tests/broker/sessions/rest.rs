@@ -98,9 +98,15 @@ async fn clients_retained_messages_that_come_after_a_reconnect_say_that_they_wer
     broker.stop().await;
 }
 
+/// One session may fill the bound for all; each has a share of 4 KiB.
+fn crowded() -> SessionsPlan {
+    let size = 64 << 10;
+    SessionsPlan { session_max_size: size, sessions_max_size: size, max_sessions: 8, ..SessionsPlan::default() }
+}
+
 #[tokio::test]
 async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_others_have_room() {
-    let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };
+    let sessions = crowded();
     let mut broker = Running::with(Setup { sessions, ..Setup::default() }).await;
     absent(&broker, "full", "q", 1).await;
     absent(&broker, "other", "r", 1).await;
@@ -112,8 +118,11 @@ async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_
     assert!(sender.give(message("r", 1, "room")).await);
     let notice = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");
     assert_eq!((notice.event, notice.subject.as_str()), ("broker_session_full", "full"));
+    for _ in 0..5 {
+        assert!(sender.give(message("q", 1, &body)).await, "after it was noticed");
+    }
     let dropped = broker.publisher.stats().dropped_full.get();
-    assert!((30..50).contains(&dropped), "{dropped}");
+    assert!((35..55).contains(&dropped), "{dropped}");
     let mut watch = broker.v5("watch").await;
     watch.subscribe(filter("$SYS/broker/sessions/dropped", 0), None).await;
     while watch.message().await.payload != dropped.to_string() {}
@@ -123,7 +132,7 @@ async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_
     let (mut full, connack) = Client5::open(broker.address, "full", lasting(3600)).await;
     let told = connack.properties.expect("properties").user_properties;
     assert_eq!(told, [("dropped".to_owned(), dropped.to_string())]);
-    for n in 0..100 - dropped {
+    for n in 0..105 - dropped {
         let seen = full.take().await;
         assert!(seen.payload.starts_with(format!("{n} ").as_bytes()));
     }
@@ -134,6 +143,52 @@ async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_
     let (mut other, _) = back(&broker, "other").await;
     assert_eq!(other.take().await.payload, "room");
     broker.notices.close();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_keeps_up_gets_everything_though_what_others_are_owed_has_filled_the_bound_for_all() {
+    let broker = Running::with(Setup { sessions: crowded(), ..Setup::default() }).await;
+    let (mut here, _) = back(&broker, "here").await;
+    here.subscribe(filter("q", 1), None).await;
+    let (mut full, _) = back(&broker, "full").await;
+    full.subscribe(filter("q", 1), None).await;
+    full.subscribe(filter("$share/g/r", 1), None).await;
+    full.leave().await;
+    let mut sender = broker.v5("sender").await;
+    let body = "x".repeat(5000); // more than a share
+    for n in 0..50 {
+        assert!(sender.give(message("q", 1, &format!("{n} {body}"))).await);
+        assert!(here.take().await.payload.starts_with(format!("{n} ").as_bytes()));
+    }
+    let stats = broker.publisher.stats();
+    let dropped = stats.dropped_full.get();
+    assert!((35..45).contains(&dropped), "the absent one's alone: {dropped}");
+    let small = "x".repeat(200);
+    while stats.dropped_full.get() == dropped {
+        assert!(sender.give(message("q", 1, &small)).await, "until that has no room for such a one either");
+        here.take().await;
+    }
+    let before = stats.dropped_full.get();
+    assert!(sender.give(message("q", 1, &format!("last {body}"))).await);
+    assert!(here.message().await.payload.starts_with(b"last "));
+    drop(here); // without an acknowledgement
+    until("it is counted, for both", || stats.dropped_full.get() == before + 2).await;
+    let (mut here, connack) = Client5::open(broker.address, "here", lasting(3600)).await;
+    let told = connack.properties.expect("properties").user_properties;
+    assert_eq!(told, [("dropped".to_owned(), "1".to_owned())]);
+    // Of a group one who has room is owed it, whoever's turn it is.
+    absent(&broker, "roomy", "$share/g/r", 1).await;
+    let larger = "x".repeat(600); // what the one that is here was charged has come back
+    for n in 0..5 {
+        assert!(sender.give(message("r", 1, &format!("{n} {larger}"))).await);
+    }
+    assert_eq!(stats.dropped_full.get(), dropped + 3);
+    let (mut roomy, _) = back(&broker, "roomy").await;
+    for n in 0..5 {
+        assert!(roomy.take().await.payload.starts_with(format!("{n} ").as_bytes()));
+    }
+    here.ping().await;
     broker.stop().await;
 }
 
