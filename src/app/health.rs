@@ -22,6 +22,7 @@ const REASONS: &[(&str, &str)] = &[
     ("broker_retained_not_kept", "broker"),
     ("certificate_unusable", "certificate"),
     ("uplink_disabled", "uplink"),
+    ("config_unusable", "config"),
 ];
 
 /// Conditions that are seen better elsewhere.
@@ -128,16 +129,25 @@ mod tests {
         assert_eq!(told.as_deref(), Some("1 of 2 are paused by hand: pump"));
     }
 
-    #[test]
-    fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
+    /// Parts of the reasons, and of the notes.
+    fn judged<const N: usize>(events: [&'static str; N]) -> [Vec<&'static str>; 2] {
         let (mut reasons, mut notes) = (Vec::new(), Vec::new());
-        let told = ["broker_listener_down", "status_listener_down"].map(|event| {
+        let told = events.map(|event| {
             let (subject, detail) = ("127.0.0.1:1".to_owned(), "address in use".to_owned());
             let at = Stamp { boot: Boot(1), micros: 0 };
             Told { at, notice: Notice { event, phase: Phase::Active, subject, detail } }
         });
         conditions(told, &mut reasons, &mut notes);
-        let parts = |findings: &[Finding]| findings.iter().map(|finding| finding.part).collect::<Vec<_>>();
-        assert_eq!((parts(&reasons), parts(&notes)), (vec!["broker"], vec!["status"]));
+        [reasons, notes].map(|findings| findings.iter().map(|finding| finding.part).collect())
+    }
+
+    #[test]
+    fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
+        assert_eq!(judged(["broker_listener_down", "status_listener_down"]), [["broker"], ["status"]]);
+    }
+
+    #[test]
+    fn a_file_that_would_not_start_is_a_reason_and_one_that_waits_for_a_restart_is_a_note() {
+        assert_eq!(judged(["config_unusable", "config_needs_restart"]), [["config"], ["config"]]);
     }
 }

@@ -4,9 +4,9 @@
 //! A configuration that is wrong, or that changes what needs a restart, changes nothing. One reload at a time; a second one
 //! during a trial begins a trial of its own, against the same plan before.
 //!
-//! Events: `config_reloaded`, `reload_refused`, and `config_rolled_back`, which holds for as long as the file, by which the
-//! next start will go, is not the one in force. Audited (`audit=`): `config_changed` once for each
-//! part, `config_refused`, `config_rolled_back`.
+//! Events: `config_reloaded`, `reload_refused`; and for as long as the file, by which the next start will go, is not the one
+//! in force one of these holds: `config_rolled_back`, `config_unusable` (no start would come of it) or `config_needs_restart`.
+//! Audited (`audit=`): `config_changed` once for each part, `config_refused`, `config_rolled_back`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +29,11 @@ use crate::uplink::UplinkStats;
 /// Where the time of a trial was not enough to say how a device or an uplink stands it is looked at again, so often and so
 /// many times; a device that has still not been asked, or a link that is away, says nothing against the plan.
 const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
+
+/// The file is not the one in force, and why.
+const ROLLED_BACK: &str = "config_rolled_back";
+const UNUSABLE: &str = "config_unusable";
+const NEEDS_RESTART: &str = "config_needs_restart";
 
 /// What is still to be done about a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +142,11 @@ impl Reloader {
             let count = problems.count();
             tracing::warn!(audit = "config_refused", count, "configuration refused");
             house.tell("reload_refused", format!("nothing was changed: {count} problems in the configuration"));
+            let detail = format!(
+                "the file has {count} problems and no start would come of it: mend it (`ironbridge check` says where); what \
+                 was in force before still is"
+            );
+            house.file_is(UNUSABLE, detail);
         }
     }
 
@@ -196,18 +206,23 @@ impl House {
         let detail =
             format!("{reason}; the configuration before is back in force{rights}, the file is as it was: mend it");
         self.rolled_back = true;
-        self.notice("config_rolled_back", Phase::Active, detail);
+        self.notice(ROLLED_BACK, Phase::Active, detail);
     }
 
     /// The file says what is in force.
     fn file_in_force(&mut self) {
-        if std::mem::take(&mut self.rolled_back) {
-            let detail = "the file and what is in force are the same".to_owned();
-            self.notice("config_rolled_back", Phase::Cleared, detail);
-            if self.trial.is_none() {
-                self.show(Configuration::InForce);
-            }
+        let of_file = |notice: &Notice| [ROLLED_BACK, UNUSABLE, NEEDS_RESTART].contains(&notice.event);
+        self.means.notices.over("the file and what is in force are the same", of_file);
+        if std::mem::take(&mut self.rolled_back) && self.trial.is_none() {
+            self.show(Configuration::InForce);
         }
+    }
+
+    /// The file was read anew, and is not in force for this reason. What was rolled back before still is.
+    fn file_is(&self, event: &'static str, detail: String) {
+        let earlier = |notice: &Notice| [UNUSABLE, NEEDS_RESTART].contains(&notice.event) && notice.event != event;
+        self.means.notices.over("the file is another one now", earlier);
+        self.notice(event, Phase::Active, detail);
     }
 }
 
@@ -232,6 +247,7 @@ impl House {
         let keys = changes.restart.join(", ");
         tracing::error!(audit = "config_refused", keys, "reload refused, this needs a restart");
         self.tell("reload_refused", format!("nothing was changed: {keys}: needs a restart"));
+        self.file_is(NEEDS_RESTART, format!("the file changes {keys}: in force after the next start"));
         Outcome::NeedsRestart { changes }
     }
 

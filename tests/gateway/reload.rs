@@ -233,6 +233,9 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     watch.event("reload_refused", "once").await;
     daemon.signal(Signal::HUP);
     until("it was refused again", || daemon.times_said("audit=\"config_refused\"") == 2).await;
+    // It runs on, and the next power cut would be its last.
+    let event = watch.event("config_unusable", "active").await;
+    assert!(event["detail"].as_str().unwrap().contains("1 problems and no start would come of it"), "{event}");
 
     home.configure(&text.replacen("data_dir = \"data\"", "data_dir = \"elsewhere\"", 1).replacen(
         "\"100ms\"\n[[device.tag",
@@ -243,12 +246,15 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     assert_eq!(code, 78);
     assert!(err.contains("gateway.data_dir changed: needs a restart"), "{err}");
     assert_eq!(lives(&daemon, "b0"), (1, 0));
+    watch.event("config_unusable", "cleared").await;
+    watch.event("config_needs_restart", "active").await;
 
     home.configure(&text.replacen("poll = \"100ms\"", "poll = \"50ms\"", 1));
     let (code, out, _) = ask(&home, &["check", "--config", "ironbridge.toml", "--against-running"]).await;
     assert_eq!((code, out.trim()), (0, "a reload would change:\ndevice d0 changed: 1 tags changed"));
     assert_eq!(lives(&daemon, "b0"), (1, 0), "and has not");
     assert_eq!(applied(&home).await.trim(), "reloaded\ndevice d0 changed: 1 tags changed");
+    watch.event("config_needs_restart", "cleared").await;
     assert!(reload(&home).await.1.contains("nothing has changed"));
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(reload(&home).await.0, 75, "nobody is there");

@@ -156,6 +156,16 @@ try:
         verdict = m.run("ironbridge store verify --dir /var/lib/ironbridge", check=False)
         assert verdict.returncode == 0, verdict.stdout + verdict.stderr
 
+    @prove("an upgrade over a configuration that is wrong leaves the running program alone, and says so")
+    def _():
+        before = pid()
+        m.run(f"cp {CONFIG} /srv/right.toml && echo 'nonsense = 1' >> {CONFIG}")
+        told = m.run(f"{APT} --reinstall install {second}")
+        assert "NOT RESTARTED" in told.stdout + told.stderr and "nonsense" in told.stdout + told.stderr, told
+        assert (pid(), state()) == (before, "active")
+        m.run(f"cat /srv/right.toml > {CONFIG} && systemctl restart {UNIT}")
+        m.wait_for("good values again", good, 30)
+
     @prove("who disabled it is not overruled by an upgrade")
     def _():
         m.run(f"systemctl disable --now {UNIT} && {APT} --reinstall install {second}")
