@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 use super::house::House;
 use super::publisher::{Configuration, status};
 use super::trial::{Health, Link, Trial, Verdict, judge};
-use crate::config::Problems;
 use crate::config::difference::{Changes, HOLES_MAX, Part, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
+use crate::config::{Problems, Text};
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
@@ -46,6 +46,15 @@ enum Judged {
 #[derive(Clone)]
 pub struct Reloader {
     house: Arc<Mutex<Option<House>>>,
+}
+
+/// Where the texts are from that a gateway began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The file.
+    File,
+    /// The configuration before the one in the file, which did not outlive its trial: see [`super::Fallback`].
+    Before,
 }
 
 /// What became of a reload.
@@ -86,10 +95,20 @@ impl Reloader {
         Some(compared(running, &arranged(running, plan)))
     }
 
-    /// A configuration that was read anew and is right. Goes on to its end even if this is cancelled.
-    pub async fn apply(&self, plan: Plan) -> Outcome {
+    /// What the plan of the start was read from.
+    pub async fn began_with(&self, texts: Vec<Text>, origin: Origin) {
+        let mut guard = self.house.lock().await;
+        let Some(house) = guard.as_mut() else { return };
+        house.texts = Arc::new(texts);
+        if origin == Origin::Before {
+            house.passed_over();
+        }
+    }
+
+    /// A configuration that was read anew and is right, and its texts. Goes on to its end even if this is cancelled.
+    pub async fn apply(&self, plan: Plan, texts: Vec<Text>) -> Outcome {
         let reloader = self.clone();
-        let applied = tokio::spawn(async move { reloader.exchange(plan).await }).await;
+        let applied = tokio::spawn(async move { reloader.exchange(plan, Arc::new(texts)).await }).await;
         let error = match applied {
             Ok(outcome) => return outcome,
             Err(error) => error,
@@ -101,7 +120,7 @@ impl Reloader {
         Outcome::Stopping
     }
 
-    async fn exchange(&self, plan: Plan) -> Outcome {
+    async fn exchange(&self, plan: Plan, texts: Arc<Vec<Text>>) -> Outcome {
         let mut guard = self.house.lock().await;
         let Some(house) = guard.as_mut() else { return Outcome::Stopping };
         let new = arranged(&house.plan, plan);
@@ -111,19 +130,16 @@ impl Reloader {
         }
         if changes.is_empty() {
             house.gatekeeper.reload(&new.broker).await;
-            house.file_in_force();
+            house.texts = texts;
+            house.file_in_force().await;
             tracing::info!("the configuration has not changed");
             return Outcome::Unchanged;
         }
         audit(&changes);
-        let (before, stood) = match house.trial.take() {
-            Some(trial) => (trial.before, trial.stood),
-            None => (Arc::clone(&house.plan), house.health()),
-        };
         let trial = new.gateway.trial;
-        let number = house.begin_trial(before, stood);
+        let number = house.begin_trial(texts, trial).await;
         house.change(new, &changes).await;
-        house.file_in_force();
+        house.file_in_force().await;
         let told = changes.to_string();
         house.tell("config_reloaded", told.trim_end().replace('\n', "; "));
         match trial {
@@ -195,8 +211,10 @@ impl Reloader {
 
 impl House {
     async fn roll_back(&mut self, reason: &str) {
-        let Some(before) = self.trial.as_ref().map(|trial| Plan::clone(&trial.before)) else { return };
+        let Some(trial) = &self.trial else { return };
         tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
+        let before = Plan::clone(&trial.before);
+        self.texts = Arc::clone(&trial.texts);
         let back = arranged(&self.plan, before);
         let changes = difference(&self.plan, &back);
         audit(&changes);
@@ -209,11 +227,23 @@ impl House {
         self.notice(ROLLED_BACK, Phase::Active, detail);
     }
 
+    /// The last life ended badly while the configuration in the file was on trial, and this one began with the one before.
+    fn passed_over(&mut self) {
+        let reason = "the gateway ended badly, or the power went, while the configuration in the file was on trial";
+        tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
+        self.rolled_back = true;
+        self.show(Configuration::RolledBack);
+        let detail =
+            format!("{reason}; the configuration before is in force, the file is as it was: mend it, then reload");
+        self.notice(ROLLED_BACK, Phase::Active, detail);
+    }
+
     /// The file says what is in force.
-    fn file_in_force(&mut self) {
+    async fn file_in_force(&mut self) {
         let of_file = |notice: &Notice| [ROLLED_BACK, UNUSABLE, NEEDS_RESTART].contains(&notice.event);
         self.means.notices.over("the file and what is in force are the same", of_file);
         if std::mem::take(&mut self.rolled_back) && self.trial.is_none() {
+            self.forget_before().await;
             self.show(Configuration::InForce);
         }
     }
@@ -251,16 +281,37 @@ impl House {
         Outcome::NeedsRestart { changes }
     }
 
-    fn begin_trial(&mut self, before: Arc<Plan>, stood: Health) -> u64 {
+    /// Of what these texts say. If it may be taken back, what it would be taken back to is on the disk first: nobody judges
+    /// a plan that kills the process.
+    async fn begin_trial(&mut self, texts: Arc<Vec<Text>>, trial: Option<Duration>) -> u64 {
         self.trials += 1;
-        self.trial = Some(Trial { before, stood, number: self.trials });
+        let trials = self.trials;
+        let (before, of_before, stood) = match self.trial.take() {
+            Some(trial) => (trial.before, trial.texts, trial.stood),
+            None => (Arc::clone(&self.plan), Arc::clone(&self.texts), self.health()),
+        };
+        if trial.is_some() {
+            let (fallback, before, tried) = (self.fallback.clone(), Arc::clone(&of_before), Arc::clone(&texts));
+            let kept = tokio::task::spawn_blocking(move || fallback.keep(&before, &tried)).await;
+            if let Ok(Err(error)) = kept {
+                tracing::warn!(%error, "a restart during the trial will go by the new configuration");
+            }
+        }
+        self.texts = texts;
+        self.trial = Some(Trial { before, texts: of_before, stood, number: trials });
         self.show(Configuration::OnTrial);
-        self.trials
+        trials
+    }
+
+    async fn forget_before(&self) {
+        let fallback = self.fallback.clone();
+        drop(tokio::task::spawn_blocking(move || fallback.forget()).await);
     }
 
     /// What the plan in force does not have is dropped now.
     async fn end_trial(&mut self, configuration: Configuration) {
         self.trial = None;
+        self.forget_before().await;
         self.settle().await;
         self.show(configuration);
     }

@@ -122,12 +122,13 @@ impl Running {
 
     /// Takes everything down in order; returns when all that was polled is committed and saved.
     pub async fn stop(self) {
-        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, farewell, .. } = self;
+        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, farewell, broke, .. } =
+            self;
+        let in_order = broke.borrow().is_none();
         stop.begin();
         let hurry = tokio::spawn(pass_hurry_on(stop.clone(), farewell)); // a reload may have the house
-        let Some(House { means, buses, uplinks, mut bridges, .. }) = given(reloader.close(), &stop).await else {
-            return hurry.abort();
-        };
+        let Some(house) = given(reloader.close(), &stop).await else { return hurry.abort() };
+        let House { means, buses, uplinks, mut bridges, trial, fallback, .. } = house;
         buses.ended().await;
         drop(means); // lets go of the lanes into the store
         join_all(&mut tasks.sources, "a source").await;
@@ -152,6 +153,9 @@ impl Running {
         report(tasks.store_watch.await, "the store's watch");
         store.finish().await;
         bridges.finish().await;
+        if trial.is_some() && in_order {
+            fallback.forget(); // it did not come to a bad end: the next start goes by the file
+        }
         hurry.abort();
         drop(run_dir);
         tracing::info!("stopped");

@@ -41,6 +41,7 @@ use super::board::Sources;
 use super::bridges::Bridges;
 use super::buses::Buses;
 use super::events::Events;
+use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
@@ -242,6 +243,8 @@ fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
         roster: UplinkRoster::default(),
         bridge_stores: StoreRoster::default(),
         gatekeeper,
+        texts: Arc::default(),
+        fallback: Fallback::in_dir(&base.plan.gateway.data_dir),
         trial: None,
         trials: 0,
         rolled_back: false,

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::Text;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{Plan, UplinkPlan};
 use crate::flow::hub::Standing;
@@ -19,6 +20,8 @@ use crate::uplink::UplinkState;
 pub(super) struct Trial {
     /// The last plan that was known to be well, or that nobody had doubts about.
     pub before: Arc<Plan>,
+    /// What that was read from.
+    pub texts: Arc<Vec<Text>>,
     /// How things stood under it.
     pub stood: Health,
     /// Which trial this is: a later reload begins another one.

@@ -414,6 +414,46 @@ async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_start_until_the_file_is_another_one() {
+    let plcs = plcs(1).await;
+    let all = addresses(&plcs);
+    let (old, new) = ("rollback_after = \"10m\"", "rollback_after = \"9m\"");
+    let home = Home::new(&plant(&all, old));
+    let tried = plant(&all, new).replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    home.configure(&tried);
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    drop(daemon); // SIGKILL: of the watchdog, or for want of memory
+    for _ in 0..2 {
+        let daemon = home.run();
+        let watch = Watch::on_all(daemon.mqtt().await).await;
+        watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+        assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+        watch.until("gw/d0/v", "polled", good(0)).await;
+    }
+    // Whoever wants it all the same reloads it; and an end in order is none that speaks against it.
+    let daemon = home.run();
+    daemon.mqtt().await;
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    assert_eq!(daemon.stop().await, Some(0));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
+    assert!(reload(&home).await.1.contains("nothing has changed"));
+    // It dies on trial once more, and this time somebody mends the file before the start.
+    home.configure(&plant(&all, old));
+    applied(&home).await;
+    drop(daemon);
+    home.configure(&tried);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_the_middle_of_a_reload_it_starts_with_the_new_file_and_has_lost_nothing() {
     let plcs = plcs(2).await;
     let all = addresses(&plcs);
