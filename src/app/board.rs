@@ -4,6 +4,7 @@
 //! would keep a store or a lane open.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::access::Access;
@@ -54,6 +55,8 @@ pub(super) struct Sources {
     pub access: Arc<Access>,
     pub notices: Notices,
     pub progress: Progress,
+    /// The time is the system's own word.
+    pub unvouched: Arc<AtomicBool>,
     pub alarms: Shown,
     pub status: Arc<StatusStats>,
 }

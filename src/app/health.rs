@@ -3,6 +3,7 @@
 //! A condition that a room has told and not taken back counts by its name; see [`REASONS`]. `status::health` says what the
 //! difference between a reason and a note is.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::config::plan::{BusPlan, Carrier};
@@ -12,6 +13,7 @@ use crate::status::board::{Board, Bus, Device};
 use crate::status::health::{Finding, Health};
 
 use super::board::Sources;
+use super::timekeeper::UNVOUCHED;
 
 /// Conditions that somebody has to mend, and the part they are of. Not among them: the status page has no door. It shows the
 /// gateway and is no part of its work; whoever needs it sees that nobody answers.
@@ -58,6 +60,11 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
     notes.extend(devices(&board.devices, "paused", "are paused by hand"));
     if board.gateway.clock == "unknown" {
         let text = "nobody vouches for the time".to_owned();
+        notes.push(Finding { part: "clock", name: String::new(), text });
+    } else if sources.unvouched.load(Ordering::Relaxed) {
+        let text = format!(
+            "{UNVOUCHED}: run chrony or systemd-timesyncd, or say gateway.time_source = \"system\" where it is right"
+        );
         notes.push(Finding { part: "clock", name: String::new(), text });
     }
     Health::new(reasons, notes)

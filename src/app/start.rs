@@ -188,6 +188,7 @@ fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> S
         access: Arc::clone(access),
         notices: base.notices.clone(),
         progress: base.progress.clone(),
+        unvouched: base.watch.unvouched(),
         alarms,
         status: Arc::default(),
     }

@@ -52,7 +52,8 @@ pub struct Gateway {
     pub uptime_s: u64,
     /// Now.
     pub time: String,
-    /// `fixed` while somebody vouches for the time, else `unknown`.
+    /// `fixed` while the time is known (by whoever vouches for it; where nobody can be asked, by the system's clock), else
+    /// `unknown`.
     pub clock: &'static str,
     /// Is all well?
     pub health: Health,
