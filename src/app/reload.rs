@@ -333,7 +333,8 @@ impl House {
             let open = doors.iter().any(|(door, open)| *door == plan && *open);
             listeners.insert(name, open);
         }
-        Health { devices, uplinks, listeners, store_failed: self.means.store.stats().failed.get() > 0 }
+        let (users_unread, store_failed) = (self.gatekeeper.is_locked(), self.means.store.stats().failed.get() > 0);
+        Health { devices, uplinks, listeners, users_unread, store_failed }
     }
 
     fn tell(&self, event: &'static str, detail: String) {
