@@ -322,8 +322,10 @@ def work(browser, base):
     page.keyboard.press("Escape")
 
     page.click("[data-operation=pause]")
+    page.evaluate("device => choose(device)", EVIL)  # as the page does by itself when a reload takes the device out meanwhile
     page.click("#ask-box button[value=yes]")
-    visit.until("a paused device says so", "[...document.querySelectorAll('.device')].some(row => row.innerText.includes('pump-1') && row.innerText.includes('paused'))")
+    page.select_option("#device", "pump-1")
+    visit.until("the device that was asked about is paused, and says so", "[...document.querySelectorAll('.device')].some(row => row.innerText.includes('pump-1') && row.innerText.includes('paused'))")
     visit.until("its values are bad, and why", "[...document.querySelectorAll('#rows .quality')].every(cell => cell.innerText.includes('paused'))")
     visit.until("it is among the events", "document.getElementById('events').innerText.includes('paused on the status page by hmi')")
     page.click("[data-operation=resume]")

@@ -626,10 +626,11 @@ async function write() {
 const identity = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), byte => byte.toString(16).padStart(2, "0")).join("");
 
 async function operate(operation) {
-  const words = { pause: `Pause ${board.device}? Its values are bad until it is resumed, and it cannot be written.`, reset: `Reset ${board.device}? Its counters begin at zero and what was learned of it is forgotten.` };
+  const device = board.device; // the one that is asked about: another may be chosen, or take its place, before the answer
+  const words = { pause: `Pause ${device}? Its values are bad until it is resumed, and it cannot be written.`, reset: `Reset ${device}? Its counters begin at zero and what was learned of it is forgotten.` };
   if (words[operation] && !await sure(words[operation])) return;
   try {
-    await ask("/api/command/" + operation, JSON.stringify({ device: board.device }));
+    await ask("/api/command/" + operation, JSON.stringify({ device }));
     say(at("operated"), { poll: "Polled.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
   } catch (trouble) {
     say(at("operated"), trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
