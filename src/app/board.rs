@@ -28,6 +28,7 @@ use crate::store::StoreStats;
 use crate::uplink::UplinkStats;
 
 use super::alarms::Shown;
+use super::figures;
 use super::health;
 use super::router::{BusSlot, PlanNow, Slots};
 use super::uplinks::{StoreRoster, UplinkRoster};
@@ -37,6 +38,23 @@ const DAY_MS: i64 = 86_400_000;
 
 /// Shorter than this, what was written says nothing about a day.
 const WRITTEN_AFTER_S: u64 = 60;
+
+/// What a command on this box may ask of the running gateway, whoever may see the status page.
+#[derive(Clone)]
+pub struct Insight(pub(super) Sources);
+
+impl Insight {
+    /// As `GET /api/status` has it, for somebody who may see all.
+    pub fn status(&self) -> String {
+        let board = self.0.board();
+        serde_json::to_string(&board.with_alarms(|_| true)).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// As `GET /metrics` has it.
+    pub fn metrics(&self) -> String {
+        figures::all(&self.0).text().unwrap_or_else(|error| error.to_string())
+    }
+}
 
 /// Where figures come from. Cheap to clone.
 #[derive(Clone)]

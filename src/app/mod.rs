@@ -42,6 +42,7 @@ mod trial;
 mod uplinks;
 pub mod watchdog;
 
+pub use board::Insight;
 pub use bridges::bridge_store_dir;
 pub use fallback::Fallback;
 pub use reload::{Origin, Outcome, Reloader};

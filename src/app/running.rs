@@ -21,6 +21,7 @@ use crate::host::facts::RuntimeDir;
 use crate::host::notify::{self, Notify};
 use crate::store::StoreHandle;
 
+use super::board::Insight;
 use super::house::House;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
@@ -63,6 +64,7 @@ pub struct Running {
     pub(super) store: StoreHandle,
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) status: Option<SocketAddr>,
+    pub(super) insight: Insight,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
     pub(super) reloader: Reloader,
@@ -83,6 +85,11 @@ impl Running {
     /// Where the status page is; `None` where there is none, or its address cannot be bound.
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.status
+    }
+
+    /// How everything stands, for who asks on this box.
+    pub fn insight(&self) -> Insight {
+        self.insight.clone()
     }
 
     /// The store, for its newest numbers and counters. Dropped before [`Running::stop`], or the store cannot end.

@@ -37,7 +37,7 @@ use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
 use super::alarms::{AlarmBoard, Shown};
-use super::board::Sources;
+use super::board::{Insight, Sources};
 use super::bridges::Bridges;
 use super::buses::Buses;
 use super::events::Events;
@@ -124,6 +124,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let figures = figures(&base, &house, &access, alarms.shown());
     let renew = house.gatekeeper.renewals();
     let crew = house.means.crew(&stop);
+    let insight = Insight(figures.clone());
     let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
     let status = status.inspect_err(|_| stop.begin())?;
 
@@ -153,6 +154,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         store,
         addresses,
         status,
+        insight,
         run_dir,
         store_dir: store_dir(&plan),
         reloader,

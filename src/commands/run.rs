@@ -68,7 +68,8 @@ async fn serve(config: &Path) -> Result<(), Failed> {
     notify.ready();
     let (reloader, one) = (running.reloader(), Mutex::new(()));
     reloader.began_with(texts, origin).await;
-    let reloads = Reloads { reloader, config: config.to_owned(), notify: notify.clone(), one };
+    let insight = running.insight();
+    let reloads = Reloads { reloader, insight, config: config.to_owned(), notify: notify.clone(), one };
     let broken = tokio::select! {
         () = stop.begun() => None,
         what = running.broken() => Some(what),
@@ -168,9 +169,11 @@ async fn waits_in_vain(lives: &Lives, notify: &Notify, signals: &mut Signals) ->
     }
 }
 
-/// Reads the configuration again when that is asked for: by a signal, or over the control socket.
+/// Reads the configuration again when that is asked for: by a signal, or over the control socket; which has other questions,
+/// too.
 struct Reloads {
     reloader: app::Reloader,
+    insight: app::Insight,
     config: PathBuf,
     notify: Notify,
     /// From reading to the word of readiness: a text that was read earlier must not come after a newer one.
@@ -193,6 +196,8 @@ impl Reloads {
             Ok(socket) => {
                 let answer = async |question| match question {
                     Question::Reload => self.reload().await,
+                    Question::Status => fitting(self.insight.status()),
+                    Question::Metrics => fitting(self.insight.metrics()),
                     Question::Compare { config, texts } => self.compare(config, texts).await,
                 };
                 socket.serve(answer).await;
@@ -262,6 +267,16 @@ async fn off_the_loop<T: Send + 'static>(
 
 fn outcome(outcome: &str, text: String) -> Answer {
     Answer { outcome: outcome.to_owned(), text, ..Answer::default() }
+}
+
+/// A plant of many thousands of devices has more to tell than goes through the socket.
+fn fitting(text: String) -> Answer {
+    let bytes = text.len();
+    if bytes <= control::TEXT_MAX {
+        outcome("told", text)
+    } else {
+        outcome("fault", format!("{bytes} bytes are more than the control socket takes"))
+    }
 }
 
 fn wrong(problems: &Problems) -> Answer {
