@@ -31,9 +31,12 @@ REQUIRED_DISTRO_FEATURES = "systemd"
 
 CVE_PRODUCT = "ironbridge"
 
-# An appliance carries neither the simulated cloud nor its broker; `PACKAGECONFIG:append = " demo"` brings them back.
+# An appliance carries neither the simulated cloud nor its broker, nor doors that few plants have: `PACKAGECONFIG:append =
+# " mqtt-sn quic demo"` brings them back, each by its name.
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[demo] = "--features demo"
+PACKAGECONFIG[mqtt-sn] = "--features mqtt-sn"
+PACKAGECONFIG[quic] = "--features quic"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
 # Cargo runs outside the source tree and so does not see its .cargo/config.toml.
