@@ -8,7 +8,8 @@
 //! | path | body | answer |
 //! |---|---|---|
 //! | `POST /api/command/write` | `{"device":…,"tag":…,"value":…}`, optional `"id"` | 200: the result as on `…/set/result`, or `{"outcome":"pending"}` |
-//! | `POST /api/command/poll`, `pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}` |
+//! | `POST /api/command/pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}` |
+//! | `POST /api/command/poll` | `{"device":…}` | 200 `{"outcome":"asked"}`: what comes of it is seen in the values |
 //!
 //! 401: not logged in. 403: no such right, or `login`'s conditions are not met. 404: no such device or tag. 409: not now.
 
@@ -86,9 +87,10 @@ pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes
     };
     match (lobby.operate)(ix, operation) {
         Ok(()) => {
-            lobby.access.operated(deed("done"));
+            let outcome = if operation == Operation::Poll { "asked" } else { "done" };
+            lobby.access.operated(deed(outcome));
             tell(&lobby, &who, &device, operation);
-            super::json(&serde_json::json!({ "outcome": "done" }))
+            super::json(&serde_json::json!({ "outcome": outcome }))
         }
         Err(unwilling) => {
             lobby.access.operated(deed(unwilling.as_str()));

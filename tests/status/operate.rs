@@ -49,7 +49,9 @@ async fn a_write_goes_the_way_of_a_set_message_and_its_result_comes_back() {
 async fn without_the_right_nothing_is_done_and_that_is_written_down() {
     let site = Site::open().await;
     let (half, viewer, stranger) = (site.logged_in("half").await, site.logged_in("viewer").await, site.browser().await);
-    assert_eq!(half.post("/api/command/poll", &json!({"device": "plc"})).await.status, 200);
+    let asked = half.post("/api/command/poll", &json!({"device": "plc"})).await;
+    assert_eq!((asked.status, asked.json()), (200, json!({"outcome": "asked"})));
+    assert!(site.daemon.said("operation=\"poll\" outcome=\"asked\"").is_some(), "nobody knows yet what comes of it");
     let refused = half.post(WRITE, &write(&json!(1))).await;
     assert_eq!(refused.status, 403, "who operates does not yet write: {refused:?}");
     assert_eq!(half.post("/api/command/poll", &json!({"device": "nobody"})).await.status, 404);

@@ -87,8 +87,9 @@ function span(seconds) {
   seconds = Math.max(0, seconds);
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 119) return `${Math.round(seconds)} s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)} min`;
+  const minutes = Math.round(seconds / 60); // once, or 10795 s are 2 h 60 min
+  if (minutes < 120) return `${minutes} min`;
+  if (seconds < 172800) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   return `${Math.round(seconds / 86400)} days`;
 }
 
@@ -631,7 +632,7 @@ async function operate(operation) {
   if (words[operation] && !await sure(words[operation])) return;
   try {
     await ask("/api/command/" + operation, JSON.stringify({ device }));
-    say(at("operated"), { poll: "Polled.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
+    say(at("operated"), { poll: "Asked.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
   } catch (trouble) {
     say(at("operated"), trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
   }
