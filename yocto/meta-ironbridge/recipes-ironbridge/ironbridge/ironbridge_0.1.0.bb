@@ -78,10 +78,10 @@ do_compile_ptest_cargo[postfuncs] += "keep_unit_tests"
 SYSTEMD_SERVICE:${PN} = "ironbridge.service"
 
 # A read-only root cannot run sysusers at boot: the user is made with the image. The number is fixed because files on
-# the data partition outlive every image. Serial ports belong to dialout.
+# the data partition outlive every image. Serial ports belong to dialout. Local clients by unix socket are a group apart.
 IRONBRIDGE_UID ?= "741"
 USERADD_PACKAGES = "${PN}"
-GROUPADD_PARAM:${PN} = "--system --gid ${IRONBRIDGE_UID} ironbridge"
+GROUPADD_PARAM:${PN} = "--system --gid ${IRONBRIDGE_UID} ironbridge; --system ironbridge-clients"
 USERADD_PARAM:${PN} = "--system --uid ${IRONBRIDGE_UID} --gid ironbridge --groups dialout --no-create-home \
                        --home-dir ${localstatedir}/lib/ironbridge --shell ${base_sbindir}/nologin ironbridge"
 
