@@ -115,7 +115,7 @@ try:
         for path in ("man/man1/ironbridge.1.gz", "man/man5/ironbridge.toml.5.gz", "bash-completion/completions/ironbridge",
                      "zsh/vendor-completions/_ironbridge", "fish/vendor_completions.d/ironbridge.fish",
                      "doc/ironbridge/examples/ironbridge.toml", "doc/ironbridge/examples/drop-ins/serial.conf",
-                     "doc/ironbridge/ironbridge.cdx.json", "doc/ironbridge/copyright", "doc/ironbridge/changelog.gz"):
+                     "doc/ironbridge/ironbridge.cdx.json", "doc/ironbridge/copyright", "doc/ironbridge/NOTICES.gz", "doc/ironbridge/changelog.gz"):
             m.run(f"test -s /usr/share/{path}")
         m.run("ironbridge check --config /usr/share/doc/ironbridge/examples/pump-station.toml && dpkg --verify ironbridge")
 

@@ -130,7 +130,10 @@ fn the_user_of_the_image_is_the_one_sysusers_knows() {
     assert!(sysusers.lines().any(|line| line == "m ironbridge dialout"));
     let recipe = recipe();
     assert!(recipe.contains("--home-dir ${localstatedir}/lib/ironbridge ") && recipe.contains("--groups dialout "));
-    assert!(sysusers.lines().any(|line| line == "g ironbridge-clients -") && recipe.contains("; --system ironbridge-clients\""));
+    assert!(
+        sysusers.lines().any(|line| line == "g ironbridge-clients -")
+            && recipe.contains("; --system ironbridge-clients\"")
+    );
 }
 
 #[test]
