@@ -37,12 +37,13 @@ fn readme() -> String {
 fn commands() -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for block in blocks("sh") {
-        lines.extend(block.replace("\\\n", " ").lines().map(|line| line.trim().to_owned()));
+        lines.extend(block.replace("\\\n", " ").lines().map(str::to_owned));
     }
     let text = readme();
     let prose = text.split("\n```").step_by(2); // what stands between fences
     lines.extend(prose.flat_map(|part| part.split('`').skip(1).step_by(2)).map(str::to_owned));
-    let ours = lines.into_iter().map(|line| line.replace("cargo run --release --", "ironbridge"));
+    let each = lines.iter().flat_map(|line| line.split("&&"));
+    let ours = each.map(|line| line.trim().trim_start_matches("sudo ").replace("cargo run --release --", "ironbridge"));
     ours.filter(|line| line.starts_with("ironbridge ")).collect()
 }
 

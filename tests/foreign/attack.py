@@ -11,6 +11,7 @@ usage: attack.py IRONBRIDGE        (needs openssl; nmap if there is one; else st
 import base64, json, os, re, resource, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
 from besieged import connect_packet, packet, patiently, publish_packet, text
+from bench import check, failures, free_port, wait_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 binary = os.path.realpath(sys.argv[1])
@@ -21,20 +22,6 @@ if not shutil.which("openssl"):
 PASSWORD, VIEWER = "canary-9f2c-password", "canary-77aa-viewer"
 PERIOD = 0.25
 EVIL = "<script>alert(1)</script>\"'\n<3>forged: line\x1b[31m\r"
-failures = []
-
-
-def check(name, got, wanted=True):
-    ok = wanted(got) if callable(wanted) else got == wanted
-    print(f"  {'ok  ' if ok else 'FAIL'} {name}" + ("" if ok else f": got {str(got)[:300]!r}"), flush=True)
-    if not ok:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def outside():
@@ -148,16 +135,6 @@ unit = "<i>"
 
     def files(self):
         return sum(len(os.listdir(f"/proc/{process.pid}/fd")) for process in self.processes)
-
-
-def wait_port(port):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    sys.exit(f"nobody listens at {port}")
 
 
 def dial(port, host="127.0.0.1", seconds=10):

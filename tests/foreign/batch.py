@@ -15,27 +15,11 @@ import paho.mqtt.client as mqtt
 import zstandard
 
 import batch_consumer
+from bench import free_port, wait_port
 
 UPLINKS = [("text", 'format = "json"'), ("columns", 'format = "batch"\nbatch_samples = 500'), ("devices", 'layout = "device"'),
            ("lists", 'batch_samples = 300\ncompress = "zstd"')]
 TYPES = ["int16", "uint16", "int32", "uint32", "float32", "float64", "int64", "uint64", "string(8)"]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_port(port, seconds=20):
-    until = time.time() + seconds
-    while time.time() < until:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nothing listens on port {port}")
 
 
 def exactly(conn, count):

@@ -16,7 +16,7 @@ import argparse, collections, os, shutil, socket, subprocess, sys, tempfile, thr
 
 import paho.mqtt.client as mqtt
 
-from local import free_port, wait_port
+from bench import free_port, wait_port
 
 RATE = 150          # messages a second and direction
 SETTLE_S = 40       # patience for what is still on its way at the end

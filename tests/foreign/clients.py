@@ -6,14 +6,10 @@ usage: clients.py IRONBRIDGE      (needs mosquitto_sub, mosquitto_pub, mosquitto
 """
 import json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile, time
 
+from bench import free_port
+
 PATIENCE = 30
 failures = []
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Broker:

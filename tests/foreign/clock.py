@@ -7,7 +7,8 @@ import datetime, glob, json, os, shutil, signal, subprocess, sys, tempfile, thre
 
 import paho.mqtt.client as mqtt
 
-from local import PLC, check, failures, free_port, sub, wait_port
+from bench import check, failures, free_port, sub, wait_port
+from local import PLC
 
 CONFIG = """
 [gateway]

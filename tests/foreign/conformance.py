@@ -19,7 +19,9 @@ anew and read.
 
 Fails when a test is not passed here and has no reason in MISSES below. mosquitto runs with the same tests as they are.
 """
-import argparse, concurrent.futures, contextlib, itertools, json, os, pathlib, queue, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import argparse, concurrent.futures, contextlib, itertools, json, os, pathlib, queue, re, shutil, signal, socket, subprocess, sys, tempfile, threading
+
+from bench import wait_port
 
 GROUPS = ("01", "02", "03", "04", "05", "07", "09", "10", "11", "12", "13")
 TEST_MAX = 150  # seconds; the longest one waits for wills and expiry for about 40
@@ -310,16 +312,6 @@ def run_mosquitto_tests(source, tests, broker, jobs, work):
         if not found[test[1]] and (broker.name == "mosquitto" or test[1] not in MISSES):
             found[test[1]] = one(test)[1]
     return found
-
-
-def wait_port(port):
-    until = time.time() + 60
-    while time.time() < until:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 0.5).close()
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit(f"nothing listens on port {port}")
 
 
 def run_paho(source, script, broker, only, jobs, work):

@@ -12,7 +12,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from local import check, failures, free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGET = os.path.abspath(os.path.join(HERE, "../../target/foreign"))
@@ -226,10 +226,7 @@ def main():
     finally:
         plant.kill()
         gateway.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

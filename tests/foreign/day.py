@@ -15,7 +15,7 @@ import bisect, datetime, glob, json, os, shutil, signal, subprocess, sys, tempfi
 
 import paho.mqtt.client as mqtt
 
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOUR = float(sys.argv[2]) if len(sys.argv) > 2 else 6.0

@@ -8,7 +8,7 @@ What is not there is SKIPPED, visibly.
 import os, shutil, signal, socket, ssl, stat, subprocess, sys, tempfile, time
 
 from crowd import modules, mqtt_js, paho
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 
 USER, PASSWORD = "hmi", "pass word"
 JS_PASSWORD = "plain"

@@ -10,7 +10,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 
 
 class Client(mqtt.Client):

@@ -5,12 +5,12 @@ usage: fair.py IRONBRIDGE [--for SECONDS] [--timeout 200ms]        (pip: paho-mq
 Default 20 s; by hand 120 s and --timeout 1s. The lines are ptys whose devices answer when 19200 baud would have carried
 the bytes; every question is written down with its moment, and that is what is judged.
 """
-import argparse, collections, json, os, select, shutil, signal, statistics, struct, subprocess, sys, tempfile, threading, time, tty
+import argparse, collections, json, os, select, signal, statistics, struct, subprocess, sys, tempfile, threading, time, tty
 
 import paho.mqtt.client as mqtt
 
 from hostile import crc
-from local import Client, check, failures, free_port, wait_port
+from bench import Client, check, free_port, verdict, wait_port
 
 CHARACTER = 10 / 19200
 THINK = 0.003
@@ -160,10 +160,7 @@ def main():
             line.ended = True
         if gateway:
             gateway.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

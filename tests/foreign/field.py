@@ -5,6 +5,8 @@ usage: field.py IRONBRIDGE        (needs mosquitto_sub, mosquitto_pub, socat, op
 """
 import json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
 
+from bench import check, failures, free_port
+
 SERVER = """
 import asyncio, ssl, struct, sys
 from pymodbus import FramerType
@@ -69,21 +71,7 @@ scale = 0.1
 access = "read-write"
 """
 WANTED = {"voltage": 230.5, "temperature": -2, "energy": 2**63 - 1, "far": 4711, "run": True, "beyond": None, "setpoint": 10.0}
-failures = []
 running = []
-
-
-def check(name, got, wanted):
-    ok = wanted(got) if callable(wanted) else got == wanted
-    print(f"  {'ok  ' if ok else 'FAIL'} {name}" + ("" if ok else f": got {got!r}"))
-    if not ok:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def start(*command):

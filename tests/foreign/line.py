@@ -12,6 +12,8 @@ import json, os, random, shutil, signal, socket, subprocess, sys, tempfile, thre
 
 import serial
 
+from bench import free_port
+
 failures, running = [], []
 dice = random.Random(11)
 
@@ -34,12 +36,6 @@ def stop(process):
     except ProcessLookupError:
         pass
     process.wait()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Plug:

@@ -6,7 +6,7 @@ usage: live.py IRONBRIDGE        (needs socat; pip: pymodbus pyserial)
 """
 import json, os, shutil, signal, struct, subprocess, sys, tempfile, time
 
-from local import check, failures, free_port
+from bench import check, failures, free_port
 
 SERVER = """
 import asyncio, json, sys

@@ -3,12 +3,14 @@
 
 usage: local.py IRONBRIDGE        (needs mosquitto_sub; pip: pymodbus paho-mqtt)
 """
-import json, os, queue, shutil, signal, socket, struct, subprocess, sys, tempfile, time
+import json, shutil, signal, subprocess, sys, tempfile, time
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pymodbus.client import ModbusTcpClient
+
+from bench import Client, check, command, free_port, sub, verdict, wait_port
 
 PLC = """
 import asyncio, struct, sys
@@ -70,70 +72,6 @@ scale = 0.1
 access = "read-write"
 write = { min = 0.0, max = 50.0 }
 """
-failures = []
-
-
-def check(name, got, wanted):
-    ok = wanted(got) if callable(wanted) else got == wanted
-    print(f"  {'ok  ' if ok else 'FAIL'} {name}" + ("" if ok else f": got {got!r}"))
-    if not ok:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_port(port):
-    for _ in range(200):
-        try:
-            return socket.create_connection(("127.0.0.1", port), 0.5).close()
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nothing listens on port {port}")
-
-
-def sub(port, topic, count, version="311", seconds=10):
-    out = subprocess.run(["mosquitto_sub", "-V", version, "-p", str(port), "-t", topic, "-v", "-C", str(count), "-W", str(seconds)],
-                         capture_output=True, text=True).stdout
-    return dict(line.split(" ", 1) for line in out.splitlines())
-
-
-class Client:
-    def __init__(self, port, version, name="tester/with+odd#id"):
-        self.inbox = queue.Queue()
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
-        self.client.on_message = lambda _c, _u, m: self.inbox.put(m)
-        self.granted = queue.Queue()
-        self.client.on_subscribe = lambda _c, _u, _mid, codes, *_: self.granted.put(codes)
-        self.client.connect("127.0.0.1", port, keepalive=5)
-        self.client.loop_start()
-
-    def subscribe(self, topic, qos=1):
-        self.client.subscribe(topic, qos)
-        return self.granted.get(timeout=5)
-
-    def get(self, seconds=5):
-        try:
-            return self.inbox.get(timeout=seconds)
-        except queue.Empty:
-            return None
-
-    def close(self):
-        self.client.disconnect()
-        self.client.loop_stop()
-
-
-def command(client, topic, payload, properties=None, retain=False):
-    info = client.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-    message = client.get()
-    try:
-        info.wait_for_publish(5)
-    except (ValueError, RuntimeError):
-        pass
-    return json.loads(message.payload) if message else None
 
 
 def main():
@@ -262,10 +200,7 @@ poll = "200ms"
     finally:
         plc.kill()
         gateway.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import datetime, json, shutil, signal, struct, subprocess, sys, tempfile, time
 import paho.mqtt.client as mqtt
 from pymodbus.client import ModbusTcpClient
 
-from local import Client, check, command, failures, free_port, sub, wait_port
+from bench import Client, check, command, failures, free_port, sub, verdict, wait_port
 
 SERVER = """
 import asyncio, json, sys
@@ -360,10 +360,7 @@ poll = "200ms"
         plc.kill()
         gateway.kill()
     sunspec(binary)
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ the gateway is killed with SIGKILL again and again. Then: every (stream, epoch, 
 
 usage: outage.py IRONBRIDGE [--samples N] [--kills N]     (needs mosquitto, openssl; pip: pymodbus paho-mqtt)
 """
-import argparse, collections, datetime, json, os, random, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import argparse, collections, datetime, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 import paho.mqtt.client as mqtt
+
+from bench import free_port, wait_port
 
 TAGS = 200
 PERIOD_MS = 100
@@ -23,23 +25,6 @@ async def main():
     await ModbusTcpServer(SimDevice(1, (bits, bits, regs, regs)), address=("127.0.0.1", int(sys.argv[1]))).serve_forever()
 asyncio.run(main())
 """ % TAGS
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_port(port, seconds=15):
-    until = time.time() + seconds
-    while time.time() < until:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nothing listens on port {port}")
 
 
 def make_pki(d):

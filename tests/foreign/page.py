@@ -9,7 +9,9 @@ wider than the screen, and the browser may ask nobody but the gateway.
 
 usage: page.py IRONBRIDGE [--pictures DIR]        (needs Chromium; pip: playwright)
 """
-import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
+import json, os, re, shutil, signal, subprocess, sys, tempfile, time, urllib.request
+
+from bench import free_port
 
 try:
     from playwright.sync_api import sync_playwright
@@ -40,12 +42,6 @@ def start(*command, **more):
     process = subprocess.Popen(command, start_new_session=True, **more)
     running.append(process)
     return process
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def config(work, port):

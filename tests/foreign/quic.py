@@ -14,7 +14,7 @@ import asyncio, os, shutil, signal, socket, subprocess, sys, tempfile, threading
 
 import paho.mqtt.client as mqtt
 
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 
 NEAR, FAR, MOVED = "10.9.1.1", "10.9.1.2", "10.9.1.3"  # of namespaces that only this program sees
 USER = "up"
@@ -34,12 +34,6 @@ def certificates(work):
     openssl("x509", "-req", "-in", f"{work}/server.csr", "-CA", f"{work}/ca.crt", "-CAkey", f"{work}/ca.key", "-CAcreateserial",
             "-days", "365", "-extfile", f"{work}/server.ext", "-out", f"{work}/server.crt")
     os.chmod(f"{work}/server.key", 0o600)
-
-
-def free_udp_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def carry(reader, writer):
@@ -202,7 +196,7 @@ def uplink(work, url):
 
 def by_aioquic(binary, work, ends):
     print("aioquic and paho as a client of our listener")
-    udp, tcp, wrong = free_udp_port(), free_port(), free_port()
+    udp, tcp, wrong = free_port(socket.SOCK_DGRAM), free_port(), free_port()
     process, ask = gateway(binary, work, "door", quic(work, f"127.0.0.1:{udp}"))
     ends.append(process)
     foreign_client(work, udp, tcp)
@@ -232,7 +226,7 @@ def by_aioquic(binary, work, ends):
 
 def to_aioquic(binary, work, ends):
     print("our uplink, aioquic as the server, mosquitto behind it")
-    udp, tcp, local = free_udp_port(), free_port(), free_port()
+    udp, tcp, local = free_port(socket.SOCK_DGRAM), free_port(), free_port()
     with open(f"{work}/mosquitto.conf", "w") as file:
         file.write(f"listener {tcp} 127.0.0.1\nallow_anonymous true\n")
     ends.append(subprocess.Popen(["mosquitto", "-c", f"{work}/mosquitto.conf"], stderr=subprocess.DEVNULL))

@@ -7,7 +7,7 @@ Default 10 s of looking at the silent ones, whose gateway takes 0.3 s to say so;
 import argparse, asyncio, collections, contextlib, json, shutil, signal, struct, subprocess, sys, tempfile, threading, time
 
 from hostile import Mbap
-from local import check, failures, free_port, sub, wait_port
+from bench import check, free_port, sub, verdict, wait_port
 
 HOLES = {13, 27}
 LONGEST = 20
@@ -169,10 +169,7 @@ def main():
         check("SIGTERM ends it with 0", gateway.wait(20), 0)
     finally:
         gateway.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ by SIGHUP, a third file is wrong.
 
 usage: reload.py IRONBRIDGE        (needs mosquitto; pip: paho-mqtt)
 """
-import json, os, selectors, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import json, os, selectors, signal, socket, struct, subprocess, sys, tempfile, threading, time
 
 SERVERS, UNITS, PERIOD = 20, 25, 1.0
 DEVICES = SERVERS * UNITS
@@ -60,7 +60,7 @@ if sys.argv[1] == "plant":
     sys.exit(plant(sys.argv[2], [int(fd) for fd in sys.argv[3:]]))
 
 import paho.mqtt.client as mqtt
-from local import check, failures, free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 
 binary = os.path.realpath(sys.argv[1])
 
@@ -236,10 +236,7 @@ def main():
         for process in processes:
             process.kill()
             process.wait()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ killed and forgets, acknowledgements withheld; a backlog of a million samples; a
 usage: satellite.py IRONBRIDGE [--backlog N] [--rate BYTES_PER_S] [--rtt S] [--strict]
        (needs mosquitto; pip: paho-mqtt protobuf zstandard)
 """
-import argparse, collections, heapq, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import argparse, collections, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 import paho.mqtt.client as mqtt
 
 from batch_consumer import Consumer
-from local import free_port, wait_port
+from bench import free_port, wait_port
 
 DEVICES, TAGS = 10, 100
 SEGMENT = 1400                                              # a modem's; loopback's own 64 KB are more than the modem's queue

@@ -5,6 +5,8 @@ usage: scan.py IRONBRIDGE        (needs socat; pip: pymodbus pyserial)
 """
 import json, os, signal, socket, subprocess, sys, tempfile, threading, time
 
+from bench import check, failures, free_port
+
 SERVER = """
 import asyncio, sys
 from pymodbus import FramerType, ModbusDeviceIdentification
@@ -39,20 +41,7 @@ async def main():
 asyncio.run(main())
 """
 READS = {"1", "2", "3", "4", "17", "43"}
-failures, running = [], []
-
-
-def check(name, got, wanted):
-    ok = wanted(got) if callable(wanted) else got == wanted
-    print(f"  {'ok  ' if ok else 'FAIL'} {name}" + ("" if ok else f": got {got!r}"))
-    if not ok:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+running = []
 
 
 def start(*command, **options):

@@ -11,7 +11,7 @@ import csv, json, os, shutil, signal, subprocess, sys, tempfile, time
 import paho.mqtt.client as mqtt
 from pymodbus.client import ModbusSerialClient, ModbusTcpClient
 
-from local import Client, check, command, failures, free_port, sub, wait_port
+from bench import Client, check, command, free_port, sub, verdict, wait_port
 from maps import TAGS, WRITTEN, layout, same
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -182,10 +182,7 @@ def main():
     finally:
         for process in [process for server in servers for process in server.processes] + ([gateway] if gateway else []):
             process.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

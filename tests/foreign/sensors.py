@@ -14,6 +14,8 @@ usage: sensors.py IRONBRIDGE     (needs mosquitto_sub, mosquitto_pub; pip: mqtts
 """
 import contextlib, io, os, pathlib, random, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 
+from bench import free_port
+
 PATIENCE = 30
 failures = []
 
@@ -22,12 +24,6 @@ def check(name, ok, got=""):
     print(f"  {'ok  ' if ok else 'FAIL'} {name}" + ("" if ok else f": {got!r}"), flush=True)
     if not ok:
         failures.append(name)
-
-
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def until(what, holds):

@@ -10,7 +10,7 @@ three-minute mutation fuzz. Prints a table; what is judged stands at its end.
 """
 import os, random, resource, shutil, signal, socket, ssl, struct, subprocess, sys, tempfile, threading, time
 
-from local import check, failures, free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 from besieged import connect_packet, dial, packet, packets, patiently, publish_packet, subscribe_packet, text
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -360,10 +360,7 @@ def main():
             process.wait()
         if getattr(gateway, "group", None):
             patiently(lambda: os.rmdir(gateway.group))
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ usage: soak.py IRONBRIDGE [--reads N] [--for SECONDS] [--buses N] [--only TYPE] 
 --reads: questions on each kind of bus (default 2000; by hand: 100000). --for: no longer than this (default 25 s; then
 what was read till then is judged). --buses: of each kind side by side.
 """
-import argparse, bisect, calendar, collections, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse, bisect, calendar, collections, json, shutil, signal, subprocess, sys, tempfile, threading, time
 
 import paho.mqtt.client as mqtt
 
 import hostile
 from hostile import DONE, FAULTS, NOT_DONE, RECORD
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 
 SERIAL_TIMEOUT, NETWORK_TIMEOUT = 0.05, 0.03
 # What stands in field.md, and what foreign lines do besides; the rest of 100 is answered well.

@@ -5,11 +5,11 @@ npm sparkplug-payload and pysparkplug as three opinions of every payload; mosqui
 usage: sparkplug.py IRONBRIDGE [--types]      (needs mosquitto; node and npm; pip: pymodbus paho-mqtt protobuf grpcio-tools)
 Installs pysparkplug and tahu into folders of their own. --types: only the table that the choice of data types rests on.
 """
-import datetime, json, math, os, shutil, signal, struct, subprocess, sys, tempfile, threading, time, zlib
+import json, math, os, shutil, signal, struct, subprocess, sys, tempfile, threading, time, zlib
 
 import paho.mqtt.client as mqtt
 
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGET = os.path.abspath(os.path.join(HERE, "../../target/foreign"))

@@ -7,7 +7,7 @@ usage: sparkplug_local.py IRONBRIDGE      (needs cargo; node and npm; pip: pymod
 """
 import json, os, shutil, signal, subprocess, sys, tempfile, threading, time
 
-from local import check, failures, free_port, wait_port
+from bench import check, failures, free_port, wait_port
 import sparkplug as others
 
 HERE, TARGET, PATIENCE = others.HERE, others.TARGET, others.PATIENCE

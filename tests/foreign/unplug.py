@@ -13,7 +13,7 @@ import argparse, asyncio, collections, contextlib, json, os, random, shutil, sig
 import paho.mqtt.client as mqtt
 
 import hostile
-from local import check, failures, free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 from soak import identity
 
 TIMEOUT = 0.2
@@ -287,10 +287,7 @@ def main():
                 stop(process)
         if gateway:
             gateway.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

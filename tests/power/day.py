@@ -149,13 +149,16 @@ def judge():
     table.append(("steps of the wall clock", f"{len(steps) - len(lives)}, of these {sum(not vouched for *_, vouched in steps) - len(lives)} that nobody vouched for"))
 
     def possible_time(topic, told, heard, at):
-        """Is an event's time marked, or one of a life of the machine, as its clock was known when it was heard? Is a status of now?"""
+        """Is an event's time marked, or one of a life of the machine, as its clock was known when it was heard? Is a status of now, or
+        the last word of an earlier life, which waited at the broker?"""
         if told.get("cause") == "clock" or "time" not in told:  # the last will has none
             return since_1970(told.get("time", "2100-01-01T00:00:00Z")) >= RELEASE
         shown = since_1970(told["time"])
         for life in lives[:lives.index(heard) + 1]:
             known = [offset for other, when, offset, vouched in steps if other == life and vouched and (life != heard or when <= at)]
-            since, until = (at - SEEN_WITHIN, at) if topic.endswith("/status") else (0, max(when for other, when, *_ in polls if other == life))
+            end = max(when for other, when, *_ in polls if other == life)
+            now = (at - SEEN_WITHIN, at) if life == heard else (end, end + SEEN_WITHIN)
+            since, until = now if topic.endswith("/status") else (0, end)
             if any(since - OFF_MAX <= shown - offset <= until + OFF_MAX for offset in known[-2:]):
                 return True
         return False

@@ -140,6 +140,42 @@ fn samples(path: &Path) -> Vec<String> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
+/// Rows of a query, each as text.
+fn rows(path: &Path, sql: &str) -> Vec<String> {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let mut query = connection.prepare(sql).unwrap();
+    let columns = query.column_count();
+    let rows = query.query_map([], |row| {
+        let cell = |n: usize| row.get::<_, rusqlite::types::Value>(n).map(|cell| format!("{cell:?}"));
+        (0..columns).map(cell).collect::<Result<Vec<_>, _>>().map(|cells| cells.join(" "))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_queries_of_the_readme_answer_what_their_comments_ask() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let block = readme.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    let queries: Vec<&str> = block.split(';').map(str::trim).filter(|query| !query.is_empty()).collect();
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("lake");
+    let sample = |seq: u64, value: f64, quality| {
+        let time = wall(TIME + i64::try_from(seq).unwrap() * 1000);
+        let payload = json::numbered_sample(Some(&Value::Float(value)), quality, time, number(seq), None);
+        ("site/acme/pump-1/pressure".to_owned(), payload)
+    };
+    let good = Quality::Good;
+    let doubtful = Quality::Uncertain(Cause::Range);
+    take(&mut database(&file), &[sample(1, 2.0, good), sample(2, 4.0, good), sample(3, 90.0, doubtful)]);
+    take(&mut database(&file), &[sample(6, 6.0, good)]);
+    let [last, hourly, missing] = queries[..] else { panic!("three queries: {queries:?}") };
+    let last = rows(&file, last);
+    assert!(last.len() == 1 && last[0].contains("20:00:06.123") && last[0].contains("Real(6.0)"), "{last:?}");
+    assert_eq!(rows(&file, hourly), ["Text(\"2026-11-20 20\") Real(4.0)"]);
+    let missing = rows(&file, missing);
+    assert!(missing.len() == 1 && missing[0].ends_with("Integer(4) Integer(5)"), "{missing:?}");
+}
+
 fn report(files: &[&Path]) -> Account {
     let mut all = Consumer::new(Ledger::new(Begin::One), Target::Nothing);
     for file in files {
