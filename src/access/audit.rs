@@ -24,9 +24,9 @@
 //! `page:NAME from ADDRESS` or `uplink:NAME`.
 //!
 //! A flood must not fill the journal: of lines that are alike (a login: who, with which id and from where; a refused one: same
-//! address and reason; a refusal: same owner and topic; of a command without a login: same address) one a minute is written, with how many there were since the one
-//! before (`unsaid`). Of commands that were carried out (same origin and topic) it is the first ten of a minute: each has moved
-//! something. No password, hash or payload is ever written.
+//! address and reason; a refusal: same owner and topic; of a command without a login: same address) one a minute is
+//! written, with how many there were since the one before (`unsaid`). Of commands that were carried out (same origin and
+//! topic) it is the first ten of a minute: each has moved something. No password, hash or payload is ever written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;

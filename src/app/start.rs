@@ -121,11 +121,11 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
-    let figures = figures(&base, &house, &access, alarms.shown());
+    let insight = Insight(figures(&base, &house, &access, alarms.shown()));
     let renew = house.gatekeeper.renewals();
     let crew = house.means.crew(&stop);
-    let insight = Insight(figures.clone());
-    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
+    let status =
+        status::open(&plan, insight.0.clone(), &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
     let status = status.inspect_err(|_| stop.begin())?;
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;

@@ -2,10 +2,10 @@
 //!
 //! Pure: how things stand is brought. Worse is: a device that answered and is down, an uplink that was connected and has
 //! not been since, a listener that is not open, a users file that cannot be read, a store that cannot commit any more. What
-//! was bad before, and what is new, proves nothing: a new device may not be wired yet. A new listener that cannot be opened does: nothing else will mend it.
-//! Nor does one lost frame, or a device whose turn has not come: of these nothing can be said yet. An uplink tries again
-//! with growing pauses, so one that has not connected is looked at until the last look; and one whose way there is the same
-//! as before says nothing as long as nobody answers at its other end: that is the link.
+//! was bad before, and what is new, proves nothing: a new device may not be wired yet. A new listener that cannot be opened
+//! does: nothing else will mend it. Nor does one lost frame, or a device whose turn has not come: of these nothing can be
+//! said yet. An uplink tries again with growing pauses, so one that has not connected is looked at until the last look; and
+//! one whose way there is the same as before says nothing as long as nobody answers at its other end: that is the link.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

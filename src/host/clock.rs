@@ -2,8 +2,9 @@
 //!
 //! Gateways boot with a wrong clock, and some never learn the right time. So wall time counts only while somebody
 //! vouches for it ([`super::sync`]): an NTP daemon that says it is synchronised, a file of the operator's choice, or,
-//! where nobody could be asked, the system itself (of that [`Watch::unvouched`] tells). A step of the wall clock by more than `STEP` makes a new fix; slewing does
-//! not, because the boot-time clock is slewed together with it (clock_gettime(2)).
+//! where nobody could be asked, the system itself (of that [`Watch::unvouched`] tells). A step of the wall clock by more
+//! than `STEP` makes a new fix; slewing does not, because the boot-time clock is slewed together with it
+//! (clock_gettime(2)).
 //!
 //! `Watch::step` is pure; [`Watch::look`] feeds it. Nothing before this release is ever believed.
 

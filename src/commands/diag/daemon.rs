@@ -1,8 +1,8 @@
 //! What the running gateway and the system around it say: who holds the store, how everything stands, the unit, its log.
 //!
 //! Asks the gateway over its control socket, which is root's and its own user's; and else only what answers to anybody on this
-//! machine: `/proc`, HTTP on a loopback address (with TLS where it has that), `systemctl`, `journalctl`. Changes nothing, takes no lock (a gateway that is about to start would find it taken),
-//! never reads an environment.
+//! machine: `/proc`, HTTP on a loopback address (with TLS where it has that), `systemctl`, `journalctl`. Changes nothing,
+//! takes no lock (a gateway that is about to start would find it taken), never reads an environment.
 
 use std::fs;
 use std::io::{self, Read, Write};
