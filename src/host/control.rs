@@ -13,9 +13,9 @@
 //!  "detail":"1 tags added"}],"restart":[],"trial_s":60}
 //! ```
 //!
-//! Outcomes: `told` (status, metrics), `applied`, `unchanged`, `differs` (compare), `wrong` (the file does not check; `text` says why), `restart` (it
-//! needs one; nothing was changed), `stopping`. Bounded: one question at a time, at most `LINE_MAX` bytes, and whoever
-//! says nothing for `PATIENCE` is dismissed.
+//! Outcomes: `told` (status, metrics), `applied`, `unchanged`, `differs` (compare), `wrong` (the file does not check;
+//! `text` says why), `restart` (it needs one; nothing was changed), `stopping`. Bounded: one question at a time, at most
+//! `LINE_MAX` bytes, and whoever says nothing for `PATIENCE` is dismissed.
 
 use std::fs::Permissions;
 use std::future::Future;
