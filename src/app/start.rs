@@ -283,7 +283,7 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
         clock.learn(fix);
     }
     let floor = clock.floor();
-    let mut watch = Watch::new(plan.gateway.time_source.clone(), seen_ms);
+    let mut watch = Watch::new(plan.gateway.time_source.clone());
     let first_fix = match watch.look(&clock) {
         Told::Fix(fix) | Told::Set(fix) => Some(fix),
         Told::Nothing | Told::Unset(_) => None,

@@ -8,6 +8,8 @@
 //! application_id 0x4942434D ("IBCM"), user_version 1
 //! entry  id, key (NULL: none, or dismissed), tag, payload, origin, at (ms since 1970; NULL: clock not known), result (NULL: not ended)
 //! ```
+//! What ended without a clock, or by one that was ahead, counts as of the moment when the time is known (again): it is
+//! remembered for a day from then on, not for ever.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,9 @@ const TABLES: &str = "
         origin TEXT NOT NULL, at INTEGER, result BLOB);
     CREATE INDEX entry_key ON entry (key) WHERE key IS NOT NULL;
     CREATE INDEX entry_open ON entry (id) WHERE result IS NULL;";
+
+/// By which entries are found that have no time, or a wrong one; missing in files of earlier versions.
+const BY_TIME: &str = "CREATE INDEX IF NOT EXISTS entry_at ON entry (at)";
 
 /// How long a key is remembered.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
@@ -192,7 +197,7 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
         // The asker may be gone: what was written stays written.
         match request {
             Request::Recall(key, now, answer) => {
-                drop(answer.send(journal.attempt(|journal| recall(journal.connection()?, &key, now))));
+                drop(answer.send(journal.attempt(|journal| recall(journal.dated(now)?, &key, now))));
             }
             Request::Begin(entry, answer) => drop(answer.send(journal.attempt(|journal| journal.begin(&entry)))),
             Request::Close(id, result, key, answer) => {
@@ -240,6 +245,17 @@ impl Journal {
         self.connection.as_mut().ok_or_else(|| Fault::Unavailable("the journal is not open".into()))
     }
 
+    /// The connection, once what has ended has a time that was: the age of an entry without one, or with one to come, never
+    /// begins to count.
+    fn dated(&mut self, now: Option<i64>) -> Result<&mut Connection, Fault> {
+        let connection = self.connection()?;
+        if let Some(now) = now {
+            let sql = "UPDATE entry SET at = ?1 WHERE (at IS NULL OR at > ?1) AND result IS NOT NULL";
+            connection.execute(sql, [now])?;
+        }
+        Ok(connection)
+    }
+
     fn set_aside(&self, fault: &Fault) -> Result<(), Fault> {
         let (Some(home), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
         else {
@@ -251,8 +267,7 @@ impl Journal {
     }
 
     fn begin(&mut self, entry: &Entry) -> Result<Begun, Fault> {
-        let connection = self.connection()?;
-        let work = connection.transaction()?;
+        let work = self.dated(entry.at_unix_ms)?.transaction()?;
         if let Some(key) = &entry.key {
             match recall(&work, key, entry.at_unix_ms)? {
                 Recalled::Unknown => {}
@@ -299,6 +314,7 @@ fn open(path: &Path) -> Result<Connection, Fault> {
     }
     let connection = database::open(path)?;
     LAYOUT.check(&connection)?;
+    let _ = connection.execute_batch(BY_TIME); // on a full disk, say; without it looking takes longer
     Ok(connection)
 }
 

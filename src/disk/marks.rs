@@ -8,8 +8,9 @@
 //! ```text
 //! file    2 blocks of 4096 bytes, written in turn and in place (one block write per commit, no metadata)
 //! block   magic "IBMARKS2" (8) | turn u64 | inode u64 | 4 × (epoch u64 | last u64) in class order | length u16 of the uplinks |
-//!         uplinks | crc32 u32 | zeros
-//!         all numbers little-endian; the CRC is over everything before it; the valid block with the higher turn counts
+//!         uplinks | crc32 u32 | 4 × given up u64 in class order | crc32 u32 | zeros
+//!         all numbers little-endian; each CRC is over everything before it; the valid block with the higher turn counts; where
+//!         only the first CRC is right (earlier versions end there) nothing was given up
 //! uplink  length u8 of the name | name | classes u8: bit 0 = alarm … bit 3 = bulk | per class that is set:
 //!         epoch u64 | acked varint | ranges u8 | per range: numbers skipped varint | numbers acknowledged varint
 //!         varint as in protobuf; ranges are of the same epoch, the first counts from acked, each next from the one before
@@ -28,8 +29,10 @@ const MAGIC_BEFORE: &[u8; 8] = b"IBMARKS1";
 const BLOCK: u64 = 4096;
 /// Magic, turn, inode and marks.
 const HEAD: usize = 8 + 8 + 8 + 4 * 16;
-/// What uplinks may take: a block without head, length and CRC.
-const UPLINKS_MAX: usize = 4096 - HEAD - 2 - 4;
+/// What was given up, with its CRC.
+const GIVEN_UP: usize = 4 * 8 + 4;
+/// What uplinks may take: a block without head, length, CRC and what was given up.
+const UPLINKS_MAX: usize = 4096 - HEAD - 2 - 4 - GIVEN_UP;
 
 /// One stream's mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +41,8 @@ pub struct Mark {
     pub epoch: u64,
     /// Its last number used.
     pub last: u64,
+    /// So many numbers up to there were given up at a stop: never committed, and declared by the next start.
+    pub given_up: u64,
 }
 
 /// Where an uplink stands in one stream.
@@ -97,6 +102,12 @@ impl Marks {
     /// Opens the file, making it if need be; one that cannot be read is made anew when nobody will try again.
     pub fn open(path: &Path, unreadable: Unreadable) -> Result<Self, Fault> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Both blocks have their place from the beginning, not only their length: on a disk that is full by then a hole could
+        // not be written.
+        let length = file.metadata()?.len();
+        for place in [0, BLOCK].into_iter().filter(|place| length < place + BLOCK) {
+            file.write_all_at(&[0; 4096], place)?;
+        }
         file.set_len(2 * BLOCK)?;
         file.sync_all()?;
         // Not from 0 again because a block cannot be read just now: the other one would go on counting as the newer.
@@ -122,6 +133,10 @@ impl Marks {
         }
         block.extend_from_slice(&u16::try_from(encoded.len()).unwrap_or(0).to_le_bytes());
         block.extend_from_slice(&encoded);
+        block.extend_from_slice(&crc32fast::hash(&block).to_le_bytes());
+        for mark in marks {
+            block.extend_from_slice(&mark.given_up.to_le_bytes());
+        }
         block.extend_from_slice(&crc32fast::hash(&block).to_le_bytes());
         block.resize(4096, 0);
         self.file.write_all_at(&block, (turn % 2) * BLOCK)?;
@@ -201,14 +216,29 @@ fn block(bytes: &[u8]) -> Option<Block> {
         magic if magic == MAGIC_BEFORE => HEAD..HEAD,
         _ => return None,
     };
-    let crc = bytes.get(uplinks.end..uplinks.end + 4)?;
-    if crc32fast::hash(&bytes[..uplinks.end]).to_le_bytes() != crc {
+    if !is_checked(bytes, uplinks.end)? {
         return None;
     }
+    let given_up = given_up(bytes, uplinks.end + 4).unwrap_or_default();
     let number = |n: usize| bytes[8 + n * 8..16 + n * 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let marks = std::array::from_fn(|class| Mark { epoch: number(2 + class * 2), last: number(3 + class * 2) });
+    let marks = std::array::from_fn(|class| Mark {
+        epoch: number(2 + class * 2),
+        last: number(3 + class * 2),
+        given_up: given_up[class],
+    });
     let uplinks = decode(&bytes[uplinks]).unwrap_or_default();
     Some(Block { turn: number(0), inode: number(1), marks, uplinks })
+}
+
+/// Is the CRC at this place right? `None`: there is none.
+fn is_checked(bytes: &[u8], place: usize) -> Option<bool> {
+    Some(crc32fast::hash(&bytes[..place]).to_le_bytes() == bytes.get(place..place + 4)?)
+}
+
+fn given_up(bytes: &[u8], place: usize) -> Option<[u64; 4]> {
+    let numbers = bytes.get(place..place + 4 * 8)?;
+    let number = |class: usize| Some(u64::from_le_bytes(numbers[class * 8..][..8].try_into().ok()?));
+    is_checked(bytes, place + 4 * 8)?.then_some([number(0)?, number(1)?, number(2)?, number(3)?])
 }
 
 fn decode(mut bytes: &[u8]) -> Option<Vec<UplinkMark>> {
@@ -278,7 +308,7 @@ mod tests {
     }
 
     const fn at(last: u64) -> [Mark; 4] {
-        [Mark { epoch: 9, last }; 4]
+        [Mark { epoch: 9, last, given_up: 0 }; 4]
     }
 
     #[test]
@@ -309,6 +339,25 @@ mod tests {
         block.resize(4096, 0);
         let read = super::block(&block).expect("whole");
         assert_eq!((read.turn, read.inode, read.marks, read.uplinks), (3, 5, at(70), Vec::new()));
+    }
+
+    #[test]
+    fn what_was_given_up_comes_back_and_a_block_that_ends_before_it_has_nothing_of_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("marks");
+        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
+        let with = [3, 0, 700, u64::MAX].map(|given_up| Mark { epoch: 9, last: 50, given_up });
+        let uplinks = vec![UplinkMark { uplink: "cloud".into(), ..UplinkMark::default() }];
+        marks.write(&with, &uplinks).expect("written");
+        assert_eq!(read(&path), (Found::Marks(with), uplinks.clone()));
+        // As a version without it writes it: zeros behind the first CRC. And as a torn one may look.
+        let mut bytes = std::fs::read(&path).expect("read");
+        let place = 4096 + HEAD + 2 + uplinks[0].uplink.len() + 2 + 4;
+        for byte in [0, 7] {
+            bytes[place..place + 10].fill(byte);
+            std::fs::write(&path, &bytes).expect("written");
+            assert_eq!(read(&path), (Found::Marks(at(50)), uplinks.clone()));
+        }
     }
 
     #[test]

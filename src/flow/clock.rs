@@ -45,8 +45,9 @@ pub struct Clock {
     known: Arc<RwLock<Known>>,
 }
 
-#[derive(Default)]
 struct Known {
+    /// The number of this boot: that of its stamps, or where they have none the one that was learned since.
+    boot: Boot,
     /// Per boot: moment to UTC minus moment (µs).
     fixes: BTreeMap<(Boot, i64), i64>,
     /// Boots of which a floor was recorded: UTC at their begin, at least, ms.
@@ -58,7 +59,7 @@ struct Known {
 impl Clock {
     /// A clock for this boot. `floor_ms` (build date, or the last time the store has seen): UTC is at least that.
     pub fn new(source: Arc<dyn TimeSource>, boot: Boot, floor_ms: i64) -> Self {
-        let known = Known { floor_ms, ..Known::default() };
+        let known = Known { boot, fixes: BTreeMap::new(), floors: BTreeMap::new(), floor_ms };
         Self { source, boot, known: Arc::new(RwLock::new(known)) }
     }
 
@@ -70,11 +71,36 @@ impl Clock {
     /// UTC is now known to be this at that moment. Also used at start for the fixes and floors of earlier boots.
     pub fn learn(&self, fix: Fix) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if fix.is_floor() {
-            known.floors.insert(fix.at.boot, fix.unix_ms);
-        } else {
-            known.fixes.insert((fix.at.boot, fix.at.micros), fix.unix_ms * 1000 - fix.at.micros);
+        let at = self.numbered_by(&known, fix.at);
+        known.learn(Fix { at, ..fix });
+    }
+
+    /// What a store knows that could be opened only now: the number of this boot, how late it was when it was saved last
+    /// (ms since 1970), and the fixes and floors of this and earlier boots. Stamps go on carrying boot 0, and are of this
+    /// boot. No effect on a clock that had a number from the beginning.
+    pub fn resume(&self, boot: Boot, seen_ms: Option<i64>, fixes: &[Fix]) {
+        if self.boot != Boot(0) {
+            return;
         }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // The floor until now knew nothing of what the store has seen: it is left behind.
+        known.floor_ms = known.floor_ms.max(seen_ms.unwrap_or(known.floor_ms));
+        let unnumbered = known.fixes.range((Boot(0), 0)..=(Boot(0), i64::MAX));
+        let numbered: Vec<_> = unnumbered.map(|((_, micros), offset)| ((boot, *micros), *offset)).collect();
+        known.fixes.extend(numbered);
+        known.boot = boot;
+        for fix in fixes {
+            known.learn(*fix);
+        }
+    }
+
+    /// A moment with the number of its boot, where that became known only after the moment was stamped.
+    pub fn numbered(&self, stamp: Stamp) -> Stamp {
+        self.numbered_by(&self.known.read().unwrap_or_else(PoisonError::into_inner), stamp)
+    }
+
+    fn numbered_by(&self, known: &Known, stamp: Stamp) -> Stamp {
+        if stamp.boot == self.boot { Stamp { boot: known.boot, ..stamp } } else { stamp }
     }
 
     /// Has this boot had a fix?
@@ -82,10 +108,15 @@ impl Clock {
         self.wall_now().certainty.is_fixed()
     }
 
+    /// UTC is later than that, whatever the moment: the release, or what the store has seen. ms since 1970.
+    pub fn seen_ms(&self) -> i64 {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).floor_ms
+    }
+
     /// UTC when this boot began, as far as is known without a fix: what the store must remember of it, if it is new.
     pub fn floor(&self) -> Option<Fix> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        (!known.floors.contains_key(&self.boot)).then(|| Fix::floor(self.boot, known.floor_ms))
+        (!known.floors.contains_key(&known.boot)).then(|| Fix::floor(known.boot, known.floor_ms))
     }
 
     /// UTC of a moment. The latest fix of its boot counts, for what came before it too: the boot-time clock is never
@@ -93,12 +124,13 @@ impl Clock {
     /// fix: the floor of that boot.
     pub fn wall(&self, stamp: Stamp) -> Wall {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.numbered_by(&known, stamp);
         let boot = stamp.boot;
         if let Some((_, offset)) = known.fixes.range((boot, 0)..=(boot, i64::MAX)).next_back() {
             return Wall { unix_ms: (stamp.micros + offset).div_euclid(1000), certainty: Certainty::Fixed };
         }
         let floor = known.floors.get(&boot).copied().unwrap_or(known.floor_ms);
-        if boot == self.boot {
+        if boot == known.boot {
             return Wall { unix_ms: floor + stamp.micros / 1000, certainty: Certainty::Floor };
         }
         // It was over when the next boot that had a fix began.
@@ -114,7 +146,7 @@ impl Clock {
     /// How long ago that was, at least: of an earlier boot all of it where the times of both are known, and else what is
     /// certain.
     pub fn age(&self, stamp: Stamp) -> Duration {
-        let now = self.now();
+        let (stamp, now) = (self.numbered(stamp), self.numbered(self.now()));
         if stamp.boot >= now.boot || stamp.boot == Boot(0) {
             return now.since(stamp);
         }
@@ -130,6 +162,17 @@ impl Clock {
     /// UTC now.
     pub fn wall_now(&self) -> Wall {
         self.wall(self.now())
+    }
+}
+
+impl Known {
+    fn learn(&mut self, fix: Fix) {
+        let Stamp { boot, micros } = fix.at;
+        if fix.is_floor() {
+            self.floors.insert(boot, fix.unix_ms);
+        } else {
+            self.fixes.insert((boot, micros), fix.unix_ms * 1000 - micros);
+        }
     }
 }
 
@@ -218,6 +261,42 @@ mod tests {
         let after = Clock::new(time, Boot(1), seen);
         after.learn(floor);
         assert_eq!((after.floor(), after.wall(sample)), (None, before.wall(sample)));
+    }
+
+    #[test]
+    fn a_boot_that_gets_its_number_late_has_the_times_and_ages_it_would_have_had_from_the_beginning() {
+        let (time, noon, hour) = (Arc::new(FakeTime::default()), 1_800_000_000_000, 3_600_000);
+        let clock = Clock::new(time.clone(), Boot(0), 1_700_000_000_000);
+        clock.learn(clock.floor().expect("it is new"));
+        time.advance(Duration::from_secs(10));
+        let early = clock.now();
+        let at = |boot, seconds: i64| Stamp { boot: Boot(boot), micros: seconds * 1_000_000 };
+        let stored = [Fix { at: at(5, 3), unix_ms: noon }, Fix::floor(Boot(6), noon + hour)];
+        clock.resume(Boot(7), Some(noon + 2 * hour), &stored);
+        assert_eq!(clock.wall(at(5, 4)), Wall { unix_ms: noon + 1000, certainty: Certainty::Fixed });
+        let floor = Fix::floor(Boot(7), noon + 2 * hour);
+        assert_eq!((clock.floor(), clock.wall(early).unix_ms), (Some(floor), noon + 2 * hour + 10_000));
+        clock.learn(floor);
+        assert_eq!((clock.numbered(early), clock.wall(at(7, 10))), (at(7, 10), clock.wall(early)));
+        // A fix of stamps without a number is one of this boot, for what is stored of it as well; it ends the boot before.
+        clock.learn(Fix { at: clock.now(), unix_ms: noon + 3 * hour + 10_000 });
+        let fixed = Wall { unix_ms: noon + 3 * hour + 10_000, certainty: Certainty::Fixed };
+        assert_eq!((clock.wall(early), clock.wall(at(7, 10))), (fixed, fixed));
+        assert_eq!(clock.wall(at(6, 1)).certainty, Certainty::Until(noon + 3 * hour));
+        time.advance(Duration::from_secs(60));
+        assert_eq!((clock.age(at(7, 10)).as_secs(), clock.age(early).as_secs()), (60, 60));
+        assert_eq!(clock.age(at(5, 3)).as_secs(), 3 * 3600 + 70);
+    }
+
+    #[test]
+    fn a_fix_from_before_a_boot_got_its_number_stays_and_the_floor_of_that_boot_is_the_one_stored_first() {
+        let time = Arc::new(FakeTime::default());
+        let clock = Clock::new(time, Boot(0), 1_700_000_000_000);
+        let fix = Fix { at: clock.now(), unix_ms: 1_800_000_000_000 };
+        clock.learn(fix);
+        clock.resume(Boot(7), None, &[Fix::floor(Boot(7), 1_790_000_000_000)]);
+        assert_eq!((clock.floor(), clock.is_fixed()), (None, true));
+        assert_eq!(clock.wall(clock.numbered(fix.at)).unix_ms, fix.unix_ms);
     }
 
     #[test]

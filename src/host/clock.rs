@@ -73,8 +73,6 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Watch {
     trust: TimeTrust,
-    /// The latest wall time that the store has seen.
-    seen_ms: i64,
     told_unset: bool,
     /// The last fix is the system's own word.
     unvouched: Arc<AtomicBool>,
@@ -82,10 +80,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `seen_ms`: what the store has seen last.
-    pub fn new(trust: TimeTrust, seen_ms: Option<i64>) -> Self {
-        let (seen_ms, unvouched, asked) = (seen_ms.unwrap_or(0), Arc::default(), sync::Asked::default());
-        Self { trust, seen_ms, told_unset: false, unvouched, asked }
+    /// Nothing is known yet.
+    pub fn new(trust: TimeTrust) -> Self {
+        Self { trust, told_unset: false, unvouched: Arc::default(), asked: sync::Asked::default() }
     }
 
     /// True while the time is taken from the system as it is, because there is nobody to vouch for it.
@@ -109,7 +106,7 @@ impl Watch {
             // Nobody vouches for it: a clock that lost hours over a power cut is behind what the store has seen.
             Sync::Nobody if Duration::from_micros(at.micros.unsigned_abs()) < DAEMONS_UP_AFTER => false,
             Sync::Nobody => {
-                let floor = if fixed { RELEASE_MS } else { RELEASE_MS.max(self.seen_ms) };
+                let floor = if fixed { RELEASE_MS } else { RELEASE_MS.max(clock.seen_ms()) };
                 (floor..HORIZON_MS).contains(&unix_ms)
             }
         };
@@ -157,7 +154,7 @@ mod tests {
         fn booted(trust: TimeTrust, seen_ms: i64) -> Self {
             let time = Arc::new(FakeTime::default());
             let clock = Clock::new(time.clone(), Boot(1), RELEASE_MS.max(seen_ms));
-            Self { time, clock, watch: Watch::new(trust, Some(seen_ms)) }
+            Self { time, clock, watch: Watch::new(trust) }
         }
 
         /// So much later the wall clock shows this.
@@ -225,6 +222,16 @@ mod tests {
         assert!(!unvouched(&machine));
         assert!(matches!(machine.sees(1, at + 2 * HOUR_MS, Sync::Nobody), Told::Fix(_)));
         assert!(unvouched(&machine), "somebody set it by hand");
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_what_a_store_that_opened_late_has_seen_is_not_believed_either() {
+        let (time, seen) = (Arc::new(FakeTime::default()), RELEASE_MS + 100 * HOUR_MS);
+        let clock = Clock::new(time.clone(), Boot(0), RELEASE_MS);
+        let mut machine = Machine { time, clock, watch: Watch::new(TimeTrust::Auto) };
+        machine.clock.resume(Boot(2), Some(seen), &[]);
+        assert_eq!(machine.sees(100, seen - HOUR_MS, Sync::Nobody), Told::Nothing, "it has lost time");
+        assert!(matches!(machine.sees(1, seen + HOUR_MS, Sync::Nobody), Told::Fix(_)));
     }
 
     #[test]

@@ -16,7 +16,11 @@ use super::stream::Stream;
 /// The marks that belong to a state.
 pub(super) fn marks_of(state: &State) -> [Mark; 4] {
     Class::ALL.map(|class| {
-        state.stream(class).newest().map_or(Mark::default(), |life| Mark { epoch: life.epoch, last: life.last })
+        state.stream(class).newest().map_or(Mark::default(), |life| Mark {
+            epoch: life.epoch,
+            last: life.last,
+            given_up: 0,
+        })
     })
 }
 

@@ -91,7 +91,7 @@ impl Ages {
 /// May nothing more be added to a chunk with these times, because it would span too much?
 pub(super) fn spans_too_much(clock: &Clock, max_age: Option<Duration>, times: Times) -> bool {
     let Some(max_age) = max_age else { return false };
-    let now = clock.now();
+    let now = clock.numbered(clock.now());
     let span = if times.first.boot == now.boot {
         now.since(times.first)
     } else {
@@ -147,7 +147,7 @@ impl Writer {
 
     /// Age of what was taken then; `None` when that is not known.
     fn age_ms(&self, taken: Stamp, utc_ms: i64) -> Option<i64> {
-        let now = self.clock.now();
+        let now = self.clock.numbered(self.clock.now());
         if taken.boot == now.boot {
             return i64::try_from(now.since(taken).as_millis()).ok();
         }

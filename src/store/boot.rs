@@ -25,7 +25,7 @@ use super::stream::{Held, Loss};
 use super::times::{Neighbours, Times};
 use super::{Opening, acked, dictionary, epochs, routes, tail, upkeep};
 
-/// Fixes of boots before this many are forgotten.
+/// Fixes of boots before this many are forgotten, unless there is something here of them.
 const BOOTS_WITH_FIXES: u32 = 64;
 
 pub(super) const META: &str = "meta.db";
@@ -336,7 +336,11 @@ impl Boots {
         }
         let number = known.boots.last().map_or(0, |(number, _)| *number).max(self.highest_boot) + 1;
         self.state.edits.push(Edit::PutBoot(number, token.to_owned()));
-        self.state.edits.push(Edit::DropFixesBefore(number.saturating_sub(BOOTS_WITH_FIXES)));
+        // What is still to be salvaged may be of any boot.
+        if self.salvage.is_empty() {
+            let oldest = self.state.oldest_boot().map_or(number, |boot| boot.0);
+            self.state.edits.push(Edit::DropFixesBefore(oldest.min(number.saturating_sub(BOOTS_WITH_FIXES))));
+        }
         Boot(number)
     }
 

@@ -17,6 +17,7 @@ use crate::flow::forward::MessageRecord;
 use crate::flow::hub::{EventRecord, Lost};
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::sample::Sample;
+use crate::model::time::Boot;
 
 use super::acked;
 use super::cursor::Span;
@@ -262,8 +263,10 @@ impl Writer {
                 }
             };
             let mut record = record;
-            if record.at.boot.0 == 0 {
-                record.at.boot = disk.boot; // taken before the directory could be used
+            if record.at.boot == Boot(0) {
+                // Taken before the boot had a number; where it has none yet (this is a bridge's store), none is better than
+                // that of another boot.
+                record.at = self.clock.numbered(record.at);
             }
             let other_boot = records.last().is_some_and(|last| last.at.boot != record.at.boot);
             if records.len() >= RECORDS_MAX || bytes >= BYTES_MAX || other_boot {
@@ -336,10 +339,11 @@ impl Writer {
 
     /// Records that found no place take their numbers and go into a gap record.
     fn number_lost(&mut self, class: Class, spilled: Lost) {
+        let (from, to) = (self.clock.numbered(spilled.first), self.clock.numbered(spilled.last));
         let mut state = self.shared.state();
         let end = state.stream(class).end();
         let span = Span { ordinal: end.ordinal, first: end.seq + 1, last: end.seq + spilled.count };
-        let loss = Loss { span, reason: "store".into(), from: Some(spilled.first), to: Some(spilled.last) };
+        let loss = Loss { span, reason: "store".into(), from: Some(from), to: Some(to) };
         state.declare(class, &loss);
         drop(state);
         self.shared.stats.spilled[class as usize].add(spilled.count);

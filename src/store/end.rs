@@ -1,10 +1,15 @@
 //! The end of a store: what is committed is saved, and what could not be committed leaves its numbers behind.
 //!
 //! A disk that others have filled may be full still when the gateway stops. What waits in memory cannot be kept then, but its
-//! numbers can: the marks are written in place. The next run finds more numbers used than there are records, and declares them.
+//! numbers can: the marks are written in place, also where nothing else of the store could be opened. The next run finds more
+//! numbers used than there are records, and declares them.
 
+use crate::disk::fault::{Fault, Unreadable};
+use crate::disk::marks::{Found, Marks};
 use crate::flow::hub::DurableEnd;
 use crate::model::number::Class;
+
+use super::boot::MARKS;
 
 use super::writer::Writer;
 
@@ -37,9 +42,27 @@ impl Writer {
             self.shared.stats.spilled[class as usize].add(records);
             tracing::error!(class = %class, records, "records lost: the store ends without having committed them");
         }
-        if given_up().next().is_some() {
-            self.save_cursors();
+        if given_up().next().is_none() {
+            return;
         }
+        if self.disk.is_some() {
+            self.save_cursors();
+        } else if let Err(fault) = self.mark_given_up() {
+            tracing::error!(error = %fault, "numbers of lost records could not be marked; nobody will declare them");
+        }
+    }
+
+    /// Moves the marks of a store that could not be opened; where it has none, it has no numbers to go on from either.
+    fn mark_given_up(&self) -> Result<(), Fault> {
+        let directory = &self.shared.directory;
+        let _lock = directory.lock()?; // another process may have it open
+        let path = directory.file(MARKS);
+        let (Found::Marks(mut marks), uplinks) = Marks::read(&path, Unreadable::TryAgain)? else { return Ok(()) };
+        for (mark, given_up) in marks.iter_mut().zip(self.given_up).filter(|(mark, _)| mark.epoch != 0) {
+            (mark.last, mark.given_up) = (mark.last + given_up, mark.given_up + given_up);
+        }
+        Marks::open(&path, Unreadable::TryAgain)?.write(&marks, &uplinks)?;
+        Ok(())
     }
 
     /// Nobody wants anything any more.

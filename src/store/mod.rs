@@ -210,6 +210,7 @@ impl Store {
             cursors_due: Notify::new(),
             stats,
             routes: Mutex::new(self.opening.uplinks.iter().map(|route| route.name.clone()).collect()),
+            late_fix: Mutex::default(),
         });
         let (control, inbox) = mpsc::channel(CONTROL_WAITING_MAX);
         let (finished, done) = watch::channel(());
@@ -248,11 +249,16 @@ struct Shared {
     cursors_due: Notify,
     stats: Arc<StoreStats>,
     routes: Mutex<Vec<String>>, // the uplinks' names, each at its place for good; empty where one was removed
+    late_fix: Mutex<Option<Fix>>, // found the writer's inbox full
 }
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn late_fix(&self) -> MutexGuard<'_, Option<Fix>> {
+        self.late_fix.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake_readers(&self) {

@@ -17,7 +17,6 @@ use crate::disk::marks::Marks;
 use crate::disk::meta::Meta;
 use crate::disk::tail::TailFile;
 use crate::model::number::Class;
-use crate::model::time::Boot;
 
 use super::commit::Load;
 use super::cursor::Span;
@@ -52,7 +51,6 @@ pub(super) struct Disk {
     pub(super) salvaged: Option<salvage::Target>,
     /// Something of the file that is being salvaged could not be written.
     pub(super) salvage_failed: bool,
-    pub(super) boot: Boot,
     pub(super) tag_ids: Vec<u32>,
 }
 

@@ -41,15 +41,18 @@ pub fn preview(
     for class in classes {
         let ledger = pages.now.state.ledgers.iter().find(|ledger| ledger.name == uplink);
         let cursor = ledger.and_then(|ledger| ledger.cursors[*class as usize].as_ref());
-        let Some(acked) = cursor.map(|cursor| cursor.acked) else { continue };
-        let mut at = Position { seq: acked.seq + 1, ..acked };
+        let Some(cursor) = cursor.cloned() else { continue };
+        let mut at = cursor.acked.next();
         loop {
             match pages.turn(*class, at, &|_| true)? {
                 Turned::End => break,
                 Turned::Skip { next, .. } => at = next,
                 Turned::Page(page) => {
                     at = page.next;
-                    for record in &page.records {
+                    for (record, seq) in page.records.iter().zip(page.first..) {
+                        if cursor.has(Position { seq, ..at }) {
+                            continue; // it went ahead of the backlog
+                        }
                         let Body::Sample { tag, value, quality } = &record.body else { continue };
                         let Some(tag) = pages.tag(*tag) else { continue };
                         let sample = Previewed { tag: &tag, value: value.as_ref(), quality: *quality, at: record.at };

@@ -2,7 +2,9 @@
 //!
 //! Goes by segments, the unit in which records lie in a file: a segment goes when all of it was taken before the moment.
 //! Whole chunk files are removed, of the one that is cut the segments in front. What is in the tail (the last minutes)
-//! stays. What an uplink had not acknowledged is declared to it in a gap record, reason `purged`; the gap record is on
+//! stays, and so does what lies behind numbers that somebody is owed and that are neither held nor declared: a damaged file
+//! may have them, and what was read out of it would be thrown away if all up to a higher number counted as gone
+//! ([`held_up`]). What an uplink had not acknowledged is declared to it in a gap record, reason `purged`; the gap record is on
 //! disk before the records go, so that a crash in between loses nothing silently.
 
 use std::path::Path;
@@ -126,6 +128,21 @@ pub fn purge(dir: &Path, purge: &Purge, floor_ms: i64) -> Result<Vec<Purged>, Pu
     Ok(purged)
 }
 
+/// Streams of which numbers are missing that the gateway is still to read out of a damaged file, or to declare: what lies
+/// behind them stays until it has.
+pub fn held_up(dir: &Path, purge: &Purge) -> Result<Vec<Class>, PurgeError> {
+    let pages = Pages::open(dir)?;
+    let behind = |class: Class, hole: Span| pages.stream(class).chunks.last().is_some_and(|last| hole < last.span);
+    let is_held_up = |class: &Class| missing(&pages, *class).is_some_and(|hole| behind(*class, hole));
+    Ok(purge.classes.iter().copied().filter(is_held_up).collect())
+}
+
+/// The first numbers of a stream that some uplink is owed and that are nowhere.
+fn missing(pages: &Pages, class: Class) -> Option<Span> {
+    let holes = pages.stream(class).holes().into_iter();
+    holes.filter(|hole| !pages.now.state.is_acknowledged(class, *hole)).min()
+}
+
 type Remove<'a> = &'a mut dyn FnMut(&mut State, &Cut) -> Result<(), Fault>;
 
 fn act(pages: &mut Pages, purge: &Purge, remove: Remove<'_>) -> Result<Vec<Purged>, Fault> {
@@ -152,11 +169,14 @@ fn act(pages: &mut Pages, purge: &Purge, remove: Remove<'_>) -> Result<Vec<Purge
     Ok(all)
 }
 
-/// The files of a stream that go, from the oldest on, until something must stay.
+/// The files of a stream that go, from the oldest on, until something must stay or is missing.
 fn cuts(pages: &Pages, class: Class, purge: &Purge) -> Result<Vec<Cut>, Fault> {
     let stream = pages.stream(class);
-    let mut cuts = Vec::new();
+    let (mut cuts, missing) = (Vec::new(), missing(pages, class));
     for held in stream.chunks.iter().filter(|held| !held.name.is_tail()) {
+        if missing.is_some_and(|hole| hole < held.span) {
+            break;
+        }
         let Some(life) = stream.life(held.span.ordinal) else { continue };
         let path = pages.now.directory.chunk(held.name);
         let may_all_go = purge.owed == Owed::Goes || pages.now.state.is_acknowledged(class, held.span);

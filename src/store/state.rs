@@ -12,7 +12,7 @@ use crate::disk::chunk::TagRow;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
 use crate::disk::meter::MeterRow;
 use crate::model::number::{Class, Epoch, Seq};
-use crate::model::time::Stamp;
+use crate::model::time::{Boot, Stamp};
 
 use super::cursor::{Cursor, Position, Span};
 use super::join::{self, Joined};
@@ -252,6 +252,13 @@ impl State {
             stream.taken_at(cursor.acked.next())
         });
         gaps.chain(records).min_by_key(|at| (at.boot.0, at.micros))
+    }
+
+    /// The oldest boot of which there are records here, or of which a gap record tells.
+    pub(super) fn oldest_boot(&self) -> Option<Boot> {
+        let held = self.streams.iter().flat_map(|stream| &stream.chunks).map(|held| held.times.first);
+        let gaps = self.ledgers.iter().flat_map(|ledger| &ledger.gaps).flat_map(|gap| [gap.loss.from, gap.loss.to]);
+        held.chain(gaps.flatten()).map(|at| at.boot).filter(|boot| *boot != Boot(0)).min()
     }
 
     /// What the uplink gets at this position.

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::disk::fault::Fault;
@@ -65,8 +66,11 @@ impl State {
 impl StoreHandle {
     /// Remembers a clock fix for this and later runs; never waits.
     pub fn record_fix(&self, fix: Fix) {
-        if self.control.try_send(Control::Fix(fix)).is_err() {
-            tracing::warn!("store is busy; a clock fix was not recorded");
+        match self.control.try_send(Control::Fix(fix)) {
+            Ok(()) => {}
+            // The writer has much to do, and takes it when it has done some of that. Of several the newest counts.
+            Err(TrySendError::Full(_)) => *self.shared.late_fix() = Some(fix),
+            Err(TrySendError::Closed(_)) => tracing::warn!("store has ended; a clock fix was not recorded"),
         }
     }
 }
@@ -104,6 +108,7 @@ impl Writer {
             self.fixes_waiting.push(fix);
             return;
         }
+        let fix = Fix { at: self.clock.numbered(fix.at), ..fix };
         let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
         let same = |last: &Fix| {
             last.at.boot == fix.at.boot
@@ -140,6 +145,10 @@ impl Writer {
 
     /// Saves what is due.
     pub(super) fn save_due(&mut self, now: Instant) {
+        let late = self.shared.late_fix().take();
+        if let Some(fix) = late {
+            self.remember(fix);
+        }
         let (unsaved, edits, refused_at) = {
             let state = self.shared.state();
             let unsaved = state.ledgers.iter().map(|ledger| ledger.unsaved).max().unwrap_or(0);
@@ -196,7 +205,7 @@ impl Writer {
         self.marks_saved = Instant::now();
         let mut marks = *marks;
         for (mark, given_up) in marks.iter_mut().zip(self.given_up) {
-            mark.last += given_up;
+            (mark.last, mark.given_up) = (mark.last + given_up, given_up);
         }
         match disk.marks.write(&marks, &uplinks) {
             Ok(told) => {
@@ -265,4 +274,54 @@ pub(super) fn flush(shared: &Shared, meta: &mut Meta, more: Vec<Edit>) -> bool {
         tracing::info!("meta.db is written again");
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::disk::directory::Directory;
+    use crate::flow::clock::{Clock, FakeTime};
+    use crate::flow::notice::notices;
+    use crate::model::time::{Boot, Stamp};
+    use crate::store::{Opening, StoreStats};
+
+    #[tokio::test]
+    async fn a_clock_fix_that_meets_a_busy_writer_is_remembered_when_it_has_time() {
+        let home = tempfile::tempdir().expect("a directory");
+        let shared = Arc::new(Shared {
+            directory: Directory::at(home.path()),
+            state: std::sync::Mutex::new(State::empty()),
+            progress: watch::Sender::new(0),
+            cursors_due: tokio::sync::Notify::new(),
+            stats: Arc::<StoreStats>::default(),
+            routes: std::sync::Mutex::default(),
+            late_fix: std::sync::Mutex::default(),
+        });
+        let ((control, mut inbox), (_finished, done)) = (mpsc::channel(1), watch::channel(()));
+        let handle = StoreHandle { shared: Arc::clone(&shared), control, done };
+        let fix = |unix_ms| Fix { at: Stamp { boot: Boot(1), micros: 5 }, unix_ms };
+        for unix_ms in [1, 2, 3] {
+            handle.record_fix(fix(unix_ms));
+        }
+        assert!(matches!(inbox.try_recv(), Ok(Control::Fix(first)) if first == fix(1)));
+        let opening = Opening {
+            dir: home.path().to_owned(),
+            max_size: 1 << 20,
+            max_age: None,
+            commit_interval: Duration::from_secs(1),
+            tags: Vec::new(),
+            uplinks: Vec::new(),
+            boot_token: "boot".into(),
+        };
+        let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), 0);
+        let mut writer = Writer::new(opening, shared, clock, notices().0);
+        for _ in 0..2 {
+            writer.save_due(Instant::now());
+            assert_eq!(writer.fixes_waiting, [fix(3)], "the newest, once");
+        }
+    }
 }

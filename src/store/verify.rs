@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::disk::chunk::ChunkReader;
 use crate::disk::directory::{ChunkName, Directory};
 use crate::disk::fault::{Fault, Unreadable};
-use crate::disk::marks::{Found, Marks};
+use crate::disk::marks::{Found, Mark, Marks};
 use crate::disk::meta::{Contents, Meta};
 use crate::disk::tail::{TailFile, TailRow};
 use crate::model::number::Class;
@@ -41,6 +41,8 @@ pub struct Verdict {
     pub problems: Vec<String>,
     /// Losses that are declared.
     pub declared: Vec<Missing>,
+    /// Numbers of records that the last stop could not commit: the next start declares them.
+    pub given_up: Vec<Missing>,
 }
 
 /// Reads everything: structure, CRC and content of each segment, continuity of numbers, cursors, dictionary. `progress`
@@ -67,6 +69,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
         for (class, mark) in Class::ALL.into_iter().zip(marks) {
             if mark.epoch != 0 {
                 seen.ends(class, mark.epoch, mark.last);
+                verdict.given_up.extend(seen.give_up(class, mark));
             }
         }
     } else {
@@ -103,6 +106,18 @@ impl Seen {
     fn ends(&mut self, class: Class, epoch: u64, last: u64) {
         let entry = self.spans.entry((class as u8, epoch)).or_default();
         entry.0 = entry.0.max(last);
+    }
+
+    /// What the mark says was given up need not be looked for.
+    fn give_up(&mut self, class: Class, mark: Mark) -> Option<Missing> {
+        let Mark { epoch, last, given_up } = mark;
+        let first = last.checked_sub(given_up)? + 1;
+        if first > last {
+            return None;
+        }
+        self.spans.entry((class as u8, epoch)).or_default().1.push(Span { ordinal: 0, first, last });
+        let reason = "not committed at the last stop".to_owned();
+        Some(Missing { stream: class.as_str(), epoch, first, last, reason })
     }
 
     fn add(&mut self, class: Class, epoch: u64, first: u64, last: u64) {

@@ -166,7 +166,6 @@ impl Writer {
             closed: HashSet::new(),
             salvaged: None,
             salvage_failed: false,
-            boot: opened.boot,
             tag_ids: opened.tag_ids,
         });
         if !opened.salvage.is_empty() {
@@ -330,11 +329,15 @@ impl Writer {
 
     /// The directory can be used at last.
     fn take_over_late(&mut self, opened: boot::Opened, control: &mpsc::WeakSender<Control>) {
-        let boot = opened.boot;
+        let (boot, seen_ms, fixes) = (opened.boot, opened.latest_wall_ms, opened.fixes.clone());
         self.take_over(opened, control);
-        // What the clock learned while this boot had no number.
-        for fix in std::mem::take(&mut self.fixes_waiting) {
-            let fix = Fix { at: Stamp { boot, ..fix.at }, ..fix };
+        let waiting = std::mem::take(&mut self.fixes_waiting);
+        if waiting.is_empty() {
+            return; // boots are numbered by the store that is told of fixes, not by those of bridges
+        }
+        self.clock.resume(boot, seen_ms, &fixes);
+        let floor = self.clock.floor();
+        for fix in floor.into_iter().chain(waiting.into_iter().filter(|fix| !fix.is_floor())) {
             self.clock.learn(fix);
             self.remember(fix);
         }

@@ -9,7 +9,8 @@
 //!                              "last_quality":"good","last_time":"2026-11-20T20:59:59.512Z"}}}
 //! ```
 //!
-//! min, max and mean are over the values of good quality; a tag without any has none of the three. Texts and booleans have
+//! min, max and mean are over the values of good quality; a tag without any has none of the three. As in all that goes
+//! out, a value whose time is a guess is not good: without a clock fix all are uncertain. Texts and booleans have
 //! only a count and a last value. `complete` is false when the backlog was too long to be read before it should be sent.
 //! It is a preview: it has no number, is sent once at QoS 1 and not stored; the raw samples follow whatever becomes of it.
 
@@ -20,6 +21,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::model::quality::Quality;
 use crate::model::time::Wall;
 use crate::model::value::Value;
+use crate::payload::json::honest;
 use crate::store::DictionaryTag;
 
 /// Bytes of one part, so that every broker takes it.
@@ -52,6 +54,7 @@ pub(super) struct Summary {
 impl Summary {
     /// Takes a sample; those of one tag come in order.
     pub(super) fn take(&mut self, tag: &DictionaryTag, value: Option<&Value>, quality: Quality, time: Wall) {
+        let quality = honest(quality, time);
         self.samples += 1;
         let (from, to) = self.span.unwrap_or((time, time));
         let earlier = if time.unix_ms < from.unix_ms { time } else { from };
@@ -177,6 +180,18 @@ mod tests {
         let switch = &whole["tags"]["b"];
         assert_eq!((&switch["last"], switch.get("mean")), (&json!(true), None));
         assert_eq!(whole["tags"]["c"]["last"], json!(u64::MAX), "exact");
+    }
+
+    #[test]
+    fn a_value_whose_time_is_a_guess_is_not_good() {
+        for certainty in [Certainty::Floor, Certainty::Until(at(9).unix_ms)] {
+            let mut summary = Summary::default();
+            summary.take(&tag(1, "a"), Some(&Value::Float(2.0)), Quality::Good, Wall { certainty, ..at(0) });
+            let [whole] = &read(&summary.payloads("cloud", true))[..] else { panic!("one part") };
+            let expected = json!({"count": 1, "good": 0, "last": 2.0, "last_quality": "uncertain",
+                                  "last_time": at(0).to_string()});
+            assert_eq!(whole["tags"]["a"], expected);
+        }
     }
 
     #[test]

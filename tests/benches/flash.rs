@@ -335,7 +335,7 @@ fn segments(dir: &Path, minutes: u64) -> Cost {
         let body = (0..2600).map(|_| random.random()).collect();
         let row = SegmentRow { first, last, boot: 1, earliest: 0, latest: 1, raw: 5000, crc: 0, body };
         chunk.append(&[], &[row]).expect("committed");
-        marks.write(&[Mark { epoch: 7, last }; 4], &[]).expect("written");
+        marks.write(&[Mark { epoch: 7, last, given_up: 0 }; 4], &[]).expect("written");
     }
     chunk.finish();
     let samples = minutes * 60 * per_commit;

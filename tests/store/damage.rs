@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ironbridge::config::plan::UplinkStart;
+use ironbridge::flow::clock::Fix;
 use ironbridge::model::number::{Class, Epoch, Seq};
-use ironbridge::model::time::Stamp;
-use ironbridge::store::{Item, OwedGap, inspect, open};
+use ironbridge::model::time::{Boot, Certainty, Stamp, Wall};
+use ironbridge::store::{Item, Opening, OwedGap, inspect, open};
 use support::*;
 
 /// Stores and delivers some telemetry; returns its epoch.
@@ -230,21 +231,33 @@ async fn a_meta_file_of_a_newer_version_is_set_aside_untouched_and_one_that_is_g
 async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    running.learns(fix);
     running.emit(Class::Telemetry, [1]).await;
     running.settled(1).await;
-    let second = start(opening(home.path()));
+    let second = start(Opening { boot_token: "boot-2".into(), ..opening(home.path()) });
+    second.began();
     assert_eq!(open(opening(home.path())).boot().0, 0);
     second.emit(Class::Telemetry, [2]).await;
     running.close().await;
     second.settled(1).await;
     let newest = second.store.newest()[Class::Telemetry as usize];
     assert_eq!(newest.2, Seq(2));
+    // What lies there has the times it was given, though the clock began without them, and this boot comes after it.
+    let mut reader = second.store.reader("cloud").expect("routed");
+    let items = drain(&mut reader, 2).await;
+    let [Item::Record(before), Item::Record(now)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((before.at.boot, now.at.boot), (Boot(1), Boot(2)));
+    assert_eq!(second.clock.wall(before.at), Wall { unix_ms: fix.unix_ms, certainty: Certainty::Fixed });
+    assert_eq!(second.clock.wall(now.at), Wall { unix_ms: fix.unix_ms, certainty: Certainty::Floor });
+    drop(reader);
     second.close().await;
+    let floor = Fix::floor(Boot(2), fix.unix_ms);
+    assert_eq!(open(opening(home.path())).fixes(), [fix, floor]);
 }
 
 #[tokio::test]
 async fn a_clock_that_was_ahead_and_was_set_right_is_believed_after_a_restart_too() {
-    use ironbridge::flow::clock::Fix;
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
     let wrong = Fix { at: running.clock.now(), unix_ms: 3_500_000_000_000 };
@@ -264,7 +277,7 @@ async fn a_clock_that_was_ahead_and_was_set_right_is_believed_after_a_restart_to
 async fn clock_fixes_and_boot_numbers_survive_and_a_new_boot_gets_a_new_number() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
-    let fix = ironbridge::flow::clock::Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
     running.clock.learn(fix);
     running.store.record_fix(fix);
     running.close().await;
@@ -273,4 +286,64 @@ async fn clock_fixes_and_boot_numbers_survive_and_a_new_boot_gets_a_new_number()
     drop(store);
     let store = open(ironbridge::store::Opening { boot_token: "boot-2".into(), ..opening(home.path()) });
     assert_eq!((store.boot().0, store.fixes()), (2, vec![fix]));
+}
+
+#[tokio::test]
+async fn the_clock_fixes_of_a_boot_stay_as_long_as_there_is_something_of_it_however_many_boots_there_were_since() {
+    let home = tempfile::tempdir().expect("a directory");
+    let boot = |number: u32| Opening { boot_token: format!("boot-{number}"), ..opening(home.path()) };
+    let fix = |number: u32| {
+        let unix_ms = 1_795_204_800_000 + i64::from(number) * 3_600_000;
+        Fix { at: Stamp { boot: Boot(number), micros: 0 }, unix_ms }
+    };
+    // Nothing was taken in the first one.
+    for number in 1..=2 {
+        let running = start(boot(number));
+        running.learns(fix(number));
+        if number == 2 {
+            running.emit(Class::Telemetry, [7]).await;
+            running.settled(1).await;
+        }
+        running.close().await;
+    }
+    for number in 3..=80 {
+        assert_eq!(open(boot(number)).boot().0, number);
+    }
+    let fixes = open(boot(80)).fixes();
+    assert_eq!(fixes, [fix(2)]);
+    let running = start(boot(80));
+    running.clock.learn(fixes[0]);
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let items = drain(&mut reader, 1).await;
+    let [Item::Record(owed)] = &items[..] else { panic!("{items:?}") };
+    let taken = Wall { unix_ms: fix(2).unix_ms, certainty: Certainty::Fixed };
+    assert_eq!((owed.at.boot, running.clock.wall(owed.at)), (Boot(2), taken));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn what_a_stop_finds_uncommitted_in_a_store_that_could_not_be_opened_is_declared_by_the_next_run() {
+    let home = tempfile::tempdir().expect("a directory");
+    let epoch = life(home.path(), 0..10, 10).await;
+    // The medium refuses one file; the marks are written in place.
+    let (meta, away) = (home.path().join("meta.db"), home.path().join("away"));
+    std::fs::rename(&meta, &away).expect("moved");
+    std::fs::create_dir(&meta).expect("something in the way");
+    let running = start(opening(home.path()));
+    let stats = running.store.stats();
+    until(|| stats.failed.get() == 1).await;
+    running.emit(Class::Telemetry, 10..30).await;
+    running.close().await;
+    assert_eq!(stats.spilled[Class::Telemetry as usize].get(), 20);
+    std::fs::remove_dir(&meta).expect("removed");
+    std::fs::rename(&away, &meta).expect("back");
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    let items = drain(&mut reader, 21).await;
+    let [Item::Gap(gap), Item::Record(_)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((gap.epoch, gap.first, gap.last), (epoch, Seq(11), Seq(30)));
+    drop(reader);
+    running.close().await;
 }

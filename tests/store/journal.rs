@@ -53,6 +53,43 @@ async fn an_id_is_answered_with_its_old_result_for_a_day_across_restarts() {
 }
 
 #[tokio::test]
+async fn an_id_from_before_the_clock_was_known_or_when_it_was_ahead_is_remembered_for_a_day_and_not_for_ever() {
+    let (day, year) = (24 * 3600 * 1000, 365 * 24 * 3600 * 1000);
+    for at in [None, Some(NOON + 3 * year)] {
+        let home = tempfile::tempdir().expect("a directory");
+        let journal = CommandJournal::open(&home.path().join("commands.db"));
+        let id = new(&journal, entry(Some("a"), at)).await;
+        journal.close(id, b"done".to_vec()).await.expect("written");
+        let recalled = |now| journal.recall("a".to_owned(), Some(now));
+        let known = Begun::Known { result: Some(b"done".to_vec()) };
+        assert_eq!(journal.begin(entry(Some("a"), Some(NOON))).await.expect("known"), known, "{at:?}");
+        assert_eq!(recalled(NOON + day).await.expect("read"), Recalled::Ended(b"done".to_vec()), "{at:?}");
+        assert_eq!(recalled(NOON + day + 1).await.expect("read"), Recalled::Unknown, "{at:?}");
+        new(&journal, entry(Some("a"), Some(NOON + day + 1))).await;
+    }
+}
+
+#[tokio::test]
+async fn entries_without_a_time_do_not_keep_older_ones_from_being_forgotten() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    for at in [None; 110].into_iter().chain([Some(NOON); 5]) {
+        let id = new(&journal, entry(None, at)).await;
+        journal.close(id, b"done".to_vec()).await.expect("written");
+    }
+    let week = 7 * 24 * 3600 * 1000;
+    for later in [NOON, NOON + week, NOON + week] {
+        let id = new(&journal, entry(None, Some(later))).await;
+        journal.close(id, b"done".to_vec()).await.expect("written");
+    }
+    drop(journal);
+    let file = rusqlite::Connection::open(&path).expect("opens");
+    let left: i64 = file.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).expect("counted");
+    assert_eq!(left, 2);
+}
+
+#[tokio::test]
 async fn an_id_whose_command_was_never_sent_is_free_at_once_and_after_a_restart() {
     let home = tempfile::tempdir().expect("a directory");
     let path = home.path().join("commands.db");

@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Parser as _;
 use ironbridge::commands::{Failed, store};
 use ironbridge::flow::clock::Fix;
-use ironbridge::model::number::Class;
+use ironbridge::model::number::{Class, Seq};
 use ironbridge::store::inspect;
 use ironbridge::store::purge::{self, Owed, Purge};
-use ironbridge::store::{Item, Opening};
+use ironbridge::store::{Ack, Item, Opening};
 use support::*;
 
 /// 2026-11-20T20:00:00Z
@@ -36,11 +36,17 @@ fn run(words: &[&str]) -> Result<(), Failed> {
 
 /// Three lives of an hour each, a hundred records of telemetry a life, in a segment each. `acknowledge`: of the first.
 async fn three_hours(dir: &Path, acknowledge: u64) {
+    three_lives(&opening(dir), acknowledge).await;
+}
+
+async fn three_lives(opening: &Opening, acknowledge: u64) {
+    let mut fixes = Vec::new();
     for hour in 0..3u64 {
-        let running = start(Opening { boot_token: format!("boot-{hour}"), ..opening(dir) });
+        let running = start(Opening { boot_token: format!("boot-{hour}"), ..opening.clone() });
+        fixes.iter().for_each(|fix| running.clock.learn(*fix));
         let fix = Fix { at: running.clock.now(), unix_ms: NOON + i64::try_from(hour).expect("small") * 3_600_000 };
-        running.clock.learn(fix);
-        running.store.record_fix(fix);
+        running.learns(fix);
+        fixes.push(fix);
         let mut reader = running.store.reader("cloud").expect("routed");
         running.emit(Class::Telemetry, hour * 100..(hour + 1) * 100).await;
         running.settled(100).await;
@@ -99,6 +105,44 @@ async fn with_acknowledged_only_nothing_goes_that_somebody_is_owed() {
     drop(reader);
     running.close().await;
     assert_eq!(inspect::verify(home.path(), &mut |_, _| {}).expect("verified").problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_lies_behind_a_damaged_file_that_is_still_to_be_salvaged_stays_until_it_has_been() {
+    let home = tempfile::tempdir().expect("a directory");
+    // A chunk spans an eighth of that.
+    three_lives(&Opening { max_age: Some(Duration::from_secs(4 * 3600)), ..opening(home.path()) }, 0).await;
+    // What came later went ahead of the backlog; then the file with the backlog is set aside.
+    let running = start(opening(home.path()));
+    let (stream, epoch, _) = running.store.newest()[Class::Telemetry as usize];
+    let reader = running.store.reader("cloud").expect("routed");
+    reader.acknowledge(Ack::Records { stream, epoch, first: Seq(101), last: Seq(300) });
+    reader.save().await;
+    drop(reader);
+    running.close().await;
+    let mut chunks: Vec<_> = std::fs::read_dir(home.path())
+        .expect("listed")
+        .flatten()
+        .map(|entry| entry.file_name().into_string().expect("utf-8"))
+        .filter(|name| name.starts_with("chunk-telemetry-"))
+        .collect();
+    chunks.sort_unstable();
+    assert_eq!(chunks.len(), 3, "one of each life: {chunks:?}");
+    std::fs::rename(home.path().join(&chunks[0]), home.path().join("quarantine").join(&chunks[0])).expect("moved");
+    for owed in [Owed::Stays, Owed::Goes] {
+        assert_eq!(purge::held_up(home.path(), &until(9, owed)).expect("looked"), [Class::Telemetry]);
+        assert!(purge::purge(home.path(), &until(9, owed), 0).expect("looked").is_empty(), "{owed:?}");
+    }
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let items = drain(&mut reader, 100).await;
+    assert!(items.iter().filter_map(told).map(|(_, value)| value).eq(0..100), "salvaged: {items:?}");
+    reader.save().await;
+    drop(reader);
+    running.close().await;
+    assert!(purge::held_up(home.path(), &until(9, Owed::Stays)).expect("looked").is_empty());
+    let gone = purge::purge(home.path(), &until(9, Owed::Stays), 0).expect("purged");
+    assert_eq!((gone[0].records, gone[0].unacknowledged), (300, 0));
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 use crate::rig as support;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use ironbridge::model::number::{Class, Seq};
-use ironbridge::store::{Item, Opening};
+use ironbridge::model::value::Value;
+use ironbridge::store::preview::{Previewed, preview};
+use ironbridge::store::{Ack, Item, Opening};
 use support::*;
 
 #[tokio::test]
@@ -189,5 +192,28 @@ async fn a_reader_may_live_in_a_task_of_its_own() {
     });
     running.emit(Class::Bulk, [1]).await;
     assert_eq!(task.await.expect("no panic"), 1);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn what_went_ahead_of_the_backlog_is_not_in_its_preview() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, 1..=100).await;
+    running.settled(100).await;
+    let (stream, epoch, _) = running.store.newest()[Class::Telemetry as usize];
+    for (first, last) in [(1, 10), (41, 60), (100, 100)] {
+        reader.acknowledge(Ack::Records { stream, epoch, first: Seq(first), last: Seq(last) });
+    }
+    reader.save().await;
+    let mut seen = Vec::new();
+    let each = &mut |sample: Previewed<'_>| {
+        seen.extend(sample.value.cloned());
+        ControlFlow::Continue(())
+    };
+    preview(home.path(), "cloud", &[Class::Telemetry], each).expect("read");
+    assert_eq!(seen, (11..=40).chain(61..=99).map(Value::Uint).collect::<Vec<_>>());
+    drop(reader);
     running.close().await;
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ironbridge::flow::clock::Fix;
 use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::Class;
 use ironbridge::model::sample::Batch;
 use ironbridge::model::tag::DeviceIx;
-use ironbridge::model::time::Stamp;
-use ironbridge::store::{Item, Opening, inspect};
+use ironbridge::model::time::{Boot, Certainty, Stamp, Wall};
+use ironbridge::store::{Item, Opening, inspect, open};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use support::*;
@@ -275,6 +276,7 @@ async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_i
     let dir = home.path().join("store");
     std::fs::write(&dir, b"a file where the directory should be").expect("written");
     let running = start(opening(&dir));
+    running.began();
     let mut reader = running.store.reader("cloud").expect("routed");
     running.emit(Class::Telemetry, 0..10).await;
     let stats = running.store.stats();
@@ -282,10 +284,20 @@ async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_i
     std::fs::remove_file(&dir).expect("removed");
     let items = drain(&mut reader, 10).await;
     assert_eq!(items.len(), 10);
-    assert!(items.iter().all(|item| matches!(item, Item::Record(owed) if owed.at.boot.0 == 1)));
+    let stamps: Vec<Stamp> =
+        items.iter().map(|item| if let Item::Record(owed) = item { owed.at } else { panic!("{item:?}") }).collect();
+    assert!(stamps.iter().all(|at| at.boot.0 == 1));
     until(|| stats.failed.get() == 0).await;
+    // A fix that comes after that is one of the boot that the records are of, for this run and for the next.
+    running.time.advance(Duration::from_secs(40));
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_840_000 };
+    running.learns(fix);
+    let taken = Wall { unix_ms: 1_795_204_800_000, certainty: Certainty::Fixed };
+    assert!(stamps.iter().all(|at| running.clock.wall(*at) == taken && running.clock.age(*at).as_secs() == 40));
     drop(reader);
     running.close().await;
+    let fix = Fix { at: Stamp { boot: Boot(1), ..fix.at }, ..fix };
+    assert!(open(opening(&dir)).fixes().contains(&fix));
 }
 
 #[tokio::test]
@@ -393,6 +405,11 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         running.close().await;
         assert_eq!(stats.spilled[Class::Telemetry as usize].get(), waiting);
         hog.goes();
+        // A look at it before that is no alarm: what is missing is known to have been given up.
+        let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
+        let [given_up] = &verdict.given_up[..] else { panic!("{verdict:?}") };
+        assert_eq!((given_up.epoch, given_up.first, given_up.last), (epoch.0, 11, 10 + waiting));
+        assert!(verdict.problems.is_empty(), "{verdict:?}");
 
         let running = start(opening(home.path()));
         let mut reader = running.store.reader("cloud").expect("routed");
@@ -405,6 +422,37 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         drop(reader);
         running.close().await;
         let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
-        assert!(verdict.problems.is_empty(), "{verdict:?}");
+        assert!(verdict.problems.is_empty() && verdict.given_up.is_empty(), "{verdict:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_stop_finds_uncommitted_on_a_disk_that_others_have_filled_to_the_last_byte_is_declared_too() {
+    let Some(small) = Small::mounted("6m") else { return };
+    let home = small.0.path().join("store");
+    let running = start(opening(&home));
+    let stats = running.store.stats();
+    let hog = small.0.path().join("hog");
+    let mut file = std::fs::File::create(&hog).expect("made");
+    let mut emitted = 0;
+    while stats.failed.get() == 0 || emitted < 2000 {
+        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        running.emit(Class::Telemetry, emitted..emitted + 100).await;
+        emitted += 100;
+        tokio::task::yield_now().await;
+    }
+    running.close().await;
+    assert!(stats.spilled[Class::Telemetry as usize].get() > 0);
+    let verdict = inspect::verify(&home, &mut |_, _| {}).expect("readable");
+    assert!(verdict.problems.is_empty(), "{verdict:?}");
+    drop(file);
+    std::fs::remove_file(&hog).expect("removed");
+    let running = start(opening(&home));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    // Each number comes, as a record or in a gap record.
+    let items = drain(&mut reader, emitted + 1).await;
+    assert_eq!(items.iter().filter_map(told).next_back().map(|(_, value)| value), Some(4711));
+    drop(reader);
+    running.close().await;
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironbridge::config::plan::UplinkStart;
-use ironbridge::flow::clock::{Clock, FakeTime};
+use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::flow::hub::{EventRecord, Hub, hub};
 use ironbridge::flow::latest::Latest;
 use ironbridge::flow::notice::{Notice, notices};
@@ -68,6 +68,19 @@ pub fn sample(tag: u32, value: u64, at: Stamp) -> Sample {
 }
 
 impl Running {
+    /// What the daemon does at start: what is known of this boot without a fix is remembered.
+    pub fn began(&self) {
+        if let Some(floor) = self.clock.floor() {
+            self.learns(floor);
+        }
+    }
+
+    /// UTC is known.
+    pub fn learns(&self, fix: Fix) {
+        self.clock.learn(fix);
+        self.store.record_fix(fix);
+    }
+
     /// Emits samples of a class's tag with these values.
     pub async fn emit(&self, class: Class, values: impl IntoIterator<Item = u64>) {
         let at = self.clock.now();

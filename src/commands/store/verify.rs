@@ -6,7 +6,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use crate::store::inspect::{self, Verdict};
+use crate::store::inspect::{self, Missing, Verdict};
 
 use super::{Where, failed};
 use crate::commands::{self, Failed};
@@ -33,11 +33,17 @@ pub(super) fn run(dir: &Path, place: &Where) -> Result<(), Failed> {
 }
 
 fn verdict_text(verdict: &Verdict) -> String {
-    let Verdict { chunks, segments, records, problems, declared } = verdict;
+    let Verdict { chunks, segments, records, problems, declared, given_up } = verdict;
     let mut text = format!("{chunks} chunk files, {segments} segments, {records} records read\n");
     for missing in declared {
         let (stream, epoch, reason) = (missing.stream, missing.epoch, &missing.reason);
         let _ = writeln!(text, "declared: {stream} epoch {epoch}: {}..{} ({reason})", missing.first, missing.last);
+    }
+    for Missing { stream, epoch, first, last, reason } in given_up {
+        let _ = writeln!(
+            text,
+            "given up: {stream} epoch {epoch}: {first}..{last} ({reason}; the next start declares them)"
+        );
     }
     for problem in problems {
         let _ = writeln!(text, "WRONG: {problem}");

@@ -197,11 +197,10 @@ impl Writer {
         Self { shared, path, connection, known, last, retry: None, upkeep: Upkeep::default(), more: false }
     }
 
-    /// Makes the file.
+    /// Makes the file. Where that fails (a full disk) it is no more known than one that could not be read: there is none yet.
     pub(super) fn begin(&mut self) {
-        self.known = true;
         match load::open(&self.path) {
-            Ok(opened) => self.connection = Some(opened.connection),
+            Ok(opened) => (self.connection, self.known) = (Some(opened.connection), true),
             Err(fault) => self.shared.lock().in_trouble(&fault),
         }
     }

@@ -108,7 +108,7 @@ impl Purse {
     /// So many more bytes were counted.
     pub(in crate::uplink) fn count(&mut self, bytes: u64) {
         for tally in &mut self.tallies {
-            tally.bytes = tally.bytes.saturating_add(bytes);
+            tally.count(bytes);
         }
     }
 

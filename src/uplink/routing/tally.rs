@@ -1,7 +1,8 @@
 //! A tally: bytes of one calendar period (UTC), on a box whose clock may be wrong. Pure.
 //!
 //! A new period begins only when a clock with a fix says so, and only forwards: after a backward step the period that
-//! was goes on, and so it does while no fix is known. A clock that was ahead by months must not close a budget for that
+//! was goes on, and so it does while no fix is known. What was counted without one counts for the period that the first
+//! fix begins as well: it may have gone out in either. A clock that was ahead by months must not close a budget for that
 //! long, so a period that lies in the future ends once the clock, set right, has gone on for the longest length such a
 //! period can have.
 
@@ -62,6 +63,8 @@ pub(in crate::uplink) struct Tally {
     /// `None` until a fix says which.
     number: Option<i64>,
     pub(in crate::uplink) bytes: u64,
+    /// How many of them were counted in this run before the first fix; `None` once there was one.
+    undated: Option<u64>,
     /// What the operator was told of in this period.
     pub(in crate::uplink) told: u8,
     /// Since when the clock says that this period lies in the future.
@@ -70,7 +73,7 @@ pub(in crate::uplink) struct Tally {
 
 impl Tally {
     pub(in crate::uplink) const fn new(period: Period) -> Self {
-        Self { period, number: None, bytes: 0, told: 0, behind: None }
+        Self { period, number: None, bytes: 0, undated: Some(0), told: 0, behind: None }
     }
 
     /// Goes on from what was saved; what was counted meanwhile is added. Rows come oldest first.
@@ -87,12 +90,21 @@ impl Tally {
         self.behind = row.behind;
     }
 
+    /// So many more bytes were counted.
+    pub(in crate::uplink) fn count(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if let Some(undated) = &mut self.undated {
+            *undated = undated.saturating_add(bytes);
+        }
+    }
+
     /// Looks at the clock; true when a new period has begun.
     pub(in crate::uplink) fn turn(&mut self, wall: Wall) -> bool {
         if wall.certainty == Certainty::Floor {
             return false;
         }
         let now = number(self.period, wall.unix_ms);
+        let undated = self.undated.take().unwrap_or(0);
         let Some(mine) = self.number else {
             self.number = Some(now);
             return false; // what was counted before the first fix belongs to this period
@@ -108,7 +120,7 @@ impl Tally {
                 return false;
             }
         }
-        *self = Self { number: Some(now), ..Self::new(self.period) };
+        *self = Self { number: Some(now), bytes: undated, undated: None, ..Self::new(self.period) };
         true
     }
 
@@ -229,6 +241,32 @@ mod tests {
         fresh.bytes = 7;
         assert!(!fresh.turn(fixed(NOW)), "counted before the first fix, and still counted after it");
         assert_eq!(fresh.bytes, 7);
+    }
+
+    #[test]
+    fn what_goes_out_before_the_first_fix_counts_for_the_period_that_begins_with_it() {
+        let saved = [counted(Period::Day).row("u", "", 0)];
+        let floor = Wall { unix_ms: NOW, certainty: Certainty::Floor };
+        // Switched on in the morning: what is in the backlog goes out before anybody has told the time.
+        let mut tally = Tally::new(Period::Day);
+        tally.count(30);
+        tally.adopt(&saved, "");
+        assert!(!tally.turn(floor));
+        tally.count(70);
+        assert_eq!(tally.bytes, 1100);
+        assert!(tally.turn(fixed(MIDNIGHT + 1)));
+        assert_eq!((tally.bytes, tally.told), (100, 0));
+        tally.count(5);
+        assert!(tally.turn(fixed(MIDNIGHT + DAY_MS)));
+        assert_eq!(tally.bytes, 0, "once");
+        // On the same day: nothing counts twice.
+        let mut tally = Tally::new(Period::Day);
+        tally.adopt(&saved, "");
+        tally.count(70);
+        assert!(!tally.turn(fixed(MIDNIGHT - 1)));
+        assert_eq!(tally.bytes, 1070);
+        assert!(tally.turn(fixed(MIDNIGHT)));
+        assert_eq!(tally.bytes, 0);
     }
 
     #[test]

@@ -146,6 +146,25 @@ async fn a_file_that_cannot_be_opened_at_start_is_told_and_its_content_comes_onc
 }
 
 #[tokio::test]
+async fn a_first_start_on_a_disk_that_takes_no_file_is_no_damage_and_the_file_is_made_once_it_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, draft) = (dir.path().join("broker.db"), dir.path().join("broker.db.draft"));
+    std::fs::create_dir(&draft).expect("something in the way of the new file");
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    until("it is told", || ledger.trouble().is_some()).await;
+    let id = ledger.new_session();
+    ledger.session(session(id, "a"));
+    assert!(!path.exists());
+    std::fs::remove_dir(&draft).expect("gone");
+    until("it works", || ledger.trouble().is_none()).await;
+    assert!(!ledger.is_damaged());
+    drop(ledger);
+    let (_, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!(found.sessions.iter().map(|kept| kept.session.clone()).collect::<Vec<_>>(), [session(id, "a")]);
+    assert_eq!(found.set_aside, None);
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_set_aside_at_start_and_an_emptied_one_too() {
     for content in [&[0x55; 8192][..], b""] {
         let dir = tempfile::tempdir().expect("a directory");
