@@ -1,6 +1,6 @@
 //! Who has a session: one slot each, found by key (from the tree) or by client id. A session has, or has not, a connection.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct Client {
     pub seen: (u64, usize),
     /// What the next connection goes on with.
     pub carried: Carried,
-    /// Of a sensor; `None`: nothing since the gateway was started.
+    /// Of a sensor; `None`: nothing is known.
     pub sensor: Option<Box<Remembered>>,
     /// Its side of the ledger; there if it was begun to outlive its connection.
     pub durable: Option<Box<Durable>>,
@@ -101,6 +101,13 @@ pub(super) struct Carried {
     pub sent_below: u64,
 }
 
+/// Has the broker taken it?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Yes,
+    No,
+}
+
 /// What goes on from one connection of a sensor to the next and MQTT has no word for (MQTT-SN 1.2, sections 6.3 and 6.10).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Remembered {
@@ -108,6 +115,8 @@ pub(super) struct Remembered {
     pub will: Option<Will>,
     /// Topics it has subscribed to by their predefined ids.
     pub predefined: BTreeSet<u16>,
+    /// Topic ids that it was given, and digests of the names that they stand for: no other name gets one of them.
+    pub given: BTreeMap<u16, u64>,
 }
 
 impl Client {

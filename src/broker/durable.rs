@@ -226,8 +226,8 @@ mod tests {
             sent_below: None,
         };
         let owed_bytes = message.bytes_with(&delivery.ids) as u64;
-        let (subscriptions, received) = (Vec::new(), Vec::new());
-        let kept = Kept { session, subscriptions, received, next_ordinal: 9, owed_count: 1, owed_bytes };
+        let (subscriptions, received, sensor) = (Vec::new(), Vec::new(), None);
+        let kept = Kept { session, subscriptions, received, sensor, next_ordinal: 9, owed_count: 1, owed_bytes };
         let found = Durable::found(&kept, &Arc::default());
         assert_eq!(found.tally.now(), live.tally.now());
         let row =

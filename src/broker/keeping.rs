@@ -1,4 +1,4 @@
-//! Messages as rows on disk, and back: clients' retained ones, and what sessions are owed.
+//! Messages as rows on disk, and back: clients' retained ones, what sessions are owed, and what they keep for sensors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::clients::Remembered;
 use super::durable::cost_of;
 use super::message::{Delivery, Keep, Message, Owed, Qos, Retain, Stage};
-use super::wire::revive;
+use super::wire::{Will, revive};
 use crate::access::{Access, Identity};
-use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, Source};
+use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, SensorRow, Source, WillRow};
 use crate::flow::clock::Clock;
 use crate::model::time::{Boot, Stamp};
 use crate::model::topic::{Owner, Ownership, check_topic};
+
+/// In place of what tells names apart.
+const PREDEFINED: u64 = 0;
 
 /// A retained message as a row, with the client that has left it; its end of life becomes wall time, or that of this
 /// boot's clock.
@@ -59,6 +63,33 @@ pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership, access: &A
     };
     let source = row.source.map(|source| access.owner((&source.owner, &source.client)));
     Some(Found { message, source, open: end.filter(|end| end.is_open(clock)) })
+}
+
+/// What goes on from one connection of a sensor to the next.
+pub(super) fn sensor_row(remembered: &Remembered) -> SensorRow {
+    let Remembered { will, predefined, given } = remembered;
+    let will = will.as_ref().map(|will| WillRow {
+        topic: will.topic.as_str().into(),
+        payload: will.payload.clone(),
+        qos: will.qos.bits(),
+        retain: will.retain == Retain::Yes,
+    });
+    let predefined = predefined.iter().map(|id| (*id, PREDEFINED));
+    SensorRow { will, known: predefined.chain(given.iter().map(|(id, name)| (*id, *name))).collect() }
+}
+
+/// The same, as it was on disk.
+pub(super) fn remembered(row: &SensorRow) -> Remembered {
+    let will = row.will.as_ref().and_then(|will| {
+        let (topic, payload, qos) = (will.topic.to_string(), will.payload.clone(), Qos::from_bits(will.qos)?);
+        Some(Will { topic, payload, qos, retain: will.retain.into(), delay: 0, expiry: None, forwarded: None })
+    });
+    let (predefined, given): (Vec<_>, Vec<_>) = row.known.iter().partition(|(_, name)| *name == PREDEFINED);
+    Remembered {
+        will,
+        predefined: predefined.into_iter().map(|(id, _)| id).collect(),
+        given: given.into_iter().collect(),
+    }
 }
 
 /// A message that sessions are owed.

@@ -81,7 +81,7 @@ async fn only_listed_ids_from_listed_networks_are_let_in_and_a_full_door_says_so
     let sensor = |id: &str, networks| SensorPlan { client_id: id.to_owned(), user: None, from: networks };
     let sensors =
         vec![sensor("near", from("127.0.0.0/8")), sensor("far", from("10.0.0.0/8")), sensor("t-*", Vec::new())];
-    let limits = BrokerLimits { connections: 3, rate: Rate(1000), ..BrokerLimits::default() };
+    let limits = BrokerLimits { connections: 6, rate: Rate(1000), ..BrokerLimits::default() };
     let doors = vec![door(MqttSnPlan { sensors, ..plan() }, Anonymous::None), plain(Anonymous::Read)];
     let running = Running::with(Setup { doors, limits, ..Setup::default() }).await;
     let gateway = running.addresses[0].expect("open");

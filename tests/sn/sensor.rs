@@ -49,11 +49,20 @@ pub fn plain(anonymous: Anonymous) -> ListenerPlan {
 
 /// A broker with a door for sensors (they may read and write all that is not the gateway's) and, as its second, one for MQTT.
 pub async fn broker_with(plan: MqttSnPlan, setup: Setup) -> (Running, SocketAddr, SocketAddr) {
+    broker_at(plan, setup, Arc::new(tempfile::tempdir().expect("a directory"))).await
+}
+
+/// The same, in a directory that an earlier one may have used.
+pub async fn broker_at(
+    plan: MqttSnPlan,
+    setup: Setup,
+    directory: Arc<tempfile::TempDir>,
+) -> (Running, SocketAddr, SocketAddr) {
     let doors = vec![door(plan, Anonymous::ReadWrite), plain(Anonymous::ReadWrite)];
     let all = || vec!["#".to_owned()];
     let mut acl = setup.acl;
     acl.push(AclPlan { user: "sensor:tanks".to_owned(), read: all(), write: all(), operate: Vec::new() });
-    let running = Running::with(Setup { doors, acl, ..setup }).await;
+    let running = Running::at(Setup { doors, acl, ..setup }, directory).await;
     let [sensors, mqtt] = [0, 1].map(|at| running.addresses[at].expect("it is open"));
     (running, sensors, mqtt)
 }

@@ -1,5 +1,7 @@
 //! Topic ids of all kinds, every QoS, subscriptions, rights.
 
+use std::net::SocketAddr;
+
 use ironbridge::broker::sn::{Again, Code, Filter, Kept, Message, Quality, Start, Topic};
 use ironbridge::config::plan::{AclPlan, Anonymous, MqttSnPlan, UnaskedPlan};
 use rumqttc::mqttbytes::QoS;
@@ -183,6 +185,27 @@ async fn a_publish_without_a_connection_is_taken_by_predefined_and_short_topic_w
 }
 
 #[tokio::test]
+async fn nobody_can_take_the_place_of_those_who_publish_without_a_connection() {
+    let publish = Some(UnaskedPlan { user: "beacons".to_owned(), from: Vec::new() });
+    let acl = vec![rule("sensor:beacons", &[], &["ok"])];
+    let (running, gateway, mqtt) =
+        broker_with(MqttSnPlan { publish, ..plan() }, Setup { acl, ..Setup::default() }).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::AtLeastOnce).await;
+    let _guess = Hmi::connect(mqtt, "mqtt-sn:udp:127.0.0.1:0").await;
+    let mut thief = Sensor::new(gateway, "$ironbridge/mqtt-sn:udp:127.0.0.1:0").await;
+    assert_eq!(thief.connect(Start::Kept, 60).await, Code::NotSupported);
+    let mut beacon = Sensor::new(gateway, "").await;
+    for payload in [b"1", b"2"] {
+        let publish = beacon.publication(Topic::Short(*b"ok"), Quality::Unasked, payload);
+        beacon.send(&Message::Publish(publish)).await;
+        assert_eq!(&client.message().await.payload[..], payload);
+    }
+    let stats = &running.publisher.stats().sensors;
+    assert_eq!((stats.unasked.get(), stats.unasked_refused.get()), (2, 0));
+}
+
+#[tokio::test]
 async fn without_a_user_for_it_a_publish_without_a_connection_is_dropped_and_counted() {
     let (running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;
@@ -242,12 +265,7 @@ async fn a_predefined_topic_has_its_id_still_when_the_session_is_gone_on_with() 
 
 #[tokio::test]
 async fn a_predefined_topic_has_its_id_still_when_the_gateway_was_started_anew() {
-    let setup = || Setup {
-        doors: vec![door(plan(), Anonymous::ReadWrite), plain(Anonymous::ReadWrite)],
-        acl: vec![rule("sensor:tanks", &["#"], &["#"])],
-        ..Setup::default()
-    };
-    let mut running = Running::with(setup()).await;
+    let mut running = Running::with(sessions()).await;
     for again in [false, true] {
         let [gateway, mqtt] = [0, 1].map(|at| running.addresses[at].expect("open"));
         let mut sensor = Sensor::new(gateway, "tank-1").await;
@@ -262,8 +280,59 @@ async fn a_predefined_topic_has_its_id_still_when_the_gateway_was_started_anew()
         let mut client = Hmi::connect(mqtt, "hmi").await;
         client.publish("plant/known/one", QoS::AtLeastOnce, b"1").await;
         drop(client);
-        running = Running::at(setup(), running.stop().await).await;
+        running = Running::at(sessions(), running.stop().await).await;
     }
+}
+
+#[tokio::test]
+async fn a_topic_id_stands_for_the_same_name_or_none_after_a_restart_whoever_registers_first() {
+    let [first, second] = colliding();
+    let mut running = Running::with(sessions()).await;
+    let (gateway, _) = doors(&running);
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    let (of_first, _) = sensor.register(&first).await;
+    let (of_second, _) = sensor.register(&second).await;
+    assert_eq!(of_second, of_first + 1, "they collide");
+    running = Running::at(sessions(), running.stop().await).await;
+    let (gateway, mqtt) = doors(&running);
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("#", QoS::AtLeastOnce).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    assert_eq!(sensor.publish(Topic::Id(of_second), Quality::One, b"2").await, Code::InvalidTopicId);
+    assert_eq!(sensor.register(&second).await, (of_second, Code::Accepted));
+    assert_eq!(sensor.publish(Topic::Id(of_first), Quality::One, b"1").await, Code::InvalidTopicId, "of no other name");
+    assert_eq!(sensor.register(&first).await, (of_first, Code::Accepted));
+    assert_eq!(sensor.publish(Topic::Id(of_first), Quality::One, b"1").await, Code::Accepted);
+    assert_eq!(client.message().await.topic, first);
+}
+
+/// Two names that would have the same id.
+fn colliding() -> [String; 2] {
+    let mut ids = std::collections::HashMap::new();
+    for n in 0.. {
+        let name = format!("plant/tank{n}/level");
+        let digest = crc32fast::hash(name.as_bytes());
+        let id = (digest >> 16) ^ (digest & 0xFFFF);
+        if let Some(first) = ids.insert(id, name.clone()).filter(|_| (1..0xFFFE).contains(&id)) {
+            return [first, name];
+        }
+    }
+    unreachable!("there are more names than ids")
+}
+
+/// With a door for sensors whose sessions are kept, and one for MQTT.
+fn sessions() -> Setup {
+    Setup {
+        doors: vec![door(plan(), Anonymous::ReadWrite), plain(Anonymous::ReadWrite)],
+        acl: vec![rule("sensor:tanks", &["#"], &["#"])],
+        ..Setup::default()
+    }
+}
+
+fn doors(running: &Running) -> (SocketAddr, SocketAddr) {
+    (running.addresses[0].expect("open"), running.addresses[1].expect("open"))
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use ironbridge::broker::sn::Again::{No, Yes};
 use ironbridge::broker::sn::{Asks, Code, Connect, Filter, Kept, Message, Quality, Start, Topic, WillTopic};
-use ironbridge::config::plan::MqttSnPlan;
+use ironbridge::config::plan::{BrokerLimits, MqttSnPlan};
 use rumqttc::mqttbytes::QoS;
 
 use crate::hmi::Hmi;
-use crate::sensor::{Radio, Sensor, broker, broker_with, plan};
-use crate::support::{Setup, until};
+use crate::sensor::{Radio, Sensor, broker, broker_at, broker_with, plan};
+use crate::support::{Running, Setup, until};
 
 async fn watcher(mqtt: std::net::SocketAddr) -> Hmi {
     let mut client = Hmi::connect(mqtt, "hmi").await;
@@ -93,6 +93,27 @@ async fn a_will_can_be_changed_and_taken_back_while_connected() {
     without.told_to_go().await;
     client.publish("wills/last", QoS::AtMostOnce, b"").await;
     assert_eq!(client.message().await.topic, "wills/last");
+}
+
+#[tokio::test]
+async fn a_will_that_rules_or_bounds_forbid_is_refused_and_the_one_before_stands() {
+    let limits = BrokerLimits { payload_bytes: 10, ..BrokerLimits::default() };
+    let (_running, gateway, mqtt) = broker_with(plan(), Setup { limits, ..Setup::default() }).await;
+    let mut client = watcher(mqtt).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect_with_will(Start::Kept, 60, "wills/one", b"one").await, Code::Accepted);
+    let name = "plant/dev0/tag1".to_owned(); // the gateway's own
+    let update = Message::WillTopicUpdate(Some(WillTopic { name, quality: Quality::One, kept: Kept::No }));
+    let answer = sensor.ask(&update, |message| matches!(message, Message::WillTopicResponse(_))).await;
+    assert_eq!(answer, Message::WillTopicResponse(Code::NotSupported));
+    let update = Message::WillMessageUpdate(b"longer than that".to_vec());
+    let answer = sensor.ask(&update, |message| matches!(message, Message::WillMessageResponse(_))).await;
+    assert_eq!(answer, Message::WillMessageResponse(Code::NotSupported));
+    sensor.goodbye().await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    lose(&mut sensor).await;
+    let will = client.message().await;
+    assert_eq!((will.topic.as_str(), &will.payload[..]), ("wills/one", &b"one"[..]));
 }
 
 #[tokio::test]
@@ -214,6 +235,36 @@ async fn a_will_is_kept_with_its_session_until_it_is_taken_back_or_the_session_b
         client.publish("wills/last", QoS::AtMostOnce, b"").await;
         assert_eq!(client.message().await.topic, "wills/last", "{how}");
     }
+}
+
+#[tokio::test]
+async fn a_will_is_kept_with_its_session_while_the_gateway_is_started_anew() {
+    let (running, gateway, _) = broker().await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect_with_will(Start::Kept, 60, "wills/one", b"one").await, Code::Accepted);
+    let (running, gateway, mqtt) = restarted(running).await;
+    let mut client = watcher(mqtt).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    lose(&mut sensor).await;
+    let will = client.message().await;
+    assert_eq!((will.topic.as_str(), &will.payload[..]), ("wills/one", &b"one"[..]));
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.ask(&Message::WillTopicUpdate(None), |message| matches!(message, Message::WillTopicResponse(_))).await;
+    sensor.goodbye().await;
+    let (_running, gateway, mqtt) = restarted(running).await;
+    let mut client = watcher(mqtt).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    lose(&mut sensor).await;
+    client.publish("wills/last", QoS::AtMostOnce, b"").await;
+    assert_eq!(client.message().await.topic, "wills/last", "taken back is taken back");
+}
+
+/// The gateway goes on with what lies on its disk.
+async fn restarted(running: Running) -> (Running, std::net::SocketAddr, std::net::SocketAddr) {
+    let at = running.stop().await;
+    broker_at(plan(), Setup::default(), at).await
 }
 
 #[tokio::test]

@@ -231,6 +231,9 @@ impl Shared {
                 let row = row_of(durable, Arc::clone(raw), subscription);
                 self.disk.subscription(durable.tally.id, Arc::clone(raw), Some(row));
             }
+            if let Some(remembered) = &client.sensor {
+                self.disk.sensor(durable.tally.id, keeping::sensor_row(remembered));
+            }
         }
         self.stats.dropped_ended.add(lost);
         lost
@@ -344,7 +347,7 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
         levels: 0,
         seen: (0, 0),
         carried: Carried { received, ..Carried::default() },
-        sensor: None,
+        sensor: kept.sensor.as_ref().map(|row| Box::new(keeping::remembered(row))),
         durable: Some(Box::new(durable)),
     }
 }

@@ -1,11 +1,12 @@
 //! What sensors have and MQTT itself has no packet for: a connected client leaves another will than it came with, and its
-//! session remembers that will and which topics it knows by predefined ids.
+//! session remembers that will, which topics it knows by predefined ids, and which ids it was given.
 
 use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
-use crate::broker::clients::{Client, Presence, Remembered};
+use crate::broker::clients::{Client, Presence, Remembered, Taken};
+use crate::broker::keeping;
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::tree::ClientKey;
@@ -13,28 +14,44 @@ use crate::broker::will::LastWill;
 use crate::broker::wire::Will;
 
 impl Shared {
-    /// Instead of the will that the owner of this outbox has left, if it is connected still. One that it may not leave is
-    /// ignored, as at CONNECT: then there is none.
+    /// Instead of the will that the owner of this outbox has left, if it is connected still. One that it may not leave is not
+    /// taken: then the one before stands.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients can ask for it"))]
-    pub(in crate::broker) fn change_will(&self, key: ClientKey, outbox: &Arc<Outbox>, will: Option<Will>) {
+    pub(in crate::broker) fn change_will(&self, key: ClientKey, outbox: &Arc<Outbox>, will: Option<Will>) -> Taken {
         let mut core = self.lock();
-        let Some(client) = here(&mut core, key, outbox) else { return };
-        let Some(identity) = client.identity.clone() else { return };
-        if let Presence::Here(connected) = &mut client.presence {
-            connected.will = will.and_then(|will| self.judged(&identity, LastWill::new(will, identity.clone())));
+        let Some(client) = here(&mut core, key, outbox) else { return Taken::No };
+        let (Some(identity), Presence::Here(connected)) = (client.identity.clone(), &mut client.presence) else {
+            return Taken::No;
+        };
+        let Some(will) = will else {
+            connected.will = None;
+            return Taken::Yes;
+        };
+        match self.judged(&identity, LastWill::new(will, identity.clone())) {
+            Some(will) => {
+                connected.will = Some(will);
+                Taken::Yes
+            }
+            None => Taken::No,
         }
     }
 
-    /// For as long as the session of this outbox's owner lives, and the gateway runs.
+    /// For as long as the session of this outbox's owner lives.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
     pub(in crate::broker) fn remember(&self, key: ClientKey, outbox: &Arc<Outbox>, what: Remembered) {
-        if let Some(client) = here(&mut self.lock(), key, outbox) {
-            client.sensor = Some(Box::new(what));
+        let mut core = self.lock();
+        let Some(client) = here(&mut core, key, outbox) else { return };
+        if client.sensor.as_deref() == Some(&what) {
+            return;
         }
+        if let Some(durable) = &client.durable {
+            self.disk.sensor(durable.tally.id, keeping::sensor_row(&what));
+        }
+        client.sensor = Some(Box::new(what));
     }
 
-    /// What was remembered last. Of a session that was there before the gateway was started it is not known how its topics
-    /// were named: those that have predefined ids were subscribed to by them.
+    /// What was remembered last. Of a session that an earlier program has left it is not known how its topics were named: those
+    /// that have predefined ids were subscribed to by them.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
     pub(in crate::broker) fn recall(
         &self,
@@ -48,7 +65,7 @@ impl Shared {
             return Remembered::clone(remembered);
         }
         let own = predefined.iter().filter(|(_, name)| client.filters.contains_key(name.as_str()));
-        Remembered { will: None, predefined: own.map(|(id, _)| *id).collect() }
+        Remembered { predefined: own.map(|(id, _)| *id).collect(), ..Remembered::default() }
     }
 
     /// The will as it may be left; `None`: not at all.

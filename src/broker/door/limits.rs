@@ -4,6 +4,9 @@
 //! Loopback has no limits per address, since every local client comes from the same one. An IPv6 host has 2^64 addresses
 //! of its own (RFC 6177, section 2): a /64 counts as one. The total stays below half of the file descriptors that the
 //! process may have: the store and the field need theirs.
+//!
+//! A sensor has not shown that it is where it says, and may be silent for a day: all of them together have half of the
+//! places, so that datagrams with invented addresses keep nobody else out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -33,6 +36,8 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 struct Inside {
     total: usize,
+    /// Of them, those of sensors.
+    sensors: usize,
     flow: Flow,
     from: HashMap<IpAddr, Host>,
 }
@@ -52,6 +57,16 @@ struct Flow(Option<Instant>);
 pub(super) struct Pass {
     limits: Arc<Limits>,
     address: Option<IpAddr>,
+    whose: Whose,
+}
+
+/// Who wants a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Somebody with a connection.
+    Connection,
+    /// Somebody who sends datagrams.
+    Sensor,
 }
 
 /// Why there is no place.
@@ -59,6 +74,8 @@ pub(super) struct Pass {
 pub(super) enum NoPlace {
     #[error("max_connections")]
     Full,
+    #[error("half of max_connections, which is all that sensors may have")]
+    FullOfSensors,
     #[error("max_connections_per_address")]
     FullFromThere,
     #[error("max_connect_rate")]
@@ -80,10 +97,23 @@ impl Limits {
 
     /// A place for a connection from this address (`None`: this box), if there is one.
     pub(super) fn admit(self: &Arc<Self>, address: Option<IpAddr>, now: Instant) -> Result<Pass, NoPlace> {
+        self.take(address, Whose::Connection, now)
+    }
+
+    /// The same for a sensor.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its doors let any in"))]
+    pub(super) fn admit_sensor(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Pass, NoPlace> {
+        self.take(Some(address), Whose::Sensor, now)
+    }
+
+    fn take(self: &Arc<Self>, address: Option<IpAddr>, whose: Whose, now: Instant) -> Result<Pass, NoPlace> {
         let address = address.map(network).filter(|address| !address.is_loopback());
         let mut inside = self.lock();
         if inside.total >= self.total_max {
             return Err(NoPlace::Full);
+        }
+        if whose == Whose::Sensor && inside.sensors >= self.total_max.div_ceil(2) {
+            return Err(NoPlace::FullOfSensors);
         }
         if !inside.flow.has_room(self.plan.rate, now) {
             return Err(NoPlace::TooFast);
@@ -104,7 +134,8 @@ impl Limits {
         }
         inside.flow.add(self.plan.rate, now);
         inside.total += 1;
-        Ok(Pass { limits: Arc::clone(self), address })
+        inside.sensors += usize::from(whose == Whose::Sensor);
+        Ok(Pass { limits: Arc::clone(self), address, whose })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -135,6 +166,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut inside = self.limits.lock();
         inside.total -= 1;
+        inside.sensors -= usize::from(self.whose == Whose::Sensor);
         if let Some(from) = self.address.and_then(|address| inside.from.get_mut(&address)) {
             from.count -= 1;
         }
@@ -167,6 +199,23 @@ mod tests {
         assert!(limits.admit(HOST, now).is_ok());
         drop(local);
         assert_eq!(limits.lock().total, 0);
+    }
+
+    #[test]
+    fn sensors_from_ever_other_addresses_leave_half_of_the_places_to_others() {
+        let limits = limits(BrokerLimits { connections: 100, rate: Rate(1000), ..BrokerLimits::default() });
+        let now = Instant::now();
+        let sensors: Vec<Pass> =
+            (0..200).filter_map(|n| limits.admit_sensor(IpAddr::from([10, 1, 0, n]), now).ok()).collect();
+        assert_eq!(sensors.len(), 50);
+        assert_eq!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).err(), Some(NoPlace::FullOfSensors));
+        let others: Vec<Pass> = (0..50).filter_map(|_| limits.admit(None, now).ok()).collect();
+        assert_eq!((others.len(), limits.admit(None, now).err()), (50, Some(NoPlace::Full)));
+        drop(others);
+        drop(sensors);
+        assert!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).is_ok());
+        let inside = limits.lock();
+        assert_eq!((inside.total, inside.sensors), (0, 0));
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //! the administrator's choice (packages: `/run/ironbridge-clients` of a group that has no other rights).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
 use tokio::time::Instant;
 
@@ -35,8 +35,8 @@ const NOT_SENT_MAX: u32 = 64 << 10;
 const SOCKET_MODE: u32 = 0o660;
 
 /// How long a port for datagrams may still be held by the door before, and how often that is looked at.
-pub(super) const HANDOVER_MAX: Duration = Duration::from_millis(500);
-pub(super) const HANDOVER_LOOK: Duration = Duration::from_millis(20);
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
+const HANDOVER_LOOK: Duration = Duration::from_millis(20);
 
 /// An open door.
 pub(super) enum Listening {
@@ -192,32 +192,33 @@ async fn quic(_at: (SocketAddr, Option<&str>), _secured: Option<&Secured>, _port
     Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no QUIC"))
 }
 
-/// A port for datagrams. The clients of a door that was just closed may hold it for a moment, to say goodbye.
+/// A port for MQTT-SN.
 async fn udp(address: SocketAddr, plan: &ListenerPlan) -> io::Result<UdpSocket> {
-    let until = Instant::now() + HANDOVER_MAX;
-    let socket = loop {
-        match UdpSocket::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                tokio::time::sleep(HANDOVER_LOOK).await;
-            }
-            other => break other?,
-        }
-    };
-    if let Some(name) = plan.interface.as_deref() {
-        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
-    }
-    if let Some(to) = plan.mqtt_sn.as_ref().and_then(|plan| plan.advertise) {
-        match to.to.ip() {
-            IpAddr::V4(group) if group.is_multicast() => socket.join_multicast_v4(group, Ipv4Addr::UNSPECIFIED)?,
-            IpAddr::V6(group) if group.is_multicast() => socket.join_multicast_v6(&group, 0)?,
-            IpAddr::V4(_) => socket.set_broadcast(true)?,
-            IpAddr::V6(_) => {}
-        }
+    let socket = UdpSocket::from_std(datagrams(address, plan.interface.as_deref()).await?.into())?;
+    if plan.mqtt_sn.as_ref().and_then(|plan| plan.advertise).is_some_and(|plan| plan.to.is_ipv4()) {
+        socket.set_broadcast(true)?; // a group is joined by whoever makes itself known there
     }
     Ok(socket)
 }
 
-pub(super) fn device(name: &str, error: &io::Error) -> io::Error {
+/// A port for datagrams. Another process may just be ending there, or the clients of a door that was just closed say goodbye.
+pub(super) async fn datagrams(listen: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if let Some(name) = interface {
+        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
+    }
+    let until = Instant::now() + HANDOVER_MAX;
+    loop {
+        match socket.bind(&listen.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(HANDOVER_LOOK).await;
+            }
+            bound => return bound.map(|()| socket),
+        }
+    }
+}
+
+fn device(name: &str, error: &io::Error) -> io::Error {
     let text = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
         Some(rustix::io::Errno::PERM) => format!(
             "interface {name}: this kernel lets only programs with CAP_NET_RAW bind to an interface \

@@ -10,11 +10,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use super::listening::{HANDOVER_LOOK, HANDOVER_MAX, device};
+use super::listening::datagrams;
 use crate::road::quic::port::Port;
 use crate::road::server::Serving;
 
@@ -61,7 +60,7 @@ impl Ports {
         if let Some(port) = self.take_over(listen, interface, serving)? {
             return Ok(port);
         }
-        let socket = bind(listen, interface).await?;
+        let socket = datagrams(listen, interface).await?;
         let own = socket.try_clone()?;
         let port = Arc::new(Port::open(socket.into(), serving)?);
         let interface = interface.map(str::to_owned);
@@ -117,23 +116,5 @@ impl Ports {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Another process may just be ending there.
-async fn bind(listen: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
-    let domain = if listen.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    if let Some(name) = interface {
-        socket.bind_device(Some(name.as_bytes())).map_err(|error| device(name, &error))?;
-    }
-    let until = Instant::now() + HANDOVER_MAX;
-    loop {
-        match socket.bind(&listen.into()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                tokio::time::sleep(HANDOVER_LOOK).await;
-            }
-            bound => return bound.map(|()| socket),
-        }
     }
 }

@@ -94,11 +94,13 @@ fn admit<'a>(
     let arriving = Arriving { door: arrival.anonymous, client: id, from: arrival.shown.peer.address() };
     let shared = &arrival.shared;
     let inside = arrival.shown.peer == Peer::Inside;
+    // Who comes through a door of ours has had its id judged there, or is the door itself.
+    let reserved = id.starts_with(INSIDE_ID) && terms.watch != Watch::Doors;
     async move {
         if inside {
             return Ok(Identity::gateway(id));
         }
-        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
+        if nameless_session || id.len() > CLIENT_ID_BYTES_MAX || reserved {
             return Err(0x85); // 3.1.3-8: identifier rejected
         }
         if required {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::rows::{MessageRow, NotCommitted, Owing, Row, SessionId, SessionRow, SubscriptionRow};
+use super::rows::{MessageRow, NotCommitted, Owing, Row, SensorRow, SessionId, SessionRow, SubscriptionRow};
 
 /// What a row costs in memory beside its content, bytes.
 const ROW_COST: usize = 200;
@@ -42,6 +42,7 @@ pub(super) struct Changes {
     pub mark: Option<u64>,
     /// `None`: remove.
     pub subscriptions: HashMap<Arc<str>, Option<SubscriptionRow>>,
+    pub sensor: Option<SensorRow>,
     /// `false`: remove.
     pub received: HashMap<u16, bool>,
     /// By ordinal: the debt, and what this session makes of it.
@@ -124,12 +125,19 @@ impl Batch {
         }
     }
 
+    /// Keeps or replaces what a session has of its sensor.
+    pub(super) fn sensor(&mut self, id: SessionId, row: SensorRow) {
+        let cost = cost_of_sensor(&row);
+        let before = self.changes(id).sensor.replace(row);
+        self.loose_bytes = (self.loose_bytes + cost).saturating_sub(before.as_ref().map_or(0, cost_of_sensor));
+    }
+
     /// Counts anew what all but debts takes: what went away is not taken off while it gathers.
     pub(super) fn weigh(&mut self) {
         let retained = self.retained.iter().map(|(topic, row)| cost_of_retained(topic, row.as_ref()));
         let sessions = self.sessions.values().map(|changes| {
             let filters = changes.subscriptions.keys().map(|filter| ROW_COST + filter.len());
-            SESSION_COST + filters.sum::<usize>()
+            SESSION_COST + filters.sum::<usize>() + changes.sensor.as_ref().map_or(0, cost_of_sensor)
         });
         self.loose_bytes = retained.sum::<usize>() + sessions.sum::<usize>();
     }
@@ -171,6 +179,12 @@ pub(super) fn cost_of_retained(topic: &str, row: Option<&Row>) -> usize {
     ROW_COST + topic.len() + row.map_or(0, |row| row.payload.len() + row.properties.len() + source(row))
 }
 
+/// What is kept of a sensor takes in memory, bytes.
+fn cost_of_sensor(row: &SensorRow) -> usize {
+    let will = row.will.as_ref().map_or(0, |will| will.topic.len() + will.payload.len());
+    ROW_COST + will + size_of_val(row.known.as_slice())
+}
+
 /// What a row takes in memory, bytes.
 pub(super) fn cost_of(owing: &Owing) -> usize {
     ROW_COST + size_of_val(owing.identifiers.as_slice())
@@ -178,11 +192,12 @@ pub(super) fn cost_of(owing: &Owing) -> usize {
 
 impl Changes {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { new: _, forget, row, mark, subscriptions, received, owed, settled, released } = self;
+        let Self { new: _, forget, row, mark, subscriptions, sensor, received, owed, settled, released } = self;
         !forget
             && row.is_none()
             && mark.is_none()
             && subscriptions.is_empty()
+            && sensor.is_none()
             && received.is_empty()
             && owed.is_empty()
             && settled.is_empty()
@@ -200,6 +215,7 @@ impl Changes {
         for (filter, row) in earlier.subscriptions {
             self.subscriptions.entry(filter).or_insert(row);
         }
+        self.sensor = self.sensor.take().or(earlier.sensor);
         for (packet_id, _) in earlier.received {
             self.received.entry(packet_id).or_insert(false);
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
-use super::rows::{Found, Kept, Row, SessionId, SessionRow, Source, SubscriptionRow};
-use super::tables::{LAYOUT, SOURCE, TABLES};
+use super::rows::{Found, Kept, Row, SensorRow, SessionId, SessionRow, Source, SubscriptionRow, WillRow};
+use super::tables::{LATER, LAYOUT, QOS, RETAIN, TABLES};
 use super::{OWED_IDS, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
@@ -69,7 +69,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Fault> {
 pub(super) fn open_again(path: &Path) -> Result<Connection, Fault> {
     let connection = upkeep::open(path)?;
     LAYOUT.check(&connection)?;
-    connection.execute_batch(SOURCE)?;
+    connection.execute_batch(LATER)?;
     Ok(connection)
 }
 
@@ -99,7 +99,7 @@ pub(super) fn create(path: &Path, rows: &[Row]) -> Result<(), Fault> {
     LAYOUT.create(path, TABLES, |made| {
         // Pages that a queue leaves behind are given back; VACUUM is what makes the setting hold.
         made.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM; BEGIN;")?;
-        made.execute_batch(SOURCE)?;
+        made.execute_batch(LATER)?;
         let mut put = made.prepare("INSERT INTO retained VALUES (?, ?, ?, ?, ?)")?;
         for row in rows {
             let (payload, properties) = (&row.payload[..], &row.properties[..]);
@@ -161,9 +161,10 @@ pub(super) fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> 
                 kept.remove(&older);
                 remains.push(older);
             }
-            let (subscriptions, received) = (Vec::new(), Vec::new());
-            let new = Kept { session, subscriptions, received, next_ordinal: mark, owed_count: 0, owed_bytes: 0 };
-            kept.insert(new.session.id, new);
+            let (subscriptions, received, sensor) = (Vec::new(), Vec::new(), None);
+            let (next_ordinal, owed_count, owed_bytes) = (mark, 0, 0);
+            let id = session.id;
+            kept.insert(id, Kept { session, subscriptions, received, sensor, next_ordinal, owed_count, owed_bytes });
             Ok(())
         },
     )?;
@@ -179,6 +180,13 @@ pub(super) fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> 
         let packet_id = row.get(1)?;
         if let Some(kept) = of(&mut kept, row, &mut remains)? {
             kept.received.push(packet_id);
+        }
+        Ok(())
+    })?;
+    each(connection, "SELECT session, topic, payload, flags, known FROM sensor", |row| {
+        let sensor = read_sensor(row)?;
+        if let Some(kept) = of(&mut kept, row, &mut remains)? {
+            kept.sensor = Some(sensor);
         }
         Ok(())
     })?;
@@ -240,6 +248,19 @@ fn read_session(row: &SqlRow<'_>) -> rusqlite::Result<SessionRow> {
         dropped: unsigned(row, 6)?,
         sent_below: row.get::<_, Option<i64>>(7)?.map(|number| counted(7, number)).transpose()?,
     })
+}
+
+fn read_sensor(row: &SqlRow<'_>) -> rusqlite::Result<SensorRow> {
+    let (payload, flags, known): (Vec<u8>, u8, Vec<u8>) = (row.get(2)?, row.get(3)?, row.get(4)?);
+    let will = row.get::<_, Option<String>>(1)?.map(|topic| WillRow {
+        topic: topic.into(),
+        payload: payload.into(),
+        qos: flags & QOS,
+        retain: flags & RETAIN != 0,
+    });
+    let (ids, _) = known.as_chunks::<10>();
+    let known = ids.iter().map(|[high, low, name @ ..]| (u16::from_be_bytes([*high, *low]), u64::from_be_bytes(*name)));
+    Ok(SensorRow { will, known: known.collect() })
 }
 
 fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {

@@ -42,8 +42,8 @@ use tokio::sync::oneshot;
 
 use pending::{Publish, Retained};
 pub use rows::{
-    Committed, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SessionId, SessionRow,
-    Source, SubscriptionRow,
+    Committed, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow, SessionId,
+    SessionRow, Source, SubscriptionRow, WillRow,
 };
 use writer::{Contents, Request, Shared, State, Writer};
 
@@ -153,7 +153,7 @@ impl Ledger {
     }
 
     /// Sets the damaged file aside (`broker.db.damaged`) and begins a new, empty one. The broker must then enter what it
-    /// has in memory: retained messages, sessions and their next ordinals, subscriptions, packet ids received. What was owed is lost. Whoever
+    /// has in memory: retained messages, sessions and their next ordinals, subscriptions, what sensors know, packet ids received. What was owed is lost. Whoever
     /// waits is told [`NotCommitted`]; keys are still not used again.
     pub fn begin_anew(&self) {
         let mut state = self.shared.lock();
@@ -234,6 +234,11 @@ impl Ledger {
     /// Adds or replaces a subscription of a session or, without a row, removes it.
     pub fn subscription(&self, id: SessionId, filter: Arc<str>, row: Option<SubscriptionRow>) {
         self.enter(|state| state.entered.subscription(id, filter, row));
+    }
+
+    /// What a session keeps for its sensor is this from now on.
+    pub fn sensor(&self, id: SessionId, row: SensorRow) {
+        self.enter(|state| state.entered.sensor(id, row));
     }
 
     /// A message is owed to these sessions, each once, with an ordinal higher than all before it. `received`: it came

@@ -104,7 +104,7 @@ impl Run {
     fn new() -> Self {
         let connection = Connection::open_in_memory().expect("memory");
         connection.execute_batch(tables::TABLES).expect("tables");
-        connection.execute_batch(tables::SOURCE).expect("one more");
+        connection.execute_batch(tables::LATER).expect("two more");
         Self {
             connection,
             entered: Entered::default(),

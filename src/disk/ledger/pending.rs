@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::batch::{Batch, Changes, Debt, Received, Told, cost_of};
-use super::rows::{GivenUp, MessageRow, NotCommitted, Owing, Row, SessionId, SessionRow, SubscriptionRow};
+use super::rows::{GivenUp, MessageRow, NotCommitted, Owing, Row, SensorRow, SessionId, SessionRow, SubscriptionRow};
 
 /// How far ahead of its ordinals a session's mark on disk is set: it is written once in so many messages.
 const MARK_AHEAD: u64 = 1 << 20;
@@ -235,6 +235,10 @@ impl Entered {
 
     pub(super) fn subscription(&mut self, id: SessionId, filter: Arc<str>, row: Option<SubscriptionRow>) {
         self.batch.subscription(id, filter, row);
+    }
+
+    pub(super) fn sensor(&mut self, id: SessionId, row: SensorRow) {
+        self.batch.sensor(id, row);
     }
 
     pub(super) fn owe(&mut self, publish: Publish<'_>, told: Told) {

@@ -82,6 +82,28 @@ pub struct SubscriptionRow {
     pub identifier: Option<u32>,
 }
 
+/// What a session keeps for its client, which speaks MQTT-SN.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SensorRow {
+    /// As it was left last.
+    pub will: Option<WillRow>,
+    /// Topic ids that it knows, and what tells the names apart that they stand for; 0: the id is predefined.
+    pub known: Vec<(u16, u64)>,
+}
+
+/// A will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WillRow {
+    /// Where it is to be published.
+    pub topic: Arc<str>,
+    /// May be empty.
+    pub payload: Bytes,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Is it to be retained?
+    pub retain: bool,
+}
+
 /// A message that somebody is owed; it lies on disk once, however many are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MessageRow {
@@ -165,6 +187,8 @@ pub struct Kept {
     pub subscriptions: Vec<SubscriptionRow>,
     /// Packet ids of QoS 2 messages from its client, acknowledged by PUBREC and not yet released; ascending.
     pub received: Vec<u16>,
+    /// `None`: its client does not speak MQTT-SN, or did so to a program that kept nothing of it.
+    pub sensor: Option<SensorRow>,
     /// To go on with. Beyond every ordinal that was entered before the last commit by at least 1024, and a multiple of
     /// [`OWED_IDS`] plus 1024 beyond the highest on disk: packet ids made of ordinals go on as if the gateway
     /// had not ended.

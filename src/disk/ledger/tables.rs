@@ -35,10 +35,16 @@
 //!               identifiers subscription identifiers, each 4 bytes, big-endian
 //! mark          name        `session`: all keys of sessions so far are below; `probe`: nothing, written to see whether
 //!               number      the disk works again
+//! sensor        session     key: of a client that speaks MQTT-SN
+//!               topic       of the will that it left last, NULL: none
+//!               payload     of the will
+//!               flags       of the will: bits 0–1 QoS, bit 2 RETAIN
+//!               known       topic ids, each 10 bytes, big-endian: the id, then the first 8 bytes of its name's SHA-256;
+//!                           all zero: it is predefined
 //! ```
 //!
-//! `source` came later, and the version stayed: a program that does not know the table goes on with the file, and what it
-//! puts there has no source, which is what the triggers are for.
+//! `source` and `sensor` came later, and the version stayed: a program that does not know the tables goes on with the file.
+//! What it puts there has no source, and with a session that it ends goes what its sensor has: the triggers are for that.
 //!
 //! Most messages are owed to one session and have no row in `share`: two pages per message and commit, not three.
 
@@ -47,7 +53,7 @@ use std::collections::BTreeMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
 use super::batch::{Batch, Changes};
-use super::rows::{MessageRow, Owing, SessionId, SessionRow, Source};
+use super::rows::{MessageRow, Owing, SensorRow, SessionId, SessionRow, Source, WillRow};
 use crate::disk::database::Layout;
 
 pub(super) const LAYOUT: Layout = Layout { application: 0x4942_4252, version: 2 };
@@ -68,12 +74,16 @@ pub(super) const TABLES: &str = "
     CREATE TABLE mark (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;";
 
 /// Made where it is not there yet.
-pub(super) const SOURCE: &str = "
+pub(super) const LATER: &str = "
     CREATE TABLE IF NOT EXISTS source (topic TEXT PRIMARY KEY, owner TEXT NOT NULL, client TEXT NOT NULL) WITHOUT ROWID;
     CREATE TRIGGER IF NOT EXISTS retained_anew AFTER INSERT ON retained
         BEGIN DELETE FROM source WHERE topic = NEW.topic; END;
     CREATE TRIGGER IF NOT EXISTS retained_gone AFTER DELETE ON retained
-        BEGIN DELETE FROM source WHERE topic = OLD.topic; END;";
+        BEGIN DELETE FROM source WHERE topic = OLD.topic; END;
+    CREATE TABLE IF NOT EXISTS sensor (session INTEGER PRIMARY KEY, topic TEXT, payload BLOB NOT NULL,
+        flags INTEGER NOT NULL, known BLOB NOT NULL);
+    CREATE TRIGGER IF NOT EXISTS session_gone AFTER DELETE ON session
+        BEGIN DELETE FROM sensor WHERE session = OLD.id; END;";
 
 pub(super) const QOS: u8 = 0b0000_0011;
 pub(super) const RETAIN: u8 = 0b0000_0100;
@@ -94,6 +104,7 @@ pub(super) fn write(connection: &mut Connection, batch: &Batch) -> rusqlite::Res
     let mut rows = 0;
     for (id, changes) in &batch.sessions {
         write_session(&work, *id, changes)?;
+        write_sensor(&work, *id, changes)?;
         write_received(&work, *id, changes)?;
         rows += write_owed(&work, *id, changes, &bodies)?;
     }
@@ -139,7 +150,7 @@ fn forget(work: &Transaction<'_>, id: SessionId) -> Done {
         let (message, flags) = message?;
         strike.message(message, flags)?;
     }
-    for table in ["owed", "received", "subscription"] {
+    for table in ["owed", "received", "subscription", "sensor"] {
         work.execute(&format!("DELETE FROM {table} WHERE session = ?1"), [key])?;
     }
     work.execute("DELETE FROM session WHERE id = ?1", [key]).map(|_| ())
@@ -183,6 +194,21 @@ fn write_session(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> Do
         };
     }
     Ok(())
+}
+
+fn write_sensor(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> Done {
+    let Some(SensorRow { will, known }) = &changes.sensor else { return Ok(()) };
+    let nothing = bytes::Bytes::new();
+    let (topic, payload, flags) = match will {
+        Some(WillRow { topic, payload, qos, retain }) => {
+            (Some(&**topic), payload, (qos & QOS) | if *retain { RETAIN } else { 0 })
+        }
+        None => (None, &nothing, 0),
+    };
+    let known: Vec<u8> =
+        known.iter().flat_map(|(id, name)| [&id.to_be_bytes()[..], &name.to_be_bytes()].concat()).collect();
+    let mut put = work.prepare_cached("INSERT OR REPLACE INTO sensor VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    put.execute(params![id.0.cast_signed(), topic, &payload[..], flags, known]).map(|_| ())
 }
 
 fn write_received(work: &Transaction<'_>, id: SessionId, changes: &Changes) -> Done {

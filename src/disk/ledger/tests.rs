@@ -233,6 +233,44 @@ async fn who_left_a_retained_message_is_kept_with_it_and_an_older_program_may_go
 }
 
 #[tokio::test]
+async fn what_a_sensor_is_known_by_lies_with_its_session_and_goes_with_it_whatever_program_ends_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("broker.db");
+    let row = |payload: &str| {
+        let will = WillRow { topic: "wills/a".into(), payload: payload.to_owned().into(), qos: 2, retain: true };
+        SensorRow { will: Some(will), known: vec![(1, 0), (0xFFFE, u64::MAX)] }
+    };
+    let sensors = |found: Found| found.sessions.into_iter().map(|kept| kept.sensor).collect::<Vec<_>>();
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    let ids = [0; 3].map(|_| ledger.new_session());
+    for (id, client) in ids.into_iter().zip(["a", "b", "c"]) {
+        ledger.session(session(id, client));
+        ledger.sensor(id, row("1"));
+    }
+    ledger.sensor(ids[0], row("2"));
+    ledger.sensor(ids[1], SensorRow::default());
+    drop(ledger);
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!(sensors(found), [Some(row("2")), Some(SensorRow::default()), Some(row("1"))]);
+    ledger.forget(ids[1]);
+    drop(ledger);
+    // What a program does that knows nothing of sensors, and what it wrote before there were any.
+    let older = |sql: &str| rusqlite::Connection::open(&path).expect("open").execute_batch(sql).expect("done");
+    older(&format!("DELETE FROM session WHERE id = {}", ids[0].0));
+    let count = |table| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        rusqlite::Connection::open(&path).expect("open").query_row(&sql, [], |row| row.get(0))
+    };
+    assert_eq!((count("session"), count("sensor")), (Ok(1), Ok(1)));
+    older("DROP TRIGGER session_gone; DROP TABLE sensor");
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    assert_eq!((found.set_aside.clone(), sensors(found)), (None, vec![None]));
+    ledger.sensor(ids[2], row("3"));
+    drop(ledger);
+    assert_eq!(sensors(Ledger::open(&path).expect("a thread").1), [Some(row("3"))]);
+}
+
+#[tokio::test]
 async fn a_queue_that_fills_and_drains_gives_its_space_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("broker.db");

@@ -44,7 +44,7 @@ impl Translator {
             (Some(_), Some(_)) if surely && self.asked.len() >= ASKED_MAX => Code::Congestion,
             (Some(name), Some(qos)) => {
                 let retains = kept == Kept::Yes;
-                let forbidden = qos > self.rules.max_qos || retains && !self.rules.retain_available;
+                let forbidden = qos > self.rules.terms.max_qos || retains && !self.rules.terms.retain_available;
                 if check_topic(&name).is_ok() && !forbidden && (message_id > 0 || !surely) {
                     let (again, retain) = (again == Again::Yes, retains.into());
                     let said = Said { again, qos, retain, packet_id: message_id, topic: &name, payload };

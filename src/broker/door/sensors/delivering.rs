@@ -217,13 +217,20 @@ impl Translator {
     pub(super) fn puback(&mut self, topic_id: u16, id: u16, code: Code, now: Instant) {
         let own =
             |flight: &mut Flight| matches!(&flight.step, Step::Publish { message, .. } if message.message_id == id);
+        if id == 0 && code != Code::Accepted {
+            self.refused += 1; // at QoS 0: it is gone
+        }
         if code == Code::Congestion {
             return self.postpone(own, now);
         }
+        let flight = self.flight.take_if(own);
         if code == Code::InvalidTopicId {
             self.names.set_known(topic_id, Known::NotYet);
+            if flight.is_none() {
+                self.learnt |= self.predefined.remove(&topic_id); // of which kind it was is not said
+            }
         }
-        let Some(Flight { step: Step::Publish { message, name }, told, .. }) = self.flight.take_if(own) else { return };
+        let Some(Flight { step: Step::Publish { message, name }, told, .. }) = flight else { return };
         let qos = if message.quality == Quality::One { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
         match code {
             Code::Accepted if qos == Qos::AtLeastOnce => {

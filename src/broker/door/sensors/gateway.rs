@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, Post};
+use super::multicast;
+use super::port::{Port, Received};
 use super::translator::Rules;
 use super::unasked::Unasked;
 use crate::access::Arriving;
@@ -23,7 +25,8 @@ use crate::broker::door::terms::Terms;
 use crate::broker::sn::{self, Code, Message, Publish, Quality};
 use crate::broker::stats::SensorStats;
 use crate::broker::talk::Trouble;
-use crate::config::plan::{Anonymous, Entrance, MqttSnPlan};
+use crate::config::plan::{AdvertisePlan, Anonymous, Entrance, MqttSnPlan};
+use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes; the specification has 23 (section 5.3.1).
 const CLIENT_ID_BYTES_MAX: usize = 256;
@@ -53,6 +56,8 @@ pub(super) struct Source {
     pub address: SocketAddr,
     /// The wireless node behind the forwarder that has this address.
     pub node: Option<Box<[u8]>>,
+    /// The address of ours that it speaks to, where there are several: it hears us from there.
+    pub to: Option<IpAddr>,
 }
 
 /// A client that has a task.
@@ -66,7 +71,7 @@ struct Known {
 struct Gateway<'a> {
     limits: &'a Arc<Limits>,
     tracker: &'a TaskTracker,
-    socket: &'a Arc<UdpSocket>,
+    port: Arc<Port>,
     porch: &'a Arc<Porch>,
     rules: Rules,
     known: HashMap<Source, Known>,
@@ -76,6 +81,7 @@ struct Gateway<'a> {
     unasked: Option<Unasked>,
     bad: Trouble,
     turning_away: Trouble,
+    not_joined: Trouble,
 }
 
 /// Serves until the port is of no use any more.
@@ -85,13 +91,13 @@ pub(in crate::broker::door) async fn serve(
     porch: &Arc<Porch>,
     plan: &MqttSnPlan,
 ) -> io::Result<()> {
-    let Terms { max_qos, retain_available, .. } = Terms::new(porch.plan.max_qos, &porch.shared.limits);
-    let rules = Rules { plan: Arc::new(plan.clone()), max_qos, retain_available };
+    let terms = Terms::new(porch.plan.max_qos, &porch.shared.limits);
+    let rules = Rules { plan: Arc::new(plan.clone()), terms };
     let unasked = plan.publish.as_ref().map(|plan| Unasked::begin(plan, porch, tracker));
     let gateway = Gateway {
         limits,
         tracker,
-        socket,
+        port: Arc::new(Port::new(socket)?),
         porch,
         rules,
         known: HashMap::new(),
@@ -100,6 +106,7 @@ pub(in crate::broker::door) async fn serve(
         unasked,
         bad: Trouble::default(),
         turning_away: Trouble::default(),
+        not_joined: Trouble::default(),
     };
     gateway.run().await
 }
@@ -114,15 +121,17 @@ impl Gateway<'_> {
         let mut count = 0;
         loop {
             tokio::select! {
-                received = self.socket.recv_from(&mut datagram) => match received {
-                    Ok((length, from)) => self.datagram(&datagram[..length], from).await,
+                received = self.port.receive(&mut datagram) => match received {
+                    Ok(received) => self.datagram(&datagram[..received.length], received).await,
                     Err(error) if is_passing(&error) => {
                         tracing::debug!(%error, "the network has refused a datagram of ours");
                         tokio::time::sleep(PAUSE).await;
                     }
                     Err(error) => return Err(error),
                 },
-                _ = timer.tick(), if advertise.is_some() => self.advertise().await,
+                _ = timer.tick(), if advertise.is_some() => if let Some(plan) = advertise {
+                    self.advertise(plan).await;
+                },
             }
             count += 1;
             if count % AT_ONCE == 0 {
@@ -135,14 +144,21 @@ impl Gateway<'_> {
         &self.porch.shared.stats.sensors
     }
 
-    async fn advertise(&self) {
-        let Some(plan) = self.rules.plan.advertise else { return };
+    async fn advertise(&mut self, plan: AdvertisePlan) {
+        let interface = self.porch.plan.interface.as_deref();
+        if let Err(error) = multicast::join(self.port.socket(), plan.to, interface)
+            && self.not_joined.is_news()
+        {
+            let (listener, group) = (&self.porch.name, plan.to.ip());
+            tracing::warn!(listener, %group, %error, "sensors that look for a gateway there are not heard, trying on");
+        }
         let duration = u16::try_from(plan.every.as_secs()).unwrap_or(u16::MAX);
         let message = Message::Advertise { gateway_id: self.rules.plan.gateway_id, duration };
-        self.answer(&Source { address: plan.to, node: None }, &message).await;
+        self.answer(&Source { address: plan.to, node: None, to: None }, &message).await;
     }
 
-    async fn datagram(&mut self, datagram: &[u8], address: SocketAddr) {
+    async fn datagram(&mut self, datagram: &[u8], received: Received) {
+        let Received { from: address, to, .. } = received;
         self.stats().received.one();
         let (node, message) = match self.read(datagram) {
             Ok(read) => read,
@@ -154,7 +170,7 @@ impl Gateway<'_> {
                 return;
             }
         };
-        let source = Source { address, node: node.map(Into::into) };
+        let source = Source { address, node: node.map(Into::into), to };
         match message {
             Message::SearchGateway { .. } => {
                 let info = Message::GatewayInfo { gateway_id: self.rules.plan.gateway_id, address: Vec::new() };
@@ -233,7 +249,7 @@ impl Gateway<'_> {
     fn admit(&mut self, source: &Source, connect: &sn::Connect) -> Result<Link, Code> {
         let (id, from) = (&connect.client_id, source.address.ip().to_canonical());
         let shared = &self.porch.shared;
-        if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX {
+        if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
             return Err(Code::NotSupported);
         }
         let door = self.porch.plan.anonymous;
@@ -249,7 +265,7 @@ impl Gateway<'_> {
             return Err(Code::NotSupported);
         };
         shared.stats.connections.one();
-        let pass = match self.limits.admit(Some(from), Instant::now()) {
+        let pass = match self.limits.admit_sensor(from, Instant::now()) {
             Ok(pass) => Arc::new(pass),
             Err(limit) => {
                 shared.stats.turned_away.one();
@@ -267,7 +283,7 @@ impl Gateway<'_> {
         }
         self.known.insert(source.clone(), known);
         Ok(Link {
-            post: Some(Post { socket: Arc::clone(self.socket), source: source.clone() }),
+            post: Some(Post { port: Arc::clone(&self.port), source: source.clone() }),
             porch: Arc::clone(self.porch),
             tracker: self.tracker.clone(),
             rules: self.rules.clone(),
@@ -280,12 +296,13 @@ impl Gateway<'_> {
 
     fn take_unasked(&self, publish: Publish, source: &Source) {
         let taken = self.unasked.as_ref().is_some_and(|road| road.take(publish, source.address.ip(), &self.rules));
-        let stats = self.stats();
-        if taken { &stats.unasked } else { &stats.unasked_refused }.one();
+        if !taken {
+            self.stats().unasked_refused.one();
+        }
     }
 
     async fn answer(&self, to: &Source, message: &Message) {
-        Post { socket: Arc::clone(self.socket), source: to.clone() }.send(message).await;
+        Post { port: Arc::clone(&self.port), source: to.clone() }.send(message).await;
         self.stats().sent.one();
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::inner;
-use super::translator::{End, Flow, Rest, Stage, Translator, code};
-use crate::broker::clients::Remembered;
+use super::translator::{Changes, End, Flow, Rest, Stage, Translator, code};
+use crate::broker::clients::{Remembered, Taken};
 use crate::broker::message::Qos;
 use crate::broker::sn::{self, Asks, Code, Kept, Message, Quality, Start, WillTopic};
 use crate::broker::wire::Will;
@@ -64,10 +64,7 @@ impl Translator {
 
     pub(super) fn will_topic(&mut self, topic: Option<WillTopic>, now: Instant) -> Flow {
         match (&self.question, topic) {
-            (Some(Question { topic: None, .. }), None) => {
-                self.will = None;
-                self.answered()
-            }
+            (Some(Question { topic: None, .. }), None) => self.answered(None),
             (Some(Question { topic: None, .. }), Some(topic)) => {
                 if will(&topic, Bytes::new()).is_none_or(|will| !self.may_leave(&will)) {
                     self.question = None;
@@ -86,18 +83,21 @@ impl Translator {
 
     pub(super) fn will_message(&mut self, payload: Vec<u8>) -> Flow {
         let Some(Question { topic: Some(topic), .. }) = &self.question else { return Flow::On };
-        self.will = will(topic, payload.into());
-        self.answered()
+        let will = will(topic, payload.into());
+        self.answered(will)
     }
 
     /// All is said; a connection that is there goes on with another will.
-    fn answered(&mut self) -> Flow {
+    fn answered(&mut self, will: Option<Will>) -> Flow {
         self.question = None;
         if self.stage == Stage::Greeting {
+            self.will = will;
             return self.greeted();
         }
-        self.taken_in();
-        Flow::ChangeWill(self.will.clone())
+        if will.as_ref().is_some_and(|will| !self.may_leave(will)) {
+            return self.refuse(Code::NotSupported); // as the broker would have at its first CONNECT
+        }
+        Flow::ChangeWill(will, Changes::AtConnect)
     }
 
     fn greeted(&mut self) -> Flow {
@@ -225,6 +225,7 @@ impl Translator {
     /// What its session remembers of it. A will that this door does not let it leave counts as none.
     pub(super) fn reminded(&mut self, remembered: Remembered) {
         self.predefined = remembered.predefined;
+        self.names.remind(remembered.given);
         if self.said.asks == Asks::NoWill {
             self.will = remembered.will.filter(|will| self.may_leave(will));
         }
@@ -232,7 +233,13 @@ impl Translator {
 
     /// What its session is to remember of it.
     pub(super) fn to_remember(&self) -> Remembered {
-        Remembered { will: self.will.clone(), predefined: self.predefined.clone() }
+        let given = self.names.given().clone();
+        Remembered { will: self.will.clone(), predefined: self.predefined.clone(), given }
+    }
+
+    /// Is that something else since this was last asked?
+    pub(super) fn take_learnt(&mut self) -> bool {
+        self.names.take_learnt() | std::mem::take(&mut self.learnt)
     }
 
     pub(super) fn change_will_topic(&mut self, topic: Option<WillTopic>) -> Flow {
@@ -247,24 +254,43 @@ impl Translator {
                 }
             },
         };
-        self.will = new;
-        self.out.push(Message::WillTopicResponse(Code::Accepted));
-        Flow::ChangeWill(self.will.clone())
+        Flow::ChangeWill(new, Changes::Topic)
     }
 
     pub(super) fn change_will_message(&mut self, payload: Vec<u8>) -> Flow {
-        let Some(will) = &mut self.will else {
-            self.out.push(Message::WillMessageResponse(Code::NotSupported));
-            return Flow::On;
+        let new = self.will.as_ref().map(|will| Will { payload: payload.into(), ..will.clone() });
+        match new.filter(|will| self.may_leave(will)) {
+            Some(will) => Flow::ChangeWill(Some(will), Changes::Message),
+            None => {
+                self.out.push(Message::WillMessageResponse(Code::NotSupported));
+                Flow::On
+            }
+        }
+    }
+
+    /// The broker has taken another will, or not, and then the one before stands; but at CONNECT, where whoever leaves one
+    /// that the rules forbid has none, and is let in.
+    pub(super) fn will_changed(&mut self, new: Option<Will>, how: Changes, taken: Taken) {
+        let code = match taken {
+            Taken::Yes => Code::Accepted,
+            Taken::No => Code::NotSupported,
         };
-        will.payload = payload.into();
-        self.out.push(Message::WillMessageResponse(Code::Accepted));
-        Flow::ChangeWill(self.will.clone())
+        if taken == Taken::Yes {
+            self.will = new;
+            self.learnt = true;
+        }
+        match how {
+            Changes::Topic => self.out.push(Message::WillTopicResponse(code)),
+            Changes::Message => self.out.push(Message::WillMessageResponse(code)),
+            Changes::AtConnect => {
+                self.taken_in();
+                self.pump(self.heard);
+            }
+        }
     }
 
     fn may_leave(&self, will: &Will) -> bool {
-        let retains = will.retain == crate::broker::message::Retain::Yes;
-        will.qos <= self.rules.max_qos && (!retains || self.rules.retain_available)
+        self.rules.terms.judge_will(Some(will)).is_ok()
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use super::gateway::Source;
 use super::pipe::Pipe;
-use super::translator::{End, Flow, Rules, Stage, Translator};
+use super::port::Port;
+use super::translator::{Changes, End, Flow, Rules, Stage, Translator};
+use crate::broker::clients::Taken;
 use crate::broker::door::Porch;
 use crate::broker::door::limits::Pass;
 use crate::broker::door::shown::{Peer, Shown};
@@ -23,7 +24,7 @@ const PACKET_BYTES_MAX: usize = 16 * 1024;
 
 /// A sensor's address, and the port that it hears us from.
 pub(super) struct Post {
-    pub socket: Arc<UdpSocket>,
+    pub port: Arc<Port>,
     pub source: Source,
 }
 
@@ -80,10 +81,7 @@ impl Link {
                 Flow::On => {}
                 Flow::Enter(connect) => pipe = Some(self.enter(*connect)),
                 Flow::Entered => self.remind(pipe.as_ref(), &mut translator),
-                Flow::ChangeWill(will) => {
-                    translator.learnt = true;
-                    self.change_will(pipe.as_ref(), will);
-                }
+                Flow::ChangeWill(will, how) => self.change_will(pipe.as_ref(), &mut translator, will, how),
                 Flow::Renew(said) => break Err(said),
                 Flow::End(end) => {
                     if self.porch.closed.is_cancelled() {
@@ -92,7 +90,7 @@ impl Link {
                     break Ok(end);
                 }
             }
-            if std::mem::take(&mut translator.learnt)
+            if translator.take_learnt()
                 && let Some((key, outbox)) = pipe.as_ref().and_then(Pipe::place)
             {
                 self.porch.shared.remember(*key, outbox, translator.to_remember());
@@ -174,10 +172,18 @@ impl Link {
         Pipe::enter(&self.porch, &self.tracker, (shown, connect), Arc::clone(&self.pass))
     }
 
-    fn change_will(&self, pipe: Option<&Pipe>, will: Option<Will>) {
+    fn change_will(&self, pipe: Option<&Pipe>, translator: &mut Translator, will: Option<Will>, how: Changes) {
+        let Some((key, outbox)) = pipe.and_then(Pipe::place) else {
+            return translator.will_changed(will, how, Taken::No);
+        };
         let shared = &self.porch.shared;
-        let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
-        shared.change_will(*key, outbox, will);
+        let mut taken = shared.change_will(*key, outbox, will.clone());
+        let mut will = will;
+        if (taken, how) == (Taken::No, Changes::AtConnect) {
+            will = None;
+            taken = shared.change_will(*key, outbox, None);
+        }
+        translator.will_changed(will, how, taken);
     }
 
     /// It is in: goes on with what its session remembers of it. Its will was of the connection, as far as the broker knows.
@@ -185,10 +191,13 @@ impl Link {
         translator.learnt = true;
         let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
         if translator.said.start == Start::Kept {
-            let had = translator.will.is_some();
-            translator.reminded(self.porch.shared.recall(*key, outbox, &self.rules.plan.topics));
-            if !had && translator.will.is_some() {
-                self.change_will(pipe, translator.will.clone());
+            let (had, shared) = (translator.will.is_some(), &self.porch.shared);
+            translator.reminded(shared.recall(*key, outbox, &self.rules.plan.topics));
+            if !had
+                && translator.will.is_some()
+                && shared.change_will(*key, outbox, translator.will.clone()) == Taken::No
+            {
+                translator.will = None; // rules are others now
             }
         }
     }
@@ -215,7 +224,7 @@ impl Post {
             Some(node) => sn::enclose(node, &datagram),
             None => datagram,
         };
-        if let Err(error) = self.socket.send_to(&datagram, self.source.address).await {
+        if let Err(error) = self.port.send(&datagram, self.source.address, self.source.to).await {
             tracing::debug!(peer = %self.source.address, %error, "a datagram was not sent");
         }
     }

@@ -6,20 +6,22 @@
 //! acknowledgement means to a sensor what it means to everybody. Typed packets in place of bytes would have needed a second
 //! entrance to the session, with its own bounds, for the sake of some copied bytes of a sensor. What MQTT does not know is
 //! asked for beside the pipe: another will while connected (`Shared::change_will`), what a session remembers of its sensor
-//! (`Shared::remember`: its will and predefined topic ids), and not to be watched while asleep (`Watch::Doors`): what waits
+//! (`Shared::remember`: its will and topic ids), and not to be watched while asleep (`Watch::Doors`): what waits
 //! then lies in the session's own outbox or on its disk, within the bounds of any other client. A PINGREQ in such a pipe is
 //! answered when nothing waits any more; that is when a sensor that has woken gets its PINGRESP.
 //!
-//! One task per door takes datagrams in (`gateway`): it answers what concerns nobody in particular and hands the rest to the
-//! task of its client (`link`). `translator` decides, pure; `greeting` how a sensor comes and goes, `asking` what it wants,
-//! `delivering` what it gets; `names` topic ids; `inner` the packets in the pipe (`pipe`); `unasked` publishes at QoS −1.
+//! One task per door takes datagrams from its `port` (`gateway`; sensors look for it by `multicast`): it answers what concerns
+//! nobody in particular and hands the rest to the task of its client (`link`). `translator` decides, pure; `greeting` how a
+//! sensor comes and goes, `asking` what it wants, `delivering` what it gets; `names` topic ids; `inner` the packets in the
+//! pipe (`pipe`); `unasked` publishes at QoS −1.
 //!
-//! **Who is who.** A client is its address (and wireless node behind a forwarder), from its CONNECT on: whoever comes from
-//! elsewhere with the same id has to CONNECT, which takes the place of the other. Anybody who can send from a sensor's
-//! address can speak for it; MQTT-SN 1.2 has nothing against that, so a door that other machines can reach says
-//! `insecure_network = true`. DTLS would: no library that keeps to the one TLS stack of this program (rustls on ring) speaks it.
+//! **Who is who.** A client is its address, the one of ours that it speaks to, and its wireless node behind a forwarder, from
+//! its CONNECT on: whoever comes from elsewhere with the same id has to CONNECT, which takes the place of the other. Anybody
+//! who can send from a sensor's address can speak for it; MQTT-SN 1.2 has nothing against that, so a door that other machines
+//! can reach says `insecure_network = true`. DTLS would: no library that keeps to the one TLS stack of this program (rustls on
+//! ring) speaks it.
 //!
-//! **Bounds.** Clients: those of all doors (`max_connections`, per address, and their rates). Of one client: topic ids
+//! **Bounds.** Clients: those of all doors (half of `max_connections`, per address, and their rates). Of one client: topic ids
 //! (`names`), 32 messages that have come and 16 requests without an answer. Strangers get no state, answers no longer than
 //! what they sent, and so many a second. A message for a client that is too busy is dropped and counted; it is sent again by
 //! whoever sent it, except at QoS 0.
@@ -30,8 +32,10 @@ mod gateway;
 mod greeting;
 mod inner;
 mod link;
+mod multicast;
 mod names;
 mod pipe;
+mod port;
 #[cfg(test)]
 mod tests;
 mod translator;

@@ -1,16 +1,23 @@
 //! The topic ids of one client: numbers that stand for names, given by us, at its wish or for a message to it.
 //!
-//! A number is made from its name (a digest of 16 bits, and the next free one if another name has it). So a client that
-//! still uses the numbers of an earlier connection, or of a gateway that was started anew since, meets the same topic
-//! again, or none: "invalid topic id", and registers anew. Numbers in order of arrival would have let it publish one
-//! topic's values on another.
+//! A number is made from its name: a digest of 16 bits, or the next one that no other name has or had. Which were given in
+//! this session, and for which names (a digest of 64 bits each), outlives the connection and the gateway (`Remembered`). So
+//! a client that still uses the numbers of an earlier connection, or of a gateway that was started anew since, meets the
+//! same topic again, or none: "invalid topic id", and registers anew. Numbers in order of arrival would have let it publish
+//! one topic's values on another, and so would a number that two names have a claim to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
 
 /// Ids of one client, and bytes of their names.
 const IDS_MAX: usize = 1024;
 const BYTES_MAX: usize = 64 * 1024;
+
+/// Ids that are kept for their names in one session, also for names that have made room: ten bytes each on disk. What comes
+/// beyond is not kept for anybody.
+const GIVEN_MAX: usize = 2 * IDS_MAX;
 
 /// Does the client know what an id stands for?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +52,28 @@ pub(super) struct Names {
     ids: HashMap<Arc<str>, u16>,
     bytes: usize,
     uses: u64,
+    /// What each id stands for that the client may know, as [`digest_of`] has it.
+    given: BTreeMap<u16, u64>,
+    /// Is `given` another since that was last asked?
+    learnt: bool,
 }
 
 impl Names {
+    /// The session is gone on with: these were given in it.
+    pub(super) fn remind(&mut self, given: BTreeMap<u16, u64>) {
+        self.given = given;
+    }
+
+    /// What was given in this session so far.
+    pub(super) fn given(&self) -> &BTreeMap<u16, u64> {
+        &self.given
+    }
+
+    /// Is that more than it was when this was last asked?
+    pub(super) fn take_learnt(&mut self) -> bool {
+        std::mem::take(&mut self.learnt)
+    }
+
     /// The client wants an id for this name; `None`: it has too many.
     pub(super) fn register(&mut self, name: &str) -> Option<u16> {
         let id = self.assign(name)?;
@@ -66,7 +92,11 @@ impl Names {
         while self.entries.len() >= IDS_MAX || self.bytes + name.len() > BYTES_MAX {
             self.make_room()?;
         }
-        let id = self.free(name);
+        let digest = digest_of(name);
+        let id = self.free(name, digest);
+        if self.given.len() < GIVEN_MAX {
+            self.learnt |= self.given.insert(id, digest) != Some(digest);
+        }
         let name: Arc<str> = name.into();
         self.bytes += name.len();
         self.ids.insert(Arc::clone(&name), id);
@@ -96,12 +126,11 @@ impl Names {
         self.entries.values_mut().for_each(|entry| entry.known = Known::NotYet);
     }
 
-    /// The first one from the name's own on that no other name has. 0 and 65535 are reserved (section 5.3.11).
-    fn free(&self, name: &str) -> u16 {
-        let digest = crc32fast::hash(name.as_bytes());
-        let [a, b, c, d] = digest.to_be_bytes();
-        let mut id = u16::from_be_bytes([a ^ c, b ^ d]);
-        while matches!(id, 0 | u16::MAX) || self.entries.contains_key(&id) {
+    /// The first one from the name's own on that no other name has or had. 0 and 65535 are reserved (section 5.3.11).
+    fn free(&self, name: &str, digest: u64) -> u16 {
+        let is_others = |id| self.given.get(&id).is_some_and(|given| *given != digest);
+        let mut id = own(name);
+        while matches!(id, 0 | u16::MAX) || self.entries.contains_key(&id) || is_others(id) {
             id = id.wrapping_add(1);
         }
         id
@@ -118,9 +147,63 @@ impl Names {
     }
 }
 
+/// The id that a name has unless another has it.
+fn own(name: &str) -> u16 {
+    let [a, b, c, d] = crc32fast::hash(name.as_bytes()).to_be_bytes();
+    u16::from_be_bytes([a ^ c, b ^ d])
+}
+
+/// Tells names apart that have the same id.
+fn digest_of(name: &str) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest(&SHA256, name.as_bytes()).as_ref()[..8]);
+    u64::from_be_bytes(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Three names with the same id of their own.
+    fn colliding() -> [String; 3] {
+        let mut by_id: HashMap<u16, Vec<String>> = HashMap::new();
+        for n in 0.. {
+            let name = format!("plant/tank{n}/level");
+            let same = by_id.entry(own(&name)).or_default();
+            same.push(name);
+            if let [a, b, c] = &same[..] {
+                return [a.clone(), b.clone(), c.clone()];
+            }
+        }
+        unreachable!("there are more names than ids")
+    }
+
+    #[test]
+    fn an_id_never_changes_its_owner_in_a_session_whoever_comes_first_after_a_restart() {
+        let [a, b, c] = colliding();
+        let mut before = Names::default();
+        let ids = [&a, &b].map(|name| before.register(name).expect("room"));
+        assert!(ids[0] != ids[1] && before.take_learnt());
+        let mut after = Names::default();
+        after.remind(before.given().clone());
+        let other = after.register(&c).expect("room");
+        assert!(!ids.contains(&other), "a name that nobody knew before gets none of theirs");
+        assert_eq!(after.register(&b), Some(ids[1]), "{b} comes first");
+        assert_eq!((after.name(ids[0]), after.name(ids[1])), (None, Some(&*b)));
+        assert_eq!(after.register(&a), Some(ids[0]));
+        after.take_learnt();
+        after.register(&b);
+        assert!(!after.take_learnt(), "nothing new");
+    }
+
+    #[test]
+    fn so_many_ids_are_kept_for_their_names_and_no_more() {
+        let mut names = Names::default();
+        for n in 0..2 * GIVEN_MAX {
+            names.assign(&format!("other/{n}")).expect("room is made");
+        }
+        assert_eq!(names.given().len(), GIVEN_MAX);
+    }
 
     #[test]
     fn a_name_has_the_same_id_after_a_restart_in_whatever_order_names_come() {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::inner::{Delivery, Heard};
 use super::translator::{Flow, Rules, Stage, Translator, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::broker::door::terms::Terms;
 use crate::broker::message::{Qos, Retain};
 use crate::broker::sn::{self, Asks, Code, Connect, Message, Quality, Start};
 use crate::broker::wire::{Ack, AckKind};
@@ -30,7 +31,7 @@ fn rules() -> Rules {
         sensors: Vec::new(),
         publish: None,
     };
-    Rules { plan: Arc::new(plan), max_qos: Qos::ExactlyOnce, retain_available: true }
+    Rules { plan: Arc::new(plan), terms: Terms::inside() }
 }
 
 fn connected(now: Instant) -> Translator {
@@ -172,6 +173,22 @@ fn a_predefined_id_that_the_sensor_does_not_know_is_given_up_for_one_that_it_is_
     assert!(translator.learnt && translator.to_remember().predefined.is_empty());
 }
 
+#[test]
+fn so_it_is_at_qos_0_where_the_message_is_lost_and_counted_and_the_next_one_comes() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    translator.predefined.insert(1);
+    translator.packet(delivery(0, Qos::AtMostOnce, "known"), now);
+    let [Message::Publish(publish)] = &std::mem::take(&mut translator.out)[..] else { panic!("PUBLISH") };
+    assert_eq!((publish.topic, publish.message_id), (sn::Topic::Predefined(1), 0));
+    translator.message(Message::Puback { topic_id: 1, message_id: 0, code: Code::InvalidTopicId }, now);
+    assert_eq!((translator.refused, translator.out.len()), (1, 0));
+    assert!(translator.learnt && translator.to_remember().predefined.is_empty());
+    translator.packet(delivery(0, Qos::AtMostOnce, "known"), now);
+    let [Message::Register { name, .. }] = &translator.out[..] else { panic!("{:?}", translator.out) };
+    assert_eq!(name, "known");
+}
+
 /// Something that a sensor may say, sensible or not.
 fn said(random: &mut StdRng) -> Message {
     loop {
@@ -218,7 +235,7 @@ fn whatever_is_said_in_whatever_order_there_is_no_panic_and_no_growth() {
             assert!(translator.out.iter().all(|message| !sn::write(message).is_empty()));
             translator.out.clear();
             translator.packets.clear();
-            if !matches!(flow, Flow::On | Flow::Entered | Flow::ChangeWill(_)) {
+            if !matches!(flow, Flow::On | Flow::Entered | Flow::ChangeWill(..)) {
                 break;
             }
         }

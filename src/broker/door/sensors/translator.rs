@@ -19,7 +19,7 @@ use super::delivering::{Flight, Waiting};
 use super::greeting::Question;
 use super::inner::{self, Heard};
 use super::names::Names;
-use crate::broker::message::Qos;
+use crate::broker::door::terms::Terms;
 use crate::broker::sn::{self, Code, Message};
 use crate::broker::wire::{self, AckKind, Will};
 use crate::config::plan::MqttSnPlan;
@@ -35,8 +35,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub plan: Arc<MqttSnPlan>,
-    pub max_qos: Qos,
-    pub retain_available: bool,
+    pub terms: Terms,
 }
 
 /// Where the client stands.
@@ -61,11 +60,19 @@ pub(super) enum Flow {
     Enter(Box<wire::Connect>),
     /// It is in: what its session remembers of it counts.
     Entered,
-    /// Its will is another one.
-    ChangeWill(Option<Will>),
+    /// It wants another will, or none: [`Translator::will_changed`] hears what became of that.
+    ChangeWill(Option<Will>, Changes),
     /// It begins anew.
     Renew(sn::Connect),
     End(End),
+}
+
+/// How a sensor has changed its will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changes {
+    AtConnect,
+    Topic,
+    Message,
 }
 
 /// How it ends.

@@ -17,8 +17,10 @@ use crate::broker::door::needed::needed;
 use crate::broker::door::shown::{Peer, Shown};
 use crate::broker::message::{Qos, Retain};
 use crate::broker::sn::{Kept, Publish, Topic};
+use crate::broker::stats::SensorStats;
+use crate::broker::talk::Trouble;
 use crate::config::plan::{AddressRange, UnaskedPlan, admits};
-use crate::model::topic::check_topic;
+use crate::model::topic::{INSIDE_ID, check_topic};
 
 /// Messages on their way to the broker.
 const WAITING: usize = 64;
@@ -61,7 +63,7 @@ impl Unasked {
         };
         let retains = kept == Kept::Yes;
         match topic.filter(|topic| check_topic(topic).is_ok()) {
-            Some(topic) if admits(&self.from, from) && (!retains || rules.retain_available) => {
+            Some(topic) if admits(&self.from, from) && (!retains || rules.terms.retain_available) => {
                 self.road.try_send(Post { topic, retain: retains.into(), payload }).is_ok()
             }
             _ => false,
@@ -71,17 +73,25 @@ impl Unasked {
 
 /// Until the door is closed.
 async fn run(user: Arc<str>, porch: Arc<Porch>, tracker: TaskTracker, mut posts: mpsc::Receiver<Post>) {
+    let mut trouble = Trouble::default();
     while let Some(first) = posts.recv().await {
-        let mut packets = BytesMut::new();
-        say(&mut packets, first);
         let shown = Shown { peer: Peer::Gone, certificate: None, sensor: Some(Arc::clone(&user)) };
-        let connect = inner::connect(&format!("mqtt-sn:{}", porch.name), true, PACKET_BYTES, None);
+        // Nobody else may come with such an id, and so nobody can take its place.
+        let connect = inner::connect(&format!("{INSIDE_ID}mqtt-sn:{}", porch.name), true, PACKET_BYTES, None);
         let mut pipe = Pipe::enter(&porch, &tracker, (shown, connect), ());
-        let served = serve(&mut pipe, &mut packets, &mut posts).await;
-        if served == Served::Closed {
-            return pipe.leave(packets).await;
-        }
+        let stats = &porch.shared.stats.sensors;
+        let served = serve(&mut pipe, first, &mut posts, stats).await;
+        let Served::Ended { reason } = served else { return pipe.leave(BytesMut::new()).await };
         pipe.vanish().await;
+        while posts.try_recv().is_ok() {
+            stats.unasked_refused.one(); // by the time there is a connection they would be old, and bear no time
+        }
+        if porch.closed.is_cancelled() || porch.end.is_cancelled() {
+            return;
+        }
+        if trouble.is_news() {
+            tracing::warn!(listener = porch.name, reason, "publishes at QoS -1 are not taken, trying on");
+        }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             () = porch.closed.cancelled() => return,
@@ -94,22 +104,41 @@ async fn run(user: Arc<str>, porch: Arc<Porch>, tracker: TaskTracker, mut posts:
 enum Served {
     /// The door is closed.
     Closed,
-    /// The broker has ended it.
-    Ended,
+    /// The broker has ended it; what CONNACK said, if it was that.
+    Ended { reason: Option<u8> },
 }
 
-async fn serve(pipe: &mut Pipe, packets: &mut BytesMut, posts: &mut mpsc::Receiver<Post>) -> Served {
+/// Nothing is said before the broker has let it in; what it has then taken in is counted, and what it has not as well.
+async fn serve(pipe: &mut Pipe, first: Post, posts: &mut mpsc::Receiver<Post>, stats: &SensorStats) -> Served {
+    let (mut packets, mut is_in, mut at_hand) = (BytesMut::new(), false, Some(first));
     loop {
-        let room = packets.is_empty();
+        if is_in && let Some(post) = at_hand.take() {
+            say(&mut packets, post);
+        }
+        let says = !packets.is_empty();
         tokio::select! {
-            post = posts.recv(), if room => match post {
-                Some(post) => say(packets, post),
+            post = posts.recv(), if is_in && !says => match post {
+                Some(post) => at_hand = Some(post),
                 None => return Served::Closed,
             },
-            turned = pipe.turn(true, packets) => {
-                let refused = |heard| matches!(heard, Heard::Disconnect | Heard::Connack { reason: 1.. });
-                if !matches!(turned, Ok(1..)) || std::iter::from_fn(|| pipe.next()).any(refused) {
-                    return Served::Ended;
+            turned = pipe.turn(true, &mut packets) => {
+                if says && packets.is_empty() {
+                    stats.unasked.one();
+                }
+                let (mut ended, mut reason) = (!matches!(turned, Ok(1..)), None);
+                while let Some(heard) = pipe.next() {
+                    match heard {
+                        Heard::Connack { reason: 0 } => is_in = true,
+                        Heard::Connack { reason: refused } => (ended, reason) = (true, Some(refused)),
+                        Heard::Disconnect => ended = true,
+                        _ => {}
+                    }
+                }
+                if ended {
+                    if at_hand.is_some() || !packets.is_empty() {
+                        stats.unasked_refused.one();
+                    }
+                    return Served::Ended { reason };
                 }
             }
         }
