@@ -10,7 +10,7 @@
 //! | `subscription_removed` | warn | new rules do not cover it any more | `identity` `client` `filter` |
 //! | `logout` | info | somebody left the status page | `from` `identity` |
 //! | `operated` | info | a command from the status page | `from` `identity` `device` `tag` `operation` `outcome` |
-//! | `operate_refused` | warn | one that its sender has no right to | as above, and `unsaid` |
+//! | `operate_refused` | warn | one that its sender has no right to, that names nothing there is, or that shows no login or not that it is of our page (then without `device` and `tag`) | as above, and `unsaid` |
 //! | `command_ended` | info | a command for a device, wherever it came from, was carried out or failed; a warning in `app` where it was open when the gateway went down | `topic` `value` `origin` `outcome` `unsaid` |
 //! | `command_refused` | warn | one was refused (also written in `uplink`, where a host of Sparkplug wants something that is not to be had) | `topic` `origin` `reason` `unsaid` |
 //! | `access_reloaded` | info | users or rules were replaced | `users` `rules` `clients` `subscriptions` |
@@ -24,9 +24,9 @@
 //! `page:NAME from ADDRESS` or `uplink:NAME`.
 //!
 //! A flood must not fill the journal: of lines that are alike (a login: who, with which id and from where; a refused one: same
-//! address and reason; a refusal: same owner and topic) one a minute is written, with how many there were since the one
-//! before (`unsaid`). Of commands that were carried out (same origin and topic) it is the first ten of a minute: each has moved
-//! something. No password, hash or payload is ever written.
+//! address and reason; a refusal: same owner and topic; of a command without a login: same address) one a minute is
+//! written, with how many there were since the one before (`unsaid`). Of commands that were carried out (same origin and
+//! topic) it is the first ten of a minute: each has moved something. No password, hash or payload is ever written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -68,6 +68,8 @@ pub(super) struct Audit {
     logins: Mutex<Quiet>,
     refused: Mutex<Quiet>,
     publishes: Mutex<Quiet>,
+    strangers: Mutex<Quiet>,
+    operations: Mutex<Quiet>,
     subscriptions: Mutex<Quiet>,
     commands: Mutex<Quiet>,
     commands_refused: Mutex<Quiet>,
@@ -86,12 +88,9 @@ pub struct Deed<'a> {
     pub tag: &'a str,
     /// `write`, `poll` …
     pub operation: &'static str,
-    /// `done`, `accepted`, why not, or [`NOT_ALLOWED`].
+    /// `done`, `asked`, `accepted`, or why not.
     pub outcome: &'static str,
 }
-
-/// The outcome of what its sender has no right to.
-pub const NOT_ALLOWED: &str = "not_allowed";
 
 /// Subjects, as hashes: what a stranger sends costs no more memory when it is long.
 #[derive(Debug)]
@@ -151,13 +150,15 @@ impl Quiet {
 
 impl Audit {
     pub(super) fn new() -> Self {
-        let [refused, publishes, subscriptions, commands_refused] =
-            [(); 4].map(|()| Mutex::new(Quiet::new(REFUSALS_MAX, 1)));
+        let [refused, publishes, strangers, operations, subscriptions, commands_refused] =
+            [(); 6].map(|()| Mutex::new(Quiet::new(REFUSALS_MAX, 1)));
         Self {
             logins: Mutex::new(Quiet::new(LOGINS_MAX, 1)),
             commands: Mutex::new(Quiet::new(COMMANDS_MAX, COMMANDS_EACH)),
             refused,
             publishes,
+            strangers,
+            operations,
             subscriptions,
             commands_refused,
         }
@@ -190,33 +191,24 @@ impl Audit {
 
     /// A command from the status page.
     pub(super) fn operated(&self, deed: &Deed<'_>) {
+        let Deed { operation, outcome, .. } = *deed;
+        let (from, identity) = (place(Some(deed.from)), deed.who.to_string());
+        let (device, tag) = (shown(deed.device), shown(deed.tag));
+        tracing::info!(audit = "operated", from, identity, device, tag, operation, outcome, "command from the page");
+    }
+
+    /// One that went nowhere. Strangers share their lines by address: they cannot crowd out whoever is known.
+    pub(super) fn operate_refused(&self, deed: &Deed<'_>) {
         let Deed { who, operation, outcome, .. } = *deed;
+        let unsaid = match who.name() {
+            None => may_say(&self.strangers, (deed.from, outcome)),
+            Some(_) => may_say(&self.operations, (who.who(), deed.device, deed.tag)),
+        };
+        let Some(unsaid) = unsaid else { return };
         let (from, identity) = (place(Some(deed.from)), who.to_string());
         let (device, tag) = (shown(deed.device), shown(deed.tag));
-        if outcome != NOT_ALLOWED {
-            tracing::info!(
-                audit = "operated",
-                from,
-                identity,
-                device,
-                tag,
-                operation,
-                outcome,
-                "command from the page"
-            );
-        } else if let Some(unsaid) = may_say(&self.publishes, (who.who(), deed.device, deed.tag)) {
-            tracing::warn!(
-                audit = "operate_refused",
-                from,
-                identity,
-                device,
-                tag,
-                operation,
-                outcome,
-                unsaid,
-                "command from the page refused"
-            );
-        }
+        let message = "command from the page refused";
+        tracing::warn!(audit = "operate_refused", from, identity, device, tag, operation, outcome, unsaid, "{message}");
     }
 
     /// A command that went to its bus has ended.

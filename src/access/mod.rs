@@ -39,7 +39,7 @@ use crate::model::value::Value;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE, SENSOR};
 use audit::Audit;
-pub use audit::{Deed, NOT_ALLOWED};
+pub use audit::Deed;
 pub use brake::network;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, change, read, replace};
@@ -344,6 +344,11 @@ impl Access {
     /// For the audit trail: a command from the status page, done or refused.
     pub fn operated(&self, deed: Deed<'_>) {
         self.audit.operated(&deed);
+    }
+
+    /// For the audit trail: one that nothing came of, for want of a right or a login.
+    pub fn operate_refused(&self, deed: Deed<'_>) {
+        self.audit.operate_refused(&deed);
     }
 
     /// For the audit trail: somebody left the status page.

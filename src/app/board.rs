@@ -4,7 +4,10 @@
 //! would keep a store or a lane open.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use crate::access::Access;
 use crate::broker::BrokerStats;
@@ -19,12 +22,13 @@ use crate::model::stats::Times;
 use crate::model::time::{Certainty, Stamp, Wall};
 use crate::status::StatusStats;
 use crate::status::board::{
-    ALARMS_MAX, Alarm, Board, Broker, Budget, Bus, Device, Event, Gateway, Listener, Spread, Store, Uplink,
+    Alarm, Board, Broker, Budget, Bus, Device, Event, Gateway, Listener, Spread, Store, Uplink,
 };
 use crate::store::StoreStats;
 use crate::uplink::UplinkStats;
 
 use super::alarms::Shown;
+use super::figures;
 use super::health;
 use super::router::{BusSlot, PlanNow, Slots};
 use super::uplinks::{StoreRoster, UplinkRoster};
@@ -34,6 +38,23 @@ const DAY_MS: i64 = 86_400_000;
 
 /// Shorter than this, what was written says nothing about a day.
 const WRITTEN_AFTER_S: u64 = 60;
+
+/// What a command on this box may ask of the running gateway, whoever may see the status page.
+#[derive(Clone)]
+pub struct Insight(pub(super) Sources);
+
+impl Insight {
+    /// As `GET /api/status` has it, for somebody who may see all.
+    pub fn status(&self) -> String {
+        let board = self.0.board();
+        serde_json::to_string(&board.with_alarms(|_| true)).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// As `GET /metrics` has it.
+    pub fn metrics(&self) -> String {
+        figures::all(&self.0).text().unwrap_or_else(|error| error.to_string())
+    }
+}
 
 /// Where figures come from. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +75,8 @@ pub(super) struct Sources {
     pub access: Arc<Access>,
     pub notices: Notices,
     pub progress: Progress,
+    /// The time is the system's own word.
+    pub unvouched: Arc<AtomicBool>,
     pub alarms: Shown,
     pub status: Arc<StatusStats>,
 }
@@ -61,6 +84,7 @@ pub(super) struct Sources {
 impl Sources {
     /// How everything stands now.
     pub(super) fn board(&self) -> Board {
+        let alarms = self.alarms();
         let mut board = Board {
             gateway: self.gateway(),
             buses: self.buses(),
@@ -68,7 +92,8 @@ impl Sources {
             uplinks: self.uplinks.load().iter().map(|(name, stats)| self.uplink(name, stats)).collect(),
             store: self.store(),
             broker: self.broker(),
-            alarms: self.alarms(),
+            alarms_total: alarms.len(),
+            alarms,
             events: self.notices.newest().into_iter().map(|told| self.event(told)).collect(),
         };
         board.gateway.health = health::judge(self, &board);
@@ -202,22 +227,19 @@ impl Sources {
         }
     }
 
+    /// All of them, the gravest first: who may see which is decided later.
     fn alarms(&self) -> Vec<Alarm> {
         let plan = self.plan.load();
-        let active = self.alarms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let all = active.iter().flat_map(|(tag, levels)| levels.iter().map(move |(level, body)| (*tag, *level, body)));
-        let shown = all.take(ALARMS_MAX).filter_map(|(tag, level, body)| {
-            let tag = plan.tags.get(tag.0 as usize).filter(|tag| !tag.is_hole())?;
+        let active = self.alarms.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let all = active.iter().flat_map(|(tag, levels)| levels.iter().map(move |(level, body)| (*level, *tag, body)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable_by_key(|(level, tag, _)| (*level, *tag));
+        let shown = all.into_iter().filter_map(|(level, ix, body)| {
+            let tag = plan.tags.get(ix.0 as usize).filter(|tag| !tag.is_hole())?;
             let device = plan.devices.get(tag.device.0 as usize)?;
-            let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-            Some(Alarm {
-                device: device.name.clone(),
-                tag: tag.name.clone(),
-                event: level.to_string(),
-                state: "active",
-                value: body.get("value").cloned().unwrap_or_default(),
-                since: body.get("time").and_then(|time| time.as_str()).map(ToOwned::to_owned),
-            })
+            let Begun { value, time } = serde_json::from_slice(body).unwrap_or_default();
+            let (device, tag, event) = (device.name.clone(), tag.name.clone(), level.to_string());
+            Some(Alarm { device, tag, ix, event, state: "active", value, since: time })
         });
         shown.collect()
     }
@@ -231,6 +253,14 @@ impl Sources {
             text: notice.detail,
         }
     }
+}
+
+/// What is shown of the payload of an alarm.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Begun {
+    value: serde_json::Value,
+    time: Option<String>,
 }
 
 fn bus(plan: &BusPlan, slot: &BusSlot) -> Bus {

@@ -69,7 +69,12 @@ fn gateway(out: &mut Figures, sources: &Sources) {
     out.level("healthy", "1 while /health says ok.", &none, f64::from(u8::from(well)));
     out.level("uptime_seconds", "Since the gateway started.", &none, sources.uptime().as_secs_f64());
     let fixed = f64::from(u8::from(sources.clock.is_fixed()));
-    out.level("clock_fixed", "1 while somebody vouches for the time.", &none, fixed);
+    out.level(
+        "clock_fixed",
+        "1 while the time is known, by whoever vouches for it or, where nobody can be asked, by the system's clock.",
+        &none,
+        fixed,
+    );
     let (workers, late) = (sources.progress.workers(), sources.progress.late(Instant::now()).len());
     out.level("workers", "Tasks that the watchdog looks at.", &none, real(workers as u64));
     out.level("workers_late", "Those that make no progress.", &none, real(late as u64));

@@ -57,6 +57,11 @@ impl Gatekeeper {
         self.renewals.subscribe()
     }
 
+    /// The users file is wanted and could not be read the last time.
+    pub(super) fn is_locked(&self) -> bool {
+        self.locked.load(Ordering::Relaxed)
+    }
+
     /// Reads the users file for the first time, or again.
     pub(super) async fn load(&self) {
         let access = Arc::clone(&self.access);
@@ -101,7 +106,7 @@ impl Gatekeeper {
                 () = stop.begun() => return,
                 _ = looks.tick() => {}
             }
-            if self.locked.load(Ordering::Relaxed) {
+            if self.is_locked() {
                 self.load().await;
             }
             if let Some((phase, detail)) = siege.look(self.access.stats.wrong.get(), Instant::now()) {

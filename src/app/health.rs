@@ -3,6 +3,7 @@
 //! A condition that a room has told and not taken back counts by its name; see [`REASONS`]. `status::health` says what the
 //! difference between a reason and a note is.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::config::plan::{BusPlan, Carrier};
@@ -12,6 +13,7 @@ use crate::status::board::{Board, Bus, Device};
 use crate::status::health::{Finding, Health};
 
 use super::board::Sources;
+use super::timekeeper::UNVOUCHED;
 
 /// Conditions that somebody has to mend, and the part they are of. Not among them: the status page has no door. It shows the
 /// gateway and is no part of its work; whoever needs it sees that nobody answers.
@@ -22,6 +24,7 @@ const REASONS: &[(&str, &str)] = &[
     ("broker_retained_not_kept", "broker"),
     ("certificate_unusable", "certificate"),
     ("uplink_disabled", "uplink"),
+    ("config_unusable", "config"),
 ];
 
 /// Conditions that are seen better elsewhere.
@@ -57,6 +60,11 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
     notes.extend(devices(&board.devices, "paused", "are paused by hand"));
     if board.gateway.clock == "unknown" {
         let text = "nobody vouches for the time".to_owned();
+        notes.push(Finding { part: "clock", name: String::new(), text });
+    } else if sources.unvouched.load(Ordering::Relaxed) {
+        let text = format!(
+            "{UNVOUCHED}: run chrony or systemd-timesyncd, or say gateway.time_source = \"system\" where it is right"
+        );
         notes.push(Finding { part: "clock", name: String::new(), text });
     }
     Health::new(reasons, notes)
@@ -128,16 +136,25 @@ mod tests {
         assert_eq!(told.as_deref(), Some("1 of 2 are paused by hand: pump"));
     }
 
-    #[test]
-    fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
+    /// Parts of the reasons, and of the notes.
+    fn judged<const N: usize>(events: [&'static str; N]) -> [Vec<&'static str>; 2] {
         let (mut reasons, mut notes) = (Vec::new(), Vec::new());
-        let told = ["broker_listener_down", "status_listener_down"].map(|event| {
+        let told = events.map(|event| {
             let (subject, detail) = ("127.0.0.1:1".to_owned(), "address in use".to_owned());
             let at = Stamp { boot: Boot(1), micros: 0 };
             Told { at, notice: Notice { event, phase: Phase::Active, subject, detail } }
         });
         conditions(told, &mut reasons, &mut notes);
-        let parts = |findings: &[Finding]| findings.iter().map(|finding| finding.part).collect::<Vec<_>>();
-        assert_eq!((parts(&reasons), parts(&notes)), (vec!["broker"], vec!["status"]));
+        [reasons, notes].map(|findings| findings.iter().map(|finding| finding.part).collect())
+    }
+
+    #[test]
+    fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
+        assert_eq!(judged(["broker_listener_down", "status_listener_down"]), [["broker"], ["status"]]);
+    }
+
+    #[test]
+    fn a_file_that_would_not_start_is_a_reason_and_one_that_waits_for_a_restart_is_a_note() {
+        assert_eq!(judged(["config_unusable", "config_needs_restart"]), [["config"], ["config"]]);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinError;
 
+use crate::config::Text;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
 use crate::flow::hub::EventRecord;
@@ -21,6 +22,7 @@ use crate::payload::json;
 use super::alarm_memory::{Entry, settled};
 use super::bridges::Bridges;
 use super::buses::Buses;
+use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::means::{Means, own_nodes, topics};
@@ -40,6 +42,9 @@ pub(super) struct House {
     pub roster: UplinkRoster,
     pub bridge_stores: StoreRoster,
     pub gatekeeper: Arc<Gatekeeper>,
+    /// What the plan was read from.
+    pub texts: Arc<Vec<Text>>,
+    pub fallback: Fallback,
     /// The last reload may still be taken back.
     pub trial: Option<Trial>,
     /// How many there were.

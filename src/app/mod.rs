@@ -8,7 +8,8 @@
 //! `router` carries commands · `request` reads their payload · `learned` keeps what buses know of their devices ·
 //! `timekeeper` watches the wall clock · `watchdog` who makes progress, for systemd · `gatekeeper` users and rights ·
 //! `status` opens the status page, `board`, `health` and `figures` what it shows · `reload` what can change at run
-//! time, `trial` whether it did well, `revision` what stores keep meanwhile.
+//! time, `trial` whether it did well, `fallback` what a start goes by if it did not live to say so, `revision` what stores keep
+//! meanwhile.
 
 mod alarm_memory;
 pub mod alarms;
@@ -17,6 +18,7 @@ mod bridges;
 mod buses;
 mod derived;
 pub mod events;
+mod fallback;
 mod figures;
 mod forwarding;
 mod gatekeeper;
@@ -40,8 +42,10 @@ mod trial;
 mod uplinks;
 pub mod watchdog;
 
+pub use board::Insight;
 pub use bridges::bridge_store_dir;
-pub use reload::{Outcome, Reloader};
+pub use fallback::Fallback;
+pub use reload::{Origin, Outcome, Reloader};
 pub use running::Running;
 pub use start::{start, store_dir};
 pub use uplinks::UplinkRoster;

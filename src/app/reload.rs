@@ -4,9 +4,9 @@
 //! A configuration that is wrong, or that changes what needs a restart, changes nothing. One reload at a time; a second one
 //! during a trial begins a trial of its own, against the same plan before.
 //!
-//! Events: `config_reloaded`, `reload_refused`, and `config_rolled_back`, which holds for as long as the file, by which the
-//! next start will go, is not the one in force. Audited (`audit=`): `config_changed` once for each
-//! part, `config_refused`, `config_rolled_back`.
+//! Events: `config_reloaded`, `reload_refused`; and for as long as the file, by which the next start will go, is not the one
+//! in force one of these holds: `config_rolled_back`, `config_unusable` (no start would come of it) or `config_needs_restart`.
+//! Audited (`audit=`): `config_changed` once for each part, `config_refused`, `config_rolled_back`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 use super::house::House;
 use super::publisher::{Configuration, status};
 use super::trial::{Health, Link, Trial, Verdict, judge};
-use crate::config::Problems;
 use crate::config::difference::{Changes, HOLES_MAX, Part, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
+use crate::config::{Problems, Text};
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
@@ -29,6 +29,11 @@ use crate::uplink::UplinkStats;
 /// Where the time of a trial was not enough to say how a device or an uplink stands it is looked at again, so often and so
 /// many times; a device that has still not been asked, or a link that is away, says nothing against the plan.
 const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
+
+/// The file is not the one in force, and why.
+const ROLLED_BACK: &str = "config_rolled_back";
+const UNUSABLE: &str = "config_unusable";
+const NEEDS_RESTART: &str = "config_needs_restart";
 
 /// What is still to be done about a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,15 @@ enum Judged {
 #[derive(Clone)]
 pub struct Reloader {
     house: Arc<Mutex<Option<House>>>,
+}
+
+/// Where the texts are from that a gateway began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The file.
+    File,
+    /// The configuration before the one in the file, which did not outlive its trial: see [`super::Fallback`].
+    Before,
 }
 
 /// What became of a reload.
@@ -81,10 +95,20 @@ impl Reloader {
         Some(compared(running, &arranged(running, plan)))
     }
 
-    /// A configuration that was read anew and is right. Goes on to its end even if this is cancelled.
-    pub async fn apply(&self, plan: Plan) -> Outcome {
+    /// What the plan of the start was read from.
+    pub async fn began_with(&self, texts: Vec<Text>, origin: Origin) {
+        let mut guard = self.house.lock().await;
+        let Some(house) = guard.as_mut() else { return };
+        house.texts = Arc::new(texts);
+        if origin == Origin::Before {
+            house.passed_over();
+        }
+    }
+
+    /// A configuration that was read anew and is right, and its texts. Goes on to its end even if this is cancelled.
+    pub async fn apply(&self, plan: Plan, texts: Vec<Text>) -> Outcome {
         let reloader = self.clone();
-        let applied = tokio::spawn(async move { reloader.exchange(plan).await }).await;
+        let applied = tokio::spawn(async move { reloader.exchange(plan, Arc::new(texts)).await }).await;
         let error = match applied {
             Ok(outcome) => return outcome,
             Err(error) => error,
@@ -96,7 +120,7 @@ impl Reloader {
         Outcome::Stopping
     }
 
-    async fn exchange(&self, plan: Plan) -> Outcome {
+    async fn exchange(&self, plan: Plan, texts: Arc<Vec<Text>>) -> Outcome {
         let mut guard = self.house.lock().await;
         let Some(house) = guard.as_mut() else { return Outcome::Stopping };
         let new = arranged(&house.plan, plan);
@@ -106,19 +130,16 @@ impl Reloader {
         }
         if changes.is_empty() {
             house.gatekeeper.reload(&new.broker).await;
-            house.file_in_force();
+            house.texts = texts;
+            house.file_in_force().await;
             tracing::info!("the configuration has not changed");
             return Outcome::Unchanged;
         }
         audit(&changes);
-        let (before, stood) = match house.trial.take() {
-            Some(trial) => (trial.before, trial.stood),
-            None => (Arc::clone(&house.plan), house.health()),
-        };
         let trial = new.gateway.trial;
-        let number = house.begin_trial(before, stood);
+        let number = house.begin_trial(texts, trial).await;
         house.change(new, &changes).await;
-        house.file_in_force();
+        house.file_in_force().await;
         let told = changes.to_string();
         house.tell("config_reloaded", told.trim_end().replace('\n', "; "));
         match trial {
@@ -137,6 +158,11 @@ impl Reloader {
             let count = problems.count();
             tracing::warn!(audit = "config_refused", count, "configuration refused");
             house.tell("reload_refused", format!("nothing was changed: {count} problems in the configuration"));
+            let detail = format!(
+                "the file has {count} problems and no start would come of it: mend it (`ironbridge check` says where); what \
+                 was in force before still is"
+            );
+            house.file_is(UNUSABLE, detail);
         }
     }
 
@@ -185,8 +211,10 @@ impl Reloader {
 
 impl House {
     async fn roll_back(&mut self, reason: &str) {
-        let Some(before) = self.trial.as_ref().map(|trial| Plan::clone(&trial.before)) else { return };
+        let Some(trial) = &self.trial else { return };
         tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
+        let before = Plan::clone(&trial.before);
+        self.texts = Arc::clone(&trial.texts);
         let back = arranged(&self.plan, before);
         let changes = difference(&self.plan, &back);
         audit(&changes);
@@ -196,18 +224,35 @@ impl House {
         let detail =
             format!("{reason}; the configuration before is back in force{rights}, the file is as it was: mend it");
         self.rolled_back = true;
-        self.notice("config_rolled_back", Phase::Active, detail);
+        self.notice(ROLLED_BACK, Phase::Active, detail);
+    }
+
+    /// The last life ended badly while the configuration in the file was on trial, and this one began with the one before.
+    fn passed_over(&mut self) {
+        let reason = "the gateway ended badly, or the power went, while the configuration in the file was on trial";
+        tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
+        self.rolled_back = true;
+        self.show(Configuration::RolledBack);
+        let detail =
+            format!("{reason}; the configuration before is in force, the file is as it was: mend it, then reload");
+        self.notice(ROLLED_BACK, Phase::Active, detail);
     }
 
     /// The file says what is in force.
-    fn file_in_force(&mut self) {
-        if std::mem::take(&mut self.rolled_back) {
-            let detail = "the file and what is in force are the same".to_owned();
-            self.notice("config_rolled_back", Phase::Cleared, detail);
-            if self.trial.is_none() {
-                self.show(Configuration::InForce);
-            }
+    async fn file_in_force(&mut self) {
+        let of_file = |notice: &Notice| [ROLLED_BACK, UNUSABLE, NEEDS_RESTART].contains(&notice.event);
+        self.means.notices.over("the file and what is in force are the same", of_file);
+        if std::mem::take(&mut self.rolled_back) && self.trial.is_none() {
+            self.forget_before().await;
+            self.show(Configuration::InForce);
         }
+    }
+
+    /// The file was read anew, and is not in force for this reason. What was rolled back before still is.
+    fn file_is(&self, event: &'static str, detail: String) {
+        let earlier = |notice: &Notice| [UNUSABLE, NEEDS_RESTART].contains(&notice.event) && notice.event != event;
+        self.means.notices.over("the file is another one now", earlier);
+        self.notice(event, Phase::Active, detail);
     }
 }
 
@@ -232,19 +277,41 @@ impl House {
         let keys = changes.restart.join(", ");
         tracing::error!(audit = "config_refused", keys, "reload refused, this needs a restart");
         self.tell("reload_refused", format!("nothing was changed: {keys}: needs a restart"));
+        self.file_is(NEEDS_RESTART, format!("the file changes {keys}: in force after the next start"));
         Outcome::NeedsRestart { changes }
     }
 
-    fn begin_trial(&mut self, before: Arc<Plan>, stood: Health) -> u64 {
+    /// Of what these texts say. If it may be taken back, what it would be taken back to is on the disk first: nobody judges
+    /// a plan that kills the process.
+    async fn begin_trial(&mut self, texts: Arc<Vec<Text>>, trial: Option<Duration>) -> u64 {
         self.trials += 1;
-        self.trial = Some(Trial { before, stood, number: self.trials });
+        let trials = self.trials;
+        let (before, of_before, stood) = match self.trial.take() {
+            Some(trial) => (trial.before, trial.texts, trial.stood),
+            None => (Arc::clone(&self.plan), Arc::clone(&self.texts), self.health()),
+        };
+        if trial.is_some() {
+            let (fallback, before, tried) = (self.fallback.clone(), Arc::clone(&of_before), Arc::clone(&texts));
+            let kept = tokio::task::spawn_blocking(move || fallback.keep(&before, &tried)).await;
+            if let Ok(Err(error)) = kept {
+                tracing::warn!(%error, "a restart during the trial will go by the new configuration");
+            }
+        }
+        self.texts = texts;
+        self.trial = Some(Trial { before, texts: of_before, stood, number: trials });
         self.show(Configuration::OnTrial);
-        self.trials
+        trials
+    }
+
+    async fn forget_before(&self) {
+        let fallback = self.fallback.clone();
+        drop(tokio::task::spawn_blocking(move || fallback.forget()).await);
     }
 
     /// What the plan in force does not have is dropped now.
     async fn end_trial(&mut self, configuration: Configuration) {
         self.trial = None;
+        self.forget_before().await;
         self.settle().await;
         self.show(configuration);
     }
@@ -266,7 +333,8 @@ impl House {
             let open = doors.iter().any(|(door, open)| *door == plan && *open);
             listeners.insert(name, open);
         }
-        Health { devices, uplinks, listeners, store_failed: self.means.store.stats().failed.get() > 0 }
+        let (users_unread, store_failed) = (self.gatekeeper.is_locked(), self.means.store.stats().failed.get() > 0);
+        Health { devices, uplinks, listeners, users_unread, store_failed }
     }
 
     fn tell(&self, event: &'static str, detail: String) {

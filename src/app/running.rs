@@ -21,6 +21,7 @@ use crate::host::facts::RuntimeDir;
 use crate::host::notify::{self, Notify};
 use crate::store::StoreHandle;
 
+use super::board::Insight;
 use super::house::House;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
@@ -63,6 +64,7 @@ pub struct Running {
     pub(super) store: StoreHandle,
     pub(super) addresses: Vec<Option<SocketAddr>>,
     pub(super) status: Option<SocketAddr>,
+    pub(super) insight: Insight,
     pub(super) run_dir: RuntimeDir,
     pub(super) store_dir: PathBuf,
     pub(super) reloader: Reloader,
@@ -83,6 +85,11 @@ impl Running {
     /// Where the status page is; `None` where there is none, or its address cannot be bound.
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.status
+    }
+
+    /// How everything stands, for who asks on this box.
+    pub fn insight(&self) -> Insight {
+        self.insight.clone()
     }
 
     /// The store, for its newest numbers and counters. Dropped before [`Running::stop`], or the store cannot end.
@@ -122,12 +129,13 @@ impl Running {
 
     /// Takes everything down in order; returns when all that was polled is committed and saved.
     pub async fn stop(self) {
-        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, farewell, .. } = self;
+        let Self { stop, mut tasks, events_end, latest, broker_end, store, run_dir, reloader, farewell, broke, .. } =
+            self;
+        let in_order = broke.borrow().is_none();
         stop.begin();
         let hurry = tokio::spawn(pass_hurry_on(stop.clone(), farewell)); // a reload may have the house
-        let Some(House { means, buses, uplinks, mut bridges, .. }) = given(reloader.close(), &stop).await else {
-            return hurry.abort();
-        };
+        let Some(house) = given(reloader.close(), &stop).await else { return hurry.abort() };
+        let House { means, buses, uplinks, mut bridges, trial, fallback, .. } = house;
         buses.ended().await;
         drop(means); // lets go of the lanes into the store
         join_all(&mut tasks.sources, "a source").await;
@@ -152,6 +160,9 @@ impl Running {
         report(tasks.store_watch.await, "the store's watch");
         store.finish().await;
         bridges.finish().await;
+        if trial.is_some() && in_order {
+            fallback.forget(); // it did not come to a bad end: the next start goes by the file
+        }
         hurry.abort();
         drop(run_dir);
         tracing::info!("stopped");

@@ -37,10 +37,11 @@ use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
 use super::alarms::{AlarmBoard, Shown};
-use super::board::Sources;
+use super::board::{Insight, Sources};
 use super::bridges::Bridges;
 use super::buses::Buses;
 use super::events::Events;
+use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
@@ -120,10 +121,11 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
-    let figures = figures(&base, &house, &access, alarms.shown());
+    let insight = Insight(figures(&base, &house, &access, alarms.shown()));
     let renew = house.gatekeeper.renewals();
     let crew = house.means.crew(&stop);
-    let status = status::open(&plan, figures, &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
+    let status =
+        status::open(&plan, insight.0.clone(), &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
     let status = status.inspect_err(|_| stop.begin())?;
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
@@ -152,6 +154,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         store,
         addresses,
         status,
+        insight,
         run_dir,
         store_dir: store_dir(&plan),
         reloader,
@@ -187,6 +190,7 @@ fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> S
         access: Arc::clone(access),
         notices: base.notices.clone(),
         progress: base.progress.clone(),
+        unvouched: base.watch.unvouched(),
         alarms,
         status: Arc::default(),
     }
@@ -243,6 +247,8 @@ fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
         roster: UplinkRoster::default(),
         bridge_stores: StoreRoster::default(),
         gatekeeper,
+        texts: Arc::default(),
+        fallback: Fallback::in_dir(&base.plan.gateway.data_dir),
         trial: None,
         trials: 0,
         rolled_back: false,

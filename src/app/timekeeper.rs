@@ -1,7 +1,9 @@
 //! The timekeeper: compares the wall clock with what is known of it, and hands every fix to the clock and the store.
 //!
-//! Tells the operator when nobody has vouched for the wall clock for long, because values stay uncertain until then.
+//! Tells the operator when nobody has vouched for the wall clock for long, because values stay uncertain until then. Where
+//! there is nobody to ask the system's clock is taken as it is: that is a line of the log, and stands in `/health`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::flow::clock::{Clock, Fix};
@@ -14,6 +16,9 @@ use crate::store::StoreHandle;
 /// A look takes a fraction of a second, and a thread for what blocks; where there is none for so long there never will be.
 const LOOKED_WITHIN: Duration = Duration::from_secs(120);
 
+/// What is said while there is nobody to ask.
+pub(super) const UNVOUCHED: &str = "nobody vouches for the time; the system's clock is taken as it is";
+
 /// Who learns of the time.
 pub(super) struct Timekeeper {
     pub(super) clock: Clock,
@@ -24,7 +29,13 @@ pub(super) struct Timekeeper {
 impl Timekeeper {
     /// Watches until stopping begins.
     pub(super) async fn run(self, mut watch: Watch, stop: Stop) {
+        let (unvouched, mut was_unvouched) = (watch.unvouched(), false);
         loop {
+            let is_unvouched = unvouched.load(Ordering::Relaxed);
+            if is_unvouched && !was_unvouched {
+                tracing::info!("{UNVOUCHED}");
+            }
+            was_unvouched = is_unvouched;
             progress::step(LOOKED_WITHIN);
             tokio::select! {
                 () = stop.begun() => return,

@@ -1,15 +1,16 @@
 //! A reloaded configuration on trial: is what it touched worse off than before? Then the one before comes back.
 //!
 //! Pure: how things stand is brought. Worse is: a device that answered and is down, an uplink that was connected and has
-//! not been since, a listener that is not open, a store that cannot commit any more. What was bad before, and what is new,
-//! proves nothing: a new device may not be wired yet. A new listener that cannot be opened does: nothing else will mend it.
-//! Nor does one lost frame, or a device whose turn has not come: of these nothing can be said yet. An uplink tries again
-//! with growing pauses, so one that has not connected is looked at until the last look; and one whose way there is the same
-//! as before says nothing as long as nobody answers at its other end: that is the link.
+//! not been since, a listener that is not open, a users file that cannot be read, a store that cannot commit any more. What
+//! was bad before, and what is new, proves nothing: a new device may not be wired yet. A new listener that cannot be opened
+//! does: nothing else will mend it. Nor does one lost frame, or a device whose turn has not come: of these nothing can be
+//! said yet. An uplink tries again with growing pauses, so one that has not connected is looked at until the last look; and
+//! one whose way there is the same as before says nothing as long as nobody answers at its other end: that is the link.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::Text;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{Plan, UplinkPlan};
 use crate::flow::hub::Standing;
@@ -19,6 +20,8 @@ use crate::uplink::UplinkState;
 pub(super) struct Trial {
     /// The last plan that was known to be well, or that nobody had doubts about.
     pub before: Arc<Plan>,
+    /// What that was read from.
+    pub texts: Arc<Vec<Text>>,
     /// How things stood under it.
     pub stood: Health,
     /// Which trial this is: a later reload begins another one.
@@ -32,6 +35,8 @@ pub(super) struct Health {
     pub uplinks: BTreeMap<String, Link>,
     /// Is it open?
     pub listeners: BTreeMap<String, bool>,
+    /// There is a users file, and it could not be read: those who are known stay, and a restart knows nobody.
+    pub users_unread: bool,
     pub store_failed: bool,
 }
 
@@ -67,6 +72,9 @@ pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, (old, new)
         if !open && (touched == Some(How::Added) || touched == Some(How::Changed) && !was_shut) {
             worse.push(format!("listener {name} cannot be opened"));
         }
+    }
+    if now.users_unread && !before.users_unread && changes.any(Part::Rights) {
+        worse.push("the users file cannot be read".to_owned());
     }
     if now.store_failed && !before.store_failed {
         worse.push("the store cannot commit".to_owned());
@@ -192,6 +200,15 @@ mod tests {
         assert!(worse(&door(false), &door(false), &changed, &plan).is_empty(), "it was shut before");
         let failed = Health { store_failed: true, ..Health::default() };
         assert_eq!(worse(&Health::default(), &failed, &changes(&[]), &plan).len(), 1);
+    }
+
+    #[test]
+    fn a_users_file_that_cannot_be_read_any_more_is_a_reason_where_the_plan_names_another_one() {
+        let (read, unread) = (Health::default(), Health { users_unread: true, ..Health::default() });
+        let (rights, plan) = (changes(&[(Part::Rights, "", How::Changed)]), Plan::empty("gw"));
+        assert_eq!(worse(&read, &unread, &rights, &plan), ["the users file cannot be read"]);
+        assert!(worse(&read, &unread, &changes(&[]), &plan).is_empty(), "the file itself has become bad");
+        assert!(worse(&unread, &unread, &rights, &plan).is_empty(), "it was bad before");
     }
 
     #[test]

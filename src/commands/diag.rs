@@ -13,7 +13,7 @@
 //!                 config/…           the main file, ironbridge.d/*.toml, register maps: without secrets
 //!                 plan.txt           what `check` prints, or every problem
 //!                 store.txt, bridge-NAME.txt, data-dir.txt
-//!                 status.json, metrics.txt, health.txt    of the running gateway
+//!                 status.json, metrics.txt, health.txt    of the running gateway, which is asked over the control socket
 //!                 process.txt, unit.txt, journal.txt
 //!                 versions.txt, clock.txt, machine.txt, network.txt, serial-ports.txt
 //! ```
@@ -108,7 +108,7 @@ fn gather(config: &Path, facts: &HostFacts, now: &str, bundle: &mut Bundle) {
     add_stores(&data_dir, bundle);
     let listed = data_dir.clone();
     bundle.add("data-dir.txt", patiently(move || machine::listing(&listed)).and_then(|listing| listing), Keep::Front);
-    add_daemon(plan.as_ref(), &data_dir, bundle);
+    add_daemon(plan.as_ref(), (config, facts), &data_dir, bundle);
 
     bundle.add("versions.txt", patiently(machine::versions), Keep::Front);
     let trust = plan.as_ref().map_or(TimeTrust::Auto, |plan| plan.gateway.time_source.clone());
@@ -204,15 +204,20 @@ fn add_stores(data_dir: &Path, bundle: &mut Bundle) {
     }
 }
 
-fn add_daemon(plan: Option<&Plan>, data_dir: &Path, bundle: &mut Bundle) {
+fn add_daemon(plan: Option<&Plan>, (config, facts): (&Path, &HostFacts), data_dir: &Path, bundle: &mut Bundle) {
     let running = daemon::holder(&data_dir.join("store"));
     let process = running.ok_or_else(|| format!("no process has the store in {} open", data_dir.display()));
     bundle.add("process.txt", process.and_then(daemon::process), Keep::Front);
     let room = status_room(plan);
-    for (name, path) in [("status.json", "/api/status"), ("metrics.txt", "/metrics"), ("health.txt", "/health")] {
-        let room = room.clone();
-        let answer = patiently(move || room.and_then(|room| daemon::get(&room, path)));
-        bundle.add(name, answer.and_then(|answer| answer), Keep::Front);
+    for told in daemon::TOLD {
+        let (room, config, facts) = (room.clone(), config.to_owned(), facts.clone());
+        // The page may want a login, or there is none; but what is wrong with the socket may be what is looked for.
+        let answer = patiently(move || told.of_socket(&config, &facts)).and_then(|answer| answer);
+        let answer = answer.or_else(|untold| {
+            let answer = patiently(move || room.and_then(|room| daemon::get(&room, told.path)));
+            answer.and_then(|answer| answer).map_err(|error| format!("{untold}; {error}"))
+        });
+        bundle.add(told.file, answer, Keep::Front);
     }
     bundle.add("unit.txt", patiently(daemon::unit).and_then(|text| text), Keep::Front);
     bundle.add("journal.txt", patiently(daemon::journal).and_then(|text| text), Keep::End);

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::plan::Plan;
-use crate::config::{self, HostFacts, units};
+use crate::config::{self, HostFacts, Problems, units};
 use crate::flow::clock::Clock;
 use crate::host::{clock, facts};
 use crate::model::time::Boot;
@@ -64,6 +64,12 @@ pub enum Failed {
 }
 
 impl Failed {
+    /// Of a configuration that is of no use. What a file lies on may be well again later: a service that said otherwise would
+    /// stay down for good.
+    pub fn of(problems: &Problems) -> Self {
+        if problems.may_pass() { Self::TryAgain(problems.to_string()) } else { Self::Config(problems.to_string()) }
+    }
+
     /// The process exit code.
     pub const fn code(&self) -> u8 {
         match self {
@@ -135,14 +141,9 @@ pub fn plain_clock() -> Clock {
     clock
 }
 
-/// Reads and checks a configuration; all problems are in the error. What a file lies on may be well again later: a service
-/// that said otherwise would stay down for good.
+/// Reads and checks a configuration; all problems are in the error.
 pub fn load(path: &Path) -> Result<Plan, Failed> {
-    match config::load(path, &host_facts()) {
-        Ok(loaded) => Ok(loaded.plan),
-        Err(problems) if problems.may_pass() => Err(Failed::TryAgain(problems.to_string())),
-        Err(problems) => Err(Failed::Config(problems.to_string())),
-    }
+    config::load(path, &host_facts()).map(|loaded| loaded.plan).map_err(|problems| Failed::of(&problems))
 }
 
 /// `data_dir` of a configuration that may be wrong elsewhere; `None` when the main file is no TOML at all.

@@ -52,7 +52,7 @@ async fn serve(config: &Path) -> Result<(), Failed> {
     if waits_in_vain(&lives, &notify, &mut signals).await {
         return Ok(());
     }
-    let Some(plan) = first_plan(config, &lives, &mut signals).await? else { return Ok(()) };
+    let Some(Beginning { plan, texts, origin }) = beginning(config, &lives, &mut signals).await? else { return Ok(()) };
     let asked = signals.reloads();
     let driver = tokio::spawn(signals.drive(stop.clone()));
     let starting = app::start(Arc::clone(&plan), stop.clone(), Timing::default());
@@ -67,7 +67,9 @@ async fn serve(config: &Path) -> Result<(), Failed> {
         .map_err(|error| Failed::TryAgain(format!("cannot start the watchdog's thread: {error}")))?;
     notify.ready();
     let (reloader, one) = (running.reloader(), Mutex::new(()));
-    let reloads = Reloads { reloader, config: config.to_owned(), notify: notify.clone(), one };
+    reloader.began_with(texts, origin).await;
+    let insight = running.insight();
+    let reloads = Reloads { reloader, insight, config: config.to_owned(), notify: notify.clone(), one };
     let broken = tokio::select! {
         () = stop.begun() => None,
         what = running.broken() => Some(what),
@@ -87,12 +89,40 @@ async fn serve(config: &Path) -> Result<(), Failed> {
     }
 }
 
+/// What it begins with.
+struct Beginning {
+    plan: Arc<Plan>,
+    texts: Vec<Text>,
+    origin: app::Origin,
+}
+
+/// Of the file, or of the configuration before where that in the file did not outlive its trial. Blocking.
+fn read_first(path: &Path) -> Result<Beginning, Failed> {
+    let facts = super::host_facts();
+    let (loaded, texts) = config::load_with_texts(path, &facts).map_err(|problems| Failed::of(&problems))?;
+    if let Some(before) = app::Fallback::in_dir(&loaded.plan.gateway.data_dir).instead_of(&texts) {
+        match config::given(path, before.clone(), &facts) {
+            Ok(Loaded { plan, .. }) => {
+                return Ok(Beginning { plan: Arc::new(plan), texts: before, origin: app::Origin::Before });
+            }
+            Err(problems) => {
+                let count = problems.count();
+                tracing::error!(
+                    count,
+                    "the configuration before is wrong by now, the one that did badly is taken again"
+                );
+            }
+        }
+    }
+    Ok(Beginning { plan: Arc::new(loaded.plan), texts, origin: app::Origin::File })
+}
+
 /// What it begins with; `None` if a stop was asked for meanwhile. A life that ends because its files cannot be read for now is a
 /// short one like others: systemd starts the next in two seconds. One whose configuration is wrong is not: whoever has
 /// mended that waits for nothing.
-async fn first_plan(config: &Path, lives: &Lives, signals: &mut Signals) -> Result<Option<Arc<Plan>>, Failed> {
+async fn beginning(config: &Path, lives: &Lives, signals: &mut Signals) -> Result<Option<Beginning>, Failed> {
     let path = config.to_owned();
-    let loading = tokio::task::spawn_blocking(move || super::load(&path));
+    let loading = tokio::task::spawn_blocking(move || read_first(&path));
     let loaded = tokio::select! {
         loaded = loading => loaded.map_err(|error| Failed::Internal(format!("reading the configuration: {error}")))?,
         () = signals.stop_asked() => {
@@ -103,7 +133,7 @@ async fn first_plan(config: &Path, lives: &Lives, signals: &mut Signals) -> Resu
     if matches!(loaded, Err(Failed::Config(_))) {
         lives.ended_in_order();
     }
-    loaded.map(|plan| Some(Arc::new(plan)))
+    loaded.map(Some)
 }
 
 /// A start during which a stop was asked for has a moment to come to its end, so that all is taken down in order. `None` when
@@ -139,9 +169,11 @@ async fn waits_in_vain(lives: &Lives, notify: &Notify, signals: &mut Signals) ->
     }
 }
 
-/// Reads the configuration again when that is asked for: by a signal, or over the control socket.
+/// Reads the configuration again when that is asked for: by a signal, or over the control socket; which has other questions,
+/// too.
 struct Reloads {
     reloader: app::Reloader,
+    insight: app::Insight,
     config: PathBuf,
     notify: Notify,
     /// From reading to the word of readiness: a text that was read earlier must not come after a newer one.
@@ -164,6 +196,8 @@ impl Reloads {
             Ok(socket) => {
                 let answer = async |question| match question {
                     Question::Reload => self.reload().await,
+                    Question::Status => fitting(self.insight.status()),
+                    Question::Metrics => fitting(self.insight.metrics()),
                     Question::Compare { config, texts } => self.compare(config, texts).await,
                 };
                 socket.serve(answer).await;
@@ -180,7 +214,7 @@ impl Reloads {
         self.notify.reloading();
         tracing::info!("reloading");
         let answer = match read(self.config.clone()).await {
-            Ok(loaded) => applied(self.reloader.apply(loaded.plan).await),
+            Ok((loaded, texts)) => applied(self.reloader.apply(loaded.plan, texts).await),
             Err(Unread::Wrong(problems)) => {
                 self.reloader.refuse(&problems).await;
                 wrong(&problems)
@@ -194,7 +228,7 @@ impl Reloads {
     async fn compare(&self, config: PathBuf, texts: Option<Vec<Text>>) -> Answer {
         let read = match texts {
             Some(texts) => off_the_loop(move |facts| config::given(&config, texts, facts)).await,
-            None => read(config).await,
+            None => read(config).await.map(|(loaded, _)| loaded),
         };
         match read {
             Ok(loaded) => match self.reloader.compare(loaded.plan).await {
@@ -214,13 +248,13 @@ enum Unread {
     Fault(String),
 }
 
-async fn read(path: PathBuf) -> Result<Loaded, Unread> {
-    off_the_loop(move |facts| config::load(&path, facts)).await
+async fn read(path: PathBuf) -> Result<(Loaded, Vec<Text>), Unread> {
+    off_the_loop(move |facts| config::load_with_texts(&path, facts)).await
 }
 
-async fn off_the_loop(
-    read: impl FnOnce(&HostFacts) -> Result<Loaded, Problems> + Send + 'static,
-) -> Result<Loaded, Unread> {
+async fn off_the_loop<T: Send + 'static>(
+    read: impl FnOnce(&HostFacts) -> Result<T, Problems> + Send + 'static,
+) -> Result<T, Unread> {
     let facts = super::host_facts();
     match tokio::task::spawn_blocking(move || read(&facts)).await {
         Ok(read) => read.map_err(Unread::Wrong),
@@ -233,6 +267,16 @@ async fn off_the_loop(
 
 fn outcome(outcome: &str, text: String) -> Answer {
     Answer { outcome: outcome.to_owned(), text, ..Answer::default() }
+}
+
+/// A plant of many thousands of devices has more to tell than goes through the socket.
+fn fitting(text: String) -> Answer {
+    let bytes = text.len();
+    if bytes <= control::TEXT_MAX {
+        outcome("told", text)
+    } else {
+        outcome("fault", format!("{bytes} bytes are more than the control socket takes"))
+    }
 }
 
 fn wrong(problems: &Problems) -> Answer {

@@ -76,11 +76,12 @@ pub fn from_text(path: &Path, text: &str, findings: &Findings) -> FileSet {
 
 /// Takes the main file, its fragments and what they name from these texts; the disk is not asked.
 pub fn from_texts(path: &Path, texts: Vec<Text>, findings: &Findings) -> FileSet {
-    let fragments = fragments_of(path);
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let fragments = fragments_of(&path);
     let is_fragment = |path: &&PathBuf| path.parent() == Some(&fragments) && is_read(path);
     let mut paths: Vec<PathBuf> = texts.iter().map(|(path, _)| path).filter(is_fragment).cloned().collect();
     paths.sort();
-    paths.insert(0, path.to_owned());
+    paths.insert(0, path);
     let mut sources = Sources::given(texts);
     let trees = paths.iter().map(|path| read_one(path, Cause::Text, (&mut sources, findings))).collect();
     join(sources, trees, findings)

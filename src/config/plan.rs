@@ -118,7 +118,7 @@ pub struct GatewayPlan {
 /// `time_source`: who vouches for the wall clock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum TimeTrust {
-    /// `auto`: systemd-timesyncd or chronyd, whichever runs; the system itself where neither does.
+    /// `auto`: systemd-timesyncd or chronyd, whichever runs; the system itself where neither does, which is noted.
     #[default]
     Auto,
     /// `system`: the system's clock is right, for instance from a battery-backed RTC.

@@ -2,12 +2,14 @@
 //!
 //! Gateways boot with a wrong clock, and some never learn the right time. So wall time counts only while somebody
 //! vouches for it ([`super::sync`]): an NTP daemon that says it is synchronised, a file of the operator's choice, or,
-//! where nobody could be asked, the system itself. A step of the wall clock by more than `STEP` makes a new fix; slewing does
-//! not, because the boot-time clock is slewed together with it (clock_gettime(2)).
+//! where nobody could be asked, the system itself (of that [`Watch::unvouched`] tells). A step of the wall clock by more
+//! than `STEP` makes a new fix; slewing does not, because the boot-time clock is slewed together with it
+//! (clock_gettime(2)).
 //!
 //! `Watch::step` is pure; [`Watch::look`] feeds it. Nothing before this release is ever believed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -72,13 +74,20 @@ pub enum Told {
 pub struct Watch {
     trust: TimeTrust,
     told_unset: bool,
+    /// The last fix is the system's own word.
+    unvouched: Arc<AtomicBool>,
     asked: sync::Asked,
 }
 
 impl Watch {
     /// Nothing is known yet.
     pub fn new(trust: TimeTrust) -> Self {
-        Self { trust, told_unset: false, asked: sync::Asked::default() }
+        Self { trust, told_unset: false, unvouched: Arc::default(), asked: sync::Asked::default() }
+    }
+
+    /// True while the time is taken from the system as it is, because there is nobody to vouch for it.
+    pub fn unvouched(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.unvouched)
     }
 
     /// Looks once; may wait a fraction of a second for an NTP daemon's answer.
@@ -109,9 +118,13 @@ impl Watch {
             self.told_unset = true;
             return Told::Unset(sync);
         }
+        if sync == Sync::Synchronised {
+            self.unvouched.store(false, Ordering::Relaxed);
+        }
         if fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP {
             return Told::Nothing;
         }
+        self.unvouched.store(sync == Sync::Nobody, Ordering::Relaxed);
         let fix = Fix { at, unix_ms };
         if std::mem::take(&mut self.told_unset) { Told::Set(fix) } else { Told::Fix(fix) }
     }
@@ -194,6 +207,21 @@ mod tests {
             matches!(machine.sees(10, seen - HOUR_MS, Sync::Nobody), Told::Fix(_)),
             "set back by hand, while running"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_taken_as_it_is_counts_as_such_until_somebody_vouches_for_it_or_for_another_time() {
+        let unvouched = |machine: &Machine| machine.watch.unvouched().load(Ordering::Relaxed);
+        let mut machine = Machine::booted(TimeTrust::Auto, 0);
+        let at = RELEASE_MS + HOUR_MS;
+        assert!(matches!(machine.sees(100, at, Sync::Nobody), Told::Fix(_)));
+        assert!(unvouched(&machine));
+        assert_eq!(machine.sees(1, at + 1000, Sync::Synchronised), Told::Nothing, "it was right");
+        assert!(!unvouched(&machine));
+        assert_eq!(machine.sees(1, at + 2000, Sync::Nobody), Told::Nothing, "the daemon has gone, what it said stays");
+        assert!(!unvouched(&machine));
+        assert!(matches!(machine.sees(1, at + 2 * HOUR_MS, Sync::Nobody), Told::Fix(_)));
+        assert!(unvouched(&machine), "somebody set it by hand");
     }
 
     #[test]

@@ -7,13 +7,15 @@
 //! {"ask":"reload"}                              read the configuration again, and say what came of it
 //! {"ask":"compare","config":"/etc/x.toml"}      what would this file change? With "texts":[["/etc/x.toml","…"],…] the
 //!                                               daemon opens no file: it may see fewer than whoever asks
+//! {"ask":"status"}                              everything on the status page but the values, as JSON in "text"
+//! {"ask":"metrics"}                             every counter, as on /metrics, in "text"
 //! {"outcome":"applied","text":"device pump-1 changed\n","changes":[{"part":"device","name":"pump-1","how":"changed",
 //!  "detail":"1 tags added"}],"restart":[],"trial_s":60}
 //! ```
 //!
-//! Outcomes: `applied`, `unchanged`, `differs` (compare), `wrong` (the file does not check; `text` says why), `restart` (it
-//! needs one; nothing was changed), `stopping`. Bounded: one question at a time, at most `LINE_MAX` bytes, and whoever
-//! says nothing for `PATIENCE` is dismissed.
+//! Outcomes: `told` (status, metrics), `applied`, `unchanged`, `differs` (compare), `wrong` (the file does not check;
+//! `text` says why), `restart` (it needs one; nothing was changed), `stopping`. Bounded: one question at a time, at most
+//! `LINE_MAX` bytes, and whoever says nothing for `PATIENCE` is dismissed.
 
 use std::fs::Permissions;
 use std::future::Future;
@@ -28,8 +30,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-/// A question is short, and so is an answer: a line for each part that changed.
+/// A question is short, and so is an answer: a line for each part that changed, or for each counter.
 const LINE_MAX: u64 = 4 << 20;
+
+/// Longest text of an answer, bytes; as JSON it grows, but not to more than a line may have.
+pub const TEXT_MAX: usize = 2 << 20;
 
 /// How long a question may take to arrive, and an answer to be fetched.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +48,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(300);
 pub enum Question {
     /// Read the configuration again.
     Reload,
+    /// How everything stands.
+    Status,
+    /// Every counter.
+    Metrics,
     /// What would this file change?
     Compare {
         /// Absolute.

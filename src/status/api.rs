@@ -14,7 +14,6 @@
 //! `bool`, `number` or `text`; `writable`: its `access` allows it, `may_write`: to this visitor, too.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -164,21 +163,16 @@ pub(super) fn seen_by<'a>(lobby: &Lobby, who: &Identity, board: &'a Board) -> Co
     let plan = lobby.values.plan();
     let topics = GatewayTopics::new(&plan.gateway.name);
     let topic = |alarm: &Alarm| topics.alarm(&alarm.device, &alarm.tag);
+    // The board may be older than a plan by a moment: then another tag may stand at that place.
     let tag_topic = |alarm: &Alarm| {
-        let device = plan.devices.iter().find(|device| device.name == alarm.device)?;
-        let mut own = plan.tags.get(device.tags.clone())?.iter();
-        own.find(|tag| tag.name == alarm.tag).map(|tag| Arc::clone(&tag.topic))
+        let tag = plan.tags.get(alarm.ix.0 as usize).filter(|tag| tag.name == alarm.tag)?;
+        let device = plan.devices.get(tag.device.0 as usize)?;
+        (device.name == alarm.device).then_some(&tag.topic)
     };
-    let may_read = |alarm: &Alarm| {
+    board.with_alarms(|alarm| {
         lobby.access.may_read(who, &topic(alarm))
-            || tag_topic(alarm).is_some_and(|topic| lobby.access.may_read(who, &topic))
-    };
-    if board.alarms.iter().all(may_read) {
-        return Cow::Borrowed(board);
-    }
-    let mut seen = board.clone();
-    seen.alarms.retain(may_read);
-    Cow::Owned(seen)
+            || tag_topic(alarm).is_some_and(|topic| lobby.access.may_read(who, topic))
+    })
 }
 
 /// May this visitor write this tag?

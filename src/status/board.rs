@@ -4,6 +4,7 @@
 //! `GET /api/status`; fields may be added, none is renamed. Times are RFC 3339 in UTC, ages and spans seconds, response
 //! times milliseconds, sizes bytes; what is not known is null.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::health::Health;
+use crate::model::tag::TagIx;
 
 /// Everybody who asks within this time is told the same.
 const FRESH_FOR: Duration = Duration::from_millis(200);
@@ -30,14 +32,41 @@ pub struct Board {
     pub store: Store,
     /// The broker.
     pub broker: Broker,
-    /// What is active now, at most [`ALARMS_MAX`].
+    /// What is active now, the gravest first; of what whoever asks may see at most [`ALARMS_MAX`].
     pub alarms: Vec<Alarm>,
+    /// How many there are, those that were cut off among them.
+    pub alarms_total: usize,
     /// The newest, the last one first.
     pub events: Vec<Event>,
 }
 
-/// Alarms on the board; a plant where more are active has other worries than the rest of the list.
+/// Alarms that are shown; a plant where more are active has other worries than the rest of the list.
 pub const ALARMS_MAX: usize = 500;
+
+impl Board {
+    /// With those alarms only that somebody may see, and the gravest of these.
+    pub fn with_alarms(&self, may_see: impl Fn(&Alarm) -> bool) -> Cow<'_, Self> {
+        if self.alarms.len() <= ALARMS_MAX && self.alarms.iter().all(&may_see) {
+            return Cow::Borrowed(self);
+        }
+        let mut alarms: Vec<&Alarm> = self.alarms.iter().filter(|alarm| may_see(alarm)).collect();
+        let alarms_total = alarms.len();
+        alarms.truncate(ALARMS_MAX);
+        let alarms = alarms.into_iter().cloned().collect();
+        let Self { gateway, buses, devices, uplinks, store, broker, events, .. } = self;
+        Cow::Owned(Self {
+            gateway: gateway.clone(),
+            buses: buses.clone(),
+            devices: devices.clone(),
+            uplinks: uplinks.clone(),
+            store: store.clone(),
+            broker: broker.clone(),
+            alarms,
+            alarms_total,
+            events: events.clone(),
+        })
+    }
+}
 
 /// The gateway itself.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -52,7 +81,8 @@ pub struct Gateway {
     pub uptime_s: u64,
     /// Now.
     pub time: String,
-    /// `fixed` while somebody vouches for the time, else `unknown`.
+    /// `fixed` while the time is known (by whoever vouches for it; where nobody can be asked, by the system's clock), else
+    /// `unknown`.
     pub clock: &'static str,
     /// Is all well?
     pub health: Health,
@@ -196,12 +226,15 @@ pub struct Listener {
 }
 
 /// An alarm that is active.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Alarm {
     /// Name of the device.
     pub device: String,
     /// Name of the tag.
     pub tag: String,
+    /// Its place in the plan.
+    #[serde(skip)]
+    pub ix: TagIx,
     /// `high`, `state` …
     pub event: String,
     /// `active`
@@ -259,6 +292,26 @@ impl Boards {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn whoever_may_see_few_of_many_alarms_sees_all_of_these_and_who_sees_more_is_told_how_many_there_are() {
+        let alarm = |n: u32| Alarm {
+            device: "tank".to_owned(),
+            tag: n.to_string(),
+            ix: TagIx(n),
+            event: "high".to_owned(),
+            state: "active",
+            value: n.into(),
+            since: None,
+        };
+        let board = Board { alarms: (0..700).map(alarm).collect(), alarms_total: 700, ..Board::default() };
+        let seen = |from: u32| {
+            let seen = board.with_alarms(|alarm| alarm.ix.0 >= from);
+            (seen.alarms.first().map(|alarm| alarm.ix.0), seen.alarms.len(), seen.alarms_total)
+        };
+        assert_eq!((seen(0), seen(680)), ((Some(0), ALARMS_MAX, 700), (Some(680), 20, 20)));
+        assert_eq!(seen(700), (None, 0, 0));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_crowd_that_asks_costs_five_boards_a_second() {

@@ -7,11 +7,12 @@
 //! | either, to a stranger | `ok` or `not ok` |
 //!
 //! A reason is what a person has to mend on this box or beside it: a bus without its port, a store that cannot commit, a
-//! worker that hangs, certificates or users that cannot be read. A note is what is worth knowing and no fault of the box:
-//! a link that is gone, perhaps for days, devices that do not answer or were paused, a clock that nobody vouches for, a
-//! status page without its port (then nobody is answered here anyway). A stranger is who
-//! comes from another machine without a login: what is wrong with a plant is nobody else's business. Where `[status]` lets
-//! nobody in without a login (`anonymous = "none"`), this machine is a stranger too: behind a proxy on it may be anybody.
+//! worker that hangs, certificates or users that cannot be read, a configuration that was changed and would not start. A
+//! note is what is worth knowing and no fault of the box: a link that is gone, perhaps for days, devices that do not answer
+//! or were paused, a clock that nobody vouches for, a status page without its port (then nobody is answered here anyway). A
+//! stranger is who comes from another machine without a login: what is wrong with a plant is nobody else's business. Where
+//! `[status]` lets nobody in without a login (`anonymous = "none"`), this machine is a stranger too: behind a proxy on it
+//! may be anybody.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::sessions::{Sessions, random_name};
 use super::visitor::{self, CLIENT, From};
 use super::{Lobby, json};
-use crate::access::{Access, Arriving, Credentials, Identity, Refused, Seal};
+use crate::access::{Access, Arriving, Credentials, Deed, Identity, Refused, Seal};
 use crate::config::plan::Anonymous;
 
 /// Where the mark is shown.
@@ -80,11 +80,22 @@ impl Logins {
     }
 }
 
-/// Who may change something: they are logged in, and it is their own browser that asks.
-pub(super) fn operator(lobby: &Lobby, parts: &Parts) -> Result<Identity, Denied> {
-    may_post(lobby, parts)?;
+/// Who may change something: they are logged in, and it is their own browser that asks. Others are written down.
+pub(super) fn operator(lobby: &Lobby, parts: &Parts, operation: &'static str) -> Result<Identity, Denied> {
     let who = lobby.logins.visitor(lobby, &parts.headers);
-    who.ok_or(Denied(StatusCode::UNAUTHORIZED, "log in first; the session may have ended"))
+    let denied = match (may_post(lobby, parts), who.clone()) {
+        (Ok(()), Some(who)) => return Ok(who),
+        (Ok(()), None) => Denied {
+            status: StatusCode::UNAUTHORIZED,
+            text: "log in first; the session may have ended",
+            outcome: "not_logged_in",
+        },
+        (Err(denied), _) => denied,
+    };
+    let (who, from) = (who.unwrap_or_else(|| Identity::anonymous(Anonymous::None, CLIENT)), From::of(parts).address());
+    let deed = Deed { who: &who, from, device: "", tag: "", operation, outcome: denied.outcome };
+    lobby.access.operate_refused(deed);
+    Err(denied)
 }
 
 /// `GET /api/session`
@@ -178,15 +189,15 @@ fn may_post(lobby: &Lobby, parts: &Parts) -> Result<(), Denied> {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
     if !kind.trim_ascii().eq_ignore_ascii_case(b"application/json") {
-        return Err(Denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only application/json is taken"));
+        return Err(Denied::no_page_of_ours(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only application/json is taken"));
     }
     if !is_own_origin(headers, door) {
-        return Err(Denied(StatusCode::FORBIDDEN, "this was asked by another page"));
+        return Err(Denied::no_page_of_ours(StatusCode::FORBIDDEN, "this was asked by another page"));
     }
     let token = headers.get(TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
     match cookie(headers, door) {
         Some(name) if lobby.logins.seal.is_mark(name, token) => Ok(()),
-        _ => Err(Denied(StatusCode::FORBIDDEN, "the token of GET /api/session is missing or old")),
+        _ => Err(Denied::no_page_of_ours(StatusCode::FORBIDDEN, "the token of GET /api/session is missing or old")),
     }
 }
 
@@ -212,11 +223,20 @@ fn cookie(headers: &HeaderMap, door: Door) -> Option<&str> {
 
 /// Why a request may not change anything.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Denied(StatusCode, &'static str);
+pub(super) struct Denied {
+    status: StatusCode,
+    text: &'static str,
+    /// For the audit trail.
+    outcome: &'static str,
+}
 
 impl Denied {
+    const fn no_page_of_ours(status: StatusCode, text: &'static str) -> Self {
+        Self { status, text, outcome: "forged" }
+    }
+
     pub(super) fn answer(self) -> Response {
-        problem(self.0, self.1)
+        problem(self.status, self.text)
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! A write goes the way of a `…/set` message (`flow::command`): allow list, limits, journal, read-back. The others go to the
 //! bus of the device (`flow::operate`). Who asks is logged in, has the device in an `operate` of `[[broker.acl]]`, and for a
-//! write the tag's `…/set` in a `write`, too. Each is in the audit trail with user and address, done or refused, also
-//! when the browser does not wait for the answer.
+//! write the tag's `…/set` in a `write`, too. Each is in the audit trail with user and address, done or refused, those of
+//! strangers too, also when the browser does not wait for the answer.
 //!
 //! | path | body | answer |
 //! |---|---|---|
 //! | `POST /api/command/write` | `{"device":…,"tag":…,"value":…}`, optional `"id"` | 200: the result as on `…/set/result`, or `{"outcome":"pending"}` |
-//! | `POST /api/command/poll`, `pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}` |
+//! | `POST /api/command/pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}` |
+//! | `POST /api/command/poll` | `{"device":…}` | 200 `{"outcome":"asked"}`: what comes of it is seen in the values |
 //!
 //! 401: not logged in. 403: no such right, or `login`'s conditions are not met. 404: no such device or tag. 409: not now.
 
@@ -29,7 +30,7 @@ use super::Lobby;
 use super::api::may_write;
 use super::login::{operator, problem};
 use super::visitor::From;
-use crate::access::{Deed, Identity, NOT_ALLOWED};
+use crate::access::{Deed, Identity};
 use crate::flow::command::{self, Admission, CommandEntry, Redelivery, Reply, Request, Retained};
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::operate::Operation;
@@ -40,6 +41,10 @@ use crate::payload::json;
 /// For journal and result together, below what the server gives an answer: what takes longer runs all the same, and its
 /// result is only on `…/set/result`. No browser should wait for as long as a command may.
 const RESULT_WITHIN: Duration = Duration::from_secs(15);
+
+/// Outcomes of what went nowhere.
+const NOT_ALLOWED: &str = "not_allowed";
+const NOT_THERE: &str = "not_there";
 
 /// Writes under way at once, those whose browser is gone among them.
 pub(super) const WRITES_MAX: usize = 64;
@@ -61,28 +66,31 @@ struct Write {
 
 /// `POST /api/command/{poll,pause,resume,reset}`
 pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
-    let who = match operator(&lobby, &parts) {
+    let word = parts.uri.path().rsplit('/').next().unwrap_or_default();
+    let operation = Operation::named(word);
+    let who = match operator(&lobby, &parts, operation.map_or("", Operation::as_str)) {
         Ok(who) => who,
         Err(denied) => return denied.answer(),
     };
-    let word = parts.uri.path().rsplit('/').next().unwrap_or_default();
-    let (Some(operation), Ok(Wish { device })) = (Operation::named(word), serde_json::from_slice(&body)) else {
+    let (Some(operation), Ok(Wish { device })) = (operation, serde_json::from_slice(&body)) else {
         return problem(StatusCode::BAD_REQUEST, "the body is {\"device\":\"NAME\"}");
     };
     let from = From::of(&parts).address();
     let deed = |outcome| Deed { who: &who, from, device: &device, tag: "", operation: operation.as_str(), outcome };
     if !lobby.access.may_operate(&who, &device) {
-        lobby.access.operated(deed(NOT_ALLOWED));
+        lobby.access.operate_refused(deed(NOT_ALLOWED));
         return problem(StatusCode::FORBIDDEN, "you may not operate this device (`operate` in [[broker.acl]])");
     }
     let Some(ix) = device_named(&lobby, &device) else {
+        lobby.access.operate_refused(deed(NOT_THERE));
         return problem(StatusCode::NOT_FOUND, "there is no such device");
     };
     match (lobby.operate)(ix, operation) {
         Ok(()) => {
-            lobby.access.operated(deed("done"));
+            let outcome = if operation == Operation::Poll { "asked" } else { "done" };
+            lobby.access.operated(deed(outcome));
             tell(&lobby, &who, &device, operation);
-            super::json(&serde_json::json!({ "outcome": "done" }))
+            super::json(&serde_json::json!({ "outcome": outcome }))
         }
         Err(unwilling) => {
             lobby.access.operated(deed(unwilling.as_str()));
@@ -105,7 +113,7 @@ fn tell(lobby: &Lobby, who: &Identity, device: &str, operation: Operation) {
 
 /// `POST /api/command/write`
 pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes) -> Response {
-    let who = match operator(&lobby, &parts) {
+    let who = match operator(&lobby, &parts, "write") {
         Ok(who) => who,
         Err(denied) => return denied.answer(),
     };
@@ -116,17 +124,18 @@ pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes)
     let from = From::of(&parts).address();
     let deed = |outcome| Deed { who: &who, from, device: &device, tag: &tag, operation: "write", outcome };
     if !lobby.access.may_operate(&who, &device) {
-        lobby.access.operated(deed(NOT_ALLOWED));
+        lobby.access.operate_refused(deed(NOT_ALLOWED));
         return problem(StatusCode::FORBIDDEN, "you may not operate this device (`operate` in [[broker.acl]])");
     }
     let Some(ix) = tag_named(&lobby, &device, &tag) else {
+        lobby.access.operate_refused(deed(NOT_THERE));
         return problem(StatusCode::NOT_FOUND, "there is no such tag");
     };
     // What nobody may write is refused where all commands are.
     let plan = lobby.values.plan();
     let of = plan.tags.get(ix.0 as usize).filter(|of| of.access.writes());
     if of.is_some_and(|of| !may_write(&lobby, &who, (&device, of))) {
-        lobby.access.operated(deed(NOT_ALLOWED));
+        lobby.access.operate_refused(deed(NOT_ALLOWED));
         let text = "you may not write this tag (its `…/set` in a `write` of [[broker.acl]])";
         return problem(StatusCode::FORBIDDEN, text);
     }

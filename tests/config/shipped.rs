@@ -101,7 +101,7 @@ fn everything_works_when_it_is_switched_on() {
         "mqtts://0.0.0.0:8883",
         "ws://127.0.0.1:9001",
         "quic://0.0.0.0:14567",
-        "mqtt+unix:/run/ironbridge/mqtt.sock",
+        "mqtt+unix:/run/ironbridge-clients/mqtt.sock",
         "mqtt-sn://0.0.0.0:1884",
     ];
     assert_eq!(doors, expected);

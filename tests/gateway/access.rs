@@ -82,6 +82,24 @@ async fn a_reload_changes_rights_and_removes_users_while_everybody_else_stays() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_users_file_that_cannot_be_read_is_taken_back_with_the_trial() {
+    let plc = Plc::start().await;
+    let text = config(plc.line.address(), "\"#\"").replacen("[gateway]\n", "[gateway]\nrollback_after = \"5s\"\n", 1);
+    let home = Home::new(&text);
+    passwd(&home, &["users", "hmi"], "hmi");
+    let daemon = home.run();
+    daemon.mqtt().await;
+    home.configure(&text.replacen("\"users\"", "\"typing-error\"", 1));
+    daemon.signal(Signal::HUP);
+    until("it is taken back", || {
+        daemon.said("audit=\"config_rolled_back\"").is_some_and(|line| line.contains("the users file cannot be read"))
+    })
+    .await;
+    until("the one before is read", || daemon.times_said("users file read") >= 2).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_and_its_hash_are_seen_nowhere() {
     let plc = Plc::start().await;
     let home = Home::new(&config(plc.line.address(), "\"#\""));

@@ -233,6 +233,9 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     watch.event("reload_refused", "once").await;
     daemon.signal(Signal::HUP);
     until("it was refused again", || daemon.times_said("audit=\"config_refused\"") == 2).await;
+    // It runs on, and the next power cut would be its last.
+    let event = watch.event("config_unusable", "active").await;
+    assert!(event["detail"].as_str().unwrap().contains("1 problems and no start would come of it"), "{event}");
 
     home.configure(&text.replacen("data_dir = \"data\"", "data_dir = \"elsewhere\"", 1).replacen(
         "\"100ms\"\n[[device.tag",
@@ -243,12 +246,15 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     assert_eq!(code, 78);
     assert!(err.contains("gateway.data_dir changed: needs a restart"), "{err}");
     assert_eq!(lives(&daemon, "b0"), (1, 0));
+    watch.event("config_unusable", "cleared").await;
+    watch.event("config_needs_restart", "active").await;
 
     home.configure(&text.replacen("poll = \"100ms\"", "poll = \"50ms\"", 1));
     let (code, out, _) = ask(&home, &["check", "--config", "ironbridge.toml", "--against-running"]).await;
     assert_eq!((code, out.trim()), (0, "a reload would change:\ndevice d0 changed: 1 tags changed"));
     assert_eq!(lives(&daemon, "b0"), (1, 0), "and has not");
     assert_eq!(applied(&home).await.trim(), "reloaded\ndevice d0 changed: 1 tags changed");
+    watch.event("config_needs_restart", "cleared").await;
     assert!(reload(&home).await.1.contains("nothing has changed"));
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(reload(&home).await.0, 75, "nobody is there");
@@ -404,6 +410,46 @@ async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
     assert!(!applied(&home).await.contains("on trial"));
     until("it is dead again", || watch.newest("gw/d1/v").is_some_and(|json| json["quality"] == "bad")).await;
     assert_eq!(watch.newest("ironbridge/gw/status").unwrap()["configuration"], "in force");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_start_until_the_file_is_another_one() {
+    let plcs = plcs(1).await;
+    let all = addresses(&plcs);
+    let (old, new) = ("rollback_after = \"10m\"", "rollback_after = \"9m\"");
+    let home = Home::new(&plant(&all, old));
+    let tried = plant(&all, new).replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    home.configure(&tried);
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    drop(daemon); // SIGKILL: of the watchdog, or for want of memory
+    for _ in 0..2 {
+        let daemon = home.run();
+        let watch = Watch::on_all(daemon.mqtt().await).await;
+        watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+        assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+        watch.until("gw/d0/v", "polled", good(0)).await;
+    }
+    // Whoever wants it all the same reloads it; and an end in order is none that speaks against it.
+    let daemon = home.run();
+    daemon.mqtt().await;
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    assert_eq!(daemon.stop().await, Some(0));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
+    assert!(reload(&home).await.1.contains("nothing has changed"));
+    // It dies on trial once more, and this time somebody mends the file before the start.
+    home.configure(&plant(&all, old));
+    applied(&home).await;
+    drop(daemon);
+    home.configure(&tried);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 

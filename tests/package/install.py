@@ -115,7 +115,7 @@ try:
         for path in ("man/man1/ironbridge.1.gz", "man/man5/ironbridge.toml.5.gz", "bash-completion/completions/ironbridge",
                      "zsh/vendor-completions/_ironbridge", "fish/vendor_completions.d/ironbridge.fish",
                      "doc/ironbridge/examples/ironbridge.toml", "doc/ironbridge/examples/drop-ins/serial.conf",
-                     "doc/ironbridge/ironbridge.cdx.json", "doc/ironbridge/copyright", "doc/ironbridge/changelog.gz"):
+                     "doc/ironbridge/ironbridge.cdx.json", "doc/ironbridge/copyright", "doc/ironbridge/NOTICES.gz", "doc/ironbridge/changelog.gz"):
             m.run(f"test -s /usr/share/{path}")
         m.run("ironbridge check --config /usr/share/doc/ironbridge/examples/pump-station.toml && dpkg --verify ironbridge")
 
@@ -155,6 +155,16 @@ try:
         m.wait_for("newer samples in the same store", lambda: newest() > number and good(), 30)
         verdict = m.run("ironbridge store verify --dir /var/lib/ironbridge", check=False)
         assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+
+    @prove("an upgrade over a configuration that is wrong leaves the running program alone, and says so")
+    def _():
+        before = pid()
+        m.run(f"cp {CONFIG} /srv/right.toml && echo 'nonsense = 1' >> {CONFIG}")
+        told = m.run(f"{APT} --reinstall install {second}")
+        assert "NOT RESTARTED" in told.stdout + told.stderr and "nonsense" in told.stdout + told.stderr, told
+        assert (pid(), state()) == (before, "active")
+        m.run(f"cat /srv/right.toml > {CONFIG} && systemctl restart {UNIT}")
+        m.wait_for("good values again", good, 30)
 
     @prove("who disabled it is not overruled by an upgrade")
     def _():

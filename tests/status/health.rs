@@ -168,15 +168,31 @@ async fn diag_asks_behind_tls_too_and_nobody_who_only_has_the_port() {
         output.stdout
     };
     let has = |archive: &[u8], text: &str| archive.windows(text.len()).any(|window| window == text.as_bytes());
-    let told = diag("ironbridge.toml");
+    // Its control socket lies elsewhere: a gateway of before there was one, or one that is stuck in a reload.
+    let text = std::fs::read_to_string(home.path("ironbridge.toml")).unwrap();
+    let text = text.replacen("data_dir = \"data\"", "data_dir = \"elsewhere\"", 1);
+    std::fs::write(home.path("aside.toml"), &text).unwrap();
+    let told = diag("aside.toml");
     assert!(has(&told, "\"reasons\":["), "health.txt has what /health says on this machine");
     assert!(has(&told, "\"buses\":["), "and status.json what the page shows");
     // By this configuration somebody else has the port: whoever answers is not who is meant.
     put("other");
-    let text = std::fs::read_to_string(home.path("ironbridge.toml")).unwrap();
     std::fs::write(home.path("other.toml"), text.replace("server.", "other.")).unwrap();
     assert!(!has(&diag("other.toml"), "\"reasons\":["), "another certificate than that in the file");
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn diag_has_counters_and_status_of_a_gateway_whose_page_wants_a_login() {
+    let site = Site::with(|text| text.replacen("anonymous = \"read\"\n", "", 1)).await;
+    assert_eq!(get(site.page, "/metrics", "").await.status, 401);
+    let mut command = site.home.command(&["diag", "--config", "ironbridge.toml", "--output", "-"]);
+    let output = command.stdout(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let has = |text: &str| output.stdout.windows(text.len()).any(|window| window == text.as_bytes());
+    for text in ["\"buses\":[", "{\"ok\":true,\"reasons\":[", "\nironbridge_uptime_seconds "] {
+        assert!(has(text), "{text}");
+    }
 }
 
 #[tokio::test]

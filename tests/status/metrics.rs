@@ -235,6 +235,20 @@ fn named_by_the_dashboard() -> BTreeSet<String> {
 }
 
 #[test]
+fn records_lost_on_the_dashboard_are_those_of_every_way_to_lose_one() {
+    for name in [
+        "store_lost_records",
+        "uplink_unsendable_records",
+        "uplink_bridge_lost",
+        "uplink_expired_messages",
+        "events_dropped",
+    ] {
+        let summed = format!("increase(ironbridge_{name}_total{{instance=~\"$instance\"}}[$__range])");
+        assert!(dashboard().iter().any(|(query, _)| query.contains(&summed)), "{name}");
+    }
+}
+
+#[test]
 fn figures_of_several_gateways_stay_apart_on_the_dashboard() {
     for (query, legend) in dashboard() {
         assert!(legend.contains("{{instance}}"), "{query}: {legend}");

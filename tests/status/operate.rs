@@ -49,7 +49,9 @@ async fn a_write_goes_the_way_of_a_set_message_and_its_result_comes_back() {
 async fn without_the_right_nothing_is_done_and_that_is_written_down() {
     let site = Site::open().await;
     let (half, viewer, stranger) = (site.logged_in("half").await, site.logged_in("viewer").await, site.browser().await);
-    assert_eq!(half.post("/api/command/poll", &json!({"device": "plc"})).await.status, 200);
+    let asked = half.post("/api/command/poll", &json!({"device": "plc"})).await;
+    assert_eq!((asked.status, asked.json()), (200, json!({"outcome": "asked"})));
+    assert!(site.daemon.said("operation=\"poll\" outcome=\"asked\"").is_some(), "nobody knows yet what comes of it");
     let refused = half.post(WRITE, &write(&json!(1))).await;
     assert_eq!(refused.status, 403, "who operates does not yet write: {refused:?}");
     assert_eq!(half.post("/api/command/poll", &json!({"device": "nobody"})).await.status, 404);
@@ -62,8 +64,19 @@ async fn without_the_right_nothing_is_done_and_that_is_written_down() {
     assert_eq!(viewer.post(WRITE, &write(&json!(1))).await.status, 403);
     assert_eq!(stranger.post(WRITE, &write(&json!(1))).await.status, 401);
     assert_eq!(site.plc.writes(), 0);
-    let line = site.daemon.said("audit=\"operate_refused\"").unwrap();
-    assert!(line.contains("not_allowed"), "{line}");
+    let mut forger = site.logged_in("hmi").await;
+    forger.token = "0".repeat(64);
+    assert_eq!(forger.post("/api/command/pause", &json!({"device": "plc"})).await.status, 403);
+    for (identity, rest) in [
+        ("user:viewer", "device=\"plc\" tag=\"\" operation=\"poll\" outcome=\"not_allowed\""),
+        ("user:half", "device=\"nobody\" tag=\"\" operation=\"poll\" outcome=\"not_there\""),
+        ("anonymous", "device=\"\" tag=\"\" operation=\"poll\" outcome=\"not_logged_in\""),
+        ("user:hmi", "device=\"\" tag=\"\" operation=\"pause\" outcome=\"forged\""),
+    ] {
+        let line = format!("audit=\"operate_refused\" from=\"127.0.0.1\" identity=\"{identity}\" {rest}");
+        assert!(site.daemon.said(&line).is_some(), "{line}");
+    }
+    assert_eq!(site.daemon.times_said("outcome=\"not_logged_in\""), 1, "once a minute");
     let odd = json!({"device": "plc", "more": 1});
     assert_eq!(half.post("/api/command/poll", &odd).await.status, 400);
     assert_eq!(half.post("/api/command/explode", &json!({"device": "plc"})).await.status, 404);

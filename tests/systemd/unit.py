@@ -158,6 +158,19 @@ try:
         said = [entry["MESSAGE"] for entry in m.journal("_SYSTEMD_UNIT=probe.service")]
         assert said == ["nothing"], said
 
+    @prove("a local program comes in by a socket of its own group, which reads nothing of the gateway's")
+    def _():
+        m.write("/etc/ironbridge/ironbridge.d/local.toml", '[[broker.listener]]\nlisten = "unix:/run/ironbridge-clients/mqtt.sock"\n')
+        m.run(f"chgrp ironbridge /etc/ironbridge/ironbridge.d/local.toml && systemctl reload {UNIT}")
+        place = "/run/ironbridge-clients/mqtt.sock"
+        m.wait_for("the socket", lambda: m.run(f"stat -c %a:%U:%G {place}", check=False).stdout.strip() == "660:ironbridge:ironbridge-clients")
+        m.run("useradd --system member --groups ironbridge-clients; useradd --system stranger; true")
+        come = f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{place}\")'"
+        codes = {who: [m.run(f"setpriv --reuid {who} --regid {who} --init-groups {what}", check=False).returncode for what in (come, "ls /etc/ironbridge")]
+                 for who in ("member", "stranger")}
+        m.run(f"rm /etc/ironbridge/ironbridge.d/local.toml && systemctl reload {UNIT}")
+        assert codes["member"][0] == 0 and 0 not in codes["member"][1:] + codes["stranger"], codes
+
     @prove("fields and priorities survive in the journal")
     def _():
         line = m.wait_for("a warning of the bus", lambda: m.journal(f"{MATCH} BUS=rs485-1 -p warning"))

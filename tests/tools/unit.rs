@@ -11,6 +11,9 @@ use ironbridge::uplink::Timing;
 
 const UNIT: &str = include_str!("../../systemd/ironbridge.service");
 
+/// Adapters that come by USB, by their numbers in the kernel's devices.txt: ttyUSB and ttyACM.
+const USB: [&str; 2] = ["char-188 rw", "char-166 rw"];
+
 /// Key to its values, in order; comments are no keys.
 fn unit() -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut keys: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -56,8 +59,17 @@ fn no_right_is_given_that_the_baseline_takes() {
         assert_eq!(unit()[key], [""], "{key}");
     }
     let devices = &unit()["DeviceAllow"];
-    assert!(devices.iter().all(|device| device.starts_with("char-tty")), "{devices:?}");
+    let serial = |device: &&str| device.starts_with("char-tty") || USB.contains(device);
+    assert!(devices.iter().all(serial), "{devices:?}");
     assert!(!unit().contains_key("LoadCredential"), "a missing file stops the start: drop-ins only");
     assert_eq!(unit()["After"], ["network.target"], "not network-online: polling begins before the network");
     assert_eq!(unit()["RequiresMountsFor"], ["/var/lib/ironbridge /etc/ironbridge"]);
+}
+
+#[test]
+fn an_adapter_whose_driver_is_loaded_after_the_start_is_allowed() {
+    let devices = &unit()["DeviceAllow"];
+    assert!(USB.iter().all(|number| devices.contains(number)), "{devices:?}");
+    let by_name = ["ttyUSB", "ttyACM"].map(|class| devices.iter().any(|device| device.contains(class)));
+    assert_eq!(by_name, [false; 2], "a name is looked up once, at the start");
 }

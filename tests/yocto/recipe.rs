@@ -79,6 +79,16 @@ fn an_appliance_is_built_without_the_simulated_cloud() {
 }
 
 #[test]
+fn every_feature_that_packages_choose_can_be_chosen() {
+    let (recipe, manifest) = (recipe(), read(&tree("Cargo.toml")).parse::<toml::Table>().expect("TOML"));
+    for feature in manifest["features"]["default"].as_array().expect("a list") {
+        let feature = feature.as_str().expect("a name");
+        let line = format!("PACKAGECONFIG[{feature}] = \"--features {feature}\"");
+        assert!(recipe.lines().any(|known| known == line), "{line}");
+    }
+}
+
+#[test]
 fn the_configuration_of_the_image_is_valid() {
     let file = layer("recipes-ironbridge/ironbridge/files/ironbridge.toml");
     let check = Command::new(env!("CARGO_BIN_EXE_ironbridge")).args(["check", "--config"]).arg(file).output();
@@ -120,6 +130,10 @@ fn the_user_of_the_image_is_the_one_sysusers_knows() {
     assert!(sysusers.lines().any(|line| line == "m ironbridge dialout"));
     let recipe = recipe();
     assert!(recipe.contains("--home-dir ${localstatedir}/lib/ironbridge ") && recipe.contains("--groups dialout "));
+    assert!(
+        sysusers.lines().any(|line| line == "g ironbridge-clients -")
+            && recipe.contains("; --system ironbridge-clients\"")
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `config/ironbridge.cdx.json`: what the shipped program may be made of, for those who must answer an advisory.
 //!
-//! CycloneDX 1.5. One component per crate, with its package URL and the SHA-256 of its crate file, and who needs whom.
+//! CycloneDX 1.5. One component per crate, with its package URL, the SHA-256 of its crate file and its licence, and who needs
+//! whom. Licences are those that the crates in cargo's registry say of themselves; what was never fetched here, because only
+//! other platforms link it, keeps the one that the file has, if any. Their texts: systemd/deb/notices.
 //! Taken from Cargo.lock by following the dependencies that are not optional in Cargo.toml; so neither tests nor the
 //! simulated cloud are in it. Cargo.lock does not say for which platform a dependency is: a crate that only Windows or
 //! macOS would link is listed too. Never fewer than are linked, and the property `ironbridge:coverage` says so. No time
@@ -10,11 +12,13 @@
 //! {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1,
 //!  "metadata": {"component": {…ironbridge itself…}, "properties": […]},
 //!  "components": [{"type": "library", "bom-ref": "pkg:cargo/<name>@<version>", "name", "version", "purl",
-//!                  "hashes": [{"alg": "SHA-256", "content": "<hex>"}]}, …],
+//!                  "hashes": [{"alg": "SHA-256", "content": "<hex>"}], "licenses": [{"expression": "MIT OR Apache-2.0"}]}, …],
 //!  "dependencies": [{"ref": "pkg:cargo/…", "dependsOn": ["pkg:cargo/…", …]}, …]}
 //! ```
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -52,7 +56,29 @@ fn needs<'a>(packages: &'a [Package], package: &Package, roots: &BTreeSet<String
     needed.filter(|needed| package.checksum.is_some() || roots.contains(&needed.name)).collect()
 }
 
-fn bill(packages: &[Package], roots: &BTreeSet<String>) -> Value {
+/// Where cargo unpacks crates.
+fn registry() -> Vec<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let sources = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+    sources.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// What a crate says of its licence, as an SPDX expression; some still write `/` for `OR`.
+fn licence(registry: &[PathBuf], package: &Package) -> Option<String> {
+    let manifest = format!("{}-{}/Cargo.toml", package.name, package.version);
+    let text = registry.iter().find_map(|place| std::fs::read_to_string(place.join(&manifest)).ok())?;
+    let manifest: toml::Table = text.parse().expect("a manifest is TOML");
+    Some(manifest.get("package")?.get("license")?.as_str()?.replace('/', " OR "))
+}
+
+/// What the file has.
+fn licence_before(bill: &Value, package: &Package) -> Option<String> {
+    let component = bill["components"].as_array()?.iter().find(|component| component["purl"] == purl(package))?;
+    component["licenses"][0]["expression"].as_str().map(str::to_owned)
+}
+
+fn bill(packages: &[Package], roots: &BTreeSet<String>, licence: impl Fn(&Package) -> Option<String>) -> Value {
     let own = packages.iter().find(|package| package.checksum.is_none()).expect("our own package");
     let mut seen = BTreeSet::from([purl(own)]);
     let mut next = vec![own];
@@ -61,8 +87,13 @@ fn bill(packages: &[Package], roots: &BTreeSet<String>) -> Value {
     }
     let listed: Vec<&Package> = packages.iter().filter(|package| seen.contains(&purl(package))).collect();
     let component = |package: &Package| {
-        json!({"type": "library", "bom-ref": purl(package), "name": package.name, "version": package.version,
-            "purl": purl(package), "hashes": [{"alg": "SHA-256", "content": package.checksum}]})
+        let mut component = json!({"type": "library", "bom-ref": purl(package), "name": package.name,
+            "version": package.version, "purl": purl(package),
+            "hashes": [{"alg": "SHA-256", "content": package.checksum}]});
+        if let Some(expression) = licence(package) {
+            component["licenses"] = json!([{ "expression": expression }]);
+        }
+        component
     };
     let edges = |package: &Package| {
         let needed: BTreeSet<String> = needs(packages, package, roots).into_iter().map(purl).collect();
@@ -83,12 +114,33 @@ fn bill(packages: &[Package], roots: &BTreeSet<String>) -> Value {
 #[test]
 fn the_bill_of_materials_is_that_of_cargo_lock() {
     let packages = packages(&read(&tree("Cargo.lock")));
-    let bill = bill(&packages, &always_linked(&read(&tree("Cargo.toml"))));
+    let (path, registry) = (tree("config/ironbridge.cdx.json"), registry());
+    let before = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let before: Value = before.unwrap_or_default();
+    let known = |package: &Package| licence(&registry, package).or_else(|| licence_before(&before, package));
+    let bill = bill(&packages, &always_linked(&read(&tree("Cargo.toml"))), known);
     let text = format!("{}\n", serde_json::to_string_pretty(&bill).expect("JSON"));
     for (name, listed) in [("libsqlite3-sys", true), ("rustls", true), ("rumqttd", false), ("proptest", false)] {
         assert_eq!(text.contains(&format!("\"pkg:cargo/{name}@")), listed, "{name}");
     }
-    is_up_to_date(&tree("config/ironbridge.cdx.json"), &text);
+    is_up_to_date(&path, &text);
+}
+
+#[test]
+fn the_licence_texts_of_what_is_linked_come_with_the_packages() {
+    let Ok(output) = Command::new("bash").arg(tree("systemd/deb/notices")).output() else {
+        println!("SKIPPED: bash is not installed");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["    rustls-", "    libsqlite3-sys-", "Permission is hereby granted", "BSD License"] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(text.len() < 1 << 20, "each text once: {}", text.len());
+    for (package, line) in [("systemd/deb/build", "/NOTICES"), ("systemd/deb/copyright", "NOTICES.gz")] {
+        assert!(read(&tree(package)).contains(line), "{package}");
+    }
 }
 
 #[test]
@@ -107,9 +159,11 @@ fn two_versions_of_a_crate_are_told_apart_and_what_is_optional_is_left_out() {
         package("store", "2.0.0", &["rand 0.9.0"]),
     ];
     let roots = always_linked("[dependencies]\nstore = \"2\"\ncloud = { version = \"1\", optional = true }\n");
-    let bill = bill(&packages, &roots);
+    let bill = bill(&packages, &roots, |package| (package.name == "store").then(|| "MIT".to_owned()));
     let names: Vec<&str> =
         bill["components"].as_array().expect("a list").iter().filter_map(|c| c["purl"].as_str()).collect();
     assert_eq!(names, ["pkg:cargo/rand@0.9.0", "pkg:cargo/store@2.0.0"]);
+    assert_eq!(bill["components"][1]["licenses"], json!([{"expression": "MIT"}]));
+    assert_eq!(bill["components"][0].get("licenses"), None, "nobody knows it");
     assert_eq!(bill["dependencies"][0], json!({"ref": "pkg:cargo/own@0.1.0", "dependsOn": ["pkg:cargo/store@2.0.0"]}));
 }

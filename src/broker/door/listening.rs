@@ -1,9 +1,9 @@
 //! Where a door listens: a TCP port, perhaps of one interface only, a unix socket, or a UDP port (datagrams, or QUIC).
 //!
 //! A unix socket has mode 0660 from its first moment (made under a name of its own and then moved into place), so the
-//! group of the process decides who may connect. What is left of an earlier run is replaced; a socket on which somebody
-//! listens, and a file that is no socket, are left alone. The directory is not made: its owner is the administrator's
-//! choice (systemd: `RuntimeDirectory=ironbridge`).
+//! group of the process, or of a directory with mode 2…, decides who may connect. What is left of an earlier run is replaced;
+//! a socket on which somebody listens, and a file that is no socket, are left alone. The directory is not made: its owner is
+//! the administrator's choice (packages: `/run/ironbridge-clients` of a group that has no other rights).
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
-//! What the running gateway and the system around it say: who holds the store, the status room, the unit, its log.
+//! What the running gateway and the system around it say: who holds the store, how everything stands, the unit, its log.
 //!
-//! Asks only what answers to anybody on this machine: `/proc`, HTTP on a loopback address (with TLS where it has that),
-//! `systemctl`, `journalctl`. Changes nothing, takes no lock (a gateway that is about to start would find it taken),
-//! never reads an environment.
+//! Asks the gateway over its control socket, which is root's and its own user's; and else only what answers to anybody on this
+//! machine: `/proc`, HTTP on a loopback address (with TLS where it has that), `systemctl`, `journalctl`. Changes nothing,
+//! takes no lock (a gateway that is about to start would find it taken), never reads an environment.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -13,6 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::commands::reload;
+use crate::config::HostFacts;
+use crate::host::control::Question;
 use crate::road::own;
 
 /// What answers is on this machine.
@@ -48,6 +51,44 @@ pub(super) fn process(pid: u32) -> Result<String, String> {
     let lines = status.lines().filter(|line| wanted.iter().any(|name| line.starts_with(&format!("{name}:"))));
     let lines: Vec<&str> = lines.collect();
     Ok(format!("process {pid}\n{}\n\n{}", lines.join("\n"), read("limits")?))
+}
+
+/// Something that the gateway tells of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    /// The part it becomes.
+    pub(super) file: &'static str,
+    /// Where the status room has it.
+    pub(super) path: &'static str,
+    question: fn() -> Question,
+    /// Of the answer over the socket.
+    part: fn(&str) -> Option<String>,
+}
+
+/// All of it.
+pub(super) const TOLD: [Told; 3] = [
+    Told { file: "status.json", path: "/api/status", question: || Question::Status, part: whole },
+    Told { file: "metrics.txt", path: "/metrics", question: || Question::Metrics, part: whole },
+    Told { file: "health.txt", path: "/health", question: || Question::Status, part: health },
+];
+
+impl Told {
+    /// Over the control socket.
+    pub(super) fn of_socket(self, config: &Path, facts: &HostFacts) -> Result<String, String> {
+        let answer = reload::ask(None, config, facts, &(self.question)()).map_err(|failed| failed.to_string())?;
+        let part = if answer.outcome == "told" { (self.part)(&answer.text) } else { None };
+        part.ok_or_else(|| format!("the gateway answered {:?}: {}", answer.outcome, answer.text))
+    }
+}
+
+fn whole(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// As `GET /health` has it.
+fn health(status: &str) -> Option<String> {
+    let status: serde_json::Value = serde_json::from_str(status).ok()?;
+    status.get("gateway")?.get("health").map(|health| format!("{health}\n"))
 }
 
 /// Where the status room is on this machine.

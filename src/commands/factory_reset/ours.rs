@@ -1,7 +1,7 @@
 //! What of a data directory is the gateway's, by name: so nothing else can go, wherever `data_dir` points.
 //!
 //! ```text
-//! data_dir/           broker.db commands.db learned.db retained.db alarms.json, with what SQLite and a crash leave beside them,
+//! data_dir/           broker.db commands.db learned.db retained.db alarms.json trial.json, with what SQLite and a crash leave beside them,
 //!                     and in quarantine/
 //!          store/     meta.db meta.copy marks tail ballast lock chunk-…, quarantine/ whole; the same in bridge-NAME/, and offered.json
 //! ```
@@ -13,7 +13,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Files in `data_dir`; with a `.` or `-` and more behind it, the same.
-const STATE: [&str; 6] = ["broker.db", "commands.db", "learned.db", "retained.db", "alarms.json", "alarms.draft"];
+const STATE: [&str; 8] = [
+    "broker.db",
+    "commands.db",
+    "learned.db",
+    "retained.db",
+    "alarms.json",
+    "alarms.draft",
+    "trial.json",
+    "trial.draft",
+];
 /// Files of a store.
 const STORE: [&str; 9] =
     ["meta.db", "meta.copy", "marks", "tail", "ballast", ".writable", "lock", "offered.json", "offered.draft"];

@@ -15,7 +15,7 @@ use super::super::source::At;
 use super::exposed::{self, Exposed};
 use super::{access, mqtt_sn, path};
 
-const LISTEN_ALLOWED: &str = "a literal address and a port, such as \"127.0.0.1:1883\" or \"[::]:8883\", \"unix:/run/ironbridge/mqtt.sock\", or \"udp:127.0.0.1:1884\" for MQTT-SN";
+const LISTEN_ALLOWED: &str = "a literal address and a port, such as \"127.0.0.1:1883\" or \"[::]:8883\", \"unix:/run/ironbridge-clients/mqtt.sock\", or \"udp:127.0.0.1:1884\" for MQTT-SN";
 const ORIGIN_ALLOWED: &str = "as browsers write it, such as \"https://hmi.example.com\" or \"http://10.0.0.7:1880\"";
 pub(super) const ANONYMOUS: [(&str, Anonymous); 4] = [
     ("none", Anonymous::None),

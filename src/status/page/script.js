@@ -3,7 +3,7 @@
 "use strict";
 
 const EVERY_MS = 1000, PATIENCE_MS = 5000, LOST_AFTER_MS = 4000, POINTS_EVERY_MS = 20000, SESSION_EVERY_MS = 60000;
-const PAGE = 50, DEVICES_SHOWN = 12, EVENTS_SHOWN = 12, POINTS_MAX = 120;
+const PAGE = 50, DEVICES_SHOWN = 12, EVENTS_SHOWN = 12, ALARMS_SHOWN = 100, POINTS_MAX = 120;
 
 const at = id => document.getElementById(id);
 const board = { status: null, session: { user: null, operate: [], csrf: "" }, heard: 0, waiting: null, device: "", from: 0, points: new Map(), pointsAt: -Infinity, open: null, all: new Set(), events: false };
@@ -87,8 +87,9 @@ function span(seconds) {
   seconds = Math.max(0, seconds);
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 119) return `${Math.round(seconds)} s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)} min`;
+  const minutes = Math.round(seconds / 60); // once, or 10795 s are 2 h 60 min
+  if (minutes < 120) return `${minutes} min`;
+  if (seconds < 172800) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   return `${Math.round(seconds / 86400)} days`;
 }
 
@@ -226,7 +227,7 @@ function show() {
 
 // What is wrong, gravest first, each once.
 function wrong() {
-  const { gateway, devices, buses, uplinks, alarms } = board.status;
+  const { gateway, devices, buses, uplinks, alarms_total: alarms } = board.status;
   const found = (findings, state) => (findings ?? []).map(({ part, name, text }) => ({ state, part: name ? `${part} ${name}` : String(part), name, text }));
   const reasons = [...found(gateway.health?.reasons, "bad"), ...found(gateway.health?.notes, "warn")];
   for (const note of reasons) if (/^devices?\b/.test(note.part)) note.state = "bad"; // no fault of the box, but somebody has to go there
@@ -240,7 +241,7 @@ function wrong() {
   many("bad", devices.filter(device => device.state === "down").map(device => device.name), ["device", "devices"], "no answer");
   many("warn", devices.filter(device => device.state === "suspect").map(device => device.name), ["device", "devices"], "did not answer the last time, asked again");
   many("bad", uplinks.filter(uplink => UPLINK[uplink.state] === "bad").map(uplink => uplink.name), ["uplink", "uplinks"], "is not connected, values are kept");
-  if (alarms.length) reasons.push({ state: "warn", part: plural(alarms.length, "alarm", "alarms"), text: "active" });
+  if (alarms) reasons.push({ state: "warn", part: plural(alarms, "alarm", "alarms"), text: "active" });
   many("paused", devices.filter(device => device.state === "paused").map(device => device.name), ["device", "devices"], "paused by hand");
   if (gateway.clock !== "fixed" && !reasons.some(({ part }) => part === "clock")) reasons.push({ state: "warn", part: "clock", text: "the time is not known yet; times are estimates" });
   if (frozen()) reasons.push({ state: "bad", part: "values", text: "not answered, the last ones are shown" });
@@ -264,10 +265,10 @@ function verdict() {
 }
 
 function alarms() {
-  const found = board.status.alarms;
+  const found = board.status.alarms.slice(0, ALARMS_SHOWN), total = board.status.alarms_total;
   at("alarm-panel").hidden = !found.length;
-  say(at("alarm-count"), found.length ? String(found.length) : "");
-  list(at("alarms"), found.slice(0, 100), alarm => [alarm.device, alarm.tag, alarm.event].join("\n"), () => {
+  say(at("alarm-count"), total > found.length ? `the gravest ${found.length} of ${total.toLocaleString("en")}` : total ? String(total) : "");
+  list(at("alarms"), found, alarm => [alarm.device, alarm.tag, alarm.event].join("\n"), () => {
     const row = make("li", "", badge(), make("span"), make("span", "age"));
     return row;
   }, (row, alarm) => {
@@ -626,11 +627,12 @@ async function write() {
 const identity = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), byte => byte.toString(16).padStart(2, "0")).join("");
 
 async function operate(operation) {
-  const words = { pause: `Pause ${board.device}? Its values are bad until it is resumed, and it cannot be written.`, reset: `Reset ${board.device}? Its counters begin at zero and what was learned of it is forgotten.` };
+  const device = board.device; // the one that is asked about: another may be chosen, or take its place, before the answer
+  const words = { pause: `Pause ${device}? Its values are bad until it is resumed, and it cannot be written.`, reset: `Reset ${device}? Its counters begin at zero and what was learned of it is forgotten.` };
   if (words[operation] && !await sure(words[operation])) return;
   try {
-    await ask("/api/command/" + operation, JSON.stringify({ device: board.device }));
-    say(at("operated"), { poll: "Polled.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
+    await ask("/api/command/" + operation, JSON.stringify({ device }));
+    say(at("operated"), { poll: "Asked.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
   } catch (trouble) {
     say(at("operated"), trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
   }

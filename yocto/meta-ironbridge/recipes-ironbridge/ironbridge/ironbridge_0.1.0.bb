@@ -31,9 +31,12 @@ REQUIRED_DISTRO_FEATURES = "systemd"
 
 CVE_PRODUCT = "ironbridge"
 
-# An appliance carries neither the simulated cloud nor its broker; `PACKAGECONFIG:append = " demo"` brings them back.
+# An appliance carries neither the simulated cloud nor its broker, nor doors that few plants have: `PACKAGECONFIG:append =
+# " mqtt-sn quic demo"` brings them back, each by its name.
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[demo] = "--features demo"
+PACKAGECONFIG[mqtt-sn] = "--features mqtt-sn"
+PACKAGECONFIG[quic] = "--features quic"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
 # Cargo runs outside the source tree and so does not see its .cargo/config.toml.
@@ -61,6 +64,8 @@ do_install:append() {
 
     install -d ${D}${docdir}/${BPN}
     install -m 0644 ${S}/config/*.toml ${S}/config/*.proto ${S}/config/*.cdx.json ${D}${docdir}/${BPN}
+    # Licence texts of the libraries, as their crates bring them.
+    bash ${S}/systemd/deb/notices ${CARGO_VENDORING_DIRECTORY} > ${D}${docdir}/${BPN}/NOTICES
 }
 
 # Of the test programs only the unit tests need nothing but themselves: the others look for the source tree and for the
@@ -75,10 +80,10 @@ do_compile_ptest_cargo[postfuncs] += "keep_unit_tests"
 SYSTEMD_SERVICE:${PN} = "ironbridge.service"
 
 # A read-only root cannot run sysusers at boot: the user is made with the image. The number is fixed because files on
-# the data partition outlive every image. Serial ports belong to dialout.
+# the data partition outlive every image. Serial ports belong to dialout. Local clients by unix socket are a group apart.
 IRONBRIDGE_UID ?= "741"
 USERADD_PACKAGES = "${PN}"
-GROUPADD_PARAM:${PN} = "--system --gid ${IRONBRIDGE_UID} ironbridge"
+GROUPADD_PARAM:${PN} = "--system --gid ${IRONBRIDGE_UID} ironbridge; --system ironbridge-clients"
 USERADD_PARAM:${PN} = "--system --uid ${IRONBRIDGE_UID} --gid ironbridge --groups dialout --no-create-home \
                        --home-dir ${localstatedir}/lib/ironbridge --shell ${base_sbindir}/nologin ironbridge"
 

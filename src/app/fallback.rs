@@ -1,0 +1,93 @@
+//! The configuration before, on disk while its successor is on trial: a plan that kills the process cannot be judged by it.
+//!
+//! A start that finds the very text that was on trial when the process ended badly, or the power went, goes by the text
+//! before instead. A file that was edited since is another text and is taken as it is; so is any after an end in order.
+//!
+//! ```text
+//! data_dir/trial.json: {"version":1,"tried":[["<path>","<text>"],…],"before":[["<path>","<text>"],…]}
+//! ```
+//!
+//! Texts of the configuration, its fragments and its own register maps, by their paths. It is written before the first part
+//! is exchanged, and goes when the trial is over, or when what it went back to is in force by the file again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Text;
+use crate::disk::whole;
+
+/// Of the form above; others are not read.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Kept<Texts> {
+    version: u32,
+    tried: Texts,
+    before: Texts,
+}
+
+/// The file.
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    path: PathBuf,
+}
+
+impl Fallback {
+    /// In this data directory.
+    pub fn in_dir(data_dir: &Path) -> Self {
+        Self { path: data_dir.join("trial.json") }
+    }
+
+    /// What a start with the texts `now` goes by instead, if they were on trial when the process ended. Blocking.
+    pub fn instead_of(&self, now: &[Text]) -> Option<Vec<Text>> {
+        let content = whole::read(&self.path).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the configuration before a trial cannot be read");
+            None
+        })?;
+        match serde_json::from_slice::<Kept<Vec<Text>>>(&content) {
+            Ok(kept) => (kept.version == VERSION && kept.tried == now).then_some(kept.before),
+            Err(error) => {
+                tracing::warn!(%error, "the configuration before a trial is damaged");
+                None
+            }
+        }
+    }
+
+    /// Remembers `before` while `tried` is on trial; on the disk when it returns. Blocking.
+    pub(super) fn keep(&self, before: &[Text], tried: &[Text]) -> io::Result<()> {
+        let kept = Kept { version: VERSION, tried, before };
+        whole::replace(&self.path, &serde_json::to_vec(&kept)?)
+    }
+
+    /// The trial is over. Blocking.
+    pub(super) fn forget(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the configuration before a trial cannot be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_text_that_was_on_trial_is_replaced_by_the_one_before_and_not_after_the_trial() {
+        let home = tempfile::tempdir().expect("a directory");
+        let fallback = Fallback::in_dir(home.path());
+        let text = |text: &str| vec![(PathBuf::from("/etc/ironbridge/ironbridge.toml"), text.to_owned())];
+        assert_eq!(fallback.instead_of(&text("new")), None);
+        fallback.keep(&text("old"), &text("new")).expect("written");
+        assert_eq!(fallback.instead_of(&text("new")), Some(text("old")));
+        assert_eq!(fallback.instead_of(&text("mended")), None, "somebody was here");
+        fallback.forget();
+        fallback.forget();
+        assert_eq!(fallback.instead_of(&text("new")), None);
+        std::fs::write(home.path().join("trial.json"), b"{\"version\":1,\"tri").expect("written");
+        assert_eq!(fallback.instead_of(&text("new")), None, "a damaged file is none");
+    }
+}
