@@ -190,7 +190,7 @@ impl Audit {
     }
 
     /// A command from the status page.
-    pub(super) fn operated(&self, deed: &Deed<'_>) {
+    pub(super) fn operated(deed: &Deed<'_>) {
         let Deed { operation, outcome, .. } = *deed;
         let (from, identity) = (place(Some(deed.from)), deed.who.to_string());
         let (device, tag) = (shown(deed.device), shown(deed.tag));

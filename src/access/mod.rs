@@ -343,7 +343,7 @@ impl Access {
 
     /// For the audit trail: a command from the status page, done or refused.
     pub fn operated(&self, deed: Deed<'_>) {
-        self.audit.operated(&deed);
+        Audit::operated(&deed);
     }
 
     /// For the audit trail: one that nothing came of, for want of a right or a login.

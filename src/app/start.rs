@@ -122,17 +122,15 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
     let insight = Insight(figures(&base, &house, &access, alarms.shown()));
-    let renew = house.gatekeeper.renewals();
     let crew = house.means.crew(&stop);
-    let status =
-        status::open(&plan, insight.0.clone(), &quarters, (values, entry), (&mut sources, &crew, &stop, renew)).await;
+    let doors = (&mut sources, &crew, &stop, house.gatekeeper.renewals());
+    let status = status::open(&plan, insight.0.clone(), &quarters, (values, entry), doors).await;
     let status = status.inspect_err(|_| stop.begin())?;
 
     let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
     sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
-    let (roster, in_force) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan));
-    let (farewell, reloader) = (house.farewell(), Reloader::new(house));
+    let (roster, in_force, farewell) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan), house.farewell());
     let events_end = Stop::new();
     let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
     let tasks = Tasks {
@@ -157,7 +155,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         insight,
         run_dir,
         store_dir: store_dir(&plan),
-        reloader,
+        reloader: Reloader::new(house),
         farewell,
         progress,
         notices,

@@ -134,7 +134,8 @@ async fn an_answer_that_crosses_a_reload_is_no_value_in_the_old_scale_and_raises
         cloud.until("the same upstream", |cloud| cloud.on("gw/d/v").iter().any(|it| scaled(&it.json()))).await;
         let there = cloud.log();
         assert!(!there.iter().any(|it| it.topic == "gw/d/v" && it.json()["value"] == 12), "{lanes}");
-        let alarms: Vec<_> = there.iter().filter(|it| it.topic.contains("/alarm/")).map(|it| it.json()).collect();
+        let alarms: Vec<_> =
+            there.iter().filter(|it| it.topic.contains("/alarm/")).map(super::cloud::Arrived::json).collect();
         assert!(alarms.is_empty(), "{lanes}{alarms:?}");
         assert_eq!(daemon.stop().await, Some(0));
     }

@@ -43,7 +43,9 @@ async fn three_lives(opening: &Opening, acknowledge: u64) {
     let mut fixes = Vec::new();
     for hour in 0..3u64 {
         let running = start(Opening { boot_token: format!("boot-{hour}"), ..opening.clone() });
-        fixes.iter().for_each(|fix| running.clock.learn(*fix));
+        for fix in &fixes {
+            running.clock.learn(*fix);
+        }
         let fix = Fix { at: running.clock.now(), unix_ms: NOON + i64::try_from(hour).expect("small") * 3_600_000 };
         running.learns(fix);
         fixes.push(fix);
