@@ -278,8 +278,8 @@ fn every_counter_of_every_room_has_a_place_in_the_scrape() {
     let mut counted = 0;
     for (file, of) in [
         ("field/stats.rs", "BusStats"),
-        ("flow/hub.rs", "DeviceReport"),
-        ("flow/hub.rs", "Diagnosis"),
+        ("flow/hub/report.rs", "DeviceReport"),
+        ("flow/hub/report.rs", "Diagnosis"),
         ("flow/hub.rs", "HubStats"),
         ("flow/latest.rs", "Latest"),
         ("flow/alarms.rs", "AlarmSlots"),
