@@ -51,13 +51,13 @@
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | what a plan will cost: bus time, bytes to the cloud, flash | [`config::forecast`], [`config::wire`], [`config::births`]; in money, or from what a store saw [`commands::cost`] |
 //! | what a reload changes, and what it leaves alone | [`config::difference`]; the order of it: `app/house`, its parts `app/buses`, `app/uplinks`, `app/bridges`, [`broker`] (`door/warden`), [`store`] (`revise`) |
-//! | when a reload is taken back | `app/trial`, `app/reload`; users and rights: `app/gatekeeper` |
+//! | when a reload is taken back | `app/trial`, `app/reload`; by the start after a crash in its trial: `app/fallback`; users and rights: `app/gatekeeper` |
 //! | how `ironbridge reload` finds the daemon and waits for it | [`host::control`], [`commands::reload`], [`commands::run`] |
 //! | **Local clients** | |
 //! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`, `door/terms`); the keys: `config/check/listener` |
 //! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
 //! | every id of the audit trail | [`access`] (`audit`) |
-//! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`) → [`disk`] (`ledger`) |
+//! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`; what expired gives room back: `core/overdue`) → [`disk`] (`ledger`) |
 //! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
 //! | what clients leave retained, and the figures below `$SYS` | [`broker`] (`retained`, on disk by `keeping`; `sys`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
@@ -76,7 +76,7 @@
 //! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
 //! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
 //! | what goes first after a long outage (`summary_after`) | [`uplink`] (`outage`, `summary`), [`store::preview`] |
-//! | which path is taken and what may still be spent | [`uplink`] (`routing`: `failover`; `allowance`, `budget`, `tally`) |
+//! | which path is taken and what may still be spent | [`uplink`] (`routing`: `failover`, `schedule`; `allowance`, `budget`, `tally`) |
 //! | what something costs on the wire before the meter has counted it | [`uplink`] (`costs`), from [`config::wire`] |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |
