@@ -23,6 +23,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::lock::{Package, packages};
+use crate::skip::skipped;
 use crate::{is_up_to_date, read, tree};
 
 const COVERAGE: &str = "upper bound: every crate that a build without default features could link on any platform";
@@ -129,7 +130,7 @@ fn the_bill_of_materials_is_that_of_cargo_lock() {
 #[test]
 fn the_licence_texts_of_what_is_linked_come_with_the_packages() {
     let Ok(output) = Command::new("bash").arg(tree("systemd/deb/notices")).output() else {
-        println!("SKIPPED: bash is not installed");
+        skipped("licence texts of the packages", "bash is not installed");
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);
