@@ -95,6 +95,8 @@ const OTHERS: &[&str] = &[
     "shutdown",
     "tgkill",
 ];
+/// Calls that are made so seldom that only a run of all manners is sure to meet them.
+const SELDOM: &[&str] = &["read", "flock", "copy_file_range", "?mkdir,?mkdirat", "?rename,?renameat,?renameat2"];
 const MANNERS: [&str; 3] = ["1+", "2+5", "3"];
 
 /// Not a test of its own: what is made to fail.
@@ -298,9 +300,10 @@ fn no_failing_call_ends_the_process_or_costs_a_promise_and_it_recovers_by_itself
     for (call, (cases, failures, slowest)) in &by_call {
         eprintln!("{call:<32} {cases:>6} {failures:>9} {slowest:>20.1?}");
     }
-    if all {
-        let never: Vec<_> =
-            by_call.iter().filter(|(_, (_, failures, _))| *failures == 0).map(|(call, _)| call).collect();
+    // One case by itself may be one of a call that is not made in time.
+    if count > CALLS.len() {
+        let expected = by_call.iter().filter(|(call, _)| all || !SELDOM.contains(*call));
+        let never: Vec<_> = expected.filter(|(_, (_, failures, _))| *failures == 0).map(|(call, _)| call).collect();
         assert!(never.is_empty(), "never made: {never:?}");
     }
     assert!(wrong.is_empty(), "{} of {count}\n{}", wrong.len(), wrong.join("\n"));
