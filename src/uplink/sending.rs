@@ -213,7 +213,7 @@ impl<S: Source> Session<'_, S> {
             if line.in_flight() == 0 {
                 progress.moved_at = Instant::now();
             }
-            line.hand(Sent::Reply, Lane::Backlog, bytes);
+            line.hand(Sent::Aside, Lane::Backlog, bytes);
             self.routing.sent(bytes);
             client.publish(topic, payload, Retained::No, Extras::default())?;
         }

@@ -152,7 +152,8 @@ mod tests {
             (Type::Bool, Scale::IDENTITY, DataType::Boolean),
             (Type::Text(8), Scale::IDENTITY, DataType::String),
         ] {
-            let tag = TagPlan { source: source.clone(), scale, ..TagPlan::plain("sum", DeviceIx(0), address, data_type) };
+            let tag =
+                TagPlan { source: source.clone(), scale, ..TagPlan::plain("sum", DeviceIx(0), address, data_type) };
             assert_eq!(kind(&tag), expected, "{data_type} {scale:?}");
         }
         let whole = Value::Uint(9_007_199_254_740_993); // no double is

@@ -141,7 +141,7 @@ impl<S: Source> Session<'_, S> {
                 return Ok(Data::MustWait);
             }
             let Some(telegram) = self.packer.node().and_then(|node| node.next_due(now)) else { break };
-            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
+            self.tell(client, line, progress, (telegram, Sent::Aside, Lane::Live))?;
         }
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
         node.births_out(Instant::now());
@@ -158,7 +158,7 @@ impl<S: Source> Session<'_, S> {
                 break;
             }
             let Some(telegram) = self.packer.node().and_then(|node| node.answer(now)) else { break };
-            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
+            self.tell(client, line, progress, (telegram, Sent::Aside, Lane::Live))?;
         }
         Ok(())
     }
@@ -225,7 +225,7 @@ impl<S: Source> Session<'_, S> {
     fn say_death(&mut self, client: &Client, line: &Line, why: &str) -> Result<String, Gone> {
         if let Some(node) = self.packer.node().filter(|node| node.is_born()) {
             let (topic, payload) = (node.death_topic(), node.death());
-            line.hand(Sent::Reply, Lane::Live, topic.len() + payload.len());
+            line.hand(Sent::Aside, Lane::Live, topic.len() + payload.len());
             client.publish(topic, payload, Retained::No, Extras::default())?;
         }
         Ok(why.to_owned())
@@ -256,7 +256,7 @@ impl<S: Source> Session<'_, S> {
             if place > 0 {
                 self.rate.owe(Instant::now()); // may_send() took the first
             }
-            let sent = if place == last { Sent::Owed(ack) } else { Sent::Reply };
+            let sent = if place == last { Sent::Owed(ack) } else { Sent::Aside };
             self.tell(client, line, progress, (telegram, sent, lane))?;
         }
         Ok(())
