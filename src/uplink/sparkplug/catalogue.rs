@@ -143,7 +143,8 @@ mod tests {
         let address = Address { table: Table::Holding, start: 0, bit: None };
         let text = "{hi} * 4294967296 + {lo}";
         let formula = Formula::read(text).expect("an expression");
-        let source = Source::Derived(Derivation { text: text.to_owned(), formula, inputs: Vec::new(), every: None });
+        let derivation = Derivation { text: text.to_owned(), formula, inputs: Vec::new(), every: None };
+        let source = Source::Derived(Box::new(derivation));
         for (data_type, scale, expected) in [
             (Type::Uint64, Scale::IDENTITY, DataType::UInt64),
             (Type::Int64, Scale::IDENTITY, DataType::Int64),

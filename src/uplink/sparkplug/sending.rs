@@ -222,13 +222,7 @@ impl<S: Source> Session<'_, S> {
     }
 
     /// NDEATH, and the reason for it.
-    fn say_death(
-        &mut self,
-        client: &Client,
-        line: &Line,
-        progress: &mut Progress,
-        why: &str,
-    ) -> Result<String, Gone> {
+    fn say_death(&mut self, client: &Client, line: &Line, progress: &mut Progress, why: &str) -> Result<String, Gone> {
         if let Some(node) = self.packer.node().filter(|node| node.is_born()) {
             let (topic, payload) = (node.death_topic(), node.death());
             self.hand_over(line, progress, (Sent::Aside, Lane::Live, topic.len() + payload.len()));
