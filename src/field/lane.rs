@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::adopt::{Plans, news};
+use super::backoff::{reopening, takes_long};
 use super::bus::Shared;
 use super::carrier::Opener;
 use super::command::FieldCommand;
@@ -43,9 +44,6 @@ use crate::pipeline::point::Harvest;
 /// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
 /// may not be silent for long.
 pub(super) const ROUND: Duration = Duration::from_secs(10);
-/// For so long, or the response timeout if that is longer, the loss of a connection is nobody's business: a modem that dials
-/// again. An attempt to open may take longer, and what was read before is not good meanwhile.
-const REOPENING: Duration = Duration::from_secs(1);
 /// Commands that may go before a poll that is due.
 const COMMANDS_IN_A_ROW_MAX: u8 = 2;
 
@@ -284,14 +282,13 @@ impl Lane {
 
     async fn open(&mut self) {
         if self.driver.was_proven() && !self.cut && !self.driver.is_resting() {
-            let patience = self.plan.buses[self.bus.0 as usize].response_timeout.max(REOPENING);
+            let patience = reopening(self.plan.buses[self.bus.0 as usize].response_timeout);
             tokio::select! {
                 opened = self.driver.open() => return self.opened(opened).await,
                 () = sleep(patience) => {}
                 () = self.stop.begun() => return,
             }
-            let text = "the connection was lost, and opening it again takes long";
-            self.tell_cut(&std::io::Error::new(std::io::ErrorKind::TimedOut, text)).await;
+            self.tell_cut(&takes_long()).await;
         }
         let opened = tokio::select! {
             opened = self.driver.open() => opened,

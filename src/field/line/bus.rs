@@ -4,11 +4,12 @@
 //! silent costs its neighbours one probe in twenty parts of the bus's time; every loss of the connection and every
 //! standing of a device is told once. Its tags are read-only: a command that comes all the same is refused.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::field::display;
 use tracing::{debug, info};
 
@@ -18,6 +19,7 @@ use super::talk::{NoAnswer, Talk};
 use crate::config::lines::Reader;
 use crate::config::plan::{DevicePlan, LineMode, Plan};
 use crate::field::adopt::Plans;
+use crate::field::backoff::{reopening, takes_long};
 use crate::field::bus::{BusHandle, Shared};
 use crate::field::carrier::{self, Opener};
 use crate::field::command::{COMMANDS_WAITING_MAX, FieldCommand};
@@ -200,10 +202,22 @@ impl LineBus {
     async fn open(&mut self) {
         // Whoever asked there before us may still be answered: an answer does not say to whom.
         let listen_first = if self.mode == LineMode::Poll { self.response_timeout } else { Duration::ZERO };
+        if self.talk.was_proven() && !self.cut {
+            tokio::select! {
+                opened = self.talk.open(listen_first) => return self.opened(opened).await,
+                () = sleep(reopening(self.response_timeout)) => {}
+                () = self.shared.stop.begun() => return,
+            }
+            self.tell_cut(&takes_long()).await;
+        }
         let opened = tokio::select! {
             opened = self.talk.open(listen_first) => opened,
             () = self.shared.stop.begun() => return,
         };
+        self.opened(opened).await;
+    }
+
+    async fn opened(&mut self, opened: io::Result<()>) {
         match opened {
             Ok(()) => {
                 let now = Instant::now();
