@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use super::adopt::Plans;
 use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
-use super::lane::{Lane, Site};
+use super::envoy::Site;
+use super::lane::Lane;
 use super::memory::Memory;
 use super::pauses::Pauses;
 use super::stats::BusStats;
@@ -137,7 +138,7 @@ impl Bus {
     /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
     pub async fn run(self) {
         let lanes = self.lanes.into_iter().map(|lane| {
-            let name = lane.name.clone();
+            let name = lane.envoy.name.clone();
             Box::pin(progress::part("bus", &name, lane.run())) as Running
         });
         let desk = self.desk.map(|desk| Box::pin(desk.run()) as Running);
@@ -168,6 +169,15 @@ fn shares(plan: &Plan, bus: BusIx, lanes: usize) -> Vec<Vec<DeviceIx>> {
     shares
 }
 
+/// The end of a queue of commands. To the end of it, not till it is empty: the router may hold a place for a command that
+/// is still being journalled, and waits for an answer to each.
+pub(super) async fn refuse_stopping(commands: &mut mpsc::Receiver<FieldCommand>) {
+    commands.close();
+    while let Some(command) = commands.recv().await {
+        drop(command.reply.send(Outcome::Refused(Refusal::Stopping))); // nobody may be waiting any more
+    }
+}
+
 /// Hands commands to the lanes of their devices.
 struct Desk {
     commands: mpsc::Receiver<FieldCommand>,
@@ -195,11 +205,7 @@ impl Desk {
             };
             drop(command.reply.send(Outcome::Refused(refusal))); // nobody may be waiting any more
         }
-        self.commands.close();
-        // To the end of it, not till it is empty: the router may hold a place for a command that is still being journalled.
-        while let Some(command) = self.commands.recv().await {
-            drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
-        }
+        refuse_stopping(&mut self.commands).await;
     }
 
     /// A tag that is none of the plan's goes to the first lane, which refuses it.
