@@ -49,7 +49,7 @@ impl Plans {
     /// end. Their device begins anew, and is asked again at once.
     pub(super) fn overtake(&self, plan: &Arc<Plan>, tags: impl IntoIterator<Item = TagIx>) -> bool {
         let coming = self.coming.borrow();
-        let same = |ix: TagIx| plan.tags.get(ix.0 as usize) == coming.tags.get(ix.0 as usize);
+        let same = |ix: TagIx| plan.tag(ix) == coming.tag(ix);
         !Arc::ptr_eq(plan, &coming) && !tags.into_iter().all(same)
     }
 
@@ -91,7 +91,7 @@ struct Before {
 
 /// Can this bus go on with other devices?
 pub fn can_follow(plan: &Plan, bus: BusIx) -> bool {
-    plan.buses.get(bus.0 as usize).is_some_and(|bus| bus.line.is_none() && bus.habits.max_connections <= 1)
+    plan.bus(bus).is_some_and(|bus| bus.line.is_none() && bus.habits.max_connections <= 1)
 }
 
 /// Resolves when there is a newer plan. Cancel-safe.
@@ -102,19 +102,14 @@ pub(super) async fn news(plans: Option<&mut Plans>) {
     }
 }
 
-fn devices_of(plan: &Plan, bus: BusIx) -> Vec<DeviceIx> {
-    let numbered = (0u32..).map(DeviceIx).zip(&plan.devices);
-    numbered.filter(|(_, device)| device.bus == Some(bus)).map(|(ix, _)| ix).collect()
-}
-
 /// Is it the same device, with the same tags, on a bus that is reached in the same way?
 fn is_same(old: &Plan, new: &Plan, ix: DeviceIx) -> bool {
     let of = |plan| {
         let plan: &Plan = plan;
-        let device = plan.devices.get(ix.0 as usize)?.clone();
+        let device = plan.device(ix)?.clone();
         let tags = plan.tags.get(device.tags.clone())?;
         let own: Vec<TagPlan> = tags.iter().filter(|tag| tag.is_of_device()).cloned().collect();
-        Some((device.bus.and_then(|bus| plan.buses.get(bus.0 as usize)), device, own))
+        Some((device.bus.and_then(|bus| plan.bus(bus)), device, own))
     };
     of(old) == of(new)
 }
@@ -133,11 +128,11 @@ impl Lane {
     }
 
     async fn take_over(&mut self, new: &Arc<Plan>) {
-        let place = self.envoy.bus.0 as usize;
-        if self.envoy.plan.buses.get(place) != new.buses.get(place) || !can_follow(new, self.envoy.bus) {
+        let bus = self.envoy.bus;
+        if self.envoy.plan.bus(bus) != new.bus(bus) || !can_follow(new, bus) {
             return; // another bus, or none: this one ends in a moment; as does one that cannot follow, if it is touched
         }
-        let own = devices_of(new, self.envoy.bus);
+        let own: Vec<DeviceIx> = new.devices_on(bus).map(|(ix, _)| ix).collect();
         let kept: Vec<DeviceIx> = self.envoy.roster.devices.iter().map(|device| device.ix).collect();
         let kept: Vec<DeviceIx> = kept.into_iter().filter(|ix| is_same(&self.envoy.plan, new, *ix)).collect();
         if own == kept && kept.len() == self.envoy.roster.devices.len() {
@@ -176,13 +171,13 @@ impl Lane {
                 None => self.pieces(Seat(place)),
             })
             .collect();
-        let stays = |ix: TagIx| self.envoy.plan.tags.get(ix.0 as usize).is_some_and(|tag| kept.contains(&tag.device));
+        let stays = |ix: TagIx| self.envoy.plan.tag(ix).is_some_and(|tag| kept.contains(&tag.device));
         let tags = Tags::new(&self.envoy.plan, &blocks).resuming(&self.envoy.hub.active_alarms());
         self.envoy.tags = tags.taking_over(&mut self.envoy.tags, stays);
         let plan = Arc::clone(&self.envoy.plan);
         self.envoy.roster.set_polls(&plan, blocks, &self.envoy.tags);
         self.go_on(before, now);
-        self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.devices.get(ix.0 as usize))));
+        self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.device(*ix))));
         self.envoy.switches.adopt(&plan, own, kept);
         self.envoy.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.envoy.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");

@@ -107,7 +107,7 @@ impl Envoy {
     pub(super) fn new(site: Site, hub: Hub, clock: Clock, tags: Tags) -> Self {
         let Site { plan, bus, place, devices, stats, switches } = site;
         let now = Instant::now();
-        let of = &plan.buses[bus.0 as usize];
+        let of = &plan[bus];
         Self {
             name: if place == 0 { of.name.clone() } else { format!("{}/{}", of.name, place + 1) },
             roster: Roster::new(&plan, &devices, now),

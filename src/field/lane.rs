@@ -82,12 +82,12 @@ impl Lane {
         commands: mpsc::Receiver<FieldCommand>,
     ) -> Self {
         let plan = Arc::clone(&site.plan);
-        let of = &plan.buses[site.bus.0 as usize];
+        let of = &plan[site.bus];
         let now = Instant::now();
         let mut blocks = plan_blocks(&plan, site.bus);
         blocks.retain(|block| site.devices.contains(&block.device));
         let tags = Tags::new(&plan, &blocks).resuming(&hub.active_alarms());
-        let paces = Pace::of_units(site.devices.iter().filter_map(|ix| plan.devices.get(ix.0 as usize)));
+        let paces = Pace::of_units(site.devices.iter().filter_map(|ix| plan.device(*ix)));
         let driver = Driver::new(opener, Timing::new(of), paces, Arc::clone(&site.stats));
         let mut envoy = Envoy::new(site, hub, shared.clock, tags);
         envoy.roster.set_polls(&plan, blocks, &envoy.tags);
@@ -161,7 +161,7 @@ impl Lane {
 
     /// What one turn may take at most, by the patience that the plan asks for.
     fn turn_max(&self) -> Duration {
-        turn_max(self.envoy.plan.buses[self.envoy.bus.0 as usize].response_timeout)
+        turn_max(self.envoy.plan[self.envoy.bus].response_timeout)
     }
 
     fn decide(&mut self, now: Instant) -> Turn {
@@ -229,7 +229,7 @@ impl Lane {
 
     async fn open(&mut self) {
         if self.driver.was_proven() && !self.envoy.cut && !self.driver.is_resting() {
-            let patience = reopening(self.envoy.plan.buses[self.envoy.bus.0 as usize].response_timeout);
+            let patience = reopening(self.envoy.plan[self.envoy.bus].response_timeout);
             tokio::select! {
                 opened = self.driver.open() => return self.opened(opened).await,
                 () = sleep(patience) => {}

@@ -219,7 +219,7 @@ impl Lane {
             return Ok(Settled { tag: Cow::Borrowed(tag), scale_from: scale_from.map(Cow::Borrowed), guard: None });
         };
         let device = &mut self.envoy.roster.devices[seat.0];
-        let territory = self.envoy.plan.devices.get(device.ix.0 as usize).map(|device| &device.territory);
+        let territory = self.envoy.plan.device(device.ix).map(|device| &device.territory);
         let allows = |ask: Ask| territory.is_none_or(|here| here.allows(TABLE, ask.start.into(), ask.count.into()));
         let walked = guarded::walk(&mut self.driver, device.unit_id, &mut device.discovery, allows).await;
         if let Some(chain) = walked.map_err(|trouble| Done::unsent(&trouble))? {
@@ -233,7 +233,7 @@ impl Lane {
 
     /// May the device be asked for these registers?
     pub(super) fn allows(&self, seat: Seat, table: Table, start: u16, count: u16) -> bool {
-        let device = self.envoy.plan.devices.get(self.envoy.roster.devices[seat.0].ix.0 as usize);
+        let device = self.envoy.plan.device(self.envoy.roster.devices[seat.0].ix);
         device.is_none_or(|device| device.territory.allows(table, start.into(), count.into()))
     }
 

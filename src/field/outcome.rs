@@ -97,7 +97,7 @@ impl Lane {
         if let Some(took) =
             self.driver.last_response().filter(|_| reading.registers() == Some(block.count.into()) && head.is_none())
         {
-            let link = &self.envoy.plan.buses[self.envoy.bus.0 as usize].link;
+            let link = &self.envoy.plan[self.envoy.bus].link;
             device.think.learn(link, block.count, block.transaction_bytes(link), took);
         }
         device.count(Ending::Answer(at));
@@ -244,7 +244,7 @@ impl Lane {
             return;
         }
         let plan = Arc::clone(&self.envoy.plan);
-        let Some(tag) = plan.tags.get(command.tag.0 as usize).filter(|tag| !tag.is_hole()) else {
+        let Some(tag) = plan.live_tag(command.tag) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
         if !self.is_meant(&command, tag.device) {
@@ -258,7 +258,7 @@ impl Lane {
         }
         let begun = Instant::now();
         let unit = self.envoy.roster.devices[seat.0].unit_id;
-        let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));
+        let scale_from = tag.scale_from.and_then(|ix| plan.tag(ix));
         let done = match self.settled(seat, tag, scale_from).await {
             Ok(Settled { tag, scale_from, guard }) => {
                 let (value, deadline) = (&command.value, command.deadline);

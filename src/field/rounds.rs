@@ -147,8 +147,8 @@ impl Lane {
     /// The blocks of a device as they would be if it had never refused one.
     fn whole(&self, seat: Seat) -> Vec<Block> {
         let device = &self.envoy.roster.devices[seat.0];
-        let (link, plan) = (&self.envoy.plan.buses[self.envoy.bus.0 as usize].link, &self.envoy.plan);
-        let Some(of) = plan.devices.get(device.ix.0 as usize) else { return Vec::new() };
+        let (link, plan) = (&self.envoy.plan[self.envoy.bus].link, &self.envoy.plan);
+        let Some(of) = plan.device(device.ix) else { return Vec::new() };
         let measured = of.max_gap.is_none().then(|| device.think.max_gap(link, of)).flatten();
         let gap = measured.unwrap_or_else(|| gap_assumed(link, of, think_assumed(link)));
         device_blocks(plan, device.ix, gap)

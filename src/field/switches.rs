@@ -114,7 +114,7 @@ impl Switches {
 }
 
 fn name(plan: &Plan, device: DeviceIx) -> String {
-    plan.devices.get(device.0 as usize).map_or_else(String::new, |device| device.name.clone())
+    plan.device(device).map_or_else(String::new, |device| device.name.clone())
 }
 
 impl Lane {

@@ -137,7 +137,7 @@ pub fn all(args: &Args, plan: &Plan) -> Result<Vec<(String, Vec<Trouble>)>, Fail
     }
     let mut all = Vec::new();
     for device in &plan.devices {
-        let Some(bus) = device.bus.and_then(|bus| plan.buses.get(bus.0 as usize)) else { continue };
+        let Some(bus) = device.bus.and_then(|bus| plan.bus(bus)) else { continue };
         let means = |name: &str| name == device.name || !is_device(name) && name == bus.name;
         let own: Vec<Trouble> = told.iter().filter(|(name, _)| means(name)).map(|(_, trouble)| *trouble).collect();
         if let Some(trouble) = own.iter().find(|trouble| !trouble.fault.needs().has(&bus.link)) {

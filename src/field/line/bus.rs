@@ -61,10 +61,9 @@ pub(super) struct Partner {
 
 /// The devices of a bus that say something, and what the bus knows of them.
 fn speakers(plan: &Plan, bus: BusIx, now: Instant) -> (Vec<DeviceIx>, Vec<Partner>) {
-    let own = (0..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
     let speaker = |(ix, device): (DeviceIx, &DevicePlan)| {
         let reader = Reader::new(plan, ix)?;
-        let of_device = || plan.tags[device.tags.clone()].iter().filter(|tag| tag.is_of_device());
+        let of_device = || plan.tags_of(device).map(|(_, tag)| tag).filter(|tag| tag.is_of_device());
         let partner = Partner {
             reader,
             period: of_device().map(|tag| tag.poll).min().unwrap_or(ROUND),
@@ -74,13 +73,13 @@ fn speakers(plan: &Plan, bus: BusIx, now: Instant) -> (Vec<DeviceIx>, Vec<Partne
         };
         Some((ix, partner))
     };
-    own.filter_map(speaker).unzip()
+    plan.devices_on(bus).filter_map(speaker).unzip()
 }
 
 impl LineBus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's, of type `line`.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
-        let opener = carrier::opener(&plan.buses[bus.0 as usize].link.carrier, &shared.clock);
+        let opener = carrier::opener(&plan[bus].link.carrier, &shared.clock);
         Self::over(opener, plan, bus, hub, shared)
     }
 
@@ -88,12 +87,10 @@ impl LineBus {
     pub fn over(opener: Box<dyn Opener>, plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
         let stats = Arc::<BusStats>::default();
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let bus_plan = &plan.buses[bus.0 as usize];
+        let bus_plan = &plan[bus];
         let line = bus_plan.line.clone().expect("the bus is of type line: whoever builds it has asked");
-        let own = (0..).map(TagIx).zip(&plan.tags).filter(|(_, tag)| {
-            tag.is_of_device() && plan.devices.get(tag.device.0 as usize).is_some_and(|device| device.bus == Some(bus))
-        });
-        let wanted: Vec<TagIx> = own.map(|(ix, _)| ix).collect();
+        let own = plan.devices_on(bus).flat_map(|(_, device)| plan.tags_of(device));
+        let wanted: Vec<TagIx> = own.filter(|(_, tag)| tag.is_of_device()).map(|(ix, _)| ix).collect();
         let tags = Tags::of(&plan, &wanted).resuming(&hub.active_alarms());
         let now = Instant::now();
         let (devices, partners) = speakers(&plan, bus, now);
