@@ -110,8 +110,7 @@ const PLAIN: [(&str, Fault); 15] = [
 
 fn hole(text: &str) -> Option<Fault> {
     let (table, range) = text.split_once(':')?;
-    let table =
-        [Table::Holding, Table::Input, Table::Coil, Table::Discrete].into_iter().find(|one| one.as_str() == table)?;
+    let table = Table::from_name(table)?;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some(Fault::Hole { table, first, last })
