@@ -18,7 +18,7 @@ async fn with_every_fifth_datagram_lost_nothing_a_sensor_publishes_is_missing_an
     let mut client = Hmi::connect(mqtt, "hmi").await;
     client.subscribe("tanks/#", QoS::ExactlyOnce).await;
     let radio = Radio::to(gateway, 20, 1).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
     let (one, _) = sensor.register("tanks/once").await;
     let (two, _) = sensor.register("tanks/exactly").await;
@@ -47,7 +47,7 @@ async fn with_every_fifth_datagram_lost_nothing_a_sensor_publishes_is_missing_an
 async fn with_every_fifth_datagram_lost_a_sensor_gets_everything_and_at_qos_2_nothing_twice() {
     let (running, gateway, mqtt) = broker().await;
     let radio = Radio::to(gateway, 20, 2).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
     assert_eq!(sensor.subscribe(Filter::Name("orders/one/#".to_owned()), Quality::One).await.2, Code::Accepted);
     assert_eq!(sensor.subscribe(Filter::Name("orders/two/#".to_owned()), Quality::Two).await.2, Code::Accepted);
@@ -76,7 +76,7 @@ async fn with_every_fifth_datagram_lost_a_sensor_gets_everything_and_at_qos_2_no
 async fn a_sensor_that_comes_back_to_its_session_gets_what_came_while_it_was_lost() {
     let (running, gateway, mqtt) = broker().await;
     let radio = Radio::to(gateway, 0, 3).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
     sensor.subscribe(Filter::Name("orders/#".to_owned()), Quality::Two).await;
     let mut client = Hmi::connect(mqtt, "hmi").await;

@@ -54,7 +54,7 @@ async fn a_sensor_that_wakes_on_a_bad_link_gets_everything_exactly_once() {
     let (_running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;
     let radio = Radio::to(gateway, 20, 5).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
     sensor.subscribe(orders(), Quality::Two).await;
     for round in 0..4u8 {

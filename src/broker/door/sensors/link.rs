@@ -115,8 +115,11 @@ impl Link {
         end.err()
     }
 
-    /// Waits for the next thing to happen.
+    /// Waits for the next thing to happen, unless there is something to say, which goes first.
     async fn next(&mut self, translator: &mut Translator, pipe: &mut Option<Pipe>) -> Flow {
+        if !translator.out.is_empty() {
+            return Flow::On;
+        }
         while let Some(heard) = pipe.as_mut().filter(|_| translator.takes_more()).and_then(Pipe::next) {
             match translator.packet(heard, Instant::now()) {
                 Flow::On if translator.out.is_empty() => {}
