@@ -175,3 +175,19 @@ async fn what_is_longer_than_a_datagram_may_be_is_not_sent_and_counted() {
     sensor.send(&Message::Publish(long)).await;
     until("it is counted", || running.publisher.stats().sensors.bad.get() == 1).await;
 }
+
+#[tokio::test]
+async fn a_burst_from_one_sensor_loses_nothing_at_qos_0_in_a_gateway_that_has_time() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::AtMostOnce).await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for n in 0..100u8 {
+        let value = sensor.publication(Topic::Short(*b"ok"), Quality::Zero, &[n]);
+        sensor.send(&Message::Publish(value)).await; // nobody else has a turn meanwhile
+    }
+    for n in 0..100u8 {
+        assert_eq!(client.message().await.payload[..], [n]);
+    }
+    assert_eq!(running.publisher.stats().sensors.crowded.get(), 0);
+}
