@@ -138,7 +138,8 @@ impl Link {
         let packets = &mut translator.packets;
         let turned = async {
             match pipe.as_mut() {
-                Some(pipe) if asleep && !takes => {
+                // What it said before it slept does not wait for its wake.
+                Some(pipe) if asleep && !takes && packets.is_empty() => {
                     pipe.over().await;
                     Ok(0)
                 }
