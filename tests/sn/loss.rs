@@ -1,6 +1,6 @@
 //! A radio link that loses every fifth datagram, both ways: what QoS 1 and 2 promise holds.
 
-use ironbridge::broker::sn::{Code, Filter, Quality, Start, Topic};
+use ironbridge::broker::sn::{Code, Filter, Message, Quality, Start, Topic};
 use rumqttc::mqttbytes::QoS;
 
 use crate::hmi::Hmi;
@@ -96,4 +96,25 @@ async fn a_sensor_that_comes_back_to_its_session_gets_what_came_while_it_was_los
     }
     sensor.settle().await;
     assert_eq!(sensor.got.len(), 0, "nothing twice");
+}
+
+#[tokio::test]
+async fn the_first_value_of_a_sensor_that_was_reset_in_the_middle_of_qos_2_is_published() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::ExactlyOnce).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    for value in [b"1", b"2", b"3"] {
+        let mut publish = sensor.publication(Topic::Short(*b"ok"), Quality::Two, value);
+        publish.message_id = 1; // its first one, each time
+        sensor.ask(&Message::Publish(publish), |message| *message == Message::Pubrec(1)).await;
+        assert_eq!(client.message().await.payload[..], value[..]);
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted); // and no PUBREL before it
+    }
+    let mut publish = sensor.publication(Topic::Short(*b"ok"), Quality::Two, b"4");
+    publish.message_id = 1;
+    sensor.ask(&Message::Publish(publish), |message| *message == Message::Pubrec(1)).await;
+    sensor.ask(&Message::Pubrel(1), |message| *message == Message::Pubcomp(1)).await;
+    assert_eq!(client.message().await.payload[..], b"4"[..]);
 }
