@@ -119,3 +119,35 @@ async fn what_is_retained_elsewhere_does_not_take_the_place_of_what_a_client_has
     }
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn what_has_expired_before_it_could_be_kept_leaves_nothing_standing_that_it_was_to_replace() {
+    let time = Arc::new(FakeTime::default());
+    let clock = Clock::new(time.clone(), Boot(1), 0);
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    for retain_available in [true, false] {
+        let setup = || Setup { clock: clock.clone(), ..Setup::default() };
+        let broker = Running::at(setup(), Arc::clone(&dir)).await;
+        let told = broker.publisher.pass_on(letter("keep/1", "of before"), None).expect("a topic for clients").await;
+        assert_eq!(told, Ok(()));
+        broker.stop().await;
+        let limits = BrokerLimits { retain_available, ..BrokerLimits::default() };
+        let broker = Running::at(Setup { limits, ..setup() }, Arc::clone(&dir)).await;
+        time.advance(std::time::Duration::from_secs(60));
+        let mut short = letter("keep/1", "for a minute");
+        short.message.expiry_s = Some(60); // it came at the beginning, and was handed in again all the time
+        let told = broker.publisher.pass_on(short, None).expect("a topic for clients").await;
+        assert_eq!((told, broker.publisher.stats().dropped_expired.get()), (Ok(()), 1));
+        if retain_available {
+            let mut late = broker.v5("late").await;
+            late.subscribe(filter("keep/#", 0), None).await;
+            late.ping().await;
+        }
+        broker.stop().await;
+        let broker = Running::at(setup(), Arc::clone(&dir)).await;
+        let mut late = broker.v5("late").await;
+        late.subscribe(filter("keep/#", 0), None).await;
+        late.ping().await;
+        broker.stop().await;
+    }
+}

@@ -55,8 +55,9 @@ impl Shared {
     }
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
-    /// it is on disk that must be. One that has expired while it could not be kept goes nowhere, and may be acknowledged; nor
-    /// does one in the place of which a client has left another since what is retained had the version `newest`.
+    /// it is on disk that must be. One that has expired while it could not be kept goes nowhere, and may be acknowledged, and
+    /// what it was to replace is not true any more; nor does one in the place of which a client has left another since what is
+    /// retained had the version `newest`.
     pub(in crate::broker) fn pass_on(
         self: &Arc<Self>,
         letter: Letter,
@@ -67,6 +68,9 @@ impl Shared {
         }
         let Some(message) = carried::message(&letter, self.clock.age(letter.at)) else {
             self.stats.dropped_expired.one();
+            if letter.message.kept == Kept::Yes {
+                self.outlive(&letter.topic, newest);
+            }
             return Ok(Box::pin(std::future::ready(Ok(()))));
         };
         let message = Arc::new(message);
@@ -106,6 +110,21 @@ impl Shared {
             }
             Ok(())
         }))
+    }
+
+    /// What was to be retained on this topic came, and has expired: so has what stood there before.
+    fn outlive(&self, topic: &Arc<str>, newest: Option<u64>) {
+        if !self.limits.retain_available {
+            self.outdate(topic);
+            return;
+        }
+        let mut core = self.lock();
+        let stays = newest.is_some_and(|version| core.retained.is_newer(topic, version));
+        if !stays && self.may_be_kept(&core, topic) {
+            core.retained.clear(topic);
+            self.stats.retained.set(core.retained.len() as u64);
+            self.disk.change_at_leisure(Arc::clone(topic), None);
+        }
     }
 
     /// The next of clients' retained messages that a filter matches; none when the walk is over.
