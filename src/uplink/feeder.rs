@@ -9,7 +9,7 @@ use crate::config::plan::{Delivery, UplinkPlan};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::time::Stamp;
-use crate::store::{Ack, Ends};
+use crate::store::Ack;
 
 use super::BACKLOG_EVERY;
 use super::client::{Agreed, Client, Gone};
@@ -17,6 +17,7 @@ use super::downlink::Downlink;
 use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
+use super::reading::Reading;
 use super::refusal::{Heard, Ruling};
 use super::routing;
 use super::session::{End, Session};
@@ -73,8 +74,7 @@ pub(super) struct Progress {
     /// When the backlog figure was last worked out.
     backlog_at: Instant,
     stop_at: Option<Instant>,
-    /// Until it has arrived, see [`super::down`].
-    pub(super) owed_at_first: Option<Ends>,
+    pub(super) reading: Reading,
     /// A record has arrived.
     pub(super) proved: bool,
     /// The first record is under way, and not answered.
@@ -110,7 +110,7 @@ impl Progress {
             status: StatusProgress { in_flight: 0, told: None, next: now },
             backlog_at: now,
             stop_at: None,
-            owed_at_first: None,
+            reading: Reading::default(),
             proved: false,
             tries: false,
         }
@@ -321,6 +321,7 @@ impl<S: Source> Session<'_, S> {
         let mqtt = self.stats.mqtt_level.get();
         tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
         self.packer.agree(agreed.packet_bytes_max);
+        Self::go_on_reading(&agreed, progress);
         progress.agreed = agreed;
         self.stats.accepted();
         self.routing.stands();

@@ -154,6 +154,15 @@ impl Window {
         acks.min_by_key(|(order, _)| *order).map(|(_, ack)| (ack, alone))
     }
 
+    /// Records and gap records in flight.
+    pub(super) fn owed(&self) -> u64 {
+        let count = |flying: &Flying| match flying.what {
+            Sent::Owed(ack) => ack.count(),
+            Sent::Status | Sent::Reply => 0,
+        };
+        self.handed.iter().chain(self.flying.values()).map(count).sum()
+    }
+
     /// Messages in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.handed.len() + self.flying.len()
