@@ -16,12 +16,15 @@ use ironbridge::commands::cost::{Args, report};
 use ironbridge::config::plan::{Format, Plan, Transport};
 use ironbridge::config::wire::{self, Way};
 use ironbridge::flow::clock::Fix;
+use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::time::{Certainty, Wall};
 use ironbridge::model::value::Value;
 use ironbridge::payload::json;
-use ironbridge::store::MeterRow;
+use ironbridge::store::{MeterRow, Opening};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use store::{opening, start};
 
 const UPLINK: &str = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://broker.example.com\"\nclient_id = \"gw\"\n";
@@ -251,4 +254,41 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
     for words in ["telemetry 721 records", "123.0 kB in 2026-11-20", "4.0 MB in 2026-11\n"] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn in_a_store_that_is_full_a_class_has_the_rate_of_what_is_held_of_it() {
+    let home = Home::with(&text(4, UPLINK));
+    let dir = home.0.path().join("store");
+    std::fs::create_dir(&dir).expect("made");
+    let running = start(Opening { max_size: 3 << 20, ..opening(&dir) });
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    running.clock.learn(fix);
+    running.store.record_fix(fix);
+    // Two hours: a telemetry sample every ten seconds, and four times the store of what gives way first.
+    let mut random = StdRng::seed_from_u64(1);
+    for step in 1..=144 {
+        running.emit(Class::Telemetry, (0..5).map(|n| 5 * step + n)).await;
+        for _ in 0..40 {
+            let body: Vec<u8> = (0..2000).map(|_| random.random()).collect();
+            let (topic, at) = ("machines/press".into(), running.clock.now());
+            running.hub.emit_event(EventRecord { topic, body, class: Class::Bulk, at, committed: None }).await;
+        }
+        running.settled(step * 45).await;
+        running.time.advance(Duration::from_secs(50));
+    }
+    assert!(running.store.stats().evicted[Class::Bulk as usize].get() > 144 * 20, "most of it is gone");
+    running.close().await;
+    let seen = home.json(Some(&dir));
+    let rate = |class: &str| {
+        let uplink = format!("{UPLINK}classes = [\"{class}\"]\n");
+        std::fs::write(home.config(), text(4, &uplink)).expect("written");
+        home.json(Some(&dir))["uplinks"][0]["samples_per_second"]["most"].as_f64().expect("a rate")
+    };
+    near(rate("telemetry"), 0.1, 5.0);
+    near(rate("bulk"), 0.8, 10.0);
+    let bulk = &seen["seen"]["streams"][1];
+    assert!(bulk["days"].as_f64() < seen["seen"]["days"].as_f64(), "{seen}");
+    let text = home.report(Some(&dir), false).expect("a report");
+    assert!(text.contains(" a day, held since 2026-11-20T2"), "{text}");
 }

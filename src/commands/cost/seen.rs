@@ -21,6 +21,8 @@ use crate::store::{self, MeterRow, Owed, OwedBody, Survey, Surveyed};
 /// A store with less than this says nothing about a month.
 const LEAST_MS: i64 = 60_000;
 const MS_PER_DAY: f64 = 86_400_000.0;
+/// What is left of a class was taken in this time at least.
+const CUT_MS: i64 = 1000;
 
 /// See the head of this file.
 pub struct Seen {
@@ -49,25 +51,33 @@ impl Seen {
     }
 
     fn days(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of some years")]
-        let ms = (self.to_ms - self.from_ms) as f64;
-        ms / MS_PER_DAY
+        days(self.to_ms - self.from_ms)
+    }
+
+    /// The time in which a class brought what is held of it. In a full store the less important classes give way first: they
+    /// remember less than the store does.
+    fn days_of(&self, seen: &Surveyed) -> f64 {
+        if seen.is_cut { days((self.to_ms - seen.from_ms).max(CUT_MS)) } else { self.days() }
+    }
+
+    fn per_day(&self, seen: &Surveyed) -> f64 {
+        as_f64(seen.records) / self.days_of(seen)
     }
 
     fn of<'a>(&'a self, classes: &'a [Class]) -> impl Iterator<Item = &'a Surveyed> {
         self.survey.streams.iter().filter(|seen| classes.contains(&seen.stream))
     }
 
-    /// Records of these classes, over the time that the store remembers.
+    /// Records of these classes, each over the time that the store remembers of it.
     pub fn samples_per_second(&self, classes: &[Class]) -> f64 {
-        self.of(classes).map(|seen| as_f64(seen.records)).sum::<f64>() / self.days() / 86_400.0
+        self.of(classes).map(|seen| self.per_day(seen)).sum::<f64>() / 86_400.0
     }
 
     /// Mean wire bytes of a record in a format: the plant's own records, encoded.
     pub fn bytes_per_sample(&self, plan: &Plan, uplink: &UplinkPlan, way: Way) -> f64 {
         let (mut wire, mut records) = (0.0, 0.0);
         for seen in self.of(&uplink.classes).filter(|seen| !seen.sample.is_empty()) {
-            let all = as_f64(seen.records);
+            let all = self.per_day(seen);
             wire += all * self.class_bytes(plan, uplink, seen, way);
             records += all;
         }
@@ -75,7 +85,7 @@ impl Seen {
     }
 
     fn class_bytes(&self, plan: &Plan, uplink: &UplinkPlan, seen: &Surveyed, way: Way) -> f64 {
-        let rate = as_f64(seen.records) / self.days() / 86_400.0;
+        let rate = self.per_day(seen) / 86_400.0;
         let commit = plan.store.commit_interval;
         let burst = (rate * commit.as_secs_f64()).max(1.0);
         let count = count_f64(seen.sample.len());
@@ -136,8 +146,10 @@ impl Seen {
         let wall = |unix_ms| Wall { unix_ms, certainty: Certainty::Fixed };
         let mut out = format!("store: {:.2} days, {} to {}\n", self.days(), wall(self.from_ms), wall(self.to_ms));
         for seen in &self.survey.streams {
-            let per_day = as_f64(seen.records) / self.days();
-            let _ = writeln!(out, "  {:<9} {} records, {per_day:.0} a day", seen.stream.as_str(), seen.records);
+            let _ =
+                write!(out, "  {:<9} {} records, {:.0} a day", seen.stream.as_str(), seen.records, self.per_day(seen));
+            let since = if seen.is_cut { format!(", held since {}", wall(seen.from_ms)) } else { String::new() };
+            let _ = writeln!(out, "{since}");
         }
         out
     }
@@ -147,7 +159,7 @@ impl Seen {
         let stream = |seen: &Surveyed| {
             json!({
                 "stream": seen.stream.as_str(), "records": seen.records,
-                "records_per_day": as_f64(seen.records) / self.days(), "encoded_for_sizes": seen.sample.len(),
+                "days": self.days_of(seen), "records_per_day": self.per_day(seen), "encoded_for_sizes": seen.sample.len(),
             })
         };
         json!({
@@ -176,6 +188,12 @@ impl Seen {
         let one = |row: &MeterRow| json!({ "path": row.path, "period": period(row), "bytes": row.bytes });
         mine.map(one).collect()
     }
+}
+
+fn days(ms: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of some years")]
+    let ms = ms as f64;
+    ms / MS_PER_DAY
 }
 
 /// `2026-11-20` or `2026-11`
