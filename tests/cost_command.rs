@@ -195,6 +195,33 @@ fn a_window_every_quarter_of_an_hour_costs_a_connect_each_and_no_pings_between()
 }
 
 #[test]
+fn tags_that_are_worked_out_from_others_cost_what_tags_that_are_read_cost() {
+    let bulk = |read: &str| read.replace("poll = \"1s\"", "class = \"bulk\"\npoll = \"1s\"");
+    let derived = |with: &str| {
+        let mut text = format!("{}[[device]]\nname = \"station\"\n", bulk(&text(100, UPLINK)));
+        for tag in 0..100 {
+            let _ = write!(text, "[[device.tag]]\nname = \"tag-{tag}\"\nexpression = \"{{d/tag-{tag}}} * 2\"\n{with}");
+        }
+        text.replacen("client_id", "classes = [\"telemetry\"]\nbudget = [\"1MiB/month\"]\nclient_id", 1)
+    };
+    let quiet = "deadband = 1\nheartbeat = \"100s\"\n";
+    let row = |text: &str, format: usize| {
+        let all = Home::with(text).json(None);
+        let cloud = &all["uplinks"][0];
+        assert_eq!(cloud["samples_per_second"]["most"], 100.0);
+        assert_eq!(cloud["fits"], "never", "{cloud}");
+        cloud["whole"]["formats"][format].clone()
+    };
+    for (format, dear) in [(2, 20.0), (3, 10.0)] {
+        let bytes = |row: &serde_json::Value, end| row["bytes_per_sample"][end].as_f64().expect("bytes");
+        let row = row(&derived(quiet), format);
+        assert!((0.5..dear).contains(&bytes(&row, "most")), "{row}");
+        assert!(bytes(&row, "least") > 0.5, "{row}");
+        assert!(row["likely"]["samples_per_second"].as_f64().is_some_and(|rate| rate > 0.5), "{row}");
+    }
+}
+
+#[test]
 fn what_cannot_be_worked_out_is_refused_with_a_reason() {
     let none = Home::with(&text(1, ""));
     assert_eq!(none.report(None, false).expect_err("nothing to pay").code(), 78);
