@@ -222,6 +222,20 @@ fn tags_that_are_worked_out_from_others_cost_what_tags_that_are_read_cost() {
 }
 
 #[test]
+fn a_path_costs_what_it_costs_alone_with_its_own_connects_and_a_dictionary_for_each() {
+    let path = |name: &str, more: &str| format!("[[uplink.path]]\nname = \"{name}\"\nsource = \"10.0.0.7\"\n{more}");
+    let (wired, cellular) = (path("wired", ""), path("cellular", "schedule = \"*/15min for 2min\"\n"));
+    let formats = |paths: &str, place: usize| {
+        let all = Home::with(&text(200, &format!("{UPLINK}{paths}"))).json(None);
+        all["uplinks"][0]["paths"][place]["formats"].clone()
+    };
+    let (alone, second) = (formats(&cellular, 0), formats(&format!("{wired}{cellular}"), 1));
+    assert_eq!(alone, second);
+    let quiet = |formats: &serde_json::Value| formats[3]["bytes_per_sample"]["least"].as_f64().expect("bytes");
+    assert!(quiet(&second) > quiet(&formats(&wired, 0)), "96 dictionaries a day, not one");
+}
+
+#[test]
 fn what_cannot_be_worked_out_is_refused_with_a_reason() {
     let none = Home::with(&text(1, ""));
     assert_eq!(none.report(None, false).expect_err("nothing to pay").code(), 78);
@@ -276,6 +290,11 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
     assert!((280.0..420.0).contains(&bytes), "one alone: {bytes}");
     let per_day = json["bytes_per_day"]["least"].as_f64().expect("bytes");
     assert!((json["bytes_per_day"]["most"].as_f64().expect("bytes") - per_day).abs() > 1.0, "connects stay unknown");
+    let spread = |format: usize| {
+        let day = &cloud["whole"]["formats"][format]["bytes_per_day"];
+        day["most"].as_f64().expect("bytes") - day["least"].as_f64().expect("bytes")
+    };
+    assert!(spread(3) > spread(0) + 23.0 * 10.0, "each connect has its dictionary: {} {}", spread(3), spread(0));
     assert!(cloud["recorded"].as_array().is_some_and(|rows| rows.len() == 2), "{cloud}");
     let text = home.report(Some(&dir), false).expect("a report");
     for words in ["telemetry 721 records", "123.0 kB in 2026-11-20", "4.0 MB in 2026-11\n"] {

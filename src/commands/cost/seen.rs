@@ -7,9 +7,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::bill::as_f64;
-use super::sizes::{self, Messages};
+use super::sizes::{self, Messages, Size};
 use super::table::bytes;
 use crate::commands::Failed;
+use crate::config::forecast::Rate;
 use crate::config::plan::{Plan, UplinkPlan};
 use crate::config::wire::{self, MQTT, Way};
 use crate::model::number::Class;
@@ -73,35 +74,37 @@ impl Seen {
         self.of(classes).map(|seen| self.per_day(seen)).sum::<f64>() / 86_400.0
     }
 
-    /// Mean wire bytes of a record in a format: the plant's own records, encoded.
-    pub fn bytes_per_sample(&self, plan: &Plan, uplink: &UplinkPlan, way: Way) -> f64 {
-        let (mut wire, mut records) = (0.0, 0.0);
+    /// Wire bytes of a day's records in a format: the plant's own records, encoded, with few connects and with many.
+    pub fn bytes_per_day(&self, plan: &Plan, uplink: &UplinkPlan, way: Way) -> Rate {
+        let connects = wire::connects(uplink);
+        let (mut bytes, mut encoded) = (Rate::default(), 0.0);
         for seen in self.of(&uplink.classes).filter(|seen| !seen.sample.is_empty()) {
-            let all = self.per_day(seen);
-            wire += all * self.class_bytes(plan, uplink, seen, way);
-            records += all;
+            let rate = self.per_day(seen) / 86_400.0;
+            let size = self.size(plan, uplink, (seen, rate), way);
+            bytes.most += size.per_day(rate, connects.most);
+            bytes.least += size.per_day(rate, connects.least);
+            encoded += rate;
         }
-        if records > 0.0 { wire / records } else { 0.0 }
+        // A class whose newest epoch has no record yet has none to encode: they are taken to be like the others.
+        if encoded > 0.0 { bytes.times(self.samples_per_second(&uplink.classes) / encoded) } else { bytes }
     }
 
-    fn class_bytes(&self, plan: &Plan, uplink: &UplinkPlan, seen: &Surveyed, way: Way) -> f64 {
-        let rate = self.per_day(seen) / 86_400.0;
+    fn size(&self, plan: &Plan, uplink: &UplinkPlan, (seen, rate): (&Surveyed, f64), way: Way) -> Size {
         let commit = plan.store.commit_interval;
         let burst = (rate * commit.as_secs_f64()).max(1.0);
         let count = count_f64(seen.sample.len());
-        match way {
+        let messages = || Messages::new(plan, uplink, way);
+        let per_record = match way {
+            Way::Batch => return messages().batches(&seen.sample, &self.survey.clock),
+            Way::JsonArray => return messages().lists(&seen.sample, &self.survey.clock),
             Way::JsonTag => {
                 let total: usize = seen.sample.iter().map(|owed| self.message(owed, uplink)).sum();
                 wire::message(count_f64(total) / count + MQTT, burst)
             }
             Way::JsonDevice => self.device_bytes(uplink, seen, burst),
-            Way::JsonArray => Messages::new(plan, uplink, way).lists(&seen.sample, &self.survey.clock).per_record,
-            Way::Batch => {
-                let size = Messages::new(plan, uplink, way).batches(&seen.sample, &self.survey.clock);
-                size.per_day(rate, 0.0) / (rate * 86_400.0)
-            }
             Way::Sparkplug => forecast_bytes(plan, uplink, way, rate, tags(&seen.sample)),
-        }
+        };
+        Size { per_record, ..Size::default() }
     }
 
     /// Topic and payload of a message alone, bytes.
@@ -218,7 +221,7 @@ fn tags(sample: &[Owed]) -> f64 {
 
 /// For formats that are not encoded here: real rates, forecast sizes.
 fn forecast_bytes(plan: &Plan, uplink: &UplinkPlan, way: Way, rate: f64, tags: f64) -> f64 {
-    let samples = crate::config::forecast::Rate { most: rate, least: rate };
+    let samples = Rate { most: rate, least: rate };
     let load = wire::Load { samples, tags, polls: samples, topic: 0.0, name: 0.0, births: 0.0 };
     // A plant that sends by exception lies at the dearer end of a format's sizes.
     let bytes = wire::samples_per_day(plan, uplink, &load, way);
