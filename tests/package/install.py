@@ -234,6 +234,17 @@ try:
         assert "ironbridge" in m.run("getent passwd ironbridge").stdout
         assert m.run("dpkg -l ironbridge", check=False).returncode != 0
 
+    @prove("purge touches neither a data disk nor what is behind a link, and says so")
+    def _():
+        drop_ins, examples = f"/etc/systemd/system/{UNIT}.d", "/usr/share/doc/ironbridge/examples/drop-ins"
+        m.run(f"{APT} install {first} && systemctl stop {UNIT}")
+        m.run(f"mkdir -p {drop_ins} /data/ironbridge /srv/linked && touch /data/ironbridge/tail /srv/linked/tail")
+        m.run(f"cp {examples}/data-disk.conf {drop_ins}/ && rm -rf /var/lib/ironbridge && ln -s /srv/linked /var/lib/ironbridge")
+        told = m.run(f"{APT} purge ironbridge 2>&1").stdout
+        for place in ("/data/ironbridge", "/srv/linked", drop_ins):
+            assert f"LEFT: {place};" in told, told
+        m.run("test -e /data/ironbridge/tail && test -e /srv/linked/tail && test ! -e /etc/ironbridge")
+
 except KeyboardInterrupt:
     failures.append("interrupted")
 finally:
