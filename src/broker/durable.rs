@@ -277,7 +277,12 @@ mod tests {
     #[test]
     fn there_is_no_room_again_as_long_as_what_was_refused_does_not_fit() {
         let size = 64 << 10;
-        let bounds = SessionsPlan { session_max_size: size, sessions_max_size: size, max_sessions: 8, ..SessionsPlan::default() };
+        let bounds = SessionsPlan {
+            session_max_size: size,
+            sessions_max_size: size,
+            max_sessions: 8,
+            ..SessionsPlan::default()
+        };
         let all = Arc::new(Total::default());
         let mut greedy = Durable::new(SessionId(1), 5, &all);
         while greedy.owe(&message(1000), &bounds).is_some() {}
