@@ -9,7 +9,7 @@ use crate::config::plan::{Delivery, UplinkPlan};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::time::Stamp;
-use crate::store::{Ack, Ends};
+use crate::store::Ack;
 
 use super::BACKLOG_EVERY;
 use super::answer;
@@ -18,6 +18,7 @@ use super::downlink::Downlink;
 use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
+use super::reading::Reading;
 use super::refusal::{Heard, Ruling};
 use super::routing;
 use super::session::{End, Session};
@@ -74,8 +75,7 @@ pub(super) struct Progress {
     /// When the backlog figure was last worked out.
     backlog_at: Instant,
     stop_at: Option<Instant>,
-    /// Until it has arrived, see [`super::down`].
-    pub(super) owed_at_first: Option<Ends>,
+    pub(super) reading: Reading,
     /// A record has arrived.
     pub(super) proved: bool,
     /// The first record is under way, and not answered.
@@ -104,7 +104,7 @@ impl Progress {
             status: StatusProgress::new(now),
             backlog_at: now,
             stop_at: None,
-            owed_at_first: None,
+            reading: Reading::default(),
             proved: false,
             tries: false,
         }
@@ -314,6 +314,7 @@ impl<S: Source> Session<'_, S> {
         let mqtt = self.stats.mqtt_level.get();
         tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
         self.packer.agree(agreed.packet_bytes_max);
+        Self::go_on_reading(&agreed, progress);
         progress.agreed = agreed;
         self.stats.accepted();
         self.routing.stands();

@@ -43,11 +43,11 @@ impl<S: Source> Session<'_, S> {
             }
             return Ok(progress.raise(client)?);
         }
-        self.subscribe_again_when_due(client, line, progress)?;
         self.send_status_when_due(client, line, progress)?;
         self.send_replies(client, line, progress)?;
         self.send_summary(client, line, progress)?;
-        self.send_records(client, line, progress)
+        self.send_records(client, line, progress)?;
+        self.read_when_due(client, line, progress)
     }
 
     fn send_status_when_due(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {

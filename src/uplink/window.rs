@@ -156,6 +156,15 @@ impl Window {
         acks.min_by_key(|(order, _)| *order).map(|(_, ack)| (ack, alone))
     }
 
+    /// Records and gap records in flight.
+    pub(super) fn owed(&self) -> u64 {
+        let count = |flying: &Flying| match flying.what {
+            Sent::Owed(ack) => ack.count(),
+            Sent::Status | Sent::Reply | Sent::Aside => 0,
+        };
+        self.handed.iter().chain(self.flying.values()).map(count).sum()
+    }
+
     /// Answers to commands that are in flight.
     pub(super) fn replies(&self) -> usize {
         let flying = self.handed.iter().chain(self.flying.values());

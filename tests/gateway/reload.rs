@@ -451,6 +451,14 @@ async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_star
     let watch = Watch::on_all(daemon.mqtt().await).await;
     watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
     assert_eq!(daemon.stop().await, Some(0));
+    // That trial is over: the text that was on it is one like others when it is put back weeks later.
+    home.configure(&plant(&all, old));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    assert!(daemon.said("audit=\"config_rolled_back\"").is_none());
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

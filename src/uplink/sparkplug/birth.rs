@@ -220,7 +220,7 @@ impl EdgeNode {
             for (entry, (told, sample)) in rows {
                 names.insert(entry.name.clone());
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
-                let tag = plan.tags.get(entry.tag.0 as usize);
+                let tag = plan.tag(entry.tag);
                 let properties = properties(told.quality, tag, self.downlink());
                 payload.push(&Metric {
                     name: Some(&entry.name),

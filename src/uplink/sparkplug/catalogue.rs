@@ -73,9 +73,8 @@ impl Catalogue {
         let ids: HashMap<_, u64> =
             dictionary.iter().map(|tag| ((&*tag.device, &*tag.name, tag.data_type), tag.id.into())).collect();
         let (mut devices, mut scan_rate_ms) = (Vec::new(), u64::MAX);
-        for (ix, device) in (0..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| !device.is_hole()) {
-            let tags = (0..).map(TagIx).zip(&plan.tags).skip(device.tags.start).take(device.tags.len());
-            let mine = tags.filter(|(_, tag)| !tag.is_hole() && classes.contains(&tag.class));
+        for (ix, device) in plan.live_devices() {
+            let mine = plan.tags_of(device).filter(|(_, tag)| !tag.is_hole() && classes.contains(&tag.class));
             let entry = |(ix, tag): (TagIx, &TagPlan)| {
                 let alias = *ids.get(&(&*device.name, &*tag.name, tag.data_type))?;
                 let name = metric_name(&tag.topic, &device.name, &tag.name);
@@ -85,7 +84,7 @@ impl Catalogue {
             if metrics.is_empty() {
                 continue;
             }
-            let polls = metrics.iter().filter_map(|entry| plan.tags.get(entry.tag.0 as usize)).map(|tag| tag.poll);
+            let polls = metrics.iter().filter_map(|entry| plan.tag(entry.tag)).map(|tag| tag.poll);
             let shortest = polls.min().map_or(u64::MAX, |poll| u64::try_from(poll.as_millis()).unwrap_or(u64::MAX));
             scan_rate_ms = scan_rate_ms.min(shortest);
             devices.push(Known { name: device.name.as_str().into(), ix, metrics });

@@ -309,8 +309,7 @@ impl Desk {
     ) -> Result<(), Option<String>> {
         let value = command.told.as_kind(entry.kind).map_err(|error| Some(error.to_string()))?;
         let plan = self.plan.as_ref().map(|plan| plan.load());
-        let writes =
-            plan.as_ref().and_then(|plan| plan.tags.get(entry.tag.0 as usize)).is_some_and(|tag| tag.access.writes());
+        let writes = plan.as_ref().and_then(|plan| plan.tag(entry.tag)).is_some_and(|tag| tag.access.writes());
         drop(plan);
         if !writes {
             return Err(Some("the tag may not be written".to_owned()));
