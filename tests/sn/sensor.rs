@@ -90,7 +90,7 @@ pub struct Sensor {
     pub got: VecDeque<Got>,
     pub repeats: u64,
     /// How long it waits for an answer before it asks again.
-    again: Duration,
+    pub again: Duration,
     open: HashSet<u16>,
     last: Option<Got>,
     next: u16,

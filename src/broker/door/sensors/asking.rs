@@ -36,6 +36,7 @@ impl Translator {
 
     pub(super) fn publish(&mut self, publish: &Publish) {
         if let Err(code) = self.hand_in(publish) {
+            self.turned_down += u64::from(code != Code::Congestion);
             let (topic_id, message_id) = (number(publish.topic), publish.message_id);
             self.out.push(Message::Puback { topic_id, message_id, code });
         }
@@ -46,7 +47,8 @@ impl Translator {
         let Some(qos) = qos(quality) else { return Ok(()) }; // without a connection: the door's matter
         let name = self.name(publish.topic).ok_or(Code::InvalidTopicId)?;
         let (surely, retains) = (qos != Qos::AtMostOnce, kept == Kept::Yes);
-        let forbidden = qos > self.rules.terms.max_qos || retains && !self.rules.terms.retain_available;
+        let terms = self.rules.terms;
+        let forbidden = qos > terms.max_qos || retains && !terms.retain_available || terms.is_too_long(payload);
         if check_topic(&name).is_err() || forbidden || surely && message_id == 0 {
             return Err(Code::NotSupported);
         }

@@ -208,7 +208,9 @@ impl Link {
 
     /// Sends what there is to send.
     async fn say(&mut self, translator: &mut Translator) {
-        let stats = &self.porch.shared.stats.sensors;
+        let stats = &self.porch.shared.stats;
+        stats.publishes_refused.add(std::mem::take(&mut translator.turned_down));
+        let stats = &stats.sensors;
         stats.repeated.add(std::mem::take(&mut translator.repeats));
         stats.refused.add(std::mem::take(&mut translator.refused));
         for message in translator.out.drain(..) {
