@@ -190,6 +190,7 @@ fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> S
         progress: base.progress.clone(),
         unvouched: base.watch.unvouched(),
         alarms,
+        doors: house.means.control.door_list(),
         status: Arc::default(),
     }
 }
