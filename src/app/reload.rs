@@ -330,9 +330,7 @@ impl House {
     }
 
     fn health(&self) -> Health {
-        let named = |report: DeviceReport| {
-            Some((self.plan.devices.get(report.device.0 as usize)?.name.clone(), report.standing))
-        };
+        let named = |report: DeviceReport| Some((self.plan.device(report.device)?.name.clone(), report.standing));
         let devices = self.means.latest.reports().into_iter().filter_map(named).collect();
         let uplinks = self.roster.load().iter().map(|(name, stats)| (name.clone(), link(stats))).collect();
         let doors = self.means.control.doors();
