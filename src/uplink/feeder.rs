@@ -12,6 +12,7 @@ use crate::model::time::Stamp;
 use crate::store::Ack;
 
 use super::BACKLOG_EVERY;
+use super::answer;
 use super::client::{Agreed, Client, Gone};
 use super::downlink::Downlink;
 use super::ended::Ended;
@@ -24,7 +25,7 @@ use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
 use super::sparkplug::Ears;
 use super::stats::UplinkStats;
-use super::status::Newest;
+use super::status::StatusProgress;
 use super::version;
 use super::window::{Answer, Sent};
 use super::withhold::Declarations;
@@ -81,13 +82,6 @@ pub(super) struct Progress {
     pub(super) tries: bool,
 }
 
-pub(super) struct StatusProgress {
-    pub(super) in_flight: u32,
-    /// What the last one said; `None` before the first.
-    pub(super) told: Option<Newest>,
-    pub(super) next: Instant,
-}
-
 impl Progress {
     pub(super) fn new(delivery: Delivery, now: Instant) -> Self {
         Self {
@@ -107,7 +101,7 @@ impl Progress {
             agreed: Agreed::default(),
             moved_at: now,
             declarations: Declarations::default(),
-            status: StatusProgress { in_flight: 0, told: None, next: now },
+            status: StatusProgress::new(now),
             backlog_at: now,
             stop_at: None,
             reading: Reading::default(),
@@ -242,8 +236,12 @@ impl<S: Source> Session<'_, S> {
                         self.not_taken(*ack, ruling, progress);
                     }
                 },
-                Sent::Status => progress.status.in_flight = progress.status.in_flight.saturating_sub(1),
-                Sent::Reply => {}
+                Sent::Status => {
+                    let refused = progress.status.answered(*answer, self.timing.refused_again, Instant::now());
+                    self.trouble.status(refused.as_deref());
+                }
+                Sent::Reply => self.stats.replies_lost.add(u64::from(*answer != Answer::Taken)),
+                Sent::Aside => {}
             }
         }
         if !news.answered.is_empty() {
@@ -281,13 +279,8 @@ impl<S: Source> Session<'_, S> {
         if matches!(ruling, Ruling::Pause(wait) if wait < BUSY_LONG) {
             return;
         }
-        let why = match code {
-            0x87 => "not authorized to publish there",
-            0x97 => "a quota is used up",
-            _ => "it does not say why",
-        };
-        let detail =
-            format!("the broker does not take {}: {why} (0x{code:02X}); it is kept and sent again", named(ack));
+        let why = answer::why(code);
+        let detail = format!("the broker does not take {}: {why}; it is kept and sent again", named(ack));
         self.trouble.not_taken(&detail, Instant::now());
     }
 

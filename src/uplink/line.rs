@@ -263,6 +263,11 @@ impl Line {
         self.lock().window.oldest()
     }
 
+    /// See [`Window::replies`].
+    pub(super) fn replies(&self) -> usize {
+        self.lock().window.replies()
+    }
+
     /// See [`Window::be_careful`].
     pub(super) fn be_careful(&self, careful: bool) {
         self.lock().window.be_careful(careful);

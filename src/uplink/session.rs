@@ -184,6 +184,7 @@ impl<S: Source> Session<'_, S> {
         line.last_words();
         self.take(&line.news(), &mut progress);
         progress.reading.leave(&line, known);
+        self.stats.replies_lost.add(line.replies() as u64); // nobody sends them again
         let left = line.oldest();
         if is_fall(&end) && progress.moved_at.elapsed() <= FALL_MAX {
             self.fallen(left, progress.heard());
