@@ -265,7 +265,7 @@ impl State {
             tag: ix,
             meaning: Meaning::of(tag),
             needs: Needs::Nothing,
-            limits: tag.limits,
+            limits: limits::of(tag),
             point: Point::new(ix, tag),
         }
     }

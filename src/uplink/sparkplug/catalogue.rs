@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::plan::{Plan, Scale, Source, TagPlan};
+use crate::config::plan::{Plan, Scale, TagPlan};
 use crate::flow::hub::Standing;
 use crate::model::number::Class;
 use crate::model::sample::Sample;
@@ -113,8 +113,6 @@ impl Catalogue {
 pub(super) fn kind(tag: &TagPlan) -> DataType {
     let worked = if tag.map.is_some() {
         Worked::Mapped
-    } else if matches!(tag.source, Source::Derived(_)) {
-        Worked::Computed
     } else if tag.scale_from.is_some() {
         Worked::ByDevice
     } else if tag.scale == Scale::IDENTITY {
@@ -128,4 +126,37 @@ pub(super) fn kind(tag: &TagPlan) -> DataType {
 /// Does a host believe that there is such a device?
 pub(super) const fn is_there(standing: Standing) -> bool {
     matches!(standing, Standing::Answering | Standing::Suspect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::expression::Formula;
+    use crate::config::plan::{Derivation, Source};
+    use crate::model::tag::{Address, DataType as Type, Table};
+    use crate::model::value::Value;
+    use crate::payload::sparkplug::Value as Sent;
+
+    #[test]
+    fn a_derived_tag_has_the_type_of_one_that_is_read() {
+        let address = Address { table: Table::Holding, start: 0, bit: None };
+        let text = "{hi} * 4294967296 + {lo}";
+        let formula = Formula::read(text).expect("an expression");
+        let derivation = Derivation { text: text.to_owned(), formula, inputs: Vec::new(), every: None };
+        let source = Source::Derived(Box::new(derivation));
+        for (data_type, scale, expected) in [
+            (Type::Uint64, Scale::IDENTITY, DataType::UInt64),
+            (Type::Int64, Scale::IDENTITY, DataType::Int64),
+            (Type::Int64, Scale { factor: 0.1, offset: 0.0 }, DataType::Double),
+            (Type::Float64, Scale::IDENTITY, DataType::Double),
+            (Type::Bool, Scale::IDENTITY, DataType::Boolean),
+            (Type::Text(8), Scale::IDENTITY, DataType::String),
+        ] {
+            let tag =
+                TagPlan { source: source.clone(), scale, ..TagPlan::plain("sum", DeviceIx(0), address, data_type) };
+            assert_eq!(kind(&tag), expected, "{data_type} {scale:?}");
+        }
+        let whole = Value::Uint(9_007_199_254_740_993); // no double is
+        assert_eq!(value_of(Some(&whole), DataType::UInt64), Some(Sent::Long(9_007_199_254_740_993)));
+    }
 }

@@ -252,7 +252,7 @@ async fn what_births_take_is_known_before_they_are_made_to_a_fifth() {
         .collect();
     site.latest.put(&samples);
     site.time.advance(Duration::from_secs(10));
-    let told = births(&plan.devices, &plan.tags, &uplink().classes);
+    let told = births(&plan.devices, &plan.tags, &uplink().classes, uplink().commands);
     site.plan.store(Arc::new(plan));
     let made = site.births(Instant::now());
     let sizes: Vec<usize> = made
