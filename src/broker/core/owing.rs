@@ -252,7 +252,7 @@ impl Shared {
                 changed.push((Arc::clone(&client.id), Room::Full { dropped: durable.dropped }));
                 self.tell_ledger(client);
             } else if durable.full && durable.has_room(&self.bounds) {
-                (durable.full, durable.noticed) = (false, durable.dropped);
+                durable.roomy_again();
                 changed.push((Arc::clone(&client.id), Room::Again));
                 self.tell_ledger(client);
             } else if durable.is_due(now) {

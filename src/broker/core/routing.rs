@@ -103,7 +103,7 @@ fn standing(client: &Client, message: &Message, member: &Subscription, bounds: &
     let has_room = client.durable.as_ref().filter(|_| is_owed).map(|durable| durable.takes(message, ids, bounds));
     match (client.connected(), has_room) {
         (Some(_), None | Some(true)) => Standing::Here,
-        (Some(connected), Some(false)) if connected.outbox.is_in_step() => Standing::Here,
+        (Some(connected), Some(false)) if connected.outbox.is_in_step() => Standing::Unowed,
         (None, Some(true)) => Standing::Away,
         (Some(_), Some(false)) | (None, _) => Standing::Full,
     }

@@ -16,7 +16,7 @@ use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
 
-use super::exchange::{EchoHabit, Heard, OUT_OF_STEP, Sent};
+use super::exchange::{EchoHabit, Heard, Sent, WireEnd};
 use super::frame::EXCEPTION;
 use super::gate::Gate;
 use super::timing::Timing;
@@ -223,7 +223,7 @@ impl Session {
         self.context = None;
         self.quiet_until = over.max(Instant::now() + self.timing.pause());
         match heard {
-            Ok(Err(Error::Transport(error))) if error.kind() != io::ErrorKind::InvalidData => {
+            Ok(Err(Error::Transport(error))) if abandoned.ended.is_some_and(WireEnd::is_final) => {
                 Err(Trouble::Lost { error, sent: abandoned.sent })
             }
             Err(_elapsed) if abandoned.sent != Sent::All => {
@@ -308,10 +308,7 @@ impl Session {
             self.holds.push((unit, abandoned.sent_at.unwrap_or(asked) + patience + quiet));
         }
         match error {
-            Some(Error::Transport(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                Trouble::Lost { error, sent: abandoned.sent }
-            }
-            Some(Error::Transport(error)) if error.to_string() == OUT_OF_STEP => {
+            Some(Error::Transport(error)) if abandoned.ended.is_some_and(WireEnd::is_final) => {
                 Trouble::Lost { error, sent: abandoned.sent }
             }
             Some(_) => Trouble::Protocol,
