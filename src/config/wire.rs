@@ -164,7 +164,7 @@ pub fn load(plan: &Plan, uplink: &UplinkPlan) -> Load {
         polls,
         topic: mean(|tag| tag.topic.len()) + as_f64(uplink.topic_prefix.len()),
         name: mean(|tag| tag.name.len()),
-        births: as_f64(births(&plan.devices, &plan.tags, &uplink.classes).bytes),
+        births: as_f64(births(&plan.devices, &plan.tags, &uplink.classes, uplink.commands).bytes),
     }
 }
 

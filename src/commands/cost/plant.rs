@@ -140,7 +140,7 @@ impl Stage {
         stage.derived(plan);
         for bus in (0u32..).zip(&plan.buses).map(|(ix, _)| BusIx(ix)) {
             for block in blocks::plan_blocks(plan, bus) {
-                let tags = block.tags.iter().map(|ix| (ix.0, &plan.tags[ix.0 as usize]));
+                let tags = block.tags.iter().map(|ix| (ix.0, &plan[*ix]));
                 let tags = tags.filter(|(_, tag)| tag.class == class && tag.access.reads());
                 let mut tags: Vec<Source> = tags.map(|(ix, tag)| Source::new(plan, ix, tag, &mut stage.dice)).collect();
                 tags.sort_by(|one, other| one.tag.name.cmp(&other.tag.name)); // as the bus numbers them
@@ -208,7 +208,7 @@ impl Stage {
 
 impl Source {
     fn new(plan: &Plan, ix: u32, tag: &TagPlan, dice: &mut StdRng) -> Self {
-        let device = plan.devices.get(tag.device.0 as usize).map_or_else(String::new, |device| device.name.clone());
+        let device = plan.device(tag.device).map_or_else(String::new, |device| device.name.clone());
         let known = DictionaryTag {
             id: ix + 1,
             device,

@@ -174,7 +174,7 @@ impl Seen {
     /// What an uplink's meters counted: the newest day and month of each path.
     pub fn recorded(&self, uplink: &str) -> Option<String> {
         let mut newest: BTreeMap<(&str, u8), &MeterRow> = BTreeMap::new();
-        for row in self.survey.meters.iter().filter(|row| row.uplink == uplink) {
+        for row in self.survey.meters.iter().filter(|row| row.uplink == uplink && row.is_whole()) {
             newest.insert((&row.path, row.period), row); // rows come oldest first
         }
         let mut out = String::from("\n  counted on the wire\n");
@@ -187,7 +187,7 @@ impl Seen {
 
     /// Everything they counted, for scripts.
     pub fn recorded_json(&self, uplink: &str) -> Value {
-        let mine = self.survey.meters.iter().filter(|row| row.uplink == uplink);
+        let mine = self.survey.meters.iter().filter(|row| row.uplink == uplink && row.is_whole());
         let one = |row: &MeterRow| json!({ "path": row.path, "period": period(row), "bytes": row.bytes });
         mine.map(one).collect()
     }
