@@ -46,8 +46,8 @@ use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use forwarding::Stored;
-pub(super) use owing::Room;
 use owing::Refused;
+pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 pub(super) use subscribing::NOT_AUTHORIZED;
@@ -209,7 +209,7 @@ impl Shared {
             disk,
             bounds,
             limits: BrokerLimits::default(),
-            owed: Arc::default(),
+            owed: Arc::new(Total::new(&bounds)),
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),
             talk: Talk::default(),
