@@ -40,7 +40,9 @@ fn what_all_are_owed_passes_its_bound_by_the_shares_of_those_only_that_came_when
     let before = sessions[3].tally.now().1;
     fill(&mut sessions[3]);
     assert!(sessions[3].tally.now().1 > before + (8 << 10));
-    sessions.iter().for_each(|durable| durable.tally.clear());
+    for durable in &sessions {
+        durable.tally.clear();
+    }
     assert_eq!((all.now(), all.beyond(&bounds)), ((0, 0), (0, (64 << 10) - 4 * bounds.share())));
 }
 
