@@ -3,9 +3,9 @@
 //! Everything here is resolved: addresses are zero-based, topics are built, profiles are expanded, paths are absolute,
 //! defaults are filled in. What cannot be expressed here cannot reach the field.
 //!
-//! A file for each part: `lookup` where things are · `bus` (`line`: of type line only), `device`, `habits` of both, `tag`, `condition` what is watched of a
-//! tag · `listener` the broker's doors, `mqtt_sn` those for sensors, `page` the status page · `uplink` (`sparkplug`: as an edge
-//! node), `bridging` messages of clients on their way to other brokers.
+//! A file for each part: `lookup` where things are · `bus` (`line`: of type line only), `device`, `habits` of both, `tag`,
+//! `condition` what is watched of a tag · `listener` the broker's doors, `mqtt_sn` those for sensors, `page` the status page ·
+//! `uplink` (`sparkplug`: as an edge node), `bridging` messages of clients on their way to other brokers.
 
 use std::path::PathBuf;
 use std::time::Duration;
