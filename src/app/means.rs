@@ -21,10 +21,11 @@ use crate::flow::stop::Stop;
 use crate::model::sparkplug::Node;
 use crate::model::tag::TagIx;
 use crate::model::topic::Ownership;
+use crate::status::values::Values;
 use crate::store::StoreHandle;
 use crate::uplink::{Commands, Timing};
 
-use super::publisher::Turns;
+use super::publisher::{Configuration, LivePublisher, Turns};
 use super::router::{PlanNow, Slots};
 use super::supervisor::{BusParts, Crew, build};
 
@@ -41,6 +42,8 @@ pub(super) struct Means {
     pub latest: Arc<Latest>,
     pub publisher: Publisher,
     pub control: Control,
+    /// How the one in force came to be so; [`House::show`](super::house::House::show) says so.
+    pub configuration: watch::Sender<Configuration>,
     pub forward: ForwardEntry,
     pub entry: CommandEntry,
     pub ownership: Arc<Ownership>,
@@ -63,6 +66,12 @@ pub(super) struct Means {
 }
 
 impl Means {
+    /// The live side, with what the status page sees of it.
+    pub fn live(&self, plan: &Arc<Plan>, values: Option<Arc<Values>>) -> LivePublisher {
+        let (publisher, configuration) = (self.publisher.clone(), self.configuration.subscribe());
+        LivePublisher::new(Arc::clone(plan), self.clock.clone(), publisher, configuration, values)
+    }
+
     /// What a bus is built from; it ends with this stop.
     pub fn of_bus(&self, plan: &Arc<Plan>, stop: Stop) -> BusParts {
         BusParts {
@@ -103,12 +112,12 @@ pub(super) enum Teller {
 }
 
 impl Teller {
-    /// What the events begin with of which such a part says that they hold.
-    const fn events(self) -> &'static [&'static str] {
+    /// What it says that holds is of these, see [`Notice::part`].
+    const fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Bus => &["bus_"],
-            Self::Uplink => &["uplink_", "certificate_", "budget_"],
-            Self::BridgeStore => &["store_"],
+            Self::Bus => &["bus"],
+            Self::Uplink => &["uplink", "certificate", "budget"],
+            Self::BridgeStore => &["store"],
         }
     }
 
@@ -119,7 +128,7 @@ impl Teller {
             }
             Self::BridgeStore => notice.subject.starts_with(&bridge_subject(name, "")),
         };
-        own && self.events().iter().any(|prefix| notice.event.starts_with(prefix))
+        own && self.parts().contains(&notice.part())
     }
 }
 
@@ -174,13 +183,14 @@ mod tests {
             notice("certificate_unusable", "store"),
             notice("store_failed", &bridge_subject("store", "store")),
             notice("bus_down", "store-2"),
+            notice("host_awaited", "store"),
         ];
         let told = |teller: Teller| -> Vec<usize> {
             let own = standing.iter().enumerate().filter(|(_, notice)| teller.told("store", notice));
             own.map(|(place, _)| place).collect()
         };
         assert_eq!(told(Teller::Bus), [0, 1]);
-        assert_eq!(told(Teller::Uplink), [3, 4, 5]);
+        assert_eq!(told(Teller::Uplink), [3, 4, 5, 8], "also that it waits for its primary host");
         assert_eq!(told(Teller::BridgeStore), [6]);
     }
 }

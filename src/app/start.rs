@@ -47,7 +47,7 @@ use super::gatekeeper::Gatekeeper;
 use super::house::House;
 use super::learned;
 use super::means::{Means, own_nodes, plan_now, topics};
-use super::publisher::{self, LivePublisher, Turns};
+use super::publisher::{self, Turns};
 use super::quarters::Quarters;
 use super::reload::Reloader;
 use super::router::{Answers, Router};
@@ -106,7 +106,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let roads = (broker.control(), publisher.clone(), entry.clone());
     let means = means(&base, roads, (forward, ownership), (turns, broken.clone()), (run_dir.path(), patience));
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
-    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
+    let live = means.live(&plan, values.clone());
     let mut house = house(&base, means, Arc::clone(&access));
     house.open_bridges(&[]).await.inspect_err(|_| stop.begin())?; // what runs by now is not missed
     house.gatekeeper.load().await;
@@ -190,6 +190,7 @@ fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> S
         progress: base.progress.clone(),
         unvouched: base.watch.unvouched(),
         alarms,
+        doors: house.means.control.door_list(),
         status: Arc::default(),
     }
 }
@@ -216,6 +217,7 @@ fn means(
         latest: Arc::clone(&base.latest),
         publisher,
         control,
+        configuration: watch::Sender::default(),
         forward,
         entry,
         ownership,

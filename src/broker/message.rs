@@ -136,6 +136,15 @@ impl Delivery {
     }
 }
 
+/// What a session has lost with a connection: above QoS 0, and in no ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Lost {
+    /// In all.
+    pub all: u64,
+    /// Of these, in the sum of what readers were too slow for.
+    pub counted: u64,
+}
+
 /// A delivery that the ledger holds until the client has acknowledged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owed {

@@ -81,6 +81,7 @@ use crate::flow::forward::ForwardEntry;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
+pub use door::DoorList;
 use door::Doors;
 pub use door::files as certificate_files;
 

@@ -462,6 +462,40 @@ async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_star
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_trial_that_is_reloaded_in_other_words_and_does_not_outlive_it_is_taken_back_all_the_same() {
+    let plcs = plcs(1).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, "rollback_after = \"10m\""));
+    let tried = plant(&all, "rollback_after = \"9m\"").replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1);
+    let daemon = home.run();
+    daemon.mqtt().await;
+    home.configure(&tried);
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    home.configure(&(tried + "# why it is so\n"));
+    assert!(reload(&home).await.1.contains("nothing has changed"));
+    drop(daemon); // SIGKILL
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+    assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_word_of_a_gateway_that_stops_in_a_trial_is_that_it_was_on_trial() {
+    let plcs = plcs(1).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, "rollback_after = \"10m\""));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    home.configure(&plant(&all, "rollback_after = \"9m\"").replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1));
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    assert_eq!(daemon.stop().await, Some(0));
+    let last = watch.until("ironbridge/gw/status", "its last word", |json| json["state"] == "offline").await;
+    assert_eq!(last["configuration"], "on trial");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_the_middle_of_a_reload_it_starts_with_the_new_file_and_has_lost_nothing() {
     let plcs = plcs(2).await;
     let all = addresses(&plcs);

@@ -214,7 +214,7 @@ async fn a_content_that_is_never_taken_is_refused_for_good_at_every_qos_and_coun
 async fn a_datagram_that_the_door_takes_is_no_packet_that_is_too_long() {
     let limits = BrokerLimits { packet_bytes: 128, ..BrokerLimits::default() };
     let publish = Some(UnaskedPlan { user: "tanks".to_owned(), from: Vec::new() });
-    let plan = MqttSnPlan { publish, topics: vec![(1, "x".repeat(2000))], ..plan() };
+    let plan = MqttSnPlan { publish, topics: vec![(1, "x".repeat(1000))], ..plan() };
     let (running, gateway, mqtt) = broker_with(plan, Setup { limits, ..Setup::default() }).await;
     let mut client = Hmi::connect(mqtt, "hmi").await;
     client.subscribe("#", QoS::AtMostOnce).await;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::subscribing::split;
 use super::{Core, NOT_AUTHORIZED, Sender, Shared};
-use crate::access::{ANONYMOUS, Identity};
+use crate::access::{ANONYMOUS, Holder, Identity};
 use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::message::Qos;
@@ -173,9 +173,9 @@ impl Shared {
         if let Some(durable) = &mut client.durable {
             durable.sent_below = durable.sent_below.max(carried.sent_below);
             durable.left_unix_ms = self.vouched_wall();
-            let lost = carried.lost + outbox.lost() as u64;
-            durable.dropped += lost;
-            self.stats.dropped_full.add(lost);
+            let lost = outbox.lost();
+            durable.dropped += carried.lost + lost.all;
+            self.stats.dropped_full.add(carried.lost + lost.all - lost.counted);
         }
         client.carried = carried;
         if expiry > 0 {
@@ -335,7 +335,8 @@ impl Shared {
         let lost = |raw: &str| split(raw).is_none_or(|(_, filter)| !self.access.may_read(identity, filter));
         let lost: Vec<Arc<str>> = client.filters.keys().filter(|raw| lost(raw)).map(Arc::clone).collect();
         for raw in lost {
-            self.access.subscription_removed((&identity.owner(), identity.client()), &raw);
+            let holder = Holder { owner: &identity.owner(), client: identity.client() };
+            self.access.subscription_removed(holder, &raw);
             self.remove_filter(core, key, &raw);
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::subscribing::split;
 use super::{Core, Shared};
-use crate::access::Identity;
+use crate::access::{Holder, Identity};
 use crate::broker::clients::{Away, Carried, Client, Ends, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::keeping;
@@ -24,6 +24,15 @@ use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, Sessi
 
 /// In the options of a row: retained messages are still to be sent.
 const UNFINISHED: u8 = 1 << 4;
+
+/// What becomes of a message that the ledger refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Its sender is told.
+    ComesAgain,
+    /// Whoever is there gets it, and nobody is owed it.
+    IsSeen,
+}
 
 /// What one message is to leave in the ledger.
 #[derive(Default)]
@@ -92,17 +101,21 @@ impl Shared {
     }
 
     /// Enters the deliveries of a message as owed to sessions. Where there is no room, a client that keeps up gets it all the
-    /// same, and the others' are struck out, and counted. Refused: none is owed.
+    /// same, and the others' are struck out, and counted. Refused: none is owed; and none is counted of what its sender sends
+    /// again.
     pub(super) fn owe(
         &self,
         core: &mut Core,
+        refused: Refused,
         enter: impl FnOnce(&[(SessionId, Owing)]) -> Result<Committed, NotCommitted>,
     ) -> Result<Option<Committed>, NotCommitted> {
         let Numbered { debts, full } = core.number(&self.bounds);
         let entered = if debts.is_empty() { Ok(None) } else { enter(&debts).map(Some) };
         if entered.is_err() {
             core.take_back();
-            return entered;
+            if refused == Refused::ComesAgain {
+                return entered;
+            }
         }
         for key in full {
             if let Some(durable) = core.clients.get_mut(key).and_then(|client| client.durable.as_mut()) {
@@ -199,12 +212,12 @@ impl Shared {
             let client = client(&kept, Durable::found(&kept, &self.owed), now);
             let key = core.clients.add(client);
             // Rules may have changed while the gateway was off, and what comes from now on is owed to it.
-            let whose = (&*kept.session.owner, &*kept.session.client_id);
+            let holder = Holder { owner: &kept.session.owner, client: &kept.session.client_id };
             for row in &kept.subscriptions {
-                if split(&row.filter).is_some_and(|(_, filter)| self.access.owner_may_read(whose, filter)) {
+                if split(&row.filter).is_some_and(|(_, filter)| self.access.owner_may_read(holder, filter)) {
                     core.restore(key, row);
                 } else {
-                    self.access.subscription_removed(whose, &row.filter);
+                    self.access.subscription_removed(holder, &row.filter);
                     self.disk.subscription(kept.session.id, Arc::clone(&row.filter), None);
                 }
             }

@@ -189,7 +189,7 @@ impl Line {
     }
 
     fn wrong(&self, wanted: &str) -> Failed {
-        let Self { place, key, value, file: _ } = self;
+        let Self { place, key, value, .. } = self;
         Failed::Config(format!(
             "{place}: {key} is not {wanted}: {value}. mosquitto does not take it, and nothing was written"
         ))
@@ -245,7 +245,7 @@ struct Begun {
 
 impl Reading<'_> {
     fn take(&mut self, line: &Line) -> Result<(), Failed> {
-        let Line { place, key, value, file: _ } = line;
+        let Line { place, key, value, .. } = line;
         match key.as_str() {
             "listener" => {
                 let second = value.split_whitespace().nth(1);
@@ -293,7 +293,7 @@ impl Reading<'_> {
 
     /// What counts for all listeners, or for one.
     fn take_security(&mut self, line: &Line) -> Result<(), Failed> {
-        let Line { place, key, value, file: _ } = line;
+        let Line { place, key, value, .. } = line;
         let listener = if self.per_listener { self.listener(line.file) } else { &mut self.default };
         match key.as_str() {
             "allow_anonymous" => listener.anonymous = Some(line.flag()?),
@@ -311,7 +311,7 @@ impl Reading<'_> {
     }
 
     fn take_listener(&mut self, line: &Line) -> Result<(), Failed> {
-        let Line { place, key, value, file: _ } = line;
+        let Line { place, key, value, .. } = line;
         let listener = self.listener(line.file);
         let text = || Some(value.clone());
         match key.as_str() {

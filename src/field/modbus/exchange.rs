@@ -15,7 +15,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::ascii;
 use super::frame::{EchoRule, Expect, MBAP_BYTES, crc16};
 use super::inbox::{Event, Inbox, OutOfStep, Question};
-use crate::config::plan::{AnswersAs, BusLink, Echo, Framing};
+use super::timing::ModbusFraming;
+use crate::config::plan::{AnswersAs, BusLink, Echo};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
@@ -96,7 +97,7 @@ pub enum Sent {
 /// One wire and the one request on it.
 pub struct Exchange {
     wire: Box<dyn Wire>,
-    framing: Framing,
+    framing: ModbusFraming,
     settle: Duration,
     stats: Arc<BusStats>,
     /// Written by the crate, not yet begun.
@@ -129,7 +130,7 @@ impl Exchange {
     pub fn new(wire: Box<dyn Wire>, link: &BusLink, settle: Duration, stats: Arc<BusStats>) -> Self {
         Self {
             wire,
-            framing: link.framing,
+            framing: link.framing.into(),
             settle,
             staged: Vec::new(),
             request: Vec::new(),
@@ -216,23 +217,21 @@ impl Exchange {
         self.request.clear();
         self.request.append(&mut self.staged);
         let addressed = match self.framing {
-            Framing::Mbap => self.request.get(MBAP_BYTES - 1..),
-            Framing::Rtu | Framing::Ascii | Framing::Line => {
-                self.request.split_last_chunk::<2>().map(|(body, _crc)| body)
-            }
+            ModbusFraming::Mbap => self.request.get(MBAP_BYTES - 1..),
+            ModbusFraming::Rtu | ModbusFraming::Ascii => self.request.split_last_chunk::<2>().map(|(body, _crc)| body),
         };
         let expect = addressed.and_then(<[u8]>::split_first).and_then(|(unit, pdu)| Expect::of_request(*unit, pdu));
         let Some(expect) = expect else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request this gate can judge the answer of"));
         };
         match self.framing {
-            Framing::Mbap => {
+            ModbusFraming::Mbap => {
                 self.transaction = self.transaction.wrapping_add(1);
                 self.crate_transaction.copy_from_slice(&self.request[..2]);
                 self.request[..2].copy_from_slice(&self.transaction.to_be_bytes());
             }
-            Framing::Ascii => self.request = ascii::from_rtu(&self.request).unwrap_or_default(),
-            Framing::Rtu | Framing::Line => {}
+            ModbusFraming::Ascii => self.request = ascii::from_rtu(&self.request).unwrap_or_default(),
+            ModbusFraming::Rtu => {}
         }
         self.ready.clear();
         self.taken = 0;
