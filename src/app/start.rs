@@ -46,7 +46,7 @@ use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
 use super::learned;
-use super::means::{Means, own_nodes, plan_now, topics};
+use super::means::{Means, own_nodes, places, plan_now, topics};
 use super::opening::{self, store_dir};
 use super::publisher::{self, LivePublisher, Turns};
 use super::quarters::Quarters;
@@ -99,6 +99,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(Ownership::new(topics(&plan)));
+    ownership.settle(places(&plan));
     ownership.stand_for(own_nodes(&plan).collect());
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
