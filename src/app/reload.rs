@@ -66,9 +66,14 @@ pub enum Outcome {
         changes: Changes,
         /// When the trial ends.
         trial: Option<Duration>,
+        /// What is wrong with the users file, which was read again.
+        users: Option<String>,
     },
     /// There is no difference. Users and certificates were read again.
-    Unchanged,
+    Unchanged {
+        /// What is wrong with the users file.
+        users: Option<String>,
+    },
     /// Nothing was changed.
     NeedsRestart {
         /// The keys, and what they would have come with.
@@ -133,7 +138,7 @@ impl Reloader {
             house.texts = texts;
             house.file_in_force().await;
             tracing::info!("the configuration has not changed");
-            return Outcome::Unchanged;
+            return Outcome::Unchanged { users: house.gatekeeper.trouble() };
         }
         audit(&changes);
         let trial = new.gateway.trial;
@@ -146,7 +151,7 @@ impl Reloader {
             Some(trial) => self.judge_later(number, trial, house),
             None => house.end_trial(Configuration::InForce).await,
         }
-        Outcome::Applied { changes, trial }
+        Outcome::Applied { changes, trial, users: house.gatekeeper.trouble() }
     }
 
     /// A configuration that was read anew and is wrong: nothing changes.
