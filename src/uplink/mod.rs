@@ -7,7 +7,7 @@
 //! face, `alias` short names for topics, `incoming` what rumqttc says happened, `overheard` what it loses, `answer`
 //! what a PUBACK says, `ended` how it ended, `brief` whether too soon, `version` which of them is spoken.
 //!
-//! `destinations` where the road leads, `azure` where that is no broker, `again` when it is tried next · `routing` which
+//! `destinations` where the road leads, `files` what it needs, `azure` where that is no broker, `again` when it is tried next · `routing` which
 //! path is taken and what may be spent, `thrift` where a session asks for that · `rate` publishes a second · `outage`
 //! what goes first after a long one, a `summary`.
 //!
@@ -34,6 +34,7 @@ mod down;
 mod downlink;
 mod ended;
 mod feeder;
+mod files;
 mod filling;
 mod forbidden;
 mod incoming;
@@ -89,6 +90,7 @@ use down::Down;
 pub use down::{PassOn, PassedOn};
 pub use downlink::Commands;
 use downlink::Downlink;
+pub use files::disabled_by;
 use forbidden::Forbidden;
 use outage::Outage;
 use pack::Packer;
