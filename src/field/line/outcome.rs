@@ -97,8 +97,10 @@ impl LineBus {
 
     pub(super) async fn tell_cut(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.cut, true) {
-            warn!(bus = %self.name, error = %error, "bus has no connection");
-            self.notice("bus_down", Phase::Active, format!("no connection: {error}"));
+            let own = self.plan.buses.iter().find(|bus| bus.name == self.name);
+            let carrier = own.map_or_else(String::new, |bus| bus.link.carrier.to_string());
+            warn!(bus = %self.name, carrier, error = %error, "bus has no connection");
+            self.notice("bus_down", Phase::Active, format!("no connection: {carrier}: {error}"));
         }
         let at = self.shared.clock.now();
         for place in 0..self.partners.len() {
