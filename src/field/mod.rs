@@ -7,7 +7,7 @@
 //! over, `overload` whether there is more work than time, `memory` what is wanted again after a restart, `switches`
 //! what a person asks of a device, `pauses` which are left alone, `sunspec` where a device has its models (`models`:
 //! the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that feeds them all; `outcome` is
-//! what its requests lead to, `rounds` what it does every ten seconds, `adopt` how it goes on with other devices after
+//! what its requests lead to, `rounds` what it does every ten seconds, `refusals` what a device refuses, `adopt` how it goes on with other devices after
 //! a reload. Schedule, standing, backoff, spread, think, overload and the frames of Modbus are pure. Instruments that
 //! speak no Modbus have a bus of their own in `line`; `kind` chooses. `derived` works out what follows from others'
 //! tags.
@@ -34,6 +34,7 @@ mod outcome;
 mod outlet;
 pub mod overload;
 pub mod pauses;
+mod refusals;
 mod rounds;
 pub mod schedule;
 pub mod spread;

@@ -105,6 +105,12 @@ impl Lane {
             }
             None => {}
         }
+        for device in &mut self.roster.devices {
+            if let Some(news) = device.refusals.news() {
+                let (count, registers) = (news.count, news.registers);
+                warn!(bus = %self.name, device = %device.name, count, registers, "device refuses to be read there");
+            }
+        }
     }
 
     /// When there is time: tries one read as a whole, or plans anew.
