@@ -161,10 +161,11 @@ impl Reloader {
         }
         if let Some(house) = self.house.lock().await.as_ref() {
             let count = problems.count();
+            let problems = if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
             tracing::warn!(audit = "config_refused", count, "configuration refused");
-            house.tell("reload_refused", format!("nothing was changed: {count} problems in the configuration"));
+            house.tell("reload_refused", format!("nothing was changed: {problems} in the configuration"));
             let detail = format!(
-                "the file has {count} problems and no start would come of it: mend it (`ironbridge check` says where); what \
+                "the file has {problems} and no start would come of it: mend it (`ironbridge check` says where); what \
                  was in force before still is"
             );
             house.file_is(UNUSABLE, detail);

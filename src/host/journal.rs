@@ -30,7 +30,8 @@ pub enum Verbosity {
 impl Verbosity {
     const fn filter(self) -> &'static str {
         match self {
-            Self::Daemon => "warn,ironbridge=info",
+            // what a broker answers to a publish the uplink tells itself, by its name; rumqttc does without
+            Self::Daemon => "warn,rumqttc::v5::state=error,ironbridge=info",
             Self::Tool => "error,rumqttd=off",
         }
     }
